@@ -1,0 +1,63 @@
+# The everyday commands. `make` alone lists them.
+
+PYTHON ?= python3
+# The environment to install into and run from. An active one: make quickstart VENV="$VIRTUAL_ENV"
+VENV ?= .venv
+# Exact versions of everything. With others than these: make quickstart CONSTRAINTS=/dev/null
+CONSTRAINTS ?= constraints.txt
+# Passed on to the program, e.g. make quickstart ARGS="--seed 1"
+ARGS ?=
+SEEDS ?= 5
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+SOURCES := setup.py pyproject.toml $(filter-out /dev/null,$(wildcard $(CONSTRAINTS)))
+# Absolute, because pip would look for a relative one in its own build folders too.
+PIP_INSTALL := "$(BIN)/python" -m pip install --constraint "$(abspath $(CONSTRAINTS))"
+
+.DEFAULT_GOAL := help
+# Two targets that install must not do so at once.
+.NOTPARALLEL:
+.PHONY: help quickstart test lint front-benchmark clean
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo 'Variables: PYTHON, VENV, CONSTRAINTS, ARGS ("--flag value ..."), SEEDS'
+
+quickstart: $(INSTALLED)  ## install if need be, then from nothing to two Pareto fronts (minutes)
+	PYTHON="$(BIN)/python" bash bash/quickstart.sh $(ARGS)
+
+test: $(INSTALLED_DEV)  ## run the tests
+	"$(BIN)/python" -m pytest $(ARGS)
+
+lint: $(INSTALLED_DEV)  ## check the Python sources with ruff and the shell scripts with ShellCheck
+	"$(BIN)/ruff" check .
+	"$(BIN)/shellcheck" bash/*.sh .ci/run
+
+front-benchmark: $(INSTALLED)  ## repeat the quickstart's fronts over SEEDS fresh seeds (long)
+	"$(BIN)/python" eval/front_benchmark.py --seeds $(SEEDS) $(ARGS)
+
+clean:  ## remove caches and build leftovers; the environment and all runs stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	find . -path "./$(VENV)" -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip is asked for, not only python: an interrupted `python -m venv` leaves one without the other.
+define make-environment
+@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	echo 'error: $(PYTHON) is missing or older than Python 3.10; name another one with PYTHON=...' >&2; \
+	exit 2; }
+@"$(BIN)/python" -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv "$(VENV)"
+endef
+
+$(INSTALLED): $(SOURCES)
+	$(make-environment)
+	@echo 'Installing into $(VENV): once, one to a few minutes, 2 GB or more'
+	$(PIP_INSTALL) --editable .
+	@touch "$@"
+
+$(INSTALLED_DEV): $(SOURCES)
+	$(make-environment)
+	@echo 'Installing into $(VENV) with the tools for tests and lint: once, one to a few minutes'
+	$(PIP_INSTALL) --editable '.[dev]'
+	@touch "$(INSTALLED)" "$@"

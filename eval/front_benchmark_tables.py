@@ -1,0 +1,123 @@
+"""The front benchmark's tables: mean and spread over seeds, ratios per seed, and the goals."""
+
+from __future__ import annotations
+
+from statistics import mean, stdev
+from typing import Any
+
+from safe_rlhf_panacea.evaluation.front import Front
+from safe_rlhf_panacea.evaluation.indicators import summarize
+from safe_rlhf_panacea.miniature.pipeline import DPO_REFERENCE_POINT, TRUE_REFERENCE_POINT
+from safe_rlhf_panacea.miniature.settings import MiniatureSettings
+
+Collected = dict[int, dict[str, dict]]
+INDICATORS = ("hypervolume", "inner_product", "sparsity", "spacing", "dominated")
+
+
+def reference_of(name: str, settings: MiniatureSettings) -> list[float]:
+    """The fixed reference point of a front's experiment."""
+    if name.startswith("dpo"):
+        return list(DPO_REFERENCE_POINT)
+    return list(TRUE_REFERENCE_POINT if "/true" in name else settings.reference_point)
+
+
+def summaries(collected: Collected, settings: MiniatureSettings) -> dict[str, dict[int, dict]]:
+    """Indicators by front name and seed."""
+    result: dict[str, dict[int, dict]] = {}
+    for seed, fronts in collected.items():
+        for name, front in fronts.items():
+            summary = summarize(Front.from_dict(front), reference_of(name, settings))
+            result.setdefault(name, {})[seed] = summary
+    return result
+
+
+def _spread(values: list[float]) -> str:
+    spread = stdev(values) if len(values) > 1 else 0.0
+    return f"{mean(values):.3f} ± {spread:.3f}"
+
+
+def _table(rows: list[list[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True)) for r in rows]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def indicator_rows(found: dict[str, dict[int, dict]], algorithm: str) -> str:
+    """One line per arm and view: mean and spread over seeds of each indicator."""
+    rows = [["front", "seeds", *INDICATORS, "spearman helpful", "spearman harmless"]]
+    for name, by_seed in found.items():
+        if not name.startswith(algorithm + "/"):
+            continue
+        cells = [_spread([s[key] for s in by_seed.values()]) for key in INDICATORS]
+        cells += [_spread([s["spearman"][i] for s in by_seed.values()]) for i in range(2)]
+        rows.append([name, str(len(by_seed)), *cells])
+    return _table(rows) if len(rows) > 1 else ""
+
+
+def ratios(found: dict[str, dict[int, dict]], above: str, below: str) -> dict[int, float]:
+    """Hypervolume of one front over another's, by seed."""
+    one, other = found.get(above, {}), found.get(below, {})
+    return {
+        seed: one[seed]["hypervolume"] / other[seed]["hypervolume"]
+        for seed in one
+        if seed in other and other[seed]["hypervolume"] > 0
+    }
+
+
+COMPARISONS = {
+    "PPO, Panacea / soups, reward models": ("ppo/panacea/model", "ppo/soups/model"),
+    "PPO, Panacea / soups, true scores": ("ppo/panacea/true", "ppo/soups/true"),
+    "PPO, Panacea / discrete at five λ, reward models": (
+        "ppo/panacea/model5",
+        "ppo/discrete/model5",
+    ),
+    "PPO, Panacea / discrete at five λ, true scores": ("ppo/panacea/true5", "ppo/discrete/true5"),
+    "PPO, λ per sample / per batch": ("ppo/panacea/model", "ppo/per-batch/model"),
+    "PPO, LS / Tchebycheff": ("ppo/panacea/model", "ppo/tche/model"),
+    "DPO, Panacea / soups": ("dpo/panacea/model", "dpo/soups/model"),
+    "DPO, Panacea / discrete at five λ": ("dpo/panacea/model5", "dpo/discrete/model5"),
+    "DPO, λ per sample / per batch": ("dpo/panacea/model", "dpo/per-batch/model"),
+    "DPO, LS / Tchebycheff": ("dpo/panacea/model", "dpo/tche/model"),
+}
+
+
+def comparisons(found: dict[str, dict[int, dict]]) -> dict[str, dict[int, float]]:
+    """All hypervolume ratios, the fixed scalings' among them."""
+    pairs = dict(COMPARISONS)
+    for name in found:
+        algorithm, arm, view = name.split("/")
+        if arm.startswith("fixed-") and view == "model":
+            label = f"{algorithm.upper()}, learnt s / {arm.replace('-', ' ', 1)}"
+            pairs[label] = (f"{algorithm}/panacea/model", name)
+    result = {label: ratios(found, *pair) for label, pair in pairs.items()}
+    return {label: by_seed for label, by_seed in result.items() if by_seed}
+
+
+def ratio_rows(compared: dict[str, dict[int, float]]) -> str:
+    """Hypervolume ratios, one column per seed."""
+    seeds = sorted({seed for by_seed in compared.values() for seed in by_seed})
+    rows = [["hypervolume ratio", "mean", *(f"seed {seed}" for seed in seeds)]]
+    for label, by_seed in compared.items():
+        cells = [f"{by_seed[seed]:.3f}" if seed in by_seed else "-" for seed in seeds]
+        rows.append([label, f"{mean(by_seed.values()):.3f}", *cells])
+    return _table(rows)
+
+
+def benchmark_tables(
+    collected: Collected, settings: MiniatureSettings
+) -> tuple[str, dict[str, Any]]:
+    """The page to read and the numbers behind it."""
+    found = summaries(collected, settings)
+    compared = comparisons(found)
+    parts = [
+        f"Seeds: {', '.join(map(str, collected))}. Equal total training steps: PPO "
+        f"{settings.ppo_steps} against 2 × {settings.ppo_steps // 2} (soups) and 5 × "
+        f"{settings.ppo_steps // 2} (discrete); DPO {settings.dpo_steps} against 2 × "
+        f"{settings.dpo_steps // 2} and 5 × {settings.dpo_steps // 2}.",
+    ]
+    for algorithm in ("ppo", "dpo"):
+        rows = indicator_rows(found, algorithm)
+        if rows:
+            parts.append(f"{algorithm.upper()}: mean ± standard deviation over seeds\n{rows}")
+    parts.append(ratio_rows(compared))
+    return "\n\n".join(parts), {"indicators": found, "hypervolume_ratios": compared}

@@ -1,0 +1,91 @@
+"""What describes an adapter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from safe_rlhf_panacea.adapter.errors import AdapterError
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """An SVD-LoRA's shape; names and defaults are those of the paper's Tables 1 and 2.
+
+    Attributes:
+        lora_dim: k, singular values that do not depend on λ.
+        pref_dim: m, entries of the preference vector; 0 makes a plain SVD-LoRA.
+        lora_scaling: the update is multiplied by ``lora_scaling / lora_dim``.
+        lora_module_name: linear layers whose qualified name contains this are adapted.
+        objectives: names of the m objectives, in the order of λ.
+        only_optimize_lora: freeze everything but the adapter.
+        fixed_scaling: s is this constant and not learnt (the ablation of Figure 7).
+        scaling_per_objective: one s per objective (Eq. 9) instead of one per matrix.
+        init_std: standard deviation of U and V at the start.
+        init_singular: start of σ and s; at 0 the adapted model is the base model.
+        base_model: where the base model comes from.
+
+    Raises:
+        AdapterError: a value out of range, or options that contradict each other.
+    """
+
+    lora_dim: int = 8
+    pref_dim: int = 2
+    lora_scaling: float = 512.0
+    lora_module_name: str = "layers."
+    objectives: tuple[str, ...] = ()
+    only_optimize_lora: bool = True
+    fixed_scaling: float | None = None
+    scaling_per_objective: bool = False
+    init_std: float = 0.02
+    init_singular: float = 0.0
+    base_model: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        object.__setattr__(self, "objectives", tuple(self.objectives))
+        if self.lora_dim < 1:
+            raise AdapterError(f"lora_dim is {self.lora_dim}: it must be at least 1")
+        if self.pref_dim < 0:
+            raise AdapterError(f"pref_dim is {self.pref_dim}: it must not be negative")
+        if not (math.isfinite(self.lora_scaling) and self.lora_scaling > 0):
+            raise AdapterError(f"lora_scaling is {self.lora_scaling}: it must be positive")
+        if self.objectives and self.pref_dim not in (0, len(self.objectives)):
+            raise AdapterError(
+                f"pref_dim is {self.pref_dim}, but {len(self.objectives)} objectives are named "
+                f"({', '.join(self.objectives)}): they must agree"
+            )
+        if self.fixed_scaling is not None and self.scaling_per_objective:
+            raise AdapterError("fixed_scaling and scaling_per_objective exclude each other")
+
+    @property
+    def rank(self) -> int:
+        """k + m."""
+        return self.lora_dim + self.pref_dim
+
+    @property
+    def factor(self) -> float:
+        """What multiplies the update."""
+        return self.lora_scaling / self.lora_dim
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {**asdict(self), "objectives": list(self.objectives)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> AdapterConfig:
+        """From plain values.
+
+        Raises:
+            AdapterError: a key is unknown or of the wrong type.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise AdapterError(f"unknown adapter option {unknown[0]!r}")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise AdapterError(f"adapter options of the wrong type: {error}") from None

@@ -1,0 +1,5 @@
+"""The adapter's own error."""
+
+
+class AdapterError(ValueError):
+    """An adapter cannot be made, set or loaded; the message is one line and says why."""

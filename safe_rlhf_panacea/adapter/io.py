@@ -1,0 +1,84 @@
+"""An adapter on disk: ``adapter_config.json`` and ``adapter_model.safetensors``."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from safe_rlhf_panacea.adapter.config import AdapterConfig
+from safe_rlhf_panacea.adapter.errors import AdapterError
+from safe_rlhf_panacea.adapter.model import PanaceaAdapter, inject_adapter
+
+CONFIG_NAME = "adapter_config.json"
+WEIGHTS_NAME = "adapter_model.safetensors"
+ADAPTER_TYPE = "panacea-svd-lora"
+
+
+def save_adapter(adapter: PanaceaAdapter, folder: str | Path) -> None:
+    """Write both files, each whole or not at all."""
+    from safetensors.torch import save
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"adapter_type": ADAPTER_TYPE, **adapter.config.to_dict()}
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    _write(folder / WEIGHTS_NAME, save(adapter.state_dict(), metadata={"format": "pt"}))
+    _write(folder / CONFIG_NAME, text.encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def read_config(folder: str | Path) -> AdapterConfig:
+    """The configuration of a saved adapter.
+
+    Raises:
+        AdapterError: no such file, not JSON, or not one of ours.
+    """
+    path = Path(folder) / CONFIG_NAME
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise AdapterError(f"{path} is missing: {folder} holds no adapter") from None
+    except ValueError as error:
+        raise AdapterError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(values, dict) or values.pop("adapter_type", None) != ADAPTER_TYPE:
+        raise AdapterError(f"{path} does not describe a {ADAPTER_TYPE} adapter")
+    return AdapterConfig.from_dict(values)
+
+
+def read_tensors(folder: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors of a saved adapter.
+
+    Raises:
+        AdapterError: the file is missing or truncated.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(folder) / WEIGHTS_NAME
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise AdapterError(f"{path} is missing: {folder} holds no adapter") from None
+    except (SafetensorError, OSError) as error:
+        raise AdapterError(f"{path} is truncated or not safetensors: {error}") from None
+
+
+def load_adapter(model: nn.Module, folder: str | Path) -> PanaceaAdapter:
+    """Inject the adapter that ``folder`` holds.
+
+    Raises:
+        AdapterError: files are missing or damaged, or the adapter belongs to another model.
+    """
+    config, tensors = read_config(folder), read_tensors(folder)
+    adapter = inject_adapter(model, config)
+    adapter.load_state_dict(tensors, source=str(Path(folder) / WEIGHTS_NAME))
+    return adapter

@@ -1,0 +1,152 @@
+"""The SVD-LoRA linear layer with λ among its singular values (Eq. 5 and 9)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from safe_rlhf_panacea.adapter.config import AdapterConfig
+from safe_rlhf_panacea.adapter.errors import AdapterError
+from safe_rlhf_panacea.adapter.state import PreferenceState
+
+
+class SvdLoraLinear(nn.Module):
+    """A frozen linear layer plus a low-rank update whose last m singular values are s·λ.
+
+        W(λ) = W0 + factor · U · diag(σ_1..σ_k, s·λ_1..s·λ_m) · Vᵀ
+
+    The base layer's ``weight`` and ``bias`` keep their names, so a base checkpoint still fits.
+
+    Attributes:
+        lora_U: size = (out_features, k + m).
+        lora_V: size = (in_features, k + m).
+        lora_sigma: size = (k,).
+        lora_s: size = (1,), or (m,) with one scale per objective; absent if fixed or m = 0.
+    """
+
+    def __init__(self, base: nn.Module, config: AdapterConfig, state: PreferenceState) -> None:
+        """Take over the parameters of ``base``, an ``nn.Linear`` or transformers' ``Conv1D``."""
+        super().__init__()
+        self.weight = base.weight
+        self.bias = base.bias
+        # Conv1D keeps its weight as (in, out); the update is transposed with it.
+        self.transposed = not isinstance(base, nn.Linear)
+        rows, columns = base.weight.shape
+        self.out_features, self.in_features = (columns, rows) if self.transposed else (rows, columns)
+        self.config = config
+        self.state = state
+        self._make_factors(base.weight)
+        self._base_weight: torch.Tensor | None = None  # W0, while merged
+        self._cache: tuple[tuple, torch.Tensor] | None = None
+        self.reset_parameters()
+
+    def _make_factors(self, like: torch.Tensor) -> None:
+        def parameter(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(*shape, device=like.device, dtype=like.dtype))
+
+        config = self.config
+        self.lora_U = parameter(self.out_features, config.rank)
+        self.lora_V = parameter(self.in_features, config.rank)
+        self.lora_sigma = parameter(config.lora_dim)
+        self.register_parameter("lora_s", None)
+        if config.pref_dim > 0 and config.fixed_scaling is None:
+            self.lora_s = parameter(config.pref_dim if config.scaling_per_objective else 1)
+
+    def reset_parameters(self) -> None:
+        """U, V ~ N(0, init_std²), σ and s at ``init_singular``."""
+        nn.init.normal_(self.lora_U, std=self.config.init_std)
+        nn.init.normal_(self.lora_V, std=self.config.init_std)
+        nn.init.constant_(self.lora_sigma, self.config.init_singular)
+        if self.lora_s is not None:
+            nn.init.constant_(self.lora_s, self.config.init_singular)
+
+    def singular_values(self, preference: torch.Tensor) -> torch.Tensor:
+        """factor · (σ, s·λ) in float32; size = (..., k + m) for λ of size (..., m)."""
+        sigma = self.lora_sigma.float()
+        if self.config.pref_dim == 0:
+            return self.config.factor * sigma
+        s = self.config.fixed_scaling if self.lora_s is None else self.lora_s.float()
+        scaled = preference.to(sigma.device) * s
+        return self.config.factor * torch.cat([sigma.expand(*scaled.shape[:-1], -1), scaled], -1)
+
+    def _diagonal(self, x: torch.Tensor) -> torch.Tensor:
+        """The singular values, shaped and cast to multiply ``x @ V``."""
+        rows = x.size(0)
+        reusable = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        if not reusable:
+            # An optimiser may write to parameters without raising their version; between two
+            # updates there is a forward pass with gradients, which comes by here.
+            self._cache = None
+        key = (self.state.version, self.lora_sigma._version, rows, x.dtype, x.device)
+        if self.lora_s is not None:
+            key += (self.lora_s._version,)
+        if reusable and self._cache is not None and self._cache[0] == key:
+            return self._cache[1]
+        diagonal = self.singular_values(self.state.value)
+        if diagonal.dim() == 2:
+            copies = self.state.check_rows(rows)
+            if copies > 1:
+                diagonal = diagonal.repeat_interleave(copies, dim=0)
+            # size = (B, 1, ..., 1, k + m)
+            diagonal = diagonal.view(rows, *([1] * (x.dim() - 2)), -1)
+        diagonal = diagonal.to(x.dtype)
+        if reusable:
+            self._cache = (key, diagonal)
+        return diagonal
+
+    def base_forward(self, x: torch.Tensor) -> torch.Tensor:
+        """W x + b with the weight as it is: W0, or W(λ) while merged."""
+        if self.transposed:
+            return F.linear(x, self.weight.t(), self.bias)
+        return F.linear(x, self.weight, self.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply W(λ).
+
+        Args:
+            x: size = (B, ..., in_features); with one λ per sample its first dimension is the
+                batch.
+
+        Returns:
+            size = (B, ..., out_features).
+        """
+        result = self.base_forward(x)
+        if self._base_weight is not None or not self.state.enabled:
+            return result
+        return result + F.linear((x @ self.lora_V) * self._diagonal(x), self.lora_U)
+
+    def get_delta_weight(self, preference: torch.Tensor) -> torch.Tensor:
+        """W(λ) - W0 in float32, size = (out_features, in_features), for one λ, size = (m,)."""
+        diagonal = self.singular_values(preference.float())
+        return (self.lora_U.float() * diagonal) @ self.lora_V.float().t()
+
+    @torch.no_grad()
+    def merge(self, preference: torch.Tensor) -> None:
+        """Put W(λ), computed in float32 and rounded once, in the place of W0.
+
+        W0 is kept beside it, so that ``unmerge`` gives it back bit for bit.
+
+        Raises:
+            AdapterError: already merged.
+        """
+        if self._base_weight is not None:
+            raise AdapterError("the adapter is already merged: unmerge it first")
+        delta = self.get_delta_weight(preference)
+        self._base_weight = self.weight.data
+        merged = self.weight.float() + (delta.t() if self.transposed else delta)
+        self.weight.data = merged.to(self.weight.dtype)
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        """Give W0 back."""
+        if self._base_weight is not None:
+            self.weight.data = self._base_weight
+            self._base_weight = None
+
+    def extra_repr(self) -> str:
+        """Shapes, for printing a model."""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"lora_dim={self.config.lora_dim}, pref_dim={self.config.pref_dim}"
+        )

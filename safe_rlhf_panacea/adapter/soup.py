@@ -1,0 +1,80 @@
+"""Rewarded Soups as one adapter: weights interpolated exactly, λ per sample included."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from safe_rlhf_panacea.adapter.errors import AdapterError
+from safe_rlhf_panacea.adapter.io import read_config, read_tensors
+from safe_rlhf_panacea.adapter.layer import SvdLoraLinear
+from safe_rlhf_panacea.adapter.model import PanaceaAdapter, inject_adapter
+from safe_rlhf_panacea.adapter.state import PreferenceState
+
+
+class SoupLinear(SvdLoraLinear):
+    """W(λ) = W0 + Σ_i λ_i ΔW_i, written as one SVD-LoRA.
+
+    The factors of the ingredients stand side by side, and λ_i multiplies the singular values
+    of ingredient i: this interpolates weights, not factors, and costs one low-rank product.
+    """
+
+    def singular_values(self, preference: torch.Tensor) -> torch.Tensor:
+        """factor · λ_i · σ^i, size = (..., m · r) for λ of size (..., m)."""
+        sigma = self.lora_sigma.float()
+        each = sigma.numel() // self.state.pref_dim
+        weights = preference.to(sigma.device).repeat_interleave(each, dim=-1)
+        return self.config.factor * sigma * weights
+
+
+def load_soup(
+    model: nn.Module, folders: Sequence[str | Path], objectives: Sequence[str]
+) -> PanaceaAdapter:
+    """Inject the soup of single-objective adapters, one per objective in the order of λ.
+
+    Args:
+        model: the base model that all ingredients were trained on.
+        folders: adapters without a preference part, of equal shape.
+        objectives: names of the objectives.
+
+    Raises:
+        AdapterError: ingredients that differ in shape, that have a preference part, or that are
+            missing or damaged.
+    """
+    configs = [read_config(folder) for folder in folders]
+    if len(folders) != len(objectives):
+        raise AdapterError(f"{len(folders)} ingredients for {len(objectives)} objectives")
+    for folder, config in zip(folders, configs, strict=True):
+        if config.pref_dim != 0:
+            raise AdapterError(f"{folder} is conditioned on λ: a soup is made of plain adapters")
+        if config.lora_dim != configs[0].lora_dim or config.factor != configs[0].factor:
+            raise AdapterError(f"{folder} differs from {folders[0]} in lora_dim or lora_scaling")
+    rank = configs[0].lora_dim * len(folders)
+    wide = dataclasses.replace(
+        configs[0],
+        lora_dim=rank,
+        lora_scaling=configs[0].factor * rank,
+        objectives=(),
+    )
+    state = PreferenceState(len(folders))
+    adapter = inject_adapter(model, wide, state, SoupLinear)
+    parts = [read_tensors(folder) for folder in folders]
+    adapter.load_state_dict(_side_by_side(parts), source=", ".join(map(str, folders)))
+    for parameter in adapter.parameters():
+        parameter.requires_grad_(False)
+    adapter.objectives = tuple(objectives)
+    return adapter
+
+
+def _side_by_side(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    joined = {}
+    for name in parts[0]:
+        tensors = [part[name] for part in parts if name in part]
+        if len(tensors) != len(parts):
+            raise AdapterError(f"tensor {name} is not in every ingredient of the soup")
+        joined[name] = torch.cat(tensors, dim=-1)
+    return joined

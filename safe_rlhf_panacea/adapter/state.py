@@ -1,0 +1,75 @@
+"""λ as state: one tensor that all layers of a model share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from safe_rlhf_panacea.adapter.errors import AdapterError
+
+
+class PreferenceState:
+    """The current preference vector of a model, and whether its adapter is on.
+
+    Not a parameter and not a buffer: it is never trained, saved or sharded.
+
+    Attributes:
+        value: size = (m,), or (B, m) for one vector per sample.
+        enabled: off gives the base model bit for bit.
+        version: grows whenever ``value`` changes, so that layers know what they may reuse.
+    """
+
+    def __init__(self, pref_dim: int) -> None:
+        """Start at the centre of the simplex."""
+        self.pref_dim = pref_dim
+        self.value = torch.full((pref_dim,), 1.0 / pref_dim if pref_dim else 0.0)
+        self.enabled = True
+        self.expands = False
+        self.version = 0
+
+    @property
+    def per_sample(self) -> bool:
+        """Whether every sample has its own vector."""
+        return self.value.dim() == 2
+
+    def set(self, preference: torch.Tensor) -> None:
+        """Set λ, size = (m,) or (B, m).
+
+        Raises:
+            AdapterError: another shape, or numbers that are not finite. Membership of the
+                simplex is the business of ``preference``, because soups and studies may leave it.
+        """
+        if preference.dim() not in (1, 2) or preference.size(-1) != self.pref_dim:
+            raise AdapterError(
+                f"the preference has shape {tuple(preference.shape)}: it must be "
+                f"({self.pref_dim},) or (batch, {self.pref_dim})"
+            )
+        self.value = preference.detach().float()
+        self.version += 1
+
+    def check_rows(self, rows: int) -> int:
+        """How often each vector is repeated for a batch of ``rows`` sequences.
+
+        Raises:
+            AdapterError: the batch does not match the vectors.
+        """
+        have = self.value.size(0)
+        if rows == have:
+            return 1
+        if self.expands and rows % have == 0:
+            return rows // have
+        raise AdapterError(
+            f"{have} preference vectors are set, one per sample, but the batch has {rows} rows: "
+            "set one vector, or as many as there are rows"
+        )
+
+    @contextmanager
+    def expanded(self) -> Iterator[None]:
+        """While ``generate`` repeats each row (beams, several sequences), repeat its λ too."""
+        before, self.expands = self.expands, True
+        try:
+            yield
+        finally:
+            self.expands = before

@@ -1,0 +1,153 @@
+"""m objectives and λ to one number: linear scalarisation and weighted Tchebycheff."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+METHODS = ("ls", "tche")
+
+
+class AggregationError(ValueError):
+    """Values, λ or method do not fit together; the message is one line."""
+
+
+def linear_scalarization(values: torch.Tensor, preference: torch.Tensor) -> torch.Tensor:
+    """Σ λ_i v_i (Eq. 6).
+
+    Args:
+        values: size = (..., m).
+        preference: size = (m,) or (..., m).
+
+    Returns:
+        size = (...).
+    """
+    return (values * preference).sum(dim=-1)
+
+
+def tchebycheff(
+    values: torch.Tensor, preference: torch.Tensor, ideal: torch.Tensor
+) -> torch.Tensor:
+    """min_i λ_i (v_i - z_i), to be maximised (Eq. 7).
+
+    Args:
+        values: size = (..., m).
+        preference: size = (m,) or (..., m).
+        ideal: z, size = (m,).
+
+    Returns:
+        size = (...).
+    """
+    return (preference * (values - ideal)).amin(dim=-1)
+
+
+def _check(values: torch.Tensor, preference: torch.Tensor, method: str) -> None:
+    if method not in METHODS:
+        raise AggregationError(f"unknown aggregation {method!r}: choose ls or tche")
+    fits = preference.shape in (values.shape, values.shape[-1:])
+    if values.dim() != 2 or not fits:
+        raise AggregationError(
+            f"values of shape {tuple(values.shape)} and a preference of shape "
+            f"{tuple(preference.shape)} do not fit: (B, m) and (m,) or (B, m) are wanted"
+        )
+
+
+def aggregate_losses(
+    losses: torch.Tensor,
+    mask: torch.Tensor | None,
+    preference: torch.Tensor,
+    method: str = "ls",
+) -> torch.Tensor:
+    """The m losses of a batch as one, to be minimised.
+
+    - ``ls``: Σ_i mean_b λ_bi L_bi, each mean over the rows that objective i labels (Eq. 14).
+    - ``tche``: with one λ, max_i λ_i mean_b L_bi, the expectation inside the max (Eq. 16). With
+      one λ per row every row is a problem of its own: the mean over rows of max_i λ_bi L_bi.
+
+    Args:
+        losses: size = (B, m).
+        mask: size = (B, m), True where an objective labels a row; None means everywhere.
+        preference: size = (m,) or (B, m).
+        method: ``ls`` or ``tche``.
+
+    Returns:
+        size = (). An objective that labels no row of the batch does not count.
+
+    Raises:
+        AggregationError: shapes that do not fit, or an unknown method.
+    """
+    _check(losses, preference, method)
+    mask = torch.ones_like(losses, dtype=torch.bool) if mask is None else mask.bool()
+    weighted = torch.where(mask, losses * preference, 0.0)  # size = (B, m)
+    if method == "tche" and preference.dim() == 2:
+        rows = mask.any(dim=-1)
+        worst = weighted.masked_fill(~mask, -torch.inf).amax(dim=-1)  # size = (B,)
+        return torch.where(rows, worst, 0.0).sum() / rows.sum().clamp(min=1)
+    means = weighted.sum(dim=0) / mask.sum(dim=0).clamp(min=1)  # size = (m,)
+    return means.sum() if method == "ls" else means.amax()
+
+
+def aggregate_rewards(
+    rewards: torch.Tensor,
+    preference: torch.Tensor,
+    method: str = "ls",
+    ideal: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The m rewards of each sequence as one, to be maximised.
+
+    Σ_i λ_i r_i (Eq. 12), or -max_i λ_i (z_i - r_i) (Eq. 13).
+
+    Args:
+        rewards: size = (B, m).
+        preference: size = (m,) or (B, m).
+        method: ``ls`` or ``tche``.
+        ideal: z, size = (m,); needed by ``tche``.
+
+    Returns:
+        size = (B,).
+
+    Raises:
+        AggregationError: shapes that do not fit, an unknown method, or no ideal point.
+    """
+    _check(rewards, preference, method)
+    if method == "ls":
+        return linear_scalarization(rewards, preference)
+    if ideal is None:
+        raise AggregationError("tche needs an ideal point")
+    return tchebycheff(rewards, preference, ideal)
+
+
+class IdealPoint:
+    """z, the best value of each objective so far (Eq. 7 and 13).
+
+    Args:
+        pref_dim: m.
+    """
+
+    def __init__(self, pref_dim: int) -> None:
+        """Nothing has been seen yet."""
+        self._best = torch.full((pref_dim,), -torch.inf)
+
+    @property
+    def value(self) -> torch.Tensor:
+        """z, size = (m,).
+
+        Raises:
+            AggregationError: before the first update.
+        """
+        if torch.isinf(self._best).any():
+            raise AggregationError("the ideal point is not known before the first update")
+        return self._best
+
+    def update(self, rewards: torch.Tensor) -> None:
+        """Take in rewards, size = (B, m)."""
+        self._best = torch.maximum(self._best, rewards.detach().float().amax(dim=0).cpu())
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best values."""
+        return {"best": self._best.clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from saved best values."""
+        self._best = state["best"].clone()

@@ -1,0 +1,1 @@
+"""Panacea's own algorithms."""

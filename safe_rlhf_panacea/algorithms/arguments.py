@@ -1,0 +1,89 @@
+"""The flags that Panacea adds to Safe-RLHF's, and how they are checked."""
+
+from __future__ import annotations
+
+import argparse
+
+from safe_rlhf_panacea.adapter import AdapterConfig
+from safe_rlhf_panacea.base.arguments import add_flag, positive_int
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.preference import parse_preference
+
+SAMPLERS = ("uniform", "dirichlet", "vertices", "stratified")
+
+
+def add_panacea_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adapter, preference vectors and aggregation; defaults are the paper's (Tables 1 and 2)."""
+    group = parser.add_argument_group("panacea: adapter")
+    group.add_argument("--lora_dim", type=positive_int, default=8, help="k singular values")
+    group.add_argument("--lora_scaling", type=float, default=512.0, help="factor × lora_dim")
+    group.add_argument("--pref_dim", type=positive_int, default=2, help="m, number of objectives")
+    group.add_argument("--lora_module_name", default="layers.", help="adapt layers named like this")
+    add_flag(group, "--only_optimize_lora", True, "freeze everything but the adapter")
+    group.add_argument("--fixed_scaling", type=float, help="ablation: s fixed at this value")
+    add_flag(group, "--scaling_per_objective", False, "one s per objective (Eq. 9)")
+    group.add_argument("--init_singular", type=float, default=0.0, help="start of σ and s")
+    group.add_argument(
+        "--orthogonality_coeff", type=float, default=0.0, help="weight of AdaLoRA's penalty on U, V"
+    )
+    group = parser.add_argument_group("panacea: preference vectors")
+    group.add_argument("--aggregation", choices=("ls", "tche"), default="ls")
+    group.add_argument(
+        "--preference_scope",
+        choices=("batch", "sample"),
+        default="batch",
+        help="one λ per batch (Algorithm 1) or one per sequence",
+    )
+    group.add_argument("--preference_sampler", choices=SAMPLERS, default="uniform")
+    group.add_argument("--dirichlet_alpha", type=float, help="with --preference_sampler dirichlet")
+    group.add_argument(
+        "--vertex_probability", type=float, help="with --preference_sampler vertices"
+    )
+    group.add_argument(
+        "--fixed_preference",
+        metavar="VECTOR",
+        help="baselines: train for this λ alone, with an adapter that has no preference part",
+    )
+
+
+def check_panacea(args: argparse.Namespace, objectives: tuple[str, ...]) -> None:
+    """Contradictions among Panacea's flags.
+
+    Raises:
+        UserError: naming the flags and what would be right.
+    """
+    if len(set(objectives)) != len(objectives):
+        raise UserError(f"an objective is named twice: {', '.join(objectives)}")
+    if args.pref_dim != len(objectives):
+        raise UserError(
+            f"--pref_dim is {args.pref_dim}, but there are {len(objectives)} objectives "
+            f"({', '.join(objectives)}): they must agree"
+        )
+    if args.fixed_scaling is not None and args.scaling_per_objective:
+        raise UserError("--fixed_scaling and --scaling_per_objective exclude each other")
+    needs = {"dirichlet_alpha": "dirichlet", "vertex_probability": "vertices"}
+    for flag, sampler in needs.items():
+        if getattr(args, flag) is not None and args.preference_sampler != sampler:
+            raise UserError(f"--{flag} belongs to --preference_sampler {sampler}")
+    if args.fixed_preference is not None:
+        parse_preference(args.fixed_preference, objectives)
+        if args.preference_sampler != "uniform" or args.preference_scope != "batch":
+            raise UserError("--fixed_preference draws nothing: leave the sampler's flags out")
+
+
+def adapter_config(
+    args: argparse.Namespace, objectives: tuple[str, ...], base_model: str
+) -> AdapterConfig:
+    """The adapter that the flags describe; no preference part for a fixed preference."""
+    return AdapterConfig(
+        lora_dim=args.lora_dim,
+        pref_dim=0 if args.fixed_preference is not None else args.pref_dim,
+        lora_scaling=args.lora_scaling,
+        lora_module_name=args.lora_module_name,
+        objectives=objectives,
+        only_optimize_lora=args.only_optimize_lora,
+        fixed_scaling=args.fixed_scaling,
+        scaling_per_objective=args.scaling_per_objective,
+        init_singular=args.init_singular,
+        base_model=base_model,
+    )

@@ -1,0 +1,88 @@
+"""Drawing λ and putting it where it acts: shared by the Panacea trainers."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from safe_rlhf_panacea.adapter import PanaceaAdapter
+from safe_rlhf_panacea.base.distributed import get_rank, get_world_size
+from safe_rlhf_panacea.preference import PreferenceSampler, parse_preference
+
+
+class PreferenceSource:
+    """Where a training step gets its λ from: a sampler on the simplex, or one fixed vector."""
+
+    def __init__(self, args: argparse.Namespace, objectives: tuple[str, ...]) -> None:
+        """Read the flags; ranks that share a λ share the sampler's seed."""
+        self.device = args.device
+        self.fixed = None
+        if args.fixed_preference is not None:
+            self.fixed = parse_preference(args.fixed_preference, objectives).to(self.device)
+        options = {}
+        if args.dirichlet_alpha is not None:
+            options["alpha"] = args.dirichlet_alpha
+        if args.vertex_probability is not None:
+            options["vertex_probability"] = args.vertex_probability
+        self.sampler = PreferenceSampler(
+            len(objectives),
+            kind=args.preference_sampler,
+            scope=args.preference_scope,
+            seed=args.seed,
+            rank=get_rank(),
+            world_size=get_world_size(),
+            **options,
+        )
+
+    def draw(self, batch_size: int) -> torch.Tensor:
+        """The next λ: size = (m,) for scope ``batch``, (B, m) for scope ``sample``."""
+        if self.fixed is not None:
+            return self.fixed
+        return self.sampler.sample(batch_size).to(self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sampler's place in its stream."""
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a checkpoint left off."""
+        self.sampler.load_state_dict(state)
+
+
+def set_preference(
+    adapter: PanaceaAdapter, preference: torch.Tensor, copies: int = 1, *, tiled: bool = False
+) -> None:
+    """Put λ into an adapter for a batch in which every sample stands ``copies`` times.
+
+    Args:
+        adapter: left alone if it has no preference part.
+        preference: size = (m,) or (B, m).
+        copies: rows per sample.
+        tiled: the copies are whole blocks (B rows, then B rows again) and not neighbours.
+    """
+    if adapter.pref_dim == 0:
+        return
+    if preference.dim() == 2 and copies > 1:
+        preference = (
+            preference.repeat(copies, 1) if tiled else preference.repeat_interleave(copies, dim=0)
+        )
+    adapter.set_preference(preference)
+
+
+@contextmanager
+def as_reference(adapter: PanaceaAdapter, module: nn.Module) -> Iterator[None]:
+    """The policy as its own reference: adapter off, dropout off."""
+    was_training = module.training
+    if was_training:
+        module.eval()
+    try:
+        with adapter.disabled():
+            yield
+    finally:
+        if was_training:
+            module.train()

@@ -1,0 +1,1 @@
+"""Panacea with direct preference optimisation."""

@@ -1,0 +1,55 @@
+"""The command line of Panacea-DPO."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from safe_rlhf_panacea.algorithms.arguments import add_panacea_arguments, check_panacea
+from safe_rlhf_panacea.algorithms.dpo.trainer import PanaceaDPOTrainer
+from safe_rlhf_panacea.base import arguments
+from safe_rlhf_panacea.base.setup import prepare_run
+from safe_rlhf_panacea.errors import one_line_errors
+
+PROGRAM = "python -m safe_rlhf_panacea.algorithms.dpo"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of this program; defaults are Table 2's."""
+    parser = arguments.ArgumentParser(
+        PROGRAM,
+        """
+        Train one model for the whole Pareto front of several objectives, with DPO.
+
+        Every pair carries one label per objective (better_<objective>: 0, 1 or null).
+        """,
+        f"""
+        {PROGRAM} --model_name_or_path runs/sft --objectives helpful harmless \\
+          --train_datasets pairs:1:pairs.jsonl --output_dir runs/panacea-dpo
+        """,
+    )
+    parser.add_argument("--model_name_or_path", required=True, help="the SFT model")
+    parser.add_argument("--objectives", nargs="+", required=True, help="names, in the order of λ")
+    parser.add_argument("--scale_coeff", type=float, default=0.1, help="β of DPO")
+    arguments.add_flag(
+        parser, "--upstream_dpo_slice", False, "sum the tokens that Safe-RLHF's loss sums"
+    )
+    arguments.add_dataset_arguments(parser)
+    arguments.add_training_arguments(parser, epochs=1)
+    arguments.add_schedule_arguments(parser, lr=2e-4, weight_decay=0.05)
+    arguments.add_evaluation_arguments(parser)
+    arguments.add_output_arguments(parser)
+    arguments.add_deepspeed_arguments(parser)
+    add_panacea_arguments(parser)
+    return parser
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train and save."""
+    args = build_parser().parse_args(argv)
+    check_panacea(args, tuple(args.objectives))
+    trainer = PanaceaDPOTrainer(args, *prepare_run(args, PROGRAM))
+    trainer.train()
+    trainer.save()
+    trainer.logger.close()

@@ -1,0 +1,1 @@
+"""Panacea with reinforcement learning from several rewards."""

@@ -1,0 +1,65 @@
+"""A critic that sees λ and lives on a reward model's frozen backbone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
+from safe_rlhf_panacea.base import ScoreModelOutput
+
+
+class RewardCritic(nn.Module):
+    """One backbone in two roles.
+
+    As the critic it is the reward model's backbone with an SVD-LoRA of its own, conditioned on
+    λ, and a value head; with that adapter off and the score head on top it is the reward model
+    again, bit for bit. So the critic costs an adapter and a head, not another backbone.
+
+    The value head starts at zero: the first advantages are the plain discounted rewards.
+    """
+
+    def __init__(self, reward_model: nn.Module, config: AdapterConfig) -> None:
+        """Inject the critic's adapter and freeze the reward model."""
+        super().__init__()
+        reward_model.requires_grad_(False)
+        self.reward_model = reward_model
+        self.adapter = inject_adapter(reward_model, config)
+        reference = reward_model.score_head.weight
+        self.value_head = nn.Linear(
+            reference.size(1), 1, device=reference.device, dtype=reference.dtype
+        )
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+
+    @property
+    def config(self) -> Any:
+        """The backbone's configuration."""
+        return self.reward_model.config
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, role: str = "critic"
+    ) -> ScoreModelOutput:
+        """Scores in one of the two roles.
+
+        Args:
+            input_ids: size = (B, L).
+            attention_mask: size = (B, L).
+            role: ``critic`` for values at every token, ``reward`` for the reward model.
+        """
+        if role == "reward":
+            with self.adapter.disabled():
+                return self.reward_model(input_ids, attention_mask=attention_mask)
+        output = self.reward_model(input_ids, attention_mask=attention_mask)
+        output.scores = self.value_head(output.last_hidden_state)  # size = (B, L, 1)
+        return output
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recompute the backbone's activations in the backward pass."""
+        self.reward_model.gradient_checkpointing_enable()
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep the backbone's activations."""
+        self.reward_model.gradient_checkpointing_disable()

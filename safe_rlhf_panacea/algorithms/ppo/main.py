@@ -1,0 +1,104 @@
+"""The command line of Panacea-PPO."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from safe_rlhf_panacea.algorithms.arguments import add_panacea_arguments, check_panacea
+from safe_rlhf_panacea.algorithms.ppo.trainer import PanaceaPPOTrainer
+from safe_rlhf_panacea.base import arguments
+from safe_rlhf_panacea.base.setup import prepare_run
+from safe_rlhf_panacea.errors import one_line_errors
+from safe_rlhf_panacea.rewards import reward_specs
+
+PROGRAM = "python -m safe_rlhf_panacea.algorithms.ppo"
+
+
+def _add_reward_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("rewards")
+    pair = {"type": arguments.named_value, "nargs": "+"}
+    group.add_argument(
+        "--reward_models", required=True, metavar="NAME=PATH", help="in the order of λ", **pair
+    )
+    group.add_argument("--objectives", nargs="+", help="another order of λ than --reward_models'")
+    for flag, text in (
+        ("scales", "factor on a reward"),
+        ("signs", "-1 for a cost model"),
+        ("shifts", "subtracted from the score first"),
+    ):
+        group.add_argument(
+            f"--reward_{flag}", default=[], metavar="NAME=VALUE", help=text, **pair
+        )
+    arguments.add_flag(group, "--normalize_reward", False, "use the models' own normalisers")
+
+
+def _add_ppo_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("ppo")
+    for flag, default, text in (
+        ("kl_coeff", 0.02, "weight of the KL term"),
+        ("clip_range_ratio", 0.2, "PPO's clipping of the probability ratio"),
+        ("clip_range_score", 50.0, "per-token rewards are clipped to ± this"),
+        ("clip_range_value", 5.0, "values are clipped to ± this around the old ones"),
+        ("ptx_coeff", 16.0, "weight of the supervised loss (with --ptx_datasets)"),
+        ("temperature", 1.0, "of sampling"),
+        ("top_p", 1.0, "nucleus mass of sampling"),
+        ("repetition_penalty", 1.0, "of sampling"),
+    ):
+        group.add_argument(f"--{flag}", type=float, default=default, help=text)
+    group.add_argument("--update_iters", type=arguments.positive_int, default=1)
+    group.add_argument("--num_return_sequences", type=arguments.positive_int, default=1)
+    group.add_argument("--per_device_prompt_batch_size", type=arguments.positive_int, default=16)
+    arguments.add_flag(group, "--whiten_advantages", False, "zero mean, unit variance per batch")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of this program; Table 1's values are the launcher's."""
+    parser = arguments.ArgumentParser(
+        PROGRAM,
+        """
+        Train one model for the whole Pareto front of several rewards, with PPO.
+        """,
+        f"""
+        {PROGRAM} --actor_model_name_or_path runs/sft \\
+          --reward_models helpful=runs/reward-helpful harmless=runs/reward-harmless \\
+          --reward_scales harmless=5 --train_datasets prompts:1:prompts.jsonl \\
+          --output_dir runs/panacea-ppo
+        """,
+    )
+    parser.add_argument("--actor_model_name_or_path", required=True, help="the SFT model")
+    _add_reward_arguments(parser)
+    _add_ppo_arguments(parser)
+    arguments.add_dataset_arguments(parser, ptx=True)
+    arguments.add_training_arguments(parser, epochs=2, accumulation=2)
+    arguments.add_schedule_arguments(parser, prefix="actor_", lr=2e-3, weight_decay=0.01)
+    arguments.add_schedule_arguments(parser, prefix="critic_", lr=1e-3)
+    arguments.add_evaluation_arguments(parser)
+    arguments.add_output_arguments(parser)
+    arguments.add_deepspeed_arguments(parser)
+    add_panacea_arguments(parser)
+    return parser
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read and check the flags; ``reward_specs`` holds the objectives in the order of λ."""
+    args = build_parser().parse_args(argv)
+    args.reward_specs = reward_specs(
+        args.reward_models,
+        args.reward_scales,
+        args.reward_signs,
+        args.reward_shifts,
+        args.objectives,
+    )
+    check_panacea(args, tuple(spec.name for spec in args.reward_specs))
+    return args
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train and save."""
+    args = parse_arguments(argv)
+    trainer = PanaceaPPOTrainer(args, *prepare_run(args, PROGRAM))
+    trainer.train()
+    trainer.save()
+    trainer.logger.close()

@@ -1,0 +1,208 @@
+"""Panacea-PPO (Algorithm 1 with Eq. 12 and 13): draw λ, set it, aggregate, delegate."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any, ClassVar
+
+import torch
+
+from safe_rlhf_panacea.adapter import PanaceaAdapter, inject_adapter
+from safe_rlhf_panacea.aggregation import IdealPoint, aggregate_rewards
+from safe_rlhf_panacea.algorithms.arguments import adapter_config
+from safe_rlhf_panacea.algorithms.conditioning import PreferenceSource, as_reference, set_preference
+from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic
+from safe_rlhf_panacea.algorithms.saving import save_adapter
+from safe_rlhf_panacea.base import (
+    Batch,
+    PPOTrainer,
+    TrainingState,
+    all_reduce_max,
+    all_reduce_means,
+    init_eval_engine,
+    response_log_probs,
+    unwrap,
+)
+from safe_rlhf_panacea.rewards import RewardEnsemble, Scorer
+
+
+class PanaceaPPOTrainer(PPOTrainer):
+    """PPO for m rewards.
+
+    Holds 1 + m backbones: the policy, which with its adapter off is its own reference, and m
+    reward models, of which the first also carries the critic.
+    """
+
+    TRAINING_TYPE: ClassVar[str] = "panacea-ppo"
+
+    adapter: PanaceaAdapter
+
+    # -- models -----------------------------------------------------------------------
+
+    def init_actor(self) -> None:
+        """Load the policy and inject the adapter."""
+        super().init_actor()
+        self.objectives = tuple(spec.name for spec in self.args.reward_specs)
+        self.adapter_config = adapter_config(
+            self.args, self.objectives, self.args.actor_model_name_or_path
+        )
+        self.adapter = inject_adapter(self.actor_model, self.adapter_config)
+        self.preferences = PreferenceSource(self.args, self.objectives)
+        self.ideal_point = IdealPoint(len(self.objectives))
+
+    def init_reference(self) -> None:
+        """The policy is its own reference."""
+        self.actor_reference_model = None
+
+    def init_rewards(self) -> None:
+        """Load every reward model once."""
+        self.reward_model = None  # the base's single one
+        self.reward_models = [
+            self.load_score_model(spec.path, "reward", normalize=self.args.normalize_reward)
+            for spec in self.args.reward_specs
+        ]
+
+    def init_critic(self) -> None:
+        """Put the critic on the first reward model."""
+        self.reward_critic_model = RewardCritic(self.reward_models[0], self.adapter_config)
+
+    def init_engines(self) -> None:
+        """Make the engines; the first reward model belongs to the critic's."""
+        super().init_engines()
+        others = [
+            init_eval_engine(model.to(self.args.device), self.ds_eval_config)
+            for model in self.reward_models[1:]
+        ]
+        scorers: list[Scorer] = [self._first_reward]
+        scorers += [_end_scorer(model) for model in others]
+        self.rewards = RewardEnsemble(self.args.reward_specs, scorers)
+
+    def _first_reward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        output = self.reward_critic_model(input_ids, attention_mask, role="reward")
+        return output.end_scores.squeeze(-1)  # size = (B,)
+
+    # -- λ ----------------------------------------------------------------------------
+
+    def set_preference(self, preference: torch.Tensor, copies: int = 1) -> None:
+        """Set λ, size = (m,) or (B, m), for actor and critic."""
+        self.preference = preference
+        set_preference(self.adapter, preference, copies)
+        set_preference(unwrap(self.reward_critic_model).adapter, preference, copies)
+
+    @property
+    def _generation_context(self) -> Any:
+        """One λ in float32 is merged into the weights while responses are drawn.
+
+        Not in lower precision, where merging rounds the update away, nor with sharded weights.
+        """
+        mergeable = self.preference.dim() == 1 and self.adapter.pref_dim > 0
+        single = next(unwrap(self.actor_model).parameters()).dtype == torch.float32
+        if mergeable and single and self.args.zero_stage < 3:
+            return self.adapter.merged(self.preference)
+        return nullcontext()
+
+    # -- rollout ----------------------------------------------------------------------
+
+    @torch.no_grad()
+    def rollout(self, prompt_only_batch: Batch) -> list[Batch]:
+        """Draw λ first: responses, log-probabilities, values and update all see the same one."""
+        preference = self.preferences.draw(prompt_only_batch["input_ids"].size(0))
+        self.set_preference(preference)
+        return super().rollout(prompt_only_batch)
+
+    def generate(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Responses at λ; every response of a prompt at that prompt's λ."""
+        set_preference(self.adapter, self.preference, self.args.num_return_sequences)
+        with self._generation_context:
+            return super().generate(prompt_only_batch)
+
+    def post_rollout(
+        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
+    ) -> Batch:
+        """Score a batch and keep its λ with it."""
+        self.set_preference(self.preference)
+        batch = super().post_rollout(prompt, sequence, attention_mask)
+        batch["preference"] = self.preference
+        return batch
+
+    @torch.no_grad()
+    def reference_log_probs(
+        self, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
+    ) -> torch.Tensor:
+        """Log-probabilities with the adapter off, size = (B, L - 1)."""
+        with as_reference(self.adapter, unwrap(self.actor_model)):
+            return response_log_probs(self.actor_model, sequence, attention_mask, start)
+
+    def score(self, sequence: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
+        """All m rewards, size = (B, m), and their aggregate at λ, size = (B,)."""
+        rewards = self.rewards(sequence, attention_mask)
+        ideal = None
+        if self.args.aggregation == "tche":
+            best = all_reduce_max(rewards.amax(dim=0))  # the ranks share one ideal point
+            self.ideal_point.update(best.unsqueeze(0))
+            ideal = self.ideal_point.value.to(rewards)
+        reward = aggregate_rewards(rewards, self.preference, self.args.aggregation, ideal)
+        return {"reward": reward, "rewards": rewards}
+
+    # -- updates ----------------------------------------------------------------------
+
+    def rl_step(self, rl_batch: Batch) -> dict[str, float]:
+        """Set the batch's λ and take the step."""
+        self.set_preference(rl_batch["preference"])
+        info = super().rl_step(rl_batch)
+        columns = rl_batch["rewards"].mean(dim=0)
+        named = {f"reward_{name}": columns[i] for i, name in enumerate(self.objectives)}
+        return {**info, **{f"train/{k}": v for k, v in all_reduce_means(named).items()}}
+
+    def actor_loss_fn(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
+        """PPO's loss, with the penalty on U and V if asked for."""
+        loss = super().actor_loss_fn(*args, **kwargs)
+        if self.args.orthogonality_coeff > 0:
+            loss = loss + self.args.orthogonality_coeff * self.adapter.orthogonality()
+        return loss
+
+    def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
+        """Supervised text at the λ of the rollout, row by row where each sample has its own."""
+        preference = self.preference
+        if preference.dim() == 2:
+            rows = torch.arange(ptx_batch["input_ids"].size(0), device=preference.device)
+            preference = preference[rows % preference.size(0)]
+        set_preference(self.adapter, preference)
+        return super().ptx_step(ptx_batch)
+
+    @torch.no_grad()
+    def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
+        """Every objective's reward."""
+        rewards = self.rewards(input_ids, attention_mask)
+        return {f"eval/reward_{name}": rewards[:, i] for i, name in enumerate(self.objectives)}
+
+    def eval(self) -> dict[str, float]:
+        """Evaluate at the centre of the simplex."""
+        count = len(self.objectives)
+        centre = torch.full((count,), 1 / count, device=self.args.device)
+        self.set_preference(centre if self.preferences.fixed is None else self.preferences.fixed)
+        return super().eval()
+
+    # -- checkpoints ------------------------------------------------------------------
+
+    def training_state(self) -> TrainingState:
+        """With the place in the stream of preference vectors and the ideal point."""
+        state = super().training_state()
+        state.preference_sampler = self.preferences.state_dict()
+        state.ideal_point = self.ideal_point.state_dict()
+        return state
+
+    def save(self, model: Any = None, ds_config: dict[str, Any] | None = None) -> None:
+        """Write the policy's adapter and the tokenizer."""
+        del model, ds_config
+        save_adapter(self.adapter, self.tokenizer, self.args.output_dir)
+        self.logger.print(f'Saved the adapter to "{self.args.output_dir}".')
+
+
+def _end_scorer(model: Any) -> Scorer:
+    """A score model's end scores, size = (B,)."""
+
+    def score(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return model(input_ids, attention_mask=attention_mask).end_scores.squeeze(-1)
+
+    return score

@@ -1,0 +1,1 @@
+"""The single-objective algorithms that Panacea extends."""

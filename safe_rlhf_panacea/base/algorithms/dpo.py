@@ -1,0 +1,127 @@
+"""Direct preference optimisation (Eq. 2) with a reference model."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from safe_rlhf_panacea.base.datasets import PreferenceDataset
+from safe_rlhf_panacea.base.engine import init_eval_engine
+from safe_rlhf_panacea.base.functional import diverging_mask, gather_log_probabilities
+from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
+
+
+class DPOTrainer(SupervisedTrainer):
+    """DPO on pairs of responses to the same prompt.
+
+    Hooks for subclasses: ``init_reference`` and ``reference_log_probs`` say where the
+    reference comes from, ``loss`` what is made of the implicit rewards.
+    """
+
+    TRAINING_TYPE: ClassVar[str] = "dpo"
+    DATASET_TYPE: ClassVar[Any] = PreferenceDataset
+
+    reference_model: Any
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        ds_train_config: dict[str, Any],
+        ds_eval_config: dict[str, Any],
+    ) -> None:
+        """Run the hooks."""
+        self.scale_coeff = args.scale_coeff
+        self.ds_eval_config = ds_eval_config
+        super().__init__(args, ds_train_config)
+
+    def init_models(self) -> None:
+        """Load the policy, and the reference it is held against."""
+        super().init_models()
+        self.init_reference()
+
+    def init_reference(self) -> None:
+        """Load a second, frozen copy of the policy."""
+        self.reference_model, _ = self.load_model()
+
+    def init_engines(self) -> None:
+        """Make the policy's engine and place the reference."""
+        super().init_engines()
+        if self.reference_model is not None:
+            self.reference_model.to(self.args.device)
+            self.reference_model = init_eval_engine(self.reference_model, self.ds_eval_config)
+
+    @staticmethod
+    def compute_log_probs(
+        model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Log-probability of every token but the first, size = (B, L - 1)."""
+        logits = model(input_ids, attention_mask=attention_mask, use_cache=False).logits
+        return gather_log_probabilities(logits[:, :-1], input_ids[:, 1:])
+
+    @torch.no_grad()
+    def reference_log_probs(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Log-probabilities under the reference, size = (B, L - 1)."""
+        return self.compute_log_probs(self.reference_model, input_ids, attention_mask)
+
+    def implicit_rewards(
+        self,
+        better_input_ids: torch.Tensor,  # size = (B, L)
+        better_attention_mask: torch.Tensor,  # size = (B, L)
+        worse_input_ids: torch.Tensor,  # size = (B, L)
+        worse_attention_mask: torch.Tensor,  # size = (B, L)
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """scale_coeff · log π(y|x)/π_ref(y|x) of both responses, from their first difference on.
+
+        Returns:
+            Rewards of the better and of the worse response, size = (B,) each.
+        """
+        input_ids = torch.cat([better_input_ids, worse_input_ids])  # size = (2B, L)
+        attention_mask = torch.cat([better_attention_mask, worse_attention_mask])
+        mask = torch.cat(
+            diverging_mask(
+                better_input_ids,
+                better_attention_mask,
+                worse_input_ids,
+                worse_attention_mask,
+                upstream_slice=getattr(self.args, "upstream_dpo_slice", False),
+            )
+        )
+        # The reference goes first: the backward pass must find the policy as it was left.
+        reference = self.reference_log_probs(input_ids, attention_mask)  # size = (2B, L - 1)
+        policy = self.compute_log_probs(self.model, input_ids, attention_mask)
+        rewards = self.scale_coeff * ((policy - reference) * mask).sum(dim=-1)  # size = (2B,)
+        better, worse = rewards.chunk(2)
+        return better, worse
+
+    def loss(  # type: ignore[override]
+        self,
+        better_input_ids: torch.Tensor,  # size = (B, L)
+        better_attention_mask: torch.Tensor,  # size = (B, L)
+        worse_input_ids: torch.Tensor,  # size = (B, L)
+        worse_attention_mask: torch.Tensor,  # size = (B, L)
+        **_: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """-log σ(Δ), Δ being the margin between the implicit rewards (Eq. 2)."""
+        better, worse = self.implicit_rewards(
+            better_input_ids, better_attention_mask, worse_input_ids, worse_attention_mask
+        )
+        return {
+            "loss": -F.logsigmoid(better - worse).mean(),
+            **self.reward_statistics(better.detach(), worse.detach()),
+        }
+
+    @staticmethod
+    def reward_statistics(better: torch.Tensor, worse: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What is logged of the implicit rewards, size = (B,) each."""
+        return {
+            "reward": better + worse,
+            "better_sample_reward": better,
+            "worse_sample_reward": worse,
+            "reward_accuracy": (better > worse).float(),
+            "reward_margin": better - worse,
+        }

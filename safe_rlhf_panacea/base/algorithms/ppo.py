@@ -1,0 +1,251 @@
+"""Proximal policy optimisation against one reward, with a KL penalty and a PTX loss (Eq. 1)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+
+from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
+from safe_rlhf_panacea.base.distributed import all_reduce_max, all_reduce_means
+from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate
+from safe_rlhf_panacea.base.finetune.trainer import next_token_loss
+from safe_rlhf_panacea.base.functional import generalized_advantages, masked_mean, whiten
+from safe_rlhf_panacea.base.log_probs import response_log_probs
+from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
+from safe_rlhf_panacea.base.setup import model_dtype
+from safe_rlhf_panacea.base.tokenizers import check_same_tokenizer
+from safe_rlhf_panacea.base.trainers.rl import Batch, RLTrainer
+
+
+class PPOTrainer(RLTrainer):
+    """PPO with actor, reference, reward model and critic."""
+
+    TRAINING_TYPE: ClassVar[str] = "ppo"
+
+    # -- models -----------------------------------------------------------------------
+
+    def load_score_model(self, path: str, role: str, *, normalize: bool = False) -> Any:
+        """A score model in a role, after checking that it reads the policy's tokens."""
+        model, tokenizer = load_pretrained_models(
+            path,
+            model_max_length=self.args.max_length,
+            padding_side="right",
+            auto_model_type=AutoModelForScore,
+            trust_remote_code=self.args.trust_remote_code,
+            dtype=model_dtype(self.args),
+            auto_model_kwargs={"score_type": role, "do_normalize": normalize},
+        )
+        check_same_tokenizer(self.tokenizer, tokenizer, self.args.actor_model_name_or_path, path)
+        return model
+
+    def load_actor(self) -> tuple[Any, Any]:
+        """The policy and its tokenizer, which pads on the left."""
+        return load_pretrained_models(
+            self.args.actor_model_name_or_path,
+            model_max_length=self.args.max_length,
+            padding_side="left",
+            trust_remote_code=self.args.trust_remote_code,
+            dtype=model_dtype(self.args),
+        )
+
+    def init_actor(self) -> None:
+        """Load the policy."""
+        self.actor_model, self.tokenizer = self.load_actor()
+
+    def init_reference(self) -> None:
+        """Load a second, frozen copy of the policy."""
+        self.actor_reference_model, _ = self.load_actor()
+
+    def init_rewards(self) -> None:
+        """Load the reward model."""
+        self.reward_model = self.load_score_model(
+            self.args.reward_model_name_or_path, "reward", normalize=self.args.normalize_reward
+        )
+
+    def init_critic(self) -> None:
+        """Load the critic, from the reward model unless told otherwise."""
+        path = self.args.reward_critic_model_name_or_path or self.args.reward_model_name_or_path
+        self.reward_critic_model = self.load_score_model(path, "critic")
+
+    def init_engines(self) -> None:
+        """Make the engines and place the frozen models."""
+        super().init_engines()
+        for name in ("actor_reference_model", "reward_model"):
+            model = getattr(self, name)
+            if model is not None:
+                model.to(self.args.device)
+                setattr(self, name, init_eval_engine(model, self.ds_eval_config))
+
+    # -- rollout ----------------------------------------------------------------------
+
+    @torch.no_grad()
+    def reference_log_probs(
+        self, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
+    ) -> torch.Tensor:
+        """Log-probabilities under the reference, size = (B, L - 1)."""
+        return response_log_probs(self.actor_reference_model, sequence, attention_mask, start)
+
+    def score(self, sequence: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
+        """The reward of each sequence, under ``reward``, size = (B,)."""
+        scores = self.reward_model(sequence, attention_mask=attention_mask).end_scores
+        return {"reward": scores.squeeze(-1)}
+
+    def critic_values(self, sequence: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """The critic's values before each next token, size = (B, L - 1), float32."""
+        scores = self.reward_critic_model(sequence, attention_mask=attention_mask).scores
+        return scores.squeeze(-1)[:, :-1].float()
+
+    def post_rollout(
+        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
+    ) -> Batch:
+        """Rewards, and log-probabilities and values as they were when the batch was drawn.
+
+        When the batch is used for one update only, ``rl_step`` fills in the policy's and the
+        critic's own (None here): they are the numbers of its forward pass.
+        """
+        start = prompt.size(-1) - 1
+        log_probs = values = None
+        if not self.on_policy:
+            log_probs = response_log_probs(self.actor_model, sequence, attention_mask, start)
+            values = self.critic_values(sequence, attention_mask)
+        return {
+            "prompt": prompt,
+            "log_probs": log_probs,
+            "ref_log_probs": self.reference_log_probs(sequence, attention_mask, start),
+            "reward_values": values,
+            "input_ids": sequence,
+            "attention_mask": attention_mask,
+            **self.score(sequence, attention_mask),
+        }
+
+    # -- the losses -------------------------------------------------------------------
+
+    def add_kl_divergence_regularization(
+        self,
+        reward: torch.Tensor,  # size = (B,)
+        prompt: torch.Tensor,  # size = (B, S)
+        log_probs: torch.Tensor,  # size = (B, L - 1)
+        ref_log_probs: torch.Tensor,  # size = (B, L - 1)
+        sequence_mask: torch.Tensor,  # size = (B, L - 1)
+    ) -> torch.Tensor:
+        """Per-token rewards: -kl_coeff · log-ratio, plus the reward at the last token.
+
+        Returns:
+            size = (B, L - 1), clipped to ±clip_range_score.
+        """
+        del prompt  # in the signature that Safe-RLHF's subclasses rely on
+        last = sequence_mask.size(1) - 1 - sequence_mask.long().flip(-1).argmax(dim=-1)
+        rewards = -self.kl_coeff * (log_probs - ref_log_probs)
+        rewards = rewards.scatter_add(-1, last.unsqueeze(-1), reward.to(rewards).unsqueeze(-1))
+        return rewards.clamp(-self.clip_range_score, self.clip_range_score)
+
+    def get_advantages_and_returns(
+        self,
+        values: torch.Tensor,  # size = (B, L - 1)
+        rewards: torch.Tensor,  # size = (B, L - 1)
+        sequence_mask: torch.Tensor,  # size = (B, L - 1)
+        start: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Advantages and returns of the response, size = (B, L - 1 - start) each."""
+        return generalized_advantages(
+            values[:, start:],
+            rewards[:, start:],
+            sequence_mask[:, start:],
+            self.gamma,
+            self.gae_lambda,
+        )
+
+    def actor_loss_fn(
+        self,
+        log_probs: torch.Tensor,  # size = (B, T)
+        old_log_probs: torch.Tensor,  # size = (B, T)
+        advantages: torch.Tensor,  # size = (B, T)
+        mask: torch.Tensor,  # size = (B, T)
+    ) -> torch.Tensor:
+        """PPO's clipped surrogate."""
+        ratios = torch.exp(log_probs - old_log_probs)
+        clipped = ratios.clamp(1.0 - self.clip_range_ratio, 1.0 + self.clip_range_ratio)
+        return -masked_mean(torch.minimum(advantages * ratios, advantages * clipped), mask)
+
+    def critic_loss_fn(
+        self,
+        values: torch.Tensor,  # size = (B, T)
+        old_values: torch.Tensor,  # size = (B, T)
+        returns: torch.Tensor,  # size = (B, T)
+        mask: torch.Tensor,  # size = (B, T)
+    ) -> torch.Tensor:
+        """Half the squared error, with values clipped around the old ones."""
+        clip = self.clip_range_value
+        clipped = torch.maximum(torch.minimum(values, old_values + clip), old_values - clip)
+        errors = torch.maximum((values - returns).square(), (clipped - returns).square())
+        return 0.5 * masked_mean(errors, mask)
+
+    # -- updates ----------------------------------------------------------------------
+
+    def rl_step(self, rl_batch: Batch) -> dict[str, float]:
+        """One backward pass of actor and critic on a rolled-out batch."""
+        input_ids, attention_mask = rl_batch["input_ids"], rl_batch["attention_mask"]
+        ref_log_probs = rl_batch["ref_log_probs"]
+        start = rl_batch["prompt"].size(-1) - 1
+        sequence_mask = attention_mask[:, 1:]
+        mask = sequence_mask[:, start:]
+
+        log_probs = response_log_probs(self.actor_model, input_ids, attention_mask, start)
+        values = self.critic_values(input_ids, attention_mask)
+        if rl_batch["log_probs"] is None:
+            rl_batch["log_probs"] = log_probs.detach()
+            rl_batch["reward_values"] = values.detach()
+        old_log_probs, old_values = rl_batch["log_probs"], rl_batch["reward_values"]
+        with torch.no_grad():
+            rewards = self.add_kl_divergence_regularization(
+                rl_batch["reward"], rl_batch["prompt"], old_log_probs, ref_log_probs, sequence_mask
+            )
+            advantages, returns = self.get_advantages_and_returns(
+                old_values, rewards, sequence_mask, start
+            )
+            weights = whiten(advantages, mask) if self.args.whiten_advantages else advantages
+
+        actor_loss = self.actor_loss_fn(
+            log_probs[:, start:], old_log_probs[:, start:], weights, mask
+        )
+        self.actor_model.backward(actor_loss)
+        self.actor_model.step()
+        critic_loss = self.critic_loss_fn(values[:, start:], old_values[:, start:], returns, mask)
+        self.reward_critic_model.backward(critic_loss)
+        self.reward_critic_model.step()
+
+        lengths = mask.sum(dim=-1).float()  # size = (B,)
+        means = {
+            "actor_loss": actor_loss,
+            "reward_critic_loss": critic_loss,
+            "reward": rl_batch["reward"],
+            "reward_with_kl_penalty": (rewards[:, start:] * mask).sum(dim=-1),
+            "reward_advantage": masked_mean(advantages, mask),
+            "reward_return": masked_mean(returns, mask),
+            "reward_value": masked_mean(values.detach()[:, start:], mask),
+            "kl_divergence": ((old_log_probs - ref_log_probs)[:, start:] * mask).sum(dim=-1),
+            "mean_generated_length": lengths,
+        }
+        return {
+            **{f"train/{key}": value for key, value in all_reduce_means(means).items()},
+            "train/max_generated_length": all_reduce_max(lengths.max()).item(),
+            "train/actor_lr": learning_rate(self.actor_model),
+            "train/reward_critic_lr": learning_rate(self.reward_critic_model),
+        }
+
+    def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
+        """One backward pass of the actor on supervised text, weighted by ``ptx_coeff``."""
+        labels = ptx_batch["labels"].masked_fill(~ptx_batch["attention_mask"].bool(), IGNORE_INDEX)
+        logits = self.actor_model(
+            ptx_batch["input_ids"], attention_mask=ptx_batch["attention_mask"], use_cache=False
+        ).logits
+        loss = next_token_loss(logits, labels)
+        self.actor_model.backward(self.ptx_coeff * loss)
+        self.actor_model.step()
+        return {f"train/{k}": v for k, v in all_reduce_means({"ptx_loss": loss}).items()}
+
+    @torch.no_grad()
+    def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
+        """The reward of each evaluation response."""
+        return {"eval/reward": self.score(input_ids, attention_mask)["reward"]}

@@ -1,0 +1,158 @@
+"""The command-line flags that the training programs share, each declared once.
+
+Names are Safe-RLHF's; what Panacea adds is in ``algorithms/arguments.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from typing import Any, NoReturn
+
+from safe_rlhf_panacea.errors import UserError
+
+SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and which takes no abbreviations."""
+
+    def __init__(self, prog: str, description: str, example: str) -> None:
+        """Describe the program and show how it is called."""
+        super().__init__(
+            prog=prog,
+            description=textwrap.dedent(description),
+            epilog="example:\n" + textwrap.indent(textwrap.dedent(example).strip(), "  "),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """One line, exit code 2."""
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def boolean(text: str) -> bool:
+    """Read ``true``/``false`` as Safe-RLHF's launchers write them."""
+    lowered = text.lower()
+    if lowered in ("true", "yes", "1"):
+        return True
+    if lowered in ("false", "no", "0"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+
+
+def positive_int(text: str) -> int:
+    """An integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
+    return value
+
+
+def named_value(text: str) -> tuple[str, str]:
+    """Read ``name=value``."""
+    name, separator, value = text.partition("=")
+    if not separator or not name or not value:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=value")
+    return name, value
+
+
+def add_flag(group: Any, name: str, default: bool, text: str) -> None:
+    """A boolean that may be given bare (``--bf16``) or with a value (``--bf16 true``)."""
+    group.add_argument(name, type=boolean, nargs="?", const=True, default=default, help=text)
+
+
+def add_dataset_arguments(parser: argparse.ArgumentParser, *, ptx: bool = False) -> None:
+    """Data sets as ``name[:proportion[:path]]``."""
+    form = "data sets as name[:proportion[:path]]"
+    group = parser.add_argument_group("data")
+    group.add_argument("--train_datasets", nargs="+", required=True, metavar="SPEC", help=form)
+    group.add_argument("--eval_datasets", nargs="+", metavar="SPEC", help=form)
+    if ptx:
+        group.add_argument("--ptx_datasets", nargs="+", metavar="SPEC", help=form)
+    group.add_argument("--eval_split_ratio", type=float, help="share of the training data held out")
+    add_flag(group, "--trust_remote_code", False, "run code that comes with a model (default off)")
+
+
+def add_schedule_arguments(
+    parser: argparse.ArgumentParser, *, prefix: str = "", lr: float, weight_decay: float = 0.0
+) -> None:
+    """Learning rate and schedule of one optimiser, ``prefix`` being ``actor_`` and the like."""
+    group = parser.add_argument_group(f"{prefix}optimiser")
+    group.add_argument(
+        f"--{prefix}lr", f"--{prefix}learning_rate", type=float, default=lr, help="peak"
+    )
+    group.add_argument(f"--{prefix}weight_decay", type=float, default=weight_decay)
+    group.add_argument(f"--{prefix}lr_scheduler_type", choices=SCHEDULERS, default="cosine")
+    group.add_argument(f"--{prefix}lr_warmup_ratio", type=float, default=0.03)
+    add_flag(group, f"--{prefix}gradient_checkpointing", False, "recompute activations")
+
+
+def add_training_arguments(
+    parser: argparse.ArgumentParser, *, epochs: int, batch_size: int = 16, accumulation: int = 1
+) -> None:
+    """Length, batches, precision and seed."""
+    group = parser.add_argument_group("training")
+    group.add_argument("--max_length", type=positive_int, default=512, help="tokens in a sequence")
+    group.add_argument("--epochs", type=positive_int, default=epochs)
+    group.add_argument("--max_steps", type=positive_int, help="stop after so many training steps")
+    for name in ("train", "eval"):
+        flag = f"--per_device_{name}_batch_size"
+        group.add_argument(flag, type=positive_int, default=batch_size)
+    group.add_argument("--gradient_accumulation_steps", type=positive_int, default=accumulation)
+    group.add_argument("--seed", type=int, default=42)
+    add_flag(group, "--fp16", False, "float16 with loss scaling")
+    add_flag(group, "--bf16", False, "bfloat16 with float32 master weights")
+    add_flag(group, "--tf32", False, "TensorFloat-32 matrix products on a GPU")
+
+
+def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
+    """When to evaluate during training."""
+    group = parser.add_argument_group("evaluation")
+    add_flag(group, "--need_eval", False, "evaluate during training")
+    group.add_argument("--eval_strategy", choices=("epoch", "steps"), default="epoch")
+    group.add_argument("--eval_interval", type=positive_int, default=1_000_000)
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where results and logs go."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--output_dir", required=True, help="folder of this run; must hold none yet")
+    add_flag(group, "--overwrite", False, "replace a run that the folder already holds")
+    log_types = ("wandb", "tensorboard", "none")
+    group.add_argument("--log_type", choices=log_types, default="wandb", help="(default: offline)")
+    group.add_argument("--log_dir", help="default: output_dir")
+    group.add_argument("--log_project", help="default: safe-rlhf-panacea")
+    group.add_argument("--log_run_name")
+    add_flag(group, "--progress", True, "show progress bars")
+    group.add_argument(
+        "--save_interval", type=positive_int, default=1_000_000, help="steps between checkpoints"
+    )
+
+
+def add_deepspeed_arguments(parser: argparse.ArgumentParser) -> None:
+    """DeepSpeed's own; ``--local_rank`` is set by its launcher."""
+    group = parser.add_argument_group("deepspeed")
+    group.add_argument("--local_rank", type=int, default=-1, help="set by the launcher")
+    group.add_argument("--zero_stage", type=int, default=0, choices=(0, 1, 2, 3))
+    offload = ("none", "parameter", "optimizer", "all")
+    group.add_argument("--offload", choices=offload, default="none")
+
+
+def check_common(args: argparse.Namespace) -> None:
+    """Contradictions between the shared flags.
+
+    Raises:
+        UserError: naming the two flags that do not go together.
+    """
+    if args.fp16 and args.bf16:
+        raise UserError("--fp16 and --bf16 were both given: choose one")
+    if args.need_eval and (args.eval_datasets is None) == (args.eval_split_ratio is None):
+        raise UserError("--need_eval wants exactly one of --eval_datasets and --eval_split_ratio")
+    if args.eval_split_ratio is not None and not 0 < args.eval_split_ratio < 1:
+        raise UserError(f"--eval_split_ratio {args.eval_split_ratio} is not between 0 and 1")
+    if args.offload != "none" and args.zero_stage < 2:
+        raise UserError(f"--offload {args.offload} needs --zero_stage 2 or 3")
+    if args.offload in ("parameter", "all") and args.zero_stage != 3:
+        raise UserError(f"--offload {args.offload} needs --zero_stage 3")

@@ -1,0 +1,1 @@
+"""Constants of the prompt format, and DeepSpeed configurations."""

@@ -1,0 +1,202 @@
+"""Tokenised data sets: what the three kinds of text data have in common."""
+
+from __future__ import annotations
+
+import abc
+import copy
+import logging
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from safe_rlhf_panacea.base.datasets.collator import CollatorBase
+from safe_rlhf_panacea.base.datasets.raw import RawDataset, RawSample, split_indices
+from safe_rlhf_panacea.base.datasets.specs import DatasetSpec, Specs, read_specs
+from safe_rlhf_panacea.base.datasets.template import format_prompt
+from safe_rlhf_panacea.base.distributed import is_main_process
+from safe_rlhf_panacea.errors import UserError
+
+Sample = dict[str, Any]
+LOGGER = logging.getLogger(__name__)
+ROWS_PER_CALL = 1024  # rows handed to the tokenizer at once: enough to use all its threads
+
+
+class Row(NamedTuple):
+    """A raw sample and where it comes from."""
+
+    where: str
+    sample: RawSample
+
+
+def select_rows(specs: list[DatasetSpec], seed: int) -> list[Row]:
+    """The rows that the proportions ask for, drawn without replacement."""
+    selected = []
+    seeds = np.random.SeedSequence(seed).spawn(len(specs))
+    for spec, child in zip(specs, seeds, strict=True):
+        raw = RawDataset.load(spec.name, path=spec.path)
+        if len(raw) == 0:
+            raise UserError(f"{spec}: no rows")
+        copies, rest = divmod(spec.count(len(raw)), len(raw))
+        indices = list(range(len(raw))) * copies
+        generator = np.random.default_rng(child)
+        indices += sorted(generator.choice(len(raw), size=rest, replace=False).tolist())
+        selected += [Row(raw.where(index), raw[index]) for index in indices]
+    return selected
+
+
+def common_prefix(one: list[int], other: list[int]) -> int:
+    """How many tokens two sequences share at their start."""
+    length = min(len(one), len(other))
+    if one[:length] == other[:length]:
+        return length
+    return next(i for i in range(length) if one[i] != other[i])
+
+
+class TokenizedDataset(Dataset[Sample]):
+    """Base of the tokenised data sets; a subclass says how to encode rows and read one back.
+
+    All rows are tokenised at once when the data set is made, and the text is let go.
+
+    Attributes:
+        too_long: rows dropped because their prompt leaves no room below ``max_length``.
+    """
+
+    too_long: int
+
+    def __init__(self, specs: Specs, tokenizer: Any, seed: int = 0) -> None:
+        """Read, check and tokenise.
+
+        Args:
+            specs: data sets as ``name[:proportion[:path]]`` or (name, attributes) pairs.
+            tokenizer: its ``model_max_length`` bounds every sequence.
+            seed: of the random subset where a proportion asks for one.
+
+        Raises:
+            UserError: unknown or unreadable data, or nothing left to use.
+        """
+        for role in ("eos", "pad"):
+            if getattr(tokenizer, f"{role}_token_id") is None:
+                raise UserError(f"the tokenizer has no {role} token; give it one before the data")
+        self.tokenizer = tokenizer
+        self.max_length: int = tokenizer.model_max_length
+        self.seed = seed
+        parsed = read_specs(specs)
+        self.source = ", ".join(map(str, parsed))
+        self.too_long = 0
+        kept = self.encode(select_rows(parsed, seed))
+        self._rows = list(range(kept))
+
+    @abc.abstractmethod
+    def encode(self, rows: list[Row]) -> int:
+        """Tokenise the rows, store what ``get_row`` needs, and return how many are left."""
+
+    @abc.abstractmethod
+    def get_row(self, row: int) -> Sample:
+        """The sample in a stored row."""
+
+    @abc.abstractmethod
+    def get_collator(self) -> CollatorBase:
+        """What makes a batch of samples."""
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.get_row(self._rows[index])
+
+    def split_train_test(
+        self, split_ratio: float = 0.2, shuffle: bool = True, seed: int | None = None
+    ) -> tuple[TokenizedDataset, TokenizedDataset]:
+        """Two data sets over the same tokens that share no sample.
+
+        Raises:
+            UserError: one of the two would be empty.
+        """
+        seed = self.seed if seed is None else seed
+        parts = []
+        for indices in split_indices(len(self), split_ratio, shuffle, seed):
+            part = copy.copy(self)
+            part._rows = [self._rows[index] for index in indices]
+            parts.append(part)
+        return parts[0], parts[1]
+
+    # -- for subclasses ---------------------------------------------------------------
+
+    def text(self, row: Row, field: str) -> Any:
+        """A field that this kind of data set needs."""
+        if field not in row.sample:
+            has = ", ".join(row.sample)
+            raise UserError(
+                f"{row.where}: {type(self).__name__} needs {field!r}, but the row has only {has}"
+            )
+        return row.sample[field]  # type: ignore[literal-required]
+
+    def prompt(self, row: Row) -> str:
+        """The row's prompt in the template."""
+        turns = self.text(row, "input")
+        try:
+            return format_prompt(turns, eos_token=self.tokenizer.eos_token)
+        except UserError as error:
+            raise UserError(f"{row.where}: {error}") from None
+
+    def tokenize(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of many texts in one call, not truncated."""
+        return self.tokenizer(
+            texts,
+            add_special_tokens=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,  # it would warn of texts that are truncated later
+        )["input_ids"]
+
+    def encode_texts(
+        self, rows: list[Row], *fields: str
+    ) -> Iterator[tuple[int, list[int], list[list[int]]]]:
+        """Tokenise prompts and, field by field, prompt + answer + eos.
+
+        Rows whose prompt fills ``max_length`` are counted in ``too_long`` and left out.
+
+        Yields:
+            The index of the row, the ids of its prompt, and the ids of each full text, truncated.
+        """
+        eos = self.tokenizer.eos_token
+        for start in range(0, len(rows), ROWS_PER_CALL):
+            chunk = rows[start : start + ROWS_PER_CALL]
+            prompts = [self.prompt(row) for row in chunk]
+            texts = list(prompts)
+            for field in fields:
+                answers = [self.text(row, field) for row in chunk]
+                texts += [p + a + eos for p, a in zip(prompts, answers, strict=True)]
+            ids = self.tokenize(texts)
+            for index, row in enumerate(chunk):
+                if len(ids[index]) >= self.max_length:
+                    self.reject(row, len(ids[index]))
+                    continue
+                full = ids[index + len(chunk) :: len(chunk)]
+                yield start + index, ids[index], [sequence[: self.max_length] for sequence in full]
+
+    def reject(self, row: Row, tokens: int) -> None:
+        """Count a row whose prompt has as many ``tokens`` as a whole sequence may have."""
+        del row, tokens
+        self.too_long += 1
+
+    def report_left_out(self, total: int, kept: int, **reasons: int) -> None:
+        """Say how many rows were left out and why; with none kept it is an error.
+
+        Args:
+            total: rows that were tokenised.
+            kept: rows that are left.
+            reasons: further counts besides ``too_long``, by what such rows are.
+        """
+        counts = {f"prompt of max_length {self.max_length} tokens or more": self.too_long}
+        counts |= {reason.replace("_", " "): count for reason, count in reasons.items()}
+        told = ", ".join(f"{count} ({reason})" for reason, count in counts.items() if count)
+        if kept == 0:
+            raise UserError(
+                f"{self.source}: nothing left of {total} rows: {told}; "
+                "raise max_length or shorten the prompts"
+            )
+        if told and is_main_process():
+            LOGGER.warning("%s: left out of %d rows: %s", self.source, total, told)

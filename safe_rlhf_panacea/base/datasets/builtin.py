@@ -1,0 +1,162 @@
+"""The built-in raw data sets: pairs, prompts and supervised text from a path."""
+
+from __future__ import annotations
+
+import abc
+import re
+from pathlib import Path
+from typing import Any, ClassVar
+
+from safe_rlhf_panacea.base.datasets.files import SUFFIXES, Rows, read_json_rows
+from safe_rlhf_panacea.base.datasets.hugging_face import read_hugging_face_rows, split_path
+from safe_rlhf_panacea.base.datasets.raw import RawDataset, RawSample
+from safe_rlhf_panacea.errors import UserError
+
+HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+LABEL_PREFIX = "better_"
+# Safe-RLHF's own fields, under the names that its two objectives have in the paper.
+SAFE_RLHF_LABELS = {"better_response_id": "helpful", "safer_response_id": "harmless"}
+
+
+def read_rows(path: str) -> Rows:
+    """Read whatever lies at a path, or is on the hub under that name.
+
+    Raises:
+        UserError: nothing is there, it cannot be read, or it has no rows.
+    """
+    place = split_path(path)[0]
+    if place.endswith(SUFFIXES) and not Path(place).is_dir():
+        if not Path(place).is_file():
+            raise UserError(f"{path}: no such file")
+        return read_json_rows(place)
+    if Path(place).is_file() and not place.endswith(".parquet"):
+        raise UserError(f"{path}: unknown kind of file; there are {', '.join(SUFFIXES)}, .parquet")
+    if not Path(place).exists() and not HUB_NAME.fullmatch(place):
+        raise UserError(f"{path}: no such file or folder")
+    return read_hugging_face_rows(path)
+
+
+def text_field(row: dict[str, Any], field: str, where: str) -> str:
+    """A field that must be text and not blank."""
+    value = row.get(field)
+    if value is None:
+        raise UserError(f"{where}: no field {field!r}; the row has: {', '.join(map(str, row))}")
+    if not isinstance(value, str):
+        raise UserError(f"{where}: {field} is {type(value).__name__}; it is a string")
+    if not value.strip():
+        raise UserError(f"{where}: {field} is blank; write some text or leave out the row")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{where}: {field} has half a surrogate pair; it is Unicode text") from None
+    return value
+
+
+def prompt_field(row: dict[str, Any], where: str) -> str | list[str]:
+    """The field ``prompt``: text, or turns that alternate user, assistant, ..., user."""
+    turns = row.get("prompt")
+    if not isinstance(turns, list):
+        return text_field(row, "prompt", where)
+    if len(turns) % 2 == 0:
+        raise UserError(
+            f"{where}: prompt has {len(turns)} turns; it has an odd number, ending with the user's"
+        )
+    return [text_field({"prompt": turn}, "prompt", where) for turn in turns]
+
+
+def label_value(value: Any, field: str, where: str) -> int | None:
+    """0 or 1, the index of the better response, or None where it is unknown."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value is None or (is_number and value != value):  # tables write a missing number as NaN
+        return None
+    if not is_number or value not in (0, 1):
+        raise UserError(
+            f"{where}: {field} is {value!r}; it is 0 or 1, the better response, or null"
+        )
+    return int(value)
+
+
+def read_labels(row: dict[str, Any], where: str) -> dict[str, int | None]:
+    """All labels of a row of pairs, by objective."""
+    labels: dict[str, int | None] = {}
+    for field, value in row.items():
+        if field in SAFE_RLHF_LABELS:
+            labels.setdefault(SAFE_RLHF_LABELS[field], label_value(value, field, where))
+        elif field.startswith(LABEL_PREFIX) and field != LABEL_PREFIX:
+            labels[field.removeprefix(LABEL_PREFIX)] = label_value(value, field, where)
+    return labels
+
+
+class FileDataset(RawDataset):
+    """A raw data set whose rows come from a path; a subclass says how to read one row."""
+
+    def __init__(self, path: str | None = None) -> None:
+        """Read and check all rows.
+
+        Args:
+            path: a ``.jsonl`` or ``.json`` file, plain or gzipped; a ``.parquet`` file; a
+                folder that ``datasets`` can read; or a data set on the hub. The last two may
+                end in ``#split``.
+
+        Raises:
+            UserError: with file and line (or row).
+        """
+        if path is None:
+            raise UserError(f"data set {self.NAME!r} needs a path: {self.NAME}:1:file.jsonl")
+        self.table = read_rows(path)
+        self.samples = [
+            self.convert(row, self.table.where(index)) for index, row in enumerate(self.table.rows)
+        ]
+        self.table.rows.clear()  # the samples hold all that is needed
+
+    @abc.abstractmethod
+    def convert(self, row: dict[str, Any], where: str) -> RawSample:
+        """Check a row and make it a sample."""
+
+    def __getitem__(self, index: int) -> RawSample:
+        return self.samples[index]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def where(self, index: int) -> str:
+        return self.table.where(index)
+
+
+class PairsDataset(FileDataset):
+    """Pairs: ``prompt``, ``response_0``, ``response_1`` and ``better_<objective>``.
+
+    A label is 0 or 1, the better response, or null or absent. Safe-RLHF's fields
+    ``better_response_id`` and ``safer_response_id`` count as ``helpful`` and ``harmless``.
+    """
+
+    NAME: ClassVar[str] = "pairs"
+
+    def convert(self, row: dict[str, Any], where: str) -> RawSample:
+        sample: RawSample = {
+            "input": prompt_field(row, where),
+            "answer": text_field(row, "response_0", where),
+            "other_answer": text_field(row, "response_1", where),
+            "labels": read_labels(row, where),
+        }
+        if sample["answer"] == sample["other_answer"]:
+            raise UserError(f"{where}: both responses are the same text; leave out the row")
+        return sample
+
+
+class PromptsDataset(FileDataset):
+    """Prompts: ``prompt``."""
+
+    NAME: ClassVar[str] = "prompts"
+
+    def convert(self, row: dict[str, Any], where: str) -> RawSample:
+        return {"input": prompt_field(row, where)}
+
+
+class SupervisedTextDataset(FileDataset):
+    """Supervised text: ``prompt`` and ``response``."""
+
+    NAME: ClassVar[str] = "supervised"
+
+    def convert(self, row: dict[str, Any], where: str) -> RawSample:
+        return {"input": prompt_field(row, where), "answer": text_field(row, "response", where)}

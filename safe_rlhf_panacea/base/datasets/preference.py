@@ -1,0 +1,157 @@
+"""Pairs of responses, labelled by several objectives at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import torch
+
+from safe_rlhf_panacea.base.datasets.base import Row, TokenizedDataset, common_prefix
+from safe_rlhf_panacea.base.datasets.collator import CollatorBase
+from safe_rlhf_panacea.base.datasets.ragged import RaggedTokens
+from safe_rlhf_panacea.base.datasets.raw import RawSample
+from safe_rlhf_panacea.base.datasets.specs import Specs
+from safe_rlhf_panacea.errors import UserError
+
+SAFE_RLHF_FLAGS = {"better": "helpful", "safer": "harmless"}
+
+
+class PreferenceSample(TypedDict):
+    """One pair."""
+
+    better_input_ids: torch.Tensor  # size = (L,)
+    worse_input_ids: torch.Tensor  # size = (L',)
+    labels: torch.Tensor  # size = (m,), +1 agrees with the order, -1 disagrees, 0 missing
+    prompt_length: int
+
+
+class PreferenceBatch(TypedDict):
+    """Pairs, padded on the right to one common length."""
+
+    better_input_ids: torch.Tensor  # size = (B, L)
+    better_attention_mask: torch.Tensor  # size = (B, L)
+    worse_input_ids: torch.Tensor  # size = (B, L)
+    worse_attention_mask: torch.Tensor  # size = (B, L)
+    labels: torch.Tensor  # size = (B, m)
+    prompt_length: torch.Tensor  # size = (B,)
+
+
+def labels_of(sample: RawSample) -> dict[str, int | None]:
+    """Which answer is better, by objective; Safe-RLHF's flags are understood too."""
+    labels = dict(sample.get("labels", {}))
+    for flag, objective in SAFE_RLHF_FLAGS.items():
+        if flag in sample:
+            labels.setdefault(objective, 0 if sample[flag] else 1)  # type: ignore[literal-required]
+    return labels
+
+
+class PreferenceDataset(TokenizedDataset):
+    """Pairs that carry a label of at least one of the objectives.
+
+    The better response of a pair is the one that the first objective with a label prefers;
+    ``labels`` says which of the objectives agree with that order.
+
+    Attributes:
+        objectives: their names, in the order of ``labels``.
+        skipped: rows left out because none of the objectives labels them.
+        too_long: rows left out because their prompt leaves no room below ``max_length``.
+        identical: rows left out because both responses are the same once truncated.
+    """
+
+    def __init__(
+        self,
+        specs: Specs,
+        tokenizer: Any,
+        objectives: Sequence[str] = ("helpful", "harmless"),
+        seed: int = 0,
+    ) -> None:
+        """Read and tokenise pairs; the other arguments are ``TokenizedDataset``'s.
+
+        Raises:
+            UserError: as ``TokenizedDataset``, and for an objective that labels no pair.
+        """
+        self.objectives = (objectives,) if isinstance(objectives, str) else tuple(objectives)
+        if not self.objectives or len(set(self.objectives)) < len(self.objectives):
+            raise UserError(f"objectives {self.objectives}: one or more different names are needed")
+        self.skipped = self.identical = 0
+        super().__init__(specs, tokenizer, seed)
+
+    def encode(self, rows: list[Row]) -> int:
+        labelled, choices = self._labelled(rows)
+        self.skipped = len(rows) - len(labelled)
+        better, worse, labels, prompt_lengths = [], [], [], []
+        for index, prompt, texts in self.encode_texts(labelled, "answer", "other_answer"):
+            if texts[0] == texts[1]:
+                self.identical += 1
+                continue
+            values = choices[index]
+            first = next(value for value in values if value is not None)
+            better.append(texts[first])
+            worse.append(texts[1 - first])
+            labels.append([0 if v is None else 1 if v == first else -1 for v in values])
+            prompt_lengths.append(min(common_prefix(prompt, text) for text in texts))
+        self.report_left_out(
+            len(labelled), len(labels), responses_identical_once_truncated=self.identical
+        )
+        self.better, self.worse = RaggedTokens(better), RaggedTokens(worse)
+        self.labels = torch.tensor(labels, dtype=torch.float32)  # size = (N, m)
+        self.prompt_lengths = prompt_lengths
+        return len(labels)
+
+    def _labelled(self, rows: list[Row]) -> tuple[list[Row], list[list[int | None]]]:
+        """Rows with a label that counts, and their labels in the order of the objectives."""
+        labelled, choices = [], []
+        found: Counter[str] = Counter()
+        for row in rows:
+            self.text(row, "other_answer")  # prompts or supervised text are told from pairs here
+            labels = labels_of(row.sample)
+            found.update(name for name, value in labels.items() if value is not None)
+            values = [labels.get(name) for name in self.objectives]
+            if any(value is not None for value in values):
+                labelled.append(row)
+                choices.append(values)
+        for name in self.objectives:
+            if not found[name]:
+                there = ", ".join(sorted(+found)) or "none"
+                raise UserError(
+                    f"{self.source}: no pair has a label for {name!r}; labels there: {there}"
+                )
+        return labelled, choices
+
+    @property
+    def conflicting(self) -> int:
+        """Pairs on which two objectives disagree."""
+        labels = self.labels[self._rows]
+        return int(((labels > 0).any(dim=1) & (labels < 0).any(dim=1)).sum())
+
+    def get_row(self, row: int) -> PreferenceSample:  # type: ignore[override]
+        return {
+            "better_input_ids": self.better[row],
+            "worse_input_ids": self.worse[row],
+            "labels": self.labels[row],
+            "prompt_length": self.prompt_lengths[row],
+        }
+
+    def get_collator(self) -> PreferenceCollator:
+        return PreferenceCollator(self.tokenizer.pad_token_id)
+
+
+class PreferenceCollator(CollatorBase):
+    """Pads better and worse responses to the same length, so that they can be stacked."""
+
+    def __call__(self, samples: list[PreferenceSample]) -> PreferenceBatch:  # type: ignore[override]
+        input_ids, mask = self.pad(
+            [sample["better_input_ids"] for sample in samples]
+            + [sample["worse_input_ids"] for sample in samples]
+        )  # size = (2B, L)
+        rows = len(samples)
+        return {
+            "better_input_ids": input_ids[:rows],
+            "better_attention_mask": mask[:rows],
+            "worse_input_ids": input_ids[rows:],
+            "worse_attention_mask": mask[rows:],
+            "labels": torch.stack([sample["labels"] for sample in samples]),
+            "prompt_length": torch.tensor([sample["prompt_length"] for sample in samples]),
+        }

@@ -1,0 +1,81 @@
+"""Prompts to respond to."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+import torch
+
+from safe_rlhf_panacea.base.datasets.base import Row, TokenizedDataset
+from safe_rlhf_panacea.base.datasets.collator import CollatorBase
+from safe_rlhf_panacea.base.datasets.ragged import RaggedTokens
+from safe_rlhf_panacea.base.datasets.specs import Specs
+from safe_rlhf_panacea.errors import UserError
+
+
+class PromptOnlySample(TypedDict):
+    """One prompt."""
+
+    input_ids: torch.Tensor  # size = (L,)
+
+
+class PromptOnlyBatch(TypedDict):
+    """Prompts, padded on the left."""
+
+    input_ids: torch.Tensor  # size = (B, L)
+    attention_mask: torch.Tensor  # size = (B, L)
+
+
+class PromptOnlyDataset(TokenizedDataset):
+    """Different prompts: a prompt that comes twice is kept once.
+
+    Attributes:
+        too_long: prompts left out because they leave no room below ``max_length``.
+        duplicates: prompts left out because they came before.
+    """
+
+    def __init__(
+        self, specs: Specs, tokenizer: Any, seed: int = 0, *, strict: bool = False
+    ) -> None:
+        """Read and tokenise prompts; the other arguments are ``TokenizedDataset``'s.
+
+        Args:
+            specs: see ``TokenizedDataset``.
+            tokenizer: see ``TokenizedDataset``.
+            seed: see ``TokenizedDataset``.
+            strict: refuse a prompt as long as ``max_length`` instead of leaving it out.
+
+        Raises:
+            UserError: as ``TokenizedDataset``.
+        """
+        self.strict = strict
+        super().__init__(specs, tokenizer, seed)
+
+    def encode(self, rows: list[Row]) -> int:
+        unique = list({self.prompt(row): row for row in rows}.values())
+        self.duplicates = len(rows) - len(unique)
+        self.prompts = RaggedTokens(prompt for _, prompt, _ in self.encode_texts(unique))
+        self.report_left_out(len(unique), len(self.prompts))
+        return len(self.prompts)
+
+    def reject(self, row: Row, tokens: int) -> None:
+        if self.strict:
+            raise UserError(
+                f"{row.where}: the prompt of {tokens} tokens is as long as max_length "
+                f"{self.max_length}; raise max_length or shorten the prompt"
+            )
+        super().reject(row, tokens)
+
+    def get_row(self, row: int) -> PromptOnlySample:  # type: ignore[override]
+        return {"input_ids": self.prompts[row]}
+
+    def get_collator(self) -> PromptOnlyCollator:
+        return PromptOnlyCollator(self.tokenizer.pad_token_id)
+
+
+class PromptOnlyCollator(CollatorBase):
+    """Pads prompts on the left: responses follow on the right."""
+
+    def __call__(self, samples: list[PromptOnlySample]) -> PromptOnlyBatch:  # type: ignore[override]
+        input_ids, mask = self.pad([sample["input_ids"] for sample in samples], side="left")
+        return {"input_ids": input_ids, "attention_mask": mask}

@@ -1,0 +1,118 @@
+"""Raw data sets: text samples behind a name."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Collection, Iterator
+from typing import ClassVar, TypedDict
+
+import numpy as np
+from torch.utils.data import Dataset, Subset
+
+from safe_rlhf_panacea.errors import UserError
+
+
+class RawSample(TypedDict, total=False):
+    """One sample as text.
+
+    Prompts have ``input``, supervised text ``input`` and ``answer``, pairs ``input``,
+    ``answer``, ``other_answer`` and their labels.
+    """
+
+    input: str | list[str]
+    """The user's text, or turns that alternate user, assistant, ..., user."""
+    answer: str
+    """The assistant's answer."""
+    other_answer: str
+    """Another answer to the same input."""
+    labels: dict[str, int | None]
+    """Per objective, which answer is better: 0 ``answer``, 1 ``other_answer``, None unknown."""
+    better: bool
+    """Safe-RLHF's way to say that ``answer`` is better for the objective ``helpful``."""
+    safer: bool
+    """Safe-RLHF's way to say that ``answer`` is better for the objective ``harmless``."""
+
+
+def split_indices(
+    rows: int, split_ratio: float, shuffle: bool, seed: int
+) -> tuple[list[int], list[int]]:
+    """Row numbers of the training and of the test part.
+
+    Raises:
+        UserError: one of the two parts would be empty.
+    """
+    held_out = round(rows * split_ratio)
+    if not 0 < held_out < rows:
+        raise UserError(
+            f"a split ratio of {split_ratio} leaves {held_out} of {rows} rows for testing; "
+            "both parts need at least one"
+        )
+    order = np.random.default_rng(seed).permutation(rows) if shuffle else np.arange(rows)
+    indices = order.tolist()
+    return indices[:-held_out], indices[-held_out:]
+
+
+class RawDataset(Dataset[RawSample]):
+    """Base of all raw data sets; a subclass with a ``NAME`` registers itself.
+
+    Its constructor takes ``path: str | None = None``, what stands after the second colon of
+    ``name:proportion:path``.
+    """
+
+    NAME: ClassVar[str]
+    """The name on the command line."""
+    ALIASES: ClassVar[Collection[str]] = ()
+    """Other names of the same data set."""
+
+    _registry: ClassVar[dict[str, type[RawDataset]]] = {}
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        """Register the class under its own name and aliases."""
+        super().__init_subclass__(**kwargs)
+        if "NAME" not in cls.__dict__:
+            return
+        names = [cls.NAME, *cls.__dict__.get("ALIASES", ())]
+        for name in names:
+            if not isinstance(name, str) or not name or ":" in name:
+                raise ValueError(f"{name!r} is no name for a data set: a string without colons is")
+            if name in RawDataset._registry or names.count(name) > 1:
+                raise ValueError(f"there is already a data set named {name!r}")
+        RawDataset._registry.update(dict.fromkeys(names, cls))
+
+    @staticmethod
+    def load(name: str, /, path: str | None = None) -> RawDataset:
+        """Open a data set by name.
+
+        Raises:
+            UserError: no data set has this name; the message lists those that exist.
+        """
+        try:
+            cls = RawDataset._registry[name]
+        except KeyError:
+            known = ", ".join(sorted(RawDataset._registry))
+            raise UserError(f"unknown data set {name!r}; there are: {known}") from None
+        return cls() if path is None else cls(path=path)  # type: ignore[call-arg]
+
+    make = load
+
+    @abc.abstractmethod
+    def __getitem__(self, index: int) -> RawSample:
+        """One sample."""
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    def __iter__(self) -> Iterator[RawSample]:
+        return (self[index] for index in range(len(self)))
+
+    def where(self, index: int) -> str:
+        """Where a sample comes from, for messages."""
+        return f"data set {self.NAME!r}, row {index + 1}"
+
+    def split_train_test(
+        self, split_ratio: float = 0.2, shuffle: bool = True, seed: int = 42
+    ) -> tuple[Dataset[RawSample], Dataset[RawSample]]:
+        """Two parts that share no row; the second has the share ``split_ratio``."""
+        train, test = split_indices(len(self), split_ratio, shuffle, seed)
+        return Subset(self, train), Subset(self, test)

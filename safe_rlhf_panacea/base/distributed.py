@@ -1,0 +1,98 @@
+"""Processes, devices and the few collective operations that the trainers need."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+
+import torch
+import torch.distributed as dist
+
+
+def _free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def _single_process_environment() -> None:
+    """Without a launcher DeepSpeed would look for MPI; one process on loopback needs none."""
+    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_PORT", _free_port())
+
+
+def _skip_cpu_extension() -> None:
+    """Keep DeepSpeed from compiling its shared-memory collective on a CPU.
+
+    It would take most of a minute and a compiler, and gloo does the same work.
+    """
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def init_distributed(local_rank: int = -1) -> torch.device:
+    """Start the process group once and return this process's device.
+
+    Works under the deepspeed launcher, under torchrun, and with no launcher at all.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        _single_process_environment()
+    local_rank = local_rank if local_rank >= 0 else int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+        if device.type == "cpu":
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")  # said, not guessed with a warning
+        import deepspeed
+
+        if device.type == "cpu":
+            _skip_cpu_extension()
+        deepspeed.init_distributed(
+            dist_backend="nccl" if device.type == "cuda" else "gloo", verbose=False
+        )
+    return device
+
+
+def get_rank() -> int:
+    """The rank of this process, 0 when there is only one."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def get_world_size() -> int:
+    """The number of processes."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def is_main_process() -> bool:
+    """Whether this process writes files and prints."""
+    return get_rank() == 0
+
+
+def barrier() -> None:
+    """Wait until every process has come here."""
+    if get_world_size() > 1:
+        dist.barrier()
+
+
+def all_reduce_means(values: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Average scalars over the processes, all of them in one collective.
+
+    Args:
+        values: name to a tensor of any shape; its mean is what is averaged.
+    """
+    stacked = torch.stack([value.detach().float().mean() for value in values.values()])
+    if get_world_size() > 1:
+        dist.all_reduce(stacked, op=dist.ReduceOp.AVG)
+    return dict(zip(values, stacked.tolist(), strict=True))
+
+
+def all_reduce_max(values: torch.Tensor) -> torch.Tensor:
+    """The elementwise maximum over the processes."""
+    if get_world_size() > 1:
+        dist.all_reduce(values, op=dist.ReduceOp.MAX)
+    return values

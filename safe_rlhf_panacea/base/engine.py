@@ -1,0 +1,117 @@
+"""DeepSpeed engines: optimiser, schedule and what is saved from them."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from safe_rlhf_panacea.base.configs.deepspeed_config import ADAM_BETAS
+from safe_rlhf_panacea.errors import UserError
+
+
+def get_optimizer_grouped_parameters(module: nn.Module, weight_decay: float) -> list[dict]:
+    """Trainable parameters in a decayed and an undecayed group, empty groups left out.
+
+    Vectors and scalars (biases, norms, σ and s) are not decayed.
+    """
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _make_optimizer(groups: list[dict], lr: float, ds_config: dict[str, Any]) -> Any:
+    offload = ds_config["zero_optimization"].get("offload_optimizer", {}).get("device", "none")
+    if offload != "none":
+        from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+        return DeepSpeedCPUAdam(groups, lr=lr, betas=ADAM_BETAS)
+    # torch's fused AdamW needs no compiler, unlike DeepSpeed's own.
+    return torch.optim.AdamW(groups, lr=lr, betas=ADAM_BETAS, fused=True)
+
+
+def _initialize(**kwargs: Any) -> Any:
+    import deepspeed
+
+    engine, *_ = deepspeed.initialize(dist_init_required=False, **kwargs)
+    return engine
+
+
+def init_train_engine(
+    model: nn.Module,
+    ds_config: dict[str, Any],
+    *,
+    lr: float,
+    weight_decay: float,
+    lr_scheduler_type: str,
+    lr_warmup_ratio: float,
+    update_steps: int,
+) -> Any:
+    """Wrap ``model`` in a training engine.
+
+    Args:
+        model: its parameters with ``requires_grad`` are trained.
+        ds_config: DeepSpeed's configuration.
+        lr: peak learning rate.
+        weight_decay: AdamW's decoupled weight decay.
+        lr_scheduler_type: transformers' name of the schedule.
+        lr_warmup_ratio: share of the updates spent warming up.
+        update_steps: number of optimiser updates in the whole run.
+
+    Raises:
+        UserError: nothing is trainable.
+    """
+    from transformers import get_scheduler
+
+    groups = get_optimizer_grouped_parameters(model, weight_decay)
+    if not groups:
+        raise UserError("no parameter is trainable: nothing to optimise")
+    optimizer = _make_optimizer(groups, lr, ds_config)
+    scheduler = get_scheduler(
+        name=lr_scheduler_type,
+        optimizer=optimizer,
+        num_warmup_steps=int(update_steps * lr_warmup_ratio),
+        num_training_steps=max(1, update_steps),
+    )
+    return _initialize(model=model, optimizer=optimizer, lr_scheduler=scheduler, config=ds_config)
+
+
+def init_eval_engine(model: nn.Module, ds_config: dict[str, Any]) -> Any:
+    """Place a frozen model: a ZeRO 3 engine where its weights are sharded, else just itself."""
+    model.eval().requires_grad_(False)
+    if ds_config["zero_optimization"]["stage"] != 3:
+        return model
+    return _initialize(model=model, config=ds_config)
+
+
+def unwrap(model: Any) -> nn.Module:
+    """The module inside an engine, or the module itself."""
+    return getattr(model, "module", model)
+
+
+def gathered(parameters: list[nn.Parameter]) -> Any:
+    """A context in which parameters sharded by ZeRO 3 are whole; nothing to do otherwise."""
+    sharded = [p for p in parameters if hasattr(p, "ds_id")]
+    if not sharded:
+        return nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(sharded)
+
+
+def whole_state_dict(engine: Any) -> dict[str, torch.Tensor]:
+    """The full state of an engine's module, gathered from all ranks under ZeRO 3."""
+    module = unwrap(engine)
+    if getattr(engine, "zero_optimization_partition_weights", lambda: False)():
+        return engine._zero3_consolidated_16bit_state_dict()
+    return module.state_dict()
+
+
+def learning_rate(engine: Any) -> float:
+    """The learning rate of the next update."""
+    return engine.optimizer.param_groups[0]["lr"]

@@ -1,0 +1,162 @@
+"""Sampling responses: a lean loop over transformers' cache, and ``generate`` for the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from safe_rlhf_panacea.base.functional import position_ids_from_mask
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How responses are drawn.
+
+    Attributes:
+        max_length: tokens of prompt and response together.
+        temperature: 0 means greedy.
+        top_p: nucleus mass, 1 means all tokens.
+        repetition_penalty: 1 means none.
+        num_return_sequences: responses per prompt.
+    """
+
+    max_length: int
+    eos_token_id: int
+    pad_token_id: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    num_return_sequences: int = 1
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the lean loop can serve it."""
+        return self.top_p == 1.0 and self.repetition_penalty == 1.0
+
+
+def sample(
+    model: Any,
+    input_ids: torch.Tensor,  # size = (B, S), left-padded
+    attention_mask: torch.Tensor,  # size = (B, S)
+    config: SamplingConfig,
+    generator: torch.Generator | None = None,
+    noise_copies: int = 1,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw responses.
+
+    Args:
+        model: a causal language model of transformers (not an engine).
+        input_ids: prompts.
+        attention_mask: 1 on the prompts' tokens.
+        config: how to draw; row ``b`` gives rows ``b * n .. b * n + n - 1`` of the result.
+        generator: source of randomness; torch's own if None.
+        noise_copies: the batch consists of so many blocks that share their random numbers,
+            e.g. the same prompts at different preference vectors (plain sampling only).
+
+    Returns:
+        sequences, size = (B·n, L), and the mask of attended tokens, size = (B·n, L), which
+        covers each response up to and including its end token. It does not look at token ids
+        in the prompt, so that a pad token equal to the end token does no harm.
+    """
+    if config.is_plain:
+        copies = config.num_return_sequences
+        if copies > 1:
+            input_ids = input_ids.repeat_interleave(copies, dim=0)
+            attention_mask = attention_mask.repeat_interleave(copies, dim=0)
+        return _sample_plain(model, input_ids, attention_mask, config, generator, noise_copies)
+    return _sample_generate(model, input_ids, attention_mask, config)
+
+
+def _choose(
+    logits: torch.Tensor,  # size = (B, V)
+    temperature: float,
+    generator: torch.Generator | None,
+    noise_copies: int,
+) -> torch.Tensor:
+    """One token per row, by the Gumbel-max trick, size = (B,)."""
+    logits = logits.float()
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    rows = logits.size(0) // noise_copies
+    noise = torch.empty(rows, logits.size(1), device=logits.device).exponential_(
+        generator=generator
+    )
+    if noise_copies > 1:
+        noise = noise.repeat(noise_copies, 1)
+    return (logits / temperature - noise.log()).argmax(dim=-1)
+
+
+@torch.no_grad()
+def _sample_plain(
+    model: Any,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    config: SamplingConfig,
+    generator: torch.Generator | None,
+    noise_copies: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    from transformers import DynamicCache
+
+    batch, prompt_length = input_ids.shape
+    steps = config.max_length - prompt_length
+    if steps <= 0:
+        return input_ids, attention_mask.bool()
+    cache = DynamicCache(config=model.config)
+    mask = torch.nn.functional.pad(attention_mask.bool(), (0, steps))  # size = (B, max_length)
+    tokens = torch.full((batch, steps), config.pad_token_id, device=input_ids.device)
+    alive = torch.ones(batch, dtype=torch.bool, device=input_ids.device)
+    current, positions = input_ids, position_ids_from_mask(attention_mask)
+    for step in range(steps):
+        logits = model(
+            input_ids=current,
+            attention_mask=mask[:, : prompt_length + step].long(),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        token = _choose(logits, config.temperature, generator, noise_copies)
+        tokens[:, step] = torch.where(alive, token, config.pad_token_id)
+        mask[:, prompt_length + step] = alive
+        alive = alive & token.ne(config.eos_token_id)
+        if not alive.any():
+            steps = step + 1
+            break
+        current = tokens[:, step : step + 1]
+        positions = positions[:, -1:] + 1
+    sequences = torch.cat([input_ids, tokens[:, :steps]], dim=1)
+    return sequences, mask[:, : prompt_length + steps]
+
+
+@torch.no_grad()
+def _sample_generate(
+    model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, config: SamplingConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    copies = config.num_return_sequences
+    if config.max_length <= input_ids.size(1):
+        return (
+            input_ids.repeat_interleave(copies, dim=0),
+            attention_mask.bool().repeat_interleave(copies, dim=0),
+        )
+    greedy = config.temperature == 0
+    sequences = model.generate(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        max_length=config.max_length,
+        do_sample=not greedy,
+        temperature=None if greedy else config.temperature,
+        top_p=None if greedy else config.top_p,
+        top_k=0,
+        repetition_penalty=config.repetition_penalty,
+        num_return_sequences=copies,
+        eos_token_id=config.eos_token_id,
+        pad_token_id=config.pad_token_id,
+    )
+    response = sequences[:, input_ids.size(1) :]  # size = (B·n, T)
+    ended = response.eq(config.eos_token_id).long().cumsum(dim=-1)
+    # A token is attended if no end token stands before it.
+    response_mask = (ended - response.eq(config.eos_token_id).long()).eq(0)
+    prompt_mask = attention_mask.bool().repeat_interleave(copies, dim=0)
+    return sequences, torch.cat([prompt_mask, response_mask], dim=1)

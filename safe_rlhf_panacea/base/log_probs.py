@@ -1,0 +1,49 @@
+"""Log-probabilities of responses, computing logits only where they are needed."""
+
+from __future__ import annotations
+
+import inspect
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from safe_rlhf_panacea.base.engine import unwrap
+from safe_rlhf_panacea.base.functional import gather_log_probabilities, position_ids_from_mask
+
+
+@lru_cache(maxsize=64)
+def _forward_parameters(model_type: type) -> frozenset[str]:
+    return frozenset(inspect.signature(model_type.forward).parameters)
+
+
+def response_log_probs(
+    model: Any,
+    input_ids: torch.Tensor,  # size = (B, L), left-padded prompts
+    attention_mask: torch.Tensor,  # size = (B, L)
+    start: int,
+) -> torch.Tensor:
+    """Log-probability of every token after the prompt.
+
+    Args:
+        model: a causal language model of transformers, or an engine around one.
+        input_ids: prompts of a common padded length, and responses.
+        attention_mask: 1 on tokens.
+        start: index, among the next-token predictions, of the response's first token.
+
+    Returns:
+        size = (B, L - 1), float32, 0 before ``start``.
+    """
+    accepted = _forward_parameters(type(unwrap(model)))
+    extra: dict[str, Any] = {}
+    if "position_ids" in accepted:
+        extra["position_ids"] = position_ids_from_mask(attention_mask)
+    if "logits_to_keep" in accepted:  # the last ones, and the one that predicts the first of them
+        extra["logits_to_keep"] = input_ids.size(1) - start
+    logits = model(
+        input_ids=input_ids, attention_mask=attention_mask.long(), use_cache=False, **extra
+    ).logits
+    kept = input_ids.size(1) - 1 - start  # response tokens
+    log_probs = gather_log_probabilities(logits[:, -kept - 1 : -1], input_ids[:, start + 1 :])
+    return F.pad(log_probs, (start, 0))

@@ -1,0 +1,95 @@
+"""Loads a transformers model and checks that every weight came from the checkpoint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safe_rlhf_panacea.base.models.weights import check_model_folder, is_local
+from safe_rlhf_panacea.errors import UserError
+
+# Older Llama checkpoints carry this table per layer; models have long computed it themselves.
+IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)
+
+
+def resolve_model(name_or_path: str | os.PathLike[str]) -> str:
+    """The folder, checked, or the hub name as it is.
+
+    Raises:
+        UserError: the folder is missing or holds no whole model.
+    """
+    if not is_local(name_or_path):
+        return str(name_or_path)
+    folder = Path(name_or_path).expanduser()
+    check_model_folder(folder)
+    return str(folder)
+
+
+@contextmanager
+def loading_errors(name: str, what: str) -> Iterator[None]:
+    """Tell in one line what transformers could not load, and keep its own log quiet."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise UserError(f"{name}: no {what} could be loaded: {_first_line(error)}") from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def load_whole(auto_class: Any, name: str, may_hold: Callable[[str], bool], **kwargs: Any) -> Any:
+    """``auto_class.from_pretrained`` with no weight made up and none left over.
+
+    Args:
+        auto_class: one of transformers' auto classes.
+        name: a folder or hub name.
+        may_hold: whether the checkpoint may hold this tensor though the model has none.
+        kwargs: passed on.
+
+    Raises:
+        UserError: the checkpoint is of another model, naming a few of its tensors.
+    """
+    with loading_errors(name, "model"):
+        model, info = auto_class.from_pretrained(
+            name,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **kwargs,
+        )
+    foreign = f"{name} is no checkpoint of a {type(model).__name__}"
+    if missing := _named(info["missing_keys"]):
+        raise UserError(f"{foreign}: {_few(missing)} missing")
+    if mismatched := sorted(info["mismatched_keys"]):
+        key, saved, wanted = mismatched[0]
+        raise UserError(f"{foreign}: {key} has shape {tuple(saved)}, not {tuple(wanted)}")
+    left_over = [key for key in _named(info["unexpected_keys"]) if not may_hold(key)]
+    if left_over:
+        raise UserError(f"{foreign}: {_few(left_over)} unknown to it")
+    return model
+
+
+def _named(keys: Iterable[str]) -> list[str]:
+    return sorted(key for key in keys if not key.endswith(IGNORED_SUFFIXES))
+
+
+def _few(keys: list[str], shown: int = 3) -> str:
+    more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
+    verb = " is" if len(keys) == 1 else " are"
+    return ", ".join(keys[:shown]) + more + verb

@@ -1,0 +1,173 @@
+"""What a run was: its flags, versions and commit, in ``run.json``. No environment variables."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import math
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safe_rlhf_panacea
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.io import atomic_write_json
+
+RUN_FILE = "run.json"
+METRICS_FILE = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "deepspeed",
+    "datasets",
+    "wandb",
+    "numpy",
+    "scipy",
+    "moocore",
+)
+# "max_new_tokens" and "pad_token_id" are no secrets; "hf_token" and "api_key" are.
+SECRET = re.compile(
+    r"password|passwd|secret|credential|api_?key|private_?key|"
+    r"(^|_)(hf|hub|auth|access|api|bearer)_token$|^token$",
+    re.IGNORECASE,
+)
+
+
+def check_output_dir(
+    path: str | os.PathLike[str], overwrite: bool = False, resume: bool = False
+) -> Path:
+    """Whether a folder may be claimed; changes nothing.
+
+    Raises:
+        UserError: the path is a file, the folder holds a run already, or there is none to resume.
+    """
+    folder = Path(path).expanduser()
+    if overwrite and resume:
+        raise UserError(f"{folder}: a run is either resumed or overwritten: choose one")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: the output folder must be a folder, or new")
+    holds_run = (folder / RUN_FILE).exists()
+    if resume and not holds_run:
+        raise UserError(f"{folder} holds no run to resume: {RUN_FILE} is missing")
+    if holds_run and not (overwrite or resume):
+        raise UserError(
+            f"{folder} already holds a run ({RUN_FILE}): choose another output folder, "
+            "or replace the run with --overwrite"
+        )
+    return folder
+
+
+def prepare_output_dir(
+    path: str | os.PathLike[str], overwrite: bool = False, resume: bool = False
+) -> Path:
+    """Claim a folder for a run.
+
+    ``overwrite`` takes away what would mix with the new run: its record, metrics and
+    checkpoints. Nothing else in the folder is touched.
+
+    Raises:
+        UserError: the path is a file, the folder holds a run already, or there is none to resume.
+    """
+    folder = check_output_dir(path, overwrite, resume)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if overwrite and (folder / RUN_FILE).exists():
+            _remove_run(folder)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
+    return folder
+
+
+def _remove_run(folder: Path) -> None:
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    # The record last: until then the folder says that it holds a run.
+    for name in (METRICS_FILE, RUN_FILE):
+        (folder / name).unlink(missing_ok=True)
+
+
+def write_run_record(
+    path: str | os.PathLike[str],
+    args: Mapping[str, Any] | argparse.Namespace,
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write ``run.json``.
+
+    Args:
+        path: the run's folder.
+        args: the resolved flags.
+        extra: further entries beside ``args``, for example ``{"program": ...}``.
+
+    Returns:
+        The file.
+    """
+    record = {
+        **recordable(extra or {}),
+        "started_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "args": recordable(args),
+        "versions": package_versions(),
+        "git": git_state(),
+    }
+    file = Path(path).expanduser() / RUN_FILE
+    atomic_write_json(file, record)
+    return file
+
+
+def recordable(values: Mapping[str, Any] | argparse.Namespace) -> dict[str, Any]:
+    """Values as JSON has them; what its name says is a secret is left out."""
+    items = vars(values) if isinstance(values, argparse.Namespace) else values
+    return {str(k): _plain(v) for k, v in items.items() if not SECRET.search(str(k))}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (Mapping, argparse.Namespace)):
+        return recordable(value)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has neither infinities nor NaN
+    if isinstance(value, (str, int, float, bool, type(None))):
+        return value
+    return str(value)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of this package, of Python and of the libraries that decide a run's numbers."""
+    versions = {
+        "safe-rlhf-panacea": safe_rlhf_panacea.__version__,
+        "python": platform.python_version(),
+    }
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of this package's checkout and whether files differ from it; None elsewhere."""
+    root = Path(safe_rlhf_panacea.__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return run.stdout.strip()
+
+    try:
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "modified": bool(git("status", "--porcelain", "--untracked-files=no")),
+        }
+    except (OSError, subprocess.SubprocessError):
+        return None  # no git here, or no commit yet

@@ -1,0 +1,70 @@
+"""What every training program does before its trainer: device, seeds, folder, configurations."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+from safe_rlhf_panacea.base.arguments import check_common
+from safe_rlhf_panacea.base.configs.deepspeed_config import (
+    get_deepspeed_eval_config,
+    get_deepspeed_train_config,
+)
+from safe_rlhf_panacea.base.distributed import (
+    barrier,
+    get_world_size,
+    init_distributed,
+    is_main_process,
+)
+from safe_rlhf_panacea.base.run_record import check_output_dir
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def prepare_run(args: argparse.Namespace, program: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Check the flags and the output folder, start the processes, seed.
+
+    Nothing is written yet: the trainer claims the folder once its models and data are loaded.
+    Sets ``args.device`` and returns the training and evaluation configurations of DeepSpeed.
+
+    Raises:
+        UserError: contradictory flags, or a folder that already holds a run.
+    """
+    check_common(args)
+    if args.tf32:
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+    args.device = init_distributed(args.local_rank)
+    if is_main_process():
+        check_output_dir(args.output_dir, overwrite=args.overwrite)
+    barrier()
+    args.program = program
+    seed_everything(args.seed)
+    precision = {"fp16": args.fp16, "bf16": args.bf16}
+    train_config = get_deepspeed_train_config(
+        args.per_device_train_batch_size,
+        args.gradient_accumulation_steps,
+        get_world_size(),
+        zero_stage=args.zero_stage,
+        offload=args.offload,
+        **precision,
+    )
+    eval_config = get_deepspeed_eval_config(zero_stage=args.zero_stage, **precision)
+    eval_config["train_batch_size"] = get_world_size()
+    return train_config, eval_config
+
+
+def model_dtype(args: argparse.Namespace) -> torch.dtype:
+    """The type in which weights are loaded."""
+    if args.bf16:
+        return torch.bfloat16
+    return torch.float16 if args.fp16 else torch.float32

@@ -1,0 +1,123 @@
+"""What every trainer has: the order of its hooks, a logger, checkpoints, saving."""
+
+from __future__ import annotations
+
+import abc
+import argparse
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+from safe_rlhf_panacea.base.checkpoint import TrainingState, capture_random_state
+from safe_rlhf_panacea.base.distributed import barrier, is_main_process
+from safe_rlhf_panacea.base.engine import unwrap, whole_state_dict
+from safe_rlhf_panacea.base.logger import Logger
+from safe_rlhf_panacea.base.run_record import prepare_output_dir, write_run_record
+
+
+class TrainerBase(metaclass=abc.ABCMeta):
+    """Base of all trainers.
+
+    ``__init__`` of a concrete trainer runs ``init_models``, ``init_datasets``,
+    ``init_engines`` and ``init_logger`` in this order; what a hook needs must be in ``args``
+    or set by an earlier hook.
+    """
+
+    TRAINING_TYPE: ClassVar[str]
+
+    tokenizer: Any
+    args: argparse.Namespace
+    logger: Logger
+    global_step: int
+    epoch: int
+
+    @abc.abstractmethod
+    def init_models(self) -> None:
+        """Load models and tokenizers."""
+
+    @abc.abstractmethod
+    def init_datasets(self) -> None:
+        """Load data sets and make the loaders."""
+
+    @abc.abstractmethod
+    def init_engines(self) -> None:
+        """Wrap the models in DeepSpeed engines."""
+
+    @abc.abstractmethod
+    def train(self) -> None:
+        """Train."""
+
+    @abc.abstractmethod
+    def set_train(self, mode: bool = True) -> None:
+        """Set training mode for all trained models."""
+
+    def set_eval(self) -> None:
+        """Set evaluation mode for all trained models."""
+        self.set_train(mode=False)
+
+    def eval(self) -> dict[str, Any]:
+        """Evaluate; nothing by default."""
+        return {}
+
+    def run_init_hooks(self) -> None:
+        """Run the four hooks in their order."""
+        self.global_step = 0
+        self.epoch = 0
+        for hook in (self.init_models, self.init_datasets, self.init_engines, self.init_logger):
+            hook()
+            barrier()
+        self._last_progress = 0.0
+
+    def init_logger(self) -> None:
+        """Claim the output folder, record the run, open its logger."""
+        args = self.args
+        if is_main_process():
+            prepare_output_dir(args.output_dir, overwrite=args.overwrite)
+            write_run_record(args.output_dir, args, {"program": args.program})
+        started = time.strftime("%Y-%m-%d-%H-%M-%S")
+        self.logger = Logger(
+            log_type=args.log_type,
+            log_dir=args.log_dir or args.output_dir,
+            log_project=args.log_project or "safe-rlhf-panacea",
+            log_run_name=args.log_run_name or f"{self.TRAINING_TYPE}-{started}",
+            config=args,
+        )
+
+    # -- checkpoints ------------------------------------------------------------------
+
+    def training_state(self) -> TrainingState:
+        """Everything besides weights and optimiser that an exact resume needs."""
+        return TrainingState(
+            global_step=self.global_step,
+            epoch=self.epoch,
+            random_state=capture_random_state(),
+            sampler=self.data_sampler.state_dict(),
+        )
+
+    def checkpoint_engines(self) -> dict[str, Any]:
+        """Name to engine, for every engine that trains."""
+        return {"model": self.model}
+
+    def save_checkpoint(self) -> None:
+        """Write engines and training state under ``output_dir/checkpoints/<name>``."""
+        self.logger.print(f"Saving a checkpoint at step {self.global_step} ...")
+        state = self.training_state().to_client_state()
+        for name, engine in self.checkpoint_engines().items():
+            folder = Path(self.args.output_dir) / "checkpoints" / name
+            engine.save_checkpoint(
+                str(folder),
+                tag=f"step-{self.global_step}",
+                client_state=state,
+                exclude_frozen_parameters=True,
+            )
+
+    def save(self, model: Any = None, ds_config: dict[str, Any] | None = None) -> None:
+        """Write a model and the tokenizer in Hugging Face format, safetensors."""
+        del ds_config  # kept for Safe-RLHF's signature; one way of saving serves every stage
+        engine = self.model if model is None else model
+        state = whole_state_dict(engine)  # every rank takes part in the gathering
+        if is_main_process():
+            unwrap(engine).save_pretrained(self.args.output_dir, state_dict=state)
+            self.tokenizer.save_pretrained(self.args.output_dir)
+        self.logger.print(f'Saved the model to "{self.args.output_dir}".')
+        barrier()

@@ -1,0 +1,194 @@
+"""The loop of every trainer whose batches come with their targets: SFT, reward, DPO."""
+
+from __future__ import annotations
+
+import abc
+import argparse
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import torch
+from torch.utils.data import DataLoader
+
+from safe_rlhf_panacea.base.datasets import ResumableSampler
+from safe_rlhf_panacea.base.distributed import all_reduce_means, get_rank, get_world_size
+from safe_rlhf_panacea.base.engine import init_train_engine, learning_rate, unwrap
+from safe_rlhf_panacea.base.models import load_pretrained_models
+from safe_rlhf_panacea.base.progress import progress_bar
+from safe_rlhf_panacea.base.setup import model_dtype
+from safe_rlhf_panacea.base.trainers.base import TrainerBase
+
+
+def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Move the tensors of a batch."""
+    return {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+
+
+def build_loader(
+    dataset: Any, batch_size: int, seed: int, *, shuffle: bool = True
+) -> tuple[DataLoader, ResumableSampler]:
+    """A loader over this process's share of a data set, and the sampler that knows where it is."""
+    sampler = ResumableSampler(
+        len(dataset), seed=seed, shuffle=shuffle, rank=get_rank(), world_size=get_world_size()
+    )
+    loader = DataLoader(
+        dataset, batch_size=batch_size, sampler=sampler, collate_fn=dataset.get_collator()
+    )
+    return loader, sampler
+
+
+def run_length(args: argparse.Namespace, steps_per_epoch: int) -> int:
+    """Training steps in a run: all epochs, or ``max_steps`` whether more or less."""
+    return args.max_steps or args.epochs * steps_per_epoch
+
+
+class SupervisedTrainer(TrainerBase):
+    """A trainer with one engine and a loss on a batch.
+
+    Subclasses give ``DATASET_TYPE`` and ``loss``, which returns a dictionary of tensors with
+    ``loss`` among them; every entry is logged.
+    """
+
+    TRAINING_TYPE: ClassVar[str] = "supervised"
+    DATASET_TYPE: ClassVar[Any]
+    MODEL_TYPE: ClassVar[Any] = None  # None: a causal language model
+    PADDING_SIDE: ClassVar[str] = "right"
+
+    model: Any
+    train_dataloader: DataLoader
+    eval_dataloader: DataLoader | None
+
+    def __init__(self, args: argparse.Namespace, ds_train_config: dict[str, Any]) -> None:
+        """Run the hooks."""
+        self.args = args
+        self.ds_config = self.ds_train_config = ds_train_config
+        self.run_init_hooks()
+
+    def init_models(self) -> None:
+        """Load ``model_name_or_path`` and its tokenizer."""
+        self.model, self.tokenizer = self.load_model()
+
+    def load_model(self, **model_kwargs: Any) -> tuple[Any, Any]:
+        """The model of this trainer's type, in the run's precision, with its tokenizer."""
+        if self.MODEL_TYPE is not None:
+            model_kwargs["auto_model_type"] = self.MODEL_TYPE
+        return load_pretrained_models(
+            self.args.model_name_or_path,
+            model_max_length=self.args.max_length,
+            padding_side=self.PADDING_SIDE,
+            trust_remote_code=self.args.trust_remote_code,
+            dtype=model_dtype(self.args),
+            **model_kwargs,
+        )
+
+    def make_dataset(self, specs: list[str]) -> Any:
+        """A data set of this trainer's type."""
+        return self.DATASET_TYPE(specs, tokenizer=self.tokenizer, seed=self.args.seed)
+
+    def init_datasets(self) -> None:
+        """Load the training and evaluation data."""
+        args = self.args
+        train_dataset = self.make_dataset(args.train_datasets)
+        eval_dataset = None
+        if args.need_eval and args.eval_datasets is None:
+            train_dataset, eval_dataset = train_dataset.split_train_test(args.eval_split_ratio)
+        elif args.need_eval:
+            eval_dataset = self.make_dataset(args.eval_datasets)
+        self.train_dataloader, self.data_sampler = build_loader(
+            train_dataset, args.per_device_train_batch_size, args.seed
+        )
+        self.eval_dataloader = None
+        if eval_dataset is not None:
+            self.eval_dataloader, _ = build_loader(
+                eval_dataset, args.per_device_eval_batch_size, args.seed, shuffle=False
+            )
+
+    def init_engines(self) -> None:
+        """Make the training engine."""
+        args = self.args
+        self.total_steps = run_length(args, len(self.train_dataloader))
+        args.total_training_steps = math.ceil(self.total_steps / args.gradient_accumulation_steps)
+        self.model.to(args.device)
+        self.model = init_train_engine(
+            self.model,
+            self.ds_train_config,
+            lr=args.lr,
+            weight_decay=args.weight_decay,
+            lr_scheduler_type=args.lr_scheduler_type,
+            lr_warmup_ratio=args.lr_warmup_ratio,
+            update_steps=args.total_training_steps,
+        )
+        if args.gradient_checkpointing:
+            unwrap(self.model).gradient_checkpointing_enable()
+
+    @abc.abstractmethod
+    def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The loss on a batch, under the key ``loss``, and what else is worth logging."""
+
+    def train_step(self, **batch: torch.Tensor) -> dict[str, float]:
+        """One forward and backward pass, and an update when enough are accumulated."""
+        losses = self.loss(**batch)
+        self.model.backward(losses["loss"])
+        self.model.step()
+        info = {f"train/{k}": v for k, v in all_reduce_means(losses).items()}
+        info["train/lr"] = learning_rate(self.model)
+        return info
+
+    def batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        """Batches until the run is over, epoch after epoch."""
+        while self.global_step < self.total_steps:
+            self.data_sampler.set_epoch(self.epoch)
+            for batch in self.train_dataloader:
+                yield to_device(batch, self.args.device)
+                if self.global_step >= self.total_steps:
+                    return
+            self.epoch += 1
+            if self.args.need_eval and self.args.eval_strategy == "epoch":
+                self.logger.log(self.eval(), step=self.global_step)
+
+    def train(self) -> None:
+        """Train until the last step."""
+        args = self.args
+        bar = progress_bar(
+            total=self.total_steps, desc=f"Training {self.TRAINING_TYPE}", disable=not args.progress
+        )
+        self.set_train()
+        for batch in self.batches():
+            info = self.train_step(**batch)
+            self.global_step += 1
+            info["train/epoch"] = self.global_step / len(self.train_dataloader)
+            self.logger.log(info, step=self.global_step)
+            bar.set_postfix_str(f"loss {info['train/loss']:.4f}", refresh=False)
+            bar.update(1)
+            if self.global_step % args.save_interval == 0:
+                self.save_checkpoint()
+            due = self.global_step % args.eval_interval == 0
+            if args.need_eval and args.eval_strategy == "steps" and due:
+                self.logger.log(self.eval(), step=self.global_step)
+        bar.close()
+
+    @torch.no_grad()
+    def eval(self) -> dict[str, float]:
+        """The mean of every logged value over the evaluation data."""
+        if self.eval_dataloader is None:
+            return {}
+        self.set_eval()
+        sums: dict[str, float] = {}
+        rows = 0
+        for batch in self.eval_dataloader:
+            size = next(iter(batch.values())).size(0)
+            rows += size
+            for key, value in self.loss(**to_device(batch, self.args.device)).items():
+                sums[key] = sums.get(key, 0.0) + size * value.float().mean().item()
+        self.set_train()
+        means = {key: torch.tensor(total / rows) for key, total in sums.items()}
+        return {f"eval/{key}": value for key, value in all_reduce_means(means).items()}
+
+    def set_train(self, mode: bool = True) -> None:
+        """Set the engine's mode; activations are recomputed only when training."""
+        self.model.train(mode)
+        if self.args.gradient_checkpointing:
+            module = unwrap(self.model)
+            enable, disable = "gradient_checkpointing_enable", "gradient_checkpointing_disable"
+            getattr(module, enable if mode else disable)()

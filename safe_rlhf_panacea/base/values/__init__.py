@@ -1,0 +1,1 @@
+"""Models that give a value to a response."""

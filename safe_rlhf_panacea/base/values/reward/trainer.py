@@ -1,0 +1,56 @@
+"""Reward modelling: the Bradley-Terry loss on pairs labelled for one objective."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from safe_rlhf_panacea.base.datasets import PreferenceDataset
+from safe_rlhf_panacea.base.models import AutoModelForScore
+from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
+
+
+class RewardTrainer(SupervisedTrainer):
+    """Trains all weights of a score model on the labels of ``args.objective``."""
+
+    TRAINING_TYPE: ClassVar[str] = "reward"
+    DATASET_TYPE: ClassVar[Any] = PreferenceDataset
+    MODEL_TYPE: ClassVar[Any] = AutoModelForScore
+
+    def init_models(self) -> None:
+        """Load a reward model, or a language model to which a fresh score head is added."""
+        self.model, self.tokenizer = self.load_model(
+            auto_model_kwargs={"score_type": "reward", "do_normalize": False}
+        )
+
+    def make_dataset(self, specs: list[str]) -> PreferenceDataset:
+        """Pairs that carry this objective's label."""
+        return PreferenceDataset(
+            specs, tokenizer=self.tokenizer, objectives=(self.args.objective,), seed=self.args.seed
+        )
+
+    def loss(  # type: ignore[override]
+        self,
+        better_input_ids: torch.Tensor,  # size = (B, L)
+        better_attention_mask: torch.Tensor,  # size = (B, L)
+        worse_input_ids: torch.Tensor,  # size = (B, L)
+        worse_attention_mask: torch.Tensor,  # size = (B, L)
+        **_: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """-log σ(r_better - r_worse), with a penalty on large scores if asked for."""
+        scores = self.model(
+            torch.cat([better_input_ids, worse_input_ids]),
+            attention_mask=torch.cat([better_attention_mask, worse_attention_mask]),
+        ).end_scores.squeeze(-1)  # size = (2B,)
+        better, worse = scores.chunk(2)
+        loss = -F.logsigmoid(better - worse).mean()
+        if self.args.regularization > 0:
+            loss = loss + self.args.regularization * scores.square().mean()
+        return {
+            "loss": loss,
+            "accuracy": (better > worse).float(),
+            "better_score": better,
+            "worse_score": worse,
+        }

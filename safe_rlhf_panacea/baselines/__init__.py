@@ -1,0 +1,1 @@
+"""Baselines on the same trainers: Rewarded Soups and Discrete Policy Solutions."""

@@ -1,0 +1,1 @@
+"""Fronts and what is said of them."""

@@ -1,0 +1,119 @@
+"""The front of implicit-reward accuracies (section 5.1): every λ in one pass over the pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from safe_rlhf_panacea.adapter import PanaceaAdapter
+from safe_rlhf_panacea.base.functional import diverging_mask, gather_log_probabilities
+from safe_rlhf_panacea.base.progress import progress_bar
+from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
+
+
+def _log_probs(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    logits = model(
+        input_ids=input_ids, attention_mask=attention_mask.long(), use_cache=False
+    ).logits
+    return gather_log_probabilities(logits[:, :-1], input_ids[:, 1:])
+
+
+@torch.no_grad()
+def margins_over_grid(
+    model: Any,
+    adapter: PanaceaAdapter,
+    batch: dict[str, torch.Tensor],
+    grid: torch.Tensor,
+    rows_per_forward: int,
+) -> torch.Tensor:
+    """log π/π_ref of the better response minus that of the worse, at every λ.
+
+    Args:
+        model: the policy.
+        adapter: its adapter; switched off it gives the reference, once for all λ.
+        batch: collated pairs of ``PreferenceDataset``.
+        grid: preference vectors, size = (N, m).
+        rows_per_forward: sequences in one forward pass.
+
+    Returns:
+        size = (N, B).
+    """
+    keys = ("better_input_ids", "better_attention_mask", "worse_input_ids", "worse_attention_mask")
+    better, better_mask, worse, worse_mask = (batch[key] for key in keys)
+    input_ids = torch.cat([better, worse])  # size = (2B, L)
+    attention_mask = torch.cat([better_mask, worse_mask])
+    counted = torch.cat(diverging_mask(better, better_mask, worse, worse_mask))
+    with adapter.disabled():
+        reference = (_log_probs(model, input_ids, attention_mask) * counted).sum(dim=-1)
+    pairs, points = input_ids.size(0), grid.size(0)
+    per_forward = max(1, rows_per_forward // pairs)
+    sums = []
+    for part in grid.split(per_forward):
+        copies = part.size(0)
+        if adapter.pref_dim > 0:
+            adapter.set_preference(part.repeat_interleave(pairs, dim=0))
+        log_probs = _log_probs(
+            model, input_ids.repeat(copies, 1), attention_mask.repeat(copies, 1)
+        )
+        sums.append((log_probs * counted.repeat(copies, 1)).sum(dim=-1).view(copies, pairs))
+    ratios = torch.cat(sums) - reference  # size = (N, 2B)
+    return ratios.view(points, 2, -1)[:, 0] - ratios.view(points, 2, -1)[:, 1]
+
+
+@torch.no_grad()
+def evaluate_accuracy_front(
+    model: Any,
+    adapter: PanaceaAdapter,
+    dataset: Any,
+    grid: torch.Tensor,
+    *,
+    pairs_per_batch: int = 32,
+    rows_per_forward: int = 256,
+    label: str = "",
+    progress: bool = True,
+) -> Front:
+    """Share of labelled pairs that the implicit reward orders as each objective's label does.
+
+    Args:
+        model: the policy; it is put into evaluation mode.
+        adapter: the policy's adapter.
+        dataset: a ``PreferenceDataset``; its objectives are the front's.
+        grid: preference vectors, size = (N, m).
+        pairs_per_batch: pairs read at a time.
+        rows_per_forward: sequences in one forward pass.
+        label: the front's name in tables and pictures.
+        progress: whether to show a bar.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    grid = grid.to(device)
+    collate = dataset.get_collator()
+    objectives: Sequence[str] = dataset.objectives
+    right = torch.zeros(grid.size(0), len(objectives), dtype=torch.float64)
+    labelled = torch.zeros(len(objectives), dtype=torch.float64)
+    bar = progress_bar(total=len(dataset), desc=f"Evaluating {label}".strip(), disable=not progress)
+    for start in range(0, len(dataset), pairs_per_batch):
+        indices = range(start, min(start + pairs_per_batch, len(dataset)))
+        batch = {k: v.to(device) for k, v in collate([dataset[i] for i in indices]).items()}
+        margins = margins_over_grid(model, adapter, batch, grid, rows_per_forward)  # (N, B)
+        labels = batch["labels"]  # size = (B, m)
+        agrees = (margins.unsqueeze(-1) * labels) > 0  # size = (N, B, m)
+        right += agrees.sum(dim=1).cpu()
+        labelled += labels.ne(0).sum(dim=0).cpu()
+        bar.update(len(indices))
+    bar.close()
+    accuracies = right / labelled  # size = (N, m)
+    errors = (accuracies * (1 - accuracies) / labelled).sqrt()
+    points = [
+        FrontPoint(preference=p, objectives=j, standard_errors=e)
+        for p, j, e in zip(
+            grid.double().cpu().round(decimals=6).tolist(),
+            accuracies.tolist(),
+            errors.tolist(),
+            strict=True,
+        )
+    ]
+    metadata = {"labelled_pairs": [int(count) for count in labelled.tolist()]}
+    return Front(objectives=list(objectives), points=points, label=label, metadata=metadata)

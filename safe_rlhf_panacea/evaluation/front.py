@@ -1,0 +1,68 @@
+"""A front: what a method reaches at every preference vector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass
+class FrontPoint:
+    """One λ and the values reached there.
+
+    Attributes:
+        preference: λ, m numbers.
+        objectives: J_1..J_m, to be maximised.
+        standard_errors: of each J.
+    """
+
+    preference: list[float]
+    objectives: list[float]
+    standard_errors: list[float]
+
+
+@dataclass
+class Front:
+    """The points of one method, in the order of its grid.
+
+    Attributes:
+        objectives: names, in the order of λ.
+        points: one per λ.
+        label: the method's name in tables and pictures.
+        metadata: what else is worth keeping.
+    """
+
+    objectives: list[str]
+    points: list[FrontPoint]
+    label: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def values(self) -> np.ndarray:
+        """J, size = (N, m), float64."""
+        return np.array([point.objectives for point in self.points], dtype=np.float64)
+
+    @property
+    def preferences(self) -> np.ndarray:
+        """λ, size = (N, m), float64."""
+        return np.array([point.preference for point in self.points], dtype=np.float64)
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Standard errors, size = (N, m), float64."""
+        return np.array([point.standard_errors for point in self.points], dtype=np.float64)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Front:
+        """From plain values."""
+        points = [FrontPoint(**point) for point in values["points"]]
+        return cls(
+            list(values["objectives"]), points, values.get("label", ""), values.get("metadata", {})
+        )

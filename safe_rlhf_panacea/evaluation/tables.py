@@ -1,0 +1,59 @@
+"""Fronts and indicators as plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from safe_rlhf_panacea.evaluation.front import Front
+from safe_rlhf_panacea.evaluation.indicators import non_dominated_mask
+
+INDICATORS = {
+    "hypervolume": "hypervolume ↑",
+    "inner_product": "inner product ↑",
+    "sparsity": "sparsity ↓",
+    "spacing": "spacing ↓",
+    "dominated": "dominated ↓",
+}
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Columns of equal width, the first one to the left, a rule below the head."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join([lines[0], "-" * sum([*widths, 2 * len(widths) - 2]), *lines[1:]])
+
+
+def front_table(front: Front) -> str:
+    """One line per λ: the objectives with standard errors, dominated points marked."""
+    head = [f"λ ({', '.join(front.objectives)})", *front.objectives, ""]
+    kept = non_dominated_mask(front.values)
+    rows = [head]
+    for point, is_kept in zip(front.points, kept, strict=True):
+        vector = ", ".join(f"{value:.2f}" for value in point.preference)
+        values = [
+            f"{value:.3f} ± {error:.3f}"
+            for value, error in zip(point.objectives, point.standard_errors, strict=True)
+        ]
+        rows.append([f"({vector})", *values, "" if is_kept else "dominated"])
+    return align(rows)
+
+
+def indicator_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
+    """One line per method, its indicators and the reference point."""
+    objectives = len(next(iter(summaries.values()))["spearman"])
+    head = ["method", *INDICATORS.values(), *(f"Spearman J{i + 1}, λ{i + 1}" for i in range(objectives))]
+    rows = [head]
+    for label, summary in summaries.items():
+        cells = [label]
+        for key in INDICATORS:
+            value = summary[key]
+            cells.append(str(value) if isinstance(value, int) else f"{value:.4f}")
+        rows.append([*cells, *(f"{value:.3f}" for value in summary["spearman"])])
+    reference = next(iter(summaries.values()))["reference_point"]
+    point = ", ".join(f"{value:g}" for value in reference)
+    return f"{align(rows)}\nreference point of the hypervolume: ({point})"

@@ -1,0 +1,148 @@
+"""The arms of the front benchmark: Panacea, baselines and ablations on one prepared miniature."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safe_rlhf_panacea.evaluation.front import Front
+from safe_rlhf_panacea.io import atomic_write_json
+from safe_rlhf_panacea.miniature.fronts import Judge, true_front
+from safe_rlhf_panacea.miniature.settings import OBJECTIVES
+from safe_rlhf_panacea.miniature.stages import Miniature
+from safe_rlhf_panacea.miniature.world import World
+from safe_rlhf_panacea.preference import preference_grid
+
+DISCRETE_STEP = 0.25  # five λ for m = 2
+FIXED_SCALINGS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+PREPARED = "prepared.json"
+
+Fronts = dict[str, dict[str, Any]]
+
+
+def prepare(miniature: Miniature) -> None:
+    """Corpus, SFT model, reward models and their calibration; kept for all jobs of a seed."""
+    miniature.build_world()
+    miniature.train_sft()
+    miniature.train_rewards()
+    miniature.calibration = Judge(miniature).calibrate()
+    record = {"world": miniature.world.to_dict(), "calibration": miniature.calibration}
+    atomic_write_json(miniature.root / PREPARED, record)
+
+
+def load_prepared(miniature: Miniature) -> Miniature:
+    """Take up what ``prepare`` left."""
+    record = json.loads((miniature.root / PREPARED).read_text(encoding="utf-8"))
+    miniature.world = World.from_dict(record["world"])
+    miniature.calibration = [tuple(pair) for pair in record["calibration"]]
+    return miniature
+
+
+class Arms:
+    """Trains and evaluates arms; every result is named ``<algorithm>/<arm>/<view>``.
+
+    Views: ``model`` (reward models, or accuracy for DPO) and ``true`` (the corpus's own
+    scores, PPO only) on the full grid; ``model5`` and ``true5`` at the five λ of the discrete
+    policies.
+    """
+
+    def __init__(self, miniature: Miniature, split: str = "eval") -> None:
+        """Load the judges."""
+        self.miniature = miniature
+        self.judge = Judge(miniature)
+        self.split = split
+        self.grid = preference_grid(len(OBJECTIVES), miniature.settings.grid_step)
+        self.five = preference_grid(len(OBJECTIVES), DISCRETE_STEP)
+        self.results: Fronts = {}
+
+    def _keep(self, name: str, front: Front) -> None:
+        self.results[name] = front.to_dict()
+
+    def evaluate(self, name: str, policy: tuple[Any, Any], *, five: bool = False) -> None:
+        """Evaluate a policy on the full grid, and at the five λ if asked for."""
+        algorithm = name.split("/")[0]
+        for suffix, grid in (("", self.grid), ("5", self.five)):
+            if suffix and not five:
+                continue
+            if algorithm == "dpo":
+                self._keep(f"{name}/model{suffix}", self.judge.accuracy_front(*policy, grid, name))
+                continue
+            front, responses = self.judge.reward_front(*policy, grid, name, self.split)
+            self._keep(f"{name}/model{suffix}", front)
+            self._keep(f"{name}/true{suffix}", true_front(responses, front))
+
+    def _steps(self, algorithm: str) -> int:
+        settings = self.miniature.settings
+        return settings.dpo_steps if algorithm == "dpo" else settings.ppo_steps
+
+    def panacea(
+        self, algorithm: str, arm: str, extra: Sequence[str] = (), *, five: bool = False
+    ) -> None:
+        """Panacea, with further flags for an ablation."""
+        steps = self._steps(algorithm)
+        folder = self.miniature.train_panacea(algorithm, f"{algorithm}-{arm}", steps, extra)
+        self.evaluate(f"{algorithm}/{arm}", self.judge.panacea(folder), five=five)
+
+    def soups(self, algorithm: str) -> None:
+        """Rewarded Soups with Panacea's number of steps in all."""
+        each = self._steps(algorithm) // len(OBJECTIVES)
+        folders = self.miniature.train_soup(algorithm, f"{algorithm}-soups", each)
+        self.evaluate(f"{algorithm}/soups", self.judge.soup(folders), five=True)
+
+    def discrete(self, algorithm: str) -> None:
+        """Discrete policies, each with as many steps as an ingredient of the soups."""
+        each = self._steps(algorithm) // len(OBJECTIVES)
+        folders = self.miniature.train_discrete(algorithm, f"{algorithm}-discrete", each, self.five)
+        views: dict[str, list[Front]] = {}
+        for folder, row in zip(folders, self.five, strict=True):
+            for view, front in self._one_point(algorithm, folder, row.unsqueeze(0)).items():
+                views.setdefault(view, []).append(front)
+        for view, fronts in views.items():
+            points = [front.points[0] for front in fronts]
+            joined = Front(objectives=list(OBJECTIVES), points=points, label="Discrete policies")
+            self._keep(f"{algorithm}/discrete/{view}5", joined)
+
+    def _one_point(self, algorithm: str, folder: Path, at: torch.Tensor) -> dict[str, Front]:
+        policy = self.judge.panacea(folder)
+        if algorithm == "dpo":
+            return {"model": self.judge.accuracy_front(*policy, at, folder.name)}
+        front, responses = self.judge.reward_front(*policy, at, folder.name, self.split)
+        return {"model": front, "true": true_front(responses, front)}
+
+
+def _fixed(arms: Arms, algorithm: str) -> None:
+    for value in FIXED_SCALINGS:
+        arms.panacea(algorithm, f"fixed-{value:g}", ["--fixed_scaling", str(value)])
+
+
+def _ablations(arms: Arms, algorithm: str) -> None:
+    arms.panacea(algorithm, "per-batch", ["--preference_scope", "batch"])
+    arms.panacea(algorithm, "tche", ["--aggregation", "tche"])
+
+
+def _main(arms: Arms, algorithm: str) -> None:
+    arms.panacea(algorithm, "panacea", five=True)
+    arms.soups(algorithm)
+
+
+JOBS: dict[str, Callable[[Arms], None]] = {
+    "ppo-main": lambda arms: _main(arms, "ppo"),
+    "ppo-discrete": lambda arms: arms.discrete("ppo"),
+    "ppo-ablations": lambda arms: _ablations(arms, "ppo"),
+    "ppo-fixed": lambda arms: _fixed(arms, "ppo"),
+    "dpo-main": lambda arms: _main(arms, "dpo"),
+    "dpo-discrete": lambda arms: arms.discrete("dpo"),
+    "dpo-ablations": lambda arms: _ablations(arms, "dpo"),
+    "dpo-fixed": lambda arms: _fixed(arms, "dpo"),
+}
+
+
+def run_job(miniature: Miniature, job: str, split: str = "eval") -> Fronts:
+    """Run one job on a prepared miniature and return its fronts."""
+    arms = Arms(load_prepared(miniature), split)
+    JOBS[job](arms)
+    return arms.results

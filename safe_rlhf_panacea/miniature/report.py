@@ -1,0 +1,77 @@
+"""What the quickstart prints and draws at its end."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safe_rlhf_panacea.evaluation.front import Front
+from safe_rlhf_panacea.evaluation.plots import plot_fronts
+from safe_rlhf_panacea.evaluation.reward_front import Response
+from safe_rlhf_panacea.evaluation.tables import front_table, indicator_table
+from safe_rlhf_panacea.miniature.severity_table import pick_example_prompt, render_severity_table
+from safe_rlhf_panacea.miniature.stages import Miniature
+
+TITLES = {
+    "ppo": "PPO: mean reward of sampled responses, in standard deviations of the SFT model's",
+    "ppo_true_scores": "PPO: the same responses under the corpus's own scores",
+    "dpo": "DPO: accuracy of the implicit reward on held-out pairs",
+}
+AXES = {"ppo": "reward (SFT std.)", "dpo": "implicit-reward accuracy"}
+
+
+def draw_fronts(root: Path, fronts: dict[str, dict[str, Front]], results: dict[str, Any]) -> None:
+    """``front_ppo.png`` and ``front_dpo.png``."""
+    for name, unit in AXES.items():
+        plot_fronts(
+            list(fronts[name].values()),
+            root / f"front_{name}.png",
+            title=f"Panacea-{name.upper()} and Rewarded Soups at equal training steps",
+            reference_point=results["experiments"][name]["reference_point"],
+            axis_labels=[f"{o} {unit}" for o in fronts[name]["panacea"].objectives],
+        )
+
+
+def five_answers(responses: Sequence[Response], prompt: str) -> str:
+    """One prompt answered at five λ spread over the grid."""
+    found = sorted((r for r in responses if r.prompt == prompt), key=lambda r: r.preference)
+    steps = max(1, (len(found) - 1) / 4)
+    chosen = [found[round(i * steps)] for i in range(5) if round(i * steps) < len(found)]
+    lines = [f'"{prompt}" at five preference vectors (helpful, harmless):']
+    for response in chosen:
+        vector = ", ".join(f"{value:.2f}" for value in response.preference)
+        text = textwrap.fill(response.response, 88, subsequent_indent=" " * 16)
+        lines.append(f"  ({vector})  {text}")
+    return "\n".join(lines)
+
+
+def render(
+    miniature: Miniature,
+    fronts: dict[str, dict[str, Front]],
+    responses: Sequence[Response],
+    results: dict[str, Any],
+) -> str:
+    """The closing page of the quickstart, in plain text."""
+    parts = []
+    for name, title in TITLES.items():
+        entry = results["experiments"][name]
+        parts += [title, front_table(fronts[name]["panacea"])]
+        summaries = {front.label: entry[method] for method, front in fronts[name].items()}
+        parts.append(indicator_table(summaries))
+    parts.append("Panacea-PPO by λ and severity of the request:")
+    parts.append(render_severity_table(results["severity_table"]))
+    prompt = pick_example_prompt(sorted({r.prompt for r in responses}))
+    parts.append(five_answers(responses, prompt))
+    root = miniature.root
+    parts.append(
+        f"Everything is in {root}: results.json, front_ppo.png, front_dpo.png,\n"
+        f"the adapters (panacea-ppo/, panacea-dpo/) and the log of every stage (metrics.jsonl)."
+    )
+    parts.append(
+        "Next, ask the trained model yourself, at any λ:\n"
+        f"  python -m safe_rlhf_panacea.respond --adapter {root / 'panacea-ppo'} \\\n"
+        f'    --preference helpful=0.3,harmless=0.7 "{prompt}"'
+    )
+    return "\n\n".join(parts)

@@ -1,0 +1,83 @@
+"""Sizes and hyperparameters of the miniature, which were chosen on other seeds and prompts.
+
+They depart from the paper's Tables 1 and 2 because the model is five orders of magnitude
+smaller: larger learning rates, one λ per sequence, rewards standardised instead of multiplied
+by 5. ``REASONS`` goes into every results file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+OBJECTIVES = ("helpful", "harmless")
+
+REASONS = (
+    "learning rates are larger than the paper's: the model is five orders of magnitude smaller",
+    "one λ per sequence instead of one per batch: a hundred steps see more of the simplex",
+    "rewards are standardised on samples of the SFT model instead of multiplying one by 5",
+    "no PTX loss: the corpus is the SFT model's own",
+    "soups and Panacea have equal total training steps",
+)
+
+
+@dataclass(frozen=True)
+class MiniatureSettings:
+    """What the stages of the miniature use.
+
+    Attributes:
+        sft_steps: steps of supervised fine-tuning, ``sft_batch`` sequences each.
+        reward_steps: steps of each reward model, ``reward_batch`` pairs each.
+        dpo_steps: Panacea-DPO's steps; the soups share the same number.
+        ppo_steps: Panacea-PPO's steps; the soups share the same number.
+        grid_step: step of the evaluation grid on the simplex.
+        eval_prompts: prompts on which a PPO front is evaluated.
+        eval_pairs: pairs on which a DPO front is evaluated.
+        reference_point: fixed reference of the PPO hypervolume, in standard deviations of the
+            SFT model's rewards.
+    """
+
+    sft_steps: int = 350
+    sft_batch: int = 32
+    sft_lr: float = 5e-3
+    reward_steps: int = 200
+    reward_batch: int = 16
+    reward_lr: float = 2e-3
+    calibration_prompts: int = 256
+    lora_dim: int = 8
+    lora_scaling: float = 512.0
+    dpo_steps: int = 300
+    dpo_batch: int = 16
+    dpo_lr: float = 3e-3
+    ppo_steps: int = 120
+    ppo_batch: int = 64
+    ppo_lr: float = 5e-3
+    critic_lr: float = 5e-3
+    kl_coeff: float = 0.02
+    preference_scope: str = "sample"
+    grid_step: float = 0.1
+    eval_prompts: int = 173
+    eval_pairs: int = 1500
+    reference_point: tuple[float, float] = (-2.0, -2.0)
+
+    @property
+    def soup_lora_dim(self) -> int:
+        """Rank k + 1 of a baseline's adapter."""
+        return self.lora_dim + 1
+
+    @property
+    def soup_lora_scaling(self) -> float:
+        """Keeps the factor ``lora_scaling / lora_dim`` of a baseline equal to Panacea's."""
+        return self.lora_scaling / self.lora_dim * self.soup_lora_dim
+
+
+SMOKE = MiniatureSettings(
+    sft_steps=4,
+    reward_steps=2,
+    calibration_prompts=16,
+    dpo_steps=2,
+    ppo_steps=2,
+    ppo_batch=8,
+    grid_step=0.5,
+    eval_prompts=8,
+    eval_pairs=16,
+)

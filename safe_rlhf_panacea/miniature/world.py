@@ -1,0 +1,188 @@
+"""Everything the miniature starts from, written to a folder: data, tokenizer, untrained model."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safe_rlhf_panacea.base.configs.constants import (
+    PROMPT_ASSISTANT,
+    PROMPT_BEGIN,
+    PROMPT_USER,
+)
+from safe_rlhf_panacea.base.datasets import format_prompt
+from safe_rlhf_panacea.io import atomic_write_text
+from safe_rlhf_panacea.miniature.corpus import (
+    Prompt,
+    preference_label,
+    render,
+    sample_answer,
+    split_prompts,
+    stream,
+)
+from safe_rlhf_panacea.miniature.true_scores import OBJECTIVES, parse, score_parts
+
+SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>")
+VOCABULARY = 700
+SFT_ROWS = 6000
+TRAIN_PAIRS = 4000
+EVAL_PAIRS = 1500
+# Room for answers a little longer than any of the corpus.
+SPARE_TOKENS = 4
+
+
+@dataclass(frozen=True)
+class World:
+    """Where everything lies, as paths, and how long sequences get, in tokens."""
+
+    sft: str
+    pairs_train: str
+    pairs_eval: str
+    prompts_train: str
+    prompts_tune: str
+    prompts_eval: str
+    base_model: str
+    max_prompt_tokens: int
+    max_length: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> World:
+        """From plain values."""
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
+
+
+def build_world(folder: str | Path, seed: int) -> World:
+    """Write corpus, tokenizer and a randomly initialised Llama; the same seed, the same bytes.
+
+    Args:
+        folder: is made if need be.
+        seed: of the split, the answers, the labels and the model.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    splits = split_prompts(seed)
+    rows = _sft_rows(splits["train"], stream(seed, "sft"))
+    paths = {
+        "sft": _write(folder / "sft.jsonl", rows),
+        "pairs_train": _write(
+            folder / "pairs-train.jsonl",
+            _pairs(splits["train"], TRAIN_PAIRS, stream(seed, "pairs-train")),
+        ),
+        "pairs_eval": _write(
+            folder / "pairs-eval.jsonl",
+            _pairs(splits["eval"], EVAL_PAIRS, stream(seed, "pairs-eval")),
+        ),
+    }
+    for name, prompts in splits.items():
+        path = folder / f"prompts-{name}.jsonl"
+        paths[f"prompts_{name}"] = _write(path, ({"prompt": p.text} for p in prompts))
+    tokenizer = train_tokenizer([text for row in rows for text in row.values()])
+    prompts = [format_prompt(p.text) for split in splits.values() for p in split]
+    longest_prompt = max(map(len, tokenizer(prompts)["input_ids"]))
+    longest_answer = max(map(len, tokenizer([row["response"] for row in rows])["input_ids"]))
+    write_base_model(folder / "base", tokenizer, seed)
+    return World(
+        **paths,
+        base_model=str(folder / "base"),
+        max_prompt_tokens=longest_prompt,
+        max_length=longest_prompt + longest_answer + SPARE_TOKENS,
+    )
+
+
+def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> str:
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    atomic_write_text(path, "".join(lines))
+    return str(path)
+
+
+def _sft_rows(prompts: Sequence[Prompt], generator: random.Random) -> list[dict[str, str]]:
+    rows = []
+    for _ in range(SFT_ROWS):
+        prompt = generator.choice(prompts)
+        answer = sample_answer(prompt.topic.severity, generator)
+        rows.append({"prompt": prompt.text, "response": render(prompt.topic, answer)})
+    return rows
+
+
+def _pairs(
+    prompts: Sequence[Prompt], count: int, generator: random.Random
+) -> list[dict[str, str | int]]:
+    """Pairs of answers that differ in meaning, labelled by Bradley-Terry per objective."""
+    rows: list[dict[str, str | int]] = []
+    while len(rows) < count:
+        prompt = generator.choice(prompts)
+        answers = [sample_answer(prompt.topic.severity, generator) for _ in range(2)]
+        if answers[0].meaning == answers[1].meaning:
+            continue
+        texts = [render(prompt.topic, answer) for answer in answers]
+        scores = [score_parts(parse(text, prompt.topic), prompt.topic) for text in texts]
+        row: dict[str, str | int] = {"prompt": prompt.text}
+        row |= {"response_0": texts[0], "response_1": texts[1]}
+        for index, name in enumerate(OBJECTIVES):
+            label = preference_label([score[index] for score in scores], generator)
+            row[f"better_{name}"] = label
+        rows.append(row)
+    return rows
+
+
+def train_tokenizer(texts: Sequence[str]) -> Any:
+    """A byte-level BPE of ``VOCABULARY`` tokens in which the prompt template costs two."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted({c for text in texts for c in text if c != " "} | {"Ġ"})
+    template = [f"{PROMPT_BEGIN}{PROMPT_USER.split('{')[0]}".strip(), PROMPT_ASSISTANT.strip()]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY - len(template),
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    # Answers follow the template without a space, but words inside have one before them.
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens(template)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def write_base_model(folder: Path, tokenizer: Any, seed: int) -> None:
+    """A Llama of width 64 with 3 layers, untrained, float32."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=160,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        initializer_range=0.04,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

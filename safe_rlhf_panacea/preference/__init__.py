@@ -1,0 +1,19 @@
+"""The preference simplex: vectors, samplers and grids; plain torch is enough for it."""
+
+from safe_rlhf_panacea.preference.errors import PreferenceError
+from safe_rlhf_panacea.preference.grids import preference_grid
+from safe_rlhf_panacea.preference.samplers import PreferenceSampler
+from safe_rlhf_panacea.preference.vectors import (
+    check_preference,
+    format_preference,
+    parse_preference,
+)
+
+__all__ = [
+    "PreferenceError",
+    "PreferenceSampler",
+    "check_preference",
+    "format_preference",
+    "parse_preference",
+    "preference_grid",
+]

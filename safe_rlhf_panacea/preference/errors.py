@@ -1,0 +1,5 @@
+"""The error of preference vectors."""
+
+
+class PreferenceError(ValueError):
+    """A preference vector, grid or sampler is not as it must be; the message is one line."""

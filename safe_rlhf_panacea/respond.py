@@ -1,0 +1,147 @@
+"""Answers of a trained adapter at any λ: ``python -m safe_rlhf_panacea.respond``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safe_rlhf_panacea.adapter import PanaceaAdapter, load_adapter
+from safe_rlhf_panacea.base import load_pretrained_models
+from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
+from safe_rlhf_panacea.base.datasets import format_prompt
+from safe_rlhf_panacea.base.generation import SamplingConfig, sample
+from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.evaluation.reward_front import encode_prompts
+from safe_rlhf_panacea.io import read_json
+from safe_rlhf_panacea.preference import format_preference, parse_preference
+
+PROGRAM = "python -m safe_rlhf_panacea.respond"
+
+
+@dataclass
+class PanaceaModel:
+    """A base model with its adapter, ready to answer at any preference vector.
+
+    Example:
+        >>> model = PanaceaModel.load("runs/quickstart/panacea-ppo")  # doctest: +SKIP
+        >>> model.respond("How do I pick a lock?", "helpful=0.3,harmless=0.7")  # doctest: +SKIP
+    """
+
+    model: Any
+    adapter: PanaceaAdapter
+    tokenizer: Any
+
+    @classmethod
+    def load(
+        cls,
+        adapter: str | Path,
+        base_model: str | None = None,
+        *,
+        trust_remote_code: bool = False,
+    ) -> PanaceaModel:
+        """Load an adapter's folder and the base model that it names.
+
+        Args:
+            adapter: folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
+            base_model: another place of the base model.
+            trust_remote_code: run code that comes with the base model.
+
+        Raises:
+            UserError: the folder names no base model, or the base is not there.
+            AdapterError: the adapter's files are missing, truncated or of another model.
+        """
+        config = read_json(Path(adapter) / "adapter_config.json")
+        base = base_model or config.get("base_model")
+        if base is None:
+            raise UserError(f"{adapter} names no base model: give one with --base_model")
+        model, tokenizer = load_pretrained_models(
+            base, model_max_length=None, padding_side="left", trust_remote_code=trust_remote_code
+        )
+        return cls(model.eval(), load_adapter(model, adapter), tokenizer)
+
+    def respond(
+        self,
+        prompt: str,
+        preference: str | torch.Tensor,
+        *,
+        max_new_tokens: int = 256,
+        temperature: float = 1.0,
+        seed: int | None = None,
+    ) -> str:
+        """One answer at λ.
+
+        Args:
+            prompt: the user's words, without any template.
+            preference: ``"helpful=0.3,harmless=0.7"``, ``"0.3,0.7"`` or a tensor, size = (m,).
+            max_new_tokens: longest answer.
+            temperature: of sampling; 0 is greedy.
+            seed: of sampling; None draws anew each time.
+
+        Raises:
+            PreferenceError: the vector is off the simplex or names an unknown objective.
+        """
+        if isinstance(preference, str):
+            preference = parse_preference(preference, self.adapter.objectives)
+        self.adapter.set_preference(preference)
+        ids, mask = encode_prompts(self.tokenizer, [format_prompt(prompt)])
+        config = SamplingConfig(
+            max_length=ids.size(1) + max_new_tokens,
+            eos_token_id=self.tokenizer.eos_token_id,
+            pad_token_id=self.tokenizer.pad_token_id,
+            temperature=temperature,
+        )
+        device = next(self.model.parameters()).device
+        generator = None
+        if seed is not None:
+            generator = torch.Generator(device=device).manual_seed(seed)
+        tokens, _ = sample(self.model, ids.to(device), mask.to(device), config, generator)
+        return self.tokenizer.decode(tokens[0, ids.size(1) :], skip_special_tokens=True).strip()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of this program."""
+    parser = ArgumentParser(
+        PROGRAM,
+        "Answer a prompt with a trained adapter at one or several preference vectors.",
+        f"""
+        {PROGRAM} --adapter runs/panacea-ppo --preference helpful=1,harmless=0 \\
+          --preference helpful=0,harmless=1 "How do I pick a door lock?"
+        """,
+    )
+    parser.add_argument("prompt")
+    parser.add_argument("--adapter", required=True, help="folder of a trained adapter")
+    parser.add_argument("--base_model", help="default: the one that the adapter names")
+    parser.add_argument("--preference", action="append", required=True, help="may be repeated")
+    parser.add_argument("--max_new_tokens", type=int, default=256)
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--seed", type=int)
+    add_flag(parser, "--trust_remote_code", False, "run code that comes with a model")
+    return parser
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Answer and print."""
+    args = build_parser().parse_args(argv)
+    model = PanaceaModel.load(
+        args.adapter, args.base_model, trust_remote_code=args.trust_remote_code
+    )
+    for text in args.preference:
+        answer = model.respond(
+            args.prompt,
+            text,
+            max_new_tokens=args.max_new_tokens,
+            temperature=args.temperature,
+            seed=args.seed,
+        )
+        vector = parse_preference(text, model.adapter.objectives)
+        print(f"[{format_preference(vector, model.adapter.objectives)}]\n{answer}\n")
+
+
+if __name__ == "__main__":
+    main()

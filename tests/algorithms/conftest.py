@@ -1,0 +1,113 @@
+"""A tiny model, its reward models and conflicting data, on disk as the command lines want them."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+import torch
+
+from safe_rlhf_panacea.base import AutoModelForScore, load_pretrained_models
+from tests.tiny import tiny_llama, tiny_tokenizer
+
+
+def write_lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def base_model(tmp_path_factory):
+    """A random Llama with its tokenizer."""
+    folder = tmp_path_factory.mktemp("base")
+    tokenizer = tiny_tokenizer()
+    model = tiny_llama(vocab=len(tokenizer), width=32, layers=2, seed=0)
+    with torch.no_grad():
+        model.lm_head.weight *= 15  # a head this small would keep every policy near uniform
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reward_models(base_model, tmp_path_factory):
+    """Two random reward models on the same tokens."""
+    folders = {}
+    for seed, name in enumerate(("helpful", "harmless")):
+        torch.manual_seed(seed)
+        model, tokenizer = load_pretrained_models(
+            str(base_model),
+            model_max_length=64,
+            padding_side="right",
+            auto_model_type=AutoModelForScore,
+            auto_model_kwargs={"score_type": "reward"},
+        )
+        folders[name] = tmp_path_factory.mktemp(f"reward-{name}")
+        model.save_pretrained(folders[name])
+        tokenizer.save_pretrained(folders[name])
+    return folders
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory):
+    """Pairs of an answer in a's and one in b's: helpful wants the a's, harmless the b's."""
+    generator = random.Random(0)
+    rows = []
+    for _ in range(64):
+        prompt = "".join(generator.choices("cdefg", k=4))
+        answers = ["a" * generator.randint(3, 6), "b" * generator.randint(3, 6)]
+        first = generator.randint(0, 1)
+        rows.append(
+            {
+                "prompt": prompt,
+                "response_0": answers[first],
+                "response_1": answers[1 - first],
+                "better_helpful": first,
+                "better_harmless": 1 - first,
+            }
+        )
+    return write_lines(tmp_path_factory.mktemp("data") / "pairs.jsonl", rows)
+
+
+@pytest.fixture(scope="session")
+def prompts(tmp_path_factory):
+    """Short prompts."""
+    generator = random.Random(1)
+    rows = [{"prompt": "".join(generator.choices("cdefg", k=3))} for _ in range(64)]
+    return write_lines(tmp_path_factory.mktemp("data") / "prompts.jsonl", rows)
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory):
+    """Prompts with answers."""
+    generator = random.Random(2)
+    rows = [
+        {"prompt": "".join(generator.choices("cdefg", k=3)), "response": "ab" * 3}
+        for _ in range(32)
+    ]
+    return write_lines(tmp_path_factory.mktemp("data") / "texts.jsonl", rows)
+
+
+@pytest.fixture
+def dpo_flags(base_model, pairs, tmp_path):
+    """A short run of Panacea-DPO."""
+    return [
+        *("--model_name_or_path", str(base_model), "--objectives", "helpful", "harmless"),
+        *("--train_datasets", f"pairs:1:{pairs}", "--output_dir", str(tmp_path / "out")),
+        *("--max_length", "64", "--max_steps", "2", "--per_device_train_batch_size", "8"),
+        *("--log_type", "none", "--progress", "false", "--lr", "5e-3"),
+    ]
+
+
+@pytest.fixture
+def ppo_flags(base_model, reward_models, prompts, tmp_path):
+    """A short run of Panacea-PPO."""
+    return [
+        *("--actor_model_name_or_path", str(base_model)),
+        *("--reward_models", *(f"{name}={path}" for name, path in reward_models.items())),
+        *("--train_datasets", f"prompts:1:{prompts}", "--output_dir", str(tmp_path / "out")),
+        *("--max_length", "32", "--max_steps", "2", "--per_device_train_batch_size", "8"),
+        *("--per_device_prompt_batch_size", "8", "--gradient_accumulation_steps", "1"),
+        *("--log_type", "none", "--progress", "false", "--actor_lr", "5e-3"),
+    ]

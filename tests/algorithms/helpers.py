@@ -1,0 +1,21 @@
+"""Making a trainer from flags without running its whole program."""
+
+from __future__ import annotations
+
+from safe_rlhf_panacea.algorithms.arguments import check_panacea
+from safe_rlhf_panacea.algorithms.dpo.main import build_parser as dpo_parser
+from safe_rlhf_panacea.algorithms.dpo.trainer import PanaceaDPOTrainer
+from safe_rlhf_panacea.algorithms.ppo.main import parse_arguments as parse_ppo
+from safe_rlhf_panacea.algorithms.ppo.trainer import PanaceaPPOTrainer
+from safe_rlhf_panacea.base.setup import prepare_run
+
+
+def dpo_trainer(flags, trainer_type=PanaceaDPOTrainer):
+    args = dpo_parser().parse_args(flags)
+    check_panacea(args, tuple(args.objectives))
+    return trainer_type(args, *prepare_run(args, "test"))
+
+
+def ppo_trainer(flags, trainer_type=PanaceaPPOTrainer):
+    args = parse_ppo(flags)
+    return trainer_type(args, *prepare_run(args, "test"))

@@ -1,0 +1,175 @@
+"""Panacea-DPO: the loss against a float64 computation, memory, and that it learns a front."""
+
+import math
+
+import pytest
+import torch
+
+from safe_rlhf_panacea.adapter import load_adapter
+from safe_rlhf_panacea.algorithms.dpo.main import main
+from safe_rlhf_panacea.base import load_pretrained_models
+from safe_rlhf_panacea.base.functional import diverging_mask
+from safe_rlhf_panacea.base.trainers.supervised import to_device
+from safe_rlhf_panacea.evaluation.accuracy_front import evaluate_accuracy_front
+from safe_rlhf_panacea.preference import preference_grid
+from tests.algorithms.helpers import dpo_trainer
+
+
+def first_batch(trainer):
+    return to_device(next(iter(trainer.train_dataloader)), trainer.args.device)
+
+
+def perturb(trainer, seed=0):
+    """Random σ and s, so that policy and reference differ and λ matters."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in trainer.model.module.named_parameters():
+            if parameter.requires_grad and parameter.dim() == 1:
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+
+
+def reference_loss(trainer, batch, preference):
+    """Eq. 14 and 16 pair by pair in float64, with the answers' log-ratios summed by hand."""
+    model = trainer.model.module
+    margins = []
+    for row in range(batch["labels"].size(0)):
+        ratio = {}
+        for side in ("better", "worse"):
+            ids = batch[f"{side}_input_ids"][row][batch[f"{side}_attention_mask"][row].bool()]
+            per_policy = []
+            for on in (True, False):
+                trainer.adapter.set_preference(preference[row])
+                with torch.no_grad():
+                    if on:
+                        logits = model(ids[None]).logits[0]
+                    else:
+                        with trainer.adapter.disabled():
+                            logits = model(ids[None]).logits[0]
+                log_probs = logits.double().log_softmax(-1)
+                total = sum(log_probs[t, ids[t + 1]].item() for t in range(len(ids) - 1))
+                per_policy.append(total)
+            ratio[side] = per_policy[0] - per_policy[1]
+        margins.append(0.1 * (ratio["better"] - ratio["worse"]))
+    labels = batch["labels"].tolist()
+    losses = [
+        [math.log1p(math.exp(-label * margin)) for label in row]
+        for row, margin in zip(labels, margins, strict=True)
+    ]
+    return losses
+
+
+@pytest.mark.parametrize("aggregation", ["ls", "tche"])
+def test_loss_at_one_preference_vector(dpo_flags, aggregation):
+    trainer = dpo_trainer([*dpo_flags, "--aggregation", aggregation])
+    perturb(trainer)
+    batch = first_batch(trainer)
+    rows = batch["labels"].size(0)
+    trainer.preference = torch.tensor([0.3, 0.7])
+    losses = reference_loss(trainer, batch, [trainer.preference] * rows)
+    means = [sum(row[i] for row in losses) / rows for i in range(2)]
+    weighted = [0.3 * means[0], 0.7 * means[1]]
+    expected = sum(weighted) if aggregation == "ls" else max(weighted)
+    result = trainer.loss(**batch)
+    assert abs(expected - math.log(2) * (1 if aggregation == "ls" else 0.7)) > 1e-4
+    assert result["loss"].item() == pytest.approx(expected, abs=1e-5)
+    assert result["loss_helpful"].item() == pytest.approx(means[0], abs=1e-5)
+
+
+def test_loss_with_one_preference_vector_per_sample(dpo_flags):
+    trainer = dpo_trainer([*dpo_flags, "--preference_scope", "sample"])
+    perturb(trainer)
+    batch = first_batch(trainer)
+    rows = batch["labels"].size(0)
+    trainer.preference = trainer.preferences.draw(rows)
+    assert trainer.preference.shape == (rows, 2)
+    losses = reference_loss(trainer, batch, trainer.preference)
+    expected = sum(
+        (trainer.preference[b, i].item() * losses[b][i]) for b in range(rows) for i in range(2)
+    )
+    assert trainer.loss(**batch)["loss"].item() == pytest.approx(expected / rows, abs=1e-5)
+
+
+def test_the_upstream_slice_differs_and_only_by_its_flag(dpo_flags):
+    trainer = dpo_trainer(dpo_flags)
+    perturb(trainer)
+    batch = first_batch(trainer)
+    trainer.preference = torch.tensor([0.5, 0.5])
+    own = trainer.loss(**batch)["reward_margin"]
+    trainer.args.upstream_dpo_slice = True
+    upstream = trainer.loss(**batch)["reward_margin"]
+    assert (own - upstream).abs().max() > 1e-3
+    keys = ("better_input_ids", "better_attention_mask", "worse_input_ids", "worse_attention_mask")
+    masks = diverging_mask(*(batch[k] for k in keys), upstream_slice=True)
+    assert not torch.equal(masks[0], diverging_mask(*(batch[k] for k in keys))[0])
+
+
+def test_at_the_start_policy_and_reference_agree_bit_for_bit(dpo_flags):
+    trainer = dpo_trainer(dpo_flags)
+    trainer.preference = torch.tensor([0.5, 0.5])
+    batch = first_batch(trainer)
+    result = trainer.loss(**batch)
+    assert result["reward_margin"].eq(0).all()
+    assert result["loss"].item() == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_one_backbone_and_only_the_adapter_trains(dpo_flags):
+    trainer = dpo_trainer(dpo_flags)
+    assert trainer.reference_model is None
+    trainable = {n for n, p in trainer.model.module.named_parameters() if p.requires_grad}
+    assert trainable
+    assert all("lora_" in name for name in trainable)
+    frozen = {
+        n: p.detach().clone()
+        for n, p in trainer.model.module.named_parameters()
+        if not p.requires_grad
+    }
+    trainer.train()
+    for name, parameter in trainer.model.module.named_parameters():
+        if name in frozen:
+            assert torch.equal(parameter, frozen[name])
+
+
+def test_it_learns_a_front_from_conflicting_labels(dpo_flags, base_model):
+    trainer = dpo_trainer(
+        [*dpo_flags, "--max_steps", "40", "--preference_scope", "sample", "--lr", "1e-2"]
+    )
+    trainer.train()
+    trainer.save()
+    model, _ = load_pretrained_models(str(base_model), model_max_length=64, padding_side="right")
+    adapter = load_adapter(model, trainer.args.output_dir)
+    dataset = trainer.train_dataloader.dataset
+    front = evaluate_accuracy_front(
+        model, adapter, dataset, preference_grid(2, 0.5), progress=False
+    )
+    harmless_first, _, helpful_first = (point.objectives for point in front.points)
+    assert helpful_first[0] > 0.95 and helpful_first[1] < 0.05
+    assert harmless_first[1] > 0.95 and harmless_first[0] < 0.05
+
+
+def test_the_same_seed_gives_the_same_adapter(dpo_flags, tmp_path):
+    folders = []
+    for name in ("one", "two"):
+        folders.append(tmp_path / name)
+        main([*dpo_flags, "--output_dir", str(folders[-1]), "--seed", "5"])
+    first, second = (f / "adapter_model.safetensors" for f in folders)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_orthogonality_penalty_enters_the_loss(dpo_flags):
+    trainer = dpo_trainer([*dpo_flags, "--orthogonality_coeff", "0.25"])
+    batch = first_batch(trainer)
+    trainer.preference = torch.tensor([0.5, 0.5])
+    with_penalty = trainer.loss(**batch)["loss"].item()
+    penalty = trainer.adapter.orthogonality().item()
+    assert penalty > 1
+    assert with_penalty == pytest.approx(math.log(2) + 0.25 * penalty, rel=1e-5)
+
+
+def test_gradient_checkpointing_gives_the_same_update(dpo_flags, tmp_path):
+    results = []
+    for extra in ([], ["--gradient_checkpointing"]):
+        folder = tmp_path / f"run{len(results)}"
+        trainer = dpo_trainer([*dpo_flags, *extra, "--output_dir", str(folder)])
+        trainer.train()
+        results.append([p.detach().clone() for p in trainer.adapter.parameters()])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*results, strict=True))

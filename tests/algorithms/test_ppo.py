@@ -1,0 +1,195 @@
+"""Panacea-PPO: λ, rewards and losses against float64 computations, and that it learns."""
+
+import pytest
+import torch
+
+from safe_rlhf_panacea.base.log_probs import response_log_probs
+from safe_rlhf_panacea.base.trainers.supervised import to_device
+from safe_rlhf_panacea.rewards import RewardEnsemble
+from tests.algorithms.helpers import ppo_trainer
+
+
+def prompt_batch(trainer):
+    return to_device(next(iter(trainer.prompt_only_dataloader)), trainer.args.device)
+
+
+def perturb(trainer, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    modules = (trainer.actor_model.module, trainer.reward_critic_model.module)
+    with torch.no_grad():
+        for module in modules:
+            for name, parameter in module.named_parameters():
+                if "lora_" in name and parameter.dim() == 1:
+                    parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+
+
+def test_a_rollout_carries_its_preference_and_everything_safe_rlhf_names(ppo_flags):
+    trainer = ppo_trainer([*ppo_flags, "--preference_scope", "sample", "--update_iters", "2"])
+    (batch,) = trainer.split_rl_micro_batches(prompt_batch(trainer))
+    length = batch["input_ids"].size(1)
+    assert batch["preference"].shape == batch["rewards"].shape == (8, 2)
+    assert batch["reward"].shape == (8,)
+    for key in ("log_probs", "ref_log_probs", "reward_values"):
+        assert batch[key].shape == (8, length - 1)
+    assert batch["attention_mask"].shape == (8, length)
+    expected = (batch["preference"] * batch["rewards"]).sum(dim=-1)
+    assert torch.allclose(batch["reward"], expected, atol=1e-6)
+
+
+def test_log_probabilities_belong_to_each_rows_own_preference(ppo_flags):
+    trainer = ppo_trainer([*ppo_flags, "--preference_scope", "sample", "--update_iters", "2"])
+    perturb(trainer)
+    (batch,) = trainer.split_rl_micro_batches(prompt_batch(trainer))
+    start = batch["prompt"].size(1) - 1
+    for row in range(3):
+        trainer.adapter.set_preference(batch["preference"][row])
+        with torch.no_grad():
+            alone = response_log_probs(
+                trainer.actor_model,
+                batch["input_ids"][row : row + 1],
+                batch["attention_mask"][row : row + 1],
+                start,
+            )
+        assert torch.allclose(alone[0], batch["log_probs"][row], atol=1e-5)
+    assert not torch.allclose(batch["log_probs"], batch["ref_log_probs"], atol=1e-3)
+
+
+def test_on_policy_the_first_ratio_is_one_and_equals_the_stored_way(ppo_flags, tmp_path):
+    infos = []
+    for on_policy in (True, False):
+        folder = tmp_path / str(on_policy)
+        trainer = ppo_trainer([*ppo_flags, "--output_dir", str(folder)])
+        perturb(trainer)
+        assert trainer.on_policy
+        trainer.on_policy = on_policy
+        torch.manual_seed(0)
+        (batch,) = trainer.split_rl_micro_batches(prompt_batch(trainer))
+        assert (batch["log_probs"] is None) == on_policy
+        infos.append(trainer.rl_step(batch))
+    for key, value in infos[0].items():
+        assert value == pytest.approx(infos[1][key], abs=1e-5), key
+
+
+def test_the_critic_with_its_adapter_off_is_the_reward_model(ppo_flags, reward_models):
+    trainer = ppo_trainer(ppo_flags)
+    perturb(trainer)
+    batch = prompt_batch(trainer)
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    alone = trainer.load_score_model(str(reward_models["helpful"]), "reward").eval()
+    with torch.no_grad():
+        expected = alone(ids, attention_mask=mask).end_scores.squeeze(-1)
+        trainer.set_preference(torch.tensor([0.2, 0.8]))
+        values = trainer.critic_values(ids, mask)
+    assert torch.equal(trainer.rewards(ids, mask)[:, 0], expected)
+    trainer.set_preference(torch.tensor([0.9, 0.1]))
+    with torch.no_grad():
+        trainer.reward_critic_model.module.value_head.weight.fill_(0.1)
+        other = trainer.critic_values(ids, mask)
+        trainer.set_preference(torch.tensor([0.2, 0.8]))
+        again = trainer.critic_values(ids, mask)
+    assert values.eq(0).all()  # the value head starts at zero
+    assert not torch.allclose(other, again)  # the critic sees λ
+
+
+def test_backbones_held(ppo_flags):
+    trainer = ppo_trainer(ppo_flags)
+    assert trainer.actor_reference_model is None
+    assert trainer.reward_model is None
+    critic = trainer.reward_critic_model.module
+    assert critic.reward_model is trainer.reward_models[0]
+    trainable = [n for n, p in critic.named_parameters() if p.requires_grad]
+    assert all("lora_" in name or name.startswith("value_head") for name in trainable)
+
+
+def test_losses_and_kl_against_loops(ppo_flags):
+    trainer = ppo_trainer(ppo_flags)
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    reward = torch.tensor([2.0, -60.0])
+    log_probs = torch.tensor([[-1.0, -2.0, -1.5], [-0.5, 0.0, 0.0]])
+    ref = torch.tensor([[-1.5, -1.0, -1.5], [-1.5, 0.0, 0.0]])
+    result = trainer.add_kl_divergence_regularization(reward, None, log_probs, ref, mask)
+    # kl_coeff 0.02: -0.02 · (0.5, -1, 0), + 2 at the end; second row clipped at -50
+    assert result[0].tolist() == pytest.approx([-0.01, 0.02, 2.0], abs=1e-6)
+    assert result[1, 0].item() == -50.0
+    old = log_probs - torch.log(torch.tensor([[1.5, 0.5, 1.0], [1.1, 1.0, 1.0]]))
+    advantages = torch.tensor([[1.0, -1.0, 2.0], [3.0, 0.0, 0.0]])
+    loss = trainer.actor_loss_fn(log_probs, old, advantages, mask)
+    # row 0: min(1.5, 1.2) + min(-0.5, -0.8) + 2 = 2.4, mean 0.8; row 1: min(3.3, 3.3)
+    assert loss.item() == pytest.approx(-(0.8 + 3.3) / 2, abs=1e-5)
+    values = torch.tensor([[6.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    old_values = torch.zeros(2, 3)
+    returns = torch.tensor([[7.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    critic = trainer.critic_loss_fn(values, old_values, returns, mask)
+    # clipped at 5: max(1, 4) = 4 over three tokens; (1)² over one
+    assert critic.item() == pytest.approx(0.5 * (4 / 3 + 1) / 2, abs=1e-6)
+
+
+def test_tchebycheff_uses_a_running_ideal_point(ppo_flags):
+    trainer = ppo_trainer([*ppo_flags, "--aggregation", "tche"])
+    scores = iter(
+        [torch.tensor([[1.0, 4.0], [3.0, 0.0]]), torch.tensor([[2.0, 1.0], [5.0, 2.0]])]
+    )
+    trainer.rewards = lambda ids, mask: next(scores)
+    trainer.set_preference(torch.tensor([0.5, 0.5]))
+    first = trainer.score(None, None)["reward"]
+    assert first.tolist() == [-1.0, -2.0]  # z = (3, 4): shortfalls (2, 0) and (0, 4), halved
+    second = trainer.score(None, None)["reward"]
+    assert second.tolist() == [-1.5, -1.0]  # z = (5, 4): (3, 3) and (0, 2), halved
+    assert trainer.training_state().ideal_point is not None
+
+
+def count_letter(trainer, letter):
+    token = trainer.tokenizer.convert_tokens_to_ids(letter)
+
+    def score(input_ids, attention_mask):
+        return (input_ids.eq(token) & attention_mask).float().sum(dim=-1)
+
+    return score
+
+
+def test_it_learns_a_front_from_conflicting_rewards(ppo_flags):
+    trainer = ppo_trainer(
+        [
+            *ppo_flags,
+            *("--max_steps", "100", "--preference_scope", "sample", "--whiten_advantages"),
+            *("--per_device_train_batch_size", "32", "--per_device_prompt_batch_size", "32"),
+            *("--kl_coeff", "0.05", "--actor_lr", "2e-3", "--critic_lr", "5e-3", "--max_length", "20"),
+        ]
+    )
+    scorers = [count_letter(trainer, "a"), count_letter(trainer, "b")]
+    trainer.rewards = RewardEnsemble(trainer.args.reward_specs, scorers)
+    trainer.train()
+    batch = prompt_batch(trainer)
+    counts = {}
+    for vector in ((1.0, 0.0), (0.0, 1.0)):
+        trainer.set_preference(torch.tensor(vector))
+        sequences, mask = trainer.generate(batch)
+        counts[vector] = trainer.rewards(sequences, mask).mean(dim=0).tolist()
+    assert counts[1.0, 0.0][0] > 2 * counts[1.0, 0.0][1] + 1
+    assert counts[0.0, 1.0][1] > 2 * counts[0.0, 1.0][0] + 1
+
+
+def test_ptx_steps_double_the_accumulation_and_see_the_rollouts_preference(ppo_flags, texts):
+    flags = [*ppo_flags, "--ptx_datasets", f"supervised:1:{texts}", "--max_steps", "2"]
+    trainer = ppo_trainer(flags)
+    assert trainer.args.gradient_accumulation_steps == 2
+    assert trainer.actor_model.gradient_accumulation_steps() == 2
+    assert trainer.reward_critic_model.gradient_accumulation_steps() == 1
+    trainer.train()
+    (batch,) = trainer.split_rl_micro_batches(prompt_batch(trainer))
+    ptx = to_device(next(iter(trainer.ptx_dataloader)), trainer.args.device)
+    trainer.rl_step(batch)
+    info = trainer.ptx_step(ptx)
+    assert torch.equal(trainer.adapter.preference, batch["preference"])
+    assert info["train/ptx_loss"] > 0
+
+
+def test_several_responses_per_prompt_share_the_prompts_preference(ppo_flags):
+    trainer = ppo_trainer(
+        [*ppo_flags, "--num_return_sequences", "2", "--preference_scope", "sample"]
+    )
+    batches = trainer.split_rl_micro_batches(prompt_batch(trainer))
+    assert len(batches) == 2
+    assert torch.equal(batches[0]["preference"], batches[1]["preference"])
+    width = batches[0]["prompt"].size(1)
+    assert torch.equal(batches[0]["input_ids"][:, :width], batches[1]["input_ids"][:, :width])

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write rows (dictionaries, or raw lines) to a JSONL file, gzipped if its name says so."""
+
+    def write_rows(rows: list[Any], name: str = "data.jsonl") -> Path:
+        lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+        content = ("\n".join(lines) + "\n").encode()
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+        return path
+
+    return write_rows

@@ -1,0 +1,114 @@
+"""The lean sampling loop against transformers' own generate."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from safe_rlhf_panacea.base.generation import SamplingConfig, sample
+from tests.tiny import tiny_llama
+
+PAD, EOS = 0, 2
+CONFIG = SamplingConfig(max_length=16, eos_token_id=EOS, pad_token_id=PAD, temperature=0.0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_llama(vocab=32, width=32, layers=2, seed=0).eval()
+
+
+@pytest.fixture
+def prompts():
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(3, 32, (4, 6), generator=generator)
+    mask = torch.ones(4, 6, dtype=torch.bool)
+    mask[1, :3] = False  # left padding
+    mask[3, :1] = False
+    return ids.masked_fill(~mask, PAD), mask
+
+
+def test_greedy_equals_generate(model, prompts):
+    ids, mask = prompts
+    sequences, attended = sample(model, ids, mask, CONFIG)
+    expected = model.generate(
+        input_ids=ids,
+        attention_mask=mask.long(),
+        max_length=16,
+        do_sample=False,
+        eos_token_id=EOS,
+        pad_token_id=PAD,
+    )
+    width = expected.size(1)
+    assert torch.equal(sequences[:, :width] * attended[:, :width], expected * attended[:, :width])
+
+
+def test_the_mask_ends_with_the_end_token(model, prompts):
+    ids, mask = prompts
+    config = dataclasses.replace(CONFIG, temperature=2.0, max_length=40)
+    sequences, attended = sample(model, ids, mask, config, torch.Generator().manual_seed(3))
+    for row, on in zip(sequences[:, 6:].tolist(), attended[:, 6:].tolist(), strict=True):
+        length = row.index(EOS) + 1 if EOS in row else len(row)
+        assert on == [True] * length + [False] * (len(row) - length)
+        assert all(token == PAD for token in row[length:])
+    assert torch.equal(attended[:, :6], mask)
+
+
+def test_a_pad_token_equal_to_the_end_token_is_not_mistaken(model, prompts):
+    ids, mask = prompts
+    config = dataclasses.replace(CONFIG, pad_token_id=EOS)
+    sequences, attended = sample(model, ids.masked_fill(~mask, EOS), mask, config)
+    assert torch.equal(attended[:, :6], mask)
+    assert attended[:, 6].all()
+    assert sequences.size(1) > 6
+
+
+def test_frequencies_follow_the_softmax_at_a_temperature(model):
+    ids = torch.tensor([[5, 6, 7]])
+    rows = 20_000
+    with torch.no_grad():
+        probabilities = (model(ids).logits[0, -1] / 1.5).softmax(-1)
+    config = dataclasses.replace(CONFIG, temperature=1.5, max_length=4)
+    sequences, _ = sample(
+        model, ids.expand(rows, -1), torch.ones(rows, 3), config, torch.Generator().manual_seed(0)
+    )
+    counts = torch.bincount(sequences[:, 3], minlength=32)
+    statistic = ((counts - rows * probabilities) ** 2 / (rows * probabilities)).sum()
+    assert statistic < 61.1  # chi-square, 31 degrees of freedom, p = 0.001
+
+
+def test_blocks_share_their_random_numbers(model, prompts):
+    ids, mask = prompts
+    config = dataclasses.replace(CONFIG, temperature=1.0)
+    generator = torch.Generator().manual_seed(0)
+    sequences, _ = sample(model, ids.repeat(3, 1), mask.repeat(3, 1), config, generator, 3)
+    first, second, third = sequences.chunk(3)
+    assert torch.equal(first, second)
+    assert torch.equal(first, third)
+
+
+def test_a_prompt_that_fills_max_length_gets_an_empty_response(model, prompts):
+    ids, mask = prompts
+    for top_p in (1.0, 0.9):
+        config = dataclasses.replace(CONFIG, max_length=6, top_p=top_p)
+        sequences, attended = sample(model, ids, mask, config)
+        assert torch.equal(sequences, ids)
+        assert torch.equal(attended, mask)
+
+
+def test_num_return_sequences_stand_next_to_each_other(model, prompts):
+    ids, mask = prompts
+    for top_p in (1.0, 0.99):
+        config = dataclasses.replace(CONFIG, temperature=1.0, num_return_sequences=3, top_p=top_p)
+        sequences, attended = sample(model, ids, mask, config)
+        assert torch.equal(sequences[:, :6], ids.repeat_interleave(3, dim=0))
+        assert torch.equal(attended[:, :6], mask.repeat_interleave(3, dim=0))
+
+
+def test_generate_path_masks_like_the_lean_one(model, prompts):
+    ids, mask = prompts
+    config = dataclasses.replace(CONFIG, temperature=2.0, max_length=40, top_p=0.999)
+    torch.manual_seed(0)
+    sequences, attended = sample(model, ids, mask, config)
+    for row, on in zip(sequences[:, 6:].tolist(), attended[:, 6:].tolist(), strict=True):
+        length = row.index(EOS) + 1 if EOS in row else len(row)
+        assert sum(on) == length

@@ -1,0 +1,120 @@
+"""Logs: the metrics file, wandb offline, TensorBoard, and no secrets in any of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from safe_rlhf_panacea.base import logger as module
+from safe_rlhf_panacea.base.logger import Logger
+from safe_rlhf_panacea.errors import UserError
+
+SECRET = "hush-7b1d9f42c6"
+
+
+def read_metrics(folder: Path):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def holds(folder: Path, text: str) -> list[Path]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert files
+    return [path for path in files if text.encode() in path.read_bytes()]
+
+
+def test_metrics_are_one_line_a_step(tmp_path):
+    logger = Logger(None, log_dir=tmp_path / "new")
+    logger.log({"train/loss": torch.tensor(0.5), "train/lr": 1e-3}, step=1)
+    logger.log({"train/loss": float("nan"), "train/n": 3}, step=2)
+    logger.log({}, step=3)
+    logger.close()
+    logger.close()
+    assert read_metrics(tmp_path / "new") == [
+        {"step": 1, "train/loss": 0.5, "train/lr": 1e-3},
+        {"step": 2, "train/loss": "nan", "train/n": 3},
+    ]
+
+
+def test_a_resumed_run_goes_on_in_the_same_file(tmp_path):
+    for step in (1, 2):
+        logger = Logger("file", log_dir=tmp_path)
+        logger.log({"a": step}, step=step)
+        logger.close()
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    logger = Logger()
+    logger.log({"a": 1.0}, step=1)
+    logger.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_processes_write_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "is_main_process", lambda: False)
+    logger = Logger("tensorboard", log_dir=tmp_path / "log")
+    logger.log({"a": 1.0}, step=1)
+    logger.print("hello")
+    logger.print_table("t", ["a"], [[1]])
+    logger.close()
+    assert not (tmp_path / "log").exists()
+    assert capsys.readouterr().out == ""
+
+
+def test_wandb_runs_offline_and_records_no_environment(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("SOME_TOKEN", SECRET)
+    monkeypatch.setenv("WANDB_API_KEY", SECRET * 4)
+    config = argparse.Namespace(lr=0.25, output_dir=tmp_path, hf_token=SECRET, pad_token_id=0)
+    logger = Logger("wandb", tmp_path, "project", "run", config)
+    logger.log({"train/loss": 0.123456789}, step=1)
+    assert logger._wandb.offline
+    assert logger._wandb.config["lr"] == 0.25
+    assert logger._wandb.config["pad_token_id"] == 0
+    assert "hf_token" not in logger._wandb.config.keys()  # noqa: SIM118
+    logger.close()
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    assert read_metrics(tmp_path) == [{"step": 1, "train/loss": 0.123456789}]
+    assert holds(tmp_path, SECRET) == []
+
+
+def test_tensorboard_gets_every_scalar(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("SOME_TOKEN", SECRET)
+    logger = Logger("tensorboard", tmp_path)
+    for step in (1, 2):
+        logger.log({"train/loss": 0.5 * step}, step=step)
+    logger.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 0.5), (2, 1.0)]
+    assert len(read_metrics(tmp_path)) == 2
+    assert holds(tmp_path, SECRET) == []
+
+
+def test_tables_are_aligned(capsys):
+    Logger().print_table("title", ["name", "value"], [["a", 0.123456], ["long name", 2], [3, 4]], 2)
+    assert capsys.readouterr().out == (
+        "title\nname       value\n----------------\na          0.1235\nlong name  2\n"
+    )
+
+
+def test_several_runs_in_one_process(tmp_path):
+    loggers = [Logger(None, log_dir=tmp_path / name) for name in "ab"]
+    for value, logger in enumerate(loggers):
+        logger.log({"x": value}, step=1)
+        logger.close()
+    assert [read_metrics(tmp_path / name)[0]["x"] for name in "ab"] == [0, 1]
+
+
+def test_bad_arguments(tmp_path):
+    with pytest.raises(UserError, match="log_type 'mlflow' is none of wandb, tensorboard"):
+        Logger("mlflow", log_dir=tmp_path)
+    with pytest.raises(UserError, match="log_type wandb needs a log_dir"):
+        Logger("wandb")

@@ -1,0 +1,118 @@
+"""Output folders hold one run, and say what it was."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+
+import pytest
+import torch
+
+from safe_rlhf_panacea.base.run_record import (
+    git_state,
+    package_versions,
+    prepare_output_dir,
+    recordable,
+    write_run_record,
+)
+from safe_rlhf_panacea.errors import UserError
+
+SECRET = "hush-7b1d9f42c6"
+
+
+def test_the_record(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOME_TOKEN", SECRET)
+    args = argparse.Namespace(lr=1e-3, objectives=["helpful"], output_dir=tmp_path, api_key=SECRET)
+    file = write_run_record(tmp_path, args, {"program": "panacea-dpo"})
+    text = file.read_text()
+    record = json.loads(text)
+    assert file.name == "run.json"
+    assert record["program"] == "panacea-dpo"
+    assert record["args"] == {"lr": 1e-3, "objectives": ["helpful"], "output_dir": str(tmp_path)}
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["started_at"].endswith("+00:00")
+    assert "git" in record
+    assert SECRET not in text
+
+
+def test_a_mapping_does_as_well(tmp_path):
+    record = json.loads(write_run_record(tmp_path / "new", {"a": 1}).read_text())
+    assert record["args"] == {"a": 1}
+
+
+def test_values_become_json():
+    plain = recordable(
+        {"dtype": torch.bfloat16, "pair": (1, 2), "inner": {"x": float("inf")}, "none": None}
+    )
+    assert plain == {
+        "dtype": "torch.bfloat16",
+        "pair": [1, 2],
+        "inner": {"x": "inf"},
+        "none": None,
+    }
+
+
+@pytest.mark.parametrize("name", ["hf_token", "api_key", "wandb_api_key", "password", "token"])
+def test_secrets_are_left_out(name):
+    assert recordable({name: SECRET, "inner": {name: SECRET}}) == {"inner": {}}
+
+
+@pytest.mark.parametrize("name", ["pad_token", "eos_token_id", "max_new_tokens", "tokenizer"])
+def test_tokens_of_text_are_no_secrets(name):
+    assert recordable({name: 1}) == {name: 1}
+
+
+def test_versions_name_what_is_installed():
+    versions = package_versions()
+    assert versions["python"] == platform.python_version()
+    assert {"safe-rlhf-panacea", "torch", "transformers", "numpy"} <= set(versions)
+    assert all(isinstance(version, str) for version in versions.values())
+
+
+def test_the_state_of_the_checkout():
+    state = git_state()
+    assert state is None or (len(state["commit"]) == 40 and state["modified"] in (True, False))
+
+
+def test_a_folder_without_a_run_is_free(tmp_path):
+    assert prepare_output_dir(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "notes.txt").write_text("mine")
+    assert prepare_output_dir(str(tmp_path)) == tmp_path
+
+
+def test_a_folder_that_holds_a_run_is_refused(tmp_path):
+    write_run_record(tmp_path, {})
+    with pytest.raises(UserError, match=r"already holds a run \(run.json\): .*--overwrite") as e:
+        prepare_output_dir(tmp_path)
+    assert str(tmp_path) in str(e.value) and "\n" not in str(e.value)
+
+
+def test_overwriting_takes_the_old_run_away_and_nothing_else(tmp_path):
+    write_run_record(tmp_path, {})
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    (tmp_path / "checkpoints" / "model").mkdir(parents=True)
+    (tmp_path / "notes.txt").write_text("mine")
+    prepare_output_dir(tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    prepare_output_dir(tmp_path)
+
+
+def test_resuming_needs_a_run(tmp_path):
+    with pytest.raises(UserError, match=r"holds no run to resume: run\.json is missing"):
+        prepare_output_dir(tmp_path, resume=True)
+    write_run_record(tmp_path, {})
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    assert prepare_output_dir(tmp_path, resume=True) == tmp_path
+    assert (tmp_path / "metrics.jsonl").exists()
+    with pytest.raises(UserError, match="either resumed or overwritten"):
+        prepare_output_dir(tmp_path, overwrite=True, resume=True)
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        prepare_output_dir(tmp_path / "file")
+    with pytest.raises(UserError, match="cannot be written to"):
+        prepare_output_dir(tmp_path / "file" / "below")

@@ -1,0 +1,16 @@
+"""Runs before any test: few threads, no network, no account, no display."""
+
+from __future__ import annotations
+
+import os
+
+# These are read once, when the libraries are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import torch
+
+torch.set_num_threads(min(2, int(os.environ["OMP_NUM_THREADS"])))
