@@ -114,7 +114,12 @@ class SvdLoraLinear(nn.Module):
         result = self.base_forward(x)
         if self._base_weight is not None or not self.state.enabled:
             return result
-        return result + F.linear((x @ self.lora_V) * self._diagonal(x), self.lora_U)
+        low_rank = (x @ self.lora_V) * self._diagonal(x)
+        # One fused product and sum; size = (B · ..., out_features)
+        updated = torch.addmm(
+            result.flatten(0, -2), low_rank.flatten(0, -2), self.lora_U.t()
+        )
+        return updated.view(result.shape)
 
     def get_delta_weight(self, preference: torch.Tensor) -> torch.Tensor:
         """W(λ) - W0 in float32, size = (out_features, in_features), for one λ, size = (m,)."""

@@ -75,17 +75,29 @@ def _choose(
     generator: torch.Generator | None,
     noise_copies: int,
 ) -> torch.Tensor:
-    """One token per row, by the Gumbel-max trick, size = (B,)."""
-    logits = logits.float()
+    """One token per row, by inverting the cumulative distribution, size = (B,).
+
+    One uniform number per row is enough, where the Gumbel trick would draw one per token of the
+    vocabulary; summed in float64, so that a large vocabulary loses nothing.
+    """
     if temperature == 0:
         return logits.argmax(dim=-1)
+    cumulative = (logits.float() / temperature).softmax(dim=-1).double().cumsum(dim=-1)
     rows = logits.size(0) // noise_copies
-    noise = torch.empty(rows, logits.size(1), device=logits.device).exponential_(
-        generator=generator
-    )
+    uniform = torch.rand(rows, 1, device=logits.device, dtype=torch.float64, generator=generator)
     if noise_copies > 1:
-        noise = noise.repeat(noise_copies, 1)
-    return (logits / temperature - noise.log()).argmax(dim=-1)
+        uniform = uniform.repeat(noise_copies, 1)
+    return torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).squeeze(-1)
+
+
+def _step_mask(model: Any, attended: torch.Tensor, step: int) -> torch.Tensor:
+    """The mask of one decoding step, size = (B, T) or, ready for use, (B, 1, 1, T).
+
+    A single new token may look at all that is attended; handing transformers that mask in four
+    dimensions saves it from building one at every step.
+    """
+    ready = step > 0 and getattr(model.config, "_attn_implementation", None) == "sdpa"
+    return attended[:, None, None, :] if ready else attended.long()
 
 
 @torch.no_grad()
@@ -97,13 +109,13 @@ def _sample_plain(
     generator: torch.Generator | None,
     noise_copies: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    from transformers import DynamicCache
+    from safe_rlhf_panacea.base.kv_cache import preallocated_cache
 
     batch, prompt_length = input_ids.shape
     steps = config.max_length - prompt_length
     if steps <= 0:
         return input_ids, attention_mask.bool()
-    cache = DynamicCache(config=model.config)
+    cache = preallocated_cache(model.config, config.max_length)
     mask = torch.nn.functional.pad(attention_mask.bool(), (0, steps))  # size = (B, max_length)
     tokens = torch.full((batch, steps), config.pad_token_id, device=input_ids.device)
     alive = torch.ones(batch, dtype=torch.bool, device=input_ids.device)
@@ -111,7 +123,7 @@ def _sample_plain(
     for step in range(steps):
         logits = model(
             input_ids=current,
-            attention_mask=mask[:, : prompt_length + step].long(),
+            attention_mask=_step_mask(model, mask[:, : prompt_length + step], step),
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,

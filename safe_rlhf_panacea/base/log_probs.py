@@ -20,17 +20,17 @@ def _forward_parameters(model_type: type) -> frozenset[str]:
 
 def response_log_probs(
     model: Any,
-    input_ids: torch.Tensor,  # size = (B, L), left-padded prompts
+    input_ids: torch.Tensor,  # size = (B, L)
     attention_mask: torch.Tensor,  # size = (B, L)
     start: int,
 ) -> torch.Tensor:
-    """Log-probability of every token after the prompt.
+    """Log-probability of every token from the first response on.
 
     Args:
         model: a causal language model of transformers, or an engine around one.
-        input_ids: prompts of a common padded length, and responses.
+        input_ids: prompts and responses, padded on either side.
         attention_mask: 1 on tokens.
-        start: index, among the next-token predictions, of the response's first token.
+        start: index, among the next-token predictions, of the first one that is wanted.
 
     Returns:
         size = (B, L - 1), float32, 0 before ``start``.

@@ -8,16 +8,10 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
-from safe_rlhf_panacea.base.functional import diverging_mask, gather_log_probabilities
+from safe_rlhf_panacea.base import response_log_probs
+from safe_rlhf_panacea.base.functional import diverging_mask, first_counted
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
-
-
-def _log_probs(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    logits = model(
-        input_ids=input_ids, attention_mask=attention_mask.long(), use_cache=False
-    ).logits
-    return gather_log_probabilities(logits[:, :-1], input_ids[:, 1:])
 
 
 @torch.no_grad()
@@ -45,8 +39,10 @@ def margins_over_grid(
     input_ids = torch.cat([better, worse])  # size = (2B, L)
     attention_mask = torch.cat([better_mask, worse_mask])
     counted = torch.cat(diverging_mask(better, better_mask, worse, worse_mask))
+    start = first_counted(counted)
     with adapter.disabled():
-        reference = (_log_probs(model, input_ids, attention_mask) * counted).sum(dim=-1)
+        log_probs = response_log_probs(model, input_ids, attention_mask, start)
+        reference = (log_probs * counted).sum(dim=-1)  # size = (2B,)
     pairs, points = input_ids.size(0), grid.size(0)
     per_forward = max(1, rows_per_forward // pairs)
     sums = []
@@ -54,8 +50,8 @@ def margins_over_grid(
         copies = part.size(0)
         if adapter.pref_dim > 0:
             adapter.set_preference(part.repeat_interleave(pairs, dim=0))
-        log_probs = _log_probs(
-            model, input_ids.repeat(copies, 1), attention_mask.repeat(copies, 1)
+        log_probs = response_log_probs(
+            model, input_ids.repeat(copies, 1), attention_mask.repeat(copies, 1), start
         )
         sums.append((log_probs * counted.repeat(copies, 1)).sum(dim=-1).view(copies, pairs))
     ratios = torch.cat(sums) - reference  # size = (N, 2B)

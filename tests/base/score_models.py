@@ -19,7 +19,13 @@ SIZES = {
 CONFIGS = {
     "llama": LlamaConfig(**SIZES, intermediate_size=32),
     "gpt2": GPT2Config(
-        vocab_size=VOCAB, n_embd=16, n_layer=2, n_head=2, n_positions=64, bos_token_id=1
+        vocab_size=VOCAB,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        n_positions=64,
+        bos_token_id=1,
+        eos_token_id=2,
     ),
     "gpt_neox": GPTNeoXConfig(**SIZES, intermediate_size=32),
     "qwen2": Qwen2Config(**SIZES, intermediate_size=32, num_key_value_heads=2),

@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 
 from safe_rlhf_panacea.base.checkpoint import capture_random_state, restore_random_state
 from safe_rlhf_panacea.base.models import AutoModelForScore
-from tests.base.score_models import CONFIGS, padded
+from tests.base.score_models import CONFIGS, VOCAB, padded
 
 
 def work(rank: int, folder: str) -> None:
@@ -19,7 +19,7 @@ def work(rank: int, folder: str) -> None:
     torch.manual_seed(0)
     model = AutoModelForScore.from_config(CONFIGS["llama"], normalizer_type="RunningMeanStd")
     ids, mask = padded("right")
-    end = model.train()(ids + rank, attention_mask=mask).end_scores.detach()
+    end = model.train()((ids + rank) % VOCAB, attention_mask=mask).end_scores.detach()
 
     torch.manual_seed(rank)
     saved = capture_random_state()

@@ -254,13 +254,13 @@ def test_missing_weights_are_named(reward_model):
 
 def test_weights_of_another_shape_are_named(reward_model):
     edit(reward_model, lambda t: t.update({"model.norm.weight": torch.ones(3)}))
-    refuse(reward_model, r"norm.weight has shape \(3,\), not \(16,\)")
+    refuse(reward_model, r"norm.weight has (shape \(3,\), not \(16,\)|another shape)")
 
 
 @pytest.mark.parametrize("key", ["score.weight", "model.layers.9.mlp.up_proj.weight"])
 def test_foreign_weights_are_named(reward_model, key):
     edit(reward_model, lambda tensors: tensors.update({key: torch.ones(1, 16)}))
-    refuse(reward_model, f"{key} is unknown to it")
+    refuse(reward_model, f"{key.removeprefix('model.')} is unknown to it")
 
 
 def test_another_architectures_weights(tmp_path):

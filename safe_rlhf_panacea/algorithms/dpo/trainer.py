@@ -12,7 +12,13 @@ from safe_rlhf_panacea.aggregation import aggregate_losses
 from safe_rlhf_panacea.algorithms.arguments import adapter_config
 from safe_rlhf_panacea.algorithms.conditioning import PreferenceSource, as_reference, set_preference
 from safe_rlhf_panacea.algorithms.saving import save_adapter
-from safe_rlhf_panacea.base import DPOTrainer, PreferenceDataset, TrainingState, unwrap
+from safe_rlhf_panacea.base import (
+    DPOTrainer,
+    PreferenceDataset,
+    TrainingState,
+    response_log_probs,
+    unwrap,
+)
 
 
 class PanaceaDPOTrainer(DPOTrainer):
@@ -44,11 +50,11 @@ class PanaceaDPOTrainer(DPOTrainer):
 
     @torch.no_grad()
     def reference_log_probs(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, start: int
     ) -> torch.Tensor:
-        """Log-probabilities with the adapter off, size = (B, L - 1)."""
+        """Log-probabilities with the adapter off, size = (B, L - 1), 0 before ``start``."""
         with as_reference(self.adapter, unwrap(self.model)):
-            return self.compute_log_probs(self.model, input_ids, attention_mask)
+            return response_log_probs(self.model, input_ids, attention_mask, start)
 
     def train_step(self, **batch: torch.Tensor) -> dict[str, Any]:
         """Draw λ for this batch and take the step."""

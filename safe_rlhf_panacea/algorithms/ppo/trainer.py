@@ -95,10 +95,10 @@ class PanaceaPPOTrainer(PPOTrainer):
 
         Not in lower precision, where merging rounds the update away, nor with sharded weights.
         """
-        mergeable = self.preference.dim() == 1 and self.adapter.pref_dim > 0
+        current = self.adapter.preference  # of size (0,) for an adapter without λ
         single = next(unwrap(self.actor_model).parameters()).dtype == torch.float32
-        if mergeable and single and self.args.zero_stage < 3:
-            return self.adapter.merged(self.preference)
+        if current.dim() == 1 and single and self.args.zero_stage < 3:
+            return self.adapter.merged(current)
         return nullcontext()
 
     # -- rollout ----------------------------------------------------------------------

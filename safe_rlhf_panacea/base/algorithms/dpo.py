@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 from safe_rlhf_panacea.base.datasets import PreferenceDataset
 from safe_rlhf_panacea.base.engine import init_eval_engine
-from safe_rlhf_panacea.base.functional import diverging_mask, gather_log_probabilities
+from safe_rlhf_panacea.base.functional import diverging_mask, first_counted
+from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
 
 
@@ -53,20 +54,12 @@ class DPOTrainer(SupervisedTrainer):
             self.reference_model.to(self.args.device)
             self.reference_model = init_eval_engine(self.reference_model, self.ds_eval_config)
 
-    @staticmethod
-    def compute_log_probs(
-        model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor
-    ) -> torch.Tensor:
-        """Log-probability of every token but the first, size = (B, L - 1)."""
-        logits = model(input_ids, attention_mask=attention_mask, use_cache=False).logits
-        return gather_log_probabilities(logits[:, :-1], input_ids[:, 1:])
-
     @torch.no_grad()
     def reference_log_probs(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, start: int
     ) -> torch.Tensor:
-        """Log-probabilities under the reference, size = (B, L - 1)."""
-        return self.compute_log_probs(self.reference_model, input_ids, attention_mask)
+        """Log-probabilities under the reference, size = (B, L - 1), 0 before ``start``."""
+        return response_log_probs(self.reference_model, input_ids, attention_mask, start)
 
     def implicit_rewards(
         self,
@@ -91,9 +84,10 @@ class DPOTrainer(SupervisedTrainer):
                 upstream_slice=getattr(self.args, "upstream_dpo_slice", False),
             )
         )
+        start = first_counted(mask)  # nothing before it enters the sum
         # The reference goes first: the backward pass must find the policy as it was left.
-        reference = self.reference_log_probs(input_ids, attention_mask)  # size = (2B, L - 1)
-        policy = self.compute_log_probs(self.model, input_ids, attention_mask)
+        reference = self.reference_log_probs(input_ids, attention_mask, start)  # (2B, L - 1)
+        policy = response_log_probs(self.model, input_ids, attention_mask, start)
         rewards = self.scale_coeff * ((policy - reference) * mask).sum(dim=-1)  # size = (2B,)
         better, worse = rewards.chunk(2)
         return better, worse

@@ -77,8 +77,7 @@ def load_whole(auto_class: Any, name: str, may_hold: Callable[[str], bool], **kw
     if missing := _named(info["missing_keys"]):
         raise UserError(f"{foreign}: {_few(missing)} missing")
     if mismatched := sorted(info["mismatched_keys"]):
-        key, saved, wanted = mismatched[0]
-        raise UserError(f"{foreign}: {key} has shape {tuple(saved)}, not {tuple(wanted)}")
+        raise UserError(f"{foreign}: {_shapes(mismatched[0])}")
     left_over = [key for key in _named(info["unexpected_keys"]) if not may_hold(key)]
     if left_over:
         raise UserError(f"{foreign}: {_few(left_over)} unknown to it")
@@ -93,3 +92,10 @@ def _few(keys: list[str], shown: int = 3) -> str:
     more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
     verb = " is" if len(keys) == 1 else " are"
     return ", ".join(keys[:shown]) + more + verb
+
+
+def _shapes(mismatched: str | tuple[Any, ...]) -> str:
+    if isinstance(mismatched, str):  # before transformers 5 without the shapes
+        return f"{mismatched} has another shape"
+    key, saved, wanted = mismatched
+    return f"{key} has shape {tuple(saved)}, not {tuple(wanted)}"
