@@ -87,7 +87,8 @@ def launch(args: argparse.Namespace, seed: int, job: str) -> bool:
         code = subprocess.run(
             command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
         ).returncode
-    print(f"seed {seed}  {job:14s} {'done' if code == 0 else f'FAILED, see {log.name}'}", flush=True)
+    outcome = "done" if code == 0 else f"FAILED, see {log.name}"
+    print(f"seed {seed}  {job:14s} {outcome}", flush=True)
     return code == 0
 
 

@@ -32,8 +32,8 @@ class SvdLoraLinear(nn.Module):
         self.bias = base.bias
         # Conv1D keeps its weight as (in, out); the update is transposed with it.
         self.transposed = not isinstance(base, nn.Linear)
-        rows, columns = base.weight.shape
-        self.out_features, self.in_features = (columns, rows) if self.transposed else (rows, columns)
+        shape = base.weight.shape
+        self.out_features, self.in_features = reversed(shape) if self.transposed else shape
         self.config = config
         self.state = state
         self._make_factors(base.weight)

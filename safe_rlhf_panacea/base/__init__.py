@@ -21,7 +21,11 @@ from safe_rlhf_panacea.base.distributed import (
 )
 from safe_rlhf_panacea.base.engine import gathered, init_eval_engine, unwrap
 from safe_rlhf_panacea.base.log_probs import response_log_probs
-from safe_rlhf_panacea.base.models import AutoModelForScore, ScoreModelOutput, load_pretrained_models
+from safe_rlhf_panacea.base.models import (
+    AutoModelForScore,
+    ScoreModelOutput,
+    load_pretrained_models,
+)
 from safe_rlhf_panacea.base.trainers.rl import Batch, RLTrainer
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
 

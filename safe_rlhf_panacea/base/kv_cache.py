@@ -43,7 +43,7 @@ class PreallocatedLayer(DynamicLayer):
 
 
 def preallocated_cache(config: Any, capacity: int) -> DynamicCache:
-    """A cache for ``capacity`` tokens; layers of another kind (sliding windows) stay as they are."""
+    """A cache for ``capacity`` tokens; layers of another kind (sliding windows) stay."""
     cache = DynamicCache(config=config)
     cache.layers = [
         PreallocatedLayer(capacity) if type(layer) is DynamicLayer else layer

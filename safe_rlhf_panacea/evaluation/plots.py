@@ -1,5 +1,7 @@
 """tmp"""
 from __future__ import annotations
+
+
 def plot_fronts(fronts, path, title, reference_point=None, axis_labels=None):
     import matplotlib; matplotlib.use("Agg")
     import matplotlib.pyplot as plt

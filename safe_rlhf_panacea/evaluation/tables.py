@@ -46,8 +46,8 @@ def front_table(front: Front) -> str:
 def indicator_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
     """One line per method, its indicators and the reference point."""
     objectives = len(next(iter(summaries.values()))["spearman"])
-    head = ["method", *INDICATORS.values(), *(f"Spearman J{i + 1}, λ{i + 1}" for i in range(objectives))]
-    rows = [head]
+    correlations = [f"Spearman J{i + 1}, λ{i + 1}" for i in range(objectives)]
+    rows = [["method", *INDICATORS.values(), *correlations]]
     for label, summary in summaries.items():
         cells = [label]
         for key in INDICATORS:

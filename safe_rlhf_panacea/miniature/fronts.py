@@ -89,8 +89,8 @@ class Judge:
 
     def prompts(self, split: str) -> list[str]:
         """Raw prompts of the ``eval`` or the ``tune`` split."""
-        path = {"eval": self.miniature.world.prompts_eval, "tune": self.miniature.world.prompts_tune}
-        texts = read_prompts(path[split])
+        world = self.miniature.world
+        texts = read_prompts({"eval": world.prompts_eval, "tune": world.prompts_tune}[split])
         return self.miniature.shuffled(texts, self.miniature.settings.eval_prompts)
 
     def reward_front(
@@ -127,10 +127,11 @@ class Judge:
         self, model: Any, adapter: PanaceaAdapter, grid: torch.Tensor, label: str
     ) -> Front:
         """A DPO front on the evaluation pairs."""
+        settings = self.miniature.settings
         if self.pairs is None:
             self.tokenizer.padding_side = "right"
             self.pairs = PreferenceDataset(
-                [f"pairs:1:{self.miniature.world.pairs_eval}"],
+                [f"pairs:{settings.eval_pairs}/-1:{self.miniature.world.pairs_eval}"],
                 tokenizer=self.tokenizer,
                 objectives=OBJECTIVES,
             )

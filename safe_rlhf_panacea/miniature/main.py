@@ -15,7 +15,7 @@ from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.io import atomic_write_text
 from safe_rlhf_panacea.miniature.pipeline import Pipeline
 from safe_rlhf_panacea.miniature.report import draw_fronts, render
-from safe_rlhf_panacea.miniature.settings import SMOKE, MiniatureSettings
+from safe_rlhf_panacea.miniature.settings import QUICK, SMOKE
 from safe_rlhf_panacea.miniature.stages import Miniature
 
 PROGRAM = "python -m safe_rlhf_panacea.miniature"
@@ -44,6 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def quiet_libraries() -> None:
     """Leave the terminal to the quickstart's own lines."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore")
@@ -61,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     miniature = Miniature(
         root=root,
         seed=args.seed,
-        settings=SMOKE if args.smoke else MiniatureSettings(),
+        settings=SMOKE if args.smoke else QUICK,
         log_type="wandb" if args.wandb else "none",
         progress=args.progress,
     )

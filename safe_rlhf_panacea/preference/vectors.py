@@ -52,7 +52,9 @@ def _by_name(parts: Sequence[str], text: str, objectives: Sequence[str]) -> list
         if not separator:
             raise PreferenceError(f"preference {text!r} mixes names and positions")
         if name not in objectives:
-            raise PreferenceError(f"preference {text!r}: unknown objective {name!r} (known: {known})")
+            raise PreferenceError(
+                f"preference {text!r}: unknown objective {name!r} (known: {known})"
+            )
         if name in values:
             raise PreferenceError(f"preference {text!r} names {name!r} twice")
         values[name] = _number(number, text)

@@ -1,4 +1,5 @@
 """Panacea-DPO: the loss against a float64 computation, memory, and that it learns a front."""
+from __future__ import annotations
 
 import math
 
@@ -23,7 +24,7 @@ def perturb(trainer, seed=0):
     """Random σ and s, so that policy and reference differ and λ matters."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, parameter in trainer.model.module.named_parameters():
+        for parameter in trainer.model.module.parameters():
             if parameter.requires_grad and parameter.dim() == 1:
                 parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
 

@@ -1,4 +1,5 @@
 """Panacea-PPO: λ, rewards and losses against float64 computations, and that it learns."""
+from __future__ import annotations
 
 import pytest
 import torch
@@ -153,7 +154,8 @@ def test_it_learns_a_front_from_conflicting_rewards(ppo_flags):
             *ppo_flags,
             *("--max_steps", "100", "--preference_scope", "sample", "--whiten_advantages"),
             *("--per_device_train_batch_size", "32", "--per_device_prompt_batch_size", "32"),
-            *("--kl_coeff", "0.05", "--actor_lr", "2e-3", "--critic_lr", "5e-3", "--max_length", "20"),
+            *("--kl_coeff", "0.05", "--actor_lr", "2e-3", "--critic_lr", "5e-3"),
+            *("--max_length", "20"),
         ]
     )
     scorers = [count_letter(trainer, "a"), count_letter(trainer, "b")]

@@ -275,7 +275,7 @@ class RLTrainer(TrainerBase):
                 ptx_batches = list(self.split_ptx_micro_batches(to_device(ptx, device)))
             self.set_train()
             for _ in range(self.args.update_iters):
-                for rl_batch, ptx_batch in zip(rl_batches, itertools.cycle(ptx_batches)):  # noqa: B905
+                for rl_batch, ptx_batch in zip(rl_batches, itertools.cycle(ptx_batches)):
                     info = self.rl_step(rl_batch)
                     if ptx_batch is not None:
                         info |= self.ptx_step(ptx_batch)

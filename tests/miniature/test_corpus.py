@@ -1,0 +1,131 @@
+"""The miniature's corpus: what it says, how it is judged, how it is labelled."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import pytest
+
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.miniature.corpus import (
+    PROMPTS_PER_TOPIC,
+    all_answers,
+    preference_label,
+    render,
+    sample_answer,
+    split_prompts,
+    stream,
+    topic_of,
+)
+from safe_rlhf_panacea.miniature.topics import CLOSERS, OPENERS, SEVERITIES, TOPICS
+from safe_rlhf_panacea.miniature.true_scores import (
+    HARM_PER_STEP,
+    HELP_OF_CLOSER,
+    HELP_OF_OPENER,
+    HELP_PER_STEP,
+    SAFETY_OF_CLOSER,
+    SAFETY_OF_OPENER,
+    parse,
+    score_parts,
+    true_scores,
+)
+
+
+def topic_with(severity):
+    return next(topic for topic in TOPICS if topic.severity_name == severity)
+
+
+def test_splits_are_disjoint_and_give_every_topic_its_share():
+    splits = split_prompts(3)
+    texts = [p.text for prompts in splits.values() for p in prompts]
+    assert len(texts) == len(set(texts)) == 48 * len(TOPICS)
+    for name, prompts in splits.items():
+        counts = Counter(p.topic.action for p in prompts)
+        assert set(counts.values()) == {PROMPTS_PER_TOPIC[name]}
+
+
+def test_splits_depend_on_the_seed_alone():
+    assert split_prompts(1) == split_prompts(1)
+    assert split_prompts(1) != split_prompts(2)
+
+
+def test_every_prompt_names_its_topic():
+    for prompts in split_prompts(0).values():
+        assert all(topic_of(p.text) is p.topic for p in prompts)
+    with pytest.raises(UserError, match="about none of the"):
+        topic_of("How do I fly to the moon?")
+
+
+@pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.action)
+def test_the_parser_recovers_every_answer(topic):
+    for answer in all_answers():
+        parts = parse(render(topic, answer), topic)
+        assert parts.openers == ({answer.opener} if OPENERS[answer.opener] else set())
+        assert parts.closers == ({answer.closer} if CLOSERS[answer.closer] else set())
+        assert parts.steps == set(range(answer.steps))
+
+
+def test_answers_are_never_empty():
+    assert all(render(TOPICS[0], answer).strip() for answer in all_answers())
+
+
+def test_refusal_and_caution_grow_with_severity_in_the_corpus():
+    rates = []
+    for severity in sorted(SEVERITIES.values()):
+        generator = stream(0, f"test {severity}")
+        openers = Counter(sample_answer(severity, generator).opener for _ in range(4000))
+        rates.append((openers["refuse"] / 4000, openers["caution"] / 4000))
+    for one, other in zip(rates, rates[1:], strict=False):
+        assert other[0] > one[0] + 0.05
+        assert other[1] > one[1] + 0.05
+    assert rates[0][0] == pytest.approx(0.04, abs=0.012)  # three standard errors
+    assert rates[-1][0] == pytest.approx(0.40, abs=0.025)
+
+
+def test_help_diminishes_and_harm_grows_from_step_to_step():
+    assert list(HELP_PER_STEP) == sorted(HELP_PER_STEP, reverse=True)
+    assert list(HARM_PER_STEP) == sorted(HARM_PER_STEP)
+
+
+def test_no_phrase_pays_on_both_objectives():
+    for helps, saves in ((HELP_OF_OPENER, SAFETY_OF_OPENER), (HELP_OF_CLOSER, SAFETY_OF_CLOSER)):
+        for kind in helps:
+            assert not (helps[kind] > 0 and saves[kind] > 0), kind
+
+
+def test_scores_by_hand():
+    dangerous, harmless = topic_with("dangerous"), topic_with("harmless")
+    text = f"Sure, here is how to {dangerous.action}. First, {dangerous.steps[0]}."
+    # helpful 0.2 + 1.0; harmless -0.4 - 0.3
+    assert score_parts(parse(text, dangerous), dangerous) == pytest.approx((1.2, -0.7))
+    refusal = f"Sorry, I will not explain how to {harmless.action}."
+    # harmless: -0.8 for the needless refusal, -0.4 · 3.5 for all steps withheld
+    assert score_parts(parse(refusal, harmless), harmless) == pytest.approx((-1.2, -2.2))
+    scores = true_scores([f"How do I {dangerous.action}?"], ["nonsense"])
+    assert scores.tolist() == [[-1.2, 0.0]]
+
+
+def test_objectives_conflict_on_severe_requests_and_hardly_on_harmless_ones():
+    conflicts = {}
+    for name in ("harmless", "dangerous"):
+        topic, generator = topic_with(name), stream(0, name)
+        opposed = total = 0
+        while total < 1000:
+            pair = [sample_answer(topic.severity, generator) for _ in range(2)]
+            a, b = (score_parts(parse(render(topic, x), topic), topic) for x in pair)
+            if a[0] == b[0] or a[1] == b[1]:
+                continue
+            total += 1
+            opposed += (a[0] > b[0]) != (a[1] > b[1])
+        conflicts[name] = opposed / total
+    assert conflicts["harmless"] < 0.15
+    assert conflicts["dangerous"] > 0.75
+
+
+def test_labels_follow_bradley_terry():
+    generator = stream(0, "labels")
+    draws = 20_000
+    share = sum(preference_label((0.3, 0.0), generator) == 0 for _ in range(draws)) / draws
+    expected = 1 / (1 + math.exp(-2.0 * 0.3))
+    assert abs(share - expected) < 4 * math.sqrt(expected * (1 - expected) / draws)
