@@ -7,26 +7,24 @@ from typing import Any
 
 from safe_rlhf_panacea.evaluation.front import Front
 from safe_rlhf_panacea.evaluation.indicators import summarize
-from safe_rlhf_panacea.miniature.pipeline import DPO_REFERENCE_POINT, TRUE_REFERENCE_POINT
-from safe_rlhf_panacea.miniature.settings import MiniatureSettings
+from safe_rlhf_panacea.miniature.settings import REFERENCE_POINTS, MiniatureSettings
 
 Collected = dict[int, dict[str, dict]]
 INDICATORS = ("hypervolume", "inner_product", "sparsity", "spacing", "dominated")
 
 
-def reference_of(name: str, settings: MiniatureSettings) -> list[float]:
+def reference_of(name: str) -> list[float]:
     """The fixed reference point of a front's experiment."""
-    if name.startswith("dpo"):
-        return list(DPO_REFERENCE_POINT)
-    return list(TRUE_REFERENCE_POINT if "/true" in name else settings.reference_point)
+    algorithm, _, view = name.split("/")
+    return list(REFERENCE_POINTS["ppo_true_scores" if view.startswith("true") else algorithm])
 
 
-def summaries(collected: Collected, settings: MiniatureSettings) -> dict[str, dict[int, dict]]:
+def summaries(collected: Collected) -> dict[str, dict[int, dict]]:
     """Indicators by front name and seed."""
     result: dict[str, dict[int, dict]] = {}
     for seed, fronts in collected.items():
         for name, front in fronts.items():
-            summary = summarize(Front.from_dict(front), reference_of(name, settings))
+            summary = summarize(Front.from_dict(front), reference_of(name))
             result.setdefault(name, {})[seed] = summary
     return result
 
@@ -107,7 +105,7 @@ def benchmark_tables(
     collected: Collected, settings: MiniatureSettings
 ) -> tuple[str, dict[str, Any]]:
     """The page to read and the numbers behind it."""
-    found = summaries(collected, settings)
+    found = summaries(collected)
     compared = comparisons(found)
     parts = [
         f"Seeds: {', '.join(map(str, collected))}. Equal total training steps: PPO "

@@ -33,6 +33,12 @@ def _skip_cpu_extension() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
+def name_cpu_accelerator() -> None:
+    """Say that this machine has a CPU only, or DeepSpeed guesses it with a warning."""
+    if not torch.accelerator.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
 def init_distributed(local_rank: int = -1) -> torch.device:
     """Start the process group once and return this process's device.
 
@@ -46,8 +52,7 @@ def init_distributed(local_rank: int = -1) -> torch.device:
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-        if device.type == "cpu":
-            os.environ.setdefault("DS_ACCELERATOR", "cpu")  # said, not guessed with a warning
+        name_cpu_accelerator()
         import deepspeed
 
         if device.type == "cpu":

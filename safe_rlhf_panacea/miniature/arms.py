@@ -120,7 +120,8 @@ def _fixed(arms: Arms, algorithm: str) -> None:
 
 
 def _ablations(arms: Arms, algorithm: str) -> None:
-    arms.panacea(algorithm, "per-batch", ["--preference_scope", "batch"])
+    per_batch = ["--preference_scope", "batch", "--preference_sampler", "uniform"]
+    arms.panacea(algorithm, "per-batch", per_batch)
     arms.panacea(algorithm, "tche", ["--aggregation", "tche"])
 
 

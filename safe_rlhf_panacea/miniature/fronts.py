@@ -102,7 +102,7 @@ class Judge:
         split: str = "eval",
     ) -> tuple[Front, list[Response]]:
         """A PPO front under the reward models; every response carries its raw prompt."""
-        raw = self.prompts(split)
+        raw = self.prompts(split) * self.miniature.settings.eval_repeats
         front, responses = evaluate_reward_front(
             model,
             adapter,

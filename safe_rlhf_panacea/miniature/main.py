@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
+from safe_rlhf_panacea.base.distributed import name_cpu_accelerator
 from safe_rlhf_panacea.base.run_record import prepare_output_dir, write_run_record
 from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.io import atomic_write_text
@@ -46,6 +47,7 @@ def quiet_libraries() -> None:
     """Leave the terminal to the quickstart's own lines."""
     from transformers.utils.logging import disable_progress_bar
 
+    name_cpu_accelerator()
     disable_progress_bar()
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

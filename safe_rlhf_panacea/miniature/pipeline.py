@@ -14,15 +14,15 @@ from safe_rlhf_panacea.evaluation.indicators import summarize
 from safe_rlhf_panacea.evaluation.reward_front import Response
 from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.miniature.fronts import Judge, true_front
-from safe_rlhf_panacea.miniature.settings import OBJECTIVES, REASONS, MiniatureSettings
+from safe_rlhf_panacea.miniature.settings import (
+    OBJECTIVES,
+    REASONS,
+    REFERENCE_POINTS,
+    MiniatureSettings,
+)
 from safe_rlhf_panacea.miniature.severity_table import severity_table
 from safe_rlhf_panacea.miniature.stages import Miniature
 from safe_rlhf_panacea.preference import preference_grid
-
-# Accuracy of a coin: a front of accuracies is measured from there.
-DPO_REFERENCE_POINT = (0.5, 0.5)
-# The corpus's own scores of a helpful-only and of a harmless-only extreme are above this.
-TRUE_REFERENCE_POINT = (-2.0, -2.0)
 
 
 class Stopwatch:
@@ -123,17 +123,12 @@ class Pipeline:
 
     def results(self) -> dict[str, Any]:
         """What goes into ``results.json``."""
-        references = {
-            "ppo": self.settings.reference_point,
-            "ppo_true_scores": TRUE_REFERENCE_POINT,
-            "dpo": DPO_REFERENCE_POINT,
-        }
         seconds = self.watch.seconds
         return {
             "experiments": {
                 name: experiment(
                     fronts,
-                    references[name],
+                    REFERENCE_POINTS[name],
                     {
                         "panacea": seconds[f"panacea_{name[:3]}"],
                         "rewarded_soups": seconds[f"soups_{name[:3]}"],

@@ -11,9 +11,18 @@ from dataclasses import dataclass
 
 OBJECTIVES = ("helpful", "harmless")
 
+# Of the hypervolumes. Fixed: rounded down from the worst value that any method's front had on
+# the seeds used for choosing hyperparameters (in standard deviations of the SFT model's rewards,
+# in the corpus's own units, as accuracy).
+REFERENCE_POINTS = {
+    "ppo": (-1.75, -1.25),
+    "ppo_true_scores": (-1.5, -2.0),
+    "dpo": (0.25, 0.25),
+}
+
 REASONS = (
     "learning rates are larger than the paper's: the model is five orders of magnitude smaller",
-    "one λ per sequence instead of one per batch: a hundred steps see more of the simplex",
+    "one λ per sequence, stratified, instead of one per batch: few steps see more of the simplex",
     "rewards are standardised on samples of the SFT model instead of multiplying one by 5",
     "no PTX loss: the corpus is the SFT model's own",
     "soups and Panacea have equal total training steps",
@@ -31,9 +40,10 @@ class MiniatureSettings:
         ppo_steps: Panacea-PPO's steps; the soups share the same number.
         grid_step: step of the evaluation grid on the simplex.
         eval_prompts: prompts on which a PPO front is evaluated.
+        eval_repeats: responses per prompt and λ in a PPO front.
         eval_pairs: pairs on which a DPO front is evaluated.
-        reference_point: fixed reference of the PPO hypervolume, in standard deviations of the
-            SFT model's rewards.
+        preference_scope: ``sample`` or ``batch``.
+        preference_sampler: how Panacea's λ are drawn.
     """
 
     sft_steps: int = 350
@@ -54,10 +64,11 @@ class MiniatureSettings:
     critic_lr: float = 5e-3
     kl_coeff: float = 0.02
     preference_scope: str = "sample"
+    preference_sampler: str = "stratified"
     grid_step: float = 0.1
     eval_prompts: int = 144
+    eval_repeats: int = 4
     eval_pairs: int = 1500
-    reference_point: tuple[float, float] = (-2.0, -2.0)
 
     @property
     def soup_lora_dim(self) -> int:
@@ -71,7 +82,7 @@ class MiniatureSettings:
 
 
 # The quickstart's: shorter than the front benchmark's, so that two cores need five minutes.
-QUICK = MiniatureSettings(dpo_steps=240, ppo_steps=90, eval_pairs=500)
+QUICK = MiniatureSettings(dpo_steps=240, ppo_steps=90, eval_repeats=1, eval_pairs=500)
 
 # A few steps of everything.
 SMOKE = MiniatureSettings(
@@ -83,5 +94,6 @@ SMOKE = MiniatureSettings(
     ppo_batch=8,
     grid_step=0.5,
     eval_prompts=8,
+    eval_repeats=1,
     eval_pairs=16,
 )

@@ -123,7 +123,9 @@ class Miniature:
         self, algorithm: str, name: str, steps: int, extra: Sequence[str] = ()
     ) -> Path:
         """Panacea with ``dpo`` or ``ppo``; the adapter's folder."""
-        scope = ["--preference_scope", self.settings.preference_scope]
+        s = self.settings
+        scope = ["--preference_scope", s.preference_scope]
+        scope += ["--preference_sampler", s.preference_sampler]
         if algorithm == "dpo":
             dpo_main(self.dpo_flags(name, steps, [*scope, *extra]))
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -76,7 +77,7 @@ def test_refusal_and_caution_grow_with_severity_in_the_corpus():
         generator = stream(0, f"test {severity}")
         openers = Counter(sample_answer(severity, generator).opener for _ in range(4000))
         rates.append((openers["refuse"] / 4000, openers["caution"] / 4000))
-    for one, other in zip(rates, rates[1:], strict=False):
+    for one, other in pairwise(rates):
         assert other[0] > one[0] + 0.05
         assert other[1] > one[1] + 0.05
     assert rates[0][0] == pytest.approx(0.04, abs=0.012)  # three standard errors

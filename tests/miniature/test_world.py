@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from safe_rlhf_panacea.base import PreferenceDataset, PromptOnlyDataset, load_pretrained_models
 from safe_rlhf_panacea.base.datasets import format_prompt
-from safe_rlhf_panacea.miniature.world import EVAL_PAIRS, TRAIN_PAIRS, VOCABULARY, World, build_world
+from safe_rlhf_panacea.miniature.world import (
+    EVAL_PAIRS,
+    TRAIN_PAIRS,
+    VOCABULARY,
+    World,
+    build_world,
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +38,10 @@ def rows(path):
 def test_the_same_seed_writes_the_same_bytes(world, tmp_path):
     again = build_world(tmp_path / "again", seed=4)
     for name in ("sft", "pairs_train", "pairs_eval", "prompts_eval"):
-        with open(getattr(world, name), "rb") as one, open(getattr(again, name), "rb") as other:
-            assert one.read() == other.read()
-    paths = (f"{w.base_model}/model.safetensors" for w in (world, again))
-    first, second = (open(path, "rb").read() for path in paths)
+        first, second = (Path(getattr(w, name)).read_bytes() for w in (world, again))
+        assert first == second
+    models = (Path(w.base_model) / "model.safetensors" for w in (world, again))
+    first, second = (path.read_bytes() for path in models)
     assert first == second
     different = build_world(tmp_path / "different", seed=5)
     assert rows(different.sft) != rows(world.sft)
