@@ -16,7 +16,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # its tables lie beside it
+# The sources beside this script are what runs, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, positive_int
 from safe_rlhf_panacea.errors import UserError, one_line_errors

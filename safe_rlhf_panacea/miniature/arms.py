@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,6 +43,13 @@ def load_prepared(miniature: Miniature) -> Miniature:
     return miniature
 
 
+def select(front: Front, grid: torch.Tensor) -> Front:
+    """The points of a front that lie on ``grid``, size = (N, m), in its order."""
+    by_preference = {tuple(round(v, 6) for v in p.preference): p for p in front.points}
+    keys = [tuple(row) for row in grid.double().round(decimals=6).tolist()]
+    return dataclasses.replace(front, points=[by_preference[key] for key in keys])
+
+
 class Arms:
     """Trains and evaluates arms; every result is named ``<algorithm>/<arm>/<view>``.
 
@@ -63,17 +71,17 @@ class Arms:
         self.results[name] = front.to_dict()
 
     def evaluate(self, name: str, policy: tuple[Any, Any], *, five: bool = False) -> None:
-        """Evaluate a policy on the full grid, and at the five λ if asked for."""
-        algorithm = name.split("/")[0]
-        for suffix, grid in (("", self.grid), ("5", self.five)):
-            if suffix and not five:
-                continue
-            if algorithm == "dpo":
-                self._keep(f"{name}/model{suffix}", self.judge.accuracy_front(*policy, grid, name))
-                continue
+        """Evaluate a policy on the full grid, and at the five λ if asked for, in one pass."""
+        grid = torch.cat([self.grid, self.five]).unique(dim=0) if five else self.grid
+        if name.startswith("dpo"):
+            views = {"model": self.judge.accuracy_front(*policy, grid, name)}
+        else:
             front, responses = self.judge.reward_front(*policy, grid, name, self.split)
-            self._keep(f"{name}/model{suffix}", front)
-            self._keep(f"{name}/true{suffix}", true_front(responses, front))
+            views = {"model": front, "true": true_front(responses, front)}
+        for view, front in views.items():
+            self._keep(f"{name}/{view}", select(front, self.grid))
+            if five:
+                self._keep(f"{name}/{view}5", select(front, self.five))
 
     def _steps(self, algorithm: str) -> int:
         settings = self.miniature.settings
@@ -132,12 +140,12 @@ def _main(arms: Arms, algorithm: str) -> None:
 
 JOBS: dict[str, Callable[[Arms], None]] = {
     "ppo-main": lambda arms: _main(arms, "ppo"),
+    "dpo-main": lambda arms: _main(arms, "dpo"),
     "ppo-discrete": lambda arms: arms.discrete("ppo"),
     "ppo-ablations": lambda arms: _ablations(arms, "ppo"),
-    "ppo-fixed": lambda arms: _fixed(arms, "ppo"),
-    "dpo-main": lambda arms: _main(arms, "dpo"),
-    "dpo-discrete": lambda arms: arms.discrete("dpo"),
     "dpo-ablations": lambda arms: _ablations(arms, "dpo"),
+    "dpo-discrete": lambda arms: arms.discrete("dpo"),
+    "ppo-fixed": lambda arms: _fixed(arms, "ppo"),
     "dpo-fixed": lambda arms: _fixed(arms, "dpo"),
 }
 

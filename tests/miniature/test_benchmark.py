@@ -1,0 +1,71 @@
+"""The front benchmark's arms and tables."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
+from safe_rlhf_panacea.miniature.arms import select
+from safe_rlhf_panacea.preference import preference_grid
+
+PROGRAM = Path(__file__).resolve().parents[2] / "eval" / "front_benchmark.py"
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    monkeypatch.syspath_prepend(str(PROGRAM.parent))
+    import front_benchmark_tables
+
+    return front_benchmark_tables
+
+
+def front(*points):
+    grid = [[0.0, 1.0], [1.0, 0.0]]
+    return Front(
+        ["helpful", "harmless"],
+        [FrontPoint(p, list(j), [0.0, 0.0]) for p, j in zip(grid, points, strict=True)],
+    ).to_dict()
+
+
+def test_select_takes_the_points_of_a_grid_in_its_order():
+    whole = Front(
+        ["a", "b"],
+        [FrontPoint(row.tolist(), [i, -i], [0, 0]) for i, row in enumerate(preference_grid(2, 0.1))],
+    )
+    chosen = select(whole, preference_grid(2, 0.5))
+    assert [point.objectives[0] for point in chosen.points] == [0, 5, 10]
+
+
+def test_ratio_of_hypervolumes_by_hand(tables):
+    # reference (0.25, 0.25): two points that span 0.5 × 0.25 + 0.25 × 0.25 = 0.1875, against
+    # one that counts, 0.25 × 0.5 = 0.125
+    collected = {
+        7: {
+            "dpo/panacea/model": front((0.5, 0.75), (0.75, 0.5)),
+            "dpo/soups/model": front((0.5, 0.75), (0.25, 0.9)),
+        }
+    }
+    found = tables.summaries(collected)
+    assert found["dpo/panacea/model"][7]["hypervolume"] == pytest.approx(0.1875)
+    assert found["dpo/soups/model"][7]["hypervolume"] == pytest.approx(0.125)
+    assert tables.comparisons(found) == {"DPO, Panacea / soups": {7: pytest.approx(1.5)}}
+    assert "1.500" in tables.ratio_rows(tables.comparisons(found))
+
+
+def test_the_program_runs_a_job_and_takes_up_what_is_there(tmp_path):
+    command = [
+        sys.executable,
+        str(PROGRAM),
+        *("--smoke", "--seeds", "1", "--jobs", "dpo-main", "--workers", "1"),
+        *("--output_dir", str(tmp_path)),
+    ]
+    first = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "dpo/panacea/model" in first
+    written = (tmp_path / "seed-1000" / "dpo-main.json").stat().st_mtime_ns
+    second = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert (tmp_path / "seed-1000" / "dpo-main.json").stat().st_mtime_ns == written
+    assert "DPO, Panacea / soups" in second or "dpo/soups/model" in second
