@@ -62,7 +62,8 @@ class PanaceaAdapter:
         """
         if self.is_merged:
             raise AdapterError("the adapter is merged at one λ: unmerge it before setting another")
-        self.state.set(preference)
+        # Moved once here, and not by every layer at every step.
+        self.state.set(preference.to(next(iter(self.layers.values())).lora_sigma.device))
 
     @contextmanager
     def disabled(self) -> Iterator[None]:

@@ -94,6 +94,15 @@ def unwrap(model: Any) -> nn.Module:
     return getattr(model, "module", model)
 
 
+def set_gradient_checkpointing(model: Any, on: bool) -> None:
+    """Switch recomputation of activations, the kind that works on a frozen base."""
+    module = unwrap(model)
+    if on:
+        module.gradient_checkpointing_enable({"use_reentrant": False})
+    else:
+        module.gradient_checkpointing_disable()
+
+
 def gathered(parameters: list[nn.Parameter]) -> Any:
     """A context in which parameters sharded by ZeRO 3 are whole; nothing to do otherwise."""
     sharded = [p for p in parameters if hasattr(p, "ds_id")]

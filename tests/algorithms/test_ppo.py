@@ -195,3 +195,17 @@ def test_several_responses_per_prompt_share_the_prompts_preference(ppo_flags):
     assert torch.equal(batches[0]["preference"], batches[1]["preference"])
     width = batches[0]["prompt"].size(1)
     assert torch.equal(batches[0]["input_ids"][:, :width], batches[1]["input_ids"][:, :width])
+
+
+def test_gradient_checkpointing_gives_the_same_update(ppo_flags, tmp_path):
+    results = []
+    for extra in ([], ["--actor_gradient_checkpointing", "--critic_gradient_checkpointing"]):
+        folder = tmp_path / f"run{len(results)}"
+        trainer = ppo_trainer([*ppo_flags, *extra, "--output_dir", str(folder)])
+        torch.manual_seed(0)
+        trainer.train()
+        critic = trainer.reward_critic_model.module.adapter
+        parameters = [*trainer.adapter.parameters(), *critic.parameters()]
+        results.append([p.detach().clone() for p in parameters])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*results, strict=True))
+    assert any(p.abs().max() > 1e-4 for p in results[0] if p.numel() == 1)  # s has moved

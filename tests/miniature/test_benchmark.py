@@ -34,7 +34,7 @@ def front(*points):
 def test_select_takes_the_points_of_a_grid_in_its_order():
     whole = Front(
         ["a", "b"],
-        [FrontPoint(row.tolist(), [i, -i], [0, 0]) for i, row in enumerate(preference_grid(2, 0.1))],
+        [FrontPoint(p.tolist(), [i, -i], [0, 0]) for i, p in enumerate(preference_grid(2, 0.1))],
     )
     chosen = select(whole, preference_grid(2, 0.5))
     assert [point.objectives[0] for point in chosen.points] == [0, 5, 10]

@@ -56,9 +56,9 @@ class RewardCritic(nn.Module):
         output.scores = self.value_head(output.last_hidden_state)  # size = (B, L, 1)
         return output
 
-    def gradient_checkpointing_enable(self) -> None:
+    def gradient_checkpointing_enable(self, kwargs: dict[str, Any] | None = None) -> None:
         """Recompute the backbone's activations in the backward pass."""
-        self.reward_model.gradient_checkpointing_enable()
+        self.reward_model.gradient_checkpointing_enable(kwargs)
 
     def gradient_checkpointing_disable(self) -> None:
         """Keep the backbone's activations."""

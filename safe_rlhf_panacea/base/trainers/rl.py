@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from safe_rlhf_panacea.base.datasets import PromptOnlyDataset, SupervisedDataset
 from safe_rlhf_panacea.base.distributed import all_reduce_means
-from safe_rlhf_panacea.base.engine import init_train_engine, unwrap
+from safe_rlhf_panacea.base.engine import init_train_engine, set_gradient_checkpointing, unwrap
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.base.trainers.base import TrainerBase
@@ -174,7 +174,7 @@ class RLTrainer(TrainerBase):
         model.to(self.args.device)
         engine = init_train_engine(model, ds_config, update_steps=updates, **options)
         if getattr(self.args, f"{role}_gradient_checkpointing"):
-            model.gradient_checkpointing_enable()
+            set_gradient_checkpointing(engine, True)
         return engine
 
     def checkpoint_engines(self) -> dict[str, Any]:
@@ -186,9 +186,7 @@ class RLTrainer(TrainerBase):
         for role, engine in (("actor", self.actor_model), ("critic", self.reward_critic_model)):
             engine.train(mode)
             if getattr(self.args, f"{role}_gradient_checkpointing"):
-                module = unwrap(engine)
-                enable, disable = "gradient_checkpointing_enable", "gradient_checkpointing_disable"
-                getattr(module, enable if mode else disable)()
+                set_gradient_checkpointing(engine, mode)
 
     # -- rollouts ---------------------------------------------------------------------
 

@@ -13,7 +13,11 @@ from torch.utils.data import DataLoader
 
 from safe_rlhf_panacea.base.datasets import ResumableSampler
 from safe_rlhf_panacea.base.distributed import all_reduce_means, get_rank, get_world_size
-from safe_rlhf_panacea.base.engine import init_train_engine, learning_rate, unwrap
+from safe_rlhf_panacea.base.engine import (
+    init_train_engine,
+    learning_rate,
+    set_gradient_checkpointing,
+)
 from safe_rlhf_panacea.base.models import load_pretrained_models
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.base.setup import model_dtype
@@ -120,7 +124,7 @@ class SupervisedTrainer(TrainerBase):
             update_steps=args.total_training_steps,
         )
         if args.gradient_checkpointing:
-            unwrap(self.model).gradient_checkpointing_enable()
+            set_gradient_checkpointing(self.model, True)
 
     @abc.abstractmethod
     def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -189,6 +193,4 @@ class SupervisedTrainer(TrainerBase):
         """Set the engine's mode; activations are recomputed only when training."""
         self.model.train(mode)
         if self.args.gradient_checkpointing:
-            module = unwrap(self.model)
-            enable, disable = "gradient_checkpointing_enable", "gradient_checkpointing_disable"
-            getattr(module, enable if mode else disable)()
+            set_gradient_checkpointing(self.model, mode)
