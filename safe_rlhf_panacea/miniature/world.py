@@ -137,14 +137,20 @@ def _pairs(
 
 def train_tokenizer(texts: Sequence[str]) -> Any:
     """A byte-level BPE of ``VOCABULARY`` tokens in which the prompt template costs two."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    alphabet = sorted({c for text in texts for c in text if c != " "} | {"Ġ"})
-    template = [f"{PROMPT_BEGIN}{PROMPT_USER.split('{')[0]}".strip(), PROMPT_ASSISTANT.strip()]
+    # All of printable ASCII, not only the corpus's letters: users type requests of their own.
+    # Every byte would cost too many of the few tokens. Ġ is the byte-level space.
+    alphabet = [chr(code) for code in range(ord("!"), ord("~") + 1)] + ["Ġ"]
+    # Each takes the space between itself and the request, which would cost a token of its own.
+    template = [
+        AddedToken(f"{PROMPT_BEGIN}{PROMPT_USER.split('{')[0]}".strip(), rstrip=True),
+        AddedToken(PROMPT_ASSISTANT, lstrip=True),
+    ]
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY - len(template),
         special_tokens=list(SPECIAL_TOKENS),

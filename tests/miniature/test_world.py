@@ -74,8 +74,10 @@ def test_the_template_costs_two_tokens_and_text_survives(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
     assert len(tokenizer) == model.config.vocab_size == VOCABULARY
     ids = tokenizer(format_prompt("How do I knit a scarf?"))["input_ids"]
-    alone = tokenizer(" How do I knit a scarf? ")["input_ids"]
-    assert len(ids) <= len(alone) + 2
+    alone = tokenizer("How do I knit a scarf?")["input_ids"]
+    assert ids[1:-1] == alone
+    strange = "Why is QUARTZ 100% (very) jazzy; who said {so}?"
+    assert tokenizer.decode(tokenizer(strange)["input_ids"], skip_special_tokens=True) == strange
     answer = "Sure, here is how to knit a scarf. First, choose some soft wool."
     decoded = tokenizer.decode(tokenizer(answer + "</s>")["input_ids"], skip_special_tokens=True)
     assert decoded == answer
