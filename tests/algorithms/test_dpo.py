@@ -174,3 +174,16 @@ def test_gradient_checkpointing_gives_the_same_update(dpo_flags, tmp_path):
         trainer.train()
         results.append([p.detach().clone() for p in trainer.adapter.parameters()])
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*results, strict=True))
+
+
+def test_evaluation_at_the_end_of_every_epoch_the_last_one_too(dpo_flags, pairs):
+    evaluation = ["--need_eval", "--eval_datasets", f"pairs:0.25:{pairs}"]
+    flags = [*dpo_flags, *evaluation, "--epochs", "2", "--per_device_train_batch_size", "32"]
+    position = flags.index("--max_steps")
+    trainer = dpo_trainer(flags[:position] + flags[position + 2 :])
+    calls = []
+    original = trainer.eval
+    trainer.eval = lambda: calls.append(trainer.global_step) or original()
+    trainer.train()
+    assert trainer.global_step == 4
+    assert calls == [2, 4]

@@ -209,3 +209,17 @@ def test_gradient_checkpointing_gives_the_same_update(ppo_flags, tmp_path):
         results.append([p.detach().clone() for p in parameters])
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*results, strict=True))
     assert any(p.abs().max() > 1e-4 for p in results[0] if p.numel() == 1)  # s has moved
+
+
+def test_evaluation_at_the_end_of_every_epoch_the_last_one_too(ppo_flags, prompts):
+    evaluation = ["--need_eval", "--eval_datasets", f"prompts:0.25:{prompts}"]
+    flags = [*ppo_flags, *evaluation, "--epochs", "2"]
+    position = flags.index("--max_steps")
+    trainer = ppo_trainer(flags[:position] + flags[position + 2 :])
+    calls = []
+    original = trainer.eval
+    trainer.eval = lambda: calls.append((trainer.global_step, original())) or {}
+    trainer.train()
+    per_epoch = len(trainer.prompt_only_dataloader)
+    assert [step for step, _ in calls] == [per_epoch, 2 * per_epoch]
+    assert set(calls[0][1]) == {"eval/reward_helpful", "eval/reward_harmless"}

@@ -266,6 +266,8 @@ class RLTrainer(TrainerBase):
         )
         device = self.args.device
         for prompts, ptx in zip(self._prompt_batches(), self._ptx_batches(), strict=False):
+            if self.global_step >= self.total_steps:
+                break
             self.set_eval()
             rl_batches = self.split_rl_micro_batches(to_device(prompts, device))
             ptx_batches: list[Batch | None] = [None] * len(rl_batches)
@@ -278,8 +280,6 @@ class RLTrainer(TrainerBase):
                     if ptx_batch is not None:
                         info |= self.ptx_step(ptx_batch)
                     self._after_step(info, bar)
-            if self.global_step >= self.total_steps:
-                break
         bar.close()
 
     def _after_step(self, info: dict[str, float], bar: Any) -> None:

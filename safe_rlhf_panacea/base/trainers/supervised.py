@@ -144,9 +144,9 @@ class SupervisedTrainer(TrainerBase):
         while self.global_step < self.total_steps:
             self.data_sampler.set_epoch(self.epoch)
             for batch in self.train_dataloader:
-                yield to_device(batch, self.args.device)
                 if self.global_step >= self.total_steps:
                     return
+                yield to_device(batch, self.args.device)
             self.epoch += 1
             if self.args.need_eval and self.args.eval_strategy == "epoch":
                 self.logger.log(self.eval(), step=self.global_step)
