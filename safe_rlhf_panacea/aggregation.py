@@ -53,6 +53,15 @@ def _check(values: torch.Tensor, preference: torch.Tensor, method: str) -> None:
         )
 
 
+def _check_objectives(what: str, given: torch.Tensor, pref_dim: int) -> None:
+    """Refuse what would broadcast in silence, such as one number for m objectives."""
+    if given.shape[-1:] != (pref_dim,):
+        raise AggregationError(
+            f"{what} of shape {tuple(given.shape)}: the last size must be "
+            f"{pref_dim}, one for each objective"
+        )
+
+
 def aggregate_losses(
     losses: torch.Tensor,
     mask: torch.Tensor | None,
@@ -78,14 +87,24 @@ def aggregate_losses(
         AggregationError: shapes that do not fit, or an unknown method.
     """
     _check(losses, preference, method)
+    if mask is not None and mask.shape != losses.shape:
+        raise AggregationError(
+            f"a mask of shape {tuple(mask.shape)} does not fit losses of shape "
+            f"{tuple(losses.shape)}: they must be the same"
+        )
     mask = torch.ones_like(losses, dtype=torch.bool) if mask is None else mask.bool()
     weighted = torch.where(mask, losses * preference, 0.0)  # size = (B, m)
     if method == "tche" and preference.dim() == 2:
-        rows = mask.any(dim=-1)
-        worst = weighted.masked_fill(~mask, -torch.inf).amax(dim=-1)  # size = (B,)
-        return torch.where(rows, worst, 0.0).sum() / rows.sum().clamp(min=1)
+        worst = _labelled_max(weighted, mask)  # size = (B,)
+        return worst.sum() / mask.any(dim=-1).sum().clamp(min=1)
     means = weighted.sum(dim=0) / mask.sum(dim=0).clamp(min=1)  # size = (m,)
-    return means.sum() if method == "ls" else means.amax()
+    return means.sum() if method == "ls" else _labelled_max(means, mask.any(dim=0))
+
+
+def _labelled_max(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The largest labelled entry of the last dimension, 0 where none is labelled."""
+    worst = values.masked_fill(~mask, -torch.inf).amax(dim=-1)
+    return torch.where(mask.any(dim=-1), worst, 0.0)
 
 
 def aggregate_rewards(
@@ -115,6 +134,7 @@ def aggregate_rewards(
         return linear_scalarization(rewards, preference)
     if ideal is None:
         raise AggregationError("tche needs an ideal point")
+    _check_objectives("an ideal point", ideal, rewards.size(-1))
     return tchebycheff(rewards, preference, ideal)
 
 
@@ -123,10 +143,12 @@ class IdealPoint:
 
     Args:
         pref_dim: m.
+        slack: added to the best values seen, for a z that no policy reaches.
     """
 
-    def __init__(self, pref_dim: int) -> None:
+    def __init__(self, pref_dim: int, slack: float = 0.0) -> None:
         """Nothing has been seen yet."""
+        self.slack = slack
         self._best = torch.full((pref_dim,), -torch.inf)
 
     @property
@@ -138,10 +160,15 @@ class IdealPoint:
         """
         if torch.isinf(self._best).any():
             raise AggregationError("the ideal point is not known before the first update")
-        return self._best
+        return self._best + self.slack
 
     def update(self, rewards: torch.Tensor) -> None:
-        """Take in rewards, size = (B, m)."""
+        """Take in rewards, size = (B, m).
+
+        Raises:
+            AggregationError: another number of objectives.
+        """
+        _check_objectives("rewards", rewards, self._best.numel())
         self._best = torch.maximum(self._best, rewards.detach().float().amax(dim=0).cpu())
 
     def state_dict(self) -> dict[str, Any]:
@@ -149,5 +176,10 @@ class IdealPoint:
         return {"best": self._best.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from saved best values."""
+        """Go on from saved best values.
+
+        Raises:
+            AggregationError: they are of another number of objectives.
+        """
+        _check_objectives("a saved ideal point", state["best"], self._best.numel())
         self._best = state["best"].clone()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation.front import Front
 
 
@@ -31,9 +32,17 @@ def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:
     Args:
         values: J, size = (N, m).
         reference: size = (m,); points that do not exceed it count nothing.
+
+    Raises:
+        UserError: a reference point of another number of objectives.
     """
     import moocore
 
+    if np.shape(reference) != values.shape[1:]:
+        raise UserError(
+            f"a reference point of {np.size(reference)} numbers for "
+            f"{values.shape[1]} objectives: give one for each"
+        )
     inside = values[(values > reference).all(axis=-1)]
     if not len(inside):
         return 0.0

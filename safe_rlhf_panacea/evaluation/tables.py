@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation.front import Front
 from safe_rlhf_panacea.evaluation.indicators import non_dominated_mask
 
@@ -44,7 +45,17 @@ def front_table(front: Front) -> str:
 
 
 def indicator_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
-    """One line per method, its indicators and the reference point."""
+    """One line per method, its indicators and the reference point.
+
+    Raises:
+        UserError: the methods were measured from different reference points.
+    """
+    references = [list(summary["reference_point"]) for summary in summaries.values()]
+    if any(reference != references[0] for reference in references):
+        raise UserError(
+            f"hypervolumes measured from different reference points {references} "
+            "cannot stand in one table: use one for all"
+        )
     objectives = len(next(iter(summaries.values()))["spearman"])
     correlations = [f"Spearman J{i + 1}, λ{i + 1}" for i in range(objectives)]
     rows = [["method", *INDICATORS.values(), *correlations]]
@@ -54,6 +65,5 @@ def indicator_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
             value = summary[key]
             cells.append(str(value) if isinstance(value, int) else f"{value:.4f}")
         rows.append([*cells, *(f"{value:.3f}" for value in summary["spearman"])])
-    reference = next(iter(summaries.values()))["reference_point"]
-    point = ", ".join(f"{value:g}" for value in reference)
+    point = ", ".join(f"{value:g}" for value in references[0])
     return f"{align(rows)}\nreference point of the hypervolume: ({point})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -49,12 +50,18 @@ class PreferenceSampler:
             raise PreferenceError(f"unknown sampler {kind!r}: choose one of {', '.join(KINDS)}")
         if scope not in SCOPES:
             raise PreferenceError(f"unknown scope {scope!r}: choose batch or sample")
-        if alpha <= 0:
+        if pref_dim < 1:
+            raise PreferenceError(f"a sampler needs at least one objective, not {pref_dim}")
+        if math.isinf(alpha):
+            raise PreferenceError(f"alpha is {alpha:g}: it must be finite")
+        if not alpha > 0:  # refuses nan too
             raise PreferenceError(f"alpha is {alpha:g}: it must be positive")
         if not 0 <= vertex_probability <= 1:
             raise PreferenceError(f"vertex_probability {vertex_probability:g} is not in 0..1")
         if kind == "stratified" and (pref_dim != 2 or scope != "sample"):
             raise PreferenceError("the stratified sampler is for two objectives and scope sample")
+        if not 0 <= rank < world_size:
+            raise PreferenceError(f"rank {rank} is not one of {world_size} processes")
         self.pref_dim = pref_dim
         self.kind = kind
         self.alpha = alpha
@@ -68,7 +75,12 @@ class PreferenceSampler:
         """The next λ: size = (m,) for scope ``batch``, (B, m) for scope ``sample``.
 
         With several ranks every rank draws the rows of all and takes its own.
+
+        Raises:
+            PreferenceError: fewer than one row asked for.
         """
+        if batch_size < 1:
+            raise PreferenceError(f"a batch of {batch_size}: at least one vector must be drawn")
         if self.scope == "batch":
             return self._draw(1)[0]
         rows = self._draw(batch_size * self.world_size)
@@ -94,10 +106,14 @@ class PreferenceSampler:
         return (draws / draws.sum(dim=-1, keepdim=True)).float()
 
     def _dirichlet(self, rows: int) -> torch.Tensor:
-        """Normalised gammas."""
-        alphas = torch.full((rows, self.pref_dim), self.alpha, dtype=torch.float64)
-        gammas = torch._standard_gamma(alphas, generator=self.generator).clamp(min=1e-300)
-        return (gammas / gammas.sum(dim=-1, keepdim=True)).float()
+        """Normalised gammas, by their logarithms: those of a small alpha are below any double.
+
+        A draw of Gamma(α) is one of Gamma(α + 1) times U^(1/α) (Marsaglia and Tsang, 2000).
+        """
+        alphas = torch.full((rows, self.pref_dim), self.alpha + 1, dtype=torch.float64)
+        gammas = torch._standard_gamma(alphas, generator=self.generator)
+        minus_log = torch.empty_like(gammas).exponential_(generator=self.generator)
+        return (gammas.log() - minus_log / self.alpha).softmax(dim=-1).float()
 
     def _stratified(self, rows: int) -> torch.Tensor:
         """One point in each of ``rows`` equal intervals, in random order."""

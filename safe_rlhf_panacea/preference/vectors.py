@@ -17,7 +17,7 @@ def check_preference(preference: torch.Tensor, pref_dim: int, atol: float = TOLE
     Args:
         preference: size = (m,) or (B, m).
         pref_dim: m.
-        atol: allowed rounding.
+        atol: allowed rounding of each entry.
 
     Raises:
         PreferenceError: another length, a negative or non-finite entry, or a sum that is not 1.
@@ -32,7 +32,7 @@ def check_preference(preference: torch.Tensor, pref_dim: int, atol: float = TOLE
             raise PreferenceError(f"preference vector ({text}) has an entry that is not finite")
         if min(row) < -atol:
             raise PreferenceError(f"preference vector ({text}) has a negative entry")
-        if abs(sum(row) - 1) > max(atol, atol * pref_dim):
+        if abs(sum(row) - 1) > atol * pref_dim:
             raise PreferenceError(f"preference vector ({text}) sums to {sum(row):g}, not to 1")
 
 
@@ -73,7 +73,7 @@ def parse_preference(text: str, objectives: Sequence[str]) -> torch.Tensor:
     Raises:
         PreferenceError: not on the simplex, of another length, or with unknown names.
     """
-    parts = [part for part in text.split(",") if part.strip()]
+    parts = text.strip().removesuffix(",").split(",") if text.strip() else []
     if any("=" in part for part in parts):
         values = _by_name(parts, text, objectives)
     else:

@@ -1,0 +1,239 @@
+"""Injection into whole models: λ, on and off, generation, checkpointing, compilation."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError, inject_adapter
+from tests.tiny import tiny_llama
+
+CONFIG = AdapterConfig(lora_dim=3, lora_scaling=12.0, objectives=("helpful", "harmless"))
+
+
+def perturbed(model=None, config=CONFIG, seed=0):
+    """A model with an adapter whose σ and s are not zero."""
+    model = model or tiny_llama()
+    torch.manual_seed(seed)
+    adapter = inject_adapter(model, config)
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            if parameter.dim() == 1:
+                parameter.normal_()
+    return model, adapter
+
+
+@pytest.fixture
+def ids():
+    return torch.randint(3, 60, (4, 7), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_at_the_start_and_when_off_it_is_the_base_model_bit_for_bit(ids, dtype):
+    base = tiny_llama().to(dtype)
+    expected = base(ids).logits
+    model = tiny_llama().to(dtype)
+    inject_adapter(model, CONFIG)
+    assert torch.equal(model(ids).logits, expected)
+    model, adapter = perturbed(tiny_llama().to(dtype))
+    assert not torch.equal(model(ids).logits, expected)
+    with adapter.disabled():
+        assert torch.equal(model(ids).logits, expected)
+    assert not torch.equal(model(ids).logits, expected)
+
+
+def test_base_checkpoints_still_fit_and_only_the_adapter_trains():
+    base = tiny_llama()
+    model, adapter = perturbed()
+    missing, unexpected = model.load_state_dict(base.state_dict(), strict=False)
+    assert not unexpected
+    assert all("lora_" in name for name in missing)
+    trainable = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert trainable == set(adapter.named_parameters())
+    assert len(adapter.layers) == 2 * 7  # q, k, v, o, gate, up, down of two layers
+    assert not any("lm_head" in name for name in adapter.layers)
+
+
+def test_everything_trains_if_asked_for():
+    model = tiny_llama()
+    inject_adapter(model, AdapterConfig(only_optimize_lora=False))
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_name_that_matches_nothing_says_what_there_is():
+    with pytest.raises(AdapterError, match=r"'blocks\.' matches no linear layer; the model has "):
+        inject_adapter(tiny_llama(), AdapterConfig(lora_module_name="blocks."))
+
+
+def test_a_second_adapter_is_refused():
+    model, _ = perturbed()
+    with pytest.raises(AdapterError, match="carries an adapter already"):
+        inject_adapter(model, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lora_dim": 0}, "lora_dim is 0"),
+        ({"pref_dim": -1}, "pref_dim is -1"),
+        ({"lora_scaling": 0.0}, "lora_scaling is 0.0"),
+        ({"pref_dim": 3, "objectives": ("a", "b")}, "they must agree"),
+        ({"fixed_scaling": 1.0, "scaling_per_objective": True}, "exclude each other"),
+    ],
+)
+def test_configurations_that_make_no_sense(options, message):
+    with pytest.raises(AdapterError, match=message):
+        AdapterConfig(**options)
+
+
+def test_factor_is_the_papers():
+    assert AdapterConfig().factor == 512 / 8 == 64
+    assert AdapterConfig().rank == 10
+
+
+def test_gpt2_with_its_conv1d(ids):
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64)
+    model = GPT2LMHeadModel(config).eval()
+    expected = model(ids).logits
+    model, adapter = perturbed(model, AdapterConfig(lora_dim=3, lora_module_name="h."))
+    assert len(adapter.layers) == 2 * 4
+    with adapter.disabled():
+        assert torch.equal(model(ids).logits, expected)
+    adapter.set_preference(torch.tensor([0.3, 0.7]))
+    adapted = model(ids).logits
+    with adapter.merged(torch.tensor([0.3, 0.7])):
+        assert torch.allclose(model(ids).logits, adapted, atol=1e-3)
+    assert not torch.allclose(adapted, expected, atol=1e-2)
+
+
+def test_merged_agrees_and_refuses_what_it_cannot_do(ids):
+    model, adapter = perturbed()
+    preference = torch.tensor([0.2, 0.8])
+    weights = {n: p.detach().clone() for n, p in model.named_parameters()}
+    adapter.set_preference(preference)
+    expected = model(ids).logits
+    with adapter.merged(preference):
+        assert torch.allclose(model(ids).logits, expected, rtol=1e-4, atol=1e-4)
+        with pytest.raises(AdapterError, match="unmerge it before setting another"):
+            adapter.set_preference(preference)
+        with pytest.raises(AdapterError, match="unmerge it to get the base model"):
+            adapter.disabled().__enter__()
+    assert all(torch.equal(p, weights[n]) for n, p in model.named_parameters())
+    with pytest.raises(AdapterError, match="only one λ can be merged"):
+        adapter.merge(torch.rand(4, 2))
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_gradient_checkpointing_gives_the_same_gradients(ids, use_reentrant, per_sample):
+    gradients = []
+    for checkpointing in (False, True):
+        model, adapter = perturbed()
+        model.train()
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+            model.enable_input_require_grads()  # what the reentrant kind needs on a frozen base
+        torch.manual_seed(0)
+        adapter.set_preference(torch.rand(4, 2) if per_sample else torch.tensor([0.3, 0.7]))
+        model(ids, labels=ids, use_cache=False).loss.backward()
+        gradients.append([p.grad.clone() for p in adapter.parameters()])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
+    assert any(g.abs().max() > 1e-4 for g in gradients[0])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"num_beams": 3, "num_return_sequences": 2, "do_sample": False}, {"do_sample": False}],
+    ids=["beams", "greedy"],
+)
+def test_generate_lets_each_rows_preference_follow(ids, options):
+    model, adapter = perturbed()
+    preferences = torch.rand(4, 2, generator=torch.Generator().manual_seed(0))
+    common = {"max_new_tokens": 5, "pad_token_id": 0, "eos_token_id": None, **options}
+    adapter.set_preference(preferences)
+    together = model.generate(ids, **common)
+    copies = options.get("num_return_sequences", 1)
+    for row in range(4):
+        adapter.set_preference(preferences[row])
+        alone = model.generate(ids[row : row + 1], **common)
+        assert torch.equal(together[row * copies : (row + 1) * copies], alone)
+
+
+def test_sampled_sequences_are_as_many_as_asked_for(ids):
+    model, adapter = perturbed()
+    adapter.set_preference(torch.rand(4, 2))
+    result = model.generate(
+        ids, do_sample=True, num_return_sequences=3, max_new_tokens=3, pad_token_id=0
+    )
+    assert result.shape[0] == 12
+    with pytest.raises(AdapterError, match="the batch has 8 rows"):  # only generate repeats
+        model(ids.repeat(2, 1))
+
+
+def test_a_compiled_model_follows_the_preference(ids):
+    model, adapter = perturbed()
+    compiled = torch.compile(model, backend="aot_eager")
+    for preference in (torch.tensor([0.9, 0.1]), torch.tensor([0.1, 0.9]), torch.rand(4, 2)):
+        adapter.set_preference(preference)
+        with torch.no_grad():
+            assert torch.allclose(compiled(ids).logits, model(ids).logits, atol=1e-5)
+
+
+def test_a_copy_has_a_state_of_its_own(ids):
+    model, adapter = perturbed()
+    adapter.set_preference(torch.tensor([1.0, 0.0]))
+    expected = model(ids).logits
+    other = copy.deepcopy(model)
+    other.panacea_adapter.set_preference(torch.tensor([0.0, 1.0]))
+    assert torch.equal(model(ids).logits, expected)
+    assert not torch.allclose(other(ids).logits, expected, atol=1e-3)
+    states = {id(layer.state) for layer in other.panacea_adapter.layers.values()}
+    assert states == {id(other.panacea_adapter.state)}
+
+
+def test_orthogonality_by_hand_and_downhill():
+    _, adapter = perturbed(config=AdapterConfig(lora_dim=1, pref_dim=0, lora_scaling=1.0))
+    with torch.no_grad():
+        for layer in adapter.layers.values():
+            layer.lora_U.zero_()
+            layer.lora_U[0] = 2.0  # UᵀU = 4: (4 - 1)² = 9
+            layer.lora_V.zero_()
+            layer.lora_V[0] = 1.0  # VᵀV = 1: 0
+    penalty = adapter.orthogonality()
+    assert penalty.item() == pytest.approx(9.0)
+    penalty.backward()
+    layer = next(iter(adapter.layers.values()))
+    # d(u² - 1)²/du = 4 u (u² - 1) = 24, averaged over the layers
+    assert layer.lora_U.grad[0].item() == pytest.approx(24 / len(adapter.layers))
+
+
+def test_a_tiny_model_learns_to_depend_on_the_preference(ids):
+    model, adapter = perturbed(tiny_llama(), AdapterConfig(lora_dim=4, lora_scaling=64.0))
+    with torch.no_grad():
+        model.lm_head.weight *= 15
+        for parameter in adapter.parameters():
+            if parameter.dim() == 1:
+                parameter.zero_()
+    optimizer = torch.optim.Adam(adapter.parameters(), lr=3e-3)
+    wanted = torch.tensor([10, 20])
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(60):
+        first = torch.rand(4, generator=generator)
+        preference = torch.stack([first, 1 - first], dim=-1)
+        adapter.set_preference(preference)
+        log_probs = model(ids).logits[:, -1].log_softmax(-1)[:, wanted]  # size = (4, 2)
+        loss = -(preference * log_probs).sum(-1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    probabilities = []
+    for preference in ([1.0, 0.0], [0.0, 1.0]):
+        adapter.set_preference(torch.tensor(preference))
+        with torch.no_grad():
+            probabilities.append(model(ids).logits[:, -1].softmax(-1)[:, wanted].mean(0).tolist())
+    assert probabilities[0][0] > 0.7 and probabilities[0][1] < 0.2
+    assert probabilities[1][1] > 0.7 and probabilities[1][0] < 0.2

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from safe_rlhf_panacea.aggregation import (
+    AggregationError,
+    IdealPoint,
+    aggregate_losses,
+    aggregate_rewards,
+    linear_scalarization,
+    tchebycheff,
+)
+
+
+def double(values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+LOSSES = [[1.0, 4.0], [3.0, 2.0], [8.0, 6.0]]
+MASK = [[True, True], [True, False], [False, True]]
+ONE = [0.25, 0.75]
+PER_ROW = [[0.25, 0.75], [0.5, 0.5], [1.0, 0.0]]
+
+
+def message(call, *args, **kwargs):
+    with pytest.raises(AggregationError) as caught:
+        call(*args, **kwargs)
+    return str(caught.value)
+
+
+def loop(losses, mask, preference, method):
+    """The definitions, row by row in Python floats."""
+    rows, objectives = range(len(losses)), range(len(losses[0]))
+    weights = preference if isinstance(preference[0], list) else [preference] * len(losses)
+    if method == "tche" and isinstance(preference[0], list):
+        worst = []
+        for b in rows:
+            labelled = [weights[b][i] * losses[b][i] for i in objectives if mask[b][i]]
+            worst += [max(labelled)] if labelled else []
+        return sum(worst) / max(len(worst), 1)
+    means = []
+    for i in objectives:
+        labelled = [weights[b][i] * losses[b][i] for b in rows if mask[b][i]]
+        means += [sum(labelled) / len(labelled)] if labelled else []
+    if not means:
+        return 0.0
+    return sum(means) if method == "ls" else max(means)
+
+
+def test_linear_scalarization_by_hand():
+    values = double([[2.0, -4.0], [1.0, 3.0]])
+    assert linear_scalarization(values, double(ONE)).tolist() == [-2.5, 2.5]
+    assert linear_scalarization(values, double([[1.0, 0.0], [0.5, 0.5]])).tolist() == [2.0, 2.0]
+
+
+def test_tchebycheff_by_hand():
+    values, ideal = double([[2.0, -4.0], [1.0, 3.0]]), double([5.0, 3.0])
+    # λ (v - z): (-0.75, -5.25) and (-1, 0).
+    assert tchebycheff(values, double(ONE), ideal).tolist() == [-5.25, -1.0]
+    # With λ of their own: (-3, 0) and (-2, 0).
+    own = double([[1.0, 0.0], [0.5, 0.5]])
+    assert tchebycheff(values, own, ideal).tolist() == [-3.0, -2.0]
+
+
+@pytest.mark.parametrize(
+    ("preference", "method", "expected"),
+    [
+        (ONE, "ls", 0.25 * 4 + 0.75 * 4),  # both means are 4
+        (ONE, "tche", 3.0),
+        # λL: (0.25, 3), (1.5, 1), (8, 0).
+        (PER_ROW, "ls", 9.75 / 3 + 4 / 3),
+        (PER_ROW, "tche", (3 + 1.5 + 8) / 3),
+    ],
+)
+def test_losses_without_a_mask_by_hand(preference, method, expected):
+    loss = aggregate_losses(double(LOSSES), None, double(preference), method)
+    assert loss.dtype == torch.float64
+    assert loss.shape == ()
+    assert loss.item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("preference", "method", "expected"),
+    [
+        (ONE, "ls", 0.25 * 2 + 0.75 * 5),  # the means over labelled rows are 2 and 5
+        (ONE, "tche", 3.75),
+        # λL of labelled entries: (0.25, 3), (1.5, -), (-, 0).
+        (PER_ROW, "ls", 1.75 / 2 + 3 / 2),
+        (PER_ROW, "tche", (3 + 1.5 + 0) / 3),
+    ],
+)
+def test_losses_with_a_mask_by_hand(preference, method, expected):
+    loss = aggregate_losses(double(LOSSES), torch.tensor(MASK), double(preference), method)
+    assert loss.item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_ls_is_the_default():
+    losses, preference = double(LOSSES), double(ONE)
+    assert aggregate_losses(losses, None, preference).item() == 4.0
+
+
+def test_the_expectation_is_inside_the_max_for_one_preference():
+    losses = double([[0.0, 4.0], [4.0, 0.0]])
+    half = double([0.5, 0.5])
+    assert aggregate_losses(losses, None, half, "tche").item() == 1.0  # max of the means
+    own = half.expand(2, 2)
+    assert aggregate_losses(losses, None, own, "tche").item() == 2.0  # mean of the maxima
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("method", ["ls", "tche"])
+@pytest.mark.parametrize("preference", [ONE, PER_ROW])
+def test_an_objective_without_labels_does_not_count(preference, method, sign):
+    mask = torch.tensor([[True, False]] * 3)
+    loss = aggregate_losses(sign * double(LOSSES), mask, double(preference), method)
+    alone = [sign * row[0] for row in LOSSES]
+    weights = [row[0] for row in preference] if preference is PER_ROW else [ONE[0]] * 3
+    expected = sum(w * v for w, v in zip(weights, alone, strict=True)) / 3
+    assert loss.item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("method", ["ls", "tche"])
+@pytest.mark.parametrize("preference", [ONE, PER_ROW])
+def test_a_batch_without_labels_is_zero_with_zero_gradients(preference, method):
+    losses = double(LOSSES).requires_grad_()
+    loss = aggregate_losses(losses, torch.zeros(3, 2), double(preference), method)
+    assert loss.item() == 0.0
+    loss.backward()
+    assert losses.grad.tolist() == [[0.0, 0.0]] * 3
+
+
+@pytest.mark.parametrize("method", ["ls", "tche"])
+@pytest.mark.parametrize("preference", [ONE, PER_ROW])
+def test_what_is_not_labelled_may_be_anything(preference, method):
+    losses = double(LOSSES)
+    losses[~torch.tensor(MASK)] = math.nan
+    losses.requires_grad_()
+    loss = aggregate_losses(losses, torch.tensor(MASK), double(preference), method)
+    loss.backward()
+    assert math.isfinite(loss.item())
+    assert losses.grad[~torch.tensor(MASK)].tolist() == [0.0, 0.0]
+    assert torch.isfinite(losses.grad).all()
+
+
+@pytest.mark.parametrize(
+    ("preference", "method", "expected"),
+    [
+        (ONE, "ls", [[0.125, 0.375], [0.125, 0.0], [0.0, 0.375]]),
+        (ONE, "tche", [[0.0, 0.375], [0.0, 0.0], [0.0, 0.375]]),  # the second mean is the max
+        (PER_ROW, "ls", [[0.125, 0.375], [0.25, 0.0], [0.0, 0.0]]),
+        (PER_ROW, "tche", [[0.0, 0.25], [0.5 / 3, 0.0], [0.0, 0.0]]),
+    ],
+)
+def test_gradients_by_hand(preference, method, expected):
+    losses = double(LOSSES).requires_grad_()
+    aggregate_losses(losses, torch.tensor(MASK), double(preference), method).backward()
+    torch.testing.assert_close(losses.grad, double(expected), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("method", ["ls", "tche"])
+@pytest.mark.parametrize("seed", range(4))
+def test_values_and_gradients_agree_with_a_loop(method, own, seed):
+    generator = torch.Generator().manual_seed(seed)
+    losses = torch.randn(6, 3, generator=generator, dtype=torch.float64)
+    mask = torch.rand(6, 3, generator=generator) < 0.6
+    mask[0] = False  # a row that no objective labels
+    mask[:, seed % 3] &= seed % 2 == 0  # and, for odd seeds, an objective without labels
+    shape = (6, 3) if own else (3,)
+    preference = torch.rand(shape, generator=generator, dtype=torch.float64)
+    preference /= preference.sum(dim=-1, keepdim=True)
+    plain, labels, weights = losses.tolist(), mask.tolist(), preference.tolist()
+
+    leaf = losses.clone().requires_grad_()
+    loss = aggregate_losses(leaf, mask, preference, method)
+    loss.backward()
+    assert loss.item() == pytest.approx(loop(plain, labels, weights, method), abs=1e-12)
+    step = 1e-6
+    for b in range(6):
+        for i in range(3):
+            up, down = ([row.copy() for row in plain] for _ in range(2))
+            up[b][i] += step
+            down[b][i] -= step
+            rise = loop(up, labels, weights, method) - loop(down, labels, weights, method)
+            assert leaf.grad[b, i].item() == pytest.approx(rise / (2 * step), abs=1e-8)
+
+
+def test_rewards_by_hand():
+    rewards = double([[2.0, -4.0], [1.0, 3.0]])
+    assert aggregate_rewards(rewards, double(ONE)).tolist() == [-2.5, 2.5]
+    own = double([[1.0, 0.0], [0.5, 0.5]])
+    assert aggregate_rewards(rewards, own).tolist() == [2.0, 2.0]
+    ideal = double([5.0, 3.0])
+    # -max λ (z - r): (0.75, 5.25) and (1, 0).
+    assert aggregate_rewards(rewards, double(ONE), "tche", ideal).tolist() == [-5.25, -1.0]
+    assert aggregate_rewards(rewards, own, "tche", ideal).tolist() == [-3.0, -2.0]
+
+
+def test_the_ideal_point_itself_is_worth_zero():
+    ideal = double([5.0, 3.0])
+    assert aggregate_rewards(ideal[None], double(ONE), "tche", ideal).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("call", [aggregate_rewards, lambda v, p: aggregate_losses(v, None, p)])
+@pytest.mark.parametrize(
+    ("values", "preference"),
+    [((3, 2), (3,)), ((3, 2), (2, 2)), ((3, 2), (3, 3)), ((2,), (2,)), ((3, 2), (1, 2))],
+)
+def test_shapes_that_do_not_fit_are_refused(call, values, preference):
+    assert message(call, torch.zeros(values), torch.zeros(preference)) == (
+        f"values of shape {values} and a preference of shape {preference} do not fit: "
+        "(B, m) and (m,) or (B, m) are wanted"
+    )
+
+
+def test_an_unknown_method_is_refused():
+    said = "unknown aggregation 'max': choose ls or tche"
+    assert message(aggregate_losses, double(LOSSES), None, double(ONE), "max") == said
+    assert message(aggregate_rewards, double(LOSSES), double(ONE), "max") == said
+
+
+def test_a_mask_of_another_shape_is_refused():
+    assert message(aggregate_losses, double(LOSSES), torch.ones(3, 1), double(ONE)) == (
+        "a mask of shape (3, 1) does not fit losses of shape (3, 2): they must be the same"
+    )
+
+
+def test_tche_needs_an_ideal_point_of_all_objectives():
+    rewards, preference = double(LOSSES), double(ONE)
+    assert message(aggregate_rewards, rewards, preference, "tche") == "tche needs an ideal point"
+    assert message(aggregate_rewards, rewards, preference, "tche", double([1.0])) == (
+        "an ideal point of shape (1,): the last size must be 2, one for each objective"
+    )
+
+
+class TestIdealPoint:
+    def test_keeps_the_best_of_each_objective(self):
+        ideal = IdealPoint(2)
+        ideal.update(torch.tensor([[1.0, -3.0], [0.5, -2.0]]))
+        assert ideal.value.tolist() == [1.0, -2.0]
+        ideal.update(torch.tensor([[0.0, 7.0]], requires_grad=True))
+        assert ideal.value.tolist() == [1.0, 7.0]
+        assert not ideal.value.requires_grad
+
+    def test_slack_is_added_to_the_best(self):
+        ideal = IdealPoint(2, slack=0.5)
+        ideal.update(torch.tensor([[1.0, -3.0]]))
+        ideal.update(torch.tensor([[1.0, -3.0]]))
+        assert ideal.value.tolist() == [1.5, -2.5]
+
+    def test_is_unknown_before_the_first_update(self):
+        with pytest.raises(AggregationError) as caught:
+            _ = IdealPoint(2).value
+        assert str(caught.value) == "the ideal point is not known before the first update"
+
+    def test_other_numbers_of_objectives_are_refused(self):
+        assert message(IdealPoint(2).update, torch.zeros(4, 1)) == (
+            "rewards of shape (4, 1): the last size must be 2, one for each objective"
+        )
+        assert message(IdealPoint(2).load_state_dict, {"best": torch.zeros(3)}) == (
+            "a saved ideal point of shape (3,): the last size must be 2, one for each objective"
+        )
+
+    def test_a_saved_state_is_a_copy_and_can_be_loaded(self):
+        ideal = IdealPoint(2)
+        ideal.update(torch.tensor([[1.0, -3.0]]))
+        state = ideal.state_dict()
+        ideal.update(torch.tensor([[9.0, 9.0]]))
+        restored = IdealPoint(2)
+        restored.load_state_dict(state)
+        assert restored.value.tolist() == [1.0, -3.0]
+        restored.update(torch.tensor([[0.0, 4.0]]))
+        assert restored.value.tolist() == [1.0, 4.0]
+        assert state["best"].tolist() == [1.0, -3.0]
