@@ -114,7 +114,7 @@ def test_damaged_adapters_are_refused_in_one_line(saved, damage, message):
 
 
 def test_an_adapter_of_another_model_is_refused(saved):
-    with pytest.raises(AdapterError, match="is missing|needs"):
+    with pytest.raises(AdapterError, match=r"is missing|needs"):
         load_adapter(tiny_llama(layers=3), saved)
 
 
@@ -158,5 +158,5 @@ def test_soups_that_cannot_be_made(tmp_path, saved):
         load_soup(tiny_llama(), [folders[0], saved], ["a", "b"])
     wide = AdapterConfig(lora_dim=4, pref_dim=0, lora_scaling=16.0)
     perturbed(config=wide)[1].save(tmp_path / "wide")
-    with pytest.raises(AdapterError, match="differs from .* in lora_dim or lora_scaling"):
+    with pytest.raises(AdapterError, match=r"differs from .* in lora_dim or lora_scaling"):
         load_soup(tiny_llama(), [folders[0], tmp_path / "wide"], ["a", "b"])

@@ -177,7 +177,7 @@ def test_the_first_front_says_its_preferences(drawn):
     "fronts",
     [
         [curve("A"), curve("B", 0.9, dominated=(0, 9, 10))],
-        [curve("A", 0.9, dominated=(5,)), curve("B"), curve("C", 1.1)],
+        [curve("A", 0.9), *(curve(f"B{k}", 0.9 + k / 25) for k in range(1, 5))],
         [Front(NAMES, [FrontPoint([i / 4, 1 - i / 4], [1.0, 1.0], [0.1, 0.1]) for i in range(5)])],
     ],
 )
@@ -198,7 +198,7 @@ def test_labels_cover_neither_points_nor_legend_nor_each_other(drawn, fronts):
 def test_the_legend_takes_the_emptiest_corner(drawn):
     front = curve("A", 30.0)  # far from the limits that axes have before they are drawn
     for point in front.points:
-        point.objectives = [value - 20.0 for value in point.objectives]
+        point.objectives = [value - 21.2 for value in point.objectives]
     figure = drawn([front])
     (axes,) = figure.axes
     (box,) = boxes(figure, [axes.get_legend()])
