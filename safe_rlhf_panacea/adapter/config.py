@@ -86,6 +86,22 @@ class AdapterConfig:
         if unknown:
             raise AdapterError(f"unknown adapter option {unknown[0]!r}")
         try:
+            _check_types(values)
             return cls(**values)
         except TypeError as error:
             raise AdapterError(f"adapter options of the wrong type: {error}") from None
+
+
+def _check_types(values: Mapping[str, Any]) -> None:
+    """Refuse what would only fail, or be misread, much later: 8.5 columns, "ab" for a list."""
+    expected = {
+        "lora_dim": int,
+        "pref_dim": int,
+        "lora_module_name": str,
+        "objectives": (list, tuple),
+        "only_optimize_lora": bool,
+        "scaling_per_objective": bool,
+    }
+    for name, kind in expected.items():
+        if name in values and not isinstance(values[name], kind):
+            raise TypeError(f"{name} is {values[name]!r}")

@@ -19,9 +19,15 @@ ADAPTER_TYPE = "panacea-svd-lora"
 
 
 def save_adapter(adapter: PanaceaAdapter, folder: str | Path) -> None:
-    """Write both files, each whole or not at all."""
+    """Write both files, each whole or not at all.
+
+    Raises:
+        AdapterError: a soup, whose λ no configuration describes; its ingredients are on disk.
+    """
     from safetensors.torch import save
 
+    if adapter.pref_dim != adapter.config.pref_dim:
+        raise AdapterError("a soup cannot be saved as one adapter: keep its ingredients instead")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"adapter_type": ADAPTER_TYPE, **adapter.config.to_dict()}
@@ -40,7 +46,7 @@ def read_config(folder: str | Path) -> AdapterConfig:
     """The configuration of a saved adapter.
 
     Raises:
-        AdapterError: no such file, not JSON, or not one of ours.
+        AdapterError: no such file, not JSON, or not one of ours; the message names the file.
     """
     path = Path(folder) / CONFIG_NAME
     try:
@@ -51,7 +57,10 @@ def read_config(folder: str | Path) -> AdapterConfig:
         raise AdapterError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(values, dict) or values.pop("adapter_type", None) != ADAPTER_TYPE:
         raise AdapterError(f"{path} does not describe a {ADAPTER_TYPE} adapter")
-    return AdapterConfig.from_dict(values)
+    try:
+        return AdapterConfig.from_dict(values)
+    except AdapterError as error:
+        raise AdapterError(f"{path}: {error}") from None
 
 
 def read_tensors(folder: str | Path) -> dict[str, torch.Tensor]:

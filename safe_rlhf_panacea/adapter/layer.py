@@ -78,7 +78,9 @@ class SvdLoraLinear(nn.Module):
             # An optimiser may write to parameters without raising their version; between two
             # updates there is a forward pass with gradients, which comes by here.
             self._cache = None
-        key = (self.state.version, self.lora_sigma._version, rows, x.dtype, x.device)
+        state = self.state
+        # `expands` too, or rows that only `generate` may repeat would pass after it.
+        key = (state.version, state.expands, self.lora_sigma._version, rows, x.dtype, x.device)
         if self.lora_s is not None:
             key += (self.lora_s._version,)
         if reusable and self._cache is not None and self._cache[0] == key:

@@ -192,8 +192,12 @@ def is_linear(module: nn.Module) -> bool:
 
 def _matching(model: nn.Module, pattern: str) -> list[str]:
     linear = [name for name, module in model.named_modules() if is_linear(module)]
-    adapted = [n for n, module in model.named_modules() if isinstance(module, SvdLoraLinear)]
-    if any(pattern in name for name in adapted):
+    adapted = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, SvdLoraLinear) and pattern in name
+    ]
+    if adapted:
         raise AdapterError(f"layer {adapted[0]} carries an adapter already")
     found = [name for name in linear if pattern in name]
     if not found:
@@ -209,18 +213,17 @@ def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), child, module)
 
 
+def _generate(model: nn.Module, state: PreferenceState, *args: Any, **kwargs: Any) -> Any:
+    with state.expanded():
+        return type(model).generate(model, *args, **kwargs)
+
+
 def _follow_generate(model: nn.Module, state: PreferenceState) -> None:
     """Let λ follow the rows when ``generate`` repeats them."""
     if not hasattr(model, "generate"):
         return
-    original = type(model).generate
-
-    @functools.wraps(original)
-    def generate(*args: Any, **kwargs: Any) -> Any:
-        with state.expanded():
-            return original(model, *args, **kwargs)
-
-    model.generate = generate
+    # Not a closure: a copy of the model must generate with the copy.
+    model.generate = functools.partial(_generate, model, state)
 
 
 def inject_adapter(

@@ -45,6 +45,8 @@ def load_soup(
         AdapterError: ingredients that differ in shape, that have a preference part, or that are
             missing or damaged.
     """
+    if not folders:
+        raise AdapterError("a soup needs at least one ingredient")
     configs = [read_config(folder) for folder in folders]
     if len(folders) != len(objectives):
         raise AdapterError(f"{len(folders)} ingredients for {len(objectives)} objectives")
@@ -72,9 +74,12 @@ def load_soup(
 
 def _side_by_side(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     joined = {}
-    for name in parts[0]:
+    for name in dict.fromkeys(name for part in parts for name in part):
         tensors = [part[name] for part in parts if name in part]
         if len(tensors) != len(parts):
             raise AdapterError(f"tensor {name} is not in every ingredient of the soup")
+        if len({tensor.shape for tensor in tensors}) > 1:
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
+            raise AdapterError(f"tensor {name} differs in shape between ingredients: {shapes}")
         joined[name] = torch.cat(tensors, dim=-1)
     return joined

@@ -46,7 +46,10 @@ class PreferenceState:
                 f"the preference has shape {tuple(preference.shape)}: it must be "
                 f"({self.pref_dim},) or (batch, {self.pref_dim})"
             )
-        self.value = preference.detach().float()
+        if not torch.isfinite(preference).all():
+            raise AdapterError(f"the preference {preference.tolist()} has an entry that is not finite")
+        # A copy: what the caller does to its tensor later must not change λ unnoticed.
+        self.value = preference.detach().to(torch.float32, copy=True)
         self.version += 1
 
     def check_rows(self, rows: int) -> int:

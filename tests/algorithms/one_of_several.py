@@ -1,0 +1,48 @@
+"""What one process of a distributed test does; run by ``test_processes.py`` under torchrun.
+
+Trains, then gathers from all ranks the last λ and the adapter, and writes what it found.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import torch
+import torch.distributed as dist
+
+from tests.algorithms.helpers import dpo_trainer, ppo_trainer
+
+
+def gather(tensor):
+    """The tensor of every rank."""
+    copies = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(copies, tensor.contiguous())
+    return copies
+
+
+def main():
+    """Train as ``dpo`` or ``ppo`` with the given flags; report to the given file."""
+    algorithm, report, *flags = sys.argv[1:]
+    trainer = (dpo_trainer if algorithm == "dpo" else ppo_trainer)(flags)
+    trainer.train()
+    trainer.save()
+    trainer.logger.close()
+    preferences = gather(trainer.preference.float())
+    flat = torch.cat([p.detach().float().flatten() for p in trainer.adapter.parameters()])
+    adapters = gather(flat)
+    if dist.get_rank() == 0:
+        found = {
+            "world_size": dist.get_world_size(),
+            "preferences": [p.tolist() for p in preferences],
+            "adapters_agree": all(torch.equal(adapters[0], other) for other in adapters),
+            "moved": flat.abs().max().item() > 0.1,
+        }
+        with open(report, "w", encoding="utf-8") as file:
+            json.dump(found, file)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Every program as a user meets it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from safe_rlhf_panacea.algorithms.dpo import main as dpo
+from safe_rlhf_panacea.algorithms.ppo import main as ppo
+from safe_rlhf_panacea.base.finetune import main as finetune
+from safe_rlhf_panacea.base.values.reward import main as reward
+from safe_rlhf_panacea.baselines import discrete_policies, rewarded_soups
+from safe_rlhf_panacea.evaluation import main as evaluation
+from safe_rlhf_panacea.miniature import main as miniature
+from safe_rlhf_panacea.respond import PanaceaModel
+from safe_rlhf_panacea.respond import main as respond
+
+PROGRAMS = {
+    "finetune": finetune.main,
+    "reward": reward.main,
+    "dpo": dpo.main,
+    "ppo": ppo.main,
+    "evaluation": evaluation.main,
+    "respond": respond,
+    "miniature": miniature.main,
+}
+
+
+@pytest.mark.parametrize("main", PROGRAMS.values(), ids=PROGRAMS.keys())
+def test_help_says_what_it_does_and_shows_an_example(main, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "example:" in text
+    assert "python -m safe_rlhf_panacea" in text.split("example:")[1]
+
+
+@pytest.mark.parametrize("main", [rewarded_soups.main, discrete_policies.main])
+def test_baselines_explain_themselves_and_want_an_algorithm(main, capsys):
+    main(["--help"])
+    assert "python -m safe_rlhf_panacea.baselines." in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["sac"])
+    assert "must be dpo or ppo, not 'sac'" in capsys.readouterr().err
+
+
+def test_defaults_are_the_papers_tables():
+    """Tables 1 and 2, as far as they are defaults of the programs and not of a launcher."""
+    common = {
+        "max_length": 512,
+        "lora_dim": 8,
+        "lora_scaling": 512.0,
+        "only_optimize_lora": True,
+        "lora_module_name": "layers.",
+        "pref_dim": 2,
+        "seed": 42,
+        "per_device_train_batch_size": 16,
+        "per_device_eval_batch_size": 16,
+    }
+    table_2 = {
+        **common,
+        "scale_coeff": 0.1,
+        "weight_decay": 0.05,
+        "gradient_accumulation_steps": 1,
+        "lr": 2e-4,
+        "lr_scheduler_type": "cosine",
+        "lr_warmup_ratio": 0.03,
+        "epochs": 1,
+    }
+    required = ["--train_datasets", "x", "--output_dir", "y"]
+    args = dpo.build_parser().parse_args(
+        [*required, "--model_name_or_path", "m", "--objectives", "a", "b"]
+    )
+    assert {key: getattr(args, key) for key in table_2} == table_2
+    table_1 = {
+        **common,
+        "kl_coeff": 0.02,
+        "clip_range_ratio": 0.2,
+        "clip_range_score": 50.0,
+        "clip_range_value": 5.0,
+        "ptx_coeff": 16.0,
+        "epochs": 2,
+        "update_iters": 1,
+        "per_device_prompt_batch_size": 16,
+        "gradient_accumulation_steps": 2,
+        "actor_lr": 2e-3,
+        "actor_weight_decay": 0.01,
+        "actor_lr_scheduler_type": "cosine",
+        "actor_lr_warmup_ratio": 0.03,
+        "critic_lr": 1e-3,
+        "critic_weight_decay": 0.0,
+        "critic_lr_warmup_ratio": 0.03,
+        "normalize_reward": False,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "num_return_sequences": 1,
+        "repetition_penalty": 1.0,
+    }
+    args = ppo.build_parser().parse_args(
+        [*required, "--actor_model_name_or_path", "m", "--reward_models", "a=1", "b=2"]
+    )
+    assert {key: getattr(args, key) for key in table_1} == table_1
+
+
+def read_metrics(folder):
+    with open(folder / "metrics.jsonl", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def test_from_a_base_model_to_an_answer(
+    base_model, texts, pairs, prompts, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("SOME_TOKEN", "a-secret-value")
+    common = ["--max_length", "48", "--log_type", "none", "--progress", "false"]
+    batch = ["--per_device_train_batch_size", "16"]
+
+    finetune.main(
+        [
+            *("--model_name_or_path", str(base_model), "--output_dir", str(tmp_path / "sft")),
+            *("--train_datasets", f"supervised:1:{texts}", "--epochs", "10", "--lr", "1e-2"),
+            *common,
+            *batch,
+        ]
+    )
+    losses = [row["train/loss"] for row in read_metrics(tmp_path / "sft")]
+    assert len(losses) == 20  # ten epochs of 32 texts, 16 at a time
+    assert losses[-1] < 0.5 * losses[0]
+
+    for objective in ("helpful", "harmless"):
+        reward.main(
+            [
+                *("--model_name_or_path", str(tmp_path / "sft"), "--objective", objective),
+                *("--train_datasets", f"pairs:1:{pairs}", "--lr", "1e-2", "--epochs", "10"),
+                *("--output_dir", str(tmp_path / objective)),
+                *common,
+                *batch,
+            ]
+        )
+        assert read_metrics(tmp_path / objective)[-1]["train/accuracy"] > 0.9
+
+    ppo.main(
+        [
+            *("--actor_model_name_or_path", str(tmp_path / "sft")),
+            *("--reward_models", f"helpful={tmp_path / 'helpful'}"),
+            f"harmless={tmp_path / 'harmless'}",
+            *("--train_datasets", f"prompts:1:{prompts}", "--max_steps", "2"),
+            *("--ptx_datasets", f"supervised:1:{texts}", "--output_dir", str(tmp_path / "ppo")),
+            *common,
+            *batch,
+        ]
+    )
+    row = read_metrics(tmp_path / "ppo")[-1]
+    assert {"train/reward_helpful", "train/reward_harmless", "train/ptx_loss"} <= set(row)
+    record = (tmp_path / "ppo" / "run.json").read_text(encoding="utf-8")
+    assert "a-secret-value" not in record
+    assert json.loads(record)["args"]["lora_dim"] == 8
+
+    preference = "helpful=0.3,harmless=0.7"
+    flags = ["--adapter", str(tmp_path / "ppo"), "--preference", preference]
+    capsys.readouterr()
+    respond([*flags, "--preference", "1,0", "--seed", "1", "--max_new_tokens", "8", "cde"])
+    printed = capsys.readouterr().out
+    assert f"[{preference}]" in printed
+    model = PanaceaModel.load(tmp_path / "ppo")
+    answers = [model.respond("cde", preference, max_new_tokens=8, seed=1) for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert answers[0] in printed

@@ -1,0 +1,94 @@
+"""Several processes, ZeRO stages and half precision."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from safe_rlhf_panacea.adapter import load_adapter
+from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
+from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
+from safe_rlhf_panacea.base import TrainingState, load_pretrained_models
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_two(algorithm, flags, report):
+    """Two gloo processes under torchrun; what they found out together."""
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+        *("-m", "tests.algorithms.one_of_several", algorithm, str(report), *flags),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(report.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
+def test_two_processes_share_one_preference_and_one_adapter(
+    algorithm, dpo_flags, ppo_flags, tmp_path
+):
+    flags = dpo_flags if algorithm == "dpo" else ppo_flags
+    found = run_two(algorithm, flags, tmp_path / "report.json")
+    assert found["world_size"] == 2
+    assert found["preferences"][0] == found["preferences"][1]
+    assert found["adapters_agree"]
+    assert (tmp_path / "out" / "adapter_model.safetensors").exists()
+    assert len((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_with_one_preference_per_sample_processes_draw_their_own(dpo_flags, tmp_path):
+    flags = [*dpo_flags, "--preference_scope", "sample"]
+    found = run_two("dpo", flags, tmp_path / "report.json")
+    first, second = (torch.tensor(p) for p in found["preferences"])
+    assert first.shape == (8, 2)
+    assert not torch.isclose(first, second).all(dim=-1).any()
+    assert found["adapters_agree"]
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_zero_stages_train_and_save_a_whole_adapter(dpo_flags, base_model, tmp_path, stage):
+    """In a process of its own: ZeRO 3 changes how modules work for good."""
+    code = "import sys; from safe_rlhf_panacea.algorithms.dpo.main import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, *dpo_flags, "--zero_stage", str(stage)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    model, _ = load_pretrained_models(str(base_model), model_max_length=64, padding_side="left")
+    adapter = load_adapter(model, tmp_path / "out")
+    sigmas = [p for n, p in adapter.named_parameters().items() if n.endswith("lora_sigma")]
+    assert any(p.abs().max() > 1e-4 for p in sigmas)
+
+
+@pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
+def test_bfloat16(algorithm, dpo_flags, ppo_flags, tmp_path):
+    main, flags = (dpo, dpo_flags) if algorithm == "dpo" else (ppo, ppo_flags)
+    main([*flags, "--bf16", "true"])
+    tensors = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert all(t.dtype == torch.bfloat16 and t.isfinite().all() for t in tensors.values())
+    losses = (tmp_path / "out" / "metrics.jsonl").read_text(encoding="utf-8")
+    assert "NaN" not in losses
+
+
+def test_a_checkpoint_holds_what_an_exact_resume_needs(ppo_flags, tmp_path):
+    ppo([*ppo_flags, "--save_interval", "2", "--aggregation", "tche"])
+    for engine in ("actor", "critic"):
+        (file,) = (tmp_path / "out" / "checkpoints" / engine).glob("step-2/mp_rank_*.pt")
+        content = torch.load(file, weights_only=False)
+        state = TrainingState.from_client_state(content)
+        assert state.global_step == 2
+        assert state.sampler
+        assert state.preference_sampler["generator"].numel() > 100
+        assert state.ideal_point["best"].shape == (2,)
+        assert state.random_state
+        weights = content["module"]
+        assert weights
+        assert not any("embed_tokens" in name for name in weights)  # frozen, left out
