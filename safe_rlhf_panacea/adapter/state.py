@@ -47,7 +47,7 @@ class PreferenceState:
                 f"({self.pref_dim},) or (batch, {self.pref_dim})"
             )
         if not torch.isfinite(preference).all():
-            raise AdapterError(f"the preference {preference.tolist()} has an entry that is not finite")
+            raise AdapterError("the preference has an entry that is not finite: use numbers ≥ 0")
         # A copy: what the caller does to its tensor later must not change λ unnoticed.
         self.value = preference.detach().to(torch.float32, copy=True)
         self.version += 1
