@@ -55,6 +55,7 @@ def load_soup(
             raise AdapterError(f"{folder} is conditioned on λ: a soup is made of plain adapters")
         if config.lora_dim != configs[0].lora_dim or config.factor != configs[0].factor:
             raise AdapterError(f"{folder} differs from {folders[0]} in lora_dim or lora_scaling")
+    tensors = _side_by_side([read_tensors(folder) for folder in folders])
     rank = configs[0].lora_dim * len(folders)
     wide = dataclasses.replace(
         configs[0],
@@ -64,8 +65,7 @@ def load_soup(
     )
     state = PreferenceState(len(folders))
     adapter = inject_adapter(model, wide, state, SoupLinear)
-    parts = [read_tensors(folder) for folder in folders]
-    adapter.load_state_dict(_side_by_side(parts), source=", ".join(map(str, folders)))
+    adapter.load_state_dict(tensors, source=", ".join(map(str, folders)))
     for parameter in adapter.parameters():
         parameter.requires_grad_(False)
     adapter.objectives = tuple(objectives)

@@ -49,7 +49,9 @@ class PreferenceState:
         if not torch.isfinite(preference).all():
             raise AdapterError("the preference has an entry that is not finite: use numbers ≥ 0")
         # A copy: what the caller does to its tensor later must not change λ unnoticed.
-        self.value = preference.detach().to(torch.float32, copy=True)
+        # Outside inference mode, or an update after a rollout could not keep it for its gradients.
+        with torch.inference_mode(False):
+            self.value = preference.detach().to(torch.float32, copy=True)
         self.version += 1
 
     def check_rows(self, rows: int) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -16,11 +18,28 @@ def _free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-def _single_process_environment() -> None:
-    """Without a launcher DeepSpeed would look for MPI; one process on loopback needs none."""
+def _has_launcher() -> bool:
+    """Whether a launcher has said who this process is."""
+    return "MASTER_PORT" in os.environ or os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+@contextmanager
+def _rendezvous() -> Iterator[None]:
+    """Without a launcher DeepSpeed would look for MPI; one process on loopback needs none.
+
+    The port is taken out of the environment again: a process started from this one must not
+    meet there.
+    """
+    if _has_launcher():
+        yield
+        return
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    os.environ.setdefault("MASTER_PORT", _free_port())
+    os.environ["MASTER_PORT"] = _free_port()
+    try:
+        yield
+    finally:
+        del os.environ["MASTER_PORT"]
 
 
 def _skip_cpu_extension() -> None:
@@ -44,8 +63,6 @@ def init_distributed(local_rank: int = -1) -> torch.device:
 
     Works under the deepspeed launcher, under torchrun, and with no launcher at all.
     """
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        _single_process_environment()
     local_rank = local_rank if local_rank >= 0 else int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
@@ -57,9 +74,9 @@ def init_distributed(local_rank: int = -1) -> torch.device:
 
         if device.type == "cpu":
             _skip_cpu_extension()
-        deepspeed.init_distributed(
-            dist_backend="nccl" if device.type == "cuda" else "gloo", verbose=False
-        )
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        with _rendezvous():
+            deepspeed.init_distributed(dist_backend=backend, verbose=False)
     return device
 
 
