@@ -47,7 +47,7 @@ class PreferenceState:
                 f"({self.pref_dim},) or (batch, {self.pref_dim})"
             )
         if not torch.isfinite(preference).all():
-            raise AdapterError("the preference has an entry that is not finite: use numbers ≥ 0")
+            raise AdapterError("the preference has an entry that is not finite")
         # A copy: what the caller does to its tensor later must not change λ unnoticed.
         # Outside inference mode, or an update after a rollout could not keep it for its gradients.
         with torch.inference_mode(False):
