@@ -57,6 +57,14 @@ class AdapterConfig:
                 f"pref_dim is {self.pref_dim}, but {len(self.objectives)} objectives are named "
                 f"({', '.join(self.objectives)}): they must agree"
             )
+        if len(set(self.objectives)) < len(self.objectives):
+            raise AdapterError(f"objectives are {', '.join(self.objectives)}: each name only once")
+        if not (math.isfinite(self.init_std) and self.init_std >= 0):
+            raise AdapterError(f"init_std is {self.init_std}: it must not be negative")
+        for name in ("init_singular", "fixed_scaling"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise AdapterError(f"{name} is {value}: it must be finite")
         if self.fixed_scaling is not None and self.scaling_per_objective:
             raise AdapterError("fixed_scaling and scaling_per_objective exclude each other")
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from safe_rlhf_panacea.adapter.config import AdapterConfig
 from safe_rlhf_panacea.adapter.errors import AdapterError
-from safe_rlhf_panacea.adapter.model import PanaceaAdapter, inject_adapter
+from safe_rlhf_panacea.adapter.model import PanaceaAdapter, check_fit, inject_adapter
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
@@ -51,7 +51,7 @@ def read_config(folder: str | Path) -> AdapterConfig:
     path = Path(folder) / CONFIG_NAME
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise AdapterError(f"{path} is missing: {folder} holds no adapter") from None
     except ValueError as error:
         raise AdapterError(f"{path} is not valid JSON: {error}") from None
@@ -88,6 +88,8 @@ def load_adapter(model: nn.Module, folder: str | Path) -> PanaceaAdapter:
         AdapterError: files are missing or damaged, or the adapter belongs to another model.
     """
     config, tensors = read_config(folder), read_tensors(folder)
+    source = str(Path(folder) / WEIGHTS_NAME)
+    check_fit(model, config, tensors, source)  # first: a refused adapter leaves the model alone
     adapter = inject_adapter(model, config)
-    adapter.load_state_dict(tensors, source=str(Path(folder) / WEIGHTS_NAME))
+    adapter.load_state_dict(tensors, source=source)
     return adapter

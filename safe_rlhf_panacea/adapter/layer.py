@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -9,6 +11,26 @@ from torch import nn
 from safe_rlhf_panacea.adapter.config import AdapterConfig
 from safe_rlhf_panacea.adapter.errors import AdapterError
 from safe_rlhf_panacea.adapter.state import PreferenceState
+
+
+def linear_shape(base: nn.Module) -> tuple[int, int]:
+    """(out_features, in_features) of an ``nn.Linear`` or of transformers' ``Conv1D``."""
+    first, second = base.weight.shape
+    return (first, second) if isinstance(base, nn.Linear) else (second, first)
+
+
+def factor_shapes(
+    out_features: int, in_features: int, config: AdapterConfig
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors that a layer adds, by name."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "lora_U": (out_features, config.rank),
+        "lora_V": (in_features, config.rank),
+        "lora_sigma": (config.lora_dim,),
+    }
+    if config.pref_dim > 0 and config.fixed_scaling is None:
+        shapes["lora_s"] = (config.pref_dim if config.scaling_per_objective else 1,)
+    return shapes
 
 
 class SvdLoraLinear(nn.Module):
@@ -32,8 +54,7 @@ class SvdLoraLinear(nn.Module):
         self.bias = base.bias
         # Conv1D keeps its weight as (in, out); the update is transposed with it.
         self.transposed = not isinstance(base, nn.Linear)
-        shape = base.weight.shape
-        self.out_features, self.in_features = reversed(shape) if self.transposed else shape
+        self.out_features, self.in_features = linear_shape(base)
         self.config = config
         self.state = state
         self._make_factors(base.weight)
@@ -42,16 +63,15 @@ class SvdLoraLinear(nn.Module):
         self.reset_parameters()
 
     def _make_factors(self, like: torch.Tensor) -> None:
-        def parameter(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(*shape, device=like.device, dtype=like.dtype))
-
-        config = self.config
-        self.lora_U = parameter(self.out_features, config.rank)
-        self.lora_V = parameter(self.in_features, config.rank)
-        self.lora_sigma = parameter(config.lora_dim)
         self.register_parameter("lora_s", None)
-        if config.pref_dim > 0 and config.fixed_scaling is None:
-            self.lora_s = parameter(config.pref_dim if config.scaling_per_objective else 1)
+        shapes = factor_shapes(self.out_features, self.in_features, self.config)
+        for name, shape in shapes.items():
+            empty = torch.empty(*shape, device=like.device, dtype=like.dtype)
+            setattr(self, name, nn.Parameter(empty))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has parameters of its own, whose versions say nothing about what is remembered."""
+        return {**self.__dict__, "_cache": None}
 
     def reset_parameters(self) -> None:
         """U, V ~ N(0, init_std²), σ and s at ``init_singular``."""
@@ -72,7 +92,7 @@ class SvdLoraLinear(nn.Module):
 
     def _diagonal(self, x: torch.Tensor) -> torch.Tensor:
         """The singular values, shaped and cast to multiply ``x @ V``."""
-        rows = x.size(0)
+        rows = x.size(0) if x.dim() > 1 else 1
         reusable = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
         if not reusable:
             # An optimiser may write to parameters without raising their version; between two
@@ -91,7 +111,7 @@ class SvdLoraLinear(nn.Module):
             if copies > 1:
                 diagonal = diagonal.repeat_interleave(copies, dim=0)
             # size = (B, 1, ..., 1, k + m)
-            diagonal = diagonal.view(rows, *([1] * (x.dim() - 2)), -1)
+            diagonal = diagonal.view(rows, *([1] * (x.dim() - 2)), diagonal.size(-1))
         diagonal = diagonal.to(x.dtype)
         if reusable:
             self._cache = (key, diagonal)
@@ -119,7 +139,9 @@ class SvdLoraLinear(nn.Module):
         low_rank = (x @ self.lora_V) * self._diagonal(x)
         # One fused product and sum; size = (B · ..., out_features)
         updated = torch.addmm(
-            result.flatten(0, -2), low_rank.flatten(0, -2), self.lora_U.t()
+            result.reshape(-1, self.out_features),
+            low_rank.reshape(-1, low_rank.size(-1)),
+            self.lora_U.t(),
         )
         return updated.view(result.shape)
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from safe_rlhf_panacea.adapter.config import AdapterConfig
 from safe_rlhf_panacea.adapter.errors import AdapterError
-from safe_rlhf_panacea.adapter.layer import SvdLoraLinear
+from safe_rlhf_panacea.adapter.layer import SvdLoraLinear, factor_shapes, linear_shape
 from safe_rlhf_panacea.adapter.state import PreferenceState
 
 
@@ -110,12 +110,14 @@ class PanaceaAdapter:
 
     @contextmanager
     def merged(self, preference: torch.Tensor) -> Iterator[None]:
-        """Merged at λ inside the context."""
+        """Merged at λ inside the context; the λ that was set before holds again after it."""
+        before = self.preference
         self.merge(preference)
         try:
             yield
         finally:
             self.unmerge()
+            self.set_preference(before)
 
     def delta_weight(self, name: str, preference: torch.Tensor) -> torch.Tensor:
         """W(λ) - W0 of one layer in float32, size = (out_features, in_features)."""
@@ -158,18 +160,7 @@ class PanaceaAdapter:
             AdapterError: a tensor is missing, unknown or of another shape.
         """
         own = self.named_parameters()
-        where = f"{source}: " if source else ""
-        for name in own:
-            if name not in tensors:
-                raise AdapterError(f"{where}tensor {name} is missing: not an adapter of this model")
-        for name, tensor in tensors.items():
-            if name not in own:
-                raise AdapterError(f"{where}tensor {name} has no place in this model")
-            if tensor.shape != own[name].shape:
-                raise AdapterError(
-                    f"{where}tensor {name} has shape {tuple(tensor.shape)}, "
-                    f"this model needs {tuple(own[name].shape)}"
-                )
+        _check_tensors(tensors, {name: tuple(p.shape) for name, p in own.items()}, source)
         for name, tensor in tensors.items():
             own[name].copy_(tensor)
         self.state.version += 1  # nothing that layers remember holds any more
@@ -206,6 +197,42 @@ def _matching(model: nn.Module, pattern: str) -> list[str]:
             f"lora_module_name {pattern!r} matches no linear layer; the model has {some}"
         )
     return found
+
+
+def _check_tensors(
+    tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]], source: str
+) -> None:
+    where = f"{source}: " if source else ""
+    for name in shapes:
+        if name not in tensors:
+            raise AdapterError(f"{where}tensor {name} is missing: not an adapter of this model")
+    for name, tensor in tensors.items():
+        if name not in shapes:
+            raise AdapterError(f"{where}tensor {name} has no place in this model")
+        if tensor.shape != shapes[name]:
+            raise AdapterError(
+                f"{where}tensor {name} has shape {tuple(tensor.shape)}, "
+                f"this model needs {shapes[name]}"
+            )
+
+
+def check_fit(
+    model: nn.Module,
+    config: AdapterConfig,
+    tensors: Mapping[str, torch.Tensor],
+    source: str = "",
+) -> None:
+    """Check saved tensors against a model that has no adapter yet, and leave it as it is.
+
+    Raises:
+        AdapterError: a tensor is missing, unknown or of another shape, or nothing matches.
+    """
+    shapes = {}
+    for name in _matching(model, config.lora_module_name):
+        size = linear_shape(model.get_submodule(name))
+        for key, shape in factor_shapes(*size, config).items():
+            shapes[f"{name}.{key}"] = shape
+    _check_tensors(tensors, shapes, source)
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from safe_rlhf_panacea.adapter.errors import AdapterError
 from safe_rlhf_panacea.adapter.io import read_config, read_tensors
 from safe_rlhf_panacea.adapter.layer import SvdLoraLinear
-from safe_rlhf_panacea.adapter.model import PanaceaAdapter, inject_adapter
+from safe_rlhf_panacea.adapter.model import PanaceaAdapter, check_fit, inject_adapter
 from safe_rlhf_panacea.adapter.state import PreferenceState
 
 
@@ -63,9 +63,11 @@ def load_soup(
         lora_scaling=configs[0].factor * rank,
         objectives=(),
     )
+    source = ", ".join(map(str, folders))
+    check_fit(model, wide, tensors, source)  # first: a refused soup leaves the model alone
     state = PreferenceState(len(folders))
     adapter = inject_adapter(model, wide, state, SoupLinear)
-    adapter.load_state_dict(tensors, source=", ".join(map(str, folders)))
+    adapter.load_state_dict(tensors, source=source)
     for parameter in adapter.parameters():
         parameter.requires_grad_(False)
     adapter.objectives = tuple(objectives)
