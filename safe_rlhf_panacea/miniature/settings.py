@@ -82,7 +82,9 @@ class MiniatureSettings:
 
 
 # The quickstart's: shorter than the front benchmark's, so that two cores need five minutes.
-QUICK = MiniatureSettings(dpo_steps=240, ppo_steps=90, eval_repeats=1, eval_pairs=500)
+QUICK = MiniatureSettings(
+    reward_steps=160, dpo_steps=200, ppo_steps=80, eval_repeats=1, eval_pairs=400
+)
 
 # A few steps of everything.
 SMOKE = MiniatureSettings(
