@@ -83,7 +83,7 @@ class MiniatureSettings:
 
 # The quickstart's: shorter than the front benchmark's, so that two cores need five minutes.
 QUICK = MiniatureSettings(
-    reward_steps=160, dpo_steps=200, ppo_steps=80, eval_repeats=1, eval_pairs=400
+    reward_steps=160, dpo_steps=160, ppo_steps=64, eval_repeats=1, eval_pairs=300
 )
 
 # A few steps of everything.
