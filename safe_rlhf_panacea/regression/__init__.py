@@ -1,0 +1,1 @@
+"""Whether today's code still gives the numbers that a reference holds."""
