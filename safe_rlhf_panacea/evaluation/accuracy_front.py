@@ -59,6 +59,72 @@ def margins_over_grid(
 
 
 @torch.no_grad()
+def margins_of_pairs(
+    model: Any,
+    adapter: PanaceaAdapter,
+    dataset: Any,
+    indices: Sequence[int],
+    grid: torch.Tensor,
+    *,
+    pairs_per_batch: int,
+    rows_per_forward: int,
+    label: str = "",
+    progress: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``margins_over_grid`` of chosen pairs, and their labels.
+
+    Returns:
+        Margins, size = (N, P), and labels, size = (P, m), float64 on the CPU.
+    """
+    device = next(model.parameters()).device
+    grid, collate = grid.to(device), dataset.get_collator()
+    margins, labels = [], []
+    bar = progress_bar(total=len(indices), desc=f"Evaluating {label}".strip(), disable=not progress)
+    for start in range(0, len(indices), pairs_per_batch):
+        rows = [dataset[index] for index in indices[start : start + pairs_per_batch]]
+        batch = {key: value.to(device) for key, value in collate(rows).items()}
+        found = margins_over_grid(model, adapter, batch, grid, rows_per_forward)  # (N, B)
+        margins.append(found.double().cpu())
+        labels.append(batch["labels"].double().cpu())
+        bar.update(len(rows))
+    bar.close()
+    return torch.cat(margins, dim=1), torch.cat(labels)
+
+
+def accuracy_front(
+    margins: torch.Tensor,
+    labels: torch.Tensor,
+    grid: torch.Tensor,
+    objectives: Sequence[str],
+    label: str = "",
+) -> Front:
+    """Share of labelled pairs whose margin has the label's sign, with its standard error.
+
+    Args:
+        margins: size = (N, P).
+        labels: size = (P, m), +1, -1, or 0 where there is none.
+        grid: size = (N, m).
+        objectives: names, in the order of λ.
+        label: the front's name.
+    """
+    labelled = labels.ne(0).sum(dim=0)  # size = (m,)
+    right = (margins.unsqueeze(-1) * labels > 0).sum(dim=1)  # size = (N, m)
+    accuracies = right.double() / labelled
+    errors = (accuracies * (1 - accuracies) / labelled).sqrt()
+    points = [
+        FrontPoint(preference=p, objectives=j, standard_errors=e)
+        for p, j, e in zip(
+            grid.double().cpu().round(decimals=6).tolist(),
+            accuracies.tolist(),
+            errors.tolist(),
+            strict=True,
+        )
+    ]
+    metadata = {"labelled_pairs": labelled.tolist()}
+    return Front(objectives=list(objectives), points=points, label=label, metadata=metadata)
+
+
+@torch.no_grad()
 def evaluate_accuracy_front(
     model: Any,
     adapter: PanaceaAdapter,
@@ -83,33 +149,15 @@ def evaluate_accuracy_front(
         progress: whether to show a bar.
     """
     model.eval()
-    device = next(model.parameters()).device
-    grid = grid.to(device)
-    collate = dataset.get_collator()
-    objectives: Sequence[str] = dataset.objectives
-    right = torch.zeros(grid.size(0), len(objectives), dtype=torch.float64)
-    labelled = torch.zeros(len(objectives), dtype=torch.float64)
-    bar = progress_bar(total=len(dataset), desc=f"Evaluating {label}".strip(), disable=not progress)
-    for start in range(0, len(dataset), pairs_per_batch):
-        indices = range(start, min(start + pairs_per_batch, len(dataset)))
-        batch = {k: v.to(device) for k, v in collate([dataset[i] for i in indices]).items()}
-        margins = margins_over_grid(model, adapter, batch, grid, rows_per_forward)  # (N, B)
-        labels = batch["labels"]  # size = (B, m)
-        agrees = (margins.unsqueeze(-1) * labels) > 0  # size = (N, B, m)
-        right += agrees.sum(dim=1).cpu()
-        labelled += labels.ne(0).sum(dim=0).cpu()
-        bar.update(len(indices))
-    bar.close()
-    accuracies = right / labelled  # size = (N, m)
-    errors = (accuracies * (1 - accuracies) / labelled).sqrt()
-    points = [
-        FrontPoint(preference=p, objectives=j, standard_errors=e)
-        for p, j, e in zip(
-            grid.double().cpu().round(decimals=6).tolist(),
-            accuracies.tolist(),
-            errors.tolist(),
-            strict=True,
-        )
-    ]
-    metadata = {"labelled_pairs": [int(count) for count in labelled.tolist()]}
-    return Front(objectives=list(objectives), points=points, label=label, metadata=metadata)
+    margins, labels = margins_of_pairs(
+        model,
+        adapter,
+        dataset,
+        range(len(dataset)),
+        grid,
+        pairs_per_batch=pairs_per_batch,
+        rows_per_forward=rows_per_forward,
+        label=label,
+        progress=progress,
+    )
+    return accuracy_front(margins, labels, grid, dataset.objectives, label)

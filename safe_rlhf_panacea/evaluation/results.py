@@ -36,22 +36,30 @@ def evaluation_result(
         base: what the model reaches with its adapter off; None where that means nothing.
     """
     member = policies.members[0]
-    scaling = member.config.fixed_scaling if policies.method == "panacea" else None
+    return {
+        **front_result(front, kind, reference_point, base),
+        "method": policies.method,
+        "aggregation": member.flags.get("aggregation"),
+        "fixed_scaling": member.config.fixed_scaling if policies.method == "panacea" else None,
+        "step": member.step,
+        "cost": training_cost(policies.members),
+    }
+
+
+def front_result(
+    front: Front, kind: str, reference_point: list[float], base: FrontPoint | None = None
+) -> dict[str, Any]:
+    """What a result says of the front itself; the arguments are ``evaluation_result``'s."""
     return {
         "format": FORMAT,
         "kind": kind,
-        "method": policies.method,
         "label": front.label,
         "objectives": list(front.objectives),
         "axis_labels": [f"{name} ({UNITS[kind]})" for name in front.objectives],
-        "aggregation": member.flags.get("aggregation"),
-        "fixed_scaling": scaling,
-        "step": member.step,
         **summarize(front, reference_point),
         "base": None
         if base is None
         else {"objectives": base.objectives, "standard_errors": base.standard_errors},
-        "cost": training_cost(policies.members),
         "metadata": front.metadata,
     }
 

@@ -10,6 +10,7 @@ import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
+from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
 
@@ -34,7 +35,15 @@ def encode_prompts(tokenizer: Any, texts: Sequence[str]) -> tuple[torch.Tensor, 
     return encoded["input_ids"], encoded["attention_mask"].bool()
 
 
-def _chunks(items: Sequence[str], size: int) -> Iterator[list[str]]:
+def _pad_left(prompts: Sequence[Prompt], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and mask, size = (B, S) each."""
+    width = max(len(prompt.input_ids) for prompt in prompts)
+    rows = [[pad] * (width - len(p.input_ids)) + list(p.input_ids) for p in prompts]
+    mask = [[False] * (width - len(p.input_ids)) + [True] * len(p.input_ids) for p in prompts]
+    return torch.tensor(rows), torch.tensor(mask)
+
+
+def _chunks(items: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
     for start in range(0, len(items), size):
         yield list(items[start : start + size])
 
@@ -68,6 +77,100 @@ def sample_over_grid(
         generator=generator,
         noise_copies=points,
     )
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A formatted prompt and its token ids."""
+
+    text: str
+    input_ids: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What sampling over a grid found.
+
+    Attributes:
+        values: rewards, size = (N, P, m), float64.
+        log_ratios: log π_λ(y|x)/π_ref(y|x) of every response, size = (N, P), float64; None if
+            not asked for.
+        responses: N responses to each of P prompts.
+    """
+
+    values: torch.Tensor
+    log_ratios: torch.Tensor | None
+    responses: list[Response]
+
+
+@torch.no_grad()
+def response_log_ratios(
+    model: Any,
+    adapter: PanaceaAdapter,
+    sequences: torch.Tensor,  # size = (B, L)
+    attended: torch.Tensor,  # size = (B, L)
+    prompt_length: int,
+) -> torch.Tensor:
+    """log π_λ(y|x)/π_ref(y|x) at the λ that is set; the reference is the adapter switched off.
+
+    Its mean over responses drawn from π_λ estimates KL(π_λ ‖ π_ref) in nats.
+
+    Returns:
+        size = (B,), float32.
+    """
+    start = prompt_length - 1
+    policy = response_log_probs(model, sequences, attended, start)  # size = (B, L - 1)
+    with adapter.disabled():
+        reference = response_log_probs(model, sequences, attended, start)
+    return ((policy - reference) * attended[:, 1:])[:, start:].sum(dim=-1)
+
+
+@torch.no_grad()
+def sample_rewards(
+    model: Any,
+    adapter: PanaceaAdapter | None,
+    tokenizer: Any,
+    rewards: Rewards | None,
+    prompts: Sequence[Prompt],
+    grid: torch.Tensor,
+    config: SamplingConfig,
+    *,
+    generator: torch.Generator,
+    prompts_per_batch: int,
+    log_ratios: bool = False,
+    label: str = "",
+    progress: bool = True,
+) -> Sampled:
+    """Sample a response to every prompt at every λ, and score it.
+
+    Arguments are ``evaluate_reward_front``'s, but for ``rewards``, of which None leaves m = 0,
+    ``generator``, of the sampling, on the model's device, and ``log_ratios``, whether to measure
+    how far the policy is from its reference, for which there must be an adapter.
+    """
+    grid = grid.to(next(model.parameters()).device)
+    columns, ratios = [], []
+    responses: list[Response] = []
+    bar = progress_bar(total=len(prompts), desc=f"Evaluating {label}".strip(), disable=not progress)
+    for chunk in _chunks(prompts, prompts_per_batch):
+        texts = [prompt.text for prompt in chunk]
+        padded = _pad_left(chunk, tokenizer.pad_token_id)
+        input_ids, mask = (tensor.to(grid.device) for tensor in padded)
+        sequences, attended = sample_over_grid(
+            model, adapter, input_ids, mask, grid, config, generator
+        )
+        width, rows = input_ids.size(1), (grid.size(0), len(texts))
+        if log_ratios:
+            found = response_log_ratios(model, adapter, sequences, attended, width)
+            ratios.append(found.double().view(rows).cpu())
+        earned = torch.empty(sequences.size(0), 0)
+        if rewards is not None:
+            earned = rewards(sequences, attended, width)  # size = (N·B, m)
+        columns.append(earned.double().view(*rows, -1).cpu())
+        responses += _decode(tokenizer, texts, sequences[:, width:], grid, earned)
+        bar.update(len(texts))
+    bar.close()
+    joined = torch.cat(ratios, dim=1) if log_ratios else None
+    return Sampled(torch.cat(columns, dim=1), joined, responses)
 
 
 @torch.no_grad()
@@ -107,28 +210,34 @@ def evaluate_reward_front(
     """
     model.eval()
     device = next(model.parameters()).device
-    grid = grid.to(device)
-    generator = torch.Generator(device=device).manual_seed(seed)
-    columns: list[torch.Tensor] = []
-    responses: list[Response] = []
-    bar = progress_bar(total=len(prompts), desc=f"Evaluating {label}".strip(), disable=not progress)
-    for texts in _chunks(prompts, prompts_per_batch):
-        input_ids, mask = (t.to(device) for t in encode_prompts(tokenizer, texts))
-        sequences, attended = sample_over_grid(
-            model, adapter, input_ids, mask, grid, config, generator
-        )
-        earned = rewards(sequences, attended, input_ids.size(1))  # size = (N·B, m)
-        columns.append(earned.view(grid.size(0), len(texts), -1).cpu())
-        responses += _decode(tokenizer, texts, sequences[:, input_ids.size(1) :], grid, earned)
-        bar.update(len(texts))
-    bar.close()
-    values = torch.cat(columns, dim=1).double()  # size = (N, P, m)
-    return _front(values, grid, objectives, label), responses
+    encoded = tokenizer(list(prompts), return_attention_mask=False)["input_ids"]
+    sampled = sample_rewards(
+        model,
+        adapter,
+        tokenizer,
+        rewards,
+        [Prompt(text, ids) for text, ids in zip(prompts, encoded, strict=True)],
+        grid,
+        config,
+        generator=torch.Generator(device=device).manual_seed(seed),
+        prompts_per_batch=prompts_per_batch,
+        label=label,
+        progress=progress,
+    )
+    return mean_front(sampled.values, grid, objectives, label), sampled.responses
 
 
-def _front(
-    values: torch.Tensor, grid: torch.Tensor, objectives: Sequence[str], label: str
+def mean_front(
+    values: torch.Tensor, grid: torch.Tensor, objectives: Sequence[str], label: str = ""
 ) -> Front:
+    """Means over prompts, with their standard errors.
+
+    Args:
+        values: size = (N, P, m), float64.
+        grid: size = (N, m).
+        objectives: names, in the order of λ.
+        label: the front's name.
+    """
     means = values.mean(dim=1)  # size = (N, m)
     errors = values.std(dim=1) / values.size(1) ** 0.5
     points = [
