@@ -11,15 +11,14 @@ from figure_program import (
     Table,
     build_parser,
     check_outputs,
-    new_figure,
     publish,
     read_front,
     read_responses,
-    spread,
     vector,
 )
 
 from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.evaluation.plots import new_figure, spread
 
 NAME = "figure_3_reward_distributions"
 SHOWN = 5  # λ

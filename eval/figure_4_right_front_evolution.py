@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from figure_program import (
     Report,
     add_runs,
@@ -17,17 +16,9 @@ from figure_program import (
 )
 
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.evaluation.plots import front_figure
+from safe_rlhf_panacea.evaluation.plots import front_figure, sequential_colours
 
 NAME = "figure_4_right_front_evolution"
-
-
-def sequential_colours(count: int) -> list[str]:
-    """From pale to dark, for an order; readable without colour vision too."""
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
-    return [to_hex(colormaps["viridis_r"](share)) for share in np.linspace(0.08, 1, count)]
 
 
 @one_line_errors

@@ -15,22 +15,16 @@ from figure_program import (
     publish,
     read_front,
     read_responses,
-    spread,
     vector,
 )
 
 from safe_rlhf_panacea.base.arguments import add_flag
-from safe_rlhf_panacea.base.configs.constants import PROMPT_ASSISTANT, PROMPT_BEGIN, PROMPT_USER
+from safe_rlhf_panacea.base.datasets.template import plain_prompt
 from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.evaluation.plots import spread
 from safe_rlhf_panacea.io import atomic_write_text
 
 NAMES = {True: "figure_6_responses", False: "figure_8_responses"}
-
-
-def plain(prompt: str) -> str:
-    """The user's words, without the template around a single turn."""
-    head, tail = PROMPT_BEGIN + PROMPT_USER.split("{input}")[0], PROMPT_ASSISTANT
-    return prompt.removeprefix(head).removesuffix(tail).strip()
 
 
 def most_varied(rows: Sequence[dict[str, Any]]) -> str:
@@ -92,14 +86,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = most_varied(rows)
     if args.prompt is not None:
         found = [
-            row["prompt"] for row in rows if args.prompt in (row["prompt"], plain(row["prompt"]))
+            row["prompt"]
+            for row in rows
+            if args.prompt in (row["prompt"], plain_prompt(row["prompt"]))
         ]
         if not found:
             raise UserError(f"{args.run} has no responses to the prompt {args.prompt!r}")
         chosen = found[0]
     of_prompt = {tuple(row["preference"]): row for row in rows if row["prompt"] == chosen}
     shown = [of_prompt[key] for key in spread(sorted(of_prompt), 2 if args.extremes else 5)]
-    names, prompt = result["objectives"], plain(chosen)
+    names, prompt = result["objectives"], plain_prompt(chosen)
     html = as_html(prompt, shown, names)
     table_rows = [[vector(r["preference"]), r["response"], *r["rewards"]] for r in shown]
     report = Report(

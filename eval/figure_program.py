@@ -20,7 +20,6 @@ from typing import Any
 # The sources beside this script are what runs, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
 from safe_rlhf_panacea.errors import UserError
@@ -138,13 +137,6 @@ def read_responses(folder: str, objectives: Sequence[str]) -> list[dict[str, Any
     return rows
 
 
-def spread(items: Sequence[Any], count: int) -> list[Any]:
-    """At most ``count`` items, spread evenly from the first to the last."""
-    last = len(items) - 1
-    chosen = np.linspace(0, last, min(count, len(items))).round().astype(int)
-    return [items[i] for i in dict.fromkeys(chosen.tolist())]
-
-
 def vector(preference: Sequence[float]) -> str:
     """λ as people write it."""
     return f"({', '.join(f'{value:.2f}' for value in preference)})"
@@ -223,16 +215,6 @@ def _as_csv(tables: Sequence[Table]) -> str:
         csv.writer(text, lineterminator="\n").writerows([table.columns, *table.rows])
         parts.append(text.getvalue())
     return "\n".join(parts)
-
-
-def new_figure(width: float, height: float) -> Any:
-    """A matplotlib figure with a canvas of its own: the user's backend stays untouched."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def compare_methods(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import sys
 from collections.abc import Sequence
 from html import escape
@@ -14,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
 from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.evaluation.html import image, page, table
 from safe_rlhf_panacea.io import atomic_write_text, read_json
 
 # The paper's order; what is not in it follows by name.
@@ -28,37 +28,6 @@ ORDER = (
     "singular_values",
     "three_objectives",
 )
-STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:62rem;margin:2rem auto;padding:0 1rem}
-section{margin:3rem 0;border-top:1px solid #ddd;break-inside:avoid}
-img{max-width:100%;height:auto}
-table{border-collapse:collapse;font-size:.85rem}
-.wide{overflow-x:auto}
-td,th{border:1px solid #ddd;padding:.25rem .5rem;text-align:left;vertical-align:top}
-td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-td:first-child{white-space:nowrap}
-pre{background:#f5f5f5;padding:.7rem;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.8rem}
-.says{color:#555}
-"""
-ROWS_SHOWN = 14  # of longer tables, the rest folds
-
-
-def cell(value: Any) -> str:
-    """A cell of a table."""
-    if isinstance(value, float):
-        return f'<td class="n">{value:.4g}</td>'
-    if isinstance(value, int):
-        return f'<td class="n">{value:,}</td>'
-    return f"<td>{escape('' if value is None else str(value))}</td>"
-
-
-def table(entry: dict[str, Any]) -> str:
-    """A table; a long one is folded."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in entry["columns"])
-    body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in entry["rows"])
-    text = f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
-    opened = " open" if len(entry["rows"]) <= ROWS_SHOWN else ""
-    return f"<details{opened}><summary>{escape(entry['title'])}</summary>{text}</details>"
 
 
 def picture(folder: Path, figure: dict[str, Any]) -> str:
@@ -72,9 +41,7 @@ def picture(folder: Path, figure: dict[str, Any]) -> str:
             path = folder / name
             if not path.is_file():
                 raise UserError(f"{path} is missing: draw the figure again")
-            data = base64.b64encode(path.read_bytes()).decode()
-            alternative = escape(f"{figure['figure']}: {figure['title']}", quote=True)
-            return f'<img alt="{alternative}" src="data:image/png;base64,{data}">'
+            return image(path.read_bytes(), f"{figure['figure']}: {figure['title']}")
     return ""
 
 
@@ -86,7 +53,8 @@ def section(folder: Path, figure: dict[str, Any]) -> str:
         parts.append(f'<p class="says">The paper says: {escape(says)}</p>')
     parts += [picture(folder, figure), f'<div class="wide">{figure["html"]}</div>']
     parts.append(f"<p>{escape(figure['caption'])}</p>")
-    parts += [table(entry) for entry in figure["tables"] if not figure["html"]]
+    tables = [] if figure["html"] else figure["tables"]
+    parts += [table(entry["title"], entry["columns"], entry["rows"]) for entry in tables]
     parts.append(f"<pre>{escape(figure['command'])}</pre></section>")
     return "\n".join(parts)
 
@@ -123,13 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder, output = Path(args.figures), Path(args.output)
     if output.exists() and not args.overwrite:
         raise UserError(f"{output} exists: choose another file or give --overwrite")
-    body = "\n".join(section(folder, figure) for figure in read_figures(folder))
-    title = "Panacea: figures and the commands that made them"
-    head = (
-        f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}'
-    )
-    page = f'<!doctype html><html lang="en"><head>{head}</title><style>{STYLE}</style></head>'
-    atomic_write_text(output, f"{page}<body><h1>{title}</h1>\n{body}\n</body></html>\n")
+    parts = [section(folder, figure) for figure in read_figures(folder)]
+    atomic_write_text(output, page("Panacea: figures and the commands that made them", parts))
     print(f"Written to {output}")
 
 

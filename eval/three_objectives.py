@@ -12,7 +12,6 @@ from figure_program import (
     build_parser,
     check_outputs,
     indicator_rows,
-    new_figure,
     point_rows,
     publish,
     read_fronts,
@@ -20,7 +19,7 @@ from figure_program import (
 
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.front import Front
-from safe_rlhf_panacea.evaluation.plots import front_figure
+from safe_rlhf_panacea.evaluation.plots import front_figure, new_figure
 
 NAME = "three_objectives"
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])  # of λ1, λ2, λ3

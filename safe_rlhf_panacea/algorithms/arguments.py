@@ -7,7 +7,7 @@ import argparse
 from safe_rlhf_panacea.adapter import AdapterConfig
 from safe_rlhf_panacea.base.arguments import add_flag, positive_int
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.preference import parse_preference
+from safe_rlhf_panacea.preference import parse_preference, preference_grid
 
 SAMPLERS = ("uniform", "dirichlet", "vertices", "stratified")
 
@@ -44,6 +44,22 @@ def add_panacea_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="VECTOR",
         help="baselines: train for this λ alone, with an adapter that has no preference part",
     )
+    group = parser.add_argument_group("panacea: the front while training (with --need_eval)")
+    group.add_argument(
+        "--eval_grid_step", type=float, help="of λ; default: 0.25, or 0.5 from 4 objectives on"
+    )
+    group.add_argument(
+        "--eval_prompts",
+        type=positive_int,
+        help="prompts that are responded to at every λ; default: all (PPO), 16 (DPO)",
+    )
+    group.add_argument(
+        "--reference_point",
+        type=float,
+        nargs="+",
+        help="of the hypervolume; default: 0 (DPO), two standard deviations below the initial "
+        "model's mean rewards (PPO)",
+    )
 
 
 def check_panacea(args: argparse.Namespace, objectives: tuple[str, ...]) -> None:
@@ -65,6 +81,12 @@ def check_panacea(args: argparse.Namespace, objectives: tuple[str, ...]) -> None
     for flag, sampler in needs.items():
         if getattr(args, flag) is not None and args.preference_sampler != sampler:
             raise UserError(f"--{flag} belongs to --preference_sampler {sampler}")
+    if args.eval_grid_step is not None:
+        preference_grid(len(objectives), args.eval_grid_step)
+    if args.reference_point is not None and len(args.reference_point) != len(objectives):
+        raise UserError(
+            f"--reference_point needs {len(objectives)} numbers, not {len(args.reference_point)}"
+        )
     if args.fixed_preference is not None:
         parse_preference(args.fixed_preference, objectives)
         if args.preference_sampler != "uniform" or args.preference_scope != "batch":

@@ -14,9 +14,16 @@ from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.distributed import get_rank, get_world_size
 from safe_rlhf_panacea.preference import PreferenceSampler, parse_preference
 
+DRAWN_BINS = 10
+
 
 class PreferenceSource:
-    """Where a training step gets its λ from: a sampler on the simplex, or one fixed vector."""
+    """Where a training step gets its λ from: a sampler on the simplex, or one fixed vector.
+
+    Attributes:
+        fixed: the fixed vector, size = (m,), or None.
+        drawn: how often this process drew each tenth of [0, 1] for λ_i, size = (m, 10).
+    """
 
     def __init__(self, args: argparse.Namespace, objectives: tuple[str, ...]) -> None:
         """Read the flags; ranks that share a λ share the sampler's seed."""
@@ -24,6 +31,7 @@ class PreferenceSource:
         self.fixed = None
         if args.fixed_preference is not None:
             self.fixed = parse_preference(args.fixed_preference, objectives).to(self.device)
+        self.drawn = torch.zeros(len(objectives), DRAWN_BINS, dtype=torch.int64)
         options = {}
         if args.dirichlet_alpha is not None:
             options["alpha"] = args.dirichlet_alpha
@@ -43,7 +51,14 @@ class PreferenceSource:
         """The next λ: size = (m,) for scope ``batch``, (B, m) for scope ``sample``."""
         if self.fixed is not None:
             return self.fixed
-        return self.sampler.sample(batch_size).to(self.device)
+        preference = self.sampler.sample(batch_size)
+        self._count(preference)
+        return preference.to(self.device)
+
+    def _count(self, preference: torch.Tensor) -> None:
+        rows = preference.reshape(-1, self.drawn.size(0))
+        bins = (rows * DRAWN_BINS).long().clamp(0, DRAWN_BINS - 1)  # size = (B, m)
+        self.drawn.scatter_add_(1, bins.T, torch.ones_like(bins.T))
 
     def state_dict(self) -> dict[str, Any]:
         """The sampler's place in its stream."""

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
-from safe_rlhf_panacea.base.distributed import get_rank, get_world_size
+from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, get_world_size
 from safe_rlhf_panacea.errors import UserError
 
 CLIENT_STATE_KEY = "training_state"
@@ -101,12 +100,7 @@ def capture_random_state() -> dict[str, Any]:
 
     All processes must call it: only one of them writes the checkpoint.
     """
-    own = _own_random_state()
-    if get_world_size() == 1:
-        return {"ranks": [own]}
-    ranks: list[Any] = [None] * get_world_size()
-    dist.all_gather_object(ranks, own)
-    return {"ranks": ranks}
+    return {"ranks": all_gather_objects(_own_random_state())}
 
 
 def restore_random_state(state: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -118,3 +119,12 @@ def all_reduce_max(values: torch.Tensor) -> torch.Tensor:
     if get_world_size() > 1:
         dist.all_reduce(values, op=dist.ReduceOp.MAX)
     return values
+
+
+def all_gather_objects(value: Any) -> list[Any]:
+    """What every process holds, by rank, on every process; small things only."""
+    if get_world_size() == 1:
+        return [value]
+    found: list[Any] = [None] * get_world_size()
+    dist.all_gather_object(found, value)
+    return found

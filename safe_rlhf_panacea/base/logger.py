@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.run_record import METRICS_FILE, recordable
+from safe_rlhf_panacea.base.wandb_run import open_run
 from safe_rlhf_panacea.errors import UserError
 
 LogType = Literal["wandb", "tensorboard", "file", "none"]
@@ -26,9 +27,12 @@ LogType = Literal["wandb", "tensorboard", "file", "none"]
 class Logger:
     """Writes scalars by step, and prints past progress bars.
 
-    ``log_dir/metrics.jsonl`` gets one line per step whatever else is asked for. Runs of wandb
-    are offline, with no account and no network, unless the environment variable ``WANDB_MODE``
-    or ``config["wandb_mode"]`` says otherwise.
+    ``log_dir/metrics.jsonl`` gets one line per step whatever else is asked for. ``wandb_run.py``
+    says when a run of wandb is online.
+
+    Attributes:
+        wandb: the run of wandb, on the main process; None without.
+        writer: TensorBoard's writer, likewise.
     """
 
     def __init__(
@@ -38,6 +42,8 @@ class Logger:
         log_project: str | None = None,
         log_run_name: str | None = None,
         config: Mapping[str, Any] | argparse.Namespace | None = None,
+        *,
+        resume: bool = False,
     ) -> None:
         """Open the logs.
 
@@ -48,6 +54,7 @@ class Logger:
             log_project: wandb's project.
             log_run_name: wandb's name of the run.
             config: what wandb shows as the run's configuration.
+            resume: go on in the run of wandb that was opened for this folder before.
 
         Raises:
             UserError: an unknown type, no folder for it, or its package is not installed.
@@ -60,19 +67,19 @@ class Logger:
         self.log_type = log_type
         self.log_dir = None if log_dir is None else Path(log_dir).expanduser()
         self._file: Any = None
-        self._wandb: Any = None
-        self._tensorboard: Any = None
+        self.wandb: Any = None
+        self.writer: Any = None
         if not is_main_process():
             return
         if self.log_dir is not None:
             self.log_dir.mkdir(parents=True, exist_ok=True)
             self._file = (self.log_dir / METRICS_FILE).open("a", encoding="utf-8")
         if log_type == "wandb":
-            self._wandb = _open_wandb(
-                self.log_dir, log_project, log_run_name, recordable(config or {})
+            self.wandb = open_run(
+                self.log_dir, log_project, log_run_name, recordable(config or {}), resume=resume
             )
         elif log_type == "tensorboard":
-            self._tensorboard = _open_tensorboard(self.log_dir)
+            self.writer = _open_tensorboard(self.log_dir)
         atexit.register(self.close)
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
@@ -84,11 +91,11 @@ class Logger:
             line = {"step": step, **{k: _json_number(v) for k, v in values.items()}}
             self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
             self._file.flush()
-        if self._wandb is not None:
-            self._wandb.log(values, step=step)
-        if self._tensorboard is not None:
+        if self.wandb is not None:
+            self.wandb.log(values, step=step)
+        if self.writer is not None:
             for name, value in values.items():
-                self._tensorboard.add_scalar(name, value, global_step=step)
+                self.writer.add_scalar(name, value, global_step=step)
 
     def print(self, *values: object, sep: str = " ") -> None:
         """Print on the main process, above any progress bar."""
@@ -121,38 +128,12 @@ class Logger:
     def close(self) -> None:
         """Close the logs; twice does no harm."""
         atexit.unregister(self.close)
-        if self._wandb is not None:
-            self._wandb.finish()
-        for writer in (self._tensorboard, self._file):
+        if self.wandb is not None:
+            self.wandb.finish()
+        for writer in (self.writer, self._file):
             if writer is not None:
                 writer.close()
-        self._wandb = self._tensorboard = self._file = None
-
-
-def _open_wandb(
-    log_dir: Path, project: str | None, name: str | None, config: dict[str, Any]
-) -> Any:
-    try:
-        import wandb
-    except ImportError as error:
-        raise UserError("log_type wandb needs the package wandb: pip install wandb") from error
-    settings = wandb.Settings(
-        silent=True,
-        # Neither the command line, the host, the user nor the checkout leave this machine.
-        x_disable_meta=True,
-        x_disable_stats=True,
-        disable_git=True,
-        disable_code=True,
-        console="off",
-    )
-    return wandb.init(
-        project=project or "safe-rlhf-panacea",
-        name=name,
-        dir=str(log_dir),
-        config=config,
-        mode=os.environ.get("WANDB_MODE") or config.get("wandb_mode") or "offline",
-        settings=settings,
-    )
+        self.wandb = self.writer = self._file = None
 
 
 def _open_tensorboard(log_dir: Path) -> Any:

@@ -30,6 +30,8 @@ LAUNCHER_VARIABLE = "PANACEA_LAUNCHER"
 ENVIRONMENT = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HUB_OFFLINE", "WANDB_MODE")
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
+# Of the dashboard; a new run must not go on in them.
+EVALUATION_FILES = ("evaluations.jsonl", "results.json", "report.html", "wandb_run.json")
 PACKAGES = (
     "torch",
     "transformers",
@@ -99,7 +101,7 @@ def _remove_run(folder: Path) -> None:
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     shutil.rmtree(folder / LAUNCHER_FOLDER, ignore_errors=True)
     # The record last: until then the folder says that it holds a run.
-    for name in (METRICS_FILE, RUN_FILE):
+    for name in (METRICS_FILE, *EVALUATION_FILES, RUN_FILE):
         (folder / name).unlink(missing_ok=True)
 
 

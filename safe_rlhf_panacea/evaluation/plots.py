@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,31 @@ ANNOTATED = 5  # λ labels along the first front
 # Where a label may stand, seen from its point: upper right, the empty side of a front, first.
 ANGLES = (45, 70, 20, 90, 0, 115, -25, 135, 160, 180, 205, 225, 250, 270, 295, 315)
 RADII = (12, 20, 30, 42, 56)  # in points
+
+
+def new_figure(width: float, height: float) -> Any:
+    """A matplotlib figure with a canvas of its own: pyplot and the backend stay untouched."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def sequential_colours(count: int) -> list[str]:
+    """From pale to dark, for an order; readable without colour vision too."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colormaps["viridis_r"](share)) for share in np.linspace(0.08, 1, count)]
+
+
+def spread(items: Sequence[Any], count: int) -> list[Any]:
+    """At most ``count`` items, spread evenly from the first to the last."""
+    last = len(items) - 1
+    chosen = np.linspace(0, last, min(count, len(items))).round().astype(int)
+    return [items[i] for i in dict.fromkeys(chosen.tolist())]
 
 
 def plot_fronts(
@@ -56,13 +82,9 @@ def front_figure(
     colours: Sequence[str] = COLOURS,
 ) -> Any:
     """The picture of ``plot_fronts``, not saved yet; ``colours`` are the fronts' in their order."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     labels = list(axis_labels or fronts[0].objectives)
     plane = len(labels) == 2
-    figure = Figure(figsize=(7.5, 5.2 if plane else 1.6 + 2.8 * len(fronts)), layout="constrained")
-    FigureCanvasAgg(figure)  # a canvas of its own: pyplot and the user's backend stay untouched
+    figure = new_figure(7.5, 5.2 if plane else 1.6 + 2.8 * len(fronts))
     figure.suptitle(title, fontsize=11)
     if reference_point is not None:
         text = ", ".join(_number(value) for value in reference_point)
@@ -247,6 +269,13 @@ def _draw_panel(axes: Any, front: Front, shares: np.ndarray, colours: Any) -> No
     axes.set_ylabel("share of range – better →")
     axes.set_ylim(-0.04, 1.04)
     axes.grid(axis="y", alpha=0.25, linewidth=0.6)
+
+
+def picture_bytes(figure: Any) -> bytes:
+    """A picture as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=110, format="png")
+    return buffer.getvalue()
 
 
 def save_picture(figure: Any, path: str | os.PathLike[str]) -> None:

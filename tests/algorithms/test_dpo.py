@@ -186,4 +186,4 @@ def test_evaluation_at_the_end_of_every_epoch_the_last_one_too(dpo_flags, pairs)
     trainer.eval = lambda: calls.append(trainer.global_step) or original()
     trainer.train()
     assert trainer.global_step == 4
-    assert calls == [2, 4]
+    assert calls == [0, 2, 4]

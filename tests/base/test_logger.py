@@ -73,10 +73,10 @@ def test_wandb_runs_offline_and_records_no_environment(tmp_path, monkeypatch):
     config = argparse.Namespace(lr=0.25, output_dir=tmp_path, hf_token=SECRET, pad_token_id=0)
     logger = Logger("wandb", tmp_path, "project", "run", config)
     logger.log({"train/loss": 0.123456789}, step=1)
-    assert logger._wandb.offline
-    assert logger._wandb.config["lr"] == 0.25
-    assert logger._wandb.config["pad_token_id"] == 0
-    assert "hf_token" not in logger._wandb.config.keys()  # noqa: SIM118
+    assert logger.wandb.offline
+    assert logger.wandb.config["lr"] == 0.25
+    assert logger.wandb.config["pad_token_id"] == 0
+    assert "hf_token" not in logger.wandb.config.keys()  # noqa: SIM118
     logger.close()
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
     assert read_metrics(tmp_path) == [{"step": 1, "train/loss": 0.123456789}]

@@ -14,15 +14,21 @@ from safe_rlhf_panacea.aggregation import aggregate_losses
 from safe_rlhf_panacea.algorithms.arguments import adapter_config
 from safe_rlhf_panacea.algorithms.conditioning import PreferenceSource, as_reference, set_preference
 from safe_rlhf_panacea.algorithms.saving import save_adapter, snapshot_folder
+from safe_rlhf_panacea.algorithms.watching import Watched, different_prompts
 from safe_rlhf_panacea.base import (
     HookedDPOTrainer,
     LabelledPreferenceDataset,
     TrainingState,
     unwrap,
 )
+from safe_rlhf_panacea.dashboard.assemble import accuracy_snapshot
+from safe_rlhf_panacea.dashboard.measure import pair_margins, sample_grid
+from safe_rlhf_panacea.dashboard.snapshot import Snapshot
+
+SAMPLED = 16  # prompts that are responded to at an evaluation
 
 
-class PanaceaDPOTrainer(HookedDPOTrainer):
+class PanaceaDPOTrainer(Watched, HookedDPOTrainer):
     """DPO for m objectives that label the same pairs.
 
     One forward pass over a pair gives the margin Δ between its implicit rewards; objective
@@ -58,7 +64,10 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
     def train_step(self, **batch: torch.Tensor) -> dict[str, Any]:
         """Draw λ for this batch and take the step."""
         self.preference = self.preferences.draw(batch["labels"].size(0))
-        return super().train_step(**batch)
+        info = super().train_step(**batch)
+        means = self.preference.reshape(-1, len(self.objectives)).mean(dim=0).tolist()
+        drawn = zip(self.objectives, means, strict=True)
+        return {**info, **{f"train/preference_{name}": mean for name, mean in drawn}}
 
     def loss(  # type: ignore[override]
         self,
@@ -102,10 +111,31 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
         return result
 
     def eval(self) -> dict[str, float]:
-        """Evaluate at the centre of the simplex."""
+        """Evaluate at the centre of the simplex, then the front."""
         if self.preferences.fixed is None:
             self.preference = torch.full((len(self.objectives),), 1 / len(self.objectives))
         return super().eval()
+
+    def take_snapshot(self) -> Snapshot:
+        """Accuracies on the evaluation pairs; a few of their prompts are responded to."""
+        pairs, grid = self.eval_dataloader.dataset, self.evaluation_grid
+        policy = self.measured_policy(self.model)
+        margins, labels = pair_margins(policy, pairs, grid)
+        rows = [pairs[i] for i in range(len(pairs))]
+        starts = [row["better_input_ids"][: int(row["prompt_length"])] for row in rows]
+        prompts = different_prompts(self.tokenizer, starts, self.args.eval_prompts or SAMPLED)
+        return accuracy_snapshot(
+            margins,
+            labels,
+            self.scale_coeff,
+            sample_grid(policy, None, prompts, grid),
+            prompts,
+            grid,
+            self.objectives,
+            self.args.reference_point or [0.0] * len(self.objectives),
+            self.adapter,
+            self.about_run(),
+        )
 
     def training_state(self) -> TrainingState:
         """With the place in the stream of preference vectors."""

@@ -14,6 +14,7 @@ from safe_rlhf_panacea.algorithms.arguments import adapter_config
 from safe_rlhf_panacea.algorithms.conditioning import PreferenceSource, as_reference, set_preference
 from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic
 from safe_rlhf_panacea.algorithms.saving import save_adapter, snapshot_folder
+from safe_rlhf_panacea.algorithms.watching import Watched, different_prompts
 from safe_rlhf_panacea.base import (
     Batch,
     HookedPPOTrainer,
@@ -25,6 +26,9 @@ from safe_rlhf_panacea.base import (
     unwrap,
 )
 from safe_rlhf_panacea.base.tokenizers import is_same_tokenizer
+from safe_rlhf_panacea.dashboard.assemble import default_reference_point, reward_snapshot
+from safe_rlhf_panacea.dashboard.measure import sample_base, sample_grid
+from safe_rlhf_panacea.dashboard.snapshot import Snapshot
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.rewards import RewardEnsemble
 from safe_rlhf_panacea.scorers import (
@@ -35,7 +39,7 @@ from safe_rlhf_panacea.scorers import (
 )
 
 
-class PanaceaPPOTrainer(HookedPPOTrainer):
+class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
     """PPO for m rewards.
 
     Holds 1 + m backbones: the policy, which with its adapter off is its own reference, and m
@@ -47,6 +51,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
 
     adapter: PanaceaAdapter
     prompt_length: int = 0  # of the last generation: responses begin there
+    initial_rewards: torch.Tensor | None = None  # on the evaluation prompts, once measured
 
     # -- models -----------------------------------------------------------------------
 
@@ -192,7 +197,9 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         self.set_preference(rl_batch["preference"])
         info = super().rl_step(rl_batch)
         columns = rl_batch["rewards"].mean(dim=0)
+        means = rl_batch["preference"].reshape(-1, len(self.objectives)).mean(dim=0)
         named = {f"reward_{name}": columns[i] for i, name in enumerate(self.objectives)}
+        named |= {f"preference_{name}": means[i] for i, name in enumerate(self.objectives)}
         return {**info, **{f"train/{k}": v for k, v in all_reduce_means(named).items()}}
 
     def actor_loss_fn(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
@@ -218,11 +225,35 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         return {f"eval/reward_{name}": rewards[:, i] for i, name in enumerate(self.objectives)}
 
     def eval(self) -> dict[str, float]:
-        """Evaluate at the centre of the simplex."""
+        """Evaluate at the centre of the simplex, then the front."""
         count = len(self.objectives)
         centre = torch.full((count,), 1 / count, device=self.args.device)
         self.set_preference(centre if self.preferences.fixed is None else self.preferences.fixed)
         return super().eval()
+
+    def take_snapshot(self) -> Snapshot:
+        """Rewards of responses to the evaluation prompts."""
+        args, data = self.args, self.eval_dataloader.dataset
+        sampling = (args.temperature, args.top_p, args.repetition_penalty)
+        names = ("temperature", "top_p", "repetition_penalty")
+        policy = self.measured_policy(self.actor_model, **dict(zip(names, sampling, strict=True)))
+        ids = [data[i]["input_ids"] for i in range(len(data))]
+        prompts = different_prompts(self.tokenizer, ids, args.eval_prompts)
+        if self.initial_rewards is None and args.only_optimize_lora:
+            self.initial_rewards = sample_base(policy, self.rewards, prompts)
+        point = args.reference_point or [0.0] * len(self.objectives)
+        if args.reference_point is None and self.initial_rewards is not None:
+            point = default_reference_point(self.initial_rewards)
+        return reward_snapshot(
+            sample_grid(policy, self.rewards, prompts, self.evaluation_grid),
+            self.initial_rewards,
+            prompts,
+            self.evaluation_grid,
+            self.objectives,
+            point,
+            self.adapter,
+            self.about_run(),
+        )
 
     # -- checkpoints ------------------------------------------------------------------
 

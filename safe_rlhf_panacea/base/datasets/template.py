@@ -34,3 +34,9 @@ def format_prompt(input: str | Sequence[str], eos_token: str | None = None) -> s
         else:
             parts += [turn, eos_token or ""]
     return "".join(parts)
+
+
+def plain_prompt(prompt: str) -> str:
+    """The user's words, without the template around a single turn."""
+    head = PROMPT_BEGIN + PROMPT_USER.split("{input}")[0].rstrip()
+    return prompt.removeprefix(head).strip().removesuffix(PROMPT_ASSISTANT).strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import argparse
+import os
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -78,8 +79,10 @@ class TrainerBase(metaclass=abc.ABCMeta):
         self.logger = Logger(
             log_type=args.log_type,
             log_dir=args.log_dir or args.output_dir,
-            log_project=args.log_project or "safe-rlhf-panacea",
-            log_run_name=args.log_run_name or f"{self.TRAINING_TYPE}-{started}",
+            log_project=args.log_project,
+            log_run_name=args.log_run_name
+            or os.environ.get("WANDB_NAME")
+            or f"{self.TRAINING_TYPE}-{started}",
             config=args,
         )
 

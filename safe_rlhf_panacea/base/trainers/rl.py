@@ -265,6 +265,8 @@ class RLTrainer(TrainerBase):
             disable=not self.args.progress,
         )
         device = self.args.device
+        if self.args.need_eval:
+            self.logger.log(self.eval(), step=self.global_step)
         for prompts, ptx in zip(self._prompt_batches(), self._ptx_batches(), strict=False):
             if self.global_step >= self.total_steps:
                 break

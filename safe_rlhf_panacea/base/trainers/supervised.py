@@ -158,6 +158,8 @@ class SupervisedTrainer(TrainerBase):
             total=self.total_steps, desc=f"Training {self.TRAINING_TYPE}", disable=not args.progress
         )
         self.set_train()
+        if args.need_eval:
+            self.logger.log(self.eval(), step=self.global_step)
         for batch in self.batches():
             info = self.train_step(**batch)
             self.global_step += 1

@@ -1,0 +1,134 @@
+"""Evaluating a coarse grid of λ while training, and showing it: shared by the Panacea trainers."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from safe_rlhf_panacea.algorithms.conditioning import PreferenceSource
+from safe_rlhf_panacea.base import unwrap
+from safe_rlhf_panacea.base.generation import SamplingConfig
+from safe_rlhf_panacea.dashboard.dashboard import Dashboard
+from safe_rlhf_panacea.dashboard.measure import Policy
+from safe_rlhf_panacea.dashboard.snapshot import Snapshot
+from safe_rlhf_panacea.evaluation.reward_front import Prompt
+from safe_rlhf_panacea.preference import preference_grid
+
+if TYPE_CHECKING:
+    from safe_rlhf_panacea.adapter import PanaceaAdapter
+
+FEW_OBJECTIVES = 3  # up to so many a step of 0.25 is a coarse grid: 5 and 15 points
+
+
+def evaluation_grid(args: argparse.Namespace, count: int, fixed: torch.Tensor | None) -> Any:
+    """The λ of every evaluation during training, size = (N, m)."""
+    if fixed is not None:
+        return fixed.unsqueeze(0)
+    step = args.eval_grid_step or (0.25 if count <= FEW_OBJECTIVES else 0.5)
+    return preference_grid(count, step)
+
+
+def different_prompts(
+    tokenizer: Any, ids: Sequence[torch.Tensor], most: int | None
+) -> list[Prompt]:
+    """At most so many prompts, none twice."""
+    unique = list(dict.fromkeys(tuple(row.tolist()) for row in ids))[:most]
+    texts = tokenizer.batch_decode([list(row) for row in unique], skip_special_tokens=True)
+    return [Prompt(text, row) for text, row in zip(texts, unique, strict=True)]
+
+
+class Watched:
+    """A Panacea trainer that shows its front at every evaluation.
+
+    Stands before the base's trainer in the order of inheritance. A subclass says in
+    ``take_snapshot`` what it measures.
+    """
+
+    args: Any
+    logger: Any
+    tokenizer: Any
+    global_step: int
+    eval_dataloader: Any
+    adapter: PanaceaAdapter
+    objectives: tuple[str, ...]
+    preferences: PreferenceSource
+
+    def init_logger(self) -> None:
+        """With the dashboard."""
+        super().init_logger()  # type: ignore[misc]
+        count = len(self.objectives)
+        self.evaluation_grid = evaluation_grid(self.args, count, self.preferences.fixed)
+        self.dashboard = Dashboard(Path(self.args.output_dir).expanduser(), self.logger)
+        self._evaluated_at: int | None = None
+        self._evaluating = 0.0  # seconds
+        self._started = time.perf_counter()
+
+    def take_snapshot(self) -> Snapshot:
+        """Measure the front; called by all processes, in evaluation mode."""
+        raise NotImplementedError
+
+    def about_run(self) -> dict[str, Any]:
+        """What a result says besides the front."""
+        args = self.args
+        one = self.preferences.fixed is not None
+        return {
+            "method": "discrete_policies" if one else "panacea",
+            "label": args.log_run_name or Path(args.output_dir).expanduser().resolve().name,
+            "aggregation": args.aggregation,
+            "fixed_scaling": args.fixed_scaling,
+            "step": self.global_step,
+            "cost": {
+                "training_seconds": time.perf_counter() - self._started - self._evaluating,
+                "stored_parameters": sum(
+                    getattr(p, "ds_numel", p.numel()) for p in self.adapter.parameters()
+                ),
+                "trained_models": 1,
+            },
+        }
+
+    def measured_policy(self, engine: Any, **sampling: Any) -> Policy:
+        """What ``dashboard/measure.py`` wants to know of a policy."""
+        args, tokenizer = self.args, self.tokenizer
+        config = SamplingConfig(
+            args.max_length, tokenizer.eos_token_id, tokenizer.pad_token_id, **sampling
+        )
+        progress = getattr(args, "progress", True)
+        rows = args.per_device_eval_batch_size
+        return Policy(
+            unwrap(engine), self.adapter, tokenizer, config, rows, args.seed, progress=progress
+        )
+
+    def eval(self) -> dict[str, Any]:
+        """The base's evaluation, then the front; training's random numbers stay as they were."""
+        if self.eval_dataloader is None:
+            return {}
+        started = time.perf_counter()
+        devices = [self.args.device] if torch.device(self.args.device).type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(self.args.seed)
+            info = super().eval()  # type: ignore[misc]
+            self.set_eval()  # type: ignore[attr-defined]
+            with torch.no_grad():
+                snapshot = self.take_snapshot()
+            self.set_train()  # type: ignore[attr-defined]
+        self._evaluated_at = self.global_step
+        seconds = time.perf_counter() - started
+        drawn = dict(zip(self.objectives, self.preferences.drawn.tolist(), strict=True))
+        snapshot = replace(snapshot, seconds=seconds, drawn=drawn)
+        series = self.dashboard.publish(snapshot)
+        self._evaluating += time.perf_counter() - started
+        return {**info, **series}
+
+    def train(self) -> None:
+        """Train, and show the last front as well."""
+        self._started = time.perf_counter()
+        super().train()  # type: ignore[misc]
+        if self.args.need_eval and self._evaluated_at != self.global_step:
+            self.logger.log(self.eval(), step=self.global_step)
+        self.dashboard.finish()

@@ -1,0 +1,43 @@
+"""Draw a run's ``report.html`` anew from its files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
+from safe_rlhf_panacea.dashboard.content import Content
+from safe_rlhf_panacea.dashboard.page import render
+from safe_rlhf_panacea.dashboard.snapshot import SNAPSHOTS_FILE, read_snapshots
+from safe_rlhf_panacea.dashboard.writers import REPORT_FILE
+from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.io import atomic_write_text
+
+PROGRAM = "python -m safe_rlhf_panacea.dashboard"
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read, draw, write."""
+    parser = ArgumentParser(
+        PROGRAM,
+        f"""
+        Draw the page of a run anew from {SNAPSHOTS_FILE} and metrics.jsonl: the growing front,
+        indicators, distributions, responses, singular values, training curves.
+        """,
+        f"{PROGRAM} runs/panacea-ppo --output front.html",
+    )
+    parser.add_argument("run", help="folder of a training that evaluates (--need_eval)")
+    parser.add_argument("--output", help=f"default: {REPORT_FILE} in the run's folder")
+    add_flag(parser, "--overwrite", False, "replace an --output that is there")
+    args = parser.parse_args(argv)
+    snapshots = read_snapshots(args.run)
+    if not snapshots:
+        raise UserError(f"{args.run} holds no {SNAPSHOTS_FILE}: train with --need_eval")
+    output = Path(args.output or Path(args.run) / REPORT_FILE)
+    if args.output and output.exists() and not args.overwrite:
+        raise UserError(f"{output} exists: choose another file or give --overwrite")
+    light = [*(snapshot.light() for snapshot in snapshots[:-1]), snapshots[-1]]
+    page = render(Path(args.run).resolve(), Content(light), running=False)
+    atomic_write_text(output, page)
+    print(f"Written to {output}")

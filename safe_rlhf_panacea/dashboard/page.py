@@ -1,0 +1,122 @@
+"""``report.html``: a run on one page that opens without a network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from safe_rlhf_panacea.base.datasets.template import plain_prompt
+from safe_rlhf_panacea.base.run_record import METRICS_FILE, RUN_FILE
+from safe_rlhf_panacea.dashboard import pictures
+from safe_rlhf_panacea.dashboard.content import Content, Table
+from safe_rlhf_panacea.evaluation.html import image, page, table
+from safe_rlhf_panacea.io import read_json
+
+REFRESH_SECONDS = 60
+MOST_POINTS = 2000  # of a curve
+# Title to series, and the beginning of those that carry an objective's name.
+CURVES: dict[str, tuple[tuple[str, ...], str]] = {
+    "aggregate reward, and each objective's raw one": (("train/reward",), "train/reward_"),
+    "loss": (("train/loss", "train/actor_loss", "train/ptx_loss"), "train/loss_"),
+    "loss of the critic": (("train/reward_critic_loss",), ""),
+    "accuracy by objective": ((), "train/accuracy_"),
+    "KL in training (nats per response)": (("train/kl_divergence",), ""),
+    "mean λ of each step": ((), "train/preference_"),
+    "mean length of responses (tokens)": (("train/mean_generated_length",), ""),
+}
+# Beginnings of series that are no objective's reward.
+OTHERS = (
+    *("train/reward_with", "train/reward_advantage", "train/reward_return"),
+    *("train/reward_value", "train/reward_critic", "train/reward_accuracy", "train/reward_margin"),
+)
+SECTIONS = (
+    ("front/so_far", "The growing front", "front/points", "Every point of every front"),
+    ("front/now", "The front now", None, None),
+    ("front/indicators", "Indicators", "front/indicators", "Every indicator of every front"),
+    ("front/distributions", "Distributions by λ", None, None),
+    ("front/kl", "Distance from the initial model by λ", None, None),
+    ("singular/by_matrix", "Learnt singular values", "singular/by_matrix", "Matrix by matrix"),
+    ("preferences/drawn", "λ drawn in training", None, None),
+)
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Lines of ``metrics.jsonl``, thinned to what a curve can show; a cut last line is left out."""
+    path = folder / METRICS_FILE
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    training = [line for line in lines if '"train/' in line]
+    return [json.loads(line) for line in training[:: max(1, len(training) // MOST_POINTS)]]
+
+
+def curve_groups(metrics: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """Which of the known series a run has, by panel."""
+    there = metrics[-1] if metrics else {}
+    groups = {}
+    for title, (names, family) in CURVES.items():
+        found = [name for name in names if name in there]
+        if family:
+            found += [n for n in there if n.startswith(family) and not n.startswith(OTHERS)]
+        if found:
+            groups[title] = found
+    return groups
+
+
+def responses_section(entry: Table, objectives: Sequence[str], title: str) -> str:
+    """The responses, prompt by prompt."""
+    prompts = list(dict.fromkeys(row[1] for row in entry.rows))
+    columns = entry.columns[2:]
+    parts = [f"<section><h2>{escape(title)}</h2>"]
+    for prompt in prompts:
+        rows = [row[2:] for row in entry.rows if row[1] == prompt]
+        parts.append(table(plain_prompt(prompt), columns, rows))
+    return "\n".join([*parts, "</section>"])
+
+
+def _head(folder: Path, content: Content) -> str:
+    record = read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
+    commit = (record.get("git") or {}).get("commit")
+    latest = content.latest
+    facts = {
+        "program": record.get("program"),
+        "started": record.get("started_at"),
+        "commit": commit,
+        "objectives": ", ".join(latest.objectives),
+        "evaluations": f"{len(content.snapshots)}, the latest at step {latest.step}",
+        "reference point": ", ".join(f"{v:g}" for v in latest.result["reference_point"]),
+    }
+    rows = [f"<tr><th>{k}</th><td>{escape(str(v))}</td></tr>" for k, v in facts.items() if v]
+    return f"<table>{''.join(rows)}</table>"
+
+
+def render(folder: Path, content: Content, *, running: bool) -> str:
+    """The page.
+
+    Args:
+        folder: the run's; its record and metrics are read.
+        content: what there is to show.
+        running: whether more will come: the browser then reads the page again every minute.
+    """
+    parts = [_head(folder, content)]
+    for name, title, rows, what in SECTIONS:
+        if name not in content.pictures:
+            continue
+        parts += [f"<section><h2>{title}</h2>", image(content.pictures[name], title)]
+        if rows is not None:
+            parts.append(
+                table(what or title, content.tables[rows].columns, content.tables[rows].rows)
+            )
+        parts.append("</section>")
+    title = f"Responses at step {content.latest.step}"
+    parts.append(responses_section(content.tables["responses"], content.latest.objectives, title))
+    metrics = read_metrics(folder)
+    groups = curve_groups(metrics)
+    if groups:
+        drawn = image(pictures.curves(metrics, groups), "training curves")
+        parts.append(f"<section><h2>Training</h2>{drawn}</section>")
+    refresh = REFRESH_SECONDS if running else None
+    return page(f"Pareto front of {folder.name}", parts, refresh_seconds=refresh)
