@@ -140,3 +140,12 @@ class RewardEnsemble:
             for spec, scorer in zip(self.specs, self.scorers, strict=True)
         ]
         return torch.stack(columns, dim=-1)
+
+    def raw(self, rewards: torch.Tensor) -> torch.Tensor:
+        """What the models and functions themselves said, before sign, scale and shift.
+
+        Args:
+            rewards: of this ensemble, size = (..., m).
+        """
+        factors = rewards.new_tensor([spec.sign * spec.scale for spec in self.specs])
+        return rewards / factors + rewards.new_tensor([spec.shift for spec in self.specs])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -82,11 +82,17 @@ def sample_grid(
     return Sampled(values, ratios, responses)
 
 
-def sample_base(policy: Policy, rewards: Rewards, prompts: Sequence[Prompt]) -> torch.Tensor:
-    """Rewards of the model with its adapter off, size = (P, m)."""
+def sample_base(
+    policy: Policy, rewards: Rewards, prompts: Sequence[Prompt], points: int
+) -> torch.Tensor:
+    """Rewards of the model with its adapter off, size = (P, m).
+
+    ``points`` is the grid's N: batches of as many prompts see the same random numbers.
+    """
+    alike = replace(policy, rows=max(1, policy.rows // points))
     with policy.adapter.disabled():
         # One row in place of a λ that the model without its adapter does not see.
-        sampled = _sample(policy, rewards, prompts, torch.empty(1, 0), None)
+        sampled = _sample(alike, rewards, prompts, torch.empty(1, 0), None)
     return _together(sampled.values, 1, len(prompts))[0]
 
 

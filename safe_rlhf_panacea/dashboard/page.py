@@ -19,7 +19,8 @@ REFRESH_SECONDS = 60
 MOST_POINTS = 2000  # of a curve
 # Title to series, and the beginning of those that carry an objective's name.
 CURVES: dict[str, tuple[tuple[str, ...], str]] = {
-    "aggregate reward, and each objective's raw one": (("train/reward",), "train/reward_"),
+    "reward: each objective's, and their aggregate": (("train/reward",), "train/reward_"),
+    "raw reward, as the models give it": ((), "train/raw_reward_"),
     "loss": (("train/loss", "train/actor_loss", "train/ptx_loss"), "train/loss_"),
     "loss of the critic": (("train/reward_critic_loss",), ""),
     "accuracy by objective": ((), "train/accuracy_"),

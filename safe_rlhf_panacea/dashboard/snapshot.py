@@ -72,9 +72,15 @@ class Snapshot:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Snapshot:
-        """The inverse of ``to_dict``."""
+        """The inverse of ``to_dict``.
+
+        Raises:
+            KeyError: something is missing.
+        """
         names = {f.name for f in fields(cls)} - {"result"}
         result = {key: value for key, value in values.items() if key not in names}
+        for key in ("step", "objectives", "front"):
+            result[key]
         return cls(result, **{name: values[name] for name in names})
 
 
@@ -103,7 +109,7 @@ def read_snapshots(folder: str | Path) -> list[Snapshot]:
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is cut
         try:
             found.append(Snapshot.from_dict(json.loads(line)))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, AttributeError) as error:
             raise UserError(f"{path}:{number}: not an evaluation of this version") from error
     return found
 

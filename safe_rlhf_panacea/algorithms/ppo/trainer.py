@@ -196,10 +196,17 @@ class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
         """Set the batch's λ and take the step."""
         self.set_preference(rl_batch["preference"])
         info = super().rl_step(rl_batch)
-        columns = rl_batch["rewards"].mean(dim=0)
-        means = rl_batch["preference"].reshape(-1, len(self.objectives)).mean(dim=0)
-        named = {f"reward_{name}": columns[i] for i, name in enumerate(self.objectives)}
-        named |= {f"preference_{name}": means[i] for i, name in enumerate(self.objectives)}
+        rewards = rl_batch["rewards"].mean(dim=0)  # size = (m,)
+        series = {
+            "reward": rewards,
+            "raw_reward": self.rewards.raw(rewards),
+            "preference": rl_batch["preference"].reshape(-1, len(self.objectives)).mean(dim=0),
+        }
+        named = {
+            f"{what}_{name}": values[i]
+            for what, values in series.items()
+            for i, name in enumerate(self.objectives)
+        }
         return {**info, **{f"train/{k}": v for k, v in all_reduce_means(named).items()}}
 
     def actor_loss_fn(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
@@ -240,7 +247,8 @@ class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
         ids = [data[i]["input_ids"] for i in range(len(data))]
         prompts = different_prompts(self.tokenizer, ids, args.eval_prompts)
         if self.initial_rewards is None and args.only_optimize_lora:
-            self.initial_rewards = sample_base(policy, self.rewards, prompts)
+            points = self.evaluation_grid.size(0)
+            self.initial_rewards = sample_base(policy, self.rewards, prompts, points)
         point = args.reference_point or [0.0] * len(self.objectives)
         if args.reference_point is None and self.initial_rewards is not None:
             point = default_reference_point(self.initial_rewards)

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from safe_rlhf.datasets import PreferenceCollator, PreferenceDataset, RawSample
 
+from safe_rlhf_panacea.base.datasets.base import common_prefix
 from safe_rlhf_panacea.base.datasets.preference import labels_of
+from safe_rlhf_panacea.base.datasets.template import format_prompt
 from safe_rlhf_panacea.errors import UserError
 
 
@@ -54,12 +56,19 @@ class LabelledPreferenceDataset(PreferenceDataset):
         return [labels.get(name) for name in self.objectives]
 
     def preprocess(self, raw_sample: RawSample) -> dict[str, torch.Tensor]:
-        """Safe-RLHF's tokens, and ``labels``, size = (m,): +1 agrees, -1 disagrees, 0 missing."""
+        """Safe-RLHF's tokens, ``labels`` and ``prompt_length``.
+
+        Labels are of size (m,): +1 agrees, -1 disagrees, 0 missing.
+        """
         values = self._labels(raw_sample)
         first = next(value for value in values if value is not None)
         sample = super().preprocess({**raw_sample, "better": first == 0})
         signs = [0.0 if v is None else 1.0 if v == first else -1.0 for v in values]
-        return {**sample, "labels": torch.tensor(signs)}
+        text = format_prompt(raw_sample["input"], eos_token=self.tokenizer.eos_token)
+        prompt = self.tokenize(text)
+        both = (sample["better_input_ids"], sample["worse_input_ids"])
+        length = min(common_prefix(prompt.tolist(), ids.tolist()) for ids in both)
+        return {**sample, "labels": torch.tensor(signs), "prompt_length": length}
 
     def get_collator(self) -> LabelledPreferenceCollator:
         return LabelledPreferenceCollator(self.tokenizer.pad_token_id)

@@ -1,0 +1,300 @@
+"""Panacea trainers evaluate a grid of λ on their way, and show it everywhere alike."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from safe_rlhf_panacea.adapter import load_adapter
+from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
+from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
+from safe_rlhf_panacea.base import load_pretrained_models
+from safe_rlhf_panacea.base.datasets import PreferenceDataset
+from safe_rlhf_panacea.dashboard.snapshot import read_snapshots
+from safe_rlhf_panacea.evaluation.accuracy_front import evaluate_accuracy_front
+from safe_rlhf_panacea.evaluation.indicators import summarize
+from safe_rlhf_panacea.preference import preference_grid
+from tests.algorithms.helpers import dpo_trainer, ppo_trainer
+from tests.algorithms.test_processes import run_two
+
+SECRETS = {
+    "WANDB_API_KEY": "5ec2e7aa" * 5,
+    "HF_TOKEN": "hf_5ec2e7bb5ec2e7bb",
+    "MY_PASSWORD": "5ec2e7cc-hush",
+}
+EVERY_STEP = ("--need_eval", "--eval_strategy", "steps", "--eval_interval", "1")
+
+
+def watched(flags, data):
+    """Flags with an evaluation at every step; the later ``--log_type`` counts."""
+    return [*flags, *EVERY_STEP, "--eval_datasets", data, "--per_device_eval_batch_size", "8"]
+
+
+@pytest.fixture
+def ppo_watched(ppo_flags, prompts):
+    return [*watched(ppo_flags, f"prompts:16/-1:{prompts}"), "--eval_prompts", "6"]
+
+
+@pytest.fixture
+def dpo_watched(dpo_flags, pairs):
+    return watched(dpo_flags, f"pairs:12/-1:{pairs}")
+
+
+@pytest.fixture
+def no_page(monkeypatch):
+    """Numbers only: drawing takes longer than training here."""
+    monkeypatch.setattr("safe_rlhf_panacea.dashboard.writers.render", lambda *_, **__: "")
+
+
+# -- the numbers ------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_page")
+def test_kl_and_rewards_are_the_means_of_the_kept_responses(ppo_watched, tmp_path):
+    """With as many prompts as are kept, the table of responses holds all there is."""
+    ppo([*ppo_watched, "--eval_prompts", "4", "--eval_grid_step", "0.5"])
+    last = read_snapshots(tmp_path / "out")[-1]
+    assert [p.preference for p in last.front.points] == [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]
+    for index, point in enumerate(last.front.points):
+        mine = [e for e in last.responses if e["preference"] == point.preference]
+        assert len(mine) == 4
+        ratios = np.array([entry["log_ratio"] for entry in mine])
+        assert last.kl[index] == pytest.approx(ratios.mean(), abs=1e-3)
+        assert last.kl_errors[index] == pytest.approx(ratios.std(ddof=1) / 2, abs=1e-3)
+        rewards = np.array([entry["rewards"] for entry in mine])
+        assert point.objectives == pytest.approx(rewards.mean(axis=0), abs=1e-5)
+
+
+@pytest.mark.usefixtures("no_page")
+def test_ppo_front_is_the_mean_of_its_distributions(ppo_watched, tmp_path):
+    ppo([*ppo_watched, "--reward_scales", "harmless=5"])
+    for one in read_snapshots(tmp_path / "out"):
+        values = np.array(one.distributions)  # size = (N, m, P)
+        assert values.shape == (5, 2, 6)
+        assert one.front.values == pytest.approx(values.mean(axis=-1), abs=1e-4)
+        errors = values.std(axis=-1, ddof=1) / 6**0.5
+        assert one.front.errors == pytest.approx(errors, abs=1e-4)
+        expected = summarize(one.front, one.result["reference_point"])
+        assert one.result["hypervolume"] == expected["hypervolume"]
+        base = np.array(one.base_distributions)  # size = (m, P)
+        assert one.result["base"]["objectives"] == pytest.approx(base.mean(axis=-1), abs=1e-4)
+        low = base.mean(axis=-1) - 2 * base.std(axis=-1, ddof=1)
+        assert one.result["reference_point"] == pytest.approx(low, abs=0.01)
+
+
+@pytest.mark.usefixtures("no_page")
+def test_the_front_starts_as_a_point_and_the_reference_stays(ppo_watched, tmp_path):
+    ppo([*ppo_watched, "--max_steps", "3"])
+    first, *others = read_snapshots(tmp_path / "out")
+    assert first.step == 0
+    assert np.ptp(first.front.values, axis=0) == pytest.approx([0, 0], abs=1e-6)
+    assert first.kl == pytest.approx([0.0] * 5, abs=1e-5)
+    assert first.front.values[0] == pytest.approx(first.result["base"]["objectives"], abs=1e-6)
+    assert {tuple(one.result["reference_point"]) for one in others} == {
+        tuple(first.result["reference_point"])
+    }
+    assert max(abs(k) for k in others[-1].kl) > 1e-4
+    assert all(v == 0 for entry in first.singular_values for v in entry["sigma"] + entry["s"])
+    assert any(v != 0 for v in others[-1].singular_values[0]["s"])
+
+
+@pytest.mark.usefixtures("no_page")
+def test_dpo_front_is_that_of_the_evaluation_program(dpo_watched, pairs, base_model, tmp_path):
+    dpo([*dpo_watched, "--eval_prompts", "3"])
+    last = read_snapshots(tmp_path / "out")[-1]
+    model, tokenizer = load_pretrained_models(
+        str(base_model), model_max_length=64, padding_side="right"
+    )
+    adapter = load_adapter(model, tmp_path / "out")
+    data = PreferenceDataset([f"pairs:12/-1:{pairs}"], tokenizer, ("helpful", "harmless"), seed=42)
+    front = evaluate_accuracy_front(model, adapter, data, preference_grid(2, 0.25), progress=False)
+    assert last.front.values == pytest.approx(front.values)
+    values = np.array(last.distributions)  # size = (N, m, P), β · Δ towards the label
+    assert last.front.values == pytest.approx((values > 0).mean(axis=-1))
+    assert {entry["prompt"] for entry in last.responses} <= {
+        tokenizer.decode(data[i]["better_input_ids"][: data[i]["prompt_length"]])
+        for i in range(len(data))
+    }
+    assert len({entry["prompt"] for entry in last.responses}) == 3
+
+
+@pytest.mark.usefixtures("no_page")
+@pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
+def test_evaluating_does_not_change_the_training(
+    algorithm, dpo_flags, ppo_flags, dpo_watched, ppo_watched, tmp_path
+):
+    plain, with_fronts = (
+        (dpo_flags, dpo_watched) if algorithm == "dpo" else (ppo_flags, ppo_watched)
+    )
+    make = dpo_trainer if algorithm == "dpo" else ppo_trainer
+    found = []
+    for index, flags in enumerate((plain, with_fronts)):
+        trainer = make([*flags, "--output_dir", str(tmp_path / str(index)), "--max_steps", "3"])
+        trainer.train()
+        found.append(torch.cat([p.detach().flatten() for p in trainer.adapter.parameters()]))
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
+def test_two_processes_find_the_same_pairs_and_every_prompt(
+    algorithm, dpo_watched, ppo_watched, tmp_path
+):
+    flags = dpo_watched if algorithm == "dpo" else ppo_watched
+    flags = [*flags, "--per_device_eval_batch_size", "4", "--eval_prompts", "5"]
+    found = run_two(algorithm, flags, tmp_path / "report.json")
+    assert found["adapters_agree"]
+    snapshots = read_snapshots(tmp_path / "out")
+    assert [one.step for one in snapshots] == [0, 1, 2]
+    count = 12 if algorithm == "dpo" else 5
+    assert {len(column) for one in snapshots for row in one.distributions for column in row} == {
+        count
+    }
+    assert len({entry["prompt"] for entry in snapshots[0].responses}) == 4
+    start = snapshots[0].result["base"]
+    if start is not None:  # the same five prompts at every λ and without an adapter
+        assert snapshots[0].front.values[0] == pytest.approx(start["objectives"], abs=1e-6)
+
+
+@pytest.mark.usefixtures("no_page")
+def test_a_baseline_has_one_point(dpo_watched, tmp_path):
+    dpo([*dpo_watched, "--fixed_preference", "1,0"])
+    last = read_snapshots(tmp_path / "out")[-1]
+    assert last.front.preferences.tolist() == [[1.0, 0.0]]
+    assert last.result["method"] == "discrete_policies"
+
+
+# -- where it is shown ------------------------------------------------------------------
+
+
+def offline_records(folder: Path) -> list[dict]:
+    """The records of the one run of wandb that was written offline."""
+    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def history(records: list[dict]) -> dict[int, dict]:
+    """What was logged, by step."""
+    items = [record["history"]["item"] for record in records if record["type"] == "history"]
+    return {item["_step"]: item for item in items}
+
+
+def check_series(found: dict[str, float], results: dict) -> None:
+    """Indicators and every point, whoever kept them."""
+    for key in ("hypervolume", "inner_product", "sparsity", "spacing", "dominated"):
+        assert found[f"front/{key}"] == pytest.approx(results[key], abs=1e-6)
+    for name, value in zip(results["objectives"], results["spearman"], strict=True):
+        assert found[f"front/spearman_{name}"] == pytest.approx(value, abs=1e-6)
+    for point in results["front"]:
+        where = "_".join(f"{v:.2f}" for v in point["preference"])
+        for name, value in zip(results["objectives"], point["objectives"], strict=True):
+            assert found[f"front_{name}/{where}"] == pytest.approx(value, abs=1e-6)
+
+
+def holding(folder: Path, text: str) -> list[Path]:
+    """Files with a text in them, whatever their kind."""
+    return [p for p in folder.rglob("*") if p.is_file() and text.encode() in p.read_bytes()]
+
+
+@pytest.fixture
+def with_secrets(monkeypatch):
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+@pytest.mark.usefixtures("with_secrets")
+def test_wandb_offline_holds_the_numbers_of_the_results(ppo_watched, tmp_path):
+    ppo([*ppo_watched, "--log_type", "wandb"])
+    folder = tmp_path / "out"
+    results = json.loads((folder / "results.json").read_text())
+    records = offline_records(folder)
+    rows = history(records)
+    assert sorted(rows) == [0, 1, 2]
+    check_series(rows[2], results)
+    assert rows[2]["train/raw_reward_helpful"] == pytest.approx(rows[2]["train/reward_helpful"])
+    assert rows[2]["train/preference_helpful"] + rows[2][
+        "train/preference_harmless"
+    ] == pytest.approx(1, abs=1e-6)
+    (run,) = folder.glob("wandb/offline-run-*")
+    table = json.loads((run / "files" / rows[2]["front/points_table.path"]).read_text())
+    last = [row for row in table["data"] if row[0] == 2]
+    points = [[*p["preference"], *p["objectives"], *p["standard_errors"]] for p in results["front"]]
+    assert [row[1:7] for row in last] == [pytest.approx(point) for point in points]
+    for name in ("front/so_far", "front/now", "front/kl", "front/distributions"):
+        assert (run / "files" / rows[2][f"{name}_picture.path"]).stat().st_size > 5000
+    assert rows[2]["values_helpful/0.25_0.75._type"] == "histogram"
+    responses = json.loads((run / "files" / rows[2]["responses_table.path"]).read_text())
+    assert len(responses["data"]) == 4 * 5
+    charts = json.dumps([record for record in records if record["type"] == "config"])
+    assert "wandb/lineseries" in charts
+    assert holding(folder, "BEGINNING")  # the search finds what is there
+    for secret in SECRETS.values():
+        assert holding(folder, secret) == []
+
+
+@pytest.mark.usefixtures("with_secrets")
+@pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
+def test_tensorboard_holds_the_numbers_of_the_results(
+    algorithm, dpo_watched, ppo_watched, tmp_path
+):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    main, flags = (dpo, dpo_watched) if algorithm == "dpo" else (ppo, ppo_watched)
+    main([*flags, "--log_type", "tensorboard"])
+    folder = tmp_path / "out"
+    events = EventAccumulator(str(folder)).Reload()
+    tags = events.Tags()
+    found = {tag: events.Scalars(tag) for tag in tags["scalars"]}
+    assert [event.step for event in found["front/hypervolume"]] == [0, 1, 2]
+    results = json.loads((folder / "results.json").read_text())
+    check_series({tag: series[-1].value for tag, series in found.items()}, results)
+    assert {"front/so_far", "front/now", "front/indicators", "singular/by_matrix"} <= set(
+        tags["images"]
+    )
+    assert "values_helpful/0.25_0.75" in tags["histograms"]
+    text = events.Tensors("front/points/text_summary")[-1].tensor_proto.string_val[0].decode()
+    assert f"{results['front'][0]['objectives'][0]:.4g}" in text
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    check_series(next(m for m in reversed(metrics) if "front/spacing" in m), results)
+    for secret in SECRETS.values():
+        assert holding(folder, secret) == []
+
+
+def test_a_report_without_wandb(ppo_watched, tmp_path):
+    ppo([*ppo_watched, "--max_steps", "1"])
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "refresh" not in page
+    assert "<h2>Training</h2>" in page
+    assert not (tmp_path / "out" / "wandb").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--reference_point", "1"], "--reference_point needs 2 numbers, not 1"),
+        (["--eval_grid_step", "0.3"], "0.3"),
+        (["--eval_prompts", "0"], "0 is not a positive integer"),
+    ],
+)
+def test_bad_flags(dpo_watched, flags, message, capsys, tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        dpo([*dpo_watched, *flags])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("no_page")
+def test_overwriting_starts_the_evaluations_anew(dpo_watched, tmp_path):
+    dpo([*dpo_watched, "--max_steps", "1"])
+    dpo([*dpo_watched, "--max_steps", "2", "--overwrite"])
+    assert [one.step for one in read_snapshots(tmp_path / "out")] == [0, 1, 2]

@@ -1,0 +1,42 @@
+"""Snapshots with numbers that can be checked by hand."""
+
+from __future__ import annotations
+
+from safe_rlhf_panacea.dashboard.snapshot import Snapshot
+from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
+from safe_rlhf_panacea.evaluation.results import front_result
+
+NAMES = ["helpful", "harmless"]
+GRID = ([0.0, 1.0], [0.5, 0.5], [1.0, 0.0])
+
+
+def snapshot(step: int, radius: float) -> Snapshot:
+    """J_i = radius · λ_i, measured from the origin; three responses to each of two prompts."""
+    points = [FrontPoint(row, [radius * v for v in row], [0.1, 0.1]) for row in GRID]
+    base = FrontPoint([0.0, 0.0], [0.1, 0.1], [0.1, 0.1])
+    result = front_result(Front(NAMES, points, "run"), "reward", [0.0, 0.0], base)
+    responses = [
+        {
+            "prompt": f"BEGINNING OF CONVERSATION: USER: <b>{prompt}</b> ASSISTANT:",
+            "response": f"{prompt} at {row[0]} | <script>",
+            "preference": row,
+            "rewards": [radius * row[0], radius * row[1]],
+            "log_ratio": 0.5,
+        }
+        for prompt in ("one", "two")
+        for row in GRID
+    ]
+    return Snapshot(
+        {**result, "method": "panacea", "step": step},
+        kl=[0.3, 0.2, 0.1],
+        kl_errors=[0.01, 0.01, 0.01],
+        distributions=[[[radius * v - 1, radius * v + 1] for v in row] for row in GRID],
+        base_distributions=[[0.0, 0.2], [0.0, 0.2]],
+        responses=responses,
+        singular_values=[
+            {"matrix": "model.layers.0.q_proj", "sigma": [0.1, -0.3], "s": [0.02]},
+            {"matrix": "model.layers.1.q_proj", "sigma": [0.0, 0.2], "s": [-0.5]},
+        ],
+        drawn={"helpful": [1, 2] + [0] * 8, "harmless": [0] * 8 + [2, 1]},
+        seconds=1.5,
+    )

@@ -1,0 +1,78 @@
+"""Series, tables, histograms and pictures of hand-made snapshots."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image
+
+from safe_rlhf_panacea.dashboard.content import (
+    Content,
+    histograms,
+    indicators_table,
+    points_table,
+    responses_table,
+    scalars,
+    singular_values_table,
+)
+from tests.dashboard.snapshots import snapshot
+
+
+def test_series():
+    found = scalars(snapshot(7, 2.0))
+    assert found["front/hypervolume"] == pytest.approx(1.0)
+    # ⟨λ, J⟩ is 2 at both ends and 1 in the middle.
+    assert found["front/inner_product"] == pytest.approx(5 / 3)
+    assert found["front/dominated"] == 0
+    assert found["front/spearman_helpful"] == found["front/spearman_harmless"] == pytest.approx(1)
+    assert found["front_helpful/1.00_0.00"] == 2.0
+    assert found["front_harmless/0.50_0.50"] == 1.0
+    assert found["front_kl/0.00_1.00"] == 0.3
+    assert found["singular/median_abs_sigma"] == pytest.approx(0.15)  # of 0, 0.1, 0.2, 0.3
+    assert found["singular/max_abs_s"] == 0.5
+    assert found["front/seconds"] == 1.5
+    assert all(isinstance(value, float | int) for value in found.values())
+
+
+def test_tables():
+    both = [snapshot(0, 1.0), snapshot(7, 2.0)]
+    points = points_table(both)
+    assert points.columns[:5] == ["step", "λ helpful", "λ harmless", "helpful", "harmless"]
+    assert points.rows[-1] == [7, 1.0, 0.0, 2.0, 0.0, 0.1, 0.1, 0.1, 0.01]
+    assert [row[:2] for row in indicators_table(both).rows] == [[0, 0.25], [7, 1.0]]
+    responses = responses_table(both[1])
+    assert len(responses.rows) == 6
+    assert responses.rows[0][2:4] == [0.0, 1.0]
+    assert responses.columns[-3:] == ["helpful", "harmless", "log π/π_ref"]
+    first = singular_values_table(both[1]).rows[0]
+    assert first == [7, "model.layers.0.q_proj", 0.1, pytest.approx(0.2), 0.3, 0.02]
+
+
+def test_histograms_hold_the_single_values():
+    found = histograms(snapshot(7, 2.0))
+    assert found["values_helpful/1.00_0.00"] == [1.0, 3.0]
+    assert found["singular/sigma"] == [0.1, -0.3, 0.0, 0.2]
+    assert len(found) == 6 + 2
+
+
+def test_every_picture_is_drawn_once_and_can_be_opened():
+    content = Content([snapshot(0, 0.0).light(), snapshot(7, 2.0)])
+    assert len(content.pictures) == 7
+    for png in content.pictures.values():
+        image = Image.open(io.BytesIO(png))
+        assert min(image.size) > 250
+        assert len(image.convert("L").getcolors(256)) > 10  # something is on it
+    assert content.pictures["front/now"] is content.pictures["front/now"]
+
+
+def test_a_run_without_rewards_prompts_or_draws():
+    poor = snapshot(7, 2.0)
+    poor.result.update(base=None, kind="accuracy")
+    for entry in poor.responses:
+        entry["rewards"] = []
+    poor.drawn.update(helpful=[0] * 10, harmless=[0] * 10)
+    poor.base_distributions.clear()
+    content = Content([poor])
+    assert "preferences/drawn" not in content.pictures
+    assert content.tables["responses"].columns[-2:] == ["response", "log π/π_ref"]
