@@ -1,0 +1,48 @@
+"""The front is shown while training on both sides, from the same call site."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from safe_rlhf_panacea.dashboard.snapshot import read_snapshots
+from tests.contract.sides import both_sides, data_flags, make, panacea_class
+
+
+def evaluating(algorithm, side, files):
+    """An evaluation at every step on the training data's own rows."""
+    data = data_flags(algorithm, side, files)[1]
+    return [
+        *("--need_eval", "--eval_strategy", "steps", "--eval_interval", "1"),
+        *("--eval_datasets", data, "--eval_prompts", "4"),
+    ]
+
+
+@both_sides
+@pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
+def test_fronts_are_shown(algorithm, side, files, tmp_path):
+    extra = evaluating(algorithm, side, files)
+    trainer = make(panacea_class(algorithm, side), algorithm, side, files, tmp_path, extra)
+    steps = 2
+    take = trainer.take_snapshot
+    counted = []
+
+    def stop_early():
+        counted.append(trainer.global_step)
+        if trainer.global_step > steps:
+            raise KeyboardInterrupt
+        return take()
+
+    trainer.take_snapshot = stop_early
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert counted == [0, 1, 2, 3]
+    first, _, last = read_snapshots(tmp_path)
+    assert np.ptp(first.front.values, axis=0) == pytest.approx([0, 0], abs=1e-6)
+    assert first.kl == pytest.approx([0] * 5, abs=1e-4)
+    assert max(map(abs, last.kl)) > 1e-4
+    assert len(last.responses) == 4 * 5
+    assert json.loads((tmp_path / "results.json").read_text()) == last.result
+    assert "data:image/png;base64," in (tmp_path / "report.html").read_text()
