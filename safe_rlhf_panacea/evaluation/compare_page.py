@@ -17,6 +17,10 @@ from safe_rlhf_panacea.evaluation.front import Front
 from safe_rlhf_panacea.evaluation.run_fronts import RunFront
 from safe_rlhf_panacea.evaluation.tables import INDICATORS, front_rows
 
+READING = (
+    "* marks differences of more than two standard errors: blue where the run is better than the "
+    "baseline, orange where it is worse. ⟨λ, ΔJ⟩ weighs the differences by what λ asks for."
+)
 NO_BREAK = "\u00a0"
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:72rem;margin:2rem auto;padding:0 1rem}
@@ -35,6 +39,7 @@ th:first-child,td:first-child,.text td,.text th{text-align:left}
 .less{background:#fbe9dd}
 pre{background:#f5f5f5;padding:.7rem;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.8rem}
 .says{color:#555}
+details{margin:.5rem 0}
 """
 
 
@@ -109,7 +114,7 @@ def _indicators(comparison: Comparison) -> str:
 
 
 def _differences(comparison: Comparison) -> list[str]:
-    parts = []
+    parts = [f'<p class="says">{escape(READING)}</p>']
     for difference in comparison.differences:
         parts.append(f"<h3>{escape(headline(difference))}</h3>")
         if len(difference.values):

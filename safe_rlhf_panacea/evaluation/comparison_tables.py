@@ -56,7 +56,7 @@ def summary_lines(comparison: Comparison, difference: FrontDifference) -> list[s
         lines.append("no λ in common")
     ratio = comparison.hypervolume_ratio(difference.label)
     if ratio is not None:
-        lines[-1] += f"; hypervolume {ratio:.3f} of that of {difference.baseline}"
+        lines[-1] += f"; hypervolume {ratio:.3f} times that of {difference.baseline}"
     left = {difference.label: difference.only_front, difference.baseline: difference.only_baseline}
     if any(left.values()):
         counts = " and ".join(f"{count} λ of {label}" for label, count in left.items() if count)

@@ -54,7 +54,7 @@ def parse_run(text: str) -> RunLocation:
             return location
         if location.folder.exists():
             raise UserError(f"{location.folder} is a file: give the folder that it lies in")
-    raise UserError(f"{text}: no such folder (a run is {FORMS})")
+    raise UserError(f"{text!r}: no such folder (a run is {FORMS})")
 
 
 def _readings(text: str) -> Iterator[RunLocation]:
