@@ -149,8 +149,10 @@ def _origins(runs: Sequence[RunFront]) -> str:
     rows = [["run", "folder", "file", "method", "step", "program", "commit", "started at"]]
     for run in runs:
         origin = run.origin()
-        commit = (origin["commit"] or "")[:12] + (" (files modified)" if origin["modified"] else "")
+        commit = str(origin["commit"] or "")[:12] + (
+            " (files modified)" if origin["modified"] else ""
+        )
         keys = ("folder", "file", "method", "step", "program")
         cells = ["" if origin[key] is None else str(origin[key]) for key in keys]
-        rows.append([run.front.label, *cells, commit, origin["started_at"] or ""])
+        rows.append([run.front.label, *cells, commit, str(origin["started_at"] or "")])
     return _table(rows, kind="text")

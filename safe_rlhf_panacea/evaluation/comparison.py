@@ -144,6 +144,5 @@ def common_reference_point(
         return [float(value) for value in given], "as given"
     if (own == own[0]).all():
         return own[0].tolist(), "that of every run"
-    return own.min(
-        axis=0
-    ).tolist(), "the common reference point: of each objective the lowest of the runs' own"
+    source = "the common reference point: of each objective the lowest of the runs' own"
+    return own.min(axis=0).tolist(), source

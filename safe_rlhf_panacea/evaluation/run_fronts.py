@@ -88,7 +88,7 @@ def _run_front(
 ) -> RunFront:
     method = result.get("method")
     points = [FrontPoint(**{key: point[key] for key in POINT}) for point in result["front"]]
-    label = str(result.get("label") or LABELS.get(method) or location.folder.name)
+    label = result.get("label") or LABELS.get(method) or location.folder.absolute().name
     return RunFront(
         location,
         file,

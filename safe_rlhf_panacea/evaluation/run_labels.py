@@ -26,9 +26,11 @@ def make_labels_distinct(runs: Sequence[RunFront]) -> None:
 
 
 def _distinct_tails(runs: Sequence[RunFront]) -> list[str]:
-    depth, deepest = 0, max(len(run.location.folder.absolute().parts) for run in runs)
-    while (depth := depth + 1) <= deepest:
+    deepest = max(len(run.location.folder.absolute().parts) for run in runs)
+    tails: list[str] = []
+    for depth in range(1, deepest + 1):
         tails = [run.location.tail(depth) for run in runs]
         if len(set(tails)) == len(tails):
             return tails
-    raise UserError(f"{runs[0].location.text} is given twice: a run is compared with others")
+    twice = next(tail for tail in tails if tails.count(tail) > 1)
+    raise UserError(f"{twice} is given twice: give every run once")

@@ -9,6 +9,12 @@ from typing import Any
 from safe_rlhf_panacea.errors import UserError
 
 SAME_PREFERENCE = 1e-6  # two λ that differ by no more are one
+NATURES = {
+    "kind": str,
+    "method": (str, type(None)),
+    "label": (str, type(None)),
+    "step": (int, type(None)),
+}
 POINT = ("preference", "objectives", "standard_errors")
 
 
@@ -32,8 +38,9 @@ def check_result(where: str, result: Mapping[str, Any]) -> None:
     ]
     if missing:
         raise UserError(f"{where}: no front: {', '.join(missing)} missing")
-    if not isinstance(result["kind"], str):
-        raise UserError(f"{where}: kind is {result['kind']!r}, not a name")
+    for key, kinds in NATURES.items():
+        if not isinstance(result.get(key), kinds):
+            raise UserError(f"{where}: {key} is {result[key]!r}, which it cannot be")
     names = result["objectives"]
     if not _names(names) or len(set(names)) < max(2, len(names)):
         raise UserError(f"{where}: objectives must be two or more different names, not {names!r}")

@@ -124,7 +124,7 @@ def test_equal_labels_are_told_apart_by_folder_and_step(tmp_path):
     assert labels(paths[0], paths[1]) == ["Panacea (a/ppo)", "Panacea (b/ppo)"]
     run = write_training(tmp_path / "run", {10: 1.0, 20: 2.0})
     assert labels(f"{run}@10", f"{run}@20") == ["Panacea (run@10)", "Panacea (run@20)"]
-    assert "is given twice" in refused(paths[0], paths[1], paths[0])
+    assert "b/ppo is given twice" in refused(paths[0], paths[1], paths[1])
     other = write_evaluation(tmp_path / "other", 1.0, label="Panacea (dpo)")
     assert "two runs are called Panacea (dpo)" in refused(paths[0], paths[2], other)
 
@@ -208,6 +208,8 @@ POINT = {"preference": [0.0, 1.0], "objectives": [0.0, 1.0], "standard_errors": 
     [
         ({"format": 2}, "not a result of this version"),
         ({"kind": 3}, "kind is 3"),
+        ({"method": ["panacea"]}, "method is ['panacea']"),
+        ({"step": "24"}, "step is '24'"),
         ({"objectives": ["helpful"]}, "two or more different names"),
         ({"objectives": ["helpful", "helpful"]}, "two or more different names"),
         ({"axis_labels": ["x"]}, "axis_labels must be 2 texts"),
