@@ -112,11 +112,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_output(args.output_dir, args.overwrite, locations)
     runs = [run for location in locations for run in read_run(location)]
     comparison = compare(runs, args.reference_point, args.baseline)
-    print(comparison_text(comparison))
+    written = ""
     if args.output_dir is not None:
         command = f"{PROGRAM} {shlex.join(sys.argv[1:] if argv is None else argv)}"
         folder = write_comparison(args, comparison, command)
-        print(f"\nWritten to {folder}: {PAGE}, {PICTURE}, {NUMBERS}")
+        written = f"\n\nWritten to {folder}: {PAGE}, {PICTURE}, {NUMBERS}"
+    print(comparison_text(comparison) + written)
 
 
 if __name__ == "__main__":

@@ -30,11 +30,12 @@ img{max-width:100%;height:auto}
 table{border-collapse:collapse;font-size:.85rem}
 .wide{overflow-x:auto}
 td,th{border:1px solid #ddd;padding:.25rem .5rem;text-align:right;white-space:nowrap}
-td{font-variant-numeric:tabular-nums}
+td{font-variant-numeric:tabular-nums;white-space:pre}
 th{background:#f5f5f5;vertical-align:bottom;white-space:normal}
 th:first-child,td:first-child,.text td,.text th{text-align:left}
 .names td:first-child{white-space:normal;min-width:8rem}
-.text td{white-space:normal;overflow-wrap:anywhere}
+.text td:nth-child(1),.text td:nth-child(2),.text td:nth-child(6){white-space:normal}
+.text td:nth-child(2){overflow-wrap:anywhere;min-width:12rem}
 .more{background:#e3f0f8}
 .less{background:#fbe9dd}
 pre{background:#f5f5f5;padding:.7rem;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.8rem}
@@ -152,7 +153,7 @@ def _origins(runs: Sequence[RunFront]) -> str:
         commit = str(origin["commit"] or "")[:12] + (
             " (files modified)" if origin["modified"] else ""
         )
-        keys = ("folder", "file", "method", "step", "program")
+        keys = ("run", "file", "method", "step", "program")
         cells = ["" if origin[key] is None else str(origin[key]) for key in keys]
         rows.append([run.front.label, *cells, commit, str(origin["started_at"] or "")])
     return _table(rows, kind="text")

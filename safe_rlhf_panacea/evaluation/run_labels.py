@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation.run_fronts import RunFront
@@ -26,11 +28,15 @@ def make_labels_distinct(runs: Sequence[RunFront]) -> None:
 
 
 def _distinct_tails(runs: Sequence[RunFront]) -> list[str]:
-    deepest = max(len(run.location.folder.absolute().parts) for run in runs)
-    tails: list[str] = []
-    for depth in range(1, deepest + 1):
-        tails = [run.location.tail(depth) for run in runs]
-        if len(set(tails)) == len(tails):
-            return tails
-    twice = next(tail for tail in tails if tails.count(tail) > 1)
-    raise UserError(f"{twice} is given twice: give every run once")
+    """The shortest ends of the paths that differ, less what is the same at the end of all."""
+    steps = [run.location.at for run in runs]
+    paths = [Path(os.path.abspath(run.location.folder)).parts for run in runs]
+    for depth in range(1, max(map(len, paths)) + 1):
+        ends = [parts[-depth:] for parts in paths]
+        if len(set(zip(ends, steps, strict=True))) == len(runs):
+            while min(map(len, ends)) > 1 and len({end[-1] for end in ends}) == 1:
+                ends = [end[:-1] for end in ends]
+            return ["/".join(end) + step for end, step in zip(ends, steps, strict=True)]
+    ends = list(zip(paths, steps, strict=True))
+    twice = next(run for run, end in zip(runs, ends, strict=True) if ends.count(end) > 1)
+    raise UserError(f"{twice.location.place} is given twice: give every run once")

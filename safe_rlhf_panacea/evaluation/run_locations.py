@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,13 +33,12 @@ class RunLocation:
     @property
     def place(self) -> str:
         """What was written, without the label."""
-        step = "" if self.step is None else f"@{self.step}"
-        return f"{self.folder}{step}" + ("" if self.choice is None else f":{self.choice}")
+        return f"{self.folder}{self.at}" + ("" if self.choice is None else f":{self.choice}")
 
-    def tail(self, depth: int) -> str:
-        """The last ``depth`` parts of the path, and the step."""
-        parts = Path(os.path.abspath(self.folder)).parts[-depth:]
-        return "/".join(parts) + ("" if self.step is None else f"@{self.step}")
+    @property
+    def at(self) -> str:
+        """``@STEP``; empty where no step was chosen."""
+        return "" if self.step is None else f"@{self.step}"
 
 
 def parse_run(text: str) -> RunLocation:

@@ -101,6 +101,9 @@ def test_every_kind_of_run_in_one_picture(tmp_path, runs, capsys):
     quick = write_quickstart(tmp_path / "quick", panacea=3.0, rewarded_soups=1.0)
     main([runs[0], f"early={run}@10", f"late={run}", f"{quick}:ppo", "--output_dir", f"{run}-out"])
     numbers = read_json(tmp_path / "run-out" / "compare.json")
+    assert f"<td>{run}@10</td>" in (tmp_path / "run-out" / "compare.html").read_text(
+        encoding="utf-8"
+    )
     names = ["one", "early", "late", "Panacea", "Rewarded Soups"]
     assert [entry["label"] for entry in numbers["runs"]] == names
     assert [entry["step"] for entry in numbers["runs"]] == [None, 10, 20, None, None]

@@ -121,10 +121,13 @@ def test_equal_labels_are_told_apart_by_folder_and_step(tmp_path):
     for path in paths:
         write_evaluation(path, 1.0, label="Panacea")
     assert labels(paths[0], paths[2]) == ["Panacea (ppo)", "Panacea (dpo)"]
-    assert labels(paths[0], paths[1]) == ["Panacea (a/ppo)", "Panacea (b/ppo)"]
+    assert labels(paths[0], paths[1]) == ["Panacea (a)", "Panacea (b)"]
     run = write_training(tmp_path / "run", {10: 1.0, 20: 2.0})
     assert labels(f"{run}@10", f"{run}@20") == ["Panacea (run@10)", "Panacea (run@20)"]
     assert "b/ppo is given twice" in refused(paths[0], paths[1], paths[1])
+    assert "a/../dpo is given twice" in refused(f"{tmp_path}/a/../dpo", paths[2])
+    quick = write_quickstart(tmp_path / "quick", panacea=2.0, rewarded_soups=1.0)
+    assert "quick:ppo is given twice" in refused(f"{quick}:ppo", f"{quick}:ppo/panacea")
     other = write_evaluation(tmp_path / "other", 1.0, label="Panacea (dpo)")
     assert "two runs are called Panacea (dpo)" in refused(paths[0], paths[2], other)
 
