@@ -1,4 +1,5 @@
 """The adapter's own error."""
+
 from __future__ import annotations
 
 

@@ -106,7 +106,9 @@ def _draw_plane(
 ) -> None:
     axes = figure.subplots()
     for index, front in enumerate(fronts):
-        colour, marker = colours[index % len(colours)], MARKERS[index % len(MARKERS)]
+        # Shifted every round, so that a colour that comes again has another marker.
+        marker = MARKERS[(index + index // len(MARKERS)) % len(MARKERS)]
+        colour = colours[index % len(colours)]
         _draw_front(axes, front, colour, marker, zorder=3 + (len(fronts) - index) / len(fronts))
     axes.set_xlabel(f"{labels[0]} – better →")
     axes.set_ylabel(f"{labels[1]} – better →")

@@ -29,19 +29,27 @@ def align(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "-" * sum([*widths, 2 * len(widths) - 2]), *lines[1:]])
 
 
-def front_table(front: Front) -> str:
-    """One line per λ: the objectives with standard errors, dominated points marked."""
-    head = [f"λ ({', '.join(front.objectives)})", *front.objectives, ""]
+def vector_text(vector: Sequence[float]) -> str:
+    """λ as people write it."""
+    return f"({', '.join(f'{value:.2f}' for value in vector)})"
+
+
+def front_rows(front: Front) -> list[list[str]]:
+    """A head, and one row per λ: the objectives with standard errors, dominated points marked."""
+    rows = [[f"λ ({', '.join(front.objectives)})", *front.objectives, ""]]
     kept = non_dominated_mask(front.values)
-    rows = [head]
     for point, is_kept in zip(front.points, kept, strict=True):
-        vector = ", ".join(f"{value:.2f}" for value in point.preference)
         values = [
             f"{value:.3f} ± {error:.3f}"
             for value, error in zip(point.objectives, point.standard_errors, strict=True)
         ]
-        rows.append([f"({vector})", *values, "" if is_kept else "dominated"])
-    return align(rows)
+        rows.append([vector_text(point.preference), *values, "" if is_kept else "dominated"])
+    return rows
+
+
+def front_table(front: Front) -> str:
+    """``front_rows`` as text."""
+    return align(front_rows(front))
 
 
 def indicator_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:

@@ -1,4 +1,5 @@
 """The error of preference vectors."""
+
 from __future__ import annotations
 
 

@@ -166,6 +166,13 @@ def test_many_fronts_have_their_legend_beside_the_axes(drawn):
         assert box.x1 < figure.bbox.x1  # not clipped either way
 
 
+def test_a_colour_that_comes_again_has_another_marker(drawn):
+    count = len(plots.COLOURS) + 2
+    (axes,) = drawn([curve(f"M{k}", 1 + k / 5) for k in range(count)]).axes
+    handles = axes.get_legend().legend_handles
+    assert len({(handle.get_color(), handle.get_marker()) for handle in handles}) == count
+
+
 def test_error_bars_have_the_standard_errors(drawn):
     front = curve("A")
     (axes,) = drawn([front]).axes

@@ -1,0 +1,124 @@
+"""Several runs side by side: ``python -m safe_rlhf_panacea.evaluation.compare``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import fill
+
+from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
+from safe_rlhf_panacea.base.run_record import (
+    RUN_FILE,
+    check_output_dir,
+    prepare_output_dir,
+    write_run_record,
+)
+from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.evaluation.compare_page import comparison_page
+from safe_rlhf_panacea.evaluation.comparison import Comparison, compare
+from safe_rlhf_panacea.evaluation.comparison_tables import comparison_text
+from safe_rlhf_panacea.evaluation.front import Front
+from safe_rlhf_panacea.evaluation.plots import front_figure, save_picture
+from safe_rlhf_panacea.evaluation.run_fronts import read_run
+from safe_rlhf_panacea.evaluation.run_locations import FORMS, RunLocation, parse_run
+from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, read_json
+
+PROGRAM = "python -m safe_rlhf_panacea.evaluation.compare"
+NUMBERS, PICTURE, PAGE = "compare.json", "compare.png", "compare.html"
+LABEL_WIDTH = 24  # characters in a line of the legend; panels have room for twice as many
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of this program."""
+    parser = ArgumentParser(
+        PROGRAM,
+        """
+        Compare the fronts of several runs: all indicators from one reference point, and the
+        difference at every λ against the first run. With --output_dir also a picture, the
+        numbers as JSON and a page that opens without a network.
+
+        A RUN is the folder of an evaluation; that of a training run that was evaluated, with
+        @STEP for an earlier evaluation; or the quickstart's with :EXPERIMENT for all of its
+        methods or :EXPERIMENT/METHOD for one. LABEL=RUN names it.
+        """,
+        f"""
+        {PROGRAM} runs/front-panacea runs/front-soups
+        {PROGRAM} ours=runs/panacea-ppo early=runs/panacea-ppo@100 \\
+          runs/quickstart:ppo/rewarded_soups --baseline ours --output_dir runs/comparison
+        """,
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=FORMS)
+    parser.add_argument("--baseline", metavar="LABEL", help="default: the first run")
+    parser.add_argument(
+        "--reference_point",
+        type=float,
+        nargs="+",
+        help="of all hypervolumes; default: the runs' own, or the lowest of them",
+    )
+    parser.add_argument("--output_dir", help="default: tables on the terminal only")
+    add_flag(parser, "--overwrite", False, "replace a comparison that the folder already holds")
+    return parser
+
+
+def check_output(folder: str, overwrite: bool, runs: Sequence[RunLocation]) -> None:
+    """Whether the comparison may be written there.
+
+    Raises:
+        UserError: the folder holds a run, or is one of those compared.
+    """
+    path = check_output_dir(folder, overwrite=overwrite)
+    if any(path.resolve() == run.folder.resolve() for run in runs):
+        raise UserError(f"{path} is one of the runs: choose another output folder")
+    record = read_json(path / RUN_FILE) if (path / RUN_FILE).exists() else {"program": PROGRAM}
+    # Overwriting would take a training run's checkpoints away.
+    if not isinstance(record, dict) or record.get("program") != PROGRAM:
+        raise UserError(f"{path} holds another program's run: choose another output folder")
+
+
+def picture_front(front: Front) -> Front:
+    """The front with a label as Matplotlib takes it: no formulas, nothing hidden, short lines."""
+    width = LABEL_WIDTH if len(front.objectives) == 2 else 2 * LABEL_WIDTH
+    label = fill(front.label.replace("$", r"\$"), width)
+    return Front(front.objectives, front.points, f" {label}" if label.startswith("_") else label)
+
+
+def write_comparison(args: argparse.Namespace, comparison: Comparison, command: str) -> Path:
+    """Numbers, picture, page, and the record last: it says that the folder is complete."""
+    first = comparison.runs[0]
+    figure = front_figure(
+        [picture_front(run.front) for run in comparison.runs],
+        f"{len(comparison.runs)} fronts compared",
+        comparison.reference_point,
+        first.axis_labels,
+    )
+    folder = prepare_output_dir(args.output_dir, overwrite=args.overwrite)
+    atomic_write_json(folder / NUMBERS, comparison.to_dict())
+    save_picture(figure, folder / PICTURE)
+    page = comparison_page(comparison, (folder / PICTURE).read_bytes(), command)
+    atomic_write_text(folder / PAGE, page)
+    write_run_record(folder, args, {"program": PROGRAM})
+    return folder
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read, compare, print, and write where asked."""
+    args = build_parser().parse_args(argv)
+    locations = [parse_run(text) for text in args.runs]
+    if args.output_dir is not None:
+        check_output(args.output_dir, args.overwrite, locations)
+    runs = [run for location in locations for run in read_run(location)]
+    comparison = compare(runs, args.reference_point, args.baseline)
+    written = ""
+    if args.output_dir is not None:
+        command = f"{PROGRAM} {shlex.join(sys.argv[1:] if argv is None else argv)}"
+        folder = write_comparison(args, comparison, command)
+        written = f"\n\nWritten to {folder}: {PAGE}, {PICTURE}, {NUMBERS}"
+    print(comparison_text(comparison) + written)
+
+
+if __name__ == "__main__":
+    main()

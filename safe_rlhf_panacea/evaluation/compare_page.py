@@ -1,0 +1,159 @@
+"""A comparison as one HTML page that opens without a network."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+
+from safe_rlhf_panacea.evaluation.comparison import Comparison
+from safe_rlhf_panacea.evaluation.comparison_tables import (
+    difference_rows,
+    headline,
+    summary_lines,
+)
+from safe_rlhf_panacea.evaluation.differences import FrontDifference
+from safe_rlhf_panacea.evaluation.front import Front
+from safe_rlhf_panacea.evaluation.run_fronts import RunFront
+from safe_rlhf_panacea.evaluation.tables import INDICATORS, front_rows
+
+READING = (
+    "* marks differences of more than two standard errors: blue where the run is better than the "
+    "baseline, orange where it is worse. ⟨λ, ΔJ⟩ weighs the differences by what λ asks for."
+)
+NO_BREAK = "\u00a0"
+STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:72rem;margin:2rem auto;padding:0 1rem}
+section{margin:2.5rem 0;border-top:1px solid #ddd}
+h3{margin:1.6rem 0 .4rem;font-size:1.05rem}
+img{max-width:100%;height:auto}
+table{border-collapse:collapse;font-size:.85rem}
+.wide{overflow-x:auto}
+td,th{border:1px solid #ddd;padding:.25rem .5rem;text-align:right;white-space:nowrap}
+td{font-variant-numeric:tabular-nums;white-space:pre}
+th{background:#f5f5f5;vertical-align:bottom;white-space:normal}
+th:first-child,td:first-child,.text td,.text th{text-align:left}
+.names td:first-child{white-space:normal;min-width:8rem}
+.text td:nth-child(1),.text td:nth-child(2),.text td:nth-child(6){white-space:normal}
+.text td:nth-child(2){overflow-wrap:anywhere;min-width:12rem}
+.more{background:#e3f0f8}
+.less{background:#fbe9dd}
+pre{background:#f5f5f5;padding:.7rem;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.8rem}
+.says{color:#555}
+details{margin:.5rem 0}
+"""
+
+
+def comparison_page(comparison: Comparison, picture: bytes, command: str) -> str:
+    """The page.
+
+    Args:
+        comparison: what it tells.
+        picture: PNG.
+        command: that made it.
+    """
+    first = comparison.runs[0]
+    title = f"{len(comparison.runs)} fronts compared: {', '.join(first.front.objectives)}"
+    data = base64.b64encode(picture).decode()
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        f'<img alt="the fronts of all runs" src="data:image/png;base64,{data}">',
+        _section("Notes", [f"<p>{escape(note)}</p>" for note in comparison.notes]),
+        _section("Indicators", [_indicators(comparison)]),
+        _section("Differences at every λ", _differences(comparison)),
+        _section("Points", [_points(run.front) for run in comparison.runs]),
+        _section("The runs", [_origins(comparison.runs)]),
+        f"<pre>{escape(command)}</pre>",
+    ]
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style>"
+    )
+    lines = "\n".join(body)
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{lines}\n</body></html>\n'
+
+
+def _section(title: str, parts: Sequence[str]) -> str:
+    return "\n".join([f"<section><h2>{escape(title)}</h2>", *parts, "</section>"])
+
+
+def _table(
+    rows: Sequence[Sequence[str]], classes: Sequence[Sequence[str]] = (), kind: str = ""
+) -> str:
+    """A table of texts, the first row its head; ``classes`` are those of the other rows' cells."""
+    head = "".join(f"<th>{escape(text)}</th>" for text in rows[0])
+    body = ""
+    for index, row in enumerate(rows[1:]):
+        names = classes[index] if classes else [""] * len(row)
+        cells = [
+            f'<td class="{name}">{escape(text)}</td>' if name else f"<td>{escape(text)}</td>"
+            for text, name in zip(row, names, strict=True)
+        ]
+        body += f"<tr>{''.join(cells)}</tr>\n"
+    return f'<div class="wide {kind}"><table><tr>{head}</tr>\n{body}</table></div>'
+
+
+def _indicators(comparison: Comparison) -> str:
+    objectives = comparison.runs[0].front.objectives
+    names = [
+        name.replace(" ↑", NO_BREAK + "↑").replace(" ↓", NO_BREAK + "↓")
+        for name in INDICATORS.values()
+    ]
+    spearman = [f"Spearman {name}, its{NO_BREAK}λ" for name in objectives]
+    rows = [["run", "points", names[0], "÷ baseline’s", *names[1:], *spearman]]
+    for label, summary in comparison.summaries.items():
+        ratio = comparison.hypervolume_ratio(label)
+        values = [summary[key] for key in INDICATORS]
+        cells = [str(v) if isinstance(v, int) else f"{v:.4f}" for v in values]
+        cells.insert(1, "" if ratio is None else f"{ratio:.3f}")
+        cells += [f"{value:.3f}" for value in summary["spearman"]]
+        rows.append([label, str(len(summary["front"])), *cells])
+    point = ", ".join(f"{value:g}" for value in comparison.reference_point)
+    text = f"Hypervolumes are measured from ({point}), {comparison.reference_from}. "
+    text += f"The baseline is {comparison.baseline}. ↑ more is better, ↓ less is better."
+    return f'{_table(rows, kind="names")}\n<p class="says">{escape(text)}</p>'
+
+
+def _differences(comparison: Comparison) -> list[str]:
+    parts = [f'<p class="says">{escape(READING)}</p>']
+    for difference in comparison.differences:
+        parts.append(f"<h3>{escape(headline(difference))}</h3>")
+        if len(difference.values):
+            rows = difference_rows(comparison.runs[0].front.objectives, difference)
+            parts.append(_table(rows, _classes(difference)))
+        lines = summary_lines(comparison, difference)
+        parts.append(f'<p class="says">{"<br>".join(escape(line) for line in lines)}</p>')
+    return parts
+
+
+def _classes(difference: FrontDifference) -> list[list[str]]:
+    """Marked differences are coloured by their sign."""
+    return [
+        [
+            "",
+            *(
+                ("more" if v > 0 else "less") if b else ""
+                for v, b in zip(values, marks, strict=True)
+            ),
+            "",
+        ]
+        for values, marks in zip(difference.values, difference.beyond, strict=True)
+    ]
+
+
+def _points(front: Front) -> str:
+    table = _table(front_rows(front))
+    return f"<details><summary>{escape(front.label)}</summary>{table}</details>"
+
+
+def _origins(runs: Sequence[RunFront]) -> str:
+    rows = [["run", "folder", "file", "method", "step", "program", "commit", "started at"]]
+    for run in runs:
+        origin = run.origin()
+        commit = str(origin["commit"] or "")[:12] + (
+            " (files modified)" if origin["modified"] else ""
+        )
+        keys = ("run", "file", "method", "step", "program")
+        cells = ["" if origin[key] is None else str(origin[key]) for key in keys]
+        rows.append([run.front.label, *cells, commit, str(origin["started_at"] or "")])
+    return _table(rows, kind="text")
