@@ -121,9 +121,6 @@ def _quiet_settings() -> Any:
     """Neither the command line, the host, the user nor the checkout leave this machine."""
     import wandb
 
-    options: dict[str, Any] = {}
-    if "WANDB_INIT_TIMEOUT" not in os.environ:
-        options["init_timeout"] = INIT_TIMEOUT
     return wandb.Settings(
         silent=True,
         host="",
@@ -134,7 +131,7 @@ def _quiet_settings() -> Any:
         disable_git=True,
         disable_code=True,
         console="off",
-        **options,
+        init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", INIT_TIMEOUT)),
     )
 
 

@@ -67,7 +67,7 @@ def test_other_processes_write_nothing(tmp_path, monkeypatch, capsys):
 
 
 def test_wandb_runs_offline_and_records_no_environment(tmp_path, monkeypatch):
-    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("SOME_TOKEN", SECRET)
     monkeypatch.setenv("WANDB_API_KEY", SECRET * 4)
     config = argparse.Namespace(lr=0.25, output_dir=tmp_path, hf_token=SECRET, pad_token_id=0)
