@@ -30,8 +30,9 @@ LAUNCHER_VARIABLE = "PANACEA_LAUNCHER"
 ENVIRONMENT = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HUB_OFFLINE", "WANDB_MODE")
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
-# Of the dashboard; a new run must not go on in them.
-EVALUATION_FILES = ("evaluations.jsonl", "results.json", "report.html", "wandb_run.json")
+# Of the evaluations during training: all, the latest, and the page that shows them.
+SNAPSHOTS_FILE, RESULTS_FILE, REPORT_FILE = "evaluations.jsonl", "results.json", "report.html"
+WANDB_FILE = "wandb_run.json"  # the id of the run of wandb, so that a resumed one goes on in it
 PACKAGES = (
     "torch",
     "transformers",
@@ -101,7 +102,7 @@ def _remove_run(folder: Path) -> None:
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     shutil.rmtree(folder / LAUNCHER_FOLDER, ignore_errors=True)
     # The record last: until then the folder says that it holds a run.
-    for name in (METRICS_FILE, *EVALUATION_FILES, RUN_FILE):
+    for name in (METRICS_FILE, SNAPSHOTS_FILE, RESULTS_FILE, REPORT_FILE, WANDB_FILE, RUN_FILE):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from safe_rlhf_panacea.base.run_record import WANDB_FILE
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 
 PROJECT = "safe-rlhf-panacea"
-# The run's id, so that a resumed training goes on in it.
-ID_FILE = "wandb_run.json"
 MODES = {
     "online": "online",
     "run": "online",
@@ -101,7 +100,7 @@ def open_run(
     }
     run = _init(options, mode)
     if mode != "disabled":
-        atomic_write_json(log_dir / ID_FILE, {"id": run.id})
+        atomic_write_json(log_dir / WANDB_FILE, {"id": run.id})
     return run
 
 
@@ -137,9 +136,9 @@ def _quiet_settings() -> Any:
 
 def _identity(log_dir: Path, resume: bool) -> dict[str, str]:
     """Which run to go on in; nothing for a new one."""
-    if not resume or "WANDB_RUN_ID" in os.environ or not (log_dir / ID_FILE).is_file():
+    if not resume or "WANDB_RUN_ID" in os.environ or not (log_dir / WANDB_FILE).is_file():
         return {}
-    return {"id": read_json(log_dir / ID_FILE)["id"], "resume": "allow"}
+    return {"id": read_json(log_dir / WANDB_FILE)["id"], "resume": "allow"}
 
 
 def _tell(why: str) -> None:

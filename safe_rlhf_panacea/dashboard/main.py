@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
+from safe_rlhf_panacea.base.run_record import REPORT_FILE, SNAPSHOTS_FILE
 from safe_rlhf_panacea.dashboard.content import Content
 from safe_rlhf_panacea.dashboard.page import render
-from safe_rlhf_panacea.dashboard.snapshot import SNAPSHOTS_FILE, read_snapshots
-from safe_rlhf_panacea.dashboard.writers import REPORT_FILE
+from safe_rlhf_panacea.dashboard.snapshot import read_snapshots
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.io import atomic_write_text
 

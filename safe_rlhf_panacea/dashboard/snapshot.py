@@ -9,12 +9,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from safe_rlhf_panacea.base.run_record import SNAPSHOTS_FILE
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation.front import Front
 from safe_rlhf_panacea.io import atomic_write_text
-
-SNAPSHOTS_FILE = "evaluations.jsonl"
-RESULTS_FILE = "results.json"
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from safe_rlhf_panacea.base.run_record import REPORT_FILE, RESULTS_FILE
 from safe_rlhf_panacea.dashboard.content import Content, Table, histograms
 from safe_rlhf_panacea.dashboard.page import render
-from safe_rlhf_panacea.dashboard.snapshot import RESULTS_FILE, append_snapshot, drop_cut_line
+from safe_rlhf_panacea.dashboard.snapshot import append_snapshot, drop_cut_line
 from safe_rlhf_panacea.evaluation.indicators import non_dominated_mask
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
-
-REPORT_FILE = "report.html"
 
 
 class Writer(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from html import escape
 
@@ -14,6 +13,7 @@ from safe_rlhf_panacea.evaluation.comparison_tables import (
 )
 from safe_rlhf_panacea.evaluation.differences import FrontDifference
 from safe_rlhf_panacea.evaluation.front import Front
+from safe_rlhf_panacea.evaluation.html import image, page
 from safe_rlhf_panacea.evaluation.run_fronts import RunFront
 from safe_rlhf_panacea.evaluation.tables import INDICATORS, front_rows
 
@@ -54,10 +54,8 @@ def comparison_page(comparison: Comparison, picture: bytes, command: str) -> str
     """
     first = comparison.runs[0]
     title = f"{len(comparison.runs)} fronts compared: {', '.join(first.front.objectives)}"
-    data = base64.b64encode(picture).decode()
     body = [
-        f"<h1>{escape(title)}</h1>",
-        f'<img alt="the fronts of all runs" src="data:image/png;base64,{data}">',
+        image(picture, "the fronts of all runs"),
         _section("Notes", [f"<p>{escape(note)}</p>" for note in comparison.notes]),
         _section("Indicators", [_indicators(comparison)]),
         _section("Differences at every λ", _differences(comparison)),
@@ -65,12 +63,7 @@ def comparison_page(comparison: Comparison, picture: bytes, command: str) -> str
         _section("The runs", [_origins(comparison.runs)]),
         f"<pre>{escape(command)}</pre>",
     ]
-    head = (
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style>"
-    )
-    lines = "\n".join(body)
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{lines}\n</body></html>\n'
+    return page(title, body, style=STYLE)
 
 
 def _section(title: str, parts: Sequence[str]) -> str:

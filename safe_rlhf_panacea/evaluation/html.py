@@ -46,12 +46,15 @@ def image(png: bytes, alternative: str) -> str:
     return f'<img alt="{escape(alternative, quote=True)}" src="data:image/png;base64,{data}">'
 
 
-def page(title: str, parts: Sequence[str], *, refresh_seconds: int | None = None) -> str:
+def page(
+    title: str, parts: Sequence[str], *, style: str = STYLE, refresh_seconds: int | None = None
+) -> str:
     """A whole page.
 
     Args:
         title: in the browser's tab and above the page.
         parts: HTML, one below the other.
+        style: CSS.
         refresh_seconds: let the browser read the page again and again.
     """
     again = ""
@@ -61,7 +64,7 @@ def page(title: str, parts: Sequence[str], *, refresh_seconds: int | None = None
         [
             f'<!doctype html><html lang="en"><head><meta charset="utf-8">{again}',
             '<meta name="viewport" content="width=device-width">',
-            f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>",
+            f"<title>{escape(title)}</title><style>{style}</style></head><body>",
             f"<h1>{escape(title)}</h1>",
             *parts,
             "</body></html>\n",

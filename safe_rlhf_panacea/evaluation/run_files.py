@@ -12,15 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safe_rlhf_panacea.base.run_record import RESULTS_FILE, SNAPSHOTS_FILE
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation.quickstart_fronts import quickstart_results
 from safe_rlhf_panacea.evaluation.results import FORMAT, FRONT_FILE
 from safe_rlhf_panacea.evaluation.run_locations import RunLocation
 from safe_rlhf_panacea.evaluation.schema import check_result
 from safe_rlhf_panacea.io import read_json
-
-RESULTS_FILE = "results.json"
-EVALUATIONS_FILE = "evaluations.jsonl"
 
 
 def run_results(location: RunLocation) -> tuple[Path, list[dict[str, Any]]]:
@@ -54,7 +52,7 @@ def _at_step(
     location: RunLocation, file: Path | None, content: Any
 ) -> tuple[Path, list[dict[str, Any]]]:
     """The evaluation at one step; the later one where a resumed run evaluated twice."""
-    path = location.folder / EVALUATIONS_FILE
+    path = location.folder / SNAPSHOTS_FILE
     if path.is_file():
         found = {line["step"]: line for line in _lines(path)}
     elif file is not None:
@@ -62,7 +60,7 @@ def _at_step(
         _check(str(file), content)
         found = {content.get("step"): content}
     else:
-        raise UserError(f"{location.folder} holds no {EVALUATIONS_FILE} to choose a step from")
+        raise UserError(f"{location.folder} holds no {SNAPSHOTS_FILE} to choose a step from")
     if location.step not in found:
         steps = ", ".join(str(step) for step in found if step is not None) or "none"
         raise UserError(f"{path} has no evaluation at step {location.step}; steps: {steps}")
@@ -70,14 +68,12 @@ def _at_step(
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Every evaluation of a training run."""
+    """Every evaluation of a training run; a last line that an interruption cut is left out."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, line in enumerate(lines[:-1], 1):
         try:
             content = json.loads(line)
         except json.JSONDecodeError as error:

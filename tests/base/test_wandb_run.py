@@ -10,7 +10,8 @@ import time
 import pytest
 
 from safe_rlhf_panacea.base.logger import Logger
-from safe_rlhf_panacea.base.wandb_run import ID_FILE, has_login, open_run, wanted_mode
+from safe_rlhf_panacea.base.run_record import WANDB_FILE
+from safe_rlhf_panacea.base.wandb_run import has_login, open_run, wanted_mode
 from safe_rlhf_panacea.errors import UserError
 
 VARIABLES = (
@@ -113,7 +114,7 @@ def test_a_resumed_run_has_the_same_id_and_goes_on(monkeypatch, tmp_path):
         time.sleep(1.1)  # wandb names its folders by the second
     first, second = records(tmp_path)
     ids = [next(r["run"]["run_id"] for r in part if r["type"] == "run") for part in (first, second)]
-    assert ids[0] == ids[1] == json.loads((tmp_path / ID_FILE).read_text())["id"]
+    assert ids[0] == ids[1] == json.loads((tmp_path / WANDB_FILE).read_text())["id"]
     steps = [r["history"]["item"]["_step"] for r in second if r["type"] == "history"]
     assert steps == [2]
     other = Logger("wandb", tmp_path)

@@ -7,8 +7,8 @@ import math
 
 import pytest
 
+from safe_rlhf_panacea.base.run_record import SNAPSHOTS_FILE
 from safe_rlhf_panacea.dashboard.snapshot import (
-    SNAPSHOTS_FILE,
     Snapshot,
     append_snapshot,
     drop_cut_line,

@@ -190,8 +190,10 @@ def test_damaged_files_are_named_with_their_line(tmp_path):
     write_training(folder, {10: 1.0, 20: 2.0})
     lines = folder / "evaluations.jsonl"
     whole = lines.read_text()
-    lines.write_text(whole[:-100])
+    lines.write_text(whole[:-100] + "\n")
     assert f"{lines}:2: not valid JSON" in refused(f"{folder}@10")
+    lines.write_text(whole[:-100])  # cut by an interruption: what stands before it counts
+    assert "no evaluation at step 20; steps: 10" in refused(f"{folder}@20")
     lines.write_text(whole.splitlines()[0] + "\n[]\n")
     assert f"{lines}:2: not a result of this version" in refused(f"{folder}@10")
     lines.write_text(whole.replace('"step": 20', '"step": null'))
