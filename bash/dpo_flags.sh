@@ -48,6 +48,22 @@ dpo_miniature() {
     )
 }
 
+# The front while training, for the dashboards; evaluating changes nothing in the training.
+watch_dpo() {
+    FLAGS+=(
+        --need_eval true --eval_strategy steps --eval_interval 500
+        --eval_datasets PKU-SafeRLHF-v0/test:512/-1
+    )
+}
+
+watch_dpo_miniature() {
+    FLAGS+=(
+        --eval_interval 50
+        --eval_datasets "pairs:128/-1:${RUNS}/world/pairs-eval.jsonl"
+        --per_device_eval_batch_size 256
+    )
+}
+
 prepare_miniature() {
     need_world
     need_sft

@@ -39,13 +39,15 @@ aggregation() {
 paper_flags() {
     table_2
     dpo_inputs
+    watch_dpo
     FLAGS+=(--aggregation ls --output_dir "${RUNS}/panacea-dpo-$(aggregation)")
 }
 
 miniature_flags() {
     dpo_miniature
     many_preferences
-    FLAGS+=(--max_steps 200)
+    watch_dpo_miniature
+    FLAGS+=(--max_steps 200 --reference_point 0.25 0.25)
 }
 
 launch "$@"

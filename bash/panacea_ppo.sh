@@ -29,13 +29,15 @@ TEXT
 paper_flags() {
     table_1
     ppo_inputs
+    watch_ppo
     FLAGS+=(--output_dir "${RUNS}/panacea-ppo" --save_interval 1000)
 }
 
 miniature_flags() {
     ppo_miniature
     many_preferences
-    FLAGS+=(--max_steps 96 --save_interval 24)
+    watch_ppo_miniature
+    FLAGS+=(--max_steps 96 --save_interval 24 --reference_point -1.75 -1.25)
 }
 
 launch "$@"

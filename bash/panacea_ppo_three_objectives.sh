@@ -27,6 +27,7 @@ TEXT
 paper_flags() {
     table_1
     ppo_inputs
+    watch_ppo
     FLAGS+=(
         --reward_models
             helpful=PKU-Alignment/beaver-7b-v1.0-reward
@@ -40,13 +41,14 @@ paper_flags() {
 miniature_flags() {
     ppo_miniature
     many_preferences uniform
+    watch_ppo_miniature
     FLAGS+=(
         --reward_models
             "helpful=${RUNS}/reward-helpful"
             "harmless=${RUNS}/reward-harmless"
             "$(concise_reward)"
         --reward_calibration "${RUNS}/calibration-three-objectives.json"
-        --max_steps 96
+        --max_steps 96 --reference_point -1.75 -1.25 -2
     )
 }
 

@@ -78,6 +78,22 @@ ppo_miniature() {
     )
 }
 
+# The front while training, for the dashboards; evaluating changes nothing in the training.
+watch_ppo() {
+    FLAGS+=(
+        --need_eval true --eval_strategy steps --eval_interval 500
+        --eval_datasets PKU-SafeRLHF-v0/test:128/-1
+    )
+}
+
+watch_ppo_miniature() {
+    FLAGS+=(
+        --eval_interval 24
+        --eval_datasets "prompts:64/-1:${RUNS}/world/prompts-tune.jsonl"
+        --per_device_eval_batch_size 320
+    )
+}
+
 prepare_miniature() {
     need_world
     need_sft

@@ -67,7 +67,8 @@ def render(
     root = miniature.root
     parts.append(
         f"Everything is in {root}: results.json, front_ppo.png, front_dpo.png,\n"
-        f"the adapters (panacea-ppo/, panacea-dpo/) and the log of every stage (metrics.jsonl)."
+        f"the adapters (panacea-ppo/, panacea-dpo/) and the log of every stage (metrics.jsonl);\n"
+        f"{root / 'panacea-ppo' / 'report.html'} shows how Panacea-PPO's front grew."
     )
     parts.append(
         "Next, ask the trained model yourself, at any λ:\n"

@@ -44,6 +44,8 @@ class MiniatureSettings:
         eval_prompts: prompts on which a PPO front is evaluated.
         eval_repeats: responses per prompt and λ in a PPO front.
         eval_pairs: pairs on which a DPO front is evaluated.
+        watch_interval: steps between the fronts that Panacea-PPO shows on its way; 0 for none.
+        watch_prompts: prompts on which these are measured.
         preference_scope: ``sample`` or ``batch``.
         preference_sampler: how Panacea's λ are drawn.
     """
@@ -72,6 +74,8 @@ class MiniatureSettings:
     eval_prompts: int = 144
     eval_repeats: int = 4
     eval_pairs: int = 1500
+    watch_interval: int = 0
+    watch_prompts: int = 64
 
     @property
     def soup_lora_dim(self) -> int:
@@ -93,6 +97,7 @@ QUICK = MiniatureSettings(
     update_iters=2,
     eval_repeats=1,
     eval_pairs=300,
+    watch_interval=32,
 )
 
 # A few steps of everything.
@@ -107,4 +112,6 @@ SMOKE = MiniatureSettings(
     eval_prompts=8,
     eval_repeats=1,
     eval_pairs=16,
+    watch_interval=2,
+    watch_prompts=4,
 )

@@ -15,7 +15,7 @@ from safe_rlhf_panacea.base.finetune.main import main as sft_main
 from safe_rlhf_panacea.base.values.reward.main import main as reward_main
 from safe_rlhf_panacea.baselines.discrete_policies import train_discrete_policies
 from safe_rlhf_panacea.baselines.rewarded_soups import train_soup
-from safe_rlhf_panacea.miniature.settings import OBJECTIVES, MiniatureSettings
+from safe_rlhf_panacea.miniature.settings import OBJECTIVES, REFERENCE_POINTS, MiniatureSettings
 from safe_rlhf_panacea.miniature.world import World, build_world
 
 
@@ -130,8 +130,20 @@ class Miniature:
         if algorithm == "dpo":
             dpo_main(self.dpo_flags(name, steps, [*scope, *extra]))
         else:
-            ppo_main(self.ppo_flags(name, steps, [*scope, *extra]))
+            ppo_main(self.ppo_flags(name, steps, [*scope, *self._watching(), *extra]))
         return self.root / name
+
+    def _watching(self) -> list[str]:
+        """Evaluate a coarse front on the way, on prompts that nothing else is measured on."""
+        s = self.settings
+        if not s.watch_interval:
+            return []
+        return [
+            *("--need_eval", "--eval_strategy", "steps", "--eval_interval", str(s.watch_interval)),
+            *("--eval_datasets", f"prompts:{s.watch_prompts}/-1:{self.world.prompts_tune}"),
+            *("--per_device_eval_batch_size", str(5 * s.watch_prompts)),
+            *("--reference_point", *map(str, REFERENCE_POINTS["ppo"])),
+        ]
 
     def baseline_flags(self, algorithm: str, name: str, steps: int) -> list[str]:
         """The command line of a baseline of rank k + 1."""
