@@ -39,10 +39,21 @@ def check_reference(path: Path, root: Path) -> Iterator[Check]:
     for what, rows in values["numbers"].items():
         if what not in measured:
             raise CannotRun(f"{name}: today's code does not measure {what!r}")
-        tolerance = tolerances["front" if what.startswith(FRONT) else "logits"]
-        places = [f"row {i + 1}, {j + 1}" for i, row in enumerate(rows) for j in range(len(row))]
-        found = [value for row in measured[what] for value in row]
-        yield worst_of(name, what, [v for row in rows for v in row], found, tolerance, places)
+        yield compare(name, what, rows, measured[what], tolerances)
+
+
+def compare(
+    name: str,
+    what: str,
+    expected: list[list[float]],
+    measured: list[list[float]],
+    tolerances: dict[str, float],
+) -> Check:
+    """The worst place of a table of numbers."""
+    kind, place = ("front", "point {}, J{}") if what.startswith(FRONT) else ("logits", "{}, {}")
+    places = [place.format(i + 1, j + 1) for i, row in enumerate(expected) for j in range(len(row))]
+    flat, found = ([value for row in rows for value in row] for rows in (expected, measured))
+    return worst_of(name, what, flat, found, tolerances[kind], places)
 
 
 def run(options: Options) -> list[Check]:
@@ -51,7 +62,8 @@ def run(options: Options) -> list[Check]:
     Raises:
         CannotRun: there are none, or one is damaged.
     """
-    paths = find_references(options, SUITE, f"v*/**/{FILE}")  # not what an interrupted recording left
+    # v*: not what an interrupted recording left, which begins with a dot.
+    paths = find_references(options, SUITE, f"v*/**/{FILE}")
     root = options.references / SUITE
     return check_each(paths, lambda path: check_reference(path, root))
 
