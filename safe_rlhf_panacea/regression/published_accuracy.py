@@ -71,10 +71,13 @@ def accuracy_checks(
     for what, expected in values["accuracy"].items():
         right, count = measured[what]
         share = right / count
-        # What is reported has an error of its own, which the first part holds.
-        error = 300 * math.sqrt(share * (1 - share) / count)
-        tolerance = tolerances["accuracy"] + error
+        tolerance = tolerances["accuracy"] + sampling_error(share, count)
         yield Check(name, f"{what} accuracy, % of {count}", expected, 100 * share, tolerance)
+
+
+def sampling_error(share: float, count: int) -> float:
+    """Three standard errors of a share, in percentage points."""
+    return 300 * math.sqrt(share * (1 - share) / count)
 
 
 def ranking(pairs: Sequence[RawSample], scores: torch.Tensor, role: str) -> tuple[int, int]:

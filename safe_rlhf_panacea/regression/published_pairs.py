@@ -34,6 +34,7 @@ def read_pairs(options: Options) -> list[RawSample]:
         CannotRun: it is not to be had; with what to download.
         UserError: it is damaged, or another data set.
     """
+    _show_bars(options.progress)
     folder = None
     if options.local_dir is not None:
         folder = options.local_dir / FOLDER
@@ -47,6 +48,13 @@ def read_pairs(options: Options) -> list[RawSample]:
         return list(data)
     order = frozen_stream(0, "pairs").permutation(len(data))
     return [data[int(index)] for index in order[: options.pairs]]
+
+
+def _show_bars(shown: bool) -> None:
+    """The bars of the package datasets are not ours to pass a flag to."""
+    import datasets
+
+    (datasets.enable_progress_bars if shown else datasets.disable_progress_bars)()
 
 
 def _missing(options: Options) -> str:
