@@ -39,7 +39,7 @@ class Outcome:
         """The exit code: a difference weighs more than what could not run."""
         if any(not check.same for check in self.checks):
             return DIFFERS
-        return COULD_NOT_RUN if self.reasons or not self.checks else SAME
+        return COULD_NOT_RUN if self.reasons else SAME
 
     def lines(self) -> str:
         """Title, table, closing line."""

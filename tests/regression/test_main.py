@@ -105,6 +105,12 @@ def test_a_suite_that_is_not_there(monkeypatch, capsys):
     assert errors[0].startswith("error: tomorrow: this version of the package has no such suite")
 
 
+def test_a_suite_that_checks_nothing_does_not_pass(suites, capsys):
+    code, out, errors = run(capsys, *suites(front=giving()))
+    assert (code, errors) == (2, ["error: front: it made no checks"])
+    assert "front: nothing was checked; 1 COULD NOT RUN" in out
+
+
 def test_a_defect_shows_its_traceback(suites, capsys):
     code, out, errors = run(capsys, *suites(front=raising(RuntimeError("a defect"))))
     assert code == 2
