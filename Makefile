@@ -19,7 +19,7 @@ PIP_INSTALL := "$(BIN)/python" -m pip install --constraint "$(abspath $(CONSTRAI
 .DEFAULT_GOAL := help
 # Two targets that install must not do so at once.
 .NOTPARALLEL:
-.PHONY: help quickstart test lint front-benchmark clean
+.PHONY: help quickstart test lint front-benchmark regression clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +37,9 @@ lint: $(INSTALLED_DEV)  ## check the Python sources with ruff and the shell scri
 
 front-benchmark: $(INSTALLED)  ## repeat the quickstart's fronts over SEEDS fresh seeds (long)
 	"$(BIN)/python" eval/front_benchmark.py --seeds $(SEEDS) $(ARGS)
+
+regression: $(INSTALLED)  ## hold today's code against recorded numbers (minutes)
+	"$(BIN)/python" eval/regression.py $(ARGS)
 
 clean:  ## remove caches and build leftovers; the environment and all runs stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

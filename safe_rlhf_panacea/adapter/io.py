@@ -16,6 +16,8 @@ from safe_rlhf_panacea.adapter.model import PanaceaAdapter, check_fit, inject_ad
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
 ADAPTER_TYPE = "panacea-svd-lora"
+# Raised when older code would misread what is saved; what does not name one is of format 1.
+FORMAT = 1
 
 
 def save_adapter(adapter: PanaceaAdapter, folder: str | Path) -> None:
@@ -30,7 +32,7 @@ def save_adapter(adapter: PanaceaAdapter, folder: str | Path) -> None:
         raise AdapterError("a soup cannot be saved as one adapter: keep its ingredients instead")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"adapter_type": ADAPTER_TYPE, **adapter.config.to_dict()}
+    config = {"adapter_type": ADAPTER_TYPE, "format": FORMAT, **adapter.config.to_dict()}
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     _write(folder / WEIGHTS_NAME, save(adapter.state_dict(), metadata={"format": "pt"}))
     _write(folder / CONFIG_NAME, text.encode())
@@ -46,7 +48,8 @@ def read_config(folder: str | Path) -> AdapterConfig:
     """The configuration of a saved adapter.
 
     Raises:
-        AdapterError: no such file, not JSON, or not one of ours; the message names the file.
+        AdapterError: no such file, not JSON, not one of ours, or of a newer format; the
+            message names the file.
     """
     path = Path(folder) / CONFIG_NAME
     try:
@@ -57,6 +60,11 @@ def read_config(folder: str | Path) -> AdapterConfig:
         raise AdapterError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(values, dict) or values.pop("adapter_type", None) != ADAPTER_TYPE:
         raise AdapterError(f"{path} does not describe a {ADAPTER_TYPE} adapter")
+    if (format_ := values.pop("format", FORMAT)) not in range(1, FORMAT + 1):
+        raise AdapterError(
+            f"{path}: the adapter is of format {format_!r}, this version of the package reads "
+            f"up to {FORMAT}: install a newer one"
+        )
     try:
         return AdapterConfig.from_dict(values)
     except AdapterError as error:

@@ -10,7 +10,18 @@ from safe_rlhf_panacea.errors import UserError
 
 
 class CannotRun(UserError):
-    """A suite has not what it needs; the message says what is missing and where to get it."""
+    """A suite has not what it needs; the message says what is missing and where to get it.
+
+    Attributes:
+        reasons: a line for each thing that is missing.
+        checks: those that were made all the same.
+    """
+
+    def __init__(self, *reasons: str, checks: Sequence[Check] = ()) -> None:
+        """Hold the reasons, at least one."""
+        super().__init__("; ".join(reasons))
+        self.reasons = list(reasons)
+        self.checks = list(checks)
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.base.run_record import git_state, package_versions
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.io import atomic_write_json, read_json
+from safe_rlhf_panacea.io import atomic_write_text, read_json
 
 FORMAT = 1
 KEYS = ("format", "suite", "name", "what", "source", "values", "tolerances", "reason")
@@ -43,30 +45,37 @@ def write_reference(
     values: Mapping[str, Any],
     tolerances: Mapping[str, float],
     reason: str,
+    name: str | None = None,
 ) -> Path:
-    """Record a reference; its name is the file's.
+    """Record a reference; its name is the file's, unless another is given.
 
     Raises:
         UserError: the file exists, or the sources differ from the last commit: nobody could
             say later what the numbers are of.
+        ValueError: a value is NaN or infinite.
     """
     check_recordable(path)
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    atomic_write_json(
-        path,
-        {
-            "format": FORMAT,
-            "suite": suite,
-            "name": path.stem,
-            "what": what,
-            "source": source,
-            "values": dict(values),
-            "tolerances": dict(tolerances),
-            "reason": reason,
-            "recorded": {"at": now, "versions": package_versions(), "git": git_state()},
-        },
-    )
+    reference = {
+        "format": FORMAT,
+        "suite": suite,
+        "name": name or path.stem,
+        "what": what,
+        "source": source,
+        "values": dict(values),
+        "tolerances": dict(tolerances),
+        "reason": reason,
+        "recorded": {"at": now, "versions": package_versions(), "git": git_state()},
+    }
+    atomic_write_text(path, _readable(reference))
     return path
+
+
+def _readable(reference: Mapping[str, Any]) -> str:
+    """JSON in which a row of numbers is one line."""
+    text = json.dumps(reference, indent=2, ensure_ascii=False, allow_nan=False)
+    row = re.compile(r"\[[-+.\deE,\s]+\]")
+    return row.sub(lambda match: " ".join(match.group().split()), text) + "\n"
 
 
 def check_recordable(path: Path) -> None:
@@ -77,6 +86,15 @@ def check_recordable(path: Path) -> None:
     """
     if path.exists():
         raise UserError(f"{path} exists: a reference is not overwritten; remove it first")
+    check_sources()
+
+
+def check_sources() -> None:
+    """Whether these are the sources of a commit, which a reference can name.
+
+    Raises:
+        UserError: they are not.
+    """
     state = git_state()
     if state is None:
         raise UserError("a reference is recorded from a git checkout, so that it names its commit")

@@ -47,7 +47,15 @@ def test_the_configuration_is_readable(saved):
     assert values["lora_dim"] == 3
     assert values["objectives"] == ["helpful", "harmless"]
     assert values.pop("adapter_type") == "panacea-svd-lora"
+    assert values.pop("format") == 1
     assert AdapterConfig.from_dict(values) == CONFIG
+
+
+def test_what_names_no_format_is_of_the_first(saved):
+    values = json.loads((saved / OPTIONS).read_text(encoding="utf-8"))
+    del values["format"]
+    (saved / OPTIONS).write_text(json.dumps(values), encoding="utf-8")
+    assert load_adapter(tiny_llama(), saved).config == CONFIG
 
 
 def damage_truncate(folder):
@@ -76,6 +84,12 @@ def damage_unknown_option(folder):
     (folder / OPTIONS).write_text(json.dumps({**values, "rank": 3}), encoding="utf-8")
 
 
+def damage_newer_format(folder):
+    values = json.loads((folder / OPTIONS).read_text(encoding="utf-8"))
+    text = json.dumps({**values, "format": 2, "what_is_new": True})
+    (folder / OPTIONS).write_text(text, encoding="utf-8")
+
+
 def damage_missing_tensor(folder):
     tensors = load_file(folder / WEIGHTS)
     tensors.pop(next(iter(tensors)))
@@ -101,6 +115,7 @@ def damage_shape(folder):
         (damage_foreign_config, "does not describe a panacea-svd-lora adapter"),
         (damage_json, "is not valid JSON"),
         (damage_unknown_option, "unknown adapter option 'rank'"),
+        (damage_newer_format, "format 2, this version of the package reads up to 1: install"),
         (damage_missing_tensor, "is missing: not an adapter of this model"),
         (damage_extra_tensor, "tensor what has no place in this model"),
         (damage_shape, r"lora_sigma has shape \(7,\), this model needs \(3,\)"),
