@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +18,8 @@ from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_mod
 from safe_rlhf_panacea.regression.checks import CannotRun
 from safe_rlhf_panacea.regression.suites import Options
 from safe_rlhf_panacea.regression.tiny_base import DTYPES
+
+HUB_TIMEOUT = 10.0  # seconds
 
 
 def locate(values: Mapping[str, Any], options: Options) -> tuple[str | Path, dict[str, Any]]:
@@ -51,9 +57,26 @@ def _last_part(hub: str) -> str:
 def _is_on_hub(hub: str, revision: str | None) -> bool:
     from huggingface_hub import hf_hub_download
 
+    cached_only = not _hub_answers()
     try:
-        hf_hub_download(hub, "config.json", revision=revision)
+        hf_hub_download(hub, "config.json", revision=revision, local_files_only=cached_only)
     except Exception:  # no network, no such name, not allowed: it is not to be had
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=1)
+def _hub_answers() -> bool:
+    """Asked once: the hub's client would try each checkpoint again for half a minute."""
+    from huggingface_hub import constants
+
+    if urllib.request.getproxies():
+        return True  # whether the proxy reaches it is not ours to say
+    where = urllib.parse.urlparse(constants.ENDPOINT)
+    port = where.port or (443 if where.scheme == "https" else 80)
+    try:
+        socket.create_connection((where.hostname, port), timeout=HUB_TIMEOUT).close()
+    except OSError:
         return False
     return True
 
