@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
-from safe_rlhf_panacea.base.distributed import get_rank, get_world_size
+from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, get_world_size
 from safe_rlhf_panacea.preference import PreferenceSampler, parse_preference
 
 DRAWN_BINS = 10
@@ -61,12 +61,15 @@ class PreferenceSource:
         self.drawn.scatter_add_(1, bins.T, torch.ones_like(bins.T))
 
     def state_dict(self) -> dict[str, Any]:
-        """The sampler's place in its stream."""
-        return self.sampler.state_dict()
+        """Every process's place in its stream, and how often each λ was drawn."""
+        ranks = all_gather_objects({**self.sampler.state_dict(), "drawn": self.drawn})
+        return {**self.sampler.state_dict(), "ranks": ranks}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a checkpoint left off."""
-        self.sampler.load_state_dict(state)
+        own = state["ranks"][get_rank()]
+        self.sampler.load_state_dict(own)
+        self.drawn.copy_(own["drawn"])
 
 
 def set_preference(

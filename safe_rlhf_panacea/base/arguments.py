@@ -123,6 +123,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument("--output_dir", required=True, help="folder of this run; must hold none yet")
     add_flag(group, "--overwrite", False, "replace a run that the folder already holds")
+    add_flag(group, "--resume", False, "go on from the latest checkpoint in output_dir")
     log_types = ("wandb", "tensorboard", "none")
     group.add_argument("--log_type", choices=log_types, default="wandb", help="(default: offline)")
     group.add_argument("--log_dir", help="default: output_dir")

@@ -30,6 +30,8 @@ class TrainingState:
         random_state: of all processes, from ``capture_random_state``.
         sampler: place in the data, the data sampler's ``state_dict``.
         preference_sampler: place in the stream of λ, likewise; None where no λ is drawn.
+        ptx_sampler: place in the supervised text of PTX, likewise; None without.
+        training_seconds: spent so far.
         ideal_point: the running best of each objective (Eq. 13), likewise; None for DPO.
     """
 
@@ -39,6 +41,8 @@ class TrainingState:
     sampler: dict[str, Any] = field(default_factory=dict)
     preference_sampler: dict[str, Any] | None = None
     ideal_point: dict[str, Any] | None = None
+    ptx_sampler: dict[str, Any] | None = None
+    training_seconds: float = 0.0
 
     def to_client_state(self) -> dict[str, Any]:
         """For DeepSpeed's ``save_checkpoint(client_state=...)``.

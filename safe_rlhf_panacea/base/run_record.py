@@ -151,6 +151,15 @@ def finish_run_record(path: str | os.PathLike[str], training_seconds: float) -> 
     atomic_write_json(file, {**read_json(file), **finished})
 
 
+def note_resumption(path: str | os.PathLike[str], step: int) -> None:
+    """Add to ``run.json`` that the run went on from a step, and when."""
+    file = Path(path).expanduser() / RUN_FILE
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    record = read_json(file)
+    entry = {"at": now, "step": step, "versions": package_versions(), "git": git_state()}
+    atomic_write_json(file, {**record, "resumed": [*record.get("resumed", []), entry]})
+
+
 def is_finished(path: str | os.PathLike[str]) -> bool:
     """Whether a folder holds a run that came to its end."""
     file = Path(path).expanduser() / RUN_FILE

@@ -22,6 +22,7 @@ from safe_rlhf_panacea.base.distributed import (
     init_distributed,
     is_main_process,
 )
+from safe_rlhf_panacea.base.resuming import latest_step
 from safe_rlhf_panacea.base.run_record import RUN_FILE, check_output_dir, finish_run_record
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ def prepare_run(args: argparse.Namespace, program: str) -> tuple[dict[str, Any],
         torch.backends.cudnn.allow_tf32 = True
     args.device = init_distributed(args.local_rank)
     if is_main_process():
-        check_output_dir(args.output_dir, overwrite=args.overwrite)
+        check_output_dir(args.output_dir, overwrite=args.overwrite, resume=args.resume)
+        if args.resume:
+            latest_step(args.output_dir)
     barrier()
     args.program = program
     seed_everything(args.seed)
@@ -79,7 +82,7 @@ def run_to_end(trainer: TrainerBase) -> None:
     """Train, save, close the logs, and record, where there is a record, that it is finished."""
     started = time.perf_counter()
     trainer.train()
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started + getattr(trainer, "seconds_before", 0.0)
     trainer.save()
     trainer.logger.close()
     if is_main_process() and (Path(trainer.args.output_dir) / RUN_FILE).exists():

@@ -13,6 +13,7 @@ from safe_rlhf_panacea.base import barrier, is_main_process
 from safe_rlhf_panacea.base.arguments import ArgumentParser
 from safe_rlhf_panacea.base.distributed import init_distributed
 from safe_rlhf_panacea.base.run_record import RUN_FILE, is_finished, set_aside
+from safe_rlhf_panacea.errors import UserError
 
 PROGRAMS = {"dpo": dpo, "ppo": ppo}
 Variants = Mapping[str, Sequence[str]]
@@ -55,6 +56,8 @@ def train_variants(algorithm: str, argv: Sequence[str], variants: Variants) -> d
     """
     run: Callable[[Sequence[str]], int | None] = PROGRAMS[algorithm].main
     args = parse_flags(algorithm, argv)
+    if args.resume:
+        raise UserError("--resume is of a single training; this program skips what is finished")
     init_distributed(args.local_rank)
     folders = {name: Path(args.output_dir) / name for name in variants}
     for number, (name, extra) in enumerate(variants.items(), start=1):

@@ -143,6 +143,12 @@ class PanaceaDPOTrainer(Watched, HookedDPOTrainer):
         state.preference_sampler = self.preferences.state_dict()
         return state
 
+    def restore(self, state: TrainingState) -> None:
+        """With the place in the stream of preference vectors."""
+        super().restore(state)
+        if state.preference_sampler is not None:
+            self.preferences.load_state_dict(state.preference_sampler)
+
     def save_checkpoint(self) -> None:
         """With the adapter as it is now, ready to be loaded and evaluated."""
         super().save_checkpoint()

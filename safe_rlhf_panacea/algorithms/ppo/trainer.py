@@ -272,6 +272,14 @@ class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
         state.ideal_point = self.ideal_point.state_dict()
         return state
 
+    def restore(self, state: TrainingState) -> None:
+        """With the place in the stream of preference vectors and the ideal point."""
+        super().restore(state)
+        if state.preference_sampler is not None:
+            self.preferences.load_state_dict(state.preference_sampler)
+        if state.ideal_point is not None:
+            self.ideal_point.load_state_dict(state.ideal_point)
+
     def save_checkpoint(self) -> None:
         """With the adapter as it is now, ready to be loaded and evaluated."""
         super().save_checkpoint()

@@ -41,6 +41,7 @@ class ResumableSampler(Sampler[int]):
         self.world_size = world_size
         self.epoch = 0
         self.position = 0
+        self.began_anew = False  # resumed at the very end of an epoch
         self._start = 0  # where the next iteration begins: 0 unless a run resumes
 
     def __len__(self) -> int:
@@ -97,3 +98,4 @@ class ResumableSampler(Sampler[int]):
                 )
         self.epoch = int(state["epoch"])
         self.position = self._start = int(state["position"])
+        self.began_anew = self.position == len(self)

@@ -9,10 +9,18 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar
 
-from safe_rlhf_panacea.base.checkpoint import TrainingState, capture_random_state
+import torch
+
+from safe_rlhf_panacea.base.checkpoint import (
+    TrainingState,
+    capture_random_state,
+    restore_random_state,
+)
+from safe_rlhf_panacea.base.datasets import ResumableSampler
 from safe_rlhf_panacea.base.distributed import barrier, is_main_process
 from safe_rlhf_panacea.base.engine import unwrap, whole_state_dict
 from safe_rlhf_panacea.base.logger import Logger
+from safe_rlhf_panacea.base.resuming import latest_step, load_checkpoint, take_up
 from safe_rlhf_panacea.base.run_record import prepare_output_dir, write_run_record
 
 
@@ -62,19 +70,29 @@ class TrainerBase(metaclass=abc.ABCMeta):
 
     def run_init_hooks(self) -> None:
         """Run the four hooks in their order."""
-        self.global_step = 0
+        self.global_step = self.saved_at = 0
         self.epoch = 0
+        self.seconds_before = 0.0  # of training, before a resume
+        self.began = time.perf_counter()
+        self._random_state: dict[str, Any] | None = None
         for hook in (self.init_models, self.init_datasets, self.init_engines, self.init_logger):
             hook()
             barrier()
-        self._last_progress = 0.0
+        if self.args.resume:
+            step = latest_step(self.args.output_dir)
+            engines = self.checkpoint_engines()
+            self.restore(load_checkpoint(engines, self.args.output_dir, step))
+            self.logger.print(f"Going on from step {self.global_step}.")
 
     def init_logger(self) -> None:
         """Claim the output folder, record the run, open its logger."""
         args = self.args
         if is_main_process():
-            prepare_output_dir(args.output_dir, overwrite=args.overwrite)
-            write_run_record(args.output_dir, args, {"program": args.program})
+            prepare_output_dir(args.output_dir, overwrite=args.overwrite, resume=args.resume)
+            if args.resume:
+                take_up(args.output_dir, args)
+            else:
+                write_run_record(args.output_dir, args, {"program": args.program})
         started = time.strftime("%Y-%m-%d-%H-%M-%S")
         self.logger = Logger(
             log_type=args.log_type,
@@ -84,6 +102,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
             or os.environ.get("WANDB_NAME")
             or f"{self.TRAINING_TYPE}-{started}",
             config=args,
+            resume=args.resume,
         )
 
     # -- checkpoints ------------------------------------------------------------------
@@ -95,11 +114,54 @@ class TrainerBase(metaclass=abc.ABCMeta):
             epoch=self.epoch,
             random_state=capture_random_state(),
             sampler=self.data_sampler.state_dict(),
+            training_seconds=self.seconds_before + time.perf_counter() - self.began,
         )
+
+    def restore(self, state: TrainingState) -> None:
+        """Stand where ``training_state`` was taken; random numbers follow in ``go_on``.
+
+        Raises:
+            UserError: the state is of other data or of another number of processes.
+        """
+        self.global_step = self.saved_at = state.global_step
+        self.epoch = state.epoch
+        self.seconds_before = state.training_seconds
+        self.data_sampler.load_state_dict(state.sampler)
+        self._random_state = state.random_state
+
+    def samplers(self) -> list[ResumableSampler]:
+        """Of the training data."""
+        return [self.data_sampler]
+
+    def go_on(self) -> None:
+        """At the first step after a resume, with the loaders under way: the random numbers.
+
+        A loader draws one number from torch's stream when an epoch begins; a run that went on
+        without a stop drew it after its checkpoint.
+        """
+        if self._random_state is None:
+            return
+        restore_random_state(self._random_state)
+        self._random_state = None
+        for sampler in self.samplers():
+            if sampler.began_anew:
+                torch.empty((), dtype=torch.int64).random_()
 
     def checkpoint_engines(self) -> dict[str, Any]:
         """Name to engine, for every engine that trains."""
         return {"model": self.model}
+
+    def save_if_due(self) -> None:
+        """Save where nothing hangs over: between two updates, and not within a rollout.
+
+        So a checkpoint may come a few steps after its multiple of ``save_interval``.
+        """
+        interval = self.args.save_interval
+        due = self.global_step // interval > self.saved_at // interval
+        engines = self.checkpoint_engines().values()
+        if due and all(e.micro_steps % e.gradient_accumulation_steps() == 0 for e in engines):
+            self.save_checkpoint()
+            self.saved_at = self.global_step
 
     def save_checkpoint(self) -> None:
         """Write engines and training state under ``output_dir/checkpoints/<name>``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import argparse
 import itertools
+import time
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -12,7 +13,12 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from safe_rlhf_panacea.base.datasets import PromptOnlyDataset, SupervisedDataset
+from safe_rlhf_panacea.base.checkpoint import TrainingState
+from safe_rlhf_panacea.base.datasets import (
+    PromptOnlyDataset,
+    ResumableSampler,
+    SupervisedDataset,
+)
 from safe_rlhf_panacea.base.distributed import all_reduce_means
 from safe_rlhf_panacea.base.engine import init_train_engine, set_gradient_checkpointing, unwrap
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
@@ -181,6 +187,22 @@ class RLTrainer(TrainerBase):
         """Actor and critic."""
         return {"actor": self.actor_model, "critic": self.reward_critic_model}
 
+    def samplers(self) -> list[ResumableSampler]:
+        """Of the prompts, and of the supervised text."""
+        return [self.data_sampler, *([self.ptx_sampler] if self.use_ptx else [])]
+
+    def training_state(self) -> TrainingState:
+        """With the place in the supervised text."""
+        state = super().training_state()
+        state.ptx_sampler = self.ptx_sampler.state_dict() if self.use_ptx else None
+        return state
+
+    def restore(self, state: TrainingState) -> None:
+        """With the place in the supervised text."""
+        super().restore(state)
+        if state.ptx_sampler is not None and self.use_ptx:
+            self.ptx_sampler.load_state_dict(state.ptx_sampler)
+
     def set_train(self, mode: bool = True) -> None:
         """Set the mode of actor and critic; recomputation of activations is off in rollouts."""
         for role, engine in (("actor", self.actor_model), ("critic", self.reward_critic_model)):
@@ -245,7 +267,7 @@ class RLTrainer(TrainerBase):
         if self.ptx_dataloader is None:
             yield from itertools.repeat(None)
             return
-        for epoch in itertools.count():
+        for epoch in itertools.count(self.ptx_sampler.epoch):
             self.ptx_sampler.set_epoch(epoch)
             yield from self.ptx_dataloader
 
@@ -265,11 +287,14 @@ class RLTrainer(TrainerBase):
             disable=not self.args.progress,
         )
         device = self.args.device
-        if self.args.need_eval:
+        bar.update(self.global_step)
+        if self.args.need_eval and self.global_step == 0:
             self.logger.log(self.eval(), step=self.global_step)
+        self.began = time.perf_counter()
         for prompts, ptx in zip(self._prompt_batches(), self._ptx_batches(), strict=False):
             if self.global_step >= self.total_steps:
                 break
+            self.go_on()
             self.set_eval()
             rl_batches = self.split_rl_micro_batches(to_device(prompts, device))
             ptx_batches: list[Batch | None] = [None] * len(rl_batches)
@@ -282,6 +307,7 @@ class RLTrainer(TrainerBase):
                     if ptx_batch is not None:
                         info |= self.ptx_step(ptx_batch)
                     self._after_step(info, bar)
+            self.save_if_due()
         bar.close()
 
     def _after_step(self, info: dict[str, float], bar: Any) -> None:
@@ -290,8 +316,6 @@ class RLTrainer(TrainerBase):
         self.logger.log(info, step=self.global_step)
         bar.set_postfix_str(f"reward {info['train/reward']:.3f}", refresh=False)
         bar.update(1)
-        if self.global_step % self.args.save_interval == 0:
-            self.save_checkpoint()
         due = self.global_step % self.args.eval_interval == 0
         if self.args.need_eval and self.args.eval_strategy == "steps" and due:
             self.logger.log(self.eval(), step=self.global_step)

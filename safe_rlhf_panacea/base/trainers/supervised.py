@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import argparse
 import math
+import time
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -158,20 +159,22 @@ class SupervisedTrainer(TrainerBase):
             total=self.total_steps, desc=f"Training {self.TRAINING_TYPE}", disable=not args.progress
         )
         self.set_train()
-        if args.need_eval:
+        bar.update(self.global_step)
+        if args.need_eval and self.global_step == 0:
             self.logger.log(self.eval(), step=self.global_step)
+        self.began = time.perf_counter()
         for batch in self.batches():
+            self.go_on()
             info = self.train_step(**batch)
             self.global_step += 1
             info["train/epoch"] = self.global_step / len(self.train_dataloader)
             self.logger.log(info, step=self.global_step)
             bar.set_postfix_str(f"loss {info['train/loss']:.4f}", refresh=False)
             bar.update(1)
-            if self.global_step % args.save_interval == 0:
-                self.save_checkpoint()
             due = self.global_step % args.eval_interval == 0
             if args.need_eval and args.eval_strategy == "steps" and due:
                 self.logger.log(self.eval(), step=self.global_step)
+            self.save_if_due()
         bar.close()
 
     @torch.no_grad()

@@ -1,0 +1,170 @@
+"""A run that is interrupted and resumed ends where one without a stop ends, bit for bit."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import wandb
+from safetensors.torch import load_file
+
+from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
+from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
+from safe_rlhf_panacea.base.finetune.main import main as sft
+from safe_rlhf_panacea.base.logger import Logger
+from safe_rlhf_panacea.base.run_record import is_finished
+from safe_rlhf_panacea.dashboard.snapshot import read_snapshots
+from tests.algorithms.test_watching import offline_records
+
+
+class Interrupted(Exception):
+    """The power fails."""
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Fail at the first log line of a step; None lets the run go on."""
+    whole = Logger.log
+    when = {"step": None}
+
+    def log(self, metrics, step):
+        if step == when["step"] and "train/epoch" in metrics:
+            raise Interrupted
+        whole(self, metrics, step)
+
+    monkeypatch.setattr(Logger, "log", log)
+    return lambda step: when.update(step=step)
+
+
+@pytest.fixture(autouse=True)
+def no_page(monkeypatch):
+    monkeypatch.setattr("safe_rlhf_panacea.dashboard.writers.render", lambda *_, **__: "")
+
+
+def both_ways(main, flags, tmp_path, stop_at, step):
+    """Folders of a run without a stop, and of one that failed at ``step`` and went on."""
+    folders = tmp_path / "whole", tmp_path / "parts"
+    main([*flags, "--output_dir", str(folders[0])])
+    stop_at(step)
+    parts = [*flags, "--output_dir", str(folders[1])]
+    with pytest.raises(Interrupted):
+        main(parts)
+    stop_at(None)
+    assert not is_finished(folders[1])
+    torch.manual_seed(123)  # whatever the new process's random numbers are
+    main([*parts, "--resume"])
+    return folders
+
+
+def metrics(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("front/seconds", None)
+    return lines
+
+
+def same_tensors(folders, name):
+    whole, parts = (load_file(folder / name) for folder in folders)
+    return all(torch.equal(whole[key], parts[key]) for key in whole | parts)
+
+
+# Of 50-odd different prompts, 32 at a time: an epoch is two rollouts, of four and of three
+# micro-batches with two passes each, 14 steps. The text for PTX, 32 lines, ends with every rollout.
+PPO_FLAGS = (
+    *("--max_steps", "40", "--per_device_prompt_batch_size", "32", "--update_iters", "2"),
+    *("--preference_scope", "sample", "--aggregation", "tche", "--save_interval", "8"),
+)
+
+
+@pytest.mark.parametrize(("step", "saved"), [(11, 8), (24, 22), (30, 28)])  # 28 ends an epoch
+def test_ppo(ppo_flags, texts, prompts, tmp_path, stop_at, step, saved):
+    flags = [*ppo_flags, *PPO_FLAGS, "--ptx_datasets", f"supervised:1:{texts}"]
+    flags += ["--need_eval", "--eval_strategy", "steps", "--eval_interval", "8"]
+    flags += ["--eval_datasets", f"prompts:4/-1:{prompts}", "--eval_grid_step", "1"]
+    folders = both_ways(ppo, flags, tmp_path, stop_at, step)
+    assert same_tensors(folders, "adapter_model.safetensors")
+    whole, parts = map(metrics, folders)
+    assert parts == whole
+    assert len({line["train/reward"] for line in whole if "train/reward" in line}) > 3
+    fronts = [[one.front for one in read_snapshots(folder)] for folder in folders]
+    assert fronts[0] == fronts[1]
+    last = [read_snapshots(folder)[-1] for folder in folders]
+    assert last[0].drawn == last[1].drawn
+    record = json.loads((folders[1] / "run.json").read_text())
+    assert [entry["step"] for entry in record["resumed"]] == [saved]
+
+
+@pytest.mark.parametrize("strategy", ["steps", "epoch"])
+def test_dpo_with_accumulation_is_saved_between_updates(
+    dpo_flags, pairs, tmp_path, stop_at, strategy
+):
+    flags = [*dpo_flags, "--max_steps", "20", "--save_interval", "3"]
+    flags += ["--gradient_accumulation_steps", "2", "--need_eval", "--eval_strategy", strategy]
+    flags += ["--eval_datasets", f"pairs:8/-1:{pairs}", "--eval_interval", "4"]
+    folders = both_ways(dpo, flags, tmp_path, stop_at, 10)
+    tags = {path.name for path in (folders[0] / "checkpoints" / "model").glob("step-*")}
+    assert tags == {"step-4", "step-6", "step-10", "step-12", "step-16", "step-18"}
+    assert same_tensors(folders, "adapter_model.safetensors")
+    whole, parts = map(metrics, folders)
+    assert parts == whole
+    steps = [one.step for one in read_snapshots(folders[1])]
+    assert steps == ([0, 4, 8, 12, 16, 20] if strategy == "steps" else [0, 8, 16, 20])
+
+
+def test_sft(base_model, texts, tmp_path, stop_at):
+    flags = [
+        *("--model_name_or_path", str(base_model), "--train_datasets", f"supervised:1:{texts}"),
+        *("--max_length", "64", "--max_steps", "6", "--per_device_train_batch_size", "8"),
+        *("--log_type", "none", "--progress", "false", "--save_interval", "2"),
+    ]
+    folders = both_ways(sft, flags, tmp_path, stop_at, 6)
+    assert same_tensors(folders, "model.safetensors")
+
+
+def test_wandb_goes_on_in_the_same_run(dpo_flags, tmp_path, stop_at, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    flags = [*dpo_flags, "--max_steps", "4", "--save_interval", "2", "--log_type", "wandb"]
+    stop_at(4)
+    with pytest.raises(Interrupted):
+        dpo(flags)
+    wandb.finish()  # the process is gone, and its run with it
+    first = json.loads((tmp_path / "out" / "wandb_run.json").read_text())
+    (tmp_path / "out" / "wandb").rename(tmp_path / "before")
+    stop_at(None)
+    dpo([*flags, "--resume"])
+    assert json.loads((tmp_path / "out" / "wandb_run.json").read_text()) == first
+    records = offline_records(tmp_path / "out")
+    assert next(r["run"]["run_id"] for r in records if r["type"] == "run") == first["id"]
+    steps = [r["history"]["item"]["_step"] for r in records if r["type"] == "history"]
+    assert steps == [3, 4]
+
+
+def refused(flags, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        dpo(flags)
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_what_cannot_be_resumed(dpo_flags, tmp_path, stop_at, capsys):
+    flags = [*dpo_flags, "--max_steps", "4"]
+    assert "holds no run to resume" in refused([*flags, "--resume"], capsys)
+    stop_at(4)
+    with pytest.raises(Interrupted):
+        dpo(flags)
+    assert "holds no checkpoint to resume from" in refused([*flags, "--resume"], capsys)
+    with pytest.raises(Interrupted):
+        dpo([*flags, "--overwrite", "--save_interval", "2"])
+    stop_at(None)
+    both = [*flags, "--resume", "--overwrite"]
+    assert "either resumed or overwritten" in refused(both, capsys)
+    message = refused([*flags, "--resume", "--lr", "0.5"], capsys)
+    assert "--lr was 0.005 and is 0.5" in message
+    files = list((tmp_path / "out" / "checkpoints" / "model" / "step-2").glob("mp_rank*"))
+    whole = files[0].read_bytes()
+    files[0].write_bytes(whole[:1000])
+    assert "step-2 cannot be loaded" in refused([*flags, "--resume"], capsys)
+    files[0].write_bytes(whole)
+    dpo([*flags, "--resume"])
+    assert "holds a finished run" in refused([*flags, "--resume"], capsys)
