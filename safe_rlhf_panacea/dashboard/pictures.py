@@ -24,6 +24,7 @@ from safe_rlhf_panacea.evaluation.tables import INDICATORS
 
 MOST_FRONTS = {2: 8, 3: 4}  # in one picture; with more objectives 3
 LINES = ("-", "--", ":", "-.")
+SIDE_BY_SIDE = 7  # λ in panels that stand side by side
 LABELLED = 15  # λ written below an axis
 UNITS = {"reward": "reward of a response", "accuracy": "implicit-reward margin towards the label"}
 
@@ -119,13 +120,14 @@ def _preference_axis(axes: Any, snapshot: Snapshot) -> None:
 def distributions(snapshot: Snapshot) -> Any:
     """Boxes of single values by λ, a panel per objective, the initial model as a band."""
     count = len(snapshot.objectives)
-    width = max(3.8, 0.45 * len(snapshot.distributions))
-    figure = new_figure(width * count + 0.6, 4.2)
-    for index, axes in enumerate(figure.subplots(1, count, squeeze=False)[0]):
-        columns = [values[index] for values in snapshot.distributions]
+    wide = len(snapshot.distributions) > SIDE_BY_SIDE  # then one below the other
+    rows, columns = (count, 1) if wide else (1, count)
+    figure = new_figure(9.5 if wide else 3.9 * count + 0.4, 3.9 * rows + 0.3)
+    for index, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        values = [row[index] for row in snapshot.distributions]
         axes.boxplot(
-            columns,
-            positions=range(len(columns)),
+            values,
+            positions=range(len(values)),
             widths=0.6,
             whis=(5, 95),
             showfliers=False,
@@ -141,7 +143,7 @@ def distributions(snapshot: Snapshot) -> Any:
             axes.legend(fontsize=8)
         axes.set_title(snapshot.objectives[index], fontsize=10)
         _preference_axis(axes, snapshot)
-    figure.axes[0].set_ylabel(UNITS[snapshot.result["kind"]], fontsize=9)
+    figure.supylabel(UNITS[snapshot.result["kind"]], fontsize=9)
     figure.suptitle(
         f"By λ at step {snapshot.step}: quartiles, 5 to 95 %, median (line), mean (diamond)",
         fontsize=10,
@@ -163,9 +165,9 @@ def kl(snapshot: Snapshot) -> Any:
         places, snapshot.kl, yerr=snapshot.kl_errors, fmt="o", color=COLOURS[0], capsize=3
     )
     axes.axhline(0, color="0.6", lw=0.8)
-    axes.set_ylabel("KL to the initial model (nats per response)", fontsize=9)
+    axes.set_ylabel("KL (nats per response)", fontsize=9)
     axes.set_title(
-        f"Distance from the initial model at step {snapshot.step}, ± standard error", fontsize=10
+        f"KL to the initial model at step {snapshot.step}, ± standard error", fontsize=10
     )
     _preference_axis(axes, snapshot)
     return figure

@@ -100,6 +100,8 @@ def accuracy_front(
 ) -> Front:
     """Share of labelled pairs whose margin has the label's sign, with its standard error.
 
+    A margin of exactly 0, as every one before the first step, counts half.
+
     Args:
         margins: size = (N, P).
         labels: size = (P, m), +1, -1, or 0 where there is none.
@@ -108,8 +110,10 @@ def accuracy_front(
         label: the front's name.
     """
     labelled = labels.ne(0).sum(dim=0)  # size = (m,)
-    right = (margins.unsqueeze(-1) * labels > 0).sum(dim=1)  # size = (N, m)
-    accuracies = right.double() / labelled
+    agreement = (margins.unsqueeze(-1) * labels).sign()  # size = (N, P, m), 0 where no label
+    ties = margins.eq(0).double() @ labels.ne(0).double()  # size = (N, m)
+    right = agreement.gt(0).sum(dim=1) + ties / 2
+    accuracies = right / labelled
     errors = (accuracies * (1 - accuracies) / labelled).sqrt()
     points = [
         FrontPoint(preference=p, objectives=j, standard_errors=e)
