@@ -66,7 +66,7 @@ class Watched:
         self.evaluation_grid = evaluation_grid(self.args, count, self.preferences.fixed)
         self.dashboard = Dashboard(Path(self.args.output_dir).expanduser(), self.logger)
         self._evaluated_at: int | None = None
-        self._evaluating = 0.0  # seconds
+        self._evaluating = self._trained = 0.0  # seconds
         self._started = time.perf_counter()
 
     def take_snapshot(self) -> Snapshot:
@@ -84,7 +84,7 @@ class Watched:
             "fixed_scaling": args.fixed_scaling,
             "step": self.global_step,
             "cost": {
-                "training_seconds": time.perf_counter() - self._started - self._evaluating,
+                "training_seconds": round(self._trained, 3),
                 "stored_parameters": sum(
                     getattr(p, "ds_numel", p.numel()) for p in self.adapter.parameters()
                 ),
@@ -109,6 +109,8 @@ class Watched:
         if self.eval_dataloader is None:
             return {}
         started = time.perf_counter()
+        before = getattr(self, "seconds_before", 0.0)  # of a run that was resumed
+        self._trained = before + started - self._started - self._evaluating
         devices = [self.args.device] if torch.device(self.args.device).type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(self.args.seed)

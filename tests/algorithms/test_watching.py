@@ -100,6 +100,7 @@ def test_the_front_starts_as_a_point_and_the_reference_stays(ppo_watched, tmp_pa
         tuple(first.result["reference_point"])
     }
     assert max(abs(k) for k in others[-1].kl) > 1e-4
+    assert first.result["cost"]["training_seconds"] < 0.5  # not the evaluation's own
     assert all(v == 0 for entry in first.singular_values for v in entry["sigma"] + entry["s"])
     assert any(v != 0 for v in others[-1].singular_values[0]["s"])
 
