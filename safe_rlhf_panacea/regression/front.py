@@ -94,15 +94,19 @@ def _worker(seed: int, settings: MiniatureSettings, root: Path) -> Numbers:
     return train_fronts(seed, settings, root / f"seed-{seed}", progress=False)
 
 
+def _measure_seeds(work_dir: Path) -> list[Numbers]:
+    spawn = multiprocessing.get_context("spawn")
+    count = len(SEEDS)
+    with ProcessPoolExecutor(WORKERS, mp_context=spawn) as pool:
+        return list(pool.map(_worker, SEEDS, [SETTINGS] * count, [work_dir] * count))
+
+
 def record(options: Options) -> list[Path]:
     """Train on all of ``SEEDS``, ``WORKERS`` at a time, and write means and bands."""
     folder = options.references / "front"
     for name in ALGORITHMS:
         check_recordable(folder / f"{name}.json")
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(WORKERS, mp_context=spawn) as pool:
-        count = len(SEEDS)
-        found = list(pool.map(_worker, SEEDS, [SETTINGS] * count, [options.work_dir] * count))
+    found = _measure_seeds(options.work_dir)
     checks = sum(len(numbers) for numbers in found[0].values())
     return [_write(folder / f"{name}.json", found, checks) for name in ALGORITHMS]
 

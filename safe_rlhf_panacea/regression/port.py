@@ -1,6 +1,8 @@
-"""What the suites that train need before they begin."""
+"""What the suites that train want to find before they begin."""
 
 from __future__ import annotations
+
+import torch
 
 from safe_rlhf_panacea.regression.checks import CannotRun
 
@@ -20,3 +22,16 @@ def prepare_port() -> None:
             "run again with the environment variable PANACEA_BASE=port"
         )
     quiet_libraries()
+
+
+def check_cpu() -> None:
+    """The trainers take a GPU where there is one, and a GPU samples other tokens.
+
+    Raises:
+        CannotRun: there is one.
+    """
+    if torch.cuda.is_available():
+        raise CannotRun(
+            "the recorded steps are of a CPU, and there is a GPU: "
+            "run again with the environment variable CUDA_VISIBLE_DEVICES empty"
+        )
