@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from safe_rlhf_panacea.regression.checks import CannotRun, Check, worst_of
+from safe_rlhf_panacea.regression.port import one_thread
 from safe_rlhf_panacea.regression.tiny_runs import flags_of
 from safe_rlhf_panacea.regression.tiny_world import TinyWorld
 from safe_rlhf_panacea.regression.trace import Trace, read_trace, trace
@@ -16,6 +17,9 @@ from safe_rlhf_panacea.regression.ways import EQUIVALENCES, Way
 # Of a series' largest number, as for the recorded runs and for the same reason: the two sides add
 # float32 numbers in another order.
 RELATIVE = 1e-4
+# Of the trained adapter's norm: Adam divides by the root of small second moments, and so makes the
+# rounding of small gradients larger. Measured: 1e-5 at most.
+RELATIVE_ADAPTER = 1e-3
 # They are noted once a step, and steps differ where batches are cut.
 NOT_COMPARED = ("tokens", "lr", "actor_lr", "reward_critic_lr")
 
@@ -24,7 +28,7 @@ def _torchrun(algorithm: str, flags: list[str], processes: int, output: Path) ->
     """The trace of several processes under torchrun.
 
     Raises:
-        CannotRun: one of them failed; with its last line.
+        CannotRun: one of them failed; what they said is in a file beside their folder.
     """
     file = output.with_suffix(".json")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -63,7 +67,7 @@ def _by_update(numbers: list[float], updates: int) -> list[float]:
 def _adapter_difference(one: Path, other: Path) -> float:
     """‖one - other‖ / ‖one‖ of two trained adapters, all their tensors as one vector.
 
-    Not the largest entry's: where a gradient is nearly nothing, Adam makes its rounding large.
+    Not of single entries: where a gradient is nearly nothing, all of it may be rounding.
     """
     from safetensors.torch import load_file
 
@@ -84,9 +88,10 @@ def compare(name: str, one: Trace, other: Trace) -> list[Check]:
         measured = _by_update(other.series[key], len(expected))
         checks.append(worst_of(where, f"{name}: {key}", expected, measured, tolerance))
     apart = _adapter_difference(one.folder, other.folder)
-    return [*checks, Check(where, f"{name}: trained adapter", 0.0, apart, RELATIVE)]
+    return [*checks, Check(where, f"{name}: trained adapter", 0.0, apart, RELATIVE_ADAPTER)]
 
 
+@one_thread()
 def check_equivalences(world: TinyWorld, folder: Path) -> list[Check]:
     """Train all ways, those that several need once, and compare."""
     done: dict[tuple[str, Way], Trace] = {}

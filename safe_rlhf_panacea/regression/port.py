@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from safe_rlhf_panacea.regression.checks import CannotRun
@@ -35,3 +38,14 @@ def check_cpu() -> None:
             "the recorded steps are of a CPU, and there is a GPU: "
             "run again with the environment variable CUDA_VISIBLE_DEVICES empty"
         )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread inside: more of them only get in each other's way on a tiny model."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.regression.checks import CannotRun, Check, worst_of
-from safe_rlhf_panacea.regression.port import check_cpu, prepare_port
+from safe_rlhf_panacea.regression.port import check_cpu, one_thread, prepare_port
 from safe_rlhf_panacea.regression.references import (
     check_recordable,
     read_reference,
@@ -68,6 +68,7 @@ def compare(
     ]
 
 
+@one_thread()
 def measure(name: str, world: TinyWorld, folder: Path, steps: int | None = None) -> Series:
     """Train one of the recorded runs; all its series."""
     from safe_rlhf_panacea.regression.trace import trace

@@ -102,7 +102,7 @@ def test_run_trains_on_the_seed_left_out_and_compares_everything(recorded, tmp_p
     checks = front.run(Options(recorded, tmp_path, progress=False))
     assert {check.reference for check in checks} == {"front/ppo", "front/dpo"}
     assert len(checks) == 2 * (3 + 2 + 2 + 6)
-    assert (tmp_path / "seed-100" / "panacea-ppo" / "adapter_model.safetensors").exists()
+    assert (tmp_path / "seed-200" / "panacea-ppo" / "adapter_model.safetensors").exists()
     # Two steps make no front: the extents of 1 that were recorded, with no spread, are missed.
     fallen_out = {check.what for check in checks if not check.same}
     assert {"extent of helpful", "extent of harmless"} <= fallen_out

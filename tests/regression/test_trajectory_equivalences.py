@@ -34,14 +34,14 @@ def test_micro_batches_are_averaged_and_adapters_compared_by_their_norm(tmp_path
     other = fake(
         tmp_path / "other",
         {"loss": [1.5, 2.5, 0.5, 1.6], "lr": [0.0] * 4},
-        {"U": [3.0], "V": [4.005]},
+        {"U": [3.0], "V": [4.05]},
     )
     loss, adapter = compare("x", one, other)
     # means (2, 1.05): 0.05 at the second update, allowed 1e-4 of 2
     assert loss.what == "x: loss, step 2"
     assert loss.difference == pytest.approx(0.05)
     assert loss.tolerance == pytest.approx(2e-4)
-    assert adapter.measured == pytest.approx(0.005 / 5, rel=1e-3)
+    assert adapter.measured == pytest.approx(0.05 / 5, rel=1e-3)
     assert not loss.same and not adapter.same
 
 
