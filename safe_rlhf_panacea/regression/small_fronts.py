@@ -1,0 +1,57 @@
+"""From nothing to the fronts of Panacea-PPO and Panacea-DPO on a small miniature, in numbers."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from safe_rlhf_panacea.evaluation.front import Front
+from safe_rlhf_panacea.evaluation.indicators import summarize
+from safe_rlhf_panacea.miniature.settings import OBJECTIVES, REFERENCE_POINTS, MiniatureSettings
+from safe_rlhf_panacea.regression.port import prepare_port
+
+Numbers = dict[str, dict[str, float]]
+
+
+def train_fronts(seed: int, settings: MiniatureSettings, root: Path, *, progress: bool) -> Numbers:
+    """Corpus, SFT, rewards, Panacea-DPO and -PPO, and their fronts; all numbers by algorithm."""
+    from safe_rlhf_panacea.miniature.fronts import Judge
+    from safe_rlhf_panacea.miniature.stages import Miniature
+    from safe_rlhf_panacea.preference import preference_grid
+
+    prepare_port()
+    root.mkdir(parents=True, exist_ok=True)
+    miniature = Miniature(root=root, seed=seed, settings=settings, progress=progress)
+    with open(root / "log.txt", "w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+        miniature.build_world()
+        miniature.train_sft()
+        miniature.train_rewards()
+        judge = Judge(miniature)
+        miniature.calibration = judge.calibrate()
+        dpo = miniature.train_panacea("dpo", "panacea-dpo", settings.dpo_steps)
+        ppo = miniature.train_panacea("ppo", "panacea-ppo", settings.ppo_steps)
+        grid = preference_grid(len(OBJECTIVES), settings.grid_step)
+        # Before the pairs, which turn the tokenizer's padding round.
+        rewards, _ = judge.reward_front(*judge.panacea(ppo), grid, "ppo")
+        accuracies = judge.accuracy_front(*judge.panacea(dpo), grid, "dpo")
+    return {"ppo": front_numbers(rewards, "ppo"), "dpo": front_numbers(accuracies, "dpo")}
+
+
+def front_numbers(front: Front, algorithm: str) -> dict[str, float]:
+    """The indicators of a front, and J of every λ and objective, by name.
+
+    The extent of an objective is J_i where its weight is 1, minus J_i where it is 0.
+    """
+    summary = summarize(front, list(REFERENCE_POINTS[algorithm]))
+    numbers = {name: float(summary[name]) for name in ("hypervolume", "inner_product", "dominated")}
+    for name, value in zip(front.objectives, summary["spearman"], strict=True):
+        numbers[f"Spearman of {name}"] = value
+    weights, values = front.preferences, front.values
+    for index, name in enumerate(front.objectives):
+        ends = [values[weights[:, index] == end, index].mean() for end in (1, 0)]
+        numbers[f"extent of {name}"] = float(ends[0] - ends[1])
+    for point in front.points:
+        vector = ", ".join(f"{value:.3g}" for value in point.preference)
+        for name, value in zip(front.objectives, point.objectives, strict=True):
+            numbers[f"J_{name} at λ = ({vector})"] = value
+    return numbers
