@@ -13,6 +13,7 @@ import torch
 
 from safe_rlhf_panacea.algorithms.conditioning import PreferenceSource
 from safe_rlhf_panacea.base import unwrap
+from safe_rlhf_panacea.base.distributed import get_rank
 from safe_rlhf_panacea.base.generation import SamplingConfig
 from safe_rlhf_panacea.dashboard.dashboard import Dashboard
 from safe_rlhf_panacea.dashboard.measure import Policy
@@ -113,7 +114,7 @@ class Watched:
         self._trained = before + started - self._started - self._evaluating
         devices = [self.args.device] if torch.device(self.args.device).type == "cuda" else []
         with torch.random.fork_rng(devices):
-            torch.manual_seed(self.args.seed)
+            torch.manual_seed(self.args.seed + get_rank())
             info = super().eval()  # type: ignore[misc]
             self.set_eval()  # type: ignore[attr-defined]
             with torch.no_grad():

@@ -29,6 +29,7 @@ def main():
     trainer.save()
     trainer.logger.close()
     preferences = gather(trainer.preference.float())
+    noise = gather(torch.rand(1))
     flat = torch.cat([p.detach().float().flatten() for p in trainer.adapter.parameters()])
     adapters = gather(flat)
     if dist.get_rank() == 0:
@@ -36,6 +37,7 @@ def main():
             "world_size": dist.get_world_size(),
             "preferences": [p.tolist() for p in preferences],
             "adapters_agree": all(torch.equal(adapters[0], other) for other in adapters),
+            "noise": [n.item() for n in noise],
             "moved": flat.abs().max().item() > 0.1,
         }
         with open(report, "w", encoding="utf-8") as file:

@@ -19,7 +19,7 @@ from safe_rlhf_panacea.base.datasets import (
     ResumableSampler,
     SupervisedDataset,
 )
-from safe_rlhf_panacea.base.distributed import all_reduce_means
+from safe_rlhf_panacea.base.distributed import all_reduce_means, get_rank, get_world_size
 from safe_rlhf_panacea.base.engine import init_train_engine, set_gradient_checkpointing, unwrap
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.progress import progress_bar
@@ -67,6 +67,10 @@ class RLTrainer(TrainerBase):
         self.ds_config = self.ds_train_config = ds_train_config
         self.ds_eval_config = ds_eval_config
         self.run_init_hooks()
+        if get_world_size() > 1:
+            # The models were made from one seed on all processes; responses must not be drawn
+            # from one, or row i of every process would share its random numbers.
+            torch.manual_seed(args.seed + get_rank())
         self.kl_coeff = args.kl_coeff
         self.clip_range_ratio = args.clip_range_ratio
         self.clip_range_score = args.clip_range_score
