@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import torch
 
 from safe_rlhf_panacea.algorithms.conditioning import PreferenceSource
 from safe_rlhf_panacea.base import unwrap
+from safe_rlhf_panacea.base.clock import TrainingClock
 from safe_rlhf_panacea.base.distributed import get_rank
 from safe_rlhf_panacea.base.generation import SamplingConfig
 from safe_rlhf_panacea.dashboard.dashboard import Dashboard
@@ -36,10 +37,15 @@ def evaluation_grid(args: argparse.Namespace, count: int, fixed: torch.Tensor | 
 
 
 def different_prompts(
-    tokenizer: Any, ids: Sequence[torch.Tensor], most: int | None
+    tokenizer: Any, ids: Iterable[torch.Tensor], most: int | None
 ) -> list[Prompt]:
-    """At most so many prompts, none twice."""
-    unique = list(dict.fromkeys(tuple(row.tolist()) for row in ids))[:most]
+    """At most so many prompts, none twice; no more are read than needed."""
+    found: dict[tuple[int, ...], None] = {}
+    for row in ids:
+        found[tuple(row.tolist())] = None
+        if len(found) == most:
+            break
+    unique = list(found)
     texts = tokenizer.batch_decode([list(row) for row in unique], skip_special_tokens=True)
     return [Prompt(text, row) for text, row in zip(texts, unique, strict=True)]
 
@@ -59,6 +65,7 @@ class Watched:
     adapter: PanaceaAdapter
     objectives: tuple[str, ...]
     preferences: PreferenceSource
+    clock: TrainingClock
 
     def init_logger(self) -> None:
         """With the dashboard."""
@@ -67,8 +74,6 @@ class Watched:
         self.evaluation_grid = evaluation_grid(self.args, count, self.preferences.fixed)
         self.dashboard = Dashboard(Path(self.args.output_dir).expanduser(), self.logger)
         self._evaluated_at: int | None = None
-        self._evaluating = self._trained = 0.0  # seconds
-        self._started = time.perf_counter()
 
     def take_snapshot(self) -> Snapshot:
         """Measure the front; called by all processes, in evaluation mode."""
@@ -85,7 +90,7 @@ class Watched:
             "fixed_scaling": args.fixed_scaling,
             "step": self.global_step,
             "cost": {
-                "training_seconds": round(self._trained, 3),
+                "training_seconds": round(self.clock.seconds, 3),
                 "stored_parameters": sum(
                     getattr(p, "ds_numel", p.numel()) for p in self.adapter.parameters()
                 ),
@@ -109,9 +114,11 @@ class Watched:
         """The base's evaluation, then the front; training's random numbers stay as they were."""
         if self.eval_dataloader is None:
             return {}
+        with self.clock.stopped():
+            return self._evaluate()
+
+    def _evaluate(self) -> dict[str, Any]:
         started = time.perf_counter()
-        before = getattr(self, "seconds_before", 0.0)  # of a run that was resumed
-        self._trained = before + started - self._started - self._evaluating
         devices = [self.args.device] if torch.device(self.args.device).type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(self.args.seed + get_rank())
@@ -124,13 +131,10 @@ class Watched:
         seconds = time.perf_counter() - started
         drawn = dict(zip(self.objectives, self.preferences.drawn.tolist(), strict=True))
         snapshot = replace(snapshot, seconds=seconds, drawn=drawn)
-        series = self.dashboard.publish(snapshot)
-        self._evaluating += time.perf_counter() - started
-        return {**info, **series}
+        return {**info, **self.dashboard.publish(snapshot)}
 
     def train(self) -> None:
         """Train, and show the last front as well."""
-        self._started = time.perf_counter()
         super().train()  # type: ignore[misc]
         if self.args.need_eval and self._evaluated_at != self.global_step:
             self.logger.log(self.eval(), step=self.global_step)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,9 +79,9 @@ def model_dtype(args: argparse.Namespace) -> torch.dtype:
 
 def run_to_end(trainer: TrainerBase) -> None:
     """Train, save, close the logs, and record, where there is a record, that it is finished."""
-    started = time.perf_counter()
+    trainer.clock.start()
     trainer.train()
-    seconds = time.perf_counter() - started + getattr(trainer, "seconds_before", 0.0)
+    seconds = trainer.clock.seconds
     trainer.save()
     trainer.logger.close()
     if is_main_process() and (Path(trainer.args.output_dir) / RUN_FILE).exists():

@@ -121,8 +121,8 @@ class PanaceaDPOTrainer(Watched, HookedDPOTrainer):
         pairs, grid = self.eval_dataloader.dataset, self.evaluation_grid
         policy = self.measured_policy(self.model)
         margins, labels = pair_margins(policy, pairs, grid)
-        rows = [pairs[i] for i in range(len(pairs))]
-        starts = [row["better_input_ids"][: int(row["prompt_length"])] for row in rows]
+        rows = (pairs[i] for i in range(len(pairs)))
+        starts = (row["better_input_ids"][: int(row["prompt_length"])] for row in rows)
         prompts = different_prompts(self.tokenizer, starts, self.args.eval_prompts or SAMPLED)
         return accuracy_snapshot(
             margins,

@@ -244,7 +244,7 @@ class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
         sampling = (args.temperature, args.top_p, args.repetition_penalty)
         names = ("temperature", "top_p", "repetition_penalty")
         policy = self.measured_policy(self.actor_model, **dict(zip(names, sampling, strict=True)))
-        ids = [data[i]["input_ids"] for i in range(len(data))]
+        ids = (data[i]["input_ids"] for i in range(len(data)))
         prompts = different_prompts(self.tokenizer, ids, args.eval_prompts)
         if self.initial_rewards is None and args.only_optimize_lora:
             points = self.evaluation_grid.size(0)

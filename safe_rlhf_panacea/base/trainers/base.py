@@ -16,6 +16,7 @@ from safe_rlhf_panacea.base.checkpoint import (
     capture_random_state,
     restore_random_state,
 )
+from safe_rlhf_panacea.base.clock import TrainingClock
 from safe_rlhf_panacea.base.datasets import ResumableSampler
 from safe_rlhf_panacea.base.distributed import barrier, is_main_process
 from safe_rlhf_panacea.base.engine import unwrap, whole_state_dict
@@ -72,8 +73,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
         """Run the four hooks in their order."""
         self.global_step = self.saved_at = 0
         self.epoch = 0
-        self.seconds_before = 0.0  # of training, before a resume
-        self.began = time.perf_counter()
+        self.clock = TrainingClock()
         self._random_state: dict[str, Any] | None = None
         for hook in (self.init_models, self.init_datasets, self.init_engines, self.init_logger):
             hook()
@@ -114,7 +114,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
             epoch=self.epoch,
             random_state=capture_random_state(),
             sampler=self.data_sampler.state_dict(),
-            training_seconds=self.seconds_before + time.perf_counter() - self.began,
+            training_seconds=self.clock.seconds,
         )
 
     def restore(self, state: TrainingState) -> None:
@@ -125,7 +125,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
         """
         self.global_step = self.saved_at = state.global_step
         self.epoch = state.epoch
-        self.seconds_before = state.training_seconds
+        self.clock.before = state.training_seconds
         self.data_sampler.load_state_dict(state.sampler)
         self._random_state = state.random_state
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import argparse
 import itertools
-import time
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -294,7 +293,6 @@ class RLTrainer(TrainerBase):
         bar.update(self.global_step)
         if self.args.need_eval and self.global_step == 0:
             self.logger.log(self.eval(), step=self.global_step)
-        self.began = time.perf_counter()
         for prompts, ptx in zip(self._prompt_batches(), self._ptx_batches(), strict=False):
             if self.global_step >= self.total_steps:
                 break

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import argparse
 import math
-import time
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -162,7 +161,6 @@ class SupervisedTrainer(TrainerBase):
         bar.update(self.global_step)
         if args.need_eval and self.global_step == 0:
             self.logger.log(self.eval(), step=self.global_step)
-        self.began = time.perf_counter()
         for batch in self.batches():
             self.go_on()
             info = self.train_step(**batch)

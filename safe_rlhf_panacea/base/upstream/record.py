@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from safe_rlhf_panacea.base.clock import TrainingClock
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.run_record import prepare_output_dir, write_run_record
 
@@ -11,6 +12,7 @@ class Recorded:
 
     def init_logger(self) -> None:
         """Record the run, then open Safe-RLHF's logger."""
+        self.clock = TrainingClock()
         args = self.args
         if is_main_process():
             prepare_output_dir(args.output_dir, overwrite=args.overwrite)
