@@ -10,8 +10,8 @@ pytestmark = needs_safe_rlhf
 ALGORITHMS = pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
 # What the port reads and Safe-RLHF has no name for.
 ONLY_OURS = {
-    "dpo": {"max_steps", "progress"},
-    "ppo": {"max_steps", "progress", "whiten_advantages"},
+    "dpo": {"max_steps", "progress", "resume"},
+    "ppo": {"max_steps", "progress", "resume", "whiten_advantages"},
 }
 # What Safe-RLHF reads (the last two deepspeed does, which it gives its arguments) and the port,
 # which always saves in the run's precision, does not.
