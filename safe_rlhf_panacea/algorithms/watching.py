@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import argparse
 import time
 from collections.abc import Iterable
@@ -75,9 +76,9 @@ class Watched:
         self.dashboard = Dashboard(Path(self.args.output_dir).expanduser(), self.logger)
         self._evaluated_at: int | None = None
 
+    @abc.abstractmethod
     def take_snapshot(self) -> Snapshot:
         """Measure the front; called by all processes, in evaluation mode."""
-        raise NotImplementedError
 
     def about_run(self) -> dict[str, Any]:
         """What a result says besides the front."""
