@@ -77,3 +77,49 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise UserError(f"{path}: not valid JSON: the file is not UTF-8 text") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def append_line(path: Path, text: str, *, sync: bool = False) -> None:
+    """Add a line to a file, whole or not at all.
+
+    Args:
+        path: made if it is not there.
+        text: without line breaks.
+        sync: have it on the disk before returning.
+
+    Raises:
+        OSError: it could not be written; the file is as it was.
+    """
+    with path.open("ab") as file:
+        before = file.tell()
+        try:
+            file.write(f"{text}\n".encode())
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        except OSError:
+            os.truncate(path, before)
+            raise
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """The values of a JSON-lines file; a last line that an interruption cut short is left out.
+
+    Raises:
+        UserError: another line is damaged; its number is named.
+    """
+    values = []
+    # Cut before decoding: an interruption may fall within a character.
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            values.append(json.loads(line))
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: not valid JSON: {error}") from error
+    return values
+
+
+def cut_half_line(path: Path) -> None:
+    """Take away what an interruption left of a last line, so that the next one stands alone."""
+    if path.is_file():
+        content = path.read_bytes()
+        os.truncate(path, content.rfind(b"\n") + 1)

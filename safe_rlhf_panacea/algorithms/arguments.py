@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 from safe_rlhf_panacea.adapter import AdapterConfig
 from safe_rlhf_panacea.base.arguments import add_flag, positive_int
@@ -87,6 +88,8 @@ def check_panacea(args: argparse.Namespace, objectives: tuple[str, ...]) -> None
         raise UserError(
             f"--reference_point needs {len(objectives)} numbers, not {len(args.reference_point)}"
         )
+    if not all(map(math.isfinite, args.reference_point or ())):
+        raise UserError(f"--reference_point {args.reference_point}: its numbers must be finite")
     if args.fixed_preference is not None:
         parse_preference(args.fixed_preference, objectives)
         if args.preference_sampler != "uniform" or args.preference_scope != "batch":

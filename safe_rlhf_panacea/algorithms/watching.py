@@ -15,10 +15,10 @@ import torch
 from safe_rlhf_panacea.algorithms.conditioning import PreferenceSource
 from safe_rlhf_panacea.base import unwrap
 from safe_rlhf_panacea.base.clock import TrainingClock
-from safe_rlhf_panacea.base.distributed import get_rank
+from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank
 from safe_rlhf_panacea.base.generation import SamplingConfig
 from safe_rlhf_panacea.dashboard.dashboard import Dashboard
-from safe_rlhf_panacea.dashboard.measure import Policy
+from safe_rlhf_panacea.dashboard.measure import NotFiniteError, Policy
 from safe_rlhf_panacea.dashboard.snapshot import Snapshot
 from safe_rlhf_panacea.evaluation.reward_front import Prompt
 from safe_rlhf_panacea.preference import preference_grid
@@ -41,14 +41,13 @@ def different_prompts(
     tokenizer: Any, ids: Iterable[torch.Tensor], most: int | None
 ) -> list[Prompt]:
     """At most so many prompts, none twice; no more are read than needed."""
-    found: dict[tuple[int, ...], None] = {}
+    found: dict[str, Prompt] = {}
     for row in ids:
-        found[tuple(row.tolist())] = None
+        prompt = Prompt(tokenizer.decode(row, skip_special_tokens=True), tuple(row.tolist()))
+        found.setdefault(prompt.text, prompt)
         if len(found) == most:
             break
-    unique = list(found)
-    texts = tokenizer.batch_decode([list(row) for row in unique], skip_special_tokens=True)
-    return [Prompt(text, row) for text, row in zip(texts, unique, strict=True)]
+    return list(found.values())
 
 
 class Watched:
@@ -74,7 +73,9 @@ class Watched:
         count = len(self.objectives)
         self.evaluation_grid = evaluation_grid(self.args, count, self.preferences.fixed)
         self.dashboard = Dashboard(Path(self.args.output_dir).expanduser(), self.logger)
-        self._evaluated_at: int | None = None
+        # Of a resumed run, as the main process, which has the files, knows it.
+        shown = [snapshot.step for snapshot in self.dashboard.snapshots]
+        self._evaluated_at: int | None = all_gather_objects(shown[-1] if shown else None)[0]
 
     @abc.abstractmethod
     def take_snapshot(self) -> Snapshot:
@@ -125,14 +126,28 @@ class Watched:
             torch.manual_seed(self.args.seed + get_rank())
             info = super().eval()  # type: ignore[misc]
             self.set_eval()  # type: ignore[attr-defined]
-            with torch.no_grad():
-                snapshot = self.take_snapshot()
-            self.set_train()  # type: ignore[attr-defined]
-        self._evaluated_at = self.global_step
+            try:
+                with torch.no_grad():
+                    snapshot = self.take_snapshot()
+            except NotFiniteError:
+                text = (
+                    f"step {self.global_step}: the policy or its rewards are not finite; no front"
+                )
+                self.logger.print(text)
+                return info
+            finally:
+                self.set_train()  # type: ignore[attr-defined]
+                self._evaluated_at = self.global_step
         seconds = time.perf_counter() - started
-        drawn = dict(zip(self.objectives, self.preferences.drawn.tolist(), strict=True))
-        snapshot = replace(snapshot, seconds=seconds, drawn=drawn)
+        snapshot = replace(snapshot, seconds=seconds, drawn=self._drawn())
         return {**info, **self.dashboard.publish(snapshot)}
+
+    def _drawn(self) -> dict[str, list[int]]:
+        """How often training drew each tenth of λ_i, on all processes."""
+        counts = all_gather_objects(self.preferences.drawn)
+        if self.args.preference_scope == "batch":
+            counts = counts[:1]  # they draw together
+        return dict(zip(self.objectives, sum(counts).tolist(), strict=True))
 
     def train(self) -> None:
         """Train, and show the last front as well."""

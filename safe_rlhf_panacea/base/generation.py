@@ -87,7 +87,8 @@ def _choose(
     uniform = torch.rand(rows, 1, device=logits.device, dtype=torch.float64, generator=generator)
     if noise_copies > 1:
         uniform = uniform.repeat(noise_copies, 1)
-    return torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).squeeze(-1)
+    tokens = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).squeeze(-1)
+    return tokens.clamp(max=logits.size(-1) - 1)  # a model that is not finite yields its size
 
 
 def _step_mask(model: Any, attended: torch.Tensor, step: int) -> torch.Tensor:

@@ -20,6 +20,7 @@ from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.run_record import METRICS_FILE, recordable
 from safe_rlhf_panacea.base.wandb_run import open_run
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.io import append_line, cut_half_line
 
 LogType = Literal["wandb", "tensorboard", "file", "none"]
 
@@ -66,14 +67,15 @@ class Logger:
             raise UserError(f"log_type {log_type} needs a log_dir")
         self.log_type = log_type
         self.log_dir = None if log_dir is None else Path(log_dir).expanduser()
-        self._file: Any = None
+        self._metrics: Path | None = None
         self.wandb: Any = None
         self.writer: Any = None
         if not is_main_process():
             return
         if self.log_dir is not None:
             self.log_dir.mkdir(parents=True, exist_ok=True)
-            self._file = (self.log_dir / METRICS_FILE).open("a", encoding="utf-8")
+            self._metrics = self.log_dir / METRICS_FILE
+            cut_half_line(self._metrics)
         if log_type == "wandb":
             self.wandb = open_run(
                 self.log_dir, log_project, log_run_name, recordable(config or {}), resume=resume
@@ -87,10 +89,12 @@ class Logger:
         if not is_main_process() or not metrics:
             return
         values = {name: _scalar(value) for name, value in metrics.items()}
-        if self._file is not None:
+        if self._metrics is not None:
             line = {"step": step, **{k: _json_number(v) for k, v in values.items()}}
-            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            self._file.flush()
+            try:
+                append_line(self._metrics, json.dumps(line, ensure_ascii=False))
+            except OSError as error:  # a full disk costs a line, and not the training
+                self.print(f"step {step} is missing in {self._metrics}: {error}")
         if self.wandb is not None:
             self.wandb.log(values, step=step)
         if self.writer is not None:
@@ -130,10 +134,9 @@ class Logger:
         atexit.unregister(self.close)
         if self.wandb is not None:
             self.wandb.finish()
-        for writer in (self.writer, self._file):
-            if writer is not None:
-                writer.close()
-        self.wandb = self.writer = self._file = None
+        if self.writer is not None:
+            self.writer.close()
+        self.wandb = self.writer = self._metrics = None
 
 
 def _open_tensorboard(log_dir: Path) -> Any:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.base.checkpoint import TrainingState
+from safe_rlhf_panacea.base.distributed import get_world_size
 from safe_rlhf_panacea.base.run_record import (
     CHECKPOINTS,
     METRICS_FILE,
@@ -18,9 +20,9 @@ from safe_rlhf_panacea.base.run_record import (
     recordable,
 )
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.io import atomic_write_text, read_json
+from safe_rlhf_panacea.io import atomic_write_text, read_json, read_json_lines
 
-LATEST = "latest"  # DeepSpeed's file with the name of the last whole checkpoint
+LATEST = "latest"  # the file that names the last whole checkpoint
 # Flags that may change from one part of a run to the next.
 FREE = (
     *("resume", "overwrite", "progress", "log_type", "log_dir", "log_project", "log_run_name"),
@@ -28,8 +30,14 @@ FREE = (
 )
 
 
+def note_latest(output_dir: str | Path, step: int) -> None:
+    """Say, once every engine of every process has saved, that a step's checkpoint is whole."""
+    path = Path(output_dir).expanduser() / CHECKPOINTS / LATEST
+    atomic_write_text(path, f"step-{step}\n")
+
+
 def latest_step(output_dir: str | Path) -> int:
-    """The last step at which every engine of a run has a checkpoint.
+    """The step of a run's last whole checkpoint.
 
     Raises:
         UserError: the run is finished, or has none.
@@ -37,18 +45,12 @@ def latest_step(output_dir: str | Path) -> int:
     folder = Path(output_dir).expanduser()
     if is_finished(folder):
         raise UserError(f"{folder} holds a finished run: there is nothing to resume")
-    files = sorted((folder / CHECKPOINTS).glob(f"*/{LATEST}"))
-    names = [file.read_text(encoding="utf-8").strip() for file in files]
-    try:
-        step = min(int(name.removeprefix("step-")) for name in names)
-    except ValueError:
-        raise UserError(
-            f"{folder} holds no checkpoint to resume from: train with --save_interval"
-        ) from None
-    for file in files:
-        if not (file.parent / f"step-{step}").is_dir():
-            raise UserError(f"{file.parent} lacks step-{step}, which other engines have")
-    return step
+    file = folder / CHECKPOINTS / LATEST
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    match = re.fullmatch(r"step-(\d+)\n", text)
+    if match is None:
+        raise UserError(f"{folder} holds no checkpoint to resume from: train with --save_interval")
+    return int(match[1])
 
 
 def load_checkpoint(engines: dict[str, Any], output_dir: str | Path, step: int) -> TrainingState:
@@ -66,21 +68,30 @@ def load_checkpoint(engines: dict[str, Any], output_dir: str | Path, step: int) 
             path, found = engine.load_checkpoint(
                 str(folder), tag=f"step-{step}", load_module_strict=False
             )
-        except (OSError, RuntimeError, EOFError, KeyError, AssertionError) as error:
-            raise UserError(f"{folder}/step-{step} cannot be loaded: {error}") from error
+        except Exception as error:  # DeepSpeed's and pickle's are of many kinds
+            raise UserError(f"{folder}/step-{step} cannot be loaded: {error!r}") from error
         if path is None:
             raise UserError(f"{folder}/step-{step} holds no checkpoint")
     return TrainingState.from_client_state(found)
 
 
-def check_same_flags(output_dir: str | Path, args: argparse.Namespace) -> None:
-    """Whether a run goes on with the flags that it began with.
+def check_same_run(output_dir: str | Path, args: argparse.Namespace) -> None:
+    """Whether a run goes on with the flags and the processes that it began with.
 
     Raises:
-        UserError: naming those that differ.
+        UserError: naming what differs, or that the record is damaged.
     """
     path = Path(output_dir).expanduser() / RUN_FILE
-    before = {k: v for k, v in read_json(path)["args"].items() if k not in FREE}
+    record = read_json(path)
+    if not isinstance(record, dict) or not isinstance(record.get("args"), dict):
+        raise UserError(f"{path}: no record of a run, so that it cannot be resumed")
+    processes, here = record.get("processes", 1), get_world_size()
+    if processes != here:
+        raise UserError(
+            f"{path.parent} was trained by {processes} processes and is resumed by {here}: "
+            "an exact resume needs as many"
+        )
+    before = {k: v for k, v in record["args"].items() if k not in FREE}
     now = {k: v for k, v in json.loads(json.dumps(recordable(args))).items() if k not in FREE}
     changed = [
         f"--{key} was {before.get(key)!r} and is {now.get(key)!r}"
@@ -91,15 +102,13 @@ def check_same_flags(output_dir: str | Path, args: argparse.Namespace) -> None:
         raise UserError(f"{path.parent}: a run resumes with its own flags; {'; '.join(changed)}")
 
 
-def take_up(output_dir: str | Path, args: argparse.Namespace) -> None:
-    """Prepare the folder: what was logged after the checkpoint will be logged again.
+def take_up(output_dir: str | Path, args: argparse.Namespace, step: int) -> None:
+    """Prepare the folder, once all is loaded: what was logged after the checkpoint comes again.
 
     Raises:
-        UserError: as ``latest_step`` and ``check_same_flags``.
+        UserError: a line of the logs is damaged.
     """
     folder = Path(output_dir).expanduser()
-    step = latest_step(folder)
-    check_same_flags(folder, args)
     log_dir = Path(args.log_dir).expanduser() if args.log_dir else folder
     for file in (log_dir / METRICS_FILE, folder / SNAPSHOTS_FILE):
         _cut_after(file, step, evaluates_next=args.eval_strategy == "epoch")
@@ -115,10 +124,11 @@ def _cut_after(path: Path, step: int, *, evaluates_next: bool) -> None:
     if not path.is_file():
         return
 
-    def stays(line: str) -> bool:
-        values = json.loads(line)
+    kept = []
+    for number, values in enumerate(read_json_lines(path), start=1):
+        if not isinstance(values, dict) or not isinstance(values.get("step"), int):
+            raise UserError(f"{path}:{number}: the line names no step")
         again = evaluates_next and not any(key.startswith("train/") for key in values)
-        return values["step"] < step or (values["step"] == step and not again)
-
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    atomic_write_text(path, "".join(f"{line}\n" for line in lines if stays(line)))
+        if values["step"] < step or (values["step"] == step and not again):
+            kept.append(json.dumps(values, ensure_ascii=False) + "\n")
+    atomic_write_text(path, "".join(kept))

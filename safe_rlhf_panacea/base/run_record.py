@@ -163,7 +163,7 @@ def note_resumption(path: str | os.PathLike[str], step: int) -> None:
 def is_finished(path: str | os.PathLike[str]) -> bool:
     """Whether a folder holds a run that came to its end."""
     file = Path(path).expanduser() / RUN_FILE
-    return file.is_file() and "finished_at" in read_json(file)
+    return file.is_file() and "finished_at" in (read_json(file) or ())
 
 
 def set_aside(path: str | os.PathLike[str]) -> Path:

@@ -48,6 +48,7 @@ def prepare_run(args: argparse.Namespace, program: str) -> tuple[dict[str, Any],
     if args.tf32:
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
+    args.output_dir = str(Path(args.output_dir).expanduser())  # once, for all who write there
     args.device = init_distributed(args.local_rank)
     if is_main_process():
         check_output_dir(args.output_dir, overwrite=args.overwrite, resume=args.resume)

@@ -130,15 +130,28 @@ def _quiet_settings() -> Any:
         disable_git=True,
         disable_code=True,
         console="off",
-        init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", INIT_TIMEOUT)),
+        init_timeout=_init_timeout(),
     )
+
+
+def _init_timeout() -> float:
+    text = os.environ.get("WANDB_INIT_TIMEOUT", "")
+    try:
+        return float(text) if text else INIT_TIMEOUT
+    except ValueError:
+        raise UserError(f"WANDB_INIT_TIMEOUT={text} is no number of seconds") from None
 
 
 def _identity(log_dir: Path, resume: bool) -> dict[str, str]:
     """Which run to go on in; nothing for a new one."""
     if not resume or "WANDB_RUN_ID" in os.environ or not (log_dir / WANDB_FILE).is_file():
         return {}
-    return {"id": read_json(log_dir / WANDB_FILE)["id"], "resume": "allow"}
+    record = read_json(log_dir / WANDB_FILE)
+    if not isinstance(record, dict) or not isinstance(record.get("id"), str):
+        raise UserError(
+            f"{log_dir / WANDB_FILE}: it names no run of wandb; remove it for a new one"
+        )
+    return {"id": record["id"], "resume": "allow"}
 
 
 def _tell(why: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.dashboard.measure import shown_responses, singular_values
+from safe_rlhf_panacea.dashboard.measure import check_finite, shown_responses, singular_values
 from safe_rlhf_panacea.dashboard.snapshot import Snapshot
 from safe_rlhf_panacea.evaluation.accuracy_front import accuracy_front
 from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
@@ -62,6 +62,7 @@ def reward_snapshot(
     about: dict[str, Any],
 ) -> Snapshot:
     """Of a policy that is trained on rewards; ``about`` is what else the result says."""
+    check_finite(sampled.values, sampled.log_ratios, base)
     front = mean_front(sampled.values, grid, objectives, about["label"])
     front.metadata = {"prompts": len(prompts)}
     start = None
@@ -90,6 +91,7 @@ def accuracy_snapshot(
     about: dict[str, Any],
 ) -> Snapshot:
     """Of a policy that is trained on pairs; ``scale`` is DPO's β."""
+    check_finite(margins, sampled.log_ratios)
     front = accuracy_front(margins, labels, grid, objectives, about["label"])
     front.metadata["prompts"] = len(prompts)
     towards = scale * margins.unsqueeze(-1) * labels  # size = (N, P, m)

@@ -38,6 +38,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.output and output.exists() and not args.overwrite:
         raise UserError(f"{output} exists: choose another file or give --overwrite")
     light = [*(snapshot.light() for snapshot in snapshots[:-1]), snapshots[-1]]
-    page = render(Path(args.run).resolve(), Content(light), running=False)
-    atomic_write_text(output, page)
+    try:
+        page = render(Path(args.run).resolve(), Content(light), running=False)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(
+            f"{args.run}: its files are not those of this version: {error!r}"
+        ) from error
+    try:
+        atomic_write_text(output, page)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error.strerror}") from error
     print(f"Written to {output}")

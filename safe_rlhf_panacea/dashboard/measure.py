@@ -36,7 +36,8 @@ class Policy:
         tokenizer: its tokenizer.
         sampling: how responses are drawn.
         rows: sequences in one forward pass, where the grid has not more.
-        seed: of the sampling, so that evaluations differ by the policy and not by luck.
+        seed: of the sampling, so that evaluations differ by the policy and not by luck. (With
+            top_p or a repetition penalty the points of one front do not share their luck.)
         progress: whether to show bars.
     """
 
@@ -104,6 +105,8 @@ def _sample(
     adapter: PanaceaAdapter | None,
 ) -> Sampled:
     device = next(policy.model.parameters()).device
+    seed = policy.seed + get_rank()
+    torch.manual_seed(seed)  # transformers' sampling (top_p and the like) knows no generator
     return sample_rewards(
         policy.model,
         adapter,
@@ -112,7 +115,7 @@ def _sample(
         [prompts[i] for i in own_share(len(prompts))],
         grid,
         policy.sampling,
-        generator=torch.Generator(device=device).manual_seed(policy.seed + get_rank()),
+        generator=torch.Generator(device=device).manual_seed(seed),
         prompts_per_batch=max(1, policy.rows // grid.size(0)),
         log_ratios=adapter is not None,
         progress=policy.progress,
@@ -155,17 +158,33 @@ def singular_values(adapter: PanaceaAdapter) -> list[dict[str, Any]]:
     return found
 
 
+class NotFiniteError(ArithmeticError):
+    """The policy or its rewards are not finite: there is no front to show."""
+
+
+def check_finite(*found: torch.Tensor | None) -> None:
+    """Refuse what cannot be shown; all processes have the same tensors, and so the same answer.
+
+    Raises:
+        NotFiniteError: a NaN or an infinity among them.
+    """
+    if not all(tensor is None or tensor.isfinite().all() for tensor in found):
+        raise NotFiniteError
+
+
 def shown_responses(
     sampled: Sampled, prompts: Sequence[Prompt], grid: torch.Tensor
 ) -> list[dict[str, Any]]:
     """The responses to the first few prompts, prompt by prompt, each with its log-ratio."""
     assert sampled.log_ratios is not None
     order = {tuple(row): n for n, row in enumerate(grid.double().round(decimals=6).tolist())}
-    found = {(r.prompt, tuple(r.preference)): r for r in sampled.responses}
+    found: dict[Any, Response] = {}
+    for response in sampled.responses:  # rank by rank; those that fill up the last share come late
+        found.setdefault((response.prompt, tuple(response.preference)), response)
     rows = []
     for index, prompt in enumerate(prompts[:RESPONSES_SHOWN]):
         for preference, n in order.items():
-            response: Response = found[prompt.text, preference]
+            response = found[prompt.text, preference]
             ratio = sampled.log_ratios[n, index].item()
             rows.append({**vars(response), "log_ratio": round(ratio, 4)})
     return rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -13,7 +12,7 @@ from safe_rlhf_panacea.base.run_record import METRICS_FILE, RUN_FILE
 from safe_rlhf_panacea.dashboard import pictures
 from safe_rlhf_panacea.dashboard.content import Content, Table
 from safe_rlhf_panacea.evaluation.html import image, page, table
-from safe_rlhf_panacea.io import read_json
+from safe_rlhf_panacea.io import read_json, read_json_lines
 
 REFRESH_SECONDS = 60
 MOST_POINTS = 2000  # of a curve
@@ -44,14 +43,13 @@ SECTIONS = (
 )
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Lines of ``metrics.jsonl``, thinned to what a curve can show; a cut last line is left out."""
-    path = folder / METRICS_FILE
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    training = [line for line in lines if '"train/' in line]
-    return [json.loads(line) for line in training[:: max(1, len(training) // MOST_POINTS)]]
+def read_metrics(folder: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Training's lines of ``metrics.jsonl``, thinned to what a curve can show."""
+    log_dir = record.get("args", {}).get("log_dir")
+    path = (Path(log_dir).expanduser() if log_dir else folder) / METRICS_FILE
+    lines = read_json_lines(path) if path.is_file() else []
+    training = [line for line in lines if any(key.startswith("train/") for key in line)]
+    return training[:: max(1, len(training) // MOST_POINTS)]
 
 
 def curve_groups(metrics: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
@@ -78,8 +76,7 @@ def responses_section(entry: Table, objectives: Sequence[str], title: str) -> st
     return "\n".join([*parts, "</section>"])
 
 
-def _head(folder: Path, content: Content) -> str:
-    record = read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
+def _head(record: dict[str, Any], content: Content) -> str:
     commit = (record.get("git") or {}).get("commit")
     latest = content.latest
     facts = {
@@ -102,7 +99,8 @@ def render(folder: Path, content: Content, *, running: bool) -> str:
         content: what there is to show.
         running: whether more will come: the browser then reads the page again every minute.
     """
-    parts = [_head(folder, content)]
+    record = read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
+    parts = [_head(record, content)]
     for name, title, rows, what in SECTIONS:
         if name not in content.pictures:
             continue
@@ -114,7 +112,7 @@ def render(folder: Path, content: Content, *, running: bool) -> str:
         parts.append("</section>")
     title = f"Responses at step {content.latest.step}"
     parts.append(responses_section(content.tables["responses"], content.latest.objectives, title))
-    metrics = read_metrics(folder)
+    metrics = read_metrics(folder, record)
     groups = curve_groups(metrics)
     if groups:
         drawn = image(pictures.curves(metrics, groups), "training curves")

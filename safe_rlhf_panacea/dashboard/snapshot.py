@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from safe_rlhf_panacea.base.run_record import SNAPSHOTS_FILE
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation.front import Front
-from safe_rlhf_panacea.io import atomic_write_text
+from safe_rlhf_panacea.io import append_line, read_json_lines
 
 
 @dataclass(frozen=True)
@@ -83,12 +82,14 @@ class Snapshot:
 
 
 def append_snapshot(folder: Path, snapshot: Snapshot) -> None:
-    """Add a line to ``evaluations.jsonl``, on the disk before this returns."""
+    """Add a line to ``evaluations.jsonl``, on the disk before this returns.
+
+    Raises:
+        OSError: it cannot be written; the file is as it was.
+        ValueError: a value is not finite.
+    """
     line = json.dumps(snapshot.to_dict(), ensure_ascii=False, allow_nan=False)
-    with (folder / SNAPSHOTS_FILE).open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    append_line(folder / SNAPSHOTS_FILE, line, sync=True)
 
 
 def read_snapshots(folder: str | Path) -> list[Snapshot]:
@@ -100,22 +101,10 @@ def read_snapshots(folder: str | Path) -> list[Snapshot]:
         UserError: another line is damaged; its number is named.
     """
     path = Path(folder) / SNAPSHOTS_FILE
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
     found = []
-    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is cut
+    for number, values in enumerate(read_json_lines(path) if path.is_file() else [], start=1):
         try:
-            found.append(Snapshot.from_dict(json.loads(line)))
-        except (ValueError, KeyError, AttributeError) as error:
+            found.append(Snapshot.from_dict(values))
+        except (KeyError, AttributeError) as error:
             raise UserError(f"{path}:{number}: not an evaluation of this version") from error
     return found
-
-
-def drop_cut_line(folder: Path) -> None:
-    """Take away what an interruption left of a last line, so that the next one stands alone."""
-    path = folder / SNAPSHOTS_FILE
-    if path.is_file():
-        text = path.read_text(encoding="utf-8")
-        if not text.endswith("\n"):
-            atomic_write_text(path, text[: text.rfind("\n") + 1])

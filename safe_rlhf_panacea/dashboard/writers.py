@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from safe_rlhf_panacea.base.run_record import REPORT_FILE, RESULTS_FILE
+from safe_rlhf_panacea.base.run_record import REPORT_FILE, RESULTS_FILE, SNAPSHOTS_FILE
 from safe_rlhf_panacea.dashboard.content import Content, Table, histograms
 from safe_rlhf_panacea.dashboard.page import render
-from safe_rlhf_panacea.dashboard.snapshot import append_snapshot, drop_cut_line
+from safe_rlhf_panacea.dashboard.snapshot import append_snapshot
 from safe_rlhf_panacea.evaluation.indicators import non_dominated_mask
-from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
+from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, cut_half_line
 
 
 class Writer(Protocol):
@@ -34,7 +34,7 @@ class FileWriter:
     def __init__(self, folder: Path) -> None:
         """``folder`` exists; what an interruption left of a line there is taken away."""
         self.folder = folder
-        drop_cut_line(folder)
+        cut_half_line(folder / SNAPSHOTS_FILE)
 
     def write(self, content: Content) -> None:
         """Append, then replace."""

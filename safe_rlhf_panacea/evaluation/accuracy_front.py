@@ -114,7 +114,8 @@ def accuracy_front(
     ties = margins.eq(0).double() @ labels.ne(0).double()  # size = (N, m)
     right = agreement.gt(0).sum(dim=1) + ties / 2
     accuracies = right / labelled
-    errors = (accuracies * (1 - accuracies) / labelled).sqrt()
+    squares = (right - ties / 4) / labelled  # of 1, 1/2 and 0
+    errors = ((squares - accuracies**2).clamp(min=0) / labelled).sqrt()
     points = [
         FrontPoint(preference=p, objectives=j, standard_errors=e)
         for p, j, e in zip(

@@ -239,7 +239,8 @@ def mean_front(
         label: the front's name.
     """
     means = values.mean(dim=1)  # size = (N, m)
-    errors = values.std(dim=1) / values.size(1) ** 0.5
+    count = values.size(1)  # of one value nothing is known but the value
+    errors = values.std(dim=1) / count**0.5 if count > 1 else torch.zeros_like(means)
     points = [
         FrontPoint(preference=p, objectives=j, standard_errors=e)
         for p, j, e in zip(

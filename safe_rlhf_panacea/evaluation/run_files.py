@@ -7,7 +7,6 @@ with ``experiments``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from safe_rlhf_panacea.evaluation.quickstart_fronts import quickstart_results
 from safe_rlhf_panacea.evaluation.results import FORMAT, FRONT_FILE
 from safe_rlhf_panacea.evaluation.run_locations import RunLocation
 from safe_rlhf_panacea.evaluation.schema import check_result
-from safe_rlhf_panacea.io import read_json
+from safe_rlhf_panacea.io import read_json, read_json_lines
 
 
 def run_results(location: RunLocation) -> tuple[Path, list[dict[str, Any]]]:
@@ -69,15 +68,7 @@ def _at_step(
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """Every evaluation of a training run; a last line that an interruption cut is left out."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
-    for number, line in enumerate(lines[:-1], 1):
-        try:
-            content = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{number}: not valid JSON: {error.msg}") from error
+    for number, content in enumerate(read_json_lines(path), 1):
         _check(f"{path}:{number}", content)
         if not isinstance(content.get("step"), int):
             raise UserError(f"{path}:{number}: step is {content.get('step')!r}, not an integer")

@@ -97,7 +97,7 @@ QUICK = MiniatureSettings(
     update_iters=2,
     eval_repeats=1,
     eval_pairs=300,
-    watch_interval=32,
+    watch_interval=48,
 )
 
 # A few steps of everything.

@@ -95,6 +95,31 @@ def test_ppo(ppo_flags, texts, prompts, tmp_path, stop_at, step, saved):
     assert [entry["step"] for entry in record["resumed"]] == [saved]
 
 
+def test_evaluations_with_nucleus_sampling_do_not_depend_on_a_resume(
+    ppo_flags, prompts, tmp_path, stop_at
+):
+    flags = [*ppo_flags, "--max_steps", "6", "--save_interval", "2", "--top_p", "0.9"]
+    flags += ["--need_eval", "--eval_strategy", "steps", "--eval_interval", "2"]
+    flags += ["--eval_datasets", f"prompts:4/-1:{prompts}", "--eval_grid_step", "1"]
+    folders = both_ways(ppo, flags, tmp_path, stop_at, 5)
+    assert same_tensors(folders, "adapter_model.safetensors")
+    fronts = [[one.front for one in read_snapshots(folder)] for folder in folders]
+    assert fronts[0] == fronts[1]
+
+
+def test_resumed_at_its_last_step_it_is_not_evaluated_again(dpo_flags, pairs, tmp_path, stop_at):
+    flags = [*dpo_flags, "--max_steps", "4", "--save_interval", "2", "--need_eval"]
+    flags += ["--eval_strategy", "steps", "--eval_interval", "2"]
+    flags += ["--eval_datasets", f"pairs:8/-1:{pairs}"]
+    dpo(flags)
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    record.pop("finished_at")  # the power failed just before
+    (tmp_path / "out" / "run.json").write_text(json.dumps(record))
+    dpo([*flags, "--resume"])
+    assert [one.step for one in read_snapshots(tmp_path / "out")] == [0, 2, 4]
+    assert is_finished(tmp_path / "out")
+
+
 @pytest.mark.parametrize("strategy", ["steps", "epoch"])
 def test_dpo_with_accumulation_is_saved_between_updates(
     dpo_flags, pairs, tmp_path, stop_at, strategy
@@ -162,9 +187,21 @@ def test_what_cannot_be_resumed(dpo_flags, tmp_path, stop_at, capsys):
     message = refused([*flags, "--resume", "--lr", "0.5"], capsys)
     assert "--lr was 0.005 and is 0.5" in message
     files = list((tmp_path / "out" / "checkpoints" / "model" / "step-2").glob("mp_rank*"))
-    whole = files[0].read_bytes()
-    files[0].write_bytes(whole[:1000])
-    assert "step-2 cannot be loaded" in refused([*flags, "--resume"], capsys)
-    files[0].write_bytes(whole)
+    folder = tmp_path / "out"
+    record = json.loads((folder / "run.json").read_text())
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for path, damaged, message in (
+        (files[0], before[files[0]][:1000], "step-2 cannot be loaded"),
+        (folder / "run.json", json.dumps({**record, "processes": 4}).encode(), "by 4 processes"),
+        (folder / "run.json", b"[]", "no record of a run"),
+        (folder / "checkpoints" / "latest", b"", "holds no checkpoint to resume from"),
+        (folder / "metrics.jsonl", b'{"step": 1}\n{"ste\n', "metrics.jsonl:2: not valid JSON"),
+        (folder / "metrics.jsonl", b"3\n", "metrics.jsonl:1: the line names no step"),
+    ):
+        path.write_bytes(damaged)
+        assert message in refused([*flags, "--resume"], capsys)
+        path.write_bytes(before[path])
+        after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        assert after == before  # a refusal leaves everything as it was
     dpo([*flags, "--resume"])
     assert "holds a finished run" in refused([*flags, "--resume"], capsys)

@@ -148,6 +148,7 @@ def test_two_processes_find_the_same_pairs_and_every_prompt(
 ):
     flags = dpo_watched if algorithm == "dpo" else ppo_watched
     flags = [*flags, "--per_device_eval_batch_size", "4", "--eval_prompts", "5"]
+    flags += ["--preference_scope", "sample"]
     found = run_two(algorithm, flags, tmp_path / "report.json")
     assert found["adapters_agree"]
     snapshots = read_snapshots(tmp_path / "out")
@@ -157,9 +158,40 @@ def test_two_processes_find_the_same_pairs_and_every_prompt(
         count
     }
     assert len({entry["prompt"] for entry in snapshots[0].responses}) == 4
+    assert sum(snapshots[-1].drawn["helpful"]) == 2 * 8 * 2  # two steps of eight rows, twice
     start = snapshots[0].result["base"]
     if start is not None:  # the same five prompts at every λ and without an adapter
         assert snapshots[0].front.values[0] == pytest.approx(start["objectives"], abs=1e-6)
+
+
+@pytest.mark.usefixtures("no_page")
+def test_one_prompt_has_no_standard_error(ppo_watched, tmp_path):
+    ppo([*ppo_watched, "--eval_prompts", "1"])
+    last = read_snapshots(tmp_path / "out")[-1]
+    assert not last.front.errors.any()
+    assert last.kl_errors == [0.0] * 5
+
+
+@pytest.mark.usefixtures("no_page")
+@pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
+def test_a_policy_that_is_not_finite_costs_a_front_and_not_the_training(
+    algorithm, dpo_watched, ppo_watched, tmp_path, capsys
+):
+    make, flags = (dpo_trainer, dpo_watched) if algorithm == "dpo" else (ppo_trainer, ppo_watched)
+    trainer = make(flags)
+    with torch.no_grad():
+        next(iter(trainer.adapter.layers.values())).lora_s.fill_(float("nan"))
+    trainer.logger.log(trainer.eval(), step=0)
+    assert "step 0: the policy or its rewards are not finite; no front" in capsys.readouterr().out
+    assert read_snapshots(tmp_path / "out") == []
+
+
+@pytest.mark.usefixtures("no_page")
+def test_a_home_folder_is_expanded_once(dpo_watched, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    dpo([*dpo_watched, "--output_dir", "~/mine", "--save_interval", "2"])
+    names = {path.name for path in (tmp_path / "mine").iterdir()}
+    assert {"run.json", "checkpoints", "adapter_model.safetensors", "results.json"} <= names
 
 
 @pytest.mark.usefixtures("no_page")
@@ -282,6 +314,7 @@ def test_a_report_without_wandb(ppo_watched, tmp_path):
     ("flags", "message"),
     [
         (["--reference_point", "1"], "--reference_point needs 2 numbers, not 1"),
+        (["--reference_point", "nan", "0"], "its numbers must be finite"),
         (["--eval_grid_step", "0.3"], "0.3"),
         (["--eval_prompts", "0"], "0 is not a positive integer"),
     ],

@@ -47,6 +47,21 @@ def test_a_resumed_run_goes_on_in_the_same_file(tmp_path):
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
 
 
+def test_a_full_disk_costs_a_line_and_not_the_run(tmp_path, monkeypatch, capsys):
+    def full(path, text):
+        raise OSError(28, "No space left on device")
+
+    logger = Logger("file", log_dir=tmp_path)
+    logger.log({"a": 1}, step=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "append_line", full)
+        logger.log({"a": 2}, step=2)
+    assert "step 2 is missing" in capsys.readouterr().out
+    logger.log({"a": 3}, step=3)
+    logger.close()
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 3]
+
+
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     logger = Logger()

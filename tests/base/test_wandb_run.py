@@ -122,6 +122,15 @@ def test_a_resumed_run_has_the_same_id_and_goes_on(monkeypatch, tmp_path):
     other.close()
 
 
+def test_what_names_no_run_or_no_number(monkeypatch, tmp_path):
+    (tmp_path / WANDB_FILE).write_text("{}")
+    with pytest.raises(UserError, match="it names no run of wandb"):
+        open_run(tmp_path, None, None, {}, resume=True)
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "soon")
+    with pytest.raises(UserError, match="WANDB_INIT_TIMEOUT=soon is no number of seconds"):
+        open_run(tmp_path, None, None, {})
+
+
 def test_neither_host_nor_user_is_recorded(monkeypatch, tmp_path):
     import getpass
     import socket

@@ -18,10 +18,16 @@ from safe_rlhf_panacea.base.checkpoint import (
 )
 from safe_rlhf_panacea.base.clock import TrainingClock
 from safe_rlhf_panacea.base.datasets import ResumableSampler
-from safe_rlhf_panacea.base.distributed import barrier, is_main_process
+from safe_rlhf_panacea.base.distributed import barrier, get_world_size, is_main_process
 from safe_rlhf_panacea.base.engine import unwrap, whole_state_dict
 from safe_rlhf_panacea.base.logger import Logger
-from safe_rlhf_panacea.base.resuming import latest_step, load_checkpoint, take_up
+from safe_rlhf_panacea.base.resuming import (
+    check_same_run,
+    latest_step,
+    load_checkpoint,
+    note_latest,
+    take_up,
+)
 from safe_rlhf_panacea.base.run_record import prepare_output_dir, write_run_record
 
 
@@ -75,14 +81,25 @@ class TrainerBase(metaclass=abc.ABCMeta):
         self.epoch = 0
         self.clock = TrainingClock()
         self._random_state: dict[str, Any] | None = None
-        for hook in (self.init_models, self.init_datasets, self.init_engines, self.init_logger):
+        for hook in (self.init_models, self.init_datasets, self.init_engines):
             hook()
             barrier()
         if self.args.resume:
-            step = latest_step(self.args.output_dir)
-            engines = self.checkpoint_engines()
-            self.restore(load_checkpoint(engines, self.args.output_dir, step))
-            self.logger.print(f"Going on from step {self.global_step}.")
+            self.resume()
+        self.init_logger()
+        barrier()
+
+    def resume(self) -> None:
+        """Go back to the latest checkpoint, before anything in the folder is touched.
+
+        Raises:
+            UserError: there is none, or it is of another run.
+        """
+        folder = self.args.output_dir
+        check_same_run(folder, self.args)
+        step = latest_step(folder)
+        self.restore(load_checkpoint(self.checkpoint_engines(), folder, step))
+        barrier()
 
     def init_logger(self) -> None:
         """Claim the output folder, record the run, open its logger."""
@@ -90,9 +107,10 @@ class TrainerBase(metaclass=abc.ABCMeta):
         if is_main_process():
             prepare_output_dir(args.output_dir, overwrite=args.overwrite, resume=args.resume)
             if args.resume:
-                take_up(args.output_dir, args)
+                take_up(args.output_dir, args, self.global_step)
             else:
-                write_run_record(args.output_dir, args, {"program": args.program})
+                about = {"program": args.program, "processes": get_world_size()}
+                write_run_record(args.output_dir, args, about)
         started = time.strftime("%Y-%m-%d-%H-%M-%S")
         self.logger = Logger(
             log_type=args.log_type,
@@ -104,6 +122,8 @@ class TrainerBase(metaclass=abc.ABCMeta):
             config=args,
             resume=args.resume,
         )
+        if args.resume:
+            self.logger.print(f"Going on from step {self.global_step}.")
 
     # -- checkpoints ------------------------------------------------------------------
 
@@ -174,7 +194,11 @@ class TrainerBase(metaclass=abc.ABCMeta):
                 tag=f"step-{self.global_step}",
                 client_state=state,
                 exclude_frozen_parameters=True,
+                save_latest=False,  # each engine on its own, and not in one stroke
             )
+        barrier()
+        if is_main_process():
+            note_latest(self.args.output_dir, self.global_step)
 
     def save(self, model: Any = None, ds_config: dict[str, Any] | None = None) -> None:
         """Write a model and the tokenizer in Hugging Face format, safetensors."""

@@ -83,6 +83,7 @@ def prepare_run(args: argparse.Namespace, program: str) -> tuple[dict[str, Any],
     Raises:
         UserError: the output folder holds a run already.
     """
+    args.output_dir = os.path.expanduser(args.output_dir)  # once, for all who write there
     args.device = init_distributed(args.local_rank)
     if is_main_process():
         check_output_dir(args.output_dir, overwrite=args.overwrite)
