@@ -77,6 +77,20 @@ def check_output_dir(
     return folder
 
 
+def check_own_output(path: str | os.PathLike[str], program: str, overwrite: bool = False) -> Path:
+    """``check_output_dir`` of a program that must not replace another one's run.
+
+    Raises:
+        UserError: also where the folder holds another program's: overwriting a training would take
+            its checkpoints away.
+    """
+    folder = check_output_dir(path, overwrite=overwrite)
+    record = read_json(folder / RUN_FILE) if (folder / RUN_FILE).exists() else {"program": program}
+    if not isinstance(record, dict) or record.get("program") != program:
+        raise UserError(f"{folder} holds another program's run: choose another output folder")
+    return folder
+
+
 def prepare_output_dir(
     path: str | os.PathLike[str], overwrite: bool = False, resume: bool = False
 ) -> Path:

@@ -11,8 +11,7 @@ from textwrap import fill
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
 from safe_rlhf_panacea.base.run_record import (
-    RUN_FILE,
-    check_output_dir,
+    check_own_output,
     prepare_output_dir,
     write_run_record,
 )
@@ -24,7 +23,7 @@ from safe_rlhf_panacea.evaluation.front import Front
 from safe_rlhf_panacea.evaluation.plots import front_figure, save_picture
 from safe_rlhf_panacea.evaluation.run_fronts import read_run
 from safe_rlhf_panacea.evaluation.run_locations import FORMS, RunLocation, parse_run
-from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, read_json
+from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 
 PROGRAM = "python -m safe_rlhf_panacea.evaluation.compare"
 NUMBERS, PICTURE, PAGE = "compare.json", "compare.png", "compare.html"
@@ -69,13 +68,9 @@ def check_output(folder: str, overwrite: bool, runs: Sequence[RunLocation]) -> N
     Raises:
         UserError: the folder holds a run, or is one of those compared.
     """
-    path = check_output_dir(folder, overwrite=overwrite)
+    path = check_own_output(folder, PROGRAM, overwrite)
     if any(path.resolve() == run.folder.resolve() for run in runs):
         raise UserError(f"{path} is one of the runs: choose another output folder")
-    record = read_json(path / RUN_FILE) if (path / RUN_FILE).exists() else {"program": PROGRAM}
-    # Overwriting would take a training run's checkpoints away.
-    if not isinstance(record, dict) or record.get("program") != PROGRAM:
-        raise UserError(f"{path} holds another program's run: choose another output folder")
 
 
 def picture_front(front: Front) -> Front:

@@ -13,7 +13,7 @@ import torch
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
 from safe_rlhf_panacea.base.datasets import PreferenceDataset
 from safe_rlhf_panacea.base.run_record import (
-    check_output_dir,
+    check_own_output,
     prepare_output_dir,
     write_run_record,
 )
@@ -161,7 +161,7 @@ def accuracy_front(
 def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate, print the tables, write ``front.json`` and ``front.png``."""
     args = build_parser().parse_args(argv)
-    check_output_dir(args.output_dir, overwrite=args.overwrite)
+    check_own_output(args.output_dir, PROGRAM, args.overwrite)
     loaded = load_policies(args)
     policies = loaded[2]
     grid = preference_grid(len(policies.objectives), args.grid_step)

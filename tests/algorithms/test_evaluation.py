@@ -257,3 +257,17 @@ def test_calibration_standardises_the_rewards(
     with pytest.raises(SystemExit):
         ppo_main([*ppo_flags, "--reward_calibration", str(file), "--reward_scales", "helpful=2"])
     assert "leave out --reward_scales" in capsys.readouterr().err
+
+
+def test_an_evaluation_does_not_replace_a_training(dpo_flags, pairs, tmp_path, capsys):
+    dpo_main([*dpo_flags, "--save_interval", "2"])
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit):
+        evaluate(
+            [
+                *("--adapter", str(out), "--datasets", f"pairs:1:{pairs}"),
+                *("--output_dir", str(out), "--overwrite"),
+            ]
+        )
+    assert "holds another program's run" in capsys.readouterr().err
+    assert (out / "checkpoints" / "adapter" / "step-2").is_dir()
