@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from safe_rlhf_panacea.base.distributed import get_world_size
 from safe_rlhf_panacea.base.functional import position_ids_from_mask
 
 
@@ -36,6 +37,11 @@ class SamplingConfig:
         return self.top_p == 1.0 and self.repetition_penalty == 1.0
 
 
+def is_sharded(model: Any) -> bool:
+    """Whether several processes hold a share of the weights each (ZeRO 3)."""
+    return get_world_size() > 1 and any(hasattr(p, "ds_id") for p in model.parameters())
+
+
 def sample(
     model: Any,
     input_ids: torch.Tensor,  # size = (B, S), left-padded
@@ -51,22 +57,24 @@ def sample(
         input_ids: prompts.
         attention_mask: 1 on the prompts' tokens.
         config: how to draw; row ``b`` gives rows ``b * n .. b * n + n - 1`` of the result.
-        generator: source of randomness; torch's own if None.
+        generator: source of randomness; torch's own if None, or where transformers samples.
         noise_copies: the batch consists of so many blocks that share their random numbers,
-            e.g. the same prompts at different preference vectors (plain sampling only).
+            e.g. the same prompts at different preference vectors (plain sampling from weights that are not sharded only).
 
     Returns:
         sequences, size = (B·n, L), and the mask of attended tokens, size = (B·n, L), which
         covers each response up to and including its end token. It does not look at token ids
         in the prompt, so that a pad token equal to the end token does no harm.
     """
-    if config.is_plain:
+    # Under ZeRO 3 every forward pass is a collective: transformers keeps the processes in step.
+    in_step = is_sharded(model)
+    if config.is_plain and not in_step:
         copies = config.num_return_sequences
         if copies > 1:
             input_ids = input_ids.repeat_interleave(copies, dim=0)
             attention_mask = attention_mask.repeat_interleave(copies, dim=0)
         return _sample_plain(model, input_ids, attention_mask, config, generator, noise_copies)
-    return _sample_generate(model, input_ids, attention_mask, config)
+    return _sample_generate(model, input_ids, attention_mask, config, in_step)
 
 
 def _choose(
@@ -145,7 +153,11 @@ def _sample_plain(
 
 @torch.no_grad()
 def _sample_generate(
-    model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, config: SamplingConfig
+    model: Any,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    config: SamplingConfig,
+    in_step: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     copies = config.num_return_sequences
     if config.max_length <= input_ids.size(1):
@@ -166,6 +178,7 @@ def _sample_generate(
         num_return_sequences=copies,
         eos_token_id=config.eos_token_id,
         pad_token_id=config.pad_token_id,
+        synced_gpus=in_step,
     )
     response = sequences[:, input_ids.size(1) :]  # size = (B·n, T)
     ended = response.eq(config.eos_token_id).long().cumsum(dim=-1)

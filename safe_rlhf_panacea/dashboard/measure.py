@@ -37,7 +37,8 @@ class Policy:
         sampling: how responses are drawn.
         rows: sequences in one forward pass, where the grid has not more.
         seed: of the sampling, so that evaluations differ by the policy and not by luck. (With
-            top_p or a repetition penalty the points of one front do not share their luck.)
+            top_p, a repetition penalty or sharded weights the points of one front do not share
+            their luck.)
         progress: whether to show bars.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from safe_rlhf_panacea.adapter import load_adapter
 from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
 from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
 from safe_rlhf_panacea.base import TrainingState, load_pretrained_models
+from safe_rlhf_panacea.dashboard.snapshot import read_snapshots
+from tests.algorithms.conftest import write_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,6 +75,30 @@ def test_zero_stages_train_and_save_a_whole_adapter(dpo_flags, base_model, tmp_p
     adapter = load_adapter(model, tmp_path / "out")
     sigmas = [p for n, p in adapter.named_parameters().items() if n.endswith("lora_sigma")]
     assert any(p.abs().max() > 1e-4 for p in sigmas)
+
+
+@pytest.mark.timeout(180)
+def test_processes_with_sharded_weights_wait_for_each_other(ppo_flags, tmp_path):
+    """Every forward pass is a collective, and responses end at different places."""
+    lengths = random.Random(3)
+    rows = [{"prompt": "".join(lengths.choices("cdefg", k=1 + i % 16))} for i in range(64)]
+    data = write_lines(tmp_path / "prompts.jsonl", rows)
+    flags = [*ppo_flags, "--zero_stage", "3", "--max_steps", "3", "--max_length", "40"]
+    flags += ["--per_device_prompt_batch_size", "2", "--per_device_train_batch_size", "2"]
+    flags += ["--train_datasets", f"prompts:1:{data}", "--need_eval", "--eval_grid_step", "1"]
+    flags += ["--eval_datasets", f"prompts:5/-1:{data}", "--per_device_eval_batch_size", "4"]
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+        *("-m", "tests.algorithms.sharded_ppo", *flags),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False, timeout=150
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    tensors = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert any(t.abs().max() > 1e-4 for n, t in tensors.items() if n.endswith("lora_sigma"))
+    assert [one.step for one in read_snapshots(tmp_path / "out")] == [0, 3]
 
 
 @pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
