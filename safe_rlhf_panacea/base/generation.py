@@ -59,7 +59,8 @@ def sample(
         config: how to draw; row ``b`` gives rows ``b * n .. b * n + n - 1`` of the result.
         generator: source of randomness; torch's own if None, or where transformers samples.
         noise_copies: the batch consists of so many blocks that share their random numbers,
-            e.g. the same prompts at different preference vectors (plain sampling from weights that are not sharded only).
+            e.g. the same prompts at different preference vectors (only in plain sampling, from
+            weights that are not sharded).
 
     Returns:
         sequences, size = (B·n, L), and the mask of attended tokens, size = (B·n, L), which
