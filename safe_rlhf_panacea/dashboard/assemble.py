@@ -10,7 +10,6 @@ import torch
 from safe_rlhf_panacea.dashboard.measure import check_finite, shown_responses, singular_values
 from safe_rlhf_panacea.dashboard.snapshot import Snapshot
 from safe_rlhf_panacea.evaluation.accuracy_front import accuracy_front
-from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
 from safe_rlhf_panacea.evaluation.results import front_result
 from safe_rlhf_panacea.evaluation.reward_front import Prompt, Sampled, mean_front
 
@@ -41,16 +40,6 @@ def _kl(log_ratios: torch.Tensor) -> dict[str, list[float]]:
     return {"kl": log_ratios.mean(dim=1).tolist(), "kl_errors": errors.tolist()}
 
 
-def _described(
-    front: Front,
-    kind: str,
-    reference_point: list[float],
-    base: FrontPoint | None,
-    about: dict[str, Any],
-) -> dict[str, Any]:
-    return {**front_result(front, kind, reference_point, base), **about}
-
-
 def reward_snapshot(
     sampled: Sampled,
     base: torch.Tensor | None,  # size = (P, m)
@@ -69,7 +58,7 @@ def reward_snapshot(
     if base is not None:
         start = mean_front(base.unsqueeze(0), torch.zeros(1, len(objectives)), objectives).points[0]
     return Snapshot(
-        result=_described(front, "reward", reference_point, start, about),
+        result={**front_result(front, "reward", reference_point, start), **about},
         distributions=[_lists(values) for values in sampled.values],
         base_distributions=[] if base is None else _lists(base),
         responses=shown_responses(sampled, prompts, grid),
@@ -97,7 +86,7 @@ def accuracy_snapshot(
     towards = scale * margins.unsqueeze(-1) * labels  # size = (N, P, m)
     towards = towards.masked_fill(labels.eq(0), float("nan"))
     return Snapshot(
-        result=_described(front, "accuracy", reference_point, None, about),
+        result={**front_result(front, "accuracy", reference_point), **about},
         distributions=[_lists(values) for values in towards],
         responses=shown_responses(sampled, prompts, grid),
         singular_values=singular_values(adapter),

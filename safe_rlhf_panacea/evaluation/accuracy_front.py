@@ -11,7 +11,7 @@ from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base import response_log_probs
 from safe_rlhf_panacea.base.functional import diverging_mask, first_counted
 from safe_rlhf_panacea.base.progress import progress_bar
-from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
+from safe_rlhf_panacea.evaluation.front import Front, grid_points
 
 
 @torch.no_grad()
@@ -116,17 +116,8 @@ def accuracy_front(
     accuracies = right / labelled
     squares = (right - ties / 4) / labelled  # of 1, 1/2 and 0
     errors = ((squares - accuracies**2).clamp(min=0) / labelled).sqrt()
-    points = [
-        FrontPoint(preference=p, objectives=j, standard_errors=e)
-        for p, j, e in zip(
-            grid.double().cpu().round(decimals=6).tolist(),
-            accuracies.tolist(),
-            errors.tolist(),
-            strict=True,
-        )
-    ]
     metadata = {"labelled_pairs": labelled.tolist()}
-    return Front(objectives=list(objectives), points=points, label=label, metadata=metadata)
+    return Front(list(objectives), grid_points(grid, accuracies, errors), label, metadata)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 
 @dataclass
@@ -22,6 +23,19 @@ class FrontPoint:
     preference: list[float]
     objectives: list[float]
     standard_errors: list[float]
+
+
+def grid_points(grid: torch.Tensor, values: torch.Tensor, errors: torch.Tensor) -> list[FrontPoint]:
+    """The points of a grid; λ is written with six decimals.
+
+    Args:
+        grid: preference vectors, size = (N, m).
+        values: J, size = (N, m).
+        errors: standard errors of J, size = (N, m).
+    """
+    preferences = grid.double().cpu().round(decimals=6).tolist()
+    rows = zip(preferences, values.tolist(), errors.tolist(), strict=True)
+    return [FrontPoint(*row) for row in rows]
 
 
 @dataclass

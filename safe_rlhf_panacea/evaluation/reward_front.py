@@ -12,7 +12,7 @@ from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.progress import progress_bar
-from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
+from safe_rlhf_panacea.evaluation.front import Front, grid_points
 
 # Token ids, mask and width of the prompts to rewards, size = (B, m).
 Rewards = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
@@ -241,16 +241,7 @@ def mean_front(
     means = values.mean(dim=1)  # size = (N, m)
     count = values.size(1)  # of one value nothing is known but the value
     errors = values.std(dim=1) / count**0.5 if count > 1 else torch.zeros_like(means)
-    points = [
-        FrontPoint(preference=p, objectives=j, standard_errors=e)
-        for p, j, e in zip(
-            grid.double().cpu().round(decimals=6).tolist(),
-            means.tolist(),
-            errors.tolist(),
-            strict=True,
-        )
-    ]
-    return Front(objectives=list(objectives), points=points, label=label, metadata={})
+    return Front(list(objectives), grid_points(grid, means, errors), label)
 
 
 def _decode(
