@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from contextlib import nullcontext
 from typing import Any
 
@@ -79,6 +80,21 @@ def init_train_engine(
         num_training_steps=max(1, update_steps),
     )
     return _initialize(model=model, optimizer=optimizer, lr_scheduler=scheduler, config=ds_config)
+
+
+def init_role_engine(
+    model: nn.Module, args: argparse.Namespace, role: str, ds_config: dict[str, Any], updates: int
+) -> Any:
+    """The training engine of ``actor`` or ``critic``, with the flags that begin with its name."""
+    options = {
+        name: getattr(args, f"{role}_{name}")
+        for name in ("lr", "weight_decay", "lr_scheduler_type", "lr_warmup_ratio")
+    }
+    model.to(args.device)
+    engine = init_train_engine(model, ds_config, update_steps=updates, **options)
+    if getattr(args, f"{role}_gradient_checkpointing"):
+        set_gradient_checkpointing(engine, True)
+    return engine
 
 
 def init_eval_engine(model: nn.Module, ds_config: dict[str, Any]) -> Any:

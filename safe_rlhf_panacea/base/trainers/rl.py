@@ -9,35 +9,25 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from safe_rlhf_panacea.base.checkpoint import TrainingState
-from safe_rlhf_panacea.base.datasets import (
-    PromptOnlyDataset,
-    ResumableSampler,
-    SupervisedDataset,
-)
+from safe_rlhf_panacea.base.datasets import ResumableSampler
 from safe_rlhf_panacea.base.distributed import all_reduce_means, get_rank, get_world_size
-from safe_rlhf_panacea.base.engine import init_train_engine, set_gradient_checkpointing, unwrap
+from safe_rlhf_panacea.base.dropout import has_dropout
+from safe_rlhf_panacea.base.engine import init_role_engine, set_gradient_checkpointing, unwrap
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.base.trainers.base import TrainerBase
-from safe_rlhf_panacea.base.trainers.supervised import build_loader, run_length, to_device
+from safe_rlhf_panacea.base.trainers.rl_data import (
+    Batch,
+    endless,
+    prompt_loaders,
+    split_rows,
+    text_loader,
+)
+from safe_rlhf_panacea.base.trainers.supervised import run_length, to_device
 from safe_rlhf_panacea.errors import UserError
-
-Batch = dict[str, Any]
-
-
-def split_rows(batch: Batch, rows: int) -> list[Batch]:
-    """Cut a batch into micro-batches of at most ``rows`` rows."""
-    total = next(iter(batch.values())).size(0)
-    return [{k: v[i : i + rows] for k, v in batch.items()} for i in range(0, total, rows)]
-
-
-def has_dropout(module: nn.Module) -> bool:
-    """Whether training mode changes the output."""
-    return any(isinstance(m, nn.Dropout) and m.p > 0 for m in module.modules())
 
 
 class RLTrainer(TrainerBase):
@@ -121,23 +111,13 @@ class RLTrainer(TrainerBase):
                 f"--per_device_prompt_batch_size times --num_return_sequences is {rows}, which is "
                 f"no multiple of --per_device_train_batch_size {args.per_device_train_batch_size}"
             )
-        prompts = PromptOnlyDataset(args.train_datasets, tokenizer=self.tokenizer, seed=args.seed)
-        eval_prompts = None
-        if args.need_eval and args.eval_datasets is None:
-            prompts, eval_prompts = prompts.split_train_test(args.eval_split_ratio)
-        elif args.need_eval:
-            eval_prompts = PromptOnlyDataset(
-                args.eval_datasets, tokenizer=self.tokenizer, seed=args.seed
-            )
-        self.prompt_only_dataloader, self.data_sampler = build_loader(
-            prompts, args.per_device_prompt_batch_size, args.seed
+        self.prompt_only_dataloader, self.data_sampler, self.eval_dataloader = prompt_loaders(
+            args, self.tokenizer
         )
-        self.eval_dataloader = None
-        if eval_prompts is not None:
-            self.eval_dataloader, _ = build_loader(
-                eval_prompts, args.per_device_eval_batch_size, args.seed, shuffle=False
-            )
-        self._init_ptx(rows)
+        self.ptx_dataloader: DataLoader | None = None
+        self.use_ptx = args.ptx_datasets is not None
+        if self.use_ptx:
+            self.ptx_dataloader, self.ptx_sampler = text_loader(args, self.tokenizer, rows)
         micro_batches = rows // args.per_device_train_batch_size
         per_epoch = len(self.prompt_only_dataloader) * micro_batches * args.update_iters
         self.total_steps = args.total_training_steps = run_length(args, per_epoch)
@@ -148,15 +128,6 @@ class RLTrainer(TrainerBase):
             and args.gradient_accumulation_steps % micro_batches == 0
             and not has_dropout(self.actor_model)
         )
-
-    def _init_ptx(self, rows: int) -> None:
-        self.ptx_dataloader: DataLoader | None = None
-        self.use_ptx = self.args.ptx_datasets is not None
-        if self.use_ptx:
-            dataset = SupervisedDataset(
-                self.args.ptx_datasets, tokenizer=self.tokenizer, seed=self.args.seed
-            )
-            self.ptx_dataloader, self.ptx_sampler = build_loader(dataset, rows, self.args.seed)
 
     def init_engines(self) -> None:
         """Make the engines of actor and critic.
@@ -170,21 +141,12 @@ class RLTrainer(TrainerBase):
             actor_config["train_batch_size"] *= 2
             actor_config["gradient_accumulation_steps"] *= 2
         updates = self.total_steps // self.ds_train_config["gradient_accumulation_steps"]
-        self.actor_model = self._train_engine(self.actor_model, "actor", actor_config, updates)
-        self.reward_critic_model = self._train_engine(
-            self.reward_critic_model, "critic", self.ds_train_config, updates
+        self.actor_model = init_role_engine(
+            self.actor_model, args, "actor", actor_config, updates
         )
-
-    def _train_engine(self, model: nn.Module, role: str, ds_config: Batch, updates: int) -> Any:
-        options = {
-            name: getattr(self.args, f"{role}_{name}")
-            for name in ("lr", "weight_decay", "lr_scheduler_type", "lr_warmup_ratio")
-        }
-        model.to(self.args.device)
-        engine = init_train_engine(model, ds_config, update_steps=updates, **options)
-        if getattr(self.args, f"{role}_gradient_checkpointing"):
-            set_gradient_checkpointing(engine, True)
-        return engine
+        self.reward_critic_model = init_role_engine(
+            self.reward_critic_model, args, "critic", self.ds_train_config, updates
+        )
 
     def checkpoint_engines(self) -> dict[str, Any]:
         """Actor and critic."""
@@ -266,14 +228,6 @@ class RLTrainer(TrainerBase):
 
     # -- loops ------------------------------------------------------------------------
 
-    def _ptx_batches(self) -> Iterator[Batch | None]:
-        if self.ptx_dataloader is None:
-            yield from itertools.repeat(None)
-            return
-        for epoch in itertools.count(self.ptx_sampler.epoch):
-            self.ptx_sampler.set_epoch(epoch)
-            yield from self.ptx_dataloader
-
     def _prompt_batches(self) -> Iterator[Batch]:
         while self.global_step < self.total_steps:
             self.data_sampler.set_epoch(self.epoch)
@@ -293,7 +247,10 @@ class RLTrainer(TrainerBase):
         bar.update(self.global_step)
         if self.args.need_eval and self.global_step == 0:
             self.logger.log(self.eval(), step=self.global_step)
-        for prompts, ptx in zip(self._prompt_batches(), self._ptx_batches(), strict=False):
+        texts: Iterator[Batch | None] = itertools.repeat(None)
+        if self.ptx_dataloader is not None:
+            texts = endless(self.ptx_dataloader, self.ptx_sampler)
+        for prompts, ptx in zip(self._prompt_batches(), texts, strict=False):
             if self.global_step >= self.total_steps:
                 break
             self.go_on()
