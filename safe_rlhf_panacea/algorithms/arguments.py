@@ -33,7 +33,7 @@ def add_panacea_arguments(parser: argparse.ArgumentParser) -> None:
         "--preference_scope",
         choices=("batch", "sample"),
         default="batch",
-        help="one λ per batch (Algorithm 1) or one per sequence",
+        help="one λ per update (Algorithm 1) or one per sequence",
     )
     group.add_argument("--preference_sampler", choices=SAMPLERS, default="uniform")
     group.add_argument("--dirichlet_alpha", type=float, help="with --preference_sampler dirichlet")

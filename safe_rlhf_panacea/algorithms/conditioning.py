@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,9 @@ from torch import nn
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, get_world_size
+from safe_rlhf_panacea.base.engine import passes_since_update
+from safe_rlhf_panacea.base.trainers.rl_data import steps_per_epoch
+from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.preference import PreferenceSampler, parse_preference
 
 DRAWN_BINS = 10
@@ -31,6 +35,7 @@ class PreferenceSource:
         self.fixed = None
         if args.fixed_preference is not None:
             self.fixed = parse_preference(args.fixed_preference, objectives).to(self.device)
+        self._kept: torch.Tensor | None = None
         self.drawn = torch.zeros(len(objectives), DRAWN_BINS, dtype=torch.int64)
         options = {}
         if args.dirichlet_alpha is not None:
@@ -47,13 +52,24 @@ class PreferenceSource:
             **options,
         )
 
-    def draw(self, batch_size: int) -> torch.Tensor:
-        """The next λ: size = (m,) for scope ``batch``, (B, m) for scope ``sample``."""
+    def draw(self, batch_size: int, *, begins_update: bool = True) -> torch.Tensor:
+        """λ of a batch: size = (m,) for scope ``batch``, (B, m) for scope ``sample``.
+
+        In scope ``batch`` an update has one λ (Algorithm 1), however many batches are accumulated
+        for it: a batch that does not begin an update keeps the last λ. Checkpoints are saved
+        between updates, so the kept λ is no part of the state.
+
+        Args:
+            batch_size: B.
+            begins_update: whether no gradient of an earlier batch waits for the same update.
+        """
         if self.fixed is not None:
             return self.fixed
-        preference = self.sampler.sample(batch_size)
-        self._count(preference)
-        return preference.to(self.device)
+        if begins_update or self._kept is None or self.sampler.scope == "sample":
+            preference = self.sampler.sample(batch_size)
+            self._count(preference)
+            self._kept = preference.to(self.device)
+        return self._kept
 
     def _count(self, preference: torch.Tensor) -> None:
         rows = preference.reshape(-1, self.drawn.size(0))
@@ -70,6 +86,50 @@ class PreferenceSource:
         own = state["ranks"][get_rank()]
         self.sampler.load_state_dict(own)
         self.drawn.copy_(own["drawn"])
+
+
+def begins_update(engine: Any, waiting: int = 0, passes: int = 1) -> bool:
+    """Whether a batch may have another λ than the one before it, in scope ``batch``.
+
+    All micro-batches whose gradients meet in an optimiser step have one λ; so have all responses
+    that are drawn in one go, and with several passes over a rollout set the whole set. So a new λ
+    is drawn for a batch whose first backward pass begins an update, and with several passes only
+    for the first batch of a set. Where rollouts and updates do not end together (2 responses to a
+    prompt and 3 accumulated micro-batches), one λ serves all updates until they do.
+
+    Args:
+        engine: makes one backward pass for each micro-batch and pass.
+        waiting: micro-batches of the same rollout set that come first.
+        passes: over a rollout set.
+    """
+    first = waiting == 0 or passes == 1
+    before = passes_since_update(engine) + waiting
+    return first and before % engine.gradient_accumulation_steps() == 0
+
+
+def check_shared(args: argparse.Namespace, prompts: int, accumulated: int) -> None:
+    """Refuse a run whose rollout sets would all share updates, and so one λ, for a whole epoch.
+
+    Only with several passes over a set: there a set cannot be cut where an update ends.
+
+    Args:
+        args: the run's flags.
+        prompts: on this process.
+        accumulated: micro-batches for each update.
+
+    Raises:
+        UserError: a short last rollout would leave an update open that no whole one closes.
+    """
+    if args.update_iters == 1 or args.preference_scope == "sample" or args.fixed_preference:
+        return
+    epoch = steps_per_epoch(prompts, args)
+    common = math.gcd(steps_per_epoch(args.per_device_prompt_batch_size, args), accumulated)
+    if epoch % common and args.total_training_steps > epoch:
+        raise UserError(
+            f"an epoch has {epoch} training steps, no multiple of {common}: with --update_iters "
+            f"{args.update_iters} one λ would serve all rollouts of the next; choose "
+            "--preference_scope sample, or prompts that fill whole prompt batches"
+        )
 
 
 def set_preference(

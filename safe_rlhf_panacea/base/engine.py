@@ -137,6 +137,11 @@ def whole_state_dict(engine: Any) -> dict[str, torch.Tensor]:
     return module.state_dict()
 
 
+def passes_since_update(engine: Any) -> int:
+    """Backward passes whose gradients wait for the engine's next update."""
+    return engine.micro_steps % engine.gradient_accumulation_steps()
+
+
 def learning_rate(engine: Any) -> float:
     """The learning rate of the next update."""
     return engine.optimizer.param_groups[0]["lr"]

@@ -49,8 +49,9 @@ class DealtPreferences:
         self._rows = torch.from_numpy(np.stack([first, 1 - first], axis=-1))
         self._next = 0
 
-    def draw(self, batch_size: int) -> torch.Tensor:
-        """The next rows, size = (B, 2)."""
+    def draw(self, batch_size: int, *, begins_update: bool = True) -> torch.Tensor:
+        """The next rows, size = (B, 2), wherever an update begins."""
+        del begins_update
         start, self._next = self._next, self._next + batch_size
         return self._rows[start : self._next]
 

@@ -57,15 +57,15 @@ def test_log_probabilities_belong_to_each_rows_own_preference(ppo_flags):
 
 def test_on_policy_the_first_ratio_is_one_and_equals_the_stored_way(ppo_flags, tmp_path):
     infos = []
-    for on_policy in (True, False):
-        folder = tmp_path / str(on_policy)
+    for once in (True, False):
+        folder = tmp_path / str(once)
         trainer = ppo_trainer([*ppo_flags, "--output_dir", str(folder)])
         perturb(trainer)
         assert trainer.on_policy
-        trainer.on_policy = on_policy
+        trainer.used_once = once
         torch.manual_seed(0)
         (batch,) = trainer.split_rl_micro_batches(prompt_batch(trainer))
-        assert (batch["log_probs"] is None) == on_policy
+        assert (batch["log_probs"] is None) == once
         infos.append(trainer.rl_step(batch))
     for key, value in infos[0].items():
         assert value == pytest.approx(infos[1][key], abs=1e-5), key

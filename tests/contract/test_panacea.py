@@ -32,7 +32,7 @@ def watch(trainer):
     trainer.logger = log = Log()
     drawn = []
     draw = trainer.preferences.draw
-    trainer.preferences.draw = lambda rows: drawn.append(draw(rows)) or drawn[-1]
+    trainer.preferences.draw = lambda *a, **k: drawn.append(draw(*a, **k)) or drawn[-1]
     return log, drawn
 
 

@@ -12,7 +12,12 @@ import torch.nn.functional as F
 from safe_rlhf_panacea.adapter import PanaceaAdapter, inject_adapter
 from safe_rlhf_panacea.aggregation import aggregate_losses
 from safe_rlhf_panacea.algorithms.arguments import adapter_config
-from safe_rlhf_panacea.algorithms.conditioning import PreferenceSource, as_reference, set_preference
+from safe_rlhf_panacea.algorithms.conditioning import (
+    PreferenceSource,
+    as_reference,
+    begins_update,
+    set_preference,
+)
 from safe_rlhf_panacea.algorithms.saving import save_adapter, snapshot_folder
 from safe_rlhf_panacea.algorithms.watching import Watched, different_prompts
 from safe_rlhf_panacea.base import (
@@ -62,8 +67,9 @@ class PanaceaDPOTrainer(Watched, HookedDPOTrainer):
             yield self.model
 
     def train_step(self, **batch: torch.Tensor) -> dict[str, Any]:
-        """Draw λ for this batch and take the step."""
-        self.preference = self.preferences.draw(batch["labels"].size(0))
+        """Take λ for this batch, drawn where an update begins, and take the step."""
+        rows = batch["labels"].size(0)
+        self.preference = self.preferences.draw(rows, begins_update=begins_update(self.model))
         info = super().train_step(**batch)
         means = self.preference.reshape(-1, len(self.objectives)).mean(dim=0).tolist()
         drawn = zip(self.objectives, means, strict=True)

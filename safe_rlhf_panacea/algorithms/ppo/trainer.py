@@ -11,7 +11,13 @@ import torch
 from safe_rlhf_panacea.adapter import PanaceaAdapter, inject_adapter
 from safe_rlhf_panacea.aggregation import IdealPoint, aggregate_rewards
 from safe_rlhf_panacea.algorithms.arguments import adapter_config
-from safe_rlhf_panacea.algorithms.conditioning import PreferenceSource, as_reference, set_preference
+from safe_rlhf_panacea.algorithms.conditioning import (
+    PreferenceSource,
+    as_reference,
+    begins_update,
+    check_shared,
+    set_preference,
+)
 from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic
 from safe_rlhf_panacea.algorithms.saving import save_adapter, snapshot_folder
 from safe_rlhf_panacea.algorithms.watching import Watched, different_prompts
@@ -104,6 +110,8 @@ class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
     def init_engines(self) -> None:
         """Make the engines; the critic's reward model belongs to the critic's."""
         super().init_engines()
+        accumulated = self.reward_critic_model.gradient_accumulation_steps()
+        check_shared(self.args, len(self.prompt_only_dataloader.sampler), accumulated)
         for name, model in self.reward_models.items():
             self.scorers[name] = self._model_scorer(name, model)
         specs = self.args.reward_specs
@@ -151,9 +159,10 @@ class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
 
     @torch.no_grad()
     def rollout(self, prompt_only_batch: Batch) -> list[Batch]:
-        """Draw λ first: responses, log-probabilities, values and update all see the same one."""
-        preference = self.preferences.draw(prompt_only_batch["input_ids"].size(0))
-        self.set_preference(preference)
+        """Take λ first: responses, log-probabilities, values and update all see the same one."""
+        rows = prompt_only_batch["input_ids"].size(0)
+        begins = begins_update(self.reward_critic_model, self.waiting, self.args.update_iters)
+        self.set_preference(self.preferences.draw(rows, begins_update=begins))
         return super().rollout(prompt_only_batch)
 
     def generate(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -197,11 +206,9 @@ class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
         self.set_preference(rl_batch["preference"])
         info = super().rl_step(rl_batch)
         rewards = rl_batch["rewards"].mean(dim=0)  # size = (m,)
-        series = {
-            "reward": rewards,
-            "raw_reward": self.rewards.raw(rewards),
-            "preference": rl_batch["preference"].reshape(-1, len(self.objectives)).mean(dim=0),
-        }
+        preference = rl_batch["preference"].reshape(-1, len(self.objectives)).mean(dim=0)
+        raw = self.rewards.raw(rewards)
+        series = {"reward": rewards, "raw_reward": raw, "preference": preference}
         named = {
             f"{what}_{name}": values[i]
             for what, values in series.items()

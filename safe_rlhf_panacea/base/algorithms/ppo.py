@@ -111,8 +111,8 @@ class PPOTrainer(RLTrainer):
     ) -> Batch:
         """Rewards, and log-probabilities and values as they were when the batch was drawn.
 
-        When the batch is used for one update only, ``rl_step`` fills in the policy's and the
-        critic's own (None here): they are the numbers of its forward pass.
+        When the batch is used once, before the next update, ``rl_step`` fills in the policy's and
+        the critic's own (None here): they are the numbers of its forward pass.
         """
         start = prompt.size(-1) - 1
         log_probs = values = None
@@ -195,6 +195,7 @@ class PPOTrainer(RLTrainer):
 
     def rl_step(self, rl_batch: Batch) -> dict[str, float]:
         """One backward pass of actor and critic on a rolled-out batch."""
+        self.waiting = 0
         input_ids, attention_mask = rl_batch["input_ids"], rl_batch["attention_mask"]
         ref_log_probs = rl_batch["ref_log_probs"]
         start = rl_batch["prompt"].size(-1) - 1

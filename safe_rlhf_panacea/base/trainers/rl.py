@@ -15,19 +15,19 @@ from safe_rlhf_panacea.base.checkpoint import TrainingState
 from safe_rlhf_panacea.base.datasets import ResumableSampler
 from safe_rlhf_panacea.base.distributed import all_reduce_means, get_rank, get_world_size
 from safe_rlhf_panacea.base.dropout import has_dropout
-from safe_rlhf_panacea.base.engine import init_role_engine, set_gradient_checkpointing, unwrap
+from safe_rlhf_panacea.base.engine import (
+    init_role_engine,
+    passes_since_update,
+    set_gradient_checkpointing,
+    unwrap,
+)
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.progress import progress_bar
+from safe_rlhf_panacea.base.trainers import rl_data
 from safe_rlhf_panacea.base.trainers.base import TrainerBase
-from safe_rlhf_panacea.base.trainers.rl_data import (
-    Batch,
-    endless,
-    prompt_loaders,
-    split_rows,
-    text_loader,
-)
-from safe_rlhf_panacea.base.trainers.supervised import run_length, to_device
-from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.base.trainers.supervised import to_device
+
+Batch = rl_data.Batch
 
 
 class RLTrainer(TrainerBase):
@@ -44,6 +44,7 @@ class RLTrainer(TrainerBase):
     actor_reference_model: Any
     reward_model: Any
     reward_critic_model: Any
+    waiting: int = 0  # micro-batches rolled out since the last training step
 
     def __init__(
         self,
@@ -105,34 +106,22 @@ class RLTrainer(TrainerBase):
     def init_datasets(self) -> None:
         """Load prompts and, if asked for, supervised text for the PTX loss."""
         args = self.args
-        rows = args.per_device_prompt_batch_size * args.num_return_sequences
-        if rows % args.per_device_train_batch_size:
-            raise UserError(
-                f"--per_device_prompt_batch_size times --num_return_sequences is {rows}, which is "
-                f"no multiple of --per_device_train_batch_size {args.per_device_train_batch_size}"
-            )
-        self.prompt_only_dataloader, self.data_sampler, self.eval_dataloader = prompt_loaders(
-            args, self.tokenizer
-        )
+        rows = rl_data.rows_of_rollout(args)
+        loaders = rl_data.prompt_loaders(args, self.tokenizer)
+        self.prompt_only_dataloader, self.data_sampler, self.eval_dataloader = loaders
         self.ptx_dataloader: DataLoader | None = None
         self.use_ptx = args.ptx_datasets is not None
         if self.use_ptx:
-            self.ptx_dataloader, self.ptx_sampler = text_loader(args, self.tokenizer, rows)
-        micro_batches = rows // args.per_device_train_batch_size
-        per_epoch = len(self.prompt_only_dataloader) * micro_batches * args.update_iters
-        self.total_steps = args.total_training_steps = run_length(args, per_epoch)
-        # One update per rollout: old and new log-probabilities are the same numbers then,
-        # and one forward pass gives both.
-        self.on_policy = (
-            args.update_iters == 1
-            and args.gradient_accumulation_steps % micro_batches == 0
-            and not has_dropout(self.actor_model)
-        )
+            self.ptx_dataloader, self.ptx_sampler = rl_data.text_loader(args, self.tokenizer, rows)
+        self.steps_per_epoch, self.total_steps = rl_data.lengths(len(self.data_sampler), args)
+        models = (self.actor_model, self.reward_critic_model)
+        self.used_once = args.update_iters == 1 and not any(map(has_dropout, models))
 
     def init_engines(self) -> None:
         """Make the engines of actor and critic.
 
-        With PTX the actor sees twice as many backward passes per update.
+        With PTX the actor sees twice as many backward passes per update. Training steps at the
+        end of a run that are too few for an update make none.
         """
         args = self.args
         actor_config = dict(self.ds_train_config)
@@ -141,9 +130,7 @@ class RLTrainer(TrainerBase):
             actor_config["train_batch_size"] *= 2
             actor_config["gradient_accumulation_steps"] *= 2
         updates = self.total_steps // self.ds_train_config["gradient_accumulation_steps"]
-        self.actor_model = init_role_engine(
-            self.actor_model, args, "actor", actor_config, updates
-        )
+        self.actor_model = init_role_engine(self.actor_model, args, "actor", actor_config, updates)
         self.reward_critic_model = init_role_engine(
             self.reward_critic_model, args, "critic", self.ds_train_config, updates
         )
@@ -180,13 +167,24 @@ class RLTrainer(TrainerBase):
     def split_rl_micro_batches(self, prompt_only_batch: Batch) -> list[Batch]:
         """Roll out a prompt batch in micro-batches."""
         micro_batches = []
-        for batch in split_rows(prompt_only_batch, self.args.per_device_train_batch_size):
+        for batch in rl_data.split_rows(prompt_only_batch, self.args.per_device_train_batch_size):
             micro_batches.extend(self.rollout(batch))
         return micro_batches
 
     def split_ptx_micro_batches(self, ptx_batch: Batch) -> list[Batch]:
         """Cut a supervised batch to the size of one backward pass."""
-        return split_rows(ptx_batch, self.args.per_device_train_batch_size)
+        return rl_data.split_rows(ptx_batch, self.args.per_device_train_batch_size)
+
+    @property
+    def on_policy(self) -> bool:
+        """Whether the next micro-batch to roll out is used once, and before the next update.
+
+        Then the forward pass of its training step gives the log-probabilities and values of the
+        policy and critic that it was rolled out with. Actor and critic are updated together.
+        """
+        engine = self.reward_critic_model
+        before = passes_since_update(engine) + self.waiting
+        return self.used_once and before < engine.gradient_accumulation_steps()
 
     def generate(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Responses to a batch of prompts, size = (B·n, L), and their mask."""
@@ -203,10 +201,12 @@ class RLTrainer(TrainerBase):
         sequences, mask = self.generate(prompt_only_batch)
         copies = self.args.num_return_sequences
         prompt = prompt_only_batch["input_ids"]
-        return [
-            self.post_rollout(prompt, sequences[i::copies], attention_mask=mask[i::copies])
-            for i in range(copies)
-        ]
+        batches = []
+        for i in range(copies):
+            sequence, attended = sequences[i::copies], mask[i::copies]
+            batches.append(self.post_rollout(prompt, sequence, attention_mask=attended))
+            self.waiting += 1
+        return batches
 
     @abc.abstractmethod
     def post_rollout(
@@ -248,8 +248,8 @@ class RLTrainer(TrainerBase):
         if self.args.need_eval and self.global_step == 0:
             self.logger.log(self.eval(), step=self.global_step)
         texts: Iterator[Batch | None] = itertools.repeat(None)
-        if self.ptx_dataloader is not None:
-            texts = endless(self.ptx_dataloader, self.ptx_sampler)
+        if self.use_ptx:
+            texts = rl_data.endless(self.ptx_dataloader, self.ptx_sampler)
         for prompts, ptx in zip(self._prompt_batches(), texts, strict=False):
             if self.global_step >= self.total_steps:
                 break
@@ -260,18 +260,18 @@ class RLTrainer(TrainerBase):
             if ptx is not None:
                 ptx_batches = list(self.split_ptx_micro_batches(to_device(ptx, device)))
             self.set_train()
-            for _ in range(self.args.update_iters):
-                for rl_batch, ptx_batch in zip(rl_batches, itertools.cycle(ptx_batches)):
-                    info = self.rl_step(rl_batch)
-                    if ptx_batch is not None:
-                        info |= self.ptx_step(ptx_batch)
-                    self._after_step(info, bar)
+            steps = list(zip(rl_batches, itertools.cycle(ptx_batches))) * self.args.update_iters
+            for rl_batch, ptx_batch in steps[: self.total_steps - self.global_step]:
+                info = self.rl_step(rl_batch)
+                if ptx_batch is not None:
+                    info |= self.ptx_step(ptx_batch)
+                self._after_step(info, bar)
             self.save_if_due()
         bar.close()
 
     def _after_step(self, info: dict[str, float], bar: Any) -> None:
         self.global_step += 1
-        info["train/epoch"] = self.global_step / self.total_steps * self.args.epochs
+        info["train/epoch"] = self.global_step / self.steps_per_epoch
         self.logger.log(info, step=self.global_step)
         bar.set_postfix_str(f"reward {info['train/reward']:.3f}", refresh=False)
         bar.update(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,8 @@ from safe_rlhf_panacea.base.datasets import (
     ResumableSampler,
     SupervisedDataset,
 )
-from safe_rlhf_panacea.base.trainers.supervised import build_loader
+from safe_rlhf_panacea.base.trainers.supervised import build_loader, run_length
+from safe_rlhf_panacea.errors import UserError
 
 Batch = dict[str, Any]
 
@@ -23,6 +25,50 @@ def split_rows(batch: Batch, rows: int) -> list[Batch]:
     """Cut a batch into micro-batches of at most ``rows`` rows."""
     total = next(iter(batch.values())).size(0)
     return [{k: v[i : i + rows] for k, v in batch.items()} for i in range(0, total, rows)]
+
+
+def micro_batches(prompts: int, args: argparse.Namespace) -> int:
+    """How many micro-batches the rollout of so many prompts gives: each cut, once per response."""
+    return math.ceil(prompts / args.per_device_train_batch_size) * args.num_return_sequences
+
+
+def steps_per_epoch(prompts: int, args: argparse.Namespace) -> int:
+    """Training steps in one pass over a process's prompts, with the last batch, which is short."""
+    size = args.per_device_prompt_batch_size
+    whole, rest = divmod(prompts, size)
+    return args.update_iters * (whole * micro_batches(size, args) + micro_batches(rest, args))
+
+
+def rows_of_rollout(args: argparse.Namespace) -> int:
+    """Sequences in the rollout of a whole prompt batch.
+
+    Raises:
+        UserError: they make no whole number of training batches.
+    """
+    rows = args.per_device_prompt_batch_size * args.num_return_sequences
+    if rows % args.per_device_train_batch_size:
+        raise UserError(
+            f"--per_device_prompt_batch_size times --num_return_sequences is {rows}, which is "
+            f"no multiple of --per_device_train_batch_size {args.per_device_train_batch_size}"
+        )
+    return rows
+
+
+def lengths(prompts: int, args: argparse.Namespace) -> tuple[int, int]:
+    """Training steps in an epoch and in the run, the latter noted in the flags as well.
+
+    Raises:
+        UserError: the run would end before its first update.
+    """
+    per_epoch = steps_per_epoch(prompts, args)
+    total = run_length(args, per_epoch)
+    if total < args.gradient_accumulation_steps:
+        raise UserError(
+            f"the run has {total} training steps, fewer than --gradient_accumulation_steps "
+            f"{args.gradient_accumulation_steps}: it would end before its first update"
+        )
+    args.total_training_steps = total
+    return per_epoch, total
 
 
 def prompt_loaders(

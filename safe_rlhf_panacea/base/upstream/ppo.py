@@ -40,6 +40,8 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
     policy's tokens.
     """
 
+    waiting: int = 0  # micro-batches rolled out since the last training step
+
     # -- hooks ------------------------------------------------------------------------
 
     @abc.abstractmethod
@@ -119,7 +121,13 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
     ) -> Batch:
         """Safe-RLHF's batch, and all that ``score`` found."""
         batch = super().post_rollout(prompt, sequence, attention_mask)
+        self.waiting += 1
         return {**batch, **self._scored}
+
+    def rl_step(self, rl_batch: Batch) -> Batch:
+        """Safe-RLHF's step."""
+        self.waiting = 0
+        return super().rl_step(rl_batch)
 
     def eval(self) -> Batch:
         """Safe-RLHF's evaluation; where the responses begin is noted down for ``eval_step``."""
