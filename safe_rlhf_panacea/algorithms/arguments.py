@@ -20,7 +20,12 @@ def add_panacea_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--lora_scaling", type=float, default=512.0, help="factor × lora_dim")
     group.add_argument("--pref_dim", type=positive_int, default=2, help="m, number of objectives")
     group.add_argument("--lora_module_name", default="layers.", help="adapt layers named like this")
-    add_flag(group, "--only_optimize_lora", True, "freeze everything but the adapter")
+    add_flag(
+        group,
+        "--only_optimize_lora",
+        True,
+        "freeze everything but the adapter; anything but true is refused",
+    )
     group.add_argument("--fixed_scaling", type=float, help="ablation: s fixed at this value")
     add_flag(group, "--scaling_per_objective", False, "one s per objective (Eq. 9)")
     group.add_argument("--init_singular", type=float, default=0.0, help="start of σ and s")
@@ -78,6 +83,11 @@ def check_panacea(args: argparse.Namespace, objectives: tuple[str, ...]) -> None
         )
     if args.fixed_scaling is not None and args.scaling_per_objective:
         raise UserError("--fixed_scaling and --scaling_per_objective exclude each other")
+    if not args.only_optimize_lora:
+        raise UserError(
+            "--only_optimize_lora must be true: the reference is the base model with the adapter "
+            "off, and only the adapter is saved, so the base model must not be trained"
+        )
     needs = {"dirichlet_alpha": "dirichlet", "vertex_probability": "vertices"}
     for flag, sampler in needs.items():
         if getattr(args, flag) is not None and args.preference_sampler != sampler:
@@ -106,7 +116,6 @@ def adapter_config(
         lora_scaling=args.lora_scaling,
         lora_module_name=args.lora_module_name,
         objectives=objectives,
-        only_optimize_lora=args.only_optimize_lora,
         fixed_scaling=args.fixed_scaling,
         scaling_per_objective=args.scaling_per_objective,
         init_singular=args.init_singular,
