@@ -43,7 +43,9 @@ def add_panacea_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--preference_sampler", choices=SAMPLERS, default="uniform")
     group.add_argument("--dirichlet_alpha", type=float, help="with --preference_sampler dirichlet")
     group.add_argument(
-        "--vertex_probability", type=float, help="with --preference_sampler vertices"
+        "--vertex_probability",
+        type=float,
+        help="needed by --preference_sampler vertices: how often λ is a vertex, 0 to 1",
     )
     group.add_argument(
         "--fixed_preference",
@@ -92,6 +94,11 @@ def check_panacea(args: argparse.Namespace, objectives: tuple[str, ...]) -> None
     for flag, sampler in needs.items():
         if getattr(args, flag) is not None and args.preference_sampler != sampler:
             raise UserError(f"--{flag} belongs to --preference_sampler {sampler}")
+    if args.preference_sampler == "vertices" and args.vertex_probability is None:
+        raise UserError(
+            "--preference_sampler vertices needs --vertex_probability: how often λ is a vertex, "
+            "such as 0.3"
+        )
     if args.eval_grid_step is not None:
         preference_grid(len(objectives), args.eval_grid_step)
     if args.reference_point is not None and len(args.reference_point) != len(objectives):

@@ -46,6 +46,7 @@ def refused(capsys, tmp_path):
         (["--dirichlet_alpha", "2"], "--dirichlet_alpha belongs to --preference_sampler dirichlet"),
         (["--only_optimize_lora", "false"], "--only_optimize_lora must be true: the reference is"),
         (["--vertex_probability", "0.1"], "belongs to --preference_sampler vertices"),
+        (["--preference_sampler", "vertices"], "vertices needs --vertex_probability"),
         (["--fixed_preference", "0.7,0.7"], "sums to 1.4, not to 1"),
         (["--fixed_preference", "0.2,0.3,0.5"], "has 3 entries, but there are 2 objectives"),
         (["--fixed_preference", "helpful=0.5,kind=0.5"], "unknown objective 'kind'"),
