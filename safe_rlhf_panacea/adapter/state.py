@@ -18,7 +18,8 @@ class PreferenceState:
     Attributes:
         value: size = (m,), or (B, m) for one vector per sample.
         enabled: off gives the base model bit for bit.
-        version: grows whenever ``value`` changes, so that layers know what they may reuse.
+        reuses: whether layers may keep singular values from one forward pass to the next.
+        version: grows whenever what they keep is void.
     """
 
     def __init__(self, pref_dim: int) -> None:
@@ -27,6 +28,7 @@ class PreferenceState:
         self.value = torch.full((pref_dim,), 1.0 / pref_dim if pref_dim else 0.0)
         self.enabled = True
         self.expands = False
+        self.reuses = False
         self.version = 0
 
     @property
@@ -78,3 +80,17 @@ class PreferenceState:
             yield
         finally:
             self.expands = before
+
+    @contextmanager
+    def reusing(self) -> Iterator[None]:
+        """While nothing is trained, as during generation, layers keep their singular values.
+
+        Outside they cannot: a fused optimiser or a write through ``.data`` changes parameters
+        without raising their version, and no layer would notice.
+        """
+        before, self.reuses = self.reuses, True
+        self.version += 1
+        try:
+            yield
+        finally:
+            self.reuses = before
