@@ -36,8 +36,8 @@ class PreferenceState:
         """Whether every sample has its own vector."""
         return self.value.dim() == 2
 
-    def set(self, preference: torch.Tensor) -> None:
-        """Set λ, size = (m,) or (B, m).
+    def set(self, preference: torch.Tensor, device: torch.device | None = None) -> None:
+        """Set λ, size = (m,) or (B, m), and move it to a device.
 
         Raises:
             AdapterError: another shape, or numbers that are not finite. Membership of the
@@ -48,12 +48,13 @@ class PreferenceState:
                 f"the preference has shape {tuple(preference.shape)}: it must be "
                 f"({self.pref_dim},) or (batch, {self.pref_dim})"
             )
-        if not torch.isfinite(preference).all():
+        # Not where λ lies on an accelerator: the host would wait for it at every step.
+        if preference.device.type == "cpu" and not torch.isfinite(preference).all():
             raise AdapterError("the preference has an entry that is not finite")
         # A copy: what the caller does to its tensor later must not change λ unnoticed.
         # Outside inference mode, or an update after a rollout could not keep it for its gradients.
         with torch.inference_mode(False):
-            self.value = preference.detach().to(torch.float32, copy=True)
+            self.value = preference.detach().to(device, torch.float32, copy=True)
         self.version += 1
 
     def check_rows(self, rows: int) -> int:

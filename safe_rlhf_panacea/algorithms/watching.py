@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.algorithms.conditioning import PreferenceSource
+from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.base import unwrap
 from safe_rlhf_panacea.base.clock import TrainingClock
 from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank
@@ -22,9 +22,6 @@ from safe_rlhf_panacea.dashboard.measure import NotFiniteError, Policy
 from safe_rlhf_panacea.dashboard.snapshot import Snapshot
 from safe_rlhf_panacea.evaluation.reward_front import Prompt
 from safe_rlhf_panacea.preference import preference_grid
-
-if TYPE_CHECKING:
-    from safe_rlhf_panacea.adapter import PanaceaAdapter
 
 FEW_OBJECTIVES = 3  # up to so many a step of 0.25 is a coarse grid: 5 and 15 points
 
@@ -62,16 +59,14 @@ class Watched:
     tokenizer: Any
     global_step: int
     eval_dataloader: Any
-    adapter: PanaceaAdapter
-    objectives: tuple[str, ...]
-    preferences: PreferenceSource
+    panacea: Panacea
     clock: TrainingClock
 
     def init_logger(self) -> None:
         """With the dashboard."""
         super().init_logger()  # type: ignore[misc]
-        count = len(self.objectives)
-        self.evaluation_grid = evaluation_grid(self.args, count, self.preferences.fixed)
+        count = len(self.panacea.objectives)
+        self.evaluation_grid = evaluation_grid(self.args, count, self.panacea.source.fixed)
         self.dashboard = Dashboard(Path(self.args.output_dir).expanduser(), self.logger)
         # Of a resumed run, as the main process, which has the files, knows it.
         shown = [snapshot.step for snapshot in self.dashboard.snapshots]
@@ -84,7 +79,7 @@ class Watched:
     def about_run(self) -> dict[str, Any]:
         """What a result says besides the front."""
         args = self.args
-        one = self.preferences.fixed is not None
+        one = self.panacea.source.fixed is not None
         return {
             "method": "discrete_policies" if one else "panacea",
             "label": args.log_run_name or Path(args.output_dir).expanduser().resolve().name,
@@ -94,7 +89,7 @@ class Watched:
             "cost": {
                 "training_seconds": round(self.clock.seconds, 3),
                 "stored_parameters": sum(
-                    getattr(p, "ds_numel", p.numel()) for p in self.adapter.parameters()
+                    getattr(p, "ds_numel", p.numel()) for p in self.panacea.policy.parameters()
                 ),
                 "trained_models": 1,
             },
@@ -108,9 +103,8 @@ class Watched:
         )
         progress = getattr(args, "progress", True)
         rows = args.per_device_eval_batch_size
-        return Policy(
-            unwrap(engine), self.adapter, tokenizer, config, rows, args.seed, progress=progress
-        )
+        model, adapter = unwrap(engine), self.panacea.policy
+        return Policy(model, adapter, tokenizer, config, rows, args.seed, progress=progress)
 
     def eval(self) -> dict[str, Any]:
         """The base's evaluation, then the front; training's random numbers stay as they were."""
@@ -144,10 +138,10 @@ class Watched:
 
     def _drawn(self) -> dict[str, list[int]]:
         """How often training drew each tenth of λ_i, on all processes."""
-        counts = all_gather_objects(self.preferences.drawn)
+        counts = all_gather_objects(self.panacea.source.drawn)
         if self.args.preference_scope == "batch":
             counts = counts[:1]  # they draw together
-        return dict(zip(self.objectives, sum(counts).tolist(), strict=True))
+        return dict(zip(self.panacea.objectives, sum(counts).tolist(), strict=True))
 
     def train(self) -> None:
         """Train, and show the last front as well."""

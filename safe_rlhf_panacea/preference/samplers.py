@@ -74,7 +74,7 @@ class PreferenceSampler:
         self.generator = torch.Generator().manual_seed(seed)
 
     def sample(self, batch_size: int = 1) -> torch.Tensor:
-        """The next λ: size = (m,) for scope ``batch``, (B, m) for scope ``sample``.
+        """The next λ, size = (B, m); in scope ``batch`` all rows are one vector.
 
         With several ranks every rank draws the rows of all and takes its own.
 
@@ -84,7 +84,7 @@ class PreferenceSampler:
         if batch_size < 1:
             raise PreferenceError(f"a batch of {batch_size}: at least one vector must be drawn")
         if self.scope == "batch":
-            return self._draw(1)[0]
+            return self._draw(1).expand(batch_size, -1)
         rows = self._draw(batch_size * self.world_size)
         return rows[self.rank * batch_size : (self.rank + 1) * batch_size]
 

@@ -26,12 +26,15 @@ def main():
     """Train as ``dpo`` or ``ppo`` with the given flags; report to the given file."""
     algorithm, report, *flags = sys.argv[1:]
     trainer = (dpo_trainer if algorithm == "dpo" else ppo_trainer)(flags)
+    drawn = []
+    draw = trainer.panacea.source.draw
+    trainer.panacea.source.draw = lambda *a, **k: drawn.append(draw(*a, **k)) or drawn[-1]
     trainer.train()
     trainer.save()
     trainer.logger.close()
-    preferences = gather(trainer.preference.float())
+    preferences = gather(drawn[-1])
     noise = gather(torch.rand(1))
-    flat = torch.cat([p.detach().float().flatten() for p in trainer.adapter.parameters()])
+    flat = torch.cat([p.detach().float().flatten() for p in trainer.panacea.policy.parameters()])
     adapters = gather(flat)
     if dist.get_rank() == 0:
         found = {

@@ -27,7 +27,7 @@ def trainer(dpo_flags):
     trainer = dpo_trainer(dpo_flags)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in trainer.adapter.parameters():
+        for parameter in trainer.panacea.policy.parameters():
             if parameter.dim() == 1:
                 parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
     return trainer
@@ -37,10 +37,10 @@ def test_margins_over_the_grid_equal_one_preference_at_a_time(trainer):
     batch = next(iter(trainer.train_dataloader))
     grid = preference_grid(2, 0.25)
     model = trainer.model.module.eval()
-    together = margins_over_grid(model, trainer.adapter, batch, grid, rows_per_forward=1000)
-    in_parts = margins_over_grid(model, trainer.adapter, batch, grid, rows_per_forward=1)
+    together = margins_over_grid(model, trainer.panacea.policy, batch, grid, rows_per_forward=1000)
+    in_parts = margins_over_grid(model, trainer.panacea.policy, batch, grid, rows_per_forward=1)
     for row, preference in zip(together, grid, strict=True):
-        alone = margins_over_grid(model, trainer.adapter, batch, preference[None], 1000)
+        alone = margins_over_grid(model, trainer.panacea.policy, batch, preference[None], 1000)
         assert torch.allclose(row, alone[0], atol=1e-4)
     assert torch.allclose(together, in_parts, atol=1e-4)
     assert together.std(dim=0).max() > 1e-3  # λ makes a difference
@@ -61,7 +61,7 @@ def test_reward_front_means_and_errors_by_hand(trainer):
     prompts = ["ab", "cde", "f"]
     front, responses = evaluate_reward_front(
         trainer.model.module,
-        trainer.adapter,
+        trainer.panacea.policy,
         tokenizer,
         rewards,
         prompts,

@@ -119,8 +119,8 @@ def test_a_checkpoint_holds_what_an_exact_resume_needs(ppo_flags, tmp_path):
         state = TrainingState.from_client_state(content)
         assert state.global_step == 2
         assert state.sampler
-        assert state.preference_sampler["generator"].numel() > 100
-        assert state.ideal_point["best"].shape == (2,)
+        assert state.panacea["source"]["generator"].numel() > 100
+        assert state.panacea["ideal_point"]["best"].shape == (2,)
         assert state.random_state
         weights = content["module"]
         assert weights

@@ -138,7 +138,7 @@ def test_evaluating_does_not_change_the_training(
     for index, flags in enumerate((plain, with_fronts)):
         trainer = make([*flags, "--output_dir", str(tmp_path / str(index)), "--max_steps", "3"])
         trainer.train()
-        found.append(torch.cat([p.detach().flatten() for p in trainer.adapter.parameters()]))
+        found.append(torch.cat([p.detach().flatten() for p in trainer.panacea.policy.parameters()]))
     assert torch.equal(*found)
 
 
@@ -180,7 +180,7 @@ def test_a_policy_that_is_not_finite_costs_a_front_and_not_the_training(
     make, flags = (dpo_trainer, dpo_watched) if algorithm == "dpo" else (ppo_trainer, ppo_watched)
     trainer = make(flags)
     with torch.no_grad():
-        next(iter(trainer.adapter.layers.values())).lora_s.fill_(float("nan"))
+        next(iter(trainer.panacea.policy.layers.values())).lora_s.fill_(float("nan"))
     trainer.logger.log(trainer.eval(), step=0)
     assert "step 0: the policy or its rewards are not finite; no front" in capsys.readouterr().out
     assert read_snapshots(tmp_path / "out") == []

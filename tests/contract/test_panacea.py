@@ -31,8 +31,8 @@ def watch(trainer):
     """Log and λ of every step."""
     trainer.logger = log = Log()
     drawn = []
-    draw = trainer.preferences.draw
-    trainer.preferences.draw = lambda *a, **k: drawn.append(draw(*a, **k)) or drawn[-1]
+    draw = trainer.panacea.source.draw
+    trainer.panacea.source.draw = lambda *a, **k: drawn.append(draw(*a, **k)) or drawn[-1]
     return log, drawn
 
 
@@ -56,7 +56,7 @@ def agree(logs, names, tolerance=1e-4):
 
 
 def same_start(trainers):
-    ours, theirs = (trainer.adapter.state_dict() for trainer in trainers)
+    ours, theirs = (trainer.panacea.policy.state_dict() for trainer in trainers)
     return all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
@@ -182,5 +182,5 @@ def test_the_adapter_is_saved_and_read_back(files, tmp_path):
     trainer.save()
     model = PanaceaModel.load(str(tmp_path))
     saved = model.adapter.state_dict()
-    assert all(torch.equal(saved[k], v) for k, v in trainer.adapter.state_dict().items())
+    assert all(torch.equal(saved[k], v) for k, v in trainer.panacea.policy.state_dict().items())
     assert not list(tmp_path.glob("*.bin")) and not list(tmp_path.glob("environ.txt"))

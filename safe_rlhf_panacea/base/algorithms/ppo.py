@@ -96,8 +96,17 @@ class PPOTrainer(RLTrainer):
         with self.reference() as model:
             return response_log_probs(model, sequence, attention_mask, start)
 
-    def score(self, sequence: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
-        """The reward of each sequence, under ``reward``, size = (B,)."""
+    def score(
+        self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
+    ) -> Batch:
+        """The reward of each sequence, under ``reward``, size = (B,).
+
+        Args:
+            sequence: size = (B, L).
+            attention_mask: size = (B, L).
+            prompt_length: width of the padded prompts, after which the responses begin.
+        """
+        del prompt_length
         scores = self.reward_model(sequence, attention_mask=attention_mask).end_scores
         return {"reward": scores.squeeze(-1)}
 
@@ -126,7 +135,7 @@ class PPOTrainer(RLTrainer):
             "reward_values": values,
             "input_ids": sequence,
             "attention_mask": attention_mask,
-            **self.score(sequence, attention_mask),
+            **self.score(sequence, attention_mask, prompt.size(-1)),
         }
 
     # -- the losses -------------------------------------------------------------------
@@ -259,4 +268,5 @@ class PPOTrainer(RLTrainer):
     @torch.no_grad()
     def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
         """The reward of each evaluation response."""
-        return {"eval/reward": self.score(input_ids, attention_mask)["reward"]}
+        scores = self.reward_model(input_ids, attention_mask=attention_mask).end_scores
+        return {"eval/reward": scores.squeeze(-1)}

@@ -226,6 +226,13 @@ class RLTrainer(TrainerBase):
     def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
         """Values to average over the evaluation prompts, size = (B,) each."""
 
+    def eval_rollout(
+        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
+    ) -> Batch:
+        """``eval_step`` for a trainer that wants to know where the responses begin."""
+        del prompt
+        return self.eval_step(sequence, attention_mask)
+
     # -- loops ------------------------------------------------------------------------
 
     def _prompt_batches(self) -> Iterator[Batch]:
@@ -287,8 +294,10 @@ class RLTrainer(TrainerBase):
         self.set_eval()
         collected: dict[str, list[torch.Tensor]] = {}
         for batch in self.eval_dataloader:
-            sequences, mask = self.generate(to_device(batch, self.args.device))
-            for key, values in self.eval_step(sequences, mask).items():
+            batch = to_device(batch, self.args.device)
+            sequences, mask = self.generate(batch)
+            found = self.eval_rollout(batch["input_ids"], sequences, attention_mask=mask)
+            for key, values in found.items():
                 collected.setdefault(key, []).append(values)
         self.set_train()
         return all_reduce_means({key: torch.cat(values) for key, values in collected.items()})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from types import SimpleNamespace
 from typing import Any
@@ -61,8 +61,16 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         """A context in which the model that it gives is the reference."""
 
     @abc.abstractmethod
-    def score(self, sequence: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
+    def score(
+        self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
+    ) -> Batch:
         """The reward of each sequence, under ``reward``, size = (B,), and what else to keep."""
+
+    @abc.abstractmethod
+    def eval_rollout(
+        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
+    ) -> Batch:
+        """Values to average over the evaluation prompts, size = (B,) each."""
 
     # -- models -----------------------------------------------------------------------
 
@@ -111,7 +119,7 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
             return model(*args, **kwargs)
 
     def _reward_forward(self, sequence: torch.Tensor, attention_mask: torch.Tensor) -> Any:
-        self._scored = self.score(sequence, attention_mask)
+        self._scored = self.score(sequence, attention_mask, self._prompt.size(-1))
         return SimpleNamespace(end_scores=self._scored["reward"].unsqueeze(-1))  # size = (B, 1)
 
     # -- rollout ----------------------------------------------------------------------
@@ -120,6 +128,7 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> Batch:
         """Safe-RLHF's batch, and all that ``score`` found."""
+        self._prompt = prompt  # for the slot in the reward model's place, which is not told
         batch = super().post_rollout(prompt, sequence, attention_mask)
         self.waiting += 1
         return {**batch, **self._scored}
@@ -129,17 +138,22 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         self.waiting = 0
         return super().rl_step(rl_batch)
 
+    # -- evaluation -------------------------------------------------------------------
+
     def eval(self) -> Batch:
-        """Safe-RLHF's evaluation; where the responses begin is noted down for ``eval_step``."""
-        module = self.actor_model.module
-        generate = module.generate
-
-        def noting(**kwargs: Any) -> torch.Tensor:
-            self.prompt_length = kwargs["input_ids"].size(1)
-            return generate(**kwargs)
-
-        module.generate = noting
+        """Safe-RLHF's evaluation, over batches that are noted down for ``eval_step``."""
+        loader = self.eval_dataloader
+        self.eval_dataloader = None if loader is None else self._noting(loader)
         try:
             return super().eval()
         finally:
-            module.generate = generate
+            self.eval_dataloader = loader
+
+    def _noting(self, loader: Any) -> Iterator[Batch]:
+        for batch in loader:
+            self._prompt = batch["input_ids"]
+            yield batch
+
+    def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
+        """The hook that also knows where the responses begin."""
+        return self.eval_rollout(self._prompt, input_ids, attention_mask)

@@ -1,17 +1,13 @@
-"""Drawing λ and putting it where it acts: shared by the Panacea trainers."""
+"""Where a training step gets its λ from, and when it gets another one."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
 
-from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, get_world_size
 from safe_rlhf_panacea.base.engine import passes_since_update
 from safe_rlhf_panacea.base.trainers.rl_data import steps_per_epoch
@@ -26,6 +22,7 @@ class PreferenceSource:
 
     Attributes:
         fixed: the fixed vector, size = (m,), or None.
+        shared: whether all rows of a batch have one vector: scope ``batch``, or a fixed one.
         drawn: how often this process drew each tenth of [0, 1] for λ_i, size = (m, 10).
     """
 
@@ -35,7 +32,8 @@ class PreferenceSource:
         self.fixed = None
         if args.fixed_preference is not None:
             self.fixed = parse_preference(args.fixed_preference, objectives).to(self.device)
-        self._kept: torch.Tensor | None = None
+        self.shared = self.fixed is not None or args.preference_scope == "batch"
+        self._kept: torch.Tensor | None = None  # size = (1, m)
         self.drawn = torch.zeros(len(objectives), DRAWN_BINS, dtype=torch.int64)
         options = {}
         if args.dirichlet_alpha is not None:
@@ -53,7 +51,7 @@ class PreferenceSource:
         )
 
     def draw(self, batch_size: int, *, begins_update: bool = True) -> torch.Tensor:
-        """λ of a batch: size = (m,) for scope ``batch``, (B, m) for scope ``sample``.
+        """λ of a batch, size = (B, m); in scope ``batch`` its rows are equal.
 
         In scope ``batch`` an update has one λ (Algorithm 1), however many batches are accumulated
         for it: a batch that does not begin an update keeps the last λ. Checkpoints are saved
@@ -64,17 +62,19 @@ class PreferenceSource:
             begins_update: whether no gradient of an earlier batch waits for the same update.
         """
         if self.fixed is not None:
-            return self.fixed
-        if begins_update or self._kept is None or self.sampler.scope == "sample":
-            preference = self.sampler.sample(batch_size)
-            self._count(preference)
-            self._kept = preference.to(self.device)
-        return self._kept
+            return self.fixed.expand(batch_size, -1)
+        if self.shared:
+            if begins_update or self._kept is None:
+                self._kept = self._next(1)
+            return self._kept.expand(batch_size, -1)
+        return self._next(batch_size)
 
-    def _count(self, preference: torch.Tensor) -> None:
-        rows = preference.reshape(-1, self.drawn.size(0))
-        bins = (rows * DRAWN_BINS).long().clamp(0, DRAWN_BINS - 1)  # size = (B, m)
+    def _next(self, rows: int) -> torch.Tensor:
+        """New vectors, size = (rows, m), and a note of them."""
+        preference = self.sampler.sample(rows)
+        bins = (preference * DRAWN_BINS).long().clamp(0, DRAWN_BINS - 1)  # size = (B, m)
         self.drawn.scatter_add_(1, bins.T, torch.ones_like(bins.T))
+        return preference.to(self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Every process's place in its stream, and how often each λ was drawn."""
@@ -130,37 +130,3 @@ def check_shared(args: argparse.Namespace, prompts: int, accumulated: int) -> No
             f"{args.update_iters} one λ would serve all rollouts of the next; choose "
             "--preference_scope sample, or prompts that fill whole prompt batches"
         )
-
-
-def set_preference(
-    adapter: PanaceaAdapter, preference: torch.Tensor, copies: int = 1, *, tiled: bool = False
-) -> None:
-    """Put λ into an adapter for a batch in which every sample stands ``copies`` times.
-
-    Args:
-        adapter: left alone if it has no preference part.
-        preference: size = (m,) or (B, m).
-        copies: rows per sample.
-        tiled: the copies are whole blocks (B rows, then B rows again) and not neighbours.
-    """
-    if adapter.pref_dim == 0:
-        return
-    if preference.dim() == 2 and copies > 1:
-        preference = (
-            preference.repeat(copies, 1) if tiled else preference.repeat_interleave(copies, dim=0)
-        )
-    adapter.set_preference(preference)
-
-
-@contextmanager
-def as_reference(adapter: PanaceaAdapter, module: nn.Module) -> Iterator[None]:
-    """The policy as its own reference: adapter off, dropout off."""
-    was_training = module.training
-    if was_training:
-        module.eval()
-    try:
-        with adapter.disabled():
-            yield
-    finally:
-        if was_training:
-            module.train()
