@@ -15,7 +15,7 @@ def _rates(config: Mapping[str, Any]) -> Iterator[float]:
     for name, value in config.items():
         if isinstance(value, Mapping):
             yield from _rates(value)
-        elif "drop" in name and name not in OTHER_HEADS and isinstance(value, (int, float)):
+        elif "drop" in str(name) and name not in OTHER_HEADS and isinstance(value, (int, float)):
             yield value
 
 
