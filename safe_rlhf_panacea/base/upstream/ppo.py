@@ -121,6 +121,14 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         batch = super().post_rollout(prompt, sequence, attention_mask)
         return {**batch, **self._scored}
 
+    def rl_step(self, rl_batch: Batch) -> dict[str, Any]:
+        """Safe-RLHF's step, refused where it is not finite."""
+        return self.checked(super().rl_step(rl_batch))
+
+    def ptx_step(self, ptx_batch: Batch) -> dict[str, Any]:
+        """Safe-RLHF's step on supervised text, likewise."""
+        return self.checked(super().ptx_step(ptx_batch))
+
     def eval(self) -> Batch:
         """Safe-RLHF's evaluation; where the responses begin is noted down for ``eval_step``."""
         module = self.actor_model.module
