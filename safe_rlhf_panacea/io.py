@@ -36,6 +36,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writes of ``atomic_path`` that were killed left; none may be under way."""
+    for temporary in folder.glob(".*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
 def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write ``data`` to ``path`` at once."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -75,6 +81,8 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise UserError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not valid JSON: the file is not UTF-8 text") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: not valid JSON: it is nested too deeply") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -113,7 +121,7 @@ def read_json_lines(path: Path) -> list[Any]:
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
             values.append(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}:{number}: not valid JSON: {error}") from error
     return values
 

@@ -56,7 +56,7 @@ def read_config(folder: str | Path) -> AdapterConfig:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise AdapterError(f"{path} is missing: {folder} holds no adapter") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AdapterError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(values, dict) or values.pop("adapter_type", None) != ADAPTER_TYPE:
         raise AdapterError(f"{path} does not describe a {ADAPTER_TYPE} adapter")
@@ -75,18 +75,22 @@ def read_tensors(folder: str | Path) -> dict[str, torch.Tensor]:
     """The tensors of a saved adapter.
 
     Raises:
-        AdapterError: the file is missing or truncated.
+        AdapterError: the file is missing or truncated, or a number in it is not finite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = Path(folder) / WEIGHTS_NAME
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except FileNotFoundError:
         raise AdapterError(f"{path} is missing: {folder} holds no adapter") from None
     except (SafetensorError, OSError) as error:
         raise AdapterError(f"{path} is truncated or not safetensors: {error}") from None
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise AdapterError(f"{path}: tensor {name} is not finite: its training has diverged")
+    return tensors
 
 
 def load_adapter(model: nn.Module, folder: str | Path) -> PanaceaAdapter:

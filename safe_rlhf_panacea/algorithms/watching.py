@@ -65,6 +65,7 @@ class Watched:
     adapter: PanaceaAdapter
     objectives: tuple[str, ...]
     preferences: PreferenceSource
+    preference: torch.Tensor  # of the present batch, size = (m,) or (B, m)
     clock: TrainingClock
 
     def init_logger(self) -> None:
@@ -80,6 +81,12 @@ class Watched:
     @abc.abstractmethod
     def take_snapshot(self) -> Snapshot:
         """Measure the front; called by all processes, in evaluation mode."""
+
+    def about_batch(self) -> str:
+        """The batch's λ, or the mean of its samples'."""
+        means = self.preference.reshape(-1, len(self.objectives)).mean(dim=0).tolist()
+        pairs = zip(self.objectives, means, strict=True)
+        return "λ " + ",".join(f"{name}={value:.4g}" for name, value in pairs)
 
     def about_run(self) -> dict[str, Any]:
         """What a result says besides the front."""

@@ -12,6 +12,14 @@ from typing import Any, NoReturn
 
 from safe_rlhf_panacea.errors import UserError
 
+_defaults: dict[str, dict[str, Any]] = {}  # of the programs that have read a command line
+
+
+def defaults_of(program: str) -> dict[str, Any]:
+    """A program's flags as they are where the command line does not give them."""
+    return _defaults.get(program, {})
+
+
 AddArguments = Callable[[argparse.ArgumentParser], None]
 SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
 
@@ -29,6 +37,11 @@ class ArgumentParser(argparse.ArgumentParser):
             allow_abbrev=False,
             **kwargs,
         )
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Argparse's, and remember the defaults."""
+        _defaults[self.prog] = {action.dest: action.default for action in self._actions}
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """One line, exit code 2."""
@@ -123,7 +136,8 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument("--output_dir", required=True, help="folder of this run; must hold none yet")
     add_flag(group, "--overwrite", False, "replace a run that the folder already holds")
-    add_flag(group, "--resume", False, "go on from the latest checkpoint in output_dir")
+    text = "go on from the latest checkpoint in output_dir; its files are read as data, not as code"
+    add_flag(group, "--resume", False, text)
     log_types = ("wandb", "tensorboard", "none")
     group.add_argument("--log_type", choices=log_types, default="wandb", help="(default: offline)")
     group.add_argument("--log_dir", help="default: output_dir")

@@ -1,4 +1,5 @@
 """Panacea-DPO: the loss against a float64 computation, memory, and that it learns a front."""
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,5 @@
 """Panacea-PPO: λ, rewards and losses against float64 computations, and that it learns."""
+
 from __future__ import annotations
 
 import pytest
@@ -127,9 +128,7 @@ def test_losses_and_kl_against_loops(ppo_flags):
 
 def test_tchebycheff_uses_a_running_ideal_point(ppo_flags):
     trainer = ppo_trainer([*ppo_flags, "--aggregation", "tche"])
-    scores = iter(
-        [torch.tensor([[1.0, 4.0], [3.0, 0.0]]), torch.tensor([[2.0, 1.0], [5.0, 2.0]])]
-    )
+    scores = iter([torch.tensor([[1.0, 4.0], [3.0, 0.0]]), torch.tensor([[2.0, 1.0], [5.0, 2.0]])])
     trainer.rewards = lambda ids, mask, prompt_length: next(scores)
     trainer.set_preference(torch.tensor([0.5, 0.5]))
     first = trainer.score(None, None)["reward"]

@@ -8,7 +8,12 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.models.loading import load_whole, loading_errors, resolve_model
+from safe_rlhf_panacea.base.models.loading import (
+    check_finite,
+    load_whole,
+    loading_errors,
+    resolve_model,
+)
 from safe_rlhf_panacea.base.models.normalizer import NormalizerType
 from safe_rlhf_panacea.base.models.score_model import ScoreModel, ScoreType
 from safe_rlhf_panacea.base.models.weights import read_tensors
@@ -66,6 +71,7 @@ class AutoModelForScore:
         with loading_errors(name, "model"):
             config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code, **hub)
             head = read_tensors(name, HEAD, **hub)
+        check_finite(head.items(), name)
         _describe_head(config, head, score_dim, score_bias, name)
         _describe_normalizer(config, do_normalize, normalizer_type, normalizer_momentum)
         backbone = load_whole(

@@ -167,6 +167,7 @@ class SupervisedTrainer(TrainerBase):
             self.global_step += 1
             info["train/epoch"] = self.global_step / len(self.train_dataloader)
             self.logger.log(info, step=self.global_step)
+            self.check_step(info)
             bar.set_postfix_str(f"loss {info['train/loss']:.4f}", refresh=False)
             bar.update(1)
             due = self.global_step % args.eval_interval == 0

@@ -108,4 +108,5 @@ class HookedDPOTrainer(Recorded, DPOTrainer):
         finally:
             del self.loss
         more = {name: value for name, value in found.items() if f"train/{name}" not in info}
-        return {**info, **{f"train/{k}": v for k, v in all_reduce_means(more).items()}}
+        info |= {f"train/{k}": v for k, v in all_reduce_means(more).items()}
+        return self.checked(info)

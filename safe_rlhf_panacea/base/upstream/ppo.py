@@ -124,10 +124,14 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         self.waiting += 1
         return {**batch, **self._scored}
 
-    def rl_step(self, rl_batch: Batch) -> Batch:
-        """Safe-RLHF's step."""
+    def rl_step(self, rl_batch: Batch) -> dict[str, Any]:
+        """Safe-RLHF's step, refused where it is not finite."""
         self.waiting = 0
-        return super().rl_step(rl_batch)
+        return self.checked(super().rl_step(rl_batch))
+
+    def ptx_step(self, ptx_batch: Batch) -> dict[str, Any]:
+        """Safe-RLHF's step on supervised text, likewise."""
+        return self.checked(super().ptx_step(ptx_batch))
 
     def eval(self) -> Batch:
         """Safe-RLHF's evaluation; where the responses begin is noted down for ``eval_step``."""
