@@ -111,7 +111,7 @@ def score_model(language_model):
 
     with tempfile.TemporaryDirectory() as folder:
         language_model.save_pretrained(folder)
-        model = AutoModelForScore.from_pretrained(folder, score_type="reward", do_normalize=False)
+        model = AutoModelForScore.from_pretrained(folder, fresh_head=True)
     torch.nn.init.normal_(model.score_head.weight)
     return model.eval()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safe_rlhf_panacea.io import read_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+SCORE_HEAD = "score_head."
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -124,6 +126,23 @@ def read_tensors(
             names = [name for name in reader.keys() if name.startswith(prefixes)]  # noqa: SIM118
             tensors.update({name: reader.get_tensor(name) for name in names})
     return tensors
+
+
+def check_score_head(name: str, tensors: Iterable[str]) -> None:
+    """Refuse a checkpoint whose scores would come from a random head.
+
+    Args:
+        name: of the checkpoint.
+        tensors: the names of those that it holds, or of its head's.
+
+    Raises:
+        UserError: the head's weights are not among them.
+    """
+    if f"{SCORE_HEAD}weight" not in tensors:
+        raise UserError(
+            f"{name} is no reward model: its weights lack {SCORE_HEAD}weight; train one from "
+            "it with python -m safe_rlhf_panacea.base.values.reward"
+        )
 
 
 def _weight_map(index: str | os.PathLike[str]) -> dict[str, str]:

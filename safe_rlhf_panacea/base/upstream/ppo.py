@@ -12,6 +12,7 @@ import torch
 from safe_rlhf.algorithms.ppo.trainer import PPOTrainer
 from safe_rlhf.models import AutoModelForScore, load_pretrained_models
 
+from safe_rlhf_panacea.base.models.saved_head import check_saved_head
 from safe_rlhf_panacea.base.upstream.recompute import recompute_without_reentry
 from safe_rlhf_panacea.base.upstream.record import Recorded
 
@@ -89,6 +90,7 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
 
     def load_scorer(self, path: str, role: str, *, normalize: bool = False) -> tuple[Any, Any]:
         """A score model in a role, and its tokenizer."""
+        check_saved_head(path)
         model, tokenizer = load_pretrained_models(
             path,
             model_max_length=self.args.max_length,
