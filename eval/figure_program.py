@@ -28,6 +28,7 @@ from safe_rlhf_panacea.evaluation.indicators import summarize
 from safe_rlhf_panacea.evaluation.plots import SUFFIXES, front_figure, save_picture
 from safe_rlhf_panacea.evaluation.results import RESPONSES_FILE, read_result
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, read_json
+from safe_rlhf_panacea.printing import say
 
 FORMAT = 1
 INDICATORS = ("hypervolume", "inner_product", "sparsity", "spacing", "dominated")
@@ -204,7 +205,7 @@ def publish(
     command = f"python {shlex.join(words)}"
     body = {"format": FORMAT, **asdict(report), "command": command, "pictures": pictures}
     atomic_write_json(stem.with_suffix(".json"), body)
-    print(f"Written to {stem.parent}: {', '.join([*pictures, stem.name + '.json'])}")
+    say(f"Written to {stem.parent}: {', '.join([*pictures, stem.name + '.json'])}")
 
 
 def _as_csv(tables: Sequence[Table]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
+
+OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 @contextmanager
@@ -22,9 +25,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _temporary(path)
     try:
         yield temporary
         # mkstemp's files are for their owner only; these are as readable as any other.
@@ -32,8 +33,31 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
+    except Exception as error:
+        raise _about(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A new file beside ``path``."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise _about(error, path) from error
+    os.close(handle)
+    return Path(name)
+
+
+def _about(error: Exception, path: Path) -> Exception:
+    """An error of the operating system with the file that the user knows, any other as it is.
+
+    A full disk does not say where it is, and safetensors puts the number into its message.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if type(error).__name__ == "SafetensorError" and (found := OS_ERROR.search(str(error))):
+        number = int(found[1])
+    return OSError(number, os.strerror(number), str(path)) if number else error
 
 
 def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
@@ -90,16 +114,18 @@ def append_line(path: Path, text: str, *, sync: bool = False) -> None:
     Raises:
         OSError: it could not be written; the file is as it was.
     """
-    with path.open("ab") as file:
+    rest = f"{text}\n".encode()
+    # Without a buffer, which closing the file would write once more.
+    with path.open("ab", buffering=0) as file:
         before = file.tell()
         try:
-            file.write(f"{text}\n".encode())
-            file.flush()
+            while rest:
+                rest = rest[file.write(rest) :]
             if sync:
                 os.fsync(file.fileno())
-        except OSError:
+        except OSError as error:
             os.truncate(path, before)
-            raise
+            raise _about(error, path) from error
 
 
 def read_json_lines(path: Path) -> list[Any]:

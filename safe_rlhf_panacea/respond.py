@@ -19,6 +19,7 @@ from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.reward_front import encode_prompts
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.preference import format_preference, parse_preference
+from safe_rlhf_panacea.printing import say
 
 PROGRAM = "python -m safe_rlhf_panacea.respond"
 
@@ -140,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             seed=args.seed,
         )
         vector = parse_preference(text, model.adapter.objectives)
-        print(f"[{format_preference(vector, model.adapter.objectives)}]\n{answer}\n")
+        say(f"[{format_preference(vector, model.adapter.objectives)}]\n{answer}\n")
 
 
 if __name__ == "__main__":

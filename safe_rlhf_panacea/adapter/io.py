@@ -40,8 +40,13 @@ def save_adapter(adapter: PanaceaAdapter, folder: str | Path) -> None:
 
 def _write(path: Path, content: bytes) -> None:
     temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:  # a full disk does not say where it is
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_config(folder: str | Path) -> AdapterConfig:

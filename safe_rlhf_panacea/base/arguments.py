@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.printing import printable_line
 
 AddArguments = Callable[[argparse.ArgumentParser], None]
 SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
@@ -32,7 +33,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One line, exit code 2."""
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"error: {printable_line(message)} (see {self.prog} --help)\n")
 
 
 def boolean(text: str) -> bool:

@@ -16,10 +16,10 @@ from safe_rlhf_panacea.base.configs.deepspeed_config import (
     get_deepspeed_train_config,
 )
 from safe_rlhf_panacea.base.distributed import (
-    barrier,
     get_world_size,
     init_distributed,
     is_main_process,
+    refusing_together,
 )
 from safe_rlhf_panacea.base.resuming import latest_step
 from safe_rlhf_panacea.base.run_record import RUN_FILE, check_output_dir, finish_run_record
@@ -50,11 +50,11 @@ def prepare_run(args: argparse.Namespace, program: str) -> tuple[dict[str, Any],
         torch.backends.cudnn.allow_tf32 = True
     args.output_dir = str(Path(args.output_dir).expanduser())  # once, for all who write there
     args.device = init_distributed(args.local_rank)
-    if is_main_process():
-        check_output_dir(args.output_dir, overwrite=args.overwrite, resume=args.resume)
-        if args.resume:
-            latest_step(args.output_dir)
-    barrier()
+    with refusing_together():
+        if is_main_process():
+            check_output_dir(args.output_dir, overwrite=args.overwrite, resume=args.resume)
+            if args.resume:
+                latest_step(args.output_dir)
     args.program = program
     seed_everything(args.seed)
     precision = {"fp16": args.fp16, "bf16": args.bf16}
@@ -85,6 +85,6 @@ def run_to_end(trainer: TrainerBase) -> None:
     seconds = trainer.clock.seconds
     trainer.save()
     trainer.logger.close()
-    if is_main_process() and (Path(trainer.args.output_dir) / RUN_FILE).exists():
-        finish_run_record(trainer.args.output_dir, seconds)
-    barrier()
+    with refusing_together():
+        if is_main_process() and (Path(trainer.args.output_dir) / RUN_FILE).exists():
+            finish_run_record(trainer.args.output_dir, seconds)

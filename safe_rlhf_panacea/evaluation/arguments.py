@@ -17,6 +17,7 @@ from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_mod
 from safe_rlhf_panacea.base.tokenizers import is_same_tokenizer
 from safe_rlhf_panacea.calibration import apply_calibration
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards import RewardEnsemble, RewardSpec, reward_specs
 from safe_rlhf_panacea.scorers import (
     Scorer,
@@ -74,7 +75,7 @@ def read_prompts(args: argparse.Namespace, tokenizer: Any) -> list[str]:
     if not short:
         raise UserError(f"no prompt is shorter than --max_length {args.max_length} tokens")
     if len(short) < len(texts):
-        print(f"left out {len(texts) - len(short)} prompts of --max_length tokens or more")
+        say(f"left out {len(texts) - len(short)} prompts of --max_length tokens or more")
     return short
 
 
@@ -102,7 +103,7 @@ def _load_scorer(args: argparse.Namespace, spec: RewardSpec, tokenizer: Any) -> 
     )
     if is_same_tokenizer(tokenizer, own):
         return model_scorer(model)
-    print(f"{spec.path} has other tokens than the policy: responses are tokenised anew for it")
+    say(f"{spec.path} has other tokens than the policy: responses are tokenised anew for it")
     return retokenizing_scorer(model, tokenizer, own)
 
 

@@ -18,7 +18,12 @@ from safe_rlhf_panacea.base.checkpoint import (
 )
 from safe_rlhf_panacea.base.clock import TrainingClock
 from safe_rlhf_panacea.base.datasets import ResumableSampler
-from safe_rlhf_panacea.base.distributed import barrier, get_world_size, is_main_process
+from safe_rlhf_panacea.base.distributed import (
+    barrier,
+    get_world_size,
+    is_main_process,
+    refusing_together,
+)
 from safe_rlhf_panacea.base.engine import unwrap, whole_state_dict
 from safe_rlhf_panacea.base.logger import Logger
 from safe_rlhf_panacea.base.resuming import (
@@ -82,12 +87,12 @@ class TrainerBase(metaclass=abc.ABCMeta):
         self.clock = TrainingClock()
         self._random_state: dict[str, Any] | None = None
         for hook in (self.init_models, self.init_datasets, self.init_engines):
-            hook()
-            barrier()
-        if self.args.resume:
-            self.resume()
-        self.init_logger()
-        barrier()
+            with refusing_together():
+                hook()
+        with refusing_together():
+            if self.args.resume:
+                self.resume()
+            self.init_logger()
 
     def resume(self) -> None:
         """Go back to the latest checkpoint, before anything in the folder is touched.
