@@ -26,8 +26,8 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation.front import Front
 from safe_rlhf_panacea.evaluation.indicators import summarize
 from safe_rlhf_panacea.evaluation.plots import SUFFIXES, front_figure, save_picture
-from safe_rlhf_panacea.evaluation.results import RESPONSES_FILE, read_result
-from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, read_json
+from safe_rlhf_panacea.evaluation.results import read_result
+from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.printing import say
 
 FORMAT = 1
@@ -121,21 +121,6 @@ def read_fronts(
     point = list(reference_point or first["reference_point"])
     results = [{**result, **summarize(front, point)} for front, result in loaded]
     return [front for front, _ in loaded], results
-
-
-def read_responses(folder: str, objectives: Sequence[str]) -> list[dict[str, Any]]:
-    """Every sampled response of an evaluation.
-
-    Raises:
-        UserError: the evaluation has none, as one of pairs.
-    """
-    path = Path(folder) / RESPONSES_FILE
-    if not path.is_file():
-        raise UserError(f"{folder} has no {RESPONSES_FILE}: evaluate with --reward_models")
-    rows = read_json(path)
-    if not rows or any(len(row["rewards"]) != len(objectives) for row in rows):
-        raise UserError(f"{path} does not fit the {len(objectives)} objectives of its front.json")
-    return rows
 
 
 def vector(preference: Sequence[float]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import tempfile
@@ -13,6 +14,7 @@ from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
 
+LONGEST_INTEGER = 300  # digits; those of a float64 end soon after
 OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
@@ -84,15 +86,21 @@ def atomic_write_json(path: str | os.PathLike[str], value: Any, indent: int | No
     atomic_write_text(path, text + "\n")
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
+def read_json(path: str | os.PathLike[str], *, infinities: bool = False) -> Any:
     """Read a JSON file.
+
+    Args:
+        path: the file.
+        infinities: let NaN and infinities pass, which are no JSON, but stand in some models'
+            configurations.
 
     Raises:
         UserError: the file is missing, unreadable or no JSON; the line is named.
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text) if infinities else _strict_json(text)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except json.JSONDecodeError as error:
@@ -101,6 +109,37 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise UserError(f"{path}: not valid JSON: the file is not UTF-8 text") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid JSON: {error}") from error
+
+
+def _strict_json(text: str | bytes) -> Any:
+    """A JSON value whose numbers are finite and whose texts can be written again.
+
+    Raises:
+        ValueError: it is none.
+        RecursionError: it is nested too deeply.
+    """
+    value = json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_integer)
+    halves = b"\\ud" if isinstance(text, bytes) else "\\ud"
+    if halves in text.lower():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("half of a surrogate pair") from None
+    return value
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is not finite")
+    return number
+
+
+def _integer(text: str) -> int:
+    if len(text) > LONGEST_INTEGER:
+        raise ValueError(f"a whole number of {len(text)} digits")
+    return int(text)
 
 
 def append_line(path: Path, text: str, *, sync: bool = False) -> None:
@@ -138,8 +177,8 @@ def read_json_lines(path: Path) -> list[Any]:
     # Cut before decoding: an interruption may fall within a character.
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
-            values.append(json.loads(line))
-        except ValueError as error:
+            values.append(_strict_json(line))
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}:{number}: not valid JSON: {error}") from error
     return values
 

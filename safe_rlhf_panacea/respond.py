@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter, load_adapter
+from safe_rlhf_panacea.adapter.io import read_config
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
 from safe_rlhf_panacea.base.datasets import format_prompt
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.models import load_pretrained_models
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.reward_front import encode_prompts
-from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.preference import format_preference, parse_preference
 from safe_rlhf_panacea.printing import say
 
@@ -56,8 +56,7 @@ class PanaceaModel:
             UserError: the folder names no base model, or the base is not there.
             AdapterError: the adapter's files are missing, truncated or of another model.
         """
-        config = read_json(Path(adapter) / "adapter_config.json")
-        base = base_model or config.get("base_model")
+        base = base_model or read_config(adapter).base_model
         if base is None:
             raise UserError(f"{adapter} names no base model: give one with --base_model")
         model, tokenizer = load_pretrained_models(
