@@ -16,6 +16,7 @@ from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
 from safe_rlhf_panacea.base.datasets import format_prompt
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.models import load_pretrained_models
+from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.reward_front import encode_prompts
 from safe_rlhf_panacea.preference import format_preference, parse_preference
@@ -89,8 +90,11 @@ class PanaceaModel:
             preference = parse_preference(preference, self.adapter.objectives)
         self.adapter.set_preference(preference)
         ids, mask = encode_prompts(self.tokenizer, [format_prompt(prompt)])
+        length = ids.size(1) + max_new_tokens
+        what = f"a prompt of {ids.size(1)} tokens with --max_new_tokens {max_new_tokens}"
+        check_positions(self.model, length, "the model", what)
         config = SamplingConfig(
-            max_length=ids.size(1) + max_new_tokens,
+            max_length=length,
             eos_token_id=self.tokenizer.eos_token_id,
             pad_token_id=self.tokenizer.pad_token_id,
             temperature=temperature,

@@ -14,6 +14,7 @@ from safe_rlhf_panacea.base.datasets.base import select_rows
 from safe_rlhf_panacea.base.datasets.specs import read_specs
 from safe_rlhf_panacea.base.generation import SamplingConfig
 from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
+from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.tokenizers import is_same_tokenizer
 from safe_rlhf_panacea.calibration import apply_calibration
 from safe_rlhf_panacea.errors import UserError
@@ -58,6 +59,7 @@ def load_model(args: argparse.Namespace, path: str, **options: Any) -> tuple[Any
         dtype=torch.bfloat16 if args.bf16 else None,
         **options,
     )
+    check_positions(model, args.max_length, path)
     return model.to(device), tokenizer
 
 
