@@ -36,7 +36,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
     except Exception as error:
-        raise _about(error, path) from error
+        raise _about(error, path, temporary) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -46,17 +46,19 @@ def _temporary(path: Path) -> Path:
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     except OSError as error:
-        raise _about(error, path) from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
     os.close(handle)
     return Path(name)
 
 
-def _about(error: Exception, path: Path) -> Exception:
+def _about(error: Exception, path: Path, temporary: Path | None = None) -> Exception:
     """An error of the operating system with the file that the user knows, any other as it is.
 
     A full disk does not say where it is, and safetensors puts the number into its message.
     """
-    number = error.errno if isinstance(error, OSError) else None
+    number = None
+    if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+        number = error.errno
     if type(error).__name__ == "SafetensorError" and (found := OS_ERROR.search(str(error))):
         number = int(found[1])
     return OSError(number, os.strerror(number), str(path)) if number else error

@@ -100,6 +100,15 @@ def test_the_operating_systems_errors_are_one_line(body, words, told, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_error_of_another_file_keeps_its_name(told, tmp_path):
+    def body():
+        with atomic_path(tmp_path / "file") as temporary:
+            temporary.write_bytes((tmp_path / "other").read_bytes())
+
+    assert told(body) == (2, f"error: {tmp_path / 'other'}: No such file or directory\n")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_interruption_is_one_line(told):
     def body():
         raise KeyboardInterrupt

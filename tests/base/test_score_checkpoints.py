@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from safe_rlhf_panacea.base.models import AutoModelForScore
-from safe_rlhf_panacea.base.models.saved_head import check_saved_head
 from safe_rlhf_panacea.errors import UserError
 from tests.base.score_models import CONFIGS, padded
 
@@ -272,31 +271,6 @@ def test_another_architectures_weights(tmp_path):
         "is no checkpoint of a LlamaModel: .* and [0-9]+ more are missing",
         fresh_head=True,
     )
-
-
-@ALL
-@pytest.mark.parametrize("check", [AutoModelForScore.from_pretrained, check_saved_head])
-def test_a_language_model_is_no_reward_model(architecture, check, tmp_path):
-    save_lm(tmp_path, architecture)
-    with pytest.raises(UserError, match=r"no reward model: its weights lack score_head\.weight"):
-        check(str(tmp_path))
-
-
-def test_safe_rlhfs_own_files_are_asked_for_a_head(tmp_path, reward_model):
-    """It saves pickles, in one file or several, and its loader makes up what is missing."""
-    tensors = load_file(reward_model / "model.safetensors")
-    check_saved_head(str(reward_model))
-    check_saved_head("nobody/nothing")
-    index = tmp_path / "pytorch_model.bin.index.json"
-    torch.save(tensors, tmp_path / "pytorch_model.bin")
-    check_saved_head(str(tmp_path))
-    del tensors["score_head.weight"]
-    torch.save(tensors, tmp_path / "pytorch_model.bin")
-    with pytest.raises(UserError, match="no reward model"):
-        check_saved_head(str(tmp_path))
-    index.write_text(json.dumps({"weight_map": dict.fromkeys(tensors, "some.bin")}))
-    with pytest.raises(UserError, match="no reward model"):
-        check_saved_head(str(tmp_path))
 
 
 def test_a_head_of_another_form(reward_model):
