@@ -13,12 +13,12 @@ from figure_program import (
     check_outputs,
     publish,
     read_front,
-    read_responses,
     vector,
 )
 
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.plots import new_figure, spread
+from safe_rlhf_panacea.evaluation.results import read_responses
 
 NAME = "figure_3_reward_distributions"
 SHOWN = 5  # λ

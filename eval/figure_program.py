@@ -26,8 +26,9 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation.front import Front
 from safe_rlhf_panacea.evaluation.indicators import summarize
 from safe_rlhf_panacea.evaluation.plots import SUFFIXES, front_figure, save_picture
-from safe_rlhf_panacea.evaluation.results import RESPONSES_FILE, read_result
-from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, read_json
+from safe_rlhf_panacea.evaluation.results import read_result
+from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
+from safe_rlhf_panacea.printing import say
 
 FORMAT = 1
 INDICATORS = ("hypervolume", "inner_product", "sparsity", "spacing", "dominated")
@@ -122,21 +123,6 @@ def read_fronts(
     return [front for front, _ in loaded], results
 
 
-def read_responses(folder: str, objectives: Sequence[str]) -> list[dict[str, Any]]:
-    """Every sampled response of an evaluation.
-
-    Raises:
-        UserError: the evaluation has none, as one of pairs.
-    """
-    path = Path(folder) / RESPONSES_FILE
-    if not path.is_file():
-        raise UserError(f"{folder} has no {RESPONSES_FILE}: evaluate with --reward_models")
-    rows = read_json(path)
-    if not rows or any(len(row["rewards"]) != len(objectives) for row in rows):
-        raise UserError(f"{path} does not fit the {len(objectives)} objectives of its front.json")
-    return rows
-
-
 def vector(preference: Sequence[float]) -> str:
     """λ as people write it."""
     return f"({', '.join(f'{value:.2f}' for value in preference)})"
@@ -204,7 +190,7 @@ def publish(
     command = f"python {shlex.join(words)}"
     body = {"format": FORMAT, **asdict(report), "command": command, "pictures": pictures}
     atomic_write_json(stem.with_suffix(".json"), body)
-    print(f"Written to {stem.parent}: {', '.join([*pictures, stem.name + '.json'])}")
+    say(f"Written to {stem.parent}: {', '.join([*pictures, stem.name + '.json'])}")
 
 
 def _as_csv(tables: Sequence[Table]) -> str:

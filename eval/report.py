@@ -15,6 +15,7 @@ from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.html import image, page, table
 from safe_rlhf_panacea.io import atomic_write_text, read_json
+from safe_rlhf_panacea.printing import say
 
 # The paper's order; what is not in it follows by name.
 ORDER = (
@@ -93,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{output} exists: choose another file or give --overwrite")
     parts = [section(folder, figure) for figure in read_figures(folder)]
     atomic_write_text(output, page("Panacea: figures and the commands that made them", parts))
-    print(f"Written to {output}")
+    say(f"Written to {output}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from safe_rlhf_panacea.base.arguments import check_common
 from safe_rlhf_panacea.base.run_record import recordable
 from safe_rlhf_panacea.baselines.variants import parse_flags
 from safe_rlhf_panacea.errors import one_line_errors
+from safe_rlhf_panacea.printing import say
 
 PROGRAM = "python -m safe_rlhf_panacea.dry_run"
 BASELINES = "safe_rlhf_panacea.baselines."
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "changed": differences(paper, values),
         "variants": variants,
     }
-    print(json.dumps(report, indent=2, ensure_ascii=False))
+    say(json.dumps(report, indent=2, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from typing import Any
 
 from safe_rlhf_panacea.adapter.errors import AdapterError
 
+LARGEST = 2**63 - 1  # torch has no larger integer
+
 
 @dataclass(frozen=True)
 class AdapterConfig:
@@ -112,9 +114,15 @@ def _check_types(values: Mapping[str, Any]) -> None:
         "scaling_per_objective": bool,
         "init_std": Real,
         "init_singular": Real,
+        "base_model": (str, type(None)),
     }
     for name, kind in expected.items():
         value = values[name]
         # Python counts True among the numbers.
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        if (
+            not isinstance(value, kind)
+            or (isinstance(value, bool) and kind is not bool)
+            or (isinstance(value, Integral) and abs(value) > LARGEST)
+            or (name == "objectives" and not all(isinstance(entry, str) for entry in value))
+        ):
             raise AdapterError(f"adapter options of the wrong type: {name} is {value!r}")

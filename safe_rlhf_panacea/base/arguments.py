@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.printing import printable_line
 
 _defaults: dict[str, dict[str, Any]] = {}  # of the programs that have read a command line
 
@@ -45,7 +46,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One line, exit code 2."""
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"error: {printable_line(message)} (see {self.prog} --help)\n")
 
 
 def boolean(text: str) -> bool:

@@ -22,6 +22,7 @@ from safe_rlhf_panacea.base.run_record import METRICS_FILE, recordable
 from safe_rlhf_panacea.base.wandb_run import open_run, wanted_mode
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import append_line, cut_half_line
+from safe_rlhf_panacea.printing import printable, printable_line
 
 LogType = Literal["wandb", "tensorboard", "file", "none"]
 NEEDS = {"wandb": "wandb", "tensorboard": "torch.utils.tensorboard"}  # modules
@@ -108,7 +109,7 @@ class Logger:
     def print(self, *values: object, sep: str = " ") -> None:
         """Print on the main process, above any progress bar."""
         if is_main_process():
-            tqdm.write(sep.join(str(value) for value in values), file=sys.stdout)
+            tqdm.write(sep.join(map(printable, values)), file=sys.stdout)
 
     def print_table(
         self,
@@ -182,4 +183,4 @@ def _json_number(value: Any) -> Any:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable_line(value)

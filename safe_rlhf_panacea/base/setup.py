@@ -17,10 +17,10 @@ from safe_rlhf_panacea.base.configs.deepspeed_config import (
     get_deepspeed_train_config,
 )
 from safe_rlhf_panacea.base.distributed import (
-    barrier,
     get_world_size,
     init_distributed,
     is_main_process,
+    refusing_together,
 )
 from safe_rlhf_panacea.base.logger import check_log
 from safe_rlhf_panacea.base.resuming import latest_step
@@ -52,12 +52,12 @@ def prepare_run(args: argparse.Namespace, program: str) -> tuple[dict[str, Any],
         torch.backends.cudnn.allow_tf32 = True
     args.output_dir = str(Path(args.output_dir).expanduser())  # once, for all who write there
     args.device = init_distributed(args.local_rank)
-    if is_main_process():
-        check_free(args.output_dir, overwrite=args.overwrite, resume=args.resume)
-        check_log(args.log_type, args.log_dir)
-        if args.resume:
-            latest_step(args.output_dir)
-    barrier()
+    with refusing_together():
+        if is_main_process():
+            check_free(args.output_dir, overwrite=args.overwrite, resume=args.resume)
+            check_log(args.log_type, args.log_dir)
+            if args.resume:
+                latest_step(args.output_dir)
     args.program = program
     seed_everything(args.seed)
     precision = {"fp16": args.fp16, "bf16": args.bf16}
@@ -93,9 +93,9 @@ def run_to_end(trainer: TrainerBase) -> None:
         seconds = trainer.clock.seconds
         trainer.save()
         trainer.logger.close()
-        if is_main_process() and (Path(folder) / RUN_FILE).exists():
-            finish_run_record(folder, seconds)
-        barrier()
+        with refusing_together():
+            if is_main_process() and (Path(folder) / RUN_FILE).exists():
+                finish_run_record(folder, seconds)
     except BaseException:
         if trainer.global_step == 0:
             trainer.logger.close()

@@ -14,6 +14,7 @@ from safe_rlhf_panacea.base.arguments import ArgumentParser
 from safe_rlhf_panacea.base.distributed import init_distributed
 from safe_rlhf_panacea.base.run_record import RUN_FILE, is_finished, set_aside
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.printing import say
 
 PROGRAMS = {"dpo": dpo, "ppo": ppo}
 Variants = Mapping[str, Sequence[str]]
@@ -82,4 +83,4 @@ def _is_left_to_do(folder: Path, overwrite: bool) -> bool:
 
 def _say(text: str) -> None:
     if is_main_process():
-        print(text, flush=True)
+        say(text)

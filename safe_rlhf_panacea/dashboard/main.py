@@ -12,6 +12,7 @@ from safe_rlhf_panacea.dashboard.page import render
 from safe_rlhf_panacea.dashboard.snapshot import read_snapshots
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.io import atomic_write_text
+from safe_rlhf_panacea.printing import say
 
 PROGRAM = "python -m safe_rlhf_panacea.dashboard"
 
@@ -48,4 +49,4 @@ def main(argv: Sequence[str] | None = None) -> None:
         atomic_write_text(output, page)
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror}") from error
-    print(f"Written to {output}")
+    say(f"Written to {output}")

@@ -14,9 +14,11 @@ from safe_rlhf_panacea.base.datasets.base import select_rows
 from safe_rlhf_panacea.base.datasets.specs import read_specs
 from safe_rlhf_panacea.base.generation import SamplingConfig
 from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
+from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.tokenizers import is_same_tokenizer
 from safe_rlhf_panacea.calibration import apply_calibration
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards import RewardEnsemble, RewardSpec, reward_specs
 from safe_rlhf_panacea.scorers import (
     Scorer,
@@ -57,6 +59,7 @@ def load_model(args: argparse.Namespace, path: str, **options: Any) -> tuple[Any
         dtype=torch.bfloat16 if args.bf16 else None,
         **options,
     )
+    check_positions(model, args.max_length, path)
     return model.to(device), tokenizer
 
 
@@ -74,7 +77,7 @@ def read_prompts(args: argparse.Namespace, tokenizer: Any) -> list[str]:
     if not short:
         raise UserError(f"no prompt is shorter than --max_length {args.max_length} tokens")
     if len(short) < len(texts):
-        print(f"left out {len(texts) - len(short)} prompts of --max_length tokens or more")
+        say(f"left out {len(texts) - len(short)} prompts of --max_length tokens or more")
     return short
 
 
@@ -102,7 +105,7 @@ def _load_scorer(args: argparse.Namespace, spec: RewardSpec, tokenizer: Any) -> 
     )
     if is_same_tokenizer(tokenizer, own):
         return model_scorer(model)
-    print(f"{spec.path} has other tokens than the policy: responses are tokenised anew for it")
+    say(f"{spec.path} has other tokens than the policy: responses are tokenised anew for it")
     return retokenizing_scorer(model, tokenizer, own)
 
 

@@ -26,6 +26,7 @@ from safe_rlhf_panacea.evaluation.arguments import (
 from safe_rlhf_panacea.evaluation.reward_front import evaluate_reward_front
 from safe_rlhf_panacea.evaluation.tables import align
 from safe_rlhf_panacea.io import read_json
+from safe_rlhf_panacea.printing import say
 
 PROGRAM = "python -m safe_rlhf_panacea.evaluation.calibrate"
 
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = [["objective", "mean", "std", "responses"]]
     for name, entry in read_json(args.output_file).items():
         rows.append([name, f"{entry['mean']:.4f}", f"{entry['std']:.4f}", str(entry["responses"])])
-    print(f"{align(rows)}\n\nWritten to {args.output_file}")
+    say(f"{align(rows)}\n\nWritten to {args.output_file}")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from safe_rlhf_panacea.evaluation.plots import front_figure, save_picture
 from safe_rlhf_panacea.evaluation.run_fronts import read_run
 from safe_rlhf_panacea.evaluation.run_locations import FORMS, RunLocation, parse_run
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
+from safe_rlhf_panacea.printing import say
 
 PROGRAM = "python -m safe_rlhf_panacea.evaluation.compare"
 NUMBERS, PICTURE, PAGE = "compare.json", "compare.png", "compare.html"
@@ -112,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         command = f"{PROGRAM} {shlex.join(sys.argv[1:] if argv is None else argv)}"
         folder = write_comparison(args, comparison, command)
         written = f"\n\nWritten to {folder}: {PAGE}, {PICTURE}, {NUMBERS}"
-    print(comparison_text(comparison) + written)
+    say(comparison_text(comparison) + written)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ from safe_rlhf_panacea.evaluation.reward_front import Response, evaluate_reward_
 from safe_rlhf_panacea.evaluation.tables import front_table, indicator_table
 from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.preference import preference_grid
+from safe_rlhf_panacea.printing import say
 
 PROGRAM = "python -m safe_rlhf_panacea.evaluation"
 
@@ -183,8 +184,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if responses is not None:
         atomic_write_json(folder / RESPONSES_FILE, [vars(response) for response in responses])
     write_result(args, folder, front, result)
-    print(f"{front_table(front)}\n\n{indicator_table({label: result})}")
-    print(f"\nWritten to {folder}: {FRONT_FILE}, front.png")
+    say(f"{front_table(front)}\n\n{indicator_table({label: result})}")
+    say(f"\nWritten to {folder}: {FRONT_FILE}, front.png")
 
 
 def write_result(

@@ -32,6 +32,7 @@ from safe_rlhf_panacea.miniature.corpus import (
     stream,
 )
 from safe_rlhf_panacea.miniature.true_scores import OBJECTIVES, parse, score_parts
+from safe_rlhf_panacea.printing import say
 
 PROGRAM = "python -m safe_rlhf_panacea.miniature.world"
 WORLD_FILE = "world.json"
@@ -217,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{folder} holds a world already: choose another folder")
     world = build_world(folder, args.seed)
     atomic_write_json(folder / WORLD_FILE, {"seed": args.seed, **world.to_dict()})
-    print(f"Written to {folder}: pairs, prompts, supervised text, tokenizer, untrained model")
+    say(f"Written to {folder}: pairs, prompts, supervised text, tokenizer, untrained model")
 
 
 if __name__ == "__main__":

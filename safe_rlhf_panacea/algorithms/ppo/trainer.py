@@ -36,6 +36,7 @@ from safe_rlhf_panacea.dashboard.assemble import default_reference_point, reward
 from safe_rlhf_panacea.dashboard.measure import sample_base, sample_grid
 from safe_rlhf_panacea.dashboard.snapshot import Snapshot
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards import RewardEnsemble
 from safe_rlhf_panacea.scorers import (
     Scorer,
@@ -125,7 +126,7 @@ class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
         if is_same_tokenizer(self.tokenizer, tokenizer):
             return model_scorer(engine)
         if is_main_process():
-            print(f"{name}: its reward model has other tokens; responses are tokenised anew for it")
+            say(f"{name}: its reward model has other tokens; responses are tokenised anew for it")
         return retokenizing_scorer(engine, self.tokenizer, tokenizer)
 
     def _critics_reward(

@@ -15,6 +15,7 @@ from safe_rlhf_panacea.algorithms.arguments import add_panacea_arguments, check_
 from safe_rlhf_panacea.base import arguments
 from safe_rlhf_panacea.base.upstream import program
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards import reward_specs
 
 PROGRAM = "python -m safe_rlhf_panacea.algorithms.ppo"
@@ -76,5 +77,5 @@ def parse_arguments(
     check_panacea(args, tuple(spec.name for spec in args.reward_specs))
     idle = [flag for flag in IDLE if flag in given]
     if idle:
-        print(f"Panacea-PPO has no use for: {', '.join(idle)}")
+        say(f"Panacea-PPO has no use for: {', '.join(idle)}")
     return args

@@ -20,7 +20,12 @@ from safe_rlhf_panacea.base.checkpoint_files import write_checksums
 from safe_rlhf_panacea.base.claim import claim_folder, withdraw_claim
 from safe_rlhf_panacea.base.clock import TrainingClock
 from safe_rlhf_panacea.base.datasets import ResumableSampler
-from safe_rlhf_panacea.base.distributed import barrier, get_world_size, is_main_process
+from safe_rlhf_panacea.base.distributed import (
+    barrier,
+    get_world_size,
+    is_main_process,
+    refusing_together,
+)
 from safe_rlhf_panacea.base.divergence import DivergenceWatch, check_weights
 from safe_rlhf_panacea.base.engine import unwrap, whole_state_dict
 from safe_rlhf_panacea.base.logger import Logger
@@ -94,16 +99,16 @@ class TrainerBase(metaclass=abc.ABCMeta):
         self._divergence = DivergenceWatch()
         self._random_state: dict[str, Any] | None = None
         for hook in (self.init_models, self.init_datasets, self.init_engines):
-            hook()
-            barrier()
-        if self.args.resume:
-            self.resume()
+            with refusing_together():
+                hook()
         try:
-            self.init_logger()
+            with refusing_together():
+                if self.args.resume:
+                    self.resume()
+                self.init_logger()
         except BaseException:
             withdraw_claim(self.args.output_dir)
             raise
-        barrier()
 
     def resume(self) -> None:
         """Go back to the latest checkpoint, before anything in the folder is touched.

@@ -16,10 +16,10 @@ from safe_rlhf.utils import seed_everything
 from safe_rlhf_panacea.base import arguments
 from safe_rlhf_panacea.base.claim import check_free
 from safe_rlhf_panacea.base.distributed import (
-    barrier,
     get_rank,
     init_distributed,
     is_main_process,
+    refusing_together,
 )
 from safe_rlhf_panacea.errors import UserError
 
@@ -85,13 +85,13 @@ def prepare_run(args: argparse.Namespace, program: str) -> tuple[dict[str, Any],
     """
     args.output_dir = os.path.expanduser(args.output_dir)  # once, for all who write there
     args.device = init_distributed(args.local_rank)
-    if is_main_process():
-        check_free(args.output_dir, overwrite=args.overwrite)
+    with refusing_together():
+        if is_main_process():
+            check_free(args.output_dir, overwrite=args.overwrite)
     args.program = program
     args.global_rank = get_rank()
     seed_everything(args.seed)
     set_logger_level()
-    barrier()
     common = {"stage": args.zero_stage, "offload": args.offload}
     precision = {"fp16": args.fp16, "bf16": args.bf16}
     train_config = get_deepspeed_train_config(
