@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import textwrap
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -32,6 +33,7 @@ class ArgumentParser(argparse.ArgumentParser):
             allow_abbrev=False,
             **kwargs,
         )
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # argparse's own: not -1e-5
 
     def error(self, message: str) -> NoReturn:
         """One line, exit code 2."""
