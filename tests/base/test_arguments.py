@@ -10,7 +10,8 @@ from safe_rlhf_panacea.algorithms.dpo.main import build_parser
 from safe_rlhf_panacea.base import arguments
 from safe_rlhf_panacea.errors import UserError
 
-NEEDED = "--model_name_or_path m --objectives a b --train_datasets x --output_dir y".split()
+NEEDED = ["--model_name_or_path", "m", "--objectives", "a", "b"]
+NEEDED += ["--train_datasets", "x", "--output_dir", "y"]
 
 
 def test_the_ends_of_ranges_are_inside():
