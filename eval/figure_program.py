@@ -21,7 +21,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
+from safe_rlhf_panacea.base.arguments import (
+    ArgumentParser,
+    add_flag,
+    file_name,
+    filled,
+    finite_float,
+)
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation.front import Front
 from safe_rlhf_panacea.evaluation.indicators import summarize
@@ -69,8 +75,10 @@ class Report:
 def build_parser(program: str, description: str, example: str) -> ArgumentParser:
     """A parser with the flags that all figures have."""
     parser = ArgumentParser(f"python eval/{program}", description, example)
-    parser.add_argument("--output_dir", required=True, help="folder for picture and numbers")
-    parser.add_argument("--name", help="of the files; default: the program's")
+    parser.add_argument(
+        "--output_dir", type=filled, required=True, help="folder for picture and numbers"
+    )
+    parser.add_argument("--name", type=file_name, help="of the files; default: the program's")
     add_flag(parser, "--overwrite", False, "replace the files of an earlier call")
     return parser
 
@@ -79,7 +87,7 @@ def add_runs(parser: argparse.ArgumentParser, text: str) -> None:
     """Several evaluations, and the point from which their hypervolumes are measured."""
     parser.add_argument("--runs", nargs="+", required=True, metavar="FOLDER", help=text)
     parser.add_argument(
-        "--reference_point", type=float, nargs="+", help="default: the evaluations' own"
+        "--reference_point", type=finite_float, nargs="+", help="default: the evaluations' own"
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 # The sources beside this script are what runs, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
+from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.html import image, page, table
 from safe_rlhf_panacea.io import atomic_write_text, read_json
@@ -85,8 +85,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "Gather the figures of a folder on one self-contained page.",
         "python eval/report.py --figures runs/figures --output runs/report.html",
     )
-    parser.add_argument("--figures", required=True, help="folder of the figure programs' output")
-    parser.add_argument("--output", required=True, help="the page, HTML")
+    parser.add_argument(
+        "--figures", type=filled, required=True, help="folder of the figure programs' output"
+    )
+    parser.add_argument("--output", type=filled, required=True, help="the page, HTML")
     add_flag(parser, "--overwrite", False, "replace the page")
     args = parser.parse_args(argv)
     folder, output = Path(args.figures), Path(args.output)

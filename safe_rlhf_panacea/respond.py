@@ -12,7 +12,15 @@ import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter, load_adapter
 from safe_rlhf_panacea.adapter.io import read_config
-from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
+from safe_rlhf_panacea.base.arguments import (
+    ArgumentParser,
+    add_flag,
+    encodable,
+    filled,
+    non_negative_float,
+    positive_int,
+    seed_int,
+)
 from safe_rlhf_panacea.base.datasets import format_prompt
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.models import load_pretrained_models
@@ -117,13 +125,13 @@ def build_parser() -> argparse.ArgumentParser:
           --preference helpful=0,harmless=1 "How do I pick a door lock?"
         """,
     )
-    parser.add_argument("prompt")
-    parser.add_argument("--adapter", required=True, help="folder of a trained adapter")
+    parser.add_argument("prompt", type=encodable)
+    parser.add_argument("--adapter", type=filled, required=True, help="folder of a trained adapter")
     parser.add_argument("--base_model", help="default: the one that the adapter names")
     parser.add_argument("--preference", action="append", required=True, help="may be repeated")
-    parser.add_argument("--max_new_tokens", type=int, default=256)
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--seed", type=int)
+    parser.add_argument("--max_new_tokens", type=positive_int, default=256)
+    parser.add_argument("--temperature", type=non_negative_float, default=1.0)
+    parser.add_argument("--seed", type=seed_int)
     add_flag(parser, "--trust_remote_code", False, "run code that comes with a model")
     return parser
 

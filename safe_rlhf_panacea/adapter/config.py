@@ -57,6 +57,11 @@ class AdapterConfig:
             raise AdapterError(f"pref_dim is {self.pref_dim}: it must not be negative")
         if not (math.isfinite(self.lora_scaling) and self.lora_scaling > 0):
             raise AdapterError(f"lora_scaling is {self.lora_scaling}: it must be positive")
+        for name in self.objectives:
+            # Programs ask for more; saved adapters may have spaces and the like, but no paths.
+            is_text = isinstance(name, str) and name.isprintable()
+            if not (is_text and name) or set(name) & set("/\\"):
+                raise AdapterError(f"objectives: {name!r} is no name")
         if self.objectives and self.pref_dim not in (0, len(self.objectives)):
             raise AdapterError(
                 f"pref_dim is {self.pref_dim}, but {len(self.objectives)} objectives are named "

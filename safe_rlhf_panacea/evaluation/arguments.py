@@ -8,7 +8,13 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.arguments import add_flag, named_value, positive_int
+from safe_rlhf_panacea.base.arguments import (
+    add_flag,
+    named_value,
+    non_negative_float,
+    positive_int,
+    seed_int,
+)
 from safe_rlhf_panacea.base.datasets import format_prompt
 from safe_rlhf_panacea.base.datasets.base import select_rows
 from safe_rlhf_panacea.base.datasets.specs import read_specs
@@ -42,8 +48,8 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--datasets", nargs="+", required=True, metavar="SPEC")
     parser.add_argument("--max_length", type=positive_int, default=512)
     parser.add_argument("--batch_size", type=positive_int, default=16, help="prompts or pairs")
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--temperature", type=non_negative_float, default=1.0)
+    parser.add_argument("--seed", type=seed_int, default=42)
     add_flag(parser, "--bf16", False, "weights in bfloat16")
     add_flag(parser, "--trust_remote_code", False, "run code that comes with a model")
     add_flag(parser, "--progress", True, "show progress bars")

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser
+from safe_rlhf_panacea.base.arguments import ArgumentParser, filled, seed_int
 from safe_rlhf_panacea.base.configs.constants import (
     PROMPT_ASSISTANT,
     PROMPT_BEGIN,
@@ -210,8 +210,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "Write the miniature's corpus, tokenizer and untrained model.",
         f"{PROGRAM} --output_dir runs/miniature/world --seed 1",
     )
-    parser.add_argument("--output_dir", required=True)
-    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--output_dir", type=filled, required=True)
+    parser.add_argument("--seed", type=seed_int, default=42)
     args = parser.parse_args(argv)
     folder = Path(args.output_dir)
     if (folder / WORLD_FILE).exists():

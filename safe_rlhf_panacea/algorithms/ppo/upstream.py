@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from safe_rlhf_panacea.algorithms.arguments import add_panacea_arguments, check_panacea
+from safe_rlhf_panacea.algorithms.ppo import main
 from safe_rlhf_panacea.base import arguments
 from safe_rlhf_panacea.base.upstream import program
 from safe_rlhf_panacea.errors import UserError
@@ -68,6 +69,7 @@ def parse_arguments(
         words += [REWARD, ours.reward_models[0][1]]  # Safe-RLHF's parser requires it
     name = "ppo_lag" if COST in given else "ppo"
     args = program.parse_arguments(f"safe_rlhf.algorithms.{name}.main", parser, words)
+    arguments.check_ranges(args, main.build_parser())
     models = _models(ours, args)
     if not ours.reward_models and not args.reward_signs:
         args.reward_signs = [("harmless", "-1")]  # a cost: lower is safer

@@ -68,7 +68,7 @@ def parse_arguments(
         sys.argv = before
     if no_log:
         args.log_type = None
-    if args.output_dir is None:
+    if not args.output_dir:
         raise UserError("--output_dir is missing: the adapter has to go somewhere")
     vars(args).update(vars(ours))
     return args
