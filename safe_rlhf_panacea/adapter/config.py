@@ -23,7 +23,9 @@ class AdapterConfig:
         lora_scaling: the update is multiplied by ``lora_scaling / lora_dim``.
         lora_module_name: linear layers whose qualified name contains this are adapted.
         objectives: names of the m objectives, in the order of λ.
-        only_optimize_lora: freeze everything but the adapter.
+        only_optimize_lora: freeze everything but the adapter. False leaves the base weights as
+            they are, trainable or not; if they are trained, the adapter switched off gives the
+            trained base and ``save`` still writes the adapter alone, so keep the base yourself.
         fixed_scaling: s is this constant and not learnt (the ablation of Figure 7).
         scaling_per_objective: one s per objective (Eq. 9) instead of one per matrix.
         init_std: standard deviation of U and V at the start.

@@ -241,7 +241,7 @@ def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def _generate(model: nn.Module, state: PreferenceState, *args: Any, **kwargs: Any) -> Any:
-    with state.expanded():
+    with state.expanded(), state.reusing():
         return type(model).generate(model, *args, **kwargs)
 
 

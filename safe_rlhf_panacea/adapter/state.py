@@ -10,6 +10,10 @@ import torch
 from safe_rlhf_panacea.adapter.errors import AdapterError
 
 
+def _mark(value: torch.Tensor) -> int:
+    return hash((tuple(value.shape), *value.flatten().tolist()))
+
+
 class PreferenceState:
     """The current preference vector of a model, and whether its adapter is on.
 
@@ -18,7 +22,9 @@ class PreferenceState:
     Attributes:
         value: size = (m,), or (B, m) for one vector per sample.
         enabled: off gives the base model bit for bit.
-        version: grows whenever ``value`` changes, so that layers know what they may reuse.
+        reuses: whether layers may keep singular values from one forward pass to the next.
+        version: grows whenever what they keep is void.
+        mark: the same number for the same ``value``, whenever it was set.
     """
 
     def __init__(self, pref_dim: int) -> None:
@@ -27,7 +33,9 @@ class PreferenceState:
         self.value = torch.full((pref_dim,), 1.0 / pref_dim if pref_dim else 0.0)
         self.enabled = True
         self.expands = False
+        self.reuses = False
         self.version = 0
+        self.mark = _mark(self.value)
 
     @property
     def per_sample(self) -> bool:
@@ -53,6 +61,7 @@ class PreferenceState:
         with torch.inference_mode(False):
             self.value = preference.detach().to(torch.float32, copy=True)
         self.version += 1
+        self.mark = _mark(self.value)
 
     def check_rows(self, rows: int) -> int:
         """How often each vector is repeated for a batch of ``rows`` sequences.
@@ -78,3 +87,17 @@ class PreferenceState:
             yield
         finally:
             self.expands = before
+
+    @contextmanager
+    def reusing(self) -> Iterator[None]:
+        """While nothing is trained, as during generation, layers keep their singular values.
+
+        Outside they cannot: a fused optimiser or a write through ``.data`` changes parameters
+        without raising their version, and no layer would notice.
+        """
+        before, self.reuses = self.reuses, True
+        self.version += 1
+        try:
+            yield
+        finally:
+            self.reuses = before

@@ -33,7 +33,12 @@ def add_panacea_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--pref_dim", type=positive_int, default=2, help="m, number of objectives")
     group.add_argument("--lora_module_name", default="layers.", help="adapt layers named like this")
-    add_flag(group, "--only_optimize_lora", True, "freeze everything but the adapter")
+    add_flag(
+        group,
+        "--only_optimize_lora",
+        True,
+        "freeze everything but the adapter; anything but true is refused",
+    )
     group.add_argument("--fixed_scaling", type=finite_float, help="ablation: s fixed at this value")
     add_flag(group, "--scaling_per_objective", False, "one s per objective (Eq. 9)")
     group.add_argument("--init_singular", type=finite_float, default=0.0, help="start of σ and s")
@@ -56,7 +61,9 @@ def add_panacea_arguments(parser: argparse.ArgumentParser) -> None:
         "--dirichlet_alpha", type=positive_float, help="with --preference_sampler dirichlet"
     )
     group.add_argument(
-        "--vertex_probability", type=probability, help="with --preference_sampler vertices"
+        "--vertex_probability",
+        type=probability,
+        help="needed by --preference_sampler vertices: how often λ is a vertex, 0 to 1",
     )
     group.add_argument(
         "--fixed_preference",
@@ -99,10 +106,20 @@ def check_panacea(args: argparse.Namespace, objectives: tuple[str, ...]) -> None
         )
     if args.fixed_scaling is not None and args.scaling_per_objective:
         raise UserError("--fixed_scaling and --scaling_per_objective exclude each other")
+    if not args.only_optimize_lora:
+        raise UserError(
+            "--only_optimize_lora must be true: the reference is the base model with the adapter "
+            "off, and only the adapter is saved, so the base model must not be trained"
+        )
     needs = {"dirichlet_alpha": "dirichlet", "vertex_probability": "vertices"}
     for flag, sampler in needs.items():
         if getattr(args, flag) is not None and args.preference_sampler != sampler:
             raise UserError(f"--{flag} belongs to --preference_sampler {sampler}")
+    if args.preference_sampler == "vertices" and args.vertex_probability is None:
+        raise UserError(
+            "--preference_sampler vertices needs --vertex_probability: how often λ is a vertex, "
+            "such as 0.3"
+        )
     if args.eval_grid_step is not None:
         preference_grid(len(objectives), args.eval_grid_step)
     if args.reference_point is not None and len(args.reference_point) != len(objectives):
@@ -126,7 +143,6 @@ def adapter_config(
         lora_scaling=args.lora_scaling,
         lora_module_name=args.lora_module_name,
         objectives=objectives,
-        only_optimize_lora=args.only_optimize_lora,
         fixed_scaling=args.fixed_scaling,
         scaling_per_objective=args.scaling_per_objective,
         init_singular=args.init_singular,

@@ -22,7 +22,7 @@ class PreferenceSampler:
             uniform but with probability ``vertex_probability`` a vertex; ``stratified``, uniform
             for m = 2 with one draw per stratum of a batch.
         alpha: Dirichlet's parameter, the same for every objective.
-        vertex_probability: extra probability of the vertices together.
+        vertex_probability: extra probability of the vertices together; ``vertices`` needs it.
         scope: ``batch`` draws one vector per batch (Algorithm 1), the same on all ranks;
             ``sample`` one per sequence.
         seed: of the generator; the same on all ranks.
@@ -39,7 +39,7 @@ class PreferenceSampler:
         kind: str = "uniform",
         *,
         alpha: float = 1.0,
-        vertex_probability: float = 0.0,
+        vertex_probability: float | None = None,
         scope: str = "batch",
         seed: int = 0,
         rank: int = 0,
@@ -56,7 +56,9 @@ class PreferenceSampler:
             raise PreferenceError(f"alpha is {alpha:g}: it must be finite")
         if not alpha > 0:  # refuses nan too
             raise PreferenceError(f"alpha is {alpha:g}: it must be positive")
-        if not 0 <= vertex_probability <= 1:
+        if kind == "vertices" and vertex_probability is None:
+            raise PreferenceError("the vertices sampler needs a vertex_probability, such as 0.3")
+        if vertex_probability is not None and not 0 <= vertex_probability <= 1:
             raise PreferenceError(f"vertex_probability {vertex_probability:g} is not in 0..1")
         if kind == "stratified" and (pref_dim != 2 or scope != "sample"):
             raise PreferenceError("the stratified sampler is for two objectives and scope sample")

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
 from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
 from safe_rlhf_panacea.base import AutoModelForScore
+from safe_rlhf_panacea.baselines import discrete_policies, fixed_scaling, rewarded_soups
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.respond import main as respond
 from tests.tiny import tiny_llama, tiny_tokenizer
@@ -48,7 +49,9 @@ def refused(capsys, tmp_path):
         (["--pref_dim", "3"], "--pref_dim is 3, but there are 2 objectives (helpful, harmless)"),
         (["--fixed_scaling", "1", "--scaling_per_objective"], "exclude each other"),
         (["--dirichlet_alpha", "2"], "--dirichlet_alpha belongs to --preference_sampler dirichlet"),
+        (["--only_optimize_lora", "false"], "--only_optimize_lora must be true: the reference is"),
         (["--vertex_probability", "0.1"], "belongs to --preference_sampler vertices"),
+        (["--preference_sampler", "vertices"], "vertices needs --vertex_probability"),
         (["--fixed_preference", "0.7,0.7"], "sums to 1.4, not to 1"),
         (["--fixed_preference", "0.2,0.3,0.5"], "has 3 entries, but there are 2 objectives"),
         (["--fixed_preference", "helpful=0.5,kind=0.5"], "unknown objective 'kind'"),
@@ -102,6 +105,7 @@ def test_an_objective_that_the_data_do_not_label(dpo_flags, refused):
     [
         (["--objectives", "helpful", "funny"], "objective 'funny' has no reward model"),
         (["--objectives", "helpful"], "'harmless', which is not among --objectives"),
+        (["--only_optimize_lora", "false"], "--only_optimize_lora must be true: the reference is"),
         (["--reward_scales", "funny=2"], "names 'funny', which has no reward model"),
         (["--reward_scales", "helpful=0"], "must be positive"),
         (["--reward_scales", "helpful=big"], "not a number"),
@@ -155,6 +159,12 @@ def test_weights_that_are_not_finite(base_model, reward_models, dpo_flags, refus
     assert "broken0: tensor model.layers.0.mlp.up_proj.weight is not finite" in line
     with pytest.raises(UserError, match=f"broken1: tensor {HEAD} is not finite"):
         AutoModelForScore.from_pretrained(str(tmp_path / "broken1"))
+
+
+@pytest.mark.parametrize("baseline", [rewarded_soups, discrete_policies, fixed_scaling])
+def test_baselines_do_not_train_the_base_model_either(baseline, dpo_flags, refused):
+    flags = ["dpo", *dpo_flags, "--only_optimize_lora", "false"]
+    assert "--only_optimize_lora must be true" in refused(baseline.main, flags)
 
 
 def test_no_reward_model_reads_the_policys_tokens(ppo_flags, reward_models, refused, tmp_path):

@@ -163,6 +163,7 @@ def test_a_restored_state_continues_the_stream(kind, tmp_path):
         ({"alpha": -1.5}, "alpha is -1.5: it must be positive"),
         ({"alpha": float("inf")}, "alpha is inf: it must be finite"),
         ({"alpha": float("nan")}, "alpha is nan: it must be positive"),
+        ({"kind": "vertices"}, "the vertices sampler needs a vertex_probability, such as 0.3"),
         ({"vertex_probability": 1.5}, "vertex_probability 1.5 is not in 0..1"),
         ({"vertex_probability": -0.1}, "vertex_probability -0.1 is not in 0..1"),
         (

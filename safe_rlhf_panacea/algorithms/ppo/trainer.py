@@ -254,11 +254,11 @@ class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
         policy = self.measured_policy(self.actor_model, **dict(zip(names, sampling, strict=True)))
         ids = (data[i]["input_ids"] for i in range(len(data)))
         prompts = different_prompts(self.tokenizer, ids, args.eval_prompts)
-        if self.initial_rewards is None and args.only_optimize_lora:
+        if self.initial_rewards is None:
             points = self.evaluation_grid.size(0)
             self.initial_rewards = sample_base(policy, self.rewards, prompts, points)
         point = args.reference_point or [0.0] * len(self.objectives)
-        if args.reference_point is None and self.initial_rewards is not None:
+        if args.reference_point is None:
             point = default_reference_point(self.initial_rewards)
         return reward_snapshot(
             sample_grid(policy, self.rewards, prompts, self.evaluation_grid),
