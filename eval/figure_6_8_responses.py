@@ -14,7 +14,6 @@ from figure_program import (
     check_outputs,
     publish,
     read_front,
-    read_responses,
     vector,
 )
 
@@ -22,6 +21,7 @@ from safe_rlhf_panacea.base.arguments import add_flag
 from safe_rlhf_panacea.base.datasets.template import plain_prompt
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.plots import spread
+from safe_rlhf_panacea.evaluation.results import read_responses
 from safe_rlhf_panacea.io import atomic_write_text
 
 NAMES = {True: "figure_6_responses", False: "figure_8_responses"}

@@ -10,6 +10,8 @@ from typing import Any
 
 from safe_rlhf_panacea.adapter.errors import AdapterError
 
+LARGEST = 2**63 - 1  # torch has no larger integer
+
 
 @dataclass(frozen=True)
 class AdapterConfig:
@@ -57,6 +59,11 @@ class AdapterConfig:
             raise AdapterError(f"pref_dim is {self.pref_dim}: it must not be negative")
         if not (math.isfinite(self.lora_scaling) and self.lora_scaling > 0):
             raise AdapterError(f"lora_scaling is {self.lora_scaling}: it must be positive")
+        for name in self.objectives:
+            # Programs ask for more; saved adapters may have spaces and the like, but no paths.
+            is_text = isinstance(name, str) and name.isprintable()
+            if not (is_text and name) or set(name) & set("/\\"):
+                raise AdapterError(f"objectives: {name!r} is no name")
         if self.objectives and self.pref_dim not in (0, len(self.objectives)):
             raise AdapterError(
                 f"pref_dim is {self.pref_dim}, but {len(self.objectives)} objectives are named "
@@ -114,9 +121,15 @@ def _check_types(values: Mapping[str, Any]) -> None:
         "scaling_per_objective": bool,
         "init_std": Real,
         "init_singular": Real,
+        "base_model": (str, type(None)),
     }
     for name, kind in expected.items():
         value = values[name]
         # Python counts True among the numbers.
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        if (
+            not isinstance(value, kind)
+            or (isinstance(value, bool) and kind is not bool)
+            or (isinstance(value, Integral) and abs(value) > LARGEST)
+            or (name == "objectives" and not all(isinstance(entry, str) for entry in value))
+        ):
             raise AdapterError(f"adapter options of the wrong type: {name} is {value!r}")

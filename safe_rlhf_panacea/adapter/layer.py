@@ -10,6 +10,7 @@ from torch import nn
 
 from safe_rlhf_panacea.adapter.config import AdapterConfig
 from safe_rlhf_panacea.adapter.errors import AdapterError
+from safe_rlhf_panacea.adapter.recomputing import check_repetition, witnessed
 from safe_rlhf_panacea.adapter.state import PreferenceState
 
 
@@ -128,11 +129,19 @@ class SvdLoraLinear(nn.Module):
 
         Returns:
             size = (B, ..., out_features).
+
+        Raises:
+            AdapterError: λ has changed since the pass that gradient checkpointing repeats here.
         """
+        merged, eager = self._base_weight is not None, not torch.compiler.is_compiling()
+        if eager:
+            check_repetition(self.state, merged=merged)
         result = self.base_forward(x)
-        if self._base_weight is not None or not self.state.enabled:
+        if merged or not self.state.enabled:
             return result
         low_rank = (x @ self.lora_V) * self._diagonal(x)
+        if eager:
+            low_rank = witnessed(low_rank, self.state)
         # One fused product and sum; size = (B · ..., out_features)
         updated = torch.addmm(
             result.reshape(-1, self.out_features),

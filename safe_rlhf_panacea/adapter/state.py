@@ -10,6 +10,10 @@ import torch
 from safe_rlhf_panacea.adapter.errors import AdapterError
 
 
+def _mark(value: torch.Tensor) -> int:
+    return hash((tuple(value.shape), *value.flatten().tolist()))
+
+
 class PreferenceState:
     """The current preference vector of a model, and whether its adapter is on.
 
@@ -20,6 +24,7 @@ class PreferenceState:
         enabled: off gives the base model bit for bit.
         reuses: whether layers may keep singular values from one forward pass to the next.
         version: grows whenever what they keep is void.
+        mark: the same number for the same ``value``, whenever it was set.
     """
 
     def __init__(self, pref_dim: int) -> None:
@@ -30,6 +35,7 @@ class PreferenceState:
         self.expands = False
         self.reuses = False
         self.version = 0
+        self.mark = _mark(self.value)
 
     @property
     def per_sample(self) -> bool:
@@ -56,6 +62,7 @@ class PreferenceState:
         with torch.inference_mode(False):
             self.value = preference.detach().to(device, torch.float32, copy=True)
         self.version += 1
+        self.mark = _mark(self.value)
 
     def check_rows(self, rows: int) -> int:
         """How often each vector is repeated for a batch of ``rows`` sequences.

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import math
 
 from safe_rlhf_panacea.adapter import AdapterConfig
-from safe_rlhf_panacea.base.arguments import add_flag, positive_int
+from safe_rlhf_panacea.base.arguments import (
+    add_flag,
+    finite_float,
+    non_negative_float,
+    positive_float,
+    positive_int,
+    probability,
+)
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.preference import parse_preference, preference_grid
+from safe_rlhf_panacea.preference import (
+    PreferenceSampler,
+    check_objective_names,
+    parse_preference,
+    preference_grid,
+)
 
 SAMPLERS = ("uniform", "dirichlet", "vertices", "stratified")
 
@@ -17,7 +28,9 @@ def add_panacea_arguments(parser: argparse.ArgumentParser) -> None:
     """Adapter, preference vectors and aggregation; defaults are the paper's (Tables 1 and 2)."""
     group = parser.add_argument_group("panacea: adapter")
     group.add_argument("--lora_dim", type=positive_int, default=8, help="k singular values")
-    group.add_argument("--lora_scaling", type=float, default=512.0, help="factor × lora_dim")
+    group.add_argument(
+        "--lora_scaling", type=positive_float, default=512.0, help="factor × lora_dim"
+    )
     group.add_argument("--pref_dim", type=positive_int, default=2, help="m, number of objectives")
     group.add_argument("--lora_module_name", default="layers.", help="adapt layers named like this")
     add_flag(
@@ -26,11 +39,14 @@ def add_panacea_arguments(parser: argparse.ArgumentParser) -> None:
         True,
         "freeze everything but the adapter; anything but true is refused",
     )
-    group.add_argument("--fixed_scaling", type=float, help="ablation: s fixed at this value")
+    group.add_argument("--fixed_scaling", type=finite_float, help="ablation: s fixed at this value")
     add_flag(group, "--scaling_per_objective", False, "one s per objective (Eq. 9)")
-    group.add_argument("--init_singular", type=float, default=0.0, help="start of σ and s")
+    group.add_argument("--init_singular", type=finite_float, default=0.0, help="start of σ and s")
     group.add_argument(
-        "--orthogonality_coeff", type=float, default=0.0, help="weight of AdaLoRA's penalty on U, V"
+        "--orthogonality_coeff",
+        type=non_negative_float,
+        default=0.0,
+        help="weight of AdaLoRA's penalty on U, V",
     )
     group = parser.add_argument_group("panacea: preference vectors")
     group.add_argument("--aggregation", choices=("ls", "tche"), default="ls")
@@ -41,10 +57,12 @@ def add_panacea_arguments(parser: argparse.ArgumentParser) -> None:
         help="one λ per update (Algorithm 1) or one per sequence",
     )
     group.add_argument("--preference_sampler", choices=SAMPLERS, default="uniform")
-    group.add_argument("--dirichlet_alpha", type=float, help="with --preference_sampler dirichlet")
+    group.add_argument(
+        "--dirichlet_alpha", type=positive_float, help="with --preference_sampler dirichlet"
+    )
     group.add_argument(
         "--vertex_probability",
-        type=float,
+        type=probability,
         help="needed by --preference_sampler vertices: how often λ is a vertex, 0 to 1",
     )
     group.add_argument(
@@ -54,7 +72,9 @@ def add_panacea_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group("panacea: the front while training (with --need_eval)")
     group.add_argument(
-        "--eval_grid_step", type=float, help="of λ; default: 0.25, or 0.5 from 4 objectives on"
+        "--eval_grid_step",
+        type=positive_float,
+        help="of λ; default: 0.25, 0.5 from 4 objectives on, vertices and centre from 8 on",
     )
     group.add_argument(
         "--eval_prompts",
@@ -63,7 +83,7 @@ def add_panacea_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--reference_point",
-        type=float,
+        type=finite_float,
         nargs="+",
         help="of the hypervolume; default: 0 (DPO), two standard deviations below the initial "
         "model's mean rewards (PPO)",
@@ -76,6 +96,7 @@ def check_panacea(args: argparse.Namespace, objectives: tuple[str, ...]) -> None
     Raises:
         UserError: naming the flags and what would be right.
     """
+    check_objective_names(objectives)
     if len(set(objectives)) != len(objectives):
         raise UserError(f"an objective is named twice: {', '.join(objectives)}")
     if args.pref_dim != len(objectives):
@@ -105,8 +126,7 @@ def check_panacea(args: argparse.Namespace, objectives: tuple[str, ...]) -> None
         raise UserError(
             f"--reference_point needs {len(objectives)} numbers, not {len(args.reference_point)}"
         )
-    if not all(map(math.isfinite, args.reference_point or ())):
-        raise UserError(f"--reference_point {args.reference_point}: its numbers must be finite")
+    PreferenceSampler(len(objectives), args.preference_sampler, scope=args.preference_scope)
     if args.fixed_preference is not None:
         parse_preference(args.fixed_preference, objectives)
         if args.preference_sampler != "uniform" or args.preference_scope != "batch":

@@ -17,6 +17,8 @@ from safe_rlhf_panacea.aggregation import IdealPoint, aggregate_losses, aggregat
 from safe_rlhf_panacea.algorithms.arguments import adapter_config
 from safe_rlhf_panacea.algorithms.preference_source import PreferenceSource, begins_update
 from safe_rlhf_panacea.base import all_reduce_max, barrier, gathered, is_main_process
+from safe_rlhf_panacea.base.divergence import check_weights
+from safe_rlhf_panacea.preference import format_preference
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Panacea:
         self.ideal_point = IdealPoint(len(objectives))
         self.orthogonality_coeff = args.orthogonality_coeff
         self._held: Held | None = None
+        self._latest = self.centre
 
     def attach(self, model: nn.Module, role: str) -> PanaceaAdapter:
         """Inject an adapter into a model, in place."""
@@ -92,6 +95,15 @@ class Panacea:
         return self._now.preference
 
     @property
+    def latest(self) -> torch.Tensor:
+        """The λ that holds, or held last: a step on supervised text follows its rollout's."""
+        return self._latest
+
+    def describe_latest(self) -> str:
+        """``latest`` by name, of several rows the mean, for people."""
+        return format_preference(self.latest.mean(dim=0), self.objectives)
+
+    @property
     def _now(self) -> Held:
         if self._held is None:
             raise RuntimeError("no λ holds here: this must run inside Panacea.at")
@@ -115,6 +127,7 @@ class Panacea:
         shared = self.source.shared if shared is None else shared
         value = preference[0] if shared else preference if rows is None else preference[rows]
         before, self._held = self._held, Held(preference, shared)
+        self._latest = preference
         try:
             with ExitStack() as stack:
                 for adapter in self.adapters.values():
@@ -195,7 +208,12 @@ class Panacea:
         self.ideal_point.load_state_dict(state["ideal_point"])
 
     def save(self, tokenizer: Any, folder: str | Path) -> None:
-        """Write the policy's adapter and the tokenizer once, whole also under ZeRO 3."""
+        """Write the policy's adapter and the tokenizer once, whole also under ZeRO 3.
+
+        Raises:
+            DivergedError: a weight is not finite.
+        """
+        check_weights(self.policy.named_parameters().items(), f"the adapter of {folder}")
         with gathered(self.policy.parameters()):
             if is_main_process():
                 self.policy.save(folder)

@@ -21,17 +21,18 @@ from safe_rlhf_panacea.dashboard.dashboard import Dashboard
 from safe_rlhf_panacea.dashboard.measure import NotFiniteError, Policy
 from safe_rlhf_panacea.dashboard.snapshot import Snapshot
 from safe_rlhf_panacea.evaluation.reward_front import Prompt
-from safe_rlhf_panacea.preference import preference_grid
+from safe_rlhf_panacea.preference import default_grid, preference_grid
 
-FEW_OBJECTIVES = 3  # up to so many a step of 0.25 is a coarse grid: 5 and 15 points
+COARSE = (0.25, 0.5)  # steps of a grid that training can stop for
 
 
 def evaluation_grid(args: argparse.Namespace, count: int, fixed: torch.Tensor | None) -> Any:
     """The λ of every evaluation during training, size = (N, m)."""
     if fixed is not None:
         return fixed.unsqueeze(0)
-    step = args.eval_grid_step or (0.25 if count <= FEW_OBJECTIVES else 0.5)
-    return preference_grid(count, step)
+    if args.eval_grid_step is not None:
+        return preference_grid(count, args.eval_grid_step)
+    return default_grid(count, COARSE, most=30)
 
 
 def different_prompts(
@@ -75,6 +76,10 @@ class Watched:
     @abc.abstractmethod
     def take_snapshot(self) -> Snapshot:
         """Measure the front; called by all processes, in evaluation mode."""
+
+    def about_batch(self) -> str:
+        """The batch's λ, or the mean of its samples'."""
+        return f"λ {self.panacea.describe_latest()}"
 
     def about_run(self) -> dict[str, Any]:
         """What a result says besides the front."""

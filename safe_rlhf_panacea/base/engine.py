@@ -79,7 +79,23 @@ def init_train_engine(
         num_warmup_steps=int(update_steps * lr_warmup_ratio),
         num_training_steps=max(1, update_steps),
     )
-    return _initialize(model=model, optimizer=optimizer, lr_scheduler=scheduler, config=ds_config)
+    engine = _initialize(model=model, optimizer=optimizer, lr_scheduler=scheduler, config=ds_config)
+    _keep_gradient_norm(engine)
+    return engine
+
+
+def _keep_gradient_norm(engine: Any) -> None:
+    """In float32 without ZeRO DeepSpeed clips by the gradient norm and forgets it: keep it."""
+    from deepspeed.runtime.utils import clip_grad_norm_
+
+    def clip() -> None:
+        engine._global_grad_norm = clip_grad_norm_(
+            parameters=engine.module.parameters(),
+            max_norm=engine.gradient_clipping(),
+            mpu=engine.mpu,
+        )
+
+    engine.clip_fp32_gradients = clip
 
 
 def init_role_engine(
@@ -140,6 +156,12 @@ def whole_state_dict(engine: Any) -> dict[str, torch.Tensor]:
 def passes_since_update(engine: Any) -> int:
     """Backward passes whose gradients wait for the engine's next update."""
     return engine.micro_steps % engine.gradient_accumulation_steps()
+
+
+def gradient_norm(engine: Any) -> float | None:
+    """The gradient norm of the update just made; None where none was, or it is not known."""
+    norm = engine.get_global_grad_norm() if engine.was_step_applied() else None
+    return None if norm is None else float(norm)
 
 
 def learning_rate(engine: Any) -> float:

@@ -11,7 +11,9 @@ from typing import Any
 from safe_rlhf_panacea.base.run_record import SNAPSHOTS_FILE
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation.front import Front
+from safe_rlhf_panacea.evaluation.results import FORMAT, check_whole_result
 from safe_rlhf_panacea.io import append_line, read_json_lines
+from safe_rlhf_panacea.shapes import Integer, Number, misfit
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,38 @@ class Snapshot:
         """
         names = {f.name for f in fields(cls)} - {"result"}
         result = {key: value for key, value in values.items() if key not in names}
-        for key in ("step", "objectives", "front"):
-            result[key]
         return cls(result, **{name: values[name] for name in names})
+
+
+def check_snapshot(where: str, values: Any) -> None:
+    """Whether ``values`` are what ``Snapshot.to_dict`` writes.
+
+    Args:
+        where: the file and the line in it.
+        values: what stands there.
+
+    Raises:
+        UserError: what is missing or of another shape.
+    """
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise UserError(f"{where}: not an evaluation of this version")
+    check_whole_result(where, values)
+    m, n = len(values["objectives"]), len(values["front"])
+    drawn = values.get("drawn") if isinstance(values.get("drawn"), dict) else {}
+    response = {"prompt": str, "response": str, "preference": [Number, m]}
+    shape = {
+        "step": Integer,
+        "kl": [Number, n],
+        "kl_errors": [Number, n],
+        "distributions": ([[[Number], m], n], [Number, 0]),
+        "base_distributions": ([[Number], m], [Number, 0]),
+        "responses": [{**response, "rewards": [Number], "log_ratio": (Number, type(None))}],
+        "singular_values": [{"matrix": str, "sigma": [Number], "s": [Number]}],
+        "drawn": {name: [Integer] for name in drawn},
+        "seconds": Number,
+    }
+    if wrong := misfit(values, shape):
+        raise UserError(f"{where}: not an evaluation of this version: {wrong}")
 
 
 def append_snapshot(folder: Path, snapshot: Snapshot) -> None:
@@ -103,8 +134,6 @@ def read_snapshots(folder: str | Path) -> list[Snapshot]:
     path = Path(folder) / SNAPSHOTS_FILE
     found = []
     for number, values in enumerate(read_json_lines(path) if path.is_file() else [], start=1):
-        try:
-            found.append(Snapshot.from_dict(values))
-        except (KeyError, AttributeError) as error:
-            raise UserError(f"{path}:{number}: not an evaluation of this version") from error
+        check_snapshot(f"{path}:{number}", values)
+        found.append(Snapshot.from_dict(values))
     return found

@@ -10,8 +10,15 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
+from safe_rlhf_panacea.base.arguments import (
+    ArgumentParser,
+    add_flag,
+    filled,
+    finite_float,
+    positive_float,
+)
 from safe_rlhf_panacea.base.datasets import PreferenceDataset
+from safe_rlhf_panacea.base.datasets.specs import read_specs
 from safe_rlhf_panacea.base.run_record import (
     check_own_output,
     prepare_output_dir,
@@ -30,7 +37,7 @@ from safe_rlhf_panacea.evaluation.arguments import (
 )
 from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
 from safe_rlhf_panacea.evaluation.plots import plot_fronts
-from safe_rlhf_panacea.evaluation.policies import LABELS, Policies, read_member
+from safe_rlhf_panacea.evaluation.policies import LABELS, Member, Policies, read_member
 from safe_rlhf_panacea.evaluation.results import (
     FRONT_FILE,
     RESPONSES_FILE,
@@ -40,7 +47,8 @@ from safe_rlhf_panacea.evaluation.results import (
 from safe_rlhf_panacea.evaluation.reward_front import Response, evaluate_reward_front
 from safe_rlhf_panacea.evaluation.tables import front_table, indicator_table
 from safe_rlhf_panacea.io import atomic_write_json
-from safe_rlhf_panacea.preference import preference_grid
+from safe_rlhf_panacea.preference import default_grid, preference_grid
+from safe_rlhf_panacea.printing import say
 
 PROGRAM = "python -m safe_rlhf_panacea.evaluation"
 
@@ -65,28 +73,52 @@ def build_parser() -> argparse.ArgumentParser:
           --datasets pairs:1:test.jsonl --output_dir runs/front-discrete
         """,
     )
-    parser.add_argument("--adapter", nargs="+", required=True, help="one folder, or several")
+    parser.add_argument(
+        "--adapter", type=filled, nargs="+", required=True, help="one folder, or several"
+    )
     parser.add_argument(
         "--method", choices=sorted(LABELS), help="default: panacea, or a soup of several adapters"
     )
     parser.add_argument("--label", help="in tables and pictures; default: the method's name")
     parser.add_argument("--base_model", help="default: the one that the adapter names")
-    parser.add_argument("--output_dir", required=True)
+    parser.add_argument("--output_dir", type=filled, required=True)
     add_flag(parser, "--overwrite", False, "replace a result that the folder already holds")
     add_reward_flags(parser)
     parser.add_argument(
         "--reward_calibration", metavar="FILE", help="of evaluation.calibrate, as PPO had it"
     )
     add_flag(parser, "--with_base", True, "with rewards: evaluate the initial model as well")
-    parser.add_argument("--grid_step", type=float, default=0.1)
-    parser.add_argument("--reference_point", type=float, nargs="+", help="default: 0 everywhere")
+    parser.add_argument(
+        "--grid_step",
+        type=positive_float,
+        help="of λ; default: 0.1, a coarser one from 5 objectives on (at most 300 λ)",
+    )
+    parser.add_argument(
+        "--reference_point", type=finite_float, nargs="+", help="default: 0 everywhere"
+    )
     add_sampling_flags(parser)
     return parser
 
 
-def load_policies(args: argparse.Namespace) -> tuple[Any, Any, Policies]:
+def read_points(
+    args: argparse.Namespace, objectives: Sequence[str]
+) -> tuple[torch.Tensor, list[float]]:
+    """The λ to evaluate, size = (N, m), and the reference point.
+
+    Raises:
+        UserError: a reference point of another length.
+        PreferenceError: a step that makes no grid.
+    """
+    count = len(objectives)
+    reference = args.reference_point or [0.0] * count
+    if len(reference) != count:
+        raise UserError(f"--reference_point needs {count} numbers, not {len(reference)}")
+    step = args.grid_step
+    return default_grid(count) if step is None else preference_grid(count, step), reference
+
+
+def load_policies(args: argparse.Namespace, members: Sequence[Member]) -> tuple[Any, Any, Policies]:
     """The base model with what is evaluated on it, and its tokenizer."""
-    members = [read_member(folder) for folder in args.adapter]
     base = args.base_model or members[0].config.base_model
     if base is None:
         raise UserError(f"{args.adapter[0]} names no base model: give one with --base_model")
@@ -162,14 +194,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate, print the tables, write ``front.json`` and ``front.png``."""
     args = build_parser().parse_args(argv)
     check_own_output(args.output_dir, PROGRAM, args.overwrite)
-    loaded = load_policies(args)
+    read_specs(args.datasets)
+    members = [read_member(folder) for folder in args.adapter]
+    objectives = members[0].config.objectives
+    grid, reference = read_points(args, objectives)
+    if args.reward_models:
+        read_rewards(args, objectives)
+    loaded = load_policies(args, members)
     policies = loaded[2]
-    grid = preference_grid(len(policies.objectives), args.grid_step)
-    reference = args.reference_point or [0.0] * len(policies.objectives)
-    if len(reference) != len(policies.objectives):
-        raise UserError(
-            f"--reference_point needs {len(policies.objectives)} numbers, not {len(reference)}"
-        )
     label = args.label or LABELS[policies.method]
     base, responses = None, None
     if args.reward_models:
@@ -183,8 +215,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if responses is not None:
         atomic_write_json(folder / RESPONSES_FILE, [vars(response) for response in responses])
     write_result(args, folder, front, result)
-    print(f"{front_table(front)}\n\n{indicator_table({label: result})}")
-    print(f"\nWritten to {folder}: {FRONT_FILE}, front.png")
+    say(f"{front_table(front)}\n\n{indicator_table({label: result})}")
+    say(f"\nWritten to {folder}: {FRONT_FILE}, front.png")
 
 
 def write_result(

@@ -10,11 +10,20 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
 from safe_rlhf_panacea.evaluation.indicators import summarize
 from safe_rlhf_panacea.evaluation.policies import Policies, training_cost
+from safe_rlhf_panacea.evaluation.schema import check_result
+from safe_rlhf_panacea.evaluation.tables import INDICATORS
 from safe_rlhf_panacea.io import read_json
+from safe_rlhf_panacea.shapes import Integer, Number, misfit
 
 FORMAT = 1
 FRONT_FILE = "front.json"
 RESPONSES_FILE = "responses.json"
+NONE = type(None)
+COST = {
+    "training_seconds": (Number, NONE),
+    "stored_parameters": Integer,
+    "trained_models": Integer,
+}
 UNITS = {"reward": "mean reward", "accuracy": "implicit-reward accuracy"}
 
 
@@ -74,7 +83,52 @@ def read_result(folder: str | Path) -> dict[str, Any]:
     result = read_json(path)
     if not isinstance(result, dict) or result.get("format") != FORMAT:
         raise UserError(f"{path}: not a result of this version; evaluate the adapter again")
+    check_whole_result(str(path), result)
+    if wrong := misfit(result, {"label": str, "cost": COST, "fixed_scaling": (Number, NONE)}):
+        raise UserError(f"{path}: {wrong}")
     return result
+
+
+def read_responses(folder: str | Path, objectives: Sequence[str]) -> list[dict[str, Any]]:
+    """Every sampled response of an evaluation.
+
+    Raises:
+        UserError: the evaluation has none, as one of pairs, or the file is damaged.
+    """
+    path = Path(folder) / RESPONSES_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} has no {RESPONSES_FILE}: evaluate with --reward_models")
+    rows = read_json(path)
+    m = len(objectives)
+    # The initial model's responses stand there without a λ.
+    vector = ([Number, m], [Number, 0])
+    row = {"prompt": str, "response": str, "preference": vector, "rewards": [Number, m]}
+    if wrong := misfit(rows, [row]):
+        raise UserError(f"{path}: it does not fit the {m} objectives of its front.json: {wrong}")
+    if not rows:
+        raise UserError(f"{path} holds no response")
+    return rows
+
+
+def check_whole_result(where: str, result: dict[str, Any]) -> None:
+    """``check_result``, and whether everything else is there that ``front_result`` puts in.
+
+    Raises:
+        UserError: what is missing or of another shape.
+    """
+    check_result(where, result)
+    m = len(result["objectives"])
+    base = {"objectives": [Number, m], "standard_errors": [Number, m]}
+    shape = {
+        **dict.fromkeys(INDICATORS, Number),
+        "spearman": [Number, m],
+        "axis_labels": [str, m],
+        "base": (base, NONE),
+        "step": (Integer, NONE),
+        "metadata": dict,
+    }
+    if wrong := misfit(result, shape):
+        raise UserError(f"{where}: {wrong}")
 
 
 def join(fronts: Sequence[Front]) -> Front:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.shapes import Number, misfit
 
 SAME_PREFERENCE = 1e-6  # two λ that differ by no more are one
 NATURES = {
@@ -70,8 +70,4 @@ def _names(values: Any) -> bool:
 
 
 def _numbers(values: Any, count: int) -> bool:
-    return (
-        isinstance(values, list)
-        and len(values) == count
-        and all(isinstance(v, (int, float)) and math.isfinite(v) for v in values)
-    )
+    return misfit(values, [Number, count]) is None

@@ -216,7 +216,7 @@ def test_responses_are_drawn_at_the_temperature_of_the_flag(ppo_flags, weights):
     (batch,) = trainer.split_rl_micro_batches(prompts)
     torch.manual_seed(7)
     uniform = torch.rand(32, 1, dtype=torch.float64)
-    composed = plain.at_preference(weights.base, actor, batch["preference"].double())
+    composed = plain.at_preference(weights.base, actor, batch["preference"][0].double())
     with torch.no_grad():
         hidden = [
             plain.hidden_states(composed, row.tokens[: row.start])[-1]

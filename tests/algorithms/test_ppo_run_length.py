@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import safe_rlhf_panacea.base.algorithms.ppo as ppo_module
 from safe_rlhf_panacea.base.dropout import has_dropout
 from safe_rlhf_panacea.base.engine import learning_rate
 from safe_rlhf_panacea.base.log_probs import response_log_probs
@@ -190,28 +191,28 @@ def test_one_preference_per_update(trainer_of, prompts, flags, expected):
     trainer = trainer_of(prompts, *flags, *(() if "--epochs" in flags else ("--epochs", 1)))
     steps = watch_steps(trainer)
     trainer.train()
-    found = [tuple(batch["preference"].tolist()) for batch, _ in steps]
+    assert all(len(batch["preference"].unique(dim=0)) == 1 for batch, _ in steps)
+    found = [tuple(batch["preference"][0].tolist()) for batch, _ in steps]
     different_ones = list(dict.fromkeys(found))
     assert [different_ones.index(preference) for preference in found] == expected
-    assert trainer.preferences.drawn.sum(dim=1).tolist() == [len(different_ones)] * 2
+    assert trainer.panacea.source.drawn.sum(dim=1).tolist() == [len(different_ones)] * 2
     accumulation = trainer.reward_critic_model.gradient_accumulation_steps()
     for start in range(0, len(found), accumulation):
         assert len(set(found[start : start + accumulation])) == 1
 
 
-def test_supervised_text_sees_the_updates_preference(trainer_of, texts):
+def test_supervised_text_sees_the_updates_preference(trainer_of, texts, monkeypatch):
     flags = [*sizes(8, 8, 2), "--ptx_datasets", f"supervised:1:{texts}", "--epochs", 1]
     trainer = trainer_of(32, *flags)
-    steps, ptx_step, seen = watch_steps(trainer), trainer.ptx_step, []
+    steps, loss, seen = watch_steps(trainer), ppo_module.next_token_loss, []
 
-    def watched(batch):
-        result = ptx_step(batch)
-        seen.append(trainer.adapter.preference.tolist())
-        return result
+    def watched(*args):
+        seen.append(trainer.panacea.policy.preference.tolist())
+        return loss(*args)
 
-    trainer.ptx_step = watched
+    monkeypatch.setattr(ppo_module, "next_token_loss", watched)
     trainer.train()
-    assert seen == [batch["preference"].tolist() for batch, _ in steps]
+    assert seen == [batch["preference"][0].tolist() for batch, _ in steps]
     assert seen[0] == seen[1] != seen[2] == seen[3]
 
 
@@ -233,14 +234,13 @@ def test_rollouts_that_would_share_one_preference_for_an_epoch_are_refused(train
 def test_dpo_takes_one_preference_per_update(dpo_flags):
     flags = [*dpo_flags, "--gradient_accumulation_steps", "2", "--max_steps", "6"]
     trainer = dpo_trainer(flags)
-    found, step = [], trainer.train_step
+    found = []
 
-    def watched(**batch):
-        info = step(**batch)
-        found.append(tuple(trainer.preference.tolist()))
-        return info
+    def watched(module, args):
+        if torch.is_grad_enabled():
+            found.append(tuple(trainer.panacea.policy.preference.tolist()))
 
-    trainer.train_step = watched
+    trainer.model.module.register_forward_pre_hook(watched)
     trainer.train()
     assert found[::2] == found[1::2]
     assert len(set(found)) == 3

@@ -314,7 +314,7 @@ def test_a_report_without_wandb(ppo_watched, tmp_path):
     ("flags", "message"),
     [
         (["--reference_point", "1"], "--reference_point needs 2 numbers, not 1"),
-        (["--reference_point", "nan", "0"], "its numbers must be finite"),
+        (["--reference_point", "nan", "0"], "nan is not a finite number"),
         (["--eval_grid_step", "0.3"], "0.3"),
         (["--eval_prompts", "0"], "0 is not a positive integer"),
     ],

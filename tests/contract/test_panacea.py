@@ -5,26 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.contract.sides import make, needs_safe_rlhf, panacea_class
+from tests.contract.scripts import STEPS, Log, column, follow, rollouts
+from tests.contract.sides import SIDES, make, needs_safe_rlhf, panacea_class
 
 pytestmark = needs_safe_rlhf
-STEPS = 10
-SIDES = ("port", "safe_rlhf")
-
-
-class Log:
-    """A logger that keeps what it is given, step by step."""
-
-    def __init__(self):
-        self.lines = []
-
-    def log(self, metrics, step):
-        self.lines.append(dict(metrics))
-
-    def print(self, *_, **__):
-        pass
-
-    close = print
 
 
 def watch(trainer):
@@ -41,10 +25,6 @@ def two(algorithm, files, tmp_path, extra=()):
     return [
         make(panacea_class(algorithm, s), algorithm, s, files, tmp_path / s, extra) for s in SIDES
     ]
-
-
-def column(log, name):
-    return [line[name] for line in log.lines if name in line]
 
 
 def agree(logs, names, tolerance=1e-4):
@@ -85,33 +65,6 @@ def test_dpo(files, tmp_path, extra):
     assert column(logs[1], "train/accuracy_helpful")
 
 
-def script(files, steps=STEPS):
-    """Prompts and responses of every rollout: the two sides draw theirs differently."""
-    generator = torch.Generator().manual_seed(1)
-    batches = []
-    for _ in range(steps):
-        prompts = torch.randint(9, 50, (8, 7), generator=generator)
-        responses = torch.randint(9, 50, (8, 10), generator=generator)
-        lengths = torch.randint(1, 10, (8, 1), generator=generator)
-        place = torch.arange(10)
-        responses[place.expand(8, -1) == lengths] = 2  # the end token
-        responses[place > lengths] = 0
-        mask = torch.cat([torch.ones(8, 7, dtype=torch.bool), place <= lengths], dim=1)
-        prompt = {"input_ids": prompts, "attention_mask": torch.ones(8, 7, dtype=torch.bool)}
-        batches.append((prompt, torch.cat([prompts, responses], dim=1), mask))
-    return batches
-
-
-def follow(trainer, side, batches):
-    """Let a trainer roll out the script."""
-    turn = iter(batches)
-    trainer.prompt_only_dataloader = [prompt for prompt, _, _ in batches]
-    if side == "port":
-        trainer.generate = lambda prompts: next(turn)[1:]
-    else:
-        trainer.actor_model.module.generate = lambda **kwargs: next(turn)[1]
-
-
 @pytest.mark.parametrize(
     "extra",
     [
@@ -128,7 +81,7 @@ def test_ppo(files, tmp_path, extra):
     # adapters, made after it, start at other places of the same stream.
     ours, theirs = (trainer.reward_critic_model.module.adapter for trainer in trainers)
     theirs.load_state_dict(ours.state_dict())
-    batches = script(files)
+    batches = rollouts()
     ptx = list(trainers[0].ptx_dataloader)
     watched = [watch(trainer) for trainer in trainers]
     for side, trainer in zip(SIDES, trainers, strict=True):

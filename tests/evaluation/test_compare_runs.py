@@ -246,6 +246,8 @@ def test_numbers_that_are_none_are_refused(tmp_path):
     write_evaluation(folder, 1.0)
     text = (folder / "front.json").read_text()
     (folder / "front.json").write_text(text.replace("0.5", "NaN", 1))
+    assert "front.json: not valid JSON: NaN is not finite" in refused(folder)
+    (folder / "front.json").write_text(text.replace("0.5", "true", 1))
     assert "must be 2 finite numbers" in refused(folder)
 
 

@@ -26,6 +26,7 @@ from safe_rlhf_panacea.dashboard.assemble import default_reference_point, reward
 from safe_rlhf_panacea.dashboard.measure import sample_base, sample_grid
 from safe_rlhf_panacea.dashboard.snapshot import Snapshot
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards import RewardEnsemble
 from safe_rlhf_panacea.scorers import (
     Scorer,
@@ -120,7 +121,7 @@ class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
         if is_same_tokenizer(self.tokenizer, tokenizer):
             return model_scorer(engine)
         if is_main_process():
-            print(f"{name}: its reward model has other tokens; responses are tokenised anew for it")
+            say(f"{name}: its reward model has other tokens; responses are tokenised anew for it")
         return retokenizing_scorer(engine, self.tokenizer, tokenizer)
 
     def _critics_reward(
@@ -177,7 +178,6 @@ class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
 
     def rl_step(self, rl_batch: Batch) -> dict[str, float]:
         """Take the step at the batch's λ."""
-        self.ptx_preference = rl_batch["preference"]
         with self.panacea.at(rl_batch["preference"]):
             info = super().rl_step(rl_batch)
         rewards = rl_batch["rewards"].mean(dim=0)  # size = (m,)
@@ -194,7 +194,7 @@ class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
 
     def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
         """Supervised text at the λ of the rollout; its rows take the rollout's in turn."""
-        preference = self.ptx_preference
+        preference = self.panacea.latest
         rows = torch.arange(ptx_batch["input_ids"].size(0), device=preference.device)
         with self.panacea.at(preference, rows % len(preference)):
             return super().ptx_step(ptx_batch)

@@ -14,6 +14,7 @@ from safe_rlhf_panacea.base.finetune.trainer import next_token_loss
 from safe_rlhf_panacea.base.functional import generalized_advantages, masked_mean, whiten
 from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
+from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.tokenizers import check_same_tokenizer
 from safe_rlhf_panacea.base.trainers.rl import Batch, RLTrainer
@@ -28,7 +29,7 @@ class PPOTrainer(RLTrainer):
 
     def load_scorer(self, path: str, role: str, *, normalize: bool = False) -> tuple[Any, Any]:
         """A score model in a role, and its tokenizer."""
-        return load_pretrained_models(
+        model, tokenizer = load_pretrained_models(
             path,
             model_max_length=self.args.max_length,
             padding_side="right",
@@ -37,6 +38,8 @@ class PPOTrainer(RLTrainer):
             dtype=model_dtype(self.args),
             auto_model_kwargs={"score_type": role, "do_normalize": normalize},
         )
+        check_positions(model, self.args.max_length, path)
+        return model, tokenizer
 
     def load_score_model(self, path: str, role: str, *, normalize: bool = False) -> Any:
         """A score model in a role, after checking that it reads the policy's tokens."""
@@ -46,13 +49,15 @@ class PPOTrainer(RLTrainer):
 
     def load_actor(self) -> tuple[Any, Any]:
         """The policy and its tokenizer, which pads on the left."""
-        return load_pretrained_models(
+        model, tokenizer = load_pretrained_models(
             self.args.actor_model_name_or_path,
             model_max_length=self.args.max_length,
             padding_side="left",
             trust_remote_code=self.args.trust_remote_code,
             dtype=model_dtype(self.args),
         )
+        check_positions(model, self.args.max_length, self.args.actor_model_name_or_path)
+        return model, tokenizer
 
     def init_actor(self) -> None:
         """Load the policy."""

@@ -280,6 +280,7 @@ class RLTrainer(TrainerBase):
         self.global_step += 1
         info["train/epoch"] = self.global_step / self.steps_per_epoch
         self.logger.log(info, step=self.global_step)
+        self.check_step(info)
         bar.set_postfix_str(f"reward {info['train/reward']:.3f}", refresh=False)
         bar.update(1)
         due = self.global_step % self.args.eval_interval == 0

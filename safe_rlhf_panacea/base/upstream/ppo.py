@@ -12,6 +12,8 @@ import torch
 from safe_rlhf.algorithms.ppo.trainer import PPOTrainer
 from safe_rlhf.models import AutoModelForScore, load_pretrained_models
 
+from safe_rlhf_panacea.base.models.positions import check_positions
+from safe_rlhf_panacea.base.models.saved_head import check_saved_head
 from safe_rlhf_panacea.base.upstream.recompute import recompute_without_reentry
 from safe_rlhf_panacea.base.upstream.record import Recorded
 
@@ -95,10 +97,12 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
             padding_side="left",
             trust_remote_code=self.args.trust_remote_code,
         )
+        check_positions(self.actor_model, self.args.max_length, self.args.actor_model_name_or_path)
         recompute_without_reentry(self.actor_model)
 
     def load_scorer(self, path: str, role: str, *, normalize: bool = False) -> tuple[Any, Any]:
         """A score model in a role, and its tokenizer."""
+        check_saved_head(path)
         model, tokenizer = load_pretrained_models(
             path,
             model_max_length=self.args.max_length,
@@ -107,6 +111,7 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
             trust_remote_code=self.args.trust_remote_code,
             auto_model_kwargs={"score_type": role, "do_normalize": normalize},
         )
+        check_positions(model, self.args.max_length, path)
         model.set_normalize(normalize)
         return model, tokenizer
 
@@ -133,10 +138,14 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         self.waiting += 1
         return {**batch, **self._scored}
 
-    def rl_step(self, rl_batch: Batch) -> Batch:
-        """Safe-RLHF's step."""
+    def rl_step(self, rl_batch: Batch) -> dict[str, Any]:
+        """Safe-RLHF's step, refused where it is not finite."""
         self.waiting = 0
-        return super().rl_step(rl_batch)
+        return self.checked(super().rl_step(rl_batch))
+
+    def ptx_step(self, ptx_batch: Batch) -> dict[str, Any]:
+        """Safe-RLHF's step on supervised text, likewise."""
+        return self.checked(super().ptx_step(ptx_batch))
 
     # -- evaluation -------------------------------------------------------------------
 
