@@ -19,6 +19,7 @@ from safe_rlhf_panacea.base import (
     HookedDPOTrainer,
     LabelledPreferenceDataset,
     TrainingState,
+    all_reduce_sum,
     unwrap,
 )
 from safe_rlhf_panacea.dashboard.assemble import accuracy_snapshot
@@ -86,8 +87,9 @@ class PanaceaDPOTrainer(Watched, HookedDPOTrainer):
         margins = labels * (better - worse).unsqueeze(-1)  # size = (B, m)
         losses = -F.logsigmoid(margins)  # size = (B, m)
         labelled = labels.ne(0)
+        preference = self.preference.to(losses.device)
         loss = aggregate_losses(
-            losses, labelled, self.preference.to(losses.device), self.args.aggregation
+            losses, labelled, preference, self.args.aggregation, reduce=all_reduce_sum
         )
         if self.args.orthogonality_coeff > 0:
             loss = loss + self.args.orthogonality_coeff * self.adapter.orthogonality()
