@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -68,6 +69,7 @@ def aggregate_losses(
     preference: torch.Tensor,
     method: str = "ls",
     scope: str = "batch",
+    reduce: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """The m losses of a batch as one, to be minimised.
 
@@ -75,12 +77,18 @@ def aggregate_losses(
     - ``tche`` in scope ``batch``: max_i λ_i mean_b L_bi, the expectation inside the max (Eq. 16).
       In scope ``sample`` every row is a problem of its own: the mean over rows of max_i λ_bi L_bi.
 
+    The expectation of Eq. 16 is estimated on this batch, with ``reduce`` on those of all
+    processes together. The result is then this process's share: its mean over the processes is
+    the maximum, and so is that of its gradients, which is what data-parallel training takes.
+
     Args:
         losses: size = (B, m).
         mask: size = (B, m), True where an objective labels a row; None means everywhere.
         preference: size = (B, m); in scope ``batch`` its rows are equal.
         method: ``ls`` or ``tche``.
         scope: ``batch`` or ``sample``.
+        reduce: sums a tensor over the processes; ``tche`` in scope ``batch`` needs it
+            where there are several.
 
     Returns:
         size = (). An objective that labels no row of the batch does not count.
@@ -101,8 +109,24 @@ def aggregate_losses(
     if method == "tche" and scope == "sample":
         worst = _labelled_max(weighted, mask)  # size = (B,)
         return worst.sum() / mask.any(dim=-1).sum().clamp(min=1)
-    means = weighted.sum(dim=0) / mask.sum(dim=0).clamp(min=1)  # size = (m,)
+    sums, counts = weighted.sum(dim=0), mask.sum(dim=0)  # size = (m,) each
+    if method == "tche" and reduce is not None:
+        return _shared_max(sums, counts, reduce)
+    means = sums / counts.clamp(min=1)  # size = (m,)
     return means.sum() if method == "ls" else _labelled_max(means, mask.any(dim=0))
+
+
+def _shared_max(
+    sums: torch.Tensor, counts: torch.Tensor, reduce: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """This process's share of the largest mean over all processes; ties share the gradient."""
+    wide = torch.promote_types(sums.dtype, torch.float32)  # lower precision could not count
+    parts = (sums.detach().to(wide), counts.to(wide), sums.new_ones(1, dtype=wide))
+    totals, rows, processes = reduce(torch.cat(parts)).split((len(sums), len(sums), 1))
+    means = (totals / rows.clamp(min=1)).masked_fill(rows == 0, -torch.inf)
+    largest = (rows > 0) & ~(means < means.max())  # with a NaN all of them: it must show
+    shares = torch.where(largest, sums * processes / rows.clamp(min=1), 0.0)
+    return shares.sum() / largest.sum().clamp(min=1)
 
 
 def _labelled_max(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

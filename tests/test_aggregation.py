@@ -200,6 +200,70 @@ def test_values_and_gradients_agree_with_a_loop(method, own, seed):
             assert leaf.grad[b, i].item() == pytest.approx(rise / (2 * step), abs=1e-8)
 
 
+def share(losses, mask, preference, rows, count=2):
+    """One process's loss and gradients, where ``reduce`` sums over all rows' processes."""
+    leaf = losses.clone().requires_grad_()
+
+    def reduce(statistics):
+        sums = (losses * preference * mask).sum(dim=0)
+        everywhere = torch.cat([sums, mask.sum(dim=0).to(sums), double([count])])
+        own = torch.cat([(losses * preference * mask)[rows].sum(dim=0), mask[rows].sum(dim=0)])
+        assert torch.allclose(statistics, torch.cat([own, double([1.0])]), rtol=1e-12)
+        return everywhere
+
+    loss = aggregate_losses(leaf[rows], mask[rows], preference[rows], "tche", reduce=reduce)
+    loss.backward()
+    return loss.item(), leaf.grad
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_shares_of_processes_average_to_the_maximum_of_the_whole_batch(seed):
+    generator = torch.Generator().manual_seed(seed)
+    losses = torch.rand(9, 3, generator=generator, dtype=torch.float64)
+    mask = torch.rand(9, 3, generator=generator) < 0.6
+    mask[:4, seed % 3] = False  # of which one process has no label
+    one = torch.rand(3, generator=generator, dtype=torch.float64)
+    preference = one.expand(9, -1)
+    whole = losses.clone().requires_grad_()
+    expected = aggregate_losses(whole, mask, preference, "tche")
+    expected.backward()
+    assert expected.item() == pytest.approx(
+        loop(losses.tolist(), mask.tolist(), one.tolist(), "tche"), abs=1e-12
+    )
+    shares = [share(losses, mask, preference, rows) for rows in (slice(0, 4), slice(4, 9))]
+    assert sum(loss for loss, _ in shares) / 2 == pytest.approx(expected.item(), abs=1e-12)
+    mean = sum(gradient for _, gradient in shares) / 2
+    torch.testing.assert_close(mean, whole.grad, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_one_process_alone_is_a_batch_of_its_own(labelled):
+    """Ties and batches without labels included, bit for bit."""
+    mask = torch.tensor(MASK) if labelled else torch.zeros(3, 2, dtype=torch.bool)
+    for preference in (batched(ONE)[0], batched([5 / 7, 2 / 7])[0]):  # at the second both are 10/7
+        results = []
+        for reduce in (None, lambda statistics: statistics):
+            losses = double(LOSSES).requires_grad_()
+            loss = aggregate_losses(losses, mask, preference, "tche", reduce=reduce)
+            loss.backward()
+            results.append((loss.item(), losses.grad.tolist()))
+        assert results[0] == results[1]
+
+
+def test_a_loss_that_is_no_number_shows_through_the_processes():
+    losses = double([[math.nan, 1.0], [2.0, 1.0]])
+    rows, _ = batched(ONE, 2)
+    assert math.isnan(aggregate_losses(losses, None, rows, "tche", reduce=lambda s: s).item())
+
+
+def test_nothing_is_reduced_where_nothing_is_shared():
+    def refuse(statistics):
+        raise AssertionError
+
+    aggregate_losses(double(LOSSES), None, batched(ONE)[0], "ls", reduce=refuse)
+    aggregate_losses(double(LOSSES), None, double(PER_ROW), "tche", "sample", reduce=refuse)
+
+
 def test_rewards_by_hand():
     rewards = double([[2.0, -4.0], [1.0, 3.0]])
     assert aggregate_rewards(rewards, double([ONE, ONE])).tolist() == [-2.5, 2.5]

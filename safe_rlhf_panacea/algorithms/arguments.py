@@ -49,7 +49,13 @@ def add_panacea_arguments(parser: argparse.ArgumentParser) -> None:
         help="weight of AdaLoRA's penalty on U, V",
     )
     group = parser.add_argument_group("panacea: preference vectors")
-    group.add_argument("--aggregation", choices=("ls", "tche"), default="ls")
+    group.add_argument(
+        "--aggregation",
+        choices=("ls", "tche"),
+        default="ls",
+        help="weighted sum, or Tchebycheff; DPO's takes the largest of the m weighted mean losses "
+        "of each micro-batch over all processes, where Eq. 16 has expectations",
+    )
     group.add_argument(
         "--preference_scope",
         choices=("batch", "sample"),

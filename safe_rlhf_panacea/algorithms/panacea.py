@@ -16,7 +16,13 @@ from safe_rlhf_panacea.adapter import PanaceaAdapter, inject_adapter
 from safe_rlhf_panacea.aggregation import IdealPoint, aggregate_losses, aggregate_rewards
 from safe_rlhf_panacea.algorithms.arguments import adapter_config
 from safe_rlhf_panacea.algorithms.preference_source import PreferenceSource, begins_update
-from safe_rlhf_panacea.base import all_reduce_max, barrier, gathered, is_main_process
+from safe_rlhf_panacea.base import (
+    all_reduce_max,
+    all_reduce_sum,
+    barrier,
+    gathered,
+    is_main_process,
+)
 from safe_rlhf_panacea.base.divergence import check_weights
 from safe_rlhf_panacea.preference import format_preference
 
@@ -173,7 +179,10 @@ class Panacea:
         now = self._now
         scope = "batch" if now.shared else "sample"
         preference = now.preference.to(losses.device).expand_as(losses)
-        return aggregate_losses(losses, labelled, preference, self.method, scope) + self.penalty()
+        total = aggregate_losses(
+            losses, labelled, preference, self.method, scope, reduce=all_reduce_sum
+        )
+        return total + self.penalty()
 
     def reward(self, rewards: torch.Tensor) -> torch.Tensor:
         """The m rewards of each row, size = (B, m), as one at the λ that holds, size = (B,)."""

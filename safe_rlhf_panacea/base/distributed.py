@@ -123,6 +123,13 @@ def all_reduce_max(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
+def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
+    """The elementwise sum over the processes."""
+    if get_world_size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
 def all_gather_objects(value: Any) -> list[Any]:
     """What every process holds, by rank, on every process; small things only."""
     if get_world_size() == 1:
