@@ -42,6 +42,7 @@ def test_two_processes_share_one_preference_and_one_adapter(
     algorithm, dpo_flags, ppo_flags, tmp_path
 ):
     flags = dpo_flags if algorithm == "dpo" else ppo_flags
+    flags = [*flags, "--gradient_accumulation_steps", "2"]
     found = run_two(algorithm, flags, tmp_path / "report.json")
     assert found["world_size"] == 2
     assert found["preferences"][0] == found["preferences"][1]

@@ -17,6 +17,7 @@ from safe_rlhf_panacea.base.logger import Logger
 from safe_rlhf_panacea.base.resuming import note_latest
 from safe_rlhf_panacea.base.run_record import is_finished
 from safe_rlhf_panacea.dashboard.snapshot import read_snapshots
+from tests.algorithms.conftest import write_lines
 from tests.algorithms.test_watching import offline_records
 
 
@@ -95,6 +96,21 @@ def test_ppo(ppo_flags, texts, prompts, tmp_path, stop_at, step, saved):
     assert last[0].drawn == last[1].drawn
     record = json.loads((folders[1] / "run.json").read_text())
     assert [entry["step"] for entry in record["resumed"]] == [saved]
+
+
+def test_ppo_with_accumulation_draws_the_same_preferences(ppo_flags, tmp_path, stop_at):
+    """24 prompts, 16 at a time: epochs of 3 steps, so that an update lies across their border."""
+    rows = [{"prompt": first + second} for first in "cdefg" for second in "hijkl"][:24]
+    data = write_lines(tmp_path / "prompts.jsonl", rows)
+    flags = [*ppo_flags, "--train_datasets", f"prompts:1:{data}", "--max_length", "22"]
+    flags += ["--per_device_prompt_batch_size", "16", "--gradient_accumulation_steps", "2"]
+    flags += ["--max_steps", "9", "--save_interval", "2"]
+    folders = both_ways(ppo, flags, tmp_path, stop_at, 8)
+    whole, parts = map(metrics, folders)
+    assert parts == whole
+    assert len({line["train/preference_helpful"] for line in whole}) == 5
+    record = json.loads((folders[1] / "run.json").read_text())
+    assert [entry["step"] for entry in record["resumed"]] == [6]
 
 
 def test_evaluations_with_nucleus_sampling_do_not_depend_on_a_resume(
