@@ -105,6 +105,7 @@ def read_snapshots(folder: str | Path) -> list[Snapshot]:
     for number, values in enumerate(read_json_lines(path) if path.is_file() else [], start=1):
         try:
             found.append(Snapshot.from_dict(values))
-        except (KeyError, AttributeError) as error:
+            _ = found[-1].front  # its points are read, and so checked
+        except (KeyError, AttributeError, TypeError, ValueError) as error:
             raise UserError(f"{path}:{number}: not an evaluation of this version") from error
     return found
