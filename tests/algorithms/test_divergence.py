@@ -79,7 +79,7 @@ def test_the_stages_before(stage, base_model, texts, pairs, tmp_path, capsys):
     ]
     flags += ["--objective", "helpful"] if stage == "reward" else []
     line = refused(main, flags, capsys)
-    assert line.startswith("error: step 2: train/")
+    assert line.startswith("error: step 2: ")  # the loss is NaN, or the gradient
     assert holds_no_result(tmp_path / "out")
 
 

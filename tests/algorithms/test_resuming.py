@@ -274,7 +274,7 @@ def test_what_cannot_be_resumed(dpo_flags, tmp_path, stop_at, capsys):
         (
             folder / "checkpoints" / "latest",
             b"step-7\n",
-            "model/step-7 cannot be loaded: it is mis",
+            "step-7 cannot be loaded: it is mis",
         ),
         (folder / "metrics.jsonl", b'{"step": 1}\n{"ste\n', "metrics.jsonl:2: not valid JSON"),
         (folder / "metrics.jsonl", b"3\n", "metrics.jsonl:1: the line names no step"),

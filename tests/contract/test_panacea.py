@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from safe_rlhf_panacea.base.divergence import DivergedError
 from tests.contract.scripts import STEPS, Log, column, follow, rollouts
 from tests.contract.sides import SIDES, make, needs_safe_rlhf, panacea_class
 
@@ -137,3 +138,11 @@ def test_the_adapter_is_saved_and_read_back(files, tmp_path):
     saved = model.adapter.state_dict()
     assert all(torch.equal(saved[k], v) for k, v in trainer.panacea.policy.state_dict().items())
     assert not list(tmp_path.glob("*.bin")) and not list(tmp_path.glob("environ.txt"))
+
+
+@pytest.mark.parametrize(("algorithm", "side"), [("dpo", s) for s in SIDES] + [("ppo", SIDES[1])])
+def test_a_step_that_is_not_finite_ends_the_run(files, tmp_path, algorithm, side):
+    extra = ["--lr", "1e30"] if algorithm == "dpo" else ["--critic_lr", "1e30"]
+    trainer = make(panacea_class(algorithm, side), algorithm, side, files, tmp_path / side, extra)
+    with pytest.raises(DivergedError, match=r"^step \d+ \(λ helpful=.*is (nan|inf)"):
+        trainer.train()

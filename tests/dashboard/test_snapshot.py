@@ -52,7 +52,10 @@ def test_a_cut_last_line_is_left_out_and_taken_away(tmp_path):
     assert [one.step for one in read_snapshots(tmp_path)] == [0, 4]
 
 
-@pytest.mark.parametrize("bad", ["{", '{"format": 1}', "[]"])
+BAD_FRONT = json.dumps({**snapshot(1, 1.0).to_dict(), "front": 4})
+
+
+@pytest.mark.parametrize("bad", ["{", '{"format": 1}', "[]", "[" * 100_000, BAD_FRONT])
 def test_a_damaged_line_is_named(tmp_path, bad):
     append_snapshot(tmp_path, snapshot(0, 1.0))
     with (tmp_path / SNAPSHOTS_FILE).open("a") as file:
