@@ -12,6 +12,7 @@ import sys
 import torch
 import torch.distributed as dist
 
+from safe_rlhf_panacea.dashboard import writers
 from tests.algorithms.helpers import dpo_trainer, ppo_trainer
 
 
@@ -25,6 +26,7 @@ def gather(tensor):
 def main():
     """Train as ``dpo`` or ``ppo`` with the given flags; report to the given file."""
     algorithm, report, *flags = sys.argv[1:]
+    writers.render = lambda *_, **__: ""  # drawing takes longer than training here
     trainer = (dpo_trainer if algorithm == "dpo" else ppo_trainer)(flags)
     trainer.train()
     trainer.save()
