@@ -8,6 +8,8 @@ CONSTRAINTS ?= constraints.txt
 # Passed on to the program, e.g. make quickstart ARGS="--seed 1"
 ARGS ?=
 SEEDS ?= 5
+# Tests at a time, one thread each; about 2 GB of memory for each. 0: in this process
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -23,13 +25,13 @@ PIP_INSTALL := "$(BIN)/python" -m pip install --constraint "$(abspath $(CONSTRAI
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
-	@echo 'Variables: PYTHON, VENV, CONSTRAINTS, ARGS ("--flag value ..."), SEEDS'
+	@echo 'Variables: PYTHON, VENV, CONSTRAINTS, ARGS ("--flag value ..."), SEEDS, WORKERS'
 
 quickstart: $(INSTALLED)  ## install if need be, then from nothing to two Pareto fronts (minutes)
 	PYTHON="$(BIN)/python" bash bash/quickstart.sh $(ARGS)
 
-test: $(INSTALLED_DEV)  ## run the tests
-	"$(BIN)/python" -m pytest $(ARGS)
+test: $(INSTALLED_DEV)  ## run the tests, WORKERS at a time
+	"$(BIN)/python" -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(INSTALLED_DEV)  ## check the Python sources with ruff and the shell scripts with ShellCheck
 	"$(BIN)/ruff" check .

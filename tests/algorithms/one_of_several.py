@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from safe_rlhf_panacea.algorithms.dpo.trainer import rows_of_pairs
+from safe_rlhf_panacea.dashboard import writers
 from tests.algorithms.helpers import dpo_trainer, ppo_trainer
 
 
@@ -73,6 +74,7 @@ def labelled_means(trainer, batch, preference):
 def main():
     """Train as ``dpo`` or ``ppo`` with the given flags; report to the given file."""
     algorithm, report, *flags = sys.argv[1:]
+    writers.render = lambda *_, **__: ""  # drawing takes longer than training here
     trainer = (dpo_trainer if algorithm == "dpo" else ppo_trainer)(flags)
     drawn = []
     draw = trainer.panacea.source.draw

@@ -6,6 +6,7 @@ import sys
 
 from safe_rlhf_panacea.algorithms.ppo.main import main
 from safe_rlhf_panacea.base import setup
+from safe_rlhf_panacea.dashboard import writers
 
 whole = setup.get_deepspeed_train_config
 
@@ -19,4 +20,5 @@ def sharded(*args, **kwargs):
 
 if __name__ == "__main__":
     setup.get_deepspeed_train_config = sharded
+    writers.render = lambda *_, **__: ""  # drawing takes longer than training here
     main(sys.argv[1:])

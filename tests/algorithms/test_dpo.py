@@ -182,6 +182,7 @@ def test_gradient_checkpointing_gives_the_same_update(dpo_flags, tmp_path):
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*results, strict=True))
 
 
+@pytest.mark.usefixtures("no_page")
 def test_evaluation_at_the_end_of_every_epoch_the_last_one_too(dpo_flags, pairs):
     evaluation = ["--need_eval", "--eval_datasets", f"pairs:0.25:{pairs}"]
     flags = [*dpo_flags, *evaluation, "--epochs", "2", "--per_device_train_batch_size", "32"]

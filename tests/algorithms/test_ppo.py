@@ -236,6 +236,7 @@ def test_gradient_checkpointing_gives_the_same_update(ppo_flags, tmp_path):
     assert any(p.abs().max() > 1e-4 for p in results[0] if p.numel() == 1)  # s has moved
 
 
+@pytest.mark.usefixtures("no_page")
 def test_evaluation_at_the_end_of_every_epoch_the_last_one_too(ppo_flags, prompts):
     evaluation = ["--need_eval", "--eval_datasets", f"prompts:0.25:{prompts}"]
     flags = [*ppo_flags, *evaluation, "--epochs", "2"]

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
 from safe_rlhf_panacea.base import TrainingState, load_pretrained_models
 from safe_rlhf_panacea.dashboard.snapshot import read_snapshots
 from tests.algorithms.conftest import write_lines
+from tests.warm_python import warm_python
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def run_two(algorithm, flags, report):
     """Two gloo processes under torchrun; what they found out together."""
     command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+        *(warm_python(), "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
         *("-m", "tests.algorithms.one_of_several", algorithm, str(report), *flags),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -69,7 +69,7 @@ def test_with_one_preference_per_sample_processes_draw_their_own(dpo_flags, tmp_
 def test_zero_stages_train_and_save_a_whole_adapter(dpo_flags, base_model, tmp_path, stage):
     """In a process of its own: ZeRO 3 changes how modules work for good."""
     code = "import sys; from safe_rlhf_panacea.algorithms.dpo.main import main; main(sys.argv[1:])"
-    command = [sys.executable, "-c", code, *dpo_flags, "--zero_stage", str(stage)]
+    command = [warm_python(), "-c", code, *dpo_flags, "--zero_stage", str(stage)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False
@@ -92,7 +92,7 @@ def test_processes_with_sharded_weights_wait_for_each_other(ppo_flags, tmp_path)
     flags += ["--train_datasets", f"prompts:1:{data}", "--need_eval", "--eval_grid_step", "1"]
     flags += ["--eval_datasets", f"prompts:5/-1:{data}", "--per_device_eval_batch_size", "4"]
     command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+        *(warm_python(), "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
         *("-m", "tests.algorithms.sharded_ppo", *flags),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

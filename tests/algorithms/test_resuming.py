@@ -20,6 +20,8 @@ from safe_rlhf_panacea.dashboard.snapshot import read_snapshots
 from tests.algorithms.conftest import write_lines
 from tests.algorithms.test_watching import offline_records
 
+pytestmark = pytest.mark.usefixtures("no_page")
+
 
 class Interrupted(Exception):
     """The power fails."""
@@ -38,11 +40,6 @@ def stop_at(monkeypatch):
 
     monkeypatch.setattr(Logger, "log", log)
     return lambda step: when.update(step=step)
-
-
-@pytest.fixture(autouse=True)
-def no_page(monkeypatch):
-    monkeypatch.setattr("safe_rlhf_panacea.dashboard.writers.render", lambda *_, **__: "")
 
 
 def both_ways(main, flags, tmp_path, stop_at, step):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,14 @@ from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
 from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
 from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.base.datasets import PreferenceDataset
+from safe_rlhf_panacea.dashboard import writers
 from safe_rlhf_panacea.dashboard.snapshot import read_snapshots
 from safe_rlhf_panacea.evaluation.accuracy_front import evaluate_accuracy_front
 from safe_rlhf_panacea.evaluation.indicators import summarize
 from safe_rlhf_panacea.preference import preference_grid
 from tests.algorithms.helpers import dpo_trainer, ppo_trainer
 from tests.algorithms.test_processes import run_two
+from tests.warm_python import warm_python
 
 SECRETS = {
     "WANDB_API_KEY": "5ec2e7aa" * 5,
@@ -44,12 +45,6 @@ def ppo_watched(ppo_flags, prompts):
 @pytest.fixture
 def dpo_watched(dpo_flags, pairs):
     return watched(dpo_flags, f"pairs:12/-1:{pairs}")
-
-
-@pytest.fixture
-def no_page(monkeypatch):
-    """Numbers only: drawing takes longer than training here."""
-    monkeypatch.setattr("safe_rlhf_panacea.dashboard.writers.render", lambda *_, **__: "")
 
 
 # -- the numbers ------------------------------------------------------------------------
@@ -208,7 +203,7 @@ def test_a_baseline_has_one_point(dpo_watched, tmp_path):
 def offline_records(folder: Path) -> list[dict]:
     """The records of the one run of wandb that was written offline."""
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+    command = [warm_python(), "-m", "wandb", "leet", "inspect", "--json", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -243,9 +238,9 @@ def with_secrets(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
 
 
-@pytest.mark.usefixtures("with_secrets")
+@pytest.mark.usefixtures("with_secrets", "no_page")
 def test_wandb_offline_holds_the_numbers_of_the_results(ppo_watched, tmp_path):
-    ppo([*ppo_watched, "--log_type", "wandb"])
+    ppo([*ppo_watched, "--log_type", "wandb", "--eval_interval", "2"])
     folder = tmp_path / "out"
     results = json.loads((folder / "results.json").read_text())
     records = offline_records(folder)
@@ -273,7 +268,7 @@ def test_wandb_offline_holds_the_numbers_of_the_results(ppo_watched, tmp_path):
         assert holding(folder, secret) == []
 
 
-@pytest.mark.usefixtures("with_secrets")
+@pytest.mark.usefixtures("with_secrets", "no_page")
 @pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
 def test_tensorboard_holds_the_numbers_of_the_results(
     algorithm, dpo_watched, ppo_watched, tmp_path
@@ -282,12 +277,12 @@ def test_tensorboard_holds_the_numbers_of_the_results(
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     main, flags = (dpo, dpo_watched) if algorithm == "dpo" else (ppo, ppo_watched)
-    main([*flags, "--log_type", "tensorboard"])
+    main([*flags, "--log_type", "tensorboard", "--eval_interval", "2"])
     folder = tmp_path / "out"
     events = EventAccumulator(str(folder)).Reload()
     tags = events.Tags()
     found = {tag: events.Scalars(tag) for tag in tags["scalars"]}
-    assert [event.step for event in found["front/hypervolume"]] == [0, 1, 2]
+    assert [event.step for event in found["front/hypervolume"]] == [0, 2]
     results = json.loads((folder / "results.json").read_text())
     check_series({tag: series[-1].value for tag, series in found.items()}, results)
     assert {"front/so_far", "front/now", "front/indicators", "singular/by_matrix"} <= set(
@@ -302,7 +297,13 @@ def test_tensorboard_holds_the_numbers_of_the_results(
         assert holding(folder, secret) == []
 
 
-def test_a_report_without_wandb(ppo_watched, tmp_path):
+def test_a_report_without_wandb(ppo_watched, tmp_path, monkeypatch):
+    draw = writers.render
+
+    def only_the_last(*content, running):
+        return "" if running else draw(*content, running=running)
+
+    monkeypatch.setattr(writers, "render", only_the_last)
     ppo([*ppo_watched, "--max_steps", "1"])
     page = (tmp_path / "out" / "report.html").read_text()
     assert "refresh" not in page

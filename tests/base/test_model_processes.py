@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from safe_rlhf_panacea.base.checkpoint import capture_random_state, restore_random_state
 from safe_rlhf_panacea.base.models import AutoModelForScore
 from tests.base.score_models import CONFIGS, VOCAB, padded
+from tests.warm_python import ROOT, warm_python
 
 
 def work(rank: int, folder: str) -> None:
@@ -33,7 +36,9 @@ def work(rank: int, folder: str) -> None:
 
 @pytest.mark.multiprocess
 def test_two_processes(tmp_path):
-    mp.spawn(work, args=(str(tmp_path),), nprocs=2)
+    command = [warm_python(), "-m", "tests.base.test_model_processes", str(tmp_path)]
+    workers = [subprocess.Popen([*command, rank], cwd=ROOT) for rank in "01"]
+    assert [worker.wait() for worker in workers] == [0, 0]
     one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     ends = np.concatenate([one["end"].double().numpy(), two["end"].double().numpy()])
     for result in (one, two):
@@ -41,3 +46,7 @@ def test_two_processes(tmp_path):
         np.testing.assert_allclose(result["var"].numpy(), ends.var(axis=0), rtol=1e-4)
         assert torch.equal(result["first"], result["again"])
     assert not torch.equal(one["first"], two["first"])
+
+
+if __name__ == "__main__":
+    work(int(sys.argv[2]), sys.argv[1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 
 import pytest
@@ -13,6 +12,7 @@ from safe_rlhf_panacea.base.logger import Logger
 from safe_rlhf_panacea.base.run_record import WANDB_FILE
 from safe_rlhf_panacea.base.wandb_run import has_login, open_run, wanted_mode
 from safe_rlhf_panacea.errors import UserError
+from tests.warm_python import warm_python
 
 VARIABLES = (
     *("WANDB_MODE", "WANDB_DISABLED", "WANDB_API_KEY", "WANDB_PROJECT", "WANDB_NAME"),
@@ -99,7 +99,7 @@ def records(folder):
     """The runs' own records, oldest first."""
     found = []
     for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
-        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+        command = [warm_python(), "-m", "wandb", "leet", "inspect", "--json", str(file)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         found.append([json.loads(line) for line in done.stdout.splitlines()])
     return found

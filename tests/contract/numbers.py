@@ -160,7 +160,15 @@ def ppo_steps_twice(side, files, folder):
     return ppo_steps(side, files, folder, ("--update_iters", "2"))
 
 
+def ppo_steps_apart(side, files, folder):
+    """Ten rollouts of two micro-batches, each of which makes an update of its own."""
+    return ppo_steps(side, files, folder, ("--gradient_accumulation_steps", "1"))
+
+
 KINDS = {
     kind.__name__: kind
-    for kind in (dpo_loss, dpo_steps, ppo_rollout, ppo_losses, ppo_steps, ppo_steps_twice)
+    for kind in (
+        *(dpo_loss, dpo_steps, ppo_rollout, ppo_losses),
+        *(ppo_steps, ppo_steps_twice, ppo_steps_apart),
+    )
 }

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from safe_rlhf_panacea.dashboard import writers
 from safe_rlhf_panacea.dashboard.dashboard import Dashboard
 from safe_rlhf_panacea.dashboard.main import main
 from safe_rlhf_panacea.dashboard.snapshot import append_snapshot
@@ -25,9 +26,11 @@ class Log:
         self.lines.append(line)
 
 
-def test_files(tmp_path):
+def test_files(tmp_path, monkeypatch):
     dashboard = Dashboard(tmp_path, Log())
-    series = dashboard.publish(snapshot(0, 1.0))
+    with monkeypatch.context() as undrawn:
+        undrawn.setattr(writers, "render", lambda *_, **__: "")
+        series = dashboard.publish(snapshot(0, 1.0))
     assert series["front/hypervolume"] == pytest.approx(0.25)
     dashboard.publish(snapshot(5, 2.0))
     assert json.loads((tmp_path / "results.json").read_text()) == snapshot(5, 2.0).result
@@ -41,6 +44,7 @@ def test_files(tmp_path):
     assert "refresh" not in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("no_page")
 def test_goes_on_where_the_folder_ends(tmp_path):
     append_snapshot(tmp_path, snapshot(0, 1.0))
     dashboard = Dashboard(tmp_path, Log())
@@ -57,6 +61,7 @@ class Broken:
         raise OSError("disk full")
 
 
+@pytest.mark.usefixtures("no_page")
 def test_trouble_is_raised_at_the_start_and_told_later(tmp_path):
     log = Log()
     dashboard = Dashboard(tmp_path, log)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
+
+from tests.warm_python import warm_python
 
 FILE = Path(__file__).resolve().parents[2] / "eval" / "benchmarks" / "port_against_safe_rlhf.py"
 
@@ -35,6 +38,7 @@ def test_medians_and_verdict(benchmark):
 
 
 def test_it_runs_on_the_port_alone(benchmark, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sys, "executable", warm_python())
     monkeypatch.setattr(benchmark.importlib.util, "find_spec", lambda name: None)
     output = tmp_path / "found.json"
     benchmark.main(
@@ -54,6 +58,7 @@ def test_it_runs_on_the_port_alone(benchmark, monkeypatch, tmp_path, capsys):
     assert found["peak_mib"] > found["run_mib"] > 0
 
 
-def test_a_side_that_fails_is_told(benchmark):
+def test_a_side_that_fails_is_told(benchmark, monkeypatch):
+    monkeypatch.setattr(sys, "executable", warm_python())
     with pytest.raises(benchmark.UserError, match=r"(?s)port, work: .*KeyError"):
         benchmark.run_one_side({"side": "port", "prepare": True}, 1)

@@ -6,9 +6,10 @@ import functools
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+from tests.warm_python import warm_python
 
 BASH = Path(__file__).resolve().parents[2] / "bash"
 
@@ -16,7 +17,7 @@ BASH = Path(__file__).resolve().parents[2] / "bash"
 def run(
     launcher: str, *flags: str, cwd: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a launcher with this Python; nothing of the user's wandb account is passed on."""
+    """Run a launcher; nothing of the user's wandb account is passed on."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "PANACEA_"))}
     return subprocess.run(
         ["bash", str(BASH / launcher), *flags],
@@ -24,7 +25,7 @@ def run(
         text=True,
         timeout=300,
         cwd=cwd,
-        env={**kept, "PYTHON": sys.executable, **environment},
+        env={**kept, "PYTHON": warm_python(), **environment},
         check=False,
     )
 

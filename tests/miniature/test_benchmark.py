@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
 from safe_rlhf_panacea.miniature.arms import select
 from safe_rlhf_panacea.preference import preference_grid
+from tests.warm_python import warm_python
 
 PROGRAM = Path(__file__).resolve().parents[2] / "eval" / "front_benchmark.py"
 
@@ -58,7 +58,7 @@ def test_ratio_of_hypervolumes_by_hand(tables):
 
 def test_the_program_runs_a_job_and_takes_up_what_is_there(tmp_path):
     command = [
-        sys.executable,
+        warm_python(),
         str(PROGRAM),
         *("--smoke", "--seeds", "1", "--jobs", "dpo-main", "--workers", "1"),
         *("--output_dir", str(tmp_path)),

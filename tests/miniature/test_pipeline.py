@@ -44,6 +44,7 @@ def test_pictures_adapters_logs_and_report_are_there(run):
     assert "share of refusals" in report
 
 
+@pytest.mark.usefixtures("no_page")
 def test_the_same_seed_gives_the_same_results_but_for_the_times(run, tmp_path):
     again = tmp_path / "again"
     main(["--smoke", "--output_dir", str(again), "--wandb", "false", "--progress", "false"])

@@ -98,6 +98,7 @@ def test_a_recording_holds_means_bands_and_how_they_came_about(recorded):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_page")
 def test_run_trains_on_the_seed_left_out_and_compares_everything(recorded, tmp_path):
     checks = front.run(Options(recorded, tmp_path, progress=False))
     assert {check.reference for check in checks} == {"front/ppo", "front/dpo"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from safe_rlhf_panacea.regression.equivalences import check_equivalences, compar
 from safe_rlhf_panacea.regression.tiny_world import build_tiny_world
 from safe_rlhf_panacea.regression.trace import Trace
 from safe_rlhf_panacea.regression.ways import PER_SAMPLE, Equivalence, Way
+from tests.warm_python import warm_python
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,7 @@ def test_ways_that_differ_fall_out(world, tmp_path, monkeypatch):
 
 @pytest.mark.multiprocess
 def test_two_processes_equal_one(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", warm_python())
     only(monkeypatch, named("ZeRO 2 on two"))
     checks = check_equivalences(world, tmp_path)
     assert len(checks) > 5
