@@ -113,6 +113,7 @@ class Miniature:
             *("--reward_scales", *(f"{o}={1 / std!r}" for o, (_, std) in stats.items())),
             *("--train_datasets", f"prompts:1:{self.world.prompts_train}"),
             *("--actor_lr", str(s.ppo_lr), "--critic_lr", str(s.critic_lr)),
+            *("--critic_lr_scheduler_type", "cosine"),  # as when the README's figures were made
             *("--kl_coeff", str(s.kl_coeff), "--whiten_advantages"),
             *("--update_iters", str(s.update_iters)),
             *("--per_device_prompt_batch_size", str(s.ppo_batch)),
