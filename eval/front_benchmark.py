@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, positive_int
 from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.experiments.settings import SMOKE, MiniatureSettings
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.miniature.arms import JOBS, PREPARED, prepare, run_job
-from safe_rlhf_panacea.miniature.settings import SMOKE, MiniatureSettings
 from safe_rlhf_panacea.miniature.stages import Miniature
 
 PROGRAM = "python eval/front_benchmark.py"

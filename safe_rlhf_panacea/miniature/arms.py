@@ -12,9 +12,9 @@ import torch
 
 from safe_rlhf_panacea.baselines.fixed_scaling import FACTORS
 from safe_rlhf_panacea.evaluation.front import Front
+from safe_rlhf_panacea.experiments.settings import OBJECTIVES
 from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.miniature.fronts import Judge, true_front
-from safe_rlhf_panacea.miniature.settings import OBJECTIVES
 from safe_rlhf_panacea.miniature.stages import Miniature
 from safe_rlhf_panacea.miniature.world import World
 from safe_rlhf_panacea.preference import preference_grid

@@ -15,7 +15,7 @@ from safe_rlhf_panacea.base.finetune.main import main as sft_main
 from safe_rlhf_panacea.base.values.reward.main import main as reward_main
 from safe_rlhf_panacea.baselines.discrete_policies import train_discrete_policies
 from safe_rlhf_panacea.baselines.rewarded_soups import train_soup
-from safe_rlhf_panacea.miniature.settings import OBJECTIVES, REFERENCE_POINTS, MiniatureSettings
+from safe_rlhf_panacea.experiments.settings import OBJECTIVES, REFERENCE_POINTS, MiniatureSettings
 from safe_rlhf_panacea.miniature.world import World, build_world
 
 

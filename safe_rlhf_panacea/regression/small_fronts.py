@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safe_rlhf_panacea.evaluation.front import Front
 from safe_rlhf_panacea.evaluation.indicators import summarize
-from safe_rlhf_panacea.miniature.settings import OBJECTIVES, REFERENCE_POINTS, MiniatureSettings
+from safe_rlhf_panacea.experiments.settings import OBJECTIVES, REFERENCE_POINTS, MiniatureSettings
 from safe_rlhf_panacea.regression.port import prepare_port
 
 Numbers = dict[str, dict[str, float]]
