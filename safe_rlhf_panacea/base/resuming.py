@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +94,29 @@ def check_same_run(output_dir: str | Path, args: argparse.Namespace) -> None:
         )
     before = {k: v for k, v in record["args"].items() if k not in FREE}
     now = {k: v for k, v in json.loads(json.dumps(recordable(args))).items() if k not in FREE}
-    changed = [
+    changed = _changed(before, now)
+    if changed:
+        raise UserError(f"{path.parent}: a run resumes with its own flags; {'; '.join(changed)}")
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
         f"--{key} was {before.get(key)!r} and is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
-    if changed:
-        raise UserError(f"{path.parent}: a run resumes with its own flags; {'; '.join(changed)}")
+
+
+def can_go_on(output_dir: str | Path, flags: Mapping[str, Any]) -> bool:
+    """Whether an unfinished run has a whole checkpoint, and was begun with these flags."""
+    try:
+        latest_step(output_dir)
+    except UserError:
+        return False
+    record = read_json(Path(output_dir).expanduser() / RUN_FILE)
+    begun = record.get("args") if isinstance(record, dict) else None
+    now = {k: v for k, v in json.loads(json.dumps(flags)).items() if k not in FREE}
+    return isinstance(begun, dict) and not _changed({k: begun.get(k) for k in now}, now)
 
 
 def take_up(output_dir: str | Path, args: argparse.Namespace, step: int) -> None:

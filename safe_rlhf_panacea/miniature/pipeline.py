@@ -75,7 +75,7 @@ class Pipeline:
         with self.watch.stage("rewards", "Training one reward model per objective"):
             self.miniature.train_rewards()
             self.judge = Judge(self.miniature)
-            self.miniature.calibration = self.judge.calibrate()
+            self.miniature.calibrate(self.judge.calibrate())
 
     def train_both(self, algorithm: str, steps: int) -> tuple[Path, list[Path]]:
         """Panacea, and soups with the same number of training steps in all."""
