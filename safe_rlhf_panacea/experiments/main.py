@@ -78,13 +78,18 @@ def read_flags(script: str, words: Sequence[str]) -> tuple[argparse.Namespace, R
     return args, Reproduction(runs, args.size, tuple(passed), tuple(machines))
 
 
+def has_libraries() -> bool:
+    """Look for the libraries without importing them, which would take seconds."""
+    return all(map(find_spec, ("torch", "transformers", "deepspeed", "moocore")))
+
+
 def need_libraries() -> None:
-    """Look for the libraries without importing them, which would take seconds.
+    """Say what to do where a library is missing.
 
     Raises:
         UserError: one is not there.
     """
-    if not all(map(find_spec, ("torch", "transformers", "deepspeed", "moocore"))):
+    if not has_libraries():
         raise UserError(
             f"{sys.executable} lacks this package's libraries; run 'make quickstart' once, "
             "or set PYTHON"
@@ -168,6 +173,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     table, words = words[:own], words[own + 1 :] if "--" in words else words
     try:
         if script == QUICKSTART:
+            if {"-h", "--help"} & set(words) and not has_libraries():
+                return  # the script itself has said what it does
             need_libraries()
             set_environment(sizes()["miniature"])
             become([sys.executable, "-m", "safe_rlhf_panacea.miniature", *words])

@@ -44,14 +44,9 @@ class Stage:
 
 
 def _training(
-    name: str,
-    program: str,
-    mirrors: str,
-    needs: tuple[str, ...],
-    launcher: str = "",
-    flags: str = "",
+    name: str, program: str, mirrors: str, needs: tuple[str, ...], flags: str = ""
 ) -> Stage:
-    launcher = launcher or f"{name.replace('-', '_')}.sh"
+    launcher = "panacea_dpo.sh" if flags else f"{name.replace('-', '_')}.sh"
     return Stage(name, program, flags, launcher, mirrors, needs)
 
 
@@ -81,6 +76,14 @@ _REWARD = "safe_rlhf_panacea.base.values.reward"
 _DPO, _PPO = "safe_rlhf_panacea.algorithms.dpo", "safe_rlhf_panacea.algorithms.ppo"
 _CALIBRATE = "safe_rlhf_panacea.evaluation.calibrate"
 
+_SOUPS, _DISCRETE = f"{_BASELINES}.rewarded_soups", f"{_BASELINES}.discrete_policies"
+_ABLATION = f"{_BASELINES}.fixed_scaling"
+_FINETUNE = "safe_rlhf_panacea.base.finetune"
+_TAKEN = "none: the paper takes PKU-Alignment/alpaca-7b-reproduced; these are Safe-RLHF's values"
+_FIXED = "Table 1, with s fixed (section 5.2, Figure 7)"
+_THREE = "Table 1, with a third objective as in the paper's later version"
+_THREE_NEEDS = (*_PPO_NEEDS, "calibration-three-objectives")
+
 # What the other stages of a size that is made on the spot need, and no reproduction lists.
 PREPARATIONS = (
     Stage("world", "safe_rlhf_panacea.miniature.world", makes="world/world.json"),
@@ -89,104 +92,57 @@ PREPARATIONS = (
 )
 
 TRAININGS = (
-    _training(
-        "sft",
-        "safe_rlhf_panacea.base.finetune",
-        "none: the paper takes PKU-Alignment/alpaca-7b-reproduced; these are Safe-RLHF's values",
-        ("world",),
-    ),
+    _training("sft", _FINETUNE, _TAKEN, ("world",)),
     _training("reward-helpful", _REWARD, _SAFE_RLHF, _DPO_NEEDS),
     _training("reward-harmless", _REWARD, _SAFE_RLHF, _DPO_NEEDS),
     _training("panacea-ppo", _PPO, "Table 1", _PPO_NEEDS),
-    _training(
-        "rewarded-soups-ppo", f"{_BASELINES}.rewarded_soups", f"Table 1, {_RANK_9}", _PPO_NEEDS
-    ),
-    _training(
-        "discrete-policies-ppo",
-        f"{_BASELINES}.discrete_policies",
-        f"Table 1, {_RANK_9}",
-        _PPO_NEEDS,
-    ),
-    _training("panacea-dpo-ls", _DPO, "Table 2", _DPO_NEEDS, "panacea_dpo.sh", "--aggregation ls"),
-    _training(
-        "panacea-dpo-tche", _DPO, "Table 2", _DPO_NEEDS, "panacea_dpo.sh", "--aggregation tche"
-    ),
-    _training(
-        "rewarded-soups-dpo", f"{_BASELINES}.rewarded_soups", f"Table 2, {_RANK_9}", _DPO_NEEDS
-    ),
-    _training(
-        "discrete-policies-dpo",
-        f"{_BASELINES}.discrete_policies",
-        f"Table 2, {_RANK_9}",
-        _DPO_NEEDS,
-    ),
-    _training(
-        "ablation-scaling",
-        f"{_BASELINES}.fixed_scaling",
-        "Table 1, with s fixed (section 5.2, Figure 7)",
-        _PPO_NEEDS,
-    ),
-    _training(
-        "panacea-ppo-three-objectives",
-        _PPO,
-        "Table 1, with a third objective as in the paper's later version",
-        (*_PPO_NEEDS, "calibration-three-objectives"),
-    ),
+    _training("rewarded-soups-ppo", _SOUPS, f"Table 1, {_RANK_9}", _PPO_NEEDS),
+    _training("discrete-policies-ppo", _DISCRETE, f"Table 1, {_RANK_9}", _PPO_NEEDS),
+    _training("panacea-dpo-ls", _DPO, "Table 2", _DPO_NEEDS, "--aggregation ls"),
+    _training("panacea-dpo-tche", _DPO, "Table 2", _DPO_NEEDS, "--aggregation tche"),
+    _training("rewarded-soups-dpo", _SOUPS, f"Table 2, {_RANK_9}", _DPO_NEEDS),
+    _training("discrete-policies-dpo", _DISCRETE, f"Table 2, {_RANK_9}", _DPO_NEEDS),
+    _training("ablation-scaling", _ABLATION, _FIXED, _PPO_NEEDS),
+    _training("panacea-ppo-three-objectives", _PPO, _THREE, _THREE_NEEDS),
 )
+
+_EACH = "--adapter {folder} --with_base false --label"
+_STEPS, _FACTORS = "panacea-ppo/checkpoints/adapter/step-*", "ablation-scaling/*"
+_DPO_LS = '--adapter {runs}/panacea-dpo-ls --label "Panacea, LS"'
+_DPO_TCHE = '--adapter {runs}/panacea-dpo-tche --label "Panacea, Tche"'
+_THREE_FRONT = "--adapter {runs}/panacea-ppo-three-objectives --grid_step 0.2"
 
 EVALUATIONS = (
     _evaluation("panacea-ppo", "ppo", "--adapter {runs}/panacea-ppo"),
     _members("rewarded_soups", "ppo"),
     _members("discrete_policies", "ppo"),
-    _evaluation(
-        "panacea-ppo-{each}",
-        "ppo",
-        '--adapter {folder} --label "Panacea, {words}" --with_base false',
-        each="panacea-ppo/checkpoints/adapter/step-*",
-    ),
-    _evaluation(
-        "ablation-{each}",
-        "ppo",
-        '--adapter {folder} --label "s = {each}" --with_base false',
-        each="ablation-scaling/*",
-    ),
-    _evaluation("panacea-dpo-ls", "dpo", '--adapter {runs}/panacea-dpo-ls --label "Panacea, LS"'),
-    _evaluation(
-        "panacea-dpo-tche", "dpo", '--adapter {runs}/panacea-dpo-tche --label "Panacea, Tche"'
-    ),
+    _evaluation("panacea-ppo-{each}", "ppo", f'{_EACH} "Panacea, {{words}}"', _STEPS),
+    _evaluation("ablation-{each}", "ppo", f'{_EACH} "s = {{each}}"', _FACTORS),
+    _evaluation("panacea-dpo-ls", "dpo", _DPO_LS),
+    _evaluation("panacea-dpo-tche", "dpo", _DPO_TCHE),
     _members("rewarded_soups", "dpo"),
     _members("discrete_policies", "dpo"),
-    _evaluation(
-        "three-objectives", "three", "--adapter {runs}/panacea-ppo-three-objectives --grid_step 0.2"
-    ),
+    _evaluation("three-objectives", "three", _THREE_FRONT),
 )
 
 _PANACEA = f"--run {_fronts('panacea-ppo')}"
 _PPO_FRONTS = _fronts("panacea-ppo", "rewarded-soups-ppo", "discrete-policies-ppo")
-_DPO_FRONTS = _fronts(
-    "panacea-dpo-ls", "panacea-dpo-tche", "rewarded-soups-dpo", "discrete-policies-dpo"
-)
+_DPO_FRONTS = _fronts("panacea-dpo-ls", "panacea-dpo-tche")
+_DPO_FRONTS += f" {_fronts('rewarded-soups-dpo', 'discrete-policies-dpo')}"
+_STEP_FRONTS, _FIXED_FRONTS = _fronts("panacea-ppo-step-*"), _fronts("panacea-ppo", "ablation-*")
+_REPORT = "--figures {runs}/figures --output {runs}/report.html --overwrite"
+
 FIGURES = (
     _figure("figure-3", "figure_3_reward_distributions", _PANACEA),
     _figure("figure-4-left", "figure_4_left_ppo_fronts", f"--runs {_PPO_FRONTS}"),
-    _figure(
-        "figure-4-right",
-        "figure_4_right_front_evolution",
-        f"--runs {_fronts('panacea-ppo-step-*')}",
-    ),
+    _figure("figure-4-right", "figure_4_right_front_evolution", f"--runs {_STEP_FRONTS}"),
     _figure("figure-5", "figure_5_dpo_fronts", f"--runs {_DPO_FRONTS}"),
     _figure("figure-6", "figure_6_8_responses", f"{_PANACEA} --extremes"),
     _figure("figure-8", "figure_6_8_responses", _PANACEA),
-    _figure(
-        "figure-7", "figure_7_scaling_ablation", f"--runs {_fronts('panacea-ppo', 'ablation-*')}"
-    ),
+    _figure("figure-7", "figure_7_scaling_ablation", f"--runs {_FIXED_FRONTS}"),
     _figure("three-objectives", "three_objectives", f"--runs {_fronts('three-objectives')}"),
     _figure("singular-values", "singular_values", "--adapter {runs}/panacea-ppo"),
-    Stage(
-        "report",
-        "eval/report.py",
-        "--figures {runs}/figures --output {runs}/report.html --overwrite",
-    ),
+    Stage("report", "eval/report.py", _REPORT),
 )
 
 REPRODUCTION = (*TRAININGS, *EVALUATIONS, *FIGURES)
