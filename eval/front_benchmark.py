@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, filled, positive_int, seed_int
 from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.experiments.settings import SMOKE, MiniatureSettings
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
-from safe_rlhf_panacea.miniature.arms import JOBS, PREPARED, prepare, run_job
-from safe_rlhf_panacea.miniature.settings import SMOKE, MiniatureSettings
-from safe_rlhf_panacea.miniature.stages import Miniature
+from safe_rlhf_panacea.miniature.arms import JOBS, prepare, run_job
+from safe_rlhf_panacea.miniature.stages import CALIBRATION, Miniature
 
 PROGRAM = "python eval/front_benchmark.py"
 # Hyperparameters were chosen on the seeds 0 to 9 and the prompts of the `tune` split.
@@ -78,7 +78,7 @@ def run_one(args: argparse.Namespace, seed: int, job: str) -> None:
 def launch(args: argparse.Namespace, seed: int, job: str) -> bool:
     """Start a process for one job and wait for it; whether it succeeded."""
     root = miniature_of(args, seed).root
-    if (root / (PREPARED if job == "prepare" else f"{job}.json")).exists():
+    if (root / (CALIBRATION if job == "prepare" else f"{job}.json")).exists():
         return True
     root.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, __file__, "--output_dir", args.output_dir, "--split", args.split]

@@ -7,7 +7,7 @@ from typing import Any
 
 from safe_rlhf_panacea.evaluation.front import Front
 from safe_rlhf_panacea.evaluation.indicators import summarize
-from safe_rlhf_panacea.miniature.settings import REFERENCE_POINTS, MiniatureSettings
+from safe_rlhf_panacea.experiments.settings import REFERENCE_POINTS, MiniatureSettings
 
 Collected = dict[int, dict[str, dict]]
 INDICATORS = ("hypervolume", "inner_product", "sparsity", "spacing", "dominated")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -13,10 +11,9 @@ from typing import Any
 from safe_rlhf_panacea.base.arguments import check_common
 from safe_rlhf_panacea.base.run_record import recordable
 from safe_rlhf_panacea.baselines.variants import check_flags
-from safe_rlhf_panacea.errors import one_line_errors
+from safe_rlhf_panacea.experiments.table import Stage
 from safe_rlhf_panacea.printing import say
 
-PROGRAM = "python -m safe_rlhf_panacea.dry_run"
 BASELINES = "safe_rlhf_panacea.baselines."
 
 
@@ -42,32 +39,27 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, dict
     }
 
 
-@one_line_errors
-def main(argv: Sequence[str] | None = None) -> None:
-    """Print the object; nothing is started and nothing written."""
-    parser = argparse.ArgumentParser(
-        prog="python -m safe_rlhf_panacea.dry_run", description=__doc__
-    )
-    for name in ("launcher", "module", "table", "size", "start"):
-        parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--paper", type=int, required=True, help="how many of FLAGS are its own")
-    parser.add_argument("flags", nargs="*", metavar="FLAGS", help="after --")
-    argv = list(sys.argv[1:] if argv is None else argv)
-    own = argv.index("--") if "--" in argv else len(argv)
-    args, flags = parser.parse_args(argv[:own]), argv[own + 1 :]
-    values, variants = resolve(args.module, flags)
-    paper, _ = resolve(args.module, flags[: args.paper])
+def print_report(
+    stage: Stage, size: str, start: Sequence[str], paper: Sequence[str], more: Sequence[str]
+) -> None:
+    """Print the object; nothing is started and nothing written.
+
+    Args:
+        stage: the launcher's row of the table.
+        size: ``full`` and the like.
+        start: the words that start the program.
+        paper: the launcher's flags.
+        more: those of the size and of the user, which win.
+    """
+    values, variants = resolve(stage.program, [*paper, *more])
+    before, _ = resolve(stage.program, paper)
     report = {
-        "launcher": args.launcher,
-        "mirrors": args.table,
-        "size": args.size,
-        "command": f"{args.start} {shlex.join(flags)}",
+        "launcher": stage.launcher,
+        "mirrors": stage.mirrors,
+        "size": size,
+        "command": f"{' '.join(start)} {shlex.join([*paper, *more])}",
         "hyperparameters": values,
-        "changed": differences(paper, values),
+        "changed": differences(before, values),
         "variants": variants,
     }
     say(json.dumps(report, indent=2, ensure_ascii=False))
-
-
-if __name__ == "__main__":
-    main()

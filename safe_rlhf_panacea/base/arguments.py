@@ -162,7 +162,12 @@ def add_dataset_arguments(parser: argparse.ArgumentParser, *, ptx: bool = False)
 
 
 def add_schedule_arguments(
-    parser: argparse.ArgumentParser, *, prefix: str = "", lr: float, weight_decay: float = 0.0
+    parser: argparse.ArgumentParser,
+    *,
+    prefix: str = "",
+    lr: float,
+    weight_decay: float = 0.0,
+    scheduler: str = "cosine",
 ) -> None:
     """Learning rate and schedule of one optimiser, ``prefix`` being ``actor_`` and the like."""
     group = parser.add_argument_group(f"{prefix}optimiser")
@@ -174,7 +179,7 @@ def add_schedule_arguments(
         help="peak",
     )
     group.add_argument(f"--{prefix}weight_decay", type=non_negative_float, default=weight_decay)
-    group.add_argument(f"--{prefix}lr_scheduler_type", choices=SCHEDULERS, default="cosine")
+    group.add_argument(f"--{prefix}lr_scheduler_type", choices=SCHEDULERS, default=scheduler)
     group.add_argument(f"--{prefix}lr_warmup_ratio", type=probability, default=0.03)
     add_flag(group, f"--{prefix}gradient_checkpointing", False, "recompute activations")
 

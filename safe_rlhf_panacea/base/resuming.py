@@ -128,12 +128,7 @@ def check_same_run(
     now = _bound(vars(args))
     defaults = defaults_of(getattr(args, "program", ""))
     younger = {name: value for name, value in defaults.items() if name in now}
-    before = _bound({**younger, **record["args"]})
-    changed = [
-        f"--{key} was {before.get(key)!r} and is {now.get(key)!r}"
-        for key in sorted(before)  # what only ``now`` has was worked out from the flags
-        if before.get(key) != now.get(key)
-    ]
+    changed = _changed(_bound({**younger, **record["args"]}), now)
     if changed:
         raise UserError(f"{path.parent}: a run resumes with its own flags; {'; '.join(changed)}")
     recorded = record.get("data", {})  # older runs have none
@@ -145,10 +140,29 @@ def check_same_run(
             )
 
 
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        f"--{key} was {before.get(key)!r} and is {now.get(key)!r}"
+        for key in sorted(before)  # what only ``now`` has was worked out from the flags
+        if before.get(key) != now.get(key)
+    ]
+
+
 def _bound(flags: Mapping[str, Any]) -> dict[str, Any]:
     """The flags that must not change, as JSON has them."""
     plain = json.loads(json.dumps(recordable(flags)))
     return {name: value for name, value in plain.items() if name not in FREE}
+
+
+def can_go_on(output_dir: str | Path, flags: Mapping[str, Any]) -> bool:
+    """Whether an unfinished run has a whole checkpoint, and was begun with these flags."""
+    try:
+        latest_step(output_dir)
+    except UserError:
+        return False
+    begun = read_record(Path(output_dir).expanduser() / RUN_FILE).get("args")
+    now = _bound(flags)
+    return isinstance(begun, dict) and not _changed({k: begun.get(k) for k in now}, now)
 
 
 def take_up(output_dir: str | Path, args: argparse.Namespace, step: int) -> None:

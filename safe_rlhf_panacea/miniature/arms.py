@@ -3,44 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from safe_rlhf_panacea.base.run_record import RUN_FILE, is_finished, set_aside
 from safe_rlhf_panacea.baselines.fixed_scaling import FACTORS
 from safe_rlhf_panacea.evaluation.front import Front
-from safe_rlhf_panacea.io import atomic_write_json
+from safe_rlhf_panacea.experiments.settings import OBJECTIVES
 from safe_rlhf_panacea.miniature.fronts import Judge, true_front
-from safe_rlhf_panacea.miniature.settings import OBJECTIVES
 from safe_rlhf_panacea.miniature.stages import Miniature
-from safe_rlhf_panacea.miniature.world import World
 from safe_rlhf_panacea.preference import preference_grid
 
 DISCRETE_STEP = 0.25  # five λ for m = 2
-PREPARED = "prepared.json"
 
 Fronts = dict[str, dict[str, Any]]
 
 
-def prepare(miniature: Miniature) -> None:
+def prepare(miniature: Miniature) -> Judge:
     """Corpus, SFT model, reward models and their calibration; kept for all jobs of a seed."""
     miniature.build_world()
-    miniature.train_sft()
-    miniature.train_rewards()
-    miniature.calibration = Judge(miniature).calibrate()
-    record = {"world": miniature.world.to_dict(), "calibration": miniature.calibration}
-    atomic_write_json(miniature.root / PREPARED, record)
+    _unless_finished(miniature.sft, miniature.train_sft)
+    for objective in OBJECTIVES:
+        _unless_finished(miniature.reward(objective), partial(miniature.train_reward, objective))
+    judge = Judge(miniature)
+    miniature.calibrate(judge.calibrate())
+    return judge
 
 
-def load_prepared(miniature: Miniature) -> Miniature:
-    """Take up what ``prepare`` left."""
-    record = json.loads((miniature.root / PREPARED).read_text(encoding="utf-8"))
-    miniature.world = World.from_dict(record["world"])
-    miniature.calibration = [tuple(pair) for pair in record["calibration"]]
-    return miniature
+def _unless_finished(folder: Path, train: Callable[[], None]) -> None:
+    if (folder / RUN_FILE).exists() and not is_finished(folder):
+        set_aside(folder)
+    if not (folder / RUN_FILE).exists():
+        train()
 
 
 def select(front: Front, grid: torch.Tensor) -> Front:
@@ -152,6 +150,7 @@ JOBS: dict[str, Callable[[Arms], None]] = {
 
 def run_job(miniature: Miniature, job: str, split: str = "eval") -> Fronts:
     """Run one job on a prepared miniature and return its fronts."""
-    arms = Arms(load_prepared(miniature), split)
+    miniature.take_up()
+    arms = Arms(miniature, split)
     JOBS[job](arms)
     return arms.results

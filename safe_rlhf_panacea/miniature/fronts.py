@@ -20,7 +20,7 @@ from safe_rlhf_panacea.evaluation.reward_front import (
     encode_prompts,
     evaluate_reward_front,
 )
-from safe_rlhf_panacea.miniature.settings import OBJECTIVES
+from safe_rlhf_panacea.experiments.settings import OBJECTIVES
 from safe_rlhf_panacea.miniature.stages import Miniature
 from safe_rlhf_panacea.miniature.true_scores import true_scores
 from safe_rlhf_panacea.rewards import RewardEnsemble, RewardSpec

@@ -13,10 +13,10 @@ from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled, s
 from safe_rlhf_panacea.base.distributed import name_cpu_accelerator
 from safe_rlhf_panacea.base.run_record import prepare_output_dir, write_run_record
 from safe_rlhf_panacea.errors import one_line_errors
+from safe_rlhf_panacea.experiments.settings import QUICK, SMOKE
 from safe_rlhf_panacea.io import atomic_write_text
 from safe_rlhf_panacea.miniature.pipeline import Pipeline
 from safe_rlhf_panacea.miniature.report import draw_fronts, render
-from safe_rlhf_panacea.miniature.settings import QUICK, SMOKE
 from safe_rlhf_panacea.miniature.stages import Miniature
 
 PROGRAM = "python -m safe_rlhf_panacea.miniature"

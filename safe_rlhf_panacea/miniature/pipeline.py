@@ -12,14 +12,14 @@ from safe_rlhf_panacea.base.run_record import package_versions
 from safe_rlhf_panacea.evaluation.front import Front
 from safe_rlhf_panacea.evaluation.indicators import summarize
 from safe_rlhf_panacea.evaluation.reward_front import Response
-from safe_rlhf_panacea.io import atomic_write_json
-from safe_rlhf_panacea.miniature.fronts import Judge, true_front
-from safe_rlhf_panacea.miniature.settings import (
+from safe_rlhf_panacea.experiments.settings import (
     OBJECTIVES,
     REASONS,
     REFERENCE_POINTS,
     MiniatureSettings,
 )
+from safe_rlhf_panacea.io import atomic_write_json
+from safe_rlhf_panacea.miniature.fronts import Judge, true_front
 from safe_rlhf_panacea.miniature.severity_table import severity_table
 from safe_rlhf_panacea.miniature.stages import Miniature
 from safe_rlhf_panacea.preference import preference_grid
@@ -75,7 +75,7 @@ class Pipeline:
         with self.watch.stage("rewards", "Training one reward model per objective"):
             self.miniature.train_rewards()
             self.judge = Judge(self.miniature)
-            self.miniature.calibration = self.judge.calibrate()
+            self.miniature.calibrate(self.judge.calibrate())
 
     def train_both(self, algorithm: str, steps: int) -> tuple[Path, list[Path]]:
         """Panacea, and soups with the same number of training steps in all."""

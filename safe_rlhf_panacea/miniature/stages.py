@@ -1,4 +1,4 @@
-"""The miniature's training stages, each a call of the ordinary command line."""
+"""The miniature's training stages: rows of the table, run in this process."""
 
 from __future__ import annotations
 
@@ -9,14 +9,28 @@ from pathlib import Path
 
 import torch
 
-from safe_rlhf_panacea.algorithms.dpo.main import main as dpo_main
-from safe_rlhf_panacea.algorithms.ppo.main import main as ppo_main
 from safe_rlhf_panacea.base.finetune.main import main as sft_main
 from safe_rlhf_panacea.base.values.reward.main import main as reward_main
 from safe_rlhf_panacea.baselines.discrete_policies import train_discrete_policies
 from safe_rlhf_panacea.baselines.rewarded_soups import train_soup
-from safe_rlhf_panacea.miniature.settings import OBJECTIVES, REFERENCE_POINTS, MiniatureSettings
-from safe_rlhf_panacea.miniature.world import World, build_world
+from safe_rlhf_panacea.baselines.variants import PROGRAMS
+from safe_rlhf_panacea.experiments.miniature import (
+    AS_RECORDED,
+    DPO,
+    MANY,
+    PPO,
+    RANK_OF_BASELINES,
+    REWARD,
+    SFT,
+    WATCH_PPO,
+)
+from safe_rlhf_panacea.experiments.runner import fill
+from safe_rlhf_panacea.experiments.settings import OBJECTIVES, MiniatureSettings
+from safe_rlhf_panacea.io import atomic_write_json, read_json
+from safe_rlhf_panacea.miniature.world import World, build_world, load_world
+
+CALIBRATION = "calibration.json"
+POLICIES = {"dpo": DPO, "ppo": PPO + AS_RECORDED}
 
 
 @dataclass
@@ -48,14 +62,13 @@ class Miniature:
         """An objective's reward model."""
         return self.root / f"reward-{objective}"
 
-    def flags(self, name: str, steps: int, batch: int, log_type: str = "none") -> list[str]:
-        """The flags that every stage has."""
+    def flags(self, rows: str, name: str, *extra: str) -> list[str]:
+        """The command line of rows of the table, with this run's sizes and folder."""
+        values = {**vars(self.settings), "runs": self.root, "max_length": self.world.max_length}
         return [
+            *fill(rows, values),
             *("--output_dir", str(self.root / name), "--seed", str(self.seed)),
-            *("--max_steps", str(steps), "--max_length", str(self.world.max_length)),
-            *("--per_device_train_batch_size", str(batch)),
-            *("--gradient_accumulation_steps", "1"),
-            *("--log_type", log_type, "--progress", str(self.progress).lower()),
+            *("--log_type", "none", "--progress", str(self.progress).lower(), *extra),
         ]
 
     # -- what the policies start from ---------------------------------------------------
@@ -66,91 +79,51 @@ class Miniature:
 
     def train_sft(self) -> None:
         """Supervised fine-tuning of the untrained model."""
-        s = self.settings
-        sft_main(
-            [
-                *("--model_name_or_path", str(self.world.base_model)),
-                *("--train_datasets", f"supervised:1:{self.world.sft}"),
-                *("--lr", str(s.sft_lr), "--weight_decay", "0.01"),
-                *self.flags("sft", s.sft_steps, s.sft_batch),
-            ]
-        )
+        sft_main(self.flags(SFT, "sft"))
 
     def train_rewards(self) -> None:
         """One reward model per objective."""
-        s = self.settings
         for objective in OBJECTIVES:
-            reward_main(
-                [
-                    *("--model_name_or_path", str(self.sft), "--objective", objective),
-                    *("--train_datasets", f"pairs:1:{self.world.pairs_train}"),
-                    *("--lr", str(s.reward_lr), "--weight_decay", "0.01"),
-                    *self.flags(f"reward-{objective}", s.reward_steps, s.reward_batch),
-                ]
-            )
+            self.train_reward(objective)
+
+    def train_reward(self, objective: str) -> None:
+        """An objective's reward model."""
+        reward_main(self.flags(REWARD, f"reward-{objective}", "--objective", objective))
+
+    def calibrate(self, found: Sequence[tuple[float, float]]) -> None:
+        """Keep mean and standard deviation of each reward, for the stages of PPO."""
+        self.calibration = list(found)
+        entries = {
+            name: {"mean": mean, "std": std}
+            for name, (mean, std) in zip(OBJECTIVES, found, strict=True)
+        }
+        atomic_write_json(self.root / CALIBRATION, entries)
+
+    def take_up(self) -> None:
+        """What all of the above left."""
+        self.world = load_world(self.root / "world")
+        entries = read_json(self.root / CALIBRATION)
+        self.calibration = [(entries[o]["mean"], entries[o]["std"]) for o in OBJECTIVES]
 
     # -- policies ----------------------------------------------------------------------
 
-    def dpo_flags(self, name: str, steps: int, extra: Sequence[str] = ()) -> list[str]:
-        """A DPO stage's command line."""
-        s = self.settings
-        return [
-            *("--model_name_or_path", str(self.sft), "--objectives", *OBJECTIVES),
-            *("--train_datasets", f"pairs:1:{self.world.pairs_train}"),
-            *("--lr", str(s.dpo_lr), "--lora_module_name", "layers."),
-            *self.flags(name, steps, s.dpo_batch, self.log_type),
-            *extra,
-        ]
-
-    def ppo_flags(self, name: str, steps: int, extra: Sequence[str] = ()) -> list[str]:
-        """A PPO stage's command line, with rewards standardised on the SFT model's samples."""
-        s = self.settings
-        stats = dict(zip(OBJECTIVES, self.calibration, strict=True))
-        return [
-            *("--actor_model_name_or_path", str(self.sft)),
-            *("--reward_models", *(f"{o}={self.reward(o)}" for o in OBJECTIVES)),
-            *("--reward_shifts", *(f"{o}={mean!r}" for o, (mean, _) in stats.items())),
-            *("--reward_scales", *(f"{o}={1 / std!r}" for o, (_, std) in stats.items())),
-            *("--train_datasets", f"prompts:1:{self.world.prompts_train}"),
-            *("--actor_lr", str(s.ppo_lr), "--critic_lr", str(s.critic_lr)),
-            *("--kl_coeff", str(s.kl_coeff), "--whiten_advantages"),
-            *("--update_iters", str(s.update_iters)),
-            *("--per_device_prompt_batch_size", str(s.ppo_batch)),
-            *self.flags(name, steps, s.ppo_batch, self.log_type),
-            *extra,
-        ]
+    def policy_flags(self, algorithm: str, name: str, steps: int, rows: str = "") -> list[str]:
+        """The command line of a stage of ``dpo`` or ``ppo``, with further rows."""
+        whole = f"{POLICIES[algorithm]} --max_steps {steps} {rows}"
+        return self.flags(whole, name)
 
     def train_panacea(
         self, algorithm: str, name: str, steps: int, extra: Sequence[str] = ()
     ) -> Path:
         """Panacea with ``dpo`` or ``ppo``; the adapter's folder."""
-        s = self.settings
-        scope = ["--preference_scope", s.preference_scope]
-        scope += ["--preference_sampler", s.preference_sampler]
-        if algorithm == "dpo":
-            dpo_main(self.dpo_flags(name, steps, [*scope, *extra]))
-        else:
-            ppo_main(self.ppo_flags(name, steps, [*scope, *self._watching(), *extra]))
+        watched = algorithm == "ppo" and self.settings.watch_interval
+        flags = self.policy_flags(algorithm, name, steps, MANY + (WATCH_PPO if watched else ""))
+        PROGRAMS[algorithm].main([*flags, "--log_type", self.log_type, *extra])
         return self.root / name
-
-    def _watching(self) -> list[str]:
-        """Evaluate a coarse front on the way, on prompts that nothing else is measured on."""
-        s = self.settings
-        if not s.watch_interval:
-            return []
-        return [
-            *("--need_eval", "--eval_strategy", "steps", "--eval_interval", str(s.watch_interval)),
-            *("--eval_datasets", f"prompts:{s.watch_prompts}/-1:{self.world.prompts_tune}"),
-            *("--per_device_eval_batch_size", str(5 * s.watch_prompts)),
-            *("--reference_point", *map(str, REFERENCE_POINTS["ppo"])),
-        ]
 
     def baseline_flags(self, algorithm: str, name: str, steps: int) -> list[str]:
         """The command line of a baseline of rank k + 1."""
-        s = self.settings
-        rank = ["--lora_dim", str(s.soup_lora_dim), "--lora_scaling", str(s.soup_lora_scaling)]
-        build = self.dpo_flags if algorithm == "dpo" else self.ppo_flags
-        return build(name, steps, [*rank, "--log_type", "none"])
+        return self.policy_flags(algorithm, name, steps, RANK_OF_BASELINES)
 
     def train_soup(self, algorithm: str, name: str, steps_each: int) -> list[Path]:
         """Rewarded Soups' ingredients, in the order of the objectives."""

@@ -22,7 +22,7 @@ from safe_rlhf_panacea.base.configs.constants import (
 )
 from safe_rlhf_panacea.base.datasets import format_prompt
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
+from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, read_json
 from safe_rlhf_panacea.miniature.corpus import (
     Prompt,
     preference_label,
@@ -59,18 +59,21 @@ class World:
     max_prompt_tokens: int
     max_length: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> World:
         """From plain values."""
         return cls(**{field.name: values[field.name] for field in fields(cls)})
 
 
+def load_world(folder: str | Path) -> World:
+    """Take up what ``build_world`` left."""
+    return World.from_dict(read_json(Path(folder) / WORLD_FILE))
+
+
 def build_world(folder: str | Path, seed: int) -> World:
     """Write corpus, tokenizer and a randomly initialised Llama; the same seed, the same bytes.
+
+    ``world.json`` comes last, and says that the folder is complete.
 
     Args:
         folder: is made if need be.
@@ -99,12 +102,14 @@ def build_world(folder: str | Path, seed: int) -> World:
     longest_prompt = max(map(len, tokenizer(prompts)["input_ids"]))
     longest_answer = max(map(len, tokenizer([row["response"] for row in rows])["input_ids"]))
     write_base_model(folder / "base", tokenizer, seed)
-    return World(
+    world = World(
         **paths,
         base_model=str(folder / "base"),
         max_prompt_tokens=longest_prompt,
         max_length=longest_prompt + longest_answer + SPARE_TOKENS,
     )
+    atomic_write_json(folder / WORLD_FILE, {"seed": seed, **asdict(world)})
+    return world
 
 
 def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> str:
@@ -204,7 +209,7 @@ def write_base_model(folder: Path, tokenizer: Any, seed: int) -> None:
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write a world and, last, ``world.json``, which says that it is complete."""
+    """Write a world."""
     parser = ArgumentParser(
         PROGRAM,
         "Write the miniature's corpus, tokenizer and untrained model.",
@@ -216,8 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = Path(args.output_dir)
     if (folder / WORLD_FILE).exists():
         raise UserError(f"{folder} holds a world already: choose another folder")
-    world = build_world(folder, args.seed)
-    atomic_write_json(folder / WORLD_FILE, {"seed": args.seed, **world.to_dict()})
+    build_world(folder, args.seed)
     say(f"Written to {folder}: pairs, prompts, supervised text, tokenizer, untrained model")
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.miniature.settings import QUICK, REFERENCE_POINTS, MiniatureSettings
+from safe_rlhf_panacea.experiments.settings import QUICK, REFERENCE_POINTS, MiniatureSettings
 from safe_rlhf_panacea.regression.bands import FALSE_ALARM, joint_bands
 from safe_rlhf_panacea.regression.checks import CannotRun, Check
 from safe_rlhf_panacea.regression.references import (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safe_rlhf_panacea.evaluation.front import Front
 from safe_rlhf_panacea.evaluation.indicators import summarize
-from safe_rlhf_panacea.miniature.settings import OBJECTIVES, REFERENCE_POINTS, MiniatureSettings
+from safe_rlhf_panacea.experiments.settings import OBJECTIVES, REFERENCE_POINTS, MiniatureSettings
 from safe_rlhf_panacea.regression.port import prepare_port
 
 Numbers = dict[str, dict[str, float]]
@@ -15,7 +15,7 @@ Numbers = dict[str, dict[str, float]]
 
 def train_fronts(seed: int, settings: MiniatureSettings, root: Path, *, progress: bool) -> Numbers:
     """Corpus, SFT, rewards, Panacea-DPO and -PPO, and their fronts; all numbers by algorithm."""
-    from safe_rlhf_panacea.miniature.fronts import Judge
+    from safe_rlhf_panacea.miniature.arms import prepare
     from safe_rlhf_panacea.miniature.stages import Miniature
     from safe_rlhf_panacea.preference import preference_grid
 
@@ -23,11 +23,7 @@ def train_fronts(seed: int, settings: MiniatureSettings, root: Path, *, progress
     root.mkdir(parents=True, exist_ok=True)
     miniature = Miniature(root=root, seed=seed, settings=settings, progress=progress)
     with open(root / "log.txt", "w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
-        miniature.build_world()
-        miniature.train_sft()
-        miniature.train_rewards()
-        judge = Judge(miniature)
-        miniature.calibration = judge.calibrate()
+        judge = prepare(miniature)
         dpo = miniature.train_panacea("dpo", "panacea-dpo", settings.dpo_steps)
         ppo = miniature.train_panacea("ppo", "panacea-ppo", settings.ppo_steps)
         grid = preference_grid(len(OBJECTIVES), settings.grid_step)

@@ -66,5 +66,6 @@ def flags_of(
         data = world.even_prompts if even else world.prompts
         models = [f"{name}={folder}" for name, folder in world.rewards.items()]
         paths = ["--actor_model_name_or_path", str(world.base), "--reward_models", *models]
-        paths += ["--train_datasets", f"prompts:1:{data}"]
+        # The parser's default when the references were recorded, so that theirs do not name it.
+        paths += ["--train_datasets", f"prompts:1:{data}", "--critic_lr_scheduler_type", "cosine"]
     return [*paths, "--output_dir", str(output), *common_flags(algorithm), *extra]

@@ -53,64 +53,6 @@ def test_baselines_want_an_algorithm(main, capsys):
     assert "invalid choice: 'sac'" in capsys.readouterr().err
 
 
-def test_defaults_are_the_papers_tables():
-    """Tables 1 and 2, as far as they are defaults of the programs and not of a launcher."""
-    common = {
-        "max_length": 512,
-        "lora_dim": 8,
-        "lora_scaling": 512.0,
-        "only_optimize_lora": True,
-        "lora_module_name": "layers.",
-        "pref_dim": 2,
-        "seed": 42,
-        "per_device_train_batch_size": 16,
-        "per_device_eval_batch_size": 16,
-    }
-    table_2 = {
-        **common,
-        "scale_coeff": 0.1,
-        "weight_decay": 0.05,
-        "gradient_accumulation_steps": 1,
-        "lr": 2e-4,
-        "lr_scheduler_type": "cosine",
-        "lr_warmup_ratio": 0.03,
-        "epochs": 1,
-    }
-    required = ["--train_datasets", "x", "--output_dir", "y"]
-    args = dpo.build_parser().parse_args(
-        [*required, "--model_name_or_path", "m", "--objectives", "a", "b"]
-    )
-    assert {key: getattr(args, key) for key in table_2} == table_2
-    table_1 = {
-        **common,
-        "kl_coeff": 0.02,
-        "clip_range_ratio": 0.2,
-        "clip_range_score": 50.0,
-        "clip_range_value": 5.0,
-        "ptx_coeff": 16.0,
-        "epochs": 2,
-        "update_iters": 1,
-        "per_device_prompt_batch_size": 16,
-        "gradient_accumulation_steps": 2,
-        "actor_lr": 2e-3,
-        "actor_weight_decay": 0.01,
-        "actor_lr_scheduler_type": "cosine",
-        "actor_lr_warmup_ratio": 0.03,
-        "critic_lr": 1e-3,
-        "critic_weight_decay": 0.0,
-        "critic_lr_warmup_ratio": 0.03,
-        "normalize_reward": False,
-        "temperature": 1.0,
-        "top_p": 1.0,
-        "num_return_sequences": 1,
-        "repetition_penalty": 1.0,
-    }
-    args = ppo.build_parser().parse_args(
-        [*required, "--actor_model_name_or_path", "m", "--reward_models", "a=1", "b=2"]
-    )
-    assert {key: getattr(args, key) for key in table_1} == table_1
-
-
 def read_metrics(folder):
     with open(folder / "metrics.jsonl", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]

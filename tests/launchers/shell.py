@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import json
 import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
+from safe_rlhf_panacea.experiments.main import main
 from tests.warm_python import warm_python
 
+ECHO = Path(__file__).with_name("echo.sh")
 BASH = Path(__file__).resolve().parents[2] / "bash"
 
 
@@ -32,7 +36,9 @@ def run(
 
 @functools.cache
 def dry_run(launcher: str, *flags: str) -> dict[str, Any]:
-    """What a launcher says it would run."""
-    result = run(launcher, *flags, "--dry_run")
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
+    """What a launcher says it would run; its Python program runs in this process."""
+    words = run(launcher, *flags, "--dry_run", PYTHON=str(ECHO)).stdout.splitlines()
+    assert words[:2] == ["-m", "safe_rlhf_panacea.experiments"]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        main(words[2:])
+    return json.loads(printed.getvalue())

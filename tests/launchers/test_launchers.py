@@ -9,7 +9,7 @@ import pytest
 from safe_rlhf_panacea.io import read_json
 from tests.launchers.shell import BASH, dry_run, run
 
-SHARED = {"common.sh", "stages.sh", "ppo_flags.sh", "dpo_flags.sh", "reward_flags.sh"}
+SHARED = {"common.sh", "ppo_flags.sh", "dpo_flags.sh"}
 LAUNCHERS = sorted(path.name for path in BASH.glob("*.sh") if path.name not in SHARED)
 
 
@@ -66,9 +66,10 @@ def test_the_miniature_keeps_what_is_not_a_size():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--size", "medium"], "error: --size medium is neither full nor miniature"),
+        (["--size", "medium"], "error: --size: invalid choice: 'medium' (choose from 'full', 'min"),
         (["--hostfile", "nowhere"], "error: --hostfile nowhere: no such file"),
-        (["--runs"], "error: --runs needs a value"),
+        (["--num_gpus", "0"], "error: --num_gpus 0 is not a number of GPUs"),
+        (["--runs"], "error: --runs: expected one argument"),
         (["--dry_run", "--lora_dimm", "4"], "error: unrecognized arguments: --lora_dimm 4"),
         (["--dry_run", "--pref_dim", "3"], "error: --pref_dim is 3, but there are 2 objectives"),
         (["--dry_run", "--fp16", "true"], "error: --fp16 and --bf16 were both given"),

@@ -1,9 +1,11 @@
-"""Every launcher's resolved hyperparameters against the paper's tables."""
+"""The paper's tables, the launchers and the programs' defaults against each other."""
 
 from __future__ import annotations
 
 import pytest
 
+from safe_rlhf_panacea.algorithms.dpo import main as dpo
+from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from tests.launchers.paper_tables import TABLE_1, TABLE_2
 from tests.launchers.shell import dry_run
 
@@ -21,11 +23,32 @@ LAUNCHERS = {
 }
 
 
+# Off in the programs, so that a CPU runs; the launchers turn them on.
+OFF_IN_THE_PROGRAMS = {
+    *("bf16", "tf32", "gradient_checkpointing"),
+    *("actor_gradient_checkpointing", "critic_gradient_checkpointing"),
+}
+REQUIRED = {
+    "dpo": ["--model_name_or_path", "m", "--objectives", "a", "b"],
+    "ppo": ["--actor_model_name_or_path", "m", "--reward_models", "a=1", "b=2"],
+}
+
+
+def defaults(algorithm):
+    """What the program takes where nothing is said."""
+    parse = {"dpo": dpo, "ppo": ppo}[algorithm].parse_arguments
+    return vars(parse([*REQUIRED[algorithm], "--train_datasets", "x", "--output_dir", "y"]))
+
+
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_every_row_of_the_table(launcher):
+def test_paper_launcher_and_program_agree_row_by_row(launcher):
     expected = LAUNCHERS[launcher]
     values = dry_run(launcher)["hyperparameters"]
     assert {name: values[name] for name in expected} == expected
+    algorithm, table = ("dpo", TABLE_2) if "dpo" in launcher else ("ppo", TABLE_1)
+    program = {name: defaults(algorithm)[name] for name in table}
+    off = dict.fromkeys(OFF_IN_THE_PROGRAMS & set(table), False)
+    assert program == table | off
 
 
 @pytest.mark.parametrize("launcher", [name for name in LAUNCHERS if "dpo" not in name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -85,4 +86,4 @@ def test_the_template_costs_two_tokens_and_text_survives(model_and_tokenizer):
 
 
 def test_a_world_survives_its_dictionary(world):
-    assert World.from_dict(json.loads(json.dumps(world.to_dict()))) == world
+    assert World.from_dict(json.loads(json.dumps(asdict(world)))) == world

@@ -15,13 +15,15 @@ PROGRAM = "python -m safe_rlhf_panacea.algorithms.dpo"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags of this program; defaults are Table 2's."""
+    """The flags of this program; defaults are Table 2's, but precision and recomputation."""
     parser = arguments.ArgumentParser(
         PROGRAM,
         """
         Train one model for the whole Pareto front of several objectives, with DPO.
 
         Every pair carries one label per objective (better_<objective>: 0, 1 or null).
+        Defaults are the paper's Table 2, except that bf16, tf32 and gradient_checkpointing are
+        off, so that a CPU runs; bash/panacea_dpo.sh sets them.
         """,
         f"""
         {PROGRAM} --model_name_or_path runs/sft --objectives helpful harmless \\

@@ -55,11 +55,14 @@ def _add_ppo_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags of this program; Table 1's values are the launcher's."""
+    """The flags of this program; defaults are Table 1's, but precision and recomputation."""
     parser = arguments.ArgumentParser(
         PROGRAM,
         """
         Train one model for the whole Pareto front of several rewards, with PPO.
+
+        Defaults are the paper's Table 1, except that bf16, tf32, actor_gradient_checkpointing and
+        critic_gradient_checkpointing are off, so that a CPU runs; bash/panacea_ppo.sh sets them.
         """,
         f"""
         {PROGRAM} --actor_model_name_or_path runs/sft \\
@@ -77,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     arguments.add_dataset_arguments(parser, ptx=True)
     arguments.add_training_arguments(parser, epochs=2, accumulation=2)
     arguments.add_schedule_arguments(parser, prefix="actor_", lr=2e-3, weight_decay=0.01)
-    arguments.add_schedule_arguments(parser, prefix="critic_", lr=1e-3)
+    arguments.add_schedule_arguments(parser, prefix="critic_", lr=1e-3, scheduler="constant")
     arguments.add_evaluation_arguments(parser)
     arguments.add_output_arguments(parser)
     arguments.add_deepspeed_arguments(parser)

@@ -18,6 +18,7 @@ REFERENCE_POINTS = {
     "ppo": (-1.75, -1.25),
     "ppo_true_scores": (-1.5, -2.0),
     "dpo": (0.25, 0.25),
+    "three": (-1.75, -1.25, -2.0),  # and conciseness
 }
 
 REASONS = (
@@ -77,16 +78,6 @@ class MiniatureSettings:
     watch_interval: int = 0
     watch_prompts: int = 64
 
-    @property
-    def soup_lora_dim(self) -> int:
-        """Rank k + 1 of a baseline's adapter."""
-        return self.lora_dim + 1
-
-    @property
-    def soup_lora_scaling(self) -> float:
-        """Keeps the factor ``lora_scaling / lora_dim`` of a baseline equal to Panacea's."""
-        return self.lora_scaling / self.lora_dim * self.soup_lora_dim
-
 
 # The quickstart's: shorter than the front benchmark's, and two steps to a rollout, so that two
 # cores need five minutes.
@@ -99,6 +90,9 @@ QUICK = MiniatureSettings(
     eval_pairs=300,
     watch_interval=48,
 )
+
+# The launchers': the quickstart's PPO, and more of DPO and rewards, which cost little.
+LAUNCHED = MiniatureSettings(dpo_steps=200, ppo_steps=96, update_iters=2, watch_interval=24)
 
 # A few steps of everything.
 SMOKE = MiniatureSettings(

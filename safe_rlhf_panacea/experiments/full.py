@@ -1,0 +1,50 @@
+"""The paper's size: models and data of appendix D; the launchers show the hyperparameters."""
+
+from __future__ import annotations
+
+from safe_rlhf_panacea.experiments.sizes import Size
+
+_SFT_MODEL = "PKU-Alignment/alpaca-7b-reproduced"
+_TRAIN = "--train_datasets PKU-SafeRLHF-v0/train"
+_REWARDS = """
+    --reward_models helpful=PKU-Alignment/beaver-7b-v1.0-reward harmless={runs}/reward-harmless"""
+_CONCISE = " concise=safe_rlhf_panacea.reward_functions:concise?max_length=100,max_reward=4 "
+_FIVE = " --reward_scales harmless=5 "
+
+_REWARD = f"""
+    --model_name_or_path {_SFT_MODEL} {_TRAIN}
+    --eval_datasets PKU-SafeRLHF-v0/test --need_eval true --eval_strategy epoch"""
+_PPO = f"""
+    --actor_model_name_or_path {_SFT_MODEL} {_REWARDS} {_FIVE} {_TRAIN}
+    --ptx_datasets alpaca --preference_scope batch"""
+_DPO = f"""
+    --model_name_or_path {_SFT_MODEL} --objectives helpful harmless {_TRAIN}
+    --preference_scope batch"""
+# The front while training, for the dashboards; evaluating changes nothing in the training.
+_WATCH = " --need_eval true --eval_strategy steps --eval_interval 500 "
+_WATCH_PPO = f"{_WATCH} --eval_datasets PKU-SafeRLHF-v0/test:128/-1 "
+
+_PROMPTS = "--datasets PKU-SafeRLHF-v0/test:1000/-1 --bf16 true"
+
+SIZE = Size(
+    runs="runs/paper",
+    flags={
+        "sft": "--model_name_or_path huggyllama/llama-7b --train_datasets alpaca",
+        "reward_helpful": f"{_REWARD} --objective helpful",
+        "reward_harmless": f"{_REWARD} --objective harmless",
+        "panacea_ppo": f"{_PPO} {_WATCH_PPO} --save_interval 1000",
+        "panacea_ppo_three_objectives": f"{_PPO} {_WATCH_PPO} {_REWARDS} {_CONCISE}",
+        "rewarded_soups_ppo": _PPO,
+        "discrete_policies_ppo": _PPO,
+        "ablation_scaling": _PPO,
+        "panacea_dpo": f"{_DPO} {_WATCH} --eval_datasets PKU-SafeRLHF-v0/test:512/-1",
+        "rewarded_soups_dpo": _DPO,
+        "discrete_policies_dpo": _DPO,
+    },
+    evaluations={
+        "ppo": f"{_PROMPTS} {_REWARDS} {_FIVE} --reference_point -25 -25",
+        "three": f"{_PROMPTS} {_REWARDS} {_CONCISE} {_FIVE} --reference_point -25 -25 -2",
+        "dpo": "--datasets PKU-SafeRLHF-v0/test --bf16 true --reference_point 0.25 0.25",
+    },
+    published=("sft", "reward-helpful"),
+)

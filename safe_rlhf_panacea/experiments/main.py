@@ -1,0 +1,192 @@
+"""What the scripts in ``bash/`` call: ``python -m safe_rlhf_panacea.experiments SCRIPT``.
+
+A launcher gives the paper's hyperparameters, then ``--``, then the user's flags. Nothing here
+loads torch before it must: the launchers are quick to say what is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from safe_rlhf_panacea.errors import UserError, fail
+from safe_rlhf_panacea.experiments.runner import Reproduction, is_finished
+from safe_rlhf_panacea.experiments.sizes import Size, sizes
+from safe_rlhf_panacea.experiments.table import Stage, launched_by
+
+QUICKSTART, REPRODUCE = "quickstart.sh", "reproduce_paper.sh"
+ENVIRONMENT = """\
+environment:
+  PYTHON                the Python to use; default .venv/bin/python of this checkout, else python3
+  OMP_NUM_THREADS       threads; default of the miniature: one per core, at most 2
+  WANDB_MODE            online, offline or disabled; default: offline without WANDB_API_KEY
+any other flag goes to the Python program and wins over the launcher's
+"""
+
+
+def build_parser(script: str) -> argparse.ArgumentParser:
+    """The flags of every launcher."""
+    parser = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS,
+        epilog=ENVIRONMENT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    text = "full: the paper's models, data and hyperparameters (default); miniature: the same path"
+    text += " on the quickstart's models and data, on a CPU"
+    parser.add_argument("--size", choices=[*sizes()], default="full", help=text)
+    text = "where all runs of one reproduction lie; default runs/paper, or runs/miniature"
+    parser.add_argument("--runs", metavar="DIR", help=text)
+    parser.add_argument("--dry_run", action="store_true", help="start nothing; say what would be")
+    parser.add_argument("--num_gpus", type=int, metavar="N", help="of this machine; default: all")
+    text = "several machines, as DeepSpeed's launcher reads them"
+    parser.add_argument("--hostfile", metavar="FILE", help=text)
+    if script == REPRODUCE:
+        text = "this stage alone, e.g. figure-7; done or not"
+        parser.add_argument("--only", metavar="STAGE", help=text)
+    else:
+        text = "resume what an interruption left in the run's folder, or rename it and begin anew"
+        parser.add_argument("--go_on", action="store_true", help=text)
+    return parser
+
+
+def read_flags(script: str, words: Sequence[str]) -> tuple[argparse.Namespace, Reproduction]:
+    """The launcher's own flags, and the runs that they and the others describe.
+
+    Raises:
+        UserError: a flag without its value, or with a bad one.
+    """
+    try:
+        args, passed = build_parser(script).parse_known_args(words)
+    except argparse.ArgumentError as error:
+        raise UserError(str(error).removeprefix("argument ")) from None
+    if args.hostfile is not None and not Path(args.hostfile).is_file():
+        raise UserError(f"--hostfile {args.hostfile}: no such file")
+    if args.num_gpus is not None and args.num_gpus < 1:
+        raise UserError(f"--num_gpus {args.num_gpus} is not a number of GPUs")
+    given = {"--hostfile": args.hostfile, "--num_gpus": args.num_gpus}
+    machines = [word for flag, v in given.items() if v is not None for word in (flag, str(v))]
+    runs = Path(args.runs or sizes()[args.size].runs)
+    return args, Reproduction(runs, args.size, tuple(passed), tuple(machines))
+
+
+def has_libraries() -> bool:
+    """Look for the libraries without importing them, which would take seconds."""
+    return all(map(find_spec, ("torch", "transformers", "deepspeed", "moocore")))
+
+
+def need_libraries() -> None:
+    """Say what to do where a library is missing.
+
+    Raises:
+        UserError: one is not there.
+    """
+    if not has_libraries():
+        raise UserError(
+            f"{sys.executable} lacks this package's libraries; run 'make quickstart' once, "
+            "or set PYTHON"
+        )
+
+
+def set_environment(size: Size) -> None:
+    """Threads, network and wandb, where the user says nothing of them."""
+    if "WANDB_MODE" not in os.environ and "WANDB_API_KEY" not in os.environ:
+        os.environ["WANDB_MODE"] = "offline"
+        text = "wandb: no WANDB_API_KEY, so runs are logged offline (wandb sync uploads them later)"
+        print(text, file=sys.stderr)
+    if size.prepares:
+        # Its models gain a tenth from four, and lose everything where others use the cores.
+        os.environ.setdefault("OMP_NUM_THREADS", str(min(2, len(os.sched_getaffinity(0)))))
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def has_gpu() -> bool:
+    """Whether the driver lists one."""
+    if shutil.which("nvidia-smi") is None:
+        return False
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False)
+    return bool(listed.stdout.strip())
+
+
+def start_of(module: str, machines: Sequence[str]) -> list[str]:
+    """The words that start a module: DeepSpeed's launcher on GPUs, plain Python on a CPU."""
+    if "--hostfile" not in machines and not has_gpu():
+        return [sys.executable, "-m", module]
+    with socket.socket() as free:  # two launchers on one machine must not meet at the same port
+        free.bind(("", 0))
+        port = str(free.getsockname()[1])
+    deepspeed = [sys.executable, "-m", "deepspeed.launcher.runner", *machines]
+    return [*deepspeed, "--master_port", port, "--module", module]
+
+
+def make_room(folder: Path, module: str, flags: Sequence[str]) -> list[str]:
+    """What an interruption left is gone on with, if it can be, else renamed; further flags."""
+    if not (folder / "run.json").exists():
+        return []
+    from safe_rlhf_panacea.base.resuming import can_go_on
+    from safe_rlhf_panacea.base.run_record import set_aside
+    from safe_rlhf_panacea.dry_run import resolve
+
+    if not is_finished(folder) and can_go_on(folder, resolve(module, flags)[0]):
+        print(f"{folder} was interrupted, and goes on from its last checkpoint", flush=True)
+        return ["--resume"]
+    print(f"kept as {set_aside(folder)}: what was in {folder}", flush=True)
+    return []
+
+
+def launch(
+    stage: Stage, table: Sequence[str], runs: Reproduction, args: argparse.Namespace
+) -> None:
+    """Become the program of a launcher, or say what it would be."""
+    paper, own = runs.launcher_flags(stage, table)
+    start = start_of(stage.program, runs.machines)
+    if args.dry_run:
+        from safe_rlhf_panacea.dry_run import print_report
+
+        print_report(stage, runs.size_name, start, paper, own)
+        return
+    set_environment(runs.size)
+    runs.prepare(stage)
+    more = make_room(runs.folder(stage), stage.program, [*paper, *own]) if args.go_on else []
+    become([*start, *paper, *own, *more])
+
+
+def become(command: Sequence[str]) -> None:
+    """Replace this process."""
+    sys.stdout.flush()
+    os.execv(command[0], command)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Start what a script asks for."""
+    script, *words = sys.argv[1:] if argv is None else argv
+    own = words.index("--") if "--" in words else 0
+    table, words = words[:own], words[own + 1 :] if "--" in words else words
+    try:
+        if script == QUICKSTART:
+            if {"-h", "--help"} & set(words) and not has_libraries():
+                return  # the script itself has said what it does
+            need_libraries()
+            set_environment(sizes()["miniature"])
+            become([sys.executable, "-m", "safe_rlhf_panacea.miniature", *words])
+        args, runs = read_flags(script, words)
+        need_libraries()
+        stage = launched_by(script)
+        if stage is not None:
+            launch(stage, table, runs, args)
+        elif script == REPRODUCE:
+            set_environment(runs.size) if not args.dry_run else None
+            runs.run(args.only, args.dry_run)
+        else:
+            raise UserError(f"{script}: no stage of the table has this launcher")
+    except UserError as error:
+        fail(error)

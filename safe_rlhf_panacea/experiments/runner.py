@@ -1,0 +1,207 @@
+"""Running stages of the table: what is finished is skipped, what was interrupted goes on."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.experiments.sizes import Size, sizes
+from safe_rlhf_panacea.experiments.table import REPRODUCTION, STAGES, Stage
+from safe_rlhf_panacea.io import atomic_write_text, read_json
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def fill(text: str, values: Mapping[str, Any]) -> list[str]:
+    """The words of a row, with what stands in curly brackets filled in."""
+    return [word.format_map(values) for word in shlex.split(text)]
+
+
+def last_value(words: Sequence[str], flag: str, default: str) -> str:
+    """The value that counts of a flag in a command line."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument(flag, default=default)
+    try:
+        return getattr(parser.parse_known_args(words)[0], flag.removeprefix("--"))
+    except argparse.ArgumentError as error:
+        raise UserError(str(error).removeprefix("argument ")) from None
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run came to its end; says what ``base.run_record`` does, without loading torch."""
+    file = folder / "run.json"
+    return file.is_file() and "finished_at" in (read_json(file) or ())
+
+
+def _in_order(path: Path) -> list[tuple[int, str]]:
+    return [
+        (int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", str(path))
+    ]
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A folder of runs that belong together, and what the user says of all of them.
+
+    Attributes:
+        runs: the folder.
+        size_name: ``full`` and the like.
+        passed: the user's flags, for the programs that train; the last one wins.
+        machines: ``--hostfile`` and ``--num_gpus`` as they were given.
+    """
+
+    runs: Path
+    size_name: str
+    passed: tuple[str, ...] = ()
+    machines: tuple[str, ...] = ()
+
+    @cached_property
+    def size(self) -> Size:
+        """What the size brings."""
+        return sizes()[self.size_name]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """For the curly brackets of the rows."""
+        return {
+            **self.size.values,
+            "runs": self.runs,
+            "seed": last_value(self.passed, "--seed", "42"),
+            "aggregation": last_value(self.passed, "--aggregation", "ls"),
+        }
+
+    # -- command lines ----------------------------------------------------------------------
+
+    def matches(self, pattern: str) -> list[Path]:
+        """Folders below ``runs``, without what interruptions left."""
+        found = [path for path in self.runs.glob(pattern) if path.is_dir()]
+        return sorted((p for p in found if ".interrupted-" not in p.name), key=_in_order)
+
+    def flags(self, stage: Stage) -> list[str]:
+        """Of a stage that no launcher starts: its own and the size's."""
+        extra = self.size.evaluations if stage.evaluation else self.size.flags
+        words: list[str] = []
+        for word in shlex.split(f"{stage.flags} {extra.get(stage.evaluation or stage.key, '')}"):
+            if "*" in word:
+                words += map(str, self.matches(word.removeprefix("{runs}/")))
+            else:
+                words.append(word.format_map(self.values))
+        return words
+
+    def folder(self, stage: Stage) -> Path:
+        """Where a launcher's run lies; Panacea-DPO's name follows the aggregation."""
+        name = stage.name
+        if stage.launcher == "panacea_dpo.sh":
+            name = f"panacea-dpo-{self.values['aggregation']}"
+        return self.runs / name
+
+    def launcher_flags(self, stage: Stage, table: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The paper's flags, and what size and user put after them."""
+        paper = [*table, *fill(sizes()["full"].flags[stage.key], self.values)]
+        paper += ["--output_dir", str(self.folder(stage))]
+        own = "" if self.size_name == "full" else self.size.flags[stage.key]
+        return paper, [*fill(own, self.values), *self.passed]
+
+    def command(self, stage: Stage) -> list[str]:
+        """What starts a stage."""
+        if stage.launcher:
+            launcher = str(ROOT / "bash" / stage.launcher)
+            own = ["--size", self.size_name, "--runs", str(self.runs), *self.machines]
+            return ["bash", launcher, *own, *self.passed, *fill(stage.flags, self.values)]
+        program = ["-m", stage.program]
+        if stage.program.endswith(".py"):
+            program = [str(ROOT / stage.program)]
+        return [sys.executable, *program, *self.flags(stage)]
+
+    # -- what is there ------------------------------------------------------------------------
+
+    def _marker(self, stage: Stage) -> Path:
+        return self.runs / "done" / stage.name
+
+    def is_there(self, stage: Stage) -> bool:
+        """Whether a stage left what others need."""
+        if stage.makes:
+            return (self.runs / stage.makes).is_file()
+        return bool(stage.launcher) and is_finished(self.runs / stage.name)
+
+    def prepare(self, stage: Stage) -> None:
+        """Make what a stage needs and is not there yet, with the launchers' own flags."""
+        alone = replace(self, passed=("--seed", self.values["seed"]), machines=())
+        for name in stage.needs if self.size.prepares else ():
+            needed = STAGES[name]
+            if not self.is_there(needed):
+                print(f"== {name} is missing: made first", file=sys.stderr, flush=True)
+                run(alone.command(needed) + (["--go_on"] if needed.launcher else []))
+
+    # -- all stages -----------------------------------------------------------------------------
+
+    def stages(self) -> Iterator[Stage]:
+        """The rows in order; those for each of several folders once these are there."""
+        for row in REPRODUCTION:
+            if row.name in self.size.published:
+                continue
+            if not row.each:
+                yield row
+                continue
+            for folder in self.matches(row.each):
+                names = {"each": folder.name, "words": folder.name.replace("-", " ")}
+                yield replace(
+                    row,
+                    name=row.name.replace("{each}", folder.name),
+                    flags=re.sub(
+                        r"\{(each|words|folder)\}",
+                        lambda m, f=folder, n=names: {**n, "folder": shlex.quote(str(f))}[m[1]],
+                        row.flags,
+                    ),
+                )
+
+    def run(self, only: str | None = None, dry_run: bool = False) -> None:
+        """Run what is left, or ``only`` one stage, done or not.
+
+        Raises:
+            UserError: no such stage, or one that failed.
+        """
+        count, left = 0, []
+        for count, stage in enumerate(self.stages(), start=1):
+            if only not in (None, stage.name):
+                continue
+            if dry_run and self.passed and stage.launcher:
+                # A dry run reads further flags as the training would.
+                run([*self.command(stage), "--dry_run"], stdout=subprocess.DEVNULL)
+            if only is None and (self._marker(stage).exists() or self.is_there(stage)):
+                if not dry_run:
+                    print(f"[{count}] {stage.name}: done already", flush=True)
+                continue
+            left.append(stage.name)
+            if not dry_run:
+                print(f"[{count}] {stage.name}", flush=True)
+                self._run_stage(stage)
+        if only and not left:
+            raise UserError(f"--only {only}: no such stage")
+        if dry_run:
+            print(f"{len(left)} of {count} stages are left to do: {' '.join(left)}")
+        else:
+            print(f"All {count} stages are done: {self.runs}/report.html")
+
+    def _run_stage(self, stage: Stage) -> None:
+        start = time.monotonic()
+        run(self.command(stage) + (["--go_on"] if stage.launcher else []))
+        seconds = round(time.monotonic() - start)
+        atomic_write_text(self._marker(stage), f"{seconds} seconds\n")
+
+
+def run(command: Sequence[str], **kwargs: Any) -> None:
+    """Run a program to its end; one that fails ends this one, with its own message and code."""
+    code = subprocess.run(command, check=False, **kwargs).returncode
+    if code:
+        raise SystemExit(code)

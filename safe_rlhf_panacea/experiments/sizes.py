@@ -1,0 +1,38 @@
+"""Models, data and steps of every stage, by size; a new size is a module like ``full.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a size brings to the rows of the table.
+
+    Words in curly brackets are filled in by the runner: ``{runs}``, ``{seed}``,
+    ``{aggregation}``, and the entries of ``values``.
+
+    Attributes:
+        runs: where all runs of one reproduction lie, unless the user says otherwise.
+        flags: of the program of a stage, by the stage's key.
+        evaluations: of the evaluations, by kind: ``ppo``, ``dpo``, ``three``.
+        published: stages whose result is published, which a reproduction leaves out.
+        prepares: whether a launcher first makes what its stage needs, without a network.
+        values: for the curly brackets.
+    """
+
+    runs: str
+    flags: Mapping[str, str]
+    evaluations: Mapping[str, str]
+    published: tuple[str, ...] = ()
+    prepares: bool = False
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def sizes() -> dict[str, Size]:
+    """All sizes by name; ``full`` first, which the others change."""
+    from safe_rlhf_panacea.experiments import full, miniature
+
+    return {"full": full.SIZE, "miniature": miniature.SIZE}
