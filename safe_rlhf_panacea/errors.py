@@ -36,11 +36,13 @@ def one_line(error: BaseException) -> str | None:
     These are the errors that the packages raise for bad input, and those of the operating system:
     a full disk, a missing permission, a name that is too long.
     """
+    if isinstance(error, UserError):  # before anything loads torch, which may be missing
+        return printable_line(error)
     from safe_rlhf_panacea.adapter import AdapterError
     from safe_rlhf_panacea.aggregation import AggregationError
     from safe_rlhf_panacea.preference import PreferenceError
 
-    if isinstance(error, (UserError, AdapterError, AggregationError, PreferenceError)):
+    if isinstance(error, (AdapterError, AggregationError, PreferenceError)):
         return printable_line(error)
     if isinstance(error, OSError) and error.errno and error.strerror:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "

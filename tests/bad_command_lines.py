@@ -16,7 +16,8 @@ PPO = (
     f"--train_datasets prompts:1:pairs.jsonl {LOGS}"
 )
 SFT = f"--model_name_or_path model --train_datasets supervised:1:pairs.jsonl {LOGS}"
-DRY = "--launcher x --table x --size full --start x --paper 0 --module safe_rlhf_panacea."
+DRY = "--epochs 1 --lora_dim 8 -- --dry_run"  # the launcher's flags, then the user's
+DRY_SFT = "--epochs 1 -- --dry_run"
 FIGURE = "--output_dir out"
 GOOD = {
     "sft": SFT,
@@ -48,7 +49,7 @@ GOOD = {
     "figure_7_scaling_ablation": f"{FIGURE} --runs front",
     "singular_values": f"{FIGURE} --adapter adapter",
     "three_objectives": f"{FIGURE} --runs front",
-    "dry_run": "",
+    "experiments": "",
 }
 
 NOT_NEGATIVE = "is not a number of at least 0"
@@ -217,14 +218,17 @@ figure_7_scaling_ablation      ; --runs front front ; 2 of --runs have a learnt 
 figure_4_left_ppo_fronts       ; --reference_point 0 ; a reference point of 1 numbers
 singular_values                ; --adapter none   ; none holds no adapter
 three_objectives               ;                  ; front has 2 objectives
-dry_run ; {DRY}algorithms.dpo -- {DPO} --lr nan   ; --lr/--learning_rate: nan {NOT_NEGATIVE}
-dry_run ; {DRY}algorithms.dpo -- {DPO} --pref_dim 3 ; --pref_dim is 3
-dry_run ; {DRY}algorithms.ppo -- {PPO} --reward_scales nope=3 ; names 'nope'
-dry_run ; {DRY}base.finetune -- {SFT} --fp16 --bf16 ; were both given
-dry_run ; {DRY}base.finetune -- {SFT} --lr nan    ; nan {NOT_NEGATIVE}
-dry_run ; {DRY}base.finetune -- {SFT} --train_datasets pairs:x ; neither a number nor a fraction
-dry_run ; {DRY}baselines.rewarded_soups -- dpo {DPO} --resume ; --resume is of a single training
-dry_run ; {DRY}baselines.discrete_policies -- dpo {DPO} --grid_step 1e-9 ; 1,000,000,001 vectors
+experiments ; panacea_dpo.sh {DRY} --lr nan   ; --lr/--learning_rate: nan {NOT_NEGATIVE}
+experiments ; panacea_dpo.sh {DRY} --pref_dim 3 ; --pref_dim is 3
+experiments ; panacea_dpo.sh {DRY} --num_gpus abc ; --num_gpus abc is not a number of GPUs
+experiments ; panacea_dpo.sh {DRY} --num_gpus 0 ; --num_gpus 0 is not a number of GPUs
+experiments ; panacea_dpo.sh {DRY} --size large ; invalid choice: 'large'
+experiments ; panacea_ppo.sh {DRY} --reward_scales nope=3 ; names 'nope'
+experiments ; sft.sh {DRY_SFT} --fp16 --bf16 ; were both given
+experiments ; sft.sh {DRY_SFT} --lr nan    ; nan {NOT_NEGATIVE}
+experiments ; sft.sh {DRY_SFT} --train_datasets pairs:x ; neither a number nor a fraction
+experiments ; rewarded_soups_dpo.sh dpo {DRY} --resume ; --resume is of a single training
+experiments ; discrete_policies_dpo.sh dpo {DRY} --grid_step 1e-9 ; 1,000,000,001 vectors
 """
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea import dry_run, respond
+from safe_rlhf_panacea import respond
 from safe_rlhf_panacea.adapter.io import ADAPTER_TYPE
 from safe_rlhf_panacea.base.datasets import listing
 from safe_rlhf_panacea.evaluation import calibrate, compare
@@ -24,7 +24,10 @@ PACKAGES = {
     "reward": "base.values.reward",
     "dpo": "algorithms.dpo",
     "ppo": "algorithms.ppo",
-    **{name: name for name in ("evaluation", "miniature", "dashboard", "regression")},
+    **{
+        name: name
+        for name in ("evaluation", "miniature", "dashboard", "regression", "experiments")
+    },
 }
 BASELINES = ("rewarded_soups", "discrete_policies", "fixed_scaling")
 MODULES = {
@@ -33,7 +36,6 @@ MODULES = {
     "respond": respond,
     "world": world,
     "datasets": listing,
-    "dry_run": dry_run,
 }
 ROWS = rows()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from safe_rlhf_panacea.errors import UserError, fail
+from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.experiments.runner import Reproduction, is_finished
 from safe_rlhf_panacea.experiments.sizes import Size, sizes
 from safe_rlhf_panacea.experiments.table import Stage, launched_by
@@ -46,7 +47,7 @@ def build_parser(script: str) -> argparse.ArgumentParser:
     text = "where all runs of one reproduction lie; default runs/paper, or runs/miniature"
     parser.add_argument("--runs", metavar="DIR", help=text)
     parser.add_argument("--dry_run", action="store_true", help="start nothing; say what would be")
-    parser.add_argument("--num_gpus", type=int, metavar="N", help="of this machine; default: all")
+    parser.add_argument("--num_gpus", metavar="N", help="of this machine; default: all")
     text = "several machines, as DeepSpeed's launcher reads them"
     parser.add_argument("--hostfile", metavar="FILE", help=text)
     if script == REPRODUCE:
@@ -70,10 +71,10 @@ def read_flags(script: str, words: Sequence[str]) -> tuple[argparse.Namespace, R
         raise UserError(str(error).removeprefix("argument ")) from None
     if args.hostfile is not None and not Path(args.hostfile).is_file():
         raise UserError(f"--hostfile {args.hostfile}: no such file")
-    if args.num_gpus is not None and args.num_gpus < 1:
+    if args.num_gpus is not None and not re.fullmatch("[1-9][0-9]{0,3}", args.num_gpus):
         raise UserError(f"--num_gpus {args.num_gpus} is not a number of GPUs")
     given = {"--hostfile": args.hostfile, "--num_gpus": args.num_gpus}
-    machines = [word for flag, v in given.items() if v is not None for word in (flag, str(v))]
+    machines = [word for flag, v in given.items() if v is not None for word in (flag, v)]
     runs = Path(args.runs or sizes()[args.size].runs)
     return args, Reproduction(runs, args.size, tuple(passed), tuple(machines))
 
@@ -166,27 +167,25 @@ def become(command: Sequence[str]) -> None:
     os.execv(command[0], command)
 
 
+@one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Start what a script asks for."""
     script, *words = sys.argv[1:] if argv is None else argv
     own = words.index("--") if "--" in words else 0
     table, words = words[:own], words[own + 1 :] if "--" in words else words
-    try:
-        if script == QUICKSTART:
-            if {"-h", "--help"} & set(words) and not has_libraries():
-                return  # the script itself has said what it does
-            need_libraries()
-            set_environment(sizes()["miniature"])
-            become([sys.executable, "-m", "safe_rlhf_panacea.miniature", *words])
-        args, runs = read_flags(script, words)
+    if script == QUICKSTART:
+        if {"-h", "--help"} & set(words) and not has_libraries():
+            return  # the script itself has said what it does
         need_libraries()
-        stage = launched_by(script)
-        if stage is not None:
-            launch(stage, table, runs, args)
-        elif script == REPRODUCE:
-            set_environment(runs.size) if not args.dry_run else None
-            runs.run(args.only, args.dry_run)
-        else:
-            raise UserError(f"{script}: no stage of the table has this launcher")
-    except UserError as error:
-        fail(error)
+        set_environment(sizes()["miniature"])
+        become([sys.executable, "-m", "safe_rlhf_panacea.miniature", *words])
+    args, runs = read_flags(script, words)
+    need_libraries()
+    stage = launched_by(script)
+    if stage is not None:
+        launch(stage, table, runs, args)
+    elif script == REPRODUCE:
+        set_environment(runs.size) if not args.dry_run else None
+        runs.run(args.only, args.dry_run)
+    else:
+        raise UserError(f"{script}: no stage of the table has this launcher")

@@ -234,7 +234,7 @@ def refused(folder, model=None):
         ({"objectives": "ab"}, "wrong type: objectives is 'ab'"),
         ({"objectives": ["a", "../b"]}, "objectives: '../b' is no name"),
         ({"objectives": ["a", "b\x1b[2J"]}, "objectives: 'b\\x1b[2J' is no name"),
-        ({"objectives": ["a", 3]}, "objectives: 3 is no name"),
+        ({"objectives": ["a", 3]}, "wrong type: objectives is ['a', 3]"),
         ({"only_optimize_lora": "no"}, "wrong type: only_optimize_lora is 'no'"),
         ({"lora_module_name": 3}, "wrong type: lora_module_name is 3"),
         ({"lora_scaling": None}, "wrong type"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from safe_rlhf_panacea.algorithms.dpo import trainer as dpo_module
+from safe_rlhf_panacea.algorithms import panacea as component
 from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
 from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
 from safe_rlhf_panacea.base.divergence import DivergedError
@@ -85,13 +85,13 @@ def test_the_stages_before(stage, base_model, texts, pairs, tmp_path, capsys):
 
 def test_the_last_good_checkpoint_stays(dpo_flags, tmp_path, capsys, monkeypatch):
     """The loss of the third step is NaN, and a checkpoint is due after every step."""
-    whole, calls = dpo_module.aggregate_losses, []
+    whole, calls = component.aggregate_losses, []
 
-    def third_is_nan(*args):
+    def third_is_nan(*args, **kwargs):
         calls.append(args)
-        return whole(*args) * (float("nan") if len(calls) == 3 else 1.0)
+        return whole(*args, **kwargs) * (float("nan") if len(calls) == 3 else 1.0)
 
-    monkeypatch.setattr(dpo_module, "aggregate_losses", third_is_nan)
+    monkeypatch.setattr(component, "aggregate_losses", third_is_nan)
     line = refused(dpo, [*dpo_flags, "--max_steps", "4", "--save_interval", "1"], capsys)
     assert line.startswith("error: step 3 (λ ")
     checkpoints = tmp_path / "out" / "checkpoints"

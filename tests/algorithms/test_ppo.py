@@ -80,15 +80,15 @@ def test_the_critic_with_its_adapter_off_is_the_reward_model(ppo_flags, reward_m
     alone = trainer.load_score_model(str(reward_models["helpful"]), "reward").eval()
     with torch.no_grad():
         expected = alone(ids, attention_mask=mask).end_scores.squeeze(-1)
-        trainer.set_preference(torch.tensor([0.2, 0.8]))
-        values = trainer.critic_values(ids, mask)
+        with trainer.panacea.at(torch.tensor([[0.2, 0.8]])):
+            values = trainer.critic_values(ids, mask)
     assert torch.equal(trainer.rewards(ids, mask, 0)[:, 0], expected)
-    trainer.set_preference(torch.tensor([0.9, 0.1]))
     with torch.no_grad():
         trainer.reward_critic_model.module.value_head.weight.fill_(0.1)
-        other = trainer.critic_values(ids, mask)
-        trainer.set_preference(torch.tensor([0.2, 0.8]))
-        again = trainer.critic_values(ids, mask)
+        with trainer.panacea.at(torch.tensor([[0.9, 0.1]])):
+            other = trainer.critic_values(ids, mask)
+        with trainer.panacea.at(torch.tensor([[0.2, 0.8]])):
+            again = trainer.critic_values(ids, mask)
     assert values.eq(0).all()  # the value head starts at zero
     assert not torch.allclose(other, again)  # the critic sees λ
 
@@ -130,12 +130,12 @@ def test_tchebycheff_uses_a_running_ideal_point(ppo_flags):
     trainer = ppo_trainer([*ppo_flags, "--aggregation", "tche"])
     scores = iter([torch.tensor([[1.0, 4.0], [3.0, 0.0]]), torch.tensor([[2.0, 1.0], [5.0, 2.0]])])
     trainer.rewards = lambda ids, mask, prompt_length: next(scores)
-    trainer.set_preference(torch.tensor([0.5, 0.5]))
-    first = trainer.score(None, None)["reward"]
-    assert first.tolist() == [-1.0, -2.0]  # z = (3, 4): shortfalls (2, 0) and (0, 4), halved
-    second = trainer.score(None, None)["reward"]
-    assert second.tolist() == [-1.5, -1.0]  # z = (5, 4): (3, 3) and (0, 2), halved
-    assert trainer.training_state().ideal_point is not None
+    with trainer.panacea.at(torch.tensor([[0.5, 0.5]] * 2)):
+        first = trainer.score(None, None, 0)["reward"]
+        assert first.tolist() == [-1.0, -2.0]  # z = (3, 4): shortfalls (2, 0) and (0, 4), halved
+        second = trainer.score(None, None, 0)["reward"]
+        assert second.tolist() == [-1.5, -1.0]  # z = (5, 4): (3, 3) and (0, 2), halved
+    assert trainer.training_state().panacea["ideal_point"]["best"].tolist() == [5.0, 4.0]
 
 
 def count_letter(trainer, letter):
@@ -154,7 +154,7 @@ def test_it_learns_a_front_from_conflicting_rewards(ppo_flags):
             *("--max_steps", "100", "--preference_scope", "sample", "--whiten_advantages"),
             *("--per_device_train_batch_size", "32", "--per_device_prompt_batch_size", "32"),
             *("--kl_coeff", "0.05", "--actor_lr", "2e-3", "--critic_lr", "5e-3"),
-            *("--max_length", "20"),
+            *("--critic_lr_scheduler_type", "cosine", "--max_length", "20"),
         ]
     )
     scorers = [count_letter(trainer, "a"), count_letter(trainer, "b")]
@@ -163,8 +163,8 @@ def test_it_learns_a_front_from_conflicting_rewards(ppo_flags):
     batch = prompt_batch(trainer)
     counts = {}
     for vector in ((1.0, 0.0), (0.0, 1.0)):
-        trainer.set_preference(torch.tensor(vector))
-        sequences, mask = trainer.generate(batch)
+        with trainer.panacea.at(torch.tensor([vector]), shared=True):
+            sequences, mask = trainer.generate(batch)
         counts[vector] = trainer.rewards(sequences, mask, 0).mean(dim=0).tolist()
     assert counts[1.0, 0.0][0] > 2 * counts[1.0, 0.0][1] + 1
     assert counts[0.0, 1.0][1] > 2 * counts[0.0, 1.0][0] + 1
@@ -187,8 +187,8 @@ def test_a_rule_as_third_objective_is_learnt_at_its_vertex(ppo_flags, reward_mod
     batch = prompt_batch(trainer)
 
     def mean_length():
-        trainer.set_preference(torch.tensor([0.0, 0.0, 1.0]))
-        _, mask = trainer.generate(batch)
+        with trainer.panacea.at(torch.tensor([[0.0, 0.0, 1.0]]), shared=True):
+            _, mask = trainer.generate(batch)
         return mask[:, batch["input_ids"].size(1) :].float().sum(dim=-1).mean().item()
 
     before = mean_length()
@@ -207,7 +207,7 @@ def test_ptx_steps_double_the_accumulation_and_see_the_rollouts_preference(ppo_f
     ptx = to_device(next(iter(trainer.ptx_dataloader)), trainer.args.device)
     trainer.rl_step(batch)
     info = trainer.ptx_step(ptx)
-    assert torch.equal(trainer.panacea.policy.preference, batch["preference"])
+    assert torch.equal(trainer.panacea.latest, batch["preference"])
     assert info["train/ptx_loss"] > 0
 
 
