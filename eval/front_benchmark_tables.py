@@ -5,28 +5,23 @@ from __future__ import annotations
 from statistics import mean, stdev
 from typing import Any
 
-from safe_rlhf_panacea.evaluation.front import Front
-from safe_rlhf_panacea.evaluation.indicators import summarize
-from safe_rlhf_panacea.miniature.settings import REFERENCE_POINTS, MiniatureSettings
+from safe_rlhf_panacea.evaluation.results import checked
+from safe_rlhf_panacea.evaluation.upgrade import upgrade_arm
+from safe_rlhf_panacea.miniature.settings import MiniatureSettings
 
 Collected = dict[int, dict[str, dict]]
 INDICATORS = ("hypervolume", "inner_product", "sparsity", "spacing", "dominated")
 
 
-def reference_of(name: str) -> list[float]:
-    """The fixed reference point of a front's experiment."""
-    algorithm, _, view = name.split("/")
-    return list(REFERENCE_POINTS["ppo_true_scores" if view.startswith("true") else algorithm])
-
-
 def summaries(collected: Collected) -> dict[str, dict[int, dict]]:
-    """Indicators by front name and seed."""
-    result: dict[str, dict[int, dict]] = {}
-    for seed, fronts in collected.items():
-        for name, front in fronts.items():
-            summary = summarize(Front.from_dict(front), reference_of(name))
-            result.setdefault(name, {})[seed] = summary
-    return result
+    """Results by front name and seed."""
+    found: dict[str, dict[int, dict]] = {}
+    for seed, results in collected.items():
+        for name, result in results.items():
+            found.setdefault(name, {})[seed] = checked(
+                f"seed {seed}, {name}", upgrade_arm(name, result)
+            )
+    return found
 
 
 def _spread(values: list[float]) -> str:

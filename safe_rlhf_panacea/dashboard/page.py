@@ -84,7 +84,7 @@ def _head(record: dict[str, Any], content: Content) -> str:
         "started": record.get("started_at"),
         "commit": commit,
         "objectives": ", ".join(latest.objectives),
-        "evaluations": f"{len(content.snapshots)}, the latest at step {latest.step}",
+        "evaluations": f"{len(content.evaluations)}, the latest at step {latest.step}",
         "reference point": ", ".join(f"{v:g}" for v in latest.result["reference_point"]),
     }
     rows = [f"<tr><th>{k}</th><td>{escape(str(v))}</td></tr>" for k, v in facts.items() if v]

@@ -14,7 +14,7 @@ from safe_rlhf_panacea.evaluation.comparison_tables import (
 from safe_rlhf_panacea.evaluation.differences import FrontDifference
 from safe_rlhf_panacea.evaluation.front import Front
 from safe_rlhf_panacea.evaluation.html import image, page
-from safe_rlhf_panacea.evaluation.run_fronts import RunFront
+from safe_rlhf_panacea.evaluation.runs import RunFront
 from safe_rlhf_panacea.evaluation.tables import INDICATORS, front_rows
 
 READING = (

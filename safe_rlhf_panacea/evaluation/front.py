@@ -18,11 +18,15 @@ class FrontPoint:
         preference: λ, m numbers.
         objectives: J_1..J_m, to be maximised.
         standard_errors: of each J.
+        kl: estimate of KL(π_λ ‖ π_ref) in nats per response; None where it was not measured.
+        kl_error: its standard error.
     """
 
     preference: list[float]
     objectives: list[float]
     standard_errors: list[float]
+    kl: float | None = None
+    kl_error: float | None = None
 
 
 def grid_points(grid: torch.Tensor, values: torch.Tensor, errors: torch.Tensor) -> list[FrontPoint]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
 
+FORMAT = 2
 SAME_PREFERENCE = 1e-6  # two λ that differ by no more are one
 NATURES = {
     "kind": str,
@@ -61,6 +62,10 @@ def _check_points(where: str, points: Any, m: int) -> None:
                 raise UserError(
                     f"{where}: point {number} of the front: {key} must be {m} finite numbers"
                 )
+        if not all(_finite(point.get(key)) for key in ("kl", "kl_error")):
+            raise UserError(
+                f"{where}: point {number} of the front: kl and kl_error must be finite or null"
+            )
         if any(same_preference(point["preference"], p["preference"]) for p in points[: number - 1]):
             raise UserError(f"{where}: the front has λ {point['preference']} twice")
 
@@ -73,5 +78,9 @@ def _numbers(values: Any, count: int) -> bool:
     return (
         isinstance(values, list)
         and len(values) == count
-        and all(isinstance(v, (int, float)) and math.isfinite(v) for v in values)
+        and all(v is not None and _finite(v) for v in values)
     )
+
+
+def _finite(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and math.isfinite(value))

@@ -17,7 +17,7 @@ from safe_rlhf_panacea.adapter import load_adapter
 from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
 from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
 from safe_rlhf_panacea.base import TrainingState, load_pretrained_models
-from safe_rlhf_panacea.dashboard.snapshot import read_snapshots
+from safe_rlhf_panacea.evaluation.evaluations import read_evaluations
 from tests.algorithms.conftest import write_lines
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,7 +98,7 @@ def test_processes_with_sharded_weights_wait_for_each_other(ppo_flags, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     tensors = load_file(tmp_path / "out" / "adapter_model.safetensors")
     assert any(t.abs().max() > 1e-4 for n, t in tensors.items() if n.endswith("lora_sigma"))
-    assert [one.step for one in read_snapshots(tmp_path / "out")] == [0, 3]
+    assert [one.step for one in read_evaluations(tmp_path / "out")] == [0, 3]
 
 
 @pytest.mark.parametrize("algorithm", ["dpo", "ppo"])

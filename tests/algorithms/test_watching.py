@@ -11,15 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from safe_rlhf_panacea.adapter import load_adapter
 from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
 from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
-from safe_rlhf_panacea.base import load_pretrained_models
-from safe_rlhf_panacea.base.datasets import PreferenceDataset
-from safe_rlhf_panacea.dashboard.snapshot import read_snapshots
-from safe_rlhf_panacea.evaluation.accuracy_front import evaluate_accuracy_front
+from safe_rlhf_panacea.evaluation.evaluations import read_evaluations
 from safe_rlhf_panacea.evaluation.indicators import summarize
-from safe_rlhf_panacea.preference import preference_grid
+from safe_rlhf_panacea.evaluation.main import main as evaluate
+from safe_rlhf_panacea.evaluation.results import read_result
 from tests.algorithms.helpers import dpo_trainer, ppo_trainer
 from tests.algorithms.test_processes import run_two
 
@@ -59,14 +56,14 @@ def no_page(monkeypatch):
 def test_kl_and_rewards_are_the_means_of_the_kept_responses(ppo_watched, tmp_path):
     """With as many prompts as are kept, the table of responses holds all there is."""
     ppo([*ppo_watched, "--eval_prompts", "4", "--eval_grid_step", "0.5"])
-    last = read_snapshots(tmp_path / "out")[-1]
+    last = read_evaluations(tmp_path / "out")[-1]
     assert [p.preference for p in last.front.points] == [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]
-    for index, point in enumerate(last.front.points):
+    for point in last.front.points:
         mine = [e for e in last.responses if e["preference"] == point.preference]
         assert len(mine) == 4
         ratios = np.array([entry["log_ratio"] for entry in mine])
-        assert last.kl[index] == pytest.approx(ratios.mean(), abs=1e-3)
-        assert last.kl_errors[index] == pytest.approx(ratios.std(ddof=1) / 2, abs=1e-3)
+        assert point.kl == pytest.approx(ratios.mean(), abs=1e-3)
+        assert point.kl_error == pytest.approx(ratios.std(ddof=1) / 2, abs=1e-3)
         rewards = np.array([entry["rewards"] for entry in mine])
         assert point.objectives == pytest.approx(rewards.mean(axis=0), abs=1e-5)
 
@@ -74,7 +71,7 @@ def test_kl_and_rewards_are_the_means_of_the_kept_responses(ppo_watched, tmp_pat
 @pytest.mark.usefixtures("no_page")
 def test_ppo_front_is_the_mean_of_its_distributions(ppo_watched, tmp_path):
     ppo([*ppo_watched, "--reward_scales", "harmless=5"])
-    for one in read_snapshots(tmp_path / "out"):
+    for one in read_evaluations(tmp_path / "out"):
         values = np.array(one.distributions)  # size = (N, m, P)
         assert values.shape == (5, 2, 6)
         assert one.front.values == pytest.approx(values.mean(axis=-1), abs=1e-4)
@@ -91,38 +88,63 @@ def test_ppo_front_is_the_mean_of_its_distributions(ppo_watched, tmp_path):
 @pytest.mark.usefixtures("no_page")
 def test_the_front_starts_as_a_point_and_the_reference_stays(ppo_watched, tmp_path):
     ppo([*ppo_watched, "--max_steps", "3"])
-    first, *others = read_snapshots(tmp_path / "out")
+    first, *others = read_evaluations(tmp_path / "out")
     assert first.step == 0
     assert np.ptp(first.front.values, axis=0) == pytest.approx([0, 0], abs=1e-6)
-    assert first.kl == pytest.approx([0.0] * 5, abs=1e-5)
+    assert [p.kl for p in first.front.points] == pytest.approx([0.0] * 5, abs=1e-5)
     assert first.front.values[0] == pytest.approx(first.result["base"]["objectives"], abs=1e-6)
     assert {tuple(one.result["reference_point"]) for one in others} == {
         tuple(first.result["reference_point"])
     }
-    assert max(abs(k) for k in others[-1].kl) > 1e-4
+    assert max(abs(p.kl) for p in others[-1].front.points) > 1e-4
     assert first.result["cost"]["training_seconds"] < 0.5  # not the evaluation's own
     assert all(v == 0 for entry in first.singular_values for v in entry["sigma"] + entry["s"])
     assert any(v != 0 for v in others[-1].singular_values[0]["s"])
 
 
+def check_final(tmp_path, flags):
+    """The last evaluation of a training beside that of the program, from the same seed."""
+    last = read_evaluations(tmp_path / "out")[-1]
+    common = ["--adapter", str(tmp_path / "out"), "--grid_step", "0.25", "--progress", "false"]
+    # A training reads as many prompts at a time as its rows, eight, have room for.
+    common += ["--batch_size", "1", "--output_dir", str(tmp_path / "front")]
+    evaluate([*common, *flags])
+    result = read_result(tmp_path / "front")
+    for key in ("kind", "objectives", "axis_labels", "method", "aggregation", "metadata"):
+        assert last.result[key] == result[key]
+    for key in ("reference_point", "hypervolume", "spearman"):
+        assert last.result[key] == pytest.approx(result[key], abs=1e-4)
+    assert last.result.keys() == result.keys()
+    for mine, other in zip(last.result["front"], result["front"], strict=True):
+        for key, value in mine.items():
+            assert value == pytest.approx(other[key], abs=1e-4), key
+    return last
+
+
 @pytest.mark.usefixtures("no_page")
-def test_dpo_front_is_that_of_the_evaluation_program(dpo_watched, pairs, base_model, tmp_path):
-    dpo([*dpo_watched, "--eval_prompts", "3"])
-    last = read_snapshots(tmp_path / "out")[-1]
-    model, tokenizer = load_pretrained_models(
-        str(base_model), model_max_length=64, padding_side="right"
-    )
-    adapter = load_adapter(model, tmp_path / "out")
-    data = PreferenceDataset([f"pairs:12/-1:{pairs}"], tokenizer, ("helpful", "harmless"), seed=42)
-    front = evaluate_accuracy_front(model, adapter, data, preference_grid(2, 0.25), progress=False)
-    assert last.front.values == pytest.approx(front.values)
+def test_dpo_front_is_that_of_the_evaluation_program(dpo_watched, pairs, tmp_path):
+    dpo(dpo_watched)
+    data = ["--datasets", f"pairs:12/-1:{pairs}", "--max_length", "64"]
+    last = check_final(tmp_path, data)
     values = np.array(last.distributions)  # size = (N, m, P), β · Δ towards the label
     assert last.front.values == pytest.approx((values > 0).mean(axis=-1))
-    assert {entry["prompt"] for entry in last.responses} <= {
-        tokenizer.decode(data[i]["better_input_ids"][: data[i]["prompt_length"]])
-        for i in range(len(data))
-    }
+
+
+@pytest.mark.usefixtures("no_page")
+def test_ppo_front_is_that_of_the_evaluation_program(ppo_flags, prompts, reward_models, tmp_path):
+    ppo(watched(ppo_flags, f"prompts:16/-1:{prompts}"))
+    data = ["--datasets", f"prompts:16/-1:{prompts}", "--max_length", "32"]
+    models = ["--reward_models", *(f"{name}={path}" for name, path in reward_models.items())]
+    last = check_final(tmp_path, [*data, *models])
+    assert last.result["metadata"]["prompts"] > 1
+
+
+@pytest.mark.usefixtures("no_page")
+def test_as_many_prompts_of_pairs_are_responded_to_as_wanted(dpo_watched, tmp_path):
+    dpo([*dpo_watched, "--eval_prompts", "3", "--max_steps", "1"])
+    last = read_evaluations(tmp_path / "out")[-1]
     assert len({entry["prompt"] for entry in last.responses}) == 3
+    assert last.result["metadata"]["prompts"] == 3
 
 
 @pytest.mark.usefixtures("no_page")
@@ -151,7 +173,7 @@ def test_two_processes_find_the_same_pairs_and_every_prompt(
     flags += ["--preference_scope", "sample"]
     found = run_two(algorithm, flags, tmp_path / "report.json")
     assert found["adapters_agree"]
-    snapshots = read_snapshots(tmp_path / "out")
+    snapshots = read_evaluations(tmp_path / "out")
     assert [one.step for one in snapshots] == [0, 1, 2]
     count = 12 if algorithm == "dpo" else 5
     assert {len(column) for one in snapshots for row in one.distributions for column in row} == {
@@ -167,9 +189,9 @@ def test_two_processes_find_the_same_pairs_and_every_prompt(
 @pytest.mark.usefixtures("no_page")
 def test_one_prompt_has_no_standard_error(ppo_watched, tmp_path):
     ppo([*ppo_watched, "--eval_prompts", "1"])
-    last = read_snapshots(tmp_path / "out")[-1]
+    last = read_evaluations(tmp_path / "out")[-1]
     assert not last.front.errors.any()
-    assert last.kl_errors == [0.0] * 5
+    assert [p.kl_error for p in last.front.points] == [0.0] * 5
 
 
 @pytest.mark.usefixtures("no_page")
@@ -183,7 +205,7 @@ def test_a_policy_that_is_not_finite_costs_a_front_and_not_the_training(
         next(iter(trainer.adapter.layers.values())).lora_s.fill_(float("nan"))
     trainer.logger.log(trainer.eval(), step=0)
     assert "step 0: the policy or its rewards are not finite; no front" in capsys.readouterr().out
-    assert read_snapshots(tmp_path / "out") == []
+    assert read_evaluations(tmp_path / "out") == []
 
 
 @pytest.mark.usefixtures("no_page")
@@ -197,7 +219,7 @@ def test_a_home_folder_is_expanded_once(dpo_watched, tmp_path, monkeypatch):
 @pytest.mark.usefixtures("no_page")
 def test_a_baseline_has_one_point(dpo_watched, tmp_path):
     dpo([*dpo_watched, "--fixed_preference", "1,0"])
-    last = read_snapshots(tmp_path / "out")[-1]
+    last = read_evaluations(tmp_path / "out")[-1]
     assert last.front.preferences.tolist() == [[1.0, 0.0]]
     assert last.result["method"] == "discrete_policies"
 
@@ -331,4 +353,4 @@ def test_bad_flags(dpo_watched, flags, message, capsys, tmp_path):
 def test_overwriting_starts_the_evaluations_anew(dpo_watched, tmp_path):
     dpo([*dpo_watched, "--max_steps", "1"])
     dpo([*dpo_watched, "--max_steps", "2", "--overwrite"])
-    assert [one.step for one in read_snapshots(tmp_path / "out")] == [0, 1, 2]
+    assert [one.step for one in read_evaluations(tmp_path / "out")] == [0, 1, 2]

@@ -1,4 +1,4 @@
-"""Series, tables, histograms and pictures of hand-made snapshots."""
+"""Series, tables, histograms and pictures of hand-made evaluations."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from safe_rlhf_panacea.dashboard.content import (
     scalars,
     singular_values_table,
 )
-from tests.dashboard.snapshots import snapshot
+from tests.dashboard.evaluations import evaluation
 
 
 def test_series():
-    found = scalars(snapshot(7, 2.0))
+    found = scalars(evaluation(7, 2.0))
     assert found["front/hypervolume"] == pytest.approx(1.0)
     # ⟨λ, J⟩ is 2 at both ends and 1 in the middle.
     assert found["front/inner_product"] == pytest.approx(5 / 3)
@@ -36,7 +36,7 @@ def test_series():
 
 
 def test_tables():
-    both = [snapshot(0, 1.0), snapshot(7, 2.0)]
+    both = [evaluation(0, 1.0), evaluation(7, 2.0)]
     points = points_table(both)
     assert points.columns[:5] == ["step", "λ helpful", "λ harmless", "helpful", "harmless"]
     assert points.rows[-1] == [7, 1.0, 0.0, 2.0, 0.0, 0.1, 0.1, 0.1, 0.01]
@@ -50,14 +50,14 @@ def test_tables():
 
 
 def test_histograms_hold_the_single_values():
-    found = histograms(snapshot(7, 2.0))
+    found = histograms(evaluation(7, 2.0))
     assert found["values_helpful/1.00_0.00"] == [1.0, 3.0]
     assert found["singular/sigma"] == [0.1, -0.3, 0.0, 0.2]
     assert len(found) == 6 + 2
 
 
 def test_every_picture_is_drawn_once_and_can_be_opened():
-    content = Content([snapshot(0, 0.0).light(), snapshot(7, 2.0)])
+    content = Content([evaluation(0, 0.0).light(), evaluation(7, 2.0)])
     assert len(content.pictures) == 7
     for png in content.pictures.values():
         image = Image.open(io.BytesIO(png))
@@ -67,7 +67,7 @@ def test_every_picture_is_drawn_once_and_can_be_opened():
 
 
 def test_a_run_without_rewards_prompts_or_draws():
-    poor = snapshot(7, 2.0)
+    poor = evaluation(7, 2.0)
     poor.result.update(base=None, kind="accuracy")
     for entry in poor.responses:
         entry["rewards"] = []

@@ -14,18 +14,16 @@ from safe_rlhf_panacea.aggregation import aggregate_losses
 from safe_rlhf_panacea.algorithms.arguments import adapter_config
 from safe_rlhf_panacea.algorithms.conditioning import PreferenceSource, as_reference, set_preference
 from safe_rlhf_panacea.algorithms.saving import save_adapter, snapshot_folder
-from safe_rlhf_panacea.algorithms.watching import Watched, different_prompts
+from safe_rlhf_panacea.algorithms.watching import Watched
 from safe_rlhf_panacea.base import (
     HookedDPOTrainer,
     LabelledPreferenceDataset,
     TrainingState,
     unwrap,
 )
-from safe_rlhf_panacea.dashboard.assemble import accuracy_snapshot
-from safe_rlhf_panacea.dashboard.measure import pair_margins, sample_grid
-from safe_rlhf_panacea.dashboard.snapshot import Snapshot
-
-SAMPLED = 16  # prompts that are responded to at an evaluation
+from safe_rlhf_panacea.evaluation.accuracy_front import agreement
+from safe_rlhf_panacea.evaluation.measure import PROMPTS_OF_PAIRS, measure, prompts_of_pairs
+from safe_rlhf_panacea.evaluation.measurement import Measurement
 
 
 class PanaceaDPOTrainer(Watched, HookedDPOTrainer):
@@ -103,7 +101,7 @@ class PanaceaDPOTrainer(Watched, HookedDPOTrainer):
         """Each objective's loss and implicit-reward accuracy over its labelled pairs."""
         counts = labelled.sum(dim=0).clamp(min=1)  # size = (m,)
         mean_losses = (losses * labelled).sum(dim=0) / counts
-        accuracies = ((margins > 0) & labelled).sum(dim=0) / counts
+        accuracies = (agreement(margins) * labelled).sum(dim=0) / counts
         result = {}
         for index, name in enumerate(self.objectives):
             result[f"loss_{name}"] = mean_losses[index]
@@ -116,25 +114,17 @@ class PanaceaDPOTrainer(Watched, HookedDPOTrainer):
             self.preference = torch.full((len(self.objectives),), 1 / len(self.objectives))
         return super().eval()
 
-    def take_snapshot(self) -> Snapshot:
+    def measure_front(self) -> Measurement:
         """Accuracies on the evaluation pairs; a few of their prompts are responded to."""
-        pairs, grid = self.eval_dataloader.dataset, self.evaluation_grid
+        pairs, args = self.eval_dataloader.dataset, self.args
         policy = self.measured_policy(self.model)
-        margins, labels = pair_margins(policy, pairs, grid)
-        rows = (pairs[i] for i in range(len(pairs)))
-        starts = (row["better_input_ids"][: int(row["prompt_length"])] for row in rows)
-        prompts = different_prompts(self.tokenizer, starts, self.args.eval_prompts or SAMPLED)
-        return accuracy_snapshot(
-            margins,
-            labels,
-            self.scale_coeff,
-            sample_grid(policy, None, prompts, grid),
-            prompts,
-            grid,
-            self.objectives,
-            self.args.reference_point or [0.0] * len(self.objectives),
-            self.adapter,
-            self.about_run(),
+        prompts = prompts_of_pairs(policy, pairs, args.eval_prompts or PROMPTS_OF_PAIRS)
+        return measure(
+            policy,
+            self.evaluation_grid,
+            prompts=prompts,
+            pairs=pairs,
+            margin_scale=self.scale_coeff,
         )
 
     def training_state(self) -> TrainingState:

@@ -14,7 +14,7 @@ from safe_rlhf_panacea.algorithms.arguments import adapter_config
 from safe_rlhf_panacea.algorithms.conditioning import PreferenceSource, as_reference, set_preference
 from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic
 from safe_rlhf_panacea.algorithms.saving import save_adapter, snapshot_folder
-from safe_rlhf_panacea.algorithms.watching import Watched, different_prompts
+from safe_rlhf_panacea.algorithms.watching import Watched
 from safe_rlhf_panacea.base import (
     Batch,
     HookedPPOTrainer,
@@ -26,10 +26,10 @@ from safe_rlhf_panacea.base import (
     unwrap,
 )
 from safe_rlhf_panacea.base.tokenizers import is_same_tokenizer
-from safe_rlhf_panacea.dashboard.assemble import default_reference_point, reward_snapshot
-from safe_rlhf_panacea.dashboard.measure import sample_base, sample_grid
-from safe_rlhf_panacea.dashboard.snapshot import Snapshot
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.evaluation.measure import different_prompts, measure, sample_base
+from safe_rlhf_panacea.evaluation.measurement import Measurement
+from safe_rlhf_panacea.evaluation.reward_front import Sampled
 from safe_rlhf_panacea.rewards import RewardEnsemble
 from safe_rlhf_panacea.scorers import (
     Scorer,
@@ -51,7 +51,7 @@ class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
 
     adapter: PanaceaAdapter
     prompt_length: int = 0  # of the last generation: responses begin there
-    initial_rewards: torch.Tensor | None = None  # on the evaluation prompts, once measured
+    initial: Sampled | None = None  # the initial model on the evaluation prompts, once measured
 
     # -- models -----------------------------------------------------------------------
 
@@ -238,29 +238,22 @@ class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
         self.set_preference(centre if self.preferences.fixed is None else self.preferences.fixed)
         return super().eval()
 
-    def take_snapshot(self) -> Snapshot:
+    def measure_front(self) -> Measurement:
         """Rewards of responses to the evaluation prompts."""
         args, data = self.args, self.eval_dataloader.dataset
-        sampling = (args.temperature, args.top_p, args.repetition_penalty)
         names = ("temperature", "top_p", "repetition_penalty")
-        policy = self.measured_policy(self.actor_model, **dict(zip(names, sampling, strict=True)))
+        sampling = {name: getattr(args, name) for name in names}
+        policy = self.measured_policy(self.actor_model, **sampling)
         ids = (data[i]["input_ids"] for i in range(len(data)))
         prompts = different_prompts(self.tokenizer, ids, args.eval_prompts)
-        if self.initial_rewards is None and args.only_optimize_lora:
-            points = self.evaluation_grid.size(0)
-            self.initial_rewards = sample_base(policy, self.rewards, prompts, points)
-        point = args.reference_point or [0.0] * len(self.objectives)
-        if args.reference_point is None and self.initial_rewards is not None:
-            point = default_reference_point(self.initial_rewards)
-        return reward_snapshot(
-            sample_grid(policy, self.rewards, prompts, self.evaluation_grid),
-            self.initial_rewards,
-            prompts,
+        if self.initial is None and args.only_optimize_lora:
+            self.initial = sample_base(policy, self.rewards, prompts)
+        return measure(
+            policy,
             self.evaluation_grid,
-            self.objectives,
-            point,
-            self.adapter,
-            self.about_run(),
+            prompts=prompts,
+            rewards=self.rewards,
+            base=self.initial,
         )
 
     # -- checkpoints ------------------------------------------------------------------
