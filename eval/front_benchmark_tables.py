@@ -6,11 +6,11 @@ from statistics import mean, stdev
 from typing import Any
 
 from safe_rlhf_panacea.evaluation.results import checked
+from safe_rlhf_panacea.evaluation.tables import INDICATORS, align
 from safe_rlhf_panacea.evaluation.upgrade import upgrade_arm
 from safe_rlhf_panacea.miniature.settings import MiniatureSettings
 
 Collected = dict[int, dict[str, dict]]
-INDICATORS = ("hypervolume", "inner_product", "sparsity", "spacing", "dominated")
 
 
 def summaries(collected: Collected) -> dict[str, dict[int, dict]]:
@@ -29,12 +29,6 @@ def _spread(values: list[float]) -> str:
     return f"{mean(values):.3f} ± {spread:.3f}"
 
 
-def _table(rows: list[list[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True)) for r in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
-
-
 def indicator_rows(found: dict[str, dict[int, dict]], algorithm: str) -> str:
     """One line per arm and view: mean and spread over seeds of each indicator."""
     rows = [["front", "seeds", *INDICATORS, "spearman helpful", "spearman harmless"]]
@@ -44,7 +38,7 @@ def indicator_rows(found: dict[str, dict[int, dict]], algorithm: str) -> str:
         cells = [_spread([s[key] for s in by_seed.values()]) for key in INDICATORS]
         cells += [_spread([s["spearman"][i] for s in by_seed.values()]) for i in range(2)]
         rows.append([name, str(len(by_seed)), *cells])
-    return _table(rows) if len(rows) > 1 else ""
+    return align(rows) if len(rows) > 1 else ""
 
 
 def ratios(found: dict[str, dict[int, dict]], above: str, below: str) -> dict[int, float]:
@@ -93,7 +87,7 @@ def ratio_rows(compared: dict[str, dict[int, float]]) -> str:
     for label, by_seed in compared.items():
         cells = [f"{by_seed[seed]:.3f}" if seed in by_seed else "-" for seed in seeds]
         rows.append([label, f"{mean(by_seed.values()):.3f}", *cells])
-    return _table(rows)
+    return align(rows)
 
 
 def benchmark_tables(

@@ -11,15 +11,12 @@ import numpy as np
 
 from safe_rlhf_panacea.dashboard import pictures
 from safe_rlhf_panacea.evaluation.evaluations import Evaluation
-from safe_rlhf_panacea.evaluation.tables import INDICATORS
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table: heads of its columns, and rows."""
-
-    columns: list[str]
-    rows: list[list[Any]]
+from safe_rlhf_panacea.evaluation.tables import (
+    INDICATORS,
+    Table,
+    indicators_table,
+    points_table,
+)
 
 
 def vector_name(preference: Sequence[float]) -> str:
@@ -49,36 +46,6 @@ def scalars(evaluation: Evaluation) -> dict[str, float]:
     return found
 
 
-def points_table(evaluations: Sequence[Evaluation]) -> Table:
-    """Every point of every front so far."""
-    names = evaluations[0].objectives
-    columns = ["step", *(f"λ {n}" for n in names), *names, *(f"± {n}" for n in names), "KL", "± KL"]
-    rows = [
-        [
-            one.step,
-            *point["preference"],
-            *point["objectives"],
-            *point["standard_errors"],
-            point["kl"],
-            point["kl_error"],
-        ]
-        for one in evaluations
-        for point in one.result["front"]
-    ]
-    return Table(columns, rows)
-
-
-def indicators_table(evaluations: Sequence[Evaluation]) -> Table:
-    """One row per evaluation."""
-    names = evaluations[0].objectives
-    columns = ["step", *INDICATORS.values(), *(f"Spearman {name}" for name in names), "seconds"]
-    rows = [
-        [s.step, *(s.result[k] for k in INDICATORS), *s.result["spearman"], round(s.seconds, 1)]
-        for s in evaluations
-    ]
-    return Table(columns, rows)
-
-
 def responses_table(evaluation: Evaluation) -> Table:
     """A few prompts, each answered at every λ."""
     names = evaluation.objectives
@@ -89,7 +56,7 @@ def responses_table(evaluation: Evaluation) -> Table:
     for entry in evaluation.responses:
         row = [evaluation.step, entry["prompt"], *entry["preference"], entry["response"]]
         rows.append([*row, *entry["rewards"], entry["log_ratio"]])
-    return Table(columns, rows)
+    return Table(f"Responses at step {evaluation.step}", columns, rows)
 
 
 def singular_values_table(evaluation: Evaluation) -> Table:
@@ -101,7 +68,7 @@ def singular_values_table(evaluation: Evaluation) -> Table:
         spread = float(sizes.min()), float(np.median(sizes)), float(sizes.max())
         largest = float(s.max()) if s.size else None
         rows.append([evaluation.step, entry["matrix"], *spread, largest])
-    return Table(columns, rows)
+    return Table("Matrix by matrix", columns, rows)
 
 
 def histograms(evaluation: Evaluation) -> dict[str, list[float]]:
@@ -152,9 +119,11 @@ class Content:
     @functools.cached_property
     def tables(self) -> dict[str, Table]:
         """Tables by name."""
+        results = [one.result for one in self.evaluations]
+        seconds = [round(one.seconds, 1) for one in self.evaluations]
         return {
-            "front/points": points_table(self.evaluations),
-            "front/indicators": indicators_table(self.evaluations),
+            "front/points": points_table(results, "step"),
+            "front/indicators": indicators_table(results, "step", seconds=seconds),
             "responses": responses_table(self.latest),
             "singular/by_matrix": singular_values_table(self.latest),
         }

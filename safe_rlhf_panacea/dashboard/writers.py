@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from safe_rlhf_panacea.base.run_record import REPORT_FILE, RESULTS_FILE, SNAPSHOTS_FILE
-from safe_rlhf_panacea.dashboard.content import Content, Table, histograms
+from safe_rlhf_panacea.dashboard.content import Content, histograms
 from safe_rlhf_panacea.dashboard.page import render
 from safe_rlhf_panacea.evaluation.evaluations import append_evaluation
 from safe_rlhf_panacea.evaluation.indicators import non_dominated_mask
@@ -111,23 +111,11 @@ class TensorboardWriter:
         for name, values in histograms(content.latest).items():
             self.writer.add_histogram(name, np.asarray(values), global_step=step)
         for name, table in content.tables.items():
-            self.writer.add_text(name, markdown(table), global_step=step)
+            self.writer.add_text(name, table.markdown(), global_step=step)
         self.writer.flush()
 
     def finish(self, content: Content) -> None:
         """Nothing: the logger closes the writer."""
-
-
-def markdown(table: Table) -> str:
-    """A Markdown table; numbers as short as they are readable."""
-    lines = [table.columns, ["---"] * len(table.columns), *table.rows]
-    return "\n".join(f"| {' | '.join(map(_word, line))} |" for line in lines)
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
 
 
 def writers_for(folder: Path, logger: Any) -> Sequence[Writer]:

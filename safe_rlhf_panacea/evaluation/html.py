@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:62rem;margin:2rem auto;padding:0 1rem}
@@ -19,25 +18,6 @@ td:first-child{white-space:nowrap}
 pre{background:#f5f5f5;padding:.7rem;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.8rem}
 .says{color:#555}
 """
-ROWS_SHOWN = 14  # of longer tables, the rest folds
-
-
-def cell(value: Any) -> str:
-    """A cell of a table."""
-    if isinstance(value, float):
-        return f'<td class="n">{value:.4g}</td>'
-    if isinstance(value, int):
-        return f'<td class="n">{value:,}</td>'
-    return f"<td>{escape('' if value is None else str(value))}</td>"
-
-
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table; a long one is folded."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
-    body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
-    text = f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
-    opened = " open" if len(rows) <= ROWS_SHOWN else ""
-    return f"<details{opened}><summary>{escape(title)}</summary>{text}</details>"
 
 
 def image(png: bytes, alternative: str) -> str:

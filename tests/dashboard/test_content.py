@@ -10,8 +10,6 @@ from PIL import Image
 from safe_rlhf_panacea.dashboard.content import (
     Content,
     histograms,
-    indicators_table,
-    points_table,
     responses_table,
     scalars,
     singular_values_table,
@@ -37,10 +35,11 @@ def test_series():
 
 def test_tables():
     both = [evaluation(0, 1.0), evaluation(7, 2.0)]
-    points = points_table(both)
+    tables = Content(both).tables
+    points = tables["front/points"]
     assert points.columns[:5] == ["step", "λ helpful", "λ harmless", "helpful", "harmless"]
     assert points.rows[-1] == [7, 1.0, 0.0, 2.0, 0.0, 0.1, 0.1, 0.1, 0.01]
-    assert [row[:2] for row in indicators_table(both).rows] == [[0, 0.25], [7, 1.0]]
+    assert [row[:2] for row in tables["front/indicators"].rows] == [[0, 0.25], [7, 1.0]]
     responses = responses_table(both[1])
     assert len(responses.rows) == 6
     assert responses.rows[0][2:4] == [0.0, 1.0]
