@@ -27,14 +27,11 @@ READING = (
     "baseline, orange where it is worse. ⟨λ, ΔJ⟩ weighs the differences by what λ asks for."
 )
 NO_BREAK = "\u00a0"
+# Beside the style that all pages have.
 STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:72rem;margin:2rem auto;padding:0 1rem}
-section{margin:2.5rem 0;border-top:1px solid #ddd}
+body{max-width:72rem}
 h3{margin:1.6rem 0 .4rem;font-size:1.05rem}
-img{max-width:100%;height:auto}
-table{border-collapse:collapse;font-size:.85rem}
-.wide{overflow-x:auto}
-td,th{border:1px solid #ddd;padding:.25rem .5rem;text-align:right;white-space:nowrap}
+td,th{text-align:right;white-space:nowrap}
 td{font-variant-numeric:tabular-nums;white-space:pre}
 th{background:#f5f5f5;vertical-align:bottom;white-space:normal}
 th:first-child,td:first-child,.text td,.text th{text-align:left}
@@ -43,9 +40,6 @@ th:first-child,td:first-child,.text td,.text th{text-align:left}
 .text td:nth-child(2){overflow-wrap:anywhere;min-width:12rem}
 .more{background:#e3f0f8}
 .less{background:#fbe9dd}
-pre{background:#f5f5f5;padding:.7rem;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.8rem}
-.says{color:#555}
-details{margin:.5rem 0}
 """
 
 

@@ -27,14 +27,14 @@ def image(png: bytes, alternative: str) -> str:
 
 
 def page(
-    title: str, parts: Sequence[str], *, style: str = STYLE, refresh_seconds: int | None = None
+    title: str, parts: Sequence[str], *, style: str = "", refresh_seconds: int | None = None
 ) -> str:
     """A whole page.
 
     Args:
         title: in the browser's tab and above the page.
         parts: HTML, one below the other.
-        style: CSS.
+        style: CSS beside that of all pages.
         refresh_seconds: let the browser read the page again and again.
     """
     again = ""
@@ -44,7 +44,7 @@ def page(
         [
             f'<!doctype html><html lang="en"><head><meta charset="utf-8">{again}',
             '<meta name="viewport" content="width=device-width">',
-            f"<title>{escape(title)}</title><style>{style}</style></head><body>",
+            f"<title>{escape(title)}</title><style>{STYLE}{style}</style></head><body>",
             f"<h1>{escape(title)}</h1>",
             *parts,
             "</body></html>\n",

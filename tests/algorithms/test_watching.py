@@ -139,6 +139,14 @@ def test_ppo_front_is_that_of_the_evaluation_program(ppo_flags, prompts, reward_
     assert last.result["metadata"]["prompts"] > 1
 
 
+@torch.no_grad()
+def test_a_tied_pair_counts_half_in_training_as_in_fronts(dpo_flags):
+    """Before the first step policy and reference are one: every margin is 0."""
+    trainer = dpo_trainer(dpo_flags)
+    found = trainer.loss(**next(iter(trainer.train_dataloader)))
+    assert found["accuracy_helpful"].item() == found["accuracy_harmless"].item() == 0.5
+
+
 @pytest.mark.usefixtures("no_page")
 def test_as_many_prompts_of_pairs_are_responded_to_as_wanted(dpo_watched, tmp_path):
     dpo([*dpo_watched, "--eval_prompts", "3", "--max_steps", "1"])
