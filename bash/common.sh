@@ -145,6 +145,8 @@ read_flags() {
     done
     [[ "${SIZE}" == "full" || "${SIZE}" == "miniature" ]] ||
         fail "--size ${SIZE} is neither full nor miniature"
+    [[ -z "${NUM_GPUS}" || "${NUM_GPUS}" =~ ^[1-9][0-9]{0,3}$ ]] ||
+        fail "--num_gpus ${NUM_GPUS} is not a number of GPUs"
     [[ -z "${HOSTFILE}" || -f "${HOSTFILE}" ]] || fail "--hostfile ${HOSTFILE}: no such file"
     if [[ -z "${RUNS}" ]]; then
         [[ "${SIZE}" == "full" ]] && RUNS="runs/paper" || RUNS="runs/miniature"

@@ -82,6 +82,10 @@ summary() {
 training() {
     local folder="$1" launcher="$2"
     shift 2
+    # A dry run reads further flags as the training would: the launcher's own dry run checks them.
+    if [[ "${DRY_RUN}" == "true" && ${#PASSED[@]} -gt 0 ]]; then
+        bash "${ROOT}/bash/${launcher}" "${COMMON[@]}" --dry_run "$@" >/dev/null
+    fi
     stage "${folder}" train "${RUNS}/${folder}" "${launcher}" "$@"
 }
 

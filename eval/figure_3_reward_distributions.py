@@ -11,12 +11,11 @@ from figure_program import (
     build_parser,
     check_outputs,
     publish,
-    read_responses,
 )
 
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.evaluation.plots import new_figure, spread
-from safe_rlhf_panacea.evaluation.results import read_result
+from safe_rlhf_panacea.evaluation.plots import literal, new_figure, spread
+from safe_rlhf_panacea.evaluation.results import read_responses, read_result
 from safe_rlhf_panacea.evaluation.tables import Table, vector_text
 
 NAME = "figure_3_reward_distributions"
@@ -56,7 +55,7 @@ def draw(
             style = {"linestyle": "--", "linewidth": 2} if colour == "0.25" else {"linewidth": 1.8}
             axes.plot(grid, density(column, grid), color=colour, label=name, **style)
             axes.axvline(column.mean(), color=colour, linewidth=0.9, alpha=0.6, zorder=1)
-        axes.set_xlabel(f"{label} – better →")
+        axes.set_xlabel(f"{literal(label)} – better →")
         axes.set_ylim(bottom=0)
         axes.set_yticks([])
     panels[0].set_ylabel("density")

@@ -12,7 +12,6 @@ from figure_program import (
     build_parser,
     check_outputs,
     publish,
-    read_responses,
 )
 
 from safe_rlhf_panacea.base.arguments import add_flag
@@ -20,7 +19,7 @@ from safe_rlhf_panacea.base.datasets.template import plain_prompt
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.html import page
 from safe_rlhf_panacea.evaluation.plots import spread
-from safe_rlhf_panacea.evaluation.results import read_result
+from safe_rlhf_panacea.evaluation.results import read_responses, read_result
 from safe_rlhf_panacea.evaluation.tables import Table, table_html, vector_text
 from safe_rlhf_panacea.io import atomic_write_text
 

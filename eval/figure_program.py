@@ -19,14 +19,21 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
+from safe_rlhf_panacea.base.arguments import (
+    ArgumentParser,
+    add_flag,
+    file_name,
+    filled,
+    finite_float,
+)
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation.front import Front
 from safe_rlhf_panacea.evaluation.indicators import summarize
 from safe_rlhf_panacea.evaluation.plots import SUFFIXES, front_figure, save_picture
-from safe_rlhf_panacea.evaluation.results import RESPONSES_FILE, front_of, read_result
+from safe_rlhf_panacea.evaluation.results import front_of, read_result
 from safe_rlhf_panacea.evaluation.tables import Table, as_csv, indicators_table, points_table
-from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, read_json
+from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
+from safe_rlhf_panacea.printing import say
 
 FORMAT = 1
 
@@ -57,8 +64,10 @@ class Report:
 def build_parser(program: str, description: str, example: str) -> ArgumentParser:
     """A parser with the flags that all figures have."""
     parser = ArgumentParser(f"python eval/{program}", description, example)
-    parser.add_argument("--output_dir", required=True, help="folder for picture and numbers")
-    parser.add_argument("--name", help="of the files; default: the program's")
+    parser.add_argument(
+        "--output_dir", type=filled, required=True, help="folder for picture and numbers"
+    )
+    parser.add_argument("--name", type=file_name, help="of the files; default: the program's")
     add_flag(parser, "--overwrite", False, "replace the files of an earlier call")
     return parser
 
@@ -67,7 +76,7 @@ def add_runs(parser: argparse.ArgumentParser, text: str) -> None:
     """Several evaluations, and the point from which their hypervolumes are measured."""
     parser.add_argument("--runs", nargs="+", required=True, metavar="FOLDER", help=text)
     parser.add_argument(
-        "--reference_point", type=float, nargs="+", help="default: the evaluations' own"
+        "--reference_point", type=finite_float, nargs="+", help="default: the evaluations' own"
     )
 
 
@@ -99,21 +108,6 @@ def read_fronts(
     fronts = [front_of(result) for result in loaded]
     results = zip(loaded, fronts, strict=True)
     return fronts, [{**result, **summarize(front, point)} for result, front in results]
-
-
-def read_responses(folder: str, objectives: Sequence[str]) -> list[dict[str, Any]]:
-    """Every sampled response of an evaluation.
-
-    Raises:
-        UserError: the evaluation has none, as one of pairs.
-    """
-    path = Path(folder) / RESPONSES_FILE
-    if not path.is_file():
-        raise UserError(f"{folder} has no {RESPONSES_FILE}: evaluate with --reward_models")
-    rows = read_json(path)
-    if not rows or any(len(row["rewards"]) != len(objectives) for row in rows):
-        raise UserError(f"{path} does not fit the {len(objectives)} objectives of its front.json")
-    return rows
 
 
 def front_tables(results: Sequence[dict[str, Any]]) -> list[Table]:
@@ -158,7 +152,7 @@ def publish(
     command = f"python {shlex.join(words)}"
     body = {"format": FORMAT, **asdict(report), "command": command, "pictures": pictures}
     atomic_write_json(stem.with_suffix(".json"), body)
-    print(f"Written to {stem.parent}: {', '.join([*pictures, stem.name + '.json'])}")
+    say(f"Written to {stem.parent}: {', '.join([*pictures, stem.name + '.json'])}")
 
 
 def compare_methods(

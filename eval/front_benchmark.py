@@ -19,7 +19,7 @@ from pathlib import Path
 # The sources beside this script are what runs, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser, positive_int
+from safe_rlhf_panacea.base.arguments import ArgumentParser, filled, positive_int, seed_int
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.miniature.arms import JOBS, PREPARED, prepare, run_job
@@ -42,9 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
         f"{PROGRAM} --seeds 5",
     )
     parser.add_argument("--seeds", type=positive_int, default=5, help="how many seeds")
-    parser.add_argument("--first_seed", type=int, default=FIRST_FRESH_SEED)
+    parser.add_argument("--first_seed", type=seed_int, default=FIRST_FRESH_SEED)
     parser.add_argument("--jobs", nargs="+", choices=[*JOBS], default=[*JOBS])
-    parser.add_argument("--output_dir", default="runs/front-benchmark")
+    parser.add_argument("--output_dir", type=filled, default="runs/front-benchmark")
     parser.add_argument("--workers", type=positive_int, default=os.cpu_count())
     parser.add_argument("--smoke", action="store_true", help="a few steps of everything")
     parser.add_argument("--split", choices=("eval", "tune"), default="eval", help="PPO prompts")

@@ -11,11 +11,12 @@ from typing import Any
 # The sources beside this script are what runs, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
+from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.html import image, page
 from safe_rlhf_panacea.evaluation.tables import Table
 from safe_rlhf_panacea.io import atomic_write_text, read_json
+from safe_rlhf_panacea.printing import say
 
 # The paper's order; what is not in it follows by name.
 ORDER = (
@@ -85,8 +86,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "Gather the figures of a folder on one self-contained page.",
         "python eval/report.py --figures runs/figures --output runs/report.html",
     )
-    parser.add_argument("--figures", required=True, help="folder of the figure programs' output")
-    parser.add_argument("--output", required=True, help="the page, HTML")
+    parser.add_argument(
+        "--figures", type=filled, required=True, help="folder of the figure programs' output"
+    )
+    parser.add_argument("--output", type=filled, required=True, help="the page, HTML")
     add_flag(parser, "--overwrite", False, "replace the page")
     args = parser.parse_args(argv)
     folder, output = Path(args.figures), Path(args.output)
@@ -94,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{output} exists: choose another file or give --overwrite")
     parts = [section(folder, figure) for figure in read_figures(folder)]
     atomic_write_text(output, page("Panacea: figures and the commands that made them", parts))
-    print(f"Written to {output}")
+    say(f"Written to {output}")
 
 
 if __name__ == "__main__":

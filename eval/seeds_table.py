@@ -15,6 +15,7 @@ from safe_rlhf_panacea.base.arguments import ArgumentParser
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.results import read_result
 from safe_rlhf_panacea.evaluation.tables import Table
+from safe_rlhf_panacea.printing import say
 
 COLUMNS: dict[str, Callable[[dict[str, Any]], float]] = {
     "hypervolume": lambda result: result["hypervolume"],
@@ -82,8 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", nargs="+", required=True, help="what --runs was each time")
     args = parser.parse_args(argv)
     folders = [Path(folder) for folder in args.runs]
-    print(indicator_table(folders, evaluations(folders)))
-    print(f"\n{time_table(folders)}")
+    say(indicator_table(folders, evaluations(folders)))
+    say(f"\n{time_table(folders)}")
 
 
 if __name__ == "__main__":

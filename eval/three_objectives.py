@@ -18,7 +18,7 @@ from figure_program import (
 
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.front import Front
-from safe_rlhf_panacea.evaluation.plots import front_figure, new_figure
+from safe_rlhf_panacea.evaluation.plots import front_figure, literal, new_figure
 
 NAME = "three_objectives"
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])  # of λ1, λ2, λ3
@@ -27,16 +27,16 @@ CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])  # of λ1, �
 def draw_triangles(fronts: Sequence[Front], labels: Sequence[str], title: str) -> Any:
     """A row per method, a triangle per objective, coloured by what is reached at each λ."""
     figure = new_figure(4.3 * 3, 0.6 + 3.9 * len(fronts))
-    figure.suptitle(title, fontsize=12)
+    figure.suptitle(literal(title), fontsize=12)
     panels = figure.subplots(len(fronts), 3, squeeze=False)
     stacked = np.concatenate([front.values for front in fronts])
     for row, front in zip(panels, fronts, strict=True):
         for index, axes in enumerate(row):
             limits = stacked[:, index].min(), stacked[:, index].max()
             points = _triangle(axes, front, index, limits)
-            axes.set_title(f"{front.label}: {front.objectives[index]}", fontsize=10)
+            axes.set_title(literal(f"{front.label}: {front.objectives[index]}"), fontsize=10)
             bar = figure.colorbar(points, ax=axes, fraction=0.045, pad=0.02)
-            bar.set_label(f"{labels[index]} – better ↑", fontsize=9)
+            bar.set_label(f"{literal(labels[index])} – better ↑", fontsize=9)
     return figure
 
 
@@ -48,7 +48,7 @@ def _triangle(axes: Any, front: Front, index: int, limits: tuple[float, float]) 
     points = axes.scatter(*spots.T, c=front.values[:, index], s=150, edgecolors="0.3", **style)
     places = [(-0.02, -0.07, "left"), (1.02, -0.07, "right"), (0.5, CORNERS[2, 1] + 0.05, "center")]
     for name, (x, y, side) in zip(front.objectives, places, strict=True):
-        axes.text(x, y, f"only {name}", ha=side, va="center", fontsize=9)
+        axes.text(x, y, f"only {literal(name)}", ha=side, va="center", fontsize=9)
     axes.set(xlim=(-0.1, 1.1), ylim=(-0.15, 1.0), aspect="equal")
     axes.axis("off")
     return points

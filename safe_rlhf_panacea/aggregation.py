@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 METHODS = ("ls", "tche")
+SCOPES = ("batch", "sample")
 
 
 class AggregationError(ValueError):
@@ -45,11 +47,10 @@ def tchebycheff(
 def _check(values: torch.Tensor, preference: torch.Tensor, method: str) -> None:
     if method not in METHODS:
         raise AggregationError(f"unknown aggregation {method!r}: choose ls or tche")
-    fits = preference.shape in (values.shape, values.shape[-1:])
-    if values.dim() != 2 or not fits:
+    if values.dim() != 2 or preference.shape != values.shape:
         raise AggregationError(
-            f"values of shape {tuple(values.shape)} and a preference of shape "
-            f"{tuple(preference.shape)} do not fit: (B, m) and (m,) or (B, m) are wanted"
+            f"values of shape {tuple(values.shape)} and preferences of shape "
+            f"{tuple(preference.shape)} do not fit: both must be (B, m)"
         )
 
 
@@ -67,26 +68,37 @@ def aggregate_losses(
     mask: torch.Tensor | None,
     preference: torch.Tensor,
     method: str = "ls",
+    scope: str = "batch",
+    reduce: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """The m losses of a batch as one, to be minimised.
 
     - ``ls``: Σ_i mean_b λ_bi L_bi, each mean over the rows that objective i labels (Eq. 14).
-    - ``tche``: with one λ, max_i λ_i mean_b L_bi, the expectation inside the max (Eq. 16). With
-      one λ per row every row is a problem of its own: the mean over rows of max_i λ_bi L_bi.
+    - ``tche`` in scope ``batch``: max_i λ_i mean_b L_bi, the expectation inside the max (Eq. 16).
+      In scope ``sample`` every row is a problem of its own: the mean over rows of max_i λ_bi L_bi.
+
+    The expectation of Eq. 16 is estimated on this batch, with ``reduce`` on those of all
+    processes together. The result is then this process's share: its mean over the processes is
+    the maximum, and so is that of its gradients, which is what data-parallel training takes.
 
     Args:
         losses: size = (B, m).
         mask: size = (B, m), True where an objective labels a row; None means everywhere.
-        preference: size = (m,) or (B, m).
+        preference: size = (B, m); in scope ``batch`` its rows are equal.
         method: ``ls`` or ``tche``.
+        scope: ``batch`` or ``sample``.
+        reduce: sums a tensor over the processes; ``tche`` in scope ``batch`` needs it
+            where there are several.
 
     Returns:
         size = (). An objective that labels no row of the batch does not count.
 
     Raises:
-        AggregationError: shapes that do not fit, or an unknown method.
+        AggregationError: shapes that do not fit, or an unknown method or scope.
     """
     _check(losses, preference, method)
+    if scope not in SCOPES:
+        raise AggregationError(f"unknown scope {scope!r}: choose batch or sample")
     if mask is not None and mask.shape != losses.shape:
         raise AggregationError(
             f"a mask of shape {tuple(mask.shape)} does not fit losses of shape "
@@ -94,11 +106,27 @@ def aggregate_losses(
         )
     mask = torch.ones_like(losses, dtype=torch.bool) if mask is None else mask.bool()
     weighted = torch.where(mask, losses * preference, 0.0)  # size = (B, m)
-    if method == "tche" and preference.dim() == 2:
+    if method == "tche" and scope == "sample":
         worst = _labelled_max(weighted, mask)  # size = (B,)
         return worst.sum() / mask.any(dim=-1).sum().clamp(min=1)
-    means = weighted.sum(dim=0) / mask.sum(dim=0).clamp(min=1)  # size = (m,)
+    sums, counts = weighted.sum(dim=0), mask.sum(dim=0)  # size = (m,) each
+    if method == "tche" and reduce is not None:
+        return _shared_max(sums, counts, reduce)
+    means = sums / counts.clamp(min=1)  # size = (m,)
     return means.sum() if method == "ls" else _labelled_max(means, mask.any(dim=0))
+
+
+def _shared_max(
+    sums: torch.Tensor, counts: torch.Tensor, reduce: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """This process's share of the largest mean over all processes; ties share the gradient."""
+    wide = torch.promote_types(sums.dtype, torch.float32)  # lower precision could not count
+    parts = (sums.detach().to(wide), counts.to(wide), sums.new_ones(1, dtype=wide))
+    totals, rows, processes = reduce(torch.cat(parts)).split((len(sums), len(sums), 1))
+    means = (totals / rows.clamp(min=1)).masked_fill(rows == 0, -torch.inf)
+    largest = (rows > 0) & ~(means < means.max())  # with a NaN all of them: it must show
+    shares = torch.where(largest, sums * processes / rows.clamp(min=1), 0.0)
+    return shares.sum() / largest.sum().clamp(min=1)
 
 
 def _labelled_max(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -119,7 +147,7 @@ def aggregate_rewards(
 
     Args:
         rewards: size = (B, m).
-        preference: size = (m,) or (B, m).
+        preference: size = (B, m).
         method: ``ls`` or ``tche``.
         ideal: z, size = (m,); needed by ``tche``.
 

@@ -7,7 +7,6 @@ by that factor; this is how to see it for other models, and to correct for it.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,10 @@ import torch
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.rewards import RewardSpec
+from safe_rlhf_panacea.shapes import Number, misfit
+
+# Rewards are in single precision, and so are what they are divided by and its inverse.
+SMALLEST, LARGEST = 1e-30, 1e30
 
 
 def write_calibration(path: str | Path, names: Sequence[str], rewards: torch.Tensor) -> None:
@@ -31,8 +34,11 @@ def write_calibration(path: str | Path, names: Sequence[str], rewards: torch.Ten
     """
     entries = {}
     for name, column in zip(names, rewards.double().unbind(dim=-1), strict=True):
+        if not column.isfinite().all():
+            row = int(column.isfinite().logical_not().nonzero()[0])
+            raise UserError(f"{name} gives response {row + 1} {column[row]:g}: nothing to scale")
         mean, std = column.mean().item(), column.std().item()
-        if not std > 0:
+        if not std >= SMALLEST:
             raise UserError(f"{name} gives all {len(column)} responses {mean:g}: nothing to scale")
         entries[name] = {"mean": mean, "std": std, "responses": len(column)}
     atomic_write_json(path, entries)
@@ -57,11 +63,15 @@ def apply_calibration(specs: Sequence[RewardSpec], path: str | Path) -> list[Rew
 
 
 def _scaling(entries: object, name: str, path: str | Path) -> dict[str, float]:
-    entry = entries.get(name) if isinstance(entries, dict) else None
-    if not isinstance(entry, dict):
+    if not isinstance(entries, dict) or name not in entries:
         raise UserError(f"{path}: no entry for the objective {name!r}; calibrate with all of them")
-    mean, std = entry.get("mean"), entry.get("std")
-    numbers = all(isinstance(v, (int, float)) and math.isfinite(v) for v in (mean, std))
-    if not numbers or std <= 0:
-        raise UserError(f"{path}: {name} needs a finite mean and a positive std, not {entry}")
+    entry = entries[name]
+    if wrong := misfit(entry, {"mean": Number, "std": Number}, name):
+        raise UserError(f"{path}: {wrong}")
+    mean, std = float(entry["mean"]), float(entry["std"])
+    if not (SMALLEST <= std <= LARGEST and abs(mean) <= LARGEST):
+        raise UserError(
+            f"{path}: {name} needs a mean and a positive std that single precision can hold, "
+            f"not {mean:g} and {std:g}"
+        )
     return {"scale": 1 / std, "shift": mean}

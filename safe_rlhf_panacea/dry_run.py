@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from safe_rlhf_panacea.algorithms.arguments import check_panacea
 from safe_rlhf_panacea.base.arguments import check_common
 from safe_rlhf_panacea.base.run_record import recordable
-from safe_rlhf_panacea.baselines.variants import parse_flags
+from safe_rlhf_panacea.baselines.variants import check_flags
 from safe_rlhf_panacea.errors import one_line_errors
+from safe_rlhf_panacea.printing import say
 
 PROGRAM = "python -m safe_rlhf_panacea.dry_run"
 BASELINES = "safe_rlhf_panacea.baselines."
@@ -24,26 +24,13 @@ def resolve(module: str, argv: Sequence[str]) -> tuple[dict[str, Any], dict[str,
     """Every flag of a program with its value, and a baseline's variants by folder name."""
     if module.startswith(BASELINES):
         algorithm, flags, variants = import_module(module).plan(argv)
-        args = parse_flags(algorithm, flags)
-        check(args)
+        args = check_flags(algorithm, flags)
         return {"algorithm": algorithm, **recordable(args)}, dict(variants)
-    args = import_module(f"{module}.main").build_parser().parse_args(argv)
-    check(args)
-    return recordable(args), {}
-
-
-def check(args: argparse.Namespace) -> None:
-    """Find contradictions now, not when the run begins.
-
-    Raises:
-        UserError: as the program itself would.
-    """
+    program = import_module(f"{module}.main")
+    parse = getattr(program, "parse_arguments", None) or program.build_parser().parse_args
+    args = parse(argv)
     check_common(args)
-    objectives = getattr(args, "objectives", None)
-    if objectives is None and hasattr(args, "reward_models"):
-        objectives = [name for name, _ in args.reward_models]
-    if objectives is not None:
-        check_panacea(args, tuple(objectives))
+    return {key: value for key, value in recordable(args).items() if key != "reward_specs"}, {}
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -79,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "changed": differences(paper, values),
         "variants": variants,
     }
-    print(json.dumps(report, indent=2, ensure_ascii=False))
+    say(json.dumps(report, indent=2, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -1,40 +1,94 @@
-"""The one kind of error that is the user's to mend."""
+"""The one kind of error that is the user's to mend, and what else is told in one line."""
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import NoReturn
+
+from safe_rlhf_panacea.printing import printable_line, say
+
+INTERRUPTED = 130  # a shell's code for a program that was ended by SIGINT
+# How the libraries that write and send without Python tell of the operating system.
+FOREIGN = {
+    r"\(os error \d+\)": "",
+    r"PytorchStreamWriter failed|inline_container.*(unexpected pos|open file failed)": (
+        "a file could not be written, perhaps for want of space: "
+    ),
+    r"(closed|reset) by peer|remote process exited": "another process has ended: ",
+}
 
 
 class UserError(ValueError):
     """Bad input, told in one line: what is wrong, where, and what would be right."""
 
 
+class SharedError(UserError):
+    """The error of one process, raised on all of them; the main process tells it."""
+
+
+def one_line(error: BaseException) -> str | None:
+    """What there is to say of an error that is no programming error; None of all others.
+
+    These are the errors that the packages raise for bad input, and those of the operating system:
+    a full disk, a missing permission, a name that is too long.
+    """
+    from safe_rlhf_panacea.adapter import AdapterError
+    from safe_rlhf_panacea.aggregation import AggregationError
+    from safe_rlhf_panacea.preference import PreferenceError
+
+    if isinstance(error, (UserError, AdapterError, AggregationError, PreferenceError)):
+        return printable_line(error)
+    if isinstance(error, OSError) and error.errno and error.strerror:
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return printable_line(where + error.strerror)
+    if isinstance(error, RuntimeError) or type(error).__name__ == "SafetensorError":
+        for pattern, meaning in FOREIGN.items():
+            if re.search(pattern, str(error)):
+                return printable_line(f"{meaning}{error}")
+    return None
+
+
 def fail(error: Exception) -> NoReturn:
     """Print ``error`` as one line and leave with exit code 2."""
-    line = " ".join(str(error).split())
-    print(f"error: {line}", file=sys.stderr)
+    say(f"error: {one_line(error) or printable_line(error)}", file=sys.stderr)
     raise SystemExit(2)
 
 
 def one_line_errors(main: Callable[..., int | None]) -> Callable[..., int | None]:
     """Turn the user's errors of an entry point into one line on stderr and exit code 2.
 
-    Programming errors keep their traceback: only the errors that the packages raise for
-    bad input are caught.
+    Programming errors keep their traceback. Of several processes with the same error one speaks.
     """
 
     @wraps(main)
     def guarded(*args: object, **kwargs: object) -> int | None:
-        from safe_rlhf_panacea.adapter import AdapterError
-        from safe_rlhf_panacea.aggregation import AggregationError
-        from safe_rlhf_panacea.preference import PreferenceError
-
         try:
             return main(*args, **kwargs)
-        except (UserError, AdapterError, AggregationError, PreferenceError) as error:
+        except KeyboardInterrupt:
+            if _speaks():
+                say("interrupted", file=sys.stderr)
+            raise SystemExit(INTERRUPTED) from None
+        except Exception as error:
+            if one_line(error) is None:
+                raise
+            if _is_everyones(error) and not _speaks():
+                raise SystemExit(2) from None
             fail(error)
 
     return guarded
+
+
+def _speaks() -> bool:
+    """Whether this is the first process of its machine."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _is_everyones(error: Exception) -> bool:
+    """Whether the other processes meet the same error: before they are joined, all of them do."""
+    import torch.distributed as dist
+
+    return isinstance(error, SharedError) or not (dist.is_available() and dist.is_initialized())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
+
+LONGEST_INTEGER = 300  # digits; those of a float64 end soon after
+OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 @contextmanager
@@ -22,9 +27,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _temporary(path)
     try:
         yield temporary
         # mkstemp's files are for their owner only; these are as readable as any other.
@@ -32,8 +35,39 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
+    except Exception as error:
+        raise _about(error, path, temporary) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writes of ``atomic_path`` that were killed left; none may be under way."""
+    for temporary in folder.glob(".*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A new file beside ``path``."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    os.close(handle)
+    return Path(name)
+
+
+def _about(error: Exception, path: Path, temporary: Path | None = None) -> Exception:
+    """An error of the operating system with the file that the user knows, any other as it is.
+
+    A full disk does not say where it is, and safetensors puts the number into its message.
+    """
+    number = None
+    if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+        number = error.errno
+    if type(error).__name__ == "SafetensorError" and (found := OS_ERROR.search(str(error))):
+        number = int(found[1])
+    return OSError(number, os.strerror(number), str(path)) if number else error
 
 
 def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
@@ -60,23 +94,62 @@ def atomic_write_json(path: str | os.PathLike[str], value: Any, indent: int | No
     atomic_write_text(path, text + "\n")
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
+def read_json(path: str | os.PathLike[str], *, infinities: bool = False) -> Any:
     """Read a JSON file.
+
+    Args:
+        path: the file.
+        infinities: let NaN and infinities pass, which are no JSON, but stand in some models'
+            configurations.
 
     Raises:
         UserError: the file is missing, unreadable or no JSON; the line is named.
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text) if infinities else _strict_json(text)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not valid JSON: the file is not UTF-8 text") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: not valid JSON: it is nested too deeply") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON: {error}") from error
+
+
+def _strict_json(text: str | bytes) -> Any:
+    """A JSON value whose numbers are finite and whose texts can be written again.
+
+    Raises:
+        ValueError: it is none.
+        RecursionError: it is nested too deeply.
+    """
+    value = json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_integer)
+    halves = b"\\ud" if isinstance(text, bytes) else "\\ud"
+    if halves in text.lower():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("half of a surrogate pair") from None
+    return value
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is not finite")
+    return number
+
+
+def _integer(text: str) -> int:
+    if len(text) > LONGEST_INTEGER:
+        raise ValueError(f"a whole number of {len(text)} digits")
+    return int(text)
 
 
 def append_line(path: Path, text: str, *, sync: bool = False) -> None:
@@ -90,16 +163,18 @@ def append_line(path: Path, text: str, *, sync: bool = False) -> None:
     Raises:
         OSError: it could not be written; the file is as it was.
     """
-    with path.open("ab") as file:
+    rest = f"{text}\n".encode()
+    # Without a buffer, which closing the file would write once more.
+    with path.open("ab", buffering=0) as file:
         before = file.tell()
         try:
-            file.write(f"{text}\n".encode())
-            file.flush()
+            while rest:
+                rest = rest[file.write(rest) :]
             if sync:
                 os.fsync(file.fileno())
-        except OSError:
+        except OSError as error:
             os.truncate(path, before)
-            raise
+            raise _about(error, path) from error
 
 
 def read_json_lines(path: Path) -> list[Any]:
@@ -112,8 +187,8 @@ def read_json_lines(path: Path) -> list[Any]:
     # Cut before decoding: an interruption may fall within a character.
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
-            values.append(json.loads(line))
-        except ValueError as error:
+            values.append(_strict_json(line))
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}:{number}: not valid JSON: {error}") from error
     return values
 

@@ -11,14 +11,24 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter, load_adapter
-from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
+from safe_rlhf_panacea.adapter.io import read_config
+from safe_rlhf_panacea.base.arguments import (
+    ArgumentParser,
+    add_flag,
+    encodable,
+    filled,
+    non_negative_float,
+    positive_int,
+    seed_int,
+)
 from safe_rlhf_panacea.base.datasets import format_prompt
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.models import load_pretrained_models
+from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.reward_front import encode_prompts
-from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.preference import format_preference, parse_preference
+from safe_rlhf_panacea.printing import say
 
 PROGRAM = "python -m safe_rlhf_panacea.respond"
 
@@ -55,8 +65,7 @@ class PanaceaModel:
             UserError: the folder names no base model, or the base is not there.
             AdapterError: the adapter's files are missing, truncated or of another model.
         """
-        config = read_json(Path(adapter) / "adapter_config.json")
-        base = base_model or config.get("base_model")
+        base = base_model or read_config(adapter).base_model
         if base is None:
             raise UserError(f"{adapter} names no base model: give one with --base_model")
         model, tokenizer = load_pretrained_models(
@@ -89,8 +98,11 @@ class PanaceaModel:
             preference = parse_preference(preference, self.adapter.objectives)
         self.adapter.set_preference(preference)
         ids, mask = encode_prompts(self.tokenizer, [format_prompt(prompt)])
+        length = ids.size(1) + max_new_tokens
+        what = f"a prompt of {ids.size(1)} tokens with --max_new_tokens {max_new_tokens}"
+        check_positions(self.model, length, "the model", what)
         config = SamplingConfig(
-            max_length=ids.size(1) + max_new_tokens,
+            max_length=length,
             eos_token_id=self.tokenizer.eos_token_id,
             pad_token_id=self.tokenizer.pad_token_id,
             temperature=temperature,
@@ -113,13 +125,13 @@ def build_parser() -> argparse.ArgumentParser:
           --preference helpful=0,harmless=1 "How do I pick a door lock?"
         """,
     )
-    parser.add_argument("prompt")
-    parser.add_argument("--adapter", required=True, help="folder of a trained adapter")
+    parser.add_argument("prompt", type=encodable)
+    parser.add_argument("--adapter", type=filled, required=True, help="folder of a trained adapter")
     parser.add_argument("--base_model", help="default: the one that the adapter names")
     parser.add_argument("--preference", action="append", required=True, help="may be repeated")
-    parser.add_argument("--max_new_tokens", type=int, default=256)
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--seed", type=int)
+    parser.add_argument("--max_new_tokens", type=positive_int, default=256)
+    parser.add_argument("--temperature", type=non_negative_float, default=1.0)
+    parser.add_argument("--seed", type=seed_int)
     add_flag(parser, "--trust_remote_code", False, "run code that comes with a model")
     return parser
 
@@ -140,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             seed=args.seed,
         )
         vector = parse_preference(text, model.adapter.objectives)
-        print(f"[{format_preference(vector, model.adapter.objectives)}]\n{answer}\n")
+        say(f"[{format_preference(vector, model.adapter.objectives)}]\n{answer}\n")
 
 
 if __name__ == "__main__":

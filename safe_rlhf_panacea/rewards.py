@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.preference import check_objective_names
 from safe_rlhf_panacea.scorers import Scorer, is_function
 
 
@@ -72,8 +73,10 @@ def reward_specs(
     Raises:
         UserError: an objective without a reward model, a name twice or unknown, a scale that
             is not positive, a sign that is neither 1 nor -1.
+        PreferenceError: a name that no objective may have.
     """
     names = [name for name, _ in models]
+    check_objective_names(names)
     if len(set(names)) != len(names):
         raise UserError(f"--reward_models names an objective twice: {', '.join(names)}")
     paths: Mapping[str, str] = dict(models)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from safe_rlhf_panacea.base.models.score_output import last_attended
 from safe_rlhf_panacea.errors import UserError
 
 Scorer = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+GIVEN = ("prompts", "responses", "response_lengths")
 FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)(?:\?(.*))?")
 
 
@@ -84,10 +87,11 @@ def function_scorer(path: str, tokenizer: Any) -> Scorer:
 
     Raises:
         UserError: the module cannot be imported, has no such function, or the function does
-            not take the options.
+            not take the options, or needs other arguments.
     """
     function, options = _load_function(path)
-    wanted = inspect.signature(function).parameters
+    wanted = _parameters(function, path)
+    _check_signature(wanted, options, path)
 
     def score(
         input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
@@ -110,12 +114,28 @@ def _decode(tokenizer: Any, tokens: torch.Tensor) -> list[str]:
 
 
 def _checked(values: Any, path: str, like: torch.Tensor) -> torch.Tensor:
-    scores = torch.as_tensor(values, dtype=torch.float32, device=like.device)
+    if not isinstance(values, torch.Tensor):
+        values = _numbers(values, path)
+    if values.is_complex():
+        raise UserError(f"{path} returned complex numbers")
+    scores = values.to(dtype=torch.float32, device=like.device)
     if scores.shape != like.shape[:1]:
         raise UserError(f"{path} returned shape {tuple(scores.shape)} for {len(like)} responses")
     if not scores.isfinite().all():
-        raise UserError(f"{path} returned a score that is not finite")
+        row = int(scores.isfinite().logical_not().nonzero()[0])
+        raise UserError(f"{path} returned a score that is not finite: {scores[row]:g} in row {row}")
     return scores
+
+
+def _numbers(values: Any, path: str) -> torch.Tensor:
+    """A sequence of numbers as a tensor, or which of its rows is none."""
+    try:
+        return torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        rows = values if isinstance(values, (list, tuple)) else ()
+    odd = next((i for i, value in enumerate(rows) if not isinstance(value, Real)), None)
+    what = f"a {type(values).__name__}" if odd is None else f"{rows[odd]!r} in row {odd}"
+    raise UserError(f"{path} returned {what}; one number per response is wanted")
 
 
 def _load_function(path: str) -> tuple[Callable[..., Any], dict[str, float]]:
@@ -131,11 +151,34 @@ def _load_function(path: str) -> tuple[Callable[..., Any], dict[str, float]]:
     if not callable(function):
         raise UserError(f"{path}: {module_name} has no function {name}")
     options = _options(text or "", path)
-    parameters = inspect.signature(function).parameters
+    parameters = _parameters(function, path)
     for option in options:
         if option not in parameters:
             raise UserError(f"{path}: {name} takes no {option}; it takes {', '.join(parameters)}")
     return function, options
+
+
+def _parameters(function: Callable[..., Any], path: str) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some that are written in C
+        raise UserError(f"{path} does not say which arguments it takes") from None
+
+
+def _check_signature(
+    parameters: Mapping[str, inspect.Parameter], options: dict[str, float], path: str
+) -> None:
+    """Refuse now what could only fail at the first response."""
+    for name, parameter in parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        is_given = name in GIVEN or name in options
+        if parameter.kind == parameter.POSITIONAL_ONLY and is_given:
+            raise UserError(f"{path}: {name} must be an argument that can be given by name")
+        if parameter.default is parameter.empty and not is_given:
+            raise UserError(
+                f"{path} needs {name}: it is none of {', '.join(GIVEN)}, and no option gives it"
+            )
 
 
 def _options(text: str, path: str) -> dict[str, float]:
@@ -146,4 +189,6 @@ def _options(text: str, path: str) -> dict[str, float]:
             options[name] = float(value)
         except ValueError:
             raise UserError(f"{path}: {item!r} is not of the form name=number") from None
+        if not math.isfinite(options[name]):
+            raise UserError(f"{path}: {item!r} is not finite")
     return options

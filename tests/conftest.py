@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
 # These are read once, when the libraries are imported.
@@ -13,6 +14,20 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # Also where Safe-RLHF is installed: what runs on it says so (tests/contract).
 os.environ.setdefault("PANACEA_BASE", "port")
 
+import pytest
 import torch
 
 torch.set_num_threads(min(2, int(os.environ["OMP_NUM_THREADS"])))
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--record-safe-rlhf",
+        action="store_true",
+        help="write the installed Safe-RLHF's numbers into tests/contract/safe_rlhf_numbers.json",
+    )
+
+
+def pytest_configure(config):
+    if config.getoption("record_safe_rlhf") and importlib.util.find_spec("safe_rlhf") is None:
+        raise pytest.UsageError("--record-safe-rlhf: Safe-RLHF is not installed")

@@ -25,6 +25,13 @@ ONE = [0.25, 0.75]
 PER_ROW = [[0.25, 0.75], [0.5, 0.5], [1.0, 0.0]]
 
 
+def batched(preference, rows=3):
+    """λ of every row, and the scope: one vector holds for the batch, several for their rows."""
+    preference = double(preference)
+    one = preference.dim() == 1
+    return preference.expand(rows, -1), "batch" if one else "sample"
+
+
 def message(call, *args, **kwargs):
     with pytest.raises(AggregationError) as caught:
         call(*args, **kwargs)
@@ -76,7 +83,8 @@ def test_tchebycheff_by_hand():
     ],
 )
 def test_losses_without_a_mask_by_hand(preference, method, expected):
-    loss = aggregate_losses(double(LOSSES), None, double(preference), method)
+    preference, scope = batched(preference)
+    loss = aggregate_losses(double(LOSSES), None, preference, method, scope)
     assert loss.dtype == torch.float64
     assert loss.shape == ()
     assert loss.item() == pytest.approx(expected, abs=1e-12)
@@ -93,21 +101,20 @@ def test_losses_without_a_mask_by_hand(preference, method, expected):
     ],
 )
 def test_losses_with_a_mask_by_hand(preference, method, expected):
-    loss = aggregate_losses(double(LOSSES), torch.tensor(MASK), double(preference), method)
+    preference, scope = batched(preference)
+    loss = aggregate_losses(double(LOSSES), torch.tensor(MASK), preference, method, scope)
     assert loss.item() == pytest.approx(expected, abs=1e-12)
 
 
 def test_ls_is_the_default():
-    losses, preference = double(LOSSES), double(ONE)
-    assert aggregate_losses(losses, None, preference).item() == 4.0
+    assert aggregate_losses(double(LOSSES), None, batched(ONE)[0]).item() == 4.0
 
 
 def test_the_expectation_is_inside_the_max_for_one_preference():
     losses = double([[0.0, 4.0], [4.0, 0.0]])
-    half = double([0.5, 0.5])
-    assert aggregate_losses(losses, None, half, "tche").item() == 1.0  # max of the means
-    own = half.expand(2, 2)
-    assert aggregate_losses(losses, None, own, "tche").item() == 2.0  # mean of the maxima
+    half = double([[0.5, 0.5]] * 2)
+    assert aggregate_losses(losses, None, half, "tche", "batch").item() == 1.0  # max of the means
+    assert aggregate_losses(losses, None, half, "tche", "sample").item() == 2.0  # mean of maxima
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -115,7 +122,8 @@ def test_the_expectation_is_inside_the_max_for_one_preference():
 @pytest.mark.parametrize("preference", [ONE, PER_ROW])
 def test_an_objective_without_labels_does_not_count(preference, method, sign):
     mask = torch.tensor([[True, False]] * 3)
-    loss = aggregate_losses(sign * double(LOSSES), mask, double(preference), method)
+    rows, scope = batched(preference)
+    loss = aggregate_losses(sign * double(LOSSES), mask, rows, method, scope)
     alone = [sign * row[0] for row in LOSSES]
     weights = [row[0] for row in preference] if preference is PER_ROW else [ONE[0]] * 3
     expected = sum(w * v for w, v in zip(weights, alone, strict=True)) / 3
@@ -126,7 +134,8 @@ def test_an_objective_without_labels_does_not_count(preference, method, sign):
 @pytest.mark.parametrize("preference", [ONE, PER_ROW])
 def test_a_batch_without_labels_is_zero_with_zero_gradients(preference, method):
     losses = double(LOSSES).requires_grad_()
-    loss = aggregate_losses(losses, torch.zeros(3, 2), double(preference), method)
+    preference, scope = batched(preference)
+    loss = aggregate_losses(losses, torch.zeros(3, 2), preference, method, scope)
     assert loss.item() == 0.0
     loss.backward()
     assert losses.grad.tolist() == [[0.0, 0.0]] * 3
@@ -138,7 +147,8 @@ def test_what_is_not_labelled_may_be_anything(preference, method):
     losses = double(LOSSES)
     losses[~torch.tensor(MASK)] = math.nan
     losses.requires_grad_()
-    loss = aggregate_losses(losses, torch.tensor(MASK), double(preference), method)
+    preference, scope = batched(preference)
+    loss = aggregate_losses(losses, torch.tensor(MASK), preference, method, scope)
     loss.backward()
     assert math.isfinite(loss.item())
     assert losses.grad[~torch.tensor(MASK)].tolist() == [0.0, 0.0]
@@ -156,7 +166,8 @@ def test_what_is_not_labelled_may_be_anything(preference, method):
 )
 def test_gradients_by_hand(preference, method, expected):
     losses = double(LOSSES).requires_grad_()
-    aggregate_losses(losses, torch.tensor(MASK), double(preference), method).backward()
+    preference, scope = batched(preference)
+    aggregate_losses(losses, torch.tensor(MASK), preference, method, scope).backward()
     torch.testing.assert_close(losses.grad, double(expected), rtol=0, atol=1e-12)
 
 
@@ -175,7 +186,8 @@ def test_values_and_gradients_agree_with_a_loop(method, own, seed):
     plain, labels, weights = losses.tolist(), mask.tolist(), preference.tolist()
 
     leaf = losses.clone().requires_grad_()
-    loss = aggregate_losses(leaf, mask, preference, method)
+    rows, scope = batched(weights, 6)
+    loss = aggregate_losses(leaf, mask, rows, method, scope)
     loss.backward()
     assert loss.item() == pytest.approx(loop(plain, labels, weights, method), abs=1e-12)
     step = 1e-6
@@ -188,48 +200,118 @@ def test_values_and_gradients_agree_with_a_loop(method, own, seed):
             assert leaf.grad[b, i].item() == pytest.approx(rise / (2 * step), abs=1e-8)
 
 
+def share(losses, mask, preference, rows, count=2):
+    """One process's loss and gradients, where ``reduce`` sums over all rows' processes."""
+    leaf = losses.clone().requires_grad_()
+
+    def reduce(statistics):
+        sums = (losses * preference * mask).sum(dim=0)
+        everywhere = torch.cat([sums, mask.sum(dim=0).to(sums), double([count])])
+        own = torch.cat([(losses * preference * mask)[rows].sum(dim=0), mask[rows].sum(dim=0)])
+        assert torch.allclose(statistics, torch.cat([own, double([1.0])]), rtol=1e-12)
+        return everywhere
+
+    loss = aggregate_losses(leaf[rows], mask[rows], preference[rows], "tche", reduce=reduce)
+    loss.backward()
+    return loss.item(), leaf.grad
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_shares_of_processes_average_to_the_maximum_of_the_whole_batch(seed):
+    generator = torch.Generator().manual_seed(seed)
+    losses = torch.rand(9, 3, generator=generator, dtype=torch.float64)
+    mask = torch.rand(9, 3, generator=generator) < 0.6
+    mask[:4, seed % 3] = False  # of which one process has no label
+    one = torch.rand(3, generator=generator, dtype=torch.float64)
+    preference = one.expand(9, -1)
+    whole = losses.clone().requires_grad_()
+    expected = aggregate_losses(whole, mask, preference, "tche")
+    expected.backward()
+    assert expected.item() == pytest.approx(
+        loop(losses.tolist(), mask.tolist(), one.tolist(), "tche"), abs=1e-12
+    )
+    shares = [share(losses, mask, preference, rows) for rows in (slice(0, 4), slice(4, 9))]
+    assert sum(loss for loss, _ in shares) / 2 == pytest.approx(expected.item(), abs=1e-12)
+    mean = sum(gradient for _, gradient in shares) / 2
+    torch.testing.assert_close(mean, whole.grad, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_one_process_alone_is_a_batch_of_its_own(labelled):
+    """Ties and batches without labels included, bit for bit."""
+    mask = torch.tensor(MASK) if labelled else torch.zeros(3, 2, dtype=torch.bool)
+    for preference in (batched(ONE)[0], batched([5 / 7, 2 / 7])[0]):  # at the second both are 10/7
+        results = []
+        for reduce in (None, lambda statistics: statistics):
+            losses = double(LOSSES).requires_grad_()
+            loss = aggregate_losses(losses, mask, preference, "tche", reduce=reduce)
+            loss.backward()
+            results.append((loss.item(), losses.grad.tolist()))
+        assert results[0] == results[1]
+
+
+def test_a_loss_that_is_no_number_shows_through_the_processes():
+    losses = double([[math.nan, 1.0], [2.0, 1.0]])
+    rows, _ = batched(ONE, 2)
+    assert math.isnan(aggregate_losses(losses, None, rows, "tche", reduce=lambda s: s).item())
+
+
+def test_nothing_is_reduced_where_nothing_is_shared():
+    def refuse(statistics):
+        raise AssertionError
+
+    aggregate_losses(double(LOSSES), None, batched(ONE)[0], "ls", reduce=refuse)
+    aggregate_losses(double(LOSSES), None, double(PER_ROW), "tche", "sample", reduce=refuse)
+
+
 def test_rewards_by_hand():
     rewards = double([[2.0, -4.0], [1.0, 3.0]])
-    assert aggregate_rewards(rewards, double(ONE)).tolist() == [-2.5, 2.5]
+    assert aggregate_rewards(rewards, double([ONE, ONE])).tolist() == [-2.5, 2.5]
     own = double([[1.0, 0.0], [0.5, 0.5]])
     assert aggregate_rewards(rewards, own).tolist() == [2.0, 2.0]
     ideal = double([5.0, 3.0])
     # -max λ (z - r): (0.75, 5.25) and (1, 0).
-    assert aggregate_rewards(rewards, double(ONE), "tche", ideal).tolist() == [-5.25, -1.0]
+    assert aggregate_rewards(rewards, double([ONE] * 2), "tche", ideal).tolist() == [-5.25, -1.0]
     assert aggregate_rewards(rewards, own, "tche", ideal).tolist() == [-3.0, -2.0]
 
 
 def test_the_ideal_point_itself_is_worth_zero():
     ideal = double([5.0, 3.0])
-    assert aggregate_rewards(ideal[None], double(ONE), "tche", ideal).tolist() == [0.0]
+    assert aggregate_rewards(ideal[None], double([ONE]), "tche", ideal).tolist() == [0.0]
 
 
 @pytest.mark.parametrize("call", [aggregate_rewards, lambda v, p: aggregate_losses(v, None, p)])
 @pytest.mark.parametrize(
     ("values", "preference"),
-    [((3, 2), (3,)), ((3, 2), (2, 2)), ((3, 2), (3, 3)), ((2,), (2,)), ((3, 2), (1, 2))],
+    [((3, 2), (2,)), ((3, 2), (2, 2)), ((3, 2), (3, 3)), ((2,), (2,)), ((3, 2), (1, 2))],
 )
 def test_shapes_that_do_not_fit_are_refused(call, values, preference):
     assert message(call, torch.zeros(values), torch.zeros(preference)) == (
-        f"values of shape {values} and a preference of shape {preference} do not fit: "
-        "(B, m) and (m,) or (B, m) are wanted"
+        f"values of shape {values} and preferences of shape {preference} do not fit: "
+        "both must be (B, m)"
     )
 
 
 def test_an_unknown_method_is_refused():
     said = "unknown aggregation 'max': choose ls or tche"
-    assert message(aggregate_losses, double(LOSSES), None, double(ONE), "max") == said
-    assert message(aggregate_rewards, double(LOSSES), double(ONE), "max") == said
+    rows, _ = batched(ONE)
+    assert message(aggregate_losses, double(LOSSES), None, rows, "max") == said
+    assert message(aggregate_rewards, double(LOSSES), rows, "max") == said
+
+
+def test_an_unknown_scope_is_refused():
+    said = "unknown scope 'row': choose batch or sample"
+    assert message(aggregate_losses, double(LOSSES), None, batched(ONE)[0], "ls", "row") == said
 
 
 def test_a_mask_of_another_shape_is_refused():
-    assert message(aggregate_losses, double(LOSSES), torch.ones(3, 1), double(ONE)) == (
+    assert message(aggregate_losses, double(LOSSES), torch.ones(3, 1), batched(ONE)[0]) == (
         "a mask of shape (3, 1) does not fit losses of shape (3, 2): they must be the same"
     )
 
 
 def test_tche_needs_an_ideal_point_of_all_objectives():
-    rewards, preference = double(LOSSES), double(ONE)
+    rewards, preference = double(LOSSES), batched(ONE)[0]
     assert message(aggregate_rewards, rewards, preference, "tche") == "tche needs an ideal point"
     assert message(aggregate_rewards, rewards, preference, "tche", double([1.0])) == (
         "an ideal point of shape (1,): the last size must be 2, one for each objective"

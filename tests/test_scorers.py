@@ -39,12 +39,33 @@ def describe(prompts, responses, response_lengths, factor=1.0):
     return [factor * length for length in response_lengths.tolist()]
 
 
-def too_many(responses):
-    return [0.0] * (len(responses) + 1)
+RETURNED = {  # for two responses
+    "too_many": [0.0, 1.0, 2.0],
+    "one_number": 1.0,
+    "nothing": None,
+    "infinite": [0.0, float("inf")],
+    "beyond_single_precision": [0.0, 1e300],
+    "huge": [0.0, 10**400],
+    "not_a_number": torch.tensor([float("nan"), 0.0]),
+    "texts": [1.0, "2.0"],
+    "ragged": [[1.0], [1.0, 2.0]],
+    "complex_numbers": torch.tensor([1j, 1.0]),
+    "a_dictionary": {"a": 1.0},
+}
+for _name, _value in RETURNED.items():
+    globals()[_name] = lambda responses, _value=_value: _value
 
 
-def infinite(responses):
-    return [float("inf")] * len(responses)
+def other_names(texts, scores=None):
+    return [0.0] * len(texts)
+
+
+def by_place(responses, /):
+    return [0.0] * len(responses)
+
+
+def anything(responses, *rest, weight=1.0, **more):
+    return [weight] * len(responses)
 
 
 def test_a_function_sees_prompts_responses_and_lengths():
@@ -72,13 +93,47 @@ def test_signs_scales_and_shifts_apply_to_functions():
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("too_many", "returned shape"), ("infinite", "is not finite")]
+    ("name", "message"),
+    [
+        ("too_many", r"returned shape \(3,\) for 2 responses"),
+        ("one_number", r"returned shape \(\)"),
+        ("nothing", "returned a NoneType; one number per response is wanted"),
+        ("infinite", "not finite: inf in row 1"),
+        ("beyond_single_precision", "not finite: inf in row 1"),
+        ("huge", "returned a list; one number"),
+        ("not_a_number", "not finite: nan in row 0"),
+        ("texts", "returned '2.0' in row 1"),
+        ("ragged", r"returned \[1.0\] in row 0"),
+        ("complex_numbers", "complex numbers"),
+        ("a_dictionary", "returned a dict"),
+    ],
 )
 def test_what_a_function_returns_is_checked(name, message):
     tokenizer = tiny_tokenizer()
     score = function_scorer(f"{__name__}:{name}", tokenizer)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as caught:
         score(*padded_rows(tokenizer), 2)
+    assert f"{__name__}:{name} returned" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (f"{__name__}:other_names", "needs texts: it is none of prompts, responses, "),
+        (f"{__name__}:by_place", "responses must be an argument that can be given by name"),
+        (f"{__name__}:describe?factor=nan", "'factor=nan' is not finite"),
+        ("builtins:dict", "does not say which arguments it takes"),
+    ],
+)
+def test_a_function_that_cannot_be_called_is_refused_at_once(path, message):
+    with pytest.raises(UserError, match=message):
+        function_scorer(path, tiny_tokenizer())
+
+
+def test_a_function_may_take_more_than_is_given():
+    tokenizer = tiny_tokenizer()
+    score = function_scorer(f"{__name__}:anything?weight=3", tokenizer)
+    assert score(*padded_rows(tokenizer), 2).tolist() == [3.0, 3.0]
 
 
 def test_a_path_is_a_function_only_by_its_form(tmp_path, monkeypatch):
@@ -111,7 +166,7 @@ def score_model(language_model):
 
     with tempfile.TemporaryDirectory() as folder:
         language_model.save_pretrained(folder)
-        model = AutoModelForScore.from_pretrained(folder, score_type="reward", do_normalize=False)
+        model = AutoModelForScore.from_pretrained(folder, fresh_head=True)
     torch.nn.init.normal_(model.score_head.weight)
     return model.eval()
 

@@ -107,7 +107,7 @@ def write_rewards(folder: Path) -> None:
         model, tokenizer = load_pretrained_models(
             str(folder / "base"),
             auto_model_type=AutoModelForScore,
-            auto_model_kwargs={"score_type": "reward"},
+            auto_model_kwargs={"score_type": "reward", "fresh_head": True},
         )
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)

@@ -23,7 +23,7 @@ from typing import Any
 # The sources beside this script are what runs, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser, positive_int
+from safe_rlhf_panacea.base.arguments import ArgumentParser, filled, positive_int, seed_int
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.io import atomic_write_json
 
@@ -52,8 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=positive_int, default=3, help="processes per side")
     parser.add_argument("--threads", type=positive_int, default=2)
     parser.add_argument("--batch_size", type=positive_int, help="default: 16 for DPO, 64 for PPO")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", help="write all measurements to this JSON file")
+    parser.add_argument("--seed", type=seed_int, default=0)
+    parser.add_argument("--output", type=filled, help="write all measurements to this JSON file")
     return parser
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from safe_rlhf_panacea.adapter.errors import AdapterError
 
+LARGEST = 2**63 - 1  # torch has no larger integer
+
 
 @dataclass(frozen=True)
 class AdapterConfig:
@@ -21,7 +23,9 @@ class AdapterConfig:
         lora_scaling: the update is multiplied by ``lora_scaling / lora_dim``.
         lora_module_name: linear layers whose qualified name contains this are adapted.
         objectives: names of the m objectives, in the order of λ.
-        only_optimize_lora: freeze everything but the adapter.
+        only_optimize_lora: freeze everything but the adapter. False leaves the base weights as
+            they are, trainable or not; if they are trained, the adapter switched off gives the
+            trained base and ``save`` still writes the adapter alone, so keep the base yourself.
         fixed_scaling: s is this constant and not learnt (the ablation of Figure 7).
         scaling_per_objective: one s per objective (Eq. 9) instead of one per matrix.
         init_std: standard deviation of U and V at the start.
@@ -55,6 +59,11 @@ class AdapterConfig:
             raise AdapterError(f"pref_dim is {self.pref_dim}: it must not be negative")
         if not (math.isfinite(self.lora_scaling) and self.lora_scaling > 0):
             raise AdapterError(f"lora_scaling is {self.lora_scaling}: it must be positive")
+        for name in self.objectives:
+            # Programs ask for more; saved adapters may have spaces and the like, but no paths.
+            is_text = isinstance(name, str) and name.isprintable()
+            if not (is_text and name) or set(name) & set("/\\"):
+                raise AdapterError(f"objectives: {name!r} is no name")
         if self.objectives and self.pref_dim not in (0, len(self.objectives)):
             raise AdapterError(
                 f"pref_dim is {self.pref_dim}, but {len(self.objectives)} objectives are named "
@@ -112,9 +121,15 @@ def _check_types(values: Mapping[str, Any]) -> None:
         "scaling_per_objective": bool,
         "init_std": Real,
         "init_singular": Real,
+        "base_model": (str, type(None)),
     }
     for name, kind in expected.items():
         value = values[name]
         # Python counts True among the numbers.
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        if (
+            not isinstance(value, kind)
+            or (isinstance(value, bool) and kind is not bool)
+            or (isinstance(value, Integral) and abs(value) > LARGEST)
+            or (name == "objectives" and not all(isinstance(entry, str) for entry in value))
+        ):
             raise AdapterError(f"adapter options of the wrong type: {name} is {value!r}")

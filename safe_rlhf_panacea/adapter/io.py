@@ -40,8 +40,13 @@ def save_adapter(adapter: PanaceaAdapter, folder: str | Path) -> None:
 
 def _write(path: Path, content: bytes) -> None:
     temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:  # a full disk does not say where it is
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_config(folder: str | Path) -> AdapterConfig:
@@ -56,11 +61,13 @@ def read_config(folder: str | Path) -> AdapterConfig:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise AdapterError(f"{path} is missing: {folder} holds no adapter") from None
-    except ValueError as error:
+    except OSError as error:
+        raise AdapterError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise AdapterError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(values, dict) or values.pop("adapter_type", None) != ADAPTER_TYPE:
         raise AdapterError(f"{path} does not describe a {ADAPTER_TYPE} adapter")
-    if (format_ := values.pop("format", FORMAT)) not in range(1, FORMAT + 1):
+    if (format_ := values.pop("format", FORMAT)) not in list(range(1, FORMAT + 1)):
         raise AdapterError(
             f"{path}: the adapter is of format {format_!r}, this version of the package reads "
             f"up to {FORMAT}: install a newer one"
@@ -75,18 +82,22 @@ def read_tensors(folder: str | Path) -> dict[str, torch.Tensor]:
     """The tensors of a saved adapter.
 
     Raises:
-        AdapterError: the file is missing or truncated.
+        AdapterError: the file is missing or truncated, or a number in it is not finite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = Path(folder) / WEIGHTS_NAME
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except FileNotFoundError:
         raise AdapterError(f"{path} is missing: {folder} holds no adapter") from None
     except (SafetensorError, OSError) as error:
         raise AdapterError(f"{path} is truncated or not safetensors: {error}") from None
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise AdapterError(f"{path}: tensor {name} is not finite: its training has diverged")
+    return tensors
 
 
 def load_adapter(model: nn.Module, folder: str | Path) -> PanaceaAdapter:

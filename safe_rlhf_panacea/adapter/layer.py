@@ -10,6 +10,7 @@ from torch import nn
 
 from safe_rlhf_panacea.adapter.config import AdapterConfig
 from safe_rlhf_panacea.adapter.errors import AdapterError
+from safe_rlhf_panacea.adapter.recomputing import check_repetition, witnessed
 from safe_rlhf_panacea.adapter.state import PreferenceState
 
 
@@ -92,30 +93,26 @@ class SvdLoraLinear(nn.Module):
 
     def _diagonal(self, x: torch.Tensor) -> torch.Tensor:
         """The singular values, shaped and cast to multiply ``x @ V``."""
-        rows = x.size(0) if x.dim() > 1 else 1
-        reusable = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        if not reusable:
-            # An optimiser may write to parameters without raising their version; between two
-            # updates there is a forward pass with gradients, which comes by here.
-            self._cache = None
         state = self.state
+        if not state.reuses or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self._make_diagonal(x)
         # `expands` too, or rows that only `generate` may repeat would pass after it.
-        key = (state.version, state.expands, self.lora_sigma._version, rows, x.dtype, x.device)
-        if self.lora_s is not None:
-            key += (self.lora_s._version,)
-        if reusable and self._cache is not None and self._cache[0] == key:
-            return self._cache[1]
+        key = (state.version, state.expands, x.dim(), x.size(0), x.dtype, x.device)
+        key += tuple(p._version for p in (self.lora_sigma, self.lora_s) if p is not None)
+        if self._cache is None or self._cache[0] != key:
+            self._cache = (key, self._make_diagonal(x))
+        return self._cache[1]
+
+    def _make_diagonal(self, x: torch.Tensor) -> torch.Tensor:
         diagonal = self.singular_values(self.state.value)
         if diagonal.dim() == 2:
+            rows = x.size(0) if x.dim() > 1 else 1
             copies = self.state.check_rows(rows)
             if copies > 1:
                 diagonal = diagonal.repeat_interleave(copies, dim=0)
             # size = (B, 1, ..., 1, k + m)
             diagonal = diagonal.view(rows, *([1] * (x.dim() - 2)), diagonal.size(-1))
-        diagonal = diagonal.to(x.dtype)
-        if reusable:
-            self._cache = (key, diagonal)
-        return diagonal
+        return diagonal.to(x.dtype)
 
     def base_forward(self, x: torch.Tensor) -> torch.Tensor:
         """W x + b with the weight as it is: W0, or W(λ) while merged."""
@@ -132,11 +129,19 @@ class SvdLoraLinear(nn.Module):
 
         Returns:
             size = (B, ..., out_features).
+
+        Raises:
+            AdapterError: λ has changed since the pass that gradient checkpointing repeats here.
         """
+        merged, eager = self._base_weight is not None, not torch.compiler.is_compiling()
+        if eager:
+            check_repetition(self.state, merged=merged)
         result = self.base_forward(x)
-        if self._base_weight is not None or not self.state.enabled:
+        if merged or not self.state.enabled:
             return result
         low_rank = (x @ self.lora_V) * self._diagonal(x)
+        if eager:
+            low_rank = witnessed(low_rank, self.state)
         # One fused product and sum; size = (B · ..., out_features)
         updated = torch.addmm(
             result.reshape(-1, self.out_features),

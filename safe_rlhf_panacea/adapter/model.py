@@ -63,7 +63,23 @@ class PanaceaAdapter:
         if self.is_merged:
             raise AdapterError("the adapter is merged at one λ: unmerge it before setting another")
         # Moved once here, and not by every layer at every step.
-        self.state.set(preference.to(next(iter(self.layers.values())).lora_sigma.device))
+        self.state.set(preference, next(iter(self.layers.values())).lora_sigma.device)
+
+    @contextmanager
+    def at(self, preference: torch.Tensor) -> Iterator[None]:
+        """``set_preference`` for a while; the λ that was set before holds again afterwards.
+
+        Does nothing to an adapter that does not depend on λ.
+        """
+        if self.pref_dim == 0:
+            yield
+            return
+        before = self.preference
+        self.set_preference(preference)
+        try:
+            yield
+        finally:
+            self.set_preference(before)
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
@@ -241,7 +257,7 @@ def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def _generate(model: nn.Module, state: PreferenceState, *args: Any, **kwargs: Any) -> Any:
-    with state.expanded():
+    with state.expanded(), state.reusing():
         return type(model).generate(model, *args, **kwargs)
 
 

@@ -10,6 +10,10 @@ import torch
 from safe_rlhf_panacea.adapter.errors import AdapterError
 
 
+def _mark(value: torch.Tensor) -> int:
+    return hash((tuple(value.shape), *value.flatten().tolist()))
+
+
 class PreferenceState:
     """The current preference vector of a model, and whether its adapter is on.
 
@@ -18,7 +22,9 @@ class PreferenceState:
     Attributes:
         value: size = (m,), or (B, m) for one vector per sample.
         enabled: off gives the base model bit for bit.
-        version: grows whenever ``value`` changes, so that layers know what they may reuse.
+        reuses: whether layers may keep singular values from one forward pass to the next.
+        version: grows whenever what they keep is void.
+        mark: the same number for the same ``value``, whenever it was set.
     """
 
     def __init__(self, pref_dim: int) -> None:
@@ -27,15 +33,17 @@ class PreferenceState:
         self.value = torch.full((pref_dim,), 1.0 / pref_dim if pref_dim else 0.0)
         self.enabled = True
         self.expands = False
+        self.reuses = False
         self.version = 0
+        self.mark = _mark(self.value)
 
     @property
     def per_sample(self) -> bool:
         """Whether every sample has its own vector."""
         return self.value.dim() == 2
 
-    def set(self, preference: torch.Tensor) -> None:
-        """Set λ, size = (m,) or (B, m).
+    def set(self, preference: torch.Tensor, device: torch.device | None = None) -> None:
+        """Set λ, size = (m,) or (B, m), and move it to a device.
 
         Raises:
             AdapterError: another shape, or numbers that are not finite. Membership of the
@@ -46,13 +54,15 @@ class PreferenceState:
                 f"the preference has shape {tuple(preference.shape)}: it must be "
                 f"({self.pref_dim},) or (batch, {self.pref_dim})"
             )
-        if not torch.isfinite(preference).all():
+        # Not where λ lies on an accelerator: the host would wait for it at every step.
+        if preference.device.type == "cpu" and not torch.isfinite(preference).all():
             raise AdapterError("the preference has an entry that is not finite")
         # A copy: what the caller does to its tensor later must not change λ unnoticed.
         # Outside inference mode, or an update after a rollout could not keep it for its gradients.
         with torch.inference_mode(False):
-            self.value = preference.detach().to(torch.float32, copy=True)
+            self.value = preference.detach().to(device, torch.float32, copy=True)
         self.version += 1
+        self.mark = _mark(self.value)
 
     def check_rows(self, rows: int) -> int:
         """How often each vector is repeated for a batch of ``rows`` sequences.
@@ -78,3 +88,17 @@ class PreferenceState:
             yield
         finally:
             self.expands = before
+
+    @contextmanager
+    def reusing(self) -> Iterator[None]:
+        """While nothing is trained, as during generation, layers keep their singular values.
+
+        Outside they cannot: a fused optimiser or a write through ``.data`` changes parameters
+        without raising their version, and no layer would notice.
+        """
+        before, self.reuses = self.reuses, True
+        self.version += 1
+        try:
+            yield
+        finally:
+            self.reuses = before

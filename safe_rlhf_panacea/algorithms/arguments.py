@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import math
 
 from safe_rlhf_panacea.adapter import AdapterConfig
-from safe_rlhf_panacea.base.arguments import add_flag, positive_int
+from safe_rlhf_panacea.base.arguments import (
+    add_flag,
+    finite_float,
+    non_negative_float,
+    positive_float,
+    positive_int,
+    probability,
+)
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.preference import parse_preference, preference_grid
+from safe_rlhf_panacea.preference import (
+    PreferenceSampler,
+    check_objective_names,
+    parse_preference,
+    preference_grid,
+)
 
 SAMPLERS = ("uniform", "dirichlet", "vertices", "stratified")
 
@@ -17,28 +28,48 @@ def add_panacea_arguments(parser: argparse.ArgumentParser) -> None:
     """Adapter, preference vectors and aggregation; defaults are the paper's (Tables 1 and 2)."""
     group = parser.add_argument_group("panacea: adapter")
     group.add_argument("--lora_dim", type=positive_int, default=8, help="k singular values")
-    group.add_argument("--lora_scaling", type=float, default=512.0, help="factor × lora_dim")
+    group.add_argument(
+        "--lora_scaling", type=positive_float, default=512.0, help="factor × lora_dim"
+    )
     group.add_argument("--pref_dim", type=positive_int, default=2, help="m, number of objectives")
     group.add_argument("--lora_module_name", default="layers.", help="adapt layers named like this")
-    add_flag(group, "--only_optimize_lora", True, "freeze everything but the adapter")
-    group.add_argument("--fixed_scaling", type=float, help="ablation: s fixed at this value")
+    add_flag(
+        group,
+        "--only_optimize_lora",
+        True,
+        "freeze everything but the adapter; anything but true is refused",
+    )
+    group.add_argument("--fixed_scaling", type=finite_float, help="ablation: s fixed at this value")
     add_flag(group, "--scaling_per_objective", False, "one s per objective (Eq. 9)")
-    group.add_argument("--init_singular", type=float, default=0.0, help="start of σ and s")
+    group.add_argument("--init_singular", type=finite_float, default=0.0, help="start of σ and s")
     group.add_argument(
-        "--orthogonality_coeff", type=float, default=0.0, help="weight of AdaLoRA's penalty on U, V"
+        "--orthogonality_coeff",
+        type=non_negative_float,
+        default=0.0,
+        help="weight of AdaLoRA's penalty on U, V",
     )
     group = parser.add_argument_group("panacea: preference vectors")
-    group.add_argument("--aggregation", choices=("ls", "tche"), default="ls")
+    group.add_argument(
+        "--aggregation",
+        choices=("ls", "tche"),
+        default="ls",
+        help="weighted sum, or Tchebycheff; DPO's takes the largest of the m weighted mean losses "
+        "of each micro-batch over all processes, where Eq. 16 has expectations",
+    )
     group.add_argument(
         "--preference_scope",
         choices=("batch", "sample"),
         default="batch",
-        help="one λ per batch (Algorithm 1) or one per sequence",
+        help="one λ per update (Algorithm 1) or one per sequence",
     )
     group.add_argument("--preference_sampler", choices=SAMPLERS, default="uniform")
-    group.add_argument("--dirichlet_alpha", type=float, help="with --preference_sampler dirichlet")
     group.add_argument(
-        "--vertex_probability", type=float, help="with --preference_sampler vertices"
+        "--dirichlet_alpha", type=positive_float, help="with --preference_sampler dirichlet"
+    )
+    group.add_argument(
+        "--vertex_probability",
+        type=probability,
+        help="needed by --preference_sampler vertices: how often λ is a vertex, 0 to 1",
     )
     group.add_argument(
         "--fixed_preference",
@@ -47,7 +78,9 @@ def add_panacea_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group("panacea: the front while training (with --need_eval)")
     group.add_argument(
-        "--eval_grid_step", type=float, help="of λ; default: 0.25, or 0.5 from 4 objectives on"
+        "--eval_grid_step",
+        type=positive_float,
+        help="of λ; default: 0.25, 0.5 from 4 objectives on, vertices and centre from 8 on",
     )
     group.add_argument(
         "--eval_prompts",
@@ -56,7 +89,7 @@ def add_panacea_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--reference_point",
-        type=float,
+        type=finite_float,
         nargs="+",
         help="of the hypervolume; default: 0 (DPO), two standard deviations below the initial "
         "model's mean rewards (PPO)",
@@ -69,6 +102,7 @@ def check_panacea(args: argparse.Namespace, objectives: tuple[str, ...]) -> None
     Raises:
         UserError: naming the flags and what would be right.
     """
+    check_objective_names(objectives)
     if len(set(objectives)) != len(objectives):
         raise UserError(f"an objective is named twice: {', '.join(objectives)}")
     if args.pref_dim != len(objectives):
@@ -78,18 +112,27 @@ def check_panacea(args: argparse.Namespace, objectives: tuple[str, ...]) -> None
         )
     if args.fixed_scaling is not None and args.scaling_per_objective:
         raise UserError("--fixed_scaling and --scaling_per_objective exclude each other")
+    if not args.only_optimize_lora:
+        raise UserError(
+            "--only_optimize_lora must be true: the reference is the base model with the adapter "
+            "off, and only the adapter is saved, so the base model must not be trained"
+        )
     needs = {"dirichlet_alpha": "dirichlet", "vertex_probability": "vertices"}
     for flag, sampler in needs.items():
         if getattr(args, flag) is not None and args.preference_sampler != sampler:
             raise UserError(f"--{flag} belongs to --preference_sampler {sampler}")
+    if args.preference_sampler == "vertices" and args.vertex_probability is None:
+        raise UserError(
+            "--preference_sampler vertices needs --vertex_probability: how often λ is a vertex, "
+            "such as 0.3"
+        )
     if args.eval_grid_step is not None:
         preference_grid(len(objectives), args.eval_grid_step)
     if args.reference_point is not None and len(args.reference_point) != len(objectives):
         raise UserError(
             f"--reference_point needs {len(objectives)} numbers, not {len(args.reference_point)}"
         )
-    if not all(map(math.isfinite, args.reference_point or ())):
-        raise UserError(f"--reference_point {args.reference_point}: its numbers must be finite")
+    PreferenceSampler(len(objectives), args.preference_sampler, scope=args.preference_scope)
     if args.fixed_preference is not None:
         parse_preference(args.fixed_preference, objectives)
         if args.preference_sampler != "uniform" or args.preference_scope != "batch":
@@ -106,7 +149,6 @@ def adapter_config(
         lora_scaling=args.lora_scaling,
         lora_module_name=args.lora_module_name,
         objectives=objectives,
-        only_optimize_lora=args.only_optimize_lora,
         fixed_scaling=args.fixed_scaling,
         scaling_per_objective=args.scaling_per_objective,
         init_singular=args.init_singular,

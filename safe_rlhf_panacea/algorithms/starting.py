@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from safe_rlhf_panacea.base import backend, is_main_process
+from safe_rlhf_panacea.printing import say
 
 DeepSpeedConfig = dict[str, Any]
 
@@ -26,5 +27,5 @@ def prepare_run(args: argparse.Namespace, program: str) -> tuple[DeepSpeedConfig
     configs = prepare(args, program)
     args.base = str(backend())  # recorded with the run's flags
     if is_main_process():
-        print(args.base, flush=True)
+        say(args.base)
     return configs

@@ -6,11 +6,11 @@ import abc
 import argparse
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.algorithms.conditioning import PreferenceSource
+from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.base import unwrap
 from safe_rlhf_panacea.base.clock import TrainingClock
 from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank
@@ -20,20 +20,18 @@ from safe_rlhf_panacea.evaluation.evaluations import Evaluation
 from safe_rlhf_panacea.evaluation.measure import NotFiniteError, Policy
 from safe_rlhf_panacea.evaluation.measurement import Measurement
 from safe_rlhf_panacea.evaluation.results import Origin
-from safe_rlhf_panacea.preference import preference_grid
+from safe_rlhf_panacea.preference import default_grid, preference_grid
 
-if TYPE_CHECKING:
-    from safe_rlhf_panacea.adapter import PanaceaAdapter
-
-FEW_OBJECTIVES = 3  # up to so many a step of 0.25 is a coarse grid: 5 and 15 points
+COARSE = (0.25, 0.5)  # steps of a grid that training can stop for
 
 
 def evaluation_grid(args: argparse.Namespace, count: int, fixed: torch.Tensor | None) -> Any:
     """The λ of every evaluation during training, size = (N, m)."""
     if fixed is not None:
         return fixed.unsqueeze(0)
-    step = args.eval_grid_step or (0.25 if count <= FEW_OBJECTIVES else 0.5)
-    return preference_grid(count, step)
+    if args.eval_grid_step is not None:
+        return preference_grid(count, args.eval_grid_step)
+    return default_grid(count, COARSE, most=30)
 
 
 class Watched:
@@ -48,16 +46,14 @@ class Watched:
     tokenizer: Any
     global_step: int
     eval_dataloader: Any
-    adapter: PanaceaAdapter
-    objectives: tuple[str, ...]
-    preferences: PreferenceSource
+    panacea: Panacea
     clock: TrainingClock
 
     def init_logger(self) -> None:
         """With the dashboard."""
         super().init_logger()  # type: ignore[misc]
-        count = len(self.objectives)
-        self.evaluation_grid = evaluation_grid(self.args, count, self.preferences.fixed)
+        count = len(self.panacea.objectives)
+        self.evaluation_grid = evaluation_grid(self.args, count, self.panacea.source.fixed)
         self.dashboard = Dashboard(Path(self.args.output_dir).expanduser(), self.logger)
         # Of a resumed run, as the main process, which has the files, knows it.
         shown = [one.step for one in self.dashboard.evaluations]
@@ -67,16 +63,21 @@ class Watched:
     def measure_front(self) -> Measurement:
         """Measure the front; called by all processes, in evaluation mode."""
 
+    def about_batch(self) -> str:
+        """The batch's λ, or the mean of its samples'."""
+        return f"λ {self.panacea.describe_latest()}"
+
     def origin(self) -> Origin:
         """What a result says of this run."""
         args = self.args
+        adapter = self.panacea.policy
         return Origin(
-            "panacea" if self.preferences.fixed is None else "discrete_policies",
+            "panacea" if self.panacea.source.fixed is None else "discrete_policies",
             args.log_run_name or Path(args.output_dir).expanduser().resolve().name,
             vars(args),
             self.global_step,
             self.clock.seconds,
-            sum(getattr(p, "ds_numel", p.numel()) for p in self.adapter.parameters()),
+            sum(getattr(p, "ds_numel", p.numel()) for p in adapter.parameters()),
         )
 
     def measured_policy(self, engine: Any, **sampling: Any) -> Policy:
@@ -88,7 +89,7 @@ class Watched:
         rows = args.per_device_eval_batch_size
         return Policy(
             unwrap(engine),
-            self.adapter,
+            self.panacea.policy,
             tokenizer,
             config,
             args.seed,
@@ -120,17 +121,17 @@ class Watched:
             finally:
                 self.set_train()  # type: ignore[attr-defined]
                 self._evaluated_at = self.global_step
-        result = measured.result(self.objectives, self.origin(), self.args.reference_point)
+        result = measured.result(self.panacea.objectives, self.origin(), self.args.reference_point)
         more = {"seconds": time.perf_counter() - started, "drawn": self._drawn()}
-        evaluation = Evaluation.of(measured, result, self.adapter, **more)
+        evaluation = Evaluation.of(measured, result, self.panacea.policy, **more)
         return {**info, **self.dashboard.publish(evaluation)}
 
     def _drawn(self) -> dict[str, list[int]]:
         """How often training drew each tenth of λ_i, on all processes."""
-        counts = all_gather_objects(self.preferences.drawn)
+        counts = all_gather_objects(self.panacea.source.drawn)
         if self.args.preference_scope == "batch":
             counts = counts[:1]  # they draw together
-        return dict(zip(self.objectives, sum(counts).tolist(), strict=True))
+        return dict(zip(self.panacea.objectives, sum(counts).tolist(), strict=True))
 
     def train(self) -> None:
         """Train, and show the last front as well."""

@@ -16,6 +16,7 @@ from safe_rlhf_panacea.base.checkpoint import TrainingState
 from safe_rlhf_panacea.base.distributed import (
     all_reduce_max,
     all_reduce_means,
+    all_reduce_sum,
     barrier,
     is_main_process,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "TrainingState",
     "all_reduce_max",
     "all_reduce_means",
+    "all_reduce_sum",
     "backend",
     "barrier",
     "gathered",

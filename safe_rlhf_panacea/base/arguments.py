@@ -6,13 +6,26 @@ Names are Safe-RLHF's; what Panacea adds is in ``algorithms/arguments.py``.
 from __future__ import annotations
 
 import argparse
+import math
+import re
 import textwrap
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.preference import PreferenceError, check_objective_names
+from safe_rlhf_panacea.printing import printable_line
+
+_defaults: dict[str, dict[str, Any]] = {}  # of the programs that have read a command line
+
+
+def defaults_of(program: str) -> dict[str, Any]:
+    """A program's flags as they are where the command line does not give them."""
+    return _defaults.get(program, {})
+
 
 AddArguments = Callable[[argparse.ArgumentParser], None]
+LARGEST = 2**31 - 1  # of whole numbers: what every library underneath can hold
 SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
 
 
@@ -29,10 +42,16 @@ class ArgumentParser(argparse.ArgumentParser):
             allow_abbrev=False,
             **kwargs,
         )
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # argparse's own: not -1e-5
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Argparse's, and remember the defaults."""
+        _defaults[self.prog] = {action.dest: action.default for action in self._actions}
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """One line, exit code 2."""
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"error: {printable_line(message)} (see {self.prog} --help)\n")
 
 
 def boolean(text: str) -> bool:
@@ -45,12 +64,74 @@ def boolean(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
 
 
-def positive_int(text: str) -> int:
-    """An integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
-    return value
+def _number(what: str, is_right: Callable[[float], bool]) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        if not (math.isfinite(value) and is_right(value)):
+            raise argparse.ArgumentTypeError(f"{text} is not {what}")
+        return value
+
+    return read
+
+
+def _integer(what: str, least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+        if not least <= value <= most:
+            limit = f": the largest is {most}" if value > most else ""
+            raise argparse.ArgumentTypeError(f"{text} is not {what}{limit}")
+        return value
+
+    return read
+
+
+# The numbers that flags take; none of them is NaN or infinite.
+finite_float = _number("a finite number", lambda value: True)
+positive_float = _number("a positive number", lambda value: value > 0)
+non_negative_float = _number("a number of at least 0", lambda value: value >= 0)
+probability = _number("between 0 and 1", lambda value: 0 <= value <= 1)
+share = _number("above 0 and at most 1", lambda value: 0 < value <= 1)
+proper_share = _number("above 0 and below 1", lambda value: 0 < value < 1)
+positive_int = _integer("a positive integer", 1, LARGEST)
+seed_int = _integer("a seed, an integer from 0 on", 0, 2**32 - 1)  # NumPy takes no larger one
+
+
+def filled(text: str) -> str:
+    """Text that is there: an empty path would be the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
+
+
+def file_name(text: str) -> str:
+    """A name without folders."""
+    if "/" in text or "\\" in text or text in (".", ".."):
+        raise argparse.ArgumentTypeError(f"{text!r} is a path, not a name")
+    return filled(text)
+
+
+def encodable(text: str) -> str:
+    """Text that tokenizers take: bytes that are not UTF-8 arrive as half surrogate pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{text!a} is not Unicode text") from None
+    return filled(text)
+
+
+def objective_name(text: str) -> str:
+    """The name of an objective."""
+    try:
+        check_objective_names([text])
+    except PreferenceError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def named_value(text: str) -> tuple[str, str]:
@@ -74,7 +155,9 @@ def add_dataset_arguments(parser: argparse.ArgumentParser, *, ptx: bool = False)
     group.add_argument("--eval_datasets", nargs="+", metavar="SPEC", help=form)
     if ptx:
         group.add_argument("--ptx_datasets", nargs="+", metavar="SPEC", help=form)
-    group.add_argument("--eval_split_ratio", type=float, help="share of the training data held out")
+    group.add_argument(
+        "--eval_split_ratio", type=proper_share, help="share of the training data held out"
+    )
     add_flag(group, "--trust_remote_code", False, "run code that comes with a model (default off)")
 
 
@@ -84,11 +167,15 @@ def add_schedule_arguments(
     """Learning rate and schedule of one optimiser, ``prefix`` being ``actor_`` and the like."""
     group = parser.add_argument_group(f"{prefix}optimiser")
     group.add_argument(
-        f"--{prefix}lr", f"--{prefix}learning_rate", type=float, default=lr, help="peak"
+        f"--{prefix}lr",
+        f"--{prefix}learning_rate",
+        type=non_negative_float,
+        default=lr,
+        help="peak",
     )
-    group.add_argument(f"--{prefix}weight_decay", type=float, default=weight_decay)
+    group.add_argument(f"--{prefix}weight_decay", type=non_negative_float, default=weight_decay)
     group.add_argument(f"--{prefix}lr_scheduler_type", choices=SCHEDULERS, default="cosine")
-    group.add_argument(f"--{prefix}lr_warmup_ratio", type=float, default=0.03)
+    group.add_argument(f"--{prefix}lr_warmup_ratio", type=probability, default=0.03)
     add_flag(group, f"--{prefix}gradient_checkpointing", False, "recompute activations")
 
 
@@ -104,7 +191,7 @@ def add_training_arguments(
         flag = f"--per_device_{name}_batch_size"
         group.add_argument(flag, type=positive_int, default=batch_size)
     group.add_argument("--gradient_accumulation_steps", type=positive_int, default=accumulation)
-    group.add_argument("--seed", type=int, default=42)
+    group.add_argument("--seed", type=seed_int, default=42)
     add_flag(group, "--fp16", False, "float16 with loss scaling")
     add_flag(group, "--bf16", False, "bfloat16 with float32 master weights")
     add_flag(group, "--tf32", False, "TensorFloat-32 matrix products on a GPU")
@@ -121,12 +208,15 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """Where results and logs go."""
     group = parser.add_argument_group("output")
-    group.add_argument("--output_dir", required=True, help="folder of this run; must hold none yet")
+    group.add_argument(
+        "--output_dir", type=filled, required=True, help="folder of this run; must hold none yet"
+    )
     add_flag(group, "--overwrite", False, "replace a run that the folder already holds")
-    add_flag(group, "--resume", False, "go on from the latest checkpoint in output_dir")
+    text = "go on from the latest checkpoint in output_dir; its files are read as data, not as code"
+    add_flag(group, "--resume", False, text)
     log_types = ("wandb", "tensorboard", "none")
     group.add_argument("--log_type", choices=log_types, default="wandb", help="(default: offline)")
-    group.add_argument("--log_dir", help="default: output_dir")
+    group.add_argument("--log_dir", type=filled, help="default: output_dir")
     group.add_argument("--log_project", help="default: safe-rlhf-panacea")
     group.add_argument("--log_run_name")
     add_flag(group, "--progress", True, "show progress bars")
@@ -144,18 +234,37 @@ def add_deepspeed_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--offload", choices=offload, default="none")
 
 
-def check_common(args: argparse.Namespace) -> None:
-    """Contradictions between the shared flags.
+def check_ranges(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Hold the numbers that another parser read to the ranges of ``parser``.
 
     Raises:
-        UserError: naming the two flags that do not go together.
+        UserError: naming the flag.
     """
+    for action in parser._actions:
+        value = getattr(args, action.dest, None)
+        if action.type is None or not isinstance(value, int | float):
+            continue
+        try:
+            action.type(str(value))
+        except argparse.ArgumentTypeError as error:
+            raise UserError(f"--{action.dest}: {error}") from None
+
+
+def check_common(args: argparse.Namespace) -> None:
+    """What the shared flags must be before models and data are loaded.
+
+    Raises:
+        UserError: naming two flags that do not go together, or a malformed data set.
+    """
+    from safe_rlhf_panacea.base.datasets.specs import read_specs
+
+    for name in ("train_datasets", "eval_datasets", "ptx_datasets"):
+        if getattr(args, name, None) is not None:
+            read_specs(getattr(args, name))
     if args.fp16 and args.bf16:
         raise UserError("--fp16 and --bf16 were both given: choose one")
     if args.need_eval and (args.eval_datasets is None) == (args.eval_split_ratio is None):
         raise UserError("--need_eval wants exactly one of --eval_datasets and --eval_split_ratio")
-    if args.eval_split_ratio is not None and not 0 < args.eval_split_ratio < 1:
-        raise UserError(f"--eval_split_ratio {args.eval_split_ratio} is not between 0 and 1")
     if args.offload != "none" and args.zero_stage < 2:
         raise UserError(f"--offload {args.offload} needs --zero_stage 2 or 3")
     if args.offload in ("parameter", "all") and args.zero_stage != 3:

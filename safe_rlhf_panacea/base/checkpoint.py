@@ -29,18 +29,16 @@ class TrainingState:
         epoch: passes over the data done.
         random_state: of all processes, from ``capture_random_state``.
         sampler: place in the data, the data sampler's ``state_dict``.
-        preference_sampler: place in the stream of λ, likewise; None where no λ is drawn.
+        panacea: place in the stream of λ and the ideal point; None where no λ is drawn.
         ptx_sampler: place in the supervised text of PTX, likewise; None without.
         training_seconds: spent so far.
-        ideal_point: the running best of each objective (Eq. 13), likewise; None for DPO.
     """
 
     global_step: int
     epoch: int
     random_state: dict[str, Any]
     sampler: dict[str, Any] = field(default_factory=dict)
-    preference_sampler: dict[str, Any] | None = None
-    ideal_point: dict[str, Any] | None = None
+    panacea: dict[str, Any] | None = None
     ptx_sampler: dict[str, Any] | None = None
     training_seconds: float = 0.0
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from safe_rlhf_panacea.errors import SharedError, one_line
+
 
 def _free_port() -> str:
     with socket.socket() as probe:
@@ -127,6 +129,13 @@ def all_reduce_max(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
+def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
+    """The elementwise sum over the processes."""
+    if get_world_size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
 def all_gather_objects(value: Any) -> list[Any]:
     """What every process holds, by rank, on every process; small things only."""
     if get_world_size() == 1:
@@ -134,3 +143,25 @@ def all_gather_objects(value: Any) -> list[Any]:
     found: list[Any] = [None] * get_world_size()
     dist.all_gather_object(found, value)
     return found
+
+
+@contextmanager
+def refusing_together() -> Iterator[None]:
+    """What one process refuses in this block all of them refuse, and nobody waits for it.
+
+    Every process must come here, and none may stop between two collective operations of the
+    block. When it is left, all have been through it.
+
+    Raises:
+        SharedError: the first error that one of them can tell in one line.
+    """
+    refused: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        if get_world_size() == 1 or one_line(error) is None:
+            raise
+        refused = error
+    lines = [line for line in all_gather_objects(refused and one_line(refused)) if line]
+    if lines:
+        raise SharedError(lines[0]) from refused

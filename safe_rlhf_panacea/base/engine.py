@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from contextlib import nullcontext
 from typing import Any
 
@@ -78,7 +79,38 @@ def init_train_engine(
         num_warmup_steps=int(update_steps * lr_warmup_ratio),
         num_training_steps=max(1, update_steps),
     )
-    return _initialize(model=model, optimizer=optimizer, lr_scheduler=scheduler, config=ds_config)
+    engine = _initialize(model=model, optimizer=optimizer, lr_scheduler=scheduler, config=ds_config)
+    _keep_gradient_norm(engine)
+    return engine
+
+
+def _keep_gradient_norm(engine: Any) -> None:
+    """In float32 without ZeRO DeepSpeed clips by the gradient norm and forgets it: keep it."""
+    from deepspeed.runtime.utils import clip_grad_norm_
+
+    def clip() -> None:
+        engine._global_grad_norm = clip_grad_norm_(
+            parameters=engine.module.parameters(),
+            max_norm=engine.gradient_clipping(),
+            mpu=engine.mpu,
+        )
+
+    engine.clip_fp32_gradients = clip
+
+
+def init_role_engine(
+    model: nn.Module, args: argparse.Namespace, role: str, ds_config: dict[str, Any], updates: int
+) -> Any:
+    """The training engine of ``actor`` or ``critic``, with the flags that begin with its name."""
+    options = {
+        name: getattr(args, f"{role}_{name}")
+        for name in ("lr", "weight_decay", "lr_scheduler_type", "lr_warmup_ratio")
+    }
+    model.to(args.device)
+    engine = init_train_engine(model, ds_config, update_steps=updates, **options)
+    if getattr(args, f"{role}_gradient_checkpointing"):
+        set_gradient_checkpointing(engine, True)
+    return engine
 
 
 def init_eval_engine(model: nn.Module, ds_config: dict[str, Any]) -> Any:
@@ -119,6 +151,17 @@ def whole_state_dict(engine: Any) -> dict[str, torch.Tensor]:
     if getattr(engine, "zero_optimization_partition_weights", lambda: False)():
         return engine._zero3_consolidated_16bit_state_dict()
     return module.state_dict()
+
+
+def passes_since_update(engine: Any) -> int:
+    """Backward passes whose gradients wait for the engine's next update."""
+    return engine.micro_steps % engine.gradient_accumulation_steps()
+
+
+def gradient_norm(engine: Any) -> float | None:
+    """The gradient norm of the update just made; None where none was, or it is not known."""
+    norm = engine.get_global_grad_norm() if engine.was_step_applied() else None
+    return None if norm is None else float(norm)
 
 
 def learning_rate(engine: Any) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,12 @@ def is_sharded(model: Any) -> bool:
     return get_world_size() > 1 and any(hasattr(p, "ds_id") for p in model.parameters())
 
 
+def _untrained(model: Any) -> AbstractContextManager[None]:
+    """No weight changes before the last token: an adapter need not look at each one again."""
+    adapter = getattr(model, "panacea_adapter", None)
+    return nullcontext() if adapter is None else adapter.state.reusing()
+
+
 def sample(
     model: Any,
     input_ids: torch.Tensor,  # size = (B, S), left-padded
@@ -74,7 +81,8 @@ def sample(
         if copies > 1:
             input_ids = input_ids.repeat_interleave(copies, dim=0)
             attention_mask = attention_mask.repeat_interleave(copies, dim=0)
-        return _sample_plain(model, input_ids, attention_mask, config, generator, noise_copies)
+        with _untrained(model):
+            return _sample_plain(model, input_ids, attention_mask, config, generator, noise_copies)
     return _sample_generate(model, input_ids, attention_mask, config, in_step)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import importlib
 import json
 import os
 import sys
@@ -18,11 +19,13 @@ from tqdm import tqdm
 
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.run_record import METRICS_FILE, recordable
-from safe_rlhf_panacea.base.wandb_run import open_run
+from safe_rlhf_panacea.base.wandb_run import open_run, wanted_mode
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import append_line, cut_half_line
+from safe_rlhf_panacea.printing import printable, printable_line
 
 LogType = Literal["wandb", "tensorboard", "file", "none"]
+NEEDS = {"wandb": "wandb", "tensorboard": "torch.utils.tensorboard"}  # modules
 
 
 class Logger:
@@ -65,6 +68,8 @@ class Logger:
             raise UserError(f"log_type {log_type!r} is none of wandb, tensorboard, file and none")
         if log_type != "none" and log_dir is None:
             raise UserError(f"log_type {log_type} needs a log_dir")
+        if is_main_process():
+            check_log(log_type, log_dir)
         self.log_type = log_type
         self.log_dir = None if log_dir is None else Path(log_dir).expanduser()
         self._metrics: Path | None = None
@@ -104,7 +109,7 @@ class Logger:
     def print(self, *values: object, sep: str = " ") -> None:
         """Print on the main process, above any progress bar."""
         if is_main_process():
-            tqdm.write(sep.join(str(value) for value in values), file=sys.stdout)
+            tqdm.write(sep.join(map(printable, values)), file=sys.stdout)
 
     def print_table(
         self,
@@ -139,13 +144,31 @@ class Logger:
         self.wandb = self.writer = self._metrics = None
 
 
+def check_log(log_type: LogType | None, log_dir: str | os.PathLike[str] | None) -> None:
+    """Whether a logger can be opened, before anything is loaded; changes nothing.
+
+    Raises:
+        UserError: its package is not installed, the environment asks for an unknown mode of
+            wandb, or the folder is a file or lies below one.
+    """
+    if log_type in NEEDS:
+        try:
+            importlib.import_module(NEEDS[log_type])
+        except ImportError as error:
+            raise UserError(
+                f"log_type {log_type} needs the package {log_type}: pip install {log_type}"
+            ) from error
+    if log_type == "wandb":
+        wanted_mode()
+    folder = None if log_dir is None else Path(log_dir).expanduser().absolute()
+    there = next((p for p in (folder, *folder.parents) if p.exists()), None) if folder else None
+    if there is not None and not (there.is_dir() and os.access(there, os.W_OK)):
+        raise UserError(f"--log_dir {log_dir}: {there} is no folder that can be written to")
+
+
 def _open_tensorboard(log_dir: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError(
-            "log_type tensorboard needs the package tensorboard: pip install tensorboard"
-        ) from error
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(log_dir))
 
 
@@ -160,4 +183,4 @@ def _json_number(value: Any) -> Any:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable_line(value)

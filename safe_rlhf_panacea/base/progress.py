@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from safe_rlhf_panacea.base.distributed import is_main_process
+from safe_rlhf_panacea.printing import printable_line
 
 
 def progress_bar(
@@ -31,7 +32,7 @@ def progress_bar(
     return tqdm(
         iterable,
         total=total,
-        desc=desc,
+        desc=printable_line(desc),
         disable=disable or not is_main_process(),
         dynamic_ncols=True,
         mininterval=interval,

@@ -5,10 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+from safe_rlhf_panacea.base.arguments import defaults_of
 from safe_rlhf_panacea.base.checkpoint import TrainingState
+from safe_rlhf_panacea.base.checkpoint_files import (
+    check_checksums,
+    checksum_file,
+    tensors_only,
+)
 from safe_rlhf_panacea.base.distributed import get_world_size
 from safe_rlhf_panacea.base.run_record import (
     CHECKPOINTS,
@@ -17,10 +25,11 @@ from safe_rlhf_panacea.base.run_record import (
     SNAPSHOTS_FILE,
     is_finished,
     note_resumption,
+    read_record,
     recordable,
 )
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.io import atomic_write_text, read_json, read_json_lines
+from safe_rlhf_panacea.io import atomic_write_text, read_json_lines, remove_leftovers
 
 LATEST = "latest"  # the file that names the last whole checkpoint
 # Flags that may change from one part of a run to the next.
@@ -33,6 +42,7 @@ FREE = (
 def note_latest(output_dir: str | Path, step: int) -> None:
     """Say, once every engine of every process has saved, that a step's checkpoint is whole."""
     path = Path(output_dir).expanduser() / CHECKPOINTS / LATEST
+    remove_leftovers(path.parent)
     atomic_write_text(path, f"step-{step}\n")
 
 
@@ -46,28 +56,43 @@ def latest_step(output_dir: str | Path) -> int:
     if is_finished(folder):
         raise UserError(f"{folder} holds a finished run: there is nothing to resume")
     file = folder / CHECKPOINTS / LATEST
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    match = re.fullmatch(r"step-(\d+)\n", text)
-    if match is None:
+    if not file.is_file():
         raise UserError(f"{folder} holds no checkpoint to resume from: train with --save_interval")
+    match = re.fullmatch(r"step-(\d+)\n", file.read_text(encoding="utf-8", errors="replace"))
+    if match is None:
+        steps = (path.stem for path in file.parent.glob(checksum_file(Path(), "*").name))
+        raise UserError(
+            f"{file} is damaged, so that {folder} holds no checkpoint to resume from: it must be "
+            f"one line, the last whole step of: {', '.join(sorted(steps)) or 'none'}"
+        )
     return int(match[1])
 
 
 def load_checkpoint(engines: dict[str, Any], output_dir: str | Path, step: int) -> TrainingState:
     """Put weights, optimisers and schedules back; returns what else a resume needs.
 
-    DeepSpeed's files are pickles: resume only runs of your own.
+    DeepSpeed's files are pickles; they are read as data, without running what they hold.
 
     Raises:
-        UserError: the checkpoint is damaged or another version's.
+        UserError: the checkpoint is missing, damaged or another version's.
     """
     found: dict[str, Any] = {}
+    checkpoints = Path(output_dir).expanduser() / CHECKPOINTS
+    check_checksums(checkpoints, step)
     for name, engine in engines.items():
-        folder = Path(output_dir).expanduser() / CHECKPOINTS / name
+        folder = checkpoints / name
+        if not (folder / f"step-{step}").is_dir():
+            raise UserError(f"{folder}/step-{step} cannot be loaded: it is missing")
         try:
-            path, found = engine.load_checkpoint(
-                str(folder), tag=f"step-{step}", load_module_strict=False
-            )
+            with tensors_only():
+                path, found = engine.load_checkpoint(
+                    str(folder), tag=f"step-{step}", load_module_strict=False
+                )
+        except UnpicklingError as error:
+            raise UserError(
+                f"{folder}/step-{step} cannot be loaded: it is damaged, or holds more than "
+                f"tensors and plain values: {str(error).splitlines()[0]}"
+            ) from error
         except Exception as error:  # DeepSpeed's and pickle's are of many kinds
             raise UserError(f"{folder}/step-{step} cannot be loaded: {error!r}") from error
         if path is None:
@@ -75,15 +100,24 @@ def load_checkpoint(engines: dict[str, Any], output_dir: str | Path, step: int) 
     return TrainingState.from_client_state(found)
 
 
-def check_same_run(output_dir: str | Path, args: argparse.Namespace) -> None:
-    """Whether a run goes on with the flags and the processes that it began with.
+def check_same_run(
+    output_dir: str | Path, args: argparse.Namespace, data: Mapping[str, str]
+) -> None:
+    """Whether a run goes on with the flags, the data and the processes that it began with.
+
+    A flag that is younger than the record counts as its default.
+
+    Args:
+        output_dir: the run's folder.
+        args: the flags now.
+        data: fingerprints of the data sets now, by flag.
 
     Raises:
         UserError: naming what differs, or that the record is damaged.
     """
     path = Path(output_dir).expanduser() / RUN_FILE
-    record = read_json(path)
-    if not isinstance(record, dict) or not isinstance(record.get("args"), dict):
+    record = read_record(path)
+    if not isinstance(record.get("args"), dict):
         raise UserError(f"{path}: no record of a run, so that it cannot be resumed")
     processes, here = record.get("processes", 1), get_world_size()
     if processes != here:
@@ -91,15 +125,30 @@ def check_same_run(output_dir: str | Path, args: argparse.Namespace) -> None:
             f"{path.parent} was trained by {processes} processes and is resumed by {here}: "
             "an exact resume needs as many"
         )
-    before = {k: v for k, v in record["args"].items() if k not in FREE}
-    now = {k: v for k, v in json.loads(json.dumps(recordable(args))).items() if k not in FREE}
+    now = _bound(vars(args))
+    defaults = defaults_of(getattr(args, "program", ""))
+    younger = {name: value for name, value in defaults.items() if name in now}
+    before = _bound({**younger, **record["args"]})
     changed = [
         f"--{key} was {before.get(key)!r} and is {now.get(key)!r}"
-        for key in sorted(before.keys() | now.keys())
+        for key in sorted(before)  # what only ``now`` has was worked out from the flags
         if before.get(key) != now.get(key)
     ]
     if changed:
         raise UserError(f"{path.parent}: a run resumes with its own flags; {'; '.join(changed)}")
+    recorded = record.get("data", {})  # older runs have none
+    for flag, fingerprint in data.items():
+        if recorded.get(flag, fingerprint) != fingerprint:
+            raise UserError(
+                f"{path.parent}: the data of --{flag} have changed since the run began: "
+                "a run resumes with its own data"
+            )
+
+
+def _bound(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that must not change, as JSON has them."""
+    plain = json.loads(json.dumps(recordable(flags)))
+    return {name: value for name, value in plain.items() if name not in FREE}
 
 
 def take_up(output_dir: str | Path, args: argparse.Namespace, step: int) -> None:
@@ -109,6 +158,8 @@ def take_up(output_dir: str | Path, args: argparse.Namespace, step: int) -> None
         UserError: a line of the logs is damaged.
     """
     folder = Path(output_dir).expanduser()
+    for place in (folder, folder / CHECKPOINTS):
+        remove_leftovers(place)
     log_dir = Path(args.log_dir).expanduser() if args.log_dir else folder
     for file in (log_dir / METRICS_FILE, folder / SNAPSHOTS_FILE):
         _cut_after(file, step, evaluates_next=args.eval_strategy == "epoch")

@@ -14,7 +14,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,18 +106,28 @@ def prepare_output_dir(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if overwrite and (folder / RUN_FILE).exists():
-            _remove_run(folder)
+            remove_run(folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
     return folder
 
 
-def _remove_run(folder: Path) -> None:
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    shutil.rmtree(folder / LAUNCHER_FOLDER, ignore_errors=True)
-    # The record last: until then the folder says that it holds a run.
-    for name in (METRICS_FILE, SNAPSHOTS_FILE, RESULTS_FILE, REPORT_FILE, WANDB_FILE, RUN_FILE):
-        (folder / name).unlink(missing_ok=True)
+def run_files(folder: Path) -> list[Path]:
+    """What is in a folder of a run's files and folders, its record last."""
+    names = (CHECKPOINTS, LAUNCHER_FOLDER, METRICS_FILE, SNAPSHOTS_FILE, RESULTS_FILE, REPORT_FILE)
+    paths = (folder / name for name in (*names, WANDB_FILE, RUN_FILE))
+    return [path for path in paths if path.exists()]
+
+
+def remove_run(folder: Path, keep: Collection[str] = ()) -> None:
+    """Take a run away; until its record goes, last, the folder says that it holds one."""
+    for path in run_files(folder):
+        if path.name in keep:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_run_record(
@@ -162,14 +172,14 @@ def finish_run_record(path: str | os.PathLike[str], training_seconds: float) -> 
     file = Path(path).expanduser() / RUN_FILE
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     finished = {"finished_at": now, "training_seconds": round(training_seconds, 3)}
-    atomic_write_json(file, {**read_json(file), **finished})
+    atomic_write_json(file, {**read_record(file), **finished})
 
 
 def note_resumption(path: str | os.PathLike[str], step: int) -> None:
     """Add to ``run.json`` that the run went on from a step, and when."""
     file = Path(path).expanduser() / RUN_FILE
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    record = read_json(file)
+    record = read_record(file)
     entry = {"at": now, "step": step, "versions": package_versions(), "git": git_state()}
     atomic_write_json(file, {**record, "resumed": [*record.get("resumed", []), entry]})
 
@@ -177,7 +187,19 @@ def note_resumption(path: str | os.PathLike[str], step: int) -> None:
 def is_finished(path: str | os.PathLike[str]) -> bool:
     """Whether a folder holds a run that came to its end."""
     file = Path(path).expanduser() / RUN_FILE
-    return file.is_file() and "finished_at" in (read_json(file) or ())
+    return file.is_file() and "finished_at" in read_record(file)
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """A run's record.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    record = read_json(file)
+    if not isinstance(record, dict):
+        raise UserError(f"{file}: no record of a run")
+    return record
 
 
 def set_aside(path: str | os.PathLike[str]) -> Path:

@@ -11,18 +11,20 @@ import numpy as np
 import torch
 
 from safe_rlhf_panacea.base.arguments import check_common
+from safe_rlhf_panacea.base.claim import check_free, unlock_folder, withdraw_claim
 from safe_rlhf_panacea.base.configs.deepspeed_config import (
     get_deepspeed_eval_config,
     get_deepspeed_train_config,
 )
 from safe_rlhf_panacea.base.distributed import (
-    barrier,
     get_world_size,
     init_distributed,
     is_main_process,
+    refusing_together,
 )
+from safe_rlhf_panacea.base.logger import check_log
 from safe_rlhf_panacea.base.resuming import latest_step
-from safe_rlhf_panacea.base.run_record import RUN_FILE, check_output_dir, finish_run_record
+from safe_rlhf_panacea.base.run_record import RUN_FILE, finish_run_record
 
 if TYPE_CHECKING:
     from safe_rlhf_panacea.base.trainers.base import TrainerBase
@@ -50,11 +52,12 @@ def prepare_run(args: argparse.Namespace, program: str) -> tuple[dict[str, Any],
         torch.backends.cudnn.allow_tf32 = True
     args.output_dir = str(Path(args.output_dir).expanduser())  # once, for all who write there
     args.device = init_distributed(args.local_rank)
-    if is_main_process():
-        check_output_dir(args.output_dir, overwrite=args.overwrite, resume=args.resume)
-        if args.resume:
-            latest_step(args.output_dir)
-    barrier()
+    with refusing_together():
+        if is_main_process():
+            check_free(args.output_dir, overwrite=args.overwrite, resume=args.resume)
+            check_log(args.log_type, args.log_dir)
+            if args.resume:
+                latest_step(args.output_dir)
     args.program = program
     seed_everything(args.seed)
     precision = {"fp16": args.fp16, "bf16": args.bf16}
@@ -79,12 +82,24 @@ def model_dtype(args: argparse.Namespace) -> torch.dtype:
 
 
 def run_to_end(trainer: TrainerBase) -> None:
-    """Train, save, close the logs, and record, where there is a record, that it is finished."""
-    trainer.clock.start()
-    trainer.train()
-    seconds = trainer.clock.seconds
-    trainer.save()
-    trainer.logger.close()
-    if is_main_process() and (Path(trainer.args.output_dir) / RUN_FILE).exists():
-        finish_run_record(trainer.args.output_dir, seconds)
-    barrier()
+    """Train, save, close the logs, and record, where there is a record, that it is finished.
+
+    A run that fails before its first step leaves no record.
+    """
+    folder = trainer.args.output_dir
+    try:
+        trainer.clock.start()
+        trainer.train()
+        seconds = trainer.clock.seconds
+        trainer.save()
+        trainer.logger.close()
+        with refusing_together():
+            if is_main_process() and (Path(folder) / RUN_FILE).exists():
+                finish_run_record(folder, seconds)
+    except BaseException:
+        if trainer.global_step == 0:
+            trainer.logger.close()
+            withdraw_claim(folder)
+        raise
+    finally:
+        unlock_folder(folder)

@@ -17,6 +17,7 @@ from urllib.parse import urlparse
 from safe_rlhf_panacea.base.run_record import WANDB_FILE
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_json, read_json
+from safe_rlhf_panacea.printing import say
 
 PROJECT = "safe-rlhf-panacea"
 MODES = {
@@ -155,4 +156,4 @@ def _identity(log_dir: Path, resume: bool) -> dict[str, str]:
 
 
 def _tell(why: str) -> None:
-    print(f"wandb: {why}, so the run is logged offline; wandb sync uploads it", file=sys.stderr)
+    say(f"wandb: {why}, so the run is logged offline; wandb sync uploads it", file=sys.stderr)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
+from safe_rlhf_panacea.base.arguments import positive_float
 from safe_rlhf_panacea.baselines.variants import Variants, build_parser, parse_flags, train_variants
 from safe_rlhf_panacea.errors import one_line_errors
-from safe_rlhf_panacea.preference import preference_grid
+from safe_rlhf_panacea.preference import default_grid, preference_grid
 
 PROGRAM = "python -m safe_rlhf_panacea.baselines.discrete_policies"
 
@@ -43,10 +44,15 @@ def plan(argv: Sequence[str] | None) -> tuple[str, list[str], Variants]:
         "  --reward_models helpful=runs/reward-helpful harmless=runs/reward-harmless \\\n"
         "  --train_datasets prompts:1:prompts.jsonl --lora_dim 9 --output_dir runs/discrete",
     )
-    parser.add_argument("--grid_step", type=float, default=0.1, help="0.1: 11 models for m = 2")
+    parser.add_argument(
+        "--grid_step",
+        type=positive_float,
+        help="of λ, a model each; default: 0.1 (11 for m = 2), coarser from 5 objectives on",
+    )
     args, flags = parser.parse_known_args(argv)
-    objectives = parse_flags(args.algorithm, flags).objectives
-    return args.algorithm, flags, grid_variants(preference_grid(len(objectives), args.grid_step))
+    count, step = len(parse_flags(args.algorithm, flags).objectives), args.grid_step
+    grid = default_grid(count) if step is None else preference_grid(count, step)
+    return args.algorithm, flags, grid_variants(grid)
 
 
 @one_line_errors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from safe_rlhf_panacea.base.arguments import finite_float
 from safe_rlhf_panacea.baselines.variants import Variants, build_parser, train_variants
 from safe_rlhf_panacea.errors import one_line_errors
 
@@ -20,7 +21,7 @@ def plan(argv: Sequence[str] | None) -> tuple[str, list[str], Variants]:
         "  --objectives helpful harmless --train_datasets pairs:1:pairs.jsonl \\\n"
         "  --output_dir runs/fixed-scaling",
     )
-    parser.add_argument("--factors", type=float, nargs="+", default=list(FACTORS))
+    parser.add_argument("--factors", type=finite_float, nargs="+", default=list(FACTORS))
     args, flags = parser.parse_known_args(argv)
     variants = {f"{factor:g}": ["--fixed_scaling", f"{factor:g}"] for factor in args.factors}
     return args.algorithm, flags, variants

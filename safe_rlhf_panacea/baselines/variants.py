@@ -10,10 +10,11 @@ from pathlib import Path
 from safe_rlhf_panacea.algorithms.dpo import main as dpo
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from safe_rlhf_panacea.base import barrier, is_main_process
-from safe_rlhf_panacea.base.arguments import ArgumentParser
+from safe_rlhf_panacea.base.arguments import ArgumentParser, check_common
 from safe_rlhf_panacea.base.distributed import init_distributed
 from safe_rlhf_panacea.base.run_record import RUN_FILE, is_finished, set_aside
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.printing import say
 
 PROGRAMS = {"dpo": dpo, "ppo": ppo}
 Variants = Mapping[str, Sequence[str]]
@@ -39,6 +40,19 @@ def parse_flags(algorithm: str, argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
+def check_flags(algorithm: str, argv: Sequence[str]) -> argparse.Namespace:
+    """Read the algorithm's flags and check what can be checked before anything runs.
+
+    Raises:
+        UserError: as the algorithm would, or ``--resume``.
+    """
+    args = parse_flags(algorithm, argv)
+    check_common(args)
+    if args.resume:
+        raise UserError("--resume is of a single training; this program skips what is finished")
+    return args
+
+
 def train_variants(algorithm: str, argv: Sequence[str], variants: Variants) -> dict[str, Path]:
     """Run the algorithm once per variant, each into a folder of its own under ``output_dir``.
 
@@ -55,9 +69,7 @@ def train_variants(algorithm: str, argv: Sequence[str], variants: Variants) -> d
         Folder name to folder.
     """
     run: Callable[[Sequence[str]], int | None] = PROGRAMS[algorithm].main
-    args = parse_flags(algorithm, argv)
-    if args.resume:
-        raise UserError("--resume is of a single training; this program skips what is finished")
+    args = check_flags(algorithm, argv)
     init_distributed(args.local_rank)
     folders = {name: Path(args.output_dir) / name for name in variants}
     for number, (name, extra) in enumerate(variants.items(), start=1):
@@ -82,4 +94,4 @@ def _is_left_to_do(folder: Path, overwrite: bool) -> bool:
 
 def _say(text: str) -> None:
     if is_main_process():
-        print(text, flush=True)
+        say(text)

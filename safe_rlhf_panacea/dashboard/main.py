@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
+from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
 from safe_rlhf_panacea.base.run_record import REPORT_FILE, SNAPSHOTS_FILE
 from safe_rlhf_panacea.dashboard.content import Content
 from safe_rlhf_panacea.dashboard.page import render
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.evaluations import read_evaluations
 from safe_rlhf_panacea.io import atomic_write_text
+from safe_rlhf_panacea.printing import say
 
 PROGRAM = "python -m safe_rlhf_panacea.dashboard"
 
@@ -27,8 +28,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         """,
         f"{PROGRAM} runs/panacea-ppo --output front.html",
     )
-    parser.add_argument("run", help="folder of a training that evaluates (--need_eval)")
-    parser.add_argument("--output", help=f"default: {REPORT_FILE} in the run's folder")
+    parser.add_argument(
+        "run", type=filled, help="folder of a training that evaluates (--need_eval)"
+    )
+    parser.add_argument("--output", type=filled, help=f"default: {REPORT_FILE} in the run's folder")
     add_flag(parser, "--overwrite", False, "replace an --output that is there")
     args = parser.parse_args(argv)
     evaluations = read_evaluations(args.run)
@@ -48,4 +51,4 @@ def main(argv: Sequence[str] | None = None) -> None:
         atomic_write_text(output, page)
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror}") from error
-    print(f"Written to {output}")
+    say(f"Written to {output}")

@@ -11,9 +11,11 @@ from safe_rlhf_panacea.base.datasets.template import plain_prompt
 from safe_rlhf_panacea.base.run_record import METRICS_FILE, RUN_FILE
 from safe_rlhf_panacea.dashboard import pictures
 from safe_rlhf_panacea.dashboard.content import Content
+from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation.html import image, page
 from safe_rlhf_panacea.evaluation.tables import Table
 from safe_rlhf_panacea.io import read_json, read_json_lines
+from safe_rlhf_panacea.shapes import misfit
 
 REFRESH_SECONDS = 60
 MOST_POINTS = 2000  # of a curve
@@ -49,6 +51,8 @@ def read_metrics(folder: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
     log_dir = record.get("args", {}).get("log_dir")
     path = (Path(log_dir).expanduser() if log_dir else folder) / METRICS_FILE
     lines = read_json_lines(path) if path.is_file() else []
+    if wrong := misfit(lines, [dict]):
+        raise UserError(f"{path}: {wrong}")
     training = [line for line in lines if any(key.startswith("train/") for key in line)]
     return training[:: max(1, len(training) // MOST_POINTS)]
 

@@ -14,6 +14,7 @@ from safe_rlhf_panacea.evaluation.plots import (
     COLOURS,
     MARKERS,
     front_figure,
+    literal,
     new_figure,
     picture_bytes,
     sequential_colours,
@@ -92,7 +93,7 @@ def indicators(evaluations: Sequence[Evaluation]) -> Any:
     steps = [evaluation.step for evaluation in evaluations]
     for axes, (label, lines) in zip(figure.subplots(2, 3).flat, series.items(), strict=True):
         for index, line in enumerate(lines):
-            name = names[index] if len(lines) > 1 else None
+            name = literal(names[index]) if len(lines) > 1 else None
             style = {"marker": MARKERS[index % 7], "ls": LINES[index % 4]}  # lines may coincide
             axes.plot(steps, line, ms=4, lw=1.4, color=COLOURS[index % 7], label=name, **style)
         axes.set_title(label, fontsize=10)
@@ -112,7 +113,7 @@ def _preference_axis(axes: Any, evaluation: Evaluation) -> None:
     places = spread(range(len(preferences)), LABELLED)
     labels = ["(" + ", ".join(f"{v:.2g}" for v in preferences[i]) + ")" for i in places]
     axes.set_xticks(places, labels, rotation=0 if len(places) <= 5 else 60, fontsize=8)
-    axes.set_xlabel(f"λ ({', '.join(evaluation.objectives)})", fontsize=9)
+    axes.set_xlabel(f"λ ({literal(', '.join(evaluation.objectives))})", fontsize=9)
     axes.grid(axis="y", alpha=0.25)
 
 
@@ -141,7 +142,7 @@ def distributions(evaluation: Evaluation) -> Any:
             axes.axhspan(low, high, color="0.9", zorder=0, label="initial model, 5 to 95 %")
             axes.axhline(mean, color="0.5", ls="--", lw=1, zorder=1, label="its mean")
             axes.legend(fontsize=8)
-        axes.set_title(evaluation.objectives[index], fontsize=10)
+        axes.set_title(literal(evaluation.objectives[index]), fontsize=10)
         _preference_axis(axes, evaluation)
     figure.supylabel(UNITS[evaluation.result["kind"]], fontsize=9)
     figure.suptitle(
@@ -192,7 +193,7 @@ def preferences_drawn(evaluation: Evaluation) -> Any:
     for axes, (name, counts) in zip(panels, evaluation.drawn.items(), strict=True):
         edges = np.linspace(0, 1, len(counts) + 1)
         axes.bar(edges[:-1], counts, width=np.diff(edges) * 0.94, align="edge", color=COLOURS[0])
-        axes.set_xlabel(f"λ of {name}", fontsize=9)
+        axes.set_xlabel(f"λ of {literal(name)}", fontsize=9)
     panels[0].set_ylabel("times drawn", fontsize=9)
     figure.suptitle(f"λ drawn in training up to step {evaluation.step}", fontsize=10)
     return figure
@@ -213,9 +214,9 @@ def curves(metrics: Sequence[dict[str, Any]], groups: dict[str, list[str]]) -> A
     for axes, (title, names) in zip(panels, groups.items(), strict=False):
         for index, name in enumerate(names):
             points = [(m["step"], m[name]) for m in metrics if isinstance(m.get(name), float | int)]
-            label = name.rpartition("/")[2]
+            label = literal(name.rpartition("/")[2])
             axes.plot(*zip(*points, strict=True), lw=1, color=COLOURS[index % 7], label=label)
-        axes.set_title(title, fontsize=10)
+        axes.set_title(literal(title), fontsize=10)
         axes.grid(alpha=0.25)
         if names[0].startswith("train/preference_"):
             axes.set_ylim(-0.04, 1.04)

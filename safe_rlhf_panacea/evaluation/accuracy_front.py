@@ -48,11 +48,10 @@ def margins_over_grid(
     sums = []
     for part in grid.split(per_forward):
         copies = part.size(0)
-        if adapter.pref_dim > 0:
-            adapter.set_preference(part.repeat_interleave(pairs, dim=0))
-        log_probs = response_log_probs(
-            model, input_ids.repeat(copies, 1), attention_mask.repeat(copies, 1), start
-        )
+        with adapter.at(part.repeat_interleave(pairs, dim=0)):
+            log_probs = response_log_probs(
+                model, input_ids.repeat(copies, 1), attention_mask.repeat(copies, 1), start
+            )
         sums.append((log_probs * counted.repeat(copies, 1)).sum(dim=-1).view(copies, pairs))
     ratios = torch.cat(sums) - reference  # size = (N, 2B)
     return ratios.view(points, 2, -1)[:, 0] - ratios.view(points, 2, -1)[:, 1]

@@ -8,18 +8,26 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.arguments import add_flag, named_value, positive_int
+from safe_rlhf_panacea.base.arguments import (
+    add_flag,
+    named_value,
+    non_negative_float,
+    positive_int,
+    seed_int,
+)
 from safe_rlhf_panacea.base.datasets import format_prompt
 from safe_rlhf_panacea.base.datasets.base import select_rows
 from safe_rlhf_panacea.base.datasets.specs import read_specs
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.generation import SamplingConfig
 from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
+from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.tokenizers import is_same_tokenizer
 from safe_rlhf_panacea.calibration import apply_calibration
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation.measure import Policy
 from safe_rlhf_panacea.evaluation.reward_front import Prompt
+from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards import RewardEnsemble, RewardSpec, reward_specs
 from safe_rlhf_panacea.scorers import (
     Scorer,
@@ -43,8 +51,8 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--datasets", nargs="+", required=True, metavar="SPEC")
     parser.add_argument("--max_length", type=positive_int, default=512)
     parser.add_argument("--batch_size", type=positive_int, default=16, help="prompts or pairs")
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--temperature", type=non_negative_float, default=1.0)
+    parser.add_argument("--seed", type=seed_int, default=42)
     add_flag(parser, "--bf16", False, "weights in bfloat16")
     add_flag(parser, "--trust_remote_code", False, "run code that comes with a model")
     add_flag(parser, "--progress", True, "show progress bars")
@@ -60,6 +68,7 @@ def load_model(args: argparse.Namespace, path: str, **options: Any) -> tuple[Any
         dtype=torch.bfloat16 if args.bf16 else None,
         **options,
     )
+    check_positions(model, args.max_length, path)
     return model.to(device), tokenizer
 
 
@@ -77,7 +86,7 @@ def read_prompts(args: argparse.Namespace, tokenizer: Any) -> list[Prompt]:
     if not short:
         raise UserError(f"no prompt is shorter than --max_length {args.max_length} tokens")
     if len(short) < len(texts) and is_main_process():
-        print(f"left out {len(texts) - len(short)} prompts of --max_length tokens or more")
+        say(f"left out {len(texts) - len(short)} prompts of --max_length tokens or more")
     return short
 
 
@@ -105,7 +114,7 @@ def _load_scorer(args: argparse.Namespace, spec: RewardSpec, tokenizer: Any) -> 
     )
     if is_same_tokenizer(tokenizer, own):
         return model_scorer(model)
-    print(f"{spec.path} has other tokens than the policy: responses are tokenised anew for it")
+    say(f"{spec.path} has other tokens than the policy: responses are tokenised anew for it")
     return retokenizing_scorer(model, tokenizer, own)
 
 

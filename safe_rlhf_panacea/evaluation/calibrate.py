@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
+from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
+from safe_rlhf_panacea.base.datasets.specs import read_specs
 from safe_rlhf_panacea.calibration import write_calibration
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.arguments import (
@@ -26,6 +27,7 @@ from safe_rlhf_panacea.evaluation.arguments import (
 from safe_rlhf_panacea.evaluation.measure import sample_base
 from safe_rlhf_panacea.evaluation.tables import align
 from safe_rlhf_panacea.io import read_json
+from safe_rlhf_panacea.printing import say
 
 PROGRAM = "python -m safe_rlhf_panacea.evaluation.calibrate"
 
@@ -44,8 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
           --output_file runs/calibration.json
         """,
     )
-    parser.add_argument("--model_name_or_path", required=True, help="the SFT model")
-    parser.add_argument("--output_file", required=True, help="JSON; must not exist")
+    parser.add_argument("--model_name_or_path", type=filled, required=True, help="the SFT model")
+    parser.add_argument("--output_file", type=filled, required=True, help="JSON; must not exist")
     add_flag(parser, "--overwrite", False, "replace the file")
     add_reward_flags(parser)
     add_sampling_flags(parser)
@@ -60,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--reward_models is missing: there is nothing to calibrate")
     if Path(args.output_file).exists() and not args.overwrite:
         raise UserError(f"{args.output_file} exists: choose another file or give --overwrite")
+    read_specs(args.datasets)
     specs = read_rewards(args, None)
     model, tokenizer = load_model(args, args.model_name_or_path)
     names = [spec.name for spec in specs]
@@ -72,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = [["objective", "mean", "std", "responses"]]
     for name, entry in read_json(args.output_file).items():
         rows.append([name, f"{entry['mean']:.4f}", f"{entry['std']:.4f}", str(entry["responses"])])
-    print(f"{align(rows)}\n\nWritten to {args.output_file}")
+    say(f"{align(rows)}\n\nWritten to {args.output_file}")
 
 
 if __name__ == "__main__":

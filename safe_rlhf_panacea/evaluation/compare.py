@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
+from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled, finite_float
 from safe_rlhf_panacea.base.run_record import (
     check_own_output,
     prepare_output_dir,
@@ -24,6 +24,7 @@ from safe_rlhf_panacea.evaluation.plots import front_figure, save_picture
 from safe_rlhf_panacea.evaluation.run_locations import FORMS, RunLocation, parse_run
 from safe_rlhf_panacea.evaluation.runs import read_run
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
+from safe_rlhf_panacea.printing import say
 
 PROGRAM = "python -m safe_rlhf_panacea.evaluation.compare"
 NUMBERS, PICTURE, PAGE = "compare.json", "compare.png", "compare.html"
@@ -53,11 +54,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--baseline", metavar="LABEL", help="default: the first run")
     parser.add_argument(
         "--reference_point",
-        type=float,
+        type=finite_float,
         nargs="+",
         help="of all hypervolumes; default: the runs' own, or the lowest of them",
     )
-    parser.add_argument("--output_dir", help="default: tables on the terminal only")
+    parser.add_argument("--output_dir", type=filled, help="default: tables on the terminal only")
     add_flag(parser, "--overwrite", False, "replace a comparison that the folder already holds")
     return parser
 
@@ -74,10 +75,9 @@ def check_output(folder: str, overwrite: bool, runs: Sequence[RunLocation]) -> N
 
 
 def picture_front(front: Front) -> Front:
-    """The front with a label as Matplotlib takes it: no formulas, nothing hidden, short lines."""
+    """The front with a label of short lines."""
     width = LABEL_WIDTH if len(front.objectives) == 2 else 2 * LABEL_WIDTH
-    label = fill(front.label.replace("$", r"\$"), width)
-    return Front(front.objectives, front.points, f" {label}" if label.startswith("_") else label)
+    return Front(front.objectives, front.points, fill(front.label, width))
 
 
 def write_comparison(args: argparse.Namespace, comparison: Comparison, command: str) -> Path:
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         command = f"{PROGRAM} {shlex.join(sys.argv[1:] if argv is None else argv)}"
         folder = write_comparison(args, comparison, command)
         written = f"\n\nWritten to {folder}: {PAGE}, {PICTURE}, {NUMBERS}"
-    print(comparison_text(comparison) + written)
+    say(comparison_text(comparison) + written)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation.front import Front
 from safe_rlhf_panacea.evaluation.measurement import Measurement
 from safe_rlhf_panacea.evaluation.results import checked, front_of
+from safe_rlhf_panacea.evaluation.schema import NONE, check_whole_result
 from safe_rlhf_panacea.io import append_line, read_json_lines
+from safe_rlhf_panacea.shapes import Integer, Number, misfit
 
 DIGITS = 5  # of the single values that are kept for distributions
 RESPONSES_SHOWN = 4  # prompts whose responses are kept
@@ -91,10 +93,14 @@ class Evaluation:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Evaluation:
-        """The inverse of ``to_dict``; attributes may be missing."""
+        """The inverse of ``to_dict``.
+
+        Raises:
+            KeyError: something is missing.
+        """
         names = {f.name for f in fields(cls)} - {"result"}
         result = {key: value for key, value in values.items() if key not in names}
-        return cls(result, **{name: values[name] for name in names & set(values)})
+        return cls(result, **{name: values[name] for name in names})
 
 
 def _columns(values: torch.Tensor) -> list[list[float]]:
@@ -117,6 +123,39 @@ def singular_values(adapter: PanaceaAdapter) -> list[dict[str, Any]]:
             sigma = layer.lora_sigma.detach().float().tolist()
             found.append({"matrix": name, "sigma": sigma, "s": s})
     return found
+
+
+def check_evaluation(where: str, values: Mapping[str, Any]) -> None:
+    """Whether ``values`` are what ``Evaluation.to_dict`` writes.
+
+    Args:
+        where: the file and the line in it.
+        values: what stands there, in the form of this version.
+
+    Raises:
+        UserError: what is missing or of another shape.
+    """
+    check_whole_result(where, values)
+    m, n = len(values["objectives"]), len(values["front"])
+    drawn = values.get("drawn") if isinstance(values.get("drawn"), dict) else {}
+    response = {
+        "prompt": str,
+        "response": str,
+        "preference": [Number, m],
+        "rewards": ([Number, m], [Number, 0]),
+        "log_ratio": (Number, NONE),
+    }
+    shape = {
+        "step": Integer,
+        "distributions": ([[[Number], m], n], [Number, 0]),
+        "base_distributions": ([[Number], m], [Number, 0]),
+        "responses": [response],
+        "singular_values": [{"matrix": str, "sigma": [Number], "s": [Number]}],
+        "drawn": {name: [Integer] for name in drawn},
+        "seconds": Number,
+    }
+    if wrong := misfit(values, shape):
+        raise UserError(f"{where}: not an evaluation of this version: {wrong}")
 
 
 def append_evaluation(folder: Path, evaluation: Evaluation) -> None:
@@ -142,7 +181,6 @@ def read_evaluations(folder: str | Path) -> list[Evaluation]:
     found = []
     for number, content in enumerate(read_json_lines(path) if path.is_file() else [], start=1):
         values = checked(f"{path}:{number}", content)
-        if not isinstance(values.get("step"), int):
-            raise UserError(f"{path}:{number}: step is {values.get('step')!r}, not an integer")
+        check_evaluation(f"{path}:{number}", values)
         found.append(Evaluation.from_dict(values))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,9 @@ class Front:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Front:
         """From plain values."""
-        points = [FrontPoint(**point) for point in values["points"]]
+        names = {part.name for part in fields(FrontPoint)}
+        known = [{k: v for k, v in point.items() if k in names} for point in values["points"]]
+        points = [FrontPoint(**point) for point in known]
         return cls(
             list(values["objectives"]), points, values.get("label", ""), values.get("metadata", {})
         )

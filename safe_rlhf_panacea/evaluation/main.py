@@ -6,8 +6,17 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
+import torch
+
+from safe_rlhf_panacea.base.arguments import (
+    ArgumentParser,
+    add_flag,
+    filled,
+    finite_float,
+    positive_float,
+)
 from safe_rlhf_panacea.base.datasets import PreferenceDataset
+from safe_rlhf_panacea.base.datasets.specs import read_specs
 from safe_rlhf_panacea.base.distributed import init_if_launched, is_main_process
 from safe_rlhf_panacea.base.run_record import (
     check_own_output,
@@ -26,12 +35,13 @@ from safe_rlhf_panacea.evaluation.arguments import (
 )
 from safe_rlhf_panacea.evaluation.measure import sample_base
 from safe_rlhf_panacea.evaluation.measurement import Measurement
-from safe_rlhf_panacea.evaluation.methods import Method, read_member
+from safe_rlhf_panacea.evaluation.methods import Member, Method, read_member
 from safe_rlhf_panacea.evaluation.plots import plot_fronts
 from safe_rlhf_panacea.evaluation.results import FRONT_FILE, LABELS, RESPONSES_FILE, front_of
 from safe_rlhf_panacea.evaluation.tables import front_table, indicator_table
 from safe_rlhf_panacea.io import atomic_write_json
-from safe_rlhf_panacea.preference import preference_grid
+from safe_rlhf_panacea.preference import default_grid, preference_grid
+from safe_rlhf_panacea.printing import say
 
 PROGRAM = "python -m safe_rlhf_panacea.evaluation"
 
@@ -57,23 +67,29 @@ def build_parser() -> argparse.ArgumentParser:
           --datasets pairs:1:test.jsonl --output_dir runs/front-discrete
         """,
     )
-    parser.add_argument("--adapter", nargs="+", required=True, help="one folder, or several")
+    parser.add_argument(
+        "--adapter", type=filled, nargs="+", required=True, help="one folder, or several"
+    )
     parser.add_argument(
         "--method", choices=sorted(LABELS), help="default: panacea, or a soup of several adapters"
     )
     parser.add_argument("--label", help="in tables and pictures; default: the method's name")
     parser.add_argument("--base_model", help="default: the one that the adapter names")
-    parser.add_argument("--output_dir", required=True)
+    parser.add_argument("--output_dir", type=filled, required=True)
     add_flag(parser, "--overwrite", False, "replace a result that the folder already holds")
     add_reward_flags(parser)
     parser.add_argument(
         "--reward_calibration", metavar="FILE", help="of evaluation.calibrate, as PPO had it"
     )
     add_flag(parser, "--with_base", True, "with rewards: evaluate the initial model as well")
-    parser.add_argument("--grid_step", type=float, default=0.1)
+    parser.add_argument(
+        "--grid_step",
+        type=positive_float,
+        help="of λ; default: 0.1, a coarser one from 5 objectives on (at most 300 λ)",
+    )
     parser.add_argument(
         "--reference_point",
-        type=float,
+        type=finite_float,
         nargs="+",
         help="of the hypervolume; default: two standard deviations below the mean rewards of the "
         "model with its adapter off, 0 for accuracies and --with_base false",
@@ -82,9 +98,21 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def load_method(args: argparse.Namespace) -> tuple[Method, Any]:
+def read_grid(args: argparse.Namespace, objectives: Sequence[str]) -> torch.Tensor:
+    """The λ to evaluate, size = (N, m).
+
+    Raises:
+        UserError: a reference point of another length.
+        PreferenceError: a step that makes no grid.
+    """
+    count, point, step = len(objectives), args.reference_point, args.grid_step
+    if point is not None and len(point) != count:
+        raise UserError(f"--reference_point needs {count} numbers, not {len(point)}")
+    return default_grid(count) if step is None else preference_grid(count, step)
+
+
+def load_method(args: argparse.Namespace, members: Sequence[Member]) -> tuple[Method, Any]:
     """The base model with what is evaluated on it, and its tokenizer."""
-    members = [read_member(folder) for folder in args.adapter]
     base = args.base_model or members[0].config.base_model
     if base is None:
         raise UserError(f"{args.adapter[0]} names no base model: give one with --base_model")
@@ -93,7 +121,7 @@ def load_method(args: argparse.Namespace) -> tuple[Method, Any]:
 
 
 def measure_method(
-    args: argparse.Namespace, method: Method, tokenizer: Any, label: str
+    args: argparse.Namespace, method: Method, tokenizer: Any, grid: torch.Tensor, label: str
 ) -> Measurement:
     """Rewards of responses at every λ, or accuracies on pairs where there are no rewards."""
     names = method.objectives
@@ -107,7 +135,6 @@ def measure_method(
     else:
         tokenizer.padding_side = "right"
         what = {"pairs": PreferenceDataset(args.datasets, tokenizer, names, seed=args.seed)}
-    grid = preference_grid(len(names), args.grid_step)
     return method.measure(policy, grid, label=label, **what)
 
 
@@ -116,19 +143,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate, print the tables, write ``front.json`` and ``front.png``."""
     args = build_parser().parse_args(argv)
     check_own_output(args.output_dir, PROGRAM, args.overwrite)
+    read_specs(args.datasets)
+    members = [read_member(folder) for folder in args.adapter]
+    objectives = members[0].config.objectives
+    grid = read_grid(args, objectives)
+    if args.reward_models:
+        read_rewards(args, objectives)
     init_if_launched()
-    method, tokenizer = load_method(args)
-    count = len(method.objectives)
-    preference_grid(count, args.grid_step)
-    if args.reference_point and len(args.reference_point) != count:
-        raise UserError(f"--reference_point needs {count} numbers, not {len(args.reference_point)}")
+    method, tokenizer = load_method(args, members)
     label = args.label or LABELS[method.name]
-    measured = measure_method(args, method, tokenizer, label)
+    measured = measure_method(args, method, tokenizer, grid, label)
     if is_main_process():
-        result = measured.result(method.objectives, method.origin(label), args.reference_point)
+        result = measured.result(objectives, method.origin(label), args.reference_point)
         write(args, measured, result)
-        print(f"{front_table(front_of(result))}\n\n{indicator_table({label: result})}")
-        print(f"\nWritten to {args.output_dir}: {FRONT_FILE}, front.png")
+        say(f"{front_table(front_of(result))}\n\n{indicator_table({label: result})}")
+        say(f"\nWritten to {args.output_dir}: {FRONT_FILE}, front.png")
 
 
 def write(args: argparse.Namespace, measured: Measurement, result: dict[str, Any]) -> None:

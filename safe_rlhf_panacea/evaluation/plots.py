@@ -36,6 +36,11 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
+def literal(text: str) -> str:
+    """Text as Matplotlib shows it unchanged: no formulas, and no label hidden for its ``_``."""
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
 def sequential_colours(count: int) -> list[str]:
     """From pale to dark, for an order; readable without colour vision too."""
     from matplotlib import colormaps
@@ -82,10 +87,10 @@ def front_figure(
     colours: Sequence[str] = COLOURS,
 ) -> Any:
     """The picture of ``plot_fronts``, not saved yet; ``colours`` are the fronts' in their order."""
-    labels = list(axis_labels or fronts[0].objectives)
+    labels = [literal(label) for label in axis_labels or fronts[0].objectives]
     plane = len(labels) == 2
     figure = new_figure(7.5, 5.2 if plane else 1.6 + 2.8 * len(fronts))
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(literal(title), fontsize=11)
     if reference_point is not None:
         text = ", ".join(_number(value) for value in reference_point)
         figure.supxlabel(f"hypervolume measured from ({text})", fontsize=8, color="0.4")
@@ -119,7 +124,7 @@ def _draw_plane(
     if len(fronts) <= IN_THE_AXES:
         values = np.concatenate([front.values for front in fronts])
         place = {"loc": _legend_corner(axes, values)}
-    note = f"λ₁: weight of {fronts[0].objectives[0]}"
+    note = f"λ₁: weight of {literal(fronts[0].objectives[0])}"
     if not all(non_dominated_mask(front.values).all() for front in fronts):
         note += "\nhollow: dominated"
     axes.legend(framealpha=0.9, fontsize=9, title=note, title_fontsize=9, **place)
@@ -137,7 +142,8 @@ def _draw_front(axes: Any, front: Front, colour: str, marker: str, zorder: float
     axes.plot(*values[kept][order].T, color=colour, linewidth=1.6, alpha=0.8, zorder=2)
     style = {"marker": marker, "linestyle": "none", "color": colour, "markersize": 6.5}
     filled = {"markeredgecolor": "white", "markeredgewidth": 0.6}
-    axes.plot(*values[kept].T, label=front.label or "front", zorder=zorder, **style, **filled)
+    label = literal(front.label or "front")
+    axes.plot(*values[kept].T, label=label, zorder=zorder, **style, **filled)
     hollow = {"markerfacecolor": "white", "markeredgewidth": 1.3}
     axes.plot(*values[~kept].T, zorder=zorder, **style, **hollow)
 
@@ -254,7 +260,7 @@ def _draw_parallel(figure: Any, fronts: Sequence[Front], labels: Sequence[str]) 
     ticks = [f"{label}\n{text}" for label, text in zip(labels, ranges, strict=True)]
     panels[-1].set_xticks(np.arange(len(labels)), ticks)
     bar = figure.colorbar(colours, ax=list(panels), fraction=0.05, pad=0.02)
-    bar.set_label(f"λ₁: weight of {fronts[0].objectives[0]}")
+    bar.set_label(f"λ₁: weight of {literal(fronts[0].objectives[0])}")
 
 
 def _draw_panel(axes: Any, front: Front, shares: np.ndarray, colours: Any) -> None:
@@ -267,7 +273,7 @@ def _draw_panel(axes: Any, front: Front, shares: np.ndarray, colours: Any) -> No
     for position in positions:
         axes.axvline(position, color="0.35", linewidth=0.8, zorder=1)
     note = "" if kept.all() else "dominated ones dotted"
-    axes.set_title(" – ".join(part for part in (front.label, note) if part), fontsize=10)
+    axes.set_title(" – ".join(part for part in (literal(front.label), note) if part), fontsize=10)
     axes.set_ylabel("share of range – better →")
     axes.set_ylim(-0.04, 1.04)
     axes.grid(axis="y", alpha=0.25, linewidth=0.6)

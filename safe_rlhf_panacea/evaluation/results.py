@@ -26,7 +26,7 @@ method, the front benchmark's files one per arm. ``upgrade.py`` reads earlier fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,10 @@ from typing import Any
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
 from safe_rlhf_panacea.evaluation.indicators import summarize
-from safe_rlhf_panacea.evaluation.schema import FORMAT, check_result
+from safe_rlhf_panacea.evaluation.schema import FORMAT, check_result, check_whole_result
 from safe_rlhf_panacea.evaluation.upgrade import upgrade
 from safe_rlhf_panacea.io import read_json
+from safe_rlhf_panacea.shapes import Number, misfit
 
 FRONT_FILE = "front.json"
 RESPONSES_FILE = "responses.json"
@@ -152,4 +153,27 @@ def read_result(folder: str | Path) -> dict[str, Any]:
         UserError: there is none, or it is damaged.
     """
     path = Path(folder) / FRONT_FILE
-    return checked(str(path), read_json(path))
+    result = checked(str(path), read_json(path))
+    check_whole_result(str(path), result)
+    return result
+
+
+def read_responses(folder: str | Path, objectives: Sequence[str]) -> list[dict[str, Any]]:
+    """Every sampled response of an evaluation.
+
+    Raises:
+        UserError: the evaluation has none, as one of pairs, or the file is damaged.
+    """
+    path = Path(folder) / RESPONSES_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} has no {RESPONSES_FILE}: evaluate with --reward_models")
+    rows = read_json(path)
+    m = len(objectives)
+    # The initial model's responses stand there without a λ.
+    vector = ([Number, m], [Number, 0])
+    row = {"prompt": str, "response": str, "preference": vector, "rewards": [Number, m]}
+    if wrong := misfit(rows, [row]):
+        raise UserError(f"{path}: it does not fit the {m} objectives of its front.json: {wrong}")
+    if not rows:
+        raise UserError(f"{path} holds no response")
+    return rows

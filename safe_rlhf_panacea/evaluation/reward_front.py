@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,26 +72,31 @@ def sample_over_grid(
     grid: torch.Tensor,  # size = (N, m)
     config: SamplingConfig,
     generator: torch.Generator | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Responses to every prompt at every λ in one batch, with one λ per sample.
 
     The grid points share their random numbers prompt by prompt, so that the points of a front
     differ by λ and not by luck.
 
     Returns:
-        sequences and mask, size = (N·B, L) each; row ``n · B + b`` is prompt b at λ n.
+        Sequences and mask, size = (N·B, L) each, and ``response_log_ratios``, size = (N·B,),
+        which are 0 without an adapter; row ``n · B + b`` is prompt b at λ n.
     """
-    points, batch = grid.size(0), input_ids.size(0)
-    if adapter is not None and adapter.pref_dim > 0:
-        adapter.set_preference(grid.repeat_interleave(batch, dim=0))
-    return sample(
-        model,
-        input_ids.repeat(points, 1),
-        attention_mask.repeat(points, 1),
-        config,
-        generator=generator,
-        noise_copies=points,
-    )
+    points, (batch, width) = grid.size(0), input_ids.shape
+    rows = grid.repeat_interleave(batch, dim=0)
+    with nullcontext() if adapter is None else adapter.at(rows):
+        sequences, attended = sample(
+            model,
+            input_ids.repeat(points, 1),
+            attention_mask.repeat(points, 1),
+            config,
+            generator=generator,
+            noise_copies=points,
+        )
+        if adapter is None:
+            return sequences, attended, torch.zeros(points * batch)
+        ratios = response_log_ratios(model, adapter, sequences, attended, width)
+        return sequences, attended, ratios
 
 
 @torch.no_grad()
@@ -152,14 +158,11 @@ def sample_rewards(
     for chunk in _chunks(prompts, prompts_per_batch):
         padded = _pad_left(chunk, tokenizer.pad_token_id)
         input_ids, mask = (tensor.to(grid.device) for tensor in padded)
-        sequences, attended = sample_over_grid(
+        sequences, attended, found = sample_over_grid(
             model, adapter, input_ids, mask, grid, config, generator
         )
         width, rows = input_ids.size(1), (grid.size(0), len(chunk))
-        found = torch.zeros(rows)
-        if adapter is not None:
-            found = response_log_ratios(model, adapter, sequences, attended, width).view(rows)
-        ratios.append(found.double().cpu())
+        ratios.append(found.view(rows).double().cpu())
         scores = torch.empty(sequences.size(0), 0)
         if rewards is not None:
             scores = rewards(sequences, attended, width)  # size = (N·B, m)

@@ -12,6 +12,7 @@ from typing import Any
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation.front import Front
 from safe_rlhf_panacea.evaluation.indicators import non_dominated_mask
+from safe_rlhf_panacea.printing import printable_line
 
 INDICATORS = {
     "hypervolume": "hypervolume ↑",
@@ -97,6 +98,7 @@ def as_csv(tables: Sequence[Table]) -> str:
 
 def align(rows: Sequence[Sequence[str]]) -> str:
     """Columns of equal width, the first one to the left, a rule below the head."""
+    rows = [list(map(printable_line, row)) for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:

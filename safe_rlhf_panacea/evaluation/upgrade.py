@@ -7,7 +7,8 @@ from typing import Any
 
 from safe_rlhf_panacea.evaluation.front import Front
 from safe_rlhf_panacea.evaluation.indicators import summarize
-from safe_rlhf_panacea.evaluation.schema import FORMAT
+from safe_rlhf_panacea.evaluation.schema import FORMAT, NONE
+from safe_rlhf_panacea.shapes import Number, misfit
 
 # Kind and unit of the experiments in a quickstart's ``results.json`` before format 2.
 EXPERIMENTS = {
@@ -27,17 +28,17 @@ def upgrade(result: Mapping[str, Any]) -> dict[str, Any]:
     """A result of format 1; one of another format stays as it is.
 
     Format 1 had no KL in its points. Evaluations during training kept it beside them, in ``kl``
-    and ``kl_errors``, a number per point.
+    and ``kl_errors``, a number per point. What is damaged stays as it is, for ``check_result``.
     """
     result = dict(result)
     if result.get("format") != 1:
         return result
     points = result.get("front")
-    if isinstance(points, list) and all(isinstance(point, dict) for point in points):
-        nothing = [None] * len(points)
-        columns = (result.pop(key, nothing) for key in ("kl", "kl_errors"))
-        rows = zip(points, *columns, strict=False)
-        result["front"] = [{**p, "kl": kl, "kl_error": error} for p, kl, error in rows]
+    if misfit(points, [dict]) is None:
+        columns = [result.pop(key, [None] * len(points)) for key in ("kl", "kl_errors")]
+        if all(misfit(column, [(Number, NONE), len(points)]) is None for column in columns):
+            rows = zip(points, *columns, strict=True)
+            result["front"] = [{**p, "kl": kl, "kl_error": error} for p, kl, error in rows]
     return {**result, "format": FORMAT}
 
 
@@ -53,7 +54,8 @@ def upgrade_experiment(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     found = {}
     for method, values in methods.items():
         if "format" not in values:
-            names = shared.get("objectives", [])
+            names = shared.get("objectives")
+            names = names if isinstance(names, list) else []  # check_result says so
             values = {
                 "format": 1,
                 "kind": kind,

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
+from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled, seed_int
 from safe_rlhf_panacea.base.distributed import name_cpu_accelerator
 from safe_rlhf_panacea.base.run_record import prepare_output_dir, write_run_record
 from safe_rlhf_panacea.errors import one_line_errors
@@ -34,8 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
         """,
         f"{PROGRAM} --output_dir runs/mine --seed 3",
     )
-    parser.add_argument("--output_dir", help="default: runs/quickstart-<time>")
-    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--output_dir", type=filled, help="default: runs/quickstart-<time>")
+    parser.add_argument("--seed", type=seed_int, default=42)
     add_flag(parser, "--overwrite", False, "replace a run that the folder already holds")
     add_flag(parser, "--wandb", True, "log the Panacea stages to wandb, offline")
     add_flag(parser, "--progress", True, "show progress bars")

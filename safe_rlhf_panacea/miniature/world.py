@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser
+from safe_rlhf_panacea.base.arguments import ArgumentParser, filled, seed_int
 from safe_rlhf_panacea.base.configs.constants import (
     PROMPT_ASSISTANT,
     PROMPT_BEGIN,
@@ -32,6 +32,7 @@ from safe_rlhf_panacea.miniature.corpus import (
     stream,
 )
 from safe_rlhf_panacea.miniature.true_scores import OBJECTIVES, parse, score_parts
+from safe_rlhf_panacea.printing import say
 
 PROGRAM = "python -m safe_rlhf_panacea.miniature.world"
 WORLD_FILE = "world.json"
@@ -209,15 +210,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         "Write the miniature's corpus, tokenizer and untrained model.",
         f"{PROGRAM} --output_dir runs/miniature/world --seed 1",
     )
-    parser.add_argument("--output_dir", required=True)
-    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--output_dir", type=filled, required=True)
+    parser.add_argument("--seed", type=seed_int, default=42)
     args = parser.parse_args(argv)
     folder = Path(args.output_dir)
     if (folder / WORLD_FILE).exists():
         raise UserError(f"{folder} holds a world already: choose another folder")
     world = build_world(folder, args.seed)
     atomic_write_json(folder / WORLD_FILE, {"seed": args.seed, **world.to_dict()})
-    print(f"Written to {folder}: pairs, prompts, supervised text, tokenizer, untrained model")
+    say(f"Written to {folder}: pairs, prompts, supervised text, tokenizer, untrained model")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The preference simplex: vectors, samplers and grids; plain torch is enough for it."""
 
 from safe_rlhf_panacea.preference.errors import PreferenceError
-from safe_rlhf_panacea.preference.grids import preference_grid
+from safe_rlhf_panacea.preference.grids import default_grid, preference_grid
+from safe_rlhf_panacea.preference.names import check_objective_names
 from safe_rlhf_panacea.preference.samplers import PreferenceSampler
 from safe_rlhf_panacea.preference.vectors import (
     check_preference,
@@ -12,7 +13,9 @@ from safe_rlhf_panacea.preference.vectors import (
 __all__ = [
     "PreferenceError",
     "PreferenceSampler",
+    "check_objective_names",
     "check_preference",
+    "default_grid",
     "format_preference",
     "parse_preference",
     "preference_grid",

@@ -22,7 +22,7 @@ class PreferenceSampler:
             uniform but with probability ``vertex_probability`` a vertex; ``stratified``, uniform
             for m = 2 with one draw per stratum of a batch.
         alpha: Dirichlet's parameter, the same for every objective.
-        vertex_probability: extra probability of the vertices together.
+        vertex_probability: extra probability of the vertices together; ``vertices`` needs it.
         scope: ``batch`` draws one vector per batch (Algorithm 1), the same on all ranks;
             ``sample`` one per sequence.
         seed: of the generator; the same on all ranks.
@@ -39,7 +39,7 @@ class PreferenceSampler:
         kind: str = "uniform",
         *,
         alpha: float = 1.0,
-        vertex_probability: float = 0.0,
+        vertex_probability: float | None = None,
         scope: str = "batch",
         seed: int = 0,
         rank: int = 0,
@@ -56,7 +56,9 @@ class PreferenceSampler:
             raise PreferenceError(f"alpha is {alpha:g}: it must be finite")
         if not alpha > 0:  # refuses nan too
             raise PreferenceError(f"alpha is {alpha:g}: it must be positive")
-        if not 0 <= vertex_probability <= 1:
+        if kind == "vertices" and vertex_probability is None:
+            raise PreferenceError("the vertices sampler needs a vertex_probability, such as 0.3")
+        if vertex_probability is not None and not 0 <= vertex_probability <= 1:
             raise PreferenceError(f"vertex_probability {vertex_probability:g} is not in 0..1")
         if kind == "stratified" and (pref_dim != 2 or scope != "sample"):
             raise PreferenceError("the stratified sampler is for two objectives and scope sample")
@@ -72,7 +74,7 @@ class PreferenceSampler:
         self.generator = torch.Generator().manual_seed(seed)
 
     def sample(self, batch_size: int = 1) -> torch.Tensor:
-        """The next λ: size = (m,) for scope ``batch``, (B, m) for scope ``sample``.
+        """The next λ, size = (B, m); in scope ``batch`` all rows are one vector.
 
         With several ranks every rank draws the rows of all and takes its own.
 
@@ -82,7 +84,7 @@ class PreferenceSampler:
         if batch_size < 1:
             raise PreferenceError(f"a batch of {batch_size}: at least one vector must be drawn")
         if self.scope == "batch":
-            return self._draw(1)[0]
+            return self._draw(1).expand(batch_size, -1)
         rows = self._draw(batch_size * self.world_size)
         return rows[self.rank * batch_size : (self.rank + 1) * batch_size]
 

@@ -41,7 +41,7 @@ class DealtPreferences:
     other λ by design. With these, runs that cut their batches differently see the same.
     """
 
-    fixed = None
+    fixed, shared = None, False
 
     def __init__(self, rows: int, seed: int = 0) -> None:
         """Draw ``rows`` vectors of two objectives."""
@@ -49,8 +49,9 @@ class DealtPreferences:
         self._rows = torch.from_numpy(np.stack([first, 1 - first], axis=-1))
         self._next = 0
 
-    def draw(self, batch_size: int) -> torch.Tensor:
-        """The next rows, size = (B, 2)."""
+    def draw(self, batch_size: int, *, begins_update: bool = True) -> torch.Tensor:
+        """The next rows, size = (B, 2), wherever an update begins."""
+        del begins_update
         start, self._next = self._next, self._next + batch_size
         return self._rows[start : self._next]
 
@@ -60,10 +61,8 @@ def _fixed_start(trainer_type: type) -> type:
 
     class FixedStart(trainer_type):
         def init_engines(self) -> None:  # before ZeRO copies the parameters
-            critic = getattr(self, "reward_critic_model", None)
-            for seed, adapter in enumerate([self.adapter, getattr(critic, "adapter", None)]):
-                if adapter is not None:
-                    fill(adapter.named_parameters().items(), 10 + seed, adapter.config.init_std)
+            for seed, adapter in enumerate(self.panacea.adapters.values()):
+                fill(adapter.named_parameters().items(), 10 + seed, adapter.config.init_std)
             super().init_engines()
 
     return FixedStart
@@ -96,7 +95,7 @@ def trace(
     trainer.total_steps = min(trainer.total_steps, steps or trainer.total_steps)
     if dealt:
         rows = trainer.total_steps * trainer.args.per_device_train_batch_size
-        trainer.preferences = DealtPreferences(rows)
+        trainer.panacea.source = DealtPreferences(rows)
     series = watch(trainer, algorithm)
     trainer.train()
     trainer.logger.print = lambda *_: None  # where the adapter was saved is nobody's business

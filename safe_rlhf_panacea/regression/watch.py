@@ -45,9 +45,8 @@ def _watch_log(trainer: Any, algorithm: str, series: dict[str, list[float]]) -> 
     def watched(metrics: dict[str, float], step: int) -> None:
         for name in LOGGED[algorithm]:
             series[name].append(float(metrics[f"train/{name}"]))
-        preference = trainer.preference.reshape(-1, trainer.preference.size(-1)).double().mean(0)
-        for name, value in zip(trainer.objectives, preference.tolist(), strict=True):
-            series[f"λ_{name}"].append(value)
+        for name in trainer.panacea.objectives:
+            series[f"λ_{name}"].append(float(metrics[f"train/preference_{name}"]))
         log(metrics, step=step)
 
     trainer.logger.log = watched

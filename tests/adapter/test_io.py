@@ -79,6 +79,16 @@ def damage_json(folder):
     (folder / OPTIONS).write_text('{"lora_dim": ', encoding="utf-8")
 
 
+def damage_nesting(folder):
+    (folder / OPTIONS).write_text("[" * 100_000, encoding="utf-8")
+
+
+def damage_number(folder):
+    tensors = load_file(folder / WEIGHTS)
+    tensors["model.layers.0.mlp.up_proj.lora_sigma"][1] = float("inf")
+    save_file(tensors, folder / WEIGHTS)
+
+
 def damage_unknown_option(folder):
     values = json.loads((folder / OPTIONS).read_text(encoding="utf-8"))
     (folder / OPTIONS).write_text(json.dumps({**values, "rank": 3}), encoding="utf-8")
@@ -114,6 +124,8 @@ def damage_shape(folder):
         (damage_no_config, r"adapter_config\.json is missing"),
         (damage_foreign_config, "does not describe a panacea-svd-lora adapter"),
         (damage_json, "is not valid JSON"),
+        (damage_nesting, "is not valid JSON"),
+        (damage_number, r"safetensors: tensor model.layers.0.mlp.up_proj.lora_sigma is not finite"),
         (damage_unknown_option, "unknown adapter option 'rank'"),
         (damage_newer_format, "format 2, this version of the package reads up to 1: install"),
         (damage_missing_tensor, "is missing: not an adapter of this model"),
@@ -126,6 +138,13 @@ def test_damaged_adapters_are_refused_in_one_line(saved, damage, message):
     with pytest.raises(AdapterError, match=message) as raised:
         load_adapter(tiny_llama(), saved)
     assert "\n" not in str(raised.value).strip()
+
+
+def test_a_soup_of_numbers_that_are_not_finite_is_refused(tmp_path):
+    folders, _ = soup(tmp_path, 2)
+    damage_number(folders[1])
+    with pytest.raises(AdapterError, match=r"1/adapter_model.*lora_sigma is not finite"):
+        load_soup(tiny_llama(), folders, ["helpful", "harmless"])
 
 
 def test_an_adapter_of_another_model_is_refused(saved):

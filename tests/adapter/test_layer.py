@@ -142,6 +142,52 @@ def test_nothing_stale_is_reused():
     layer.lora_s.data.add_(1.0)  # does not raise it, as some optimisers
     layer(x).sum().backward()
     assert check()
+    layer.lora_sigma.data.add_(1.0)
+    assert check()
+    with layer.state.reusing():
+        assert check()
+        layer.state.set(torch.tensor([0.8, 0.2]))
+        assert check()
+        with torch.no_grad():
+            layer.lora_sigma.add_(1.0)
+        assert check()
+        layer(x).sum().backward()
+        assert check()
+    layer.lora_sigma.data.add_(1.0)
+    with layer.state.reusing():
+        assert check()
+
+
+def test_a_fused_step_is_seen_by_the_next_forward_pass():
+    """Fused optimisers change parameters without raising their version."""
+    layer = make_layer(CONFIGS["paper"])
+    layer.weight.requires_grad_(False)
+    x, preference = torch.randn(2, 3, 5), torch.tensor([0.3, 0.7])
+    layer.state.set(preference)
+    trained = [p for p in layer.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=0.5, fused=True)
+    for _ in range(2):
+        layer(x).square().sum().backward()
+        with torch.no_grad():
+            layer(x)
+        versions = layer.lora_sigma._version, layer.lora_s._version
+        optimizer.step()
+        assert versions == (layer.lora_sigma._version, layer.lora_s._version)
+        with torch.no_grad():
+            result = layer(x).double()
+        expected = x.double() @ dense_weight(layer, preference.double()).t() + layer.bias.double()
+        assert torch.allclose(result, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_generation_makes_the_singular_values_once(monkeypatch):
+    layer = make_layer(CONFIGS["paper"])
+    made = []
+    original = layer.singular_values
+    monkeypatch.setattr(layer, "singular_values", lambda p: made.append(1) or original(p))
+    with torch.no_grad(), layer.state.reusing():
+        for _ in range(5):
+            layer(torch.randn(2, 1, 5))
+    assert len(made) == 1
 
 
 def test_a_merge_keeps_within_its_tolerance_and_is_undone_bit_for_bit():

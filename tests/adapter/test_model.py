@@ -242,3 +242,8 @@ def test_a_tiny_model_learns_to_depend_on_the_preference(ids):
             probabilities.append(model(ids).logits[:, -1].softmax(-1)[:, wanted].mean(0).tolist())
     assert probabilities[0][0] > 0.7 and probabilities[0][1] < 0.2
     assert probabilities[1][1] > 0.7 and probabilities[1][0] < 0.2
+
+
+def test_names_of_saved_adapters_that_no_program_would_give_today():
+    names = ("is helpful", "a=b", "über")
+    assert AdapterConfig(pref_dim=3, objectives=names).objectives == names

@@ -99,7 +99,7 @@ def test_what_was_repeated_for_generate_is_not_reused_after_it():
     layer = scalar_layer()
     layer.state.set(torch.tensor([[0.1], [0.2]]))
     x = torch.ones(4, 1, 1)
-    with torch.no_grad():
+    with torch.no_grad(), layer.state.reusing():
         with layer.state.expanded():
             assert layer(x).flatten().tolist() == pytest.approx([7, 7, 8, 8])
         with pytest.raises(AdapterError, match="the batch has 4 rows"):
@@ -108,7 +108,7 @@ def test_what_was_repeated_for_generate_is_not_reused_after_it():
 
 def test_remembered_values_follow_rows_dtype_and_preference():
     layer = scalar_layer()
-    with torch.no_grad():
+    with torch.no_grad(), layer.state.reusing():
         for preference, rows, expected in (
             ([0.1], 2, [7, 7]),
             ([0.1], 3, [7, 7, 7]),

@@ -41,7 +41,7 @@ def reward_models(base_model, tmp_path_factory):
             model_max_length=64,
             padding_side="right",
             auto_model_type=AutoModelForScore,
-            auto_model_kwargs={"score_type": "reward"},
+            auto_model_kwargs={"score_type": "reward", "fresh_head": True},
         )
         folders[name] = tmp_path_factory.mktemp(f"reward-{name}")
         model.save_pretrained(folders[name])

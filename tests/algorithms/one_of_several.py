@@ -12,6 +12,7 @@ import sys
 import torch
 import torch.distributed as dist
 
+from safe_rlhf_panacea.algorithms.dpo.trainer import rows_of_pairs
 from tests.algorithms.helpers import dpo_trainer, ppo_trainer
 
 
@@ -22,17 +23,68 @@ def gather(tensor):
     return copies
 
 
+def shared_maximum(trainer):
+    """Tchebycheff's gradients of two unequal shares, and those of one process with all pairs."""
+    trainer.panacea.method = "tche"
+    trainer.model = model = trainer.model.module  # DeepSpeed's engine keeps its gradients back
+    rank, parameters = dist.get_rank(), trainer.panacea.policy.parameters()
+    data = trainer.train_dataloader.dataset
+    pairs = data.get_collator()([data[i] for i in range(16)])
+    pairs["labels"][:6, 1] = pairs["labels"][12:, 0] = 0  # 8 and 4, 2 and 8 labels
+    shares = [{k: v[rows] for k, v in pairs.items()} for rows in (slice(0, 8), slice(8, 16))]
+    half = torch.tensor([0.5, 0.5])
+    even = []  # λ_0 at which both objectives of a share are equally far behind
+    for batch in shares:
+        first, second = labelled_means(trainer, batch, half).tolist()
+        even.append(second / (first + second))
+    errors, picks = [], []
+    for first in (0.3, sum(even) / 2, 0.7):
+        preference = torch.tensor([first, 1 - first])
+        rows = preference.expand(8, -1)
+        model.zero_grad()
+        with trainer.panacea.at(rows, rows_of_pairs(rows)):
+            loss = trainer.loss(**shares[rank])["loss"]
+            loss.backward()
+        values = [loss.detach(), *(p.grad for p in parameters)]
+        own = torch.cat([v.flatten() for v in values])
+        dist.all_reduce(own, op=dist.ReduceOp.AVG)
+
+        model.zero_grad()
+        whole = (preference * labelled_means(trainer, pairs, preference)).max()
+        whole.backward()
+        means = [preference * labelled_means(trainer, batch, preference) for batch in shares]
+        picks.append([mean.argmax().item() for mean in means])
+        values = [whole.detach(), *(p.grad for p in parameters)]
+        expected = torch.cat([v.flatten() for v in values])
+        errors.append(((own - expected).abs().max() / expected[1:].abs().max()).item())
+    return {"errors": errors, "picks": picks}
+
+
+def labelled_means(trainer, batch, preference):
+    """-log σ(±Δ) at λ, averaged over the pairs that each objective labels, size = (m,)."""
+    trainer.panacea.policy.set_preference(preference)
+    keys = ("better_input_ids", "better_attention_mask", "worse_input_ids", "worse_attention_mask")
+    better, worse = trainer.implicit_rewards(*(batch[key] for key in keys))
+    losses = torch.log1p(torch.exp(-batch["labels"] * (better - worse).unsqueeze(-1)))
+    labelled = batch["labels"].ne(0)
+    return torch.stack([losses[labelled[:, i], i].mean() for i in range(labelled.size(1))])
+
+
 def main():
     """Train as ``dpo`` or ``ppo`` with the given flags; report to the given file."""
     algorithm, report, *flags = sys.argv[1:]
     trainer = (dpo_trainer if algorithm == "dpo" else ppo_trainer)(flags)
+    drawn = []
+    draw = trainer.panacea.source.draw
+    trainer.panacea.source.draw = lambda *a, **k: drawn.append(draw(*a, **k)) or drawn[-1]
     trainer.train()
     trainer.save()
     trainer.logger.close()
-    preferences = gather(trainer.preference.float())
+    preferences = gather(drawn[-1])
     noise = gather(torch.rand(1))
-    flat = torch.cat([p.detach().float().flatten() for p in trainer.adapter.parameters()])
+    flat = torch.cat([p.detach().float().flatten() for p in trainer.panacea.policy.parameters()])
     adapters = gather(flat)
+    maximum = shared_maximum(trainer) if algorithm == "dpo" else None
     if dist.get_rank() == 0:
         found = {
             "world_size": dist.get_world_size(),
@@ -40,6 +92,7 @@ def main():
             "adapters_agree": all(torch.equal(adapters[0], other) for other in adapters),
             "noise": [n.item() for n in noise],
             "moved": flat.abs().max().item() > 0.1,
+            "shared_maximum": maximum,
         }
         with open(report, "w", encoding="utf-8") as file:
             json.dump(found, file)

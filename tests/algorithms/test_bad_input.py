@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import pytest
 from safetensors.torch import load_file, save_file
 
 from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
 from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
+from safe_rlhf_panacea.base import AutoModelForScore
+from safe_rlhf_panacea.baselines import discrete_policies, fixed_scaling, rewarded_soups
+from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.respond import main as respond
 from tests.tiny import tiny_llama, tiny_tokenizer
+
+HEAD = "score_head.weight"
 
 
 @pytest.fixture
@@ -43,7 +49,9 @@ def refused(capsys, tmp_path):
         (["--pref_dim", "3"], "--pref_dim is 3, but there are 2 objectives (helpful, harmless)"),
         (["--fixed_scaling", "1", "--scaling_per_objective"], "exclude each other"),
         (["--dirichlet_alpha", "2"], "--dirichlet_alpha belongs to --preference_sampler dirichlet"),
+        (["--only_optimize_lora", "false"], "--only_optimize_lora must be true: the reference is"),
         (["--vertex_probability", "0.1"], "belongs to --preference_sampler vertices"),
+        (["--preference_sampler", "vertices"], "vertices needs --vertex_probability"),
         (["--fixed_preference", "0.7,0.7"], "sums to 1.4, not to 1"),
         (["--fixed_preference", "0.2,0.3,0.5"], "has 3 entries, but there are 2 objectives"),
         (["--fixed_preference", "helpful=0.5,kind=0.5"], "unknown objective 'kind'"),
@@ -97,6 +105,7 @@ def test_an_objective_that_the_data_do_not_label(dpo_flags, refused):
     [
         (["--objectives", "helpful", "funny"], "objective 'funny' has no reward model"),
         (["--objectives", "helpful"], "'harmless', which is not among --objectives"),
+        (["--only_optimize_lora", "false"], "--only_optimize_lora must be true: the reference is"),
         (["--reward_scales", "funny=2"], "names 'funny', which has no reward model"),
         (["--reward_scales", "helpful=0"], "must be positive"),
         (["--reward_scales", "helpful=big"], "not a number"),
@@ -110,6 +119,52 @@ def test_an_objective_that_the_data_do_not_label(dpo_flags, refused):
 )
 def test_flags_of_ppo(ppo_flags, refused, extra, words):
     assert words in refused(ppo, [*ppo_flags, *extra])
+
+
+def test_a_log_that_cannot_be_opened(dpo_flags, refused, tmp_path, monkeypatch):
+    """The folder stays free for the corrected command."""
+    (tmp_path / "file").write_text("")
+    below = ["--log_dir", str(tmp_path / "file" / "below")]
+    assert "is no folder that can be written to" in refused(dpo, [*dpo_flags, *below])
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    line = refused(dpo, [*dpo_flags, "--log_type", "tensorboard"])
+    assert "needs the package tensorboard" in line
+
+
+def test_what_fails_between_the_claim_and_the_first_step(ppo_flags, reward_models, refused):
+    models = [f"{name}={folder}" for name, folder in reward_models.items()]
+    rule = "concise=safe_rlhf_panacea.reward_functions:concise?max_length=0"
+    flags = ["--reward_models", *models, rule, "--pref_dim", "3"]
+    assert "max_length 0 must be positive" in refused(ppo, [*ppo_flags, *flags])
+
+
+def test_a_logger_that_fails_after_the_claim(dpo_flags, refused, monkeypatch):
+    def fail(**_):
+        raise UserError("no space for logs")
+
+    monkeypatch.setattr("safe_rlhf_panacea.base.trainers.base.Logger", fail)
+    assert "no space for logs" in refused(dpo, dpo_flags)
+
+
+def test_weights_that_are_not_finite(base_model, reward_models, dpo_flags, refused, tmp_path):
+    for number, (source, name) in enumerate(
+        [(base_model, "model.layers.0.mlp.up_proj.weight"), (reward_models["helpful"], HEAD)]
+    ):
+        broken = tmp_path / f"broken{number}"
+        shutil.copytree(source, broken)
+        tensors = load_file(broken / "model.safetensors")
+        tensors[name].view(-1)[0] = float("nan")
+        save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    line = refused(dpo, [*dpo_flags, "--model_name_or_path", str(tmp_path / "broken0")])
+    assert "broken0: tensor model.layers.0.mlp.up_proj.weight is not finite" in line
+    with pytest.raises(UserError, match=f"broken1: tensor {HEAD} is not finite"):
+        AutoModelForScore.from_pretrained(str(tmp_path / "broken1"))
+
+
+@pytest.mark.parametrize("baseline", [rewarded_soups, discrete_policies, fixed_scaling])
+def test_baselines_do_not_train_the_base_model_either(baseline, dpo_flags, refused):
+    flags = ["dpo", *dpo_flags, "--only_optimize_lora", "false"]
+    assert "--only_optimize_lora must be true" in refused(baseline.main, flags)
 
 
 def test_no_reward_model_reads_the_policys_tokens(ppo_flags, reward_models, refused, tmp_path):

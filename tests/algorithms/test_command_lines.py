@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
 
 import pytest
 
 from safe_rlhf_panacea.algorithms.dpo import main as dpo
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
+from safe_rlhf_panacea.algorithms.watching import evaluation_grid
 from safe_rlhf_panacea.base.finetune import main as finetune
 from safe_rlhf_panacea.base.values.reward import main as reward
 from safe_rlhf_panacea.baselines import discrete_policies, fixed_scaling, rewarded_soups
@@ -171,3 +174,13 @@ def test_from_a_base_model_to_an_answer(
     answers = [model.respond("cde", preference, max_new_tokens=8, seed=1) for _ in range(2)]
     assert answers[0] == answers[1]
     assert answers[0] in printed
+
+
+@pytest.mark.parametrize(
+    ("objectives", "points"), [(2, 5), (3, 15), (4, 10), (7, 28), (8, 9), (12, 13)]
+)
+def test_training_stops_for_few_preference_vectors(objectives, points):
+    args = argparse.Namespace(eval_grid_step=None)
+    assert evaluation_grid(args, objectives, None).shape == (points, objectives)
+    args.eval_grid_step = 0.5
+    assert len(evaluation_grid(args, objectives, None)) == math.comb(objectives + 1, 2)

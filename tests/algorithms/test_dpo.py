@@ -1,4 +1,5 @@
 """Panacea-DPO: the loss against a float64 computation, memory, and that it learns a front."""
+
 from __future__ import annotations
 
 import math
@@ -8,6 +9,7 @@ import torch
 
 from safe_rlhf_panacea.adapter import load_adapter
 from safe_rlhf_panacea.algorithms.dpo.main import main
+from safe_rlhf_panacea.algorithms.dpo.trainer import rows_of_pairs
 from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.base.functional import diverging_mask
 from safe_rlhf_panacea.base.trainers.supervised import to_device
@@ -29,6 +31,14 @@ def perturb(trainer, seed=0):
                 parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
 
 
+def loss_at(trainer, batch, preference=None):
+    """The loss at λ, size = (B, 2); the centre for all rows if None."""
+    if preference is None:
+        preference = trainer.panacea.centre.expand(batch["labels"].size(0), -1)
+    with trainer.panacea.at(preference, rows_of_pairs(preference)):
+        return trainer.loss(**batch)
+
+
 def reference_loss(trainer, batch, preference):
     """Eq. 14 and 16 pair by pair in float64, with the answers' log-ratios summed by hand."""
     model = trainer.model.module
@@ -39,12 +49,12 @@ def reference_loss(trainer, batch, preference):
             ids = batch[f"{side}_input_ids"][row][batch[f"{side}_attention_mask"][row].bool()]
             per_policy = []
             for on in (True, False):
-                trainer.adapter.set_preference(preference[row])
+                trainer.panacea.policy.set_preference(preference[row])
                 with torch.no_grad():
                     if on:
                         logits = model(ids[None]).logits[0]
                     else:
-                        with trainer.adapter.disabled():
+                        with trainer.panacea.policy.disabled():
                             logits = model(ids[None]).logits[0]
                 log_probs = logits.double().log_softmax(-1)
                 total = sum(log_probs[t, ids[t + 1]].item() for t in range(len(ids) - 1))
@@ -65,12 +75,12 @@ def test_loss_at_one_preference_vector(dpo_flags, aggregation):
     perturb(trainer)
     batch = first_batch(trainer)
     rows = batch["labels"].size(0)
-    trainer.preference = torch.tensor([0.3, 0.7])
-    losses = reference_loss(trainer, batch, [trainer.preference] * rows)
+    preference = torch.tensor([[0.3, 0.7]]).expand(rows, -1)
+    losses = reference_loss(trainer, batch, preference)
     means = [sum(row[i] for row in losses) / rows for i in range(2)]
     weighted = [0.3 * means[0], 0.7 * means[1]]
     expected = sum(weighted) if aggregation == "ls" else max(weighted)
-    result = trainer.loss(**batch)
+    result = loss_at(trainer, batch, preference)
     assert abs(expected - math.log(2) * (1 if aggregation == "ls" else 0.7)) > 1e-4
     assert result["loss"].item() == pytest.approx(expected, abs=1e-5)
     assert result["loss_helpful"].item() == pytest.approx(means[0], abs=1e-5)
@@ -81,23 +91,21 @@ def test_loss_with_one_preference_vector_per_sample(dpo_flags):
     perturb(trainer)
     batch = first_batch(trainer)
     rows = batch["labels"].size(0)
-    trainer.preference = trainer.preferences.draw(rows)
-    assert trainer.preference.shape == (rows, 2)
-    losses = reference_loss(trainer, batch, trainer.preference)
-    expected = sum(
-        (trainer.preference[b, i].item() * losses[b][i]) for b in range(rows) for i in range(2)
-    )
-    assert trainer.loss(**batch)["loss"].item() == pytest.approx(expected / rows, abs=1e-5)
+    preference = trainer.panacea.source.draw(rows)
+    assert preference.shape == (rows, 2)
+    losses = reference_loss(trainer, batch, preference)
+    expected = sum((preference[b, i].item() * losses[b][i]) for b in range(rows) for i in range(2))
+    loss = loss_at(trainer, batch, preference)["loss"]
+    assert loss.item() == pytest.approx(expected / rows, abs=1e-5)
 
 
 def test_the_upstream_slice_differs_and_only_by_its_flag(dpo_flags):
     trainer = dpo_trainer(dpo_flags)
     perturb(trainer)
     batch = first_batch(trainer)
-    trainer.preference = torch.tensor([0.5, 0.5])
-    own = trainer.loss(**batch)["reward_margin"]
+    own = loss_at(trainer, batch)["reward_margin"]
     trainer.args.upstream_dpo_slice = True
-    upstream = trainer.loss(**batch)["reward_margin"]
+    upstream = loss_at(trainer, batch)["reward_margin"]
     assert (own - upstream).abs().max() > 1e-3
     keys = ("better_input_ids", "better_attention_mask", "worse_input_ids", "worse_attention_mask")
     masks = diverging_mask(*(batch[k] for k in keys), upstream_slice=True)
@@ -106,9 +114,8 @@ def test_the_upstream_slice_differs_and_only_by_its_flag(dpo_flags):
 
 def test_at_the_start_policy_and_reference_agree_bit_for_bit(dpo_flags):
     trainer = dpo_trainer(dpo_flags)
-    trainer.preference = torch.tensor([0.5, 0.5])
     batch = first_batch(trainer)
-    result = trainer.loss(**batch)
+    result = loss_at(trainer, batch)
     assert result["reward_margin"].eq(0).all()
     assert result["loss"].item() == pytest.approx(math.log(2), abs=1e-6)
 
@@ -159,9 +166,8 @@ def test_the_same_seed_gives_the_same_adapter(dpo_flags, tmp_path):
 def test_orthogonality_penalty_enters_the_loss(dpo_flags):
     trainer = dpo_trainer([*dpo_flags, "--orthogonality_coeff", "0.25"])
     batch = first_batch(trainer)
-    trainer.preference = torch.tensor([0.5, 0.5])
-    with_penalty = trainer.loss(**batch)["loss"].item()
-    penalty = trainer.adapter.orthogonality().item()
+    with_penalty = loss_at(trainer, batch)["loss"].item()
+    penalty = trainer.panacea.policy.orthogonality().item()
     assert penalty > 1
     assert with_penalty == pytest.approx(math.log(2) + 0.25 * penalty, rel=1e-5)
 
@@ -172,7 +178,7 @@ def test_gradient_checkpointing_gives_the_same_update(dpo_flags, tmp_path):
         folder = tmp_path / f"run{len(results)}"
         trainer = dpo_trainer([*dpo_flags, *extra, "--output_dir", str(folder)])
         trainer.train()
-        results.append([p.detach().clone() for p in trainer.adapter.parameters()])
+        results.append([p.detach().clone() for p in trainer.panacea.policy.parameters()])
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*results, strict=True))
 
 

@@ -16,7 +16,7 @@ from safe_rlhf_panacea.baselines.rewarded_soups import main as soups_main
 from safe_rlhf_panacea.evaluation.accuracy_front import margins_over_grid
 from safe_rlhf_panacea.evaluation.calibrate import main as calibrate
 from safe_rlhf_panacea.evaluation.main import main as evaluate
-from safe_rlhf_panacea.evaluation.measure import Policy, measure
+from safe_rlhf_panacea.evaluation.measure import Policy, measure, prompts_of_pairs
 from safe_rlhf_panacea.evaluation.reward_front import Prompt
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.preference import preference_grid
@@ -28,7 +28,7 @@ def trainer(dpo_flags):
     trainer = dpo_trainer(dpo_flags)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in trainer.adapter.parameters():
+        for parameter in trainer.panacea.policy.parameters():
             if parameter.dim() == 1:
                 parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
     return trainer
@@ -38,13 +38,24 @@ def test_margins_over_the_grid_equal_one_preference_at_a_time(trainer):
     batch = next(iter(trainer.train_dataloader))
     grid = preference_grid(2, 0.25)
     model = trainer.model.module.eval()
-    together = margins_over_grid(model, trainer.adapter, batch, grid, rows_per_forward=1000)
-    in_parts = margins_over_grid(model, trainer.adapter, batch, grid, rows_per_forward=1)
+    together = margins_over_grid(model, trainer.panacea.policy, batch, grid, rows_per_forward=1000)
+    in_parts = margins_over_grid(model, trainer.panacea.policy, batch, grid, rows_per_forward=1)
     for row, preference in zip(together, grid, strict=True):
-        alone = margins_over_grid(model, trainer.adapter, batch, preference[None], 1000)
+        alone = margins_over_grid(model, trainer.panacea.policy, batch, preference[None], 1000)
         assert torch.allclose(row, alone[0], atol=1e-4)
     assert torch.allclose(together, in_parts, atol=1e-4)
     assert together.std(dim=0).max() > 1e-3  # λ makes a difference
+
+
+def test_the_preference_that_held_before_holds_after(trainer):
+    adapter, tokenizer = trainer.panacea.policy, trainer.tokenizer
+    adapter.set_preference(torch.tensor([0.125, 0.875]))
+    config = SamplingConfig(24, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    policy = Policy(trainer.model.module, adapter, tokenizer, config, progress=False)
+    pairs = trainer.train_dataloader.dataset
+    for what in ({"prompts": prompts_of_pairs(policy, pairs, 2)}, {"pairs": pairs}):
+        measure(policy, preference_grid(2, 0.5), **what)
+        assert adapter.preference.tolist() == [0.125, 0.875]
 
 
 def test_reward_front_means_and_errors_by_hand(trainer):
@@ -64,7 +75,7 @@ def test_reward_front_means_and_errors_by_hand(trainer):
     measured = measure(
         Policy(
             trainer.model.module,
-            trainer.adapter,
+            trainer.panacea.policy,
             tokenizer,
             config,
             prompts_per_batch=2,

@@ -1,4 +1,5 @@
 """Panacea-PPO: λ, rewards and losses against float64 computations, and that it learns."""
+
 from __future__ import annotations
 
 import pytest
@@ -43,7 +44,7 @@ def test_log_probabilities_belong_to_each_rows_own_preference(ppo_flags):
     (batch,) = trainer.split_rl_micro_batches(prompt_batch(trainer))
     start = batch["prompt"].size(1) - 1
     for row in range(3):
-        trainer.adapter.set_preference(batch["preference"][row])
+        trainer.panacea.policy.set_preference(batch["preference"][row])
         with torch.no_grad():
             alone = response_log_probs(
                 trainer.actor_model,
@@ -57,15 +58,15 @@ def test_log_probabilities_belong_to_each_rows_own_preference(ppo_flags):
 
 def test_on_policy_the_first_ratio_is_one_and_equals_the_stored_way(ppo_flags, tmp_path):
     infos = []
-    for on_policy in (True, False):
-        folder = tmp_path / str(on_policy)
+    for once in (True, False):
+        folder = tmp_path / str(once)
         trainer = ppo_trainer([*ppo_flags, "--output_dir", str(folder)])
         perturb(trainer)
         assert trainer.on_policy
-        trainer.on_policy = on_policy
+        trainer.used_once = once
         torch.manual_seed(0)
         (batch,) = trainer.split_rl_micro_batches(prompt_batch(trainer))
-        assert (batch["log_probs"] is None) == on_policy
+        assert (batch["log_probs"] is None) == once
         infos.append(trainer.rl_step(batch))
     for key, value in infos[0].items():
         assert value == pytest.approx(infos[1][key], abs=1e-5), key
@@ -127,9 +128,7 @@ def test_losses_and_kl_against_loops(ppo_flags):
 
 def test_tchebycheff_uses_a_running_ideal_point(ppo_flags):
     trainer = ppo_trainer([*ppo_flags, "--aggregation", "tche"])
-    scores = iter(
-        [torch.tensor([[1.0, 4.0], [3.0, 0.0]]), torch.tensor([[2.0, 1.0], [5.0, 2.0]])]
-    )
+    scores = iter([torch.tensor([[1.0, 4.0], [3.0, 0.0]]), torch.tensor([[2.0, 1.0], [5.0, 2.0]])])
     trainer.rewards = lambda ids, mask, prompt_length: next(scores)
     trainer.set_preference(torch.tensor([0.5, 0.5]))
     first = trainer.score(None, None)["reward"]
@@ -208,7 +207,7 @@ def test_ptx_steps_double_the_accumulation_and_see_the_rollouts_preference(ppo_f
     ptx = to_device(next(iter(trainer.ptx_dataloader)), trainer.args.device)
     trainer.rl_step(batch)
     info = trainer.ptx_step(ptx)
-    assert torch.equal(trainer.adapter.preference, batch["preference"])
+    assert torch.equal(trainer.panacea.policy.preference, batch["preference"])
     assert info["train/ptx_loss"] > 0
 
 
@@ -231,7 +230,7 @@ def test_gradient_checkpointing_gives_the_same_update(ppo_flags, tmp_path):
         torch.manual_seed(0)
         trainer.train()
         critic = trainer.reward_critic_model.module.adapter
-        parameters = [*trainer.adapter.parameters(), *critic.parameters()]
+        parameters = [*trainer.panacea.policy.parameters(), *critic.parameters()]
         results.append([p.detach().clone() for p in parameters])
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*results, strict=True))
     assert any(p.abs().max() > 1e-4 for p in results[0] if p.numel() == 1)  # s has moved

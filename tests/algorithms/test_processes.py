@@ -51,10 +51,14 @@ def test_two_processes_share_one_preference_and_one_adapter(
     algorithm, dpo_flags, ppo_flags, tmp_path
 ):
     flags = dpo_flags if algorithm == "dpo" else ppo_flags
+    flags = [*flags, "--gradient_accumulation_steps", "2"]
     found = run_two(algorithm, flags, tmp_path / "report.json")
     assert found["world_size"] == 2
     assert found["preferences"][0] == found["preferences"][1]
     assert found["adapters_agree"]
+    if algorithm == "dpo":  # Eq. 16: one maximum of the means over both processes' pairs
+        assert max(found["shared_maximum"]["errors"]) < 1e-4
+        assert any(first != second for first, second in found["shared_maximum"]["picks"])
     if algorithm == "ppo":  # or the same rows would get the same responses everywhere
         assert found["noise"][0] != found["noise"][1]
     assert (tmp_path / "out" / "adapter_model.safetensors").exists()
@@ -128,8 +132,8 @@ def test_a_checkpoint_holds_what_an_exact_resume_needs(ppo_flags, tmp_path):
         state = TrainingState.from_client_state(content)
         assert state.global_step == 2
         assert state.sampler
-        assert state.preference_sampler["generator"].numel() > 100
-        assert state.ideal_point["best"].shape == (2,)
+        assert state.panacea["source"]["generator"].numel() > 100
+        assert state.panacea["ideal_point"]["best"].shape == (2,)
         assert state.random_state
         weights = content["module"]
         assert weights

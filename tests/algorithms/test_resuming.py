@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -13,8 +14,10 @@ from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
 from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
 from safe_rlhf_panacea.base.finetune.main import main as sft
 from safe_rlhf_panacea.base.logger import Logger
+from safe_rlhf_panacea.base.resuming import note_latest
 from safe_rlhf_panacea.base.run_record import is_finished
 from safe_rlhf_panacea.evaluation.evaluations import read_evaluations
+from tests.algorithms.conftest import write_lines
 from tests.algorithms.test_watching import offline_records
 
 
@@ -95,6 +98,21 @@ def test_ppo(ppo_flags, texts, prompts, tmp_path, stop_at, step, saved):
     assert [entry["step"] for entry in record["resumed"]] == [saved]
 
 
+def test_ppo_with_accumulation_draws_the_same_preferences(ppo_flags, tmp_path, stop_at):
+    """24 prompts, 16 at a time: epochs of 3 steps, so that an update lies across their border."""
+    rows = [{"prompt": first + second} for first in "cdefg" for second in "hijkl"][:24]
+    data = write_lines(tmp_path / "prompts.jsonl", rows)
+    flags = [*ppo_flags, "--train_datasets", f"prompts:1:{data}", "--max_length", "22"]
+    flags += ["--per_device_prompt_batch_size", "16", "--gradient_accumulation_steps", "2"]
+    flags += ["--max_steps", "9", "--save_interval", "2"]
+    folders = both_ways(ppo, flags, tmp_path, stop_at, 8)
+    whole, parts = map(metrics, folders)
+    assert parts == whole
+    assert len({line["train/preference_helpful"] for line in whole}) == 5
+    record = json.loads((folders[1] / "run.json").read_text())
+    assert [entry["step"] for entry in record["resumed"]] == [6]
+
+
 def test_evaluations_with_nucleus_sampling_do_not_depend_on_a_resume(
     ppo_flags, prompts, tmp_path, stop_at
 ):
@@ -172,6 +190,61 @@ def refused(flags, capsys):
     return capsys.readouterr().err
 
 
+def flipped(content):
+    """One byte in the middle is another."""
+    at = len(content) // 2
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.fixture
+def interrupted(dpo_flags, pairs, tmp_path, stop_at):
+    """Flags of a run on data of its own that failed after its checkpoint."""
+    data = tmp_path / "pairs.jsonl"
+    shutil.copy(pairs, data)
+    flags = [*dpo_flags, "--max_steps", "4", "--save_interval", "2"]
+    flags += ["--train_datasets", f"pairs:1:{data}"]
+    stop_at(4)
+    with pytest.raises(Interrupted):
+        dpo(flags)
+    stop_at(None)
+    return flags
+
+
+def test_other_data_of_the_same_size_are_refused(interrupted, tmp_path, capsys):
+    data = tmp_path / "pairs.jsonl"
+    text = data.read_text()
+    lines = text.splitlines(keepends=True)
+    data.write_text("".join([lines[1], lines[0], *lines[2:]]))
+    message = refused([*interrupted, "--resume"], capsys)
+    assert "the data of --train_datasets have changed since the run began" in message
+    data.write_text(text)
+    dpo([*interrupted, "--resume"])
+    assert is_finished(tmp_path / "out")
+
+
+def test_an_older_record_and_what_a_kill_left(interrupted, tmp_path, capsys):
+    """A flag that the record does not know counts as its default; half-written files go."""
+    folder = tmp_path / "out"
+    record = json.loads((folder / "run.json").read_text())
+    del record["args"]["upstream_dpo_slice"], record["args"]["base"], record["data"]
+    (folder / "run.json").write_text(json.dumps(record))
+    left = [folder / ".run.json.abc.tmp", folder / "checkpoints" / ".latest.abc.tmp"]
+    for path in left:
+        path.write_text("")
+    message = refused([*interrupted, "--resume", "--upstream_dpo_slice"], capsys)
+    assert "--upstream_dpo_slice was False and is True" in message
+    dpo([*interrupted, "--resume"])
+    assert is_finished(folder)
+    assert not any(path.exists() for path in left)
+
+
+def test_a_saved_checkpoint_takes_what_a_kill_left_of_the_one_before(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / ".latest.abc.tmp").write_text("")
+    note_latest(tmp_path, 3)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["latest"]
+
+
 def test_what_cannot_be_resumed(dpo_flags, tmp_path, stop_at, capsys):
     flags = [*dpo_flags, "--max_steps", "4"]
     assert "holds no run to resume" in refused([*flags, "--resume"], capsys)
@@ -191,10 +264,18 @@ def test_what_cannot_be_resumed(dpo_flags, tmp_path, stop_at, capsys):
     record = json.loads((folder / "run.json").read_text())
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for path, damaged, message in (
+        (files[0], flipped(before[files[0]]), "is damaged: its checksum is another"),
         (files[0], before[files[0]][:1000], "step-2 cannot be loaded"),
         (folder / "run.json", json.dumps({**record, "processes": 4}).encode(), "by 4 processes"),
         (folder / "run.json", b"[]", "no record of a run"),
+        (folder / "run.json", b"[" * 100_000, "run.json: not valid JSON: it is nested too deeply"),
         (folder / "checkpoints" / "latest", b"", "holds no checkpoint to resume from"),
+        (folder / "checkpoints" / "latest", b"\xff", "latest is damaged"),
+        (
+            folder / "checkpoints" / "latest",
+            b"step-7\n",
+            "step-7 cannot be loaded: it is mis",
+        ),
         (folder / "metrics.jsonl", b'{"step": 1}\n{"ste\n', "metrics.jsonl:2: not valid JSON"),
         (folder / "metrics.jsonl", b"3\n", "metrics.jsonl:1: the line names no step"),
     ):

@@ -143,7 +143,8 @@ def test_ppo_front_is_that_of_the_evaluation_program(ppo_flags, prompts, reward_
 def test_a_tied_pair_counts_half_in_training_as_in_fronts(dpo_flags):
     """Before the first step policy and reference are one: every margin is 0."""
     trainer = dpo_trainer(dpo_flags)
-    found = trainer.loss(**next(iter(trainer.train_dataloader)))
+    with trainer.panacea.at(trainer.panacea.centre, shared=True):
+        found = trainer.loss(**next(iter(trainer.train_dataloader)))
     assert found["accuracy_helpful"].item() == found["accuracy_harmless"].item() == 0.5
 
 
@@ -168,7 +169,7 @@ def test_evaluating_does_not_change_the_training(
     for index, flags in enumerate((plain, with_fronts)):
         trainer = make([*flags, "--output_dir", str(tmp_path / str(index)), "--max_steps", "3"])
         trainer.train()
-        found.append(torch.cat([p.detach().flatten() for p in trainer.adapter.parameters()]))
+        found.append(torch.cat([p.detach().flatten() for p in trainer.panacea.policy.parameters()]))
     assert torch.equal(*found)
 
 
@@ -210,7 +211,7 @@ def test_a_policy_that_is_not_finite_costs_a_front_and_not_the_training(
     make, flags = (dpo_trainer, dpo_watched) if algorithm == "dpo" else (ppo_trainer, ppo_watched)
     trainer = make(flags)
     with torch.no_grad():
-        next(iter(trainer.adapter.layers.values())).lora_s.fill_(float("nan"))
+        next(iter(trainer.panacea.policy.layers.values())).lora_s.fill_(float("nan"))
     trainer.logger.log(trainer.eval(), step=0)
     assert "step 0: the policy or its rewards are not finite; no front" in capsys.readouterr().out
     assert read_evaluations(tmp_path / "out") == []
@@ -344,7 +345,7 @@ def test_a_report_without_wandb(ppo_watched, tmp_path):
     ("flags", "message"),
     [
         (["--reference_point", "1"], "--reference_point needs 2 numbers, not 1"),
-        (["--reference_point", "nan", "0"], "its numbers must be finite"),
+        (["--reference_point", "nan", "0"], "nan is not a finite number"),
         (["--eval_grid_step", "0.3"], "0.3"),
         (["--eval_prompts", "0"], "0 is not a positive integer"),
     ],

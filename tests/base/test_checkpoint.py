@@ -35,8 +35,10 @@ def state():
         epoch=2,
         random_state=capture_random_state(),
         sampler={"epoch": 2, "position": 12, "order": [3, 1]},
-        preference_sampler={"generator": generator.get_state()},
-        ideal_point={"value": torch.tensor([0.5, -float("inf")])},
+        panacea={
+            "source": {"generator": generator.get_state()},
+            "ideal_point": {"value": torch.tensor([0.5, -float("inf")])},
+        },
     )
 
 
@@ -50,9 +52,10 @@ def test_the_state_survives_a_file_without_pickled_objects(state, tmp_path):
     loaded = TrainingState.from_client_state(through_a_file(client_state, tmp_path))
     assert (loaded.global_step, loaded.epoch) == (7, 2)
     assert loaded.sampler == state.sampler
-    assert torch.equal(loaded.ideal_point["value"], state.ideal_point["value"])
+    ideal = loaded.panacea["ideal_point"]["value"]
+    assert torch.equal(ideal, state.panacea["ideal_point"]["value"])
     saved = torch.Generator()
-    saved.set_state(loaded.preference_sampler["generator"])
+    saved.set_state(loaded.panacea["source"]["generator"])
     expected = torch.rand(4, generator=torch.Generator().manual_seed(3))
     assert torch.equal(torch.rand(4, generator=saved), expected)
 

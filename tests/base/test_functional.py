@@ -1,4 +1,5 @@
 """Log-probabilities, masks and advantages against loops in float64."""
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,5 @@
 """The lean sampling loop against transformers' own generate."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -11,6 +11,7 @@ from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 ROWS = len(tiny_tokenizer())
+FRESH = {"fresh_head": True}
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_the_types_asked_for(folder):
         folder,
         auto_model_type=AutoModelForScore,
         dtype=torch.bfloat16,
-        auto_model_kwargs={"score_type": "critic", "attn_implementation": "eager"},
+        auto_model_kwargs={**FRESH, "score_type": "critic", "attn_implementation": "eager"},
     )
     assert model.config.score_type == "critic"
     assert model.config._attn_implementation == "eager"
@@ -53,27 +54,37 @@ def test_the_types_asked_for(folder):
     assert default.config._attn_implementation == "sdpa"
 
 
-@pytest.mark.parametrize("auto_model_type", [AutoModelForCausalLM, AutoModelForScore])
-def test_missing_special_tokens_that_the_vocabulary_has_are_named_again(folder, auto_model_type):
+BOTH = pytest.mark.parametrize(
+    "options",
+    [
+        {"auto_model_type": AutoModelForCausalLM},
+        {"auto_model_type": AutoModelForScore, "auto_model_kwargs": FRESH},
+    ],
+    ids=["language model", "score model"],
+)
+
+
+@BOTH
+def test_missing_special_tokens_that_the_vocabulary_has_are_named_again(folder, options):
     without_special_tokens(folder, "pad_token", "bos_token")
-    model, tokenizer = load_pretrained_models(folder, auto_model_type=auto_model_type)
+    model, tokenizer = load_pretrained_models(folder, **options)
     assert tokenizer.pad_token == "<pad>" and tokenizer.bos_token == "<s>"
     assert model.config.pad_token_id == tokenizer.pad_token_id
     assert model.config.bos_token_id == tokenizer.bos_token_id
     assert model.get_input_embeddings().weight.size(0) == ROWS
 
 
-@pytest.mark.parametrize("auto_model_type", [AutoModelForCausalLM, AutoModelForScore])
-def test_embeddings_grow_with_the_tokenizer(folder, auto_model_type):
+@BOTH
+def test_embeddings_grow_with_the_tokenizer(folder, options):
     tokenizer = tiny_tokenizer()
     tokenizer.add_tokens(["<new-1>", "<new-2>"])
     tokenizer.save_pretrained(folder)
     with pytest.warns(RuntimeWarning, match=f"{ROWS + 2} tokens and the model {ROWS} embeddings"):
-        model, loaded = load_pretrained_models(folder, auto_model_type=auto_model_type)
+        model, loaded = load_pretrained_models(folder, **options)
     old = tiny_llama(vocab=ROWS)
     assert len(loaded) == model.config.vocab_size == ROWS + 2
     pairs = [(model.get_input_embeddings(), old.get_input_embeddings())]
-    if auto_model_type is AutoModelForCausalLM:
+    if options["auto_model_type"] is AutoModelForCausalLM:
         pairs.append((model.get_output_embeddings(), old.get_output_embeddings()))
     for new, before in pairs:
         mean = before.weight.double().mean(dim=0)
@@ -129,7 +140,9 @@ def test_what_is_refused(folder, tmp_path):
 
 
 def test_a_score_model_is_no_language_model(folder):
-    model, _ = load_pretrained_models(folder, auto_model_type=AutoModelForScore)
+    model, _ = load_pretrained_models(
+        folder, auto_model_type=AutoModelForScore, auto_model_kwargs=FRESH
+    )
     model.save_pretrained(folder)
     refuse(folder, "is no checkpoint of a LlamaForCausalLM: lm_head.weight is missing")
 

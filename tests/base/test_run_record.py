@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.base.run_record import (
+    finish_run_record,
     git_state,
+    is_finished,
     package_versions,
     prepare_output_dir,
     recordable,
@@ -97,6 +99,16 @@ def test_overwriting_takes_the_old_run_away_and_nothing_else(tmp_path):
     prepare_output_dir(tmp_path, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     prepare_output_dir(tmp_path)
+
+
+@pytest.mark.parametrize("damaged", ["3", "[]", "{", "[" * 100_000])
+def test_a_damaged_record_is_named(tmp_path, damaged):
+    (tmp_path / "run.json").write_text(damaged)
+    for read in (is_finished, lambda path: finish_run_record(path, 1.0)):
+        with pytest.raises(UserError, match=r"run\.json") as refusal:
+            read(tmp_path)
+        assert "\n" not in str(refusal.value)
+    assert (tmp_path / "run.json").read_text() == damaged
 
 
 def test_resuming_needs_a_run(tmp_path):

@@ -160,7 +160,7 @@ def test_a_language_model_gets_a_fresh_head(architecture, bare, tmp_path):
         shutil.rmtree(tmp_path)
         lm.base_model.save_pretrained(tmp_path)
     torch.manual_seed(0)
-    model = AutoModelForScore.from_pretrained(tmp_path, score_dim=3)
+    model = AutoModelForScore.from_pretrained(tmp_path, fresh_head=True, score_dim=3)
     ids, mask = padded("right")
     with torch.no_grad():
         hidden = lm.base_model(ids, attention_mask=mask).last_hidden_state
@@ -266,7 +266,11 @@ def test_foreign_weights_are_named(reward_model, key):
 def test_another_architectures_weights(tmp_path):
     save_lm(tmp_path, "gpt2")
     CONFIGS["llama"].save_pretrained(tmp_path)
-    refuse(tmp_path, "is no checkpoint of a LlamaModel: .* and [0-9]+ more are missing")
+    refuse(
+        tmp_path,
+        "is no checkpoint of a LlamaModel: .* and [0-9]+ more are missing",
+        fresh_head=True,
+    )
 
 
 def test_a_head_of_another_form(reward_model):

@@ -55,7 +55,7 @@ def save_reward(base, folder, seed):
     model, tokenizer = load_pretrained_models(
         str(base),
         auto_model_type=AutoModelForScore,
-        auto_model_kwargs={"score_type": "reward"},
+        auto_model_kwargs={"score_type": "reward", "fresh_head": True},
     )
     with torch.no_grad():
         model.score_head.weight *= 20

@@ -5,34 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.contract.sides import make, needs_safe_rlhf, panacea_class
+from safe_rlhf_panacea.base.divergence import DivergedError
+from tests.contract.scripts import STEPS, Log, column, follow, rollouts
+from tests.contract.sides import SIDES, make, needs_safe_rlhf, panacea_class
 
 pytestmark = needs_safe_rlhf
-STEPS = 10
-SIDES = ("port", "safe_rlhf")
-
-
-class Log:
-    """A logger that keeps what it is given, step by step."""
-
-    def __init__(self):
-        self.lines = []
-
-    def log(self, metrics, step):
-        self.lines.append(dict(metrics))
-
-    def print(self, *_, **__):
-        pass
-
-    close = print
 
 
 def watch(trainer):
     """Log and λ of every step."""
     trainer.logger = log = Log()
     drawn = []
-    draw = trainer.preferences.draw
-    trainer.preferences.draw = lambda rows: drawn.append(draw(rows)) or drawn[-1]
+    draw = trainer.panacea.source.draw
+    trainer.panacea.source.draw = lambda *a, **k: drawn.append(draw(*a, **k)) or drawn[-1]
     return log, drawn
 
 
@@ -41,10 +26,6 @@ def two(algorithm, files, tmp_path, extra=()):
     return [
         make(panacea_class(algorithm, s), algorithm, s, files, tmp_path / s, extra) for s in SIDES
     ]
-
-
-def column(log, name):
-    return [line[name] for line in log.lines if name in line]
 
 
 def agree(logs, names, tolerance=1e-4):
@@ -56,7 +37,7 @@ def agree(logs, names, tolerance=1e-4):
 
 
 def same_start(trainers):
-    ours, theirs = (trainer.adapter.state_dict() for trainer in trainers)
+    ours, theirs = (trainer.panacea.policy.state_dict() for trainer in trainers)
     return all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
@@ -85,33 +66,6 @@ def test_dpo(files, tmp_path, extra):
     assert column(logs[1], "train/accuracy_helpful")
 
 
-def script(files, steps=STEPS):
-    """Prompts and responses of every rollout: the two sides draw theirs differently."""
-    generator = torch.Generator().manual_seed(1)
-    batches = []
-    for _ in range(steps):
-        prompts = torch.randint(9, 50, (8, 7), generator=generator)
-        responses = torch.randint(9, 50, (8, 10), generator=generator)
-        lengths = torch.randint(1, 10, (8, 1), generator=generator)
-        place = torch.arange(10)
-        responses[place.expand(8, -1) == lengths] = 2  # the end token
-        responses[place > lengths] = 0
-        mask = torch.cat([torch.ones(8, 7, dtype=torch.bool), place <= lengths], dim=1)
-        prompt = {"input_ids": prompts, "attention_mask": torch.ones(8, 7, dtype=torch.bool)}
-        batches.append((prompt, torch.cat([prompts, responses], dim=1), mask))
-    return batches
-
-
-def follow(trainer, side, batches):
-    """Let a trainer roll out the script."""
-    turn = iter(batches)
-    trainer.prompt_only_dataloader = [prompt for prompt, _, _ in batches]
-    if side == "port":
-        trainer.generate = lambda prompts: next(turn)[1:]
-    else:
-        trainer.actor_model.module.generate = lambda **kwargs: next(turn)[1]
-
-
 @pytest.mark.parametrize(
     "extra",
     [
@@ -128,7 +82,7 @@ def test_ppo(files, tmp_path, extra):
     # adapters, made after it, start at other places of the same stream.
     ours, theirs = (trainer.reward_critic_model.module.adapter for trainer in trainers)
     theirs.load_state_dict(ours.state_dict())
-    batches = script(files)
+    batches = rollouts()
     ptx = list(trainers[0].ptx_dataloader)
     watched = [watch(trainer) for trainer in trainers]
     for side, trainer in zip(SIDES, trainers, strict=True):
@@ -182,5 +136,13 @@ def test_the_adapter_is_saved_and_read_back(files, tmp_path):
     trainer.save()
     model = PanaceaModel.load(str(tmp_path))
     saved = model.adapter.state_dict()
-    assert all(torch.equal(saved[k], v) for k, v in trainer.adapter.state_dict().items())
+    assert all(torch.equal(saved[k], v) for k, v in trainer.panacea.policy.state_dict().items())
     assert not list(tmp_path.glob("*.bin")) and not list(tmp_path.glob("environ.txt"))
+
+
+@pytest.mark.parametrize(("algorithm", "side"), [("dpo", s) for s in SIDES] + [("ppo", SIDES[1])])
+def test_a_step_that_is_not_finite_ends_the_run(files, tmp_path, algorithm, side):
+    extra = ["--lr", "1e30"] if algorithm == "dpo" else ["--critic_lr", "1e30"]
+    trainer = make(panacea_class(algorithm, side), algorithm, side, files, tmp_path / side, extra)
+    with pytest.raises(DivergedError, match=r"^step \d+ \(λ helpful=.*is (nan|inf)"):
+        trainer.train()

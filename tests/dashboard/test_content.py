@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
+from safe_rlhf_panacea.dashboard import pictures
 from safe_rlhf_panacea.dashboard.content import (
     Content,
     histograms,
@@ -75,3 +77,18 @@ def test_a_run_without_rewards_prompts_or_draws():
     content = Content([poor])
     assert "preferences/drawn" not in content.pictures
     assert content.tables["responses"].columns[-2:] == ["response", "log π/π_ref"]
+
+
+def test_objectives_are_shown_as_they_are_written():
+    one = evaluation(1, 1.0)
+    names = [r"$\frac{1$", "harmless"]
+    shown = replace(
+        one,
+        result={**one.result, "objectives": names, "axis_labels": names, "label": names[0]},
+        drawn=dict(zip(names, one.drawn.values(), strict=True)),
+    )
+    for draw in (pictures.front_now, pictures.distributions, pictures.preferences_drawn):
+        assert draw(shown).startswith(b"\x89PNG")
+    assert pictures.indicators([shown, shown]).startswith(b"\x89PNG")
+    metrics = [{"step": 1, "train/$a": 1.0}, {"step": 2, "train/$a": 2.0}]
+    assert pictures.curves(metrics, {r"$\frac{1$": ["train/$a"]}).startswith(b"\x89PNG")

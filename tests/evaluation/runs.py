@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from safe_rlhf_panacea.evaluation.evaluations import Evaluation, append_evaluation
 from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
 from safe_rlhf_panacea.evaluation.results import Origin, front_result
 from safe_rlhf_panacea.io import atomic_write_json, read_json
@@ -14,15 +14,10 @@ from tests.eval.evaluations import write_evaluation
 
 def write_training(folder: Path, steps: dict[int, float], **changes: Any) -> str:
     """A run that was evaluated at ``steps``, with the radius of each front; the last one counts."""
-    lines = []
     for step, radius in steps.items():
-        write_evaluation(
-            folder, radius, **{"label": "Panacea", "cost": None, **changes, "step": step}
-        )
-        lines.append(read_json(folder / "front.json"))
+        write_evaluation(folder, radius, **{"label": "Panacea", **changes, "step": step})
+        append_evaluation(folder, Evaluation(read_json(folder / "front.json")))
     (folder / "front.json").rename(folder / "results.json")
-    text = "".join(json.dumps({**line, "responses": []}) + "\n" for line in lines)
-    (folder / "evaluations.jsonl").write_text(text, encoding="utf-8")
     return str(folder)
 
 

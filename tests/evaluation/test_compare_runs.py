@@ -197,7 +197,7 @@ def test_damaged_files_are_named_with_their_line(tmp_path):
     lines.write_text(whole.splitlines()[0] + "\n[]\n")
     assert f"{lines}:2: not a result of this version" in refused(f"{folder}@10")
     lines.write_text(whole.replace('"step": 20', '"step": null'))
-    assert f"{lines}:2: step is None" in refused(f"{folder}@10")
+    assert f"{lines}:2: not an evaluation of this version: step must be" in refused(f"{folder}@10")
     (folder / "results.json").write_text("{\n")
     assert f"{folder / 'results.json'}:2: not valid JSON" in refused(folder)
     write_evaluation(tmp_path / "a", 1.0)
@@ -205,7 +205,13 @@ def test_damaged_files_are_named_with_their_line(tmp_path):
     assert "run.json: not a record" in refused(tmp_path / "a")
 
 
-POINT = {"preference": [0.0, 1.0], "objectives": [0.0, 1.0], "standard_errors": [0.1, 0.1]}
+POINT = {
+    "preference": [0.0, 1.0],
+    "objectives": [0.0, 1.0],
+    "standard_errors": [0.1, 0.1],
+    "kl": None,
+    "kl_error": None,
+}
 
 
 @pytest.mark.parametrize(
@@ -223,7 +229,8 @@ POINT = {"preference": [0.0, 1.0], "objectives": [0.0, 1.0], "standard_errors": 
         ({"front": [{**POINT, "objectives": [1.0]}]}, "point 1 of the front: objectives must be 2"),
         ({"front": [POINT, {"preference": [1, 0]}]}, "point 2 of the front: objectives must be 2"),
         ({"front": [{**POINT, "standard_errors": None}]}, "standard_errors must be 2 finite"),
-        ({"front": [{**POINT, "kl": "x"}]}, "kl and kl_error must be finite or null"),
+        ({"front": [{**POINT, "kl": "x"}]}, "kl and kl_error must be numbers, or null"),
+        ({"front": [{**POINT, "kl": 0.5}]}, "kl and kl_error must be numbers, or null"),
         ({"front": [POINT, POINT]}, "has λ [0.0, 1.0] twice"),
     ],
 )
@@ -247,6 +254,8 @@ def test_numbers_that_are_none_are_refused(tmp_path):
     write_evaluation(folder, 1.0)
     text = (folder / "front.json").read_text()
     (folder / "front.json").write_text(text.replace("0.5", "NaN", 1))
+    assert "front.json: not valid JSON: NaN is not finite" in refused(folder)
+    (folder / "front.json").write_text(text.replace("0.5", "true", 1))
     assert "must be 2 finite numbers" in refused(folder)
 
 

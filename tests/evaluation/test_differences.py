@@ -16,8 +16,7 @@ NAMES = ["helpful", "harmless"]
 
 
 def points(errors, *rows):
-    keys = ("preference", "objectives")
-    return [{**dict(zip(keys, row, strict=True)), "standard_errors": errors} for row in rows]
+    return [vars(FrontPoint(*row, errors)) for row in rows]
 
 
 OLD = points([0.3, 0.4], ([0, 1], [1, 3]), ([0.5, 0.5], [2, 2]), ([1, 0], [3, 1]))

@@ -53,10 +53,16 @@ def test_a_cut_last_line_is_left_out_and_taken_away(tmp_path):
     assert [one.step for one in read_evaluations(tmp_path)] == [0, 4]
 
 
+BAD_FRONT = json.dumps({**evaluation(1, 1.0).to_dict(), "front": 4})
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
         ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        (BAD_FRONT, "front must be a list of points"),
+        (json.dumps(evaluation(1, 1.0).result), "not an evaluation of this version: it lacks"),
         ('{"format": 2}', "no front: kind"),
         ("[]", "not a result of this version"),
     ],

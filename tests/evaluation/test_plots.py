@@ -5,7 +5,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgba
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation import plots
@@ -290,3 +290,24 @@ def test_the_users_backend_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setitem(matplotlib.rcParams, "backend", "svg")
     plot_fronts([curve("A")], tmp_path / "front.png", "Title")
     assert matplotlib.get_backend().lower() == "svg"
+
+
+BROKEN = r"_$\frac{1$ a_b $ \$"
+
+
+@pytest.mark.parametrize("make", [curve, three])
+def test_labels_are_shown_as_they_are_written(drawn, make):
+    front = make(BROKEN)
+    names = [BROKEN, *front.objectives[1:]]
+    figure = drawn([Front(names, front.points, BROKEN)])
+    FigureCanvasAgg(figure).draw()
+    texts = [text for text in figure.findobj(Text) if r"\frac" in text.get_text()]
+    assert len(texts) >= 3
+    for text in texts:
+        shown, is_formula = text._preprocess_math(text.get_text())
+        assert BROKEN in shown and is_formula is False
+
+
+def test_a_label_that_begins_with_an_underscore_is_in_the_legend(drawn):
+    (axes,) = drawn([curve("_hidden")]).axes
+    assert [text.get_text().strip() for text in axes.get_legend().get_texts()] == ["_hidden"]

@@ -72,6 +72,8 @@ def test_the_miniature_keeps_what_is_not_a_size():
         (["--dry_run", "--lora_dimm", "4"], "error: unrecognized arguments: --lora_dimm 4"),
         (["--dry_run", "--pref_dim", "3"], "error: --pref_dim is 3, but there are 2 objectives"),
         (["--dry_run", "--fp16", "true"], "error: --fp16 and --bf16 were both given"),
+        (["--dry_run", "--lr", "nan"], "--lr/--learning_rate: nan is not a number of at least 0"),
+        (["--dry_run", "--num_gpus", "abc"], "error: --num_gpus abc is not a number of GPUs"),
     ],
 )
 def test_one_line_for_a_mistake(flags, message, tmp_path):
@@ -146,3 +148,13 @@ def test_reproduction_says_what_is_left(runs, tmp_path):
     unknown = run("reproduce_paper.sh", "--only", "figure-9", "--size", "miniature")
     assert unknown.returncode == 2
     assert "error: --only figure-9: no such stage" in unknown.stderr
+
+
+def test_the_reproductions_dry_run_reads_the_flags_as_its_trainings_do(tmp_path):
+    flags = ("--dry_run", "--size", "miniature", "--runs", str(tmp_path), "--foo")
+    result = run("reproduce_paper.sh", *flags)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: unrecognized arguments: --foo")
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []

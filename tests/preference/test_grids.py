@@ -3,7 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from safe_rlhf_panacea.preference import PreferenceError, check_preference, preference_grid
+from safe_rlhf_panacea.preference import (
+    PreferenceError,
+    check_preference,
+    default_grid,
+    preference_grid,
+)
 
 
 def test_two_objectives_are_the_papers_eleven_points_in_order():
@@ -52,3 +57,42 @@ def test_no_objective_is_refused():
     with pytest.raises(PreferenceError) as caught:
         preference_grid(0)
     assert str(caught.value) == "a grid needs at least one objective, not 0"
+
+
+@pytest.mark.parametrize(
+    ("pref_dim", "step", "points", "fitting"),
+    [
+        (2, 1e-9, "1,000,000,001", "use 0.01 or more"),
+        (2, 1e-200, "over 10^15", "use 0.01 or more"),
+        (3, 0.005, "20,301", "use 0.01 or more"),
+        (10, 0.1, "92,378", "use 0.2 or more"),
+        (200, 0.5, "20,100", "use 1 or more"),
+    ],
+)
+def test_a_grid_of_too_many_vectors_is_refused(pref_dim, step, points, fitting):
+    with pytest.raises(PreferenceError) as caught:
+        preference_grid(pref_dim, step)
+    assert f"grid step {step:g} makes {points} vectors of {pref_dim} obj" in str(caught.value)
+    assert str(caught.value).endswith(fitting)
+    assert len(preference_grid(pref_dim, float(fitting.split()[1]))) <= 10_000
+
+
+def test_a_step_beside_zero_is_refused():
+    with pytest.raises(PreferenceError, match="does not divide 1"):
+        preference_grid(2, 1e-320)
+
+
+@pytest.mark.parametrize(
+    ("pref_dim", "points"), [(2, 11), (3, 66), (4, 286), (5, 126), (7, 210), (10, 55), (24, 300)]
+)
+def test_the_default_gets_coarser_with_more_objectives(pref_dim, points):
+    grid = default_grid(pref_dim)
+    assert grid.shape == (points, pref_dim)
+    assert len(grid.unique(dim=0)) == points
+    torch.testing.assert_close(grid.sum(dim=-1), torch.ones(points))
+
+
+def test_the_default_for_very_many_objectives_is_the_vertices_and_the_centre():
+    grid = default_grid(30)
+    assert grid[:-1].equal(torch.eye(30))
+    assert grid[-1].tolist() == pytest.approx([1 / 30] * 30)

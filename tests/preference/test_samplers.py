@@ -94,7 +94,8 @@ def test_stratified_covers_the_batches_of_all_ranks_together():
 
 
 def test_shapes_of_the_scopes():
-    assert PreferenceSampler(3).sample(5).shape == (3,)
+    shared = PreferenceSampler(3).sample(5)
+    assert shared.shape == (5, 3) and len(shared.unique(dim=0)) == 1
     assert PreferenceSampler(3, scope="sample").sample(5).shape == (5, 3)
     assert PreferenceSampler(3, scope="sample").sample().shape == (1, 3)
 
@@ -107,9 +108,9 @@ def test_scope_batch_agrees_on_all_ranks_whatever_their_batches(kind):
     ]
     steps = [[sampler.sample(rank + 1) for rank, sampler in enumerate(ranks)] for _ in range(5)]
     for step in steps:
-        assert all(torch.equal(step[0], other) for other in step)
+        assert all(torch.equal(step[0].expand_as(other), other) for other in step)
     if kind != "vertices":  # two vertices may well be the same
-        assert len({tuple(step[0].tolist()) for step in steps}) == 5
+        assert len({tuple(step[0][0].tolist()) for step in steps}) == 5
 
 
 @pytest.mark.parametrize("kind", ["uniform", "dirichlet", "stratified"])
@@ -163,6 +164,7 @@ def test_a_restored_state_continues_the_stream(kind, tmp_path):
         ({"alpha": -1.5}, "alpha is -1.5: it must be positive"),
         ({"alpha": float("inf")}, "alpha is inf: it must be finite"),
         ({"alpha": float("nan")}, "alpha is nan: it must be positive"),
+        ({"kind": "vertices"}, "the vertices sampler needs a vertex_probability, such as 0.3"),
         ({"vertex_probability": 1.5}, "vertex_probability 1.5 is not in 0..1"),
         ({"vertex_probability": -0.1}, "vertex_probability -0.1 is not in 0..1"),
         (

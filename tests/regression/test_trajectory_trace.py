@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from safe_rlhf_panacea.algorithms.dpo.trainer import rows_of_pairs
 from safe_rlhf_panacea.base.trainers.supervised import to_device
 from safe_rlhf_panacea.regression.tiny_runs import flags_of
 from safe_rlhf_panacea.regression.tiny_world import build_tiny_world, fill
@@ -48,7 +49,7 @@ def test_the_adapter_starts_from_the_same_numbers_whatever_the_seed(world, tmp_p
         flags = flags_of("ppo", world, tmp_path / seed, ["--seed", seed])
         trainer = make_trainer("ppo", flags)
         critic = trainer.reward_critic_model.module.adapter
-        starts.append([*trainer.adapter.parameters(), *critic.parameters()])
+        starts.append([*trainer.panacea.policy.parameters(), *critic.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*starts, strict=True))
     matrices = torch.cat([p.flatten() for p in starts[0] if p.dim() == 2])
     assert matrices.std().item() == pytest.approx(0.02, rel=0.05)
@@ -68,16 +69,17 @@ def test_the_norm_is_that_of_the_unclipped_gradient(zero_stage, world, tmp_path)
     extra = ["--scale_coeff", "3", "--max_steps", "2", "--zero_stage", zero_stage]
     trainer = make_trainer("dpo", flags_of("dpo", world, tmp_path / "by-hand", extra))
     batch = to_device(next(iter(trainer.train_dataloader)), trainer.args.device)
-    trainer.preference = trainer.preferences.draw(8)
+    preference = trainer.panacea.source.draw(8)
     trainer.model = trainer.model.module  # the engine wants its own backward pass
     trained = [p for p in trainer.model.parameters() if p.requires_grad]
-    gradients = torch.autograd.grad(trainer.loss(**batch)["loss"], trained)
+    with trainer.panacea.at(preference, rows_of_pairs(preference)):
+        gradients = torch.autograd.grad(trainer.loss(**batch)["loss"], trained)
     expected = sum(g.double().square().sum().item() for g in gradients) ** 0.5
     flags = flags_of("dpo", world, tmp_path / "traced", extra)
     series = trace("dpo", flags, steps=1).series
     assert expected > 2
     assert series["gradient norm of the model"] == [pytest.approx(expected, rel=1e-5)]
-    assert series["λ_helpful"] == [pytest.approx(trainer.preference[0].item(), abs=1e-9)]
+    assert series["λ_helpful"] == [pytest.approx(preference[0, 0].item(), abs=1e-9)]
 
 
 def test_under_accumulation_there_is_one_norm_for_each_update(world, tmp_path):

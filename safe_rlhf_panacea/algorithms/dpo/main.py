@@ -28,9 +28,13 @@ def build_parser() -> argparse.ArgumentParser:
           --train_datasets pairs:1:pairs.jsonl --output_dir runs/panacea-dpo
         """,
     )
-    parser.add_argument("--model_name_or_path", required=True, help="the SFT model")
+    parser.add_argument(
+        "--model_name_or_path", type=arguments.filled, required=True, help="the SFT model"
+    )
     parser.add_argument("--objectives", nargs="+", required=True, help="names, in the order of λ")
-    parser.add_argument("--scale_coeff", type=float, default=0.1, help="β of DPO")
+    parser.add_argument(
+        "--scale_coeff", type=arguments.positive_float, default=0.1, help="β of DPO"
+    )
     arguments.add_flag(
         parser, "--upstream_dpo_slice", False, "sum the tokens that Safe-RLHF's loss sums"
     )

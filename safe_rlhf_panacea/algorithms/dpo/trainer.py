@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 
-from safe_rlhf_panacea.adapter import PanaceaAdapter, inject_adapter
-from safe_rlhf_panacea.aggregation import aggregate_losses
-from safe_rlhf_panacea.algorithms.arguments import adapter_config
-from safe_rlhf_panacea.algorithms.conditioning import PreferenceSource, as_reference, set_preference
-from safe_rlhf_panacea.algorithms.saving import save_adapter, snapshot_folder
+from safe_rlhf_panacea.algorithms.panacea import Panacea, snapshot_folder
 from safe_rlhf_panacea.algorithms.watching import Watched
 from safe_rlhf_panacea.base import (
-    HookedDPOTrainer,
     LabelledPreferenceDataset,
     TrainingState,
     unwrap,
@@ -24,6 +20,11 @@ from safe_rlhf_panacea.base import (
 from safe_rlhf_panacea.evaluation.accuracy_front import agreement
 from safe_rlhf_panacea.evaluation.measure import PROMPTS_OF_PAIRS, measure, prompts_of_pairs
 from safe_rlhf_panacea.evaluation.measurement import Measurement
+
+if TYPE_CHECKING:  # at run time Safe-RLHF's own, where it is installed
+    from safe_rlhf_panacea.base.algorithms.dpo import DPOTrainer as HookedDPOTrainer
+else:
+    from safe_rlhf_panacea.base import HookedDPOTrainer
 
 
 class PanaceaDPOTrainer(Watched, HookedDPOTrainer):
@@ -36,36 +37,36 @@ class PanaceaDPOTrainer(Watched, HookedDPOTrainer):
 
     TRAINING_TYPE: ClassVar[str] = "panacea-dpo"
 
-    adapter: PanaceaAdapter
+    def __init__(self, args: argparse.Namespace, *ds_configs: dict[str, Any]) -> None:
+        """Make what the hooks attach to, then run them."""
+        self.panacea = Panacea(args, tuple(args.objectives), args.model_name_or_path)
+        super().__init__(args, *ds_configs)
 
     def init_reference(self) -> None:
         """Inject the adapter; switched off, the policy is its own reference."""
-        self.objectives = tuple(self.args.objectives)
-        config = adapter_config(self.args, self.objectives, self.args.model_name_or_path)
-        self.adapter = inject_adapter(self.model, config)
+        self.panacea.attach(self.model, "policy")
         self.reference_model = None
-        self.preferences = PreferenceSource(self.args, self.objectives)
-        self.preference = torch.full((len(self.objectives),), 1 / len(self.objectives))
 
     def make_dataset(self, specs: Any) -> LabelledPreferenceDataset:
         """Pairs labelled by at least one of the objectives."""
         return LabelledPreferenceDataset(
-            specs, tokenizer=self.tokenizer, objectives=self.objectives, seed=self.args.seed
+            specs, tokenizer=self.tokenizer, objectives=self.panacea.objectives, seed=self.args.seed
         )
 
     @contextmanager
     def reference(self) -> Iterator[Any]:
         """The policy with its adapter off."""
-        with as_reference(self.adapter, unwrap(self.model)):
+        with self.panacea.reference(unwrap(self.model)):
             yield self.model
 
     def train_step(self, **batch: torch.Tensor) -> dict[str, Any]:
-        """Draw λ for this batch and take the step."""
-        self.preference = self.preferences.draw(batch["labels"].size(0))
-        info = super().train_step(**batch)
-        means = self.preference.reshape(-1, len(self.objectives)).mean(dim=0).tolist()
-        drawn = zip(self.objectives, means, strict=True)
-        return {**info, **{f"train/preference_{name}": mean for name, mean in drawn}}
+        """Take the step at the batch's λ, drawn where an update begins."""
+        count = batch["labels"].size(0)
+        preference = self.panacea.draw(count, self.model)  # size = (B, m)
+        with self.panacea.at(preference, rows_of_pairs(preference)):
+            info = super().train_step(**batch)
+        drawn = self.panacea.by_name("train/preference", preference)
+        return {**info, **{name: mean.item() for name, mean in drawn.items()}}
 
     def loss(  # type: ignore[override]
         self,
@@ -77,20 +78,14 @@ class PanaceaDPOTrainer(Watched, HookedDPOTrainer):
         **_: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """The m losses -log σ(±Δ) and their aggregate at λ (Eq. 14 or 16)."""
-        set_preference(self.adapter, self.preference, copies=2, tiled=True)
         better, worse = self.implicit_rewards(
             better_input_ids, better_attention_mask, worse_input_ids, worse_attention_mask
         )
         margins = labels * (better - worse).unsqueeze(-1)  # size = (B, m)
         losses = -F.logsigmoid(margins)  # size = (B, m)
         labelled = labels.ne(0)
-        loss = aggregate_losses(
-            losses, labelled, self.preference.to(losses.device), self.args.aggregation
-        )
-        if self.args.orthogonality_coeff > 0:
-            loss = loss + self.args.orthogonality_coeff * self.adapter.orthogonality()
         return {
-            "loss": loss,
+            "loss": self.panacea.loss(losses, labelled),
             **self.reward_statistics(better.detach(), worse.detach()),
             **self._per_objective(losses.detach(), margins.detach(), labelled),
         }
@@ -103,16 +98,15 @@ class PanaceaDPOTrainer(Watched, HookedDPOTrainer):
         mean_losses = (losses * labelled).sum(dim=0) / counts
         accuracies = (agreement(margins) * labelled).sum(dim=0) / counts
         result = {}
-        for index, name in enumerate(self.objectives):
+        for index, name in enumerate(self.panacea.objectives):
             result[f"loss_{name}"] = mean_losses[index]
             result[f"accuracy_{name}"] = accuracies[index]
         return result
 
     def eval(self) -> dict[str, float]:
         """Evaluate at the centre of the simplex, then the front."""
-        if self.preferences.fixed is None:
-            self.preference = torch.full((len(self.objectives),), 1 / len(self.objectives))
-        return super().eval()
+        with self.panacea.at(self.panacea.centre, shared=True):
+            return super().eval()
 
     def measure_front(self) -> Measurement:
         """Accuracies on the evaluation pairs; a few of their prompts are responded to."""
@@ -127,26 +121,31 @@ class PanaceaDPOTrainer(Watched, HookedDPOTrainer):
             margin_scale=self.scale_coeff,
         )
 
+    # -- checkpoints ------------------------------------------------------------------
+
     def training_state(self) -> TrainingState:
-        """With the place in the stream of preference vectors."""
+        """With the component's."""
         state = super().training_state()
-        state.preference_sampler = self.preferences.state_dict()
+        state.panacea = self.panacea.state_dict()
         return state
 
     def restore(self, state: TrainingState) -> None:
-        """With the place in the stream of preference vectors."""
+        """With the component's."""
         super().restore(state)
-        if state.preference_sampler is not None:
-            self.preferences.load_state_dict(state.preference_sampler)
+        self.panacea.load_state_dict(state.panacea)
 
     def save_checkpoint(self) -> None:
         """With the adapter as it is now, ready to be loaded and evaluated."""
         super().save_checkpoint()
-        folder = snapshot_folder(self.args.output_dir, self.global_step)
-        save_adapter(self.adapter, self.tokenizer, folder)
+        self.panacea.save(self.tokenizer, snapshot_folder(self.args.output_dir, self.global_step))
 
     def save(self, model: Any = None, ds_config: dict[str, Any] | None = None) -> None:
         """Write the adapter and the tokenizer; the base model stays where it is."""
         del model, ds_config
-        save_adapter(self.adapter, self.tokenizer, self.args.output_dir)
+        self.panacea.save(self.tokenizer, self.args.output_dir)
         self.logger.print(f'Saved the adapter to "{self.args.output_dir}".')
+
+
+def rows_of_pairs(preference: torch.Tensor) -> torch.Tensor:
+    """Which λ each row of a pass over B pairs has: all better responses, then all worse ones."""
+    return torch.arange(len(preference), device=preference.device).repeat(2)

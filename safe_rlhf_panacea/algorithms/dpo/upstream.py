@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from safe_rlhf_panacea.algorithms.arguments import add_panacea_arguments, check_panacea
+from safe_rlhf_panacea.algorithms.dpo import main
 from safe_rlhf_panacea.base import arguments
 from safe_rlhf_panacea.base.upstream import program
 
@@ -38,5 +39,6 @@ def build_parser() -> argparse.ArgumentParser:
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read and check the flags."""
     args = program.parse_arguments("safe_rlhf.algorithms.dpo.main", build_parser(), argv)
+    arguments.check_ranges(args, main.build_parser())
     check_panacea(args, tuple(args.objectives))
     return args

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
+from safe_rlhf_panacea.adapter import PanaceaAdapter
 
 
 class RewardCritic(nn.Module):
@@ -20,12 +20,11 @@ class RewardCritic(nn.Module):
     The value head starts at zero: the first advantages are the plain discounted rewards.
     """
 
-    def __init__(self, reward_model: nn.Module, config: AdapterConfig) -> None:
-        """Inject the critic's adapter and freeze the reward model."""
+    def __init__(self, reward_model: nn.Module, adapter: PanaceaAdapter) -> None:
+        """Put a value head on a reward model that carries the critic's adapter."""
         super().__init__()
-        reward_model.requires_grad_(False)
         self.reward_model = reward_model
-        self.adapter = inject_adapter(reward_model, config)
+        self.adapter = adapter
         reference = reward_model.score_head.weight
         self.value_head = nn.Linear(
             reference.size(1), 1, device=reference.device, dtype=reference.dtype

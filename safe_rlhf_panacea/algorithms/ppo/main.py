@@ -36,17 +36,18 @@ def _add_reward_arguments(parser: argparse.ArgumentParser, *, required: bool = F
 
 def _add_ppo_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("ppo")
-    for flag, default, text in (
-        ("kl_coeff", 0.02, "weight of the KL term"),
-        ("clip_range_ratio", 0.2, "PPO's clipping of the probability ratio"),
-        ("clip_range_score", 50.0, "per-token rewards are clipped to ± this"),
-        ("clip_range_value", 5.0, "values are clipped to ± this around the old ones"),
-        ("ptx_coeff", 16.0, "weight of the supervised loss (with --ptx_datasets)"),
-        ("temperature", 1.0, "of sampling"),
-        ("top_p", 1.0, "nucleus mass of sampling"),
-        ("repetition_penalty", 1.0, "of sampling"),
+    positive, not_negative = arguments.positive_float, arguments.non_negative_float
+    for flag, kind, default, text in (
+        ("kl_coeff", not_negative, 0.02, "weight of the KL term"),
+        ("clip_range_ratio", positive, 0.2, "PPO's clipping of the probability ratio"),
+        ("clip_range_score", positive, 50.0, "per-token rewards are clipped to ± this"),
+        ("clip_range_value", positive, 5.0, "values are clipped to ± this around the old ones"),
+        ("ptx_coeff", not_negative, 16.0, "weight of the supervised loss (with --ptx_datasets)"),
+        ("temperature", positive, 1.0, "of sampling"),
+        ("top_p", arguments.share, 1.0, "nucleus mass of sampling"),
+        ("repetition_penalty", positive, 1.0, "of sampling"),
     ):
-        group.add_argument(f"--{flag}", type=float, default=default, help=text)
+        group.add_argument(f"--{flag}", type=kind, default=default, help=text)
     group.add_argument("--update_iters", type=arguments.positive_int, default=1)
     group.add_argument("--num_return_sequences", type=arguments.positive_int, default=1)
     group.add_argument("--per_device_prompt_batch_size", type=arguments.positive_int, default=16)
@@ -67,7 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
           --output_dir runs/panacea-ppo
         """,
     )
-    parser.add_argument("--actor_model_name_or_path", required=True, help="the SFT model")
+    parser.add_argument(
+        "--actor_model_name_or_path", type=arguments.filled, required=True, help="the SFT model"
+    )
     _add_reward_arguments(parser, required=True)
     arguments.add_flag(parser, "--normalize_reward", False, "use the models' own normalisers")
     _add_ppo_arguments(parser)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any, ClassVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from safe_rlhf_panacea.adapter import PanaceaAdapter, inject_adapter
-from safe_rlhf_panacea.aggregation import IdealPoint, aggregate_rewards
-from safe_rlhf_panacea.algorithms.arguments import adapter_config
-from safe_rlhf_panacea.algorithms.conditioning import PreferenceSource, as_reference, set_preference
+from safe_rlhf_panacea.algorithms.panacea import Panacea, snapshot_folder
 from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic
-from safe_rlhf_panacea.algorithms.saving import save_adapter, snapshot_folder
+from safe_rlhf_panacea.algorithms.preference_source import check_shared
 from safe_rlhf_panacea.algorithms.watching import Watched
 from safe_rlhf_panacea.base import (
     Batch,
-    HookedPPOTrainer,
     TrainingState,
-    all_reduce_max,
     all_reduce_means,
     init_eval_engine,
     is_main_process,
@@ -30,6 +26,7 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation.measure import different_prompts, measure, sample_base
 from safe_rlhf_panacea.evaluation.measurement import Measurement
 from safe_rlhf_panacea.evaluation.reward_front import Sampled
+from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards import RewardEnsemble
 from safe_rlhf_panacea.scorers import (
     Scorer,
@@ -37,6 +34,11 @@ from safe_rlhf_panacea.scorers import (
     model_scorer,
     retokenizing_scorer,
 )
+
+if TYPE_CHECKING:  # at run time Safe-RLHF's own, where it is installed
+    from safe_rlhf_panacea.base.algorithms.ppo import PPOTrainer as HookedPPOTrainer
+else:
+    from safe_rlhf_panacea.base import HookedPPOTrainer
 
 
 class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
@@ -49,22 +51,20 @@ class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
 
     TRAINING_TYPE: ClassVar[str] = "panacea-ppo"
 
-    adapter: PanaceaAdapter
-    prompt_length: int = 0  # of the last generation: responses begin there
     initial: Sampled | None = None  # the initial model on the evaluation prompts, once measured
+
+    def __init__(self, args: argparse.Namespace, *ds_configs: dict[str, Any]) -> None:
+        """Make what the hooks attach to, then run them."""
+        objectives = tuple(spec.name for spec in args.reward_specs)
+        self.panacea = Panacea(args, objectives, args.actor_model_name_or_path)
+        super().__init__(args, *ds_configs)
 
     # -- models -----------------------------------------------------------------------
 
     def init_actor(self) -> None:
         """Load the policy and inject the adapter."""
         super().init_actor()
-        self.objectives = tuple(spec.name for spec in self.args.reward_specs)
-        self.adapter_config = adapter_config(
-            self.args, self.objectives, self.args.actor_model_name_or_path
-        )
-        self.adapter = inject_adapter(self.actor_model, self.adapter_config)
-        self.preferences = PreferenceSource(self.args, self.objectives)
-        self.ideal_point = IdealPoint(len(self.objectives))
+        self.panacea.attach(self.actor_model, "policy")
 
     def init_reference(self) -> None:
         """The policy is its own reference."""
@@ -99,11 +99,15 @@ class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
                 f"{self.args.actor_model_name_or_path}: none of --reward_models has it"
             )
         self.critic_objective = own[0]
-        self.reward_critic_model = RewardCritic(self.reward_models[own[0]], self.adapter_config)
+        self.reward_critic_model = RewardCritic(
+            self.reward_models[own[0]], self.panacea.attach(self.reward_models[own[0]], "critic")
+        )
 
     def init_engines(self) -> None:
         """Make the engines; the critic's reward model belongs to the critic's."""
         super().init_engines()
+        accumulated = self.reward_critic_model.gradient_accumulation_steps()
+        check_shared(self.args, len(self.prompt_only_dataloader.sampler), accumulated)
         for name, model in self.reward_models.items():
             self.scorers[name] = self._model_scorer(name, model)
         specs = self.args.reward_specs
@@ -117,7 +121,7 @@ class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
         if is_same_tokenizer(self.tokenizer, tokenizer):
             return model_scorer(engine)
         if is_main_process():
-            print(f"{name}: its reward model has other tokens; responses are tokenised anew for it")
+            say(f"{name}: its reward model has other tokens; responses are tokenised anew for it")
         return retokenizing_scorer(engine, self.tokenizer, tokenizer)
 
     def _critics_reward(
@@ -127,116 +131,87 @@ class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
         output = self.reward_critic_model(input_ids, attention_mask, role="reward")
         return output.end_scores.squeeze(-1)  # size = (B,)
 
-    # -- λ ----------------------------------------------------------------------------
-
-    def set_preference(self, preference: torch.Tensor, copies: int = 1) -> None:
-        """Set λ, size = (m,) or (B, m), for actor and critic."""
-        self.preference = preference
-        set_preference(self.adapter, preference, copies)
-        set_preference(unwrap(self.reward_critic_model).adapter, preference, copies)
-
-    @property
-    def _generation_context(self) -> Any:
-        """One λ in float32 is merged into the weights while responses are drawn.
-
-        Not in lower precision, where merging rounds the update away, nor with sharded weights.
-        """
-        current = self.adapter.preference  # of size (0,) for an adapter without λ
-        single = next(unwrap(self.actor_model).parameters()).dtype == torch.float32
-        if current.dim() == 1 and single and self.args.zero_stage < 3:
-            return self.adapter.merged(current)
-        return nullcontext()
-
     # -- rollout ----------------------------------------------------------------------
 
     @torch.no_grad()
     def rollout(self, prompt_only_batch: Batch) -> list[Batch]:
-        """Draw λ first: responses, log-probabilities, values and update all see the same one."""
-        preference = self.preferences.draw(prompt_only_batch["input_ids"].size(0))
-        self.set_preference(preference)
-        return super().rollout(prompt_only_batch)
+        """Take λ first: responses, log-probabilities, values and update all see the same one."""
+        rows = prompt_only_batch["input_ids"].size(0)
+        preference = self.panacea.draw(
+            rows, self.reward_critic_model, self.waiting, self.args.update_iters
+        )
+        with self.panacea.at(preference):
+            return super().rollout(prompt_only_batch)
 
     def generate(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Responses at λ; every response of a prompt at that prompt's λ."""
-        self.prompt_length = prompt_only_batch["input_ids"].size(1)
-        set_preference(self.adapter, self.preference, self.args.num_return_sequences)
-        with self._generation_context:
+        """Responses at λ; every response of a prompt at that prompt's λ.
+
+        One λ is merged into the weights in float32. Not in lower precision, where merging rounds
+        the update away, nor with sharded weights.
+        """
+        single = next(unwrap(self.actor_model).parameters()).dtype == torch.float32
+        may_merge = single and self.args.zero_stage < 3
+        with self.panacea.generation(self.args.num_return_sequences, may_merge=may_merge):
             return super().generate(prompt_only_batch)
 
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> Batch:
-        """Score a batch and keep its λ with it."""
-        self.set_preference(self.preference)
-        self.prompt_length = prompt.size(1)
+        """Score a batch and keep its λ, size = (B, m), with it."""
         batch = super().post_rollout(prompt, sequence, attention_mask)
-        batch["preference"] = self.preference
-        return batch
+        return {**batch, "preference": self.panacea.preference}
 
     @contextmanager
     def reference(self) -> Iterator[Any]:
         """The policy with its adapter off."""
-        with as_reference(self.adapter, unwrap(self.actor_model)):
+        with self.panacea.reference(unwrap(self.actor_model)):
             yield self.actor_model
 
-    def score(self, sequence: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
+    def score(
+        self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
+    ) -> Batch:
         """All m rewards, size = (B, m), and their aggregate at λ, size = (B,)."""
-        rewards = self.rewards(sequence, attention_mask, self.prompt_length)
-        ideal = None
-        if self.args.aggregation == "tche":
-            best = all_reduce_max(rewards.amax(dim=0))  # the ranks share one ideal point
-            self.ideal_point.update(best.unsqueeze(0))
-            ideal = self.ideal_point.value.to(rewards)
-        reward = aggregate_rewards(rewards, self.preference, self.args.aggregation, ideal)
-        return {"reward": reward, "rewards": rewards}
+        rewards = self.rewards(sequence, attention_mask, prompt_length)
+        return {"reward": self.panacea.reward(rewards), "rewards": rewards}
 
     # -- updates ----------------------------------------------------------------------
 
     def rl_step(self, rl_batch: Batch) -> dict[str, float]:
-        """Set the batch's λ and take the step."""
-        self.set_preference(rl_batch["preference"])
-        info = super().rl_step(rl_batch)
+        """Take the step at the batch's λ."""
+        with self.panacea.at(rl_batch["preference"]):
+            info = super().rl_step(rl_batch)
         rewards = rl_batch["rewards"].mean(dim=0)  # size = (m,)
-        series = {
-            "reward": rewards,
-            "raw_reward": self.rewards.raw(rewards),
-            "preference": rl_batch["preference"].reshape(-1, len(self.objectives)).mean(dim=0),
-        }
         named = {
-            f"{what}_{name}": values[i]
-            for what, values in series.items()
-            for i, name in enumerate(self.objectives)
+            **self.panacea.by_name("reward", rewards),
+            **self.panacea.by_name("raw_reward", self.rewards.raw(rewards)),
+            **self.panacea.by_name("preference", rl_batch["preference"]),
         }
         return {**info, **{f"train/{k}": v for k, v in all_reduce_means(named).items()}}
 
     def actor_loss_fn(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
         """PPO's loss, with the penalty on U and V if asked for."""
-        loss = super().actor_loss_fn(*args, **kwargs)
-        if self.args.orthogonality_coeff > 0:
-            loss = loss + self.args.orthogonality_coeff * self.adapter.orthogonality()
-        return loss
+        return super().actor_loss_fn(*args, **kwargs) + self.panacea.penalty()
 
     def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
-        """Supervised text at the λ of the rollout, row by row where each sample has its own."""
-        preference = self.preference
-        if preference.dim() == 2:
-            rows = torch.arange(ptx_batch["input_ids"].size(0), device=preference.device)
-            preference = preference[rows % preference.size(0)]
-        set_preference(self.adapter, preference)
-        return super().ptx_step(ptx_batch)
+        """Supervised text at the λ of the rollout; its rows take the rollout's in turn."""
+        preference = self.panacea.latest
+        rows = torch.arange(ptx_batch["input_ids"].size(0), device=preference.device)
+        with self.panacea.at(preference, rows % len(preference)):
+            return super().ptx_step(ptx_batch)
 
     @torch.no_grad()
-    def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
+    def eval_rollout(
+        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
+    ) -> Batch:
         """Every objective's reward."""
-        rewards = self.rewards(input_ids, attention_mask, self.prompt_length)
-        return {f"eval/reward_{name}": rewards[:, i] for i, name in enumerate(self.objectives)}
+        rewards = self.rewards(sequence, attention_mask, prompt.size(-1))
+        names = self.panacea.objectives
+        return {f"eval/reward_{name}": rewards[:, i] for i, name in enumerate(names)}
 
     def eval(self) -> dict[str, float]:
         """Evaluate at the centre of the simplex, then the front."""
-        count = len(self.objectives)
-        centre = torch.full((count,), 1 / count, device=self.args.device)
-        self.set_preference(centre if self.preferences.fixed is None else self.preferences.fixed)
-        return super().eval()
+        with self.panacea.at(self.panacea.centre, shared=True):
+            return super().eval()
 
     def measure_front(self) -> Measurement:
         """Rewards of responses to the evaluation prompts."""
@@ -246,7 +221,7 @@ class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
         policy = self.measured_policy(self.actor_model, **sampling)
         ids = (data[i]["input_ids"] for i in range(len(data)))
         prompts = different_prompts(self.tokenizer, ids, args.eval_prompts)
-        if self.initial is None and args.only_optimize_lora:
+        if self.initial is None:
             self.initial = sample_base(policy, self.rewards, prompts)
         return measure(
             policy,
@@ -259,28 +234,23 @@ class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
     # -- checkpoints ------------------------------------------------------------------
 
     def training_state(self) -> TrainingState:
-        """With the place in the stream of preference vectors and the ideal point."""
+        """With the component's."""
         state = super().training_state()
-        state.preference_sampler = self.preferences.state_dict()
-        state.ideal_point = self.ideal_point.state_dict()
+        state.panacea = self.panacea.state_dict()
         return state
 
     def restore(self, state: TrainingState) -> None:
-        """With the place in the stream of preference vectors and the ideal point."""
+        """With the component's."""
         super().restore(state)
-        if state.preference_sampler is not None:
-            self.preferences.load_state_dict(state.preference_sampler)
-        if state.ideal_point is not None:
-            self.ideal_point.load_state_dict(state.ideal_point)
+        self.panacea.load_state_dict(state.panacea)
 
     def save_checkpoint(self) -> None:
         """With the adapter as it is now, ready to be loaded and evaluated."""
         super().save_checkpoint()
-        folder = snapshot_folder(self.args.output_dir, self.global_step)
-        save_adapter(self.adapter, self.tokenizer, folder)
+        self.panacea.save(self.tokenizer, snapshot_folder(self.args.output_dir, self.global_step))
 
     def save(self, model: Any = None, ds_config: dict[str, Any] | None = None) -> None:
         """Write the policy's adapter and the tokenizer."""
         del model, ds_config
-        save_adapter(self.adapter, self.tokenizer, self.args.output_dir)
+        self.panacea.save(self.tokenizer, self.args.output_dir)
         self.logger.print(f'Saved the adapter to "{self.args.output_dir}".')

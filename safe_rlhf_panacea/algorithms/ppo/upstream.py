@@ -12,9 +12,11 @@ import sys
 from collections.abc import Sequence
 
 from safe_rlhf_panacea.algorithms.arguments import add_panacea_arguments, check_panacea
+from safe_rlhf_panacea.algorithms.ppo import main
 from safe_rlhf_panacea.base import arguments
 from safe_rlhf_panacea.base.upstream import program
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards import reward_specs
 
 PROGRAM = "python -m safe_rlhf_panacea.algorithms.ppo"
@@ -67,6 +69,7 @@ def parse_arguments(
         words += [REWARD, ours.reward_models[0][1]]  # Safe-RLHF's parser requires it
     name = "ppo_lag" if COST in given else "ppo"
     args = program.parse_arguments(f"safe_rlhf.algorithms.{name}.main", parser, words)
+    arguments.check_ranges(args, main.build_parser())
     models = _models(ours, args)
     if not ours.reward_models and not args.reward_signs:
         args.reward_signs = [("harmless", "-1")]  # a cost: lower is safer
@@ -76,5 +79,5 @@ def parse_arguments(
     check_panacea(args, tuple(spec.name for spec in args.reward_specs))
     idle = [flag for flag in IDLE if flag in given]
     if idle:
-        print(f"Panacea-PPO has no use for: {', '.join(idle)}")
+        say(f"Panacea-PPO has no use for: {', '.join(idle)}")
     return args

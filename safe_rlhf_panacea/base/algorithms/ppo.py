@@ -14,6 +14,7 @@ from safe_rlhf_panacea.base.finetune.trainer import next_token_loss
 from safe_rlhf_panacea.base.functional import generalized_advantages, masked_mean, whiten
 from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
+from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.tokenizers import check_same_tokenizer
 from safe_rlhf_panacea.base.trainers.rl import Batch, RLTrainer
@@ -28,7 +29,7 @@ class PPOTrainer(RLTrainer):
 
     def load_scorer(self, path: str, role: str, *, normalize: bool = False) -> tuple[Any, Any]:
         """A score model in a role, and its tokenizer."""
-        return load_pretrained_models(
+        model, tokenizer = load_pretrained_models(
             path,
             model_max_length=self.args.max_length,
             padding_side="right",
@@ -37,6 +38,8 @@ class PPOTrainer(RLTrainer):
             dtype=model_dtype(self.args),
             auto_model_kwargs={"score_type": role, "do_normalize": normalize},
         )
+        check_positions(model, self.args.max_length, path)
+        return model, tokenizer
 
     def load_score_model(self, path: str, role: str, *, normalize: bool = False) -> Any:
         """A score model in a role, after checking that it reads the policy's tokens."""
@@ -46,13 +49,15 @@ class PPOTrainer(RLTrainer):
 
     def load_actor(self) -> tuple[Any, Any]:
         """The policy and its tokenizer, which pads on the left."""
-        return load_pretrained_models(
+        model, tokenizer = load_pretrained_models(
             self.args.actor_model_name_or_path,
             model_max_length=self.args.max_length,
             padding_side="left",
             trust_remote_code=self.args.trust_remote_code,
             dtype=model_dtype(self.args),
         )
+        check_positions(model, self.args.max_length, self.args.actor_model_name_or_path)
+        return model, tokenizer
 
     def init_actor(self) -> None:
         """Load the policy."""
@@ -96,8 +101,17 @@ class PPOTrainer(RLTrainer):
         with self.reference() as model:
             return response_log_probs(model, sequence, attention_mask, start)
 
-    def score(self, sequence: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
-        """The reward of each sequence, under ``reward``, size = (B,)."""
+    def score(
+        self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
+    ) -> Batch:
+        """The reward of each sequence, under ``reward``, size = (B,).
+
+        Args:
+            sequence: size = (B, L).
+            attention_mask: size = (B, L).
+            prompt_length: width of the padded prompts, after which the responses begin.
+        """
+        del prompt_length
         scores = self.reward_model(sequence, attention_mask=attention_mask).end_scores
         return {"reward": scores.squeeze(-1)}
 
@@ -111,8 +125,8 @@ class PPOTrainer(RLTrainer):
     ) -> Batch:
         """Rewards, and log-probabilities and values as they were when the batch was drawn.
 
-        When the batch is used for one update only, ``rl_step`` fills in the policy's and the
-        critic's own (None here): they are the numbers of its forward pass.
+        When the batch is used once, before the next update, ``rl_step`` fills in the policy's and
+        the critic's own (None here): they are the numbers of its forward pass.
         """
         start = prompt.size(-1) - 1
         log_probs = values = None
@@ -126,7 +140,7 @@ class PPOTrainer(RLTrainer):
             "reward_values": values,
             "input_ids": sequence,
             "attention_mask": attention_mask,
-            **self.score(sequence, attention_mask),
+            **self.score(sequence, attention_mask, prompt.size(-1)),
         }
 
     # -- the losses -------------------------------------------------------------------
@@ -195,6 +209,7 @@ class PPOTrainer(RLTrainer):
 
     def rl_step(self, rl_batch: Batch) -> dict[str, float]:
         """One backward pass of actor and critic on a rolled-out batch."""
+        self.waiting = 0
         input_ids, attention_mask = rl_batch["input_ids"], rl_batch["attention_mask"]
         ref_log_probs = rl_batch["ref_log_probs"]
         start = rl_batch["prompt"].size(-1) - 1
@@ -258,4 +273,5 @@ class PPOTrainer(RLTrainer):
     @torch.no_grad()
     def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
         """The reward of each evaluation response."""
-        return {"eval/reward": self.score(input_ids, attention_mask)["reward"]}
+        scores = self.reward_model(input_ids, attention_mask=attention_mask).end_scores
+        return {"eval/reward": scores.squeeze(-1)}

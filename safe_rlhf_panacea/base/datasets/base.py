@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import abc
 import copy
+import hashlib
+import json
 import logging
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -46,6 +48,15 @@ def select_rows(specs: list[DatasetSpec], seed: int) -> list[Row]:
     return selected
 
 
+def fingerprint(rows: list[Row]) -> str:
+    """A hash of the rows' samples, in their order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row.sample, sort_keys=True, default=str).encode("ascii"))
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
 def common_prefix(one: list[int], other: list[int]) -> int:
     """How many tokens two sequences share at their start."""
     length = min(len(one), len(other))
@@ -61,9 +72,11 @@ class TokenizedDataset(Dataset[Sample]):
 
     Attributes:
         too_long: rows dropped because their prompt leaves no room below ``max_length``.
+        fingerprint: a hash of the raw samples, in their order; the parts of a split share it.
     """
 
     too_long: int
+    fingerprint: str
 
     def __init__(self, specs: Specs, tokenizer: Any, seed: int = 0) -> None:
         """Read, check and tokenise.
@@ -85,7 +98,9 @@ class TokenizedDataset(Dataset[Sample]):
         parsed = read_specs(specs)
         self.source = ", ".join(map(str, parsed))
         self.too_long = 0
-        kept = self.encode(select_rows(parsed, seed))
+        rows = select_rows(parsed, seed)
+        self.fingerprint = fingerprint(rows)
+        kept = self.encode(rows)
         self._rows = list(range(kept))
 
     @abc.abstractmethod

@@ -13,6 +13,7 @@ from safe_rlhf_panacea.base.datasets.published import PublishedDataset
 from safe_rlhf_panacea.base.datasets.raw import RawDataset
 from safe_rlhf_panacea.base.datasets.specs import FORM, read_specs
 from safe_rlhf_panacea.errors import one_line_errors
+from safe_rlhf_panacea.printing import say
 
 PROGRAM = "python -m safe_rlhf_panacea.base.datasets"
 HEAD = ("name", "kind", "objectives", "hub", "revision", "licence", "aliases")
@@ -123,6 +124,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     logging.disable(logging.WARNING)  # what is left out is told below
     try:
-        print(dataset_table() if args.spec is None else describe(args.spec))
+        say(dataset_table() if args.spec is None else describe(args.spec))
     finally:
         logging.disable(logging.NOTSET)

@@ -14,6 +14,7 @@ from safe_rlhf_panacea.errors import UserError
 FORM = "name[:proportion[:path]]"
 Attributes = float | int | Fraction | Mapping[str, Any]
 Spec = str | tuple[str, Attributes]
+MOST_ROWS = 10**8  # taken out of one data set
 Specs = str | Iterable[Spec] | Mapping[str, Attributes]
 
 
@@ -37,18 +38,25 @@ class DatasetSpec:
                 f"data set {self.name!r}: proportion {self.proportion} is not above 0; "
                 "0.5 is half the rows, 2 each row twice, 100/-1 a hundred rows"
             )
+        self._check_size(abs(self.proportion))  # of a row or more
 
     def __str__(self) -> str:
         return self.path or self.name
 
     def count(self, rows: int) -> int:
         """How many rows to take out of ``rows``."""
-        if self.proportion < 0:
-            return -int(self.proportion)
-        count = round(rows * self.proportion)
+        count = -int(self.proportion) if self.proportion < 0 else round(rows * self.proportion)
+        self._check_size(count)
         if count == 0:
             raise UserError(f"{self}: proportion {self.proportion} of {rows} rows is not one row")
         return count
+
+    def _check_size(self, count: float | Fraction) -> None:
+        if count > MOST_ROWS:
+            proportion = str(self.proportion)[:20]
+            raise UserError(
+                f"data set {self.name!r}: proportion {proportion} makes over {MOST_ROWS:,} rows"
+            )
 
 
 def _parse_proportion(text: str, string: str) -> float | Fraction:

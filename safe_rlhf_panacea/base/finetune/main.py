@@ -23,7 +23,9 @@ def build_parser() -> argparse.ArgumentParser:
           --output_dir runs/sft --lr 2e-5 --epochs 3
         """,
     )
-    parser.add_argument("--model_name_or_path", required=True, help="folder or hub name")
+    parser.add_argument(
+        "--model_name_or_path", type=arguments.filled, required=True, help="folder or hub name"
+    )
     arguments.add_dataset_arguments(parser)
     arguments.add_training_arguments(parser, epochs=3)
     arguments.add_schedule_arguments(parser, lr=2e-5)

@@ -8,13 +8,18 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.models.loading import load_whole, loading_errors, resolve_model
+from safe_rlhf_panacea.base.models.loading import (
+    check_finite,
+    load_whole,
+    loading_errors,
+    resolve_model,
+)
 from safe_rlhf_panacea.base.models.normalizer import NormalizerType
 from safe_rlhf_panacea.base.models.score_model import ScoreModel, ScoreType
-from safe_rlhf_panacea.base.models.weights import read_tensors
+from safe_rlhf_panacea.base.models.weights import SCORE_HEAD, check_score_head, read_tensors
 from safe_rlhf_panacea.errors import UserError
 
-HEAD = ("score_head.", "normalizer.")
+HEAD = (SCORE_HEAD, "normalizer.")
 # The output layers over the vocabulary, under their names in transformers' causal models.
 LM_HEADS = ("lm_head.", "embed_out.")
 HUB_OPTIONS = ("cache_dir", "revision", "token", "subfolder", "local_files_only")
@@ -30,6 +35,7 @@ class AutoModelForScore:
         /,
         *,
         score_type: ScoreType = "reward",
+        fresh_head: bool = False,
         do_normalize: bool = False,
         normalizer_type: NormalizerType | None = None,
         normalizer_momentum: float | None = None,
@@ -39,7 +45,7 @@ class AutoModelForScore:
         trust_remote_code: bool = False,
         **kwargs: Any,
     ) -> ScoreModel:
-        """Load a score model, or put a fresh head on a language model.
+        """Load a score model or, if asked to, put a fresh head on a language model.
 
         Reads today's layout and the older one (``rotary_emb.inv_freq``, no bias, no
         normaliser). The head's width and bias are those of the checkpoint's own head.
@@ -47,6 +53,7 @@ class AutoModelForScore:
         Args:
             name_or_path: a folder or a name on the Hugging Face hub; safetensors only.
             score_type: the role; the checkpoint's configuration has no say in it.
+            fresh_head: a checkpoint without a score head gets a random one, to be trained.
             do_normalize: whether scores are normalised; likewise.
             normalizer_type: default: the checkpoint's.
             normalizer_momentum: of ``ExponentialMovingAverage``; default: the checkpoint's.
@@ -57,7 +64,8 @@ class AutoModelForScore:
             kwargs: passed on to transformers, for example ``attn_implementation``.
 
         Raises:
-            UserError: no whole checkpoint, or one of another kind of model.
+            UserError: no whole checkpoint, one of another kind of model, or one without a
+                score head.
         """
         from transformers import AutoConfig, AutoModel
 
@@ -66,6 +74,9 @@ class AutoModelForScore:
         with loading_errors(name, "model"):
             config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code, **hub)
             head = read_tensors(name, HEAD, **hub)
+        if not fresh_head:
+            check_score_head(name, head)
+        check_finite(head.items(), name)
         _describe_head(config, head, score_dim, score_bias, name)
         _describe_normalizer(config, do_normalize, normalizer_type, normalizer_momentum)
         backbone = load_whole(
@@ -111,7 +122,7 @@ def _describe_head(
     name: str,
 ) -> None:
     """Write the head's form into ``config``: the checkpoint's, or that of a fresh head."""
-    weight = head.get("score_head.weight")
+    weight = head.get(f"{SCORE_HEAD}weight")
     if weight is None:
         config.score_dim = score_dim or getattr(config, "score_dim", 1)
         default = getattr(config, "score_bias", True)

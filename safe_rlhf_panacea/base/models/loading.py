@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from safe_rlhf_panacea.base.models.weights import check_model_folder, is_local
 from safe_rlhf_panacea.errors import UserError
 
@@ -63,7 +65,8 @@ def load_whole(auto_class: Any, name: str, may_hold: Callable[[str], bool], **kw
         kwargs: passed on.
 
     Raises:
-        UserError: the checkpoint is of another model, naming a few of its tensors.
+        UserError: the checkpoint is of another model, naming a few of its tensors, or a weight
+            is not finite.
     """
     with loading_errors(name, "model"):
         model, info = auto_class.from_pretrained(
@@ -81,7 +84,23 @@ def load_whole(auto_class: Any, name: str, may_hold: Callable[[str], bool], **kw
     left_over = [key for key in _named(info["unexpected_keys"]) if not may_hold(key)]
     if left_over:
         raise UserError(f"{foreign}: {_few(left_over)} unknown to it")
+    check_finite(model.named_parameters(), name)
     return model
+
+
+def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], name: str) -> None:
+    """Refuse weights that are not finite, such as a diverged training may have left.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    for key, tensor in tensors:
+        if tensor.is_meta or tensor.element_size() < 2:  # not here, or quantised
+            continue
+        # A sum is one pass without a copy. It may overflow, so only a finite one has the last word.
+        total = tensor.detach().sum(dtype=torch.float32)
+        if not total.isfinite() and not tensor.isfinite().all():
+            raise UserError(f"{name}: tensor {key} is not finite: its training has diverged")
 
 
 def _named(keys: Iterable[str]) -> list[str]:

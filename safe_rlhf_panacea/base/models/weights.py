@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import torch
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import read_json
+from safe_rlhf_panacea.shapes import misfit
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+SCORE_HEAD = "score_head."
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -37,7 +40,7 @@ def check_model_folder(folder: Path) -> None:
         raise UserError(f"{folder}: no such folder; a model's folder or a hub name is wanted")
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} holds no model: config.json is missing")
-    read_json(folder / "config.json")
+    read_json(folder / "config.json", infinities=True)
     for file in weight_files(folder):
         check_safetensors(file)
 
@@ -126,9 +129,26 @@ def read_tensors(
     return tensors
 
 
+def check_score_head(name: str, tensors: Iterable[str]) -> None:
+    """Refuse a checkpoint whose scores would come from a random head.
+
+    Args:
+        name: of the checkpoint.
+        tensors: the names of those that it holds, or of its head's.
+
+    Raises:
+        UserError: the head's weights are not among them.
+    """
+    if f"{SCORE_HEAD}weight" not in tensors:
+        raise UserError(
+            f"{name} is no reward model: its weights lack {SCORE_HEAD}weight; train one from "
+            "it with python -m safe_rlhf_panacea.base.values.reward"
+        )
+
+
 def _weight_map(index: str | os.PathLike[str]) -> dict[str, str]:
     content = read_json(index)
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(weight_map, dict) or not weight_map:
+    if not weight_map or misfit(weight_map, dict) or misfit(list(weight_map.values()), [str]):
         raise UserError(f"{index} is no index of weights: it has no weight_map")
     return weight_map

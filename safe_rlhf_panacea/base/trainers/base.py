@@ -16,9 +16,17 @@ from safe_rlhf_panacea.base.checkpoint import (
     capture_random_state,
     restore_random_state,
 )
+from safe_rlhf_panacea.base.checkpoint_files import write_checksums
+from safe_rlhf_panacea.base.claim import claim_folder, withdraw_claim
 from safe_rlhf_panacea.base.clock import TrainingClock
 from safe_rlhf_panacea.base.datasets import ResumableSampler
-from safe_rlhf_panacea.base.distributed import barrier, get_world_size, is_main_process
+from safe_rlhf_panacea.base.distributed import (
+    barrier,
+    get_world_size,
+    is_main_process,
+    refusing_together,
+)
+from safe_rlhf_panacea.base.divergence import DivergenceWatch, check_weights
 from safe_rlhf_panacea.base.engine import unwrap, whole_state_dict
 from safe_rlhf_panacea.base.logger import Logger
 from safe_rlhf_panacea.base.resuming import (
@@ -28,7 +36,15 @@ from safe_rlhf_panacea.base.resuming import (
     note_latest,
     take_up,
 )
-from safe_rlhf_panacea.base.run_record import prepare_output_dir, write_run_record
+from safe_rlhf_panacea.base.run_record import CHECKPOINTS, write_run_record
+
+# Where trainers keep their data, and the flags that name them.
+LOADERS = {
+    "train_dataloader": "train_datasets",
+    "prompt_only_dataloader": "train_datasets",
+    "ptx_dataloader": "ptx_datasets",
+    "eval_dataloader": "eval_datasets",
+}
 
 
 class TrainerBase(metaclass=abc.ABCMeta):
@@ -80,14 +96,19 @@ class TrainerBase(metaclass=abc.ABCMeta):
         self.global_step = self.saved_at = 0
         self.epoch = 0
         self.clock = TrainingClock()
+        self._divergence = DivergenceWatch()
         self._random_state: dict[str, Any] | None = None
         for hook in (self.init_models, self.init_datasets, self.init_engines):
-            hook()
-            barrier()
-        if self.args.resume:
-            self.resume()
-        self.init_logger()
-        barrier()
+            with refusing_together():
+                hook()
+        try:
+            with refusing_together():
+                if self.args.resume:
+                    self.resume()
+                self.init_logger()
+        except BaseException:
+            withdraw_claim(self.args.output_dir)
+            raise
 
     def resume(self) -> None:
         """Go back to the latest checkpoint, before anything in the folder is touched.
@@ -96,20 +117,30 @@ class TrainerBase(metaclass=abc.ABCMeta):
             UserError: there is none, or it is of another run.
         """
         folder = self.args.output_dir
-        check_same_run(folder, self.args)
+        check_same_run(folder, self.args, self.data_fingerprints())
         step = latest_step(folder)
         self.restore(load_checkpoint(self.checkpoint_engines(), folder, step))
         barrier()
+
+    def data_fingerprints(self) -> dict[str, str]:
+        """What the data sets hold, as a hash, by the flag that names them."""
+        found = {}
+        for name, flag in LOADERS.items():
+            dataset = getattr(getattr(self, name, None), "dataset", None)
+            if hasattr(dataset, "fingerprint"):
+                found[flag] = dataset.fingerprint
+        return found
 
     def init_logger(self) -> None:
         """Claim the output folder, record the run, open its logger."""
         args = self.args
         if is_main_process():
-            prepare_output_dir(args.output_dir, overwrite=args.overwrite, resume=args.resume)
+            claim_folder(args.output_dir, overwrite=args.overwrite, resume=args.resume)
             if args.resume:
                 take_up(args.output_dir, args, self.global_step)
             else:
                 about = {"program": args.program, "processes": get_world_size()}
+                about["data"] = self.data_fingerprints()
                 write_run_record(args.output_dir, args, about)
         started = time.strftime("%Y-%m-%d-%H-%M-%S")
         self.logger = Logger(
@@ -124,6 +155,21 @@ class TrainerBase(metaclass=abc.ABCMeta):
         )
         if args.resume:
             self.logger.print(f"Going on from step {self.global_step}.")
+
+    # -- steps ------------------------------------------------------------------------
+
+    def check_step(self, info: dict[str, Any]) -> None:
+        """End the run at a step that is not finite; what was logged of it is ``info``.
+
+        Raises:
+            DivergedError: naming the step, what is not finite and the batch.
+        """
+        engines = self.checkpoint_engines()
+        self._divergence.check(self.global_step, info, engines, self.about_batch())
+
+    def about_batch(self) -> str:
+        """What an error says of the batch of the present step."""
+        return ""
 
     # -- checkpoints ------------------------------------------------------------------
 
@@ -186,17 +232,20 @@ class TrainerBase(metaclass=abc.ABCMeta):
     def save_checkpoint(self) -> None:
         """Write engines and training state under ``output_dir/checkpoints/<name>``."""
         self.logger.print(f"Saving a checkpoint at step {self.global_step} ...")
-        state = self.training_state().to_client_state()
         for name, engine in self.checkpoint_engines().items():
-            folder = Path(self.args.output_dir) / "checkpoints" / name
+            check_weights(unwrap(engine).named_parameters(), f"step {self.global_step}, {name}")
+        state = self.training_state().to_client_state()
+        checkpoints = Path(self.args.output_dir) / CHECKPOINTS
+        for name, engine in self.checkpoint_engines().items():
             engine.save_checkpoint(
-                str(folder),
+                str(checkpoints / name),
                 tag=f"step-{self.global_step}",
                 client_state=state,
                 exclude_frozen_parameters=True,
                 save_latest=False,  # each engine on its own, and not in one stroke
             )
         barrier()
+        write_checksums(checkpoints, self.global_step, self.checkpoint_engines())
         if is_main_process():
             note_latest(self.args.output_dir, self.global_step)
 
@@ -204,6 +253,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
         """Write a model and the tokenizer in Hugging Face format, safetensors."""
         del ds_config  # kept for Safe-RLHF's signature; one way of saving serves every stage
         engine = self.model if model is None else model
+        check_weights(unwrap(engine).named_parameters(), f"step {self.global_step}")
         state = whole_state_dict(engine)  # every rank takes part in the gathering
         if is_main_process():
             unwrap(engine).save_pretrained(self.args.output_dir, state_dict=state)

@@ -9,35 +9,25 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from safe_rlhf_panacea.base.checkpoint import TrainingState
-from safe_rlhf_panacea.base.datasets import (
-    PromptOnlyDataset,
-    ResumableSampler,
-    SupervisedDataset,
-)
+from safe_rlhf_panacea.base.datasets import ResumableSampler
 from safe_rlhf_panacea.base.distributed import all_reduce_means, get_rank, get_world_size
-from safe_rlhf_panacea.base.engine import init_train_engine, set_gradient_checkpointing, unwrap
+from safe_rlhf_panacea.base.dropout import has_dropout
+from safe_rlhf_panacea.base.engine import (
+    init_role_engine,
+    passes_since_update,
+    set_gradient_checkpointing,
+    unwrap,
+)
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.progress import progress_bar
+from safe_rlhf_panacea.base.trainers import rl_data
 from safe_rlhf_panacea.base.trainers.base import TrainerBase
-from safe_rlhf_panacea.base.trainers.supervised import build_loader, run_length, to_device
-from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.base.trainers.supervised import to_device
 
-Batch = dict[str, Any]
-
-
-def split_rows(batch: Batch, rows: int) -> list[Batch]:
-    """Cut a batch into micro-batches of at most ``rows`` rows."""
-    total = next(iter(batch.values())).size(0)
-    return [{k: v[i : i + rows] for k, v in batch.items()} for i in range(0, total, rows)]
-
-
-def has_dropout(module: nn.Module) -> bool:
-    """Whether training mode changes the output."""
-    return any(isinstance(m, nn.Dropout) and m.p > 0 for m in module.modules())
+Batch = rl_data.Batch
 
 
 class RLTrainer(TrainerBase):
@@ -54,6 +44,7 @@ class RLTrainer(TrainerBase):
     actor_reference_model: Any
     reward_model: Any
     reward_critic_model: Any
+    waiting: int = 0  # micro-batches rolled out since the last training step
 
     def __init__(
         self,
@@ -115,53 +106,22 @@ class RLTrainer(TrainerBase):
     def init_datasets(self) -> None:
         """Load prompts and, if asked for, supervised text for the PTX loss."""
         args = self.args
-        rows = args.per_device_prompt_batch_size * args.num_return_sequences
-        if rows % args.per_device_train_batch_size:
-            raise UserError(
-                f"--per_device_prompt_batch_size times --num_return_sequences is {rows}, which is "
-                f"no multiple of --per_device_train_batch_size {args.per_device_train_batch_size}"
-            )
-        prompts = PromptOnlyDataset(args.train_datasets, tokenizer=self.tokenizer, seed=args.seed)
-        eval_prompts = None
-        if args.need_eval and args.eval_datasets is None:
-            prompts, eval_prompts = prompts.split_train_test(args.eval_split_ratio)
-        elif args.need_eval:
-            eval_prompts = PromptOnlyDataset(
-                args.eval_datasets, tokenizer=self.tokenizer, seed=args.seed
-            )
-        self.prompt_only_dataloader, self.data_sampler = build_loader(
-            prompts, args.per_device_prompt_batch_size, args.seed
-        )
-        self.eval_dataloader = None
-        if eval_prompts is not None:
-            self.eval_dataloader, _ = build_loader(
-                eval_prompts, args.per_device_eval_batch_size, args.seed, shuffle=False
-            )
-        self._init_ptx(rows)
-        micro_batches = rows // args.per_device_train_batch_size
-        per_epoch = len(self.prompt_only_dataloader) * micro_batches * args.update_iters
-        self.total_steps = args.total_training_steps = run_length(args, per_epoch)
-        # One update per rollout: old and new log-probabilities are the same numbers then,
-        # and one forward pass gives both.
-        self.on_policy = (
-            args.update_iters == 1
-            and args.gradient_accumulation_steps % micro_batches == 0
-            and not has_dropout(self.actor_model)
-        )
-
-    def _init_ptx(self, rows: int) -> None:
+        rows = rl_data.rows_of_rollout(args)
+        loaders = rl_data.prompt_loaders(args, self.tokenizer)
+        self.prompt_only_dataloader, self.data_sampler, self.eval_dataloader = loaders
         self.ptx_dataloader: DataLoader | None = None
-        self.use_ptx = self.args.ptx_datasets is not None
+        self.use_ptx = args.ptx_datasets is not None
         if self.use_ptx:
-            dataset = SupervisedDataset(
-                self.args.ptx_datasets, tokenizer=self.tokenizer, seed=self.args.seed
-            )
-            self.ptx_dataloader, self.ptx_sampler = build_loader(dataset, rows, self.args.seed)
+            self.ptx_dataloader, self.ptx_sampler = rl_data.text_loader(args, self.tokenizer, rows)
+        self.steps_per_epoch, self.total_steps = rl_data.lengths(len(self.data_sampler), args)
+        models = (self.actor_model, self.reward_critic_model)
+        self.used_once = args.update_iters == 1 and not any(map(has_dropout, models))
 
     def init_engines(self) -> None:
         """Make the engines of actor and critic.
 
-        With PTX the actor sees twice as many backward passes per update.
+        With PTX the actor sees twice as many backward passes per update. Training steps at the
+        end of a run that are too few for an update make none.
         """
         args = self.args
         actor_config = dict(self.ds_train_config)
@@ -170,21 +130,10 @@ class RLTrainer(TrainerBase):
             actor_config["train_batch_size"] *= 2
             actor_config["gradient_accumulation_steps"] *= 2
         updates = self.total_steps // self.ds_train_config["gradient_accumulation_steps"]
-        self.actor_model = self._train_engine(self.actor_model, "actor", actor_config, updates)
-        self.reward_critic_model = self._train_engine(
-            self.reward_critic_model, "critic", self.ds_train_config, updates
+        self.actor_model = init_role_engine(self.actor_model, args, "actor", actor_config, updates)
+        self.reward_critic_model = init_role_engine(
+            self.reward_critic_model, args, "critic", self.ds_train_config, updates
         )
-
-    def _train_engine(self, model: nn.Module, role: str, ds_config: Batch, updates: int) -> Any:
-        options = {
-            name: getattr(self.args, f"{role}_{name}")
-            for name in ("lr", "weight_decay", "lr_scheduler_type", "lr_warmup_ratio")
-        }
-        model.to(self.args.device)
-        engine = init_train_engine(model, ds_config, update_steps=updates, **options)
-        if getattr(self.args, f"{role}_gradient_checkpointing"):
-            set_gradient_checkpointing(engine, True)
-        return engine
 
     def checkpoint_engines(self) -> dict[str, Any]:
         """Actor and critic."""
@@ -218,13 +167,24 @@ class RLTrainer(TrainerBase):
     def split_rl_micro_batches(self, prompt_only_batch: Batch) -> list[Batch]:
         """Roll out a prompt batch in micro-batches."""
         micro_batches = []
-        for batch in split_rows(prompt_only_batch, self.args.per_device_train_batch_size):
+        for batch in rl_data.split_rows(prompt_only_batch, self.args.per_device_train_batch_size):
             micro_batches.extend(self.rollout(batch))
         return micro_batches
 
     def split_ptx_micro_batches(self, ptx_batch: Batch) -> list[Batch]:
         """Cut a supervised batch to the size of one backward pass."""
-        return split_rows(ptx_batch, self.args.per_device_train_batch_size)
+        return rl_data.split_rows(ptx_batch, self.args.per_device_train_batch_size)
+
+    @property
+    def on_policy(self) -> bool:
+        """Whether the next micro-batch to roll out is used once, and before the next update.
+
+        Then the forward pass of its training step gives the log-probabilities and values of the
+        policy and critic that it was rolled out with. Actor and critic are updated together.
+        """
+        engine = self.reward_critic_model
+        before = passes_since_update(engine) + self.waiting
+        return self.used_once and before < engine.gradient_accumulation_steps()
 
     def generate(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Responses to a batch of prompts, size = (B·n, L), and their mask."""
@@ -241,10 +201,12 @@ class RLTrainer(TrainerBase):
         sequences, mask = self.generate(prompt_only_batch)
         copies = self.args.num_return_sequences
         prompt = prompt_only_batch["input_ids"]
-        return [
-            self.post_rollout(prompt, sequences[i::copies], attention_mask=mask[i::copies])
-            for i in range(copies)
-        ]
+        batches = []
+        for i in range(copies):
+            sequence, attended = sequences[i::copies], mask[i::copies]
+            batches.append(self.post_rollout(prompt, sequence, attention_mask=attended))
+            self.waiting += 1
+        return batches
 
     @abc.abstractmethod
     def post_rollout(
@@ -264,15 +226,14 @@ class RLTrainer(TrainerBase):
     def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
         """Values to average over the evaluation prompts, size = (B,) each."""
 
-    # -- loops ------------------------------------------------------------------------
+    def eval_rollout(
+        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
+    ) -> Batch:
+        """``eval_step`` for a trainer that wants to know where the responses begin."""
+        del prompt
+        return self.eval_step(sequence, attention_mask)
 
-    def _ptx_batches(self) -> Iterator[Batch | None]:
-        if self.ptx_dataloader is None:
-            yield from itertools.repeat(None)
-            return
-        for epoch in itertools.count(self.ptx_sampler.epoch):
-            self.ptx_sampler.set_epoch(epoch)
-            yield from self.ptx_dataloader
+    # -- loops ------------------------------------------------------------------------
 
     def _prompt_batches(self) -> Iterator[Batch]:
         while self.global_step < self.total_steps:
@@ -293,7 +254,10 @@ class RLTrainer(TrainerBase):
         bar.update(self.global_step)
         if self.args.need_eval and self.global_step == 0:
             self.logger.log(self.eval(), step=self.global_step)
-        for prompts, ptx in zip(self._prompt_batches(), self._ptx_batches(), strict=False):
+        texts: Iterator[Batch | None] = itertools.repeat(None)
+        if self.use_ptx:
+            texts = rl_data.endless(self.ptx_dataloader, self.ptx_sampler)
+        for prompts, ptx in zip(self._prompt_batches(), texts, strict=False):
             if self.global_step >= self.total_steps:
                 break
             self.go_on()
@@ -303,19 +267,20 @@ class RLTrainer(TrainerBase):
             if ptx is not None:
                 ptx_batches = list(self.split_ptx_micro_batches(to_device(ptx, device)))
             self.set_train()
-            for _ in range(self.args.update_iters):
-                for rl_batch, ptx_batch in zip(rl_batches, itertools.cycle(ptx_batches)):
-                    info = self.rl_step(rl_batch)
-                    if ptx_batch is not None:
-                        info |= self.ptx_step(ptx_batch)
-                    self._after_step(info, bar)
+            steps = list(zip(rl_batches, itertools.cycle(ptx_batches))) * self.args.update_iters
+            for rl_batch, ptx_batch in steps[: self.total_steps - self.global_step]:
+                info = self.rl_step(rl_batch)
+                if ptx_batch is not None:
+                    info |= self.ptx_step(ptx_batch)
+                self._after_step(info, bar)
             self.save_if_due()
         bar.close()
 
     def _after_step(self, info: dict[str, float], bar: Any) -> None:
         self.global_step += 1
-        info["train/epoch"] = self.global_step / self.total_steps * self.args.epochs
+        info["train/epoch"] = self.global_step / self.steps_per_epoch
         self.logger.log(info, step=self.global_step)
+        self.check_step(info)
         bar.set_postfix_str(f"reward {info['train/reward']:.3f}", refresh=False)
         bar.update(1)
         due = self.global_step % self.args.eval_interval == 0
@@ -330,8 +295,10 @@ class RLTrainer(TrainerBase):
         self.set_eval()
         collected: dict[str, list[torch.Tensor]] = {}
         for batch in self.eval_dataloader:
-            sequences, mask = self.generate(to_device(batch, self.args.device))
-            for key, values in self.eval_step(sequences, mask).items():
+            batch = to_device(batch, self.args.device)
+            sequences, mask = self.generate(batch)
+            found = self.eval_rollout(batch["input_ids"], sequences, attention_mask=mask)
+            for key, values in found.items():
                 collected.setdefault(key, []).append(values)
         self.set_train()
         return all_reduce_means({key: torch.cat(values) for key, values in collected.items()})

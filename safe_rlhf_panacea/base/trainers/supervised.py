@@ -19,6 +19,7 @@ from safe_rlhf_panacea.base.engine import (
     set_gradient_checkpointing,
 )
 from safe_rlhf_panacea.base.models import load_pretrained_models
+from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.trainers.base import TrainerBase
@@ -77,7 +78,7 @@ class SupervisedTrainer(TrainerBase):
         """The model of this trainer's type, in the run's precision, with its tokenizer."""
         if self.MODEL_TYPE is not None:
             model_kwargs["auto_model_type"] = self.MODEL_TYPE
-        return load_pretrained_models(
+        model, tokenizer = load_pretrained_models(
             self.args.model_name_or_path,
             model_max_length=self.args.max_length,
             padding_side=self.PADDING_SIDE,
@@ -85,6 +86,8 @@ class SupervisedTrainer(TrainerBase):
             dtype=model_dtype(self.args),
             **model_kwargs,
         )
+        check_positions(model, self.args.max_length, self.args.model_name_or_path)
+        return model, tokenizer
 
     def make_dataset(self, specs: list[str]) -> Any:
         """A data set of this trainer's type."""
@@ -167,6 +170,7 @@ class SupervisedTrainer(TrainerBase):
             self.global_step += 1
             info["train/epoch"] = self.global_step / len(self.train_dataloader)
             self.logger.log(info, step=self.global_step)
+            self.check_step(info)
             bar.set_postfix_str(f"loss {info['train/loss']:.4f}", refresh=False)
             bar.update(1)
             due = self.global_step % args.eval_interval == 0

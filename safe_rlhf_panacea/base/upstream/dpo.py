@@ -14,6 +14,7 @@ from safe_rlhf.trainers import SupervisedTrainer
 from safe_rlhf_panacea.base.algorithms.dpo import reward_statistics
 from safe_rlhf_panacea.base.distributed import all_reduce_means
 from safe_rlhf_panacea.base.functional import diverging_mask
+from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.upstream.recompute import recompute_without_reentry
 from safe_rlhf_panacea.base.upstream.record import Recorded
 
@@ -52,6 +53,7 @@ class HookedDPOTrainer(Recorded, DPOTrainer):
             padding_side="left",
             trust_remote_code=self.args.trust_remote_code,
         )
+        check_positions(self.model, self.args.max_length, self.args.model_name_or_path)
         recompute_without_reentry(self.model)
         self.init_reference()
 
@@ -108,4 +110,5 @@ class HookedDPOTrainer(Recorded, DPOTrainer):
         finally:
             del self.loss
         more = {name: value for name, value in found.items() if f"train/{name}" not in info}
-        return {**info, **{f"train/{k}": v for k, v in all_reduce_means(more).items()}}
+        info |= {f"train/{k}": v for k, v in all_reduce_means(more).items()}
+        return self.checked(info)

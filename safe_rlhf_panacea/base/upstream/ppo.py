@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +12,8 @@ import torch
 from safe_rlhf.algorithms.ppo.trainer import PPOTrainer
 from safe_rlhf.models import AutoModelForScore, load_pretrained_models
 
+from safe_rlhf_panacea.base.models.positions import check_positions
+from safe_rlhf_panacea.base.models.saved_head import check_saved_head
 from safe_rlhf_panacea.base.upstream.recompute import recompute_without_reentry
 from safe_rlhf_panacea.base.upstream.record import Recorded
 
@@ -40,6 +42,8 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
     policy's tokens.
     """
 
+    waiting: int = 0  # micro-batches rolled out since the last training step
+
     # -- hooks ------------------------------------------------------------------------
 
     @abc.abstractmethod
@@ -59,8 +63,16 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         """A context in which the model that it gives is the reference."""
 
     @abc.abstractmethod
-    def score(self, sequence: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
+    def score(
+        self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
+    ) -> Batch:
         """The reward of each sequence, under ``reward``, size = (B,), and what else to keep."""
+
+    @abc.abstractmethod
+    def eval_rollout(
+        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
+    ) -> Batch:
+        """Values to average over the evaluation prompts, size = (B,) each."""
 
     # -- models -----------------------------------------------------------------------
 
@@ -85,10 +97,12 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
             padding_side="left",
             trust_remote_code=self.args.trust_remote_code,
         )
+        check_positions(self.actor_model, self.args.max_length, self.args.actor_model_name_or_path)
         recompute_without_reentry(self.actor_model)
 
     def load_scorer(self, path: str, role: str, *, normalize: bool = False) -> tuple[Any, Any]:
         """A score model in a role, and its tokenizer."""
+        check_saved_head(path)
         model, tokenizer = load_pretrained_models(
             path,
             model_max_length=self.args.max_length,
@@ -97,6 +111,7 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
             trust_remote_code=self.args.trust_remote_code,
             auto_model_kwargs={"score_type": role, "do_normalize": normalize},
         )
+        check_positions(model, self.args.max_length, path)
         model.set_normalize(normalize)
         return model, tokenizer
 
@@ -109,7 +124,7 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
             return model(*args, **kwargs)
 
     def _reward_forward(self, sequence: torch.Tensor, attention_mask: torch.Tensor) -> Any:
-        self._scored = self.score(sequence, attention_mask)
+        self._scored = self.score(sequence, attention_mask, self._prompt.size(-1))
         return SimpleNamespace(end_scores=self._scored["reward"].unsqueeze(-1))  # size = (B, 1)
 
     # -- rollout ----------------------------------------------------------------------
@@ -118,20 +133,36 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> Batch:
         """Safe-RLHF's batch, and all that ``score`` found."""
+        self._prompt = prompt  # for the slot in the reward model's place, which is not told
         batch = super().post_rollout(prompt, sequence, attention_mask)
+        self.waiting += 1
         return {**batch, **self._scored}
 
+    def rl_step(self, rl_batch: Batch) -> dict[str, Any]:
+        """Safe-RLHF's step, refused where it is not finite."""
+        self.waiting = 0
+        return self.checked(super().rl_step(rl_batch))
+
+    def ptx_step(self, ptx_batch: Batch) -> dict[str, Any]:
+        """Safe-RLHF's step on supervised text, likewise."""
+        return self.checked(super().ptx_step(ptx_batch))
+
+    # -- evaluation -------------------------------------------------------------------
+
     def eval(self) -> Batch:
-        """Safe-RLHF's evaluation; where the responses begin is noted down for ``eval_step``."""
-        module = self.actor_model.module
-        generate = module.generate
-
-        def noting(**kwargs: Any) -> torch.Tensor:
-            self.prompt_length = kwargs["input_ids"].size(1)
-            return generate(**kwargs)
-
-        module.generate = noting
+        """Safe-RLHF's evaluation, over batches that are noted down for ``eval_step``."""
+        loader = self.eval_dataloader
+        self.eval_dataloader = None if loader is None else self._noting(loader)
         try:
             return super().eval()
         finally:
-            module.generate = generate
+            self.eval_dataloader = loader
+
+    def _noting(self, loader: Any) -> Iterator[Batch]:
+        for batch in loader:
+            self._prompt = batch["input_ids"]
+            yield batch
+
+    def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
+        """The hook that also knows where the responses begin."""
+        return self.eval_rollout(self._prompt, input_ids, attention_mask)

@@ -14,13 +14,13 @@ from safe_rlhf.logger import set_logger_level
 from safe_rlhf.utils import seed_everything
 
 from safe_rlhf_panacea.base import arguments
+from safe_rlhf_panacea.base.claim import check_free
 from safe_rlhf_panacea.base.distributed import (
-    barrier,
     get_rank,
     init_distributed,
     is_main_process,
+    refusing_together,
 )
-from safe_rlhf_panacea.base.run_record import check_output_dir
 from safe_rlhf_panacea.errors import UserError
 
 LOCAL_RANK = "--local_rank"
@@ -68,7 +68,7 @@ def parse_arguments(
         sys.argv = before
     if no_log:
         args.log_type = None
-    if args.output_dir is None:
+    if not args.output_dir:
         raise UserError("--output_dir is missing: the adapter has to go somewhere")
     vars(args).update(vars(ours))
     return args
@@ -85,13 +85,13 @@ def prepare_run(args: argparse.Namespace, program: str) -> tuple[dict[str, Any],
     """
     args.output_dir = os.path.expanduser(args.output_dir)  # once, for all who write there
     args.device = init_distributed(args.local_rank)
-    if is_main_process():
-        check_output_dir(args.output_dir, overwrite=args.overwrite)
+    with refusing_together():
+        if is_main_process():
+            check_free(args.output_dir, overwrite=args.overwrite)
     args.program = program
     args.global_rank = get_rank()
     seed_everything(args.seed)
     set_logger_level()
-    barrier()
     common = {"stage": args.zero_stage, "offload": args.offload}
     precision = {"fp16": args.fp16, "bf16": args.bf16}
     train_config = get_deepspeed_train_config(

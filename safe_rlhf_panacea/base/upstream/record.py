@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from safe_rlhf_panacea.base.claim import claim_folder
 from safe_rlhf_panacea.base.clock import TrainingClock
 from safe_rlhf_panacea.base.distributed import is_main_process
-from safe_rlhf_panacea.base.run_record import prepare_output_dir, write_run_record
+from safe_rlhf_panacea.base.divergence import DivergenceWatch
+from safe_rlhf_panacea.base.run_record import write_run_record
 
 
 class Recorded:
@@ -15,6 +19,19 @@ class Recorded:
         self.clock = TrainingClock()
         args = self.args
         if is_main_process():
-            prepare_output_dir(args.output_dir, overwrite=args.overwrite)
+            claim_folder(args.output_dir, overwrite=args.overwrite)
             write_run_record(args.output_dir, args, {"program": args.program})
         super().init_logger()
+
+    def checked(self, info: dict[str, Any]) -> dict[str, Any]:
+        """What is logged of the present step, if it is finite: Safe-RLHF saves after it.
+
+        Raises:
+            DivergedError: naming the step, what is not finite and the batch.
+        """
+        DivergenceWatch().check(self.global_step + 1, info, {}, self.about_batch())
+        return info
+
+    def about_batch(self) -> str:
+        """What an error says of the batch of the present step."""
+        return ""

@@ -23,9 +23,21 @@ def build_parser() -> argparse.ArgumentParser:
           --train_datasets pairs:1:pairs.jsonl --output_dir runs/reward-helpful
         """,
     )
-    parser.add_argument("--model_name_or_path", required=True, help="folder or hub name")
-    parser.add_argument("--objective", required=True, help="whose labels to learn, e.g. helpful")
-    parser.add_argument("--regularization", type=float, default=0.0, help="weight of mean score²")
+    parser.add_argument(
+        "--model_name_or_path", type=arguments.filled, required=True, help="folder or hub name"
+    )
+    parser.add_argument(
+        "--objective",
+        type=arguments.objective_name,
+        required=True,
+        help="whose labels to learn, e.g. helpful",
+    )
+    parser.add_argument(
+        "--regularization",
+        type=arguments.non_negative_float,
+        default=0.0,
+        help="weight of mean score²",
+    )
     arguments.add_dataset_arguments(parser)
     arguments.add_training_arguments(parser, epochs=2)
     arguments.add_schedule_arguments(parser, lr=2e-5, weight_decay=0.1)

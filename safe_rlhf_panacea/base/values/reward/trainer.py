@@ -22,7 +22,7 @@ class RewardTrainer(SupervisedTrainer):
     def init_models(self) -> None:
         """Load a reward model, or a language model to which a fresh score head is added."""
         self.model, self.tokenizer = self.load_model(
-            auto_model_kwargs={"score_type": "reward", "do_normalize": False}
+            auto_model_kwargs={"score_type": "reward", "fresh_head": True}
         )
 
     def make_dataset(self, specs: list[str]) -> PreferenceDataset:

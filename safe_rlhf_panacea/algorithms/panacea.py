@@ -1,0 +1,235 @@
+"""λ from the draw to the singular values, and the m objectives back to one number."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from safe_rlhf_panacea.adapter import PanaceaAdapter, inject_adapter
+from safe_rlhf_panacea.aggregation import IdealPoint, aggregate_losses, aggregate_rewards
+from safe_rlhf_panacea.algorithms.arguments import adapter_config
+from safe_rlhf_panacea.algorithms.preference_source import PreferenceSource, begins_update
+from safe_rlhf_panacea.base import (
+    all_reduce_max,
+    all_reduce_sum,
+    barrier,
+    gathered,
+    is_main_process,
+)
+from safe_rlhf_panacea.base.divergence import check_weights
+from safe_rlhf_panacea.preference import format_preference
+
+
+@dataclass(frozen=True)
+class Held:
+    """The λ that holds inside ``Panacea.at``.
+
+    Attributes:
+        preference: size = (B, m).
+        shared: whether one vector stands for all rows.
+    """
+
+    preference: torch.Tensor
+    shared: bool
+
+
+class Panacea:
+    """What makes a trainer Panacea's, whatever the algorithm.
+
+    It exists before the trainer loads its models; they get their adapters from it.
+
+    Attributes:
+        objectives: names, in the order of λ.
+        adapters: by role, ``policy`` first.
+        source: where λ is drawn.
+        ideal_point: z of the Tchebycheff aggregation of rewards (Eq. 13).
+    """
+
+    def __init__(
+        self, args: argparse.Namespace, objectives: tuple[str, ...], base_model: str
+    ) -> None:
+        """Read the flags."""
+        self.objectives = objectives
+        self.config = adapter_config(args, objectives, base_model)
+        self.adapters: dict[str, PanaceaAdapter] = {}
+        self.source = PreferenceSource(args, objectives)
+        self.method = args.aggregation
+        self.ideal_point = IdealPoint(len(objectives))
+        self.orthogonality_coeff = args.orthogonality_coeff
+        self._held: Held | None = None
+        self._latest = self.centre
+
+    def attach(self, model: nn.Module, role: str) -> PanaceaAdapter:
+        """Inject an adapter into a model, in place."""
+        self.adapters[role] = inject_adapter(model, self.config)
+        return self.adapters[role]
+
+    @property
+    def policy(self) -> PanaceaAdapter:
+        """The adapter that is trained for, saved and evaluated."""
+        return self.adapters["policy"]
+
+    # -- λ ----------------------------------------------------------------------------
+
+    def draw(self, rows: int, engine: Any, waiting: int = 0, passes: int = 1) -> torch.Tensor:
+        """λ of a batch, size = (B, m); a new one where ``begins_update`` says so."""
+        begins = begins_update(engine, waiting, passes)
+        return self.source.draw(rows, begins_update=begins)
+
+    @property
+    def centre(self) -> torch.Tensor:
+        """The middle of the simplex, or the one λ of a run for a fixed one; size = (1, m)."""
+        if self.source.fixed is not None:
+            return self.source.fixed.unsqueeze(0)
+        count = len(self.objectives)
+        return torch.full((1, count), 1 / count, device=self.source.device)
+
+    @property
+    def preference(self) -> torch.Tensor:
+        """The λ that holds, size = (B, m).
+
+        Raises:
+            RuntimeError: outside ``at``.
+        """
+        return self._now.preference
+
+    @property
+    def latest(self) -> torch.Tensor:
+        """The λ that holds, or held last: a step on supervised text follows its rollout's."""
+        return self._latest
+
+    def describe_latest(self) -> str:
+        """``latest`` by name, of several rows the mean, for people."""
+        return format_preference(self.latest.mean(dim=0), self.objectives)
+
+    @property
+    def _now(self) -> Held:
+        if self._held is None:
+            raise RuntimeError("no λ holds here: this must run inside Panacea.at")
+        return self._held
+
+    @contextmanager
+    def at(
+        self,
+        preference: torch.Tensor,
+        rows: torch.Tensor | None = None,
+        *,
+        shared: bool | None = None,
+    ) -> Iterator[None]:
+        """Hold λ for the forward and backward passes inside; nothing else sets it in training.
+
+        Args:
+            preference: size = (B, m).
+            rows: which of the B vectors each row of a pass has, int64; None: row b has the b-th.
+            shared: whether all B are equal; default: as the source draws them.
+        """
+        shared = self.source.shared if shared is None else shared
+        value = preference[0] if shared else preference if rows is None else preference[rows]
+        before, self._held = self._held, Held(preference, shared)
+        self._latest = preference
+        try:
+            with ExitStack() as stack:
+                for adapter in self.adapters.values():
+                    stack.enter_context(adapter.at(value))
+                yield
+        finally:
+            self._held = before
+
+    @contextmanager
+    def generation(self, copies: int, *, may_merge: bool) -> Iterator[None]:
+        """While ``copies`` responses to each prompt are drawn at the λ that holds.
+
+        Args:
+            copies: of every prompt, side by side.
+            may_merge: whether W(λ) may be written into the weights; one shared λ then is.
+        """
+        now = self._now
+        if now.shared and may_merge:
+            with self.policy.merged(self.policy.preference):
+                yield
+            return
+        rows = torch.arange(len(now.preference), device=now.preference.device)
+        with self.at(now.preference, rows.repeat_interleave(copies), shared=now.shared):
+            yield
+
+    @contextmanager
+    def reference(self, module: nn.Module) -> Iterator[None]:
+        """The policy as its own reference: adapter off, dropout off."""
+        was_training = module.training
+        if was_training:
+            module.eval()
+        try:
+            with self.policy.disabled():
+                yield
+        finally:
+            if was_training:
+                module.train()
+
+    # -- m objectives to one ----------------------------------------------------------
+
+    def loss(self, losses: torch.Tensor, labelled: torch.Tensor) -> torch.Tensor:
+        """The m losses of a batch, size = (B, m), as one at the λ that holds, with the penalty."""
+        now = self._now
+        scope = "batch" if now.shared else "sample"
+        preference = now.preference.to(losses.device).expand_as(losses)
+        total = aggregate_losses(
+            losses, labelled, preference, self.method, scope, reduce=all_reduce_sum
+        )
+        return total + self.penalty()
+
+    def reward(self, rewards: torch.Tensor) -> torch.Tensor:
+        """The m rewards of each row, size = (B, m), as one at the λ that holds, size = (B,)."""
+        ideal = None
+        if self.method == "tche":
+            best = all_reduce_max(rewards.amax(dim=0))  # the processes share one ideal point
+            self.ideal_point.update(best.unsqueeze(0))
+            ideal = self.ideal_point.value.to(rewards)
+        preference = self.preference.expand_as(rewards)
+        return aggregate_rewards(rewards, preference, self.method, ideal)
+
+    def penalty(self) -> torch.Tensor | float:
+        """AdaLoRA's penalty on the policy's U and V, if asked for."""
+        if self.orthogonality_coeff == 0:
+            return 0.0
+        return self.orthogonality_coeff * self.policy.orthogonality()
+
+    def by_name(self, what: str, values: torch.Tensor) -> dict[str, torch.Tensor]:
+        """``what_<objective>`` to the mean over all rows; values of size (..., m)."""
+        means = values.reshape(-1, len(self.objectives)).mean(dim=0)
+        return {f"{what}_{name}": means[i] for i, name in enumerate(self.objectives)}
+
+    # -- what is kept -----------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the stream of λ and the ideal point; weights are the engines'."""
+        return {"source": self.source.state_dict(), "ideal_point": self.ideal_point.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken."""
+        self.source.load_state_dict(state["source"])
+        self.ideal_point.load_state_dict(state["ideal_point"])
+
+    def save(self, tokenizer: Any, folder: str | Path) -> None:
+        """Write the policy's adapter and the tokenizer once, whole also under ZeRO 3.
+
+        Raises:
+            DivergedError: a weight is not finite.
+        """
+        check_weights(self.policy.named_parameters().items(), f"the adapter of {folder}")
+        with gathered(self.policy.parameters()):
+            if is_main_process():
+                self.policy.save(folder)
+                tokenizer.save_pretrained(folder)
+        barrier()
+
+
+def snapshot_folder(output_dir: str | Path, step: int) -> Path:
+    """Where a run keeps the adapter of one of its checkpoints."""
+    return Path(output_dir) / "checkpoints" / "adapter" / f"step-{step}"

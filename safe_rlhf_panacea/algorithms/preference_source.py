@@ -1,0 +1,132 @@
+"""Where a training step gets its λ from, and when it gets another one."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import Any
+
+import torch
+
+from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, get_world_size
+from safe_rlhf_panacea.base.engine import passes_since_update
+from safe_rlhf_panacea.base.trainers.rl_data import steps_per_epoch
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.preference import PreferenceSampler, parse_preference
+
+DRAWN_BINS = 10
+
+
+class PreferenceSource:
+    """Where a training step gets its λ from: a sampler on the simplex, or one fixed vector.
+
+    Attributes:
+        fixed: the fixed vector, size = (m,), or None.
+        shared: whether all rows of a batch have one vector: scope ``batch``, or a fixed one.
+        drawn: how often this process drew each tenth of [0, 1] for λ_i, size = (m, 10).
+    """
+
+    def __init__(self, args: argparse.Namespace, objectives: tuple[str, ...]) -> None:
+        """Read the flags; ranks that share a λ share the sampler's seed."""
+        self.device = args.device
+        self.fixed = None
+        if args.fixed_preference is not None:
+            self.fixed = parse_preference(args.fixed_preference, objectives).to(self.device)
+        self.shared = self.fixed is not None or args.preference_scope == "batch"
+        self._kept: torch.Tensor | None = None  # size = (1, m)
+        self.drawn = torch.zeros(len(objectives), DRAWN_BINS, dtype=torch.int64)
+        options = {}
+        if args.dirichlet_alpha is not None:
+            options["alpha"] = args.dirichlet_alpha
+        if args.vertex_probability is not None:
+            options["vertex_probability"] = args.vertex_probability
+        self.sampler = PreferenceSampler(
+            len(objectives),
+            kind=args.preference_sampler,
+            scope=args.preference_scope,
+            seed=args.seed,
+            rank=get_rank(),
+            world_size=get_world_size(),
+            **options,
+        )
+
+    def draw(self, batch_size: int, *, begins_update: bool = True) -> torch.Tensor:
+        """λ of a batch, size = (B, m); in scope ``batch`` its rows are equal.
+
+        In scope ``batch`` an update has one λ (Algorithm 1), however many batches are accumulated
+        for it: a batch that does not begin an update keeps the last λ. Checkpoints are saved
+        between updates, so the kept λ is no part of the state.
+
+        Args:
+            batch_size: B.
+            begins_update: whether no gradient of an earlier batch waits for the same update.
+        """
+        if self.fixed is not None:
+            return self.fixed.expand(batch_size, -1)
+        if self.shared:
+            if begins_update or self._kept is None:
+                self._kept = self._next(1)
+            return self._kept.expand(batch_size, -1)
+        return self._next(batch_size)
+
+    def _next(self, rows: int) -> torch.Tensor:
+        """New vectors, size = (rows, m), and a note of them."""
+        preference = self.sampler.sample(rows)
+        bins = (preference * DRAWN_BINS).long().clamp(0, DRAWN_BINS - 1)  # size = (B, m)
+        self.drawn.scatter_add_(1, bins.T, torch.ones_like(bins.T))
+        return preference.to(self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Every process's place in its stream, and how often each λ was drawn."""
+        ranks = all_gather_objects({**self.sampler.state_dict(), "drawn": self.drawn})
+        return {**self.sampler.state_dict(), "ranks": ranks}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a checkpoint left off."""
+        own = state["ranks"][get_rank()]
+        self.sampler.load_state_dict(own)
+        self.drawn.copy_(own["drawn"])
+
+
+def begins_update(engine: Any, waiting: int = 0, passes: int = 1) -> bool:
+    """Whether a batch may have another λ than the one before it, in scope ``batch``.
+
+    All micro-batches whose gradients meet in an optimiser step have one λ; so have all responses
+    that are drawn in one go, and with several passes over a rollout set the whole set. So a new λ
+    is drawn for a batch whose first backward pass begins an update, and with several passes only
+    for the first batch of a set. Where rollouts and updates do not end together (2 responses to a
+    prompt and 3 accumulated micro-batches), one λ serves all updates until they do.
+
+    Args:
+        engine: makes one backward pass for each micro-batch and pass.
+        waiting: micro-batches of the same rollout set that come first.
+        passes: over a rollout set.
+    """
+    first = waiting == 0 or passes == 1
+    before = passes_since_update(engine) + waiting
+    return first and before % engine.gradient_accumulation_steps() == 0
+
+
+def check_shared(args: argparse.Namespace, prompts: int, accumulated: int) -> None:
+    """Refuse a run whose rollout sets would all share updates, and so one λ, for a whole epoch.
+
+    Only with several passes over a set: there a set cannot be cut where an update ends.
+
+    Args:
+        args: the run's flags.
+        prompts: on this process.
+        accumulated: micro-batches for each update.
+
+    Raises:
+        UserError: a short last rollout would leave an update open that no whole one closes.
+    """
+    if args.update_iters == 1 or args.preference_scope == "sample" or args.fixed_preference:
+        return
+    epoch = steps_per_epoch(prompts, args)
+    common = math.gcd(steps_per_epoch(args.per_device_prompt_batch_size, args), accumulated)
+    if epoch % common and args.total_training_steps > epoch:
+        raise UserError(
+            f"an epoch has {epoch} training steps, no multiple of {common}: with --update_iters "
+            f"{args.update_iters} one λ would serve all rollouts of the next; choose "
+            "--preference_scope sample, or prompts that fill whole prompt batches"
+        )

@@ -1,0 +1,105 @@
+"""The data of reinforcement learning: its loaders, and the cut into micro-batches."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from safe_rlhf_panacea.base.datasets import (
+    PromptOnlyDataset,
+    ResumableSampler,
+    SupervisedDataset,
+)
+from safe_rlhf_panacea.base.trainers.supervised import build_loader, run_length
+from safe_rlhf_panacea.errors import UserError
+
+Batch = dict[str, Any]
+
+
+def split_rows(batch: Batch, rows: int) -> list[Batch]:
+    """Cut a batch into micro-batches of at most ``rows`` rows."""
+    total = next(iter(batch.values())).size(0)
+    return [{k: v[i : i + rows] for k, v in batch.items()} for i in range(0, total, rows)]
+
+
+def micro_batches(prompts: int, args: argparse.Namespace) -> int:
+    """How many micro-batches the rollout of so many prompts gives: each cut, once per response."""
+    return math.ceil(prompts / args.per_device_train_batch_size) * args.num_return_sequences
+
+
+def steps_per_epoch(prompts: int, args: argparse.Namespace) -> int:
+    """Training steps in one pass over a process's prompts, with the last batch, which is short."""
+    size = args.per_device_prompt_batch_size
+    whole, rest = divmod(prompts, size)
+    return args.update_iters * (whole * micro_batches(size, args) + micro_batches(rest, args))
+
+
+def rows_of_rollout(args: argparse.Namespace) -> int:
+    """Sequences in the rollout of a whole prompt batch.
+
+    Raises:
+        UserError: they make no whole number of training batches.
+    """
+    rows = args.per_device_prompt_batch_size * args.num_return_sequences
+    if rows % args.per_device_train_batch_size:
+        raise UserError(
+            f"--per_device_prompt_batch_size times --num_return_sequences is {rows}, which is "
+            f"no multiple of --per_device_train_batch_size {args.per_device_train_batch_size}"
+        )
+    return rows
+
+
+def lengths(prompts: int, args: argparse.Namespace) -> tuple[int, int]:
+    """Training steps in an epoch and in the run, the latter noted in the flags as well.
+
+    Raises:
+        UserError: the run would end before its first update.
+    """
+    per_epoch = steps_per_epoch(prompts, args)
+    total = run_length(args, per_epoch)
+    if total < args.gradient_accumulation_steps:
+        raise UserError(
+            f"the run has {total} training steps, fewer than --gradient_accumulation_steps "
+            f"{args.gradient_accumulation_steps}: it would end before its first update"
+        )
+    args.total_training_steps = total
+    return per_epoch, total
+
+
+def prompt_loaders(
+    args: argparse.Namespace, tokenizer: Any
+) -> tuple[DataLoader, ResumableSampler, DataLoader | None]:
+    """A loader of prompts with its sampler, and one of evaluation prompts if asked for."""
+    prompts = PromptOnlyDataset(args.train_datasets, tokenizer=tokenizer, seed=args.seed)
+    eval_prompts = None
+    if args.need_eval and args.eval_datasets is None:
+        prompts, eval_prompts = prompts.split_train_test(args.eval_split_ratio)
+    elif args.need_eval:
+        eval_prompts = PromptOnlyDataset(args.eval_datasets, tokenizer=tokenizer, seed=args.seed)
+    loader, sampler = build_loader(prompts, args.per_device_prompt_batch_size, args.seed)
+    eval_loader = None
+    if eval_prompts is not None:
+        eval_loader, _ = build_loader(
+            eval_prompts, args.per_device_eval_batch_size, args.seed, shuffle=False
+        )
+    return loader, sampler, eval_loader
+
+
+def text_loader(
+    args: argparse.Namespace, tokenizer: Any, rows: int
+) -> tuple[DataLoader, ResumableSampler]:
+    """A loader of supervised text for the PTX loss, and its sampler."""
+    dataset = SupervisedDataset(args.ptx_datasets, tokenizer=tokenizer, seed=args.seed)
+    return build_loader(dataset, rows, args.seed)
+
+
+def endless(loader: DataLoader, sampler: ResumableSampler) -> Iterator[Batch]:
+    """Epoch after epoch, from the sampler's present one on."""
+    for epoch in itertools.count(sampler.epoch):
+        sampler.set_epoch(epoch)
+        yield from loader

@@ -1,0 +1,113 @@
+"""A saved adapter as products of two thin matrices, ΔW = B A."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from safe_rlhf_panacea.adapter import AdapterConfig
+from safe_rlhf_panacea.adapter.io import read_config, read_tensors
+from safe_rlhf_panacea.errors import UserError
+
+SHARED = "shared"  # the part that λ does not touch
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """One layer's update, in float32.
+
+    Attributes:
+        a: size = (r, in_features).
+        b: size = (out_features, r).
+    """
+
+    a: torch.Tensor
+    b: torch.Tensor
+
+
+@dataclass(frozen=True)
+class SavedAdapter:
+    """A trained adapter as it lies on disk; the base model is not needed.
+
+    Attributes:
+        folder: where it lies.
+        config: its configuration.
+        tensors: U, V, σ and s by qualified name.
+    """
+
+    folder: Path
+    config: AdapterConfig
+    tensors: dict[str, torch.Tensor]
+
+    @classmethod
+    def read(cls, folder: str | Path) -> SavedAdapter:
+        """Read a trained adapter's folder.
+
+        Raises:
+            AdapterError: its files are missing or damaged.
+            UserError: a tensor is missing, or an objective is named like the shared part.
+        """
+        config, tensors = read_config(folder), read_tensors(folder)
+        if SHARED in config.objectives:
+            raise UserError(f"{folder}: an objective named {SHARED!r} cannot be exported")
+        adapter = cls(Path(folder), config, tensors)
+        for module in adapter.modules:
+            for key in ("lora_U", "lora_V", "lora_sigma"):
+                if f"{module}.{key}" not in tensors:
+                    raise UserError(f"{folder}: tensor {module}.{key} is missing")
+        return adapter
+
+    @property
+    def modules(self) -> list[str]:
+        """Qualified names of the adapted layers."""
+        return list(dict.fromkeys(name.rpartition(".")[0] for name in self.tensors))
+
+    def factors(self) -> Iterator[tuple[str, torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Per layer: its name, U · factor and V, and the singular values at λ_i = 1.
+
+        Sizes: (out_features, k + m), (in_features, k + m), (k + m,), in float32.
+        """
+        config = self.config
+        for module in self.modules:
+            u, v, sigma = (
+                self.tensors[f"{module}.{key}"].float()
+                for key in ("lora_U", "lora_V", "lora_sigma")
+            )
+            s = self.tensors.get(f"{module}.lora_s")
+            if s is None:
+                s = torch.tensor([0.0 if config.fixed_scaling is None else config.fixed_scaling])
+            singular = torch.cat([sigma, s.float().expand(config.pref_dim)])
+            yield module, config.factor * u, v, singular
+
+
+def _columns(adapter: SavedAdapter, start: int, stop: int) -> dict[str, LowRank]:
+    return {
+        module: LowRank(
+            v[:, start:stop].t().contiguous(),
+            (u[:, start:stop] * singular[start:stop]).contiguous(),
+        )
+        for module, u, v, singular in adapter.factors()
+    }
+
+
+def shared_part(adapter: SavedAdapter) -> dict[str, LowRank]:
+    """What holds at every λ: the first k singular values."""
+    return _columns(adapter, 0, adapter.config.lora_dim)
+
+
+def objective_part(adapter: SavedAdapter, index: int) -> dict[str, LowRank]:
+    """What λ_i multiplies: one singular value per layer, at λ_i = 1."""
+    start = adapter.config.lora_dim + index
+    return _columns(adapter, start, start + 1)
+
+
+def at_preference(adapter: SavedAdapter, preference: torch.Tensor) -> dict[str, LowRank]:
+    """The whole update at one λ, size = (m,), as one product of rank k + m."""
+    weights = torch.cat([torch.ones(adapter.config.lora_dim), preference.float()])
+    return {
+        module: LowRank(v.t().contiguous(), (u * (singular * weights)).contiguous())
+        for module, u, v, singular in adapter.factors()
+    }

@@ -1,0 +1,220 @@
+"""The command line of the export."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
+from safe_rlhf_panacea.base.models.loading import loading_errors, resolve_model
+from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.export.folder import check_target, describe, new_folder
+from safe_rlhf_panacea.export.gguf_lora import architecture_of, write_gguf
+from safe_rlhf_panacea.export.low_rank import (
+    SHARED,
+    LowRank,
+    SavedAdapter,
+    at_preference,
+    objective_part,
+    shared_part,
+)
+from safe_rlhf_panacea.export.merged import write_merged
+from safe_rlhf_panacea.export.peft_folder import write_peft
+from safe_rlhf_panacea.export.vllm_resolver import write_vllm
+from safe_rlhf_panacea.preference import format_preference, parse_preference
+
+PROGRAM = "python -m safe_rlhf_panacea.export"
+TRANSPOSED = ("gpt2",)  # model types that keep their weights as (in, out)
+PARTS = "one of scale 1 for 'shared', one of scale λ_i for each objective"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a format needs to write its files."""
+
+    adapter: SavedAdapter
+    base_model: str | None
+    preferences: list[torch.Tensor]
+    trust_remote_code: bool
+
+    def base_config(self) -> Any:
+        """The base model's configuration.
+
+        Raises:
+            UserError: there is none to be read.
+        """
+        from transformers import AutoConfig
+
+        if self.base_model is None:
+            raise UserError("the adapter names no base model: give one with --base_model")
+        name = resolve_model(self.base_model)
+        with loading_errors(name, "configuration"):
+            return AutoConfig.from_pretrained(name, trust_remote_code=self.trust_remote_code)
+
+    def transposed(self) -> bool:
+        """Whether the base keeps its weights as (in, out); PEFT corrects a wrong guess itself."""
+        try:
+            return self.base_config().model_type in TRANSPOSED
+        except UserError:
+            return False
+
+    def parts(self) -> dict[str, dict[str, LowRank]]:
+        """The shared part and one per objective, by name."""
+        objectives = self.adapter.config.objectives[: self.adapter.config.pref_dim]
+        each = {name: objective_part(self.adapter, i) for i, name in enumerate(objectives)}
+        return {SHARED: shared_part(self.adapter), **each}
+
+
+def _write_peft(job: Job, folder: Path) -> None:
+    part = at_preference(job.adapter, job.preferences[0])
+    write_peft(folder, part, job.base_model, transposed=job.transposed())
+
+
+def _write_peft_parts(job: Job, folder: Path) -> None:
+    transposed = job.transposed()
+    for name, part in job.parts().items():
+        write_peft(folder / name, part, job.base_model, transposed=transposed)
+
+
+def _write_gguf(job: Job, folder: Path) -> None:
+    config = job.base_config()
+    architecture_of(config)
+    for name, part in job.parts().items():
+        write_gguf(folder / f"{name}.gguf", part, config)
+
+
+def _write_vllm(job: Job, folder: Path) -> None:
+    for preference in job.preferences:
+        name = format_preference(preference, job.adapter.config.objectives)
+        write_vllm(folder / name, job.adapter, preference)
+
+
+def _write_merged(job: Job, folder: Path) -> None:
+    if job.base_model is None:
+        raise UserError("the adapter names no base model: give one with --base_model")
+    write_merged(
+        folder,
+        job.adapter.folder,
+        job.base_model,
+        job.preferences[0],
+        trust_remote_code=job.trust_remote_code,
+    )
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a format is written, and how many λ it wants: (fewest, most)."""
+
+    write: Callable[[Job, Path], None]
+    preferences: tuple[int, int]
+    text: str
+
+
+FORMATS = {
+    "peft": Format(_write_peft, (1, 1), "one LoRA at a λ, for PEFT"),
+    "peft-parts": Format(_write_peft_parts, (0, 0), f"LoRAs for PEFT: {PARTS}"),
+    "gguf": Format(_write_gguf, (0, 0), f"LoRAs for llama.cpp: {PARTS}"),
+    "vllm": Format(_write_vllm, (1, 1000), "a LoRA per λ, of a rank that vLLM takes"),
+    "merged": Format(_write_merged, (1, 1), "the whole model at a λ, for transformers"),
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of this program."""
+    parser = ArgumentParser(
+        PROGRAM,
+        "Write a trained adapter in a form that another engine loads; docs/export.md shows how.\n\n"
+        + "\n".join(f"  {name:11} {form.text}" for name, form in FORMATS.items()),
+        f"""
+        {PROGRAM} --adapter runs/panacea-ppo --format peft-parts --output_dir exports/parts
+        {PROGRAM} --adapter runs/panacea-ppo --format merged \\
+          --preference helpful=0.7,harmless=0.3 --output_dir exports/merged
+        """,
+    )
+    parser.add_argument("--adapter", required=True, help="folder of a trained adapter")
+    parser.add_argument("--format", required=True, choices=FORMATS)
+    parser.add_argument("--output_dir", required=True, help="a new folder")
+    parser.add_argument(
+        "--preference", action="append", default=[], metavar="VECTOR", help="λ; repeat for vllm"
+    )
+    parser.add_argument("--base_model", help="default: the one that the adapter names")
+    add_flag(parser, "--overwrite", False, "replace an export that the folder holds")
+    add_flag(parser, "--trust_remote_code", False, "run code that comes with the base model")
+    return parser
+
+
+def _preferences(args: argparse.Namespace, adapter: SavedAdapter) -> list[torch.Tensor]:
+    fewest, most = FORMATS[args.format].preferences
+    if adapter.config.pref_dim == 0:
+        if args.preference:
+            raise UserError(f"{args.adapter} does not depend on λ: leave out --preference")
+        return [torch.empty(0)]
+    if not fewest <= len(args.preference) <= most:
+        wanted = {(0, 0): "no --preference", (1, 1): "one --preference"}
+        text = wanted.get((fewest, most), "at least one --preference")
+        raise UserError(f"--format {args.format} takes {text}, not {len(args.preference)}")
+    return [parse_preference(text, adapter.config.objectives) for text in args.preference]
+
+
+def export(
+    adapter_folder: str | Path,
+    form: str,
+    output_dir: str | Path,
+    preferences: Sequence[torch.Tensor] = (),
+    *,
+    base_model: str | None = None,
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+) -> Path:
+    """Write a trained adapter in another engine's form.
+
+    Args:
+        adapter_folder: the trained adapter's.
+        form: a key of ``FORMATS``.
+        output_dir: a new folder.
+        preferences: λ, size = (m,) each, for the formats that hold one.
+        base_model: default: the one that the adapter names.
+        overwrite: replace an export that the folder holds.
+        trust_remote_code: run code that comes with the base model.
+
+    Raises:
+        UserError, AdapterError: files that are missing or damaged, or a folder that is taken.
+    """
+    adapter = SavedAdapter.read(adapter_folder)
+    base = base_model or adapter.config.base_model
+    job = Job(adapter, base, list(preferences), trust_remote_code)
+    record = describe(
+        adapter,
+        form,
+        base_model=base,
+        preferences=[preference.tolist() for preference in preferences],
+        lora_dim=adapter.config.lora_dim,
+        weights=PARTS if form in ("peft-parts", "gguf") else None,
+    )
+    with new_folder(Path(output_dir), record, overwrite=overwrite) as folder:
+        FORMATS[form].write(job, folder)
+    return Path(output_dir)
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Export and say what was written."""
+    args = build_parser().parse_args(argv)
+    check_target(Path(args.output_dir), overwrite=args.overwrite)
+    adapter = SavedAdapter.read(args.adapter)
+    folder = export(
+        args.adapter,
+        args.format,
+        args.output_dir,
+        _preferences(args, adapter),
+        base_model=args.base_model,
+        overwrite=args.overwrite,
+        trust_remote_code=args.trust_remote_code,
+    )
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        print(path)

@@ -1,0 +1,65 @@
+"""W(λ) as an ordinary model that transformers loads without this package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from safe_rlhf_panacea.adapter import PanaceaAdapter, load_adapter
+from safe_rlhf_panacea.base.models import load_pretrained_models
+
+
+def _untie(adapter: PanaceaAdapter, model: Any) -> None:
+    """Give adapted layers that share their weight with another one a weight of their own.
+
+    W(λ) of an output layer must not become the input embeddings too.
+    """
+    owners: dict[int, int] = {}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    for layer in adapter.layers.values():
+        if owners[id(layer.weight)] > 1:
+            layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
+            model.config.tie_word_embeddings = False
+
+
+def write_merged(
+    folder: Path,
+    adapter_folder: str | Path,
+    base_model: str,
+    preference: torch.Tensor,
+    *,
+    trust_remote_code: bool = False,
+) -> None:
+    """Write the base model with W(λ) for its weights, and its tokenizer, in safetensors.
+
+    Args:
+        folder: a new folder.
+        adapter_folder: the trained adapter's.
+        base_model: where the base model comes from; its precision is kept.
+        preference: λ, size = (m,).
+        trust_remote_code: run code that comes with the base model.
+
+    Raises:
+        UserError: the base model cannot be loaded.
+        AdapterError: the adapter does not fit it.
+    """
+    model, tokenizer = load_pretrained_models(
+        base_model, model_max_length=None, trust_remote_code=trust_remote_code
+    )
+    adapter = load_adapter(model, adapter_folder)
+    _untie(adapter, model)
+    adapter.merge(preference)
+    own = {f"{layer}.{key}" for layer in adapter.layers for key in _parameter_names(adapter, layer)}
+    state = {key: value for key, value in model.state_dict().items() if key not in own}
+    model.save_pretrained(folder, state_dict=state)
+    tokenizer.save_pretrained(folder)
+
+
+def _parameter_names(adapter: PanaceaAdapter, layer: str) -> list[str]:
+    names = (name for name, _ in adapter.layers[layer].named_parameters(recurse=False))
+    return [name for name in names if name.startswith("lora_")]

@@ -1,0 +1,28 @@
+"""Text from models, data, files and flags on its way to a terminal."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TextIO
+
+# C0 and C1 controls but tab and newline, line separators, marks that reorder text, and halves of
+# surrogate pairs, which no terminal's encoding has.
+HARMFUL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: object) -> str:
+    r"""``text`` with what would steer a terminal written out: ``\u001b[2J``, as JSON has it."""
+    return HARMFUL.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
+
+
+def printable_line(text: object) -> str:
+    """``printable``, and every run of white space one space: a line stays one line."""
+    return printable(" ".join(str(text).split()))
+
+
+def say(*parts: object, file: TextIO | None = None) -> None:
+    """Print what may hold foreign text, at once."""
+    print(*map(printable, parts), file=file or sys.stdout, flush=True)

@@ -1,0 +1,228 @@
+"""Panacea-PPO's numbers against plain loops in float64: gradients, stored values, sampling."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from safe_rlhf_panacea.base.trainers.supervised import to_device
+from tests.algorithms import plain_ppo as plain
+from tests.algorithms.conftest import write_lines
+from tests.algorithms.helpers import ppo_trainer
+
+PTX_COEFF, KL, CLIP_RATIO, CLIP_SCORE, CLIP_VALUE = 3.0, 0.3, 0.1, 0.4, 0.05
+CASES = [
+    ("ls", "batch", False),
+    ("tche", "batch", False),
+    ("ls", "sample", False),
+    ("tche", "sample", True),
+]
+
+
+@pytest.fixture
+def ragged_prompts(tmp_path):
+    """Prompts of different lengths, so that rows are padded."""
+    lengths = random.Random(4)
+    rows = [{"prompt": "".join(lengths.choices("cdefg", k=1 + i % 5))} for i in range(16)]
+    return write_lines(tmp_path / "ragged.jsonl", rows)
+
+
+def wobble(trainer, seed=0):
+    """σ, s and the value head away from zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in (trainer.actor_model.module, trainer.reward_critic_model.module):
+            for name, parameter in module.named_parameters():
+                small = "lora_" in name and parameter.dim() == 1
+                if small or name.startswith("value_head"):
+                    noise = torch.randn(parameter.shape, generator=generator)
+                    parameter.copy_(0.2 * noise)
+
+
+def watch_gradients(engine):
+    """Every update's gradients, as they are before clipping, in a list."""
+    step, noted = engine.step, []
+
+    def watched():
+        if engine.is_gradient_accumulation_boundary():
+            found = engine.module.named_parameters()
+            noted.append({n: p.grad.double().clone() for n, p in found if p.requires_grad})
+        step()
+
+    engine.step = watched
+    return noted
+
+
+def trained_parameters(engine):
+    found = engine.module.named_parameters()
+    return {
+        name.removeprefix("reward_model."): p.detach().double().clone().requires_grad_()
+        for name, p in found
+        if p.requires_grad
+    }
+
+
+def rolled_out(batch, actor, critic, weights, aggregation):
+    """What a rollout stores, from the parameters that drew it."""
+    rows = plain.rows_of(batch)
+    with torch.no_grad():
+        old = [
+            plain.log_probs(plain.at_preference(weights.base, actor, row.preference), row)
+            for row in rows
+        ]
+        reference = [plain.log_probs(weights.base, row) for row in rows]
+        values = [plain.values(weights.rewards[0], critic, row) for row in rows]
+        found = plain.rewards(weights.rewards, rows)
+        reward = plain.aggregated(found, rows, aggregation)
+    return SimpleNamespace(
+        rows=rows, old=old, reference=reference, values=values, rewards=found, reward=reward
+    )
+
+
+def expected_losses(rollout, actor, critic, weights, whiten):
+    """Losses of actor and critic at today's parameters, and how often each clip bites."""
+    gains, returns, new, values = [], [], [], []
+    for i, row in enumerate(rollout.rows):
+        per_token = plain.token_rewards(
+            rollout.reward[i], rollout.old[i], rollout.reference[i], KL, CLIP_SCORE
+        )
+        gains.append(plain.advantages(rollout.values[i], per_token))
+        returns.append(gains[-1] + rollout.values[i])
+        new.append(plain.log_probs(plain.at_preference(weights.base, actor, row.preference), row))
+        values.append(plain.values(weights.rewards[0], critic, row))
+    used = plain.whitened(gains) if whiten else gains
+    ratios = torch.cat(new).sub(torch.cat(rollout.old)).exp()
+    moved = torch.cat(values) - torch.cat(rollout.values)
+    clips = [(ratios - 1).abs() > CLIP_RATIO, moved.abs() > CLIP_VALUE]
+    return (
+        plain.actor_loss(new, rollout.old, used, CLIP_RATIO),
+        plain.critic_loss(values, rollout.values, returns, CLIP_VALUE),
+        [bool(clip.any()) for clip in clips],
+    )
+
+
+def close(found, expected, names):
+    """All of a model's gradients, each to 2e-4 of its own size and 2e-6 of the largest."""
+    largest = max(g.abs().max() for g in expected)
+    assert largest > 0
+    assert len(found) == len(expected)
+    for name, wanted in zip(names, expected, strict=True):
+        error = (found[name] - wanted).abs().max()
+        assert error <= 2e-4 * wanted.abs().max() + 2e-6 * largest, (name, error, largest)
+
+
+@pytest.fixture
+def weights(base_model, reward_models):
+    """The files' own tensors in float64."""
+    models = [load_file(folder / "model.safetensors") for folder in reward_models.values()]
+    return SimpleNamespace(
+        base=plain.doubled(load_file(base_model / "model.safetensors")),
+        rewards=[plain.doubled(model) for model in models],
+    )
+
+
+def numeric_trainer(ppo_flags, ragged_prompts, texts, extra):
+    return ppo_trainer(
+        [
+            *ppo_flags,
+            *("--train_datasets", f"prompts:1:{ragged_prompts}", "--max_length", "24"),
+            *("--ptx_datasets", f"supervised:1:{texts}", "--ptx_coeff", str(PTX_COEFF)),
+            *("--kl_coeff", str(KL), "--clip_range_score", str(CLIP_SCORE)),
+            *("--clip_range_ratio", str(CLIP_RATIO), "--clip_range_value", str(CLIP_VALUE)),
+            *("--per_device_prompt_batch_size", "4", "--per_device_train_batch_size", "4"),
+            *("--update_iters", "2", "--critic_lr", "5e-3", *extra),
+        ]
+    )
+
+
+@pytest.mark.parametrize(("aggregation", "scope", "whiten"), CASES)
+def test_gradients_of_two_passes_over_a_rollout(
+    ppo_flags, ragged_prompts, texts, weights, aggregation, scope, whiten
+):
+    extra = ["--aggregation", aggregation, "--preference_scope", scope]
+    extra += ["--whiten_advantages"] * whiten
+    trainer = numeric_trainer(ppo_flags, ragged_prompts, texts, extra)
+    wobble(trainer)
+    engines = trainer.actor_model, trainer.reward_critic_model
+    noted = [watch_gradients(engine) for engine in engines]
+    trainer.set_eval()
+    device = trainer.args.device
+    prompts = to_device(next(iter(trainer.prompt_only_dataloader)), device)
+    assert not prompts["attention_mask"].all()
+    (batch,) = trainer.split_rl_micro_batches(prompts)
+    ptx = to_device(next(iter(trainer.ptx_dataloader)), device)
+    rollout = rolled_out(batch, *map(trained_parameters, engines), weights, aggregation)
+    stored = (batch["rewards"], rollout.rewards), (batch["reward"], rollout.reward)
+    assert all(torch.allclose(a.double(), b, atol=1e-5) for a, b in stored)
+    trainer.set_train()
+    bites = []
+    for update in range(2):
+        actor, critic = map(trained_parameters, engines)
+        losses = expected_losses(rollout, actor, critic, weights, whiten)
+        bites.append(losses[2])
+        text = plain.text_loss(weights.base, actor, ptx, batch["preference"])
+        info = trainer.rl_step(batch)
+        info |= trainer.ptx_step(ptx)
+        assert info["train/actor_loss"] == pytest.approx(losses[0].item(), abs=1e-5)
+        assert info["train/reward_critic_loss"] == pytest.approx(losses[1].item(), abs=1e-5)
+        assert info["train/ptx_loss"] == pytest.approx(text.item(), abs=1e-5)
+        total = (losses[0] + PTX_COEFF * text) / 2  # of two backward passes, the mean
+        close(noted[0][update], torch.autograd.grad(total, list(actor.values())), list(actor))
+        renamed = {n.removeprefix("reward_model."): g for n, g in noted[1][update].items()}
+        close(renamed, torch.autograd.grad(losses[1], list(critic.values())), list(critic))
+    assert bites == [[False, False], [True, True]]  # both clips are in the second pass
+
+
+def test_a_rollout_stores_its_policys_log_probabilities_and_its_critics_values(
+    ppo_flags, ragged_prompts, texts, weights
+):
+    trainer = numeric_trainer(ppo_flags, ragged_prompts, texts, ["--preference_scope", "sample"])
+    wobble(trainer)
+    engines = trainer.actor_model, trainer.reward_critic_model
+    trainer.set_eval()
+    prompts = to_device(next(iter(trainer.prompt_only_dataloader)), trainer.args.device)
+    (batch,) = trainer.split_rl_micro_batches(prompts)
+    rollout = rolled_out(batch, *map(trained_parameters, engines), weights, "ls")
+    start = batch["prompt"].size(1) - 1
+    for name, expected in (
+        ("log_probs", rollout.old),
+        ("ref_log_probs", rollout.reference),
+        ("reward_values", rollout.values),
+    ):
+        for i, row in enumerate(expected):
+            found = batch[name][i, start : start + len(row)].double()
+            assert torch.allclose(found, row, atol=1e-5), name
+    assert (torch.cat(rollout.old) - torch.cat(rollout.reference)).abs().max() > 0.1
+
+
+def first_tokens(logits, uniform, temperature):
+    """The token at which the cumulative distribution exceeds a row's uniform number."""
+    cumulative = [(row / temperature).softmax(dim=-1).cumsum(dim=-1) for row in logits]
+    return [int((row <= u).sum()) for row, u in zip(cumulative, uniform, strict=True)]
+
+
+def test_responses_are_drawn_at_the_temperature_of_the_flag(ppo_flags, weights):
+    flags = ["--per_device_prompt_batch_size", "32", "--per_device_train_batch_size", "32"]
+    trainer = ppo_trainer([*ppo_flags, *flags, "--temperature", "0.4", "--max_length", "32"])
+    wobble(trainer)
+    actor = trained_parameters(trainer.actor_model)
+    trainer.set_eval()
+    prompts = to_device(next(iter(trainer.prompt_only_dataloader)), trainer.args.device)
+    torch.manual_seed(7)
+    (batch,) = trainer.split_rl_micro_batches(prompts)
+    torch.manual_seed(7)
+    uniform = torch.rand(32, 1, dtype=torch.float64)
+    composed = plain.at_preference(weights.base, actor, batch["preference"][0].double())
+    with torch.no_grad():
+        hidden = [
+            plain.hidden_states(composed, row.tokens[: row.start])[-1]
+            for row in plain.rows_of(batch)
+        ]
+        logits = [row @ composed["lm_head.weight"].T for row in hidden]
+    found = batch["input_ids"][:, batch["prompt"].size(1)].tolist()
+    assert found == first_tokens(logits, uniform, 0.4)
+    assert found != first_tokens(logits, uniform, 1.0)

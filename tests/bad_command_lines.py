@@ -1,0 +1,245 @@
+"""What every program refuses before it loads a model: program, flags, and what the line says.
+
+A row's flags stand behind those of ``GOOD``, a command line that the program accepts; where a
+program's name ends in ``!`` they stand alone. The last part is a regular expression.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+LOGS = "--output_dir out --log_type none --progress false"
+PAIRS = "--train_datasets pairs:1:pairs.jsonl"
+DPO = f"--model_name_or_path model --objectives helpful harmless {PAIRS} {LOGS}"
+PPO = (
+    "--actor_model_name_or_path model --reward_models helpful=a harmless=b "
+    f"--train_datasets prompts:1:pairs.jsonl {LOGS}"
+)
+SFT = f"--model_name_or_path model --train_datasets supervised:1:pairs.jsonl {LOGS}"
+DRY = "--launcher x --table x --size full --start x --paper 0 --module safe_rlhf_panacea."
+FIGURE = "--output_dir out"
+GOOD = {
+    "sft": SFT,
+    "reward": f"--objective helpful --model_name_or_path model {PAIRS} {LOGS}",
+    "dpo": DPO,
+    "ppo": PPO,
+    "rewarded_soups": f"dpo {DPO}",
+    "discrete_policies": f"dpo {DPO}",
+    "fixed_scaling": f"ppo {PPO}",
+    "evaluation": "--adapter adapter --datasets prompts:1:pairs.jsonl --output_dir out",
+    "calibrate": "--model_name_or_path model --datasets prompts:1:pairs.jsonl "
+    "--reward_models helpful=a --output_file out.json",
+    "compare": "front second --output_dir out",
+    "respond": "--adapter adapter --preference 1,0 hello",
+    "dashboard": "run --output out.html",
+    "miniature": "--output_dir out",
+    "world": "--output_dir out",
+    "datasets": "",
+    "regression": "",
+    "report": "--figures figures --output out.html",
+    "seeds_table": "--runs run",
+    "front_benchmark": "",
+    "port_against_safe_rlhf": "",
+    "figure_3_reward_distributions": f"{FIGURE} --run front",
+    "figure_4_left_ppo_fronts": f"{FIGURE} --runs front",
+    "figure_4_right_front_evolution": f"{FIGURE} --runs front",
+    "figure_5_dpo_fronts": f"{FIGURE} --runs front",
+    "figure_6_8_responses": f"{FIGURE} --run front",
+    "figure_7_scaling_ablation": f"{FIGURE} --runs front",
+    "singular_values": f"{FIGURE} --adapter adapter",
+    "three_objectives": f"{FIGURE} --runs front",
+    "dry_run": "",
+}
+
+NOT_NEGATIVE = "is not a number of at least 0"
+POSITIVE = "is not a positive number"
+PROBABILITY = "is not between 0 and 1"
+FINITE = "is not a finite number"
+COUNT = "is not a positive integer"
+SEED = "is not a seed, an integer from 0 on"
+EMPTY = "must not be empty"
+NAME = "a name has letters, digits"
+
+# Flags with a range: programs, flags, bad values, what the line says.
+RANGES = [
+    ("sft reward dpo", "lr learning_rate weight_decay", "nan -1e-5", NOT_NEGATIVE),
+    ("ppo", "actor_lr critic_lr actor_weight_decay", "inf -1", NOT_NEGATIVE),
+    ("sft reward dpo", "lr_warmup_ratio", "1.5 nan", PROBABILITY),
+    ("ppo", "actor_lr_warmup_ratio critic_lr_warmup_ratio", "-0.1", PROBABILITY),
+    ("ppo", "kl_coeff ptx_coeff", "nan -0.02", NOT_NEGATIVE),
+    ("ppo", "clip_range_ratio clip_range_score clip_range_value", "nan 0", POSITIVE),
+    ("ppo", "temperature repetition_penalty", "0 inf", POSITIVE),
+    ("ppo", "top_p", "0 1.01 nan", "is not above 0 and at most 1"),
+    ("dpo", "scale_coeff", "nan 0 -0.1 much", "(is not a positive number|is not a number)"),
+    ("reward", "regularization", "nan -1", NOT_NEGATIVE),
+    ("dpo ppo", "lora_scaling", "nan 0", POSITIVE),
+    ("dpo ppo", "init_singular fixed_scaling", "inf", FINITE),
+    ("dpo", "orthogonality_coeff", "-1 nan", NOT_NEGATIVE),
+    ("dpo", "lora_dim pref_dim epochs max_steps max_length", f"0 {2**31} 8.5", COUNT),
+    ("ppo", "update_iters num_return_sequences per_device_prompt_batch_size", "0 x", COUNT),
+    ("sft", "per_device_train_batch_size gradient_accumulation_steps save_interval", "0", COUNT),
+    ("sft reward dpo ppo", "seed", f"-1 {2**32} 1.5", SEED),
+    ("evaluation calibrate respond miniature world", "seed", "-1 x", SEED),
+    ("front_benchmark", "first_seed", "-1", SEED),
+    ("port_against_safe_rlhf", "seed", "-1", SEED),
+    ("sft reward dpo", "eval_split_ratio", "0 1 nan", "is not above 0 and below 1"),
+    ("evaluation calibrate respond", "temperature", "nan -1", NOT_NEGATIVE),
+    ("evaluation calibrate", "batch_size max_length", "0", COUNT),
+    ("evaluation dpo compare", "reference_point", "'nan nan' '0 inf'", FINITE),
+    ("respond", "max_new_tokens", "0 -5", COUNT),
+    ("discrete_policies evaluation", "grid_step", "nan -0.1 0", POSITIVE),
+    ("fixed_scaling", "factors", "nan '1 inf'", FINITE),
+    ("front_benchmark", "seeds workers", "0", COUNT),
+    ("port_against_safe_rlhf", "steps warmup repeats threads batch_size", "0", COUNT),
+    ("regression", "pairs batch_size", "0", COUNT),
+    ("three_objectives figure_4_left_ppo_fronts", "reference_point", "'nan 0'", FINITE),
+    ("sft dpo ppo evaluation compare miniature world front_benchmark", "output_dir", "''", EMPTY),
+    ("figure_3_reward_distributions singular_values", "output_dir", "' '", EMPTY),
+    ("calibrate", "output_file model_name_or_path", "''", EMPTY),
+    ("dpo", "model_name_or_path log_dir", "''", EMPTY),
+    ("evaluation respond", "adapter", "''", EMPTY),
+    ("figure_5_dpo_fronts", "name", "../../x", "is a path, not a name"),
+]
+
+OTHERS = rf"""
+sft!         ;                                    ; the following arguments are required
+sft          ; --lrr 1                            ; unrecognized arguments: --lrr 1
+sft          ; --fp16 --bf16                      ; --fp16 and --bf16 were both given
+sft          ; --bf16 maybe                       ; 'maybe' is neither true nor false
+sft          ; --need_eval                        ; exactly one of --eval_datasets and
+sft          ; --offload all --zero_stage 2       ; --offload all needs --zero_stage 3
+sft          ; --zero_stage 4                     ; invalid choice: 4
+sft          ; --lr_scheduler_type wild           ; invalid choice: 'wild'
+sft          ; --output_dir file                  ; file is a file
+sft          ; --output_dir run                   ; run already holds a run
+sft          ; --resume                           ; out holds no run to resume
+sft          ; --resume --overwrite               ; either resumed or overwritten
+sft          ; --train_datasets :1                ; has no name
+sft          ; --train_datasets pairs:1e300:x     ; proportion 1e\+300 makes over 100,000,000 rows
+sft          ; --train_datasets pairs:-1:x        ; proportion -1.0 is not above 0
+sft          ; --train_datasets a:1 a:1           ; is given twice
+dpo          ; --train_datasets pairs:999999999999/-1:x ; makes over 100,000,000 rows
+dpo          ; --eval_datasets pairs:much:x       ; 'much' is neither a number nor a fraction
+ppo          ; --ptx_datasets pairs:nan:x         ; proportion nan is not above 0
+dpo          ; --objectives a b a                 ; an objective is named twice
+dpo          ; --objectives a ../../esc           ; objective name '../../esc': {NAME}
+dpo          ; --objectives a=b c,d               ; objective name 'a=b': {NAME}
+dpo          ; --objectives a c,d                 ; objective name 'c,d': {NAME}
+dpo          ; --objectives a 'c d'               ; objective name 'c d': {NAME}
+dpo          ; --objectives a .hidden             ; objective name '.hidden': {NAME}
+dpo          ; --objectives a a@3                 ; objective name 'a@3': {NAME}
+dpo          ; --objectives a ''                  ; objective name '': {NAME}
+dpo          ; --objectives a {"b" * 65}          ; objective name 'b+…': {NAME}
+rewarded_soups ; --objectives 1 ../../esc         ; objective name '../../esc': {NAME}
+reward       ; --objective ../x                   ; --objective: objective name '../x': {NAME}
+ppo          ; --reward_models ../a=x b=y         ; objective name '../a': {NAME}
+evaluation   ; --reward_models a/b=x              ; objective name 'a/b': {NAME}
+calibrate    ; --reward_models a/b=x              ; objective name 'a/b': {NAME}
+dpo          ; --pref_dim 3                       ; --pref_dim is 3, but there are 2 objectives
+dpo          ; --fixed_scaling 1 --scaling_per_objective ; exclude each other
+dpo          ; --preference_sampler stratified    ; for two objectives and scope sample
+dpo          ; --dirichlet_alpha 2                ; belongs to --preference_sampler dirichlet
+dpo          ; --preference_sampler dirichlet --dirichlet_alpha 0 ; 0 {POSITIVE}
+dpo          ; --preference_sampler vertices --vertex_probability 2 ; 2 {PROBABILITY}
+dpo          ; --fixed_preference 0.7,0.7         ; sums to 1.4, not to 1
+dpo          ; --fixed_preference nan,1           ; an entry that is not finite
+dpo          ; --fixed_preference 1,0 --preference_scope sample ; draws nothing
+dpo          ; --reference_point 1                ; --reference_point needs 2 numbers, not 1
+dpo          ; --eval_grid_step 0.3               ; grid step 0.3 does not divide 1
+dpo          ; --eval_grid_step 1e-9              ; 1,000,000,001 vectors of 2 objectives.*use 0.01
+ppo          ; --eval_grid_step 1e-320            ; does not divide 1
+ppo          ; --eval_prompts 0                   ; 0 {COUNT}
+ppo          ; --reward_scales helpful=nan        ; helpful=nan: must be finite
+ppo          ; --reward_scales helpful=0          ; must be positive
+ppo          ; --reward_scales nope=3             ; names 'nope', which has no reward model
+ppo          ; --reward_signs helpful=2           ; must be 1 or -1
+ppo          ; --reward_shifts helpful=x          ; helpful=x: not a number
+ppo          ; --reward_models helpful            ; is not of the form name=value
+ppo          ; --reward_models a=x a=y            ; names an objective twice
+ppo          ; --objectives helpful funny         ; objective 'funny' has no reward model
+ppo          ; --reward_calibration none.json     ; none.json: no such file
+ppo          ; --reward_calibration damaged/adapter_config.json ; not valid JSON
+rewarded_soups!    ; sac                          ; invalid choice: 'sac'
+rewarded_soups     ; --resume                     ; --resume is of a single training
+rewarded_soups     ; --lr nan                     ; nan {NOT_NEGATIVE}
+discrete_policies  ; --grid_step 0.3              ; does not divide 1
+discrete_policies  ; --grid_step 1e-9             ; 1,000,000,001 vectors
+discrete_policies  ; --lr -1                      ; -1 {NOT_NEGATIVE}
+fixed_scaling      ; --top_p 2                    ; 2 is not above 0 and at most 1
+evaluation   ; --grid_step 1e-9                   ; 1,000,000,001 vectors of 2 objectives
+evaluation   ; --grid_step 0.15                   ; grid step 0.15 does not divide 1
+evaluation   ; --reference_point 0 0 0            ; --reference_point needs 2 numbers, not 3
+evaluation   ; --adapter none                     ; none holds no adapter
+evaluation   ; --adapter damaged                  ; adapter_config.json is not valid JSON
+evaluation   ; --adapter escaping                 ; '../../x' is no name
+evaluation   ; --method magic                     ; invalid choice: 'magic'
+evaluation   ; --datasets pairs:1e300:x           ; makes over 100,000,000 rows
+evaluation   ; --output_dir run                   ; run already holds a run
+evaluation   ; --output_dir run --overwrite       ; run holds another program's run
+evaluation   ; --output_dir file                  ; file is a file
+evaluation   ; --reward_models a=x                ; objective 'helpful' has no reward model
+calibrate!   ; --model_name_or_path m --datasets x --output_file o ; --reward_models is missing
+calibrate    ; --output_file file                 ; file exists
+calibrate    ; --datasets prompts:0:x             ; proportion 0.0 is not above 0
+calibrate    ; --reward_scales helpful=inf        ; helpful=inf: must be finite
+compare!     ; none                               ; 'none': no such folder
+compare!     ; file                               ; file is a file
+compare      ; --output_dir front                 ; front is one of the runs
+compare      ; --reference_point 1                ; --reference_point needs 2 finite numbers
+compare      ; --baseline nobody                  ; nobody
+respond!     ; --adapter none --preference 1,0 x  ; none
+respond      ; ''                                 ; (unrecognized arguments|{EMPTY})
+respond!     ; --adapter adapter --preference 1,0 '' ; prompt: {EMPTY}
+respond!     ; --adapter adapter --preference 1,0 {chr(0xD800)} ; prompt: .*is not Unicode text
+dashboard!   ; front                              ; front holds no evaluations.jsonl
+dashboard    ; --output ''                        ; --output: {EMPTY}
+world        ; --output_dir made                  ; made holds a world already
+datasets     ; pairs:1e300:pairs.jsonl            ; makes over 100,000,000 rows
+datasets     ; nothing-like-it                    ; nothing-like-it
+datasets     ; pairs:1:none.jsonl                 ; none.jsonl
+datasets     ; prompts:1:half.jsonl               ; half.jsonl:1: prompt has half a surrogate
+regression   ; --suite nothing                    ; invalid choice: 'nothing'
+regression   ; --record adapters --suite front    ; --record goes without --suite
+regression   ; --pairs 3                          ; add --accuracy true
+regression   ; --output file                      ; file exists
+regression   ; --suite published --local_dir none ; none: no such folder
+report       ; --figures none                     ; none holds no figures
+report       ; --output file                      ; file exists
+seeds_table  ; --runs none                        ; no evaluations
+front_benchmark        ; --jobs nothing           ; invalid choice: 'nothing'
+port_against_safe_rlhf ; --sizes huge             ; invalid choice: 'huge'
+figure_3_reward_distributions  ; --run none       ; none
+figure_3_reward_distributions  ;                  ; front has no responses.json
+figure_4_right_front_evolution ; --runs none      ; none
+figure_5_dpo_fronts            ;                  ; of kind reward, not accuracy
+figure_6_8_responses           ;                  ; front has no responses.json
+figure_7_scaling_ablation      ; --runs front front ; 2 of --runs have a learnt scaling
+figure_4_left_ppo_fronts       ; --reference_point 0 ; a reference point of 1 numbers
+singular_values                ; --adapter none   ; none holds no adapter
+three_objectives               ;                  ; front has 2 objectives
+dry_run ; {DRY}algorithms.dpo -- {DPO} --lr nan   ; --lr/--learning_rate: nan {NOT_NEGATIVE}
+dry_run ; {DRY}algorithms.dpo -- {DPO} --pref_dim 3 ; --pref_dim is 3
+dry_run ; {DRY}algorithms.ppo -- {PPO} --reward_scales nope=3 ; names 'nope'
+dry_run ; {DRY}base.finetune -- {SFT} --fp16 --bf16 ; were both given
+dry_run ; {DRY}base.finetune -- {SFT} --lr nan    ; nan {NOT_NEGATIVE}
+dry_run ; {DRY}base.finetune -- {SFT} --train_datasets pairs:x ; neither a number nor a fraction
+dry_run ; {DRY}baselines.rewarded_soups -- dpo {DPO} --resume ; --resume is of a single training
+dry_run ; {DRY}baselines.discrete_policies -- dpo {DPO} --grid_step 1e-9 ; 1,000,000,001 vectors
+"""
+
+
+def rows() -> list[tuple[str, list[str], str]]:
+    """Program, its whole command line, and the expected line."""
+    found = []
+    for programs, flags, values, line in RANGES:
+        for program in programs.split():
+            for flag in flags.split():
+                for value in shlex.split(values):
+                    words = value.split(" ") if value.strip() else [value]
+                    argv = [*shlex.split(GOOD[program]), f"--{flag}", *words]
+                    found.append((program, argv, rf"--{flag}\b.*: .*{line}"))
+    for row in filter(str.strip, OTHERS.splitlines()):
+        program, flags, line = (part.strip() for part in row.split(";"))
+        before = "" if program.endswith("!") else GOOD[program]
+        found.append((program.rstrip("!"), shlex.split(f"{before} {flags}"), line))
+    return found

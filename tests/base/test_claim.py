@@ -1,0 +1,112 @@
+"""One run at a time holds a folder, and one that never began leaves nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from safe_rlhf_panacea.base import claim
+from safe_rlhf_panacea.base.claim import (
+    LOCK_FILE,
+    check_free,
+    claim_folder,
+    lock_folder,
+    unlock_folder,
+    withdraw_claim,
+)
+from safe_rlhf_panacea.base.run_record import write_run_record
+from safe_rlhf_panacea.errors import UserError
+
+fcntl = pytest.importorskip("fcntl")
+HOLDER = (
+    "import fcntl, sys, time; file = open(sys.argv[1], 'ab'); "
+    "fcntl.flock(file, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)"
+)
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Another process that holds ``tmp_path``."""
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / LOCK_FILE)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_folder_is_held_until_its_process_is_killed(tmp_path, other):
+    with pytest.raises(UserError, match="a run is under way in this folder") as refusal:
+        lock_folder(tmp_path)
+    assert str(tmp_path) in str(refusal.value)
+    other.kill()
+    other.wait()
+    lock_folder(tmp_path)
+    lock_folder(tmp_path)  # this process holds it already
+    unlock_folder(tmp_path)
+
+
+def test_neither_a_second_resume_nor_an_overwriting_nor_a_fresh_run(tmp_path, other):
+    with pytest.raises(UserError, match="under way"):
+        claim_folder(tmp_path)
+    write_run_record(tmp_path, {})
+    for how in ({"resume": True}, {"overwrite": True}):
+        with pytest.raises(UserError, match="under way"):
+            check_free(tmp_path, **how)
+    assert (tmp_path / "run.json").exists()
+
+
+def test_this_process_holds_what_it_claims(tmp_path):
+    claim_folder(tmp_path / "new")
+    with (tmp_path / "new" / LOCK_FILE).open("ab") as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    unlock_folder(tmp_path / "new")
+    with (tmp_path / "new" / LOCK_FILE).open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize("missing", ["module", "file system"])
+def test_where_there_are_no_locks_the_run_goes_on(tmp_path, monkeypatch, missing):
+    def none(*_):
+        raise OSError(37, "No locks available")
+
+    if missing == "module":
+        monkeypatch.setattr(claim, "fcntl", None)
+    else:
+        monkeypatch.setattr(fcntl, "flock", none)
+    claim_folder(tmp_path)
+    unlock_folder(tmp_path)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_withdrawn_claim_leaves_nothing(tmp_path):
+    folder = tmp_path / "runs" / "one"
+    claim_folder(folder)
+    write_run_record(folder, {})
+    (folder / "metrics.jsonl").write_text("{}\n")
+    withdraw_claim(folder)
+    assert names(tmp_path) == set()
+
+
+def test_a_withdrawn_claim_leaves_what_was_there(tmp_path):
+    for name in ("metrics.jsonl", "notes.txt"):
+        (tmp_path / name).write_text("mine")
+    claim_folder(tmp_path)
+    write_run_record(tmp_path, {})
+    withdraw_claim(tmp_path)
+    assert names(tmp_path) - {LOCK_FILE} == {"metrics.jsonl", "notes.txt"}
+    claim_folder(tmp_path)  # free again
+    unlock_folder(tmp_path)
+
+
+def test_a_resumed_run_is_never_withdrawn(tmp_path):
+    write_run_record(tmp_path, {})
+    claim_folder(tmp_path, resume=True)
+    withdraw_claim(tmp_path)
+    assert "run.json" in names(tmp_path)
+    unlock_folder(tmp_path)

@@ -1,0 +1,112 @@
+"""LoRAs for vLLM and the resolver, with vLLM's published interface in its place."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+
+import pytest
+import torch
+
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.export import vllm_resolver
+from safe_rlhf_panacea.export.main import export
+from safe_rlhf_panacea.preference import PreferenceError
+from tests.export.models import fresh, panacea_logits, saved, tokens
+
+
+@dataclass
+class LoRARequest:
+    lora_name: str
+    lora_int_id: int
+    lora_path: str
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """The three names that the plugin imports from vLLM."""
+    registered = {}
+    request, resolver = ModuleType("vllm.lora.request"), ModuleType("vllm.lora.resolver")
+    request.LoRARequest = LoRARequest
+    resolver.LoRAResolver = object
+    resolver.LoRAResolverRegistry = type(
+        "Registry", (), {"register_resolver": staticmethod(registered.__setitem__)}
+    )
+    modules = {"vllm.lora.request": request, "vllm.lora.resolver": resolver}
+    for name in ("vllm", "vllm.lora"):
+        modules[name] = ModuleType(name)
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return registered
+
+
+def test_the_resolver_makes_a_lora_per_preference(registry, tmp_path, monkeypatch):
+    peft = pytest.importorskip("peft")
+    base, folder = saved("llama", tmp_path)
+    monkeypatch.setenv(vllm_resolver.ADAPTERS, f"mine={folder}")
+    monkeypatch.setenv(vllm_resolver.CACHE, str(tmp_path / "cache"))
+    vllm_resolver.register()
+    resolver = registry["Panacea"]
+
+    def resolve(name, base_model=str(base)):
+        return asyncio.run(resolver.resolve_lora(base_model, name))
+
+    first = resolve("mine@helpful=0.25,harmless=0.75")
+    second = resolve("mine@1,0")
+    assert first.lora_path != second.lora_path
+    assert first.lora_int_id != second.lora_int_id
+    assert resolve("mine@0.25,0.75").lora_path == first.lora_path
+    for request, preference in ((first, (0.25, 0.75)), (second, (1.0, 0.0))):
+        assert 0 < request.lora_int_id < 2**31
+        model = peft.PeftModel.from_pretrained(fresh(base), request.lora_path)
+        assert model.peft_config["default"].r == 8  # k + m = 5, and vLLM takes no 5
+        with torch.no_grad():
+            found = model(tokens()).logits
+        expected = panacea_logits(base, folder, preference)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    for other in ("mine", "yours@1,0", "mine@2,-1", "mine@0.333,0.667", "mine@../../etc"):
+        assert resolve(other) is None
+    assert resolve("mine@1,0", base_model="another") is None
+    assert len(list((tmp_path / "cache" / "mine").iterdir())) == 2
+
+
+def test_without_the_variable_nothing_is_registered(registry, monkeypatch):
+    monkeypatch.delenv(vllm_resolver.ADAPTERS, raising=False)
+    vllm_resolver.register()
+    assert not registry
+
+
+@pytest.mark.parametrize("text", ["nonsense", "=folder", "a@b=folder"])
+def test_a_variable_of_another_form(text, monkeypatch):
+    monkeypatch.setenv(vllm_resolver.ADAPTERS, text)
+    monkeypatch.setenv(vllm_resolver.CACHE, "cache")
+    with pytest.raises(UserError, match="it must be NAME=FOLDER"):
+        vllm_resolver.adapters_from_environment()
+
+
+def test_more_decimals_than_a_name_may_have(tmp_path):
+    _, folder = saved("llama", tmp_path)
+    adapters = vllm_resolver.PanaceaAdapters({"mine": str(folder)}, tmp_path / "cache")
+    base = adapters.folder_of("x", "mine@1,0")
+    assert base is None  # the adapter names another base
+    own = str(tmp_path / "base")
+    with pytest.raises(UserError, match="at most 2 decimals"):
+        adapters.folder_of(own, "mine@0.123,0.877")
+    with pytest.raises(PreferenceError, match="sums to"):
+        adapters.folder_of(own, "mine@0.5,0.6")
+
+
+def test_ranks():
+    assert [vllm_resolver.padded_rank(r) for r in (1, 5, 8, 10, 66)] == [1, 8, 8, 16, 128]
+    with pytest.raises(UserError, match="up to 512"):
+        vllm_resolver.padded_rank(513)
+
+
+def test_a_folder_per_preference(tmp_path):
+    _, folder = saved("llama", tmp_path)
+    grid = [torch.tensor([0.5, 0.5]), torch.tensor([1.0, 0.0])]
+    out = export(folder, "vllm", tmp_path / "vllm", grid)
+    names = sorted(path.name for path in out.iterdir() if path.is_dir())
+    assert names == ["helpful=0.5,harmless=0.5", "helpful=1,harmless=0"]

@@ -1,0 +1,110 @@
+"""Every program refuses bad input with one line and exit code 2, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from safe_rlhf_panacea import dry_run, respond
+from safe_rlhf_panacea.adapter.io import ADAPTER_TYPE
+from safe_rlhf_panacea.base.datasets import listing
+from safe_rlhf_panacea.evaluation import calibrate, compare
+from safe_rlhf_panacea.miniature import world
+from tests.bad_command_lines import GOOD, rows
+from tests.eval.evaluations import write_evaluation
+
+EVAL = Path(__file__).resolve().parents[1] / "eval"
+PACKAGES = {
+    "sft": "base.finetune",
+    "reward": "base.values.reward",
+    "dpo": "algorithms.dpo",
+    "ppo": "algorithms.ppo",
+    **{name: name for name in ("evaluation", "miniature", "dashboard", "regression")},
+}
+BASELINES = ("rewarded_soups", "discrete_policies", "fixed_scaling")
+MODULES = {
+    "calibrate": calibrate,
+    "compare": compare,
+    "respond": respond,
+    "world": world,
+    "datasets": listing,
+    "dry_run": dry_run,
+}
+ROWS = rows()
+
+
+@pytest.fixture(scope="module")
+def programs():
+    """Every program's ``main``, by the name that the rows give it."""
+    before, sys.path = sys.path, [str(EVAL), str(EVAL / "benchmarks"), *sys.path]
+    loaded = dict(MODULES)
+    for name, package in PACKAGES.items():
+        loaded[name] = importlib.import_module(f"safe_rlhf_panacea.{package}.main")
+    for name in BASELINES:
+        loaded[name] = importlib.import_module(f"safe_rlhf_panacea.baselines.{name}")
+    for name in set(GOOD) - set(loaded):
+        loaded[name] = importlib.import_module(name)
+    yield {name: module.main for name, module in loaded.items()}
+    sys.path = before
+    for name in [*GOOD, "figure_program"]:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The files that the rows name."""
+    folder = tmp_path_factory.mktemp("bad")
+    config = {
+        "adapter_type": ADAPTER_TYPE,
+        "objectives": ["helpful", "harmless"],
+        "base_model": "no/such/model",
+    }
+    escaping = {**config, "objectives": ["helpful", "../../x"]}
+    files = {
+        "adapter/adapter_config.json": json.dumps(config),
+        "escaping/adapter_config.json": json.dumps(escaping),
+        "damaged/adapter_config.json": '{"half',
+        "run/run.json": json.dumps({"program": "another", "args": {}}),
+        "made/world.json": "{}",
+        "half.jsonl": '{"prompt": "\\ud800"}\n',
+        "pairs.jsonl": '{"prompt": "a"}\n',
+        "file": "",
+    }
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    for name in ("front", "second"):
+        write_evaluation(folder / name, 1.0)
+    return folder
+
+
+def contents(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_the_table_has_every_program_and_no_row_twice():
+    assert {program for program, *_ in ROWS} == set(GOOD)
+    lines = [(program, *argv) for program, argv, _ in ROWS]
+    assert len(set(lines)) == len(lines) >= 150
+
+
+@pytest.mark.parametrize(
+    ("program", "argv", "line"),
+    ROWS,
+    ids=[f"{program} {' '.join(argv[-3:])!a}" for program, argv, _ in ROWS],
+)
+def test_one_line(programs, folder, program, argv, line, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    before = contents(folder)
+    with pytest.raises(SystemExit) as stop:
+        programs[program](argv)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert re.search(line, error), error
+    assert contents(folder) == before

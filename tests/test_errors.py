@@ -1,0 +1,130 @@
+"""What a program tells in one line, and what keeps its traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from safe_rlhf_panacea.adapter.io import _write
+from safe_rlhf_panacea.errors import one_line_errors
+from safe_rlhf_panacea.io import append_line, atomic_path, atomic_write_bytes, read_json
+
+
+@pytest.fixture
+def told(capsys):
+    """Run a body as a program does; its exit code and what it said."""
+
+    def run(body):
+        with pytest.raises(SystemExit) as stop:
+            one_line_errors(body)()
+        return stop.value.code, capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def little_room():
+    """No file of this process may be longer than 4 KiB; SIGXFSZ is ignored, as Python does."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, before)
+
+
+def write_safetensors(path):
+    with atomic_path(path) as temporary:
+        save_file({"a": torch.zeros(5000)}, temporary)
+
+
+def write_lines(path):
+    for _ in range(100):
+        append_line(path, "x" * 99)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: atomic_write_bytes(path, bytes(5000)),
+        lambda path: _write(path, bytes(5000)),
+        write_safetensors,
+        write_lines,
+    ],
+    ids=["bytes", "adapter", "safetensors", "lines"],
+)
+def test_a_file_that_does_not_fit_is_named(write, told, tmp_path, little_room):
+    path = tmp_path / "file"
+    code, text = told(lambda: write(path))
+    assert (code, text) == (2, f"error: {path}: {os.strerror(errno.EFBIG)}\n")
+    left = [file for file in tmp_path.iterdir() if file.stat().st_size % 100]
+    assert not left  # no half line, no half file
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (lambda folder: atomic_write_bytes(folder / ("n" * 300), b""), "File name too long"),
+        (lambda folder: (folder / ("n" * 300)).exists(), "File name too long"),
+        (lambda folder: atomic_write_bytes("/proc/no", b""), "/proc/no: "),
+        (lambda folder: (folder / "no").read_bytes(), "no: No such file or directory"),
+        (lambda folder: folder.read_bytes(), "Is a directory"),
+        (read_json, "Is a directory"),
+        (lambda folder: save_file({"a": torch.zeros(1)}, "/proc/no"), "os error"),
+        (lambda folder: torch.save(torch.zeros(1), "/proc/no"), "No such file or directory"),
+        (lambda folder: torch.save(torch.zeros(9999), "/dev/full"), "for want of space"),
+    ],
+    ids=[
+        "long",
+        "asked for",
+        "proc",
+        "missing",
+        "folder",
+        "no JSON",
+        "safetensors",
+        "torch",
+        "full",
+    ],
+)
+def test_the_operating_systems_errors_are_one_line(body, words, told, tmp_path):
+    code, text = told(lambda: body(tmp_path))
+    assert code == 2
+    assert text.startswith("error: ") and text.count("\n") == 1
+    assert words in text
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_another_file_keeps_its_name(told, tmp_path):
+    def body():
+        with atomic_path(tmp_path / "file") as temporary:
+            temporary.write_bytes((tmp_path / "other").read_bytes())
+
+    assert told(body) == (2, f"error: {tmp_path / 'other'}: No such file or directory\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interruption_is_one_line(told):
+    def body():
+        raise KeyboardInterrupt
+
+    assert told(body) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("a"), RuntimeError("a"), OSError("a"), TypeError("a"), KeyError("a"), IndexError()],
+    ids=repr,
+)
+def test_programming_errors_keep_their_traceback(error):
+    def body():
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        one_line_errors(body)()
+    assert caught.value is error
