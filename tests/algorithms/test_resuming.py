@@ -18,7 +18,7 @@ from safe_rlhf_panacea.base.resuming import note_latest
 from safe_rlhf_panacea.base.run_record import is_finished
 from safe_rlhf_panacea.evaluation.evaluations import read_evaluations
 from tests.algorithms.conftest import write_lines
-from tests.algorithms.test_watching import offline_records
+from tests.algorithms.test_watching_shown import offline_records
 
 
 class Interrupted(Exception):
