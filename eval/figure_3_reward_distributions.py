@@ -8,17 +8,15 @@ from typing import Any
 import numpy as np
 from figure_program import (
     Report,
-    Table,
     build_parser,
     check_outputs,
     publish,
-    read_front,
-    vector,
 )
 
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.plots import literal, new_figure, spread
-from safe_rlhf_panacea.evaluation.results import read_responses
+from safe_rlhf_panacea.evaluation.results import read_responses, read_result
+from safe_rlhf_panacea.evaluation.tables import Table, vector_text
 
 NAME = "figure_3_reward_distributions"
 SHOWN = 5  # λ
@@ -76,13 +74,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--run", required=True, help="an evaluation with reward models")
     args = parser.parse_args(argv)
     stem = check_outputs(args, NAME)
-    _, result = read_front(args.run)
+    result = read_result(args.run)
     groups = by_preference(read_responses(args.run, result["objectives"]))
     base = groups.pop((), None)
     if base is None:
         raise UserError(f"{args.run} lacks the initial model: evaluate --with_base true")
     chosen = spread(sorted(groups), SHOWN)
-    shown = {"initial model": base} | {vector(key): groups[key] for key in chosen}
+    shown = {"initial model": base} | {vector_text(key): groups[key] for key in chosen}
     rows = []
     for name, values in shown.items():
         above = (values > base.mean(axis=0)).mean(axis=0)

@@ -9,8 +9,7 @@ from figure_program import (
     add_runs,
     build_parser,
     check_outputs,
-    indicator_rows,
-    point_rows,
+    front_tables,
     publish,
     read_fronts,
 )
@@ -47,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         caption="The same run evaluated on its way; the later, the darker.",
         paper_says="The model learns harmlessness first, then helpfulness, and finally recovers "
         "the whole front.",
-        tables=[indicator_rows(results), point_rows(fronts)],
+        tables=front_tables(results),
         numbers={result["label"]: result["hypervolume"] for result in results},
     )
 

@@ -9,19 +9,18 @@ from typing import Any
 import numpy as np
 from figure_program import (
     Report,
-    Table,
     build_parser,
     check_outputs,
     publish,
-    read_front,
-    vector,
 )
 
 from safe_rlhf_panacea.base.arguments import add_flag
 from safe_rlhf_panacea.base.datasets.template import plain_prompt
 from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.evaluation.html import page
 from safe_rlhf_panacea.evaluation.plots import spread
-from safe_rlhf_panacea.evaluation.results import read_responses
+from safe_rlhf_panacea.evaluation.results import read_responses, read_result
+from safe_rlhf_panacea.evaluation.tables import Table, table_html, vector_text
 from safe_rlhf_panacea.io import atomic_write_text
 
 NAMES = {True: "figure_6_responses", False: "figure_8_responses"}
@@ -38,35 +37,6 @@ def most_varied(rows: Sequence[dict[str, Any]]) -> str:
     return max(by_prompt, key=lambda text: (rewards[by_prompt[text]] / unit).std(axis=0).sum())
 
 
-def as_html(prompt: str, rows: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
-    """The responses as a table; all text is escaped."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
-    lines = []
-    for row in rows:
-        numbers = "".join(f'<td class="n">{value:.2f}</td>' for value in row["rewards"])
-        text = escape(row["response"]).replace("\n", "<br>") or "<em>(empty)</em>"
-        lines.append(f'<tr><td class="n">{vector(row["preference"])}</td><td>{text}</td>{numbers}')
-    return (
-        f"<p><b>{escape(prompt)}</b></p><table><thead><tr><th>λ ({escape(', '.join(names))})</th>"
-        f"<th>response</th>{head}</tr></thead><tbody>{'</tr>'.join(lines)}</tr></tbody></table>"
-    )
-
-
-def as_markdown(prompt: str, rows: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
-    """The same in Markdown."""
-
-    def cell(text: str) -> str:
-        return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
-
-    lines = [f"**{cell(prompt)}**", ""]
-    lines.append(f"| λ ({', '.join(names)}) | response | {' | '.join(names)} |")
-    lines.append("|---" * (2 + len(names)) + "|")
-    for row in rows:
-        numbers = " | ".join(f"{value:.2f}" for value in row["rewards"])
-        lines.append(f"| {vector(row['preference'])} | {cell(row['response'])} | {numbers} |")
-    return "\n".join(lines) + "\n"
-
-
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the tables."""
@@ -81,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_flag(parser, "--extremes", False, "only the two ends of the grid (Figure 6)")
     args = parser.parse_args(argv)
     stem = check_outputs(args, NAMES[args.extremes])
-    _, result = read_front(args.run)
+    result = read_result(args.run)
     rows = [row for row in read_responses(args.run, result["objectives"]) if row["preference"]]
     chosen = most_varied(rows)
     if args.prompt is not None:
@@ -96,8 +66,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     of_prompt = {tuple(row["preference"]): row for row in rows if row["prompt"] == chosen}
     shown = [of_prompt[key] for key in spread(sorted(of_prompt), 2 if args.extremes else 5)]
     names, prompt = result["objectives"], plain_prompt(chosen)
-    html = as_html(prompt, shown, names)
-    table_rows = [[vector(r["preference"]), r["response"], *r["rewards"]] for r in shown]
+    rows = [[vector_text(r["preference"]), r["response"], *r["rewards"]] for r in shown]
+    table = Table(prompt, [f"λ ({', '.join(names)})", "response", *names], rows)
+    html = f"<p><b>{escape(prompt)}</b></p>{table_html(table.columns, table.rows)}"
     report = Report(
         figure="Figure 6" if args.extremes else "Figure 8",
         title="Responses to one prompt at the two ends of the front"
@@ -106,15 +77,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         caption="Sampled from one model; on the right what each response earned.",
         paper_says="To an unsafe request the model declines or warns at the harmless end, and "
         "gives more and more of the advice asked for towards the helpful end.",
-        tables=[Table(prompt, ["λ", "response", *names], table_rows)],
+        tables=[table],
         html=html,
     )
-    style = (
-        "table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.4em;text-align:left}"
+    atomic_write_text(stem.with_suffix(".html"), page(report.title, [html]))
+    atomic_write_text(
+        stem.with_suffix(".md"), f"**{' '.join(prompt.split())}**\n\n{table.markdown()}\n"
     )
-    page = f'<!doctype html><meta charset="utf-8"><style>{style}</style>{html}\n'
-    atomic_write_text(stem.with_suffix(".html"), page)
-    atomic_write_text(stem.with_suffix(".md"), as_markdown(prompt, shown, names))
     publish(stem, report, None, argv)
 
 

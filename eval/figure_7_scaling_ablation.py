@@ -6,18 +6,17 @@ from collections.abc import Sequence
 
 from figure_program import (
     Report,
-    Table,
     add_runs,
     build_parser,
     check_outputs,
-    indicator_rows,
-    point_rows,
+    front_tables,
     publish,
     read_fronts,
 )
 
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.plots import front_figure
+from safe_rlhf_panacea.evaluation.tables import Table
 
 NAME = "figure_7_scaling_ablation"
 
@@ -58,8 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             Table(
                 "Hypervolume of the learnt s over that of the fixed", ["scaling", "ratio"], ratios
             ),
-            indicator_rows(results),
-            point_rows(fronts),
+            *front_tables(results),
         ],
         numbers=dict(ratios),
     )

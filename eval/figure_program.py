@@ -8,8 +8,6 @@ Every program reads folders that ``python -m safe_rlhf_panacea.evaluation`` wrot
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -32,21 +30,12 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation.front import Front
 from safe_rlhf_panacea.evaluation.indicators import summarize
 from safe_rlhf_panacea.evaluation.plots import SUFFIXES, front_figure, save_picture
-from safe_rlhf_panacea.evaluation.results import read_result
+from safe_rlhf_panacea.evaluation.results import front_of, read_result
+from safe_rlhf_panacea.evaluation.tables import Table, as_csv, indicators_table, points_table
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.printing import say
 
 FORMAT = 1
-INDICATORS = ("hypervolume", "inner_product", "sparsity", "spacing", "dominated")
-
-
-@dataclass
-class Table:
-    """A table of a figure's numbers."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[Any]]
 
 
 @dataclass
@@ -91,17 +80,6 @@ def add_runs(parser: argparse.ArgumentParser, text: str) -> None:
     )
 
 
-def read_front(folder: str) -> tuple[Front, dict[str, Any]]:
-    """A front and everything else that its evaluation says.
-
-    Raises:
-        UserError: no evaluation lies there.
-    """
-    result = read_result(folder)
-    points = {"objectives": result["objectives"], "points": result["front"]}
-    return Front.from_dict({**points, "label": result["label"]}), result
-
-
 def read_fronts(
     folders: Sequence[str], reference_point: Sequence[float] | None = None, kind: str | None = None
 ) -> tuple[list[Front], list[dict[str, Any]]]:
@@ -110,9 +88,9 @@ def read_fronts(
     Raises:
         UserError: they differ in objectives, kind or reference point, or are of another kind.
     """
-    loaded = [read_front(folder) for folder in folders]
-    first = loaded[0][1]
-    for folder, (_, result) in zip(folders, loaded, strict=True):
+    loaded = [read_result(folder) for folder in folders]
+    first = loaded[0]
+    for folder, result in zip(folders, loaded, strict=True):
         for key in ("objectives", "kind"):
             if result[key] != first[key]:
                 raise UserError(
@@ -127,40 +105,16 @@ def read_fronts(
                 "give one with --reference_point"
             )
     point = list(reference_point or first["reference_point"])
-    results = [{**result, **summarize(front, point)} for front, result in loaded]
-    return [front for front, _ in loaded], results
+    fronts = [front_of(result) for result in loaded]
+    results = zip(loaded, fronts, strict=True)
+    return fronts, [{**result, **summarize(front, point)} for result, front in results]
 
 
-def vector(preference: Sequence[float]) -> str:
-    """λ as people write it."""
-    return f"({', '.join(f'{value:.2f}' for value in preference)})"
-
-
-def indicator_rows(results: Sequence[dict[str, Any]]) -> Table:
-    """Indicators and cost of each method."""
-    objectives = results[0]["objectives"]
-    columns = ["method", *(key.replace("_", " ") for key in INDICATORS)]
-    columns += [f"Spearman {name}" for name in objectives]
-    columns += ["training seconds", "stored parameters", "trained models"]
-    rows = []
-    for result in results:
-        cost = result["cost"]
-        row = [result["label"], *(result[key] for key in INDICATORS), *result["spearman"]]
-        rows.append([*row, *(cost[k.replace(" ", "_")] for k in columns[-3:])])
-    point = ", ".join(f"{value:g}" for value in results[0]["reference_point"])
-    return Table(f"Indicators, hypervolume measured from ({point})", columns, rows)
-
-
-def point_rows(fronts: Sequence[Front]) -> Table:
-    """Every point of every front."""
-    names = fronts[0].objectives
-    columns = ["method", *(f"λ {name}" for name in names), *names, *(f"± {name}" for name in names)]
-    rows = [
-        [front.label, *point.preference, *point.objectives, *point.standard_errors]
-        for front in fronts
-        for point in front.points
-    ]
-    return Table("Points", columns, rows)
+def front_tables(results: Sequence[dict[str, Any]]) -> list[Table]:
+    """Indicators and cost of each method, and every point."""
+    keys = ("training_seconds", "stored_parameters", "trained_models")
+    cost = {key: [result["cost"][key] for result in results] for key in keys}
+    return [indicators_table(results, **cost), points_table(results)]
 
 
 def check_outputs(args: argparse.Namespace, name: str) -> Path:
@@ -193,22 +147,12 @@ def publish(
             save_picture(figure, stem.with_suffix(suffix))
             pictures.append(stem.name + suffix)
     if report.tables:
-        atomic_write_text(stem.with_suffix(".csv"), _as_csv(report.tables))
+        atomic_write_text(stem.with_suffix(".csv"), as_csv(report.tables))
     words = [f"eval/{Path(sys.argv[0]).name}", *sys.argv[1:]] if argv is None else list(argv)
     command = f"python {shlex.join(words)}"
     body = {"format": FORMAT, **asdict(report), "command": command, "pictures": pictures}
     atomic_write_json(stem.with_suffix(".json"), body)
     say(f"Written to {stem.parent}: {', '.join([*pictures, stem.name + '.json'])}")
-
-
-def _as_csv(tables: Sequence[Table]) -> str:
-    """The tables one below the other, an empty line between them."""
-    parts = []
-    for table in tables:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([table.columns, *table.rows])
-        parts.append(text.getvalue())
-    return "\n".join(parts)
 
 
 def compare_methods(
@@ -229,7 +173,7 @@ def compare_methods(
     args = parser.parse_args(argv)
     stem = check_outputs(args, name)
     fronts, results = read_fronts(args.runs, args.reference_point, kind=kind)
-    report.tables = [indicator_rows(results), point_rows(fronts)]
+    report.tables = front_tables(results)
     report.numbers = {result["label"]: result["hypervolume"] for result in results}
     first = results[0]
 

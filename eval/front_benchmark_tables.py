@@ -5,39 +5,28 @@ from __future__ import annotations
 from statistics import mean, stdev
 from typing import Any
 
-from safe_rlhf_panacea.evaluation.front import Front
-from safe_rlhf_panacea.evaluation.indicators import summarize
-from safe_rlhf_panacea.experiments.settings import REFERENCE_POINTS, MiniatureSettings
+from safe_rlhf_panacea.evaluation.results import checked
+from safe_rlhf_panacea.evaluation.tables import INDICATORS, align
+from safe_rlhf_panacea.evaluation.upgrade import upgrade_arm
+from safe_rlhf_panacea.experiments.settings import MiniatureSettings
 
 Collected = dict[int, dict[str, dict]]
-INDICATORS = ("hypervolume", "inner_product", "sparsity", "spacing", "dominated")
-
-
-def reference_of(name: str) -> list[float]:
-    """The fixed reference point of a front's experiment."""
-    algorithm, _, view = name.split("/")
-    return list(REFERENCE_POINTS["ppo_true_scores" if view.startswith("true") else algorithm])
 
 
 def summaries(collected: Collected) -> dict[str, dict[int, dict]]:
-    """Indicators by front name and seed."""
-    result: dict[str, dict[int, dict]] = {}
-    for seed, fronts in collected.items():
-        for name, front in fronts.items():
-            summary = summarize(Front.from_dict(front), reference_of(name))
-            result.setdefault(name, {})[seed] = summary
-    return result
+    """Results by front name and seed."""
+    found: dict[str, dict[int, dict]] = {}
+    for seed, results in collected.items():
+        for name, result in results.items():
+            found.setdefault(name, {})[seed] = checked(
+                f"seed {seed}, {name}", upgrade_arm(name, result)
+            )
+    return found
 
 
 def _spread(values: list[float]) -> str:
     spread = stdev(values) if len(values) > 1 else 0.0
     return f"{mean(values):.3f} ± {spread:.3f}"
-
-
-def _table(rows: list[list[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True)) for r in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
 def indicator_rows(found: dict[str, dict[int, dict]], algorithm: str) -> str:
@@ -49,7 +38,7 @@ def indicator_rows(found: dict[str, dict[int, dict]], algorithm: str) -> str:
         cells = [_spread([s[key] for s in by_seed.values()]) for key in INDICATORS]
         cells += [_spread([s["spearman"][i] for s in by_seed.values()]) for i in range(2)]
         rows.append([name, str(len(by_seed)), *cells])
-    return _table(rows) if len(rows) > 1 else ""
+    return align(rows) if len(rows) > 1 else ""
 
 
 def ratios(found: dict[str, dict[int, dict]], above: str, below: str) -> dict[int, float]:
@@ -98,7 +87,7 @@ def ratio_rows(compared: dict[str, dict[int, float]]) -> str:
     for label, by_seed in compared.items():
         cells = [f"{by_seed[seed]:.3f}" if seed in by_seed else "-" for seed in seeds]
         rows.append([label, f"{mean(by_seed.values()):.3f}", *cells])
-    return _table(rows)
+    return align(rows)
 
 
 def benchmark_tables(

@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.evaluation.html import image, page, table
+from safe_rlhf_panacea.evaluation.html import image, page
+from safe_rlhf_panacea.evaluation.tables import Table
 from safe_rlhf_panacea.io import atomic_write_text, read_json
 from safe_rlhf_panacea.printing import say
 
@@ -55,7 +56,7 @@ def section(folder: Path, figure: dict[str, Any]) -> str:
     parts += [picture(folder, figure), f'<div class="wide">{figure["html"]}</div>']
     parts.append(f"<p>{escape(figure['caption'])}</p>")
     tables = [] if figure["html"] else figure["tables"]
-    parts += [table(entry["title"], entry["columns"], entry["rows"]) for entry in tables]
+    parts += [Table(**entry).html() for entry in tables]
     parts.append(f"<pre>{escape(figure['command'])}</pre></section>")
     return "\n".join(parts)
 

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from safe_rlhf_panacea.base.arguments import ArgumentParser
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.results import read_result
+from safe_rlhf_panacea.evaluation.tables import Table
 from safe_rlhf_panacea.printing import say
 
 COLUMNS: dict[str, Callable[[dict[str, Any]], float]] = {
@@ -24,12 +25,6 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], float]] = {
     "training seconds": lambda result: result["cost"]["training_seconds"] or float("nan"),
     "stored parameters": lambda result: result["cost"]["stored_parameters"],
 }
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def number(value: float) -> str:
@@ -64,7 +59,7 @@ def indicator_table(folders: Sequence[Path], names: Sequence[str]) -> str:
         row += [number(sum(map(f, results)) / len(results)) for f in COLUMNS.values()]
         rows.append(row)
     head = ["front", *(f.name for f in folders), *(f"mean {column}" for column in COLUMNS)]
-    return markdown(head, rows)
+    return Table("", head, rows).markdown()
 
 
 def time_table(folders: Sequence[Path]) -> str:
@@ -74,7 +69,7 @@ def time_table(folders: Sequence[Path]) -> str:
         texts = [path.read_text(encoding="utf-8") for path in (folder / "done").glob("*")]
         seconds = [int(match[1]) for text in texts if (match := re.match(r"(\d+) seconds", text))]
         rows.append([folder.name, str(len(seconds)), f"{sum(seconds) / 60:.1f}"])
-    return markdown(["reproduction", "stages", "minutes"], rows)
+    return Table("", ["reproduction", "stages", "minutes"], rows).markdown()
 
 
 @one_line_errors

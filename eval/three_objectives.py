@@ -11,8 +11,7 @@ from figure_program import (
     add_runs,
     build_parser,
     check_outputs,
-    indicator_rows,
-    point_rows,
+    front_tables,
     publish,
     read_fronts,
 )
@@ -83,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         figure=f"Beyond the paper: {count} objectives",
         title=f"One model for {names}",
         caption=f"{reading[style]} The colour or height is the mean reward there.",
-        tables=[indicator_rows(results), point_rows(fronts)],
+        tables=front_tables(results),
         numbers={result["label"]: result["hypervolume"] for result in results},
     )
     labels = results[0]["axis_labels"]

@@ -11,17 +11,23 @@ from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError
 from safe_rlhf_panacea.adapter.io import ADAPTER_TYPE, read_config
 from safe_rlhf_panacea.base.models.weights import weight_files
 from safe_rlhf_panacea.calibration import apply_calibration
-from safe_rlhf_panacea.dashboard.snapshot import read_snapshots
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.evaluation.evaluations import read_evaluations
 from safe_rlhf_panacea.evaluation.results import read_responses, read_result
-from safe_rlhf_panacea.evaluation.run_files import run_results
 from safe_rlhf_panacea.evaluation.run_locations import parse_run
+from safe_rlhf_panacea.evaluation.runs import read_run
+from safe_rlhf_panacea.evaluation.tables import indicators_table, points_table
 from safe_rlhf_panacea.io import read_json, read_json_lines
 from safe_rlhf_panacea.rewards import RewardSpec
-from tests.dashboard.snapshots import NAMES, snapshot
+from tests.dashboard.evaluations import NAMES, evaluation
 
-COST = {"training_seconds": 1.5, "stored_parameters": 10, "trained_models": 1}
-RESULT = {**snapshot(4, 1.0).result, "cost": COST, "fixed_scaling": None, "aggregation": "ls"}
+LINE = evaluation(4, 1.0).to_dict()
+RESULT = evaluation(4, 1.0).result
+# As earlier versions wrote them.
+OLD_POINTS = [{k: v for k, v in p.items() if "kl" not in k} for p in RESULT["front"]]
+OLD_LINE = {**LINE, "format": 1, "front": OLD_POINTS, "kl": [0.3] * 3, "kl_errors": [0.1] * 3}
+OLD_METHOD = {key: RESULT[key] for key in ("hypervolume", "spearman")} | {"front": OLD_POINTS}
+OLD_EXPERIMENT = {"objectives": NAMES, "reference_point": [0.0, 0.0], "panacea": OLD_METHOD}
 RESPONSE = {"prompt": "a", "response": "b", "preference": [0.5, 0.5], "rewards": [1.0, 2.0]}
 CONFIG = {
     "adapter_type": ADAPTER_TYPE,
@@ -39,8 +45,8 @@ def calibrated(folder):
     assert all(0 < spec.scale < float("inf") for spec in specs)
 
 
-def snapshots(folder):
-    for one in read_snapshots(folder):
+def evaluations(folder):
+    for one in read_evaluations(folder):
         assert one.step >= -1
         assert one.front.values.shape == (3, 2)
 
@@ -48,14 +54,22 @@ def snapshots(folder):
 def result(folder):
     found = read_result(folder)
     assert len(found["front"]) >= 1
+    assert points_table([found]).rows and indicators_table([found]).rows
+
+
+def runs(choice):
+    return lambda folder: read_run(parse_run(f"{folder}{choice}"))
 
 
 READERS = {
     "adapter_config.json": (CONFIG, read_config),
     "front.json": (RESULT, result),
-    "results.json": (RESULT, lambda folder: run_results(parse_run(str(folder)))),
+    "results.json": (RESULT, runs("")),
+    "quickstart/results.json": ({"experiments": {"dpo": {"panacea": RESULT}}}, runs(":dpo")),
+    "old-quickstart/results.json": ({"experiments": {"dpo": OLD_EXPERIMENT}}, runs(":dpo")),
     "responses.json": ([RESPONSE, RESPONSE], lambda folder: read_responses(folder, NAMES)),
-    "evaluations.jsonl": (snapshot(4, 1.0).to_dict(), snapshots),
+    "evaluations.jsonl": (LINE, evaluations),
+    "old/evaluations.jsonl": (OLD_LINE, evaluations),
     "c.json": (CALIBRATION, calibrated),
     "model.safetensors.index.json": (INDEX, weight_files),
 }
@@ -94,6 +108,7 @@ def damaged(content):
 @pytest.mark.parametrize("name", READERS)
 def test_a_damaged_file_is_named_or_read(name, tmp_path):
     content, read = READERS[name]
+    name = name.rpartition("/")[2]
     file = tmp_path / name
     file.write_text(json.dumps(content) + "\n", encoding="utf-8")
     for shard in ("one", "two"):
@@ -128,7 +143,7 @@ def test_a_damaged_file_is_named_or_read(name, tmp_path):
         ("[-Infinity]", "-Infinity is not finite"),
         ("[1e400]", "1e400 is not finite"),
         ("9" * 400, "a whole number of 400 digits"),
-        ("[" * 100_000, "recursion"),
+        ("[" * 100_000, "nested too deeply"),
         ('"\\udc00"', "half of a surrogate pair"),
     ],
 )

@@ -5,8 +5,6 @@ from __future__ import annotations
 import abc
 import argparse
 import time
-from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,10 @@ from safe_rlhf_panacea.base.clock import TrainingClock
 from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank
 from safe_rlhf_panacea.base.generation import SamplingConfig
 from safe_rlhf_panacea.dashboard.dashboard import Dashboard
-from safe_rlhf_panacea.dashboard.measure import NotFiniteError, Policy
-from safe_rlhf_panacea.dashboard.snapshot import Snapshot
-from safe_rlhf_panacea.evaluation.reward_front import Prompt
+from safe_rlhf_panacea.evaluation.evaluations import Evaluation
+from safe_rlhf_panacea.evaluation.measure import NotFiniteError, Policy
+from safe_rlhf_panacea.evaluation.measurement import Measurement
+from safe_rlhf_panacea.evaluation.results import Origin
 from safe_rlhf_panacea.preference import default_grid, preference_grid
 
 COARSE = (0.25, 0.5)  # steps of a grid that training can stop for
@@ -35,24 +34,11 @@ def evaluation_grid(args: argparse.Namespace, count: int, fixed: torch.Tensor | 
     return default_grid(count, COARSE, most=30)
 
 
-def different_prompts(
-    tokenizer: Any, ids: Iterable[torch.Tensor], most: int | None
-) -> list[Prompt]:
-    """At most so many prompts, none twice; no more are read than needed."""
-    found: dict[str, Prompt] = {}
-    for row in ids:
-        prompt = Prompt(tokenizer.decode(row, skip_special_tokens=True), tuple(row.tolist()))
-        found.setdefault(prompt.text, prompt)
-        if len(found) == most:
-            break
-    return list(found.values())
-
-
 class Watched:
     """A Panacea trainer that shows its front at every evaluation.
 
     Stands before the base's trainer in the order of inheritance. A subclass says in
-    ``take_snapshot`` what it measures.
+    ``measure_front`` what it measures.
     """
 
     args: Any
@@ -70,46 +56,48 @@ class Watched:
         self.evaluation_grid = evaluation_grid(self.args, count, self.panacea.source.fixed)
         self.dashboard = Dashboard(Path(self.args.output_dir).expanduser(), self.logger)
         # Of a resumed run, as the main process, which has the files, knows it.
-        shown = [snapshot.step for snapshot in self.dashboard.snapshots]
+        shown = [one.step for one in self.dashboard.evaluations]
         self._evaluated_at: int | None = all_gather_objects(shown[-1] if shown else None)[0]
 
     @abc.abstractmethod
-    def take_snapshot(self) -> Snapshot:
+    def measure_front(self) -> Measurement:
         """Measure the front; called by all processes, in evaluation mode."""
 
     def about_batch(self) -> str:
         """The batch's λ, or the mean of its samples'."""
         return f"λ {self.panacea.describe_latest()}"
 
-    def about_run(self) -> dict[str, Any]:
-        """What a result says besides the front."""
+    def origin(self) -> Origin:
+        """What a result says of this run."""
         args = self.args
-        one = self.panacea.source.fixed is not None
-        return {
-            "method": "discrete_policies" if one else "panacea",
-            "label": args.log_run_name or Path(args.output_dir).expanduser().resolve().name,
-            "aggregation": args.aggregation,
-            "fixed_scaling": args.fixed_scaling,
-            "step": self.global_step,
-            "cost": {
-                "training_seconds": round(self.clock.seconds, 3),
-                "stored_parameters": sum(
-                    getattr(p, "ds_numel", p.numel()) for p in self.panacea.policy.parameters()
-                ),
-                "trained_models": 1,
-            },
-        }
+        adapter = self.panacea.policy
+        return Origin(
+            "panacea" if self.panacea.source.fixed is None else "discrete_policies",
+            args.log_run_name or Path(args.output_dir).expanduser().resolve().name,
+            vars(args),
+            self.global_step,
+            self.clock.seconds,
+            sum(getattr(p, "ds_numel", p.numel()) for p in adapter.parameters()),
+        )
 
     def measured_policy(self, engine: Any, **sampling: Any) -> Policy:
-        """What ``dashboard/measure.py`` wants to know of a policy."""
+        """How the policy is measured."""
         args, tokenizer = self.args, self.tokenizer
         config = SamplingConfig(
             args.max_length, tokenizer.eos_token_id, tokenizer.pad_token_id, **sampling
         )
-        progress = getattr(args, "progress", True)
         rows = args.per_device_eval_batch_size
-        model, adapter = unwrap(engine), self.panacea.policy
-        return Policy(model, adapter, tokenizer, config, rows, args.seed, progress=progress)
+        return Policy(
+            unwrap(engine),
+            self.panacea.policy,
+            tokenizer,
+            config,
+            args.seed,
+            prompts_per_batch=max(1, rows // self.evaluation_grid.size(0)),
+            pairs_per_batch=max(1, rows // 2),
+            rows_per_forward=rows,
+            progress=getattr(args, "progress", True),
+        )
 
     def eval(self) -> dict[str, Any]:
         """The base's evaluation, then the front; training's random numbers stay as they were."""
@@ -126,20 +114,17 @@ class Watched:
             info = super().eval()  # type: ignore[misc]
             self.set_eval()  # type: ignore[attr-defined]
             try:
-                with torch.no_grad():
-                    snapshot = self.take_snapshot()
-            except NotFiniteError:
-                text = (
-                    f"step {self.global_step}: the policy or its rewards are not finite; no front"
-                )
-                self.logger.print(text)
+                measured = self.measure_front()
+            except NotFiniteError as error:
+                self.logger.print(f"step {self.global_step}: {error}")
                 return info
             finally:
                 self.set_train()  # type: ignore[attr-defined]
                 self._evaluated_at = self.global_step
-        seconds = time.perf_counter() - started
-        snapshot = replace(snapshot, seconds=seconds, drawn=self._drawn())
-        return {**info, **self.dashboard.publish(snapshot)}
+        result = measured.result(self.panacea.objectives, self.origin(), self.args.reference_point)
+        more = {"seconds": time.perf_counter() - started, "drawn": self._drawn()}
+        evaluation = Evaluation.of(measured, result, self.panacea.policy, **more)
+        return {**info, **self.dashboard.publish(evaluation)}
 
     def _drawn(self) -> dict[str, list[int]]:
         """How often training drew each tenth of λ_i, on all processes."""

@@ -83,6 +83,12 @@ def init_distributed(local_rank: int = -1) -> torch.device:
     return device
 
 
+def init_if_launched() -> None:
+    """Start the process group where a launcher has started several processes."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        init_distributed()
+
+
 def get_rank() -> int:
     """The rank of this process, 0 when there is only one."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0

@@ -10,16 +10,13 @@ from typing import Any
 import numpy as np
 
 from safe_rlhf_panacea.dashboard import pictures
-from safe_rlhf_panacea.dashboard.snapshot import Snapshot
-from safe_rlhf_panacea.evaluation.tables import INDICATORS
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table: heads of its columns, and rows."""
-
-    columns: list[str]
-    rows: list[list[Any]]
+from safe_rlhf_panacea.evaluation.evaluations import Evaluation
+from safe_rlhf_panacea.evaluation.tables import (
+    INDICATORS,
+    Table,
+    indicators_table,
+    points_table,
+)
 
 
 def vector_name(preference: Sequence[float]) -> str:
@@ -27,92 +24,61 @@ def vector_name(preference: Sequence[float]) -> str:
     return "_".join(f"{value:.2f}" for value in preference)
 
 
-def scalars(snapshot: Snapshot) -> dict[str, float]:
+def scalars(evaluation: Evaluation) -> dict[str, float]:
     """Time series: indicators, every J and KL by λ, sizes of σ and s."""
-    result, found = snapshot.result, {}
+    result, found = evaluation.result, {}
     for key in INDICATORS:
         found[f"front/{key}"] = float(result[key])
-    for name, value in zip(snapshot.objectives, result["spearman"], strict=True):
+    for name, value in zip(evaluation.objectives, result["spearman"], strict=True):
         found[f"front/spearman_{name}"] = value
-    for index, point in enumerate(result["front"]):
+    for point in result["front"]:
         where = vector_name(point["preference"])
-        for name, value in zip(snapshot.objectives, point["objectives"], strict=True):
+        for name, value in zip(evaluation.objectives, point["objectives"], strict=True):
             found[f"front_{name}/{where}"] = value
-        found[f"front_kl/{where}"] = snapshot.kl[index]
+        if point["kl"] is not None:
+            found[f"front_kl/{where}"] = point["kl"]
     for part in ("sigma", "s"):
-        sizes = np.abs([v for entry in snapshot.singular_values for v in entry[part]])
+        sizes = np.abs([v for entry in evaluation.singular_values for v in entry[part]])
         if sizes.size:
             found[f"singular/median_abs_{part}"] = float(np.median(sizes))
             found[f"singular/max_abs_{part}"] = float(sizes.max())
-    found["front/seconds"] = snapshot.seconds
+    found["front/seconds"] = evaluation.seconds
     return found
 
 
-def points_table(snapshots: Sequence[Snapshot]) -> Table:
-    """Every point of every front so far."""
-    names = snapshots[0].objectives
-    columns = ["step", *(f"λ {n}" for n in names), *names, *(f"± {n}" for n in names), "KL", "± KL"]
-    rows = [
-        [
-            snapshot.step,
-            *point["preference"],
-            *point["objectives"],
-            *point["standard_errors"],
-            kl,
-            error,
-        ]
-        for snapshot in snapshots
-        for point, kl, error in zip(
-            snapshot.result["front"], snapshot.kl, snapshot.kl_errors, strict=True
-        )
-    ]
-    return Table(columns, rows)
-
-
-def indicators_table(snapshots: Sequence[Snapshot]) -> Table:
-    """One row per evaluation."""
-    names = snapshots[0].objectives
-    columns = ["step", *INDICATORS.values(), *(f"Spearman {name}" for name in names), "seconds"]
-    rows = [
-        [s.step, *(s.result[k] for k in INDICATORS), *s.result["spearman"], round(s.seconds, 1)]
-        for s in snapshots
-    ]
-    return Table(columns, rows)
-
-
-def responses_table(snapshot: Snapshot) -> Table:
+def responses_table(evaluation: Evaluation) -> Table:
     """A few prompts, each answered at every λ."""
-    names = snapshot.objectives
-    rewarded = bool(snapshot.responses and snapshot.responses[0]["rewards"])
+    names = evaluation.objectives
+    rewarded = bool(evaluation.responses and evaluation.responses[0]["rewards"])
     columns = ["step", "prompt", *(f"λ {n}" for n in names), "response"]
     columns += [*(names if rewarded else []), "log π/π_ref"]
     rows = []
-    for entry in snapshot.responses:
-        row = [snapshot.step, entry["prompt"], *entry["preference"], entry["response"]]
+    for entry in evaluation.responses:
+        row = [evaluation.step, entry["prompt"], *entry["preference"], entry["response"]]
         rows.append([*row, *entry["rewards"], entry["log_ratio"]])
-    return Table(columns, rows)
+    return Table(f"Responses at step {evaluation.step}", columns, rows)
 
 
-def singular_values_table(snapshot: Snapshot) -> Table:
+def singular_values_table(evaluation: Evaluation) -> Table:
     """Sizes of σ and s, matrix by matrix."""
     columns = ["step", "matrix", "least |σ|", "median |σ|", "largest |σ|", "|s|"]
     rows = []
-    for entry in snapshot.singular_values:
+    for entry in evaluation.singular_values:
         sizes, s = np.abs(entry["sigma"]), np.abs(entry["s"])
         spread = float(sizes.min()), float(np.median(sizes)), float(sizes.max())
         largest = float(s.max()) if s.size else None
-        rows.append([snapshot.step, entry["matrix"], *spread, largest])
-    return Table(columns, rows)
+        rows.append([evaluation.step, entry["matrix"], *spread, largest])
+    return Table("Matrix by matrix", columns, rows)
 
 
-def histograms(snapshot: Snapshot) -> dict[str, list[float]]:
+def histograms(evaluation: Evaluation) -> dict[str, list[float]]:
     """Rewards (or margins) by objective and λ, and all σ and s."""
     found = {}
-    for point, values in zip(snapshot.result["front"], snapshot.distributions, strict=True):
-        for name, column in zip(snapshot.objectives, values, strict=True):
+    for point, values in zip(evaluation.result["front"], evaluation.distributions, strict=True):
+        for name, column in zip(evaluation.objectives, values, strict=True):
             found[f"values_{name}/{vector_name(point['preference'])}"] = column
     for part in ("sigma", "s"):
-        found[f"singular/{part}"] = [v for e in snapshot.singular_values for v in e[part]]
+        found[f"singular/{part}"] = [v for e in evaluation.singular_values for v in e[part]]
     return {name: values for name, values in found.items() if values}
 
 
@@ -121,30 +87,31 @@ class Content:
     """All that there is to show; pictures are drawn once, whoever asks for them.
 
     Attributes:
-        snapshots: every evaluation so far, the latest whole.
+        evaluations: every evaluation so far, the latest whole.
         metrics: the lines of ``metrics.jsonl``, for the curves; may be empty.
     """
 
-    snapshots: list[Snapshot]
+    evaluations: list[Evaluation]
     metrics: list[dict[str, Any]] = field(default_factory=list)
 
     @property
-    def latest(self) -> Snapshot:
+    def latest(self) -> Evaluation:
         """The evaluation of now."""
-        return self.snapshots[-1]
+        return self.evaluations[-1]
 
     @functools.cached_property
     def pictures(self) -> dict[str, bytes]:
         """PNGs by name."""
         latest = self.latest
         drawn = {
-            "front/so_far": pictures.fronts_so_far(self.snapshots),
+            "front/so_far": pictures.fronts_so_far(self.evaluations),
             "front/now": pictures.front_now(latest),
-            "front/indicators": pictures.indicators(self.snapshots),
-            "front/kl": pictures.kl(latest),
+            "front/indicators": pictures.indicators(self.evaluations),
             "front/distributions": pictures.distributions(latest),
             "singular/by_matrix": pictures.singular_values(latest),
         }
+        if all(point.kl is not None for point in latest.front.points):
+            drawn["front/kl"] = pictures.kl(latest)
         if any(map(any, latest.drawn.values())):
             drawn["preferences/drawn"] = pictures.preferences_drawn(latest)
         return drawn
@@ -152,9 +119,11 @@ class Content:
     @functools.cached_property
     def tables(self) -> dict[str, Table]:
         """Tables by name."""
+        results = [one.result for one in self.evaluations]
+        seconds = [round(one.seconds, 1) for one in self.evaluations]
         return {
-            "front/points": points_table(self.snapshots),
-            "front/indicators": indicators_table(self.snapshots),
+            "front/points": points_table(results, "step"),
+            "front/indicators": indicators_table(results, "step", seconds=seconds),
             "responses": responses_table(self.latest),
             "singular/by_matrix": singular_values_table(self.latest),
         }

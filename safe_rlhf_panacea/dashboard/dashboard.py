@@ -7,15 +7,15 @@ from typing import Any
 
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.dashboard.content import Content, scalars
-from safe_rlhf_panacea.dashboard.snapshot import Snapshot, read_snapshots
 from safe_rlhf_panacea.dashboard.writers import Writer, writers_for
+from safe_rlhf_panacea.evaluation.evaluations import Evaluation, read_evaluations
 
 
 class Dashboard:
     """A run's evaluations and where they are shown; only the main process shows anything.
 
     Attributes:
-        snapshots: all evaluations, those before a resume among them; only the latest is whole.
+        evaluations: all evaluations, those before a resume among them; only the latest is whole.
     """
 
     def __init__(self, folder: Path, logger: Any) -> None:
@@ -29,31 +29,31 @@ class Dashboard:
             UserError: the folder's evaluations are damaged.
         """
         self.logger = logger
-        self.snapshots: list[Snapshot] = []
+        self.evaluations: list[Evaluation] = []
         self.writers: list[Writer] = []
         self._shown = False
         if is_main_process():
-            self.snapshots = read_snapshots(folder)
+            self.evaluations = read_evaluations(folder)
             self.writers = list(writers_for(folder, logger))
 
-    def publish(self, snapshot: Snapshot) -> dict[str, float]:
+    def publish(self, evaluation: Evaluation) -> dict[str, float]:
         """Show an evaluation; returns its time series for the caller to log.
 
         What goes wrong the first time is raised: the run has only begun. Later it costs a line
         and not the training.
         """
         if is_main_process():
-            self.snapshots = [*(s.light() for s in self.snapshots), snapshot]
-            content = Content(self.snapshots)
+            self.evaluations = [*(s.light() for s in self.evaluations), evaluation]
+            content = Content(self.evaluations)
             for writer in self.writers:
                 self._try(writer.write, content)
             self._shown = True
-        return scalars(snapshot)
+        return scalars(evaluation)
 
     def finish(self) -> None:
         """No further evaluation will come."""
-        if self.snapshots:
-            content = Content(self.snapshots)
+        if self.evaluations:
+            content = Content(self.evaluations)
             for writer in self.writers:
                 self._try(writer.finish, content)
 

@@ -9,8 +9,8 @@ from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
 from safe_rlhf_panacea.base.run_record import REPORT_FILE, SNAPSHOTS_FILE
 from safe_rlhf_panacea.dashboard.content import Content
 from safe_rlhf_panacea.dashboard.page import render
-from safe_rlhf_panacea.dashboard.snapshot import read_snapshots
 from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.evaluation.evaluations import read_evaluations
 from safe_rlhf_panacea.io import atomic_write_text
 from safe_rlhf_panacea.printing import say
 
@@ -34,13 +34,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=filled, help=f"default: {REPORT_FILE} in the run's folder")
     add_flag(parser, "--overwrite", False, "replace an --output that is there")
     args = parser.parse_args(argv)
-    snapshots = read_snapshots(args.run)
-    if not snapshots:
+    evaluations = read_evaluations(args.run)
+    if not evaluations:
         raise UserError(f"{args.run} holds no {SNAPSHOTS_FILE}: train with --need_eval")
     output = Path(args.output or Path(args.run) / REPORT_FILE)
     if args.output and output.exists() and not args.overwrite:
         raise UserError(f"{output} exists: choose another file or give --overwrite")
-    light = [*(snapshot.light() for snapshot in snapshots[:-1]), snapshots[-1]]
+    light = [*(evaluation.light() for evaluation in evaluations[:-1]), evaluations[-1]]
     try:
         page = render(Path(args.run).resolve(), Content(light), running=False)
     except (KeyError, TypeError, AttributeError, IndexError) as error:

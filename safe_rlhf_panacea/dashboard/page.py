@@ -10,9 +10,10 @@ from typing import Any
 from safe_rlhf_panacea.base.datasets.template import plain_prompt
 from safe_rlhf_panacea.base.run_record import METRICS_FILE, RUN_FILE
 from safe_rlhf_panacea.dashboard import pictures
-from safe_rlhf_panacea.dashboard.content import Content, Table
+from safe_rlhf_panacea.dashboard.content import Content
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.evaluation.html import image, page, table
+from safe_rlhf_panacea.evaluation.html import image, page
+from safe_rlhf_panacea.evaluation.tables import Table
 from safe_rlhf_panacea.io import read_json, read_json_lines
 from safe_rlhf_panacea.shapes import misfit
 
@@ -35,13 +36,13 @@ OTHERS = (
     *("train/reward_value", "train/reward_critic", "train/reward_accuracy", "train/reward_margin"),
 )
 SECTIONS = (
-    ("front/so_far", "The growing front", "front/points", "Every point of every front"),
-    ("front/now", "The front now", None, None),
-    ("front/indicators", "Indicators", "front/indicators", "Every indicator of every front"),
-    ("front/distributions", "Distributions by λ", None, None),
-    ("front/kl", "Distance from the initial model by λ", None, None),
-    ("singular/by_matrix", "Learnt singular values", "singular/by_matrix", "Matrix by matrix"),
-    ("preferences/drawn", "λ drawn in training", None, None),
+    ("front/so_far", "The growing front", "front/points"),
+    ("front/now", "The front now", None),
+    ("front/indicators", "Indicators", "front/indicators"),
+    ("front/distributions", "Distributions by λ", None),
+    ("front/kl", "Distance from the initial model by λ", None),
+    ("singular/by_matrix", "Learnt singular values", "singular/by_matrix"),
+    ("preferences/drawn", "λ drawn in training", None),
 )
 
 
@@ -69,14 +70,12 @@ def curve_groups(metrics: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     return groups
 
 
-def responses_section(entry: Table, objectives: Sequence[str], title: str) -> str:
+def responses_section(entry: Table) -> str:
     """The responses, prompt by prompt."""
-    prompts = list(dict.fromkeys(row[1] for row in entry.rows))
-    columns = entry.columns[2:]
-    parts = [f"<section><h2>{escape(title)}</h2>"]
-    for prompt in prompts:
+    parts = [f"<section><h2>{escape(entry.title)}</h2>"]
+    for prompt in dict.fromkeys(row[1] for row in entry.rows):
         rows = [row[2:] for row in entry.rows if row[1] == prompt]
-        parts.append(table(plain_prompt(prompt), columns, rows))
+        parts.append(Table(plain_prompt(prompt), entry.columns[2:], rows).html())
     return "\n".join([*parts, "</section>"])
 
 
@@ -88,7 +87,7 @@ def _head(record: dict[str, Any], content: Content) -> str:
         "started": record.get("started_at"),
         "commit": commit,
         "objectives": ", ".join(latest.objectives),
-        "evaluations": f"{len(content.snapshots)}, the latest at step {latest.step}",
+        "evaluations": f"{len(content.evaluations)}, the latest at step {latest.step}",
         "reference point": ", ".join(f"{v:g}" for v in latest.result["reference_point"]),
     }
     rows = [f"<tr><th>{k}</th><td>{escape(str(v))}</td></tr>" for k, v in facts.items() if v]
@@ -105,17 +104,14 @@ def render(folder: Path, content: Content, *, running: bool) -> str:
     """
     record = read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
     parts = [_head(record, content)]
-    for name, title, rows, what in SECTIONS:
+    for name, title, rows in SECTIONS:
         if name not in content.pictures:
             continue
         parts += [f"<section><h2>{title}</h2>", image(content.pictures[name], title)]
         if rows is not None:
-            parts.append(
-                table(what or title, content.tables[rows].columns, content.tables[rows].rows)
-            )
+            parts.append(content.tables[rows].html())
         parts.append("</section>")
-    title = f"Responses at step {content.latest.step}"
-    parts.append(responses_section(content.tables["responses"], content.latest.objectives, title))
+    parts.append(responses_section(content.tables["responses"]))
     metrics = read_metrics(folder, record)
     groups = curve_groups(metrics)
     if groups:

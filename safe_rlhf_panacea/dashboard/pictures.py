@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from safe_rlhf_panacea.dashboard.snapshot import Snapshot
+from safe_rlhf_panacea.evaluation.evaluations import Evaluation
 from safe_rlhf_panacea.evaluation.front import Front
 from safe_rlhf_panacea.evaluation.plots import (
     COLOURS,
@@ -40,57 +40,57 @@ def as_png(draw: Callable[..., Any]) -> Callable[..., bytes]:
     return wrapped
 
 
-def _initial(snapshot: Snapshot) -> list[Front]:
+def _initial(evaluation: Evaluation) -> list[Front]:
     """The initial model as a front of one point, where it is known."""
-    base = snapshot.result["base"]
+    base = evaluation.result["base"]
     if base is None:
         return []
-    point = {"preference": [0.0] * len(snapshot.objectives), **base}
-    values = {"objectives": snapshot.objectives, "points": [point], "label": "initial model"}
+    point = {"preference": [0.0] * len(evaluation.objectives), **base}
+    values = {"objectives": evaluation.objectives, "points": [point], "label": "initial model"}
     return [Front.from_dict(values)]
 
 
 def _front_picture(
-    fronts: list[Front], snapshot: Snapshot, title: str, colours: Sequence[str]
+    fronts: list[Front], evaluation: Evaluation, title: str, colours: Sequence[str]
 ) -> Any:
-    result = snapshot.result
+    result = evaluation.result
     return front_figure(fronts, title, result["reference_point"], result["axis_labels"], colours)
 
 
 @as_png
-def fronts_so_far(snapshots: Sequence[Snapshot]) -> Any:
+def fronts_so_far(evaluations: Sequence[Evaluation]) -> Any:
     """Every front so far, or as many as can be told apart; the later, the darker."""
-    latest = snapshots[-1]
-    chosen = spread(snapshots, MOST_FRONTS.get(len(latest.objectives), 3))
-    fronts = [snapshot.front for snapshot in reversed(chosen)]  # the latest on top, with its λ
+    latest = evaluations[-1]
+    chosen = spread(evaluations, MOST_FRONTS.get(len(latest.objectives), 3))
+    fronts = [evaluation.front for evaluation in reversed(chosen)]  # the latest on top, with its λ
     colours = sequential_colours(len(fronts))[::-1]
-    left_out = len(snapshots) - len(chosen)
+    left_out = len(evaluations) - len(chosen)
     title = "The front as it grows" + (f" ({left_out} evaluations left out)" if left_out else "")
     return _front_picture(fronts, latest, title, colours)
 
 
 @as_png
-def front_now(snapshot: Snapshot) -> Any:
+def front_now(evaluation: Evaluation) -> Any:
     """The latest front beside the initial model."""
-    fronts = [snapshot.front]
-    if len(snapshot.objectives) == 2:
-        fronts += _initial(snapshot)
-    return _front_picture(fronts, snapshot, f"The front at step {snapshot.step}", COLOURS)
+    fronts = [evaluation.front]
+    if len(evaluation.objectives) == 2:
+        fronts += _initial(evaluation)
+    return _front_picture(fronts, evaluation, f"The front at step {evaluation.step}", COLOURS)
 
 
 @as_png
-def indicators(snapshots: Sequence[Snapshot]) -> Any:
+def indicators(evaluations: Sequence[Evaluation]) -> Any:
     """Each indicator over the steps."""
-    names = snapshots[0].objectives
+    names = evaluations[0].objectives
     series = {
-        label: [[snapshot.result[key] for snapshot in snapshots]]
+        label: [[evaluation.result[key] for evaluation in evaluations]]
         for key, label in INDICATORS.items()
     }
     series["Spearman of J and λ ↑"] = [
-        [snapshot.result["spearman"][i] for snapshot in snapshots] for i in range(len(names))
+        [evaluation.result["spearman"][i] for evaluation in evaluations] for i in range(len(names))
     ]
     figure = new_figure(9.5, 4.8)
-    steps = [snapshot.step for snapshot in snapshots]
+    steps = [evaluation.step for evaluation in evaluations]
     for axes, (label, lines) in zip(figure.subplots(2, 3).flat, series.items(), strict=True):
         for index, line in enumerate(lines):
             name = literal(names[index]) if len(lines) > 1 else None
@@ -107,25 +107,25 @@ def indicators(snapshots: Sequence[Snapshot]) -> Any:
     return figure
 
 
-def _preference_axis(axes: Any, snapshot: Snapshot) -> None:
+def _preference_axis(axes: Any, evaluation: Evaluation) -> None:
     """λ below an axis of one place per grid point."""
-    preferences = [point["preference"] for point in snapshot.result["front"]]
+    preferences = [point["preference"] for point in evaluation.result["front"]]
     places = spread(range(len(preferences)), LABELLED)
     labels = ["(" + ", ".join(f"{v:.2g}" for v in preferences[i]) + ")" for i in places]
     axes.set_xticks(places, labels, rotation=0 if len(places) <= 5 else 60, fontsize=8)
-    axes.set_xlabel(f"λ ({literal(', '.join(snapshot.objectives))})", fontsize=9)
+    axes.set_xlabel(f"λ ({literal(', '.join(evaluation.objectives))})", fontsize=9)
     axes.grid(axis="y", alpha=0.25)
 
 
 @as_png
-def distributions(snapshot: Snapshot) -> Any:
+def distributions(evaluation: Evaluation) -> Any:
     """Boxes of single values by λ, a panel per objective, the initial model as a band."""
-    count = len(snapshot.objectives)
-    wide = len(snapshot.distributions) > SIDE_BY_SIDE  # then one below the other
+    count = len(evaluation.objectives)
+    wide = len(evaluation.distributions) > SIDE_BY_SIDE  # then one below the other
     rows, columns = (count, 1) if wide else (1, count)
     figure = new_figure(9.5 if wide else 3.9 * count + 0.4, 3.9 * rows + 0.3)
     for index, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
-        values = [row[index] for row in snapshot.distributions]
+        values = [row[index] for row in evaluation.distributions]
         axes.boxplot(
             values,
             positions=range(len(values)),
@@ -137,16 +137,16 @@ def distributions(snapshot: Snapshot) -> Any:
             medianprops={"color": COLOURS[1]},
             meanprops={"marker": "D", "markersize": 4, "markerfacecolor": COLOURS[0]},
         )
-        if snapshot.base_distributions:
-            low, mean, high = _band(snapshot.base_distributions[index])
+        if evaluation.base_distributions:
+            low, mean, high = _band(evaluation.base_distributions[index])
             axes.axhspan(low, high, color="0.9", zorder=0, label="initial model, 5 to 95 %")
             axes.axhline(mean, color="0.5", ls="--", lw=1, zorder=1, label="its mean")
             axes.legend(fontsize=8)
-        axes.set_title(literal(snapshot.objectives[index]), fontsize=10)
-        _preference_axis(axes, snapshot)
-    figure.supylabel(UNITS[snapshot.result["kind"]], fontsize=9)
+        axes.set_title(literal(evaluation.objectives[index]), fontsize=10)
+        _preference_axis(axes, evaluation)
+    figure.supylabel(UNITS[evaluation.result["kind"]], fontsize=9)
     figure.suptitle(
-        f"By λ at step {snapshot.step}: quartiles, 5 to 95 %, median (line), mean (diamond)",
+        f"By λ at step {evaluation.step}: quartiles, 5 to 95 %, median (line), mean (diamond)",
         fontsize=10,
     )
     return figure
@@ -157,45 +157,45 @@ def _band(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 @as_png
-def kl(snapshot: Snapshot) -> Any:
+def kl(evaluation: Evaluation) -> Any:
     """KL to the reference by λ."""
-    figure = new_figure(max(5.0, 0.5 * len(snapshot.kl) + 1), 3.6)
+    points = evaluation.front.points
+    figure = new_figure(max(5.0, 0.5 * len(points) + 1), 3.6)
     axes = figure.subplots()
-    places = range(len(snapshot.kl))
-    axes.errorbar(
-        places, snapshot.kl, yerr=snapshot.kl_errors, fmt="o", color=COLOURS[0], capsize=3
-    )
+    values, errors = [point.kl for point in points], [point.kl_error for point in points]
+    style = {"fmt": "o", "color": COLOURS[0], "capsize": 3}
+    axes.errorbar(range(len(points)), values, yerr=errors, **style)
     axes.axhline(0, color="0.6", lw=0.8)
     axes.set_ylabel("KL (nats per response)", fontsize=9)
     axes.set_title(
-        f"KL to the initial model at step {snapshot.step}, ± standard error", fontsize=10
+        f"KL to the initial model at step {evaluation.step}, ± standard error", fontsize=10
     )
-    _preference_axis(axes, snapshot)
+    _preference_axis(axes, evaluation)
     return figure
 
 
 @as_png
-def singular_values(snapshot: Snapshot) -> Any:
+def singular_values(evaluation: Evaluation) -> Any:
     """|σ| and |s| by matrix."""
     matrices = {
         entry["matrix"]: (np.asarray(entry["sigma"]), np.asarray(entry["s"]))
-        for entry in snapshot.singular_values
+        for entry in evaluation.singular_values
     }
-    return singular_values_figure(matrices, f"Singular values at step {snapshot.step}")
+    return singular_values_figure(matrices, f"Singular values at step {evaluation.step}")
 
 
 @as_png
-def preferences_drawn(snapshot: Snapshot) -> Any:
+def preferences_drawn(evaluation: Evaluation) -> Any:
     """How often each tenth of [0, 1] was drawn for λ_i."""
-    count = len(snapshot.drawn)
+    count = len(evaluation.drawn)
     figure = new_figure(3.4 * count + 0.4, 2.9)
     panels = figure.subplots(1, count, squeeze=False, sharey=True)[0]
-    for axes, (name, counts) in zip(panels, snapshot.drawn.items(), strict=True):
+    for axes, (name, counts) in zip(panels, evaluation.drawn.items(), strict=True):
         edges = np.linspace(0, 1, len(counts) + 1)
         axes.bar(edges[:-1], counts, width=np.diff(edges) * 0.94, align="edge", color=COLOURS[0])
         axes.set_xlabel(f"λ of {literal(name)}", fontsize=9)
     panels[0].set_ylabel("times drawn", fontsize=9)
-    figure.suptitle(f"λ drawn in training up to step {snapshot.step}", fontsize=10)
+    figure.suptitle(f"λ drawn in training up to step {evaluation.step}", fontsize=10)
     return figure
 
 

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from safe_rlhf_panacea.base.run_record import REPORT_FILE, RESULTS_FILE, SNAPSHOTS_FILE
-from safe_rlhf_panacea.dashboard.content import Content, Table, histograms
+from safe_rlhf_panacea.dashboard.content import Content, histograms
 from safe_rlhf_panacea.dashboard.page import render
-from safe_rlhf_panacea.dashboard.snapshot import append_snapshot
+from safe_rlhf_panacea.evaluation.evaluations import append_evaluation
 from safe_rlhf_panacea.evaluation.indicators import non_dominated_mask
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, cut_half_line
 
@@ -38,7 +38,7 @@ class FileWriter:
 
     def write(self, content: Content) -> None:
         """Append, then replace."""
-        append_snapshot(self.folder, content.latest)
+        append_evaluation(self.folder, content.latest)
         atomic_write_json(self.folder / RESULTS_FILE, content.latest.result)
         atomic_write_text(self.folder / REPORT_FILE, render(self.folder, content, running=True))
 
@@ -77,13 +77,13 @@ class WandbWriter:
         names = content.latest.objectives
         for (i, first), (j, second) in itertools.combinations(enumerate(names), 2):
             xs, ys, keys = [], [], []
-            for snapshot in content.snapshots:
-                values = snapshot.front.values
+            for evaluation in content.evaluations:
+                values = evaluation.front.values
                 kept = values[non_dominated_mask(values)]
                 kept = kept[np.argsort(kept[:, i])]
                 xs.append(kept[:, i].tolist())
                 ys.append(kept[:, j].tolist())
-                keys.append(f"step {snapshot.step}")
+                keys.append(f"step {evaluation.step}")
             charts[f"front/{first}_{second}"] = wandb.plot.line_series(
                 xs, ys, keys=keys, title=f"Front: {second} against {first}", xname=first
             )
@@ -111,23 +111,11 @@ class TensorboardWriter:
         for name, values in histograms(content.latest).items():
             self.writer.add_histogram(name, np.asarray(values), global_step=step)
         for name, table in content.tables.items():
-            self.writer.add_text(name, markdown(table), global_step=step)
+            self.writer.add_text(name, table.markdown(), global_step=step)
         self.writer.flush()
 
     def finish(self, content: Content) -> None:
         """Nothing: the logger closes the writer."""
-
-
-def markdown(table: Table) -> str:
-    """A Markdown table; numbers as short as they are readable."""
-    lines = [table.columns, ["---"] * len(table.columns), *table.rows]
-    return "\n".join(f"| {' | '.join(map(_word, line))} |" for line in lines)
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
 
 
 def writers_for(folder: Path, logger: Any) -> Sequence[Writer]:

@@ -48,11 +48,10 @@ def margins_over_grid(
     sums = []
     for part in grid.split(per_forward):
         copies = part.size(0)
-        if adapter.pref_dim > 0:
-            adapter.set_preference(part.repeat_interleave(pairs, dim=0))
-        log_probs = response_log_probs(
-            model, input_ids.repeat(copies, 1), attention_mask.repeat(copies, 1), start
-        )
+        with adapter.at(part.repeat_interleave(pairs, dim=0)):
+            log_probs = response_log_probs(
+                model, input_ids.repeat(copies, 1), attention_mask.repeat(copies, 1), start
+            )
         sums.append((log_probs * counted.repeat(copies, 1)).sum(dim=-1).view(copies, pairs))
     ratios = torch.cat(sums) - reference  # size = (N, 2B)
     return ratios.view(points, 2, -1)[:, 0] - ratios.view(points, 2, -1)[:, 1]
@@ -91,6 +90,14 @@ def margins_of_pairs(
     return torch.cat(margins, dim=1), torch.cat(labels)
 
 
+def agreement(margins: torch.Tensor) -> torch.Tensor:
+    """1 where a margin towards the label is positive, 0 where negative, ½ where it is a tie.
+
+    Every margin is a tie before the first step.
+    """
+    return (margins.sign() + 1) / 2
+
+
 def accuracy_front(
     margins: torch.Tensor,
     labels: torch.Tensor,
@@ -100,60 +107,18 @@ def accuracy_front(
 ) -> Front:
     """Share of labelled pairs whose margin has the label's sign, with its standard error.
 
-    A margin of exactly 0, as every one before the first step, counts half.
-
     Args:
-        margins: size = (N, P).
+        margins: size = (N, P); a tie counts half.
         labels: size = (P, m), +1, -1, or 0 where there is none.
         grid: size = (N, m).
         objectives: names, in the order of λ.
         label: the front's name.
     """
-    labelled = labels.ne(0).sum(dim=0)  # size = (m,)
-    agreement = (margins.unsqueeze(-1) * labels).sign()  # size = (N, P, m), 0 where no label
-    ties = margins.eq(0).double() @ labels.ne(0).double()  # size = (N, m)
-    right = agreement.gt(0).sum(dim=1) + ties / 2
-    accuracies = right / labelled
-    squares = (right - ties / 4) / labelled  # of 1, 1/2 and 0
-    errors = ((squares - accuracies**2).clamp(min=0) / labelled).sqrt()
-    metadata = {"labelled_pairs": labelled.tolist()}
+    labelled = labels.ne(0)  # size = (P, m)
+    counts = labelled.sum(dim=0)  # size = (m,)
+    right = agreement(margins.unsqueeze(-1) * labels) * labelled  # size = (N, P, m)
+    accuracies = right.sum(dim=1) / counts
+    squares = right.square().sum(dim=1) / counts
+    errors = ((squares - accuracies**2).clamp(min=0) / counts).sqrt()
+    metadata = {"labelled_pairs": counts.tolist()}
     return Front(list(objectives), grid_points(grid, accuracies, errors), label, metadata)
-
-
-@torch.no_grad()
-def evaluate_accuracy_front(
-    model: Any,
-    adapter: PanaceaAdapter,
-    dataset: Any,
-    grid: torch.Tensor,
-    *,
-    pairs_per_batch: int = 32,
-    rows_per_forward: int = 256,
-    label: str = "",
-    progress: bool = True,
-) -> Front:
-    """Share of labelled pairs that the implicit reward orders as each objective's label does.
-
-    Args:
-        model: the policy; it is put into evaluation mode.
-        adapter: the policy's adapter.
-        dataset: a ``PreferenceDataset``; its objectives are the front's.
-        grid: preference vectors, size = (N, m).
-        pairs_per_batch: pairs read at a time.
-        rows_per_forward: sequences in one forward pass.
-        label: the front's name in tables and pictures.
-        progress: whether to show a bar.
-    """
-    model.eval()
-    margins, labels = margins_of_pairs(
-        model,
-        adapter,
-        dataset,
-        range(len(dataset)),
-        grid,
-        pairs_per_batch=pairs_per_batch,
-        rows_per_forward=rows_per_forward,
-        label=label,
-        progress=progress,
-    )
-    return accuracy_front(margins, labels, grid, dataset.objectives, label)

@@ -18,12 +18,15 @@ from safe_rlhf_panacea.base.arguments import (
 from safe_rlhf_panacea.base.datasets import format_prompt
 from safe_rlhf_panacea.base.datasets.base import select_rows
 from safe_rlhf_panacea.base.datasets.specs import read_specs
+from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.generation import SamplingConfig
 from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
 from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.tokenizers import is_same_tokenizer
 from safe_rlhf_panacea.calibration import apply_calibration
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.evaluation.measure import Policy
+from safe_rlhf_panacea.evaluation.reward_front import Prompt
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards import RewardEnsemble, RewardSpec, reward_specs
 from safe_rlhf_panacea.scorers import (
@@ -69,7 +72,7 @@ def load_model(args: argparse.Namespace, path: str, **options: Any) -> tuple[Any
     return model.to(device), tokenizer
 
 
-def read_prompts(args: argparse.Namespace, tokenizer: Any) -> list[str]:
+def read_prompts(args: argparse.Namespace, tokenizer: Any) -> list[Prompt]:
     """The different prompts of all data sets, formatted, that leave room for a response.
 
     Raises:
@@ -78,11 +81,11 @@ def read_prompts(args: argparse.Namespace, tokenizer: Any) -> list[str]:
     eos = tokenizer.eos_token
     rows = select_rows(read_specs(args.datasets), args.seed)
     texts = list(dict.fromkeys(format_prompt(row.sample["input"], eos_token=eos) for row in rows))
-    lengths = map(len, tokenizer(texts, verbose=False)["input_ids"])
-    short = [text for text, n in zip(texts, lengths, strict=True) if n < args.max_length]
+    encoded = map(Prompt, texts, tokenizer(texts, verbose=False)["input_ids"])
+    short = [prompt for prompt in encoded if len(prompt.input_ids) < args.max_length]
     if not short:
         raise UserError(f"no prompt is shorter than --max_length {args.max_length} tokens")
-    if len(short) < len(texts):
+    if len(short) < len(texts) and is_main_process():
         say(f"left out {len(texts) - len(short)} prompts of --max_length tokens or more")
     return short
 
@@ -115,11 +118,21 @@ def _load_scorer(args: argparse.Namespace, spec: RewardSpec, tokenizer: Any) -> 
     return retokenizing_scorer(model, tokenizer, own)
 
 
-def sampling_config(args: argparse.Namespace, tokenizer: Any) -> SamplingConfig:
-    """How responses are drawn."""
-    return SamplingConfig(
+def policy_of(args: argparse.Namespace, model: Any, adapter: Any, tokenizer: Any) -> Policy:
+    """A model as the flags want it measured."""
+    sampling = SamplingConfig(
         args.max_length,
         tokenizer.eos_token_id,
         tokenizer.pad_token_id,
         temperature=args.temperature,
+    )
+    return Policy(
+        model,
+        adapter,
+        tokenizer,
+        sampling,
+        seed=args.seed,
+        prompts_per_batch=args.batch_size,
+        pairs_per_batch=args.batch_size,
+        progress=args.progress,
     )

@@ -20,11 +20,11 @@ from safe_rlhf_panacea.evaluation.arguments import (
     add_sampling_flags,
     load_model,
     load_rewards,
+    policy_of,
     read_prompts,
     read_rewards,
-    sampling_config,
 )
-from safe_rlhf_panacea.evaluation.reward_front import evaluate_reward_front
+from safe_rlhf_panacea.evaluation.measure import sample_base
 from safe_rlhf_panacea.evaluation.tables import align
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.printing import say
@@ -66,24 +66,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     specs = read_rewards(args, None)
     model, tokenizer = load_model(args, args.model_name_or_path)
     names = [spec.name for spec in specs]
-    _, responses = evaluate_reward_front(
-        model,
-        None,
-        tokenizer,
-        load_rewards(args, specs, tokenizer),
-        read_prompts(args, tokenizer),
-        torch.empty(1, 0),
-        sampling_config(args, tokenizer),
-        objectives=names,
-        seed=args.seed,
-        prompts_per_batch=args.batch_size,
-        label="calibration",
-        progress=args.progress,
-    )
-    rewards = torch.tensor([response.rewards for response in responses])  # size = (N, m)
+    rewards = load_rewards(args, specs, tokenizer)
+    policy = policy_of(args, model, None, tokenizer)
+    found = sample_base(policy, rewards, read_prompts(args, tokenizer)).rewards[0].float()
     # As the models give them: signs are applied after the calibration.
     signs = torch.tensor([spec.sign for spec in specs])
-    write_calibration(args.output_file, names, rewards * signs)
+    write_calibration(args.output_file, names, found * signs)
     rows = [["objective", "mean", "std", "responses"]]
     for name, entry in read_json(args.output_file).items():
         rows.append([name, f"{entry['mean']:.4f}", f"{entry['std']:.4f}", str(entry["responses"])])

@@ -21,8 +21,8 @@ from safe_rlhf_panacea.evaluation.comparison import Comparison, compare
 from safe_rlhf_panacea.evaluation.comparison_tables import comparison_text
 from safe_rlhf_panacea.evaluation.front import Front
 from safe_rlhf_panacea.evaluation.plots import front_figure, save_picture
-from safe_rlhf_panacea.evaluation.run_fronts import read_run
 from safe_rlhf_panacea.evaluation.run_locations import FORMS, RunLocation, parse_run
+from safe_rlhf_panacea.evaluation.runs import read_run
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.printing import say
 

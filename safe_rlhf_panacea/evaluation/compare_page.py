@@ -14,22 +14,24 @@ from safe_rlhf_panacea.evaluation.comparison_tables import (
 from safe_rlhf_panacea.evaluation.differences import FrontDifference
 from safe_rlhf_panacea.evaluation.front import Front
 from safe_rlhf_panacea.evaluation.html import image, page
-from safe_rlhf_panacea.evaluation.run_fronts import RunFront
-from safe_rlhf_panacea.evaluation.tables import INDICATORS, front_rows
+from safe_rlhf_panacea.evaluation.runs import RunFront
+from safe_rlhf_panacea.evaluation.tables import (
+    INDICATORS,
+    front_rows,
+    indicator_texts,
+    table_html,
+)
 
 READING = (
     "* marks differences of more than two standard errors: blue where the run is better than the "
     "baseline, orange where it is worse. ⟨λ, ΔJ⟩ weighs the differences by what λ asks for."
 )
 NO_BREAK = "\u00a0"
+# Beside the style that all pages have.
 STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:72rem;margin:2rem auto;padding:0 1rem}
-section{margin:2.5rem 0;border-top:1px solid #ddd}
+body{max-width:72rem}
 h3{margin:1.6rem 0 .4rem;font-size:1.05rem}
-img{max-width:100%;height:auto}
-table{border-collapse:collapse;font-size:.85rem}
-.wide{overflow-x:auto}
-td,th{border:1px solid #ddd;padding:.25rem .5rem;text-align:right;white-space:nowrap}
+td,th{text-align:right;white-space:nowrap}
 td{font-variant-numeric:tabular-nums;white-space:pre}
 th{background:#f5f5f5;vertical-align:bottom;white-space:normal}
 th:first-child,td:first-child,.text td,.text th{text-align:left}
@@ -38,9 +40,6 @@ th:first-child,td:first-child,.text td,.text th{text-align:left}
 .text td:nth-child(2){overflow-wrap:anywhere;min-width:12rem}
 .more{background:#e3f0f8}
 .less{background:#fbe9dd}
-pre{background:#f5f5f5;padding:.7rem;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.8rem}
-.says{color:#555}
-details{margin:.5rem 0}
 """
 
 
@@ -70,22 +69,6 @@ def _section(title: str, parts: Sequence[str]) -> str:
     return "\n".join([f"<section><h2>{escape(title)}</h2>", *parts, "</section>"])
 
 
-def _table(
-    rows: Sequence[Sequence[str]], classes: Sequence[Sequence[str]] = (), kind: str = ""
-) -> str:
-    """A table of texts, the first row its head; ``classes`` are those of the other rows' cells."""
-    head = "".join(f"<th>{escape(text)}</th>" for text in rows[0])
-    body = ""
-    for index, row in enumerate(rows[1:]):
-        names = classes[index] if classes else [""] * len(row)
-        cells = [
-            f'<td class="{name}">{escape(text)}</td>' if name else f"<td>{escape(text)}</td>"
-            for text, name in zip(row, names, strict=True)
-        ]
-        body += f"<tr>{''.join(cells)}</tr>\n"
-    return f'<div class="wide {kind}"><table><tr>{head}</tr>\n{body}</table></div>'
-
-
 def _indicators(comparison: Comparison) -> str:
     objectives = comparison.runs[0].front.objectives
     names = [
@@ -96,15 +79,13 @@ def _indicators(comparison: Comparison) -> str:
     rows = [["run", "points", names[0], "÷ baseline’s", *names[1:], *spearman]]
     for label, summary in comparison.summaries.items():
         ratio = comparison.hypervolume_ratio(label)
-        values = [summary[key] for key in INDICATORS]
-        cells = [str(v) if isinstance(v, int) else f"{v:.4f}" for v in values]
+        cells = indicator_texts(summary)
         cells.insert(1, "" if ratio is None else f"{ratio:.3f}")
-        cells += [f"{value:.3f}" for value in summary["spearman"]]
         rows.append([label, str(len(summary["front"])), *cells])
     point = ", ".join(f"{value:g}" for value in comparison.reference_point)
     text = f"Hypervolumes are measured from ({point}), {comparison.reference_from}. "
     text += f"The baseline is {comparison.baseline}. ↑ more is better, ↓ less is better."
-    return f'{_table(rows, kind="names")}\n<p class="says">{escape(text)}</p>'
+    return f'{table_html(rows[0], rows[1:], kind="names")}\n<p class="says">{escape(text)}</p>'
 
 
 def _differences(comparison: Comparison) -> list[str]:
@@ -112,8 +93,8 @@ def _differences(comparison: Comparison) -> list[str]:
     for difference in comparison.differences:
         parts.append(f"<h3>{escape(headline(difference))}</h3>")
         if len(difference.values):
-            rows = difference_rows(comparison.runs[0].front.objectives, difference)
-            parts.append(_table(rows, _classes(difference)))
+            head, *rows = difference_rows(comparison.runs[0].front.objectives, difference)
+            parts.append(table_html(head, rows, _classes(difference)))
         lines = summary_lines(comparison, difference)
         parts.append(f'<p class="says">{"<br>".join(escape(line) for line in lines)}</p>')
     return parts
@@ -135,12 +116,14 @@ def _classes(difference: FrontDifference) -> list[list[str]]:
 
 
 def _points(front: Front) -> str:
-    table = _table(front_rows(front))
+    head, *rows = front_rows(front)
+    table = table_html(head, rows)
     return f"<details><summary>{escape(front.label)}</summary>{table}</details>"
 
 
 def _origins(runs: Sequence[RunFront]) -> str:
-    rows = [["run", "folder", "file", "method", "step", "program", "commit", "started at"]]
+    head = ["run", "folder", "file", "method", "step", "program", "commit", "started at"]
+    rows = []
     for run in runs:
         origin = run.origin()
         commit = str(origin["commit"] or "")[:12] + (
@@ -149,4 +132,4 @@ def _origins(runs: Sequence[RunFront]) -> str:
         keys = ("run", "file", "method", "step", "program")
         cells = ["" if origin[key] is None else str(origin[key]) for key in keys]
         rows.append([run.front.label, *cells, commit, str(origin["started_at"] or "")])
-    return _table(rows, kind="text")
+    return table_html(head, rows, kind="text")

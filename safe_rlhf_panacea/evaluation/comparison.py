@@ -12,8 +12,8 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation.comparison_notes import notes
 from safe_rlhf_panacea.evaluation.differences import FrontDifference, front_difference
 from safe_rlhf_panacea.evaluation.indicators import summarize
-from safe_rlhf_panacea.evaluation.run_fronts import RunFront
 from safe_rlhf_panacea.evaluation.run_labels import make_labels_distinct
+from safe_rlhf_panacea.evaluation.runs import RunFront
 
 FORMAT = 1
 

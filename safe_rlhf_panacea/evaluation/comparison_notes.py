@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from safe_rlhf_panacea.evaluation.run_fronts import RunFront
+from safe_rlhf_panacea.evaluation.runs import RunFront
 from safe_rlhf_panacea.evaluation.schema import same_preference
 
 ROUGH_GUIDE = (

@@ -18,11 +18,15 @@ class FrontPoint:
         preference: λ, m numbers.
         objectives: J_1..J_m, to be maximised.
         standard_errors: of each J.
+        kl: estimate of KL(π_λ ‖ π_ref) in nats per response; None where it was not measured.
+        kl_error: its standard error.
     """
 
     preference: list[float]
     objectives: list[float]
     standard_errors: list[float]
+    kl: float | None = None
+    kl_error: float | None = None
 
 
 def grid_points(grid: torch.Tensor, values: torch.Tensor, errors: torch.Tensor) -> list[FrontPoint]:
@@ -76,8 +80,9 @@ class Front:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Front:
         """From plain values."""
-        names = [part.name for part in fields(FrontPoint)]
-        points = [FrontPoint(*(point[name] for name in names)) for point in values["points"]]
+        names = {part.name for part in fields(FrontPoint)}
+        known = [{k: v for k, v in point.items() if k in names} for point in values["points"]]
+        points = [FrontPoint(**point) for point in known]
         return cls(
             list(values["objectives"]), points, values.get("label", ""), values.get("metadata", {})
         )

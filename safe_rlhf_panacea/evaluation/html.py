@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:62rem;margin:2rem auto;padding:0 1rem}
@@ -19,25 +18,6 @@ td:first-child{white-space:nowrap}
 pre{background:#f5f5f5;padding:.7rem;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.8rem}
 .says{color:#555}
 """
-ROWS_SHOWN = 14  # of longer tables, the rest folds
-
-
-def cell(value: Any) -> str:
-    """A cell of a table."""
-    if isinstance(value, float):
-        return f'<td class="n">{value:.4g}</td>'
-    if isinstance(value, int):
-        return f'<td class="n">{value:,}</td>'
-    return f"<td>{escape('' if value is None else str(value))}</td>"
-
-
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table; a long one is folded."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
-    body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
-    text = f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
-    opened = " open" if len(rows) <= ROWS_SHOWN else ""
-    return f"<details{opened}><summary>{escape(title)}</summary>{text}</details>"
 
 
 def image(png: bytes, alternative: str) -> str:
@@ -47,14 +27,14 @@ def image(png: bytes, alternative: str) -> str:
 
 
 def page(
-    title: str, parts: Sequence[str], *, style: str = STYLE, refresh_seconds: int | None = None
+    title: str, parts: Sequence[str], *, style: str = "", refresh_seconds: int | None = None
 ) -> str:
     """A whole page.
 
     Args:
         title: in the browser's tab and above the page.
         parts: HTML, one below the other.
-        style: CSS.
+        style: CSS beside that of all pages.
         refresh_seconds: let the browser read the page again and again.
     """
     again = ""
@@ -64,7 +44,7 @@ def page(
         [
             f'<!doctype html><html lang="en"><head><meta charset="utf-8">{again}',
             '<meta name="viewport" content="width=device-width">',
-            f"<title>{escape(title)}</title><style>{style}</style></head><body>",
+            f"<title>{escape(title)}</title><style>{STYLE}{style}</style></head><body>",
             f"<h1>{escape(title)}</h1>",
             *parts,
             "</body></html>\n",

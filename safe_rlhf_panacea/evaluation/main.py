@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,32 +17,27 @@ from safe_rlhf_panacea.base.arguments import (
 )
 from safe_rlhf_panacea.base.datasets import PreferenceDataset
 from safe_rlhf_panacea.base.datasets.specs import read_specs
+from safe_rlhf_panacea.base.distributed import init_if_launched, is_main_process
 from safe_rlhf_panacea.base.run_record import (
     check_own_output,
     prepare_output_dir,
     write_run_record,
 )
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.evaluation.accuracy_front import evaluate_accuracy_front
 from safe_rlhf_panacea.evaluation.arguments import (
     add_reward_flags,
     add_sampling_flags,
     load_model,
     load_rewards,
+    policy_of,
     read_prompts,
     read_rewards,
-    sampling_config,
 )
-from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
+from safe_rlhf_panacea.evaluation.measure import sample_base
+from safe_rlhf_panacea.evaluation.measurement import Measurement
+from safe_rlhf_panacea.evaluation.methods import Member, Method, read_member
 from safe_rlhf_panacea.evaluation.plots import plot_fronts
-from safe_rlhf_panacea.evaluation.policies import LABELS, Member, Policies, read_member
-from safe_rlhf_panacea.evaluation.results import (
-    FRONT_FILE,
-    RESPONSES_FILE,
-    evaluation_result,
-    join,
-)
-from safe_rlhf_panacea.evaluation.reward_front import Response, evaluate_reward_front
+from safe_rlhf_panacea.evaluation.results import FRONT_FILE, LABELS, RESPONSES_FILE, front_of
 from safe_rlhf_panacea.evaluation.tables import front_table, indicator_table
 from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.preference import default_grid, preference_grid
@@ -62,7 +55,8 @@ def build_parser() -> argparse.ArgumentParser:
         soup, or discrete policies, each at the λ that it was trained for.
 
         With --reward_models: mean reward per objective of sampled responses to prompts.
-        Without: accuracy of the implicit reward on labelled pairs.
+        Without: accuracy of the implicit reward on labelled pairs. Either way with the KL to
+        the model with its adapter off. Under torchrun or deepspeed all processes share the work.
         """,
         f"""
         {PROGRAM} --adapter runs/panacea-dpo --datasets pairs:1:test.jsonl --output_dir runs/front
@@ -94,99 +88,54 @@ def build_parser() -> argparse.ArgumentParser:
         help="of λ; default: 0.1, a coarser one from 5 objectives on (at most 300 λ)",
     )
     parser.add_argument(
-        "--reference_point", type=finite_float, nargs="+", help="default: 0 everywhere"
+        "--reference_point",
+        type=finite_float,
+        nargs="+",
+        help="of the hypervolume; default: two standard deviations below the mean rewards of the "
+        "model with its adapter off, 0 for accuracies and --with_base false",
     )
     add_sampling_flags(parser)
     return parser
 
 
-def read_points(
-    args: argparse.Namespace, objectives: Sequence[str]
-) -> tuple[torch.Tensor, list[float]]:
-    """The λ to evaluate, size = (N, m), and the reference point.
+def read_grid(args: argparse.Namespace, objectives: Sequence[str]) -> torch.Tensor:
+    """The λ to evaluate, size = (N, m).
 
     Raises:
         UserError: a reference point of another length.
         PreferenceError: a step that makes no grid.
     """
-    count = len(objectives)
-    reference = args.reference_point or [0.0] * count
-    if len(reference) != count:
-        raise UserError(f"--reference_point needs {count} numbers, not {len(reference)}")
-    step = args.grid_step
-    return default_grid(count) if step is None else preference_grid(count, step), reference
+    count, point, step = len(objectives), args.reference_point, args.grid_step
+    if point is not None and len(point) != count:
+        raise UserError(f"--reference_point needs {count} numbers, not {len(point)}")
+    return default_grid(count) if step is None else preference_grid(count, step)
 
 
-def load_policies(args: argparse.Namespace, members: Sequence[Member]) -> tuple[Any, Any, Policies]:
+def load_method(args: argparse.Namespace, members: Sequence[Member]) -> tuple[Method, Any]:
     """The base model with what is evaluated on it, and its tokenizer."""
     base = args.base_model or members[0].config.base_model
     if base is None:
         raise UserError(f"{args.adapter[0]} names no base model: give one with --base_model")
-    method = args.method or ("panacea" if len(members) == 1 else "rewarded_soups")
     model, tokenizer = load_model(args, base)
-    return model, tokenizer, Policies(model, members, method)
+    return Method(model, members, args.method), tokenizer
 
 
-def reward_front(
-    args: argparse.Namespace, loaded: tuple[Any, Any, Policies], grid: torch.Tensor, label: str
-) -> tuple[Front, FrontPoint | None, list[Response]]:
-    """Mean rewards at every λ, those of the base model if wanted, and all responses."""
-    model, tokenizer, policies = loaded
-    specs = read_rewards(args, policies.objectives)
-    rewards = load_rewards(args, specs, tokenizer)
-    prompts = read_prompts(args, tokenizer)
-
-    def evaluate(grid: torch.Tensor, name: str, with_adapter: bool = True) -> Any:
-        with nullcontext() if with_adapter else policies.adapter.disabled():
-            return evaluate_reward_front(
-                model,
-                policies.adapter if with_adapter else None,
-                tokenizer,
-                rewards,
-                prompts,
-                grid,
-                sampling_config(args, tokenizer),
-                objectives=policies.objectives,
-                seed=args.seed,
-                prompts_per_batch=args.batch_size,
-                label=name,
-                progress=args.progress,
-            )
-
-    parts = [evaluate(part, label) for part in policies.parts(grid)]
-    responses = [response for _, answers in parts for response in answers]
-    base = None
-    if args.with_base:
-        # One row in place of a λ that the model without its adapter does not see.
-        no_preference = torch.empty(1, 0)
-        front, answers = evaluate(no_preference, "base", with_adapter=False)
-        base, responses = front.points[0], answers + responses
-    return join([front for front, _ in parts]), base, responses
-
-
-def accuracy_front(
-    args: argparse.Namespace, loaded: tuple[Any, Any, Policies], grid: torch.Tensor, label: str
-) -> Front:
-    """Accuracies of the implicit reward at every λ."""
-    model, tokenizer, policies = loaded
-    tokenizer.padding_side = "right"
-    dataset = PreferenceDataset(
-        args.datasets, tokenizer=tokenizer, objectives=policies.objectives, seed=args.seed
-    )
-    return join(
-        [
-            evaluate_accuracy_front(
-                model,
-                policies.adapter,
-                dataset,
-                part,
-                pairs_per_batch=args.batch_size,
-                label=label,
-                progress=args.progress,
-            )
-            for part in policies.parts(grid)
-        ]
-    )
+def measure_method(
+    args: argparse.Namespace, method: Method, tokenizer: Any, grid: torch.Tensor, label: str
+) -> Measurement:
+    """Rewards of responses at every λ, or accuracies on pairs where there are no rewards."""
+    names = method.objectives
+    policy = policy_of(args, method.model, method.adapter, tokenizer)
+    what: dict[str, Any]
+    if args.reward_models:
+        rewards = load_rewards(args, read_rewards(args, names), tokenizer)
+        prompts = read_prompts(args, tokenizer)
+        base = sample_base(policy, rewards, prompts) if args.with_base else None
+        what = {"prompts": prompts, "rewards": rewards, "base": base}
+    else:
+        tokenizer.padding_side = "right"
+        what = {"pairs": PreferenceDataset(args.datasets, tokenizer, names, seed=args.seed)}
+    return method.measure(policy, grid, label=label, **what)
 
 
 @one_line_errors
@@ -197,37 +146,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     read_specs(args.datasets)
     members = [read_member(folder) for folder in args.adapter]
     objectives = members[0].config.objectives
-    grid, reference = read_points(args, objectives)
+    grid = read_grid(args, objectives)
     if args.reward_models:
         read_rewards(args, objectives)
-    loaded = load_policies(args, members)
-    policies = loaded[2]
-    label = args.label or LABELS[policies.method]
-    base, responses = None, None
-    if args.reward_models:
-        kind = "reward"
-        front, base, responses = reward_front(args, loaded, grid, label)
-    else:
-        kind = "accuracy"
-        front = accuracy_front(args, loaded, grid, label)
-    result = evaluation_result(front, policies, kind, reference, base)
+    init_if_launched()
+    method, tokenizer = load_method(args, members)
+    label = args.label or LABELS[method.name]
+    measured = measure_method(args, method, tokenizer, grid, label)
+    if is_main_process():
+        result = measured.result(objectives, method.origin(label), args.reference_point)
+        write(args, measured, result)
+        say(f"{front_table(front_of(result))}\n\n{indicator_table({label: result})}")
+        say(f"\nWritten to {args.output_dir}: {FRONT_FILE}, front.png")
+
+
+def write(args: argparse.Namespace, measured: Measurement, result: dict[str, Any]) -> None:
+    """Numbers, responses, picture, and the record last: it says that the folder is complete."""
     folder = prepare_output_dir(args.output_dir, overwrite=args.overwrite)
-    if responses is not None:
-        atomic_write_json(folder / RESPONSES_FILE, [vars(response) for response in responses])
-    write_result(args, folder, front, result)
-    say(f"{front_table(front)}\n\n{indicator_table({label: result})}")
-    say(f"\nWritten to {folder}: {FRONT_FILE}, front.png")
-
-
-def write_result(
-    args: argparse.Namespace, folder: Path, front: Front, result: dict[str, Any]
-) -> None:
-    """``front.json``, ``front.png``, and the record last: it says that the folder is complete."""
+    if args.reward_models:
+        responses = [*measured.base_responses(), *measured.responses()]
+        atomic_write_json(folder / RESPONSES_FILE, responses)
     atomic_write_json(folder / FRONT_FILE, result)
     plot_fronts(
-        [front],
+        [front_of(result)],
         folder / "front.png",
-        title=f"Front of {front.label}",
+        title=f"Front of {result['label']}",
         reference_point=result["reference_point"],
         axis_labels=result["axis_labels"],
     )

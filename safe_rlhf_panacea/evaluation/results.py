@@ -1,91 +1,160 @@
-"""What an evaluation leaves behind: ``front.json``, which figures, reports and tables read."""
+"""The one form in which a front is kept, ``front.json``, whoever measured it and whenever.
+
+Format 2 has these keys:
+
+- ``format``; ``kind``: ``reward`` (mean rewards of sampled responses), ``accuracy`` (of the
+  implicit reward on labelled pairs) or ``true score`` (the miniature's own judgement);
+- ``label``, ``method`` (a key of ``LABELS``), ``aggregation``, ``fixed_scaling``, ``step`` (of
+  training; null at its end), ``cost`` (``training_seconds``, ``stored_parameters``,
+  ``trained_models``): what was measured;
+- ``objectives``, ``axis_labels``: m names, m texts with units;
+- ``front``: a point per λ with ``preference``, ``objectives`` (J), ``standard_errors`` (of J),
+  ``kl`` (estimate of KL(π_λ ‖ π_ref) in nats per response) and ``kl_error``; these two are null
+  in folders of earlier versions, which did not measure them;
+- ``reference_point`` and the indicators: ``hypervolume``, ``inner_product``, ``sparsity``,
+  ``spacing``, ``dominated``, ``spearman``;
+- ``base``: ``objectives`` and ``standard_errors`` of the model with its adapter off, or null;
+- ``metadata``: counts of prompts and labelled pairs.
+
+An accuracy is the share of an objective's labelled pairs that the implicit reward orders as the
+label does; a tie, as every pair is before the first step, counts half.
+
+``front.json`` of an evaluation and ``results.json`` of a training hold one such result,
+``evaluations.jsonl`` one per line, the quickstart's ``results.json`` one per experiment and
+method, the front benchmark's files one per arm. ``upgrade.py`` reads earlier formats.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
 from safe_rlhf_panacea.evaluation.indicators import summarize
-from safe_rlhf_panacea.evaluation.policies import Policies, training_cost
-from safe_rlhf_panacea.evaluation.schema import check_result
-from safe_rlhf_panacea.evaluation.tables import INDICATORS
+from safe_rlhf_panacea.evaluation.schema import FORMAT, check_result, check_whole_result
+from safe_rlhf_panacea.evaluation.upgrade import upgrade
 from safe_rlhf_panacea.io import read_json
-from safe_rlhf_panacea.shapes import Integer, Number, misfit
+from safe_rlhf_panacea.shapes import Number, misfit
 
-FORMAT = 1
 FRONT_FILE = "front.json"
 RESPONSES_FILE = "responses.json"
-NONE = type(None)
-COST = {
-    "training_seconds": (Number, NONE),
-    "stored_parameters": Integer,
-    "trained_models": Integer,
+LABELS = {
+    "panacea": "Panacea",
+    "rewarded_soups": "Rewarded Soups",
+    "discrete_policies": "Discrete policies",
 }
-UNITS = {"reward": "mean reward", "accuracy": "implicit-reward accuracy"}
+UNITS = {
+    "reward": "mean reward",
+    "accuracy": "implicit-reward accuracy",
+    "true score": "the corpus's score",
+}
 
 
-def evaluation_result(
-    front: Front,
-    policies: Policies,
-    kind: str,
-    reference_point: list[float],
-    base: FrontPoint | None = None,
-) -> dict[str, Any]:
-    """Everything about a front, as plain values.
+@dataclass(frozen=True)
+class Origin:
+    """What a front is a front of.
 
-    Args:
-        front: the points.
-        policies: what was evaluated.
-        kind: ``reward`` for mean rewards of sampled responses, ``accuracy`` for that of the
-            implicit reward on labelled pairs.
-        reference_point: of the hypervolume, m numbers.
-        base: what the model reaches with its adapter off; None where that means nothing.
+    Attributes:
+        method: a key of ``LABELS``.
+        label: in tables and pictures; empty: the method's.
+        flags: that training was started with.
+        step: of training; None at its end.
+        training_seconds: None where they are not known.
+        stored_parameters: numbers in the adapters.
+        trained_models: how many adapters there are.
     """
-    member = policies.members[0]
-    return {
-        **front_result(front, kind, reference_point, base),
-        "method": policies.method,
-        "aggregation": member.flags.get("aggregation"),
-        "fixed_scaling": member.config.fixed_scaling if policies.method == "panacea" else None,
-        "step": member.step,
-        "cost": training_cost(policies.members),
-    }
+
+    method: str
+    label: str
+    flags: Mapping[str, Any]
+    step: int | None
+    training_seconds: float | None
+    stored_parameters: int
+    trained_models: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its keys in a result."""
+        seconds = self.training_seconds
+        scaling = self.flags.get("fixed_scaling") if self.method == "panacea" else None
+        return {
+            "method": self.method,
+            "label": self.label or LABELS[self.method],
+            "aggregation": self.flags.get("aggregation"),
+            "fixed_scaling": scaling,
+            "step": self.step,
+            "cost": {
+                "training_seconds": None if seconds is None else round(seconds, 3),
+                "stored_parameters": self.stored_parameters,
+                "trained_models": self.trained_models,
+            },
+        }
 
 
 def front_result(
-    front: Front, kind: str, reference_point: list[float], base: FrontPoint | None = None
+    front: Front,
+    kind: str,
+    reference_point: list[float],
+    origin: Origin,
+    base: FrontPoint | None = None,
+    unit: str | None = None,
 ) -> dict[str, Any]:
-    """What a result says of the front itself; the arguments are ``evaluation_result``'s."""
+    """A result as plain values.
+
+    Args:
+        front: the points.
+        kind: a key of ``UNITS``.
+        reference_point: of the hypervolume, m numbers.
+        origin: what was measured.
+        base: what the model reaches with its adapter off; None where that means nothing.
+        unit: in place of the kind's.
+    """
+    start = base and {"objectives": base.objectives, "standard_errors": base.standard_errors}
     return {
         "format": FORMAT,
         "kind": kind,
-        "label": front.label,
+        **origin.to_dict(),
         "objectives": list(front.objectives),
-        "axis_labels": [f"{name} ({UNITS[kind]})" for name in front.objectives],
+        "axis_labels": [f"{name} ({unit or UNITS[kind]})" for name in front.objectives],
         **summarize(front, reference_point),
-        "base": None
-        if base is None
-        else {"objectives": base.objectives, "standard_errors": base.standard_errors},
+        "base": start,
         "metadata": front.metadata,
     }
+
+
+def front_of(result: Mapping[str, Any]) -> Front:
+    """The points of a result, with its label."""
+    return Front.from_dict({**result, "points": result["front"]})
+
+
+def checked(where: str, content: Any) -> dict[str, Any]:
+    """A result of any version in the form of this one.
+
+    Args:
+        where: the file, and the line in it where there is one.
+        content: what it holds.
+
+    Raises:
+        UserError: it is none, or damaged.
+    """
+    result = upgrade(content) if isinstance(content, dict) else None
+    if result is None or result.get("format") != FORMAT:
+        raise UserError(f"{where}: not a result of this version (format {FORMAT})")
+    check_result(where, result)
+    return result
 
 
 def read_result(folder: str | Path) -> dict[str, Any]:
     """The result that an evaluation wrote into ``folder``.
 
     Raises:
-        UserError: there is none, or it is of another format.
+        UserError: there is none, or it is damaged.
     """
     path = Path(folder) / FRONT_FILE
-    result = read_json(path)
-    if not isinstance(result, dict) or result.get("format") != FORMAT:
-        raise UserError(f"{path}: not a result of this version; evaluate the adapter again")
+    result = checked(str(path), read_json(path))
     check_whole_result(str(path), result)
-    if wrong := misfit(result, {"label": str, "cost": COST, "fixed_scaling": (Number, NONE)}):
-        raise UserError(f"{path}: {wrong}")
     return result
 
 
@@ -108,31 +177,3 @@ def read_responses(folder: str | Path, objectives: Sequence[str]) -> list[dict[s
     if not rows:
         raise UserError(f"{path} holds no response")
     return rows
-
-
-def check_whole_result(where: str, result: dict[str, Any]) -> None:
-    """``check_result``, and whether everything else is there that ``front_result`` puts in.
-
-    Raises:
-        UserError: what is missing or of another shape.
-    """
-    check_result(where, result)
-    m = len(result["objectives"])
-    base = {"objectives": [Number, m], "standard_errors": [Number, m]}
-    shape = {
-        **dict.fromkeys(INDICATORS, Number),
-        "spearman": [Number, m],
-        "axis_labels": [str, m],
-        "base": (base, NONE),
-        "step": (Integer, NONE),
-        "metadata": dict,
-    }
-    if wrong := misfit(result, shape):
-        raise UserError(f"{where}: {wrong}")
-
-
-def join(fronts: Sequence[Front]) -> Front:
-    """The points of several fronts as one, in their order."""
-    first = fronts[0]
-    points = [point for front in fronts for point in front.points]
-    return Front(list(first.objectives), points, first.label, first.metadata)

@@ -1,8 +1,9 @@
-"""The front of mean rewards: every grid point in one pass over the prompts."""
+"""Responses at every λ of a grid in one pass over the prompts, and the front of their rewards."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +20,27 @@ Rewards = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Response:
-    """One sampled response with the λ it was drawn at and what it earned."""
+class Prompt:
+    """A formatted prompt and its token ids."""
 
-    prompt: str
-    response: str
-    preference: tuple[float, ...]
-    rewards: tuple[float, ...]
+    text: str
+    input_ids: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Responses to P prompts at N preference vectors.
+
+    Attributes:
+        texts: N lists of P responses.
+        rewards: size = (N, P, m), float64; m = 0 without rewards.
+        log_ratios: log π_λ(y|x)/π_ref(y|x) of every response, size = (N, P), float64; 0 for the
+            reference itself.
+    """
+
+    texts: list[list[str]]
+    rewards: torch.Tensor
+    log_ratios: torch.Tensor
 
 
 def encode_prompts(tokenizer: Any, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -57,50 +72,31 @@ def sample_over_grid(
     grid: torch.Tensor,  # size = (N, m)
     config: SamplingConfig,
     generator: torch.Generator | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Responses to every prompt at every λ in one batch, with one λ per sample.
 
     The grid points share their random numbers prompt by prompt, so that the points of a front
     differ by λ and not by luck.
 
     Returns:
-        sequences and mask, size = (N·B, L) each; row ``n · B + b`` is prompt b at λ n.
+        Sequences and mask, size = (N·B, L) each, and ``response_log_ratios``, size = (N·B,),
+        which are 0 without an adapter; row ``n · B + b`` is prompt b at λ n.
     """
-    points, batch = grid.size(0), input_ids.size(0)
-    if adapter is not None and adapter.pref_dim > 0:
-        adapter.set_preference(grid.repeat_interleave(batch, dim=0))
-    return sample(
-        model,
-        input_ids.repeat(points, 1),
-        attention_mask.repeat(points, 1),
-        config,
-        generator=generator,
-        noise_copies=points,
-    )
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A formatted prompt and its token ids."""
-
-    text: str
-    input_ids: Sequence[int]
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """What sampling over a grid found.
-
-    Attributes:
-        values: rewards, size = (N, P, m), float64.
-        log_ratios: log π_λ(y|x)/π_ref(y|x) of every response, size = (N, P), float64; None if
-            not asked for.
-        responses: N responses to each of P prompts.
-    """
-
-    values: torch.Tensor
-    log_ratios: torch.Tensor | None
-    responses: list[Response]
+    points, (batch, width) = grid.size(0), input_ids.shape
+    rows = grid.repeat_interleave(batch, dim=0)
+    with nullcontext() if adapter is None else adapter.at(rows):
+        sequences, attended = sample(
+            model,
+            input_ids.repeat(points, 1),
+            attention_mask.repeat(points, 1),
+            config,
+            generator=generator,
+            noise_copies=points,
+        )
+        if adapter is None:
+            return sequences, attended, torch.zeros(points * batch)
+        ratios = response_log_ratios(model, adapter, sequences, attended, width)
+        return sequences, attended, ratios
 
 
 @torch.no_grad()
@@ -137,124 +133,67 @@ def sample_rewards(
     *,
     generator: torch.Generator,
     prompts_per_batch: int,
-    log_ratios: bool = False,
     label: str = "",
     progress: bool = True,
 ) -> Sampled:
-    """Sample a response to every prompt at every λ, and score it.
-
-    Arguments are ``evaluate_reward_front``'s, but for ``rewards``, of which None leaves m = 0,
-    ``generator``, of the sampling, on the model's device, and ``log_ratios``, whether to measure
-    how far the policy is from its reference, for which there must be an adapter.
-    """
-    grid = grid.to(next(model.parameters()).device)
-    columns, ratios = [], []
-    responses: list[Response] = []
-    bar = progress_bar(total=len(prompts), desc=f"Evaluating {label}".strip(), disable=not progress)
-    for chunk in _chunks(prompts, prompts_per_batch):
-        texts = [prompt.text for prompt in chunk]
-        padded = _pad_left(chunk, tokenizer.pad_token_id)
-        input_ids, mask = (tensor.to(grid.device) for tensor in padded)
-        sequences, attended = sample_over_grid(
-            model, adapter, input_ids, mask, grid, config, generator
-        )
-        width, rows = input_ids.size(1), (grid.size(0), len(texts))
-        if log_ratios:
-            found = response_log_ratios(model, adapter, sequences, attended, width)
-            ratios.append(found.double().view(rows).cpu())
-        earned = torch.empty(sequences.size(0), 0)
-        if rewards is not None:
-            earned = rewards(sequences, attended, width)  # size = (N·B, m)
-        columns.append(earned.double().view(*rows, -1).cpu())
-        responses += _decode(tokenizer, texts, sequences[:, width:], grid, earned)
-        bar.update(len(texts))
-    bar.close()
-    joined = torch.cat(ratios, dim=1) if log_ratios else None
-    return Sampled(torch.cat(columns, dim=1), joined, responses)
-
-
-@torch.no_grad()
-def evaluate_reward_front(
-    model: Any,
-    adapter: PanaceaAdapter | None,
-    tokenizer: Any,
-    rewards: Rewards,
-    prompts: Sequence[str],
-    grid: torch.Tensor,
-    config: SamplingConfig,
-    *,
-    objectives: Sequence[str],
-    seed: int = 0,
-    prompts_per_batch: int = 32,
-    label: str = "",
-    progress: bool = True,
-) -> tuple[Front, list[Response]]:
-    """Mean reward per objective of sampled responses at every λ.
+    """Sample a response to every prompt at every λ, score it, compare it with the reference.
 
     Args:
-        model: the policy; it is put into evaluation mode.
-        adapter: the policy's adapter, or None for a model without λ.
+        model: the policy, in evaluation mode.
+        adapter: the policy's, or None for the model without λ, which is the reference.
         tokenizer: the policy's.
-        rewards: token ids, mask and width of the prompts to rewards, size = (B, m).
-        prompts: formatted prompts, as the model reads them.
+        rewards: token ids, mask and width of the prompts to rewards, size = (B, m); None: m = 0.
+        prompts: P of them.
         grid: preference vectors, size = (N, m).
         config: how responses are drawn.
-        objectives: names, in the order of λ.
-        seed: of the sampling.
+        generator: of the sampling, on the model's device.
         prompts_per_batch: each forward pass has N times as many rows.
-        label: the front's name in tables and pictures.
+        label: beside the bar.
         progress: whether to show a bar.
-
-    Returns:
-        The front, with standard errors over prompts, and every response.
     """
-    model.eval()
-    device = next(model.parameters()).device
-    encoded = tokenizer(list(prompts), return_attention_mask=False)["input_ids"]
-    sampled = sample_rewards(
-        model,
-        adapter,
-        tokenizer,
-        rewards,
-        [Prompt(text, ids) for text, ids in zip(prompts, encoded, strict=True)],
-        grid,
-        config,
-        generator=torch.Generator(device=device).manual_seed(seed),
-        prompts_per_batch=prompts_per_batch,
-        label=label,
-        progress=progress,
-    )
-    return mean_front(sampled.values, grid, objectives, label), sampled.responses
+    grid = grid.to(next(model.parameters()).device)
+    earned, ratios = [], []
+    texts: list[list[str]] = [[] for _ in grid]
+    bar = progress_bar(total=len(prompts), desc=f"Evaluating {label}".strip(), disable=not progress)
+    for chunk in _chunks(prompts, prompts_per_batch):
+        padded = _pad_left(chunk, tokenizer.pad_token_id)
+        input_ids, mask = (tensor.to(grid.device) for tensor in padded)
+        sequences, attended, found = sample_over_grid(
+            model, adapter, input_ids, mask, grid, config, generator
+        )
+        width, rows = input_ids.size(1), (grid.size(0), len(chunk))
+        ratios.append(found.view(rows).double().cpu())
+        scores = torch.empty(sequences.size(0), 0)
+        if rewards is not None:
+            scores = rewards(sequences, attended, width)  # size = (N·B, m)
+        earned.append(scores.double().view(*rows, -1).cpu())
+        decoded = tokenizer.batch_decode(sequences[:, width:], skip_special_tokens=True)
+        for index, text in enumerate(decoded):
+            texts[index // len(chunk)].append(text.strip())
+        bar.update(len(chunk))
+    bar.close()
+    return Sampled(texts, torch.cat(earned, dim=1), torch.cat(ratios, dim=1))
 
 
-def mean_front(
-    values: torch.Tensor, grid: torch.Tensor, objectives: Sequence[str], label: str = ""
-) -> Front:
-    """Means over prompts, with their standard errors.
+def mean_and_error(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means over prompts, and their standard errors: 0 where there is one prompt.
 
     Args:
-        values: size = (N, P, m), float64.
+        values: size = (N, P, …), float64.
+    """
+    means, count = values.mean(dim=1), values.size(1)
+    return means, values.std(dim=1) / count**0.5 if count > 1 else torch.zeros_like(means)
+
+
+def reward_front(
+    rewards: torch.Tensor, grid: torch.Tensor, objectives: Sequence[str], label: str = ""
+) -> Front:
+    """Mean rewards, with their standard errors over prompts.
+
+    Args:
+        rewards: size = (N, P, m), float64.
         grid: size = (N, m).
         objectives: names, in the order of λ.
         label: the front's name.
     """
-    means = values.mean(dim=1)  # size = (N, m)
-    count = values.size(1)  # of one value nothing is known but the value
-    errors = values.std(dim=1) / count**0.5 if count > 1 else torch.zeros_like(means)
-    return Front(list(objectives), grid_points(grid, means, errors), label)
-
-
-def _decode(
-    tokenizer: Any,
-    texts: Sequence[str],
-    tokens: torch.Tensor,  # size = (N·B, T)
-    grid: torch.Tensor,
-    earned: torch.Tensor,
-) -> list[Response]:
-    decoded = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-    preferences = [tuple(row) for row in grid.cpu().double().round(decimals=6).tolist()]
-    rewards = [tuple(row) for row in earned.cpu().tolist()]
-    return [
-        Response(texts[i % len(texts)], text.strip(), preferences[i // len(texts)], rewards[i])
-        for i, text in enumerate(decoded)
-    ]
+    return Front(list(objectives), grid_points(grid, *mean_and_error(rewards)), label)

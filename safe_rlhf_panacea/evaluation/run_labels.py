@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.evaluation.run_fronts import RunFront
+from safe_rlhf_panacea.evaluation.runs import RunFront
 
 
 def make_labels_distinct(runs: Sequence[RunFront]) -> None:

@@ -1,4 +1,4 @@
-"""Whether a file that calls itself a front is one."""
+"""Whether what a file holds is a result, as ``results.py`` describes them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.shapes import Number, misfit
+from safe_rlhf_panacea.evaluation.tables import INDICATORS
+from safe_rlhf_panacea.shapes import Integer, Number, misfit
 
+FORMAT = 2
+NONE = type(None)
 SAME_PREFERENCE = 1e-6  # two λ that differ by no more are one
 NATURES = {
     "kind": str,
-    "method": (str, type(None)),
-    "label": (str, type(None)),
-    "step": (int, type(None)),
+    "method": (str, NONE),
+    "label": (str, NONE),
+    "step": (int, NONE),
 }
 POINT = ("preference", "objectives", "standard_errors")
+COST = {
+    "training_seconds": (Number, NONE),
+    "stored_parameters": Integer,
+    "trained_models": Integer,
+}
 
 
 def same_preference(first: Sequence[float], second: Sequence[float]) -> bool:
@@ -52,6 +60,30 @@ def check_result(where: str, result: Mapping[str, Any]) -> None:
     _check_points(where, result["front"], len(names))
 
 
+def check_whole_result(where: str, result: Mapping[str, Any]) -> None:
+    """``check_result``, and whether everything else is there that ``front_result`` puts in.
+
+    Raises:
+        UserError: what is missing or of another shape.
+    """
+    check_result(where, result)
+    m = len(result["objectives"])
+    base = {"objectives": [Number, m], "standard_errors": [Number, m]}
+    shape = {
+        **dict.fromkeys(INDICATORS, Number),
+        "spearman": [Number, m],
+        "axis_labels": [str, m],
+        "base": (base, NONE),
+        "label": str,
+        "fixed_scaling": (Number, NONE),
+        "step": (Integer, NONE),
+        "cost": COST,
+        "metadata": dict,
+    }
+    if wrong := misfit(result, shape):
+        raise UserError(f"{where}: {wrong}")
+
+
 def _check_points(where: str, points: Any, m: int) -> None:
     if not isinstance(points, list) or not points:
         raise UserError(f"{where}: front must be a list of points, one or more")
@@ -61,6 +93,11 @@ def _check_points(where: str, points: Any, m: int) -> None:
                 raise UserError(
                     f"{where}: point {number} of the front: {key} must be {m} finite numbers"
                 )
+        kl = [point.get("kl", ""), point.get("kl_error", "")]
+        if misfit(kl, ([Number], [NONE])):
+            raise UserError(
+                f"{where}: point {number} of the front: kl and kl_error must be numbers, or null"
+            )
         if any(same_preference(point["preference"], p["preference"]) for p in points[: number - 1]):
             raise UserError(f"{where}: the front has λ {point['preference']} twice")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,15 +11,15 @@ import torch
 
 from safe_rlhf_panacea.base.run_record import RUN_FILE, is_finished, set_aside
 from safe_rlhf_panacea.baselines.fixed_scaling import FACTORS
-from safe_rlhf_panacea.evaluation.front import Front
+from safe_rlhf_panacea.evaluation.indicators import summarize
+from safe_rlhf_panacea.evaluation.methods import Method
+from safe_rlhf_panacea.evaluation.results import front_of
 from safe_rlhf_panacea.experiments.settings import OBJECTIVES
-from safe_rlhf_panacea.miniature.fronts import Judge, true_front
+from safe_rlhf_panacea.miniature.fronts import Judge, Results
 from safe_rlhf_panacea.miniature.stages import Miniature
 from safe_rlhf_panacea.preference import preference_grid
 
 DISCRETE_STEP = 0.25  # five λ for m = 2
-
-Fronts = dict[str, dict[str, Any]]
 
 
 def prepare(miniature: Miniature) -> Judge:
@@ -41,11 +40,12 @@ def _unless_finished(folder: Path, train: Callable[[], None]) -> None:
         train()
 
 
-def select(front: Front, grid: torch.Tensor) -> Front:
-    """The points of a front that lie on ``grid``, size = (N, m), in its order."""
-    by_preference = {tuple(round(v, 6) for v in p.preference): p for p in front.points}
+def select(result: dict[str, Any], grid: torch.Tensor) -> dict[str, Any]:
+    """A result at the λ of ``grid`` only, size = (N, m), in its order."""
+    by_preference = {tuple(round(v, 6) for v in p["preference"]): p for p in result["front"]}
     keys = [tuple(row) for row in grid.double().round(decimals=6).tolist()]
-    return dataclasses.replace(front, points=[by_preference[key] for key in keys])
+    chosen = front_of({**result, "front": [by_preference[key] for key in keys]})
+    return {**result, **summarize(chosen, result["reference_point"])}
 
 
 class Arms:
@@ -63,23 +63,20 @@ class Arms:
         self.split = split
         self.grid = preference_grid(len(OBJECTIVES), miniature.settings.grid_step)
         self.five = preference_grid(len(OBJECTIVES), DISCRETE_STEP)
-        self.results: Fronts = {}
+        self.results: Results = {}
 
-    def _keep(self, name: str, front: Front) -> None:
-        self.results[name] = front.to_dict()
-
-    def evaluate(self, name: str, policy: tuple[Any, Any], *, five: bool = False) -> None:
-        """Evaluate a policy on the full grid, and at the five λ if asked for, in one pass."""
+    def evaluate(self, name: str, method: Method, *, five: bool = False) -> None:
+        """Evaluate on the full grid, and at the five λ if asked for, in one pass."""
         grid = torch.cat([self.grid, self.five]).unique(dim=0) if five else self.grid
-        if name.startswith("dpo"):
-            views = {"model": self.judge.accuracy_front(*policy, grid, name)}
-        else:
-            front, responses = self.judge.reward_front(*policy, grid, name, self.split)
-            views = {"model": front, "true": true_front(responses, front)}
-        for view, front in views.items():
-            self._keep(f"{name}/{view}", select(front, self.grid))
+        for view, result in self._views(name, method, grid).items():
+            self.results[f"{name}/{view}"] = select(result, self.grid)
             if five:
-                self._keep(f"{name}/{view}5", select(front, self.five))
+                self.results[f"{name}/{view}5"] = select(result, self.five)
+
+    def _views(self, name: str, method: Method, grid: torch.Tensor) -> Results:
+        algorithm = name.partition("/")[0]
+        found, _ = self.judge.results(algorithm, method, grid, name, self.split)
+        return dict(zip(("model", "true"), found.values(), strict=False))
 
     def _steps(self, algorithm: str) -> int:
         settings = self.miniature.settings
@@ -91,33 +88,21 @@ class Arms:
         """Panacea, with further flags for an ablation."""
         steps = self._steps(algorithm)
         folder = self.miniature.train_panacea(algorithm, f"{algorithm}-{arm}", steps, extra)
-        self.evaluate(f"{algorithm}/{arm}", self.judge.panacea(folder), five=five)
+        self.evaluate(f"{algorithm}/{arm}", self.judge.method(folder), five=five)
 
     def soups(self, algorithm: str) -> None:
         """Rewarded Soups with Panacea's number of steps in all."""
         each = self._steps(algorithm) // len(OBJECTIVES)
         folders = self.miniature.train_soup(algorithm, f"{algorithm}-soups", each)
-        self.evaluate(f"{algorithm}/soups", self.judge.soup(folders), five=True)
+        self.evaluate(f"{algorithm}/soups", self.judge.method(folders, "rewarded_soups"), five=True)
 
     def discrete(self, algorithm: str) -> None:
         """Discrete policies, each with as many steps as an ingredient of the soups."""
         each = self._steps(algorithm) // len(OBJECTIVES)
         folders = self.miniature.train_discrete(algorithm, f"{algorithm}-discrete", each, self.five)
-        views: dict[str, list[Front]] = {}
-        for folder, row in zip(folders, self.five, strict=True):
-            for view, front in self._one_point(algorithm, folder, row.unsqueeze(0)).items():
-                views.setdefault(view, []).append(front)
-        for view, fronts in views.items():
-            points = [front.points[0] for front in fronts]
-            joined = Front(objectives=list(OBJECTIVES), points=points, label="Discrete policies")
-            self._keep(f"{algorithm}/discrete/{view}5", joined)
-
-    def _one_point(self, algorithm: str, folder: Path, at: torch.Tensor) -> dict[str, Front]:
-        policy = self.judge.panacea(folder)
-        if algorithm == "dpo":
-            return {"model": self.judge.accuracy_front(*policy, at, folder.name)}
-        front, responses = self.judge.reward_front(*policy, at, folder.name, self.split)
-        return {"model": front, "true": true_front(responses, front)}
+        method = self.judge.method(folders, "discrete_policies")
+        for view, result in self._views(f"{algorithm}/discrete", method, self.five).items():
+            self.results[f"{algorithm}/discrete/{view}5"] = result
 
 
 def _fixed(arms: Arms, algorithm: str) -> None:
@@ -148,7 +133,7 @@ JOBS: dict[str, Callable[[Arms], None]] = {
 }
 
 
-def run_job(miniature: Miniature, job: str, split: str = "eval") -> Fronts:
+def run_job(miniature: Miniature, job: str, split: str = "eval") -> Results:
     """Run one job on a prepared miniature and return its fronts."""
     miniature.take_up()
     arms = Arms(miniature, split)

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.adapter import PanaceaAdapter, load_adapter, load_soup
 from safe_rlhf_panacea.base.datasets import PreferenceDataset, format_prompt
+from safe_rlhf_panacea.base.datasets.template import plain_prompt
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
-from safe_rlhf_panacea.evaluation.accuracy_front import evaluate_accuracy_front
-from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
-from safe_rlhf_panacea.evaluation.reward_front import (
-    Response,
-    encode_prompts,
-    evaluate_reward_front,
-)
-from safe_rlhf_panacea.experiments.settings import OBJECTIVES
+from safe_rlhf_panacea.evaluation.measure import Policy
+from safe_rlhf_panacea.evaluation.measurement import Measurement
+from safe_rlhf_panacea.evaluation.methods import Method, read_member
+from safe_rlhf_panacea.evaluation.results import front_result
+from safe_rlhf_panacea.evaluation.reward_front import Prompt, encode_prompts
+from safe_rlhf_panacea.experiments.settings import OBJECTIVES, REFERENCE_POINTS
 from safe_rlhf_panacea.miniature.stages import Miniature
 from safe_rlhf_panacea.miniature.true_scores import true_scores
 from safe_rlhf_panacea.rewards import RewardEnsemble, RewardSpec
 from safe_rlhf_panacea.scorers import model_scorer
 
 EVALUATION_SEED = 20_000
+Results = dict[str, dict[str, Any]]  # by the key of REFERENCE_POINTS
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -58,7 +58,6 @@ class Judge:
             eos_token_id=self.tokenizer.eos_token_id,
             pad_token_id=self.tokenizer.pad_token_id,
         )
-        self.pairs: PreferenceDataset | None = None
 
     def fresh_policy(self) -> tuple[Any, Any]:
         """The SFT model and its tokenizer."""
@@ -87,80 +86,72 @@ class Judge:
         rewards = self.rewards()(sequences, attended, ids.size(1))
         return list(zip(rewards.mean(dim=0).tolist(), rewards.std(dim=0).tolist(), strict=True))
 
-    # -- PPO ---------------------------------------------------------------------------
+    def method(self, folders: Path | Sequence[Path], name: str | None = None) -> Method:
+        """The SFT model with what was trained on it: an adapter, or those of a method."""
+        folders = [folders] if isinstance(folders, Path) else folders
+        model, _ = self.fresh_policy()
+        return Method(model, [read_member(folder) for folder in folders], name)
 
-    def prompts(self, split: str) -> list[str]:
-        """Raw prompts of the ``eval`` or the ``tune`` split."""
-        world = self.miniature.world
-        texts = read_prompts({"eval": world.prompts_eval, "tune": world.prompts_tune}[split])
-        return self.miniature.shuffled(texts, self.miniature.settings.eval_prompts)
-
-    def reward_front(
+    def results(
         self,
-        model: Any,
-        adapter: PanaceaAdapter | None,
+        algorithm: str,
+        method: Method,
         grid: torch.Tensor,
-        label: str,
+        label: str = "",
         split: str = "eval",
-    ) -> tuple[Front, list[Response]]:
-        """A PPO front under the reward models; every response carries its raw prompt."""
-        raw = self.prompts(split) * self.miniature.settings.eval_repeats
-        front, responses = evaluate_reward_front(
-            model,
-            adapter,
+    ) -> tuple[Results, Measurement]:
+        """The fronts of a method trained with ``dpo`` or ``ppo``, and what they are made of.
+
+        Responses are judged by the reward models and, as ``ppo_true_scores``, by the corpus.
+        """
+        policy = Policy(
+            method.model,
+            method.adapter,
             self.tokenizer,
-            self.rewards(),
-            [format_prompt(text) for text in raw],
-            grid,
             self.config,
-            objectives=OBJECTIVES,
-            seed=EVALUATION_SEED,
-            label=label,
+            EVALUATION_SEED,
             progress=self.miniature.progress,
         )
-        plain = {format_prompt(text): text for text in raw}
-        return front, [
-            Response(plain[r.prompt], r.response, r.preference, r.rewards) for r in responses
-        ]
-
-    # -- DPO ---------------------------------------------------------------------------
-
-    def accuracy_front(
-        self, model: Any, adapter: PanaceaAdapter, grid: torch.Tensor, label: str
-    ) -> Front:
-        """A DPO front on the evaluation pairs."""
-        settings = self.miniature.settings
-        if self.pairs is None:
-            self.tokenizer.padding_side = "right"
-            self.pairs = PreferenceDataset(
-                [f"pairs:{settings.eval_pairs}/-1:{self.miniature.world.pairs_eval}"],
-                tokenizer=self.tokenizer,
-                objectives=OBJECTIVES,
+        what = self._pairs() if algorithm == "dpo" else self._prompts(split)
+        measured = method.measure(policy, grid, label=label, **what)
+        views = {algorithm: measured}
+        if algorithm == "ppo":
+            views["ppo_true_scores"] = _with_true_scores(measured)
+        units = {"ppo": "mean reward in SFT std."}
+        origin = method.origin(label)
+        found = {
+            name: front_result(
+                view.front(OBJECTIVES, label),
+                view.kind,
+                list(REFERENCE_POINTS[name]),
+                origin,
+                unit=units.get(name),
             )
-        return evaluate_accuracy_front(
-            model, adapter, self.pairs, grid, label=label, progress=self.miniature.progress
-        )
+            for name, view in views.items()
+        }
+        return found, measured
 
-    # -- policies ----------------------------------------------------------------------
+    def _pairs(self) -> dict[str, Any]:
+        """Of the evaluation split."""
+        self.tokenizer.padding_side = "right"
+        count, path = self.miniature.settings.eval_pairs, self.miniature.world.pairs_eval
+        return {
+            "pairs": PreferenceDataset([f"pairs:{count}/-1:{path}"], self.tokenizer, OBJECTIVES)
+        }
 
-    def panacea(self, folder: Path) -> tuple[Any, PanaceaAdapter]:
-        """The SFT model with a trained adapter."""
-        model, _ = self.fresh_policy()
-        return model, load_adapter(model, folder)
+    def _prompts(self, split: str) -> dict[str, Any]:
+        """Of the ``eval`` or the ``tune`` split, with the rewards of the responses."""
+        world, settings = self.miniature.world, self.miniature.settings
+        paths = {"eval": world.prompts_eval, "tune": world.prompts_tune}
+        raw = self.miniature.shuffled(read_prompts(paths[split]), settings.eval_prompts)
+        texts = [format_prompt(text) for text in raw * settings.eval_repeats]
+        encoded = self.tokenizer(texts, return_attention_mask=False)["input_ids"]
+        return {"prompts": list(map(Prompt, texts, encoded)), "rewards": self.rewards()}
 
-    def soup(self, folders: Sequence[Path]) -> tuple[Any, PanaceaAdapter]:
-        """The SFT model with a soup of adapters."""
-        model, _ = self.fresh_policy()
-        return model, load_soup(model, folders, OBJECTIVES)
 
-
-def true_front(responses: Sequence[Response], like: Front) -> Front:
+def _with_true_scores(measured: Measurement) -> Measurement:
     """The same responses under the corpus's own scores, which no model has seen."""
-    scores = true_scores([r.prompt for r in responses], [r.response for r in responses])
-    points = []
-    for point in like.points:
-        rows = [i for i, r in enumerate(responses) if list(r.preference) == list(point.preference)]
-        values = scores[rows]
-        errors = values.std(axis=0, ddof=1) / len(rows) ** 0.5
-        points.append(FrontPoint(point.preference, values.mean(axis=0).tolist(), errors.tolist()))
-    return Front(objectives=like.objectives, points=points, label=like.label, metadata={})
+    prompts = [plain_prompt(text) for text in measured.prompts]
+    scores = [true_scores(prompts, texts) for texts in measured.sampled.texts]
+    rewards = torch.stack([torch.from_numpy(rows) for rows in scores])  # size = (N, P, 2)
+    return replace(measured, sampled=replace(measured.sampled, rewards=rewards), kind="true score")

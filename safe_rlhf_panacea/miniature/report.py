@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.evaluation.front import Front
+from safe_rlhf_panacea.base.datasets.template import plain_prompt
 from safe_rlhf_panacea.evaluation.plots import plot_fronts
-from safe_rlhf_panacea.evaluation.reward_front import Response
+from safe_rlhf_panacea.evaluation.results import front_of
 from safe_rlhf_panacea.evaluation.tables import front_table, indicator_table
+from safe_rlhf_panacea.miniature.fronts import Results
 from safe_rlhf_panacea.miniature.severity_table import pick_example_prompt, render_severity_table
 from safe_rlhf_panacea.miniature.stages import Miniature
 
@@ -19,50 +20,49 @@ TITLES = {
     "ppo_true_scores": "PPO: the same responses under the corpus's own scores",
     "dpo": "DPO: accuracy of the implicit reward on held-out pairs",
 }
-AXES = {"ppo": "reward (SFT std.)", "dpo": "implicit-reward accuracy"}
 
 
-def draw_fronts(root: Path, fronts: dict[str, dict[str, Front]], results: dict[str, Any]) -> None:
+def draw_fronts(root: Path, experiments: dict[str, Results]) -> None:
     """``front_ppo.png`` and ``front_dpo.png``."""
-    for name, unit in AXES.items():
+    for name in ("ppo", "dpo"):
+        results = list(experiments[name].values())
         plot_fronts(
-            list(fronts[name].values()),
+            list(map(front_of, results)),
             root / f"front_{name}.png",
             title=f"Panacea-{name.upper()} and Rewarded Soups at equal training steps",
-            reference_point=results["experiments"][name]["reference_point"],
-            axis_labels=[f"{o} {unit}" for o in fronts[name]["panacea"].objectives],
+            reference_point=results[0]["reference_point"],
+            axis_labels=results[0]["axis_labels"],
         )
 
 
-def five_answers(responses: Sequence[Response], prompt: str) -> str:
+def five_answers(responses: Sequence[dict[str, Any]], prompt: str) -> str:
     """One prompt answered at five λ spread over the grid."""
-    found = sorted((r for r in responses if r.prompt == prompt), key=lambda r: r.preference)
+    mine = (r for r in responses if plain_prompt(r["prompt"]) == prompt)
+    found = sorted(mine, key=lambda r: r["preference"])
     steps = max(1, (len(found) - 1) / 4)
     chosen = [found[round(i * steps)] for i in range(5) if round(i * steps) < len(found)]
     lines = [f'"{prompt}" at five preference vectors (helpful, harmless):']
     for response in chosen:
-        vector = ", ".join(f"{value:.2f}" for value in response.preference)
-        text = textwrap.fill(response.response, 88, subsequent_indent=" " * 16)
+        vector = ", ".join(f"{value:.2f}" for value in response["preference"])
+        text = textwrap.fill(response["response"], 88, subsequent_indent=" " * 16)
         lines.append(f"  ({vector})  {text}")
     return "\n".join(lines)
 
 
 def render(
     miniature: Miniature,
-    fronts: dict[str, dict[str, Front]],
-    responses: Sequence[Response],
+    responses: Sequence[dict[str, Any]],
     results: dict[str, Any],
 ) -> str:
     """The closing page of the quickstart, in plain text."""
     parts = []
     for name, title in TITLES.items():
         entry = results["experiments"][name]
-        parts += [title, front_table(fronts[name]["panacea"])]
-        summaries = {front.label: entry[method] for method, front in fronts[name].items()}
-        parts.append(indicator_table(summaries))
+        parts += [title, front_table(front_of(entry["panacea"]))]
+        parts.append(indicator_table({result["label"]: result for result in entry.values()}))
     parts.append("Panacea-PPO by λ and severity of the request:")
     parts.append(render_severity_table(results["severity_table"]))
-    prompt = pick_example_prompt(sorted({r.prompt for r in responses}))
+    prompt = pick_example_prompt(sorted({plain_prompt(r["prompt"]) for r in responses}))
     parts.append(five_answers(responses, prompt))
     root = miniature.root
     parts.append(

@@ -9,7 +9,7 @@ import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.datasets import PreferenceCollator
-from safe_rlhf_panacea.evaluation.accuracy_front import evaluate_accuracy_front
+from safe_rlhf_panacea.evaluation.accuracy_front import accuracy_front, margins_of_pairs
 
 # Name of a number series to its rows; the front's begins with this.
 FRONT = "front"
@@ -17,7 +17,7 @@ Numbers = dict[str, list[list[float]]]
 
 
 class FixedPairs:
-    """Labelled pairs of token ids, as ``evaluate_accuracy_front`` reads them.
+    """Labelled pairs of token ids, as ``margins_of_pairs`` reads them.
 
     Attributes:
         objectives: their names, in the order of the labels.
@@ -84,7 +84,15 @@ def _front(model: Any, adapter: PanaceaAdapter, probe: Mapping[str, Any]) -> lis
     pairs = FixedPairs(probe["pairs"], adapter.objectives)
     grid = torch.tensor(probe["grid"])
     # Small batches, so that pairs are split over several and the grid over several passes.
-    front = evaluate_accuracy_front(
-        model, adapter, pairs, grid, pairs_per_batch=5, rows_per_forward=20, progress=False
+    measured = margins_of_pairs(
+        model,
+        adapter,
+        pairs,
+        range(len(pairs)),
+        grid,
+        pairs_per_batch=5,
+        rows_per_forward=20,
+        progress=False,
     )
+    front = accuracy_front(*measured, grid, adapter.objectives)
     return [[round(value, 6) for value in point.objectives] for point in front.points]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from safe_rlhf_panacea.evaluation.front import Front
 from safe_rlhf_panacea.evaluation.indicators import summarize
+from safe_rlhf_panacea.evaluation.results import front_of
 from safe_rlhf_panacea.experiments.settings import OBJECTIVES, REFERENCE_POINTS, MiniatureSettings
 from safe_rlhf_panacea.regression.port import prepare_port
 
@@ -27,10 +28,11 @@ def train_fronts(seed: int, settings: MiniatureSettings, root: Path, *, progress
         dpo = miniature.train_panacea("dpo", "panacea-dpo", settings.dpo_steps)
         ppo = miniature.train_panacea("ppo", "panacea-ppo", settings.ppo_steps)
         grid = preference_grid(len(OBJECTIVES), settings.grid_step)
-        # Before the pairs, which turn the tokenizer's padding round.
-        rewards, _ = judge.reward_front(*judge.panacea(ppo), grid, "ppo")
-        accuracies = judge.accuracy_front(*judge.panacea(dpo), grid, "dpo")
-    return {"ppo": front_numbers(rewards, "ppo"), "dpo": front_numbers(accuracies, "dpo")}
+        found: dict[str, Front] = {}
+        for name, folder in (("ppo", ppo), ("dpo", dpo)):
+            results, _ = judge.results(name, judge.method(folder), grid)
+            found[name] = front_of(results[name])
+    return {name: front_numbers(front, name) for name, front in found.items()}
 
 
 def front_numbers(front: Front, algorithm: str) -> dict[str, float]:

@@ -11,6 +11,8 @@ import torch
 from safe_rlhf_panacea.base import AutoModelForScore, load_pretrained_models
 from tests.tiny import tiny_llama, tiny_tokenizer
 
+EVERY_STEP = ("--need_eval", "--eval_strategy", "steps", "--eval_interval", "1")
+
 
 def write_lines(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -111,3 +113,24 @@ def ppo_flags(base_model, reward_models, prompts, tmp_path):
         *("--per_device_prompt_batch_size", "8", "--gradient_accumulation_steps", "1"),
         *("--log_type", "none", "--progress", "false", "--actor_lr", "5e-3"),
     ]
+
+
+def watched(flags, data):
+    """Flags with an evaluation at every step; the later ``--log_type`` counts."""
+    return [*flags, *EVERY_STEP, "--eval_datasets", data, "--per_device_eval_batch_size", "8"]
+
+
+@pytest.fixture
+def ppo_watched(ppo_flags, prompts):
+    return [*watched(ppo_flags, f"prompts:16/-1:{prompts}"), "--eval_prompts", "6"]
+
+
+@pytest.fixture
+def dpo_watched(dpo_flags, pairs):
+    return watched(dpo_flags, f"pairs:12/-1:{pairs}")
+
+
+@pytest.fixture
+def no_page(monkeypatch):
+    """Numbers only: drawing takes longer than training here."""
+    monkeypatch.setattr("safe_rlhf_panacea.dashboard.writers.render", lambda *_, **__: "")

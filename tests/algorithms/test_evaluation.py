@@ -16,7 +16,8 @@ from safe_rlhf_panacea.baselines.rewarded_soups import main as soups_main
 from safe_rlhf_panacea.evaluation.accuracy_front import margins_over_grid
 from safe_rlhf_panacea.evaluation.calibrate import main as calibrate
 from safe_rlhf_panacea.evaluation.main import main as evaluate
-from safe_rlhf_panacea.evaluation.reward_front import evaluate_reward_front
+from safe_rlhf_panacea.evaluation.measure import Policy, measure, prompts_of_pairs
+from safe_rlhf_panacea.evaluation.reward_front import Prompt
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.preference import preference_grid
 from tests.algorithms.helpers import dpo_trainer
@@ -46,6 +47,17 @@ def test_margins_over_the_grid_equal_one_preference_at_a_time(trainer):
     assert together.std(dim=0).max() > 1e-3  # λ makes a difference
 
 
+def test_the_preference_that_held_before_holds_after(trainer):
+    adapter, tokenizer = trainer.panacea.policy, trainer.tokenizer
+    adapter.set_preference(torch.tensor([0.125, 0.875]))
+    config = SamplingConfig(24, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    policy = Policy(trainer.model.module, adapter, tokenizer, config, progress=False)
+    pairs = trainer.train_dataloader.dataset
+    for what in ({"prompts": prompts_of_pairs(policy, pairs, 2)}, {"pairs": pairs}):
+        measure(policy, preference_grid(2, 0.5), **what)
+        assert adapter.preference.tolist() == [0.125, 0.875]
+
+
 def test_reward_front_means_and_errors_by_hand(trainer):
     """Rewards that count tokens: the front must be their mean and standard error."""
     grid = preference_grid(2, 0.5)
@@ -58,19 +70,22 @@ def test_reward_front_means_and_errors_by_hand(trainer):
         seen.append(values)
         return values
 
-    prompts = ["ab", "cde", "f"]
-    front, responses = evaluate_reward_front(
-        trainer.model.module,
-        trainer.panacea.policy,
-        tokenizer,
-        rewards,
-        prompts,
+    texts = ["ab", "cde", "f"]
+    ids = tokenizer(texts)["input_ids"]
+    measured = measure(
+        Policy(
+            trainer.model.module,
+            trainer.panacea.policy,
+            tokenizer,
+            config,
+            prompts_per_batch=2,
+            progress=False,
+        ),
         grid,
-        config,
-        objectives=("one", "two"),
-        prompts_per_batch=2,
-        progress=False,
+        prompts=list(map(Prompt, texts, ids)),
+        rewards=rewards,
     )
+    front = measured.front(("one", "two"))
     by_point = torch.cat([chunk.view(3, -1, 2) for chunk in seen], dim=1).double()  # (3, 3, 2)
     for index, point in enumerate(front.points):
         values = by_point[index]
@@ -78,8 +93,17 @@ def test_reward_front_means_and_errors_by_hand(trainer):
         error = ((values - mean) ** 2).sum(dim=0).div(2).sqrt() / 3**0.5
         assert point.objectives == pytest.approx(mean.tolist())
         assert point.standard_errors == pytest.approx(error.tolist())
-    assert [r.prompt for r in responses] == ["ab", "cde"] * 3 + ["f"] * 3
-    assert len({r.preference for r in responses}) == 3
+    responses = measured.responses()
+    assert [r["prompt"] for r in responses] == ["ab"] * 3 + ["cde"] * 3 + ["f"] * 3
+    for index, point in enumerate(front.points):
+        mine = [r for r in responses if r["preference"] == point.preference]
+        assert [r["rewards"] for r in mine] == by_point[index].tolist()
+        ratios = [r["log_ratio"] for r in mine]
+        mean = sum(ratios) / 3
+        assert point.kl == pytest.approx(mean, abs=1e-4)
+        error = (sum((ratio - mean) ** 2 for ratio in ratios) / 2 / 3) ** 0.5
+        assert point.kl_error == pytest.approx(error, abs=1e-4)
+    assert max(abs(point.kl) for point in front.points) > 1e-3
 
 
 def read_front(folder):
@@ -114,6 +138,11 @@ def test_program_on_pairs_and_on_prompts(
     assert front["base"]["objectives"] == pytest.approx(
         torch.tensor(of_base).double().mean(dim=0).tolist()
     )
+    assert front["metadata"] == {"prompts": len(of_base)}
+    low = torch.tensor(of_base).double()
+    point = low.mean(dim=0) - 2 * low.std(dim=0)
+    assert front["reference_point"] == pytest.approx(point.tolist(), abs=0.006)
+    assert all(point["kl"] is not None for point in front["front"])
     assert (tmp_path / "rewards" / "front.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SystemExit):
         evaluate(

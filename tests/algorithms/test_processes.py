@@ -14,26 +14,35 @@ from safetensors.torch import load_file
 
 from safe_rlhf_panacea.adapter import load_adapter
 from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
+from safe_rlhf_panacea.algorithms.dpo.main import main as dpo_main
 from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
 from safe_rlhf_panacea.base import TrainingState, load_pretrained_models
-from safe_rlhf_panacea.dashboard.snapshot import read_snapshots
+from safe_rlhf_panacea.evaluation.evaluations import read_evaluations
+from safe_rlhf_panacea.evaluation.main import main as evaluate
+from safe_rlhf_panacea.evaluation.results import read_result
 from tests.algorithms.conftest import write_lines
 from tests.warm_python import warm_python
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run_two(algorithm, flags, report):
-    """Two gloo processes under torchrun; what they found out together."""
+def torchrun_two(module, *arguments):
+    """A module in two gloo processes under torchrun."""
     command = [
         *(warm_python(), "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
-        *("-m", "tests.algorithms.one_of_several", algorithm, str(report), *flags),
+        *("-m", module, *arguments),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def run_two(algorithm, flags, report):
+    """Two processes that train; what they found out together."""
+    torchrun_two("tests.algorithms.one_of_several", algorithm, str(report), *flags)
     return json.loads(report.read_text(encoding="utf-8"))
 
 
@@ -102,7 +111,7 @@ def test_processes_with_sharded_weights_wait_for_each_other(ppo_flags, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     tensors = load_file(tmp_path / "out" / "adapter_model.safetensors")
     assert any(t.abs().max() > 1e-4 for n, t in tensors.items() if n.endswith("lora_sigma"))
-    assert [one.step for one in read_snapshots(tmp_path / "out")] == [0, 3]
+    assert [one.step for one in read_evaluations(tmp_path / "out")] == [0, 3]
 
 
 @pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
@@ -129,3 +138,18 @@ def test_a_checkpoint_holds_what_an_exact_resume_needs(ppo_flags, tmp_path):
         weights = content["module"]
         assert weights
         assert not any("embed_tokens" in name for name in weights)  # frozen, left out
+
+
+def test_two_processes_evaluate_every_pair_and_prompt_once(dpo_flags, pairs, tmp_path):
+    dpo_main([*dpo_flags, "--lr", "0.05"])
+    flags = ["--adapter", str(tmp_path / "out"), "--datasets", f"pairs:13/-1:{pairs}"]
+    flags += ["--grid_step", "0.5", "--max_length", "64", "--progress", "false", "--output_dir"]
+    evaluate([*flags, str(tmp_path / "one")])
+    printed = torchrun_two("safe_rlhf_panacea.evaluation", *flags, str(tmp_path / "two"))
+    assert printed.count("Written to") == 1
+    one, two = (read_result(tmp_path / name) for name in ("one", "two"))
+    assert one["metadata"] == two["metadata"] == {"labelled_pairs": [13, 13], "prompts": 13}
+    for mine, other in zip(one["front"], two["front"], strict=True):
+        assert mine["objectives"] == pytest.approx(other["objectives"])
+        assert mine["standard_errors"] == pytest.approx(other["standard_errors"])
+        assert other["kl_error"] > 0  # the second process draws its own responses

@@ -16,9 +16,9 @@ from safe_rlhf_panacea.base.finetune.main import main as sft
 from safe_rlhf_panacea.base.logger import Logger
 from safe_rlhf_panacea.base.resuming import note_latest
 from safe_rlhf_panacea.base.run_record import is_finished
-from safe_rlhf_panacea.dashboard.snapshot import read_snapshots
+from safe_rlhf_panacea.evaluation.evaluations import read_evaluations
 from tests.algorithms.conftest import write_lines
-from tests.algorithms.test_watching import offline_records
+from tests.algorithms.test_watching_shown import offline_records
 
 pytestmark = pytest.mark.usefixtures("no_page")
 
@@ -87,9 +87,9 @@ def test_ppo(ppo_flags, texts, prompts, tmp_path, stop_at, step, saved):
     whole, parts = map(metrics, folders)
     assert parts == whole
     assert len({line["train/reward"] for line in whole if "train/reward" in line}) > 3
-    fronts = [[one.front for one in read_snapshots(folder)] for folder in folders]
+    fronts = [[one.front for one in read_evaluations(folder)] for folder in folders]
     assert fronts[0] == fronts[1]
-    last = [read_snapshots(folder)[-1] for folder in folders]
+    last = [read_evaluations(folder)[-1] for folder in folders]
     assert last[0].drawn == last[1].drawn
     record = json.loads((folders[1] / "run.json").read_text())
     assert [entry["step"] for entry in record["resumed"]] == [saved]
@@ -118,7 +118,7 @@ def test_evaluations_with_nucleus_sampling_do_not_depend_on_a_resume(
     flags += ["--eval_datasets", f"prompts:4/-1:{prompts}", "--eval_grid_step", "1"]
     folders = both_ways(ppo, flags, tmp_path, stop_at, 5)
     assert same_tensors(folders, "adapter_model.safetensors")
-    fronts = [[one.front for one in read_snapshots(folder)] for folder in folders]
+    fronts = [[one.front for one in read_evaluations(folder)] for folder in folders]
     assert fronts[0] == fronts[1]
 
 
@@ -131,7 +131,7 @@ def test_resumed_at_its_last_step_it_is_not_evaluated_again(dpo_flags, pairs, tm
     record.pop("finished_at")  # the power failed just before
     (tmp_path / "out" / "run.json").write_text(json.dumps(record))
     dpo([*flags, "--resume"])
-    assert [one.step for one in read_snapshots(tmp_path / "out")] == [0, 2, 4]
+    assert [one.step for one in read_evaluations(tmp_path / "out")] == [0, 2, 4]
     assert is_finished(tmp_path / "out")
 
 
@@ -148,7 +148,7 @@ def test_dpo_with_accumulation_is_saved_between_updates(
     assert same_tensors(folders, "adapter_model.safetensors")
     whole, parts = map(metrics, folders)
     assert parts == whole
-    steps = [one.step for one in read_snapshots(folders[1])]
+    steps = [one.step for one in read_evaluations(folders[1])]
     assert steps == ([0, 4, 8, 12, 16, 20] if strategy == "steps" else [0, 8, 16, 20])
 
 

@@ -1,67 +1,34 @@
-"""Panacea trainers evaluate a grid of λ on their way, and show it everywhere alike."""
+"""Panacea trainers evaluate a grid of λ on their way, as the evaluation program does after it."""
 
 from __future__ import annotations
-
-import json
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from safe_rlhf_panacea.adapter import load_adapter
 from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
 from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
-from safe_rlhf_panacea.base import load_pretrained_models
-from safe_rlhf_panacea.base.datasets import PreferenceDataset
-from safe_rlhf_panacea.dashboard import writers
-from safe_rlhf_panacea.dashboard.snapshot import read_snapshots
-from safe_rlhf_panacea.evaluation.accuracy_front import evaluate_accuracy_front
+from safe_rlhf_panacea.evaluation.evaluations import read_evaluations
 from safe_rlhf_panacea.evaluation.indicators import summarize
-from safe_rlhf_panacea.preference import preference_grid
+from safe_rlhf_panacea.evaluation.main import main as evaluate
+from safe_rlhf_panacea.evaluation.results import read_result
+from tests.algorithms.conftest import watched
 from tests.algorithms.helpers import dpo_trainer, ppo_trainer
 from tests.algorithms.test_processes import run_two
-from tests.warm_python import warm_python
-
-SECRETS = {
-    "WANDB_API_KEY": "5ec2e7aa" * 5,
-    "HF_TOKEN": "hf_5ec2e7bb5ec2e7bb",
-    "MY_PASSWORD": "5ec2e7cc-hush",
-}
-EVERY_STEP = ("--need_eval", "--eval_strategy", "steps", "--eval_interval", "1")
-
-
-def watched(flags, data):
-    """Flags with an evaluation at every step; the later ``--log_type`` counts."""
-    return [*flags, *EVERY_STEP, "--eval_datasets", data, "--per_device_eval_batch_size", "8"]
-
-
-@pytest.fixture
-def ppo_watched(ppo_flags, prompts):
-    return [*watched(ppo_flags, f"prompts:16/-1:{prompts}"), "--eval_prompts", "6"]
-
-
-@pytest.fixture
-def dpo_watched(dpo_flags, pairs):
-    return watched(dpo_flags, f"pairs:12/-1:{pairs}")
-
-
-# -- the numbers ------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("no_page")
 def test_kl_and_rewards_are_the_means_of_the_kept_responses(ppo_watched, tmp_path):
     """With as many prompts as are kept, the table of responses holds all there is."""
     ppo([*ppo_watched, "--eval_prompts", "4", "--eval_grid_step", "0.5"])
-    last = read_snapshots(tmp_path / "out")[-1]
+    last = read_evaluations(tmp_path / "out")[-1]
     assert [p.preference for p in last.front.points] == [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]
-    for index, point in enumerate(last.front.points):
+    for point in last.front.points:
         mine = [e for e in last.responses if e["preference"] == point.preference]
         assert len(mine) == 4
         ratios = np.array([entry["log_ratio"] for entry in mine])
-        assert last.kl[index] == pytest.approx(ratios.mean(), abs=1e-3)
-        assert last.kl_errors[index] == pytest.approx(ratios.std(ddof=1) / 2, abs=1e-3)
+        assert point.kl == pytest.approx(ratios.mean(), abs=1e-3)
+        assert point.kl_error == pytest.approx(ratios.std(ddof=1) / 2, abs=1e-3)
         rewards = np.array([entry["rewards"] for entry in mine])
         assert point.objectives == pytest.approx(rewards.mean(axis=0), abs=1e-5)
 
@@ -69,7 +36,7 @@ def test_kl_and_rewards_are_the_means_of_the_kept_responses(ppo_watched, tmp_pat
 @pytest.mark.usefixtures("no_page")
 def test_ppo_front_is_the_mean_of_its_distributions(ppo_watched, tmp_path):
     ppo([*ppo_watched, "--reward_scales", "harmless=5"])
-    for one in read_snapshots(tmp_path / "out"):
+    for one in read_evaluations(tmp_path / "out"):
         values = np.array(one.distributions)  # size = (N, m, P)
         assert values.shape == (5, 2, 6)
         assert one.front.values == pytest.approx(values.mean(axis=-1), abs=1e-4)
@@ -86,38 +53,72 @@ def test_ppo_front_is_the_mean_of_its_distributions(ppo_watched, tmp_path):
 @pytest.mark.usefixtures("no_page")
 def test_the_front_starts_as_a_point_and_the_reference_stays(ppo_watched, tmp_path):
     ppo([*ppo_watched, "--max_steps", "3"])
-    first, *others = read_snapshots(tmp_path / "out")
+    first, *others = read_evaluations(tmp_path / "out")
     assert first.step == 0
     assert np.ptp(first.front.values, axis=0) == pytest.approx([0, 0], abs=1e-6)
-    assert first.kl == pytest.approx([0.0] * 5, abs=1e-5)
+    assert [p.kl for p in first.front.points] == pytest.approx([0.0] * 5, abs=1e-5)
     assert first.front.values[0] == pytest.approx(first.result["base"]["objectives"], abs=1e-6)
     assert {tuple(one.result["reference_point"]) for one in others} == {
         tuple(first.result["reference_point"])
     }
-    assert max(abs(k) for k in others[-1].kl) > 1e-4
+    assert max(abs(p.kl) for p in others[-1].front.points) > 1e-4
     assert first.result["cost"]["training_seconds"] < 0.5  # not the evaluation's own
     assert all(v == 0 for entry in first.singular_values for v in entry["sigma"] + entry["s"])
     assert any(v != 0 for v in others[-1].singular_values[0]["s"])
 
 
+def check_final(tmp_path, flags):
+    """The last evaluation of a training beside that of the program, from the same seed."""
+    last = read_evaluations(tmp_path / "out")[-1]
+    common = ["--adapter", str(tmp_path / "out"), "--grid_step", "0.25", "--progress", "false"]
+    # A training reads as many prompts at a time as its rows, eight, have room for.
+    common += ["--batch_size", "1", "--output_dir", str(tmp_path / "front")]
+    evaluate([*common, *flags])
+    result = read_result(tmp_path / "front")
+    for key in ("kind", "objectives", "axis_labels", "method", "aggregation", "metadata"):
+        assert last.result[key] == result[key]
+    for key in ("reference_point", "hypervolume", "spearman"):
+        assert last.result[key] == pytest.approx(result[key], abs=1e-4)
+    assert last.result.keys() == result.keys()
+    for mine, other in zip(last.result["front"], result["front"], strict=True):
+        for key, value in mine.items():
+            assert value == pytest.approx(other[key], abs=1e-4), key
+    return last
+
+
 @pytest.mark.usefixtures("no_page")
-def test_dpo_front_is_that_of_the_evaluation_program(dpo_watched, pairs, base_model, tmp_path):
-    dpo([*dpo_watched, "--eval_prompts", "3"])
-    last = read_snapshots(tmp_path / "out")[-1]
-    model, tokenizer = load_pretrained_models(
-        str(base_model), model_max_length=64, padding_side="right"
-    )
-    adapter = load_adapter(model, tmp_path / "out")
-    data = PreferenceDataset([f"pairs:12/-1:{pairs}"], tokenizer, ("helpful", "harmless"), seed=42)
-    front = evaluate_accuracy_front(model, adapter, data, preference_grid(2, 0.25), progress=False)
-    assert last.front.values == pytest.approx(front.values)
+def test_dpo_front_is_that_of_the_evaluation_program(dpo_watched, pairs, tmp_path):
+    dpo(dpo_watched)
+    data = ["--datasets", f"pairs:12/-1:{pairs}", "--max_length", "64"]
+    last = check_final(tmp_path, data)
     values = np.array(last.distributions)  # size = (N, m, P), β · Δ towards the label
     assert last.front.values == pytest.approx((values > 0).mean(axis=-1))
-    assert {entry["prompt"] for entry in last.responses} <= {
-        tokenizer.decode(data[i]["better_input_ids"][: data[i]["prompt_length"]])
-        for i in range(len(data))
-    }
+
+
+@pytest.mark.usefixtures("no_page")
+def test_ppo_front_is_that_of_the_evaluation_program(ppo_flags, prompts, reward_models, tmp_path):
+    ppo(watched(ppo_flags, f"prompts:16/-1:{prompts}"))
+    data = ["--datasets", f"prompts:16/-1:{prompts}", "--max_length", "32"]
+    models = ["--reward_models", *(f"{name}={path}" for name, path in reward_models.items())]
+    last = check_final(tmp_path, [*data, *models])
+    assert last.result["metadata"]["prompts"] > 1
+
+
+@torch.no_grad()
+def test_a_tied_pair_counts_half_in_training_as_in_fronts(dpo_flags):
+    """Before the first step policy and reference are one: every margin is 0."""
+    trainer = dpo_trainer(dpo_flags)
+    with trainer.panacea.at(trainer.panacea.centre, shared=True):
+        found = trainer.loss(**next(iter(trainer.train_dataloader)))
+    assert found["accuracy_helpful"].item() == found["accuracy_harmless"].item() == 0.5
+
+
+@pytest.mark.usefixtures("no_page")
+def test_as_many_prompts_of_pairs_are_responded_to_as_wanted(dpo_watched, tmp_path):
+    dpo([*dpo_watched, "--eval_prompts", "3", "--max_steps", "1"])
+    last = read_evaluations(tmp_path / "out")[-1]
     assert len({entry["prompt"] for entry in last.responses}) == 3
+    assert last.result["metadata"]["prompts"] == 3
 
 
 @pytest.mark.usefixtures("no_page")
@@ -146,7 +147,7 @@ def test_two_processes_find_the_same_pairs_and_every_prompt(
     flags += ["--preference_scope", "sample"]
     found = run_two(algorithm, flags, tmp_path / "report.json")
     assert found["adapters_agree"]
-    snapshots = read_snapshots(tmp_path / "out")
+    snapshots = read_evaluations(tmp_path / "out")
     assert [one.step for one in snapshots] == [0, 1, 2]
     count = 12 if algorithm == "dpo" else 5
     assert {len(column) for one in snapshots for row in one.distributions for column in row} == {
@@ -162,9 +163,9 @@ def test_two_processes_find_the_same_pairs_and_every_prompt(
 @pytest.mark.usefixtures("no_page")
 def test_one_prompt_has_no_standard_error(ppo_watched, tmp_path):
     ppo([*ppo_watched, "--eval_prompts", "1"])
-    last = read_snapshots(tmp_path / "out")[-1]
+    last = read_evaluations(tmp_path / "out")[-1]
     assert not last.front.errors.any()
-    assert last.kl_errors == [0.0] * 5
+    assert [p.kl_error for p in last.front.points] == [0.0] * 5
 
 
 @pytest.mark.usefixtures("no_page")
@@ -178,7 +179,7 @@ def test_a_policy_that_is_not_finite_costs_a_front_and_not_the_training(
         next(iter(trainer.panacea.policy.layers.values())).lora_s.fill_(float("nan"))
     trainer.logger.log(trainer.eval(), step=0)
     assert "step 0: the policy or its rewards are not finite; no front" in capsys.readouterr().out
-    assert read_snapshots(tmp_path / "out") == []
+    assert read_evaluations(tmp_path / "out") == []
 
 
 @pytest.mark.usefixtures("no_page")
@@ -192,123 +193,9 @@ def test_a_home_folder_is_expanded_once(dpo_watched, tmp_path, monkeypatch):
 @pytest.mark.usefixtures("no_page")
 def test_a_baseline_has_one_point(dpo_watched, tmp_path):
     dpo([*dpo_watched, "--fixed_preference", "1,0"])
-    last = read_snapshots(tmp_path / "out")[-1]
+    last = read_evaluations(tmp_path / "out")[-1]
     assert last.front.preferences.tolist() == [[1.0, 0.0]]
     assert last.result["method"] == "discrete_policies"
-
-
-# -- where it is shown ------------------------------------------------------------------
-
-
-def offline_records(folder: Path) -> list[dict]:
-    """The records of the one run of wandb that was written offline."""
-    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
-    command = [warm_python(), "-m", "wandb", "leet", "inspect", "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def history(records: list[dict]) -> dict[int, dict]:
-    """What was logged, by step."""
-    items = [record["history"]["item"] for record in records if record["type"] == "history"]
-    return {item["_step"]: item for item in items}
-
-
-def check_series(found: dict[str, float], results: dict) -> None:
-    """Indicators and every point, whoever kept them."""
-    for key in ("hypervolume", "inner_product", "sparsity", "spacing", "dominated"):
-        assert found[f"front/{key}"] == pytest.approx(results[key], abs=1e-6)
-    for name, value in zip(results["objectives"], results["spearman"], strict=True):
-        assert found[f"front/spearman_{name}"] == pytest.approx(value, abs=1e-6)
-    for point in results["front"]:
-        where = "_".join(f"{v:.2f}" for v in point["preference"])
-        for name, value in zip(results["objectives"], point["objectives"], strict=True):
-            assert found[f"front_{name}/{where}"] == pytest.approx(value, abs=1e-6)
-
-
-def holding(folder: Path, text: str) -> list[Path]:
-    """Files with a text in them, whatever their kind."""
-    return [p for p in folder.rglob("*") if p.is_file() and text.encode() in p.read_bytes()]
-
-
-@pytest.fixture
-def with_secrets(monkeypatch):
-    for name, value in SECRETS.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("WANDB_MODE", "offline")
-
-
-@pytest.mark.usefixtures("with_secrets", "no_page")
-def test_wandb_offline_holds_the_numbers_of_the_results(ppo_watched, tmp_path):
-    ppo([*ppo_watched, "--log_type", "wandb", "--eval_interval", "2"])
-    folder = tmp_path / "out"
-    results = json.loads((folder / "results.json").read_text())
-    records = offline_records(folder)
-    rows = history(records)
-    assert sorted(rows) == [0, 1, 2]
-    check_series(rows[2], results)
-    assert rows[2]["train/raw_reward_helpful"] == pytest.approx(rows[2]["train/reward_helpful"])
-    assert rows[2]["train/preference_helpful"] + rows[2][
-        "train/preference_harmless"
-    ] == pytest.approx(1, abs=1e-6)
-    (run,) = folder.glob("wandb/offline-run-*")
-    table = json.loads((run / "files" / rows[2]["front/points_table.path"]).read_text())
-    last = [row for row in table["data"] if row[0] == 2]
-    points = [[*p["preference"], *p["objectives"], *p["standard_errors"]] for p in results["front"]]
-    assert [row[1:7] for row in last] == [pytest.approx(point) for point in points]
-    for name in ("front/so_far", "front/now", "front/kl", "front/distributions"):
-        assert (run / "files" / rows[2][f"{name}_picture.path"]).stat().st_size > 5000
-    assert rows[2]["values_helpful/0.25_0.75._type"] == "histogram"
-    responses = json.loads((run / "files" / rows[2]["responses_table.path"]).read_text())
-    assert len(responses["data"]) == 4 * 5
-    charts = json.dumps([record for record in records if record["type"] == "config"])
-    assert "wandb/lineseries" in charts
-    assert holding(folder, "BEGINNING")  # the search finds what is there
-    for secret in SECRETS.values():
-        assert holding(folder, secret) == []
-
-
-@pytest.mark.usefixtures("with_secrets", "no_page")
-@pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
-def test_tensorboard_holds_the_numbers_of_the_results(
-    algorithm, dpo_watched, ppo_watched, tmp_path
-):
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    main, flags = (dpo, dpo_watched) if algorithm == "dpo" else (ppo, ppo_watched)
-    main([*flags, "--log_type", "tensorboard", "--eval_interval", "2"])
-    folder = tmp_path / "out"
-    events = EventAccumulator(str(folder)).Reload()
-    tags = events.Tags()
-    found = {tag: events.Scalars(tag) for tag in tags["scalars"]}
-    assert [event.step for event in found["front/hypervolume"]] == [0, 2]
-    results = json.loads((folder / "results.json").read_text())
-    check_series({tag: series[-1].value for tag, series in found.items()}, results)
-    assert {"front/so_far", "front/now", "front/indicators", "singular/by_matrix"} <= set(
-        tags["images"]
-    )
-    assert "values_helpful/0.25_0.75" in tags["histograms"]
-    text = events.Tensors("front/points/text_summary")[-1].tensor_proto.string_val[0].decode()
-    assert f"{results['front'][0]['objectives'][0]:.4g}" in text
-    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    check_series(next(m for m in reversed(metrics) if "front/spacing" in m), results)
-    for secret in SECRETS.values():
-        assert holding(folder, secret) == []
-
-
-def test_a_report_without_wandb(ppo_watched, tmp_path, monkeypatch):
-    draw = writers.render
-
-    def only_the_last(*content, running):
-        return "" if running else draw(*content, running=running)
-
-    monkeypatch.setattr(writers, "render", only_the_last)
-    ppo([*ppo_watched, "--max_steps", "1"])
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert "refresh" not in page
-    assert "<h2>Training</h2>" in page
-    assert not (tmp_path / "out" / "wandb").exists()
 
 
 @pytest.mark.parametrize(
@@ -332,4 +219,4 @@ def test_bad_flags(dpo_watched, flags, message, capsys, tmp_path):
 def test_overwriting_starts_the_evaluations_anew(dpo_watched, tmp_path):
     dpo([*dpo_watched, "--max_steps", "1"])
     dpo([*dpo_watched, "--max_steps", "2", "--overwrite"])
-    assert [one.step for one in read_snapshots(tmp_path / "out")] == [0, 1, 2]
+    assert [one.step for one in read_evaluations(tmp_path / "out")] == [0, 1, 2]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from safe_rlhf_panacea.dashboard import writers
-from safe_rlhf_panacea.dashboard.snapshot import read_snapshots
+from safe_rlhf_panacea.evaluation.evaluations import read_evaluations
 from tests.contract.sides import both_sides, data_flags, make, panacea_class
 
 
@@ -29,7 +29,7 @@ def test_fronts_are_shown(algorithm, side, files, tmp_path, monkeypatch):
     extra = evaluating(algorithm, side, files)
     trainer = make(panacea_class(algorithm, side), algorithm, side, files, tmp_path, extra)
     steps = 2
-    take = trainer.take_snapshot
+    take = trainer.measure_front
     counted = []
 
     def stop_early():
@@ -40,14 +40,14 @@ def test_fronts_are_shown(algorithm, side, files, tmp_path, monkeypatch):
             monkeypatch.setattr(writers, "render", draw)
         return take()
 
-    trainer.take_snapshot = stop_early
+    trainer.measure_front = stop_early
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     assert counted == [0, 1, 2, 3]
-    first, _, last = read_snapshots(tmp_path)
+    first, _, last = read_evaluations(tmp_path)
     assert np.ptp(first.front.values, axis=0) == pytest.approx([0, 0], abs=1e-6)
-    assert first.kl == pytest.approx([0] * 5, abs=1e-4)
-    assert max(map(abs, last.kl)) > 1e-4
+    assert [point.kl for point in first.front.points] == pytest.approx([0] * 5, abs=1e-4)
+    assert max(abs(point.kl) for point in last.front.points) > 1e-4
     assert len(last.responses) == 4 * 5
     assert json.loads((tmp_path / "results.json").read_text()) == last.result
     assert "data:image/png;base64," in (tmp_path / "report.html").read_text()

@@ -1,4 +1,4 @@
-"""Series, tables, histograms and pictures of hand-made snapshots."""
+"""Series, tables, histograms and pictures of hand-made evaluations."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from safe_rlhf_panacea.dashboard import pictures
 from safe_rlhf_panacea.dashboard.content import (
     Content,
     histograms,
-    indicators_table,
-    points_table,
     responses_table,
     scalars,
     singular_values_table,
 )
-from tests.dashboard.snapshots import snapshot
+from tests.dashboard.evaluations import evaluation
 
 
 def test_series():
-    found = scalars(snapshot(7, 2.0))
+    found = scalars(evaluation(7, 2.0))
     assert found["front/hypervolume"] == pytest.approx(1.0)
     # ⟨λ, J⟩ is 2 at both ends and 1 in the middle.
     assert found["front/inner_product"] == pytest.approx(5 / 3)
@@ -38,11 +36,12 @@ def test_series():
 
 
 def test_tables():
-    both = [snapshot(0, 1.0), snapshot(7, 2.0)]
-    points = points_table(both)
+    both = [evaluation(0, 1.0), evaluation(7, 2.0)]
+    tables = Content(both).tables
+    points = tables["front/points"]
     assert points.columns[:5] == ["step", "λ helpful", "λ harmless", "helpful", "harmless"]
     assert points.rows[-1] == [7, 1.0, 0.0, 2.0, 0.0, 0.1, 0.1, 0.1, 0.01]
-    assert [row[:2] for row in indicators_table(both).rows] == [[0, 0.25], [7, 1.0]]
+    assert [row[:2] for row in tables["front/indicators"].rows] == [[0, 0.25], [7, 1.0]]
     responses = responses_table(both[1])
     assert len(responses.rows) == 6
     assert responses.rows[0][2:4] == [0.0, 1.0]
@@ -52,14 +51,14 @@ def test_tables():
 
 
 def test_histograms_hold_the_single_values():
-    found = histograms(snapshot(7, 2.0))
+    found = histograms(evaluation(7, 2.0))
     assert found["values_helpful/1.00_0.00"] == [1.0, 3.0]
     assert found["singular/sigma"] == [0.1, -0.3, 0.0, 0.2]
     assert len(found) == 6 + 2
 
 
 def test_every_picture_is_drawn_once_and_can_be_opened():
-    content = Content([snapshot(0, 0.0).light(), snapshot(7, 2.0)])
+    content = Content([evaluation(0, 0.0).light(), evaluation(7, 2.0)])
     assert len(content.pictures) == 7
     for png in content.pictures.values():
         image = Image.open(io.BytesIO(png))
@@ -69,7 +68,7 @@ def test_every_picture_is_drawn_once_and_can_be_opened():
 
 
 def test_a_run_without_rewards_prompts_or_draws():
-    poor = snapshot(7, 2.0)
+    poor = evaluation(7, 2.0)
     poor.result.update(base=None, kind="accuracy")
     for entry in poor.responses:
         entry["rewards"] = []
@@ -81,7 +80,7 @@ def test_a_run_without_rewards_prompts_or_draws():
 
 
 def test_objectives_are_shown_as_they_are_written():
-    one = snapshot(1, 1.0)
+    one = evaluation(1, 1.0)
     names = [r"$\frac{1$", "harmless"]
     shown = replace(
         one,

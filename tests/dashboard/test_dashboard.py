@@ -10,8 +10,8 @@ import pytest
 from safe_rlhf_panacea.dashboard import writers
 from safe_rlhf_panacea.dashboard.dashboard import Dashboard
 from safe_rlhf_panacea.dashboard.main import main
-from safe_rlhf_panacea.dashboard.snapshot import append_snapshot
-from tests.dashboard.snapshots import snapshot
+from safe_rlhf_panacea.evaluation.evaluations import append_evaluation
+from tests.dashboard.evaluations import evaluation
 
 
 class Log:
@@ -30,10 +30,10 @@ def test_files(tmp_path, monkeypatch):
     dashboard = Dashboard(tmp_path, Log())
     with monkeypatch.context() as undrawn:
         undrawn.setattr(writers, "render", lambda *_, **__: "")
-        series = dashboard.publish(snapshot(0, 1.0))
+        series = dashboard.publish(evaluation(0, 1.0))
     assert series["front/hypervolume"] == pytest.approx(0.25)
-    dashboard.publish(snapshot(5, 2.0))
-    assert json.loads((tmp_path / "results.json").read_text()) == snapshot(5, 2.0).result
+    dashboard.publish(evaluation(5, 2.0))
+    assert json.loads((tmp_path / "results.json").read_text()) == evaluation(5, 2.0).result
     page = (tmp_path / "report.html").read_text()
     assert 'http-equiv="refresh"' in page
     assert page.count("data:image/png;base64,") == 7
@@ -46,12 +46,12 @@ def test_files(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("no_page")
 def test_goes_on_where_the_folder_ends(tmp_path):
-    append_snapshot(tmp_path, snapshot(0, 1.0))
+    append_evaluation(tmp_path, evaluation(0, 1.0))
     dashboard = Dashboard(tmp_path, Log())
-    dashboard.publish(snapshot(5, 2.0))
+    dashboard.publish(evaluation(5, 2.0))
     lines = (tmp_path / "evaluations.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [0, 5]
-    assert [one.step for one in dashboard.snapshots] == [0, 5]
+    assert [one.step for one in dashboard.evaluations] == [0, 5]
 
 
 class Broken:
@@ -68,18 +68,18 @@ def test_trouble_is_raised_at_the_start_and_told_later(tmp_path):
     files = dashboard.writers[0]
     dashboard.writers = [Broken()]
     with pytest.raises(OSError, match="disk full"):
-        dashboard.publish(snapshot(0, 1.0))
+        dashboard.publish(evaluation(0, 1.0))
     dashboard.writers = [files]
-    dashboard.publish(snapshot(1, 1.0))
+    dashboard.publish(evaluation(1, 1.0))
     dashboard.writers = [Broken(), files]
-    assert dashboard.publish(snapshot(2, 1.0))
+    assert dashboard.publish(evaluation(2, 1.0))
     assert log.lines == ["dashboard: Broken failed and is left out: OSError('disk full')"]
     assert json.loads((tmp_path / "results.json").read_text())["step"] == 2
 
 
 def test_the_page_can_be_drawn_anew(tmp_path, capsys):
     for step in (0, 5):
-        append_snapshot(tmp_path, snapshot(step, 1.0 + step))
+        append_evaluation(tmp_path, evaluation(step, 1.0 + step))
     metrics = [{"step": i, "train/reward": i / 2, "train/raw_reward_a": 1.0} for i in range(4)]
     text = "".join(json.dumps(line) + "\n" for line in metrics)
     (tmp_path / "metrics.jsonl").write_text(text + '{"step": 4, "train/rew')

@@ -17,12 +17,12 @@ def write_evaluation(folder: Path, radius: float, *, m: int = 2, **changes: Any)
     """A front J_i = radius · λ_i; its reference point is the origin."""
     names = list(NAMES[:m])
     points = [
-        FrontPoint(row, [radius * value for value in row], [0.1] * m)
+        FrontPoint(row, [radius * value for value in row], [0.1] * m, 0.2, 0.01)
         for row in preference_grid(m, 0.5).double().tolist()
     ]
     kind = changes.get("kind", "reward")
     result = {
-        "format": 1,
+        "format": 2,
         "kind": kind,
         "method": "panacea",
         "label": folder.name,

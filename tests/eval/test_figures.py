@@ -100,7 +100,7 @@ def test_fronts_of_ppo_with_one_reference_point(program, out, tmp_path):
     with open(out / "figure_4_left_ppo_fronts.csv", encoding="utf-8") as file:
         lines = [line for line in csv.reader(file) if line]
     assert lines[0][:2] == ["method", "hypervolume"]
-    assert ["two", "0.5", "0.5", "2.0", "2.0", "0.1", "0.1"] in lines
+    assert ["two", "0.5", "0.5", "2.0", "2.0", "0.1", "0.1", "0.2", "0.01"] in lines
 
 
 def test_fronts_that_do_not_go_together(program, out, tmp_path, capsys):

@@ -8,8 +8,8 @@ import pytest
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation.comparison import compare
-from safe_rlhf_panacea.evaluation.run_fronts import read_run
 from safe_rlhf_panacea.evaluation.run_locations import parse_run
+from safe_rlhf_panacea.evaluation.runs import read_run
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from tests.eval.evaluations import write_evaluation
 from tests.evaluation.runs import write_quickstart, write_training
@@ -78,7 +78,7 @@ def test_a_quickstarts_experiment_has_all_its_methods(tmp_path):
     folder = write_quickstart(tmp_path / "quick", panacea=2.0, rewarded_soups=1.0)
     panacea, soups = read(f"{folder}:ppo")
     assert (top(panacea), panacea.front.label) == (2.0, "Panacea")
-    assert (top(soups), soups.front.label, soups.method) == (
+    assert (top(soups), soups.front.label, soups.result["method"]) == (
         1.0,
         "Rewarded Soups",
         "rewarded_soups",
@@ -197,7 +197,7 @@ def test_damaged_files_are_named_with_their_line(tmp_path):
     lines.write_text(whole.splitlines()[0] + "\n[]\n")
     assert f"{lines}:2: not a result of this version" in refused(f"{folder}@10")
     lines.write_text(whole.replace('"step": 20', '"step": null'))
-    assert f"{lines}:2: step is None" in refused(f"{folder}@10")
+    assert f"{lines}:2: not an evaluation of this version: step must be" in refused(f"{folder}@10")
     (folder / "results.json").write_text("{\n")
     assert f"{folder / 'results.json'}:2: not valid JSON" in refused(folder)
     write_evaluation(tmp_path / "a", 1.0)
@@ -205,13 +205,19 @@ def test_damaged_files_are_named_with_their_line(tmp_path):
     assert "run.json: not a record" in refused(tmp_path / "a")
 
 
-POINT = {"preference": [0.0, 1.0], "objectives": [0.0, 1.0], "standard_errors": [0.1, 0.1]}
+POINT = {
+    "preference": [0.0, 1.0],
+    "objectives": [0.0, 1.0],
+    "standard_errors": [0.1, 0.1],
+    "kl": None,
+    "kl_error": None,
+}
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 2}, "not a result of this version"),
+        ({"format": 3}, "not a result of this version"),
         ({"kind": 3}, "kind is 3"),
         ({"method": ["panacea"]}, "method is ['panacea']"),
         ({"step": "24"}, "step is '24'"),
@@ -223,6 +229,8 @@ POINT = {"preference": [0.0, 1.0], "objectives": [0.0, 1.0], "standard_errors": 
         ({"front": [{**POINT, "objectives": [1.0]}]}, "point 1 of the front: objectives must be 2"),
         ({"front": [POINT, {"preference": [1, 0]}]}, "point 2 of the front: objectives must be 2"),
         ({"front": [{**POINT, "standard_errors": None}]}, "standard_errors must be 2 finite"),
+        ({"front": [{**POINT, "kl": "x"}]}, "kl and kl_error must be numbers, or null"),
+        ({"front": [{**POINT, "kl": 0.5}]}, "kl and kl_error must be numbers, or null"),
         ({"front": [POINT, POINT]}, "has λ [0.0, 1.0] twice"),
     ],
 )

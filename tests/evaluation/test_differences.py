@@ -8,16 +8,15 @@ from safe_rlhf_panacea.evaluation.comparison import compare
 from safe_rlhf_panacea.evaluation.comparison_tables import comparison_text
 from safe_rlhf_panacea.evaluation.differences import front_difference
 from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
-from safe_rlhf_panacea.evaluation.run_fronts import read_run
 from safe_rlhf_panacea.evaluation.run_locations import parse_run
+from safe_rlhf_panacea.evaluation.runs import read_run
 from tests.eval.evaluations import write_evaluation
 
 NAMES = ["helpful", "harmless"]
 
 
 def points(errors, *rows):
-    keys = ("preference", "objectives")
-    return [{**dict(zip(keys, row, strict=True)), "standard_errors": errors} for row in rows]
+    return [vars(FrontPoint(*row, errors)) for row in rows]
 
 
 OLD = points([0.3, 0.4], ([0, 1], [1, 3]), ([0.5, 0.5], [2, 2]), ([1, 0], [3, 1]))
@@ -51,7 +50,7 @@ def test_a_given_reference_point_is_taken(runs):
 
 
 def test_a_reference_point_that_all_share_is_kept(runs):
-    runs[1].reference_point = [0.0, 0.75]
+    runs[1].result["reference_point"] = [0.0, 0.75]
     comparison = compare(runs)
     assert comparison.reference_point == [0.0, 0.75]
     assert comparison.reference_from == "that of every run"

@@ -139,6 +139,8 @@ def test_a_summary_has_every_indicator_and_is_json():
         "preference": [0.25, 0.75],
         "objectives": [2.0, 2.0],
         "standard_errors": [0.1, 0.2],
+        "kl": None,
+        "kl_error": None,
     }
     assert summary.pop("spearman") == pytest.approx(spearman(PLANE, PREFERENCES))
     assert summary.pop("spacing") == pytest.approx(0.387426, abs=1e-6)

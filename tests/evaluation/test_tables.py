@@ -5,13 +5,19 @@ import pytest
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
 from safe_rlhf_panacea.evaluation.indicators import summarize
-from safe_rlhf_panacea.evaluation.tables import align, front_table, indicator_table
+from safe_rlhf_panacea.evaluation.tables import (
+    Table,
+    align,
+    front_table,
+    indicator_table,
+    table_html,
+)
 
 
 @pytest.fixture
 def front():
     points = [
-        FrontPoint([0.0, 1.0], [1.0, 3.0], [0.0125, 0.02]),
+        FrontPoint([0.0, 1.0], [1.0, 3.0], [0.0125, 0.02], 0.25, 0.125),
         FrontPoint([0.25, 0.75], [0.5, 2.5], [0.03, 0.04]),
         FrontPoint([1.0, 0.0], [4.0, -1.25], [0.05, 0.06]),
     ]
@@ -29,10 +35,13 @@ def test_columns_are_aligned_below_a_rule():
 
 def test_a_front_has_one_line_for_every_preference(front):
     head, rule, *lines = front_table(front).split("\n")
-    assert head.split() == ["λ", "(helpful,", "harmless)", "helpful", "harmless"]
+    assert head.split() == ["λ", "(helpful,", "harmless)", "helpful", "harmless", "KL"]
     assert set(rule) == {"-"}
     assert [line.split() for line in lines] == [
-        ["(0.00,", "1.00)", "1.000", "±", "0.013", "3.000", "±", "0.020"],
+        [
+            *("(0.00,", "1.00)", "1.000", "±", "0.013", "3.000", "±", "0.020"),
+            *("0.250", "±", "0.125"),
+        ],
         ["(0.25,", "0.75)", "0.500", "±", "0.030", "2.500", "±", "0.040", "dominated"],
         ["(1.00,", "0.00)", "4.000", "±", "0.050", "-1.250", "±", "0.060"],
     ]
@@ -80,3 +89,15 @@ def test_different_reference_points_are_not_compared(front):
         "hypervolumes measured from different reference points [[0.0, -2.0], [0.0, 0.0]] "
         "cannot stand in one table: use one for all"
     )
+
+
+def test_markdown_and_html_hold_any_text():
+    table = Table("t <1>", ["a", "b"], [["x|y\n<i>", 0.123456], [None, 12345]])
+    assert table.markdown().split("\n")[2:] == ["| x\\|y <i> | 0.1235 |", "|  | 12345 |"]
+    page = table.html()
+    assert "t &lt;1&gt;" in page and "x|y<br>&lt;i&gt;" in page
+    assert '<td class="n">0.1235</td>' in page and '<td class="n">12,345</td>' in page
+    assert page.startswith("<details open>")
+    assert Table("t", ["a"], [["x"]] * 15).html().startswith("<details>")
+    coloured = table_html(["a"], [["+1"]], [["more"]], kind="names")
+    assert '<div class="wide names">' in coloured and '<td class="more">+1</td>' in coloured

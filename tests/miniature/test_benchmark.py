@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
+from safe_rlhf_panacea.evaluation.results import Origin, front_result
 from safe_rlhf_panacea.miniature.arms import select
 from safe_rlhf_panacea.preference import preference_grid
 from tests.warm_python import warm_python
@@ -25,10 +26,12 @@ def tables(monkeypatch):
 
 def front(*points):
     grid = [[0.0, 1.0], [1.0, 0.0]]
-    return Front(
+    whole = Front(
         ["helpful", "harmless"],
         [FrontPoint(p, list(j), [0.0, 0.0]) for p, j in zip(grid, points, strict=True)],
-    ).to_dict()
+    )
+    origin = Origin("panacea", "", {}, None, 1.0, 10)
+    return front_result(whole, "accuracy", [0.25, 0.25], origin)
 
 
 def test_select_takes_the_points_of_a_grid_in_its_order():
@@ -36,8 +39,11 @@ def test_select_takes_the_points_of_a_grid_in_its_order():
         ["a", "b"],
         [FrontPoint(p.tolist(), [i, -i], [0, 0]) for i, p in enumerate(preference_grid(2, 0.1))],
     )
-    chosen = select(whole, preference_grid(2, 0.5))
-    assert [point.objectives[0] for point in chosen.points] == [0, 5, 10]
+    result = front_result(whole, "reward", [0, -20], Origin("panacea", "", {}, None, 1.0, 10))
+    chosen = select(result, preference_grid(2, 0.5))
+    assert [point["objectives"][0] for point in chosen["front"]] == [0, 5, 10]
+    # Of (0, 0), (5, -5) and (10, -10), from (0, -20).
+    assert chosen["hypervolume"] == 5 * 15 + 5 * 10
 
 
 def test_ratio_of_hypervolumes_by_hand(tables):

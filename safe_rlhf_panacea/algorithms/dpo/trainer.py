@@ -11,22 +11,20 @@ import torch
 import torch.nn.functional as F
 
 from safe_rlhf_panacea.algorithms.panacea import Panacea, snapshot_folder
-from safe_rlhf_panacea.algorithms.watching import Watched, different_prompts
+from safe_rlhf_panacea.algorithms.watching import Watched
 from safe_rlhf_panacea.base import (
     LabelledPreferenceDataset,
     TrainingState,
     unwrap,
 )
-from safe_rlhf_panacea.dashboard.assemble import accuracy_snapshot
-from safe_rlhf_panacea.dashboard.measure import pair_margins, sample_grid
-from safe_rlhf_panacea.dashboard.snapshot import Snapshot
+from safe_rlhf_panacea.evaluation.accuracy_front import agreement
+from safe_rlhf_panacea.evaluation.measure import PROMPTS_OF_PAIRS, measure, prompts_of_pairs
+from safe_rlhf_panacea.evaluation.measurement import Measurement
 
 if TYPE_CHECKING:  # at run time Safe-RLHF's own, where it is installed
     from safe_rlhf_panacea.base.algorithms.dpo import DPOTrainer as HookedDPOTrainer
 else:
     from safe_rlhf_panacea.base import HookedDPOTrainer
-
-SAMPLED = 16  # prompts that are responded to at an evaluation
 
 
 class PanaceaDPOTrainer(Watched, HookedDPOTrainer):
@@ -98,7 +96,7 @@ class PanaceaDPOTrainer(Watched, HookedDPOTrainer):
         """Each objective's loss and implicit-reward accuracy over its labelled pairs."""
         counts = labelled.sum(dim=0).clamp(min=1)  # size = (m,)
         mean_losses = (losses * labelled).sum(dim=0) / counts
-        accuracies = ((margins > 0) & labelled).sum(dim=0) / counts
+        accuracies = (agreement(margins) * labelled).sum(dim=0) / counts
         result = {}
         for index, name in enumerate(self.panacea.objectives):
             result[f"loss_{name}"] = mean_losses[index]
@@ -110,25 +108,17 @@ class PanaceaDPOTrainer(Watched, HookedDPOTrainer):
         with self.panacea.at(self.panacea.centre, shared=True):
             return super().eval()
 
-    def take_snapshot(self) -> Snapshot:
+    def measure_front(self) -> Measurement:
         """Accuracies on the evaluation pairs; a few of their prompts are responded to."""
-        pairs, grid = self.eval_dataloader.dataset, self.evaluation_grid
+        pairs, args = self.eval_dataloader.dataset, self.args
         policy = self.measured_policy(self.model)
-        margins, labels = pair_margins(policy, pairs, grid)
-        rows = (pairs[i] for i in range(len(pairs)))
-        starts = (row["better_input_ids"][: int(row["prompt_length"])] for row in rows)
-        prompts = different_prompts(self.tokenizer, starts, self.args.eval_prompts or SAMPLED)
-        return accuracy_snapshot(
-            margins,
-            labels,
-            self.scale_coeff,
-            sample_grid(policy, None, prompts, grid),
-            prompts,
-            grid,
-            self.panacea.objectives,
-            self.args.reference_point or [0.0] * len(self.panacea.objectives),
-            self.panacea.policy,
-            self.about_run(),
+        prompts = prompts_of_pairs(policy, pairs, args.eval_prompts or PROMPTS_OF_PAIRS)
+        return measure(
+            policy,
+            self.evaluation_grid,
+            prompts=prompts,
+            pairs=pairs,
+            margin_scale=self.scale_coeff,
         )
 
     # -- checkpoints ------------------------------------------------------------------

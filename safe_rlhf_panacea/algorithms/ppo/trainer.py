@@ -12,7 +12,7 @@ import torch
 from safe_rlhf_panacea.algorithms.panacea import Panacea, snapshot_folder
 from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic
 from safe_rlhf_panacea.algorithms.preference_source import check_shared
-from safe_rlhf_panacea.algorithms.watching import Watched, different_prompts
+from safe_rlhf_panacea.algorithms.watching import Watched
 from safe_rlhf_panacea.base import (
     Batch,
     TrainingState,
@@ -22,10 +22,10 @@ from safe_rlhf_panacea.base import (
     unwrap,
 )
 from safe_rlhf_panacea.base.tokenizers import is_same_tokenizer
-from safe_rlhf_panacea.dashboard.assemble import default_reference_point, reward_snapshot
-from safe_rlhf_panacea.dashboard.measure import sample_base, sample_grid
-from safe_rlhf_panacea.dashboard.snapshot import Snapshot
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.evaluation.measure import different_prompts, measure, sample_base
+from safe_rlhf_panacea.evaluation.measurement import Measurement
+from safe_rlhf_panacea.evaluation.reward_front import Sampled
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards import RewardEnsemble
 from safe_rlhf_panacea.scorers import (
@@ -51,7 +51,7 @@ class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
 
     TRAINING_TYPE: ClassVar[str] = "panacea-ppo"
 
-    initial_rewards: torch.Tensor | None = None  # on the evaluation prompts, once measured
+    initial: Sampled | None = None  # the initial model on the evaluation prompts, once measured
 
     def __init__(self, args: argparse.Namespace, *ds_configs: dict[str, Any]) -> None:
         """Make what the hooks attach to, then run them."""
@@ -213,29 +213,22 @@ class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
         with self.panacea.at(self.panacea.centre, shared=True):
             return super().eval()
 
-    def take_snapshot(self) -> Snapshot:
+    def measure_front(self) -> Measurement:
         """Rewards of responses to the evaluation prompts."""
         args, data = self.args, self.eval_dataloader.dataset
-        sampling = (args.temperature, args.top_p, args.repetition_penalty)
         names = ("temperature", "top_p", "repetition_penalty")
-        policy = self.measured_policy(self.actor_model, **dict(zip(names, sampling, strict=True)))
+        sampling = {name: getattr(args, name) for name in names}
+        policy = self.measured_policy(self.actor_model, **sampling)
         ids = (data[i]["input_ids"] for i in range(len(data)))
         prompts = different_prompts(self.tokenizer, ids, args.eval_prompts)
-        if self.initial_rewards is None:
-            points = self.evaluation_grid.size(0)
-            self.initial_rewards = sample_base(policy, self.rewards, prompts, points)
-        point = args.reference_point or [0.0] * len(self.panacea.objectives)
-        if args.reference_point is None:
-            point = default_reference_point(self.initial_rewards)
-        return reward_snapshot(
-            sample_grid(policy, self.rewards, prompts, self.evaluation_grid),
-            self.initial_rewards,
-            prompts,
+        if self.initial is None:
+            self.initial = sample_base(policy, self.rewards, prompts)
+        return measure(
+            policy,
             self.evaluation_grid,
-            self.panacea.objectives,
-            point,
-            self.panacea.policy,
-            self.about_run(),
+            prompts=prompts,
+            rewards=self.rewards,
+            base=self.initial,
         )
 
     # -- checkpoints ------------------------------------------------------------------

@@ -1,10 +1,10 @@
-"""What is evaluated: one adapter for every λ, a soup of adapters, or an adapter per λ."""
+"""The methods that are evaluated: one adapter for every λ, a soup of them, or one per λ."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,12 @@ from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter, load_adapte
 from safe_rlhf_panacea.adapter.io import WEIGHTS_NAME, read_config, read_tensors
 from safe_rlhf_panacea.base.run_record import RUN_FILE
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.evaluation.measure import Policy, measure
+from safe_rlhf_panacea.evaluation.measurement import Measurement, join
+from safe_rlhf_panacea.evaluation.results import Origin
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.preference import parse_preference
 
-LABELS = {
-    "panacea": "Panacea",
-    "rewarded_soups": "Rewarded Soups",
-    "discrete_policies": "Discrete policies",
-}
 SNAPSHOT = re.compile(r"step-(\d+)")
 
 
@@ -77,20 +75,6 @@ def read_member(folder: str | Path) -> Member:
     return Member(folder, read_config(folder), record, int(match[1]) if match else None)
 
 
-def training_cost(members: Sequence[Member]) -> dict[str, Any]:
-    """Seconds of training, parameters kept on disk, and models trained.
-
-    The seconds are None where a record lacks them, as a snapshot's does.
-    """
-    seconds = [m.record.get("training_seconds") if m.step is None else None for m in members]
-    known = all(value is not None for value in seconds)
-    return {
-        "training_seconds": round(sum(seconds), 3) if known else None,
-        "stored_parameters": sum(_stored_parameters(m.folder) for m in members),
-        "trained_models": len(members),
-    }
-
-
 def _stored_parameters(folder: Path) -> int:
     """Numbers in a saved adapter, read off the file's header."""
     from safetensors import safe_open
@@ -101,21 +85,24 @@ def _stored_parameters(folder: Path) -> int:
     return sum(torch.Size(shape).numel() for shape in shapes)
 
 
-class Policies:
-    """The policies of one method on one model.
+class Method:
+    """What was trained by one method, on one model.
 
     Args:
         model: the base model; the adapter is injected into it.
         members: one adapter, or several for a soup or for discrete policies.
-        method: a key of ``LABELS``.
+        name: a key of ``LABELS``; None: a soup if there are several members, else Panacea.
 
     Raises:
         UserError: members that do not go together, or not with the method.
         AdapterError: files are missing or damaged, or belong to another model.
     """
 
-    def __init__(self, model: nn.Module, members: Sequence[Member], method: str) -> None:
+    def __init__(
+        self, model: nn.Module, members: Sequence[Member], name: str | None = None
+    ) -> None:
         """Inject the adapter."""
+        name = name or ("panacea" if len(members) == 1 else "rewarded_soups")
         objectives = members[0].config.objectives
         for member in members:
             if member.config.objectives != objectives:
@@ -124,28 +111,53 @@ class Policies:
                     f"{members[0].folder} has {', '.join(objectives)}: they must agree"
                 )
         self.objectives = objectives
-        self.method = method
+        self.model = model
+        self.name = name
         self.members = list(members)
-        if method == "rewarded_soups":
+        if name == "rewarded_soups":
             self.members = in_order_of_objectives(members)
             folders = [member.folder for member in self.members]
             self.adapter: PanaceaAdapter = load_soup(model, folders, objectives)
             return
-        if method == "panacea" and len(members) > 1:
+        if name == "panacea" and len(members) > 1:
             raise UserError("--method panacea has one adapter; give one, or another method")
-        if method == "discrete_policies":
+        if name == "discrete_policies":
             self.members.sort(key=lambda member: member.preference.tolist())
         self.adapter = load_adapter(model, self.members[0].folder)
 
-    def parts(self, grid: torch.Tensor) -> Iterator[torch.Tensor]:
-        """The λ to evaluate together, size = (n, m); the right weights are in place for each."""
-        if self.method != "discrete_policies":
-            yield grid
-            return
+    def origin(self, label: str = "") -> Origin:
+        """What a result says of it; the seconds are None where a record lacks them."""
+        first = self.members[0]
+        seconds = [
+            m.record.get("training_seconds") if m.step is None else None for m in self.members
+        ]
+        return Origin(
+            self.name,
+            label,
+            {**first.flags, "fixed_scaling": first.config.fixed_scaling},
+            first.step,
+            None if None in seconds else sum(seconds),
+            sum(_stored_parameters(m.folder) for m in self.members),
+            len(self.members),
+        )
+
+    def measure(self, policy: Policy, grid: torch.Tensor, **what: Any) -> Measurement:
+        """``measure`` at every λ of a grid, or at the λ of every discrete policy.
+
+        Args:
+            policy: how it is measured; its model and adapter are put in.
+            grid: preference vectors, size = (N, m).
+            what: further arguments of ``measure``.
+        """
+        policy = replace(policy, model=self.model, adapter=self.adapter)
+        if self.name != "discrete_policies":
+            return measure(policy, grid, **what)
+        parts = []
         for member in self.members:
             source = str(member.folder / WEIGHTS_NAME)
             self.adapter.load_state_dict(read_tensors(member.folder), source=source)
-            yield member.preference.unsqueeze(0)
+            parts.append(measure(policy, member.preference.unsqueeze(0), **what))
+        return join(parts)
 
 
 def in_order_of_objectives(members: Sequence[Member]) -> list[Member]:

@@ -1,20 +1,24 @@
-"""Snapshots with numbers that can be checked by hand."""
+"""Evaluations with numbers that can be checked by hand."""
 
 from __future__ import annotations
 
-from safe_rlhf_panacea.dashboard.snapshot import Snapshot
+from safe_rlhf_panacea.evaluation.evaluations import Evaluation
 from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
-from safe_rlhf_panacea.evaluation.results import front_result
+from safe_rlhf_panacea.evaluation.results import Origin, front_result
 
 NAMES = ["helpful", "harmless"]
 GRID = ([0.0, 1.0], [0.5, 0.5], [1.0, 0.0])
 
 
-def snapshot(step: int, radius: float) -> Snapshot:
+def evaluation(step: int, radius: float) -> Evaluation:
     """J_i = radius · λ_i, measured from the origin; three responses to each of two prompts."""
-    points = [FrontPoint(row, [radius * v for v in row], [0.1, 0.1]) for row in GRID]
+    points = [
+        FrontPoint(row, [radius * v for v in row], [0.1, 0.1], kl, 0.01)
+        for row, kl in zip(GRID, (0.3, 0.2, 0.1), strict=True)
+    ]
     base = FrontPoint([0.0, 0.0], [0.1, 0.1], [0.1, 0.1])
-    result = front_result(Front(NAMES, points, "run"), "reward", [0.0, 0.0], base)
+    origin = Origin("panacea", "run", {}, step, 1.0, 10)
+    result = front_result(Front(NAMES, points, "run"), "reward", [0.0, 0.0], origin, base)
     responses = [
         {
             "prompt": f"BEGINNING OF CONVERSATION: USER: <b>{prompt}</b> ASSISTANT:",
@@ -26,10 +30,8 @@ def snapshot(step: int, radius: float) -> Snapshot:
         for prompt in ("one", "two")
         for row in GRID
     ]
-    return Snapshot(
-        {**result, "method": "panacea", "step": step},
-        kl=[0.3, 0.2, 0.1],
-        kl_errors=[0.01, 0.01, 0.01],
+    return Evaluation(
+        result,
         distributions=[[[radius * v - 1, radius * v + 1] for v in row] for row in GRID],
         base_distributions=[[0.0, 0.2], [0.0, 0.2]],
         responses=responses,
