@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import abc
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -34,12 +34,8 @@ def evaluation_grid(args: argparse.Namespace, count: int, fixed: torch.Tensor | 
     return default_grid(count, COARSE, most=30)
 
 
-class Watched:
-    """A Panacea trainer that shows its front at every evaluation.
-
-    Stands before the base's trainer in the order of inheritance. A subclass says in
-    ``measure_front`` what it measures.
-    """
+class FrontTrainer(Protocol):
+    """What a trainer has that is watched."""
 
     args: Any
     logger: Any
@@ -49,93 +45,105 @@ class Watched:
     panacea: Panacea
     clock: TrainingClock
 
-    def init_logger(self) -> None:
-        """With the dashboard."""
-        super().init_logger()  # type: ignore[misc]
-        count = len(self.panacea.objectives)
-        self.evaluation_grid = evaluation_grid(self.args, count, self.panacea.source.fixed)
-        self.dashboard = Dashboard(Path(self.args.output_dir).expanduser(), self.logger)
-        # Of a resumed run, as the main process, which has the files, knows it.
-        shown = [one.step for one in self.dashboard.evaluations]
-        self._evaluated_at: int | None = all_gather_objects(shown[-1] if shown else None)[0]
-
-    @abc.abstractmethod
     def measure_front(self) -> Measurement:
         """Measure the front; called by all processes, in evaluation mode."""
 
-    def about_batch(self) -> str:
-        """The batch's λ, or the mean of its samples'."""
-        return f"λ {self.panacea.describe_latest()}"
+    def set_train(self, mode: bool = True) -> None:
+        """Set training mode for all trained models."""
+
+
+class FrontWatch:
+    """The part of a Panacea trainer that evaluates its front on the way and shows it.
+
+    Attributes:
+        grid: the λ of every evaluation, size = (N, m).
+    """
+
+    def __init__(self, trainer: FrontTrainer) -> None:
+        """Open the dashboard of a trainer whose logger is open."""
+        self.trainer = trainer
+        args, panacea = trainer.args, trainer.panacea
+        self.grid = evaluation_grid(args, len(panacea.objectives), panacea.source.fixed)
+        self.dashboard = Dashboard(Path(args.output_dir).expanduser(), trainer.logger)
+        # Of a resumed run, as the main process, which has the files, knows it.
+        shown = [one.step for one in self.dashboard.evaluations]
+        self.evaluated_at: int | None = all_gather_objects(shown[-1] if shown else None)[0]
 
     def origin(self) -> Origin:
         """What a result says of this run."""
-        args = self.args
-        adapter = self.panacea.policy
+        trainer = self.trainer
+        args, panacea = trainer.args, trainer.panacea
         return Origin(
-            "panacea" if self.panacea.source.fixed is None else "discrete_policies",
+            "panacea" if panacea.source.fixed is None else "discrete_policies",
             args.log_run_name or Path(args.output_dir).expanduser().resolve().name,
             vars(args),
-            self.global_step,
-            self.clock.seconds,
-            sum(getattr(p, "ds_numel", p.numel()) for p in adapter.parameters()),
+            trainer.global_step,
+            trainer.clock.seconds,
+            sum(getattr(p, "ds_numel", p.numel()) for p in panacea.policy.parameters()),
         )
 
     def measured_policy(self, engine: Any, **sampling: Any) -> Policy:
         """How the policy is measured."""
-        args, tokenizer = self.args, self.tokenizer
+        args, tokenizer = self.trainer.args, self.trainer.tokenizer
         config = SamplingConfig(
             args.max_length, tokenizer.eos_token_id, tokenizer.pad_token_id, **sampling
         )
         rows = args.per_device_eval_batch_size
         return Policy(
             unwrap(engine),
-            self.panacea.policy,
+            self.trainer.panacea.policy,
             tokenizer,
             config,
             args.seed,
-            prompts_per_batch=max(1, rows // self.evaluation_grid.size(0)),
+            prompts_per_batch=max(1, rows // self.grid.size(0)),
             pairs_per_batch=max(1, rows // 2),
             rows_per_forward=rows,
             progress=getattr(args, "progress", True),
         )
 
-    def eval(self) -> dict[str, Any]:
-        """The base's evaluation, then the front; training's random numbers stay as they were."""
-        if self.eval_dataloader is None:
-            return {}
-        with self.clock.stopped():
-            return self._evaluate()
+    def evaluate(self, base: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The base's evaluation, at the centre of the simplex, then the front.
 
-    def _evaluate(self) -> dict[str, Any]:
-        started = time.perf_counter()
-        devices = [self.args.device] if torch.device(self.args.device).type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(self.args.seed + get_rank())
-            info = super().eval()  # type: ignore[misc]
-            self.set_eval()  # type: ignore[attr-defined]
+        Training's clock stands still, and its random numbers stay as they were.
+        """
+        trainer = self.trainer
+        if trainer.eval_dataloader is None:
+            return {}
+        started, args = time.perf_counter(), trainer.args
+        devices = [args.device] if torch.device(args.device).type == "cuda" else []
+        panacea = trainer.panacea
+        with (
+            trainer.clock.stopped(),
+            torch.random.fork_rng(devices),
+            panacea.at(panacea.centre, shared=True),
+        ):
+            torch.manual_seed(args.seed + get_rank())
+            info = base()
+            trainer.set_train(mode=False)
             try:
-                measured = self.measure_front()
+                measured = trainer.measure_front()
             except NotFiniteError as error:
-                self.logger.print(f"step {self.global_step}: {error}")
+                trainer.logger.print(f"step {trainer.global_step}: {error}")
                 return info
             finally:
-                self.set_train()  # type: ignore[attr-defined]
-                self._evaluated_at = self.global_step
-        result = measured.result(self.panacea.objectives, self.origin(), self.args.reference_point)
-        more = {"seconds": time.perf_counter() - started, "drawn": self._drawn()}
-        evaluation = Evaluation.of(measured, result, self.panacea.policy, **more)
-        return {**info, **self.dashboard.publish(evaluation)}
+                trainer.set_train()
+                self.evaluated_at = trainer.global_step
+            result = measured.result(panacea.objectives, self.origin(), args.reference_point)
+            more = {"seconds": time.perf_counter() - started, "drawn": self._drawn()}
+            evaluation = Evaluation.of(measured, result, panacea.policy, **more)
+            return {**info, **self.dashboard.publish(evaluation)}
 
     def _drawn(self) -> dict[str, list[int]]:
         """How often training drew each tenth of λ_i, on all processes."""
-        counts = all_gather_objects(self.panacea.source.drawn)
-        if self.args.preference_scope == "batch":
+        panacea = self.trainer.panacea
+        counts = all_gather_objects(panacea.source.drawn)
+        if panacea.source.shared:
             counts = counts[:1]  # they draw together
-        return dict(zip(self.panacea.objectives, sum(counts).tolist(), strict=True))
+        return dict(zip(panacea.objectives, sum(counts).tolist(), strict=True))
 
-    def train(self) -> None:
-        """Train, and show the last front as well."""
-        super().train()  # type: ignore[misc]
-        if self.args.need_eval and self._evaluated_at != self.global_step:
-            self.logger.log(self.eval(), step=self.global_step)
+    def finish(self, evaluate: Callable[[], dict[str, Any]]) -> None:
+        """After the last step: show the last front as well."""
+        trainer = self.trainer
+        if trainer.args.need_eval and self.evaluated_at != trainer.global_step:
+            trainer.logger.log(evaluate(), step=trainer.global_step)
         self.dashboard.finish()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from safe_rlhf_panacea.algorithms.watching import Watched
 from tests.contract.sides import both_sides, make, needs_safe_rlhf, panacea_class, plain_class
 
 INIT = ["init_models", "init_datasets", "init_engines", "init_logger"]
@@ -108,7 +107,8 @@ def test_panacea_is_a_subclass_of_safe_rlhfs_own(algorithm):
     assert issubclass(panacea, base)
     assert plain_class(algorithm, "safe_rlhf") is base
     # their own code runs
-    assert super(Watched, panacea).train is base.train  # Watched adds the last evaluation to it
+    # Panacea's adds the last evaluation to it.
+    assert super(panacea, panacea).train is base.train
     inherited = ["set_train"]
     if algorithm == "ppo":
         inherited += ["split_rl_micro_batches", "get_advantages_and_returns", "critic_loss_fn"]

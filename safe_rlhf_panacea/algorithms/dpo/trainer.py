@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from safe_rlhf_panacea.algorithms.panacea import Panacea, snapshot_folder
-from safe_rlhf_panacea.algorithms.watching import Watched
+from safe_rlhf_panacea.algorithms.watching import FrontWatch
 from safe_rlhf_panacea.base import (
     LabelledPreferenceDataset,
     TrainingState,
@@ -27,7 +27,7 @@ else:
     from safe_rlhf_panacea.base import HookedDPOTrainer
 
 
-class PanaceaDPOTrainer(Watched, HookedDPOTrainer):
+class PanaceaDPOTrainer(HookedDPOTrainer):
     """DPO for m objectives that label the same pairs.
 
     One forward pass over a pair gives the margin Δ between its implicit rewards; objective
@@ -103,19 +103,34 @@ class PanaceaDPOTrainer(Watched, HookedDPOTrainer):
             result[f"accuracy_{name}"] = accuracies[index]
         return result
 
-    def eval(self) -> dict[str, float]:
-        """Evaluate at the centre of the simplex, then the front."""
-        with self.panacea.at(self.panacea.centre, shared=True):
-            return super().eval()
+    # -- evaluation -------------------------------------------------------------------
+
+    def init_logger(self) -> None:
+        """With what shows the front."""
+        super().init_logger()
+        self.watch = FrontWatch(self)
+
+    def train(self) -> None:
+        """Train, and show the last front as well."""
+        super().train()
+        self.watch.finish(self.eval)
+
+    def about_batch(self) -> str:
+        """The batch's λ, or the mean of its rows'."""
+        return f"λ {self.panacea.describe_latest()}"
+
+    def eval(self) -> dict[str, Any]:
+        """The base's evaluation, then the front."""
+        return self.watch.evaluate(super().eval)
 
     def measure_front(self) -> Measurement:
         """Accuracies on the evaluation pairs; a few of their prompts are responded to."""
         pairs, args = self.eval_dataloader.dataset, self.args
-        policy = self.measured_policy(self.model)
+        policy = self.watch.measured_policy(self.model)
         prompts = prompts_of_pairs(policy, pairs, args.eval_prompts or PROMPTS_OF_PAIRS)
         return measure(
             policy,
-            self.evaluation_grid,
+            self.watch.grid,
             prompts=prompts,
             pairs=pairs,
             margin_scale=self.scale_coeff,

@@ -12,7 +12,7 @@ import torch
 from safe_rlhf_panacea.algorithms.panacea import Panacea, snapshot_folder
 from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic
 from safe_rlhf_panacea.algorithms.preference_source import check_shared
-from safe_rlhf_panacea.algorithms.watching import Watched
+from safe_rlhf_panacea.algorithms.watching import FrontWatch
 from safe_rlhf_panacea.base import (
     Batch,
     TrainingState,
@@ -41,7 +41,7 @@ else:
     from safe_rlhf_panacea.base import HookedPPOTrainer
 
 
-class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
+class PanaceaPPOTrainer(HookedPPOTrainer):
     """PPO for m rewards.
 
     Holds 1 + m backbones: the policy, which with its adapter off is its own reference, and m
@@ -208,24 +208,39 @@ class PanaceaPPOTrainer(Watched, HookedPPOTrainer):
         names = self.panacea.objectives
         return {f"eval/reward_{name}": rewards[:, i] for i, name in enumerate(names)}
 
-    def eval(self) -> dict[str, float]:
-        """Evaluate at the centre of the simplex, then the front."""
-        with self.panacea.at(self.panacea.centre, shared=True):
-            return super().eval()
+    # -- evaluation -------------------------------------------------------------------
+
+    def init_logger(self) -> None:
+        """With what shows the front."""
+        super().init_logger()
+        self.watch = FrontWatch(self)
+
+    def train(self) -> None:
+        """Train, and show the last front as well."""
+        super().train()
+        self.watch.finish(self.eval)
+
+    def about_batch(self) -> str:
+        """The batch's λ, or the mean of its rows'."""
+        return f"λ {self.panacea.describe_latest()}"
+
+    def eval(self) -> dict[str, Any]:
+        """The base's evaluation, then the front."""
+        return self.watch.evaluate(super().eval)
 
     def measure_front(self) -> Measurement:
         """Rewards of responses to the evaluation prompts."""
         args, data = self.args, self.eval_dataloader.dataset
         names = ("temperature", "top_p", "repetition_penalty")
         sampling = {name: getattr(args, name) for name in names}
-        policy = self.measured_policy(self.actor_model, **sampling)
+        policy = self.watch.measured_policy(self.actor_model, **sampling)
         ids = (data[i]["input_ids"] for i in range(len(data)))
         prompts = different_prompts(self.tokenizer, ids, args.eval_prompts)
         if self.initial is None:
             self.initial = sample_base(policy, self.rewards, prompts)
         return measure(
             policy,
-            self.evaluation_grid,
+            self.watch.grid,
             prompts=prompts,
             rewards=self.rewards,
             base=self.initial,

@@ -37,6 +37,7 @@ from safe_rlhf_panacea.base.resuming import (
     take_up,
 )
 from safe_rlhf_panacea.base.run_record import CHECKPOINTS, write_run_record
+from safe_rlhf_panacea.base.trainers.observer import Observer
 
 # Where trainers keep their data, and the flags that name them.
 LOADERS = {
@@ -97,6 +98,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
         self.epoch = 0
         self.clock = TrainingClock()
         self._divergence = DivergenceWatch()
+        self.observers: list[Observer] = []
         self._random_state: dict[str, Any] | None = None
         for hook in (self.init_models, self.init_datasets, self.init_engines):
             with refusing_together():
@@ -159,13 +161,22 @@ class TrainerBase(metaclass=abc.ABCMeta):
     # -- steps ------------------------------------------------------------------------
 
     def check_step(self, info: dict[str, Any]) -> None:
-        """End the run at a step that is not finite; what was logged of it is ``info``.
+        """End the run at a step that is not finite, else show it to the observers.
+
+        ``info`` is what was logged of it.
 
         Raises:
             DivergedError: naming the step, what is not finite and the batch.
         """
         engines = self.checkpoint_engines()
         self._divergence.check(self.global_step, info, engines, self.about_batch())
+        for observer in self.observers:
+            observer.stepped(info, engines)
+
+    def log_evaluation(self, when: bool) -> None:
+        """Evaluate and log what was found, if evaluations are wanted and it is time for one."""
+        if self.args.need_eval and when:
+            self.logger.log(self.eval(), step=self.global_step)
 
     def about_batch(self) -> str:
         """What an error says of the batch of the present step."""

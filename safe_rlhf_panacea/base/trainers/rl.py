@@ -206,6 +206,8 @@ class RLTrainer(TrainerBase):
             sequence, attended = sequences[i::copies], mask[i::copies]
             batches.append(self.post_rollout(prompt, sequence, attention_mask=attended))
             self.waiting += 1
+            for observer in self.observers:
+                observer.rolled_out(batches[-1])
         return batches
 
     @abc.abstractmethod
@@ -240,8 +242,7 @@ class RLTrainer(TrainerBase):
             self.data_sampler.set_epoch(self.epoch)
             yield from self.prompt_only_dataloader
             self.epoch += 1
-            if self.args.need_eval and self.args.eval_strategy == "epoch":
-                self.logger.log(self.eval(), step=self.global_step)
+            self.log_evaluation(self.args.eval_strategy == "epoch")
 
     def train(self) -> None:
         """Train until the last step."""
@@ -252,8 +253,7 @@ class RLTrainer(TrainerBase):
         )
         device = self.args.device
         bar.update(self.global_step)
-        if self.args.need_eval and self.global_step == 0:
-            self.logger.log(self.eval(), step=self.global_step)
+        self.log_evaluation(self.global_step == 0)
         texts: Iterator[Batch | None] = itertools.repeat(None)
         if self.use_ptx:
             texts = rl_data.endless(self.ptx_dataloader, self.ptx_sampler)
@@ -284,8 +284,7 @@ class RLTrainer(TrainerBase):
         bar.set_postfix_str(f"reward {info['train/reward']:.3f}", refresh=False)
         bar.update(1)
         due = self.global_step % self.args.eval_interval == 0
-        if self.args.need_eval and self.args.eval_strategy == "steps" and due:
-            self.logger.log(self.eval(), step=self.global_step)
+        self.log_evaluation(self.args.eval_strategy == "steps" and due)
 
     @torch.no_grad()
     def eval(self) -> dict[str, float]:

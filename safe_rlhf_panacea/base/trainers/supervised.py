@@ -151,8 +151,7 @@ class SupervisedTrainer(TrainerBase):
                     return
                 yield to_device(batch, self.args.device)
             self.epoch += 1
-            if self.args.need_eval and self.args.eval_strategy == "epoch":
-                self.logger.log(self.eval(), step=self.global_step)
+            self.log_evaluation(self.args.eval_strategy == "epoch")
 
     def train(self) -> None:
         """Train until the last step."""
@@ -162,8 +161,7 @@ class SupervisedTrainer(TrainerBase):
         )
         self.set_train()
         bar.update(self.global_step)
-        if args.need_eval and self.global_step == 0:
-            self.logger.log(self.eval(), step=self.global_step)
+        self.log_evaluation(self.global_step == 0)
         for batch in self.batches():
             self.go_on()
             info = self.train_step(**batch)
@@ -174,8 +172,7 @@ class SupervisedTrainer(TrainerBase):
             bar.set_postfix_str(f"loss {info['train/loss']:.4f}", refresh=False)
             bar.update(1)
             due = self.global_step % args.eval_interval == 0
-            if args.need_eval and args.eval_strategy == "steps" and due:
-                self.logger.log(self.eval(), step=self.global_step)
+            self.log_evaluation(args.eval_strategy == "steps" and due)
             self.save_if_due()
         bar.close()
 
