@@ -49,11 +49,12 @@ def programs():
         loaded[name] = importlib.import_module(f"safe_rlhf_panacea.{package}.main")
     for name in BASELINES:
         loaded[name] = importlib.import_module(f"safe_rlhf_panacea.baselines.{name}")
-    for name in set(GOOD) - set(loaded):
+    programs_of_eval = set(GOOD) - set(loaded)
+    for name in programs_of_eval:
         loaded[name] = importlib.import_module(name)
     yield {name: module.main for name, module in loaded.items()}
     sys.path = before
-    for name in [*GOOD, "figure_program"]:
+    for name in [*programs_of_eval, "figure_program"]:
         sys.modules.pop(name, None)
 
 

@@ -19,8 +19,9 @@ from tests.algorithms.helpers import dpo_trainer, ppo_trainer
 
 def gather(tensor):
     """The tensor of every rank."""
+    tensor = tensor.contiguous()
     copies = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
-    dist.all_gather(copies, tensor.contiguous())
+    dist.all_gather(copies, tensor)
     return copies
 
 
@@ -29,17 +30,19 @@ def shared_maximum(trainer):
     trainer.panacea.method = "tche"
     trainer.model = model = trainer.model.module  # DeepSpeed's engine keeps its gradients back
     rank, parameters = dist.get_rank(), trainer.panacea.policy.parameters()
+    generator = torch.Generator().manual_seed(3)  # the same adapter on both, and λ matters
+    with torch.no_grad():
+        for parameter in parameters:
+            if parameter.dim() == 1:
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
     data = trainer.train_dataloader.dataset
     pairs = data.get_collator()([data[i] for i in range(16)])
     pairs["labels"][:6, 1] = pairs["labels"][12:, 0] = 0  # 8 and 4, 2 and 8 labels
     shares = [{k: v[rows] for k, v in pairs.items()} for rows in (slice(0, 8), slice(8, 16))]
-    half = torch.tensor([0.5, 0.5])
-    even = []  # λ_0 at which both objectives of a share are equally far behind
-    for batch in shares:
-        first, second = labelled_means(trainer, batch, half).tolist()
-        even.append(second / (first + second))
+    candidates = [i / 100 for i in range(10, 91, 2)]
+    divided = next(c for c in candidates if len(set(local_maxima(trainer, shares, c))) > 1)
     errors, picks = [], []
-    for first in (0.3, sum(even) / 2, 0.7):
+    for first in (0.3, divided, 0.7):
         preference = torch.tensor([first, 1 - first])
         rows = preference.expand(8, -1)
         model.zero_grad()
@@ -53,12 +56,19 @@ def shared_maximum(trainer):
         model.zero_grad()
         whole = (preference * labelled_means(trainer, pairs, preference)).max()
         whole.backward()
-        means = [preference * labelled_means(trainer, batch, preference) for batch in shares]
-        picks.append([mean.argmax().item() for mean in means])
+        picks.append(local_maxima(trainer, shares, first))
         values = [whole.detach(), *(p.grad for p in parameters)]
         expected = torch.cat([v.flatten() for v in values])
         errors.append(((own - expected).abs().max() / expected[1:].abs().max()).item())
     return {"errors": errors, "picks": picks}
+
+
+@torch.no_grad()
+def local_maxima(trainer, shares, first):
+    """The objective that is furthest behind in each share, at λ = (first, 1 - first)."""
+    preference = torch.tensor([first, 1 - first])
+    means = [preference * labelled_means(trainer, batch, preference) for batch in shares]
+    return [mean.argmax().item() for mean in means]
 
 
 def labelled_means(trainer, batch, preference):

@@ -13,7 +13,7 @@ from safe_rlhf_panacea.algorithms.dpo.trainer import rows_of_pairs
 from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.base.functional import diverging_mask
 from safe_rlhf_panacea.base.trainers.supervised import to_device
-from safe_rlhf_panacea.evaluation.accuracy_front import evaluate_accuracy_front
+from safe_rlhf_panacea.evaluation.accuracy_front import accuracy_front, margins_of_pairs
 from safe_rlhf_panacea.preference import preference_grid
 from tests.algorithms.helpers import dpo_trainer
 
@@ -146,9 +146,18 @@ def test_it_learns_a_front_from_conflicting_labels(dpo_flags, base_model):
     model, _ = load_pretrained_models(str(base_model), model_max_length=64, padding_side="right")
     adapter = load_adapter(model, trainer.args.output_dir)
     dataset = trainer.train_dataloader.dataset
-    front = evaluate_accuracy_front(
-        model, adapter, dataset, preference_grid(2, 0.5), progress=False
+    grid = preference_grid(2, 0.5)
+    margins, labels = margins_of_pairs(
+        model,
+        adapter,
+        dataset,
+        range(len(dataset)),
+        grid,
+        pairs_per_batch=16,
+        rows_per_forward=64,
+        progress=False,
     )
+    front = accuracy_front(margins, labels, grid, trainer.panacea.objectives)
     harmless_first, _, helpful_first = (point.objectives for point in front.points)
     assert helpful_first[0] > 0.95 and helpful_first[1] < 0.05
     assert harmless_first[1] > 0.95 and harmless_first[0] < 0.05

@@ -92,8 +92,8 @@ def test_under_accumulation_there_is_one_norm_for_each_update(world, tmp_path):
 def test_tokens_are_noted_by_place_and_id(world, tmp_path):
     trainer = make_trainer("ppo", flags_of("ppo", world, tmp_path / "run", []))
     series = watch(trainer, "ppo")
-    trainer.set_preference(torch.tensor([0.5, 0.5]))
     ids = torch.tensor([[1, 5, 7], [1, 6, 0]])
     mask = torch.tensor([[True, True, True], [True, True, False]])
-    trainer.post_rollout(ids[:, :1], ids, attention_mask=mask)
+    (observer,) = trainer.observers
+    observer.rolled_out({"input_ids": ids, "attention_mask": mask})
     assert series["tokens"] == [1 * 1 + 2 * 5 + 3 * 7 + 4 * 1 + 5 * 6]

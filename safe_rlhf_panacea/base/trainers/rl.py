@@ -21,7 +21,7 @@ from safe_rlhf_panacea.base.engine import (
     set_gradient_checkpointing,
     unwrap,
 )
-from safe_rlhf_panacea.base.generation import SamplingConfig, sample
+from safe_rlhf_panacea.base.generation import sample
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.base.trainers import rl_data
 from safe_rlhf_panacea.base.trainers.base import TrainerBase
@@ -77,15 +77,7 @@ class RLTrainer(TrainerBase):
         self.init_reference()
         self.init_rewards()
         self.init_critic()
-        self.generation_config = SamplingConfig(
-            max_length=self.args.max_length,
-            eos_token_id=self.tokenizer.eos_token_id,
-            pad_token_id=self.tokenizer.pad_token_id,
-            temperature=self.args.temperature,
-            top_p=self.args.top_p,
-            repetition_penalty=self.args.repetition_penalty,
-            num_return_sequences=self.args.num_return_sequences,
-        )
+        self.generation_config = rl_data.sampling_config(self.args, self.tokenizer)
 
     @abc.abstractmethod
     def init_actor(self) -> None:

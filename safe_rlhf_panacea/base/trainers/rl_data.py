@@ -15,10 +15,24 @@ from safe_rlhf_panacea.base.datasets import (
     ResumableSampler,
     SupervisedDataset,
 )
+from safe_rlhf_panacea.base.generation import SamplingConfig
 from safe_rlhf_panacea.base.trainers.supervised import build_loader, run_length
 from safe_rlhf_panacea.errors import UserError
 
 Batch = dict[str, Any]
+
+
+def sampling_config(args: argparse.Namespace, tokenizer: Any) -> SamplingConfig:
+    """How the flags want responses to be drawn."""
+    return SamplingConfig(
+        max_length=args.max_length,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        temperature=args.temperature,
+        top_p=args.top_p,
+        repetition_penalty=args.repetition_penalty,
+        num_return_sequences=args.num_return_sequences,
+    )
 
 
 def split_rows(batch: Batch, rows: int) -> list[Batch]:
