@@ -106,9 +106,8 @@ class PanaceaAdapter:
     def merge(self, preference: torch.Tensor) -> None:
         """Write W(λ) into the weights, for λ of size (m,).
 
-        Computed in float32 and rounded once: in float32 the merged model's logits agree with
-        the adapted one's to 1e-4 relative, in bfloat16 to its rounding of the weights. W0 is
-        kept aside, so memory for the adapted weights doubles until ``unmerge``.
+        Computed in float32 and rounded once: logits agree with the adapted model's to 1e-4 relative
+        in float32. W0 is kept aside: the adapted weights take twice the memory until ``unmerge``.
 
         Raises:
             AdapterError: λ per sample, another shape, or already merged.
@@ -127,13 +126,12 @@ class PanaceaAdapter:
     @contextmanager
     def merged(self, preference: torch.Tensor) -> Iterator[None]:
         """Merged at λ inside the context; the λ that was set before holds again after it."""
-        before = self.preference
-        self.merge(preference)
-        try:
-            yield
-        finally:
-            self.unmerge()
-            self.set_preference(before)
+        with self.at(preference):
+            self.merge(preference)
+            try:
+                yield
+            finally:
+                self.unmerge()
 
     def delta_weight(self, name: str, preference: torch.Tensor) -> torch.Tensor:
         """W(λ) - W0 of one layer in float32, size = (out_features, in_features)."""

@@ -76,6 +76,10 @@ def add_panacea_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="VECTOR",
         help="baselines: train for this λ alone, with an adapter that has no preference part",
     )
+    _add_front_arguments(parser)
+
+
+def _add_front_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("panacea: the front while training (with --need_eval)")
     group.add_argument(
         "--eval_grid_step",

@@ -73,10 +73,7 @@ class AutoModelForScore:
         hub = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
         with loading_errors(name, "model"):
             config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code, **hub)
-            head = read_tensors(name, HEAD, **hub)
-        if not fresh_head:
-            check_score_head(name, head)
-        check_finite(head.items(), name)
+        head = _read_head(name, fresh_head, hub)
         _describe_head(config, head, score_dim, score_bias, name)
         _describe_normalizer(config, do_normalize, normalizer_type, normalizer_momentum)
         backbone = load_whole(
@@ -112,6 +109,16 @@ class AutoModelForScore:
         _describe_head(config, {}, score_dim, score_bias, "the configuration")
         _describe_normalizer(config, do_normalize, normalizer_type, normalizer_momentum)
         return ScoreModel(AutoModel.from_config(config, **kwargs), score_type)
+
+
+def _read_head(name: str, may_lack: bool, hub: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The checkpoint's head and statistics, checked."""
+    with loading_errors(name, "model"):
+        head = read_tensors(name, HEAD, **hub)
+    if not may_lack:
+        check_score_head(name, head)
+    check_finite(head.items(), name)
+    return head
 
 
 def _describe_head(
