@@ -74,12 +74,9 @@ class PanaceaAdapter:
         if self.pref_dim == 0:
             yield
             return
-        before = self.preference
-        self.set_preference(preference)
-        try:
+        with self.state.kept():
+            self.set_preference(preference)
             yield
-        finally:
-            self.set_preference(before)
 
     @contextmanager
     def disabled(self) -> Iterator[None]:

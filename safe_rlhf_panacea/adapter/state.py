@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,8 +10,13 @@ import torch
 
 from safe_rlhf_panacea.adapter.errors import AdapterError
 
+_marks = itertools.count(1)
+
 
 def _mark(value: torch.Tensor) -> int:
+    """The same number for the same λ; a new one on an accelerator, where to look is to wait."""
+    if value.device.type != "cpu":
+        return -next(_marks)
     return hash((tuple(value.shape), *value.flatten().tolist()))
 
 
@@ -24,7 +30,7 @@ class PreferenceState:
         enabled: off gives the base model bit for bit.
         reuses: whether layers may keep singular values from one forward pass to the next.
         version: grows whenever what they keep is void.
-        mark: the same number for the same ``value``, whenever it was set.
+        mark: tells one λ from another: see ``_mark``.
     """
 
     def __init__(self, pref_dim: int) -> None:
@@ -62,7 +68,17 @@ class PreferenceState:
         with torch.inference_mode(False):
             self.value = preference.detach().to(device, torch.float32, copy=True)
         self.version += 1
-        self.mark = _mark(self.value)
+        self.mark = _mark(preference.detach().float())
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """The λ that holds before the block holds again after it."""
+        value, mark = self.value, self.mark
+        try:
+            yield
+        finally:
+            self.value, self.mark = value, mark
+            self.version += 1
 
     def check_rows(self, rows: int) -> int:
         """How often each vector is repeated for a batch of ``rows`` sequences.

@@ -13,7 +13,7 @@ import torch
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.base import unwrap
 from safe_rlhf_panacea.base.clock import TrainingClock
-from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank
+from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, refusing_together
 from safe_rlhf_panacea.base.generation import SamplingConfig
 from safe_rlhf_panacea.dashboard.dashboard import Dashboard
 from safe_rlhf_panacea.evaluation.evaluations import Evaluation
@@ -64,7 +64,8 @@ class FrontWatch:
         self.trainer = trainer
         args, panacea = trainer.args, trainer.panacea
         self.grid = evaluation_grid(args, len(panacea.objectives), panacea.source.fixed)
-        self.dashboard = Dashboard(Path(args.output_dir).expanduser(), trainer.logger)
+        with refusing_together():
+            self.dashboard = Dashboard(Path(args.output_dir).expanduser(), trainer.logger)
         # Of a resumed run, as the main process, which has the files, knows it.
         shown = [one.step for one in self.dashboard.evaluations]
         self.evaluated_at: int | None = all_gather_objects(shown[-1] if shown else None)[0]
@@ -131,7 +132,9 @@ class FrontWatch:
             result = measured.result(panacea.objectives, self.origin(), args.reference_point)
             more = {"seconds": time.perf_counter() - started, "drawn": self._drawn()}
             evaluation = Evaluation.of(measured, result, panacea.policy, **more)
-            return {**info, **self.dashboard.publish(evaluation)}
+            with refusing_together():
+                series = self.dashboard.publish(evaluation)
+            return {**info, **series}
 
     def _drawn(self) -> dict[str, list[int]]:
         """How often training drew each tenth of λ_i, on all processes."""

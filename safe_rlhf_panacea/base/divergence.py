@@ -10,15 +10,15 @@ import torch
 
 from safe_rlhf_panacea.base.distributed import all_gather_objects
 from safe_rlhf_panacea.base.engine import gradient_norm
-from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.errors import SharedError
 
 # Updates in a row that float16's loss scaler may skip: it starts at 2^16 and halves with each.
 MOST_SKIPPED = 15
 WATCHED = ("loss", "reward")  # what is in the names of the values that must be finite
 
 
-class DivergedError(UserError):
-    """The training has diverged, or its weights are not finite."""
+class DivergedError(SharedError):
+    """The training has diverged, or its weights are not finite; all processes find the same."""
 
 
 class DivergenceWatch:

@@ -162,7 +162,10 @@ def can_go_on(output_dir: str | Path, flags: Mapping[str, Any]) -> bool:
         return False
     begun = read_record(Path(output_dir).expanduser() / RUN_FILE).get("args")
     now = _bound(flags)
-    return isinstance(begun, dict) and not _changed({k: begun.get(k) for k in now}, now)
+    if now.get("ptx_datasets"):  # the trainer doubles it before the record is written
+        now["gradient_accumulation_steps"] *= 2
+    # A flag that the record does not know is younger than the run: resuming takes its default.
+    return isinstance(begun, dict) and not _changed({k: begun.get(k, now[k]) for k in now}, now)
 
 
 def take_up(output_dir: str | Path, args: argparse.Namespace, step: int) -> None:

@@ -37,7 +37,7 @@ def describe(adapter: SavedAdapter, form: str, **more: Any) -> dict[str, Any]:
         "format": form,
         "version": safe_rlhf_panacea.__version__,
         "base_model": adapter.config.base_model,
-        "objectives": list(adapter.config.objectives),
+        "objectives": list(adapter.objectives),
         **more,
     }
 
@@ -73,8 +73,14 @@ def new_folder(target: Path, record: dict[str, Any], *, overwrite: bool) -> Iter
     try:
         yield filled
         atomic_write_json(filled / RECORD, record)
+        old = temporary / "old"
         if target.exists():
-            target.rename(temporary / "old")
-        filled.rename(target)
+            target.rename(old)
+        try:
+            filled.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

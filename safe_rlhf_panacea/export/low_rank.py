@@ -61,6 +61,11 @@ class SavedAdapter:
         return adapter
 
     @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names of the parts that λ weights; none for an adapter that λ does not touch."""
+        return self.config.objectives[: self.config.pref_dim]
+
+    @property
     def modules(self) -> list[str]:
         """Qualified names of the adapted layers."""
         return list(dict.fromkeys(name.rpartition(".")[0] for name in self.tensors))

@@ -26,7 +26,7 @@ from safe_rlhf_panacea.export.low_rank import (
 from safe_rlhf_panacea.export.merged import write_merged
 from safe_rlhf_panacea.export.peft_folder import write_peft
 from safe_rlhf_panacea.export.vllm_resolver import write_vllm
-from safe_rlhf_panacea.preference import format_preference, parse_preference
+from safe_rlhf_panacea.preference import check_preference, format_preference, parse_preference
 
 PROGRAM = "python -m safe_rlhf_panacea.export"
 TRANSPOSED = ("gpt2",)  # model types that keep their weights as (in, out)
@@ -65,8 +65,8 @@ class Job:
 
     def parts(self) -> dict[str, dict[str, LowRank]]:
         """The shared part and one per objective, by name."""
-        objectives = self.adapter.config.objectives[: self.adapter.config.pref_dim]
-        each = {name: objective_part(self.adapter, i) for i, name in enumerate(objectives)}
+        names = self.adapter.objectives
+        each = {name: objective_part(self.adapter, i) for i, name in enumerate(names)}
         return {SHARED: shared_part(self.adapter), **each}
 
 
@@ -90,7 +90,9 @@ def _write_gguf(job: Job, folder: Path) -> None:
 
 def _write_vllm(job: Job, folder: Path) -> None:
     for preference in job.preferences:
-        name = format_preference(preference, job.adapter.config.objectives)
+        name = format_preference(preference, job.adapter.objectives) or SHARED
+        if (folder / name).exists():
+            raise UserError(f"two preferences are written alike: {name}")
         write_vllm(folder / name, job.adapter, preference)
 
 
@@ -148,17 +150,22 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _preferences(args: argparse.Namespace, adapter: SavedAdapter) -> list[torch.Tensor]:
-    fewest, most = FORMATS[args.format].preferences
+def _checked(
+    form: str, adapter: SavedAdapter, preferences: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    """As many λ as a format wants, size = (m,) each; an empty one where λ changes nothing."""
+    fewest, most = FORMATS[form].preferences
     if adapter.config.pref_dim == 0:
-        if args.preference:
-            raise UserError(f"{args.adapter} does not depend on λ: leave out --preference")
-        return [torch.empty(0)]
-    if not fewest <= len(args.preference) <= most:
+        if preferences:
+            raise UserError(f"{adapter.folder} does not depend on λ: leave out --preference")
+        return [torch.empty(0)] * fewest
+    if not fewest <= len(preferences) <= most:
         wanted = {(0, 0): "no --preference", (1, 1): "one --preference"}
         text = wanted.get((fewest, most), "at least one --preference")
-        raise UserError(f"--format {args.format} takes {text}, not {len(args.preference)}")
-    return [parse_preference(text, adapter.config.objectives) for text in args.preference]
+        raise UserError(f"--format {form} takes {text}, not {len(preferences)}")
+    for preference in preferences:
+        check_preference(preference, adapter.config.pref_dim)
+    return list(preferences)
 
 
 def export(
@@ -187,7 +194,7 @@ def export(
     """
     adapter = SavedAdapter.read(adapter_folder)
     base = base_model or adapter.config.base_model
-    job = Job(adapter, base, list(preferences), trust_remote_code)
+    job = Job(adapter, base, _checked(form, adapter, preferences), trust_remote_code)
     record = describe(
         adapter,
         form,
@@ -211,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.adapter,
         args.format,
         args.output_dir,
-        _preferences(args, adapter),
+        [parse_preference(text, adapter.config.objectives) for text in args.preference],
         base_model=args.base_model,
         overwrite=args.overwrite,
         trust_remote_code=args.trust_remote_code,

@@ -29,6 +29,8 @@ def load_parts(model: Any, folder: str | Path) -> Any:
     if record.get("format") != "peft-parts":
         raise UserError(f"{Path(folder) / RECORD}: not an export of the format peft-parts")
     objectives = record["objectives"]
+    if len(set(map(_peft_name, objectives))) < len(objectives):
+        raise UserError(f"PEFT cannot tell the objectives {', '.join(objectives)} apart")
     model = PeftModel.from_pretrained(model, str(Path(folder) / SHARED), adapter_name=SHARED)
     for name in objectives:
         model.load_adapter(str(Path(folder) / name), adapter_name=_peft_name(name))

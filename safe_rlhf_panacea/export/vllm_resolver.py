@@ -21,7 +21,7 @@ import torch
 
 from safe_rlhf_panacea.adapter import AdapterError
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.export.folder import describe, new_folder
+from safe_rlhf_panacea.export.folder import RECORD, describe, new_folder
 from safe_rlhf_panacea.export.low_rank import SavedAdapter, at_preference
 from safe_rlhf_panacea.export.peft_folder import write_peft
 from safe_rlhf_panacea.preference import PreferenceError, format_preference, parse_preference
@@ -76,7 +76,9 @@ class PanaceaAdapters:
         adapter = self.loaded[adapter_name]
         if adapter.config.base_model not in (None, base_model):
             return None
-        objectives = adapter.config.objectives
+        objectives = adapter.objectives
+        if not objectives:
+            raise UserError(f"{name}: {adapter_name} does not depend on λ")
         preference = parse_preference(text, objectives)
         if not torch.equal(preference, preference.round(decimals=DECIMALS)):
             raise UserError(f"{name}: λ may have at most {DECIMALS} decimals")
@@ -87,8 +89,13 @@ class PanaceaAdapters:
 
     def _make(self, folder: Path, adapter: SavedAdapter, preference: torch.Tensor) -> None:
         record = describe(adapter, "vllm", preference=preference.tolist())
-        with new_folder(folder, record, overwrite=False) as new:
-            write_vllm(new, adapter, preference)
+        try:
+            with new_folder(folder, record, overwrite=False) as new:
+                write_vllm(new, adapter, preference)
+        except (UserError, OSError):
+            # Another request, or another server, may have made the same one meanwhile.
+            if not (folder / RECORD).is_file():
+                raise
 
 
 def lora_id(name: str) -> int:
@@ -128,7 +135,7 @@ def register() -> None:
             """The request for ``NAME@λ``, or None if it is not one of ours."""
             try:
                 folder = await asyncio.to_thread(adapters.folder_of, base_model_name, lora_name)
-            except (UserError, AdapterError, PreferenceError) as error:
+            except (UserError, AdapterError, PreferenceError, OSError) as error:
                 logging.getLogger("vllm").warning("%s", error)
                 return None
             if folder is None:

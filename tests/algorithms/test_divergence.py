@@ -151,6 +151,6 @@ def test_all_processes_end(dpo_flags, tmp_path):
         command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=150
     )
     assert done.returncode != 0
-    assert "error: step 2 (λ helpful=" in done.stderr
+    assert done.stderr.count("error: step 2 (λ helpful=") == 1  # one of them speaks
     assert "exitcode  : 2" in done.stderr
     assert holds_no_result(tmp_path / "out")

@@ -14,8 +14,9 @@ from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
 from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
 from safe_rlhf_panacea.base.finetune.main import main as sft
 from safe_rlhf_panacea.base.logger import Logger
-from safe_rlhf_panacea.base.resuming import note_latest
+from safe_rlhf_panacea.base.resuming import can_go_on, note_latest
 from safe_rlhf_panacea.base.run_record import is_finished
+from safe_rlhf_panacea.dry_run import resolve
 from safe_rlhf_panacea.evaluation.evaluations import read_evaluations
 from tests.algorithms.conftest import write_lines
 from tests.algorithms.test_watching_shown import offline_records
@@ -52,6 +53,8 @@ def both_ways(main, flags, tmp_path, stop_at, step):
         main(parts)
     stop_at(None)
     assert not is_finished(folders[1])
+    # What a launcher asks before it hands on --resume.
+    assert can_go_on(folders[1], resolve(main.__module__.removesuffix(".main"), parts)[0])
     torch.manual_seed(123)  # whatever the new process's random numbers are
     main([*parts, "--resume"])
     return folders

@@ -41,7 +41,7 @@ def test_the_lora_loads_merges_and_saves(tmp_path):
 
 def test_an_adapter_that_does_not_depend_on_the_preference(tmp_path):
     base, folder = saved("llama", tmp_path, pref_dim=0)
-    out = export(folder, "peft", tmp_path / "peft", [torch.empty(0)])
+    out = export(folder, "peft", tmp_path / "peft")
     model = peft.PeftModel.from_pretrained(fresh(base), out)
     expected = panacea_logits(base, folder, None)
     assert_differs(expected, logits(fresh(base)))

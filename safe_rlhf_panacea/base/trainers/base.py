@@ -135,6 +135,10 @@ class TrainerBase(metaclass=abc.ABCMeta):
 
     def init_logger(self) -> None:
         """Claim the output folder, record the run, open its logger."""
+        with refusing_together():  # the main process alone may fail in most of it
+            self._open_logger()
+
+    def _open_logger(self) -> None:
         args = self.args
         if is_main_process():
             claim_folder(args.output_dir, overwrite=args.overwrite, resume=args.resume)

@@ -1,0 +1,57 @@
+"""Adapters that λ does not touch, and requests that come twice."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.export import load_parts
+from safe_rlhf_panacea.export.main import export
+from safe_rlhf_panacea.export.vllm_resolver import PanaceaAdapters
+from safe_rlhf_panacea.preference import PreferenceError
+from tests.export.models import assert_differs, fresh, panacea_logits, saved, tokens
+
+
+def test_only_the_shared_part_is_written_and_read(tmp_path):
+    pytest.importorskip("peft")
+    base, folder = saved("llama", tmp_path, pref_dim=0)
+    out = export(folder, "peft-parts", tmp_path / "parts")
+    assert json.loads((out / "panacea.json").read_text())["objectives"] == []
+    with torch.no_grad():
+        found = load_parts(fresh(base), out)(tokens()).logits
+        assert_differs(found, fresh(base)(tokens()).logits)
+    expected = panacea_logits(base, folder, None)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_vllm_without_a_preference(tmp_path):
+    base, folder = saved("llama", tmp_path, pref_dim=0)
+    assert (export(folder, "vllm", tmp_path / "vllm") / "shared").is_dir()
+    adapters = PanaceaAdapters({"mine": str(folder)}, tmp_path / "cache")
+    with pytest.raises(UserError, match="does not depend on λ"):
+        adapters.folder_of(str(base), "mine@helpful=1,harmless=0")
+
+
+def test_a_lora_that_another_request_made_meanwhile_is_taken(tmp_path, monkeypatch):
+    base, folder = saved("llama", tmp_path)
+    names = ("mine@1,0", "mine@helpful=1,harmless=0")
+    adapters = [PanaceaAdapters({"mine": str(folder)}, tmp_path / "cache") for _ in names]
+    first = adapters[0].folder_of(str(base), names[0])
+    adapter = adapters[0].loaded["mine"]
+    adapters[1]._make(first, adapter, torch.tensor([1.0, 0.0]))  # came too late
+    assert adapters[1].folder_of(str(base), names[1]) == first
+
+
+def test_the_library_call_checks_as_the_program_does(tmp_path):
+    _, folder = saved("llama", tmp_path)
+    with pytest.raises(UserError, match="takes one --preference, not 0"):
+        export(folder, "peft", tmp_path / "out")
+    with pytest.raises(PreferenceError, match="sums to 2"):
+        export(folder, "peft", tmp_path / "out", [torch.tensor([1.0, 1.0])])
+    alike = [torch.tensor([0.5, 0.5])] * 2
+    with pytest.raises(UserError, match="written alike"):
+        export(folder, "vllm", tmp_path / "out", alike)
+    assert not (tmp_path / "out").exists()
