@@ -43,7 +43,7 @@ def _add_ppo_arguments(parser: argparse.ArgumentParser) -> None:
         ("clip_range_score", positive, 50.0, "per-token rewards are clipped to ± this"),
         ("clip_range_value", positive, 5.0, "values are clipped to ± this around the old ones"),
         ("ptx_coeff", not_negative, 16.0, "weight of the supervised loss (with --ptx_datasets)"),
-        ("temperature", positive, 1.0, "of sampling"),
+        ("temperature", not_negative, 1.0, "of sampling; 0 is greedy"),
         ("top_p", arguments.share, 1.0, "nucleus mass of sampling"),
         ("repetition_penalty", positive, 1.0, "of sampling"),
     ):
