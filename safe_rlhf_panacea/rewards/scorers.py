@@ -26,7 +26,7 @@ FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)(?:\?(.*))?")
 
 
 def is_function(path: str) -> bool:
-    """Whether a reward is given as ``module:function`` or ``module:function?name=number,...``."""
+    """Whether a reward is given as ``module:function`` or ``module:function?name=value,...``."""
     return FUNCTION.fullmatch(path) is not None and not Path(path).exists()
 
 
@@ -82,7 +82,7 @@ def function_scorer(path: str, tokenizer: Any) -> Scorer:
     returns B finite numbers.
 
     Args:
-        path: ``module:function``, with options ``?name=number,name=number`` if it has some.
+        path: ``module:function``, with options ``?name=value,name=value`` if it has some.
         tokenizer: the policy's.
 
     Raises:
@@ -138,7 +138,7 @@ def _numbers(values: Any, path: str) -> torch.Tensor:
     raise UserError(f"{path} returned {what}; one number per response is wanted")
 
 
-def _load_function(path: str) -> tuple[Callable[..., Any], dict[str, float]]:
+def _load_function(path: str) -> tuple[Callable[..., Any], dict[str, float | str]]:
     match = FUNCTION.fullmatch(path)
     if match is None:
         raise UserError(f"{path}: not of the form module:function")
@@ -150,12 +150,7 @@ def _load_function(path: str) -> tuple[Callable[..., Any], dict[str, float]]:
     function = getattr(module, name, None)
     if not callable(function):
         raise UserError(f"{path}: {module_name} has no function {name}")
-    options = _options(text or "", path)
-    parameters = _parameters(function, path)
-    for option in options:
-        if option not in parameters:
-            raise UserError(f"{path}: {name} takes no {option}; it takes {', '.join(parameters)}")
-    return function, options
+    return function, _options(text or "", _parameters(function, path), path)
 
 
 def _parameters(function: Callable[..., Any], path: str) -> Mapping[str, inspect.Parameter]:
@@ -166,7 +161,7 @@ def _parameters(function: Callable[..., Any], path: str) -> Mapping[str, inspect
 
 
 def _check_signature(
-    parameters: Mapping[str, inspect.Parameter], options: dict[str, float], path: str
+    parameters: Mapping[str, inspect.Parameter], options: dict[str, float | str], path: str
 ) -> None:
     """Refuse now what could only fail at the first response."""
     for name, parameter in parameters.items():
@@ -181,14 +176,32 @@ def _check_signature(
             )
 
 
-def _options(text: str, path: str) -> dict[str, float]:
-    options = {}
-    for item in filter(None, text.split(",")):
-        name, _, value = item.partition("=")
-        try:
-            options[name] = float(value)
-        except ValueError:
-            raise UserError(f"{path}: {item!r} is not of the form name=number") from None
-        if not math.isfinite(options[name]):
-            raise UserError(f"{path}: {item!r} is not finite")
+def _options(
+    text: str, parameters: Mapping[str, inspect.Parameter], path: str
+) -> dict[str, float | str]:
+    """``name=value,name=value``; a value may hold commas that no ``name=`` follows."""
+    options: dict[str, float | str] = {}
+    for item in filter(None, re.split(r",(?=[A-Za-z_]\w*=)", text)):
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise UserError(f"{path}: {item!r} is not of the form name=value")
+        if name not in parameters:
+            raise UserError(f"{path}: it takes no {name}; it takes {', '.join(parameters)}")
+        options[name] = _option(item, value, parameters[name], path)
     return options
+
+
+def _option(item: str, text: str, parameter: inspect.Parameter, path: str) -> float | str:
+    """A number where the parameter is one, or where it may be anything and the text is one."""
+    kind = str(getattr(parameter.annotation, "__name__", parameter.annotation))
+    if kind == "str" or isinstance(parameter.default, str):
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        if kind in ("float", "int") or isinstance(parameter.default, (int, float)):
+            raise UserError(f"{path}: {item!r} is not of the form name=number") from None
+        return text
+    if not math.isfinite(number):
+        raise UserError(f"{path}: {item!r} is not finite")
+    return number

@@ -91,6 +91,16 @@ def texts(tmp_path_factory):
     return write_lines(tmp_path_factory.mktemp("data") / "texts.jsonl", rows)
 
 
+@pytest.fixture(scope="session")
+def rule_rewards():
+    """Two rewards that need no model, and conflict: short answers, and answers with an a."""
+    rules = "safe_rlhf_panacea.reward_functions"
+    return [
+        f"helpful={rules}:matches?pattern=a",
+        f"harmless={rules}:concise?max_length=4,min_length=1",
+    ]
+
+
 @pytest.fixture
 def dpo_flags(base_model, pairs, tmp_path):
     """A short run of Panacea-DPO."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from safe_rlhf_panacea.algorithms.panacea import Panacea, snapshot_folder
-from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic
+from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic, shared_copy, value_model
 from safe_rlhf_panacea.algorithms.preference_source import check_shared
 from safe_rlhf_panacea.algorithms.watching import FrontWatch
 from safe_rlhf_panacea.base import (
@@ -45,8 +45,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
     """PPO for m rewards.
 
     Holds 1 + m backbones: the policy, which with its adapter off is its own reference, and m
-    reward models, of which the first with the policy's tokens also carries the critic. A reward
-    that is a function needs no backbone.
+    reward models. The first of them with the policy's tokens also carries the critic; where none
+    has them, the policy's backbone does. A reward that is a function needs no backbone.
     """
 
     TRAINING_TYPE: ClassVar[str] = "panacea-ppo"
@@ -64,6 +64,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
     def init_actor(self) -> None:
         """Load the policy and inject the adapter."""
         super().init_actor()
+        self.policy_backbone = shared_copy(self.actor_model.base_model)  # as yet without adapter
         self.panacea.attach(self.actor_model, "policy")
 
     def init_reference(self) -> None:
@@ -87,24 +88,34 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
                 self.reward_models[spec.name], self.reward_tokenizers[spec.name] = loaded
 
     def init_critic(self) -> None:
-        """Put the critic on the first reward model that reads the policy's tokens."""
+        """Put the critic on the first reward model with the policy's tokens, else on the policy.
+
+        Raises:
+            UserError: two engines would shard the same backbone.
+        """
         own = [
             name
             for name, tokenizer in self.reward_tokenizers.items()
             if is_same_tokenizer(self.tokenizer, tokenizer)
         ]
-        if not own:
+        self.critic_objective = own[0] if own else None
+        if own:
+            model = self.reward_models[own[0]]
+            self.reward_critic_model = RewardCritic(model, self.panacea.attach(model, "critic"))
+        elif self.args.zero_stage == 3:
             raise UserError(
-                "the critic needs one reward model with the tokenizer of "
-                f"{self.args.actor_model_name_or_path}: none of --reward_models has it"
+                "--zero_stage 3 shards weights engine by engine, and the critic would share the "
+                "policy's: give a lower stage, or a reward model with the tokenizer of "
+                f"{self.args.actor_model_name_or_path}"
             )
-        self.critic_objective = own[0]
-        self.reward_critic_model = RewardCritic(
-            self.reward_models[own[0]], self.panacea.attach(self.reward_models[own[0]], "critic")
-        )
+        else:
+            self.reward_critic_model = value_model(self.policy_backbone)
+            self.panacea.attach(self.reward_critic_model, "critic")
+            self.reward_critic_model.score_head.requires_grad_(True)
+        del self.policy_backbone
 
     def init_engines(self) -> None:
-        """Make the engines; the critic's reward model belongs to the critic's."""
+        """Make the engines; a reward model that carries the critic belongs to the critic's."""
         super().init_engines()
         accumulated = self.reward_critic_model.gradient_accumulation_steps()
         check_shared(self.args, len(self.prompt_only_dataloader.sampler), accumulated)
