@@ -18,10 +18,10 @@ from safe_rlhf_panacea.evaluation.arguments import (
     add_reward_flags,
     add_sampling_flags,
     load_model,
-    load_rewards,
     policy_of,
     read_prompts,
     read_rewards,
+    rewards_of,
 )
 from safe_rlhf_panacea.fronts.measure import sample_base
 from safe_rlhf_panacea.io import read_json
@@ -66,9 +66,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     specs = read_rewards(args, None)
     model, tokenizer = load_model(args, args.model_name_or_path)
     names = [spec.name for spec in specs]
-    rewards = load_rewards(args, specs, tokenizer)
+    rewards = rewards_of(args, specs, tokenizer)
     policy = policy_of(args, model, None, tokenizer)
-    found = sample_base(policy, rewards, read_prompts(args, tokenizer)).rewards[0].float()
+    prompts = read_prompts(args, tokenizer)
+    rewards.check_columns([prompt.example for prompt in prompts], "the prompts")
+    found = sample_base(policy, rewards, prompts).rewards[0].float()
     # As the models give them: signs are applied after the calibration.
     signs = torch.tensor([spec.sign for spec in specs])
     write_calibration(args.output_file, names, found * signs)

@@ -28,10 +28,10 @@ from safe_rlhf_panacea.evaluation.arguments import (
     add_reward_flags,
     add_sampling_flags,
     load_model,
-    load_rewards,
     policy_of,
     read_prompts,
     read_rewards,
+    rewards_of,
 )
 from safe_rlhf_panacea.fronts.measure import sample_base
 from safe_rlhf_panacea.fronts.measurement import Measurement
@@ -128,8 +128,9 @@ def measure_method(
     policy = policy_of(args, method.model, method.adapter, tokenizer)
     what: dict[str, Any]
     if args.reward_models:
-        rewards = load_rewards(args, read_rewards(args, names), tokenizer)
+        rewards = rewards_of(args, read_rewards(args, names), tokenizer)
         prompts = read_prompts(args, tokenizer)
+        rewards.check_columns([prompt.example for prompt in prompts], "the prompts")
         base = sample_base(policy, rewards, prompts) if args.with_base else None
         what = {"prompts": prompts, "rewards": rewards, "base": base}
     else:

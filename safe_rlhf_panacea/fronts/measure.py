@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -76,7 +76,7 @@ def measure(
         policy: what is measured.
         grid: preference vectors, size = (N, m).
         prompts: to respond to; None: a few of those of ``pairs``.
-        rewards: token ids, mask and width of the prompts to rewards, size = (B, m).
+        rewards: of responses, size = (B, m).
         pairs: a ``PreferenceDataset``, where accuracies are wanted.
         base: of ``sample_base`` on the same prompts.
         margin_scale: DPO's β.
@@ -174,12 +174,21 @@ def _together(part: torch.Tensor, dim: int, total: int) -> torch.Tensor:
 
 
 def different_prompts(
-    tokenizer: Any, ids: Iterable[torch.Tensor], most: int | None
+    tokenizer: Any,
+    rows: Iterable[tuple[torch.Tensor, Mapping[str, Any] | None]],
+    most: int | None,
 ) -> list[Prompt]:
-    """At most so many prompts, none twice; no more are read than needed."""
+    """At most so many prompts, none twice; no more are read than needed.
+
+    Args:
+        tokenizer: the policy's.
+        rows: token ids, size = (S,), and the raw sample, if it is known.
+        most: how many; None: all.
+    """
     found: dict[str, Prompt] = {}
-    for row in ids:
-        prompt = Prompt(tokenizer.decode(row, skip_special_tokens=True), tuple(row.tolist()))
+    for ids, example in rows:
+        text = tokenizer.decode(ids, skip_special_tokens=True)
+        prompt = Prompt(text, tuple(ids.tolist()), example)
         found.setdefault(prompt.text, prompt)
         if len(found) == most:
             break
@@ -189,5 +198,5 @@ def different_prompts(
 def prompts_of_pairs(policy: Policy, pairs: Any, most: int = PROMPTS_OF_PAIRS) -> list[Prompt]:
     """The first different prompts of a ``PreferenceDataset``."""
     rows = (pairs[i] for i in range(len(pairs)))
-    starts = (row["better_input_ids"][: int(row["prompt_length"])] for row in rows)
+    starts = ((row["better_input_ids"][: int(row["prompt_length"])], None) for row in rows)
     return different_prompts(policy.tokenizer, starts, most)

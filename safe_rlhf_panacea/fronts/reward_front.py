@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -14,17 +14,18 @@ from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.fronts.front import Front, grid_points
+from safe_rlhf_panacea.rewards.responses import Responses
 
-# Token ids, mask and width of the prompts to rewards, size = (B, m).
-Rewards = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+Rewards = Callable[[Responses], torch.Tensor]  # size = (B, m)
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A formatted prompt and its token ids."""
+    """A formatted prompt, its token ids, and the raw sample that it comes from, if known."""
 
     text: str
     input_ids: Sequence[int]
+    example: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,12 @@ def _pad_left(prompts: Sequence[Prompt], pad: int) -> tuple[torch.Tensor, torch.
     rows = [[pad] * (width - len(p.input_ids)) + list(p.input_ids) for p in prompts]
     mask = [[False] * (width - len(p.input_ids)) + [True] * len(p.input_ids) for p in prompts]
     return torch.tensor(rows), torch.tensor(mask)
+
+
+def _examples(prompts: Sequence[Prompt], copies: int) -> list[Mapping[str, Any]] | None:
+    """Of all rows of a forward pass, if those of all prompts are known."""
+    examples = [prompt.example for prompt in prompts if prompt.example is not None]
+    return examples * copies if len(examples) == len(prompts) else None
 
 
 def _chunks(items: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
@@ -142,7 +149,7 @@ def sample_rewards(
         model: the policy, in evaluation mode.
         adapter: the policy's, or None for the model without λ, which is the reference.
         tokenizer: the policy's.
-        rewards: token ids, mask and width of the prompts to rewards, size = (B, m); None: m = 0.
+        rewards: of responses, size = (B, m); None: m = 0.
         prompts: P of them.
         grid: preference vectors, size = (N, m).
         config: how responses are drawn.
@@ -165,7 +172,8 @@ def sample_rewards(
         ratios.append(found.view(rows).double().cpu())
         scores = torch.empty(sequences.size(0), 0)
         if rewards is not None:
-            scores = rewards(sequences, attended, width)  # size = (N·B, m)
+            examples = _examples(chunk, grid.size(0))
+            scores = rewards(Responses(sequences, attended, width, examples))  # size = (N·B, m)
         earned.append(scores.double().view(*rows, -1).cpu())
         decoded = tokenizer.batch_decode(sequences[:, width:], skip_special_tokens=True)
         for index, text in enumerate(decoded):

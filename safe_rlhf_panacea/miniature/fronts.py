@@ -13,7 +13,7 @@ import torch
 from safe_rlhf_panacea.base.datasets import PreferenceDataset, format_prompt
 from safe_rlhf_panacea.base.datasets.template import plain_prompt
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
-from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
+from safe_rlhf_panacea.base.models import load_pretrained_models
 from safe_rlhf_panacea.experiments.settings import OBJECTIVES, REFERENCE_POINTS
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement
@@ -23,7 +23,8 @@ from safe_rlhf_panacea.fronts.reward_front import Prompt, encode_prompts
 from safe_rlhf_panacea.miniature.stages import Miniature
 from safe_rlhf_panacea.miniature.true_scores import true_scores
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
-from safe_rlhf_panacea.rewards.scorers import model_scorer
+from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
+from safe_rlhf_panacea.rewards.responses import Responses
 from safe_rlhf_panacea.rewards.spec import RewardSpec
 
 EVALUATION_SEED = 20_000
@@ -43,17 +44,9 @@ class Judge:
         """Load the reward models and the SFT model's tokenizer."""
         self.miniature = miniature
         self.max_length = miniature.world.max_length
-        self.reward_models = [
-            load_pretrained_models(
-                str(miniature.reward(objective)),
-                model_max_length=self.max_length,
-                padding_side="right",
-                auto_model_type=AutoModelForScore,
-                auto_model_kwargs={"score_type": "reward"},
-            )[0].eval()
-            for objective in OBJECTIVES
-        ]
         _, self.tokenizer = self.fresh_policy()
+        specs = [RewardSpec(name, str(miniature.reward(name))) for name in OBJECTIVES]
+        self.raw_rewards = load_rewards(specs, self.tokenizer, RewardLoading(self.max_length))
         self.config = SamplingConfig(
             max_length=self.max_length,
             eos_token_id=self.tokenizer.eos_token_id,
@@ -70,10 +63,10 @@ class Judge:
         """The rewards as PPO sees them, standardised once calibrated."""
         stats = self.miniature.calibration or [(0.0, 1.0)] * len(OBJECTIVES)
         specs = [
-            RewardSpec(name, str(self.miniature.reward(name)), scale=1 / std, shift=mean)
-            for name, (mean, std) in zip(OBJECTIVES, stats, strict=True)
+            replace(spec, scale=1 / std, shift=mean)
+            for spec, (mean, std) in zip(self.raw_rewards.specs, stats, strict=True)
         ]
-        return RewardEnsemble(specs, [model_scorer(model) for model in self.reward_models])
+        return RewardEnsemble(specs, self.raw_rewards.scorers, self.raw_rewards.models)
 
     def calibrate(self) -> list[tuple[float, float]]:
         """Mean and standard deviation of each raw reward on responses of the SFT model."""
@@ -84,7 +77,7 @@ class Judge:
         ids, mask = encode_prompts(self.tokenizer, [format_prompt(text) for text in chosen])
         generator = torch.Generator().manual_seed(self.miniature.seed)
         sequences, attended = sample(model.eval(), ids, mask, self.config, generator)
-        rewards = self.rewards()(sequences, attended, ids.size(1))
+        rewards = self.rewards()(Responses(sequences, attended, ids.size(1)))
         return list(zip(rewards.mean(dim=0).tolist(), rewards.std(dim=0).tolist(), strict=True))
 
     def method(self, folders: Path | Sequence[Path], name: str | None = None) -> Method:

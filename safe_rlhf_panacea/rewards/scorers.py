@@ -1,207 +1,88 @@
-"""What scores a sequence for one objective: a reward model, or a function of one's own.
-
-A scorer takes the policy's token ids and mask, size = (B, L) each, and the width of the prompts,
-after which the responses begin; it returns one score per row, size = (B,).
-"""
+"""Models that score responses, each loaded once for all the objectives that it serves."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import math
-import re
-from collections.abc import Callable, Mapping
-from numbers import Real
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from safe_rlhf_panacea.base.models.score_output import last_attended
-from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.base.tokenizers import is_same_tokenizer
+from safe_rlhf_panacea.rewards.responses import Responses
 
-Scorer = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
-GIVEN = ("prompts", "responses", "response_lengths")
-FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)(?:\?(.*))?")
-
-
-def is_function(path: str) -> bool:
-    """Whether a reward is given as ``module:function`` or ``module:function?name=value,...``."""
-    return FUNCTION.fullmatch(path) is not None and not Path(path).exists()
+Scorer = Callable[[Responses], torch.Tensor]  # one score per row, size = (B,)
 
 
-def model_scorer(model: Any) -> Scorer:
-    """The end scores of a model that reads the policy's tokens."""
+class RewardModel:
+    """A model that scores whole sequences: Safe-RLHF's kind, or transformers' with a classifier.
 
-    def score(
-        input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
-    ) -> torch.Tensor:
-        del prompt_length
-        return model(input_ids, attention_mask=attention_mask).end_scores.squeeze(-1)
-
-    return score
-
-
-def retokenizing_scorer(model: Any, policy_tokenizer: Any, tokenizer: Any) -> Scorer:
-    """The end scores of a model that reads other tokens than the policy's.
-
-    As in Safe-RLHF, sequences are decoded without special tokens, the model's own end token is
-    put behind those that had ended, and all are encoded anew, padded on the right.
+    Attributes:
+        path: where it was loaded from.
+        model: answers with scores; its engine, once there is one.
+        own_tokenizer: the model's.
+        tokenizer: the policy's.
+        reads_policy_tokens: whether both give every token the same id.
+        is_classifier: whether it answers with ``logits``, and not with ``end_scores``.
     """
 
-    def score(
-        input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
-    ) -> torch.Tensor:
-        del prompt_length
-        mask = attention_mask.bool()
+    def __init__(
+        self, path: str, model: Any, own_tokenizer: Any, tokenizer: Any, *, is_classifier: bool
+    ) -> None:
+        """Compare the tokenizers."""
+        self.path = path
+        self.model = model
+        self.own_tokenizer = own_tokenizer
+        self.tokenizer = tokenizer
+        self.reads_policy_tokens = is_same_tokenizer(tokenizer, own_tokenizer)
+        self.is_classifier = is_classifier
+
+    def scorer(self, column: int) -> Scorer:
+        """One of its D scores."""
+        return lambda responses: self.scores(responses)[:, column]
+
+    def scores(self, responses: Responses) -> torch.Tensor:
+        """All its scores, size = (B, D); however many objectives ask, the model runs once."""
+        return responses.once(self, lambda: self._run(responses))
+
+    def _run(self, responses: Responses) -> torch.Tensor:
+        if not self.reads_policy_tokens:
+            ids, mask = self._own_tokens(responses)
+        elif self.is_classifier:
+            ids, mask = _padded_right(responses, self.own_tokenizer.pad_token_id)
+        else:
+            ids, mask = responses.input_ids, responses.attention_mask
+        if self.is_classifier:
+            return self.model(ids, attention_mask=mask.long()).logits.float()
+        return self.model(ids, attention_mask=mask).end_scores
+
+    def _own_tokens(self, responses: Responses) -> tuple[torch.Tensor, torch.Tensor]:
+        """The text in the model's tokens, and their mask, padded on the right.
+
+        As in Safe-RLHF, sequences are decoded without special tokens, the model's own end token is
+        put behind those that had ended, and all are encoded anew.
+        """
+        input_ids, mask = responses.input_ids, responses.attention_mask.bool()
         rows = [ids[kept] for ids, kept in zip(input_ids, mask, strict=True)]
-        texts = policy_tokenizer.batch_decode(rows, skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
         last = input_ids.gather(-1, last_attended(mask).to(input_ids.device).unsqueeze(-1))
-        ended = (last.squeeze(-1) == policy_tokenizer.eos_token_id).tolist()
-        ends = [tokenizer.eos_token if has_ended else "" for has_ended in ended]
-        encoded = tokenizer(
-            [text + end for text, end in zip(texts, ends, strict=True)],
+        ended = (last.squeeze(-1) == self.tokenizer.eos_token_id).tolist()
+        end = self.own_tokenizer.eos_token or ""
+        encoded = self.own_tokenizer(
+            [text + end * has_ended for text, has_ended in zip(texts, ended, strict=True)],
             padding=True,
             padding_side="right",
             truncation=True,
             return_tensors="pt",
             return_token_type_ids=False,
         ).to(input_ids.device)
-        own_ids, own_mask = encoded["input_ids"], encoded["attention_mask"].bool()
-        return model(own_ids, attention_mask=own_mask).end_scores.squeeze(-1)
-
-    return score
+        return encoded["input_ids"], encoded["attention_mask"].bool()
 
 
-def function_scorer(path: str, tokenizer: Any) -> Scorer:
-    """The scores that a Python function gives.
-
-    It is called with those of these keyword arguments that it names, and its options:
-    ``prompts`` (B strings, with the template, as the policy reads them), ``responses``
-    (B strings), ``response_lengths`` (tokens without the end token, int64, size = (B,)). It
-    returns B finite numbers.
-
-    Args:
-        path: ``module:function``, with options ``?name=value,name=value`` if it has some.
-        tokenizer: the policy's.
-
-    Raises:
-        UserError: the module cannot be imported, has no such function, or the function does
-            not take the options, or needs other arguments.
-    """
-    function, options = _load_function(path)
-    wanted = _parameters(function, path)
-    _check_signature(wanted, options, path)
-
-    def score(
-        input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
-    ) -> torch.Tensor:
-        responses = input_ids[:, prompt_length:]
-        is_text = attention_mask[:, prompt_length:].bool() & (responses != tokenizer.eos_token_id)
-        arguments: dict[str, Callable[[], Any]] = {
-            "prompts": lambda: _decode(tokenizer, input_ids[:, :prompt_length]),
-            "responses": lambda: _decode(tokenizer, responses),
-            "response_lengths": lambda: is_text.sum(dim=-1),
-        }
-        given = {name: make() for name, make in arguments.items() if name in wanted}
-        return _checked(function(**given, **options), path, input_ids)
-
-    return score
-
-
-def _decode(tokenizer: Any, tokens: torch.Tensor) -> list[str]:
-    return [text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
-
-
-def _checked(values: Any, path: str, like: torch.Tensor) -> torch.Tensor:
-    if not isinstance(values, torch.Tensor):
-        values = _numbers(values, path)
-    if values.is_complex():
-        raise UserError(f"{path} returned complex numbers")
-    scores = values.to(dtype=torch.float32, device=like.device)
-    if scores.shape != like.shape[:1]:
-        raise UserError(f"{path} returned shape {tuple(scores.shape)} for {len(like)} responses")
-    if not scores.isfinite().all():
-        row = int(scores.isfinite().logical_not().nonzero()[0])
-        raise UserError(f"{path} returned a score that is not finite: {scores[row]:g} in row {row}")
-    return scores
-
-
-def _numbers(values: Any, path: str) -> torch.Tensor:
-    """A sequence of numbers as a tensor, or which of its rows is none."""
-    try:
-        return torch.as_tensor(values, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        rows = values if isinstance(values, (list, tuple)) else ()
-    odd = next((i for i, value in enumerate(rows) if not isinstance(value, Real)), None)
-    what = f"a {type(values).__name__}" if odd is None else f"{rows[odd]!r} in row {odd}"
-    raise UserError(f"{path} returned {what}; one number per response is wanted")
-
-
-def _load_function(path: str) -> tuple[Callable[..., Any], dict[str, float | str]]:
-    match = FUNCTION.fullmatch(path)
-    if match is None:
-        raise UserError(f"{path}: not of the form module:function")
-    module_name, name, text = match.groups()
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UserError(f"{path}: {module_name} cannot be imported: {error}") from None
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise UserError(f"{path}: {module_name} has no function {name}")
-    return function, _options(text or "", _parameters(function, path), path)
-
-
-def _parameters(function: Callable[..., Any], path: str) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(function).parameters
-    except (TypeError, ValueError):  # some that are written in C
-        raise UserError(f"{path} does not say which arguments it takes") from None
-
-
-def _check_signature(
-    parameters: Mapping[str, inspect.Parameter], options: dict[str, float | str], path: str
-) -> None:
-    """Refuse now what could only fail at the first response."""
-    for name, parameter in parameters.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        is_given = name in GIVEN or name in options
-        if parameter.kind == parameter.POSITIONAL_ONLY and is_given:
-            raise UserError(f"{path}: {name} must be an argument that can be given by name")
-        if parameter.default is parameter.empty and not is_given:
-            raise UserError(
-                f"{path} needs {name}: it is none of {', '.join(GIVEN)}, and no option gives it"
-            )
-
-
-def _options(
-    text: str, parameters: Mapping[str, inspect.Parameter], path: str
-) -> dict[str, float | str]:
-    """``name=value,name=value``; a value may hold commas that no ``name=`` follows."""
-    options: dict[str, float | str] = {}
-    for item in filter(None, re.split(r",(?=[A-Za-z_]\w*=)", text)):
-        name, equals, value = item.partition("=")
-        if not equals:
-            raise UserError(f"{path}: {item!r} is not of the form name=value")
-        if name not in parameters:
-            raise UserError(f"{path}: it takes no {name}; it takes {', '.join(parameters)}")
-        options[name] = _option(item, value, parameters[name], path)
-    return options
-
-
-def _option(item: str, text: str, parameter: inspect.Parameter, path: str) -> float | str:
-    """A number where the parameter is one, or where it may be anything and the text is one."""
-    kind = str(getattr(parameter.annotation, "__name__", parameter.annotation))
-    if kind == "str" or isinstance(parameter.default, str):
-        return text
-    try:
-        number = float(text)
-    except ValueError:
-        if kind in ("float", "int") or isinstance(parameter.default, (int, float)):
-            raise UserError(f"{path}: {item!r} is not of the form name=number") from None
-        return text
-    if not math.isfinite(number):
-        raise UserError(f"{path}: {item!r} is not finite")
-    return number
+def _padded_right(responses: Responses, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Without the padding between rows: a classifier may count positions from the first column."""
+    mask = responses.attention_mask.bool()
+    order = (~mask).sort(dim=-1, stable=True).indices  # the tokens first, in their order
+    ids, mask = responses.input_ids.gather(-1, order), mask.gather(-1, order)
+    width = int(mask.sum(dim=-1).max())
+    return ids.masked_fill(~mask, pad)[:, :width], mask[:, :width]

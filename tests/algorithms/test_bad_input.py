@@ -172,7 +172,7 @@ def test_baselines_do_not_train_the_base_model_either(baseline, dpo_flags, refus
     [
         ("no_such_module:score", "no_such_module cannot be imported"),
         ("safe_rlhf_panacea.reward_functions:brief", "has no function brief"),
-        ("safe_rlhf_panacea.reward_functions:concise?limit=3", "it takes no limit; it takes response_lengths"),
+        ("safe_rlhf_panacea.reward_functions:concise?limit=3", "it takes no limit; it takes resp"),
         ("safe_rlhf_panacea.reward_functions:concise?max_length=x", "not of the form name=number"),
     ],
 )

@@ -8,12 +8,9 @@ import torch
 from safe_rlhf_panacea.base import AutoModelForScore
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
-from safe_rlhf_panacea.rewards.scorers import (
-    function_scorer,
-    is_function,
-    model_scorer,
-    retokenizing_scorer,
-)
+from safe_rlhf_panacea.rewards.functions import FunctionReward, is_function
+from safe_rlhf_panacea.rewards.responses import Responses
+from safe_rlhf_panacea.rewards.scorers import RewardModel
 from safe_rlhf_panacea.rewards.spec import RewardSpec
 from tests.tiny import tiny_llama, tiny_tokenizer
 
@@ -29,7 +26,7 @@ def padded_rows(tokenizer):
         [pad, ids("c"), *map(ids, "fghi")],
     ]
     mask = [[1, 1, 1, 1, 1, 0], [0, 1, 1, 1, 1, 1]]
-    return torch.tensor(rows), torch.tensor(mask).bool()
+    return Responses(torch.tensor(rows), torch.tensor(mask).bool(), 2)
 
 
 def describe(prompts, responses, response_lengths, factor=1.0):
@@ -70,8 +67,8 @@ def anything(responses, *rest, weight=1.0, **more):
 
 def test_a_function_sees_prompts_responses_and_lengths():
     tokenizer = tiny_tokenizer()
-    score = function_scorer(f"{__name__}:describe?factor=10", tokenizer)
-    assert score(*padded_rows(tokenizer), 2).tolist() == [20.0, 40.0]  # eos and pads not counted
+    score = FunctionReward(f"{__name__}:describe?factor=10", tokenizer)
+    assert score(padded_rows(tokenizer)).tolist() == [20.0, 40.0]  # eos and pads not counted
 
 
 def test_signs_scales_and_shifts_apply_to_functions():
@@ -79,9 +76,9 @@ def test_signs_scales_and_shifts_apply_to_functions():
     path = f"{CONCISE}?max_length=2,max_reward=0"
     spec = RewardSpec("concise", path, sign=-1.0, scale=3.0, shift=1.0)
     assert spec.is_function
-    ensemble = RewardEnsemble([spec], [function_scorer(path, tokenizer)])
+    ensemble = RewardEnsemble([spec], [FunctionReward(path, tokenizer)])
     # raw 0 and -1, minus 1, times -3
-    assert ensemble(*padded_rows(tokenizer), 2).tolist() == [[3.0], [6.0]]
+    assert ensemble(padded_rows(tokenizer)).tolist() == [[3.0], [6.0]]
 
 
 @pytest.mark.parametrize(
@@ -102,16 +99,15 @@ def test_signs_scales_and_shifts_apply_to_functions():
 )
 def test_what_a_function_returns_is_checked(name, message):
     tokenizer = tiny_tokenizer()
-    score = function_scorer(f"{__name__}:{name}", tokenizer)
+    score = FunctionReward(f"{__name__}:{name}", tokenizer)
     with pytest.raises(UserError, match=message) as caught:
-        score(*padded_rows(tokenizer), 2)
+        score(padded_rows(tokenizer))
     assert f"{__name__}:{name} returned" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        (f"{__name__}:other_names", "needs texts: it is none of prompts, responses, "),
         (f"{__name__}:by_place", "responses must be an argument that can be given by name"),
         (f"{__name__}:describe?factor=nan", "'factor=nan' is not finite"),
         ("builtins:dict", "does not say which arguments it takes"),
@@ -119,13 +115,13 @@ def test_what_a_function_returns_is_checked(name, message):
 )
 def test_a_function_that_cannot_be_called_is_refused_at_once(path, message):
     with pytest.raises(UserError, match=message):
-        function_scorer(path, tiny_tokenizer())
+        FunctionReward(path, tiny_tokenizer())
 
 
 def test_a_function_may_take_more_than_is_given():
     tokenizer = tiny_tokenizer()
-    score = function_scorer(f"{__name__}:anything?weight=3", tokenizer)
-    assert score(*padded_rows(tokenizer), 2).tolist() == [3.0, 3.0]
+    score = FunctionReward(f"{__name__}:anything?weight=3", tokenizer)
+    assert score(padded_rows(tokenizer)).tolist() == [3.0, 3.0]
 
 
 def test_a_path_is_a_function_only_by_its_form(tmp_path, monkeypatch):
@@ -143,13 +139,14 @@ def test_another_tokenizer_scores_the_same_text():
     torch.manual_seed(0)
     backbone = tiny_llama(vocab=len(own), width=16, layers=1)
     model = score_model(backbone)
-    ids, mask = padded_rows(policy)
-    scores = retokenizing_scorer(model, policy, own)(ids, mask, 2)
+    responses = padded_rows(policy)
+    scores = RewardModel("path", model, own, policy, is_classifier=False).scorer(0)(responses)
     for row, text in enumerate(("abde</s>", "cfghi")):
         encoded = own(text, return_tensors="pt", return_token_type_ids=False)
         alone = model(encoded["input_ids"], attention_mask=encoded["attention_mask"].bool())
         assert scores[row].item() == pytest.approx(alone.end_scores.item(), abs=1e-6)
-    as_if_same = model_scorer(model)(ids, mask, 2)
+    mistaken = RewardModel("path", model, policy, policy, is_classifier=False)
+    as_if_same = mistaken.scorer(0)(padded_rows(policy))
     assert not torch.allclose(scores, as_if_same, atol=1e-4)  # else the test shows nothing
 
 

@@ -157,13 +157,14 @@ class PairsDataset(FileDataset):
 
 
 class PromptsDataset(FileDataset):
-    """Prompts: ``prompt``."""
+    """Prompts: ``prompt``, and further columns for reward functions that ask for them."""
 
     NAME: ClassVar[str] = "prompts"
     KIND: ClassVar[str] = "prompts"
 
     def convert(self, row: dict[str, Any], where: str) -> RawSample:
-        return {"input": prompt_field(row, where)}
+        further = {field: value for field, value in row.items() if field != "prompt"}
+        return {**further, "input": prompt_field(row, where)}  # type: ignore[typeddict-item]
 
 
 class SupervisedTextDataset(FileDataset):

@@ -37,7 +37,7 @@ def sampling_config(args: argparse.Namespace, tokenizer: Any) -> SamplingConfig:
 
 def split_rows(batch: Batch, rows: int) -> list[Batch]:
     """Cut a batch into micro-batches of at most ``rows`` rows."""
-    total = next(iter(batch.values())).size(0)
+    total = len(next(iter(batch.values())))
     return [{k: v[i : i + rows] for k, v in batch.items()} for i in range(0, total, rows)]
 
 
