@@ -182,6 +182,28 @@ def test_a_reward_function_that_is_not_there(ppo_flags, reward_models, refused, 
     assert words in refused(ppo, [*ppo_flags, *flags])
 
 
+def row_counter(responses):
+    return [0.0] * (len(responses) + 1)
+
+
+def divider(response_lengths, answer):
+    return [length / 0 for length in response_lengths.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("row_counter", r"returned shape (9,) for 8 responses"),
+        ("divider", "prompts.jsonl (prompt 1 has: input), and no option gives it"),
+    ],
+)
+def test_a_reward_function_that_does_not_fit(ppo_flags, rule_rewards, refused, name, words):
+    models = [rule_rewards[0], f"harmless={__name__}:{name}"]
+    line = refused(ppo, [*ppo_flags, "--reward_models", *models])
+    assert f"{__name__}:{name}" in line
+    assert words in line
+
+
 def test_a_critic_on_the_policys_backbone_under_zero_3(ppo_flags, rule_rewards, refused):
     line = refused(ppo, [*ppo_flags, "--reward_models", *rule_rewards, "--zero_stage", "3"])
     assert "--zero_stage 3 shards weights engine by engine, and the critic would share" in line

@@ -165,8 +165,18 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
     ) -> Batch:
         """All m rewards, size = (B, m), and their aggregate at λ, size = (B,)."""
-        rewards = self.rewards(Responses(sequence, attention_mask, prompt_length, self.examples))
+        rewards = self.all_rewards(sequence, attention_mask, prompt_length)
         return {"reward": self.panacea.reward(rewards), "rewards": rewards}
+
+    def all_rewards(
+        self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
+    ) -> torch.Tensor:
+        """Of responses to the prompts last responded to, several of each side by side."""
+        examples = self.examples
+        if examples is not None:
+            copies = len(sequence) // len(examples)
+            examples = [example for example in examples for _ in range(copies)]
+        return self.rewards(Responses(sequence, attention_mask, prompt_length, examples))
 
     # -- updates ----------------------------------------------------------------------
 
@@ -198,7 +208,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> Batch:
         """Every objective's reward."""
-        rewards = self.rewards(Responses(sequence, attention_mask, prompt.size(-1), self.examples))
+        rewards = self.all_rewards(sequence, attention_mask, prompt.size(-1))
         names = self.panacea.objectives
         return {f"eval/reward_{name}": rewards[:, i] for i, name in enumerate(names)}
 
