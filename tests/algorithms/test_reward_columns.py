@@ -48,4 +48,4 @@ def test_from_the_file_to_the_function(column_flags, base_model, tmp_path):
     seen["rows"] = 0
     evaluate(command)
     assert seen["rows"] == 12 * 3
-    assert len(read_result(tmp_path / "front")["points"]) == 2
+    assert len(read_result(tmp_path / "front")["front"]) == 2
