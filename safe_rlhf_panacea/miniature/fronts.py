@@ -22,6 +22,7 @@ from safe_rlhf_panacea.fronts.results import front_result
 from safe_rlhf_panacea.fronts.reward_front import Prompt, encode_prompts
 from safe_rlhf_panacea.miniature.stages import Miniature
 from safe_rlhf_panacea.miniature.true_scores import true_scores
+from safe_rlhf_panacea.rewards.calibration import calibration
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
 from safe_rlhf_panacea.rewards.responses import Responses
@@ -78,7 +79,8 @@ class Judge:
         generator = torch.Generator().manual_seed(self.miniature.seed)
         sequences, attended = sample(model.eval(), ids, mask, self.config, generator)
         rewards = self.rewards()(Responses(sequences, attended, ids.size(1)))
-        return list(zip(rewards.mean(dim=0).tolist(), rewards.std(dim=0).tolist(), strict=True))
+        found = calibration(OBJECTIVES, rewards)
+        return [(found[name]["mean"], found[name]["std"]) for name in OBJECTIVES]
 
     def method(self, folders: Path | Sequence[Path], name: str | None = None) -> Method:
         """The SFT model with what was trained on it: an adapter, or those of a method."""
