@@ -10,9 +10,15 @@ import torch
 from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
 from safe_rlhf_panacea.base.distributed import all_reduce_max, all_reduce_means
 from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate
-from safe_rlhf_panacea.base.finetune.trainer import next_token_loss
 from safe_rlhf_panacea.base.functional import generalized_advantages, masked_mean, whiten
 from safe_rlhf_panacea.base.log_probs import response_log_probs
+from safe_rlhf_panacea.base.losses import (
+    clipped_surrogate,
+    clipped_value_errors,
+    kl_penalised_rewards,
+    next_token_loss,
+    summed_log_ratios,
+)
 from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
 from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.setup import model_dtype
@@ -153,16 +159,11 @@ class PPOTrainer(RLTrainer):
         ref_log_probs: torch.Tensor,  # size = (B, L - 1)
         sequence_mask: torch.Tensor,  # size = (B, L - 1)
     ) -> torch.Tensor:
-        """Per-token rewards: -kl_coeff · log-ratio, plus the reward at the last token.
-
-        Returns:
-            size = (B, L - 1), clipped to ±clip_range_score.
-        """
+        """Rewards less the KL penalty, by token, size = (B, L - 1)."""
         del prompt  # in the signature that Safe-RLHF's subclasses rely on
-        last = sequence_mask.size(1) - 1 - sequence_mask.long().flip(-1).argmax(dim=-1)
-        rewards = -self.kl_coeff * (log_probs - ref_log_probs)
-        rewards = rewards.scatter_add(-1, last.unsqueeze(-1), reward.to(rewards).unsqueeze(-1))
-        return rewards.clamp(-self.clip_range_score, self.clip_range_score)
+        return kl_penalised_rewards(
+            reward, log_probs, ref_log_probs, sequence_mask, self.kl_coeff, self.clip_range_score
+        )
 
     def get_advantages_and_returns(
         self,
@@ -187,10 +188,9 @@ class PPOTrainer(RLTrainer):
         advantages: torch.Tensor,  # size = (B, T)
         mask: torch.Tensor,  # size = (B, T)
     ) -> torch.Tensor:
-        """PPO's clipped surrogate."""
-        ratios = torch.exp(log_probs - old_log_probs)
-        clipped = ratios.clamp(1.0 - self.clip_range_ratio, 1.0 + self.clip_range_ratio)
-        return -masked_mean(torch.minimum(advantages * ratios, advantages * clipped), mask)
+        """The mean clipped surrogate, to be minimised."""
+        surrogate = clipped_surrogate(log_probs, old_log_probs, advantages, self.clip_range_ratio)
+        return -masked_mean(surrogate, mask)
 
     def critic_loss_fn(
         self,
@@ -199,11 +199,9 @@ class PPOTrainer(RLTrainer):
         returns: torch.Tensor,  # size = (B, T)
         mask: torch.Tensor,  # size = (B, T)
     ) -> torch.Tensor:
-        """Half the squared error, with values clipped around the old ones."""
-        clip = self.clip_range_value
-        clipped = torch.maximum(torch.minimum(values, old_values + clip), old_values - clip)
-        errors = torch.maximum((values - returns).square(), (clipped - returns).square())
-        return 0.5 * masked_mean(errors, mask)
+        """The mean error of the values, to be minimised."""
+        errors = clipped_value_errors(values, old_values, returns, self.clip_range_value)
+        return masked_mean(errors, mask)
 
     # -- updates ----------------------------------------------------------------------
 
@@ -249,7 +247,9 @@ class PPOTrainer(RLTrainer):
             "reward_advantage": masked_mean(advantages, mask),
             "reward_return": masked_mean(returns, mask),
             "reward_value": masked_mean(values.detach()[:, start:], mask),
-            "kl_divergence": ((old_log_probs - ref_log_probs)[:, start:] * mask).sum(dim=-1),
+            "kl_divergence": summed_log_ratios(
+                old_log_probs[:, start:], ref_log_probs[:, start:], mask
+            ),
             "mean_generated_length": lengths,
         }
         return {
