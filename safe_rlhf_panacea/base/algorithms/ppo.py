@@ -24,6 +24,7 @@ from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.tokenizers import check_same_tokenizer
 from safe_rlhf_panacea.base.trainers.rl import Batch, RLTrainer
+from safe_rlhf_panacea.base.trainers.rollout import OldNumbers, Rollout
 
 
 class PPOTrainer(RLTrainer):
@@ -128,24 +129,21 @@ class PPOTrainer(RLTrainer):
 
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Batch:
-        """Rewards, and log-probabilities and values as they were when the batch was drawn.
-
-        When the batch is used once, before the next update, ``rl_step`` fills in the policy's and
-        the critic's own (None here): they are the numbers of its forward pass.
-        """
+    ) -> Rollout:
+        """Rewards, and log-probabilities and values as they were when the batch was drawn."""
         start = prompt.size(-1) - 1
-        log_probs = values = None
+        old: OldNumbers = {}
         if not self.on_policy:
-            log_probs = response_log_probs(self.actor_model, sequence, attention_mask, start)
-            values = self.critic_values(sequence, attention_mask)
+            old = {
+                "log_probs": response_log_probs(self.actor_model, sequence, attention_mask, start),
+                "reward_values": self.critic_values(sequence, attention_mask),
+            }
         return {
             "prompt": prompt,
-            "log_probs": log_probs,
-            "ref_log_probs": self.reference_log_probs(sequence, attention_mask, start),
-            "reward_values": values,
             "input_ids": sequence,
             "attention_mask": attention_mask,
+            "ref_log_probs": self.reference_log_probs(sequence, attention_mask, start),
+            **old,
             **self.score(sequence, attention_mask, prompt.size(-1)),
         }
 
@@ -205,7 +203,7 @@ class PPOTrainer(RLTrainer):
 
     # -- updates ----------------------------------------------------------------------
 
-    def rl_step(self, rl_batch: Batch) -> dict[str, float]:
+    def rl_step(self, rl_batch: Rollout) -> dict[str, float]:
         """One backward pass of actor and critic on a rolled-out batch."""
         self.waiting = 0
         input_ids, attention_mask = rl_batch["input_ids"], rl_batch["attention_mask"]
@@ -216,10 +214,8 @@ class PPOTrainer(RLTrainer):
 
         log_probs = response_log_probs(self.actor_model, input_ids, attention_mask, start)
         values = self.critic_values(input_ids, attention_mask)
-        if rl_batch["log_probs"] is None:
-            rl_batch["log_probs"] = log_probs.detach()
-            rl_batch["reward_values"] = values.detach()
-        old_log_probs, old_values = rl_batch["log_probs"], rl_batch["reward_values"]
+        old_log_probs = rl_batch.get("log_probs", log_probs.detach())  # on-policy: the same
+        old_values = rl_batch.get("reward_values", values.detach())
         with torch.no_grad():
             rewards = self.add_kl_divergence_regularization(
                 rl_batch["reward"], rl_batch["prompt"], old_log_probs, ref_log_probs, sequence_mask

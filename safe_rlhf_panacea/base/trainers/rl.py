@@ -25,6 +25,7 @@ from safe_rlhf_panacea.base.generation import sample
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.base.trainers import rl_data
 from safe_rlhf_panacea.base.trainers.base import TrainerBase
+from safe_rlhf_panacea.base.trainers.rollout import Rollout
 from safe_rlhf_panacea.base.trainers.supervised import to_device
 
 Batch = rl_data.Batch
@@ -156,9 +157,9 @@ class RLTrainer(TrainerBase):
 
     # -- rollouts ---------------------------------------------------------------------
 
-    def split_rl_micro_batches(self, prompt_only_batch: Batch) -> list[Batch]:
+    def split_rl_micro_batches(self, prompt_only_batch: Batch) -> list[Rollout]:
         """Roll out a prompt batch in micro-batches."""
-        micro_batches = []
+        micro_batches: list[Rollout] = []
         for batch in rl_data.split_rows(prompt_only_batch, self.args.per_device_train_batch_size):
             micro_batches.extend(self.rollout(batch))
         return micro_batches
@@ -188,7 +189,7 @@ class RLTrainer(TrainerBase):
         )
 
     @torch.no_grad()
-    def rollout(self, prompt_only_batch: Batch) -> list[Batch]:
+    def rollout(self, prompt_only_batch: Batch) -> list[Rollout]:
         """Draw responses and gather what the update needs; one batch per response of a prompt."""
         sequences, mask = self.generate(prompt_only_batch)
         copies = self.args.num_return_sequences
@@ -205,11 +206,11 @@ class RLTrainer(TrainerBase):
     @abc.abstractmethod
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Batch:
+    ) -> Rollout:
         """Score a rolled-out batch."""
 
     @abc.abstractmethod
-    def rl_step(self, rl_batch: Batch) -> dict[str, float]:
+    def rl_step(self, rl_batch: Rollout) -> dict[str, float]:
         """One update of actor and critic; the result has ``train/reward``."""
 
     @abc.abstractmethod
