@@ -150,9 +150,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
     def rollout(self, prompt_only_batch: Batch) -> list[PanaceaRollout]:
         """Take λ first: responses, log-probabilities, values and update all see the same one."""
         rows = prompt_only_batch["input_ids"].size(0)
-        preference = self.panacea.draw(
-            rows, self.reward_critic_model, self.waiting, self.args.update_iters
-        )
+        preference = self.panacea.draw(rows, self.actor_model, self.waiting, self.args.update_iters)
         with self.panacea.at(preference):
             return super().rollout(prompt_only_batch)
 

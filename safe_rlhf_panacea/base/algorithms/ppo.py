@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -31,6 +32,22 @@ class PPOTrainer(RLTrainer):
     """PPO with actor, reference, reward model and critic."""
 
     TRAINING_TYPE: ClassVar[str] = "ppo"
+    TRAINED: ClassVar[dict[str, str]] = {"actor": "actor_model", "critic": "reward_critic_model"}
+
+    reward_critic_model: Any
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        ds_train_config: dict[str, Any],
+        ds_eval_config: dict[str, Any],
+    ) -> None:
+        """Run the hooks, then read the coefficients of rewards by token and of their values."""
+        super().__init__(args, ds_train_config, ds_eval_config)
+        self.clip_range_score = args.clip_range_score
+        self.clip_range_value = args.clip_range_value
+        self.gamma = 1.0
+        self.gae_lambda = 0.95
 
     # -- models -----------------------------------------------------------------------
 
@@ -79,6 +96,11 @@ class PPOTrainer(RLTrainer):
         self.reward_model = self.load_score_model(
             self.args.reward_model_name_or_path, "reward", normalize=self.args.normalize_reward
         )
+
+    def init_models(self) -> None:
+        """Load actor, reference, rewards and critic, in this order."""
+        super().init_models()
+        self.init_critic()
 
     def init_critic(self) -> None:
         """Load the critic, from the reward model unless told otherwise."""

@@ -43,7 +43,8 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
     policy's tokens.
     """
 
-    waiting: int = 0  # micro-batches rolled out since the last training step
+    # The actor's backward passes to come on what was rolled out since the last training step.
+    waiting: int = 0
 
     # -- hooks ------------------------------------------------------------------------
 
@@ -136,7 +137,7 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         """Safe-RLHF's batch, and all that ``score`` found."""
         self._prompt = prompt  # for the slot in the reward model's place, which is not told
         batch = super().post_rollout(prompt, sequence, attention_mask)
-        self.waiting += 1
+        self.waiting += 1 + self.use_ptx
         return {**batch, **self._scored}
 
     def rl_step(self, rl_batch: Rollout) -> dict[str, Any]:
