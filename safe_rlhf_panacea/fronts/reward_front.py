@@ -12,6 +12,7 @@ import torch
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.log_probs import response_log_probs
+from safe_rlhf_panacea.base.losses import summed_log_ratios
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.fronts.front import Front, grid_points
 
@@ -118,7 +119,8 @@ def response_log_ratios(
     policy = response_log_probs(model, sequences, attended, start)  # size = (B, L - 1)
     with adapter.disabled():
         reference = response_log_probs(model, sequences, attended, start)
-    return ((policy - reference) * attended[:, 1:])[:, start:].sum(dim=-1)
+    mask = attended[:, prompt_length:]
+    return summed_log_ratios(policy[:, start:], reference[:, start:], mask)
 
 
 @torch.no_grad()

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 
 from safe_rlhf_panacea.algorithms.panacea import Panacea, snapshot_folder
 from safe_rlhf_panacea.algorithms.watching import FrontWatch
@@ -17,6 +16,7 @@ from safe_rlhf_panacea.base import (
     TrainingState,
     unwrap,
 )
+from safe_rlhf_panacea.base.losses import labelled_margins, preference_loss
 from safe_rlhf_panacea.fronts.accuracy_front import agreement
 from safe_rlhf_panacea.fronts.measure import PROMPTS_OF_PAIRS, measure, prompts_of_pairs
 from safe_rlhf_panacea.fronts.measurement import Measurement
@@ -81,8 +81,8 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
         better, worse = self.implicit_rewards(
             better_input_ids, better_attention_mask, worse_input_ids, worse_attention_mask
         )
-        margins = labels * (better - worse).unsqueeze(-1)  # size = (B, m)
-        losses = -F.logsigmoid(margins)  # size = (B, m)
+        margins = labelled_margins(better, worse, labels)  # size = (B, m)
+        losses = preference_loss(margins)  # size = (B, m)
         labelled = labels.ne(0)
         return {
             "loss": self.panacea.loss(losses, labelled),

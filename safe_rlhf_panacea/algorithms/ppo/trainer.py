@@ -22,6 +22,7 @@ from safe_rlhf_panacea.base import (
     unwrap,
 )
 from safe_rlhf_panacea.base.tokenizers import is_same_tokenizer
+from safe_rlhf_panacea.base.trainers.rollout import Rollout
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.measure import different_prompts, measure, sample_base
 from safe_rlhf_panacea.fronts.measurement import Measurement
@@ -39,6 +40,18 @@ if TYPE_CHECKING:  # at run time Safe-RLHF's own, where it is installed
     from safe_rlhf_panacea.base.algorithms.ppo import PPOTrainer as HookedPPOTrainer
 else:
     from safe_rlhf_panacea.base import HookedPPOTrainer
+
+
+class PanaceaRollout(Rollout):
+    """A rollout at its λ.
+
+    Attributes:
+        preference: λ of each row, size = (B, m).
+        rewards: the m rewards that ``reward`` aggregates, size = (B, m).
+    """
+
+    preference: torch.Tensor
+    rewards: torch.Tensor
 
 
 class PanaceaPPOTrainer(HookedPPOTrainer):
@@ -134,12 +147,10 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
     # -- rollout ----------------------------------------------------------------------
 
     @torch.no_grad()
-    def rollout(self, prompt_only_batch: Batch) -> list[Batch]:
+    def rollout(self, prompt_only_batch: Batch) -> list[PanaceaRollout]:
         """Take λ first: responses, log-probabilities, values and update all see the same one."""
         rows = prompt_only_batch["input_ids"].size(0)
-        preference = self.panacea.draw(
-            rows, self.reward_critic_model, self.waiting, self.args.update_iters
-        )
+        preference = self.panacea.draw(rows, self.actor_model, self.waiting, self.args.update_iters)
         with self.panacea.at(preference):
             return super().rollout(prompt_only_batch)
 
@@ -156,8 +167,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
 
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Batch:
-        """Score a batch and keep its λ, size = (B, m), with it."""
+    ) -> PanaceaRollout:
+        """Score a batch and keep its λ with it."""
         batch = super().post_rollout(prompt, sequence, attention_mask)
         return {**batch, "preference": self.panacea.preference}
 
@@ -176,7 +187,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
 
     # -- updates ----------------------------------------------------------------------
 
-    def rl_step(self, rl_batch: Batch) -> dict[str, float]:
+    def rl_step(self, rl_batch: PanaceaRollout) -> dict[str, float]:
         """Take the step at the batch's λ."""
         with self.panacea.at(rl_batch["preference"]):
             info = super().rl_step(rl_batch)
