@@ -78,6 +78,8 @@ setup(
         "safe-rlhf": ["safe-rlhf @ git+https://github.com/PKU-Alignment/safe-rlhf.git@main"],
         # Only for the export to llama.cpp.
         "export": ["gguf>=0.17"],
+        # Only for `make small`: the model's file, and a rule reward's word list.
+        "small": ["accelerate>=1.0", "gguf>=0.17", "vaderSentiment>=3.3"],
         # Only for --log_type tensorboard.
         "tensorboard": ["tensorboard>=2.16"],
         "dev": [
@@ -91,6 +93,9 @@ setup(
             "gguf>=0.17",
             "peft>=0.17",
             "xllamacpp>=2026.1",
+            # `make small`, with a model that has its form.
+            "accelerate>=1.0",
+            "vaderSentiment>=3.3",
         ],
     },
     # vLLM asks its plugins when it starts; the module imports vLLM only then.

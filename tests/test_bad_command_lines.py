@@ -24,6 +24,7 @@ PACKAGES = {
     "reward": "base.values.reward",
     "dpo": "algorithms.dpo",
     "ppo": "algorithms.ppo",
+    "panacea_sft": "algorithms.sft",
     **{
         name: name for name in ("evaluation", "miniature", "dashboard", "regression", "experiments")
     },

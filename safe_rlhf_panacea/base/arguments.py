@@ -147,9 +147,11 @@ def add_flag(group: Any, name: str, default: bool, text: str) -> None:
     group.add_argument(name, type=boolean, nargs="?", const=True, default=default, help=text)
 
 
-def add_dataset_arguments(parser: argparse.ArgumentParser, *, ptx: bool = False) -> None:
+def add_dataset_arguments(
+    parser: argparse.ArgumentParser, *, ptx: bool = False, form: str = "name[:proportion[:path]]"
+) -> None:
     """Data sets as ``name[:proportion[:path]]``."""
-    form = "data sets as name[:proportion[:path]]"
+    form = f"data sets as {form}"
     group = parser.add_argument_group("data")
     group.add_argument("--train_datasets", nargs="+", required=True, metavar="SPEC", help=form)
     group.add_argument("--eval_datasets", nargs="+", metavar="SPEC", help=form)

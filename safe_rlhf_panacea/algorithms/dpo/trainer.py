@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from safe_rlhf_panacea.algorithms.panacea import Panacea, snapshot_folder
-from safe_rlhf_panacea.algorithms.watching import FrontWatch
+from safe_rlhf_panacea.algorithms.panacea import Panacea
+from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.base import (
     LabelledPreferenceDataset,
-    TrainingState,
     unwrap,
 )
 from safe_rlhf_panacea.base.losses import labelled_margins, preference_loss
@@ -40,6 +39,7 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
     def __init__(self, args: argparse.Namespace, *ds_configs: dict[str, Any]) -> None:
         """Make what the hooks attach to, then run them."""
         self.panacea = Panacea(args, tuple(args.objectives), args.model_name_or_path)
+        self.part = PanaceaPart(self)
         super().__init__(args, *ds_configs)
 
     def init_reference(self) -> None:
@@ -105,60 +105,18 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
 
     # -- evaluation -------------------------------------------------------------------
 
-    def init_logger(self) -> None:
-        """With what shows the front."""
-        super().init_logger()
-        self.watch = FrontWatch(self)
-
-    def train(self) -> None:
-        """Train, and show the last front as well."""
-        super().train()
-        self.watch.finish(self.eval)
-
-    def about_batch(self) -> str:
-        """The batch's λ, or the mean of its rows'."""
-        return f"λ {self.panacea.describe_latest()}"
-
-    def eval(self) -> dict[str, Any]:
-        """The base's evaluation, then the front."""
-        return self.watch.evaluate(super().eval)
-
     def measure_front(self) -> Measurement:
         """Accuracies on the evaluation pairs; a few of their prompts are responded to."""
         pairs, args = self.eval_dataloader.dataset, self.args
-        policy = self.watch.measured_policy(self.model)
+        policy = self.part.watch.measured_policy(self.model)
         prompts = prompts_of_pairs(policy, pairs, args.eval_prompts or PROMPTS_OF_PAIRS)
         return measure(
             policy,
-            self.watch.grid,
+            self.part.watch.grid,
             prompts=prompts,
             pairs=pairs,
             margin_scale=self.scale_coeff,
         )
-
-    # -- checkpoints ------------------------------------------------------------------
-
-    def training_state(self) -> TrainingState:
-        """With the component's."""
-        state = super().training_state()
-        state.panacea = self.panacea.state_dict()
-        return state
-
-    def restore(self, state: TrainingState) -> None:
-        """With the component's."""
-        super().restore(state)
-        self.panacea.load_state_dict(state.panacea)
-
-    def save_checkpoint(self) -> None:
-        """With the adapter as it is now, ready to be loaded and evaluated."""
-        super().save_checkpoint()
-        self.panacea.save(self.tokenizer, snapshot_folder(self.args.output_dir, self.global_step))
-
-    def save(self, model: Any = None, ds_config: dict[str, Any] | None = None) -> None:
-        """Write the adapter and the tokenizer; the base model stays where it is."""
-        del model, ds_config
-        self.panacea.save(self.tokenizer, self.args.output_dir)
-        self.logger.print(f'Saved the adapter to "{self.args.output_dir}".')
 
 
 def rows_of_pairs(preference: torch.Tensor) -> torch.Tensor:

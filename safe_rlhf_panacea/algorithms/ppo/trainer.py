@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from safe_rlhf_panacea.algorithms.panacea import Panacea, snapshot_folder
+from safe_rlhf_panacea.algorithms.panacea import Panacea
+from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic
 from safe_rlhf_panacea.algorithms.preference_source import check_shared
-from safe_rlhf_panacea.algorithms.watching import FrontWatch
 from safe_rlhf_panacea.base import (
     Batch,
-    TrainingState,
     all_reduce_means,
     init_eval_engine,
     is_main_process,
@@ -70,6 +69,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         """Make what the hooks attach to, then run them."""
         objectives = tuple(spec.name for spec in args.reward_specs)
         self.panacea = Panacea(args, objectives, args.actor_model_name_or_path)
+        self.part = PanaceaPart(self)
         super().__init__(args, *ds_configs)
 
     # -- models -----------------------------------------------------------------------
@@ -221,62 +221,20 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
 
     # -- evaluation -------------------------------------------------------------------
 
-    def init_logger(self) -> None:
-        """With what shows the front."""
-        super().init_logger()
-        self.watch = FrontWatch(self)
-
-    def train(self) -> None:
-        """Train, and show the last front as well."""
-        super().train()
-        self.watch.finish(self.eval)
-
-    def about_batch(self) -> str:
-        """The batch's λ, or the mean of its rows'."""
-        return f"λ {self.panacea.describe_latest()}"
-
-    def eval(self) -> dict[str, Any]:
-        """The base's evaluation, then the front."""
-        return self.watch.evaluate(super().eval)
-
     def measure_front(self) -> Measurement:
         """Rewards of responses to the evaluation prompts."""
         args, data = self.args, self.eval_dataloader.dataset
         names = ("temperature", "top_p", "repetition_penalty")
         sampling = {name: getattr(args, name) for name in names}
-        policy = self.watch.measured_policy(self.actor_model, **sampling)
+        policy = self.part.watch.measured_policy(self.actor_model, **sampling)
         ids = (data[i]["input_ids"] for i in range(len(data)))
         prompts = different_prompts(self.tokenizer, ids, args.eval_prompts)
         if self.initial is None:
             self.initial = sample_base(policy, self.rewards, prompts)
         return measure(
             policy,
-            self.watch.grid,
+            self.part.watch.grid,
             prompts=prompts,
             rewards=self.rewards,
             base=self.initial,
         )
-
-    # -- checkpoints ------------------------------------------------------------------
-
-    def training_state(self) -> TrainingState:
-        """With the component's."""
-        state = super().training_state()
-        state.panacea = self.panacea.state_dict()
-        return state
-
-    def restore(self, state: TrainingState) -> None:
-        """With the component's."""
-        super().restore(state)
-        self.panacea.load_state_dict(state.panacea)
-
-    def save_checkpoint(self) -> None:
-        """With the adapter as it is now, ready to be loaded and evaluated."""
-        super().save_checkpoint()
-        self.panacea.save(self.tokenizer, snapshot_folder(self.args.output_dir, self.global_step))
-
-    def save(self, model: Any = None, ds_config: dict[str, Any] | None = None) -> None:
-        """Write the policy's adapter and the tokenizer."""
-        del model, ds_config
-        self.panacea.save(self.tokenizer, self.args.output_dir)
-        self.logger.print(f'Saved the adapter to "{self.args.output_dir}".')

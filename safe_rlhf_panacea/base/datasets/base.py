@@ -26,17 +26,18 @@ ROWS_PER_CALL = 1024  # rows handed to the tokenizer at once: enough to use all 
 
 
 class Row(NamedTuple):
-    """A raw sample and where it comes from."""
+    """A raw sample and where it comes from: a place for messages, and which data set of a run."""
 
     where: str
     sample: RawSample
+    data_set: int = 0
 
 
 def select_rows(specs: list[DatasetSpec], seed: int) -> list[Row]:
     """The rows that the proportions ask for, drawn without replacement."""
     selected = []
     seeds = np.random.SeedSequence(seed).spawn(len(specs))
-    for spec, child in zip(specs, seeds, strict=True):
+    for number, (spec, child) in enumerate(zip(specs, seeds, strict=True)):
         raw = RawDataset.load(spec.name, path=spec.path)
         if len(raw) == 0:
             raise UserError(f"{spec}: no rows")
@@ -44,7 +45,7 @@ def select_rows(specs: list[DatasetSpec], seed: int) -> list[Row]:
         indices = list(range(len(raw))) * copies
         generator = np.random.default_rng(child)
         indices += sorted(generator.choice(len(raw), size=rest, replace=False).tolist())
-        selected += [Row(raw.where(index), raw[index]) for index in indices]
+        selected += [Row(raw.where(index), raw[index], number) for index in indices]
     return selected
 
 

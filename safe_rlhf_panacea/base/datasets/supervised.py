@@ -38,7 +38,9 @@ class SupervisedDataset(TokenizedDataset):
                     f"{row.where}: a pair; supervised text has one response, so say which"
                 )
         texts, self.prompt_lengths = [], []
-        for _, prompt, (text,) in self.encode_texts(rows, "answer"):
+        self.kept: list[int] = []  # which of the rows
+        for index, prompt, (text,) in self.encode_texts(rows, "answer"):
+            self.kept.append(index)
             texts.append(text)
             self.prompt_lengths.append(common_prefix(prompt, text))
         self.texts = RaggedTokens(texts)

@@ -38,6 +38,7 @@ from safe_rlhf_panacea.base.resuming import (
 )
 from safe_rlhf_panacea.base.run_record import CHECKPOINTS, write_run_record
 from safe_rlhf_panacea.base.trainers.observer import Observer
+from safe_rlhf_panacea.base.trainers.part import Part
 
 # Where trainers keep their data, and the flags that name them.
 LOADERS = {
@@ -63,6 +64,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
     logger: Logger
     global_step: int
     epoch: int
+    part: Part = Part()  # a subclass brings its own before the hooks run
 
     @abc.abstractmethod
     def init_models(self) -> None:
@@ -89,7 +91,11 @@ class TrainerBase(metaclass=abc.ABCMeta):
         self.set_train(mode=False)
 
     def eval(self) -> dict[str, Any]:
-        """Evaluate; nothing by default."""
+        """Evaluate, with the part that the trainer holds."""
+        return self.part.evaluate(self.evaluate)
+
+    def evaluate(self) -> dict[str, Any]:
+        """This trainer's own evaluation; nothing by default."""
         return {}
 
     def run_init_hooks(self) -> None:
@@ -137,6 +143,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
         """Claim the output folder, record the run, open its logger."""
         with refusing_together():  # the main process alone may fail in most of it
             self._open_logger()
+        self.part.opened()
 
     def _open_logger(self) -> None:
         args = self.args
@@ -184,7 +191,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
 
     def about_batch(self) -> str:
         """What an error says of the batch of the present step."""
-        return ""
+        return self.part.about_batch()
 
     # -- checkpoints ------------------------------------------------------------------
 
@@ -196,6 +203,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
             random_state=capture_random_state(),
             sampler=self.data_sampler.state_dict(),
             training_seconds=self.clock.seconds,
+            panacea=self.part.state_dict(),
         )
 
     def restore(self, state: TrainingState) -> None:
@@ -209,6 +217,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
         self.clock.before = state.training_seconds
         self.data_sampler.load_state_dict(state.sampler)
         self._random_state = state.random_state
+        self.part.load_state_dict(state.panacea)
 
     def samplers(self) -> list[ResumableSampler]:
         """Of the training data."""
@@ -263,10 +272,13 @@ class TrainerBase(metaclass=abc.ABCMeta):
         write_checksums(checkpoints, self.global_step, self.checkpoint_engines())
         if is_main_process():
             note_latest(self.args.output_dir, self.global_step)
+        self.part.checkpointed()
 
     def save(self, model: Any = None, ds_config: dict[str, Any] | None = None) -> None:
-        """Write a model and the tokenizer in Hugging Face format, safetensors."""
+        """Write a model and the tokenizer in Hugging Face format, or what the part saves."""
         del ds_config  # kept for Safe-RLHF's signature; one way of saving serves every stage
+        if self.part.save():
+            return
         engine = self.model if model is None else model
         check_weights(unwrap(engine).named_parameters(), f"step {self.global_step}")
         state = whole_state_dict(engine)  # every rank takes part in the gathering

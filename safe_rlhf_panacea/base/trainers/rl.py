@@ -265,6 +265,7 @@ class RLTrainer(TrainerBase):
                 self._after_step(info, bar)
             self.save_if_due()
         bar.close()
+        self.part.trained()
 
     def _after_step(self, info: dict[str, float], bar: Any) -> None:
         self.global_step += 1
@@ -277,7 +278,7 @@ class RLTrainer(TrainerBase):
         self.log_evaluation(self.args.eval_strategy == "steps" and due)
 
     @torch.no_grad()
-    def eval(self) -> dict[str, float]:
+    def evaluate(self) -> dict[str, float]:
         """Mean scores of responses to the evaluation prompts, drawn as in training."""
         if self.eval_dataloader is None:
             return {}

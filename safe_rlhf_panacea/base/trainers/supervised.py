@@ -175,9 +175,10 @@ class SupervisedTrainer(TrainerBase):
             self.log_evaluation(args.eval_strategy == "steps" and due)
             self.save_if_due()
         bar.close()
+        self.part.trained()
 
     @torch.no_grad()
-    def eval(self) -> dict[str, float]:
+    def evaluate(self) -> dict[str, float]:
         """The mean of every logged value over the evaluation data."""
         if self.eval_dataloader is None:
             return {}

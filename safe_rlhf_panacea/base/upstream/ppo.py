@@ -151,12 +151,12 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
 
     # -- evaluation -------------------------------------------------------------------
 
-    def eval(self) -> Batch:
+    def evaluate(self) -> Batch:
         """Safe-RLHF's evaluation, over batches that are noted down for ``eval_step``."""
         loader = self.eval_dataloader
         self.eval_dataloader = None if loader is None else self._noting(loader)
         try:
-            return super().eval()
+            return super().evaluate()
         finally:
             self.eval_dataloader = loader
 
