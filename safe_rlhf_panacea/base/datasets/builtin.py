@@ -145,7 +145,7 @@ class FileDataset(RawDataset):
 class PairsDataset(FileDataset):
     """Pairs: ``prompt``, ``system``, ``response_0``, ``response_1``, ``better_<objective>``.
 
-    ``system`` may be absent. A label is 0 or 1, the better response, or null or absent. Safe-RLHF's fields
+    A label is 0 or 1, the better response, or null or absent, as ``system`` may be. Safe-RLHF's
     ``better_response_id`` and ``safer_response_id`` count as ``helpful`` and ``harmless``.
     """
 
