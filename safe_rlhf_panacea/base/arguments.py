@@ -144,16 +144,12 @@ def named_value(text: str) -> tuple[str, str]:
 
 def chat_template(text: str) -> str:
     """``auto``, ``safe-rlhf``, ``none``, or a jinja file that renders."""
-    from safe_rlhf_panacea.base.datasets.template import NAMES
+    from safe_rlhf_panacea.base.datasets.jinja_template import check_choice
 
-    if text not in NAMES:
-        from safe_rlhf_panacea.base.datasets.jinja_template import check_file
-
-        try:
-            check_file(filled(text))
-        except UserError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-    return text
+    try:
+        return check_choice(filled(text))
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_template_argument(parser: argparse.ArgumentParser, *, of_adapter: bool = False) -> None:

@@ -123,9 +123,7 @@ def _load_scorer(
     return retokenizing_scorer(model, tokenizer, own, stop_ids)
 
 
-def policy_of(
-    args: argparse.Namespace, model: Any, adapter: Any, template: ChatTemplate
-) -> Policy:
+def policy_of(args: argparse.Namespace, model: Any, adapter: Any, template: ChatTemplate) -> Policy:
     """A model as the flags want it measured."""
     sampling = SamplingConfig(
         args.max_length,

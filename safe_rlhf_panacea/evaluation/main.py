@@ -131,9 +131,7 @@ def measure_method(
     tokenizer = template.tokenizer
     what: dict[str, Any]
     if args.reward_models:
-        rewards = load_rewards(
-            args, read_rewards(args, names), tokenizer, policy.sampling.stop_ids
-        )
+        rewards = load_rewards(args, read_rewards(args, names), tokenizer, policy.sampling.stop_ids)
         prompts = read_prompts(args, template)
         base = sample_base(policy, rewards, prompts) if args.with_base else None
         what = {"prompts": prompts, "rewards": rewards, "base": base}

@@ -163,6 +163,26 @@ def test_another_tokenizer_scores_the_same_text():
     assert not torch.allclose(scores, as_if_same, atol=1e-4)  # else the test shows nothing
 
 
+def test_any_of_the_policys_end_tokens_ends_a_response():
+    """With "i" for a second end token, a model of other tokens reads its own end after it."""
+    policy, own = tiny_tokenizer(), reversed_tokenizer()
+    second = policy.convert_tokens_to_ids("i")
+    torch.manual_seed(0)
+    model = score_model(tiny_llama(vocab=len(own), width=16, layers=1))
+    ids, mask = padded_rows(policy)
+    scores = retokenizing_scorer(model, policy, own, (EOS, second))(ids, mask, 2)
+    for row, text in enumerate(("abde</s>", "cfghi</s>")):
+        encoded = own(text, return_tensors="pt", return_token_type_ids=False)
+        alone = model(encoded["input_ids"], attention_mask=encoded["attention_mask"].bool())
+        assert scores[row].item() == pytest.approx(alone.end_scores.item(), abs=1e-6)
+    lengths = function_scorer(f"{__name__}:lengths", policy, (EOS, second))(ids, mask, 2)
+    assert lengths.tolist() == [2.0, 3.0]
+
+
+def lengths(response_lengths):
+    return response_lengths
+
+
 def score_model(language_model):
     import tempfile
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from safe_rlhf_panacea.base.datasets.template import ChatTemplate, Turns, as_turns
+from safe_rlhf_panacea.base.datasets.template import NAMES, ChatTemplate, Turns, as_turns
 from safe_rlhf_panacea.errors import UserError
 
 Messages = list[dict[str, str]]
@@ -32,16 +32,19 @@ def read_text(path: str) -> str:
     return text
 
 
-def check_file(path: str) -> None:
+def check_choice(choice: str) -> str:
     """Refuse a file that no model could be spoken to with, before one is loaded.
 
     Raises:
         UserError: with file and line.
     """
+    if choice in NAMES:
+        return choice
     from transformers import PreTrainedTokenizerBase
 
     tokens = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    read_template(path, PreTrainedTokenizerBase(**tokens)).check()
+    read_template(choice, PreTrainedTokenizerBase(**tokens)).check()
+    return choice
 
 
 def read_template(path: str, tokenizer: Any) -> JinjaTemplate:
@@ -109,7 +112,7 @@ class JinjaTemplate(ChatTemplate):
         """
         if _QUESTION not in self.prompt(_QUESTION):
             raise UserError(f"{self.source}: the chat template leaves out what the user says")
-        _ = self.answer_end
+        _ = self._closing
 
     def _render(self, messages: Messages, *, answering: bool) -> str:
         try:
@@ -158,10 +161,7 @@ class JinjaTemplate(ChatTemplate):
     @cached_property
     def _end(self) -> tuple[str, str]:
         """What is written after an answer with the end token, and that token."""
-        added = getattr(self.tokenizer, "added_tokens_decoder", {}).values()
-        special = {str(token) for token in added if token.special}
-        special.update(self.tokenizer.all_special_tokens)
-        places = {self._closing.find(token): token for token in sorted(special, key=len)}
+        places = {self._closing.find(token): token for token in self.special_tokens}
         places.pop(-1, None)
         if not places:  # nothing that a model could stop at
             return self.tokenizer.eos_token, self.tokenizer.eos_token

@@ -6,6 +6,7 @@ A template is a model's own (``jinja_template.py``), Safe-RLHF's, or none at all
 from __future__ import annotations
 
 import abc
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar
@@ -171,6 +172,13 @@ class ChatTemplate(abc.ABC):
         listed = more if isinstance(more, (list, tuple)) else ()
         return tuple(dict.fromkeys((token, self.tokenizer.eos_token_id, *listed)))
 
+    @cached_property
+    def special_tokens(self) -> list[str]:
+        """The tokenizer's, among which is what ends a turn; the shortest first."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        special = {str(token) for token in added if token.special}
+        return sorted(special | set(self.tokenizer.all_special_tokens), key=len)
+
     def encode(self, prompts: Sequence[str], *rests: Sequence[str]) -> list[list[list[int]]]:
         """Token ids of prompts and, column by column, of each prompt with what follows it.
 
@@ -187,9 +195,7 @@ class ChatTemplate(abc.ABC):
                 self._part(starts, whole, rest)
         return [starts, *wholes]
 
-    def _part(
-        self, starts: list[list[int]], wholes: list[list[int]], rests: Sequence[str]
-    ) -> None:
+    def _part(self, starts: list[list[int]], wholes: list[list[int]], rests: Sequence[str]) -> None:
         pairs = enumerate(zip(starts, wholes, strict=True))
         apart = [i for i, (start, whole) in pairs if whole[: len(start)] != start]
         own = self._tokenize([rests[i] for i in apart], False) if apart else []
@@ -236,14 +242,14 @@ class ChatTemplate(abc.ABC):
 
     def shown(self, input_ids: Sequence[int]) -> str:
         """A prompt as people read it: of a single turn the user's words, else all of its text."""
-        before, after = self._around
         text = self.tokenizer.decode(input_ids).strip()
-        inside = text.startswith(before) and text.endswith(after)
-        words = text[len(before) : len(text) - len(after)].strip() if inside else text
-        if not inside or any(token in words for token in self.tokenizer.all_special_tokens):
-            text = self.tokenizer.decode(input_ids, skip_special_tokens=True)
-            return text.removeprefix(before).strip().removesuffix(after).strip()
-        return words
+        if self.ADDS_SPECIAL_TOKENS:
+            text = self.tokenizer.decode(input_ids, skip_special_tokens=True).strip()
+        before, after = self._around
+        if text.startswith(before) and text.endswith(after):
+            text = text[len(before) : len(text) - len(after)]
+        parts = re.split("|".join(map(re.escape, self.special_tokens)), text)
+        return "\n".join(part.strip() for part in parts if part.strip())
 
 
 class SafeRlhfTemplate(ChatTemplate):

@@ -77,9 +77,7 @@ class RLTrainer(TrainerBase):
         self.init_reference()
         self.init_rewards()
         self.init_critic()
-        self.generation_config = rl_data.sampling_config(
-            self.args, self.template, self.actor_model
-        )
+        self.generation_config = rl_data.sampling_config(self.args, self.template, self.actor_model)
 
     @abc.abstractmethod
     def init_actor(self) -> None:

@@ -23,9 +23,7 @@ from safe_rlhf_panacea.errors import UserError
 Batch = dict[str, Any]
 
 
-def sampling_config(
-    args: argparse.Namespace, template: ChatTemplate, model: Any
-) -> SamplingConfig:
+def sampling_config(args: argparse.Namespace, template: ChatTemplate, model: Any) -> SamplingConfig:
     """How the flags want a model's responses to be drawn."""
     return SamplingConfig(
         max_length=args.max_length,
