@@ -80,13 +80,8 @@ def test_whoever_loads_the_adapter_gets_the_template(flags, data, tmp_path):
     evaluation([*front, "--output_dir", str(tmp_path / "front")])
     assert record(tmp_path / "front")["chat_template"] == text
     merged = tmp_path / "merged"
-    export(
-        [
-            *("--adapter", str(out), "--format", "merged", "--preference", "1,0"),
-            "--output_dir",
-            str(merged),
-        ]
-    )
+    where = ["--adapter", str(out), "--output_dir", str(merged)]
+    export([*where, "--format", "merged", "--preference", "1,0"])
     assert AutoTokenizer.from_pretrained(merged).chat_template == text
     assert json.loads((merged / "panacea.json").read_text())["chat_template"] == text
 
@@ -151,35 +146,13 @@ def test_ppo_reads_prompts_in_the_template_and_shows_the_users_words(chat_model,
     models = [f"{name}={tmp_path / name}" for name in ("helpful", "harmless")]
     trainer = ppo_trainer(
         [
-            "--actor_model_name_or_path",
-            str(chat_model),
-            "--reward_models",
-            *models,
-            "--train_datasets",
-            f"prompts:1:{data}",
-            "--output_dir",
-            str(tmp_path / "out"),
-            "--max_length",
-            "128",
-            "--max_steps",
-            "1",
-            "--per_device_train_batch_size",
-            "7",
-            "--per_device_prompt_batch_size",
-            "7",
-            "--gradient_accumulation_steps",
-            "1",
-            "--log_type",
-            "none",
-            "--progress",
-            "false",
-            "--need_eval",
-            "--eval_strategy",
-            "steps",
-            "--eval_datasets",
-            f"prompts:1:{data}",
-            "--eval_grid_step",
-            "0.5",
+            *("--actor_model_name_or_path", str(chat_model), "--reward_models", *models),
+            *("--train_datasets", f"prompts:1:{data}", "--output_dir", str(tmp_path / "out")),
+            *("--max_length", "128", "--max_steps", "1", "--per_device_train_batch_size", "7"),
+            *("--per_device_prompt_batch_size", "7", "--gradient_accumulation_steps", "1"),
+            *("--log_type", "none", "--progress", "false", "--need_eval"),
+            *("--eval_strategy", "steps", "--eval_datasets", f"prompts:1:{data}"),
+            *("--eval_grid_step", "0.5"),
         ]
     )
     tokenizer = trainer.tokenizer
