@@ -22,15 +22,13 @@ from safe_rlhf_panacea.base.distributed import get_world_size
 from safe_rlhf_panacea.base.run_record import (
     CHECKPOINTS,
     METRICS_FILE,
-    RUN_FILE,
     SNAPSHOTS_FILE,
-    is_finished,
     note_resumption,
-    read_record,
     recordable,
 )
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_text, read_json_lines, remove_leftovers
+from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, read_record
 
 LATEST = "latest"  # the file that names the last whole checkpoint
 # Flags that may change from one part of a run to the next.

@@ -12,9 +12,9 @@ from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from safe_rlhf_panacea.base import barrier, is_main_process
 from safe_rlhf_panacea.base.arguments import ArgumentParser, check_common
 from safe_rlhf_panacea.base.distributed import init_distributed
-from safe_rlhf_panacea.base.run_record import RUN_FILE, is_finished, set_aside
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, set_aside
 
 PROGRAMS = {"dpo": dpo, "ppo": ppo}
 Variants = Mapping[str, Sequence[str]]

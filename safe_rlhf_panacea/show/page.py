@@ -7,9 +7,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.base.run_record import METRICS_FILE, RUN_FILE
+from safe_rlhf_panacea.base.run_record import METRICS_FILE
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import read_json, read_json_lines
+from safe_rlhf_panacea.run_folder import RUN_FILE
 from safe_rlhf_panacea.shapes import misfit
 from safe_rlhf_panacea.show import pictures
 from safe_rlhf_panacea.show.content import Content

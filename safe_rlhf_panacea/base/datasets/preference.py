@@ -123,12 +123,6 @@ class PreferenceDataset(TokenizedDataset):
                 )
         return labelled, choices
 
-    @property
-    def conflicting(self) -> int:
-        """Pairs on which two objectives disagree."""
-        labels = self.labels[self._rows]
-        return int(((labels > 0).any(dim=1) & (labels < 0).any(dim=1)).sum())
-
     def get_row(self, row: int) -> PreferenceSample:  # type: ignore[override]
         return {
             "better_input_ids": self.better[row],
