@@ -122,7 +122,7 @@ class JinjaTemplate(ChatTemplate):
         except Exception as error:  # a template is a program, and may fail as any program may
             line = _line_of(error)
             place = self.source if line is None else f"{self.source}:{line}"
-            reason = getattr(error, "message", None) or error
+            reason = " ".join(str(getattr(error, "message", None) or error).split())
             roles = ", ".join(message["role"] for message in messages)
             raise UserError(
                 f"{place}: the chat template fails on a conversation of {roles}: {reason}"

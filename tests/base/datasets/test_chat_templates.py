@@ -238,6 +238,7 @@ def test_a_saved_tokenizer_says_how_its_model_was_trained(
             r":3: .*fails on .* user: .*no element 7",
         ),
         ("{{ bos_token }}\n{{ 1 / 0 }}", ":2: .*division by zero"),
+        ("{{ raise_exception('no,\nnever') }}", ":1: .*user: no, never"),
         ("{{ bos_token }} Hello!", "leaves out what the user says"),
         ("{{ messages[0].content }}", "leaves out what the assistant says"),
         ("{{ messages.pop() }}", ":1: "),  # the sandbox
