@@ -44,13 +44,17 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
 
     def init_reference(self) -> None:
         """Inject the adapter; switched off, the policy is its own reference."""
-        self.panacea.attach(self.model, "policy")
+        self.panacea.attach(self.model, "policy", self.template)
         self.reference_model = None
 
     def make_dataset(self, specs: Any) -> LabelledPreferenceDataset:
         """Pairs labelled by at least one of the objectives."""
         return LabelledPreferenceDataset(
-            specs, tokenizer=self.tokenizer, objectives=self.panacea.objectives, seed=self.args.seed
+            specs,
+            tokenizer=self.tokenizer,
+            objectives=self.panacea.objectives,
+            seed=self.args.seed,
+            template=self.template,
         )
 
     @contextmanager
@@ -109,7 +113,7 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
         """Accuracies on the evaluation pairs; a few of their prompts are responded to."""
         pairs, args = self.eval_dataloader.dataset, self.args
         policy = self.part.watch.measured_policy(self.model)
-        prompts = prompts_of_pairs(policy, pairs, args.eval_prompts or PROMPTS_OF_PAIRS)
+        prompts = prompts_of_pairs(pairs, args.eval_prompts or PROMPTS_OF_PAIRS)
         return measure(
             policy,
             self.part.watch.grid,

@@ -77,7 +77,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
     def init_actor(self) -> None:
         """Load the policy and inject the adapter."""
         super().init_actor()
-        self.panacea.attach(self.actor_model, "policy")
+        self.panacea.attach(self.actor_model, "policy", self.template)
 
     def init_reference(self) -> None:
         """The policy is its own reference."""
@@ -87,9 +87,10 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         """Load every reward model once; functions are found now and not after the loading."""
         self.reward_model = None  # the base's single one
         specs = self.args.reward_specs
+        stops = self.template.stop_ids(self.actor_model)
         normalize = self.args.normalize_reward
         self.scorers: dict[str, Scorer] = {
-            spec.name: function_scorer(spec.path, self.tokenizer)
+            spec.name: function_scorer(spec.path, self.tokenizer, stops)
             for spec in specs
             if spec.is_function
         }
@@ -113,7 +114,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
             )
         self.critic_objective = own[0]
         self.reward_critic_model = RewardCritic(
-            self.reward_models[own[0]], self.panacea.attach(self.reward_models[own[0]], "critic")
+            self.reward_models[own[0]],
+            self.panacea.attach(self.reward_models[own[0]], "critic", self.template),
         )
 
     def init_engines(self) -> None:
@@ -135,7 +137,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
             return model_scorer(engine)
         if is_main_process():
             say(f"{name}: its reward model has other tokens; responses are tokenised anew for it")
-        return retokenizing_scorer(engine, self.tokenizer, tokenizer)
+        stops = self.template.stop_ids(unwrap(self.actor_model))
+        return retokenizing_scorer(engine, self.tokenizer, tokenizer, stops)
 
     def _critics_reward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
@@ -228,7 +231,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         sampling = {name: getattr(args, name) for name in names}
         policy = self.part.watch.measured_policy(self.actor_model, **sampling)
         ids = (data[i]["input_ids"] for i in range(len(data)))
-        prompts = different_prompts(self.tokenizer, ids, args.eval_prompts)
+        prompts = different_prompts(self.template, ids, args.eval_prompts)
         if self.initial is None:
             self.initial = sample_base(policy, self.rewards, prompts)
         return measure(

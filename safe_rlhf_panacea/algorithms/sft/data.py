@@ -10,6 +10,7 @@ import torch
 from safe_rlhf_panacea.base.datasets.base import Row
 from safe_rlhf_panacea.base.datasets.specs import DatasetSpec, read_specs
 from safe_rlhf_panacea.base.datasets.supervised import SupervisedCollator, SupervisedDataset
+from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.errors import UserError
 
 NamedSpecs = Mapping[DatasetSpec, Sequence[str]]
@@ -56,7 +57,12 @@ class ObjectiveTexts(SupervisedDataset):
     """Supervised text, each row with the objectives that its data set counts for."""
 
     def __init__(
-        self, named: NamedSpecs, tokenizer: Any, objectives: Sequence[str], seed: int = 0
+        self,
+        named: NamedSpecs,
+        tokenizer: Any,
+        objectives: Sequence[str],
+        seed: int = 0,
+        template: ChatTemplate | None = None,
     ) -> None:
         """Read and tokenise.
 
@@ -65,12 +71,13 @@ class ObjectiveTexts(SupervisedDataset):
             tokenizer: as for ``TokenizedDataset``.
             objectives: names, in the order of λ.
             seed: of the random subset where a proportion asks for one.
+            template: as for ``TokenizedDataset``.
         """
         self.objectives = tuple(objectives)
         counts = [[name in names for name in objectives] for names in named.values()]
         self.counts_for = torch.tensor(counts)  # size = (data sets, m)
         specs = [(spec.name, _attributes(spec)) for spec in named]
-        super().__init__(specs, tokenizer, seed)
+        super().__init__(specs, tokenizer, seed=seed, template=template)
 
     def encode(self, rows: list[Row]) -> int:
         kept = super().encode(rows)

@@ -30,12 +30,14 @@ class PanaceaSFTTrainer(SupervisedTrainer):
     def init_models(self) -> None:
         """Load the model and inject the adapter."""
         super().init_models()
-        self.panacea.attach(self.model, "policy")
+        self.panacea.attach(self.model, "policy", self.template)
 
     def make_dataset(self, specs: list[str]) -> ObjectiveTexts:
         """Texts with their objectives."""
         named, names = read_named_specs("a data set", specs), self.panacea.objectives
-        return ObjectiveTexts(named, self.tokenizer, names, seed=self.args.seed)
+        return ObjectiveTexts(
+            named, self.tokenizer, names, seed=self.args.seed, template=self.template
+        )
 
     def init_datasets(self) -> None:
         """Load the data; every objective needs some."""
@@ -90,5 +92,5 @@ class PanaceaSFTTrainer(SupervisedTrainer):
         """Log-likelihoods of the evaluation texts; a few of their prompts are responded to."""
         texts, args = self.eval_dataloader.dataset, self.args
         policy = self.part.watch.measured_policy(self.model)
-        prompts = prompts_of_texts(policy, texts, args.eval_prompts or PROMPTS_OF_PAIRS)
+        prompts = prompts_of_texts(texts, args.eval_prompts or PROMPTS_OF_PAIRS)
         return measure(policy, self.part.watch.grid, prompts=prompts, texts=texts)

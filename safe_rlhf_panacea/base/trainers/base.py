@@ -6,6 +6,7 @@ import abc
 import argparse
 import os
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ from safe_rlhf_panacea.base.checkpoint import (
 from safe_rlhf_panacea.base.checkpoint_files import write_checksums
 from safe_rlhf_panacea.base.claim import claim_folder, withdraw_claim
 from safe_rlhf_panacea.base.clock import TrainingClock
-from safe_rlhf_panacea.base.datasets import ResumableSampler
+from safe_rlhf_panacea.base.datasets import ChatTemplate, ResumableSampler
 from safe_rlhf_panacea.base.distributed import (
     barrier,
     get_world_size,
@@ -98,6 +99,11 @@ class TrainerBase(metaclass=abc.ABCMeta):
         """This trainer's own evaluation; nothing by default."""
         return {}
 
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """How this run writes conversations, once the tokenizer is loaded."""
+        return ChatTemplate.of(self.args.chat_template, self.tokenizer)
+
     def run_init_hooks(self) -> None:
         """Run the four hooks in their order."""
         self.global_step = self.saved_at = 0
@@ -125,7 +131,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
             UserError: there is none, or it is of another run.
         """
         folder = self.args.output_dir
-        check_same_run(folder, self.args, self.data_fingerprints())
+        check_same_run(folder, self.args, self.data_fingerprints(), self.template.recorded)
         step = latest_step(folder)
         self.restore(load_checkpoint(self.checkpoint_engines(), folder, step))
         barrier()
@@ -154,6 +160,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
             else:
                 about = {"program": args.program, "processes": get_world_size()}
                 about["data"] = self.data_fingerprints()
+                about["chat_template"] = self.template.recorded
                 write_run_record(args.output_dir, args, about)
         started = time.strftime("%Y-%m-%d-%H-%M-%S")
         self.logger = Logger(
@@ -284,6 +291,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
         state = whole_state_dict(engine)  # every rank takes part in the gathering
         if is_main_process():
             unwrap(engine).save_pretrained(self.args.output_dir, state_dict=state)
+            self.template.keep(self.tokenizer)
             self.tokenizer.save_pretrained(self.args.output_dir)
         self.logger.print(f'Saved the model to "{self.args.output_dir}".')
         barrier()

@@ -77,7 +77,7 @@ class RLTrainer(TrainerBase):
         self.init_actor()
         self.init_reference()
         self.init_rewards()
-        self.generation_config = rl_data.sampling_config(self.args, self.tokenizer)
+        self.generation_config = rl_data.sampling_config(self.args, self.template, self.actor_model)
 
     @abc.abstractmethod
     def init_actor(self) -> None:
@@ -95,12 +95,12 @@ class RLTrainer(TrainerBase):
         """Load prompts and, if asked for, supervised text for the PTX loss."""
         args = self.args
         rows = rl_data.rows_of_rollout(args)
-        loaders = rl_data.prompt_loaders(args, self.tokenizer)
+        loaders = rl_data.prompt_loaders(args, self.template)
         self.prompt_only_dataloader, self.data_sampler, self.eval_dataloader = loaders
         self.ptx_dataloader: DataLoader | None = None
         self.use_ptx = args.ptx_datasets is not None
         if self.use_ptx:
-            self.ptx_dataloader, self.ptx_sampler = rl_data.text_loader(args, self.tokenizer, rows)
+            self.ptx_dataloader, self.ptx_sampler = rl_data.text_loader(args, self.template, rows)
         self.steps_per_epoch, self.total_steps = rl_data.lengths(len(self.data_sampler), args)
         models = self.trained().values()
         self.used_once = args.update_iters == 1 and not any(map(has_dropout, models))

@@ -91,7 +91,9 @@ class SupervisedTrainer(TrainerBase):
 
     def make_dataset(self, specs: list[str]) -> Any:
         """A data set of this trainer's type."""
-        return self.DATASET_TYPE(specs, tokenizer=self.tokenizer, seed=self.args.seed)
+        return self.DATASET_TYPE(
+            specs, tokenizer=self.tokenizer, seed=self.args.seed, template=self.template
+        )
 
     def init_datasets(self) -> None:
         """Load the training and evaluation data."""

@@ -15,6 +15,7 @@ from safe_rlhf.models import AutoModelForScore, load_pretrained_models
 from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.models.saved_head import check_saved_head
 from safe_rlhf_panacea.base.trainers.rollout import Rollout
+from safe_rlhf_panacea.base.upstream.datasets import templated
 from safe_rlhf_panacea.base.upstream.recompute import recompute_without_reentry
 from safe_rlhf_panacea.base.upstream.record import Recorded
 
@@ -75,6 +76,17 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> Batch:
         """Values to average over the evaluation prompts, size = (B,) each."""
+
+    def __init__(self, *args: Any) -> None:
+        """Safe-RLHF's, and all tokens that end a response."""
+        super().__init__(*args)
+        stops = self.template.stop_ids(self.actor_model.module)
+        self.generation_config.eos_token_id = list(stops)
+
+    def init_datasets(self) -> None:
+        """Safe-RLHF's, in the run's template."""
+        with templated(self.template):
+            super().init_datasets()
 
     # -- models -----------------------------------------------------------------------
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from safe_rlhf_panacea.base.claim import claim_folder
 from safe_rlhf_panacea.base.clock import TrainingClock
+from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.divergence import DivergenceWatch
 from safe_rlhf_panacea.base.run_record import write_run_record
@@ -17,13 +19,19 @@ class Recorded:
 
     part: Part = Part()
 
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """How this run writes conversations, once the tokenizer is loaded."""
+        return ChatTemplate.of(self.args.chat_template, self.tokenizer)
+
     def init_logger(self) -> None:
         """Record the run, then open Safe-RLHF's logger."""
         self.clock = TrainingClock()
         args = self.args
         if is_main_process():
             claim_folder(args.output_dir, overwrite=args.overwrite)
-            write_run_record(args.output_dir, args, {"program": args.program})
+            about = {"program": args.program, "chat_template": self.template.recorded}
+            write_run_record(args.output_dir, args, about)
         super().init_logger()
         self.part.opened()
 

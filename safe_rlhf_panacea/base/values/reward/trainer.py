@@ -28,7 +28,11 @@ class RewardTrainer(SupervisedTrainer):
     def make_dataset(self, specs: list[str]) -> PreferenceDataset:
         """Pairs that carry this objective's label."""
         return PreferenceDataset(
-            specs, tokenizer=self.tokenizer, objectives=(self.args.objective,), seed=self.args.seed
+            specs,
+            tokenizer=self.tokenizer,
+            objectives=(self.args.objective,),
+            seed=self.args.seed,
+            template=self.template,
         )
 
     def loss(  # type: ignore[override]
