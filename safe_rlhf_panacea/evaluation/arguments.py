@@ -15,8 +15,8 @@ from safe_rlhf_panacea.base.arguments import (
     positive_int,
     seed_int,
 )
-from safe_rlhf_panacea.base.datasets import format_prompt
-from safe_rlhf_panacea.base.datasets.base import select_rows
+from safe_rlhf_panacea.base.datasets import ChatTemplate, RawSample
+from safe_rlhf_panacea.base.datasets.base import refusing, select_rows
 from safe_rlhf_panacea.base.datasets.specs import read_specs
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.generation import SamplingConfig
@@ -71,24 +71,27 @@ def load_model(args: argparse.Namespace, path: str, **options: Any) -> tuple[Any
     return model.to(device()), tokenizer
 
 
-def read_prompts(args: argparse.Namespace, tokenizer: Any) -> list[Prompt]:
-    """The different prompts of all data sets, formatted, that leave room for a response.
+def read_prompts(args: argparse.Namespace, template: ChatTemplate) -> list[Prompt]:
+    """The different prompts of all data sets that leave room for a response.
 
     Raises:
-        UserError: no prompt is left.
+        UserError: no prompt is left, or the template refuses one.
     """
-    eos = tokenizer.eos_token
-    rows = select_rows(read_specs(args.datasets), args.seed)
-    samples: dict[str, Any] = {}
-    for row in rows:
-        samples.setdefault(format_prompt(row.sample["input"], eos_token=eos), row.sample)
-    texts = list(samples)
-    encoded = map(Prompt, texts, tokenizer(texts, verbose=False)["input_ids"], samples.values())
-    short = [prompt for prompt in encoded if len(prompt.input_ids) < args.max_length]
+    samples: dict[str, RawSample] = {}
+    for row in select_rows(read_specs(args.datasets), args.seed):
+        with refusing(row):
+            text = template.prompt(row.sample["input"], row.sample.get("system"))
+        samples.setdefault(text, row.sample)
+    (encoded,) = template.encode(list(samples))
+    short = [
+        Prompt(template.shown(ids), ids, sample)
+        for ids, sample in zip(encoded, samples.values(), strict=True)
+        if len(ids) < args.max_length
+    ]
     if not short:
         raise UserError(f"no prompt is shorter than --max_length {args.max_length} tokens")
-    if len(short) < len(texts) and is_main_process():
-        say(f"left out {len(texts) - len(short)} prompts of --max_length tokens or more")
+    if len(short) < len(samples) and is_main_process():
+        say(f"left out {len(samples) - len(short)} prompts of --max_length tokens or more")
     return short
 
 
@@ -101,28 +104,28 @@ def read_rewards(args: argparse.Namespace, objectives: Sequence[str] | None) -> 
 
 
 def rewards_of(
-    args: argparse.Namespace, specs: Sequence[RewardSpec], tokenizer: Any
+    args: argparse.Namespace, specs: Sequence[RewardSpec], policy: Policy
 ) -> RewardEnsemble:
-    """Load what scores each objective, on the GPU if there is one."""
+    """Load what scores each objective of a policy, on the GPU if there is one."""
     dtype = torch.bfloat16 if args.bf16 else None
     loading = RewardLoading(args.max_length, dtype, args.normalize_reward, args.trust_remote_code)
-    rewards = load_rewards(specs, tokenizer, loading)
+    rewards = load_rewards(specs, policy.tokenizer, policy.sampling.stop_ids, loading)
     rewards.place(lambda model: model.to(device()))
     return rewards
 
 
-def policy_of(args: argparse.Namespace, model: Any, adapter: Any, tokenizer: Any) -> Policy:
+def policy_of(args: argparse.Namespace, model: Any, adapter: Any, template: ChatTemplate) -> Policy:
     """A model as the flags want it measured."""
     sampling = SamplingConfig(
         args.max_length,
-        tokenizer.eos_token_id,
-        tokenizer.pad_token_id,
+        template.stop_ids(model),
+        template.tokenizer.pad_token_id,
         temperature=args.temperature,
     )
     return Policy(
         model,
         adapter,
-        tokenizer,
+        template.tokenizer,
         sampling,
         seed=args.seed,
         prompts_per_batch=args.batch_size,

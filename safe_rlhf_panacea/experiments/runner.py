@@ -17,7 +17,8 @@ from typing import Any
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.experiments.sizes import Size, sizes
 from safe_rlhf_panacea.experiments.table import REPRODUCTION, STAGES, Stage
-from safe_rlhf_panacea.io import atomic_write_text, read_json
+from safe_rlhf_panacea.io import atomic_write_text
+from safe_rlhf_panacea.run_folder import is_finished
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,12 +36,6 @@ def last_value(words: Sequence[str], flag: str, default: str) -> str:
         return getattr(parser.parse_known_args(words)[0], flag.removeprefix("--"))
     except argparse.ArgumentError as error:
         raise UserError(str(error).removeprefix("argument ")) from None
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a run came to its end; says what ``base.run_record`` does, without loading torch."""
-    file = folder / "run.json"
-    return file.is_file() and "finished_at" in (read_json(file) or ())
 
 
 def _in_order(path: Path) -> list[tuple[int, str]]:

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,13 @@ FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)(?:\?(.*))?", re.DOTALL)
 Options = dict[str, float | str]
 Parameters = Mapping[str, inspect.Parameter]
 # What a function may ask for by name, besides the columns of the data set.
-GIVEN: dict[str, Callable[[Responses, Any], Any]] = {
-    "prompts": lambda responses, tokenizer: responses.prompts(tokenizer),
-    "responses": lambda responses, tokenizer: responses.responses(tokenizer),
-    "response_lengths": lambda responses, tokenizer: responses.response_lengths(tokenizer),
-    "prompt_ids": lambda responses, tokenizer: responses.prompt_ids(),
-    "response_ids": lambda responses, tokenizer: responses.response_ids(),
-    "turns": lambda responses, tokenizer: responses.turns(),
+GIVEN: dict[str, Callable[[Responses, Any, Sequence[int]], Any]] = {
+    "prompts": lambda responses, tokenizer, stop_ids: responses.prompts(tokenizer),
+    "responses": lambda responses, tokenizer, stop_ids: responses.responses(tokenizer),
+    "response_lengths": lambda responses, tokenizer, stop_ids: responses.response_lengths(stop_ids),
+    "prompt_ids": lambda responses, tokenizer, stop_ids: responses.prompt_ids(),
+    "response_ids": lambda responses, tokenizer, stop_ids: responses.response_ids(),
+    "turns": lambda responses, tokenizer, stop_ids: responses.turns(),
 }
 
 
@@ -57,18 +57,19 @@ class FunctionReward:
         columns: of the data set, that it needs.
     """
 
-    def __init__(self, path: str, tokenizer: Any) -> None:
+    def __init__(self, path: str, tokenizer: Any, stop_ids: Sequence[int]) -> None:
         """Find the function.
 
         Args:
             path: see above.
             tokenizer: the policy's.
+            stop_ids: the policy's tokens that end a response.
 
         Raises:
             UserError: the module cannot be imported, has no such function, or the function does
                 not take the options, or arguments by name.
         """
-        self.path, self._tokenizer = path, tokenizer
+        self.path, self._policy = path, (tokenizer, stop_ids)
         self._function, self._options = _load_function(path)
         parameters = _parameters(self._function, path)
         _check_signature(parameters, self._options, path)
@@ -84,7 +85,7 @@ class FunctionReward:
     def __call__(self, responses: Responses) -> torch.Tensor:
         """Its scores, size = (B,), float32."""
         try:
-            given = {name: GIVEN[name](responses, self._tokenizer) for name in self._given}
+            given = {name: GIVEN[name](responses, *self._policy) for name in self._given}
             given |= {name: responses.column(name) for name in self.columns}
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from None

@@ -90,6 +90,7 @@ class RewardLoading:
 def load_rewards(
     specs: Sequence[RewardSpec],
     tokenizer: Any,
+    stop_ids: Sequence[int],
     loading: RewardLoading,
     load_score_model: Callable[[str, str], Loaded] | None = None,
 ) -> RewardEnsemble:
@@ -98,6 +99,7 @@ def load_rewards(
     Args:
         specs: one per objective.
         tokenizer: the policy's.
+        stop_ids: the policy's tokens that end a response.
         loading: how models are loaded.
         load_score_model: path and role to a score model, where it is not for ``loading`` to load.
 
@@ -105,7 +107,9 @@ def load_rewards(
         UserError: a model or a function that is not there, or a label that a model does not have.
     """
     scorers: dict[str, Scorer] = {
-        spec.name: FunctionReward(spec.path, tokenizer) for spec in specs if spec.is_function
+        spec.name: FunctionReward(spec.path, tokenizer, stop_ids)
+        for spec in specs
+        if spec.is_function
     }
     models: dict[tuple[str, str], RewardModel] = {}
     for spec in specs:
@@ -113,26 +117,19 @@ def load_rewards(
             continue
         key = spec.model_path, spec.role
         if key not in models:
-            models[key] = _load_model(spec, tokenizer, loading, load_score_model)
+            is_classifier = loading.is_classifier(spec.model_path)
+            if is_classifier:
+                loaded = loading.classifier(spec.model_path)
+            else:
+                loaded = (load_score_model or loading.score_model)(*key)
+            models[key] = RewardModel(
+                spec.model_path, *loaded, tokenizer, stop_ids, is_classifier=is_classifier
+            )
         scorers[spec.name] = models[key].scorer(_column(models[key], spec))
+    for model in models.values():
+        if not model.reads_policy_tokens and is_main_process():
+            say(f"{model.path} has other tokens than the policy: it reads the text in its own")
     return RewardEnsemble(specs, [scorers[spec.name] for spec in specs], list(models.values()))
-
-
-def _load_model(
-    spec: RewardSpec,
-    tokenizer: Any,
-    loading: RewardLoading,
-    load_score_model: Callable[[str, str], Loaded] | None,
-) -> RewardModel:
-    path, is_classifier = spec.model_path, loading.is_classifier(spec.model_path)
-    if is_classifier:
-        loaded = loading.classifier(path)
-    else:
-        loaded = (load_score_model or loading.score_model)(path, spec.role)
-    model = RewardModel(path, *loaded, tokenizer, is_classifier=is_classifier)
-    if not model.reads_policy_tokens and is_main_process():
-        say(f"{path} has other tokens than the policy: responses are tokenised anew for it")
-    return model
 
 
 def _column(model: RewardModel, spec: RewardSpec) -> int:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from safe_rlhf_panacea.base.generation import is_end
+from safe_rlhf_panacea.base.models.score_output import last_attended
 from safe_rlhf_panacea.errors import UserError
 
 
@@ -54,12 +56,11 @@ class Responses:
         part = self.input_ids[:, self.prompt_length :]
         return self.once("responses", lambda: _decode(tokenizer, part))
 
-    def response_lengths(self, tokenizer: Any) -> torch.Tensor:
-        """In tokens, without the end token, int64, size = (B,)."""
+    def response_lengths(self, stop_ids: Sequence[int]) -> torch.Tensor:
+        """In tokens, without those that end a response, int64, size = (B,)."""
         responses = self.input_ids[:, self.prompt_length :]
         mask = self.attention_mask[:, self.prompt_length :].bool()
-        is_text = mask & (responses != tokenizer.eos_token_id)
-        return is_text.sum(dim=-1)
+        return (mask & ~is_end(responses, stop_ids)).sum(dim=-1)
 
     def prompt_ids(self) -> list[list[int]]:
         """Token ids without padding."""
@@ -72,6 +73,11 @@ class Responses:
     def _ids(self, part: slice) -> list[list[int]]:
         mask = self.attention_mask[:, part].bool()
         return [row[kept].tolist() for row, kept in zip(self.input_ids[:, part], mask, strict=True)]
+
+    def ended(self, stop_ids: Sequence[int]) -> list[bool]:
+        """Whether each response came to its end, or was cut off."""
+        last = last_attended(self.attention_mask).to(self.input_ids.device).unsqueeze(-1)
+        return is_end(self.input_ids.gather(-1, last).squeeze(-1), stop_ids).tolist()
 
     def turns(self) -> list[list[str]]:
         """Of each conversation, without its response: user, assistant, ..., user."""

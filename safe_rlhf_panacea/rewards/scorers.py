@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
-from safe_rlhf_panacea.base.models.score_output import last_attended
+from safe_rlhf_panacea.base.datasets import ChatTemplate
+from safe_rlhf_panacea.base.datasets.template import AUTO, as_turns
 from safe_rlhf_panacea.base.tokenizers import is_same_tokenizer
 from safe_rlhf_panacea.rewards.responses import Responses
 
@@ -22,18 +25,26 @@ class RewardModel:
         model: answers with scores; its engine, once there is one.
         own_tokenizer: the model's.
         tokenizer: the policy's.
+        stop_ids: the policy's tokens that end a response.
         reads_policy_tokens: whether both give every token the same id.
         is_classifier: whether it answers with ``logits``, and not with ``end_scores``.
     """
 
     def __init__(
-        self, path: str, model: Any, own_tokenizer: Any, tokenizer: Any, *, is_classifier: bool
+        self,
+        path: str,
+        model: Any,
+        own_tokenizer: Any,
+        tokenizer: Any,
+        stop_ids: Sequence[int],
+        *,
+        is_classifier: bool,
     ) -> None:
         """Compare the tokenizers."""
         self.path = path
         self.model = model
         self.own_tokenizer = own_tokenizer
-        self.tokenizer = tokenizer
+        self.tokenizer, self.stop_ids = tokenizer, stop_ids
         self.reads_policy_tokens = is_same_tokenizer(tokenizer, own_tokenizer)
         self.is_classifier = is_classifier
 
@@ -57,26 +68,46 @@ class RewardModel:
         return self.model(ids, attention_mask=mask).end_scores
 
     def _own_tokens(self, responses: Responses) -> tuple[torch.Tensor, torch.Tensor]:
-        """The text in the model's tokens, and their mask, padded on the right.
+        """The conversations in the model's own tokens, and their mask, padded on the right."""
+        ended = responses.ended(self.stop_ids)
+        if responses.examples is None:
+            rows = self._encoded_anew(responses, ended)
+        else:
+            answers = self.tokenizer.batch_decode(
+                responses.response_ids(), skip_special_tokens=True
+            )
+            rows = list(map(self._conversation, responses.examples, answers, ended))
+        device = responses.input_ids.device
+        ids = [torch.tensor(row[: self.own_tokenizer.model_max_length]) for row in rows]
+        padded = pad_sequence(ids, batch_first=True, padding_value=self.own_tokenizer.pad_token_id)
+        mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
+        return padded.to(device), mask.bool().to(device)
 
-        As in Safe-RLHF, sequences are decoded without special tokens, the model's own end token is
-        put behind those that had ended, and all are encoded anew.
-        """
-        input_ids, mask = responses.input_ids, responses.attention_mask.bool()
-        rows = [ids[kept] for ids, kept in zip(input_ids, mask, strict=True)]
-        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
-        last = input_ids.gather(-1, last_attended(mask).to(input_ids.device).unsqueeze(-1))
-        ended = (last.squeeze(-1) == self.tokenizer.eos_token_id).tolist()
+    def _conversation(self, example: Mapping[str, Any], answer: str, ended: bool) -> list[int]:
+        """In the model's own chat template."""
+        if self.own_template is not None:
+            turns, system = example["input"], example.get("system")
+            return self.own_template.conversation_ids(turns, answer, ended, system)
+        return self._encode(["\n".join([*as_turns(example["input"]), answer])], [ended])[0]
+
+    @cached_property
+    def own_template(self) -> ChatTemplate | None:
+        """Of a score model without one it is Safe-RLHF's; a classifier may know of no turns."""
+        if self.is_classifier and not self.own_tokenizer.chat_template:
+            return None
+        return ChatTemplate.of(AUTO, self.own_tokenizer)
+
+    def _encoded_anew(self, responses: Responses, ended: list[bool]) -> list[list[int]]:
+        """As in Safe-RLHF, where the turns are not known: what the policy reads, as text."""
+        mask = responses.attention_mask.bool()
+        rows = [ids[kept] for ids, kept in zip(responses.input_ids, mask, strict=True)]
+        return self._encode(self.tokenizer.batch_decode(rows, skip_special_tokens=True), ended)
+
+    def _encode(self, texts: list[str], ended: list[bool]) -> list[list[int]]:
+        """With the model's own end token behind those that had ended."""
         end = self.own_tokenizer.eos_token or ""
-        encoded = self.own_tokenizer(
-            [text + end * has_ended for text, has_ended in zip(texts, ended, strict=True)],
-            padding=True,
-            padding_side="right",
-            truncation=True,
-            return_tensors="pt",
-            return_token_type_ids=False,
-        ).to(input_ids.device)
-        return encoded["input_ids"], encoded["attention_mask"].bool()
+        whole = [text + end * has_ended for text, has_ended in zip(texts, ended, strict=True)]
+        return self.own_tokenizer(whole, verbose=False)["input_ids"]
 
 
 def _padded_right(responses: Responses, pad: int) -> tuple[torch.Tensor, torch.Tensor]:

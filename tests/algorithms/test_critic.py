@@ -12,6 +12,7 @@ from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.models import load_pretrained_models
 from safe_rlhf_panacea.base.trainers.supervised import to_device
 from tests.algorithms.helpers import ppo_trainer
+from tests.rewards.test_loading import write_classifier
 from tests.tiny import tiny_tokenizer
 
 PREFERENCE = torch.tensor([[0.3, 0.7]])
@@ -67,7 +68,7 @@ def test_the_policy_is_what_it_is_without_a_critic(rule_flags):
     args = trainer.args
     alone, _ = load_pretrained_models(args.actor_model_name_or_path, model_max_length=24)
     panacea = Panacea(args, trainer.panacea.objectives, args.actor_model_name_or_path)
-    panacea.attach(alone, "policy")
+    panacea.attach(alone, "policy", trainer.template)
     panacea.policy.load_state_dict(trainer.panacea.policy.state_dict())
     stir(panacea.policy, 0)
     stir(trainer.panacea.policy, 0)
@@ -182,3 +183,21 @@ def test_reward_models_with_other_tokens_leave_the_critic_to_the_policy(
     frozen = {id(p) for p in trainer.actor_model.module.parameters()}
     critic = trainer.reward_critic_model.module
     assert all(id(p) in frozen for p in critic.backbone.parameters() if not p.requires_grad)
+
+
+def test_two_objectives_of_one_classifier(ppo_flags, tmp_path):
+    """It reads the policy's tokens, but no critic stands on it: it might not be causal."""
+    folder = write_classifier(tmp_path / "model", "bert", tiny_tokenizer())
+    models = [f"helpful={folder}#kind", f"harmless={folder}#toxic"]
+    trainer = ppo_trainer([*ppo_flags, "--reward_models", *models, "--preference_scope", "sample"])
+    rewards = trainer.rewards
+    assert len(rewards.models) == 1
+    trainer.train()
+    seen = []
+    trainer.rewards = lambda responses: seen.append(responses) or rewards(responses)
+    (batch,) = trainer.split_rl_micro_batches(
+        to_device(next(iter(trainer.prompt_only_dataloader)), trainer.args.device)
+    )
+    logits = rewards.models[0].scores(seen[0])
+    assert torch.equal(batch["rewards"], logits[:, [1, 0]])
+    assert trainer.reward_critic_model.module.backbone is not rewards.models[0].model

@@ -10,7 +10,7 @@ from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.functions import FunctionReward, function_address
 from safe_rlhf_panacea.rewards.responses import Responses
 from safe_rlhf_panacea.rewards.spec import RewardSpec
-from tests.rewards.test_scorers import padded_rows
+from tests.rewards.test_scorers import EOS, padded_rows
 from tests.tiny import tiny_tokenizer
 
 EXAMPLES = [
@@ -47,7 +47,7 @@ def rows_with(examples=EXAMPLES):
 
 
 def reward(name):
-    return FunctionReward(f"{__name__}:{name}", tiny_tokenizer())
+    return FunctionReward(f"{__name__}:{name}", tiny_tokenizer(), (EOS,))
 
 
 def test_tokens_turns_columns_and_options():
@@ -66,7 +66,7 @@ def test_text_is_decoded_once_for_all_functions(monkeypatch):
     rules = ["matches?pattern=d", "refuses?pattern=d"]
     paths = [f"safe_rlhf_panacea.reward_functions:{rule}" for rule in rules]
     specs = [RewardSpec(str(i), path) for i, path in enumerate(paths)]
-    ensemble = RewardEnsemble(specs, [FunctionReward(path, tokenizer) for path in paths])
+    ensemble = RewardEnsemble(specs, [FunctionReward(path, tokenizer, (EOS,)) for path in paths])
     assert ensemble(rows_with()).tolist() == [[1.0, 0.0], [0.0, 1.0]]
     assert len(calls) == 1
 

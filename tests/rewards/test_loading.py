@@ -14,7 +14,7 @@ from transformers import (
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
 from safe_rlhf_panacea.rewards.spec import RewardSpec, reward_specs
-from tests.rewards.test_scorers import padded_rows, reversed_tokenizer, score_model
+from tests.rewards.test_scorers import EOS, padded_rows, reversed_tokenizer, score_model
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 LABELS = {0: "toxic", 1: "kind"}
@@ -43,7 +43,7 @@ def write_classifier(folder, kind, tokenizer, labels=LABELS):
 
 def load(*addresses, policy=None):
     specs = reward_specs([(f"r{i}", address) for i, address in enumerate(addresses)])
-    return load_rewards(specs, policy or tiny_tokenizer(), RewardLoading(32))
+    return load_rewards(specs, policy or tiny_tokenizer(), (EOS,), RewardLoading(32))
 
 
 def alone(folder, kind, rows):

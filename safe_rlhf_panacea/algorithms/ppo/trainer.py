@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from safe_rlhf_panacea.algorithms.panacea import Panacea, snapshot_folder
+from safe_rlhf_panacea.algorithms.panacea import Panacea
+from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic, shared_copy, value_model
 from safe_rlhf_panacea.algorithms.preference_source import check_shared
-from safe_rlhf_panacea.algorithms.watching import FrontWatch
 from safe_rlhf_panacea.base import (
     Batch,
-    TrainingState,
     all_reduce_means,
     init_eval_engine,
     unwrap,
 )
 from safe_rlhf_panacea.base.setup import model_dtype
+from safe_rlhf_panacea.base.trainers.rollout import Rollout
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.measure import different_prompts, measure, sample_base
 from safe_rlhf_panacea.fronts.measurement import Measurement
@@ -33,6 +33,18 @@ if TYPE_CHECKING:  # at run time Safe-RLHF's own, where it is installed
     from safe_rlhf_panacea.base.algorithms.ppo import PPOTrainer as HookedPPOTrainer
 else:
     from safe_rlhf_panacea.base import HookedPPOTrainer
+
+
+class PanaceaRollout(Rollout):
+    """A rollout at its λ.
+
+    Attributes:
+        preference: λ of each row, size = (B, m).
+        rewards: the m rewards that ``reward`` aggregates, size = (B, m).
+    """
+
+    preference: torch.Tensor
+    rewards: torch.Tensor
 
 
 class PanaceaPPOTrainer(HookedPPOTrainer):
@@ -53,6 +65,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         """Make what the hooks attach to, then run them."""
         objectives = tuple(spec.name for spec in args.reward_specs)
         self.panacea = Panacea(args, objectives, args.actor_model_name_or_path)
+        self.part = PanaceaPart(self)
         super().__init__(args, *ds_configs)
 
     # -- models -----------------------------------------------------------------------
@@ -61,7 +74,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         """Load the policy and inject the adapter."""
         super().init_actor()
         self.policy_backbone = shared_copy(self.actor_model.base_model)  # as yet without adapter
-        self.panacea.attach(self.actor_model, "policy")
+        self.panacea.attach(self.actor_model, "policy", self.template)
 
     def init_reference(self) -> None:
         """The policy is its own reference."""
@@ -77,8 +90,13 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
             args.normalize_reward,
             args.trust_remote_code,
         )
-        load = functools.partial(self.load_scorer, normalize=args.normalize_reward)
-        self.rewards = load_rewards(args.reward_specs, self.tokenizer, loading, load)
+        self.rewards = load_rewards(
+            args.reward_specs,
+            self.tokenizer,
+            self.template.stop_ids(self.actor_model),
+            loading,
+            functools.partial(self.load_scorer, normalize=args.normalize_reward),
+        )
 
     def init_critic(self) -> None:
         """Put the critic on the first reward model with the policy's tokens, else on the policy.
@@ -88,7 +106,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         """
         under = self.rewards.for_critic
         if under is not None:
-            adapter = self.panacea.attach(under.model, "critic")
+            adapter = self.panacea.attach(under.model, "critic", self.template)
             self.reward_critic_model = RewardCritic(under.model, adapter)
         elif self.args.zero_stage == 3:
             raise UserError(
@@ -98,7 +116,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
             )
         else:
             self.reward_critic_model = value_model(self.policy_backbone)
-            self.panacea.attach(self.reward_critic_model, "critic")
+            self.panacea.attach(self.reward_critic_model, "critic", self.template)
             self.reward_critic_model.score_head.requires_grad_(True)
         del self.policy_backbone
 
@@ -127,12 +145,10 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
     # -- rollout ----------------------------------------------------------------------
 
     @torch.no_grad()
-    def rollout(self, prompt_only_batch: Batch) -> list[Batch]:
+    def rollout(self, prompt_only_batch: Batch) -> list[PanaceaRollout]:
         """Take λ first: responses, log-probabilities, values and update all see the same one."""
         rows = prompt_only_batch["input_ids"].size(0)
-        preference = self.panacea.draw(
-            rows, self.reward_critic_model, self.waiting, self.args.update_iters
-        )
+        preference = self.panacea.draw(rows, self.actor_model, self.waiting, self.args.update_iters)
         with self.panacea.at(preference):
             return super().rollout(prompt_only_batch)
 
@@ -150,8 +166,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
 
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Batch:
-        """Score a batch and keep its λ, size = (B, m), with it."""
+    ) -> PanaceaRollout:
+        """Score a batch and keep its λ with it."""
         batch = super().post_rollout(prompt, sequence, attention_mask)
         return {**batch, "preference": self.panacea.preference}
 
@@ -180,7 +196,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
 
     # -- updates ----------------------------------------------------------------------
 
-    def rl_step(self, rl_batch: Batch) -> dict[str, float]:
+    def rl_step(self, rl_batch: PanaceaRollout) -> dict[str, float]:
         """Take the step at the batch's λ."""
         with self.panacea.at(rl_batch["preference"]):
             info = super().rl_step(rl_batch)
@@ -214,33 +230,15 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
 
     # -- evaluation -------------------------------------------------------------------
 
-    def init_logger(self) -> None:
-        """With what shows the front."""
-        super().init_logger()
-        self.watch = FrontWatch(self)
-
-    def train(self) -> None:
-        """Train, and show the last front as well."""
-        super().train()
-        self.watch.finish(self.eval)
-
-    def about_batch(self) -> str:
-        """The batch's λ, or the mean of its rows'."""
-        return f"λ {self.panacea.describe_latest()}"
-
-    def eval(self) -> dict[str, Any]:
-        """The base's evaluation, then the front."""
-        return self.watch.evaluate(super().eval)
-
     def measure_front(self) -> Measurement:
         """Rewards of responses to the evaluation prompts."""
         args, data = self.args, self.eval_dataloader.dataset
         names = ("temperature", "top_p", "repetition_penalty")
         sampling = {name: getattr(args, name) for name in names}
-        policy = self.watch.measured_policy(self.actor_model, **sampling)
+        policy = self.part.watch.measured_policy(self.actor_model, **sampling)
         rows = (data[i] for i in range(len(data)))
         prompts = different_prompts(
-            self.tokenizer,
+            self.template,
             ((row["input_ids"], row.get("example")) for row in rows),
             args.eval_prompts,
         )
@@ -248,32 +246,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
             self.initial = sample_base(policy, self.rewards, prompts)
         return measure(
             policy,
-            self.watch.grid,
+            self.part.watch.grid,
             prompts=prompts,
             rewards=self.rewards,
             base=self.initial,
         )
-
-    # -- checkpoints ------------------------------------------------------------------
-
-    def training_state(self) -> TrainingState:
-        """With the component's."""
-        state = super().training_state()
-        state.panacea = self.panacea.state_dict()
-        return state
-
-    def restore(self, state: TrainingState) -> None:
-        """With the component's."""
-        super().restore(state)
-        self.panacea.load_state_dict(state.panacea)
-
-    def save_checkpoint(self) -> None:
-        """With the adapter as it is now, ready to be loaded and evaluated."""
-        super().save_checkpoint()
-        self.panacea.save(self.tokenizer, snapshot_folder(self.args.output_dir, self.global_step))
-
-    def save(self, model: Any = None, ds_config: dict[str, Any] | None = None) -> None:
-        """Write the policy's adapter and the tokenizer."""
-        del model, ds_config
-        self.panacea.save(self.tokenizer, self.args.output_dir)
-        self.logger.print(f'Saved the adapter to "{self.args.output_dir}".')

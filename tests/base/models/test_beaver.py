@@ -190,7 +190,7 @@ def test_a_cost_model_enters_with_sign_minus_one(normalize, tmp_path):
         AutoModelForScore.from_pretrained(spec.path, score_type=spec.role, do_normalize=normalize)
         for spec in specs
     ]
-    models = [RewardModel("", model, None, None, is_classifier=False) for model in models]
+    models = [RewardModel("", model, None, None, (), is_classifier=False) for model in models]
     ensemble = RewardEnsemble(specs, [model.scorer(0) for model in models], models)
     found = ensemble(Responses(*batch(), prompt_length=0)).numpy()
     cost = end_scores(tensors["harmless"]) / (1.5 if normalize else 1.0)
