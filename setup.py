@@ -67,6 +67,10 @@ setup(
         "datasets>=2.19",
         "wandb>=0.17",
         "tqdm>=4.60",
+        # The console command, the model card's way to the hub.
+        "click>=8.1,<9",
+        "huggingface-hub>=0.34,<3",
+        "packaging>=21",
         # Fronts: hypervolume, rank correlation, pictures.
         "numpy>=1.26",
         "scipy>=1.11",
@@ -93,8 +97,9 @@ setup(
             "xllamacpp>=2026.1",
         ],
     },
-    # vLLM asks its plugins when it starts; the module imports vLLM only then.
     entry_points={
-        "vllm.general_plugins": ["panacea = safe_rlhf_panacea.export.vllm_resolver:register"]
+        "console_scripts": ["panacea = safe_rlhf_panacea.command:main"],
+        # vLLM asks its plugins when it starts; the module imports vLLM only then.
+        "vllm.general_plugins": ["panacea = safe_rlhf_panacea.export.vllm_resolver:register"],
     },
 )
