@@ -78,8 +78,7 @@ setup(
         "matplotlib>=3.8",
     ],
     extras_require={
-        # To train on Safe-RLHF's own trainers instead of the port: docs/safe_rlhf.md.
-        "safe-rlhf": ["safe-rlhf @ git+https://github.com/PKU-Alignment/safe-rlhf.git@main"],
+        # Not Safe-RLHF: an extra must not name an address (docs/safe_rlhf.md says how).
         # Only for the export to llama.cpp.
         "export": ["gguf>=0.17"],
         # Only for --log_type tensorboard.
