@@ -34,6 +34,7 @@ PROGRAMS = {
         "discrete-policies": ("baselines.discrete_policies", "baseline: a model per λ"),
         "fixed-scaling": ("baselines.fixed_scaling", "ablation: the scale s is not learnt"),
         "quickstart": ("miniature", "from nothing to two Pareto fronts, in minutes on a CPU"),
+        "small": ("small", "a real chat model, trained for two rewards that are rules"),
         "world": ("miniature.world", "only the quickstart's corpus and untrained model"),
     },
     "Measure": {
@@ -145,7 +146,8 @@ class Programs(click.Group):
 @click.group(
     cls=Programs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="panacea COMMAND --help shows a program's flags; python -m MODULE is the same program.",
+    epilog="\b\npanacea COMMAND --help shows a program's flags, and which python -m it is.\n"
+    'In a shell: eval "$(_PANACEA_COMPLETE=bash_source panacea)" completes commands (or zsh_source).',
 )
 @click.version_option(safe_rlhf_panacea.__version__, message="safe-rlhf-panacea %(version)s")
 def panacea() -> None:

@@ -15,8 +15,8 @@ from safe_rlhf_panacea import command
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "safe_rlhf_panacea"
-# Started by the scripts of a checkout, not by people.
-OTHERS = {"", "experiments", "regression.trace"}
+# The command itself, and what other programs and scripts start.
+OTHERS = {"", "experiments", "regression.trace", "small.model"}
 
 
 @pytest.fixture
@@ -102,6 +102,14 @@ def test_arguments_and_exit_code_pass_untouched(arguments, stand_in, capsys):
     code, text, _ = outcome(capsys, "echo", *arguments)
     assert code == 7
     assert json.loads(text) == ["__main__", *arguments]
+
+
+def test_a_programs_modules_are_looked_for_where_the_user_is(here, monkeypatch, capsys):
+    (here / "my_program.py").write_text("import my_reward\nprint(my_reward.NAME)")
+    (here / "my_reward.py").write_text("NAME = 'mine'")
+    program = command.Program("own", "my_program", "")
+    monkeypatch.setattr(command.Programs, "find", lambda self: {"own": program})
+    assert outcome(capsys, "own")[:2] == (0, "mine\n")
 
 
 def test_a_programs_own_errors_and_help_pass(here, capsys):
