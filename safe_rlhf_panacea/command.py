@@ -147,7 +147,7 @@ class Programs(click.Group):
     cls=Programs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="\b\npanacea COMMAND --help shows a program's flags, and which python -m it is.\n"
-    'In a shell: eval "$(_PANACEA_COMPLETE=bash_source panacea)" completes commands (or zsh_source).',
+    'Completion: eval "$(_PANACEA_COMPLETE=bash_source panacea)" in a shell (or zsh_source).',
 )
 @click.version_option(safe_rlhf_panacea.__version__, message="safe-rlhf-panacea %(version)s")
 def panacea() -> None:
