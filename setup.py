@@ -81,6 +81,8 @@ setup(
         # Not Safe-RLHF: an extra must not name an address (docs/safe_rlhf.md says how).
         # Only for the export to llama.cpp.
         "export": ["gguf>=0.17"],
+        # Only for `make small`: the model's file, and a rule reward's word list.
+        "small": ["accelerate>=1.0", "gguf>=0.17", "vaderSentiment>=3.3"],
         # Only for --log_type tensorboard.
         "tensorboard": ["tensorboard>=2.16"],
         "dev": [
@@ -94,6 +96,9 @@ setup(
             "gguf>=0.17",
             "peft>=0.17",
             "xllamacpp>=2026.1",
+            # `make small`, with a model that has its form.
+            "accelerate>=1.0",
+            "vaderSentiment>=3.3",
         ],
     },
     entry_points={
