@@ -67,7 +67,7 @@ setup(
         "datasets>=2.19",
         "wandb>=0.17",
         "tqdm>=4.60",
-        # The console command, the model card's way to the hub.
+        # The console command; the hub; reading what this package itself requires.
         "click>=8.1,<9",
         "huggingface-hub>=0.34,<3",
         "packaging>=21",

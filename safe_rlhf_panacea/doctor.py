@@ -36,7 +36,10 @@ def _or_reason(look: Callable[[], Any]) -> Any:
     """What ``look`` finds, or in a few words why it finds nothing; never a foreign message."""
     try:
         # Libraries warn and print while they are imported, with paths.
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.ExitStack() as aside:
+            aside.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            aside.enter_context(contextlib.redirect_stderr(io.StringIO()))
+            aside.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
             return look()
     except ModuleNotFoundError as error:

@@ -1,13 +1,14 @@
 """Upload a trained adapter to the Hugging Face hub: its files, its card, and nothing local.
 
 What goes up is named in ``FILES`` and ``SUFFIXES``; checkpoints, logs and everything else stay.
-``run.json`` goes without absolute paths and without the environment.
+``run.json`` goes without absolute paths and without the environment, fronts without absolute paths.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
 from safe_rlhf_panacea.base.run_record import RESULTS_FILE
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.export.card import CARD_FILE, read_facts, write_card
-from safe_rlhf_panacea.export.portable import HUB_NAME, hub_name, portable_record
+from safe_rlhf_panacea.export.portable import HUB_NAME, hub_name, portable, portable_record
 from safe_rlhf_panacea.fronts.results import FRONT_FILE
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.printing import printable_line, say
@@ -79,6 +80,9 @@ def stage(adapter: Path, folder: Path, base_model: str) -> None:
     if (folder / RUN_FILE).is_file():
         record = read_record(folder / RUN_FILE)
         atomic_write_json(folder / RUN_FILE, portable_record(record))
+    for path in (folder / FRONT_FILE, folder / RESULTS_FILE):
+        if path.is_file():
+            atomic_write_json(path, portable(read_json(path)))
     if (folder / TOKENIZER_CONFIG).is_file():
         values = read_json(folder / TOKENIZER_CONFIG, infinities=True)
         if isinstance(values, dict) and values.pop("name_or_path", None) is not None:
@@ -117,11 +121,12 @@ def hub_errors(repo: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        library = type(error).__module__.partition(".")[0]
+        name, library = type(error).__name__, type(error).__module__.partition(".")[0]
         if library not in LIBRARIES and not isinstance(error, ConnectionError | TimeoutError):
             raise
-        text = printable_line(error) or type(error).__name__
-        raise UserError(f"{repo} was not uploaded: {text[:300]}") from error
+        no_way = "the hub cannot be reached: " if re.search("Connect|Timeout", name) else ""
+        text = (printable_line(error) or name)[:300]
+        raise UserError(f"{repo} was not uploaded: {no_way}{text}") from error
 
 
 def push_to_hub(

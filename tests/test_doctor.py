@@ -77,6 +77,7 @@ def test_no_secret_gets_out(flags, choice, hostile, monkeypatch, capsys):
 
 def test_what_a_library_says_stays_inside(monkeypatch, capsys):
     def fails():
+        print(f"loading /home/{SECRET}")
         raise OSError(f"/home/{SECRET}/libcudart.so: cannot open")
 
     def missing():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -18,13 +19,14 @@ from tests.export.models import saved
 from tests.fronts.runs import write_training
 
 HOME = "/home/eve-secret"
+REAL = huggingface_hub.HfApi
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run's folder with an adapter, and everything that must stay."""
     folder = saved("llama", tmp_path_factory.mktemp("trained"))[1]
-    write_training(folder, {10: 1.0})
+    write_training(folder, {10: 1.0}, metadata={"prompts": f"{HOME}/prompts.jsonl"})
     args = {"model_name_or_path": f"{HOME}/sft", "train_datasets": [f"pairs:1:{HOME}/x.jsonl"]}
     environment = {"CUDA_VISIBLE_DEVICES": "eve-secret"}
     record = {"program": "python -m x", "args": args, "environment": environment, "launcher": HOME}
@@ -58,20 +60,28 @@ def hub(monkeypatch):
     """A stand-in for the hub that keeps what it is given."""
     hub = SimpleNamespace(calls=[], files={}, private=True, fails=None, token="hf_secret")
 
+    def as_the_real_one_takes_it(name, *args, **kwargs):
+        inspect.signature(getattr(REAL, name)).bind(None, *args, **kwargs)
+
     class Api:
         def __init__(self, token):
             assert token == hub.token
 
-        def create_repo(self, repo, *, private, exist_ok):
+        def create_repo(self, repo, **kwargs):
+            as_the_real_one_takes_it("create_repo", repo, **kwargs)
+            private, exist_ok = kwargs["private"], kwargs["exist_ok"]
             if hub.fails:
                 raise hub.fails
             hub.calls.append(("create", repo, private, exist_ok))
             return f"https://hub.example/{repo}"
 
         def model_info(self, repo):
+            as_the_real_one_takes_it("model_info", repo)
             return SimpleNamespace(private=hub.private)
 
-        def upload_folder(self, *, repo_id, folder_path, commit_message):
+        def upload_folder(self, **kwargs):
+            as_the_real_one_takes_it("upload_folder", **kwargs)
+            repo_id, folder_path, commit_message = kwargs.values()
             hub.calls.append(("upload", repo_id, commit_message))
             hub.files = {
                 str(path.relative_to(folder_path)): path.read_bytes()
@@ -166,11 +176,18 @@ def test_no_network(trained, monkeypatch, capsys):
     assert error.startswith("error: me/it was not uploaded: ") and "hf_secret" not in error
 
 
-@pytest.mark.parametrize("error", [ConnectionError("a\nb"), TimeoutError()])
-def test_what_the_hub_refuses_is_one_line(error, trained, hub, capsys):
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ConnectionError("a\nb"), "the hub cannot be reached: a b"),
+        (TimeoutError(), "the hub cannot be reached: TimeoutError"),
+        (huggingface_hub.errors.HFValidationError("no such name"), "no such name"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_line(error, line, trained, hub, capsys):
     hub.fails = error
     text = refused(capsys, *flags(trained))
-    assert "me/it was not uploaded: " + ("a b" if str(error) else "TimeoutError") in text
+    assert text == f"error: me/it was not uploaded: {line}\n"
 
 
 def test_programming_errors_keep_their_traceback(trained, hub):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import safe_rlhf_panacea
-from safe_rlhf_panacea.adapter.io import CONFIG_NAME, read_config
+from safe_rlhf_panacea.adapter.io import read_config
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
 from safe_rlhf_panacea.base.run_record import METRICS_FILE, RESULTS_FILE
 from safe_rlhf_panacea.command import programs
@@ -20,7 +20,7 @@ from safe_rlhf_panacea.export.portable import HUB_NAME, hub_name, portable, port
 from safe_rlhf_panacea.fronts.results import FRONT_FILE
 from safe_rlhf_panacea.fronts.run_locations import parse_run
 from safe_rlhf_panacea.fronts.runs import RunFront, read_run
-from safe_rlhf_panacea.io import atomic_write_text, read_json, read_json_lines
+from safe_rlhf_panacea.io import atomic_write_text, read_json_lines
 from safe_rlhf_panacea.printing import printable_line, say
 from safe_rlhf_panacea.run_folder import RUN_FILE, read_record
 from safe_rlhf_panacea.show.plots import plot_fronts
@@ -126,12 +126,10 @@ def read_facts(
     metrics = folder / METRICS_FILE
     lines = read_json_lines(metrics) if metrics.is_file() else []
     steps = lines[-1].get("step") if lines and isinstance(lines[-1], dict) else None
-    template = read_json(folder / CONFIG_NAME).get("chat_template")
     base = base_model or config.base_model
     return Facts(
         name=printable_line(name or folder.resolve().name),
         config=config,
-        template=template if isinstance(template, str) else None,
         base_model=hub_name(base),
         base_folder=Path(base).name if base else "not named",
         record=portable_record(record),

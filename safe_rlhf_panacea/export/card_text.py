@@ -34,7 +34,6 @@ class Facts:
     Attributes:
         name: the adapter's, which is also the folder's in the examples.
         config: of the adapter.
-        template: how prompts were written; None where that is not recorded.
         base_model: its name on the hub; None for a folder of the machine that it was trained on.
         base_folder: the name of that folder.
         record: ``run.json`` without what is local; empty where there is none.
@@ -47,7 +46,6 @@ class Facts:
 
     name: str
     config: AdapterConfig
-    template: str | None
     base_model: str | None
     base_folder: str
     record: Mapping[str, Any]
@@ -111,9 +109,8 @@ def about(facts: Facts) -> Iterator[str]:
         rows.append(["λ", "one weight per objective, none negative, with the sum 1"])
     rows.append(["rank", f"{config.lora_dim} + {config.pref_dim}"])
     rows.append(["adapted layers", f"linear layers with {config.lora_module_name!r} in their name"])
-    if facts.template is not None:
-        kind = TEMPLATES.get(facts.template, "a chat template, kept in adapter_config.json")
-        rows.append(["prompt template", kind])
+    template = TEMPLATES.get(config.chat_template, "a chat template, kept in adapter_config.json")
+    rows.append(["prompt template", template])
     yield Table("", ["", ""], rows).markdown()
 
 
@@ -149,10 +146,10 @@ def training(facts: Facts) -> Iterator[str]:
         f"{processes} processes" if isinstance(processes, int) and processes > 1 else "",
     ]
     told = ", ".join(part for part in parts if part)
-    yield f"{told[:1].upper()}{told[1:]}. The command," if told else "The command,"
+    yield f"{told[:1].upper()}{told[1:]}. The command:" if told else "The command:"
     program = printable_line(record.get("program", ""))
     yield block(" \\\n  ".join([program, *facts.flags]), "sh")
-    yield "with all other flags at their defaults."
+    yield "Flags that are not there had their defaults."
     versions = record.get("versions")
     if isinstance(versions, Mapping):
         listed = ", ".join(markdown_text(f"{name} {version}") for name, version in versions.items())

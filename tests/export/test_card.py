@@ -90,7 +90,8 @@ def test_what_it_tells(adapter):
     assert "# mine\n" in text and "| base model | org/base |" in text
     assert "| rank | 3 + 2 |" in text and "helpful, harmless" in text
     assert "| (0.50, 0.50) | 1.000 ± 0.100 | 1.000 ± 0.100 | 0.200 ± 0.010 |  |" in text
-    assert "24 steps, 12 s. The command," in text and "torch 2.13.0." in text
+    assert "| prompt template | Safe-RLHF's |" in text
+    assert "24 steps, 12 s. The command:" in text and "torch 2.13.0." in text
     assert "![The front](front.png)" in text
     assert (adapter / "front.png").read_bytes().startswith(b"\x89PNG")
     assert "secret" not in text and "/home" not in text
