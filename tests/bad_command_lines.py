@@ -37,6 +37,8 @@ GOOD = {
     "--reward_models helpful=a --output_file out.json",
     "compare": "front second --output_dir out",
     "respond": "--adapter adapter --preference 1,0 hello",
+    "card": "--adapter adapter",
+    "push": "--adapter adapter --repo me/it",
     "dashboard": "run --output out.html",
     "miniature": "--output_dir out",
     "world": "--output_dir out",
@@ -222,6 +224,13 @@ respond      ; ''                                 ; (unrecognized arguments|{EMP
 respond!     ; --adapter adapter --preference 1,0 '' ; prompt: {EMPTY}
 respond!     ; --adapter adapter --preference 1,0 {chr(0xD800)} ; prompt: .*is not Unicode text
 dashboard!   ; front                              ; front holds no evaluations.jsonl
+card         ; --license 'MIT or so'              ; 'MIT or so' is no id of a licence
+card         ; --front none                       ; none
+card         ; --adapter damaged                  ; adapter_config.json is not valid JSON
+push         ; --repo it                          ; 'it' is not of the form OWNER/NAME
+push         ; --repo ../it                       ; '../it' is not of the form OWNER/NAME
+push         ;                                    ; 'no/such/model' is a folder of this machine
+push         ; --adapter none --base_model me/b   ; none holds no adapter
 dashboard    ; --output ''                        ; --output: {EMPTY}
 world        ; --output_dir made                  ; made holds a world already
 datasets     ; pairs:1e300:pairs.jsonl            ; makes over 100,000,000 rows

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea import respond
+from safe_rlhf_panacea import push, respond
 from safe_rlhf_panacea.adapter.io import ADAPTER_TYPE
 from safe_rlhf_panacea.base.datasets import listing
 from safe_rlhf_panacea.evaluation import calibrate, compare
+from safe_rlhf_panacea.export import card
 from safe_rlhf_panacea.miniature import world
 from tests.bad_command_lines import GOOD, rows
 from tests.eval.evaluations import write_evaluation
@@ -34,6 +35,8 @@ MODULES = {
     "calibrate": calibrate,
     "compare": compare,
     "respond": respond,
+    "card": card,
+    "push": push,
     "world": world,
     "datasets": listing,
 }
