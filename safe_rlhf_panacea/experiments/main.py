@@ -23,7 +23,9 @@ from safe_rlhf_panacea.experiments.sizes import Size, sizes
 from safe_rlhf_panacea.experiments.table import Stage, launched_by
 from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, set_aside
 
-QUICKSTART, REPRODUCE = "quickstart.sh", "reproduce_paper.sh"
+REPRODUCE = "reproduce_paper.sh"
+# Scripts that run a program of this package from start to end, and the size whose threads it has.
+WHOLE = {"quickstart.sh": "miniature", "small.sh": "small"}
 ENVIRONMENT = """\
 environment:
   PYTHON                the Python to use; default .venv/bin/python of this checkout, else python3
@@ -179,12 +181,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     script, *words = sys.argv[1:] if argv is None else argv
     own = words.index("--") if "--" in words else 0
     table, words = words[:own], words[own + 1 :] if "--" in words else words
-    if script == QUICKSTART:
+    if script in WHOLE:
         if {"-h", "--help"} & set(words) and not has_libraries():
             return  # the script itself has said what it does
         need_libraries()
-        set_environment(sizes()["miniature"])
-        become([sys.executable, "-m", "safe_rlhf_panacea.miniature", *words])
+        set_environment(sizes()[WHOLE[script]])
+        become([sys.executable, "-m", f"safe_rlhf_panacea.{WHOLE[script]}", *words])
     args, runs = read_flags(script, words)
     need_libraries()
     stage = launched_by(script)
