@@ -42,9 +42,8 @@ class SmallSettings:
     grid_step: float = 0.25
 
 
-SMOKE = SmallSettings(steps=2, prompts=2, responses=2, answer=10, watch_interval=2, grid_step=1.0)
+SMOKE = SmallSettings(steps=2, prompts=2, responses=2, answer=16, watch_interval=2, grid_step=1.0)
 
-# From 1 at the floor to -3 at the longest answer.
 _REWARDS = """
     --reward_models positive=safe_rlhf_panacea.reward_functions:positive
     concise=safe_rlhf_panacea.reward_functions:concise?{concise}"""
@@ -64,6 +63,13 @@ _GRPO = f"""
 _EVALUATION = f"""
     --adapter {{root}}/panacea-grpo --datasets prompts:1:{{root}}/prompts-eval.jsonl {_REWARDS}
     --max_length {{max_length}} --grid_step {{grid_step}} --batch_size 8 --bf16 {{bf16}}"""
+
+
+def concise_options(settings: SmallSettings) -> dict[str, float]:
+    """Of the rule: 1 at the floor, falling to its worst value at the longest answer."""
+    floor = float(settings.floor)
+    worst = 2 - settings.answer / floor
+    return {"max_length": floor, "min_length": floor, "min_reward": worst}
 
 
 def has_fast_bfloat16() -> bool:
@@ -120,9 +126,7 @@ class Small:
     def flags(self, rows: str, *extra: str) -> list[str]:
         """A command line with this run's values filled in."""
         settings = self.settings
-        # max_reward at min_length, falling to min_reward at the longest answer
-        worst = 2 - settings.answer / settings.floor
-        concise = f"max_length={settings.floor},min_length={settings.floor},min_reward={worst:g}"
+        options = concise_options(settings).items()
         values = {
             **vars(settings),
             "root": self.root,
@@ -130,7 +134,7 @@ class Small:
             "max_length": self.max_length,
             "rows": settings.prompts * settings.responses,
             "bf16": str(self.bf16).lower(),
-            "concise": concise,
+            "concise": ",".join(f"{name}={value:g}" for name, value in options),
         }
         progress = str(self.progress).lower()
         return [*fill(rows, values), "--seed", str(self.seed), "--progress", progress, *extra]
