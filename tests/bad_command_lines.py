@@ -122,6 +122,14 @@ sft          ; --output_dir file                  ; file is a file
 sft          ; --output_dir run                   ; run already holds a run
 sft          ; --resume                           ; out holds no run to resume
 sft          ; --resume --overwrite               ; either resumed or overwritten
+sft          ; --chat_template none.jinja         ; none.jinja: no such chat template
+sft          ; --chat_template ''                 ; --chat_template: {EMPTY}
+reward       ; --chat_template bad.jinja          ; bad.jinja:2: .*fails on .*division by zero
+dpo          ; --chat_template open.jinja         ; open.jinja:3: .*unexpected
+ppo          ; --chat_template chatml             ; chatml: no such chat template
+evaluation   ; --chat_template deaf.jinja         ; deaf.jinja: .*leaves out what the user says
+calibrate    ; --chat_template file               ; file: the chat template is empty
+respond      ; --chat_template none.jinja         ; none.jinja: no such chat template
 sft          ; --train_datasets :1                ; has no name
 sft          ; --train_datasets pairs:1e300:x     ; proportion 1e\+300 makes over 100,000,000 rows
 sft          ; --train_datasets pairs:-1:x        ; proportion -1.0 is not above 0

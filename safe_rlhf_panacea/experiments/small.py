@@ -51,13 +51,13 @@ def pairs(split: str, rows: int | None = None, kind: str = "pairs") -> str:
 def size() -> Size:
     """The size, with the model and the pairs that the environment names."""
     train, chosen = f"--train_datasets {pairs('train')} ", pairs("train", 1000, "chosen")
-    model = "--model_name_or_path {model}"
+    model = "--model_name_or_path {model} --chat_template auto"
     reward = f"""{model} {train} --eval_datasets {pairs("test", 200)}
         --gradient_checkpointing false --zero_stage 0 --lr 5e-5 {_STEPS} {_CPU} {_ONE_GO}"""
     dpo = f"""{model} --objectives {" ".join(OBJECTIVES)} {train}
         --gradient_checkpointing false --lr 1e-3 {_CPU} {_ONE_GO}"""
     rewarded = f"""
-        --actor_model_name_or_path {{model}} {_REWARD_MODELS} --reward_scales helpful=1 harmless=1
+        --actor_model_name_or_path {{model}} --chat_template auto {_REWARD_MODELS} --reward_scales helpful=1 harmless=1
         {_CALIBRATED} {train} --actor_gradient_checkpointing false --actor_lr 1e-3 {_CPU}"""
     ppo = f"""{rewarded} --ptx_datasets {chosen} --ptx_coeff 0.1
         --critic_gradient_checkpointing false --per_device_prompt_batch_size 8 {_ONE_GO}"""

@@ -36,6 +36,7 @@ def describe(adapter: SavedAdapter, form: str, **more: Any) -> dict[str, Any]:
         "version": safe_rlhf_panacea.__version__,
         "base_model": adapter.config.base_model,
         "objectives": list(adapter.objectives),
+        "chat_template": adapter.config.chat_template,
         **more,
     }
 

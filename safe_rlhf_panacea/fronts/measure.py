@@ -13,6 +13,7 @@ from torch import nn
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
+from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, get_world_size
 from safe_rlhf_panacea.base.generation import SamplingConfig
 from safe_rlhf_panacea.errors import UserError
@@ -90,7 +91,7 @@ def measure(
         NotFiniteError: a NaN or an infinity among what was found; on all processes alike.
     """
     if prompts is None:
-        prompts = prompts_of_pairs(policy, pairs)
+        prompts = prompts_of_pairs(pairs)
     policy.model.eval()
     margins = labels = None
     if pairs is not None:
@@ -191,27 +192,27 @@ def _together(part: torch.Tensor, dim: int, total: int) -> torch.Tensor:
 
 
 def different_prompts(
-    tokenizer: Any, ids: Iterable[torch.Tensor], most: int | None
+    template: ChatTemplate, ids: Iterable[torch.Tensor], most: int | None
 ) -> list[Prompt]:
     """At most so many prompts, none twice; no more are read than needed."""
     found: dict[str, Prompt] = {}
     for row in ids:
-        prompt = Prompt(tokenizer.decode(row, skip_special_tokens=True), tuple(row.tolist()))
+        prompt = Prompt(template.shown(row.tolist()), tuple(row.tolist()))
         found.setdefault(prompt.text, prompt)
         if len(found) == most:
             break
     return list(found.values())
 
 
-def prompts_of_pairs(policy: Policy, pairs: Any, most: int = PROMPTS_OF_PAIRS) -> list[Prompt]:
+def prompts_of_pairs(pairs: Any, most: int = PROMPTS_OF_PAIRS) -> list[Prompt]:
     """The first different prompts of a ``PreferenceDataset``."""
     rows = (pairs[i] for i in range(len(pairs)))
     starts = (row["better_input_ids"][: int(row["prompt_length"])] for row in rows)
-    return different_prompts(policy.tokenizer, starts, most)
+    return different_prompts(pairs.template, starts, most)
 
 
-def prompts_of_texts(policy: Policy, texts: Any, most: int = PROMPTS_OF_PAIRS) -> list[Prompt]:
+def prompts_of_texts(texts: Any, most: int = PROMPTS_OF_PAIRS) -> list[Prompt]:
     """A few different prompts from all over supervised text."""
     rows = (texts[i] for i in range(0, len(texts), max(1, len(texts) // most)))
     starts = (row["input_ids"][row["labels"].eq(IGNORE_INDEX)] for row in rows)
-    return different_prompts(policy.tokenizer, starts, most)
+    return different_prompts(texts.template, starts, most)

@@ -21,7 +21,7 @@ class Measurement:
 
     Attributes:
         grid: size = (N, m).
-        prompts: P formatted prompts.
+        prompts: P of them, as people read them.
         sampled: a response to every prompt at every λ.
         base: the same of the model with its adapter off, N = 1; None where it was not measured.
         margins: log π/π_ref of the better response minus that of the worse, size = (N, Q),

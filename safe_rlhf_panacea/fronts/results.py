@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safe_rlhf_panacea.base.datasets.template import without_template
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.front import Front, FrontPoint
 from safe_rlhf_panacea.fronts.indicators import summarize
@@ -178,4 +179,6 @@ def read_responses(folder: str | Path, objectives: Sequence[str]) -> list[dict[s
         raise UserError(f"{path}: it does not fit the {m} objectives of its front.json: {wrong}")
     if not rows:
         raise UserError(f"{path} holds no response")
+    for response in rows:
+        response["prompt"] = without_template(response["prompt"])
     return rows

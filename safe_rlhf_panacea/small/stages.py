@@ -11,7 +11,7 @@ from safe_rlhf_panacea.evaluation.main import main as evaluate
 from safe_rlhf_panacea.experiments.runner import fill
 from safe_rlhf_panacea.fronts.results import read_responses, read_result
 from safe_rlhf_panacea.small.model import is_prepared, prepare_model
-from safe_rlhf_panacea.small.prompts import prompts, write_prompts
+from safe_rlhf_panacea.small.prompts import TOPICS, prompts, write_prompts
 
 OBJECTIVES = ("positive", "concise")
 
@@ -118,10 +118,8 @@ class Small:
 
         tokenizer = AutoTokenizer.from_pretrained(self.model)
         template = ChatTemplate.of("auto", tokenizer)
-        texts = [
-            template.prompt(text) for split in ("train", "tune", "eval") for text in prompts(split)
-        ]
-        return max(len(tokenizer(text, add_special_tokens=False).input_ids) for text in texts)
+        texts = (text for split in TOPICS for text in prompts(split))
+        return max(len(template.prompt_ids(text)) for text in texts)
 
     def flags(self, rows: str, *extra: str) -> list[str]:
         """A command line with this run's values filled in."""

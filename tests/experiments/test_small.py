@@ -32,6 +32,7 @@ def test_from_the_hub(launcher):
             "hh-rlhf-helpful-preference/train",
             "hh-rlhf-harmless-preference/train",
         ]
+    assert values["chat_template"] == "auto"
     assert (values["max_length"], values["bf16"]) == (128, False)
     assert values["per_device_train_batch_size"] == 8
     assert not {"lora_dim", "lora_scaling", "scale_coeff", "kl_coeff"} & set(report["changed"])

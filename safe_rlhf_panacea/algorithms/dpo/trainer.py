@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 
-from safe_rlhf_panacea.algorithms.hooks import PanaceaHooks
 from safe_rlhf_panacea.algorithms.panacea import Panacea
+from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.base import (
     LabelledPreferenceDataset,
     unwrap,
 )
+from safe_rlhf_panacea.base.losses import labelled_margins, preference_loss
 from safe_rlhf_panacea.fronts.accuracy_front import agreement
 from safe_rlhf_panacea.fronts.measure import PROMPTS_OF_PAIRS, measure, prompts_of_pairs
 from safe_rlhf_panacea.fronts.measurement import Measurement
@@ -26,7 +26,7 @@ else:
     from safe_rlhf_panacea.base import HookedDPOTrainer
 
 
-class PanaceaDPOTrainer(PanaceaHooks, HookedDPOTrainer):
+class PanaceaDPOTrainer(HookedDPOTrainer):
     """DPO for m objectives that label the same pairs.
 
     One forward pass over a pair gives the margin Δ between its implicit rewards; objective
@@ -39,17 +39,22 @@ class PanaceaDPOTrainer(PanaceaHooks, HookedDPOTrainer):
     def __init__(self, args: argparse.Namespace, *ds_configs: dict[str, Any]) -> None:
         """Make what the hooks attach to, then run them."""
         self.panacea = Panacea(args, tuple(args.objectives), args.model_name_or_path)
+        self.part = PanaceaPart(self)
         super().__init__(args, *ds_configs)
 
     def init_reference(self) -> None:
         """Inject the adapter; switched off, the policy is its own reference."""
-        self.panacea.attach(self.model, "policy")
+        self.panacea.attach(self.model, "policy", self.template)
         self.reference_model = None
 
     def make_dataset(self, specs: Any) -> LabelledPreferenceDataset:
         """Pairs labelled by at least one of the objectives."""
         return LabelledPreferenceDataset(
-            specs, tokenizer=self.tokenizer, objectives=self.panacea.objectives, seed=self.args.seed
+            specs,
+            tokenizer=self.tokenizer,
+            objectives=self.panacea.objectives,
+            seed=self.args.seed,
+            template=self.template,
         )
 
     @contextmanager
@@ -80,8 +85,8 @@ class PanaceaDPOTrainer(PanaceaHooks, HookedDPOTrainer):
         better, worse = self.implicit_rewards(
             better_input_ids, better_attention_mask, worse_input_ids, worse_attention_mask
         )
-        margins = labels * (better - worse).unsqueeze(-1)  # size = (B, m)
-        losses = -F.logsigmoid(margins)  # size = (B, m)
+        margins = labelled_margins(better, worse, labels)  # size = (B, m)
+        losses = preference_loss(margins)  # size = (B, m)
         labelled = labels.ne(0)
         return {
             "loss": self.panacea.loss(losses, labelled),
@@ -107,11 +112,11 @@ class PanaceaDPOTrainer(PanaceaHooks, HookedDPOTrainer):
     def measure_front(self) -> Measurement:
         """Accuracies on the evaluation pairs; a few of their prompts are responded to."""
         pairs, args = self.eval_dataloader.dataset, self.args
-        policy = self.watch.measured_policy(self.model)
-        prompts = prompts_of_pairs(policy, pairs, args.eval_prompts or PROMPTS_OF_PAIRS)
+        policy = self.part.watch.measured_policy(self.model)
+        prompts = prompts_of_pairs(pairs, args.eval_prompts or PROMPTS_OF_PAIRS)
         return measure(
             policy,
-            self.watch.grid,
+            self.part.watch.grid,
             prompts=prompts,
             pairs=pairs,
             margin_scale=self.scale_coeff,

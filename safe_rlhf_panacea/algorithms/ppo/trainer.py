@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from safe_rlhf_panacea.algorithms.hooks import PanaceaHooks
 from safe_rlhf_panacea.algorithms.panacea import Panacea
+from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic
 from safe_rlhf_panacea.algorithms.preference_source import check_shared
 from safe_rlhf_panacea.base import (
@@ -21,6 +21,7 @@ from safe_rlhf_panacea.base import (
     unwrap,
 )
 from safe_rlhf_panacea.base.tokenizers import is_same_tokenizer
+from safe_rlhf_panacea.base.trainers.rollout import Rollout
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.measure import different_prompts, measure, sample_base
 from safe_rlhf_panacea.fronts.measurement import Measurement
@@ -40,7 +41,19 @@ else:
     from safe_rlhf_panacea.base import HookedPPOTrainer
 
 
-class PanaceaPPOTrainer(PanaceaHooks, HookedPPOTrainer):
+class PanaceaRollout(Rollout):
+    """A rollout at its λ.
+
+    Attributes:
+        preference: λ of each row, size = (B, m).
+        rewards: the m rewards that ``reward`` aggregates, size = (B, m).
+    """
+
+    preference: torch.Tensor
+    rewards: torch.Tensor
+
+
+class PanaceaPPOTrainer(HookedPPOTrainer):
     """PPO for m rewards.
 
     Holds 1 + m backbones: the policy, which with its adapter off is its own reference, and m
@@ -56,6 +69,7 @@ class PanaceaPPOTrainer(PanaceaHooks, HookedPPOTrainer):
         """Make what the hooks attach to, then run them."""
         objectives = tuple(spec.name for spec in args.reward_specs)
         self.panacea = Panacea(args, objectives, args.actor_model_name_or_path)
+        self.part = PanaceaPart(self)
         super().__init__(args, *ds_configs)
 
     # -- models -----------------------------------------------------------------------
@@ -63,7 +77,7 @@ class PanaceaPPOTrainer(PanaceaHooks, HookedPPOTrainer):
     def init_actor(self) -> None:
         """Load the policy and inject the adapter."""
         super().init_actor()
-        self.panacea.attach(self.actor_model, "policy")
+        self.panacea.attach(self.actor_model, "policy", self.template)
 
     def init_reference(self) -> None:
         """The policy is its own reference."""
@@ -73,9 +87,10 @@ class PanaceaPPOTrainer(PanaceaHooks, HookedPPOTrainer):
         """Load every reward model once; functions are found now and not after the loading."""
         self.reward_model = None  # the base's single one
         specs = self.args.reward_specs
+        stops = self.template.stop_ids(self.actor_model)
         normalize = self.args.normalize_reward
         self.scorers: dict[str, Scorer] = {
-            spec.name: function_scorer(spec.path, self.tokenizer)
+            spec.name: function_scorer(spec.path, self.tokenizer, stops)
             for spec in specs
             if spec.is_function
         }
@@ -99,7 +114,8 @@ class PanaceaPPOTrainer(PanaceaHooks, HookedPPOTrainer):
             )
         self.critic_objective = own[0]
         self.reward_critic_model = RewardCritic(
-            self.reward_models[own[0]], self.panacea.attach(self.reward_models[own[0]], "critic")
+            self.reward_models[own[0]],
+            self.panacea.attach(self.reward_models[own[0]], "critic", self.template),
         )
 
     def init_engines(self) -> None:
@@ -121,7 +137,8 @@ class PanaceaPPOTrainer(PanaceaHooks, HookedPPOTrainer):
             return model_scorer(engine)
         if is_main_process():
             say(f"{name}: its reward model has other tokens; responses are tokenised anew for it")
-        return retokenizing_scorer(engine, self.tokenizer, tokenizer)
+        stops = self.template.stop_ids(unwrap(self.actor_model))
+        return retokenizing_scorer(engine, self.tokenizer, tokenizer, stops)
 
     def _critics_reward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
@@ -133,12 +150,10 @@ class PanaceaPPOTrainer(PanaceaHooks, HookedPPOTrainer):
     # -- rollout ----------------------------------------------------------------------
 
     @torch.no_grad()
-    def rollout(self, prompt_only_batch: Batch) -> list[Batch]:
+    def rollout(self, prompt_only_batch: Batch) -> list[PanaceaRollout]:
         """Take λ first: responses, log-probabilities, values and update all see the same one."""
         rows = prompt_only_batch["input_ids"].size(0)
-        preference = self.panacea.draw(
-            rows, self.reward_critic_model, self.waiting, self.args.update_iters
-        )
+        preference = self.panacea.draw(rows, self.actor_model, self.waiting, self.args.update_iters)
         with self.panacea.at(preference):
             return super().rollout(prompt_only_batch)
 
@@ -155,8 +170,8 @@ class PanaceaPPOTrainer(PanaceaHooks, HookedPPOTrainer):
 
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Batch:
-        """Score a batch and keep its λ, size = (B, m), with it."""
+    ) -> PanaceaRollout:
+        """Score a batch and keep its λ with it."""
         batch = super().post_rollout(prompt, sequence, attention_mask)
         return {**batch, "preference": self.panacea.preference}
 
@@ -175,7 +190,7 @@ class PanaceaPPOTrainer(PanaceaHooks, HookedPPOTrainer):
 
     # -- updates ----------------------------------------------------------------------
 
-    def rl_step(self, rl_batch: Batch) -> dict[str, float]:
+    def rl_step(self, rl_batch: PanaceaRollout) -> dict[str, float]:
         """Take the step at the batch's λ."""
         with self.panacea.at(rl_batch["preference"]):
             info = super().rl_step(rl_batch)
@@ -214,14 +229,14 @@ class PanaceaPPOTrainer(PanaceaHooks, HookedPPOTrainer):
         args, data = self.args, self.eval_dataloader.dataset
         names = ("temperature", "top_p", "repetition_penalty")
         sampling = {name: getattr(args, name) for name in names}
-        policy = self.watch.measured_policy(self.actor_model, **sampling)
+        policy = self.part.watch.measured_policy(self.actor_model, **sampling)
         ids = (data[i]["input_ids"] for i in range(len(data)))
-        prompts = different_prompts(self.tokenizer, ids, args.eval_prompts)
+        prompts = different_prompts(self.template, ids, args.eval_prompts)
         if self.initial is None:
             self.initial = sample_base(policy, self.rewards, prompts)
         return measure(
             policy,
-            self.watch.grid,
+            self.part.watch.grid,
             prompts=prompts,
             rewards=self.rewards,
             base=self.initial,

@@ -12,6 +12,7 @@ from safe_rlhf_panacea.base.datasets.preference import labels_of
 from safe_rlhf_panacea.base.datasets.raw import RawSample
 from safe_rlhf_panacea.base.datasets.specs import DatasetSpec, read_specs
 from safe_rlhf_panacea.base.datasets.supervised import SupervisedCollator, SupervisedDataset
+from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.errors import UserError
 
 NamedSpecs = Mapping[DatasetSpec, Sequence[str]]
@@ -62,7 +63,12 @@ class ObjectiveTexts(SupervisedDataset):
     """
 
     def __init__(
-        self, named: NamedSpecs, tokenizer: Any, objectives: Sequence[str], seed: int = 0
+        self,
+        named: NamedSpecs,
+        tokenizer: Any,
+        objectives: Sequence[str],
+        seed: int = 0,
+        template: ChatTemplate | None = None,
     ) -> None:
         """Read and tokenise.
 
@@ -71,11 +77,12 @@ class ObjectiveTexts(SupervisedDataset):
             tokenizer: as for ``TokenizedDataset``.
             objectives: names, in the order of λ.
             seed: of the random subset where a proportion asks for one.
+            template: as for ``TokenizedDataset``.
         """
         self.objectives = tuple(objectives)
         self.counts_for = [[name in names for name in objectives] for names in named.values()]
         specs = [(spec.name, _attributes(spec)) for spec in named]
-        super().__init__(specs, tokenizer, seed)
+        super().__init__(specs, tokenizer, seed=seed, template=template)
 
     def encode(self, rows: list[Row]) -> int:
         texts = [text for row in rows for text in self._texts(row)]

@@ -37,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--objectives", nargs="+", help="in the order of λ; default: as --train_datasets names them"
     )
+    arguments.add_template_argument(parser)
     arguments.add_dataset_arguments(parser, form="objective=name[:proportion[:path]]")
     arguments.add_training_arguments(parser, epochs=1)
     arguments.add_schedule_arguments(parser, lr=2e-4, weight_decay=0.05)

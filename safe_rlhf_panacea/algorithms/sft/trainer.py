@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from safe_rlhf_panacea.algorithms.hooks import PanaceaHooks
 from safe_rlhf_panacea.algorithms.panacea import Panacea
+from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.algorithms.sft.data import ObjectiveTexts, read_named_specs
 from safe_rlhf_panacea.base.log_probs import answer_log_probs
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
@@ -16,7 +16,7 @@ from safe_rlhf_panacea.fronts.measure import PROMPTS_OF_PAIRS, measure, prompts_
 from safe_rlhf_panacea.fronts.measurement import Measurement
 
 
-class PanaceaSFTTrainer(PanaceaHooks, SupervisedTrainer):
+class PanaceaSFTTrainer(SupervisedTrainer):
     """Fine-tunes the adapter on texts that count for one objective or for several."""
 
     TRAINING_TYPE: ClassVar[str] = "panacea-sft"
@@ -24,17 +24,20 @@ class PanaceaSFTTrainer(PanaceaHooks, SupervisedTrainer):
     def __init__(self, args: argparse.Namespace, ds_train_config: dict[str, Any]) -> None:
         """Make the component, then run the hooks."""
         self.panacea = Panacea(args, tuple(args.objectives), args.model_name_or_path)
+        self.part = PanaceaPart(self)
         super().__init__(args, ds_train_config)
 
     def init_models(self) -> None:
         """Load the model and inject the adapter."""
         super().init_models()
-        self.panacea.attach(self.model, "policy")
+        self.panacea.attach(self.model, "policy", self.template)
 
     def make_dataset(self, specs: list[str]) -> ObjectiveTexts:
         """Texts with their objectives."""
         named, names = read_named_specs("a data set", specs), self.panacea.objectives
-        return ObjectiveTexts(named, self.tokenizer, names, seed=self.args.seed)
+        return ObjectiveTexts(
+            named, self.tokenizer, names, seed=self.args.seed, template=self.template
+        )
 
     def init_datasets(self) -> None:
         """Load the data; every objective needs some."""
@@ -81,13 +84,13 @@ class PanaceaSFTTrainer(PanaceaHooks, SupervisedTrainer):
 
     # -- evaluation -------------------------------------------------------------------
 
-    def eval(self) -> dict[str, Any]:
-        """The front alone: it has every objective's log-likelihood at every λ."""
-        return self.watch.evaluate(dict)
+    def evaluate(self) -> dict[str, Any]:
+        """Nothing: the front has every objective's log-likelihood at every λ."""
+        return {}
 
     def measure_front(self) -> Measurement:
         """Log-likelihoods of the evaluation texts; a few of their prompts are responded to."""
         texts, args = self.eval_dataloader.dataset, self.args
-        policy = self.watch.measured_policy(self.model)
-        prompts = prompts_of_texts(policy, texts, args.eval_prompts or PROMPTS_OF_PAIRS)
-        return measure(policy, self.watch.grid, prompts=prompts, texts=texts)
+        policy = self.part.watch.measured_policy(self.model)
+        prompts = prompts_of_texts(texts, args.eval_prompts or PROMPTS_OF_PAIRS)
+        return measure(policy, self.part.watch.grid, prompts=prompts, texts=texts)

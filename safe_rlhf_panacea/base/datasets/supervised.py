@@ -29,7 +29,7 @@ class SupervisedBatch(TypedDict):
 
 
 class SupervisedDataset(TokenizedDataset):
-    """Prompt and answer as one text, of which only the answer and its eos are learnt."""
+    """Prompt and answer as one text, of which only the answer and its end are learnt."""
 
     def encode(self, rows: list[Row]) -> int:
         for row in rows:
