@@ -7,9 +7,12 @@ import os
 
 import pytest
 
+from safe_rlhf_panacea.evaluation import calibrate
+from safe_rlhf_panacea.evaluation import main as evaluation
 from safe_rlhf_panacea.experiments import small
+from safe_rlhf_panacea.experiments.runner import Reproduction
 from safe_rlhf_panacea.experiments.sizes import sizes
-from safe_rlhf_panacea.experiments.table import TRAININGS
+from safe_rlhf_panacea.experiments.table import EVALUATIONS, STAGES, TRAININGS
 from tests.launchers.shell import dry_run, run
 
 LAUNCHERS = sorted({stage.launcher for stage in TRAININGS})
@@ -64,6 +67,14 @@ def test_a_missing_copy_is_one_line(tmp_path):
     assert result.returncode == 2
     assert f"{tmp_path}/none" in result.stderr.splitlines()[-1]
     assert not (tmp_path / "runs").exists()
+
+
+def test_evaluations_and_calibrations_read_their_flags(tmp_path):
+    runs = Reproduction(tmp_path, "small")
+    for row in EVALUATIONS:
+        assert evaluation.build_parser().parse_args(runs.flags(row)).max_length == 128
+    for name in ("calibration", "calibration-three-objectives"):
+        assert calibrate.build_parser().parse_args(runs.flags(STAGES[name])).max_length == 128
 
 
 def test_what_a_launcher_makes_first():
