@@ -58,7 +58,8 @@ def size() -> Size:
         --gradient_checkpointing false --lr 1e-3 {_CPU} {_ONE_GO}"""
     rewarded = f"""
         --actor_model_name_or_path {{model}} --chat_template auto {_REWARD_MODELS}
-        --reward_scales helpful=1 harmless=1 {_CALIBRATED} {train} --actor_gradient_checkpointing false --actor_lr 1e-3 {_CPU}"""
+        --reward_scales helpful=1 harmless=1 {_CALIBRATED} {train}
+        --actor_gradient_checkpointing false --actor_lr 1e-3 {_CPU}"""
     ppo = f"""{rewarded} --ptx_datasets {chosen} --ptx_coeff 0.1
         --critic_gradient_checkpointing false --per_device_prompt_batch_size 8 {_ONE_GO}"""
     watch = " --need_eval true --eval_strategy steps --eval_interval 50 "

@@ -70,6 +70,9 @@ def test_a_missing_copy_is_one_line(tmp_path):
 
 
 def test_evaluations_and_calibrations_read_their_flags(tmp_path):
+    for name in ("rewarded-soups", "discrete-policies"):
+        for algorithm in ("ppo", "dpo"):
+            (tmp_path / f"{name}-{algorithm}" / "a").mkdir(parents=True)
     runs = Reproduction(tmp_path, "small")
     for row in EVALUATIONS:
         assert evaluation.build_parser().parse_args(runs.flags(row)).max_length == 128
