@@ -74,7 +74,7 @@ def test_evaluations_and_calibrations_read_their_flags(tmp_path):
         for algorithm in ("ppo", "dpo"):
             (tmp_path / f"{name}-{algorithm}" / "a").mkdir(parents=True)
     runs = Reproduction(tmp_path, "small")
-    for row in EVALUATIONS:
+    for row in (row for row in EVALUATIONS if not row.each):
         assert evaluation.build_parser().parse_args(runs.flags(row)).max_length == 128
     for name in ("calibration", "calibration-three-objectives"):
         assert calibrate.build_parser().parse_args(runs.flags(STAGES[name])).max_length == 128
