@@ -104,7 +104,15 @@ SIZE = Size(
         "dpo": f"--datasets {_PAIRS} --max_length {{max_length}} "
         f"--reference_point {_REFERENCE['dpo']}",
     },
-    prepares=True,
+    prepares=(
+        "world",
+        "sft",
+        "reward-helpful",
+        "reward-harmless",
+        "calibration",
+        "calibration-three-objectives",
+    ),
+    offline=True,
     values={
         **vars(LAUNCHED),
         "max_length": MAX_LENGTH,

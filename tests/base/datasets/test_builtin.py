@@ -39,6 +39,20 @@ def test_prompts_and_supervised(write: Callable[..., Path]) -> None:
     ]
 
 
+def test_the_chosen_responses_of_pairs(write: Callable[..., Path]) -> None:
+    labels = [
+        {"better_x": 0},
+        {"better_x": 1, "better_y": 0},
+        {},
+        {"better_x": None, "better_y": 1},
+    ]
+    path = write([{**PAIR, **row} for row in labels])
+    assert load("chosen", path) == [{"input": "q", "answer": "a"}, {"input": "q", "answer": "b"}]
+    assert RawDataset.load("chosen", path=str(path)).where(1) == f"{path}:4"
+    with pytest.raises(UserError, match="no pair has a label, or labels that agree"):
+        load("chosen", write([PAIR]))
+
+
 def test_safe_rlhf_fields_are_helpful_and_harmless(write: Callable[..., Path]) -> None:
     path = write([{**PAIR, "better_response_id": 0, "safer_response_id": 1}])
     assert load("pairs", path)[0]["labels"] == {"helpful": 0, "harmless": 1}
