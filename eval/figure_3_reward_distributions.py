@@ -14,9 +14,9 @@ from figure_program import (
 )
 
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.evaluation.plots import literal, new_figure, spread
-from safe_rlhf_panacea.evaluation.results import read_responses, read_result
-from safe_rlhf_panacea.evaluation.tables import Table, vector_text
+from safe_rlhf_panacea.fronts.results import read_responses, read_result
+from safe_rlhf_panacea.show.plots import literal, new_figure, spread
+from safe_rlhf_panacea.show.tables import Table, vector_text
 
 NAME = "figure_3_reward_distributions"
 SHOWN = 5  # λ

@@ -15,7 +15,7 @@ from figure_program import (
 )
 
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.evaluation.plots import front_figure, sequential_colours
+from safe_rlhf_panacea.show.plots import front_figure, sequential_colours
 
 NAME = "figure_4_right_front_evolution"
 

@@ -17,11 +17,11 @@ from figure_program import (
 from safe_rlhf_panacea.base.arguments import add_flag
 from safe_rlhf_panacea.base.datasets.template import plain_prompt
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.evaluation.html import page
-from safe_rlhf_panacea.evaluation.plots import spread
-from safe_rlhf_panacea.evaluation.results import read_responses, read_result
-from safe_rlhf_panacea.evaluation.tables import Table, table_html, vector_text
+from safe_rlhf_panacea.fronts.results import read_responses, read_result
 from safe_rlhf_panacea.io import atomic_write_text
+from safe_rlhf_panacea.show.html import page
+from safe_rlhf_panacea.show.plots import spread
+from safe_rlhf_panacea.show.tables import Table, table_html, vector_text
 
 NAMES = {True: "figure_6_responses", False: "figure_8_responses"}
 

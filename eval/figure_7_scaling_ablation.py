@@ -15,8 +15,8 @@ from figure_program import (
 )
 
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.evaluation.plots import front_figure
-from safe_rlhf_panacea.evaluation.tables import Table
+from safe_rlhf_panacea.show.plots import front_figure
+from safe_rlhf_panacea.show.tables import Table
 
 NAME = "figure_7_scaling_ablation"
 

@@ -27,13 +27,13 @@ from safe_rlhf_panacea.base.arguments import (
     finite_float,
 )
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.evaluation.front import Front
-from safe_rlhf_panacea.evaluation.indicators import summarize
-from safe_rlhf_panacea.evaluation.plots import SUFFIXES, front_figure, save_picture
-from safe_rlhf_panacea.evaluation.results import front_of, read_result
-from safe_rlhf_panacea.evaluation.tables import Table, as_csv, indicators_table, points_table
+from safe_rlhf_panacea.fronts.front import Front
+from safe_rlhf_panacea.fronts.indicators import summarize
+from safe_rlhf_panacea.fronts.results import front_of, read_result
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.show.plots import SUFFIXES, front_figure, save_picture
+from safe_rlhf_panacea.show.tables import Table, as_csv, indicators_table, points_table
 
 FORMAT = 1
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from statistics import mean, stdev
 from typing import Any
 
-from safe_rlhf_panacea.evaluation.results import checked
-from safe_rlhf_panacea.evaluation.tables import INDICATORS, align
-from safe_rlhf_panacea.evaluation.upgrade import upgrade_arm
 from safe_rlhf_panacea.experiments.settings import MiniatureSettings
+from safe_rlhf_panacea.fronts.results import checked
+from safe_rlhf_panacea.fronts.upgrade import upgrade_arm
+from safe_rlhf_panacea.show.tables import INDICATORS, align
 
 Collected = dict[int, dict[str, dict]]
 

@@ -13,10 +13,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.evaluation.html import image, page
-from safe_rlhf_panacea.evaluation.tables import Table
 from safe_rlhf_panacea.io import atomic_write_text, read_json
 from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.show.html import image, page
+from safe_rlhf_panacea.show.tables import Table
 
 # The paper's order; what is not in it follows by name.
 ORDER = (

@@ -13,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.evaluation.results import read_result
-from safe_rlhf_panacea.evaluation.tables import Table
+from safe_rlhf_panacea.fronts.results import read_result
 from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.show.tables import Table
 
 COLUMNS: dict[str, Callable[[dict[str, Any]], float]] = {
     "hypervolume": lambda result: result["hypervolume"],

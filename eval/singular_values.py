@@ -10,8 +10,8 @@ from figure_program import Report, build_parser, check_outputs, publish
 
 from safe_rlhf_panacea.adapter.io import read_config, read_tensors
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.evaluation.singular_plot import singular_values_figure
-from safe_rlhf_panacea.evaluation.tables import Table
+from safe_rlhf_panacea.show.singular_plot import singular_values_figure
+from safe_rlhf_panacea.show.tables import Table
 
 NAME = "singular_values"
 SIGMA, SCALE = "lora_sigma", "lora_s"

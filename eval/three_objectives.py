@@ -17,8 +17,8 @@ from figure_program import (
 )
 
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.evaluation.front import Front
-from safe_rlhf_panacea.evaluation.plots import front_figure, literal, new_figure
+from safe_rlhf_panacea.fronts.front import Front
+from safe_rlhf_panacea.show.plots import front_figure, literal, new_figure
 
 NAME = "three_objectives"
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])  # of λ1, λ2, λ3

@@ -26,7 +26,7 @@ from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.models import load_pretrained_models
 from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.evaluation.reward_front import encode_prompts
+from safe_rlhf_panacea.fronts.reward_front import encode_prompts
 from safe_rlhf_panacea.preference import format_preference, parse_preference
 from safe_rlhf_panacea.printing import say
 

@@ -25,8 +25,7 @@ PACKAGES = {
     "dpo": "algorithms.dpo",
     "ppo": "algorithms.ppo",
     **{
-        name: name
-        for name in ("evaluation", "miniature", "dashboard", "regression", "experiments")
+        name: name for name in ("evaluation", "miniature", "dashboard", "regression", "experiments")
     },
 }
 BASELINES = ("rewarded_soups", "discrete_policies", "fixed_scaling")

@@ -10,16 +10,16 @@ import pytest
 from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError
 from safe_rlhf_panacea.adapter.io import ADAPTER_TYPE, read_config
 from safe_rlhf_panacea.base.models.weights import weight_files
-from safe_rlhf_panacea.calibration import apply_calibration
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.evaluation.evaluations import read_evaluations
-from safe_rlhf_panacea.evaluation.results import read_responses, read_result
-from safe_rlhf_panacea.evaluation.run_locations import parse_run
-from safe_rlhf_panacea.evaluation.runs import read_run
-from safe_rlhf_panacea.evaluation.tables import indicators_table, points_table
+from safe_rlhf_panacea.fronts.evaluations import read_evaluations
+from safe_rlhf_panacea.fronts.results import read_responses, read_result
+from safe_rlhf_panacea.fronts.run_locations import parse_run
+from safe_rlhf_panacea.fronts.runs import read_run
 from safe_rlhf_panacea.io import read_json, read_json_lines
-from safe_rlhf_panacea.rewards import RewardSpec
-from tests.dashboard.evaluations import NAMES, evaluation
+from safe_rlhf_panacea.rewards.calibration import apply_calibration
+from safe_rlhf_panacea.rewards.spec import RewardSpec
+from safe_rlhf_panacea.show.tables import indicators_table, points_table
+from tests.show.evaluations import NAMES, evaluation
 
 LINE = evaluation(4, 1.0).to_dict()
 RESULT = evaluation(4, 1.0).result

@@ -15,12 +15,12 @@ from safe_rlhf_panacea.base import unwrap
 from safe_rlhf_panacea.base.clock import TrainingClock
 from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, refusing_together
 from safe_rlhf_panacea.base.generation import SamplingConfig
-from safe_rlhf_panacea.dashboard.dashboard import Dashboard
-from safe_rlhf_panacea.evaluation.evaluations import Evaluation
-from safe_rlhf_panacea.evaluation.measure import NotFiniteError, Policy
-from safe_rlhf_panacea.evaluation.measurement import Measurement
-from safe_rlhf_panacea.evaluation.results import Origin
+from safe_rlhf_panacea.fronts.evaluations import Evaluation
+from safe_rlhf_panacea.fronts.measure import NotFiniteError, Policy
+from safe_rlhf_panacea.fronts.measurement import Measurement
+from safe_rlhf_panacea.fronts.results import Origin
 from safe_rlhf_panacea.preference import default_grid, preference_grid
+from safe_rlhf_panacea.show.dashboard import Dashboard
 
 COARSE = (0.25, 0.5)  # steps of a grid that training can stop for
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
 from safe_rlhf_panacea.base.run_record import REPORT_FILE, SNAPSHOTS_FILE
-from safe_rlhf_panacea.dashboard.content import Content
-from safe_rlhf_panacea.dashboard.page import render
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.evaluation.evaluations import read_evaluations
+from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.io import atomic_write_text
 from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.show.content import Content
+from safe_rlhf_panacea.show.page import render
 
 PROGRAM = "python -m safe_rlhf_panacea.dashboard"
 

@@ -23,18 +23,19 @@ from safe_rlhf_panacea.base.generation import SamplingConfig
 from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
 from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.tokenizers import is_same_tokenizer
-from safe_rlhf_panacea.calibration import apply_calibration
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.evaluation.measure import Policy
-from safe_rlhf_panacea.evaluation.reward_front import Prompt
+from safe_rlhf_panacea.fronts.measure import Policy
+from safe_rlhf_panacea.fronts.reward_front import Prompt
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.rewards import RewardEnsemble, RewardSpec, reward_specs
-from safe_rlhf_panacea.scorers import (
+from safe_rlhf_panacea.rewards.calibration import apply_calibration
+from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
+from safe_rlhf_panacea.rewards.scorers import (
     Scorer,
     function_scorer,
     model_scorer,
     retokenizing_scorer,
 )
+from safe_rlhf_panacea.rewards.spec import RewardSpec, reward_specs
 
 
 def add_reward_flags(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,6 @@ import torch
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
 from safe_rlhf_panacea.base.datasets.specs import read_specs
-from safe_rlhf_panacea.calibration import write_calibration
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.arguments import (
     add_reward_flags,
@@ -24,10 +23,11 @@ from safe_rlhf_panacea.evaluation.arguments import (
     read_prompts,
     read_rewards,
 )
-from safe_rlhf_panacea.evaluation.measure import sample_base
-from safe_rlhf_panacea.evaluation.tables import align
+from safe_rlhf_panacea.fronts.measure import sample_base
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.rewards.calibration import write_calibration
+from safe_rlhf_panacea.show.tables import align
 
 PROGRAM = "python -m safe_rlhf_panacea.evaluation.calibrate"
 

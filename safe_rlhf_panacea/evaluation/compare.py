@@ -16,15 +16,15 @@ from safe_rlhf_panacea.base.run_record import (
     write_run_record,
 )
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.evaluation.compare_page import comparison_page
-from safe_rlhf_panacea.evaluation.comparison import Comparison, compare
-from safe_rlhf_panacea.evaluation.comparison_tables import comparison_text
-from safe_rlhf_panacea.evaluation.front import Front
-from safe_rlhf_panacea.evaluation.plots import front_figure, save_picture
-from safe_rlhf_panacea.evaluation.run_locations import FORMS, RunLocation, parse_run
-from safe_rlhf_panacea.evaluation.runs import read_run
+from safe_rlhf_panacea.fronts.comparison import Comparison, compare
+from safe_rlhf_panacea.fronts.front import Front
+from safe_rlhf_panacea.fronts.run_locations import FORMS, RunLocation, parse_run
+from safe_rlhf_panacea.fronts.runs import read_run
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.show.compare_page import comparison_page
+from safe_rlhf_panacea.show.comparison_tables import comparison_text
+from safe_rlhf_panacea.show.plots import front_figure, save_picture
 
 PROGRAM = "python -m safe_rlhf_panacea.evaluation.compare"
 NUMBERS, PICTURE, PAGE = "compare.json", "compare.png", "compare.html"

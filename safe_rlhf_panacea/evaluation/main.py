@@ -33,15 +33,15 @@ from safe_rlhf_panacea.evaluation.arguments import (
     read_prompts,
     read_rewards,
 )
-from safe_rlhf_panacea.evaluation.measure import sample_base
-from safe_rlhf_panacea.evaluation.measurement import Measurement
-from safe_rlhf_panacea.evaluation.methods import Member, Method, read_member
-from safe_rlhf_panacea.evaluation.plots import plot_fronts
-from safe_rlhf_panacea.evaluation.results import FRONT_FILE, LABELS, RESPONSES_FILE, front_of
-from safe_rlhf_panacea.evaluation.tables import front_table, indicator_table
+from safe_rlhf_panacea.fronts.measure import sample_base
+from safe_rlhf_panacea.fronts.measurement import Measurement
+from safe_rlhf_panacea.fronts.methods import Member, Method, read_member
+from safe_rlhf_panacea.fronts.results import FRONT_FILE, LABELS, RESPONSES_FILE, front_of
 from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.preference import default_grid, preference_grid
 from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.show.plots import plot_fronts
+from safe_rlhf_panacea.show.tables import front_table, indicator_table
 
 PROGRAM = "python -m safe_rlhf_panacea.evaluation"
 

@@ -11,10 +11,10 @@ import torch
 
 from safe_rlhf_panacea.base.run_record import RUN_FILE, is_finished, set_aside
 from safe_rlhf_panacea.baselines.fixed_scaling import FACTORS
-from safe_rlhf_panacea.evaluation.indicators import summarize
-from safe_rlhf_panacea.evaluation.methods import Method
-from safe_rlhf_panacea.evaluation.results import front_of
 from safe_rlhf_panacea.experiments.settings import OBJECTIVES
+from safe_rlhf_panacea.fronts.indicators import summarize
+from safe_rlhf_panacea.fronts.methods import Method
+from safe_rlhf_panacea.fronts.results import front_of
 from safe_rlhf_panacea.miniature.fronts import Judge, Results
 from safe_rlhf_panacea.miniature.stages import Miniature
 from safe_rlhf_panacea.preference import preference_grid

@@ -14,16 +14,17 @@ from safe_rlhf_panacea.base.datasets import PreferenceDataset, format_prompt
 from safe_rlhf_panacea.base.datasets.template import plain_prompt
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
-from safe_rlhf_panacea.evaluation.measure import Policy
-from safe_rlhf_panacea.evaluation.measurement import Measurement
-from safe_rlhf_panacea.evaluation.methods import Method, read_member
-from safe_rlhf_panacea.evaluation.results import front_result
-from safe_rlhf_panacea.evaluation.reward_front import Prompt, encode_prompts
 from safe_rlhf_panacea.experiments.settings import OBJECTIVES, REFERENCE_POINTS
+from safe_rlhf_panacea.fronts.measure import Policy
+from safe_rlhf_panacea.fronts.measurement import Measurement
+from safe_rlhf_panacea.fronts.methods import Method, read_member
+from safe_rlhf_panacea.fronts.results import front_result
+from safe_rlhf_panacea.fronts.reward_front import Prompt, encode_prompts
 from safe_rlhf_panacea.miniature.stages import Miniature
 from safe_rlhf_panacea.miniature.true_scores import true_scores
-from safe_rlhf_panacea.rewards import RewardEnsemble, RewardSpec
-from safe_rlhf_panacea.scorers import model_scorer
+from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
+from safe_rlhf_panacea.rewards.scorers import model_scorer
+from safe_rlhf_panacea.rewards.spec import RewardSpec
 
 EVALUATION_SEED = 20_000
 Results = dict[str, dict[str, Any]]  # by the key of REFERENCE_POINTS

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.base.datasets.template import plain_prompt
-from safe_rlhf_panacea.evaluation.plots import plot_fronts
-from safe_rlhf_panacea.evaluation.results import front_of
-from safe_rlhf_panacea.evaluation.tables import front_table, indicator_table
+from safe_rlhf_panacea.fronts.results import front_of
 from safe_rlhf_panacea.miniature.fronts import Results
 from safe_rlhf_panacea.miniature.severity_table import pick_example_prompt, render_severity_table
 from safe_rlhf_panacea.miniature.stages import Miniature
+from safe_rlhf_panacea.show.plots import plot_fronts
+from safe_rlhf_panacea.show.tables import front_table, indicator_table
 
 TITLES = {
     "ppo": "PPO: mean reward of sampled responses, in standard deviations of the SFT model's",

@@ -9,7 +9,7 @@ import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.datasets import PreferenceCollator
-from safe_rlhf_panacea.evaluation.accuracy_front import accuracy_front, margins_of_pairs
+from safe_rlhf_panacea.fronts.accuracy_front import accuracy_front, margins_of_pairs
 
 # Name of a number series to its rows; the front's begins with this.
 FRONT = "front"

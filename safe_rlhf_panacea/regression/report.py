@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from safe_rlhf_panacea.base.run_record import git_state, package_versions, recordable
-from safe_rlhf_panacea.evaluation.tables import align
 from safe_rlhf_panacea.regression.checks import Check
+from safe_rlhf_panacea.show.tables import align
 
 HEAD = ["reference", "what", "its value", "measured", "difference", "tolerance", "verdict"]
 SAME, DIFFERS, COULD_NOT_RUN = 0, 1, 2

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from safe_rlhf_panacea.evaluation.front import Front
-from safe_rlhf_panacea.evaluation.indicators import summarize
-from safe_rlhf_panacea.evaluation.results import front_of
 from safe_rlhf_panacea.experiments.settings import OBJECTIVES, REFERENCE_POINTS, MiniatureSettings
+from safe_rlhf_panacea.fronts.front import Front
+from safe_rlhf_panacea.fronts.indicators import summarize
+from safe_rlhf_panacea.fronts.results import front_of
 from safe_rlhf_panacea.regression.port import prepare_port
 
 Numbers = dict[str, dict[str, float]]

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from safe_rlhf_panacea.algorithms.dpo.trainer import rows_of_pairs
-from safe_rlhf_panacea.dashboard import writers
+from safe_rlhf_panacea.show import writers
 from tests.algorithms.helpers import dpo_trainer, ppo_trainer
 
 

@@ -6,7 +6,7 @@ import sys
 
 from safe_rlhf_panacea.algorithms.ppo.main import main
 from safe_rlhf_panacea.base import setup
-from safe_rlhf_panacea.dashboard import writers
+from safe_rlhf_panacea.show import writers
 
 whole = setup.get_deepspeed_train_config
 

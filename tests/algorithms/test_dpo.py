@@ -13,7 +13,7 @@ from safe_rlhf_panacea.algorithms.dpo.trainer import rows_of_pairs
 from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.base.functional import diverging_mask
 from safe_rlhf_panacea.base.trainers.supervised import to_device
-from safe_rlhf_panacea.evaluation.accuracy_front import accuracy_front, margins_of_pairs
+from safe_rlhf_panacea.fronts.accuracy_front import accuracy_front, margins_of_pairs
 from safe_rlhf_panacea.preference import preference_grid
 from tests.algorithms.helpers import dpo_trainer
 

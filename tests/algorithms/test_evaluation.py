@@ -13,11 +13,11 @@ from safe_rlhf_panacea.algorithms.ppo.main import main as ppo_main
 from safe_rlhf_panacea.base.generation import SamplingConfig
 from safe_rlhf_panacea.baselines.discrete_policies import main as discrete_main
 from safe_rlhf_panacea.baselines.rewarded_soups import main as soups_main
-from safe_rlhf_panacea.evaluation.accuracy_front import margins_over_grid
 from safe_rlhf_panacea.evaluation.calibrate import main as calibrate
 from safe_rlhf_panacea.evaluation.main import main as evaluate
-from safe_rlhf_panacea.evaluation.measure import Policy, measure, prompts_of_pairs
-from safe_rlhf_panacea.evaluation.reward_front import Prompt
+from safe_rlhf_panacea.fronts.accuracy_front import margins_over_grid
+from safe_rlhf_panacea.fronts.measure import Policy, measure, prompts_of_pairs
+from safe_rlhf_panacea.fronts.reward_front import Prompt
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.preference import preference_grid
 from tests.algorithms.helpers import dpo_trainer

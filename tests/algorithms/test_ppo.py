@@ -7,7 +7,7 @@ import torch
 
 from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.trainers.supervised import to_device
-from safe_rlhf_panacea.rewards import RewardEnsemble
+from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from tests.algorithms.helpers import ppo_trainer
 
 

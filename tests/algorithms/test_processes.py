@@ -17,9 +17,9 @@ from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
 from safe_rlhf_panacea.algorithms.dpo.main import main as dpo_main
 from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
 from safe_rlhf_panacea.base import TrainingState, load_pretrained_models
-from safe_rlhf_panacea.evaluation.evaluations import read_evaluations
 from safe_rlhf_panacea.evaluation.main import main as evaluate
-from safe_rlhf_panacea.evaluation.results import read_result
+from safe_rlhf_panacea.fronts.evaluations import read_evaluations
+from safe_rlhf_panacea.fronts.results import read_result
 from tests.algorithms.conftest import write_lines
 from tests.warm_python import warm_python
 

@@ -17,7 +17,7 @@ from safe_rlhf_panacea.base.logger import Logger
 from safe_rlhf_panacea.base.resuming import can_go_on, note_latest
 from safe_rlhf_panacea.base.run_record import is_finished
 from safe_rlhf_panacea.dry_run import resolve
-from safe_rlhf_panacea.evaluation.evaluations import read_evaluations
+from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from tests.algorithms.conftest import write_lines
 from tests.algorithms.test_watching_shown import offline_records
 

@@ -8,10 +8,10 @@ import torch
 
 from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
 from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
-from safe_rlhf_panacea.evaluation.evaluations import read_evaluations
-from safe_rlhf_panacea.evaluation.indicators import summarize
 from safe_rlhf_panacea.evaluation.main import main as evaluate
-from safe_rlhf_panacea.evaluation.results import read_result
+from safe_rlhf_panacea.fronts.evaluations import read_evaluations
+from safe_rlhf_panacea.fronts.indicators import summarize
+from safe_rlhf_panacea.fronts.results import read_result
 from tests.algorithms.conftest import watched
 from tests.algorithms.helpers import dpo_trainer, ppo_trainer
 from tests.algorithms.test_processes import run_two

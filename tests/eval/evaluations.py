@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
-from safe_rlhf_panacea.evaluation.indicators import summarize
+from safe_rlhf_panacea.fronts.front import Front, FrontPoint
+from safe_rlhf_panacea.fronts.indicators import summarize
 from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.preference import preference_grid
 

@@ -8,10 +8,10 @@ import re
 import pytest
 
 from safe_rlhf_panacea.evaluation.compare import PROGRAM, main, picture_front
-from safe_rlhf_panacea.evaluation.front import Front
+from safe_rlhf_panacea.fronts.front import Front
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from tests.eval.evaluations import write_evaluation
-from tests.evaluation.runs import write_quickstart, write_training
+from tests.fronts.runs import write_quickstart, write_training
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
-from safe_rlhf_panacea.evaluation.results import Origin, front_result
+from safe_rlhf_panacea.fronts.front import Front, FrontPoint
+from safe_rlhf_panacea.fronts.results import Origin, front_result
 from safe_rlhf_panacea.miniature.arms import select
 from safe_rlhf_panacea.preference import preference_grid
 from tests.warm_python import warm_python

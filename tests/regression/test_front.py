@@ -7,8 +7,8 @@ import math
 
 import pytest
 
-from safe_rlhf_panacea.evaluation.front import Front, FrontPoint
 from safe_rlhf_panacea.experiments.settings import SMOKE
+from safe_rlhf_panacea.fronts.front import Front, FrontPoint
 from safe_rlhf_panacea.regression import front, references
 from safe_rlhf_panacea.regression.bands import joint_bands, prediction_band
 from safe_rlhf_panacea.regression.checks import CannotRun

@@ -17,9 +17,9 @@ from safe_rlhf_panacea.base import (
     TrainingState,
     unwrap,
 )
-from safe_rlhf_panacea.evaluation.accuracy_front import agreement
-from safe_rlhf_panacea.evaluation.measure import PROMPTS_OF_PAIRS, measure, prompts_of_pairs
-from safe_rlhf_panacea.evaluation.measurement import Measurement
+from safe_rlhf_panacea.fronts.accuracy_front import agreement
+from safe_rlhf_panacea.fronts.measure import PROMPTS_OF_PAIRS, measure, prompts_of_pairs
+from safe_rlhf_panacea.fronts.measurement import Measurement
 
 if TYPE_CHECKING:  # at run time Safe-RLHF's own, where it is installed
     from safe_rlhf_panacea.base.algorithms.dpo import DPOTrainer as HookedDPOTrainer

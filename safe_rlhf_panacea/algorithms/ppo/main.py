@@ -9,9 +9,9 @@ from safe_rlhf_panacea.algorithms.arguments import add_panacea_arguments, check_
 from safe_rlhf_panacea.algorithms.starting import prepare_run
 from safe_rlhf_panacea.base import arguments, backend
 from safe_rlhf_panacea.base.setup import run_to_end
-from safe_rlhf_panacea.calibration import apply_calibration
 from safe_rlhf_panacea.errors import one_line_errors
-from safe_rlhf_panacea.rewards import reward_specs
+from safe_rlhf_panacea.rewards.calibration import apply_calibration
+from safe_rlhf_panacea.rewards.spec import reward_specs
 
 PROGRAM = "python -m safe_rlhf_panacea.algorithms.ppo"
 

@@ -23,12 +23,12 @@ from safe_rlhf_panacea.base import (
 )
 from safe_rlhf_panacea.base.tokenizers import is_same_tokenizer
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.evaluation.measure import different_prompts, measure, sample_base
-from safe_rlhf_panacea.evaluation.measurement import Measurement
-from safe_rlhf_panacea.evaluation.reward_front import Sampled
+from safe_rlhf_panacea.fronts.measure import different_prompts, measure, sample_base
+from safe_rlhf_panacea.fronts.measurement import Measurement
+from safe_rlhf_panacea.fronts.reward_front import Sampled
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.rewards import RewardEnsemble
-from safe_rlhf_panacea.scorers import (
+from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
+from safe_rlhf_panacea.rewards.scorers import (
     Scorer,
     function_scorer,
     model_scorer,

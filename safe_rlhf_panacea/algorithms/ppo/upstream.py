@@ -17,7 +17,7 @@ from safe_rlhf_panacea.base import arguments
 from safe_rlhf_panacea.base.upstream import program
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.rewards import reward_specs
+from safe_rlhf_panacea.rewards.spec import reward_specs
 
 PROGRAM = "python -m safe_rlhf_panacea.algorithms.ppo"
 REWARD, COST = "--reward_model_name_or_path", "--cost_model_name_or_path"

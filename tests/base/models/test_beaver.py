@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 
 from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.rewards import RewardEnsemble, reward_specs
-from safe_rlhf_panacea.scorers import model_scorer
+from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
+from safe_rlhf_panacea.rewards.scorers import model_scorer
+from safe_rlhf_panacea.rewards.spec import reward_specs
 from tests.base.models import beaver
 from tests.base.models.llama_by_hand import scores_by_hand
 

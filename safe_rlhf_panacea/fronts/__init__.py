@@ -1,0 +1,1 @@
+"""Fronts: measuring them, indicators, the one form in which they are kept, comparison."""

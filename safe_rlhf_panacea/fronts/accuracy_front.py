@@ -1,0 +1,124 @@
+"""The front of implicit-reward accuracies (section 5.1): every λ in one pass over the pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from safe_rlhf_panacea.adapter import PanaceaAdapter
+from safe_rlhf_panacea.base import response_log_probs
+from safe_rlhf_panacea.base.functional import diverging_mask, first_counted
+from safe_rlhf_panacea.base.progress import progress_bar
+from safe_rlhf_panacea.fronts.front import Front, grid_points
+
+
+@torch.no_grad()
+def margins_over_grid(
+    model: Any,
+    adapter: PanaceaAdapter,
+    batch: dict[str, torch.Tensor],
+    grid: torch.Tensor,
+    rows_per_forward: int,
+) -> torch.Tensor:
+    """log π/π_ref of the better response minus that of the worse, at every λ.
+
+    Args:
+        model: the policy.
+        adapter: its adapter; switched off it gives the reference, once for all λ.
+        batch: collated pairs of ``PreferenceDataset``.
+        grid: preference vectors, size = (N, m).
+        rows_per_forward: sequences in one forward pass.
+
+    Returns:
+        size = (N, B).
+    """
+    keys = ("better_input_ids", "better_attention_mask", "worse_input_ids", "worse_attention_mask")
+    better, better_mask, worse, worse_mask = (batch[key] for key in keys)
+    input_ids = torch.cat([better, worse])  # size = (2B, L)
+    attention_mask = torch.cat([better_mask, worse_mask])
+    counted = torch.cat(diverging_mask(better, better_mask, worse, worse_mask))
+    start = first_counted(counted)
+    with adapter.disabled():
+        log_probs = response_log_probs(model, input_ids, attention_mask, start)
+        reference = (log_probs * counted).sum(dim=-1)  # size = (2B,)
+    pairs, points = input_ids.size(0), grid.size(0)
+    per_forward = max(1, rows_per_forward // pairs)
+    sums = []
+    for part in grid.split(per_forward):
+        copies = part.size(0)
+        with adapter.at(part.repeat_interleave(pairs, dim=0)):
+            log_probs = response_log_probs(
+                model, input_ids.repeat(copies, 1), attention_mask.repeat(copies, 1), start
+            )
+        sums.append((log_probs * counted.repeat(copies, 1)).sum(dim=-1).view(copies, pairs))
+    ratios = torch.cat(sums) - reference  # size = (N, 2B)
+    return ratios.view(points, 2, -1)[:, 0] - ratios.view(points, 2, -1)[:, 1]
+
+
+@torch.no_grad()
+def margins_of_pairs(
+    model: Any,
+    adapter: PanaceaAdapter,
+    dataset: Any,
+    indices: Sequence[int],
+    grid: torch.Tensor,
+    *,
+    pairs_per_batch: int,
+    rows_per_forward: int,
+    label: str = "",
+    progress: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``margins_over_grid`` of chosen pairs, and their labels.
+
+    Returns:
+        Margins, size = (N, P), and labels, size = (P, m), float64 on the CPU.
+    """
+    device = next(model.parameters()).device
+    grid, collate = grid.to(device), dataset.get_collator()
+    margins, labels = [], []
+    bar = progress_bar(total=len(indices), desc=f"Evaluating {label}".strip(), disable=not progress)
+    for start in range(0, len(indices), pairs_per_batch):
+        rows = [dataset[index] for index in indices[start : start + pairs_per_batch]]
+        batch = {key: value.to(device) for key, value in collate(rows).items()}
+        found = margins_over_grid(model, adapter, batch, grid, rows_per_forward)  # (N, B)
+        margins.append(found.double().cpu())
+        labels.append(batch["labels"].double().cpu())
+        bar.update(len(rows))
+    bar.close()
+    return torch.cat(margins, dim=1), torch.cat(labels)
+
+
+def agreement(margins: torch.Tensor) -> torch.Tensor:
+    """1 where a margin towards the label is positive, 0 where negative, ½ where it is a tie.
+
+    Every margin is a tie before the first step.
+    """
+    return (margins.sign() + 1) / 2
+
+
+def accuracy_front(
+    margins: torch.Tensor,
+    labels: torch.Tensor,
+    grid: torch.Tensor,
+    objectives: Sequence[str],
+    label: str = "",
+) -> Front:
+    """Share of labelled pairs whose margin has the label's sign, with its standard error.
+
+    Args:
+        margins: size = (N, P); a tie counts half.
+        labels: size = (P, m), +1, -1, or 0 where there is none.
+        grid: size = (N, m).
+        objectives: names, in the order of λ.
+        label: the front's name.
+    """
+    labelled = labels.ne(0)  # size = (P, m)
+    counts = labelled.sum(dim=0)  # size = (m,)
+    right = agreement(margins.unsqueeze(-1) * labels) * labelled  # size = (N, P, m)
+    accuracies = right.sum(dim=1) / counts
+    squares = right.square().sum(dim=1) / counts
+    errors = ((squares - accuracies**2).clamp(min=0) / counts).sqrt()
+    metadata = {"labelled_pairs": counts.tolist()}
+    return Front(list(objectives), grid_points(grid, accuracies, errors), label, metadata)

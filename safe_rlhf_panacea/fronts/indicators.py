@@ -1,0 +1,116 @@
+"""Quality indicators of fronts; objectives are maximised, no dominance tolerance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.fronts.front import Front
+
+INDICATORS = {  # as they are headed in tables; the arrow points to what is better
+    "hypervolume": "hypervolume ↑",
+    "inner_product": "inner product ↑",
+    "sparsity": "sparsity ↓",
+    "spacing": "spacing ↓",
+    "dominated": "dominated ↓",
+}
+
+
+def non_dominated_mask(values: np.ndarray) -> np.ndarray:
+    """Which points no other point dominates (Definition 3.1), size = (N,).
+
+    Args:
+        values: J, size = (N, m).
+    """
+    at_least = (values[:, None] >= values[None]).all(axis=-1)  # [i, j]: i >= j everywhere
+    better = (values[:, None] > values[None]).any(axis=-1)
+    return ~(at_least & better).any(axis=0)
+
+
+def dominated_count(values: np.ndarray) -> int:
+    """How many points another point dominates."""
+    return int((~non_dominated_mask(values)).sum())
+
+
+def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:
+    """Volume dominated by the points above ``reference`` (Zitzler and Thiele, 1998).
+
+    Args:
+        values: J, size = (N, m).
+        reference: size = (m,); points that do not exceed it count nothing.
+
+    Raises:
+        UserError: a reference point of another number of objectives.
+    """
+    import moocore
+
+    if np.shape(reference) != values.shape[1:]:
+        raise UserError(
+            f"a reference point of {np.size(reference)} numbers for "
+            f"{values.shape[1]} objectives: give one for each"
+        )
+    inside = values[(values > reference).all(axis=-1)]
+    if not len(inside):
+        return 0.0
+    return float(moocore.hypervolume(-inside, ref=-np.asarray(reference, dtype=np.float64)))
+
+
+def inner_product(values: np.ndarray, preferences: np.ndarray) -> float:
+    """Mean over the grid of ⟨λ, J(λ)⟩: how well λ gets what it weighs."""
+    return float((values * preferences).sum(axis=-1).mean())
+
+
+def sparsity(values: np.ndarray) -> float:
+    """Mean over objectives and gaps of squared gaps: Σ ‖J_i - J_{i+1}‖² / (m (N - 1)).
+
+    Over the non-dominated points, each objective sorted by itself (Xu et al., 2020, divided by
+    m). Smaller is denser; a front that has collapsed to a point scores 0 and is not good.
+    """
+    kept = np.sort(values[non_dominated_mask(values)], axis=0)
+    if len(kept) < 2:
+        return 0.0
+    return float((np.diff(kept, axis=0) ** 2).sum() / (kept.shape[1] * (len(kept) - 1)))
+
+
+def spacing(values: np.ndarray) -> float:
+    """Standard deviation of the distances to the nearest neighbour (Schott, 1995).
+
+    Over the non-dominated points, Euclidean. Smaller is more even, whatever the extent.
+    """
+    kept = values[non_dominated_mask(values)]
+    if len(kept) < 2:
+        return 0.0
+    distances = np.linalg.norm(kept[:, None] - kept[None], axis=-1)
+    np.fill_diagonal(distances, np.inf)
+    return float(distances.min(axis=1).std())
+
+
+def spearman(values: np.ndarray, preferences: np.ndarray) -> list[float]:
+    """Rank correlation of J_i with λ_i for every i; 0 where J_i is constant."""
+    from scipy.stats import spearmanr
+
+    result = []
+    for index in range(values.shape[1]):
+        constant = np.ptp(values[:, index]) == 0 or np.ptp(preferences[:, index]) == 0
+        statistic = 0.0
+        if not constant:
+            statistic = spearmanr(preferences[:, index], values[:, index]).statistic
+        result.append(float(statistic))
+    return result
+
+
+def summarize(front: Front, reference_point: list[float]) -> dict[str, Any]:
+    """Raw points and all indicators of a front, as they go into a results file."""
+    values, preferences = front.values, front.preferences
+    return {
+        "front": front.to_dict()["points"],
+        "reference_point": list(reference_point),
+        "hypervolume": hypervolume(values, np.asarray(reference_point)),
+        "inner_product": inner_product(values, preferences),
+        "sparsity": sparsity(values),
+        "spacing": spacing(values),
+        "dominated": dominated_count(values),
+        "spearman": spearman(values, preferences),
+    }

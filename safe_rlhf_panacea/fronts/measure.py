@@ -1,0 +1,193 @@
+"""Measuring a front, during training and after it, on all processes at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from safe_rlhf_panacea.adapter import PanaceaAdapter
+from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, get_world_size
+from safe_rlhf_panacea.base.generation import SamplingConfig
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.fronts.accuracy_front import margins_of_pairs
+from safe_rlhf_panacea.fronts.measurement import Measurement
+from safe_rlhf_panacea.fronts.reward_front import Prompt, Rewards, Sampled, sample_rewards
+
+PROMPTS_OF_PAIRS = 16  # that are responded to for the KL, where there are pairs only
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy as it is measured.
+
+    Attributes:
+        model: the module itself.
+        adapter: its adapter; None: the model alone.
+        tokenizer: its tokenizer.
+        sampling: how responses are drawn.
+        seed: of the sampling, so that evaluations differ by the policy and not by luck. (With
+            top_p, a repetition penalty or sharded weights the points of one front do not share
+            their luck.)
+        prompts_per_batch: each forward pass has N times as many rows.
+        pairs_per_batch: pairs read at a time.
+        rows_per_forward: sequences of pairs in one forward pass.
+        progress: whether to show bars.
+    """
+
+    model: nn.Module
+    adapter: PanaceaAdapter | None
+    tokenizer: Any
+    sampling: SamplingConfig
+    seed: int = 0
+    prompts_per_batch: int = 32
+    pairs_per_batch: int = 32
+    rows_per_forward: int = 256
+    progress: bool = True
+
+
+class NotFiniteError(UserError):
+    """The policy or its rewards are not finite: there is no front to show."""
+
+
+@torch.no_grad()
+def measure(
+    policy: Policy,
+    grid: torch.Tensor,
+    *,
+    prompts: Sequence[Prompt] | None = None,
+    rewards: Rewards | None = None,
+    pairs: Any = None,
+    base: Sampled | None = None,
+    margin_scale: float = 1.0,
+    label: str = "",
+) -> Measurement:
+    """Measure a policy at every λ of a grid.
+
+    All processes share the work, and all get the whole. torch's own random numbers are as they
+    were afterwards; the model is in evaluation mode.
+
+    Args:
+        policy: what is measured.
+        grid: preference vectors, size = (N, m).
+        prompts: to respond to; None: a few of those of ``pairs``.
+        rewards: token ids, mask and width of the prompts to rewards, size = (B, m).
+        pairs: a ``PreferenceDataset``, where accuracies are wanted.
+        base: of ``sample_base`` on the same prompts.
+        margin_scale: DPO's β.
+        label: beside the bars.
+
+    Raises:
+        NotFiniteError: a NaN or an infinity among what was found; on all processes alike.
+    """
+    if prompts is None:
+        prompts = prompts_of_pairs(policy, pairs)
+    policy.model.eval()
+    margins = labels = None
+    if pairs is not None:
+        margins, labels = margins_of_pairs(
+            policy.model,
+            policy.adapter,
+            pairs,
+            _own_share(len(pairs)),
+            grid,
+            pairs_per_batch=policy.pairs_per_batch,
+            rows_per_forward=policy.rows_per_forward,
+            label=label,
+            progress=policy.progress,
+        )
+        margins, labels = _together(margins, 1, len(pairs)), _together(labels, 0, len(pairs))
+    sampled = _sample(policy, rewards, prompts, grid, label)
+    found = (sampled.rewards, sampled.log_ratios, margins, None if base is None else base.rewards)
+    if not all(tensor is None or tensor.isfinite().all() for tensor in found):
+        raise NotFiniteError("the policy or its rewards are not finite; no front")
+    return Measurement(
+        grid,
+        [prompt.text for prompt in prompts],
+        sampled,
+        base,
+        margins,
+        labels,
+        margin_scale,
+        kind="reward" if pairs is None else "accuracy",
+    )
+
+
+@torch.no_grad()
+def sample_base(policy: Policy, rewards: Rewards, prompts: Sequence[Prompt]) -> Sampled:
+    """Responses of the model with its adapter off, N = 1, from the same random numbers."""
+    policy.model.eval()
+    with policy.adapter.disabled() if policy.adapter is not None else nullcontext():
+        # One row in place of a λ that the model without its adapter does not see.
+        return _sample(replace(policy, adapter=None), rewards, prompts, torch.empty(1, 0), "base")
+
+
+def _sample(
+    policy: Policy,
+    rewards: Rewards | None,
+    prompts: Sequence[Prompt],
+    grid: torch.Tensor,
+    label: str,
+) -> Sampled:
+    """This process samples its share; returned is what all have found."""
+    device = next(policy.model.parameters()).device
+    seed = policy.seed + get_rank()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)  # transformers' sampling (top_p and the like) knows no generator
+        mine = sample_rewards(
+            policy.model,
+            policy.adapter,
+            policy.tokenizer,
+            rewards,
+            [prompts[i] for i in _own_share(len(prompts))],
+            grid,
+            policy.sampling,
+            generator=torch.Generator(device=device).manual_seed(seed),
+            prompts_per_batch=policy.prompts_per_batch,
+            label=label,
+            progress=policy.progress,
+        )
+    count, world = len(prompts), get_world_size()
+    texts = all_gather_objects(mine.texts)  # by rank, λ and the rank's share
+    return Sampled(
+        [[texts[i % world][n][i // world] for i in range(count)] for n in range(len(grid))],
+        _together(mine.rewards, 1, count),
+        _together(mine.log_ratios, 1, count),
+    )
+
+
+def _own_share(total: int) -> list[int]:
+    """Indices that this process works on; all have equally many, so a few may come twice."""
+    world = get_world_size()
+    return [i % total for i in range(get_rank(), math.ceil(total / world) * world, world)]
+
+
+def _together(part: torch.Tensor, dim: int, total: int) -> torch.Tensor:
+    """What all processes found for their shares, in the order of the whole."""
+    parts = all_gather_objects(part)
+    return torch.stack(parts, dim=dim + 1).flatten(dim, dim + 1).narrow(dim, 0, total)
+
+
+def different_prompts(
+    tokenizer: Any, ids: Iterable[torch.Tensor], most: int | None
+) -> list[Prompt]:
+    """At most so many prompts, none twice; no more are read than needed."""
+    found: dict[str, Prompt] = {}
+    for row in ids:
+        prompt = Prompt(tokenizer.decode(row, skip_special_tokens=True), tuple(row.tolist()))
+        found.setdefault(prompt.text, prompt)
+        if len(found) == most:
+            break
+    return list(found.values())
+
+
+def prompts_of_pairs(policy: Policy, pairs: Any, most: int = PROMPTS_OF_PAIRS) -> list[Prompt]:
+    """The first different prompts of a ``PreferenceDataset``."""
+    rows = (pairs[i] for i in range(len(pairs)))
+    starts = (row["better_input_ids"][: int(row["prompt_length"])] for row in rows)
+    return different_prompts(policy.tokenizer, starts, most)

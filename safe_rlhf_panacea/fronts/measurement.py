@@ -1,0 +1,120 @@
+"""What was measured of a policy, and the front that it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from safe_rlhf_panacea.fronts.accuracy_front import accuracy_front
+from safe_rlhf_panacea.fronts.front import Front, FrontPoint
+from safe_rlhf_panacea.fronts.results import Origin, front_result
+from safe_rlhf_panacea.fronts.reward_front import Sampled, mean_and_error, reward_front
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was found at the N preference vectors of a grid.
+
+    Attributes:
+        grid: size = (N, m).
+        prompts: P formatted prompts.
+        sampled: a response to every prompt at every λ.
+        base: the same of the model with its adapter off, N = 1; None where it was not measured.
+        margins: log π/π_ref of the better response minus that of the worse, size = (N, Q),
+            float64; None without pairs.
+        labels: +1, -1 or 0 of every pair and objective, size = (Q, m).
+        margin_scale: DPO's β, for what is shown of margins.
+        kind: of the values: ``reward``, ``accuracy``, or whatever else scored the responses.
+    """
+
+    grid: torch.Tensor
+    prompts: list[str]
+    sampled: Sampled
+    base: Sampled | None = None
+    margins: torch.Tensor | None = None
+    labels: torch.Tensor | None = None
+    margin_scale: float = 1.0
+    kind: str = "reward"
+
+    def front(self, objectives: Sequence[str], label: str = "") -> Front:
+        """The points: mean rewards or accuracies, KL, and all their standard errors."""
+        if self.margins is not None and self.labels is not None:
+            front = accuracy_front(self.margins, self.labels, self.grid, objectives, label)
+        else:
+            front = reward_front(self.sampled.rewards, self.grid, objectives, label)
+        front.metadata["prompts"] = len(self.prompts)
+        columns = (column.tolist() for column in mean_and_error(self.sampled.log_ratios))
+        for point, kl, error in zip(front.points, *columns, strict=True):
+            point.kl, point.kl_error = kl, error
+        return front
+
+    def base_point(self, objectives: Sequence[str]) -> FrontPoint | None:
+        """What the model reaches with its adapter off."""
+        if self.base is None:
+            return None
+        nowhere = torch.zeros(1, len(objectives))
+        return reward_front(self.base.rewards, nowhere, objectives).points[0]
+
+    def reference_point(self) -> list[float]:
+        """From where the hypervolume is measured unless a point is given, m numbers.
+
+        Two standard deviations below the mean rewards of the model with its adapter off, to two
+        decimals. 0 for accuracies, which cannot be lower, and where that model was not measured.
+        """
+        if self.base is None or self.margins is not None:
+            return [0.0] * self.grid.size(1)
+        rewards = self.base.rewards[0]  # size = (P, m)
+        spread = rewards.std(dim=0) if len(rewards) > 1 else torch.zeros(rewards.size(1))
+        return [round(value, 2) for value in (rewards.mean(dim=0) - 2 * spread).tolist()]
+
+    def result(
+        self,
+        objectives: Sequence[str],
+        origin: Origin,
+        reference_point: Sequence[float] | None = None,
+    ) -> dict[str, Any]:
+        """As it goes into ``front.json``."""
+        front = self.front(objectives, origin.label)
+        point = list(reference_point or self.reference_point())
+        return front_result(front, self.kind, point, origin, self.base_point(objectives))
+
+    def responses(self, most: int | None = None) -> list[dict[str, Any]]:
+        """Every response to the first ``most`` prompts, prompt by prompt, without the base's."""
+        return list(_rows(self.prompts[:most], self.sampled, self.grid))
+
+    def base_responses(self) -> list[dict[str, Any]]:
+        """Those of the model with its adapter off, which have no λ."""
+        if self.base is None:
+            return []
+        return list(_rows(self.prompts, self.base, torch.empty(1, 0)))
+
+
+def _rows(prompts: Sequence[str], sampled: Sampled, grid: torch.Tensor) -> Iterator[dict[str, Any]]:
+    preferences = grid.double().cpu().round(decimals=6).tolist()
+    for p, prompt in enumerate(prompts):
+        for n, preference in enumerate(preferences):
+            yield {
+                "prompt": prompt,
+                "response": sampled.texts[n][p],
+                "preference": preference,
+                "rewards": sampled.rewards[n, p].tolist(),
+                "log_ratio": round(sampled.log_ratios[n, p].item(), 4),
+            }
+
+
+def join(parts: Sequence[Measurement]) -> Measurement:
+    """Measurements of the same prompts or pairs at several grids as one, in their order."""
+    first, sampled = parts[0], [part.sampled for part in parts]
+    margins = None
+    if first.margins is not None:
+        margins = torch.cat([part.margins for part in parts if part.margins is not None])
+    joined = Sampled(
+        [texts for one in sampled for texts in one.texts],
+        torch.cat([one.rewards for one in sampled]),
+        torch.cat([one.log_ratios for one in sampled]),
+    )
+    grid = torch.cat([part.grid for part in parts])
+    return replace(first, grid=grid, sampled=joined, margins=margins)

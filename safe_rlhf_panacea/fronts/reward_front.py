@@ -1,0 +1,199 @@
+"""Responses at every λ of a grid in one pass over the prompts, and the front of their rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from safe_rlhf_panacea.adapter import PanaceaAdapter
+from safe_rlhf_panacea.base.generation import SamplingConfig, sample
+from safe_rlhf_panacea.base.log_probs import response_log_probs
+from safe_rlhf_panacea.base.progress import progress_bar
+from safe_rlhf_panacea.fronts.front import Front, grid_points
+
+# Token ids, mask and width of the prompts to rewards, size = (B, m).
+Rewards = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A formatted prompt and its token ids."""
+
+    text: str
+    input_ids: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Responses to P prompts at N preference vectors.
+
+    Attributes:
+        texts: N lists of P responses.
+        rewards: size = (N, P, m), float64; m = 0 without rewards.
+        log_ratios: log π_λ(y|x)/π_ref(y|x) of every response, size = (N, P), float64; 0 for the
+            reference itself.
+    """
+
+    texts: list[list[str]]
+    rewards: torch.Tensor
+    log_ratios: torch.Tensor
+
+
+def encode_prompts(tokenizer: Any, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Left-padded token ids and mask of formatted prompts, size = (B, S) each."""
+    tokenizer.padding_side = "left"
+    encoded = tokenizer(list(texts), padding=True, return_tensors="pt", return_token_type_ids=False)
+    return encoded["input_ids"], encoded["attention_mask"].bool()
+
+
+def _pad_left(prompts: Sequence[Prompt], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and mask, size = (B, S) each."""
+    width = max(len(prompt.input_ids) for prompt in prompts)
+    rows = [[pad] * (width - len(p.input_ids)) + list(p.input_ids) for p in prompts]
+    mask = [[False] * (width - len(p.input_ids)) + [True] * len(p.input_ids) for p in prompts]
+    return torch.tensor(rows), torch.tensor(mask)
+
+
+def _chunks(items: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
+    for start in range(0, len(items), size):
+        yield list(items[start : start + size])
+
+
+@torch.no_grad()
+def sample_over_grid(
+    model: Any,
+    adapter: PanaceaAdapter | None,
+    input_ids: torch.Tensor,  # size = (B, S)
+    attention_mask: torch.Tensor,  # size = (B, S)
+    grid: torch.Tensor,  # size = (N, m)
+    config: SamplingConfig,
+    generator: torch.Generator | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Responses to every prompt at every λ in one batch, with one λ per sample.
+
+    The grid points share their random numbers prompt by prompt, so that the points of a front
+    differ by λ and not by luck.
+
+    Returns:
+        Sequences and mask, size = (N·B, L) each, and ``response_log_ratios``, size = (N·B,),
+        which are 0 without an adapter; row ``n · B + b`` is prompt b at λ n.
+    """
+    points, (batch, width) = grid.size(0), input_ids.shape
+    rows = grid.repeat_interleave(batch, dim=0)
+    with nullcontext() if adapter is None else adapter.at(rows):
+        sequences, attended = sample(
+            model,
+            input_ids.repeat(points, 1),
+            attention_mask.repeat(points, 1),
+            config,
+            generator=generator,
+            noise_copies=points,
+        )
+        if adapter is None:
+            return sequences, attended, torch.zeros(points * batch)
+        ratios = response_log_ratios(model, adapter, sequences, attended, width)
+        return sequences, attended, ratios
+
+
+@torch.no_grad()
+def response_log_ratios(
+    model: Any,
+    adapter: PanaceaAdapter,
+    sequences: torch.Tensor,  # size = (B, L)
+    attended: torch.Tensor,  # size = (B, L)
+    prompt_length: int,
+) -> torch.Tensor:
+    """log π_λ(y|x)/π_ref(y|x) at the λ that is set; the reference is the adapter switched off.
+
+    Its mean over responses drawn from π_λ estimates KL(π_λ ‖ π_ref) in nats.
+
+    Returns:
+        size = (B,), float32.
+    """
+    start = prompt_length - 1
+    policy = response_log_probs(model, sequences, attended, start)  # size = (B, L - 1)
+    with adapter.disabled():
+        reference = response_log_probs(model, sequences, attended, start)
+    return ((policy - reference) * attended[:, 1:])[:, start:].sum(dim=-1)
+
+
+@torch.no_grad()
+def sample_rewards(
+    model: Any,
+    adapter: PanaceaAdapter | None,
+    tokenizer: Any,
+    rewards: Rewards | None,
+    prompts: Sequence[Prompt],
+    grid: torch.Tensor,
+    config: SamplingConfig,
+    *,
+    generator: torch.Generator,
+    prompts_per_batch: int,
+    label: str = "",
+    progress: bool = True,
+) -> Sampled:
+    """Sample a response to every prompt at every λ, score it, compare it with the reference.
+
+    Args:
+        model: the policy, in evaluation mode.
+        adapter: the policy's, or None for the model without λ, which is the reference.
+        tokenizer: the policy's.
+        rewards: token ids, mask and width of the prompts to rewards, size = (B, m); None: m = 0.
+        prompts: P of them.
+        grid: preference vectors, size = (N, m).
+        config: how responses are drawn.
+        generator: of the sampling, on the model's device.
+        prompts_per_batch: each forward pass has N times as many rows.
+        label: beside the bar.
+        progress: whether to show a bar.
+    """
+    grid = grid.to(next(model.parameters()).device)
+    earned, ratios = [], []
+    texts: list[list[str]] = [[] for _ in grid]
+    bar = progress_bar(total=len(prompts), desc=f"Evaluating {label}".strip(), disable=not progress)
+    for chunk in _chunks(prompts, prompts_per_batch):
+        padded = _pad_left(chunk, tokenizer.pad_token_id)
+        input_ids, mask = (tensor.to(grid.device) for tensor in padded)
+        sequences, attended, found = sample_over_grid(
+            model, adapter, input_ids, mask, grid, config, generator
+        )
+        width, rows = input_ids.size(1), (grid.size(0), len(chunk))
+        ratios.append(found.view(rows).double().cpu())
+        scores = torch.empty(sequences.size(0), 0)
+        if rewards is not None:
+            scores = rewards(sequences, attended, width)  # size = (N·B, m)
+        earned.append(scores.double().view(*rows, -1).cpu())
+        decoded = tokenizer.batch_decode(sequences[:, width:], skip_special_tokens=True)
+        for index, text in enumerate(decoded):
+            texts[index // len(chunk)].append(text.strip())
+        bar.update(len(chunk))
+    bar.close()
+    return Sampled(texts, torch.cat(earned, dim=1), torch.cat(ratios, dim=1))
+
+
+def mean_and_error(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means over prompts, and their standard errors: 0 where there is one prompt.
+
+    Args:
+        values: size = (N, P, …), float64.
+    """
+    means, count = values.mean(dim=1), values.size(1)
+    return means, values.std(dim=1) / count**0.5 if count > 1 else torch.zeros_like(means)
+
+
+def reward_front(
+    rewards: torch.Tensor, grid: torch.Tensor, objectives: Sequence[str], label: str = ""
+) -> Front:
+    """Mean rewards, with their standard errors over prompts.
+
+    Args:
+        rewards: size = (N, P, m), float64.
+        grid: size = (N, m).
+        objectives: names, in the order of λ.
+        label: the front's name.
+    """
+    return Front(list(objectives), grid_points(grid, *mean_and_error(rewards)), label)

@@ -1,0 +1,1 @@
+"""What scores a response, and how units are made equal."""

@@ -1,0 +1,103 @@
+"""What the command line says of m rewards: names, paths, signs, scales, shifts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.preference import check_objective_names
+from safe_rlhf_panacea.rewards.scorers import is_function
+
+
+@dataclass(frozen=True)
+class RewardSpec:
+    """One objective and what scores it: the path of a model, or ``module:function``.
+
+    The objective to maximise is ``sign · scale · (score - shift)``: a cost model enters with
+    sign -1, and the paper multiplies its harmlessness reward by a scale of 5.
+    """
+
+    name: str
+    path: str
+    sign: float = 1.0
+    scale: float = 1.0
+    shift: float = 0.0
+
+    @property
+    def is_function(self) -> bool:
+        """Whether a function scores it, and no model."""
+        return is_function(self.path)
+
+    @property
+    def role(self) -> str:
+        """``cost`` for a model of sign -1, whose zero normalising must not move, or ``reward``."""
+        return "cost" if self.sign < 0 else "reward"
+
+
+def _numbers(pairs: Sequence[tuple[str, str]], flag: str, names: Sequence[str]) -> dict[str, float]:
+    values = {}
+    for name, text in pairs:
+        if name not in names:
+            raise UserError(
+                f"{flag} names {name!r}, which has no reward model (known: {', '.join(names)})"
+            )
+        try:
+            values[name] = float(text)
+        except ValueError:
+            raise UserError(f"{flag} {name}={text}: not a number") from None
+        if not math.isfinite(values[name]):
+            raise UserError(f"{flag} {name}={text}: must be finite")
+    return values
+
+
+def reward_specs(
+    models: Sequence[tuple[str, str]],
+    scales: Sequence[tuple[str, str]] = (),
+    signs: Sequence[tuple[str, str]] = (),
+    shifts: Sequence[tuple[str, str]] = (),
+    objectives: Sequence[str] | None = None,
+) -> list[RewardSpec]:
+    """Put the command line's ``name=value`` pairs together.
+
+    Args:
+        models: name and path of each reward model, in the order of λ.
+        scales: factors by name, 1 where not given.
+        signs: 1 or -1 by name, 1 where not given.
+        shifts: what is subtracted from the score, by name, 0 where not given.
+        objectives: if given, the order of λ; each must have a reward model.
+
+    Raises:
+        UserError: an objective without a reward model, a name twice or unknown, a scale that
+            is not positive, a sign that is neither 1 nor -1.
+        PreferenceError: a name that no objective may have.
+    """
+    names = [name for name, _ in models]
+    check_objective_names(names)
+    if len(set(names)) != len(names):
+        raise UserError(f"--reward_models names an objective twice: {', '.join(names)}")
+    paths: Mapping[str, str] = dict(models)
+    for name in objectives or ():
+        if name not in paths:
+            raise UserError(
+                f"objective {name!r} has no reward model: add --reward_models {name}=PATH"
+            )
+    extra = [name for name in names if objectives is not None and name not in objectives]
+    if extra:
+        raise UserError(f"--reward_models gives {extra[0]!r}, which is not among --objectives")
+    scale = _numbers(scales, "--reward_scales", names)
+    sign = _numbers(signs, "--reward_signs", names)
+    shift = _numbers(shifts, "--reward_shifts", names)
+    for name, value in scale.items():
+        if value <= 0:
+            raise UserError(f"--reward_scales {name}={value:g}: must be positive (use a sign)")
+    for name, value in sign.items():
+        if value not in (1.0, -1.0):
+            raise UserError(f"--reward_signs {name}={value:g}: must be 1 or -1")
+    return [
+        RewardSpec(
+            name, paths[name], sign.get(name, 1.0), scale.get(name, 1.0), shift.get(name, 0.0)
+        )
+        for name in (objectives or names)
+    ]

@@ -1,0 +1,1 @@
+"""What is shown of fronts: pictures, tables, pages, wandb, TensorBoard."""

@@ -1,0 +1,121 @@
+"""``report.html``: a run on one page that opens without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from safe_rlhf_panacea.base.datasets.template import plain_prompt
+from safe_rlhf_panacea.base.run_record import METRICS_FILE, RUN_FILE
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.io import read_json, read_json_lines
+from safe_rlhf_panacea.shapes import misfit
+from safe_rlhf_panacea.show import pictures
+from safe_rlhf_panacea.show.content import Content
+from safe_rlhf_panacea.show.html import image, page
+from safe_rlhf_panacea.show.tables import Table
+
+REFRESH_SECONDS = 60
+MOST_POINTS = 2000  # of a curve
+# Title to series, and the beginning of those that carry an objective's name.
+CURVES: dict[str, tuple[tuple[str, ...], str]] = {
+    "reward: each objective's, and their aggregate": (("train/reward",), "train/reward_"),
+    "raw reward, as the models give it": ((), "train/raw_reward_"),
+    "loss": (("train/loss", "train/actor_loss", "train/ptx_loss"), "train/loss_"),
+    "loss of the critic": (("train/reward_critic_loss",), ""),
+    "accuracy by objective": ((), "train/accuracy_"),
+    "KL in training (nats per response)": (("train/kl_divergence",), ""),
+    "mean λ of each step": ((), "train/preference_"),
+    "mean length of responses (tokens)": (("train/mean_generated_length",), ""),
+}
+# Beginnings of series that are no objective's reward.
+OTHERS = (
+    *("train/reward_with", "train/reward_advantage", "train/reward_return"),
+    *("train/reward_value", "train/reward_critic", "train/reward_accuracy", "train/reward_margin"),
+)
+SECTIONS = (
+    ("front/so_far", "The growing front", "front/points"),
+    ("front/now", "The front now", None),
+    ("front/indicators", "Indicators", "front/indicators"),
+    ("front/distributions", "Distributions by λ", None),
+    ("front/kl", "Distance from the initial model by λ", None),
+    ("singular/by_matrix", "Learnt singular values", "singular/by_matrix"),
+    ("preferences/drawn", "λ drawn in training", None),
+)
+
+
+def read_metrics(folder: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Training's lines of ``metrics.jsonl``, thinned to what a curve can show."""
+    log_dir = record.get("args", {}).get("log_dir")
+    path = (Path(log_dir).expanduser() if log_dir else folder) / METRICS_FILE
+    lines = read_json_lines(path) if path.is_file() else []
+    if wrong := misfit(lines, [dict]):
+        raise UserError(f"{path}: {wrong}")
+    training = [line for line in lines if any(key.startswith("train/") for key in line)]
+    return training[:: max(1, len(training) // MOST_POINTS)]
+
+
+def curve_groups(metrics: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """Which of the known series a run has, by panel."""
+    there = metrics[-1] if metrics else {}
+    groups = {}
+    for title, (names, family) in CURVES.items():
+        found = [name for name in names if name in there]
+        if family:
+            found += [n for n in there if n.startswith(family) and not n.startswith(OTHERS)]
+        if found:
+            groups[title] = found
+    return groups
+
+
+def responses_section(entry: Table) -> str:
+    """The responses, prompt by prompt."""
+    parts = [f"<section><h2>{escape(entry.title)}</h2>"]
+    for prompt in dict.fromkeys(row[1] for row in entry.rows):
+        rows = [row[2:] for row in entry.rows if row[1] == prompt]
+        parts.append(Table(plain_prompt(prompt), entry.columns[2:], rows).html())
+    return "\n".join([*parts, "</section>"])
+
+
+def _head(record: dict[str, Any], content: Content) -> str:
+    commit = (record.get("git") or {}).get("commit")
+    latest = content.latest
+    facts = {
+        "program": record.get("program"),
+        "started": record.get("started_at"),
+        "commit": commit,
+        "objectives": ", ".join(latest.objectives),
+        "evaluations": f"{len(content.evaluations)}, the latest at step {latest.step}",
+        "reference point": ", ".join(f"{v:g}" for v in latest.result["reference_point"]),
+    }
+    rows = [f"<tr><th>{k}</th><td>{escape(str(v))}</td></tr>" for k, v in facts.items() if v]
+    return f"<table>{''.join(rows)}</table>"
+
+
+def render(folder: Path, content: Content, *, running: bool) -> str:
+    """The page.
+
+    Args:
+        folder: the run's; its record and metrics are read.
+        content: what there is to show.
+        running: whether more will come: the browser then reads the page again every minute.
+    """
+    record = read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
+    parts = [_head(record, content)]
+    for name, title, rows in SECTIONS:
+        if name not in content.pictures:
+            continue
+        parts += [f"<section><h2>{title}</h2>", image(content.pictures[name], title)]
+        if rows is not None:
+            parts.append(content.tables[rows].html())
+        parts.append("</section>")
+    parts.append(responses_section(content.tables["responses"]))
+    metrics = read_metrics(folder, record)
+    groups = curve_groups(metrics)
+    if groups:
+        drawn = image(pictures.curves(metrics, groups), "training curves")
+        parts.append(f"<section><h2>Training</h2>{drawn}</section>")
+    refresh = REFRESH_SECONDS if running else None
+    return page(f"Pareto front of {folder.name}", parts, refresh_seconds=refresh)

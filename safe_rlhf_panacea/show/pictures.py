@@ -1,0 +1,228 @@
+"""The pictures of a dashboard, as PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import numpy as np
+
+from safe_rlhf_panacea.fronts.evaluations import Evaluation
+from safe_rlhf_panacea.fronts.front import Front
+from safe_rlhf_panacea.fronts.indicators import INDICATORS
+from safe_rlhf_panacea.show.plots import (
+    COLOURS,
+    MARKERS,
+    front_figure,
+    literal,
+    new_figure,
+    picture_bytes,
+    sequential_colours,
+    spread,
+)
+from safe_rlhf_panacea.show.singular_plot import singular_values_figure
+
+MOST_FRONTS = {2: 8, 3: 4}  # in one picture; with more objectives 3
+LINES = ("-", "--", ":", "-.")
+SIDE_BY_SIDE = 7  # λ in panels that stand side by side
+LABELLED = 15  # λ written below an axis
+UNITS = {"reward": "reward of a response", "accuracy": "implicit-reward margin towards the label"}
+
+
+def as_png(draw: Callable[..., Any]) -> Callable[..., bytes]:
+    """Turn a function that makes a figure into one that makes its PNG."""
+
+    @wraps(draw)
+    def wrapped(*args: Any, **kwargs: Any) -> bytes:
+        return picture_bytes(draw(*args, **kwargs))
+
+    return wrapped
+
+
+def _initial(evaluation: Evaluation) -> list[Front]:
+    """The initial model as a front of one point, where it is known."""
+    base = evaluation.result["base"]
+    if base is None:
+        return []
+    point = {"preference": [0.0] * len(evaluation.objectives), **base}
+    values = {"objectives": evaluation.objectives, "points": [point], "label": "initial model"}
+    return [Front.from_dict(values)]
+
+
+def _front_picture(
+    fronts: list[Front], evaluation: Evaluation, title: str, colours: Sequence[str]
+) -> Any:
+    result = evaluation.result
+    return front_figure(fronts, title, result["reference_point"], result["axis_labels"], colours)
+
+
+@as_png
+def fronts_so_far(evaluations: Sequence[Evaluation]) -> Any:
+    """Every front so far, or as many as can be told apart; the later, the darker."""
+    latest = evaluations[-1]
+    chosen = spread(evaluations, MOST_FRONTS.get(len(latest.objectives), 3))
+    fronts = [evaluation.front for evaluation in reversed(chosen)]  # the latest on top, with its λ
+    colours = sequential_colours(len(fronts))[::-1]
+    left_out = len(evaluations) - len(chosen)
+    title = "The front as it grows" + (f" ({left_out} evaluations left out)" if left_out else "")
+    return _front_picture(fronts, latest, title, colours)
+
+
+@as_png
+def front_now(evaluation: Evaluation) -> Any:
+    """The latest front beside the initial model."""
+    fronts = [evaluation.front]
+    if len(evaluation.objectives) == 2:
+        fronts += _initial(evaluation)
+    return _front_picture(fronts, evaluation, f"The front at step {evaluation.step}", COLOURS)
+
+
+@as_png
+def indicators(evaluations: Sequence[Evaluation]) -> Any:
+    """Each indicator over the steps."""
+    names = evaluations[0].objectives
+    series = {
+        label: [[evaluation.result[key] for evaluation in evaluations]]
+        for key, label in INDICATORS.items()
+    }
+    series["Spearman of J and λ ↑"] = [
+        [evaluation.result["spearman"][i] for evaluation in evaluations] for i in range(len(names))
+    ]
+    figure = new_figure(9.5, 4.8)
+    steps = [evaluation.step for evaluation in evaluations]
+    for axes, (label, lines) in zip(figure.subplots(2, 3).flat, series.items(), strict=True):
+        for index, line in enumerate(lines):
+            name = literal(names[index]) if len(lines) > 1 else None
+            style = {"marker": MARKERS[index % 7], "ls": LINES[index % 4]}  # lines may coincide
+            axes.plot(steps, line, ms=4, lw=1.4, color=COLOURS[index % 7], label=name, **style)
+        axes.set_title(label, fontsize=10)
+        axes.grid(alpha=0.25)
+        if label == INDICATORS["dominated"]:
+            axes.set_ylim(-0.4, max(4.4, 1.1 * max(lines[0])))
+        if len(lines) > 1:
+            axes.legend(fontsize=8)
+            axes.set_ylim(-1.08, 1.08)
+    figure.supxlabel("training step", fontsize=9)
+    return figure
+
+
+def _preference_axis(axes: Any, evaluation: Evaluation) -> None:
+    """λ below an axis of one place per grid point."""
+    preferences = [point["preference"] for point in evaluation.result["front"]]
+    places = spread(range(len(preferences)), LABELLED)
+    labels = ["(" + ", ".join(f"{v:.2g}" for v in preferences[i]) + ")" for i in places]
+    axes.set_xticks(places, labels, rotation=0 if len(places) <= 5 else 60, fontsize=8)
+    axes.set_xlabel(f"λ ({literal(', '.join(evaluation.objectives))})", fontsize=9)
+    axes.grid(axis="y", alpha=0.25)
+
+
+@as_png
+def distributions(evaluation: Evaluation) -> Any:
+    """Boxes of single values by λ, a panel per objective, the initial model as a band."""
+    count = len(evaluation.objectives)
+    wide = len(evaluation.distributions) > SIDE_BY_SIDE  # then one below the other
+    rows, columns = (count, 1) if wide else (1, count)
+    figure = new_figure(9.5 if wide else 3.9 * count + 0.4, 3.9 * rows + 0.3)
+    for index, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        values = [row[index] for row in evaluation.distributions]
+        axes.boxplot(
+            values,
+            positions=range(len(values)),
+            widths=0.6,
+            whis=(5, 95),
+            showfliers=False,
+            showmeans=True,
+            manage_ticks=False,
+            medianprops={"color": COLOURS[1]},
+            meanprops={"marker": "D", "markersize": 4, "markerfacecolor": COLOURS[0]},
+        )
+        if evaluation.base_distributions:
+            low, mean, high = _band(evaluation.base_distributions[index])
+            axes.axhspan(low, high, color="0.9", zorder=0, label="initial model, 5 to 95 %")
+            axes.axhline(mean, color="0.5", ls="--", lw=1, zorder=1, label="its mean")
+            axes.legend(fontsize=8)
+        axes.set_title(literal(evaluation.objectives[index]), fontsize=10)
+        _preference_axis(axes, evaluation)
+    figure.supylabel(UNITS[evaluation.result["kind"]], fontsize=9)
+    figure.suptitle(
+        f"By λ at step {evaluation.step}: quartiles, 5 to 95 %, median (line), mean (diamond)",
+        fontsize=10,
+    )
+    return figure
+
+
+def _band(values: Sequence[float]) -> tuple[float, float, float]:
+    return np.quantile(values, 0.05), float(np.mean(values)), np.quantile(values, 0.95)
+
+
+@as_png
+def kl(evaluation: Evaluation) -> Any:
+    """KL to the reference by λ."""
+    points = evaluation.front.points
+    figure = new_figure(max(5.0, 0.5 * len(points) + 1), 3.6)
+    axes = figure.subplots()
+    values, errors = [point.kl for point in points], [point.kl_error for point in points]
+    style = {"fmt": "o", "color": COLOURS[0], "capsize": 3}
+    axes.errorbar(range(len(points)), values, yerr=errors, **style)
+    axes.axhline(0, color="0.6", lw=0.8)
+    axes.set_ylabel("KL (nats per response)", fontsize=9)
+    axes.set_title(
+        f"KL to the initial model at step {evaluation.step}, ± standard error", fontsize=10
+    )
+    _preference_axis(axes, evaluation)
+    return figure
+
+
+@as_png
+def singular_values(evaluation: Evaluation) -> Any:
+    """|σ| and |s| by matrix."""
+    matrices = {
+        entry["matrix"]: (np.asarray(entry["sigma"]), np.asarray(entry["s"]))
+        for entry in evaluation.singular_values
+    }
+    return singular_values_figure(matrices, f"Singular values at step {evaluation.step}")
+
+
+@as_png
+def preferences_drawn(evaluation: Evaluation) -> Any:
+    """How often each tenth of [0, 1] was drawn for λ_i."""
+    count = len(evaluation.drawn)
+    figure = new_figure(3.4 * count + 0.4, 2.9)
+    panels = figure.subplots(1, count, squeeze=False, sharey=True)[0]
+    for axes, (name, counts) in zip(panels, evaluation.drawn.items(), strict=True):
+        edges = np.linspace(0, 1, len(counts) + 1)
+        axes.bar(edges[:-1], counts, width=np.diff(edges) * 0.94, align="edge", color=COLOURS[0])
+        axes.set_xlabel(f"λ of {literal(name)}", fontsize=9)
+    panels[0].set_ylabel("times drawn", fontsize=9)
+    figure.suptitle(f"λ drawn in training up to step {evaluation.step}", fontsize=10)
+    return figure
+
+
+@as_png
+def curves(metrics: Sequence[dict[str, Any]], groups: dict[str, list[str]]) -> Any:
+    """Training curves, a panel per group of series.
+
+    Args:
+        metrics: lines of ``metrics.jsonl``.
+        groups: title to names of series that are there.
+    """
+    columns = min(3, len(groups))
+    rows = -(-len(groups) // columns)
+    figure = new_figure(3.9 * columns, 2.7 * rows + 0.2)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, (title, names) in zip(panels, groups.items(), strict=False):
+        for index, name in enumerate(names):
+            points = [(m["step"], m[name]) for m in metrics if isinstance(m.get(name), float | int)]
+            label = literal(name.rpartition("/")[2])
+            axes.plot(*zip(*points, strict=True), lw=1, color=COLOURS[index % 7], label=label)
+        axes.set_title(literal(title), fontsize=10)
+        axes.grid(alpha=0.25)
+        if names[0].startswith("train/preference_"):
+            axes.set_ylim(-0.04, 1.04)
+        if len(names) > 1:
+            axes.legend(fontsize=7)
+    for axes in panels[len(groups) :]:
+        axes.set_visible(False)
+    figure.supxlabel("training step", fontsize=9)
+    return figure

@@ -1,0 +1,300 @@
+"""Pictures of fronts."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.fronts.front import Front
+from safe_rlhf_panacea.fronts.indicators import non_dominated_mask
+from safe_rlhf_panacea.io import atomic_path
+
+# Okabe and Ito's palette: told apart by colour-blind readers, and in grey by their markers.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+SUFFIXES = (".png", ".pdf")
+IN_THE_AXES = 4  # so many fronts leave a corner free for the legend
+ANNOTATED = 5  # λ labels along the first front
+# Where a label may stand, seen from its point: upper right, the empty side of a front, first.
+ANGLES = (45, 70, 20, 90, 0, 115, -25, 135, 160, 180, 205, 225, 250, 270, 295, 315)
+RADII = (12, 20, 30, 42, 56)  # in points
+
+
+def new_figure(width: float, height: float) -> Any:
+    """A matplotlib figure with a canvas of its own: pyplot and the backend stay untouched."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def literal(text: str) -> str:
+    """Text as Matplotlib shows it unchanged: no formulas, and no label hidden for its ``_``."""
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
+def sequential_colours(count: int) -> list[str]:
+    """From pale to dark, for an order; readable without colour vision too."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colormaps["viridis_r"](share)) for share in np.linspace(0.08, 1, count)]
+
+
+def spread(items: Sequence[Any], count: int) -> list[Any]:
+    """At most ``count`` items, spread evenly from the first to the last."""
+    last = len(items) - 1
+    chosen = np.linspace(0, last, min(count, len(items))).round().astype(int)
+    return [items[i] for i in dict.fromkeys(chosen.tolist())]
+
+
+def plot_fronts(
+    fronts: Sequence[Front],
+    path: str | os.PathLike[str],
+    title: str,
+    reference_point: Sequence[float] | None = None,
+    axis_labels: Sequence[str] | None = None,
+) -> None:
+    """Draw fronts into one picture: a plane for two objectives, parallel axes for more.
+
+    Args:
+        fronts: of the same objectives; λ is written along the first one.
+        path: ends in ``.png`` or ``.pdf``.
+        title: above the picture.
+        reference_point: named below the picture, m numbers.
+        axis_labels: one per objective; default: the objectives' names.
+
+    Raises:
+        UserError: the path ends in something else.
+    """
+    figure = front_figure(fronts, title, reference_point, axis_labels)
+    save_picture(figure, path)
+
+
+def front_figure(
+    fronts: Sequence[Front],
+    title: str,
+    reference_point: Sequence[float] | None = None,
+    axis_labels: Sequence[str] | None = None,
+    colours: Sequence[str] = COLOURS,
+) -> Any:
+    """The picture of ``plot_fronts``, not saved yet; ``colours`` are the fronts' in their order."""
+    labels = [literal(label) for label in axis_labels or fronts[0].objectives]
+    plane = len(labels) == 2
+    figure = new_figure(7.5, 5.2 if plane else 1.6 + 2.8 * len(fronts))
+    figure.suptitle(literal(title), fontsize=11)
+    if reference_point is not None:
+        text = ", ".join(_number(value) for value in reference_point)
+        figure.supxlabel(f"hypervolume measured from ({text})", fontsize=8, color="0.4")
+    if plane:
+        _draw_plane(figure, fronts, labels, colours)
+    else:
+        _draw_parallel(figure, fronts, labels)
+    return figure
+
+
+def _number(value: float) -> str:
+    """Three digits, with a minus as long as the axes'."""
+    return f"{value:.3g}".replace("-", "−")
+
+
+def _draw_plane(
+    figure: Any, fronts: Sequence[Front], labels: Sequence[str], colours: Sequence[str]
+) -> None:
+    axes = figure.subplots()
+    for index, front in enumerate(fronts):
+        # Shifted every round, so that a colour that comes again has another marker.
+        marker = MARKERS[(index + index // len(MARKERS)) % len(MARKERS)]
+        colour = colours[index % len(colours)]
+        _draw_front(axes, front, colour, marker, zorder=3 + (len(fronts) - index) / len(fronts))
+    axes.set_xlabel(f"{labels[0]} – better →")
+    axes.set_ylabel(f"{labels[1]} – better →")
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.margins(0.1)
+    axes.autoscale_view()  # otherwise not before the first drawing, and corners are of now
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1)}  # beside the axes
+    if len(fronts) <= IN_THE_AXES:
+        values = np.concatenate([front.values for front in fronts])
+        place = {"loc": _legend_corner(axes, values)}
+    note = f"λ₁: weight of {literal(fronts[0].objectives[0])}"
+    if not all(non_dominated_mask(front.values).all() for front in fronts):
+        note += "\nhollow: dominated"
+    axes.legend(framealpha=0.9, fontsize=9, title=note, title_fontsize=9, **place)
+    figure.draw_without_rendering()  # the layout settles; labels are placed in its pixels
+    _annotate(axes, fronts, colours[0])
+
+
+def _draw_front(axes: Any, front: Front, colour: str, marker: str, zorder: float) -> None:
+    """Error bars, the line of non-dominated points, and all points, dominated ones hollow."""
+    values, errors = front.values, front.errors
+    kept = non_dominated_mask(values)
+    bars = {"fmt": "none", "ecolor": colour, "alpha": 0.3, "elinewidth": 1, "zorder": 1}
+    axes.errorbar(values[:, 0], values[:, 1], xerr=errors[:, 0], yerr=errors[:, 1], **bars)
+    order = np.argsort(values[kept, 0])
+    axes.plot(*values[kept][order].T, color=colour, linewidth=1.6, alpha=0.8, zorder=2)
+    style = {"marker": marker, "linestyle": "none", "color": colour, "markersize": 6.5}
+    filled = {"markeredgecolor": "white", "markeredgewidth": 0.6}
+    label = literal(front.label or "front")
+    axes.plot(*values[kept].T, label=label, zorder=zorder, **style, **filled)
+    hollow = {"markerfacecolor": "white", "markeredgewidth": 1.3}
+    axes.plot(*values[~kept].T, zorder=zorder, **style, **hollow)
+
+
+def _legend_corner(axes: Any, values: np.ndarray) -> str:
+    """The corner with the fewest points, lower left where it is as good as another."""
+    spots = axes.transAxes.inverted().transform(axes.transData.transform(values))
+    corners = {"lower left": (0, 0), "upper right": (1, 1), "lower right": (1, 0)}
+    corners["upper left"] = (0, 1)
+    crowd = {
+        name: int((np.abs(spots - corner) < (0.45, 0.4)).all(axis=-1).sum())
+        for name, corner in corners.items()
+    }
+    return min(crowd, key=crowd.__getitem__)
+
+
+def _annotate(axes: Any, fronts: Sequence[Front], colour: str) -> None:
+    """Write λ₁ beside points spread over the first front, on free ground."""
+    first, scale = fronts[0], axes.figure.dpi / 72
+    spots = [axes.transData.transform(front.values) for front in fronts]
+    inked = np.concatenate([*spots, *(_along(s, f) for s, f in zip(spots, fronts, strict=True))])
+    taken = [axes.get_legend().get_window_extent().extents]
+    last = len(first.points) - 1
+    chosen = sorted({round(i * last / (ANNOTATED - 1)) for i in range(ANNOTATED)})
+    for index in chosen:
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.7}
+        label = axes.annotate(
+            f"λ₁={_number(first.preferences[index, 0])}",
+            first.values[index],
+            xytext=(0, 0),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=9,
+            color=colour,
+            arrowprops={**line, "shrinkA": 1, "shrinkB": 4},
+            zorder=6,
+        )
+        size = np.array(label.get_window_extent().size) + 4  # with a little air
+        offset = _free_offset(spots[0][index], size, scale, inked, taken, axes.bbox.extents)
+        label.set_position(tuple(offset / scale))
+        label.set_in_layout(False)  # it is inside, and must not move what it was placed by
+        taken.append(_box(spots[0][index] + offset, size))
+
+
+def _along(spots: np.ndarray, front: Front) -> np.ndarray:
+    """Pixels along the line of the non-dominated points, size = (n, 2)."""
+    kept = spots[non_dominated_mask(front.values)]
+    kept = kept[np.argsort(kept[:, 0])]
+    shares = np.linspace(0, 1, 60)[:, None, None]
+    return (kept[:-1] + shares * np.diff(kept, axis=0)).reshape(-1, 2)
+
+
+def _box(centre: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Left, bottom, right, top."""
+    return np.concatenate([centre - size / 2, centre + size / 2])
+
+
+def _offsets(size: np.ndarray, scale: float) -> Iterator[np.ndarray]:
+    """Offsets of a label's centre in pixels, near ones first."""
+    for radius in RADII:
+        for angle in np.deg2rad(ANGLES):
+            direction = np.array([np.cos(angle), np.sin(angle)])
+            yield direction * (radius * scale + size / 2 * np.abs(direction))
+
+
+def _free_offset(
+    spot: np.ndarray,
+    size: np.ndarray,
+    scale: float,
+    inked: np.ndarray,
+    taken: Sequence[np.ndarray],
+    frame: np.ndarray,
+) -> np.ndarray:
+    """The nearest offset whose box and leader cover the least.
+
+    Args:
+        spot: the point, in pixels.
+        size: of the label, in pixels.
+        scale: pixels per typographic point.
+        inked: pixels of markers and lines, size = (n, 2).
+        taken: boxes of the legend and the labels so far.
+        frame: box of the axes.
+    """
+    reach = 5 * scale  # half a marker and a little air
+    best, least = np.zeros(2), np.inf
+    for rank, offset in enumerate(_offsets(size, scale)):
+        box = _box(spot + offset, size)
+        inside = ((inked > box[:2] - reach) & (inked < box[2:] + reach)).all(axis=-1).sum()
+        overlaps = sum(bool((box[:2] < b[2:]).all() and (b[:2] < box[2:]).all()) for b in taken)
+        outside = bool((box[:2] < frame[:2]).any() or (box[2:] > frame[2:]).any())
+        cost = 1e6 * outside + 1e4 * overlaps + 10 * inside + rank / 10
+        if cost < least:
+            best, least = offset, cost
+    return best
+
+
+def _draw_parallel(figure: Any, fronts: Sequence[Front], labels: Sequence[str]) -> None:
+    """A panel per method, objectives side by side, each scaled to its range over all fronts."""
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap
+
+    stacked = np.concatenate([front.values for front in fronts])
+    low, high = stacked.min(axis=0), stacked.max(axis=0)
+    span = np.where(high > low, high - low, 1.0)
+    # From orange to dark blue; plasma's yellow end would be pale on white.
+    colours = ScalarMappable(cmap=ListedColormap(colormaps["plasma"](np.linspace(0.85, 0, 256))))
+    colours.set_clim(0, 1)
+    panels = figure.subplots(len(fronts), sharex=True, squeeze=False)[:, 0]
+    for axes, front in zip(panels, fronts, strict=True):
+        _draw_panel(axes, front, (front.values - low) / span, colours)
+    ranges = [f"{_number(a)} … {_number(b)}" for a, b in zip(low, high, strict=True)]
+    ticks = [f"{label}\n{text}" for label, text in zip(labels, ranges, strict=True)]
+    panels[-1].set_xticks(np.arange(len(labels)), ticks)
+    bar = figure.colorbar(colours, ax=list(panels), fraction=0.05, pad=0.02)
+    bar.set_label(f"λ₁: weight of {literal(fronts[0].objectives[0])}")
+
+
+def _draw_panel(axes: Any, front: Front, shares: np.ndarray, colours: Any) -> None:
+    """One line per λ, coloured by its first entry, dominated ones dotted."""
+    kept = non_dominated_mask(front.values)
+    positions = np.arange(shares.shape[1])
+    for row, weight, is_kept in zip(shares, front.preferences[:, 0], kept, strict=True):
+        style = {"linewidth": 1.5, "alpha": 0.9} if is_kept else {"linewidth": 1.2, "ls": ":"}
+        axes.plot(positions, row, color=colours.to_rgba(weight), **style)
+    for position in positions:
+        axes.axvline(position, color="0.35", linewidth=0.8, zorder=1)
+    note = "" if kept.all() else "dominated ones dotted"
+    axes.set_title(" – ".join(part for part in (literal(front.label), note) if part), fontsize=10)
+    axes.set_ylabel("share of range – better →")
+    axes.set_ylim(-0.04, 1.04)
+    axes.grid(axis="y", alpha=0.25, linewidth=0.6)
+
+
+def picture_bytes(figure: Any) -> bytes:
+    """A picture as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=110, format="png")
+    return buffer.getvalue()
+
+
+def save_picture(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Write a picture, whole or not at all.
+
+    Raises:
+        UserError: the path ends in neither ``.png`` nor ``.pdf``.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UserError(f"picture {path}: its name must end in {' or '.join(SUFFIXES)}")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150, format=suffix[1:])

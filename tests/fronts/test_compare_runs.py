@@ -1,0 +1,271 @@
+"""What may be compared, and what is said of everything else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.fronts.comparison import compare
+from safe_rlhf_panacea.fronts.run_locations import parse_run
+from safe_rlhf_panacea.fronts.runs import read_run
+from safe_rlhf_panacea.io import atomic_write_json, read_json
+from tests.eval.evaluations import write_evaluation
+from tests.fronts.runs import write_quickstart, write_training
+
+
+def read(*texts):
+    return [run for text in texts for run in read_run(parse_run(str(text)))]
+
+
+def top(run):
+    """The radius with which the front was written: J₁ where λ = (1, 0)."""
+    return run.front.values[:, 0].max()
+
+
+def refused(*texts, **options):
+    with pytest.raises(UserError) as caught:
+        compare(read(*texts), **options)
+    return str(caught.value)
+
+
+def labels(*texts):
+    return [run.front.label for run in compare(read(*texts)).runs]
+
+
+# -- the kinds of runs ---------------------------------------------------------------------
+
+
+def test_an_evaluation(tmp_path):
+    (run,) = read(write_evaluation(tmp_path / "soups", 1.5, step=24))
+    assert (top(run), run.front.label, run.kind, run.step) == (1.5, "soups", "reward", 24)
+    assert run.file.name == "front.json"
+    assert run.front.points[0].standard_errors == [0.1, 0.1]
+    assert run.axis_labels == ["helpful (reward)", "harmless (reward)"]
+
+
+def test_a_training_runs_last_evaluation(tmp_path):
+    (run,) = read(write_training(tmp_path / "run", {10: 1.0, 20: 2.0}))
+    assert (top(run), run.step, run.file.name) == (2.0, 20, "results.json")
+
+
+def test_a_training_runs_earlier_evaluation(tmp_path):
+    folder = write_training(tmp_path / "run", {10: 1.0, 20: 2.0})
+    (run,) = read(f"{folder}@10")
+    assert (top(run), run.step, run.file.name) == (1.0, 10, "evaluations.jsonl")
+    assert "has no evaluation at step 15; steps: 10, 20" in refused(f"{folder}@15")
+
+
+def test_a_resumed_runs_later_evaluation_counts(tmp_path):
+    folder = tmp_path / "run"
+    write_training(folder, {10: 1.0})
+    line = json.loads((folder / "evaluations.jsonl").read_text())
+    line["front"][2]["objectives"][0] = 7.0
+    with open(folder / "evaluations.jsonl", "a") as file:
+        file.write(json.dumps(line) + "\n")
+    assert top(read(f"{folder}@10")[0]) == 7.0
+
+
+def test_a_run_with_one_evaluation_has_its_step_too(tmp_path):
+    folder = write_training(tmp_path / "run", {10: 1.0})
+    (tmp_path / "run" / "evaluations.jsonl").unlink()
+    assert top(read(f"{folder}@10")[0]) == 1.0
+    assert "results.json has no evaluation at step 20; steps: 10" in refused(f"{folder}@20")
+
+
+def test_a_quickstarts_experiment_has_all_its_methods(tmp_path):
+    folder = write_quickstart(tmp_path / "quick", panacea=2.0, rewarded_soups=1.0)
+    panacea, soups = read(f"{folder}:ppo")
+    assert (top(panacea), panacea.front.label) == (2.0, "Panacea")
+    assert (top(soups), soups.front.label, soups.result["method"]) == (
+        1.0,
+        "Rewarded Soups",
+        "rewarded_soups",
+    )
+    assert (soups.kind, soups.reference_point) == ("reward", [-1.0, -2.0])
+    assert read(f"{folder}:dpo")[0].kind == "accuracy"
+    (one,) = read(f"{folder}:ppo_true_scores/rewarded_soups")
+    assert (top(one), one.kind) == (1.0, "true score")
+
+
+@pytest.mark.parametrize("choice", ["", ":sft", ":ppo/dpo"])
+def test_a_quickstarts_choices_are_listed(tmp_path, choice):
+    folder = write_quickstart(tmp_path / "quick", panacea=2.0, rewarded_soups=1.0)
+    message = refused(f"{folder}{choice}")
+    assert ":dpo or :dpo/panacea|rewarded_soups, :ppo or" in message
+    assert ("has no " + choice[1:] if choice else "several fronts") in message
+
+
+def test_runs_of_all_programs_stand_beside_each_other(tmp_path):
+    evaluation = write_evaluation(tmp_path / "soups", 1.5)
+    training = write_training(tmp_path / "run", {10: 1.0, 20: 2.0})
+    quick = write_quickstart(tmp_path / "quick", panacea=3.0, rewarded_soups=1.0)
+    runs = compare(read(evaluation, training, f"{quick}:ppo/panacea")).runs
+    assert [top(run) for run in runs] == [1.5, 2.0, 3.0]
+
+
+# -- names ---------------------------------------------------------------------------------
+
+
+def test_a_name_given_is_the_label(tmp_path):
+    one, two = (write_evaluation(tmp_path / name, 1.0) for name in ("one", "two"))
+    quick = write_quickstart(tmp_path / "quick", panacea=2.0, rewarded_soups=1.0)
+    assert labels(f"first try={one}", two) == ["first try", "two"]
+    assert labels(f"q={quick}:ppo") == ["q – Panacea", "q – Rewarded Soups"]
+    assert labels(f"q={quick}:ppo/panacea", one) == ["q", "one"]
+
+
+def test_equal_labels_are_told_apart_by_folder_and_step(tmp_path):
+    paths = [tmp_path / name for name in ("a/ppo", "b/ppo", "dpo")]
+    for path in paths:
+        write_evaluation(path, 1.0, label="Panacea")
+    assert labels(paths[0], paths[2]) == ["Panacea (ppo)", "Panacea (dpo)"]
+    assert labels(paths[0], paths[1]) == ["Panacea (a)", "Panacea (b)"]
+    run = write_training(tmp_path / "run", {10: 1.0, 20: 2.0})
+    assert labels(f"{run}@10", f"{run}@20") == ["Panacea (run@10)", "Panacea (run@20)"]
+    assert "b/ppo is given twice" in refused(paths[0], paths[1], paths[1])
+    assert "a/../dpo is given twice" in refused(f"{tmp_path}/a/../dpo", paths[2])
+    quick = write_quickstart(tmp_path / "quick", panacea=2.0, rewarded_soups=1.0)
+    assert "quick:ppo is given twice" in refused(f"{quick}:ppo", f"{quick}:ppo/panacea")
+    other = write_evaluation(tmp_path / "other", 1.0, label="Panacea (dpo)")
+    assert "two runs are called Panacea (dpo)" in refused(paths[0], paths[2], other)
+
+
+def test_a_folders_own_signs_are_its_name(tmp_path):
+    for name in ("lr=1", "run@5", "a:b"):
+        assert read(write_evaluation(tmp_path / name, 1.0))[0].location.label is None
+    folder = write_training(tmp_path / "lr=1e-3" / "run", {10: 1.0, 20: 2.0})
+    (run,) = read(f"{folder}@10")
+    assert (run.location.label, run.step) == (None, 10)
+    (run,) = read(f"x={folder}@10")
+    assert (run.front.label, run.step) == ("x", 10)
+
+
+# -- what does not go together ---------------------------------------------------------------
+
+
+def test_one_front_is_none_to_compare(tmp_path):
+    assert "two or more" in refused(write_evaluation(tmp_path / "a", 1.0))
+
+
+def test_objectives_and_kinds_must_agree(tmp_path):
+    two = write_evaluation(tmp_path / "two", 1.0)
+    three = write_evaluation(tmp_path / "three", 1.0, m=3)
+    turned = write_evaluation(tmp_path / "turned", 1.0, objectives=["harmless", "helpful"])
+    accuracy = write_evaluation(tmp_path / "accuracy", 1.0, kind="accuracy")
+    assert "three has objectives helpful, harmless, concise" in refused(two, three)
+    assert "objectives harmless, helpful" in refused(two, turned)
+    assert "accuracy has kind accuracy" in refused(two, accuracy)
+    quick = write_quickstart(tmp_path / "quick", panacea=2.0)
+    assert "kind true score" in refused(f"{quick}:ppo", f"{quick}:ppo_true_scores")
+
+
+def test_wrong_points_and_labels_are_refused(tmp_path):
+    runs = [write_evaluation(tmp_path / name, 1.0) for name in "ab"]
+    assert "needs 2 finite numbers" in refused(*runs, reference_point=[0.0])
+    assert "needs 2 finite numbers" in refused(*runs, reference_point=[0.0, float("nan")])
+    assert refused(*runs, baseline="c") == "--baseline c: no such run; there are a, b"
+
+
+# -- files that are no fronts ------------------------------------------------------------------
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    write_evaluation(tmp_path / "a", 1.0)
+    (tmp_path / "empty").mkdir()
+    assert "'nowhere': no such folder" in refused("nowhere")
+    assert "'x=nowhere': no such folder" in refused("x=nowhere")
+    assert "'': no such folder" in refused("")
+    assert "holds no front (front.json or results.json)" in refused(tmp_path / "empty")
+    assert "holds no evaluations.jsonl" in refused(f"{tmp_path / 'empty'}@3")
+    assert "is a file: give the folder" in refused(tmp_path / "a" / "front.json")
+    assert "holds no quickstart to choose from" in refused(f"{tmp_path / 'a'}:ppo")
+    quick = write_quickstart(tmp_path / "quick", panacea=1.0)
+    assert "has no steps" in refused(f"{quick}@3")
+
+
+def test_damaged_files_are_named_with_their_line(tmp_path):
+    folder = tmp_path / "run"
+    write_training(folder, {10: 1.0, 20: 2.0})
+    lines = folder / "evaluations.jsonl"
+    whole = lines.read_text()
+    lines.write_text(whole[:-100] + "\n")
+    assert f"{lines}:2: not valid JSON" in refused(f"{folder}@10")
+    lines.write_text(whole[:-100])  # cut by an interruption: what stands before it counts
+    assert "no evaluation at step 20; steps: 10" in refused(f"{folder}@20")
+    lines.write_text(whole.splitlines()[0] + "\n[]\n")
+    assert f"{lines}:2: not a result of this version" in refused(f"{folder}@10")
+    lines.write_text(whole.replace('"step": 20', '"step": null'))
+    assert f"{lines}:2: not an evaluation of this version: step must be" in refused(f"{folder}@10")
+    (folder / "results.json").write_text("{\n")
+    assert f"{folder / 'results.json'}:2: not valid JSON" in refused(folder)
+    write_evaluation(tmp_path / "a", 1.0)
+    (tmp_path / "a" / "run.json").write_text("[]")
+    assert "run.json: not a record" in refused(tmp_path / "a")
+
+
+POINT = {
+    "preference": [0.0, 1.0],
+    "objectives": [0.0, 1.0],
+    "standard_errors": [0.1, 0.1],
+    "kl": None,
+    "kl_error": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 3}, "not a result of this version"),
+        ({"kind": 3}, "kind is 3"),
+        ({"method": ["panacea"]}, "method is ['panacea']"),
+        ({"step": "24"}, "step is '24'"),
+        ({"objectives": ["helpful"]}, "two or more different names"),
+        ({"objectives": ["helpful", "helpful"]}, "two or more different names"),
+        ({"axis_labels": ["x"]}, "axis_labels must be 2 texts"),
+        ({"reference_point": [0.0, "0"]}, "reference_point must be 2 finite numbers"),
+        ({"front": []}, "a list of points, one or more"),
+        ({"front": [{**POINT, "objectives": [1.0]}]}, "point 1 of the front: objectives must be 2"),
+        ({"front": [POINT, {"preference": [1, 0]}]}, "point 2 of the front: objectives must be 2"),
+        ({"front": [{**POINT, "standard_errors": None}]}, "standard_errors must be 2 finite"),
+        ({"front": [{**POINT, "kl": "x"}]}, "kl and kl_error must be numbers, or null"),
+        ({"front": [{**POINT, "kl": 0.5}]}, "kl and kl_error must be numbers, or null"),
+        ({"front": [POINT, POINT]}, "has λ [0.0, 1.0] twice"),
+    ],
+)
+def test_fronts_of_another_shape_are_refused(tmp_path, changes, message):
+    folder = write_evaluation(tmp_path / "a", 1.0, **changes)
+    text = refused(folder)
+    assert text.startswith(f"{folder}/front.json: ") and message in text
+
+
+def test_what_is_missing_is_named(tmp_path):
+    folder = tmp_path / "a"
+    write_evaluation(folder, 1.0)
+    result = read_json(folder / "front.json")
+    del result["front"], result["kind"]
+    atomic_write_json(folder / "front.json", result)
+    assert "no front: kind, front missing" in refused(folder)
+
+
+def test_numbers_that_are_none_are_refused(tmp_path):
+    folder = tmp_path / "a"
+    write_evaluation(folder, 1.0)
+    text = (folder / "front.json").read_text()
+    (folder / "front.json").write_text(text.replace("0.5", "NaN", 1))
+    assert "front.json: not valid JSON: NaN is not finite" in refused(folder)
+    (folder / "front.json").write_text(text.replace("0.5", "true", 1))
+    assert "must be 2 finite numbers" in refused(folder)
+
+
+def test_a_quickstart_of_another_shape_is_refused(tmp_path):
+    file = tmp_path / "results.json"
+    atomic_write_json(file, {"experiments": []})
+    assert f"{file}: experiments must be named entries" in refused(f"{tmp_path}:ppo")
+    atomic_write_json(file, {"experiments": {"ppo": {"panacea": {}}}})
+    assert "experiment ppo holds no front" in refused(f"{tmp_path}:ppo")
+    atomic_write_json(file, {"experiments": {"ppo": {"panacea": {"front": []}}}})
+    assert f"{file}: ppo/panacea: no front: objectives, reference_point missing" in refused(
+        f"{tmp_path}:ppo"
+    )
