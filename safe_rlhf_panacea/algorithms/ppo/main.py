@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     arguments.add_evaluation_arguments(parser)
     arguments.add_output_arguments(parser)
     arguments.add_deepspeed_arguments(parser)
-    add_panacea_arguments(parser)
+    add_panacea_arguments(parser, rewards=True)
     return parser
 
 
