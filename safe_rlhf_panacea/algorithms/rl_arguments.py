@@ -29,17 +29,20 @@ def add_reward_arguments(parser: argparse.ArgumentParser, *, required: bool = Fa
     )
 
 
-def add_rollout_arguments(group: argparse._ArgumentGroup, responses: int) -> None:
+def add_rollout_arguments(
+    group: argparse._ArgumentGroup, *, responses: int, kl_coeff: float
+) -> None:
     """Drawing responses and updating on them.
 
     Args:
         group: where the flags go.
         responses: to each prompt, by default.
+        kl_coeff: by default.
     """
     positive, not_negative = arguments.positive_float, arguments.non_negative_float
     for flag, kind, default, text in (
-        ("kl_coeff", not_negative, 0.02, "weight of the KL term"),
-        ("clip_range_ratio", positive, 0.2, "PPO's clipping of the probability ratio"),
+        ("kl_coeff", not_negative, kl_coeff, "weight of the KL term"),
+        ("clip_range_ratio", positive, 0.2, "clipping of the probability ratio"),
         ("ptx_coeff", not_negative, 16.0, "weight of the supervised loss (with --ptx_datasets)"),
         ("temperature", not_negative, 1.0, "of sampling; 0 is greedy"),
         ("top_p", arguments.share, 1.0, "nucleus mass of sampling"),
@@ -52,6 +55,7 @@ def add_rollout_arguments(group: argparse._ArgumentGroup, responses: int) -> Non
         ("per_device_prompt_batch_size", 16, "prompts in a rollout"),
     ):
         group.add_argument(f"--{flag}", type=arguments.positive_int, default=default, help=text)
+    arguments.add_flag(group, "--normalize_reward", False, "use the models' own normalisers")
 
 
 def read_rewards(args: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from safe_rlhf_panacea.algorithms.dpo import main as dpo
+from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from safe_rlhf_panacea.base import barrier, is_main_process
 from safe_rlhf_panacea.base.arguments import ArgumentParser, check_common
@@ -16,7 +17,7 @@ from safe_rlhf_panacea.base.run_record import RUN_FILE, is_finished, set_aside
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.printing import say
 
-PROGRAMS = {"dpo": dpo, "ppo": ppo}
+PROGRAMS = {"dpo": dpo, "grpo": grpo, "ppo": ppo}
 Variants = Mapping[str, Sequence[str]]
 
 
@@ -25,7 +26,7 @@ def build_parser(prog: str, description: str, example: str) -> ArgumentParser:
     parser = ArgumentParser(
         prog,
         f"{description}\nAll further flags are those of python -m safe_rlhf_panacea.algorithms."
-        "dpo or .ppo;\na variant that is finished is not trained again.",
+        "dpo, .grpo or .ppo;\na variant that is finished is not trained again.",
         example,
     )
     parser.add_argument("algorithm", choices=sorted(PROGRAMS))
@@ -35,7 +36,7 @@ def build_parser(prog: str, description: str, example: str) -> ArgumentParser:
 def parse_flags(algorithm: str, argv: Sequence[str]) -> argparse.Namespace:
     """Read the algorithm's flags without running it, with ``objectives`` filled in."""
     args = PROGRAMS[algorithm].parse_arguments(argv)
-    if algorithm == "ppo":
+    if algorithm != "dpo":
         args.objectives = [spec.name for spec in args.reward_specs]
     return args
 
@@ -61,7 +62,7 @@ def train_variants(algorithm: str, argv: Sequence[str], variants: Variants) -> d
     goes on where it was interrupted.
 
     Args:
-        algorithm: ``dpo`` or ``ppo``.
+        algorithm: ``dpo``, ``grpo`` or ``ppo``.
         argv: the algorithm's flags.
         variants: folder name to further flags.
 

@@ -80,8 +80,18 @@ def test_every_token_counts_alike():
     mask = torch.tensor([[True, True, True], [True, False, False]])
     assert token_mean(values, mask).item() == 4.0
     assert token_mean(values, torch.zeros_like(mask)).item() == 0.0
-    # Another process has 12 tokens: shares of (16 · 2 / 16) and of its own sum.
-    assert token_mean(values, mask, lambda own: own + torch.tensor([12.0, 1.0])).item() == 2.0
+    assert token_mean(values, mask, torch.tensor(8.0)).item() == 2.0
+
+
+def test_micro_batches_of_all_processes_make_the_mean_over_all_tokens():
+    parts = [drawn(seed) for seed in range(3)]
+    for count, part in enumerate(parts):
+        part[-1][:count] = False  # different numbers of tokens
+    whole = [torch.cat(column) for column in zip(*parts, strict=True)]
+    expected = grpo_loss(*whole, clip_range=0.2, kl_coeff=0.1)
+    tokens = whole[-1].sum().double() / 3
+    shares = [grpo_loss(*part, clip_range=0.2, kl_coeff=0.1, tokens=tokens) for part in parts]
+    assert (sum(shares) / 3).item() == pytest.approx(expected.item(), abs=1e-12)
 
 
 def test_what_stands_beside_the_responses_may_be_anything():

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from safe_rlhf_panacea.algorithms.grpo.advantages import Reduce, alone
-
 
 def clipped_surrogate(
     log_ratios: torch.Tensor, advantages: torch.Tensor, clip_range: float
@@ -36,17 +34,21 @@ def kl_estimate(log_probs: torch.Tensor, ref_log_probs: torch.Tensor) -> torch.T
     return torch.expm1(difference) - difference
 
 
-def token_mean(values: torch.Tensor, mask: torch.Tensor, reduce: Reduce = alone) -> torch.Tensor:
-    """This process's share of the mean over all tokens: the shares' mean is that mean.
+def token_mean(
+    values: torch.Tensor, mask: torch.Tensor, tokens: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Sum over a micro-batch's tokens, divided by how many a micro-batch of its update has.
+
+    On average, that is, over micro-batches and processes: so the mean over these, which is what
+    accumulation and data-parallel training take, is the mean over all tokens.
 
     Args:
         values: size = (B, T).
         mask: True on tokens of responses, size = (B, T).
-        reduce: sums a tensor over the processes.
+        tokens: of an average micro-batch; default: of this one.
     """
-    own = torch.stack([mask.sum(), torch.ones_like(mask.sum())]).to(values.dtype)
-    tokens, processes = reduce(own)
-    return torch.where(mask, values, 0.0).sum() * processes / tokens.clamp(min=1)
+    tokens = mask.sum() if tokens is None else tokens
+    return torch.where(mask, values, 0.0).sum() / tokens.clamp(min=1)
 
 
 def grpo_loss(
@@ -58,9 +60,9 @@ def grpo_loss(
     *,
     clip_range: float,
     kl_coeff: float = 0.0,
-    reduce: Reduce = alone,
+    tokens: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Mean over the batch's response tokens of the surrogate and kl_coeff times the divergence.
+    """Mean over response tokens of the surrogate and kl_coeff times the divergence.
 
     Args:
         log_probs: of the policy as it is, size = (B, T).
@@ -70,7 +72,7 @@ def grpo_loss(
         mask: True on tokens of responses, size = (B, T).
         clip_range: ε of the ratio.
         kl_coeff: 0 where the divergence is in the rewards.
-        reduce: sums a tensor over the processes.
+        tokens: see ``token_mean``.
     """
     # What stands beside the tokens of a response must not overflow either.
     log_ratios = (log_probs - old_log_probs).masked_fill(~mask, 0.0)
@@ -78,7 +80,7 @@ def grpo_loss(
     if kl_coeff > 0:
         differences = (log_probs - ref_log_probs).masked_fill(~mask, 0.0)
         losses = losses + kl_coeff * kl_estimate(differences, torch.zeros_like(differences))
-    return token_mean(losses, mask, reduce)
+    return token_mean(losses, mask, tokens)
 
 
 def less_divergence(

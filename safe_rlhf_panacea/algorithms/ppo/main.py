@@ -22,7 +22,7 @@ PROGRAM = "python -m safe_rlhf_panacea.algorithms.ppo"
 
 def _add_ppo_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("ppo")
-    add_rollout_arguments(group, responses=1)
+    add_rollout_arguments(group, responses=1, kl_coeff=0.02)
     for flag, default, text in (
         ("clip_range_score", 50.0, "per-token rewards are clipped to ± this"),
         ("clip_range_value", 5.0, "values are clipped to ± this around the old ones"),
@@ -52,7 +52,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--actor_model_name_or_path", type=arguments.filled, required=True, help="the SFT model"
     )
     add_reward_arguments(parser, required=True)
-    arguments.add_flag(parser, "--normalize_reward", False, "use the models' own normalisers")
     _add_ppo_arguments(parser)
     arguments.add_dataset_arguments(parser, ptx=True)
     arguments.add_training_arguments(parser, epochs=2, accumulation=2)
