@@ -100,7 +100,7 @@ def test_backbones_held(ppo_flags):
     assert trainer.actor_reference_model is None
     assert trainer.reward_model is None
     critic = trainer.reward_critic_model.module
-    assert critic.reward_model is trainer.reward_models["helpful"]
+    assert critic.reward_model is trainer.rewarded.models["helpful"]
     trainable = [n for n, p in critic.named_parameters() if p.requires_grad]
     assert all("lora_" in name or name.startswith("value_head") for name in trainable)
 
@@ -195,7 +195,7 @@ def test_a_rule_as_third_objective_is_learnt_at_its_vertex(ppo_flags, reward_mod
             *("--actor_lr", "2e-3", "--critic_lr", "5e-3", "--max_length", "24"),
         ]
     )
-    assert len(trainer.reward_models) == 2  # a rule needs no backbone
+    assert len(trainer.rewarded.models) == 2  # a rule needs no backbone
     batch = prompt_batch(trainer)
 
     def mean_length():

@@ -12,28 +12,16 @@ import torch
 from safe_rlhf_panacea.algorithms.panacea import Panacea, snapshot_folder
 from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic
 from safe_rlhf_panacea.algorithms.preference_source import check_shared
+from safe_rlhf_panacea.algorithms.rewarded import Rewarded
 from safe_rlhf_panacea.algorithms.watching import FrontWatch
 from safe_rlhf_panacea.base import (
     Batch,
     TrainingState,
     all_reduce_means,
-    init_eval_engine,
-    is_main_process,
     unwrap,
 )
-from safe_rlhf_panacea.base.tokenizers import is_same_tokenizer
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.measure import different_prompts, measure, sample_base
 from safe_rlhf_panacea.fronts.measurement import Measurement
-from safe_rlhf_panacea.fronts.reward_front import Sampled
-from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
-from safe_rlhf_panacea.rewards.scorers import (
-    Scorer,
-    function_scorer,
-    model_scorer,
-    retokenizing_scorer,
-)
 
 if TYPE_CHECKING:  # at run time Safe-RLHF's own, where it is installed
     from safe_rlhf_panacea.base.algorithms.ppo import PPOTrainer as HookedPPOTrainer
@@ -51,12 +39,11 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
 
     TRAINING_TYPE: ClassVar[str] = "panacea-ppo"
 
-    initial: Sampled | None = None  # the initial model on the evaluation prompts, once measured
-
     def __init__(self, args: argparse.Namespace, *ds_configs: dict[str, Any]) -> None:
         """Make what the hooks attach to, then run them."""
         objectives = tuple(spec.name for spec in args.reward_specs)
         self.panacea = Panacea(args, objectives, args.actor_model_name_or_path)
+        self.rewarded = Rewarded(args, self.panacea)
         super().__init__(args, *ds_configs)
 
     # -- models -----------------------------------------------------------------------
@@ -73,56 +60,27 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
     def init_rewards(self) -> None:
         """Load every reward model once; functions are found now and not after the loading."""
         self.reward_model = None  # the base's single one
-        specs = self.args.reward_specs
-        normalize = self.args.normalize_reward
-        self.scorers: dict[str, Scorer] = {
-            spec.name: function_scorer(spec.path, self.tokenizer)
-            for spec in specs
-            if spec.is_function
-        }
-        self.reward_models, self.reward_tokenizers = {}, {}
-        for spec in specs:
-            if not spec.is_function:
-                loaded = self.load_scorer(spec.path, spec.role, normalize=normalize)
-                self.reward_models[spec.name], self.reward_tokenizers[spec.name] = loaded
+        self.rewarded.load(self.tokenizer, self.load_scorer)
 
     def init_critic(self) -> None:
         """Put the critic on the first reward model that reads the policy's tokens."""
-        own = [
-            name
-            for name, tokenizer in self.reward_tokenizers.items()
-            if is_same_tokenizer(self.tokenizer, tokenizer)
-        ]
+        own = self.rewarded.with_policys_tokens()
         if not own:
             raise UserError(
                 "the critic needs one reward model with the tokenizer of "
                 f"{self.args.actor_model_name_or_path}: none of --reward_models has it"
             )
         self.critic_objective = own[0]
-        self.reward_critic_model = RewardCritic(
-            self.reward_models[own[0]], self.panacea.attach(self.reward_models[own[0]], "critic")
-        )
+        model = self.rewarded.models[own[0]]
+        self.reward_critic_model = RewardCritic(model, self.panacea.attach(model, "critic"))
 
     def init_engines(self) -> None:
         """Make the engines; the critic's reward model belongs to the critic's."""
         super().init_engines()
         accumulated = self.reward_critic_model.gradient_accumulation_steps()
         check_shared(self.args, len(self.prompt_only_dataloader.sampler), accumulated)
-        for name, model in self.reward_models.items():
-            self.scorers[name] = self._model_scorer(name, model)
-        specs = self.args.reward_specs
-        self.rewards = RewardEnsemble(specs, [self.scorers[spec.name] for spec in specs])
-
-    def _model_scorer(self, name: str, model: Any) -> Scorer:
-        if name == self.critic_objective:
-            return self._critics_reward
-        engine = init_eval_engine(model.to(self.args.device), self.ds_eval_config)
-        tokenizer = self.reward_tokenizers[name]
-        if is_same_tokenizer(self.tokenizer, tokenizer):
-            return model_scorer(engine)
-        if is_main_process():
-            say(f"{name}: its reward model has other tokens; responses are tokenised anew for it")
-        return retokenizing_scorer(engine, self.tokenizer, tokenizer)
+        placed = {self.critic_objective: self._critics_reward}
+        self.rewards = self.rewarded.ensemble(self.ds_eval_config, placed)
 
     def _critics_reward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
@@ -144,14 +102,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
             return super().rollout(prompt_only_batch)
 
     def generate(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Responses at λ; every response of a prompt at that prompt's λ.
-
-        One λ is merged into the weights in float32. Not in lower precision, where merging rounds
-        the update away, nor with sharded weights.
-        """
-        single = next(unwrap(self.actor_model).parameters()).dtype == torch.float32
-        may_merge = single and self.args.zero_stage < 3
-        with self.panacea.generation(self.args.num_return_sequences, may_merge=may_merge):
+        """Responses at λ; every response of a prompt at that prompt's λ."""
+        with self.rewarded.generation(self.actor_model):
             return super().generate(prompt_only_batch)
 
     def post_rollout(
@@ -171,8 +123,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
     ) -> Batch:
         """All m rewards, size = (B, m), and their aggregate at λ, size = (B,)."""
-        rewards = self.rewards(sequence, attention_mask, prompt_length)
-        return {"reward": self.panacea.reward(rewards), "rewards": rewards}
+        return self.rewarded.score(self.rewards, sequence, attention_mask, prompt_length)
 
     # -- updates ----------------------------------------------------------------------
 
@@ -180,13 +131,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         """Take the step at the batch's λ."""
         with self.panacea.at(rl_batch["preference"]):
             info = super().rl_step(rl_batch)
-        rewards = rl_batch["rewards"].mean(dim=0)  # size = (m,)
-        named = {
-            **self.panacea.by_name("reward", rewards),
-            **self.panacea.by_name("raw_reward", self.rewards.raw(rewards)),
-            **self.panacea.by_name("preference", rl_batch["preference"]),
-        }
-        return {**info, **{f"train/{k}": v for k, v in all_reduce_means(named).items()}}
+        named = all_reduce_means(self.rewarded.by_name(self.rewards, rl_batch))
+        return {**info, **{f"train/{name}": mean for name, mean in named.items()}}
 
     def actor_loss_fn(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
         """PPO's loss, with the penalty on U and V if asked for."""
@@ -194,9 +140,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
 
     def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
         """Supervised text at the λ of the rollout; its rows take the rollout's in turn."""
-        preference = self.panacea.latest
-        rows = torch.arange(ptx_batch["input_ids"].size(0), device=preference.device)
-        with self.panacea.at(preference, rows % len(preference)):
+        with self.panacea.at_latest(ptx_batch["input_ids"].size(0)):
             return super().ptx_step(ptx_batch)
 
     @torch.no_grad()
@@ -204,9 +148,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> Batch:
         """Every objective's reward."""
-        rewards = self.rewards(sequence, attention_mask, prompt.size(-1))
-        names = self.panacea.objectives
-        return {f"eval/reward_{name}": rewards[:, i] for i, name in enumerate(names)}
+        return self.rewarded.evaluated(self.rewards, prompt, sequence, attention_mask)
 
     # -- evaluation -------------------------------------------------------------------
 
@@ -230,21 +172,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
 
     def measure_front(self) -> Measurement:
         """Rewards of responses to the evaluation prompts."""
-        args, data = self.args, self.eval_dataloader.dataset
-        names = ("temperature", "top_p", "repetition_penalty")
-        sampling = {name: getattr(args, name) for name in names}
-        policy = self.watch.measured_policy(self.actor_model, **sampling)
-        ids = (data[i]["input_ids"] for i in range(len(data)))
-        prompts = different_prompts(self.tokenizer, ids, args.eval_prompts)
-        if self.initial is None:
-            self.initial = sample_base(policy, self.rewards, prompts)
-        return measure(
-            policy,
-            self.watch.grid,
-            prompts=prompts,
-            rewards=self.rewards,
-            base=self.initial,
-        )
+        return self.watch.measured_rewards(self.actor_model, self.rewards)
 
     # -- checkpoints ------------------------------------------------------------------
 
