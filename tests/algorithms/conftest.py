@@ -115,6 +115,16 @@ def ppo_flags(base_model, reward_models, prompts, tmp_path):
     ]
 
 
+@pytest.fixture
+def grpo_flags(ppo_flags):
+    """A short run of Panacea-GRPO: four groups of four in a micro-batch, one to a rollout."""
+    return [
+        *ppo_flags,
+        *("--num_return_sequences", "4", "--per_device_prompt_batch_size", "4"),
+        *("--per_device_train_batch_size", "16"),
+    ]
+
+
 def watched(flags, data):
     """Flags with an evaluation at every step; the later ``--log_type`` counts."""
     return [*flags, *EVERY_STEP, "--eval_datasets", data, "--per_device_eval_batch_size", "8"]
