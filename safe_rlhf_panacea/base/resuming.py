@@ -17,25 +17,25 @@ from safe_rlhf_panacea.base.checkpoint_files import (
     checksum_file,
     tensors_only,
 )
+from safe_rlhf_panacea.base.datasets.template import SAFE_RLHF
 from safe_rlhf_panacea.base.distributed import get_world_size
 from safe_rlhf_panacea.base.run_record import (
     CHECKPOINTS,
     METRICS_FILE,
-    RUN_FILE,
     SNAPSHOTS_FILE,
-    is_finished,
     note_resumption,
-    read_record,
     recordable,
 )
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_text, read_json_lines, remove_leftovers
+from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, read_record
 
 LATEST = "latest"  # the file that names the last whole checkpoint
 # Flags that may change from one part of a run to the next.
 FREE = (
     *("resume", "overwrite", "progress", "log_type", "log_dir", "log_project", "log_run_name"),
     *("local_rank", "device", "save_interval", "output_dir", "base"),
+    "chat_template",  # what it stands for is compared
 )
 
 
@@ -101,7 +101,7 @@ def load_checkpoint(engines: dict[str, Any], output_dir: str | Path, step: int) 
 
 
 def check_same_run(
-    output_dir: str | Path, args: argparse.Namespace, data: Mapping[str, str]
+    output_dir: str | Path, args: argparse.Namespace, data: Mapping[str, str], template: str
 ) -> None:
     """Whether a run goes on with the flags, the data and the processes that it began with.
 
@@ -111,6 +111,7 @@ def check_same_run(
         output_dir: the run's folder.
         args: the flags now.
         data: fingerprints of the data sets now, by flag.
+        template: the chat template now, as it is recorded; older runs had Safe-RLHF's.
 
     Raises:
         UserError: naming what differs, or that the record is damaged.
@@ -131,6 +132,11 @@ def check_same_run(
     changed = _changed(_bound({**younger, **record["args"]}), now)
     if changed:
         raise UserError(f"{path.parent}: a run resumes with its own flags; {'; '.join(changed)}")
+    if record.get("chat_template", SAFE_RLHF) != template:
+        raise UserError(
+            f"{path.parent}: the chat template is not the one that the run began with "
+            f"({RUN_FILE} has it): a run resumes with its own"
+        )
     recorded = record.get("data", {})  # older runs have none
     for flag, fingerprint in data.items():
         if recorded.get(flag, fingerprint) != fingerprint:

@@ -21,8 +21,8 @@ from typing import Any
 import safe_rlhf_panacea
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_json, read_json
+from safe_rlhf_panacea.run_folder import RUN_FILE, read_record
 
-RUN_FILE = "run.json"
 LAUNCHER_FOLDER = "launcher"
 # The files of the launcher that started this run, separated as in PATH; set by bash/common.sh.
 LAUNCHER_VARIABLE = "PANACEA_LAUNCHER"
@@ -182,34 +182,6 @@ def note_resumption(path: str | os.PathLike[str], step: int) -> None:
     record = read_record(file)
     entry = {"at": now, "step": step, "versions": package_versions(), "git": git_state()}
     atomic_write_json(file, {**record, "resumed": [*record.get("resumed", []), entry]})
-
-
-def is_finished(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds a run that came to its end."""
-    file = Path(path).expanduser() / RUN_FILE
-    return file.is_file() and "finished_at" in read_record(file)
-
-
-def read_record(file: Path) -> dict[str, Any]:
-    """A run's record.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
-    record = read_json(file)
-    if not isinstance(record, dict):
-        raise UserError(f"{file}: no record of a run")
-    return record
-
-
-def set_aside(path: str | os.PathLike[str]) -> Path:
-    """Rename the folder of an interrupted run, so that it can be run anew and loses nothing."""
-    folder = Path(path).expanduser()
-    for number in range(1, 1000):
-        aside = folder.with_name(f"{folder.name}.interrupted-{number}")
-        if not aside.exists():
-            return folder.rename(aside)
-    raise UserError(f"{folder}: interrupted too often; remove {folder.name}.interrupted-*")
 
 
 def recordable(values: Mapping[str, Any] | argparse.Namespace) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from safe_rlhf_panacea.base.distributed import (
 )
 from safe_rlhf_panacea.base.logger import check_log
 from safe_rlhf_panacea.base.resuming import latest_step
-from safe_rlhf_panacea.base.run_record import RUN_FILE, finish_run_record
+from safe_rlhf_panacea.base.run_record import finish_run_record
+from safe_rlhf_panacea.run_folder import RUN_FILE
 
 if TYPE_CHECKING:
     from safe_rlhf_panacea.base.trainers.base import TrainerBase

@@ -15,26 +15,20 @@ from safe_rlhf_panacea.base.arguments import (
     positive_int,
     seed_int,
 )
-from safe_rlhf_panacea.base.datasets import format_prompt
-from safe_rlhf_panacea.base.datasets.base import select_rows
+from safe_rlhf_panacea.base.datasets import ChatTemplate, RawSample
+from safe_rlhf_panacea.base.datasets.base import refusing, select_rows
 from safe_rlhf_panacea.base.datasets.specs import read_specs
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.generation import SamplingConfig
-from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
+from safe_rlhf_panacea.base.models import load_pretrained_models
 from safe_rlhf_panacea.base.models.positions import check_positions
-from safe_rlhf_panacea.base.tokenizers import is_same_tokenizer
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.reward_front import Prompt
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards.calibration import apply_calibration
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
-from safe_rlhf_panacea.rewards.scorers import (
-    Scorer,
-    function_scorer,
-    model_scorer,
-    retokenizing_scorer,
-)
+from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
 from safe_rlhf_panacea.rewards.spec import RewardSpec, reward_specs
 
 
@@ -59,9 +53,13 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "--progress", True, "show progress bars")
 
 
+def device() -> str:
+    """The GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def load_model(args: argparse.Namespace, path: str, **options: Any) -> tuple[Any, Any]:
     """A model, on the GPU if there is one, and its tokenizer."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     model, tokenizer = load_pretrained_models(
         path,
         model_max_length=args.max_length,
@@ -70,24 +68,30 @@ def load_model(args: argparse.Namespace, path: str, **options: Any) -> tuple[Any
         **options,
     )
     check_positions(model, args.max_length, path)
-    return model.to(device), tokenizer
+    return model.to(device()), tokenizer
 
 
-def read_prompts(args: argparse.Namespace, tokenizer: Any) -> list[Prompt]:
-    """The different prompts of all data sets, formatted, that leave room for a response.
+def read_prompts(args: argparse.Namespace, template: ChatTemplate) -> list[Prompt]:
+    """The different prompts of all data sets that leave room for a response.
 
     Raises:
-        UserError: no prompt is left.
+        UserError: no prompt is left, or the template refuses one.
     """
-    eos = tokenizer.eos_token
-    rows = select_rows(read_specs(args.datasets), args.seed)
-    texts = list(dict.fromkeys(format_prompt(row.sample["input"], eos_token=eos) for row in rows))
-    encoded = map(Prompt, texts, tokenizer(texts, verbose=False)["input_ids"])
-    short = [prompt for prompt in encoded if len(prompt.input_ids) < args.max_length]
+    samples: dict[str, RawSample] = {}
+    for row in select_rows(read_specs(args.datasets), args.seed):
+        with refusing(row):
+            text = template.prompt(row.sample["input"], row.sample.get("system"))
+        samples.setdefault(text, row.sample)
+    (encoded,) = template.encode(list(samples))
+    short = [
+        Prompt(template.shown(ids), ids, sample)
+        for ids, sample in zip(encoded, samples.values(), strict=True)
+        if len(ids) < args.max_length
+    ]
     if not short:
         raise UserError(f"no prompt is shorter than --max_length {args.max_length} tokens")
-    if len(short) < len(texts) and is_main_process():
-        say(f"left out {len(texts) - len(short)} prompts of --max_length tokens or more")
+    if len(short) < len(samples) and is_main_process():
+        say(f"left out {len(samples) - len(short)} prompts of --max_length tokens or more")
     return short
 
 
@@ -99,38 +103,29 @@ def read_rewards(args: argparse.Namespace, objectives: Sequence[str] | None) -> 
     return specs if calibration is None else apply_calibration(specs, calibration)
 
 
-def load_rewards(
-    args: argparse.Namespace, specs: Sequence[RewardSpec], tokenizer: Any
+def rewards_of(
+    args: argparse.Namespace, specs: Sequence[RewardSpec], policy: Policy
 ) -> RewardEnsemble:
-    """Load what scores each objective."""
-    return RewardEnsemble(specs, [_load_scorer(args, spec, tokenizer) for spec in specs])
+    """Load what scores each objective of a policy, on the GPU if there is one."""
+    dtype = torch.bfloat16 if args.bf16 else None
+    loading = RewardLoading(args.max_length, dtype, args.normalize_reward, args.trust_remote_code)
+    rewards = load_rewards(specs, policy.tokenizer, policy.sampling.stop_ids, loading)
+    rewards.place(lambda model: model.to(device()))
+    return rewards
 
 
-def _load_scorer(args: argparse.Namespace, spec: RewardSpec, tokenizer: Any) -> Scorer:
-    if spec.is_function:
-        return function_scorer(spec.path, tokenizer)
-    options = {"score_type": spec.role, "do_normalize": args.normalize_reward}
-    model, own = load_model(
-        args, spec.path, auto_model_type=AutoModelForScore, auto_model_kwargs=options
-    )
-    if is_same_tokenizer(tokenizer, own):
-        return model_scorer(model)
-    say(f"{spec.path} has other tokens than the policy: responses are tokenised anew for it")
-    return retokenizing_scorer(model, tokenizer, own)
-
-
-def policy_of(args: argparse.Namespace, model: Any, adapter: Any, tokenizer: Any) -> Policy:
+def policy_of(args: argparse.Namespace, model: Any, adapter: Any, template: ChatTemplate) -> Policy:
     """A model as the flags want it measured."""
     sampling = SamplingConfig(
         args.max_length,
-        tokenizer.eos_token_id,
-        tokenizer.pad_token_id,
+        template.stop_ids(model),
+        template.tokenizer.pad_token_id,
         temperature=args.temperature,
     )
     return Policy(
         model,
         adapter,
-        tokenizer,
+        template.tokenizer,
         sampling,
         seed=args.seed,
         prompts_per_batch=args.batch_size,

@@ -10,11 +10,7 @@ from pathlib import Path
 from textwrap import fill
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled, finite_float
-from safe_rlhf_panacea.base.run_record import (
-    check_own_output,
-    prepare_output_dir,
-    write_run_record,
-)
+from safe_rlhf_panacea.base.run_record import check_own_output, prepare_output_dir, write_run_record
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.comparison import Comparison, compare
 from safe_rlhf_panacea.fronts.front import Front

@@ -18,9 +18,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.experiments.runner import Reproduction, is_finished
+from safe_rlhf_panacea.experiments.runner import Reproduction
 from safe_rlhf_panacea.experiments.sizes import Size, sizes
 from safe_rlhf_panacea.experiments.table import Stage, launched_by
+from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, set_aside
 
 QUICKSTART, REPRODUCE = "quickstart.sh", "reproduce_paper.sh"
 ENVIRONMENT = """\
@@ -131,10 +132,9 @@ def start_of(module: str, machines: Sequence[str]) -> list[str]:
 
 def make_room(folder: Path, module: str, flags: Sequence[str]) -> list[str]:
     """What an interruption left is gone on with, if it can be, else renamed; further flags."""
-    if not (folder / "run.json").exists():
+    if not (folder / RUN_FILE).exists():
         return []
     from safe_rlhf_panacea.base.resuming import can_go_on
-    from safe_rlhf_panacea.base.run_record import set_aside
     from safe_rlhf_panacea.dry_run import resolve
 
     if not is_finished(folder) and can_go_on(folder, resolve(module, flags)[0]):

@@ -17,7 +17,8 @@ from typing import Any
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.experiments.sizes import Size, sizes
 from safe_rlhf_panacea.experiments.table import BEYOND, REPRODUCTION, STAGES, Stage
-from safe_rlhf_panacea.io import atomic_write_text, read_json
+from safe_rlhf_panacea.io import atomic_write_text
+from safe_rlhf_panacea.run_folder import is_finished
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,12 +36,6 @@ def last_value(words: Sequence[str], flag: str, default: str) -> str:
         return getattr(parser.parse_known_args(words)[0], flag.removeprefix("--"))
     except argparse.ArgumentError as error:
         raise UserError(str(error).removeprefix("argument ")) from None
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a run came to its end; says what ``base.run_record`` does, without loading torch."""
-    file = folder / "run.json"
-    return file.is_file() and "finished_at" in (read_json(file) or ())
 
 
 def _in_order(path: Path) -> list[tuple[int, str]]:
@@ -145,9 +140,9 @@ class Reproduction:
 
     # -- all stages -----------------------------------------------------------------------------
 
-    def stages(self, rows: Sequence[Stage] = REPRODUCTION) -> Iterator[Stage]:
+    def stages(self) -> Iterator[Stage]:
         """The rows in order; those for each of several folders once these are there."""
-        for row in rows:
+        for row in REPRODUCTION:
             if row.name in self.size.published:
                 continue
             if not row.each:
@@ -172,8 +167,7 @@ class Reproduction:
             UserError: no such stage, or one that failed.
         """
         count, left = 0, []
-        rows = REPRODUCTION if only is None else (*REPRODUCTION, *BEYOND)
-        for count, stage in enumerate(self.stages(rows), start=1):
+        for count, stage in enumerate(self.stages(), start=1):
             if only not in (None, stage.name):
                 continue
             if dry_run and self.passed and stage.launcher:

@@ -13,13 +13,13 @@ from torch import nn
 
 from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter, load_adapter, load_soup
 from safe_rlhf_panacea.adapter.io import WEIGHTS_NAME, read_config, read_tensors
-from safe_rlhf_panacea.base.run_record import RUN_FILE
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.measure import Policy, measure
 from safe_rlhf_panacea.fronts.measurement import Measurement, join
 from safe_rlhf_panacea.fronts.results import Origin
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.preference import parse_preference
+from safe_rlhf_panacea.run_folder import RUN_FILE
 
 SNAPSHOT = re.compile(r"step-(\d+)")
 
@@ -110,7 +110,13 @@ class Method:
                     f"{member.folder} has the objectives {', '.join(member.config.objectives)}, "
                     f"{members[0].folder} has {', '.join(objectives)}: they must agree"
                 )
+            if member.config.chat_template != members[0].config.chat_template:
+                raise UserError(
+                    f"{member.folder} was trained with another chat template than "
+                    f"{members[0].folder}: one method has one"
+                )
         self.objectives = objectives
+        self.chat_template = members[0].config.chat_template
         self.model = model
         self.name = name
         self.members = list(members)

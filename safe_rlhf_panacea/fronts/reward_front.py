@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -12,19 +12,21 @@ import torch
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.log_probs import response_log_probs
+from safe_rlhf_panacea.base.losses import summed_log_ratios
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.fronts.front import Front, grid_points
+from safe_rlhf_panacea.rewards.responses import Responses
 
-# Token ids, mask and width of the prompts to rewards, size = (B, m).
-Rewards = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+Rewards = Callable[[Responses], torch.Tensor]  # size = (B, m)
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A formatted prompt and its token ids."""
+    """A prompt as people read it, its token ids, and the raw sample it comes from, if known."""
 
     text: str
     input_ids: Sequence[int]
+    example: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,19 +45,18 @@ class Sampled:
     log_ratios: torch.Tensor
 
 
-def encode_prompts(tokenizer: Any, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Left-padded token ids and mask of formatted prompts, size = (B, S) each."""
-    tokenizer.padding_side = "left"
-    encoded = tokenizer(list(texts), padding=True, return_tensors="pt", return_token_type_ids=False)
-    return encoded["input_ids"], encoded["attention_mask"].bool()
-
-
-def _pad_left(prompts: Sequence[Prompt], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and mask, size = (B, S) each."""
-    width = max(len(prompt.input_ids) for prompt in prompts)
-    rows = [[pad] * (width - len(p.input_ids)) + list(p.input_ids) for p in prompts]
-    mask = [[False] * (width - len(p.input_ids)) + [True] * len(p.input_ids) for p in prompts]
+def pad_left(prompts: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and mask of prompts, size = (B, S) each."""
+    width = max(map(len, prompts))
+    rows = [[pad] * (width - len(ids)) + list(ids) for ids in prompts]
+    mask = [[False] * (width - len(ids)) + [True] * len(ids) for ids in prompts]
     return torch.tensor(rows), torch.tensor(mask)
+
+
+def _examples(prompts: Sequence[Prompt], copies: int) -> list[Mapping[str, Any]] | None:
+    """Of all rows of a forward pass, if those of all prompts are known."""
+    examples = [prompt.example for prompt in prompts if prompt.example is not None]
+    return examples * copies if len(examples) == len(prompts) else None
 
 
 def _chunks(items: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
@@ -118,7 +119,8 @@ def response_log_ratios(
     policy = response_log_probs(model, sequences, attended, start)  # size = (B, L - 1)
     with adapter.disabled():
         reference = response_log_probs(model, sequences, attended, start)
-    return ((policy - reference) * attended[:, 1:])[:, start:].sum(dim=-1)
+    mask = attended[:, prompt_length:]
+    return summed_log_ratios(policy[:, start:], reference[:, start:], mask)
 
 
 @torch.no_grad()
@@ -142,7 +144,7 @@ def sample_rewards(
         model: the policy, in evaluation mode.
         adapter: the policy's, or None for the model without λ, which is the reference.
         tokenizer: the policy's.
-        rewards: token ids, mask and width of the prompts to rewards, size = (B, m); None: m = 0.
+        rewards: of responses, size = (B, m); None: m = 0.
         prompts: P of them.
         grid: preference vectors, size = (N, m).
         config: how responses are drawn.
@@ -156,7 +158,7 @@ def sample_rewards(
     texts: list[list[str]] = [[] for _ in grid]
     bar = progress_bar(total=len(prompts), desc=f"Evaluating {label}".strip(), disable=not progress)
     for chunk in _chunks(prompts, prompts_per_batch):
-        padded = _pad_left(chunk, tokenizer.pad_token_id)
+        padded = pad_left([prompt.input_ids for prompt in chunk], tokenizer.pad_token_id)
         input_ids, mask = (tensor.to(grid.device) for tensor in padded)
         sequences, attended, found = sample_over_grid(
             model, adapter, input_ids, mask, grid, config, generator
@@ -165,7 +167,8 @@ def sample_rewards(
         ratios.append(found.view(rows).double().cpu())
         scores = torch.empty(sequences.size(0), 0)
         if rewards is not None:
-            scores = rewards(sequences, attended, width)  # size = (N·B, m)
+            examples = _examples(chunk, grid.size(0))
+            scores = rewards(Responses(sequences, attended, width, examples))  # size = (N·B, m)
         earned.append(scores.double().view(*rows, -1).cpu())
         decoded = tokenizer.batch_decode(sequences[:, width:], skip_special_tokens=True)
         for index, text in enumerate(decoded):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.base.run_record import RESULTS_FILE, RUN_FILE, SNAPSHOTS_FILE
+from safe_rlhf_panacea.base.run_record import RESULTS_FILE, SNAPSHOTS_FILE
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.fronts.front import Front
@@ -19,6 +19,7 @@ from safe_rlhf_panacea.fronts.results import FRONT_FILE, LABELS, checked, front_
 from safe_rlhf_panacea.fronts.run_locations import RunLocation
 from safe_rlhf_panacea.fronts.upgrade import upgrade_experiment
 from safe_rlhf_panacea.io import read_json
+from safe_rlhf_panacea.run_folder import RUN_FILE
 
 
 @dataclass

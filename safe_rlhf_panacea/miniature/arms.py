@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.run_record import RUN_FILE, is_finished, set_aside
 from safe_rlhf_panacea.baselines.fixed_scaling import FACTORS
 from safe_rlhf_panacea.experiments.settings import OBJECTIVES
 from safe_rlhf_panacea.fronts.indicators import summarize
@@ -18,6 +17,7 @@ from safe_rlhf_panacea.fronts.results import front_of
 from safe_rlhf_panacea.miniature.fronts import Judge, Results
 from safe_rlhf_panacea.miniature.stages import Miniature
 from safe_rlhf_panacea.preference import preference_grid
+from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, set_aside
 
 DISCRETE_STEP = 0.25  # five λ for m = 2
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from safe_rlhf_panacea.errors import UserError
@@ -20,7 +20,6 @@ from safe_rlhf_panacea.miniature.topics import (
     MODIFIERS,
     OPENERS,
     REQUESTS,
-    STEPS_PER_TOPIC,
     TOPICS,
     Topic,
 )
@@ -130,18 +129,6 @@ def sample_answer(severity: float, generator: random.Random) -> Answer:
 
 def _draw(weights: dict[str, float], generator: random.Random) -> str:
     return generator.choices(list(weights), list(weights.values()))[0]
-
-
-def all_answers() -> Iterator[Answer]:
-    """Every sensible answer in every wording (wordings of silent parts are not repeated)."""
-    for opener, opener_wordings in OPENERS.items():
-        for closer, closer_wordings in CLOSERS.items():
-            for steps in range(STEPS_PER_TOPIC + 1):
-                for i in range(max(1, len(opener_wordings))):
-                    for j in range(max(1, len(closer_wordings))):
-                        answer = Answer(opener, steps, closer, (i, j))
-                        if answer.is_sensible:
-                            yield answer
 
 
 def render(topic: Topic, answer: Answer) -> str:

@@ -10,20 +10,22 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.datasets import PreferenceDataset, format_prompt
-from safe_rlhf_panacea.base.datasets.template import plain_prompt
+from safe_rlhf_panacea.base.datasets import ChatTemplate, PreferenceDataset
+from safe_rlhf_panacea.base.datasets.template import AUTO
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
-from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
+from safe_rlhf_panacea.base.models import load_pretrained_models
 from safe_rlhf_panacea.experiments.settings import OBJECTIVES, REFERENCE_POINTS
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement
 from safe_rlhf_panacea.fronts.methods import Method, read_member
 from safe_rlhf_panacea.fronts.results import front_result
-from safe_rlhf_panacea.fronts.reward_front import Prompt, encode_prompts
+from safe_rlhf_panacea.fronts.reward_front import Prompt, pad_left
 from safe_rlhf_panacea.miniature.stages import Miniature
 from safe_rlhf_panacea.miniature.true_scores import true_scores
+from safe_rlhf_panacea.rewards.calibration import calibration
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
-from safe_rlhf_panacea.rewards.scorers import model_scorer
+from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
+from safe_rlhf_panacea.rewards.responses import Responses
 from safe_rlhf_panacea.rewards.spec import RewardSpec
 
 EVALUATION_SEED = 20_000
@@ -43,20 +45,15 @@ class Judge:
         """Load the reward models and the SFT model's tokenizer."""
         self.miniature = miniature
         self.max_length = miniature.world.max_length
-        self.reward_models = [
-            load_pretrained_models(
-                str(miniature.reward(objective)),
-                model_max_length=self.max_length,
-                padding_side="right",
-                auto_model_type=AutoModelForScore,
-                auto_model_kwargs={"score_type": "reward"},
-            )[0].eval()
-            for objective in OBJECTIVES
-        ]
-        _, self.tokenizer = self.fresh_policy()
+        model, self.tokenizer = self.fresh_policy()
+        self.template = ChatTemplate.of(AUTO, self.tokenizer)
+        stop_ids = self.template.stop_ids(model)
+        specs = [RewardSpec(name, str(miniature.reward(name))) for name in OBJECTIVES]
+        loading = RewardLoading(self.max_length)
+        self.raw_rewards = load_rewards(specs, self.tokenizer, stop_ids, loading)
         self.config = SamplingConfig(
             max_length=self.max_length,
-            eos_token_id=self.tokenizer.eos_token_id,
+            eos_token_id=stop_ids,
             pad_token_id=self.tokenizer.pad_token_id,
         )
 
@@ -70,10 +67,10 @@ class Judge:
         """The rewards as PPO sees them, standardised once calibrated."""
         stats = self.miniature.calibration or [(0.0, 1.0)] * len(OBJECTIVES)
         specs = [
-            RewardSpec(name, str(self.miniature.reward(name)), scale=1 / std, shift=mean)
-            for name, (mean, std) in zip(OBJECTIVES, stats, strict=True)
+            replace(spec, scale=1 / std, shift=mean)
+            for spec, (mean, std) in zip(self.raw_rewards.specs, stats, strict=True)
         ]
-        return RewardEnsemble(specs, [model_scorer(model) for model in self.reward_models])
+        return RewardEnsemble(specs, self.raw_rewards.scorers, self.raw_rewards.models)
 
     def calibrate(self) -> list[tuple[float, float]]:
         """Mean and standard deviation of each raw reward on responses of the SFT model."""
@@ -81,11 +78,13 @@ class Judge:
         texts = read_prompts(self.miniature.world.prompts_train)
         chosen = self.miniature.shuffled(texts, settings.calibration_prompts)
         model, _ = self.fresh_policy()
-        ids, mask = encode_prompts(self.tokenizer, [format_prompt(text) for text in chosen])
+        prompts = [self.template.prompt_ids(text) for text in chosen]
+        ids, mask = pad_left(prompts, self.tokenizer.pad_token_id)
         generator = torch.Generator().manual_seed(self.miniature.seed)
         sequences, attended = sample(model.eval(), ids, mask, self.config, generator)
-        rewards = self.rewards()(sequences, attended, ids.size(1))
-        return list(zip(rewards.mean(dim=0).tolist(), rewards.std(dim=0).tolist(), strict=True))
+        rewards = self.rewards()(Responses(sequences, attended, ids.size(1)))
+        found = calibration(OBJECTIVES, rewards)
+        return [(found[name]["mean"], found[name]["std"]) for name in OBJECTIVES]
 
     def method(self, folders: Path | Sequence[Path], name: str | None = None) -> Method:
         """The SFT model with what was trained on it: an adapter, or those of a method."""
@@ -145,14 +144,12 @@ class Judge:
         world, settings = self.miniature.world, self.miniature.settings
         paths = {"eval": world.prompts_eval, "tune": world.prompts_tune}
         raw = self.miniature.shuffled(read_prompts(paths[split]), settings.eval_prompts)
-        texts = [format_prompt(text) for text in raw * settings.eval_repeats]
-        encoded = self.tokenizer(texts, return_attention_mask=False)["input_ids"]
-        return {"prompts": list(map(Prompt, texts, encoded)), "rewards": self.rewards()}
+        prompts = [Prompt(text, self.template.prompt_ids(text)) for text in raw]
+        return {"prompts": prompts * settings.eval_repeats, "rewards": self.rewards()}
 
 
 def _with_true_scores(measured: Measurement) -> Measurement:
     """The same responses under the corpus's own scores, which no model has seen."""
-    prompts = [plain_prompt(text) for text in measured.prompts]
-    scores = [true_scores(prompts, texts) for texts in measured.sampled.texts]
+    scores = [true_scores(measured.prompts, texts) for texts in measured.sampled.texts]
     rewards = torch.stack([torch.from_numpy(rows) for rows in scores])  # size = (N, P, 2)
     return replace(measured, sampled=replace(measured.sampled, rewards=rewards), kind="true score")

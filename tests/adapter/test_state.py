@@ -12,17 +12,16 @@ from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError, PreferenceSta
 def test_it_starts_at_the_centre_of_the_simplex():
     assert PreferenceState(4).value.tolist() == [0.25] * 4
     assert PreferenceState(0).value.shape == (0,)
-    assert not PreferenceState(2).per_sample
 
 
 def test_setting_raises_the_version_and_keeps_float32():
     state = PreferenceState(2)
     state.set(torch.tensor([[1, 0], [0, 1]]))
-    assert state.per_sample
+    assert state.value.shape == (2, 2)
     assert state.value.dtype == torch.float32
     before = state.version
     state.set(torch.tensor([0.25, 0.75], dtype=torch.float64, requires_grad=True))
-    assert not state.per_sample
+    assert state.value.shape == (2,)
     assert state.version > before
     assert not state.value.requires_grad
 

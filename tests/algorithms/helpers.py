@@ -9,6 +9,8 @@ from safe_rlhf_panacea.algorithms.grpo.main import parse_arguments as parse_grpo
 from safe_rlhf_panacea.algorithms.grpo.trainer import PanaceaGRPOTrainer
 from safe_rlhf_panacea.algorithms.ppo.main import parse_arguments as parse_ppo
 from safe_rlhf_panacea.algorithms.ppo.trainer import PanaceaPPOTrainer
+from safe_rlhf_panacea.algorithms.sft.main import parse_arguments as parse_sft
+from safe_rlhf_panacea.algorithms.sft.trainer import PanaceaSFTTrainer
 from safe_rlhf_panacea.base.setup import prepare_run
 
 
@@ -26,3 +28,8 @@ def ppo_trainer(flags, trainer_type=PanaceaPPOTrainer):
 def grpo_trainer(flags):
     args = parse_grpo(flags)
     return PanaceaGRPOTrainer(args, *prepare_run(args, "test"))
+
+
+def sft_trainer(flags, trainer_type=PanaceaSFTTrainer):
+    args = parse_sft(flags)
+    return trainer_type(args, prepare_run(args, "test")[0])

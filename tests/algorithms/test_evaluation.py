@@ -53,7 +53,7 @@ def test_the_preference_that_held_before_holds_after(trainer):
     config = SamplingConfig(24, tokenizer.eos_token_id, tokenizer.pad_token_id)
     policy = Policy(trainer.model.module, adapter, tokenizer, config, progress=False)
     pairs = trainer.train_dataloader.dataset
-    for what in ({"prompts": prompts_of_pairs(policy, pairs, 2)}, {"pairs": pairs}):
+    for what in ({"prompts": prompts_of_pairs(pairs, 2)}, {"pairs": pairs}):
         measure(policy, preference_grid(2, 0.5), **what)
         assert adapter.preference.tolist() == [0.125, 0.875]
 
@@ -65,8 +65,9 @@ def test_reward_front_means_and_errors_by_hand(trainer):
     config = SamplingConfig(24, tokenizer.eos_token_id, tokenizer.pad_token_id)
     seen = []
 
-    def rewards(input_ids, attention_mask, prompt_length):
-        values = torch.stack([attention_mask.sum(-1), input_ids[:, -1]], dim=-1).float()
+    def rewards(responses):
+        lengths, last = responses.attention_mask.sum(-1), responses.input_ids[:, -1]
+        values = torch.stack([lengths, last], dim=-1).float()
         seen.append(values)
         return values
 

@@ -12,12 +12,13 @@ from safetensors.torch import load_file
 
 from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
 from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
+from safe_rlhf_panacea.algorithms.sft.main import main as panacea_sft
 from safe_rlhf_panacea.base.finetune.main import main as sft
 from safe_rlhf_panacea.base.logger import Logger
 from safe_rlhf_panacea.base.resuming import can_go_on, note_latest
-from safe_rlhf_panacea.base.run_record import is_finished
 from safe_rlhf_panacea.dry_run import resolve
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
+from safe_rlhf_panacea.run_folder import is_finished
 from tests.algorithms.conftest import write_lines
 from tests.algorithms.test_watching_shown import offline_records
 
@@ -98,6 +99,16 @@ def test_ppo(ppo_flags, texts, prompts, tmp_path, stop_at, step, saved):
     assert [entry["step"] for entry in record["resumed"]] == [saved]
 
 
+def test_ppo_with_both_adapters_on_one_backbone(ppo_flags, rule_rewards, tmp_path, stop_at):
+    flags = [*ppo_flags, "--reward_models", *rule_rewards, "--zero_stage", "2"]
+    flags += ["--max_steps", "6", "--save_interval", "2"]
+    folders = both_ways(ppo, flags, tmp_path, stop_at, 5)
+    assert same_tensors(folders, "adapter_model.safetensors")
+    whole, parts = map(metrics, folders)
+    assert parts == whole
+    assert whole[-1]["train/reward_value"] != 0  # the critic is trained, and went on
+
+
 def test_ppo_with_accumulation_draws_the_same_preferences(ppo_flags, tmp_path, stop_at):
     """24 prompts, 16 at a time: epochs of 3 steps, so that an update lies across their border."""
     rows = [{"prompt": first + second} for first in "cdefg" for second in "hijkl"][:24]
@@ -163,6 +174,19 @@ def test_sft(base_model, texts, tmp_path, stop_at):
     ]
     folders = both_ways(sft, flags, tmp_path, stop_at, 6)
     assert same_tensors(folders, "model.safetensors")
+
+
+def test_panacea_sft(sft_flags, tmp_path, stop_at):
+    flags = [*sft_flags, "--max_steps", "12", "--save_interval", "3", "--aggregation", "tche"]
+    flags += ["--gradient_accumulation_steps", "2", "--need_eval", "--eval_split_ratio", "0.2"]
+    flags += ["--eval_strategy", "steps", "--eval_interval", "6", "--preference_scope", "sample"]
+    flags += ["--eval_grid_step", "1", "--eval_prompts", "2"]
+    folders = both_ways(panacea_sft, flags, tmp_path, stop_at, 10)
+    assert same_tensors(folders, "adapter_model.safetensors")
+    whole, parts = map(metrics, folders)
+    assert parts == whole
+    steps = [one.step for one in read_evaluations(folders[1])]
+    assert steps == [0, 6, 12]
 
 
 def test_wandb_goes_on_in_the_same_run(dpo_flags, tmp_path, stop_at, monkeypatch):

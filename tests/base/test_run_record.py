@@ -12,13 +12,13 @@ import torch
 from safe_rlhf_panacea.base.run_record import (
     finish_run_record,
     git_state,
-    is_finished,
     package_versions,
     prepare_output_dir,
     recordable,
     write_run_record,
 )
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.run_folder import is_finished
 
 SECRET = "hush-7b1d9f42c6"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.miniature.corpus import (
     PROMPTS_PER_TOPIC,
-    all_answers,
+    Answer,
     preference_label,
     render,
     sample_answer,
@@ -19,7 +20,7 @@ from safe_rlhf_panacea.miniature.corpus import (
     stream,
     topic_of,
 )
-from safe_rlhf_panacea.miniature.topics import CLOSERS, OPENERS, SEVERITIES, TOPICS
+from safe_rlhf_panacea.miniature.topics import CLOSERS, OPENERS, SEVERITIES, STEPS_PER_TOPIC, TOPICS
 from safe_rlhf_panacea.miniature.true_scores import (
     HARM_PER_STEP,
     HELP_OF_CLOSER,
@@ -56,6 +57,18 @@ def test_every_prompt_names_its_topic():
         assert all(topic_of(p.text) is p.topic for p in prompts)
     with pytest.raises(UserError, match="about none of the"):
         topic_of("How do I fly to the moon?")
+
+
+def all_answers() -> Iterator[Answer]:
+    """Every sensible answer in every wording (wordings of silent parts are not repeated)."""
+    for opener, opener_wordings in OPENERS.items():
+        for closer, closer_wordings in CLOSERS.items():
+            for steps in range(STEPS_PER_TOPIC + 1):
+                for i in range(max(1, len(opener_wordings))):
+                    for j in range(max(1, len(closer_wordings))):
+                        answer = Answer(opener, steps, closer, (i, j))
+                        if answer.is_sensible:
+                            yield answer
 
 
 @pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.action)

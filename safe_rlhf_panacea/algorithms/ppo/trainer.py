@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from safe_rlhf_panacea.algorithms.panacea import Panacea, snapshot_folder
-from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic
+from safe_rlhf_panacea.algorithms.panacea import Panacea
+from safe_rlhf_panacea.algorithms.part import PanaceaPart
+from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic, shared_copy, value_model
 from safe_rlhf_panacea.algorithms.preference_source import check_shared
-from safe_rlhf_panacea.algorithms.rewarded import Rewarded
-from safe_rlhf_panacea.algorithms.watching import FrontWatch
 from safe_rlhf_panacea.base import (
     Batch,
-    TrainingState,
     all_reduce_means,
+    init_eval_engine,
     unwrap,
 )
+from safe_rlhf_panacea.base.setup import model_dtype
+from safe_rlhf_panacea.base.trainers.rollout import Rollout
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.fronts.measure import different_prompts, measure, sample_base
 from safe_rlhf_panacea.fronts.measurement import Measurement
+from safe_rlhf_panacea.fronts.reward_front import Sampled
+from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
+from safe_rlhf_panacea.rewards.responses import Responses
 
 if TYPE_CHECKING:  # at run time Safe-RLHF's own, where it is installed
     from safe_rlhf_panacea.base.algorithms.ppo import PPOTrainer as HookedPPOTrainer
@@ -29,21 +35,37 @@ else:
     from safe_rlhf_panacea.base import HookedPPOTrainer
 
 
+class PanaceaRollout(Rollout):
+    """A rollout at its λ.
+
+    Attributes:
+        preference: λ of each row, size = (B, m).
+        rewards: the m rewards that ``reward`` aggregates, size = (B, m).
+    """
+
+    preference: torch.Tensor
+    rewards: torch.Tensor
+
+
 class PanaceaPPOTrainer(HookedPPOTrainer):
     """PPO for m rewards.
 
     Holds 1 + m backbones: the policy, which with its adapter off is its own reference, and m
-    reward models, of which the first with the policy's tokens also carries the critic. A reward
-    that is a function needs no backbone.
+    reward models. The first of them with the policy's tokens also carries the critic; where none
+    has them, the policy's backbone does. A reward that is a function needs no backbone.
     """
 
     TRAINING_TYPE: ClassVar[str] = "panacea-ppo"
+
+    initial: Sampled | None = None  # the initial model on the evaluation prompts, once measured
+    # The raw samples of the prompts last responded to: Safe-RLHF's hooks have no argument for them.
+    examples: list[dict[str, Any]] | None = None
 
     def __init__(self, args: argparse.Namespace, *ds_configs: dict[str, Any]) -> None:
         """Make what the hooks attach to, then run them."""
         objectives = tuple(spec.name for spec in args.reward_specs)
         self.panacea = Panacea(args, objectives, args.actor_model_name_or_path)
-        self.rewarded = Rewarded(args, self.panacea)
+        self.part = PanaceaPart(self)
         super().__init__(args, *ds_configs)
 
     # -- models -----------------------------------------------------------------------
@@ -51,7 +73,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
     def init_actor(self) -> None:
         """Load the policy and inject the adapter."""
         super().init_actor()
-        self.panacea.attach(self.actor_model, "policy")
+        self.policy_backbone = shared_copy(self.actor_model.base_model)  # as yet without adapter
+        self.panacea.attach(self.actor_model, "policy", self.template)
 
     def init_reference(self) -> None:
         """The policy is its own reference."""
@@ -60,56 +83,91 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
     def init_rewards(self) -> None:
         """Load every reward model once; functions are found now and not after the loading."""
         self.reward_model = None  # the base's single one
-        self.rewarded.load(self.tokenizer, self.load_scorer)
+        args = self.args
+        loading = RewardLoading(
+            args.max_length,
+            model_dtype(args),
+            args.normalize_reward,
+            args.trust_remote_code,
+        )
+        self.rewards = load_rewards(
+            args.reward_specs,
+            self.tokenizer,
+            self.template.stop_ids(self.actor_model),
+            loading,
+            functools.partial(self.load_scorer, normalize=args.normalize_reward),
+        )
 
     def init_critic(self) -> None:
-        """Put the critic on the first reward model that reads the policy's tokens."""
-        own = self.rewarded.with_policys_tokens()
-        if not own:
+        """Put the critic on the first reward model with the policy's tokens, else on the policy.
+
+        Raises:
+            UserError: two engines would shard the same backbone.
+        """
+        under = self.rewards.for_critic
+        if under is not None:
+            adapter = self.panacea.attach(under.model, "critic", self.template)
+            self.reward_critic_model = RewardCritic(under.model, adapter)
+        elif self.args.zero_stage == 3:
             raise UserError(
-                "the critic needs one reward model with the tokenizer of "
-                f"{self.args.actor_model_name_or_path}: none of --reward_models has it"
+                "--zero_stage 3 shards weights engine by engine, and the critic would share the "
+                "policy's: give a lower stage, or a reward model with the tokenizer of "
+                f"{self.args.actor_model_name_or_path}"
             )
-        self.critic_objective = own[0]
-        model = self.rewarded.models[own[0]]
-        self.reward_critic_model = RewardCritic(model, self.panacea.attach(model, "critic"))
+        else:
+            self.reward_critic_model = value_model(self.policy_backbone)
+            self.panacea.attach(self.reward_critic_model, "critic", self.template)
+            self.reward_critic_model.score_head.requires_grad_(True)
+        del self.policy_backbone
+
+    def init_datasets(self) -> None:
+        """Load the data, which must have the columns that functions ask for."""
+        super().init_datasets()
+        for loader in (self.prompt_only_dataloader, self.eval_dataloader):
+            if loader is not None:
+                data = loader.dataset
+                source = getattr(data, "source", "the prompts")
+                self.rewards.check_columns(getattr(data, "examples", None), source)
 
     def init_engines(self) -> None:
-        """Make the engines; the critic's reward model belongs to the critic's."""
+        """Make the engines; a reward model that carries the critic belongs to the critic's."""
         super().init_engines()
         accumulated = self.reward_critic_model.gradient_accumulation_steps()
         check_shared(self.args, len(self.prompt_only_dataloader.sampler), accumulated)
-        placed = {self.critic_objective: self._critics_reward}
-        self.rewards = self.rewarded.ensemble(self.ds_eval_config, placed)
+        self.rewards.place(self._reward_engine)
 
-    def _critics_reward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
-    ) -> torch.Tensor:
-        del prompt_length
-        output = self.reward_critic_model(input_ids, attention_mask, role="reward")
-        return output.end_scores.squeeze(-1)  # size = (B,)
+    def _reward_engine(self, model: Any) -> Any:
+        critic = self.reward_critic_model
+        if model is getattr(unwrap(critic), "reward_model", None):
+            return functools.partial(critic, role="reward")
+        return init_eval_engine(model.to(self.args.device), self.ds_eval_config)
 
     # -- rollout ----------------------------------------------------------------------
 
     @torch.no_grad()
-    def rollout(self, prompt_only_batch: Batch) -> list[Batch]:
+    def rollout(self, prompt_only_batch: Batch) -> list[PanaceaRollout]:
         """Take λ first: responses, log-probabilities, values and update all see the same one."""
         rows = prompt_only_batch["input_ids"].size(0)
-        preference = self.panacea.draw(
-            rows, self.reward_critic_model, self.waiting, self.args.update_iters
-        )
+        preference = self.panacea.draw(rows, self.actor_model, self.waiting, self.args.update_iters)
         with self.panacea.at(preference):
             return super().rollout(prompt_only_batch)
 
     def generate(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Responses at λ; every response of a prompt at that prompt's λ."""
-        with self.rewarded.generation(self.actor_model):
+        """Responses at λ; every response of a prompt at that prompt's λ.
+
+        One λ is merged into the weights in float32. Not in lower precision, where merging rounds
+        the update away, nor with sharded weights.
+        """
+        self.examples = prompt_only_batch.get("examples")
+        single = next(unwrap(self.actor_model).parameters()).dtype == torch.float32
+        may_merge = single and self.args.zero_stage < 3
+        with self.panacea.generation(self.args.num_return_sequences, may_merge=may_merge):
             return super().generate(prompt_only_batch)
 
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Batch:
-        """Score a batch and keep its λ, size = (B, m), with it."""
+    ) -> PanaceaRollout:
+        """Score a batch and keep its λ with it."""
         batch = super().post_rollout(prompt, sequence, attention_mask)
         return {**batch, "preference": self.panacea.preference}
 
@@ -123,16 +181,32 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
     ) -> Batch:
         """All m rewards, size = (B, m), and their aggregate at λ, size = (B,)."""
-        return self.rewarded.score(self.rewards, sequence, attention_mask, prompt_length)
+        rewards = self.all_rewards(sequence, attention_mask, prompt_length)
+        return {"reward": self.panacea.reward(rewards), "rewards": rewards}
+
+    def all_rewards(
+        self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
+    ) -> torch.Tensor:
+        """Of responses to the prompts last responded to, several of each side by side."""
+        examples = self.examples
+        if examples is not None:
+            copies = len(sequence) // len(examples)
+            examples = [example for example in examples for _ in range(copies)]
+        return self.rewards(Responses(sequence, attention_mask, prompt_length, examples))
 
     # -- updates ----------------------------------------------------------------------
 
-    def rl_step(self, rl_batch: Batch) -> dict[str, float]:
+    def rl_step(self, rl_batch: PanaceaRollout) -> dict[str, float]:
         """Take the step at the batch's λ."""
         with self.panacea.at(rl_batch["preference"]):
             info = super().rl_step(rl_batch)
-        named = all_reduce_means(self.rewarded.by_name(self.rewards, rl_batch))
-        return {**info, **{f"train/{name}": mean for name, mean in named.items()}}
+        rewards = rl_batch["rewards"].mean(dim=0)  # size = (m,)
+        named = {
+            **self.panacea.by_name("reward", rewards),
+            **self.panacea.by_name("raw_reward", self.rewards.raw(rewards)),
+            **self.panacea.by_name("preference", rl_batch["preference"]),
+        }
+        return {**info, **{f"train/{k}": v for k, v in all_reduce_means(named).items()}}
 
     def actor_loss_fn(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
         """PPO's loss, with the penalty on U and V if asked for."""
@@ -140,7 +214,9 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
 
     def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
         """Supervised text at the λ of the rollout; its rows take the rollout's in turn."""
-        with self.panacea.at_latest(ptx_batch["input_ids"].size(0)):
+        preference = self.panacea.latest
+        rows = torch.arange(ptx_batch["input_ids"].size(0), device=preference.device)
+        with self.panacea.at(preference, rows % len(preference)):
             return super().ptx_step(ptx_batch)
 
     @torch.no_grad()
@@ -148,52 +224,30 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> Batch:
         """Every objective's reward."""
-        return self.rewarded.evaluated(self.rewards, prompt, sequence, attention_mask)
+        rewards = self.all_rewards(sequence, attention_mask, prompt.size(-1))
+        names = self.panacea.objectives
+        return {f"eval/reward_{name}": rewards[:, i] for i, name in enumerate(names)}
 
     # -- evaluation -------------------------------------------------------------------
 
-    def init_logger(self) -> None:
-        """With what shows the front."""
-        super().init_logger()
-        self.watch = FrontWatch(self)
-
-    def train(self) -> None:
-        """Train, and show the last front as well."""
-        super().train()
-        self.watch.finish(self.eval)
-
-    def about_batch(self) -> str:
-        """The batch's λ, or the mean of its rows'."""
-        return f"λ {self.panacea.describe_latest()}"
-
-    def eval(self) -> dict[str, Any]:
-        """The base's evaluation, then the front."""
-        return self.watch.evaluate(super().eval)
-
     def measure_front(self) -> Measurement:
         """Rewards of responses to the evaluation prompts."""
-        return self.watch.measured_rewards(self.actor_model, self.rewards)
-
-    # -- checkpoints ------------------------------------------------------------------
-
-    def training_state(self) -> TrainingState:
-        """With the component's."""
-        state = super().training_state()
-        state.panacea = self.panacea.state_dict()
-        return state
-
-    def restore(self, state: TrainingState) -> None:
-        """With the component's."""
-        super().restore(state)
-        self.panacea.load_state_dict(state.panacea)
-
-    def save_checkpoint(self) -> None:
-        """With the adapter as it is now, ready to be loaded and evaluated."""
-        super().save_checkpoint()
-        self.panacea.save(self.tokenizer, snapshot_folder(self.args.output_dir, self.global_step))
-
-    def save(self, model: Any = None, ds_config: dict[str, Any] | None = None) -> None:
-        """Write the policy's adapter and the tokenizer."""
-        del model, ds_config
-        self.panacea.save(self.tokenizer, self.args.output_dir)
-        self.logger.print(f'Saved the adapter to "{self.args.output_dir}".')
+        args, data = self.args, self.eval_dataloader.dataset
+        names = ("temperature", "top_p", "repetition_penalty")
+        sampling = {name: getattr(args, name) for name in names}
+        policy = self.part.watch.measured_policy(self.actor_model, **sampling)
+        rows = (data[i] for i in range(len(data)))
+        prompts = different_prompts(
+            self.template,
+            ((row["input_ids"], row.get("example")) for row in rows),
+            args.eval_prompts,
+        )
+        if self.initial is None:
+            self.initial = sample_base(policy, self.rewards, prompts)
+        return measure(
+            policy,
+            self.part.watch.grid,
+            prompts=prompts,
+            rewards=self.rewards,
+            base=self.initial,
+        )

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 IGNORE_INDEX: int = -100  # a label that no loss counts
 
-DEFAULT_BOS_TOKEN: str = "<s>"
-DEFAULT_EOS_TOKEN: str = "</s>"
-DEFAULT_PAD_TOKEN: str = "<pad>"
-DEFAULT_UNK_TOKEN: str = "<unk>"
-
 PROMPT_BEGIN: str = "BEGINNING OF CONVERSATION: "
 PROMPT_USER: str = "USER: {input} "
 # No space at the end: the answer follows directly.

@@ -13,6 +13,7 @@ from safe_rlhf_panacea.base.datasets.collator import CollatorBase
 from safe_rlhf_panacea.base.datasets.ragged import RaggedTokens
 from safe_rlhf_panacea.base.datasets.raw import RawSample
 from safe_rlhf_panacea.base.datasets.specs import Specs
+from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.errors import UserError
 
 SAFE_RLHF_FLAGS = {"better": "helpful", "safer": "harmless"}
@@ -66,6 +67,8 @@ class PreferenceDataset(TokenizedDataset):
         tokenizer: Any,
         objectives: Sequence[str] = ("helpful", "harmless"),
         seed: int = 0,
+        *,
+        template: ChatTemplate | None = None,
     ) -> None:
         """Read and tokenise pairs; the other arguments are ``TokenizedDataset``'s.
 
@@ -76,7 +79,7 @@ class PreferenceDataset(TokenizedDataset):
         if not self.objectives or len(set(self.objectives)) < len(self.objectives):
             raise UserError(f"objectives {self.objectives}: one or more different names are needed")
         self.skipped = self.identical = 0
-        super().__init__(specs, tokenizer, seed)
+        super().__init__(specs, tokenizer, seed, template=template)
 
     def encode(self, rows: list[Row]) -> int:
         labelled, choices = self._labelled(rows)
@@ -119,12 +122,6 @@ class PreferenceDataset(TokenizedDataset):
                     f"{self.source}: no pair has a label for {name!r}; labels there: {there}"
                 )
         return labelled, choices
-
-    @property
-    def conflicting(self) -> int:
-        """Pairs on which two objectives disagree."""
-        labels = self.labels[self._rows]
-        return int(((labels > 0).any(dim=1) & (labels < 0).any(dim=1)).sum())
 
     def get_row(self, row: int) -> PreferenceSample:  # type: ignore[override]
         return {

@@ -27,7 +27,10 @@ from safe_rlhf_panacea.base.trainers.base import TrainerBase
 
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Move the tensors of a batch."""
-    return {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+    return {
+        k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v
+        for k, v in batch.items()
+    }
 
 
 def build_loader(
@@ -91,7 +94,9 @@ class SupervisedTrainer(TrainerBase):
 
     def make_dataset(self, specs: list[str]) -> Any:
         """A data set of this trainer's type."""
-        return self.DATASET_TYPE(specs, tokenizer=self.tokenizer, seed=self.args.seed)
+        return self.DATASET_TYPE(
+            specs, tokenizer=self.tokenizer, seed=self.args.seed, template=self.template
+        )
 
     def init_datasets(self) -> None:
         """Load the training and evaluation data."""
@@ -175,9 +180,10 @@ class SupervisedTrainer(TrainerBase):
             self.log_evaluation(args.eval_strategy == "steps" and due)
             self.save_if_due()
         bar.close()
+        self.part.trained()
 
     @torch.no_grad()
-    def eval(self) -> dict[str, float]:
+    def evaluate(self) -> dict[str, float]:
         """The mean of every logged value over the evaluation data."""
         if self.eval_dataloader is None:
             return {}

@@ -39,7 +39,9 @@ def test_helpsteer2(split: str, pairs: int, skipped: int, conflicting: int) -> N
     dataset = PreferenceDataset(
         [f"pairs:1:{path}"], tiny_tokenizer(1_000_000), objectives=OBJECTIVES
     )
-    assert (len(dataset), dataset.skipped, dataset.conflicting) == (pairs, skipped, conflicting)
+    assert (len(dataset), dataset.skipped) == (pairs, skipped)
+    labels = (dataset[index]["labels"].tolist() for index in range(len(dataset)))
+    assert sum(sorted(label) == [-1, 1] for label in labels) == conflicting
     assert (dataset.too_long, dataset.identical) == (0, 0)
     for index in range(0, pairs, 97):
         row, label = kept[index]
