@@ -17,18 +17,10 @@ from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, refusing_together
 from safe_rlhf_panacea.base.generation import SamplingConfig
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
-from safe_rlhf_panacea.fronts.measure import (
-    NotFiniteError,
-    Policy,
-    different_prompts,
-    measure,
-    sample_base,
-)
+from safe_rlhf_panacea.fronts.measure import NotFiniteError, Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement
 from safe_rlhf_panacea.fronts.results import Origin
-from safe_rlhf_panacea.fronts.reward_front import Sampled
 from safe_rlhf_panacea.preference import default_grid, preference_grid
-from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.show.dashboard import Dashboard
 
 COARSE = (0.25, 0.5)  # steps of a grid that training can stop for
@@ -67,10 +59,7 @@ class FrontWatch:
 
     Attributes:
         grid: the λ of every evaluation, size = (N, m).
-        initial: the initial model on the evaluation prompts, once measured.
     """
-
-    initial: Sampled | None = None
 
     def __init__(self, trainer: FrontTrainer) -> None:
         """Open the dashboard of a trainer whose logger is open."""
@@ -113,17 +102,6 @@ class FrontWatch:
             rows_per_forward=rows,
             progress=getattr(args, "progress", True),
         )
-
-    def measured_rewards(self, engine: Any, rewards: RewardEnsemble) -> Measurement:
-        """Rewards of responses to the evaluation prompts, and of the initial model's."""
-        args, data = self.trainer.args, self.trainer.eval_dataloader.dataset
-        names = ("temperature", "top_p", "repetition_penalty")
-        policy = self.measured_policy(engine, **{name: getattr(args, name) for name in names})
-        ids = (data[i]["input_ids"] for i in range(len(data)))
-        prompts = different_prompts(self.trainer.tokenizer, ids, args.eval_prompts)
-        if self.initial is None:
-            self.initial = sample_base(policy, rewards, prompts)
-        return measure(policy, self.grid, prompts=prompts, rewards=rewards, base=self.initial)
 
     def evaluate(self, base: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The base's evaluation, at the centre of the simplex, then the front.

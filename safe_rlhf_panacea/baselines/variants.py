@@ -37,7 +37,7 @@ def build_parser(prog: str, description: str, example: str) -> ArgumentParser:
 def parse_flags(algorithm: str, argv: Sequence[str]) -> argparse.Namespace:
     """Read the algorithm's flags without running it, with ``objectives`` filled in."""
     args = PROGRAMS[algorithm].parse_arguments(argv)
-    if algorithm == "ppo":
+    if algorithm in ("grpo", "ppo"):
         args.objectives = [spec.name for spec in args.reward_specs]
     return args
 

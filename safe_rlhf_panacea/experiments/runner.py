@@ -16,7 +16,7 @@ from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.experiments.sizes import Size, sizes
-from safe_rlhf_panacea.experiments.table import BEYOND, REPRODUCTION, STAGES, Stage
+from safe_rlhf_panacea.experiments.table import REPRODUCTION, STAGES, Stage
 from safe_rlhf_panacea.io import atomic_write_text
 from safe_rlhf_panacea.run_folder import is_finished
 

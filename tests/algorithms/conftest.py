@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import random
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from safe_rlhf_panacea.base import AutoModelForScore, load_pretrained_models
+from tests.algorithms import plain_ppo
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 EVERY_STEP = ("--need_eval", "--eval_strategy", "steps", "--eval_interval", "1")
@@ -128,6 +132,22 @@ def sft_flags(base_model, objective_texts, tmp_path):
         *("--per_device_train_batch_size", "8", "--lr", "5e-3"),
         *("--log_type", "none", "--progress", "false"),
     ]
+
+
+@pytest.fixture
+def ragged_prompts(tmp_path):
+    """Prompts of different lengths, so that rows are padded."""
+    lengths = random.Random(4)
+    rows = [{"prompt": "".join(lengths.choices("cdefg", k=1 + i % 5))} for i in range(16)]
+    return write_lines(tmp_path / "ragged.jsonl", rows)
+
+
+@pytest.fixture
+def weights(base_model, reward_models):
+    """The files' own tensors in float64."""
+    files = [folder / "model.safetensors" for folder in (base_model, *reward_models.values())]
+    base, *models = [plain_ppo.doubled(load_file(file)) for file in files]
+    return SimpleNamespace(base=base, critic=models[0], score=partial(plain_ppo.rewards, models))
 
 
 @pytest.fixture

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
+from safe_rlhf_panacea.adapter import load_soup
+from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.base.trainers.observer import Observer
+from safe_rlhf_panacea.baselines.rewarded_soups import train_soup
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
+from safe_rlhf_panacea.rewards.responses import Responses
 from tests.algorithms.helpers import grpo_trainer
 from tests.algorithms.test_ppo import count_letter, prompt_batch
 
@@ -111,7 +117,7 @@ def test_groups_without_spread_are_counted_and_teach_nothing(grpo_flags):
     trainer = grpo_trainer([*grpo_flags, "--kl_coeff", "0"])
     perturb(trainer)
 
-    def rewards(input_ids, attention_mask, prompt_length):
+    def rewards(responses):
         found = torch.ones(16, 2)
         found[4:8] = torch.randn(4, 2)  # one group has some
         return found
@@ -137,27 +143,28 @@ def test_there_is_one_backbone_and_no_critic(grpo_flags):
     models = [f"short={rules}2", f"shorter={rules}1"]
     trainer = grpo_trainer([*grpo_flags, "--reward_models", *models])
     assert list(trainer.checkpoint_engines()) == ["actor"]
-    assert trainer.rewarded.models == {}
+    assert trainer.rewards.models == []
     trainer.train()
     assert trainer.global_step == 2
 
 
-def test_old_log_probabilities_are_kept_where_they_are_needed(grpo_flags):
+def test_old_log_probabilities_are_kept_where_they_are_needed(grpo_flags, tmp_path):
     kept = {}
     for extra in ([], ["--kl_in", "reward"], ["--update_iters", "2"]):
-        trainer = grpo_trainer([*grpo_flags, *extra])
+        folder = tmp_path / f"run{len(kept)}"
+        trainer = grpo_trainer([*grpo_flags, "--output_dir", str(folder), *extra])
         (batch,) = trainer.split_rl_micro_batches(prompt_batch(trainer))
         kept[" ".join(extra)] = "log_probs" in batch
     assert kept == {"": False, "--kl_in reward": True, "--update_iters 2": True}
 
 
-@pytest.mark.parametrize("extra", [["--equal_steps"], ["--advantage", "sum_then_normalize"]])
-def test_it_learns_a_front_from_conflicting_rewards(grpo_flags, extra):
+def test_it_learns_a_front_from_conflicting_rewards(grpo_flags):
     trainer = grpo_trainer(
         [
-            *(*grpo_flags, "--max_steps", "80", "--preference_scope", "sample", *extra),
-            *("--per_device_train_batch_size", "32", "--per_device_prompt_batch_size", "8"),
-            *("--kl_coeff", "0.02", "--actor_lr", "5e-3", "--max_length", "20"),
+            *(*grpo_flags, "--max_steps", "60", "--preference_scope", "sample", "--equal_steps"),
+            *("--preference_sampler", "stratified", "--per_device_train_batch_size", "64"),
+            *("--per_device_prompt_batch_size", "16", "--kl_coeff", "0.05"),
+            *("--actor_lr", "2e-3", "--max_length", "20"),
         ]
     )
     scorers = [count_letter(trainer, "a"), count_letter(trainer, "b")]
@@ -168,6 +175,18 @@ def test_it_learns_a_front_from_conflicting_rewards(grpo_flags, extra):
     for vector in ((1.0, 0.0), (0.0, 1.0)):
         with trainer.panacea.at(torch.tensor([vector]), shared=True):
             sequences, mask = trainer.generate(batch)
-        counts[vector] = trainer.rewards(sequences, mask, 0).mean(dim=0).tolist()
+        counts[vector] = trainer.rewards(Responses(sequences, mask, 0)).mean(dim=0).tolist()
     assert counts[1.0, 0.0][0] > 2 * counts[1.0, 0.0][1] + 1
     assert counts[0.0, 1.0][1] > 2 * counts[0.0, 1.0][0] + 1
+
+
+def test_a_soup_of_grpos_ingredients(grpo_flags, base_model, tmp_path):
+    """Each ingredient is trained for its vertex alone, without a preference part."""
+    flags = [*grpo_flags, "--max_steps", "1", "--lora_dim", "3", "--lora_scaling", "24"]
+    folders = train_soup("grpo", flags)
+    assert list(folders) == ["helpful", "harmless"]
+    model, _ = load_pretrained_models(str(base_model), model_max_length=32, padding_side="left")
+    soup = load_soup(model, list(folders.values()), list(folders))
+    assert soup.config.lora_dim == 2 * 3  # side by side
+    metrics = (folders["harmless"] / "metrics.jsonl").read_text(encoding="utf-8")
+    assert json.loads(metrics.splitlines()[0])["train/preference_harmless"] == 1

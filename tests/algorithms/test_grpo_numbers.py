@@ -11,12 +11,10 @@ from safe_rlhf_panacea.base.trainers.supervised import to_device
 from tests.algorithms import plain_grpo
 from tests.algorithms import plain_ppo as plain
 from tests.algorithms.helpers import grpo_trainer
-from tests.algorithms.test_ppo_numbers import (  # noqa: F401
+from tests.algorithms.test_ppo_numbers import (
     close,
-    ragged_prompts,
     trained_parameters,
     watch_gradients,
-    weights,
 )
 
 KL, CLIP, MU, PTX_COEFF, GROUP = 0.3, 0.1, 0.2, 3.0, 4
@@ -30,7 +28,7 @@ CASES = [
 ]
 
 
-def trainer_of(grpo_flags, prompts, texts, case, *extra):
+def trainer_of(grpo_flags, prompts, case, *extra):
     advantage, aggregation, scope, kl_in, equal_steps = case
     smooth = ["--smooth_mu", str(MU)] if aggregation == "stche" else []
     trainer = grpo_trainer(
@@ -40,8 +38,7 @@ def trainer_of(grpo_flags, prompts, texts, case, *extra):
             *("--advantage", advantage, "--aggregation", aggregation, *smooth),
             *("--preference_scope", scope, "--kl_in", kl_in, "--kl_coeff", str(KL)),
             *("--equal_steps", str(equal_steps), "--clip_range_ratio", str(CLIP)),
-            *("--ptx_datasets", f"supervised:1:{texts}", "--ptx_coeff", str(PTX_COEFF)),
-            *("--update_iters", "2", *extra),
+            *extra,
         ]
     )
     generator = torch.Generator().manual_seed(0)
@@ -52,7 +49,7 @@ def trainer_of(grpo_flags, prompts, texts, case, *extra):
     return trainer
 
 
-def rolled_out(batches, actor, weights, case):  # noqa: F811
+def rolled_out(batches, actor, weights, case):
     """Responses of one update with their rewards, the objectives' weights and the advantages."""
     advantage, aggregation, scope, kl_in, equal_steps = case
     rows = [row for batch in batches for row in plain.rows_of(batch)]
@@ -62,7 +59,7 @@ def rolled_out(batches, actor, weights, case):  # noqa: F811
             for row in rows
         ]
         reference = [plain.log_probs(weights.base, row) for row in rows]
-        rewards = plain.rewards(weights.rewards, rows)
+        rewards = weights.score(rows)
     groups = rewards.view(-1, GROUP, 2)
     ideal = rewards.max(dim=0).values.tolist()
     means = groups.mean(dim=1) if scope == "sample" else rewards.mean(dim=0).expand(len(groups), 2)
@@ -87,7 +84,7 @@ def rolled_out(batches, actor, weights, case):  # noqa: F811
     )
 
 
-def expected_loss(rollout, actor, weights, kl_in, which=slice(None), tokens=None):  # noqa: F811
+def expected_loss(rollout, actor, weights, kl_in, which=slice(None), tokens=None):
     """The loss of some rows at today's parameters, and whether the clip bites."""
     total, count, bites = 0.0, 0, False
     rows = zip(
@@ -112,9 +109,14 @@ def expected_loss(rollout, actor, weights, kl_in, which=slice(None), tokens=None
 
 @pytest.mark.parametrize("case", CASES, ids=[" ".join(map(str, case)) for case in CASES])
 def test_gradients_of_two_passes_over_a_rollout(
-    grpo_flags, ragged_prompts, texts, weights, case  # noqa: F811
+    grpo_flags,
+    ragged_prompts,
+    texts,
+    weights,
+    case,
 ):
-    trainer = trainer_of(grpo_flags, ragged_prompts, texts, case)
+    ptx = ["--ptx_datasets", f"supervised:1:{texts}", "--ptx_coeff", str(PTX_COEFF)]
+    trainer = trainer_of(grpo_flags, ragged_prompts, case, "--update_iters", "2", *ptx)
     noted = watch_gradients(trainer.actor_model)
     trainer.set_eval()
     device = trainer.args.device
@@ -142,14 +144,14 @@ def test_gradients_of_two_passes_over_a_rollout(
 
 
 def test_micro_batches_of_an_update_are_one_batch(
-    grpo_flags, ragged_prompts, texts, weights  # noqa: F811
+    grpo_flags,
+    ragged_prompts,
+    weights,
 ):
     """Their statistics are of all four groups, and the gradient is the mean over all tokens."""
     case = CASES[3]
     small = ["--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "2"]
-    trainer = trainer_of(grpo_flags, ragged_prompts, texts, case, *small, "--update_iters", "1")
-    trainer.use_ptx = False
-    trainer.actor_model.set_gradient_accumulation_steps(2)
+    trainer = trainer_of(grpo_flags, ragged_prompts, case, *small)
     noted = watch_gradients(trainer.actor_model)
     trainer.set_eval()
     prompts = to_device(next(iter(trainer.prompt_only_dataloader)), trainer.args.device)

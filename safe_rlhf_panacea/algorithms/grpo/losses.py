@@ -1,26 +1,10 @@
-"""GRPO's loss: a clipped surrogate and the divergence from the reference, by token."""
+"""GRPO's loss: PPO's clipped surrogate, and the divergence from the reference, by token."""
 
 from __future__ import annotations
 
 import torch
 
-
-def clipped_surrogate(
-    log_ratios: torch.Tensor, advantages: torch.Tensor, clip_range: float
-) -> torch.Tensor:
-    """-min(ρ A, clip(ρ, 1 - ε, 1 + ε) A), ρ = π / π_old.
-
-    Args:
-        log_ratios: log ρ of every token, size = (B, T).
-        advantages: A of every response, size = (B,).
-        clip_range: ε.
-
-    Returns:
-        size = (B, T).
-    """
-    ratios, advantages = log_ratios.exp(), advantages.unsqueeze(-1)
-    clipped = ratios.clamp(1.0 - clip_range, 1.0 + clip_range)
-    return -torch.minimum(ratios * advantages, clipped * advantages)
+from safe_rlhf_panacea.base.losses import clipped_surrogate, summed_log_ratios
 
 
 def kl_estimate(log_probs: torch.Tensor, ref_log_probs: torch.Tensor) -> torch.Tensor:
@@ -75,11 +59,12 @@ def grpo_loss(
         tokens: see ``token_mean``.
     """
     # What stands beside the tokens of a response must not overflow either.
-    log_ratios = (log_probs - old_log_probs).masked_fill(~mask, 0.0)
-    losses = clipped_surrogate(log_ratios, advantages, clip_range)
+    new, old, reference = (
+        numbers.masked_fill(~mask, 0.0) for numbers in (log_probs, old_log_probs, ref_log_probs)
+    )
+    losses = -clipped_surrogate(new, old, advantages.unsqueeze(-1), clip_range)
     if kl_coeff > 0:
-        differences = (log_probs - ref_log_probs).masked_fill(~mask, 0.0)
-        losses = losses + kl_coeff * kl_estimate(differences, torch.zeros_like(differences))
+        losses = losses + kl_coeff * kl_estimate(new, reference)
     return token_mean(losses, mask, tokens)
 
 
@@ -102,5 +87,5 @@ def less_divergence(
     Returns:
         size = (B, m).
     """
-    divergence = torch.where(mask, log_probs - ref_log_probs, 0.0).sum(dim=-1, keepdim=True)
-    return rewards - kl_coeff * divergence
+    divergence = summed_log_ratios(log_probs, ref_log_probs, mask)  # size = (B,)
+    return rewards - kl_coeff * divergence.unsqueeze(-1)

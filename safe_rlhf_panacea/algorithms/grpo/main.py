@@ -69,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_reward_arguments(parser, required=True)
     _add_grpo_arguments(parser)
+    arguments.add_template_argument(parser)
     arguments.add_dataset_arguments(parser, ptx=True)
     arguments.add_training_arguments(parser, epochs=1, accumulation=8)
     arguments.add_schedule_arguments(parser, prefix="actor_", lr=1e-3, weight_decay=0.01)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -16,15 +14,14 @@ from safe_rlhf_panacea.algorithms.grpo.groups import (
     response_mask,
 )
 from safe_rlhf_panacea.algorithms.grpo.losses import grpo_loss
-from safe_rlhf_panacea.algorithms.panacea import Panacea, snapshot_folder
+from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.algorithms.preference_source import begins_update, check_shared
-from safe_rlhf_panacea.algorithms.rewarded import PanaceaRollout, Rewarded
-from safe_rlhf_panacea.algorithms.watching import FrontWatch
-from safe_rlhf_panacea.base.checkpoint import TrainingState
+from safe_rlhf_panacea.algorithms.rewarded import PanaceaRollout, RewardedPart
 from safe_rlhf_panacea.base.distributed import all_reduce_max, all_reduce_means, all_reduce_sum
-from safe_rlhf_panacea.base.engine import learning_rate, unwrap
+from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate, unwrap
 from safe_rlhf_panacea.base.log_probs import response_log_probs
-from safe_rlhf_panacea.base.losses import log_ratios
+from safe_rlhf_panacea.base.losses import summed_log_ratios
+from safe_rlhf_panacea.base.trainers.actor import load_actor
 from safe_rlhf_panacea.base.trainers.rl import Batch, RLTrainer
 from safe_rlhf_panacea.fronts.measurement import Measurement
 
@@ -42,15 +39,15 @@ class PanaceaGRPOTrainer(RLTrainer):
         """Make what the hooks attach to, then run them."""
         objectives = tuple(spec.name for spec in args.reward_specs)
         self.panacea = Panacea(args, objectives, args.actor_model_name_or_path)
-        self.rewarded = Rewarded(args, self.panacea)
+        self.part = RewardedPart(self)
         super().__init__(args, *ds_configs)
 
     # -- models -----------------------------------------------------------------------
 
     def init_actor(self) -> None:
         """Load the policy and inject the adapter."""
-        super().init_actor()
-        self.panacea.attach(self.actor_model, "policy")
+        self.actor_model, self.tokenizer = load_actor(self.args)
+        self.panacea.attach(self.actor_model, "policy", self.template)
 
     def init_reference(self) -> None:
         """The policy is its own reference."""
@@ -59,14 +56,22 @@ class PanaceaGRPOTrainer(RLTrainer):
     def init_rewards(self) -> None:
         """Find the functions and load the reward models."""
         self.reward_model = None  # the base's single one
-        self.rewarded.load(self.tokenizer, self.load_scorer)
+        self.rewards = self.part.load()
+
+    def init_datasets(self) -> None:
+        """Load the data, which must have the columns that functions ask for."""
+        super().init_datasets()
+        self.part.check_columns()
 
     def init_engines(self) -> None:
         """Make the policy's engine, and place the reward models."""
         super().init_engines()
-        accumulated = self.actor_model.gradient_accumulation_steps() // (1 + self.use_ptx)
-        check_shared(self.args, self.steps_per_rollout, len(self.data_sampler), accumulated)
-        self.rewards = self.rewarded.ensemble(self.ds_eval_config)
+        accumulated = self.ds_train_config["gradient_accumulation_steps"]
+        check_shared(self.args, len(self.data_sampler), accumulated, self.WHOLE_GROUPS)
+        self.rewards.place(self._place)
+
+    def _place(self, model: Any) -> Any:
+        return init_eval_engine(model.to(self.args.device), self.ds_eval_config)
 
     # -- rollout ----------------------------------------------------------------------
 
@@ -96,7 +101,7 @@ class PanaceaGRPOTrainer(RLTrainer):
 
     def generate(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Responses at λ; every response of a prompt at that prompt's λ."""
-        with self.rewarded.generation(self.actor_model):
+        with self.part.generation(prompt_only_batch):
             return super().generate(prompt_only_batch)
 
     def post_rollout(
@@ -107,59 +112,65 @@ class PanaceaGRPOTrainer(RLTrainer):
         preference = self.panacea.preference.repeat_interleave(copies, dim=0)
         start = prompt.size(-1) - 1
         with self.panacea.at(preference):
-            batch = {
+            old = {}
+            if not self.on_policy:
+                old["log_probs"] = self.log_probs(sequence, attention_mask, start)
+            with self.panacea.reference(unwrap(self.actor_model)):
+                ref_log_probs = self.log_probs(sequence, attention_mask, start)
+            return {
                 "prompt": prompt,
                 "input_ids": sequence,
                 "attention_mask": attention_mask,
-                "ref_log_probs": self.reference_log_probs(sequence, attention_mask, start),
+                "ref_log_probs": ref_log_probs,
+                **old,
+                **self.part.score(sequence, attention_mask, prompt.size(-1)),
                 "preference": preference,
-                **self.rewarded.score(self.rewards, sequence, attention_mask, prompt.size(-1)),
             }
-            if not self.on_policy:
-                batch["log_probs"] = response_log_probs(
-                    self.actor_model, sequence, attention_mask, start
-                )
-        return batch
 
-    @contextmanager
-    def reference(self) -> Iterator[Any]:
-        """The policy with its adapter off."""
-        with self.panacea.reference(unwrap(self.actor_model)):
-            yield self.actor_model
+    def log_probs(
+        self, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
+    ) -> torch.Tensor:
+        """Under the policy as it is held, size = (B, L - 1)."""
+        return response_log_probs(self.actor_model, sequence, attention_mask, start)
 
     # -- updates ----------------------------------------------------------------------
+
+    def loss(self, rl_batch: GroupRollout) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The loss at the λ that holds, and the log-probabilities now and before, (B, T) each."""
+        start = rl_batch["prompt"].size(-1) - 1
+        now = self.log_probs(rl_batch["input_ids"], rl_batch["attention_mask"], start)
+        old = of_response(rl_batch, rl_batch.get("log_probs", now.detach()))  # on-policy: the same
+        now = of_response(rl_batch, now)
+        loss = grpo_loss(
+            now,
+            old,
+            of_response(rl_batch, rl_batch["ref_log_probs"]),
+            rl_batch["advantages"],
+            response_mask(rl_batch),
+            clip_range=self.clip_range_ratio,
+            kl_coeff=self.kl_coeff if self.args.kl_in == "loss" else 0.0,
+            tokens=rl_batch["tokens"],
+        )
+        return loss + self.panacea.penalty(), now.detach(), old
 
     def rl_step(self, rl_batch: GroupRollout) -> dict[str, float]:
         """One backward pass at the batch's λ."""
         self.waiting = 0
-        input_ids, attention_mask = rl_batch["input_ids"], rl_batch["attention_mask"]
-        start, mask = rl_batch["prompt"].size(-1) - 1, response_mask(rl_batch)
-        reference = of_response(rl_batch, rl_batch["ref_log_probs"])  # size = (B, T)
         with self.panacea.at(rl_batch["preference"]):
-            log_probs = response_log_probs(self.actor_model, input_ids, attention_mask, start)
-            old = of_response(rl_batch, rl_batch.get("log_probs", log_probs.detach()))
-            log_probs = of_response(rl_batch, log_probs)
-            loss = grpo_loss(
-                log_probs,
-                old,
-                reference,
-                rl_batch["advantages"],
-                mask,
-                clip_range=self.clip_range_ratio,
-                kl_coeff=self.kl_coeff if self.args.kl_in == "loss" else 0.0,
-                tokens=rl_batch["tokens"],
-            )
-            self.actor_model.backward(loss + self.panacea.penalty())
+            loss, now, old = self.loss(rl_batch)
+            self.actor_model.backward(loss)
             self.actor_model.step()
-        clipped = ((log_probs.detach() - old).exp() - 1).abs() > self.clip_range_ratio
+        mask = response_mask(rl_batch)
         lengths = mask.sum(dim=-1).float()  # size = (B,)
+        clipped = ((now - old).exp() - 1).abs() > self.clip_range_ratio
+        reference = of_response(rl_batch, rl_batch["ref_log_probs"])
         means = {
             "actor_loss": loss,
             "reward": rl_batch["reward"],
-            "kl_divergence": log_ratios(old, reference, mask),
+            "kl_divergence": summed_log_ratios(old, reference, mask),
             "clipped_tokens": (clipped & mask).sum() / mask.sum().clamp(min=1),
             "mean_generated_length": lengths,
-            **self.rewarded.by_name(self.rewards, rl_batch),
+            **self.part.by_name(rl_batch),
             **self.panacea.by_name("weight", rl_batch["weights"]),
         }
         flat = rl_batch["without_spread"].sum() / self.args.num_return_sequences
@@ -175,57 +186,17 @@ class PanaceaGRPOTrainer(RLTrainer):
         with self.panacea.at_latest(ptx_batch["input_ids"].size(0)):
             return super().ptx_step(ptx_batch)
 
+    def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
+        """Not asked: functions must know where the responses begin."""
+        raise NotImplementedError("eval_rollout")
+
     @torch.no_grad()
     def eval_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> Batch:
         """Every objective's reward."""
-        return self.rewarded.evaluated(self.rewards, prompt, sequence, attention_mask)
-
-    # -- evaluation -------------------------------------------------------------------
-
-    def init_logger(self) -> None:
-        """With what shows the front."""
-        super().init_logger()
-        self.watch = FrontWatch(self)
-
-    def train(self) -> None:
-        """Train, and show the last front as well."""
-        super().train()
-        self.watch.finish(self.eval)
-
-    def about_batch(self) -> str:
-        """The batch's λ, or the mean of its rows'."""
-        return f"λ {self.panacea.describe_latest()}"
-
-    def eval(self) -> dict[str, Any]:
-        """The base's evaluation, then the front."""
-        return self.watch.evaluate(super().eval)
+        return self.part.evaluated(prompt, sequence, attention_mask)
 
     def measure_front(self) -> Measurement:
         """Rewards of responses to the evaluation prompts."""
-        return self.watch.measured_rewards(self.actor_model, self.rewards)
-
-    # -- checkpoints ------------------------------------------------------------------
-
-    def training_state(self) -> TrainingState:
-        """With the component's."""
-        state = super().training_state()
-        state.panacea = self.panacea.state_dict()
-        return state
-
-    def restore(self, state: TrainingState) -> None:
-        """With the component's."""
-        super().restore(state)
-        self.panacea.load_state_dict(state.panacea)
-
-    def save_checkpoint(self) -> None:
-        """With the adapter as it is now, ready to be loaded and evaluated."""
-        super().save_checkpoint()
-        self.panacea.save(self.tokenizer, snapshot_folder(self.args.output_dir, self.global_step))
-
-    def save(self, model: Any = None, ds_config: dict[str, Any] | None = None) -> None:
-        """Write the policy's adapter and the tokenizer."""
-        del model, ds_config
-        self.panacea.save(self.tokenizer, self.args.output_dir)
-        self.logger.print(f'Saved the adapter to "{self.args.output_dir}".')
+        return self.part.measure_front()
