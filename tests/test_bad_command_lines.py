@@ -26,6 +26,7 @@ PACKAGES = {
     "dpo": "algorithms.dpo",
     "ppo": "algorithms.ppo",
     "panacea_sft": "algorithms.sft",
+    "grpo": "algorithms.grpo",
     **{
         name: name for name in ("evaluation", "miniature", "dashboard", "regression", "experiments")
     },

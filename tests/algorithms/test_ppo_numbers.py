@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import random
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from safe_rlhf_panacea.base.trainers.supervised import to_device
 from tests.algorithms import plain_ppo as plain
-from tests.algorithms.conftest import write_lines
 from tests.algorithms.helpers import ppo_trainer
 
 PTX_COEFF, KL, CLIP_RATIO, CLIP_SCORE, CLIP_VALUE = 3.0, 0.3, 0.1, 0.4, 0.05
@@ -23,14 +19,6 @@ CASES = [
     ("tche", "sample", True, False),
     ("ls", "sample", False, True),
 ]
-
-
-@pytest.fixture
-def ragged_prompts(tmp_path):
-    """Prompts of different lengths, so that rows are padded."""
-    lengths = random.Random(4)
-    rows = [{"prompt": "".join(lengths.choices("cdefg", k=1 + i % 5))} for i in range(16)]
-    return write_lines(tmp_path / "ragged.jsonl", rows)
 
 
 def wobble(trainer, seed=0):
@@ -120,14 +108,6 @@ def close(found, expected, names):
     for name, wanted in zip(names, expected, strict=True):
         error = (found[name] - wanted).abs().max()
         assert error <= 2e-4 * wanted.abs().max() + 2e-6 * largest, (name, error, largest)
-
-
-@pytest.fixture
-def weights(base_model, reward_models):
-    """The files' own tensors in float64."""
-    files = [folder / "model.safetensors" for folder in (base_model, *reward_models.values())]
-    base, *models = [plain.doubled(load_file(file)) for file in files]
-    return SimpleNamespace(base=base, critic=models[0], score=partial(plain.rewards, models))
 
 
 def by_rule(rows):

@@ -11,40 +11,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from safe_rlhf_panacea.algorithms.panacea import Panacea
-from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic, shared_copy, value_model
 from safe_rlhf_panacea.algorithms.preference_source import check_shared
+from safe_rlhf_panacea.algorithms.rewarded import PanaceaRollout, RewardedPart
 from safe_rlhf_panacea.base import (
     Batch,
     all_reduce_means,
     init_eval_engine,
     unwrap,
 )
-from safe_rlhf_panacea.base.setup import model_dtype
-from safe_rlhf_panacea.base.trainers.rollout import Rollout
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.measure import different_prompts, measure, sample_base
 from safe_rlhf_panacea.fronts.measurement import Measurement
-from safe_rlhf_panacea.fronts.reward_front import Sampled
-from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
-from safe_rlhf_panacea.rewards.responses import Responses
 
 if TYPE_CHECKING:  # at run time Safe-RLHF's own, where it is installed
     from safe_rlhf_panacea.base.algorithms.ppo import PPOTrainer as HookedPPOTrainer
 else:
     from safe_rlhf_panacea.base import HookedPPOTrainer
-
-
-class PanaceaRollout(Rollout):
-    """A rollout at its λ.
-
-    Attributes:
-        preference: λ of each row, size = (B, m).
-        rewards: the m rewards that ``reward`` aggregates, size = (B, m).
-    """
-
-    preference: torch.Tensor
-    rewards: torch.Tensor
 
 
 class PanaceaPPOTrainer(HookedPPOTrainer):
@@ -57,15 +39,11 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
 
     TRAINING_TYPE: ClassVar[str] = "panacea-ppo"
 
-    initial: Sampled | None = None  # the initial model on the evaluation prompts, once measured
-    # The raw samples of the prompts last responded to: Safe-RLHF's hooks have no argument for them.
-    examples: list[dict[str, Any]] | None = None
-
     def __init__(self, args: argparse.Namespace, *ds_configs: dict[str, Any]) -> None:
         """Make what the hooks attach to, then run them."""
         objectives = tuple(spec.name for spec in args.reward_specs)
         self.panacea = Panacea(args, objectives, args.actor_model_name_or_path)
-        self.part = PanaceaPart(self)
+        self.part = RewardedPart(self)
         super().__init__(args, *ds_configs)
 
     # -- models -----------------------------------------------------------------------
@@ -83,20 +61,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
     def init_rewards(self) -> None:
         """Load every reward model once; functions are found now and not after the loading."""
         self.reward_model = None  # the base's single one
-        args = self.args
-        loading = RewardLoading(
-            args.max_length,
-            model_dtype(args),
-            args.normalize_reward,
-            args.trust_remote_code,
-        )
-        self.rewards = load_rewards(
-            args.reward_specs,
-            self.tokenizer,
-            self.template.stop_ids(self.actor_model),
-            loading,
-            functools.partial(self.load_scorer, normalize=args.normalize_reward),
-        )
+        load = functools.partial(self.load_scorer, normalize=self.args.normalize_reward)
+        self.rewards = self.part.load(load)
 
     def init_critic(self) -> None:
         """Put the critic on the first reward model with the policy's tokens, else on the policy.
@@ -123,11 +89,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
     def init_datasets(self) -> None:
         """Load the data, which must have the columns that functions ask for."""
         super().init_datasets()
-        for loader in (self.prompt_only_dataloader, self.eval_dataloader):
-            if loader is not None:
-                data = loader.dataset
-                source = getattr(data, "source", "the prompts")
-                self.rewards.check_columns(getattr(data, "examples", None), source)
+        self.part.check_columns()
 
     def init_engines(self) -> None:
         """Make the engines; a reward model that carries the critic belongs to the critic's."""
@@ -153,15 +115,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
             return super().rollout(prompt_only_batch)
 
     def generate(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Responses at λ; every response of a prompt at that prompt's λ.
-
-        One λ is merged into the weights in float32. Not in lower precision, where merging rounds
-        the update away, nor with sharded weights.
-        """
-        self.examples = prompt_only_batch.get("examples")
-        single = next(unwrap(self.actor_model).parameters()).dtype == torch.float32
-        may_merge = single and self.args.zero_stage < 3
-        with self.panacea.generation(self.args.num_return_sequences, may_merge=may_merge):
+        """Responses at λ; every response of a prompt at that prompt's λ."""
+        with self.part.generation(prompt_only_batch):
             return super().generate(prompt_only_batch)
 
     def post_rollout(
@@ -181,18 +136,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
     ) -> Batch:
         """All m rewards, size = (B, m), and their aggregate at λ, size = (B,)."""
-        rewards = self.all_rewards(sequence, attention_mask, prompt_length)
-        return {"reward": self.panacea.reward(rewards), "rewards": rewards}
-
-    def all_rewards(
-        self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
-    ) -> torch.Tensor:
-        """Of responses to the prompts last responded to, several of each side by side."""
-        examples = self.examples
-        if examples is not None:
-            copies = len(sequence) // len(examples)
-            examples = [example for example in examples for _ in range(copies)]
-        return self.rewards(Responses(sequence, attention_mask, prompt_length, examples))
+        return self.part.score(sequence, attention_mask, prompt_length)
 
     # -- updates ----------------------------------------------------------------------
 
@@ -200,13 +144,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         """Take the step at the batch's λ."""
         with self.panacea.at(rl_batch["preference"]):
             info = super().rl_step(rl_batch)
-        rewards = rl_batch["rewards"].mean(dim=0)  # size = (m,)
-        named = {
-            **self.panacea.by_name("reward", rewards),
-            **self.panacea.by_name("raw_reward", self.rewards.raw(rewards)),
-            **self.panacea.by_name("preference", rl_batch["preference"]),
-        }
-        return {**info, **{f"train/{k}": v for k, v in all_reduce_means(named).items()}}
+        named = all_reduce_means(self.part.by_name(rl_batch))
+        return {**info, **{f"train/{name}": mean for name, mean in named.items()}}
 
     def actor_loss_fn(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
         """PPO's loss, with the penalty on U and V if asked for."""
@@ -214,9 +153,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
 
     def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
         """Supervised text at the λ of the rollout; its rows take the rollout's in turn."""
-        preference = self.panacea.latest
-        rows = torch.arange(ptx_batch["input_ids"].size(0), device=preference.device)
-        with self.panacea.at(preference, rows % len(preference)):
+        with self.panacea.at_latest(ptx_batch["input_ids"].size(0)):
             return super().ptx_step(ptx_batch)
 
     @torch.no_grad()
@@ -224,30 +161,10 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> Batch:
         """Every objective's reward."""
-        rewards = self.all_rewards(sequence, attention_mask, prompt.size(-1))
-        names = self.panacea.objectives
-        return {f"eval/reward_{name}": rewards[:, i] for i, name in enumerate(names)}
+        return self.part.evaluated(prompt, sequence, attention_mask)
 
     # -- evaluation -------------------------------------------------------------------
 
     def measure_front(self) -> Measurement:
         """Rewards of responses to the evaluation prompts."""
-        args, data = self.args, self.eval_dataloader.dataset
-        names = ("temperature", "top_p", "repetition_penalty")
-        sampling = {name: getattr(args, name) for name in names}
-        policy = self.part.watch.measured_policy(self.actor_model, **sampling)
-        rows = (data[i] for i in range(len(data)))
-        prompts = different_prompts(
-            self.template,
-            ((row["input_ids"], row.get("example")) for row in rows),
-            args.eval_prompts,
-        )
-        if self.initial is None:
-            self.initial = sample_base(policy, self.rewards, prompts)
-        return measure(
-            policy,
-            self.part.watch.grid,
-            prompts=prompts,
-            rewards=self.rewards,
-            base=self.initial,
-        )
+        return self.part.measure_front()
