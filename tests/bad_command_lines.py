@@ -172,6 +172,8 @@ ppo          ; --reward_signs helpful=2           ; must be 1 or -1
 ppo          ; --reward_shifts helpful=x          ; helpful=x: not a number
 ppo          ; --reward_models helpful            ; is not of the form name=value
 ppo          ; --reward_models a=x a=y            ; names an objective twice
+ppo          ; --reward_models a=m:f?x=1,y=2 b=m:f?y=2,x=1 ; a and b are the same function with the
+evaluation   ; --reward_models helpful=m:f harmless=m:f ; helpful and harmless are the same function
 ppo          ; --objectives helpful funny         ; objective 'funny' has no reward model
 ppo          ; --reward_calibration none.json     ; none.json: no such file
 ppo          ; --reward_calibration damaged/adapter_config.json ; not valid JSON

@@ -92,6 +92,16 @@ def texts(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def rule_rewards():
+    """Two rewards that need no model, and conflict: short answers, and answers with an a."""
+    rules = "safe_rlhf_panacea.reward_functions"
+    return [
+        f"helpful={rules}:matches?pattern=a",
+        f"harmless={rules}:concise?max_length=4,min_length=1",
+    ]
+
+
+@pytest.fixture(scope="session")
 def objective_texts(tmp_path_factory):
     """Answers in a's for helpful, in b's for harmless, of different lengths."""
     generator, folder = random.Random(3), tmp_path_factory.mktemp("data")

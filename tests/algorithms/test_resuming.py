@@ -99,6 +99,16 @@ def test_ppo(ppo_flags, texts, prompts, tmp_path, stop_at, step, saved):
     assert [entry["step"] for entry in record["resumed"]] == [saved]
 
 
+def test_ppo_with_both_adapters_on_one_backbone(ppo_flags, rule_rewards, tmp_path, stop_at):
+    flags = [*ppo_flags, "--reward_models", *rule_rewards, "--zero_stage", "2"]
+    flags += ["--max_steps", "6", "--save_interval", "2"]
+    folders = both_ways(ppo, flags, tmp_path, stop_at, 5)
+    assert same_tensors(folders, "adapter_model.safetensors")
+    whole, parts = map(metrics, folders)
+    assert parts == whole
+    assert whole[-1]["train/reward_value"] != 0  # the critic is trained, and went on
+
+
 def test_ppo_with_accumulation_draws_the_same_preferences(ppo_flags, tmp_path, stop_at):
     """24 prompts, 16 at a time: epochs of 3 steps, so that an update lies across their border."""
     rows = [{"prompt": first + second} for first in "cdefg" for second in "hijkl"][:24]

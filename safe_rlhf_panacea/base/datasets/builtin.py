@@ -201,13 +201,17 @@ class ChosenDataset(PairsDataset):
 
 
 class PromptsDataset(FileDataset):
-    """Prompts: ``prompt``, and ``system`` where there is a system prompt."""
+    """Prompts: ``prompt``, and ``system`` where there is a system prompt.
+
+    Further columns are kept for reward functions that ask for them.
+    """
 
     NAME: ClassVar[str] = "prompts"
     KIND: ClassVar[str] = "prompts"
 
     def convert(self, row: dict[str, Any], where: str) -> RawSample:
-        return prompt_fields(row, where)
+        further = {name: row[name] for name in row if name not in ("prompt", "system")}
+        return {**further, **prompt_fields(row, where)}  # type: ignore[typeddict-item]
 
 
 class SupervisedTextDataset(FileDataset):

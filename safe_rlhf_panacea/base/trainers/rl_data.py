@@ -38,7 +38,7 @@ def sampling_config(args: argparse.Namespace, template: ChatTemplate, model: Any
 
 def split_rows(batch: Batch, rows: int) -> list[Batch]:
     """Cut a batch into micro-batches of at most ``rows`` rows."""
-    total = next(iter(batch.values())).size(0)
+    total = len(next(iter(batch.values())))
     return [{k: v[i : i + rows] for k, v in batch.items()} for i in range(0, total, rows)]
 
 

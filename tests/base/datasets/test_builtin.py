@@ -29,7 +29,10 @@ def test_pairs(write: Callable[..., Path]) -> None:
 
 def test_prompts_and_supervised(write: Callable[..., Path]) -> None:
     path = write([{"prompt": "q", "response": "a"}, {"prompt": ["q", "a", "r"], "response": "b"}])
-    assert load("prompts", path) == [{"input": "q"}, {"input": ["q", "a", "r"]}]
+    assert load("prompts", path) == [  # with what a reward function may ask for
+        {"input": "q", "response": "a"},
+        {"input": ["q", "a", "r"], "response": "b"},
+    ]
     assert load("supervised", path) == [
         {"input": "q", "answer": "a"},
         {"input": ["q", "a", "r"], "answer": "b"},
