@@ -98,7 +98,6 @@ setup(
             "xllamacpp>=2026.1",
             # `make small`, with a model that has its form.
             "accelerate>=1.0",
-            "vaderSentiment>=3.3",
         ],
     },
     # vLLM asks its plugins when it starts; the module imports vLLM only then.

@@ -66,9 +66,13 @@ _EVALUATION = f"""
 
 
 def concise_options(settings: SmallSettings) -> dict[str, float]:
-    """Of the rule: 1 at the floor, falling to its worst value at the longest answer."""
+    """Of the rule: 1 at the floor, falling below it by 1 with every ``floor`` tokens.
+
+    The worst value, that of answers below the floor, is beyond what the longest answer has:
+    after a short prompt there is room for a few tokens more.
+    """
     floor = float(settings.floor)
-    worst = 2 - settings.answer / floor
+    worst = 1 - settings.answer / floor
     return {"max_length": floor, "min_length": floor, "min_reward": worst}
 
 
