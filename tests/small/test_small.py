@@ -66,7 +66,7 @@ def test_the_whole_of_it(model, tmp_path, capsys):
     assert all(any(topic in text for topic in TOPICS["eval"]) for text in asked)
     record = read_json(folder / "panacea-grpo" / "run.json")
     assert record["args"]["train_datasets"] == [f"prompts:1:{folder}/prompts-train.jsonl"]
-    assert record["args"]["eval_datasets"] == [f"prompts:1:{folder}/prompts-tune.jsonl"]
+    assert record["args"]["eval_datasets"] == [f"prompts:8/-1:{folder}/prompts-tune.jsonl"]
     page = (folder / "report.txt").read_text()
     assert "at 2 preference vectors (positive, concise):" in page
     assert page in capsys.readouterr().out
