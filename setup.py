@@ -101,7 +101,6 @@ setup(
             "xllamacpp>=2026.1",
             # `make small`, with a model that has its form.
             "accelerate>=1.0",
-            "vaderSentiment>=3.3",
         ],
     },
     entry_points={

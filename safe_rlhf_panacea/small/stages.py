@@ -30,7 +30,7 @@ class SmallSettings:
     """
 
     steps: int = 60
-    prompts: int = 8
+    prompts: int = 4
     responses: int = 4
     answer: int = 40
     floor: int = 8
@@ -59,16 +59,20 @@ _GRPO = f"""
     --lora_dim {{lora_dim}} --lora_scaling {{lora_scaling}} --bf16 {{bf16}}
     --preference_scope sample --preference_sampler stratified
     --need_eval true --eval_strategy steps --eval_interval {{watch_interval}}
-    --eval_datasets prompts:1:{{root}}/prompts-tune.jsonl --per_device_eval_batch_size 40"""
+    --eval_datasets prompts:8/-1:{{root}}/prompts-tune.jsonl --per_device_eval_batch_size 40"""
 _EVALUATION = f"""
     --adapter {{root}}/panacea-grpo --datasets prompts:1:{{root}}/prompts-eval.jsonl {_REWARDS}
     --max_length {{max_length}} --grid_step {{grid_step}} --batch_size 8 --bf16 {{bf16}}"""
 
 
 def concise_options(settings: SmallSettings) -> dict[str, float]:
-    """Of the rule: 1 at the floor, falling to its worst value at the longest answer."""
+    """Of the rule: 1 at the floor, falling below it by 1 with every ``floor`` tokens.
+
+    The worst value, that of answers below the floor, is beyond what the longest answer has:
+    after a short prompt there is room for a few tokens more.
+    """
     floor = float(settings.floor)
-    worst = 2 - settings.answer / floor
+    worst = 1 - settings.answer / floor
     return {"max_length": floor, "min_length": floor, "min_reward": worst}
 
 

@@ -28,10 +28,10 @@ def test_a_hundred_prompts_and_no_topic_in_two_splits(tmp_path):
     assert rows == list(prompts("eval"))
 
 
-def test_conciseness_is_best_at_the_floor_and_worst_below_it_and_at_the_longest_answer():
+def test_conciseness_is_best_at_the_floor_and_worst_below_it():
     options = concise_options(SmallSettings())
     lengths = torch.tensor([0, 7, 8, 24, 40])
-    assert concise(lengths, **options).tolist() == pytest.approx([-3, -3, 1, -1, -3])
+    assert concise(lengths, **options).tolist() == pytest.approx([-4, -4, 1, -1, -3])
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_the_whole_of_it(model, tmp_path, capsys):
     assert all(any(topic in text for topic in TOPICS["eval"]) for text in asked)
     record = read_json(folder / "panacea-grpo" / "run.json")
     assert record["args"]["train_datasets"] == [f"prompts:1:{folder}/prompts-train.jsonl"]
-    assert record["args"]["eval_datasets"] == [f"prompts:1:{folder}/prompts-tune.jsonl"]
+    assert record["args"]["eval_datasets"] == [f"prompts:8/-1:{folder}/prompts-tune.jsonl"]
     page = (folder / "report.txt").read_text()
     assert "at 2 preference vectors (positive, concise):" in page
     assert page in capsys.readouterr().out
