@@ -53,7 +53,7 @@ setup(
     # The patch files are a top-level folder of the repository; installed, they lie beside
     # the runner that reads them.
     package_dir={"": ".", "safe_rlhf_panacea.patches.files": "patches"},
-    package_data={"safe_rlhf_panacea": ["py.typed"]},
+    package_data={"safe_rlhf_panacea": ["py.typed"], "safe_rlhf_panacea.serving": ["page.html"]},
     zip_safe=False,
     python_requires=">=3.10",
     install_requires=[
@@ -78,6 +78,8 @@ setup(
         "safe-rlhf": ["safe-rlhf @ git+https://github.com/PKU-Alignment/safe-rlhf.git@main"],
         # Only for the export to llama.cpp.
         "export": ["gguf>=0.17"],
+        # Only for the server.
+        "serve": ["fastapi>=0.115", "uvicorn>=0.30"],
         # Only for --log_type tensorboard.
         "tensorboard": ["tensorboard>=2.16"],
         "dev": [
@@ -91,6 +93,11 @@ setup(
             "gguf>=0.17",
             "peft>=0.17",
             "xllamacpp>=2026.1",
+            # The server, its clients, and what drives a browser.
+            "fastapi>=0.115",
+            "uvicorn>=0.30",
+            "openai>=3",
+            "selenium>=4.20",
         ],
     },
     # vLLM asks its plugins when it starts; the module imports vLLM only then.

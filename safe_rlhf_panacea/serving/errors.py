@@ -19,6 +19,7 @@ def error_body(
 ) -> dict[str, Any]:
     """OpenAI's JSON of an error."""
     kind = KINDS.get(status, "invalid_request_error" if status < 500 else "server_error")
+    param = None if param is None else printable_line(param)
     error = {"message": printable_line(message), "type": kind, "param": param, "code": code}
     return {"error": error}
 

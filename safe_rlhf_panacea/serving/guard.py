@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from safe_rlhf_panacea.serving.errors import ApiError, error_body
+from starlette.exceptions import HTTPException
+
+from safe_rlhf_panacea.serving.errors import error_body
 from safe_rlhf_panacea.serving.metrics import Metrics
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -67,11 +69,11 @@ class Guard:
             if int(length) <= PATIENCE * self.max_body:
                 while (await receive()).get("more_body"):
                     pass
-            return await _reply(send, 413, self._too_large().body)
+            return await _reply(send, 413, error_body(413, self._too_large()))
         await self.app(scope, self._bounded(receive), send)
 
-    def _too_large(self) -> ApiError:
-        return ApiError(413, f"a request may have {self.max_body} bytes at most")
+    def _too_large(self) -> str:
+        return f"a request may have {self.max_body} bytes at most"
 
     def _bounded(self, receive: Receive) -> Receive:
         """Count bodies that do not say how long they are."""
@@ -82,7 +84,7 @@ class Guard:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > self.max_body:
-                raise self._too_large()
+                raise HTTPException(413, self._too_large())
             return message
 
         return bounded

@@ -154,14 +154,12 @@ def make_service(args: argparse.Namespace) -> tuple[Any, Any]:
     return service, Page(rules, front, tokens)
 
 
-def _leave(*_: object) -> NoReturn:
-    raise SystemExit(0)
+def make_server(args: argparse.Namespace) -> tuple[Any, Any, socket.socket]:
+    """A server that is ready to run, its service, and the socket that it listens on.
 
-
-@one_line_errors
-def main(argv: Sequence[str] | None = None) -> None:
-    """Load, listen, answer until SIGTERM or Ctrl-C; what runs then is finished."""
-    args = build_parser().parse_args(argv)
+    Raises:
+        UserError: the extra is not installed, the port is taken, or a flag is refused.
+    """
     try:
         import uvicorn
 
@@ -172,19 +170,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         ) from None
     token = args.token or os.environ.get(TOKEN) or None
     listening = open_socket(args.host, args.port)
-    signal.signal(signal.SIGTERM, _leave)  # uvicorn's own stands before it while it runs
     service, page = make_service(args)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            make_app(service, page, args.max_body, token),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=int(args.timeout) + 1,
-        )
+    config = uvicorn.Config(
+        make_app(service, page, args.max_body, token),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(args.timeout) + 1,
     )
     if args.host not in LOOPBACK and token is None:
         say(f"warning: anyone who reaches {args.host} may ask: set {TOKEN}", file=sys.stderr)
+    return uvicorn.Server(config), service, listening
+
+
+def _leave(*_: object) -> NoReturn:
+    raise SystemExit(0)
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Load, listen, answer until SIGTERM or Ctrl-C; what runs then is finished."""
+    args = build_parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _leave)  # uvicorn's own stands before it while it runs
+    server, service, listening = make_server(args)
     host = f"[{args.host}]" if ":" in args.host else args.host
     address = f"http://{host}:{listening.getsockname()[1]}"
     say(f"{service.rules.label(service.rules.default)} at {address}")

@@ -47,7 +47,16 @@ def _read_bounds(
     empty = any(low > high for low, high in zip(lower, upper, strict=True))
     if objectives and (empty or sum(lower) > 1 + SLACK or sum(upper) < 1 - SLACK):
         raise UserError(f"--allow {' '.join(texts)} leaves no preference vector")
-    return lower, upper
+    return _tightened(lower, upper)
+
+
+def _tightened(lower: list[float], upper: list[float]) -> tuple[list[float], list[float]]:
+    """Bounds that λ can reach: what one objective must have, the others cannot."""
+    others = [(sum(lower) - low, sum(upper) - high) for low, high in zip(lower, upper, strict=True)]
+    return (
+        [max(low, 1 - most) for low, (_, most) in zip(lower, others, strict=True)],
+        [min(high, 1 - least) for high, (least, _) in zip(upper, others, strict=True)],
+    )
 
 
 @dataclass(frozen=True)

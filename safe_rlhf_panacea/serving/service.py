@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.serving.choosing import Sampling
 from safe_rlhf_panacea.serving.engine import Engine, TooBusy
-from safe_rlhf_panacea.serving.errors import ApiError, error_body
+from safe_rlhf_panacea.serving.errors import ApiError
 from safe_rlhf_panacea.serving.jobs import Job, Piece
 from safe_rlhf_panacea.serving.prompts import chat_ids, split_system, stop_ids, text_ids
 from safe_rlhf_panacea.serving.replies import DONE, Reply, event
@@ -162,7 +162,7 @@ class Service:
             message = "too many requests are waiting: try again later"
             raise ApiError(429, message, code="too_many_requests") from None
         watch = asyncio.ensure_future(_gone(request))
-        watch.add_done_callback(lambda done: done.cancelled() or inbox.put(0, GONE))
+        watch.add_done_callback(lambda done: done.cancelled() or self._forsake(jobs, inbox))
         if not body.stream:
             return await self._whole(reply, jobs, inbox, watch)
         try:
@@ -181,6 +181,11 @@ class Service:
         """Whatever has happened: no row goes on for a client that is not there."""
         self.engine.cancel(jobs)
         watch.cancel()
+
+    def _forsake(self, jobs: Sequence[Job], inbox: Inbox) -> None:
+        """The client has gone, perhaps before anybody listens to the inbox."""
+        self.engine.cancel(jobs)
+        inbox.put(0, GONE)
 
     async def _next(self, inbox: Inbox) -> tuple[int, Piece]:
         index, piece = await inbox.get()

@@ -10,10 +10,16 @@ from tests.export.models import saved
 OBJECTIVES = ("helpful", "harmless")
 
 
-def loaded(folder, **options):
-    """The model of ``tests.export.models``, which a server would load, and its adapter's folder."""
-    _, adapter = saved("llama", folder, **options)
-    return PanaceaModel.load(adapter), adapter
+def saved_adapter(folder, **options):
+    """The folder of an adapter on the tiny Llama of ``tests.export.models``."""
+    return saved("llama", folder, **options)[1]
+
+
+def loaded(adapter):
+    """The model as a server loads it, in float64."""
+    model = PanaceaModel.load(adapter)
+    model.model.double()
+    return model
 
 
 def preferences(count):

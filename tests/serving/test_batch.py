@@ -15,10 +15,8 @@ MAX_LENGTH = 60
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    model, _ = loaded(tmp_path_factory.mktemp("saved"))
-    model.model.double()
-    return model
+def model(adapter):
+    return loaded(adapter)
 
 
 def make_job(model, prompt, preference, **sampling):
