@@ -53,7 +53,7 @@ setup(
     # The patch files are a top-level folder of the repository; installed, they lie beside
     # the runner that reads them.
     package_dir={"": ".", "safe_rlhf_panacea.patches.files": "patches"},
-    package_data={"safe_rlhf_panacea": ["py.typed"], "safe_rlhf_panacea.serving": ["page.html"]},
+    package_data={"safe_rlhf_panacea": ["py.typed"], "safe_rlhf_panacea.serving": ["page/*"]},
     zip_safe=False,
     python_requires=">=3.10",
     install_requires=[

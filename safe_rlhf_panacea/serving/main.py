@@ -151,7 +151,7 @@ def make_service(args: argparse.Namespace) -> tuple[Any, Any]:
     limits = Limits(args.max_rows, args.max_waiting, args.max_wait, args.timeout, length)
     tokens = min(args.max_new_tokens, length - 1)
     service = Service(model, Engine(model, limits), rules, tokens)
-    return service, Page(rules, front, tokens)
+    return service, Page(rules, front, tokens, length)
 
 
 def make_server(args: argparse.Namespace) -> tuple[Any, Any, socket.socket]:

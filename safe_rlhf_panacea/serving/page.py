@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,9 @@ from safe_rlhf_panacea.fronts.results import FRONT_FILE, checked, read_result
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.serving.rules import Rules
 
-HTML = Path(__file__).with_name("page.html")
+FOLDER = Path(__file__).with_name("page")
+SCRIPTS = ("basics.js", "preference.js", "answers.js", "front.js", "start.js")
+TOKENS = 128  # of an answer, unless the reader wants another number
 TRAINING_FILE = "results.json"  # where a training with evaluations leaves its last front
 
 
@@ -43,31 +44,39 @@ def find_front(adapter: Path, folder: Path | None) -> dict[str, Any] | None:
     return {**{key: result[key] for key in keys}, "points": points}
 
 
+def _read(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
+
+
 def _hash(text: str) -> str:
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
 class Page:
-    """One file; its script and its style are the only ones that a browser may run.
+    """One document with its script and its style in it, the only ones that a browser may use.
 
     Attributes:
-        html: the file.
+        html: the document.
         headers: what a browser may do with it.
         facts: what its script asks for first.
     """
 
-    def __init__(self, rules: Rules, front: dict[str, Any] | None, max_new_tokens: int) -> None:
-        """Read the file."""
-        self.html = HTML.read_text(encoding="utf-8")
-        script, style = (
-            _hash(re.search(f"<{tag}>(.*?)</{tag}>", self.html, re.DOTALL)[1])
-            for tag in ("script", "style")
+    def __init__(
+        self, rules: Rules, front: dict[str, Any] | None, max_new_tokens: int, max_length: int
+    ) -> None:
+        """Put the files together."""
+        script = "\n".join(_read(name) for name in SCRIPTS)
+        style = _read("style.css")
+        self.html = (
+            _read("index.html")
+            .replace("<style></style>", f"<style>{style}</style>")
+            .replace("<script></script>", f"<script>{script}</script>")
         )
         policy = {
             "default-src": "'none'",
-            "script-src": script,
-            "style-src": style,
+            "script-src": _hash(script),
+            "style-src": _hash(style),
             "connect-src": "'self'",
             "base-uri": "'none'",
             "form-action": "'none'",
@@ -82,5 +91,6 @@ class Page:
             "lower": list(rules.lower),
             "upper": list(rules.upper),
             "max_tokens": max_new_tokens,
+            "tokens": min(max_new_tokens, max_length // 2, TOKENS),
             "front": front,
         }

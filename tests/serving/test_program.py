@@ -54,6 +54,7 @@ def test_without_the_extra(adapter, monkeypatch, capsys):
     assert "uvicorn is not installed: pip install 'safe-rlhf-panacea[serve]'" in error
 
 
+@pytest.mark.multiprocess
 def test_sigterm_finishes_what_runs(adapter):
     pytest.importorskip("fastapi")
     httpx2 = pytest.importorskip("httpx2")
