@@ -80,6 +80,8 @@ setup(
         "export": ["gguf>=0.17"],
         # Only for the server.
         "serve": ["fastapi>=0.115", "uvicorn>=0.30"],
+        # Only for `make small`: the model's file, and a rule reward's word list.
+        "small": ["accelerate>=1.0", "gguf>=0.17", "vaderSentiment>=3.3"],
         # Only for --log_type tensorboard.
         "tensorboard": ["tensorboard>=2.16"],
         "dev": [
@@ -98,6 +100,9 @@ setup(
             "uvicorn>=0.30",
             "openai>=3",
             "selenium>=4.20",
+            # `make small`, with a model that has its form.
+            "accelerate>=1.0",
+            "vaderSentiment>=3.3",
         ],
     },
     # vLLM asks its plugins when it starts; the module imports vLLM only then.

@@ -15,7 +15,6 @@ from figure_program import (
 )
 
 from safe_rlhf_panacea.base.arguments import add_flag
-from safe_rlhf_panacea.base.datasets.template import plain_prompt
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.results import read_responses, read_result
 from safe_rlhf_panacea.io import atomic_write_text
@@ -55,20 +54,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = [row for row in read_responses(args.run, result["objectives"]) if row["preference"]]
     chosen = most_varied(rows)
     if args.prompt is not None:
-        found = [
-            row["prompt"]
-            for row in rows
-            if args.prompt in (row["prompt"], plain_prompt(row["prompt"]))
-        ]
-        if not found:
+        if all(row["prompt"] != args.prompt for row in rows):
             raise UserError(f"{args.run} has no responses to the prompt {args.prompt!r}")
-        chosen = found[0]
+        chosen = args.prompt
     of_prompt = {tuple(row["preference"]): row for row in rows if row["prompt"] == chosen}
     shown = [of_prompt[key] for key in spread(sorted(of_prompt), 2 if args.extremes else 5)]
-    names, prompt = result["objectives"], plain_prompt(chosen)
+    names = result["objectives"]
     rows = [[vector_text(r["preference"]), r["response"], *r["rewards"]] for r in shown]
-    table = Table(prompt, [f"λ ({', '.join(names)})", "response", *names], rows)
-    html = f"<p><b>{escape(prompt)}</b></p>{table_html(table.columns, table.rows)}"
+    table = Table(chosen, [f"λ ({', '.join(names)})", "response", *names], rows)
+    html = f"<p><b>{escape(chosen)}</b></p>{table_html(table.columns, table.rows)}"
     report = Report(
         figure="Figure 6" if args.extremes else "Figure 8",
         title="Responses to one prompt at the two ends of the front"
@@ -82,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     atomic_write_text(stem.with_suffix(".html"), page(report.title, [html]))
     atomic_write_text(
-        stem.with_suffix(".md"), f"**{' '.join(prompt.split())}**\n\n{table.markdown()}\n"
+        stem.with_suffix(".md"), f"**{' '.join(chosen.split())}**\n\n{table.markdown()}\n"
     )
     publish(stem, report, None, argv)
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,40 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise _about(error, path, temporary) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A folder to fill, which takes the target's place when the block succeeds.
+
+    Args:
+        target: new or empty.
+        replace: a target that holds something is replaced.
+
+    Raises:
+        UserError: the target is a file, or holds something and is not to be replaced.
+    """
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target} is a file: the output folder must be a folder, or new")
+    if target.exists() and any(target.iterdir()) and not replace:
+        raise UserError(f"{target} holds other files: choose a new or an empty folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    filled = temporary / "new"
+    filled.mkdir()
+    try:
+        yield filled
+        old = temporary / "old"
+        if target.exists():
+            target.rename(old)
+        try:
+            filled.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -15,18 +15,19 @@ from safe_rlhf_panacea.adapter.io import read_config
 from safe_rlhf_panacea.base.arguments import (
     ArgumentParser,
     add_flag,
+    add_template_argument,
     encodable,
     filled,
     non_negative_float,
     positive_int,
     seed_int,
 )
-from safe_rlhf_panacea.base.datasets import format_prompt
+from safe_rlhf_panacea.base.datasets import ChatTemplate
+from safe_rlhf_panacea.base.datasets.template import Turns
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.models import load_pretrained_models
 from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.fronts.reward_front import encode_prompts
 from safe_rlhf_panacea.preference import format_preference, parse_preference
 from safe_rlhf_panacea.printing import say
 
@@ -37,6 +38,12 @@ PROGRAM = "python -m safe_rlhf_panacea.respond"
 class PanaceaModel:
     """A base model with its adapter, ready to answer at any preference vector.
 
+    Attributes:
+        model: the base model.
+        adapter: its adapter.
+        tokenizer: the base model's.
+        template: how the adapter was spoken to in training.
+
     Example:
         >>> model = PanaceaModel.load("runs/quickstart/panacea-ppo")  # doctest: +SKIP
         >>> model.respond("How do I pick a lock?", "helpful=0.3,harmless=0.7")  # doctest: +SKIP
@@ -45,6 +52,7 @@ class PanaceaModel:
     model: Any
     adapter: PanaceaAdapter
     tokenizer: Any
+    template: ChatTemplate
 
     @classmethod
     def load(
@@ -52,6 +60,7 @@ class PanaceaModel:
         adapter: str | Path,
         base_model: str | None = None,
         *,
+        chat_template: str | None = None,
         trust_remote_code: bool = False,
     ) -> PanaceaModel:
         """Load an adapter's folder and the base model that it names.
@@ -59,25 +68,30 @@ class PanaceaModel:
         Args:
             adapter: folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
             base_model: another place of the base model.
+            chat_template: another one than the adapter was trained with: ``auto``, ``safe-rlhf``,
+                ``none`` or a jinja file.
             trust_remote_code: run code that comes with the base model.
 
         Raises:
             UserError: the folder names no base model, or the base is not there.
             AdapterError: the adapter's files are missing, truncated or of another model.
         """
-        base = base_model or read_config(adapter).base_model
+        config = read_config(adapter)
+        base = base_model or config.base_model
         if base is None:
             raise UserError(f"{adapter} names no base model: give one with --base_model")
         model, tokenizer = load_pretrained_models(
             base, model_max_length=None, padding_side="left", trust_remote_code=trust_remote_code
         )
-        return cls(model.eval(), load_adapter(model, adapter), tokenizer)
+        template = ChatTemplate.chosen(chat_template, config.chat_template, tokenizer)
+        return cls(model.eval(), load_adapter(model, adapter), tokenizer, template)
 
     def respond(
         self,
-        prompt: str,
+        prompt: Turns,
         preference: str | torch.Tensor,
         *,
+        system: str | None = None,
         max_new_tokens: int = 256,
         temperature: float = 1.0,
         seed: int | None = None,
@@ -85,25 +99,28 @@ class PanaceaModel:
         """One answer at λ.
 
         Args:
-            prompt: the user's words, without any template.
+            prompt: the user's words, without any template, or the turns of a conversation, which
+                alternate user, assistant, ..., user.
             preference: ``"helpful=0.3,harmless=0.7"``, ``"0.3,0.7"`` or a tensor, size = (m,).
+            system: the system prompt.
             max_new_tokens: longest answer.
             temperature: of sampling; 0 is greedy.
             seed: of sampling; None draws anew each time.
 
         Raises:
             PreferenceError: the vector is off the simplex or names an unknown objective.
+            UserError: the template has no place for a system prompt, or for several turns.
         """
         if isinstance(preference, str):
             preference = parse_preference(preference, self.adapter.objectives)
         self.adapter.set_preference(preference)
-        ids, mask = encode_prompts(self.tokenizer, [format_prompt(prompt)])
+        ids = torch.tensor([self.template.prompt_ids(prompt, system)])  # size = (1, S)
         length = ids.size(1) + max_new_tokens
         what = f"a prompt of {ids.size(1)} tokens with --max_new_tokens {max_new_tokens}"
         check_positions(self.model, length, "the model", what)
         config = SamplingConfig(
             max_length=length,
-            eos_token_id=self.tokenizer.eos_token_id,
+            eos_token_id=self.template.stop_ids(self.model),
             pad_token_id=self.tokenizer.pad_token_id,
             temperature=temperature,
         )
@@ -111,7 +128,8 @@ class PanaceaModel:
         generator = None
         if seed is not None:
             generator = torch.Generator(device=device).manual_seed(seed)
-        tokens, _ = sample(self.model, ids.to(device), mask.to(device), config, generator)
+        ids = ids.to(device)
+        tokens, _ = sample(self.model, ids, torch.ones_like(ids).bool(), config, generator)
         return self.tokenizer.decode(tokens[0, ids.size(1) :], skip_special_tokens=True).strip()
 
 
@@ -128,6 +146,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("prompt", type=encodable)
     parser.add_argument("--adapter", type=filled, required=True, help="folder of a trained adapter")
     parser.add_argument("--base_model", help="default: the one that the adapter names")
+    add_template_argument(parser, of_adapter=True)
+    parser.add_argument("--system", type=encodable, help="a system prompt")
     parser.add_argument("--preference", action="append", required=True, help="may be repeated")
     parser.add_argument("--max_new_tokens", type=positive_int, default=256)
     parser.add_argument("--temperature", type=non_negative_float, default=1.0)
@@ -141,12 +161,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Answer and print."""
     args = build_parser().parse_args(argv)
     model = PanaceaModel.load(
-        args.adapter, args.base_model, trust_remote_code=args.trust_remote_code
+        args.adapter,
+        args.base_model,
+        chat_template=args.chat_template,
+        trust_remote_code=args.trust_remote_code,
     )
     for text in args.preference:
         answer = model.respond(
             args.prompt,
             text,
+            system=args.system,
             max_new_tokens=args.max_new_tokens,
             temperature=args.temperature,
             seed=args.seed,

@@ -16,6 +16,10 @@ PPO = (
     f"--train_datasets prompts:1:pairs.jsonl {LOGS}"
 )
 SFT = f"--model_name_or_path model --train_datasets supervised:1:pairs.jsonl {LOGS}"
+PANACEA_SFT = (
+    "--model_name_or_path model --train_datasets helpful=supervised:1:a.jsonl "
+    f"harmless=supervised:1:b.jsonl {LOGS}"
+)
 DRY = "--epochs 1 --lora_dim 8 -- --dry_run"  # the launcher's flags, then the user's
 DRY_SFT = "--epochs 1 -- --dry_run"
 FIGURE = "--output_dir out"
@@ -24,6 +28,7 @@ GOOD = {
     "reward": f"--objective helpful --model_name_or_path model {PAIRS} {LOGS}",
     "dpo": DPO,
     "ppo": PPO,
+    "panacea_sft": PANACEA_SFT,
     "rewarded_soups": f"dpo {DPO}",
     "discrete_policies": f"dpo {DPO}",
     "fixed_scaling": f"ppo {PPO}",
@@ -80,7 +85,8 @@ RANGES = [
     ("dpo", "lora_dim pref_dim epochs max_steps max_length", f"0 {2**31} 8.5", COUNT),
     ("ppo", "update_iters num_return_sequences per_device_prompt_batch_size", "0 x", COUNT),
     ("sft", "per_device_train_batch_size gradient_accumulation_steps save_interval", "0", COUNT),
-    ("sft reward dpo ppo", "seed", f"-1 {2**32} 1.5", SEED),
+    ("panacea_sft", "lr lora_scaling orthogonality_coeff", "nan -1", "is not a (number|positive)"),
+    ("sft reward dpo ppo panacea_sft", "seed", f"-1 {2**32} 1.5", SEED),
     ("evaluation calibrate respond miniature world", "seed", "-1 x", SEED),
     ("front_benchmark", "first_seed", "-1", SEED),
     ("port_against_safe_rlhf", "seed", "-1", SEED),
@@ -116,6 +122,14 @@ sft          ; --output_dir file                  ; file is a file
 sft          ; --output_dir run                   ; run already holds a run
 sft          ; --resume                           ; out holds no run to resume
 sft          ; --resume --overwrite               ; either resumed or overwritten
+sft          ; --chat_template none.jinja         ; none.jinja: no such chat template
+sft          ; --chat_template ''                 ; --chat_template: {EMPTY}
+reward       ; --chat_template bad.jinja          ; bad.jinja:2: .*fails on .*division by zero
+dpo          ; --chat_template open.jinja         ; open.jinja:3: .*unexpected
+ppo          ; --chat_template chatml             ; chatml: no such chat template
+evaluation   ; --chat_template deaf.jinja         ; deaf.jinja: .*leaves out what the user says
+calibrate    ; --chat_template file               ; file: the chat template is empty
+respond      ; --chat_template none.jinja         ; none.jinja: no such chat template
 sft          ; --train_datasets :1                ; has no name
 sft          ; --train_datasets pairs:1e300:x     ; proportion 1e\+300 makes over 100,000,000 rows
 sft          ; --train_datasets pairs:-1:x        ; proportion -1.0 is not above 0
@@ -161,6 +175,18 @@ ppo          ; --reward_models a=x a=y            ; names an objective twice
 ppo          ; --objectives helpful funny         ; objective 'funny' has no reward model
 ppo          ; --reward_calibration none.json     ; none.json: no such file
 ppo          ; --reward_calibration damaged/adapter_config.json ; not valid JSON
+panacea_sft  ; --train_datasets supervised:1:a.jsonl ; name its objective, as in helpful=superv
+panacea_sft  ; --train_datasets a=supervised:1:x b= ; data set '' has no name
+panacea_sft  ; --train_datasets a=x:1 b=x:2       ; x is given twice
+panacea_sft  ; --train_datasets a=x b=y a=x       ; --train_datasets a=x is given twice
+panacea_sft  ; --train_datasets a=x b=pairs:-1:x  ; proportion -1.0 is not above 0
+panacea_sft  ; --train_datasets a=x               ; --pref_dim is 2, but there are 1 objectives
+panacea_sft  ; --train_datasets ../a=x b=y        ; objective name '../a': {NAME}
+panacea_sft  ; --objectives helpful kind          ; names 'harmless', which is none of --objectives
+panacea_sft  ; --objectives helpful harmless kind --pref_dim 3 ; 'kind' has no data set: add kind=
+panacea_sft  ; --need_eval --eval_datasets helpful=x ; 'harmless' has no data set.*--eval_datasets
+panacea_sft  ; --fixed_preference 0.7,0.7         ; sums to 1.4, not to 1
+panacea_sft  ; --need_eval                        ; exactly one of --eval_datasets and
 rewarded_soups!    ; sac                          ; invalid choice: 'sac'
 rewarded_soups     ; --resume                     ; --resume is of a single training
 rewarded_soups     ; --lr nan                     ; nan {NOT_NEGATIVE}

@@ -24,6 +24,7 @@ PACKAGES = {
     "reward": "base.values.reward",
     "dpo": "algorithms.dpo",
     "ppo": "algorithms.ppo",
+    "panacea_sft": "algorithms.sft",
     **{
         name: name for name in ("evaluation", "miniature", "dashboard", "regression", "experiments")
     },
@@ -76,6 +77,9 @@ def folder(tmp_path_factory):
         "half.jsonl": '{"prompt": "\\ud800"}\n',
         "pairs.jsonl": '{"prompt": "a"}\n',
         "file": "",
+        "bad.jinja": "{{ bos_token }}\n{{ 1 / 0 }}",
+        "open.jinja": "{{ bos_token }}\n\n{{ messages[0] }",
+        "deaf.jinja": "{{ bos_token }} Hello!",
     }
     for name, text in files.items():
         (folder / name).parent.mkdir(exist_ok=True)

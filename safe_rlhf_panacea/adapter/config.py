@@ -31,6 +31,8 @@ class AdapterConfig:
         init_std: standard deviation of U and V at the start.
         init_singular: start of σ and s; at 0 the adapted model is the base model.
         base_model: where the base model comes from.
+        chat_template: how conversations were written in training: ``safe-rlhf`` (older adapters
+            do not say so), ``none``, or the text of a jinja template.
 
     Raises:
         AdapterError: a value of the wrong type or out of range, or options that contradict
@@ -48,6 +50,7 @@ class AdapterConfig:
     init_std: float = 0.02
     init_singular: float = 0.0
     base_model: str | None = None
+    chat_template: str = "safe-rlhf"
 
     def __post_init__(self) -> None:
         """Check types and ranges."""
@@ -122,6 +125,7 @@ def _check_types(values: Mapping[str, Any]) -> None:
         "init_std": Real,
         "init_singular": Real,
         "base_model": (str, type(None)),
+        "chat_template": str,
     }
     for name, kind in expected.items():
         value = values[name]

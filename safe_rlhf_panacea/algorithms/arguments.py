@@ -89,14 +89,14 @@ def _add_front_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--eval_prompts",
         type=positive_int,
-        help="prompts that are responded to at every λ; default: all (PPO), 16 (DPO)",
+        help="prompts that are responded to at every λ; default: all (PPO), 16 (DPO, SFT)",
     )
     group.add_argument(
         "--reference_point",
         type=finite_float,
         nargs="+",
         help="of the hypervolume; default: 0 (DPO), two standard deviations below the initial "
-        "model's mean rewards (PPO)",
+        "model's mean (PPO, SFT)",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from safe_rlhf_panacea.base import (
     gathered,
     is_main_process,
 )
+from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.divergence import check_weights
 from safe_rlhf_panacea.preference import format_preference
 
@@ -66,9 +67,17 @@ class Panacea:
         self._held: Held | None = None
         self._latest = self.centre
 
-    def attach(self, model: nn.Module, role: str) -> PanaceaAdapter:
-        """Inject an adapter into a model, in place."""
-        self.adapters[role] = inject_adapter(model, self.config)
+    def attach(self, model: nn.Module, role: str, template: ChatTemplate) -> PanaceaAdapter:
+        """Inject an adapter into a model, in place.
+
+        Args:
+            model: gets it.
+            role: ``policy`` or whatever else is trained.
+            template: how the run writes conversations; the adapter keeps it.
+        """
+        self.template = template
+        config = replace(self.config, chat_template=template.recorded)
+        self.adapters[role] = inject_adapter(model, config)
         return self.adapters[role]
 
     @property
@@ -226,6 +235,7 @@ class Panacea:
         with gathered(self.policy.parameters()):
             if is_main_process():
                 self.policy.save(folder)
+                self.template.keep(tokenizer)
                 tokenizer.save_pretrained(folder)
         barrier()
 

@@ -98,8 +98,8 @@ def begins_update(engine: Any, waiting: int = 0, passes: int = 1) -> bool:
     prompt and 3 accumulated micro-batches), one λ serves all updates until they do.
 
     Args:
-        engine: makes one backward pass for each micro-batch and pass.
-        waiting: micro-batches of the same rollout set that come first.
+        engine: the policy's.
+        waiting: its backward passes on micro-batches of the same rollout set that come first.
         passes: over a rollout set.
     """
     first = waiting == 0 or passes == 1

@@ -13,6 +13,7 @@ import torch
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.base import unwrap
 from safe_rlhf_panacea.base.clock import TrainingClock
+from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, refusing_together
 from safe_rlhf_panacea.base.generation import SamplingConfig
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
@@ -40,6 +41,7 @@ class FrontTrainer(Protocol):
     args: Any
     logger: Any
     tokenizer: Any
+    template: ChatTemplate
     global_step: int
     eval_dataloader: Any
     panacea: Panacea
@@ -86,9 +88,8 @@ class FrontWatch:
     def measured_policy(self, engine: Any, **sampling: Any) -> Policy:
         """How the policy is measured."""
         args, tokenizer = self.trainer.args, self.trainer.tokenizer
-        config = SamplingConfig(
-            args.max_length, tokenizer.eos_token_id, tokenizer.pad_token_id, **sampling
-        )
+        stops = self.trainer.template.stop_ids(unwrap(engine))
+        config = SamplingConfig(args.max_length, stops, tokenizer.pad_token_id, **sampling)
         rows = args.per_device_eval_batch_size
         return Policy(
             unwrap(engine),

@@ -142,14 +142,38 @@ def named_value(text: str) -> tuple[str, str]:
     return name, value
 
 
+def chat_template(text: str) -> str:
+    """``auto``, ``safe-rlhf``, ``none``, or a jinja file that renders."""
+    from safe_rlhf_panacea.base.datasets.jinja_template import check_choice
+
+    try:
+        return check_choice(filled(text))
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def add_template_argument(parser: argparse.ArgumentParser, *, of_adapter: bool = False) -> None:
+    """How conversations are written; a program that loads an adapter knows it from there."""
+    parser.add_argument(
+        "--chat_template",
+        type=chat_template,
+        default=None if of_adapter else "auto",
+        metavar="TEMPLATE",
+        help="auto: the tokenizer's own, else Safe-RLHF's; safe-rlhf; none: the prompt as it is; "
+        "or a jinja file" + (" (default: the one that the adapter names)" if of_adapter else ""),
+    )
+
+
 def add_flag(group: Any, name: str, default: bool, text: str) -> None:
     """A boolean that may be given bare (``--bf16``) or with a value (``--bf16 true``)."""
     group.add_argument(name, type=boolean, nargs="?", const=True, default=default, help=text)
 
 
-def add_dataset_arguments(parser: argparse.ArgumentParser, *, ptx: bool = False) -> None:
+def add_dataset_arguments(
+    parser: argparse.ArgumentParser, *, ptx: bool = False, form: str = "name[:proportion[:path]]"
+) -> None:
     """Data sets as ``name[:proportion[:path]]``."""
-    form = "data sets as name[:proportion[:path]]"
+    form = f"data sets as {form}"
     group = parser.add_argument_group("data")
     group.add_argument("--train_datasets", nargs="+", required=True, metavar="SPEC", help=form)
     group.add_argument("--eval_datasets", nargs="+", metavar="SPEC", help=form)

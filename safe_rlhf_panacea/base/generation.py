@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ class SamplingConfig:
 
     Attributes:
         max_length: tokens of prompt and response together.
+        eos_token_id: what ends a response: one token, or several.
         temperature: 0 means greedy.
         top_p: nucleus mass, 1 means all tokens.
         repetition_penalty: 1 means none.
@@ -25,7 +27,7 @@ class SamplingConfig:
     """
 
     max_length: int
-    eos_token_id: int
+    eos_token_id: int | Sequence[int]
     pad_token_id: int
     temperature: float = 1.0
     top_p: float = 1.0
@@ -33,9 +35,21 @@ class SamplingConfig:
     num_return_sequences: int = 1
 
     @property
+    def stop_ids(self) -> list[int]:
+        """The tokens that end a response."""
+        ids = self.eos_token_id
+        return [ids] if isinstance(ids, int) else list(ids)
+
+    @property
     def is_plain(self) -> bool:
         """Whether the lean loop can serve it."""
         return self.top_p == 1.0 and self.repetition_penalty == 1.0
+
+
+def is_end(tokens: torch.Tensor, stop_ids: int | Sequence[int]) -> torch.Tensor:
+    """Which tokens end a response, bool, size = that of ``tokens``."""
+    stops = torch.as_tensor(stop_ids, device=tokens.device)
+    return tokens.eq(stops) if stops.numel() == 1 else torch.isin(tokens, stops)
 
 
 def is_sharded(model: Any) -> bool:
@@ -138,6 +152,7 @@ def _sample_plain(
     tokens = torch.full((batch, steps), config.pad_token_id, device=input_ids.device)
     alive = torch.ones(batch, dtype=torch.bool, device=input_ids.device)
     current, positions = input_ids, position_ids_from_mask(attention_mask)
+    stops = torch.tensor(config.stop_ids, device=input_ids.device)
     for step in range(steps):
         logits = model(
             input_ids=current,
@@ -150,7 +165,7 @@ def _sample_plain(
         token = _choose(logits, config.temperature, generator, noise_copies)
         tokens[:, step] = torch.where(alive, token, config.pad_token_id)
         mask[:, prompt_length + step] = alive
-        alive = alive & token.ne(config.eos_token_id)
+        alive = alive & ~is_end(token, stops)
         if not alive.any():
             steps = step + 1
             break
@@ -185,13 +200,13 @@ def _sample_generate(
         top_k=0,
         repetition_penalty=config.repetition_penalty,
         num_return_sequences=copies,
-        eos_token_id=config.eos_token_id,
+        eos_token_id=config.stop_ids,
         pad_token_id=config.pad_token_id,
         synced_gpus=in_step,
     )
     response = sequences[:, input_ids.size(1) :]  # size = (B·n, T)
-    ended = response.eq(config.eos_token_id).long().cumsum(dim=-1)
+    ends = is_end(response, config.stop_ids).long()
     # A token is attended if no end token stands before it.
-    response_mask = (ended - response.eq(config.eos_token_id).long()).eq(0)
+    response_mask = (ends.cumsum(dim=-1) - ends).eq(0)
     prompt_mask = attention_mask.bool().repeat_interleave(copies, dim=0)
     return sequences, torch.cat([prompt_mask, response_mask], dim=1)

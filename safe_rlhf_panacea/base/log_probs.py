@@ -9,8 +9,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
 from safe_rlhf_panacea.base.engine import unwrap
-from safe_rlhf_panacea.base.functional import gather_log_probabilities, position_ids_from_mask
+from safe_rlhf_panacea.base.functional import (
+    first_counted,
+    gather_log_probabilities,
+    position_ids_from_mask,
+)
 
 
 @lru_cache(maxsize=64)
@@ -47,3 +52,19 @@ def response_log_probs(
     kept = input_ids.size(1) - 1 - start  # response tokens
     log_probs = gather_log_probabilities(logits[:, -kept - 1 : -1], input_ids[:, start + 1 :])
     return F.pad(log_probs, (start, 0))
+
+
+def answer_log_probs(
+    model: Any,
+    input_ids: torch.Tensor,  # size = (B, L)
+    labels: torch.Tensor,  # size = (B, L), ``IGNORE_INDEX`` off the answer
+    attention_mask: torch.Tensor,  # size = (B, L)
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """log π(y|x) of every supervised text, the sum over its answer's tokens, and their number.
+
+    Returns:
+        size = (B,) each.
+    """
+    counted = labels[:, 1:].ne(IGNORE_INDEX)  # size = (B, L - 1)
+    log_probs = response_log_probs(model, input_ids, attention_mask, first_counted(counted))
+    return (log_probs * counted).sum(dim=-1), counted.sum(dim=-1)

@@ -17,6 +17,7 @@ from safe_rlhf_panacea.base.checkpoint_files import (
     checksum_file,
     tensors_only,
 )
+from safe_rlhf_panacea.base.datasets.template import SAFE_RLHF
 from safe_rlhf_panacea.base.distributed import get_world_size
 from safe_rlhf_panacea.base.run_record import (
     CHECKPOINTS,
@@ -34,6 +35,7 @@ LATEST = "latest"  # the file that names the last whole checkpoint
 FREE = (
     *("resume", "overwrite", "progress", "log_type", "log_dir", "log_project", "log_run_name"),
     *("local_rank", "device", "save_interval", "output_dir", "base"),
+    "chat_template",  # what it stands for is compared
 )
 
 
@@ -99,7 +101,7 @@ def load_checkpoint(engines: dict[str, Any], output_dir: str | Path, step: int) 
 
 
 def check_same_run(
-    output_dir: str | Path, args: argparse.Namespace, data: Mapping[str, str]
+    output_dir: str | Path, args: argparse.Namespace, data: Mapping[str, str], template: str
 ) -> None:
     """Whether a run goes on with the flags, the data and the processes that it began with.
 
@@ -109,6 +111,7 @@ def check_same_run(
         output_dir: the run's folder.
         args: the flags now.
         data: fingerprints of the data sets now, by flag.
+        template: the chat template now, as it is recorded; older runs had Safe-RLHF's.
 
     Raises:
         UserError: naming what differs, or that the record is damaged.
@@ -129,6 +132,11 @@ def check_same_run(
     changed = _changed(_bound({**younger, **record["args"]}), now)
     if changed:
         raise UserError(f"{path.parent}: a run resumes with its own flags; {'; '.join(changed)}")
+    if record.get("chat_template", SAFE_RLHF) != template:
+        raise UserError(
+            f"{path.parent}: the chat template is not the one that the run began with "
+            f"({RUN_FILE} has it): a run resumes with its own"
+        )
     recorded = record.get("data", {})  # older runs have none
     for flag, fingerprint in data.items():
         if recorded.get(flag, fingerprint) != fingerprint:

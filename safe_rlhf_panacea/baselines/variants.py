@@ -9,6 +9,7 @@ from pathlib import Path
 
 from safe_rlhf_panacea.algorithms.dpo import main as dpo
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
+from safe_rlhf_panacea.algorithms.sft import main as sft
 from safe_rlhf_panacea.base import barrier, is_main_process
 from safe_rlhf_panacea.base.arguments import ArgumentParser, check_common
 from safe_rlhf_panacea.base.distributed import init_distributed
@@ -16,7 +17,7 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, set_aside
 
-PROGRAMS = {"dpo": dpo, "ppo": ppo}
+PROGRAMS = {"dpo": dpo, "ppo": ppo, "sft": sft}
 Variants = Mapping[str, Sequence[str]]
 
 
@@ -25,7 +26,7 @@ def build_parser(prog: str, description: str, example: str) -> ArgumentParser:
     parser = ArgumentParser(
         prog,
         f"{description}\nAll further flags are those of python -m safe_rlhf_panacea.algorithms."
-        "dpo or .ppo;\na variant that is finished is not trained again.",
+        "dpo, .ppo or .sft;\na variant that is finished is not trained again.",
         example,
     )
     parser.add_argument("algorithm", choices=sorted(PROGRAMS))
@@ -61,7 +62,7 @@ def train_variants(algorithm: str, argv: Sequence[str], variants: Variants) -> d
     goes on where it was interrupted.
 
     Args:
-        algorithm: ``dpo`` or ``ppo``.
+        algorithm: a key of ``PROGRAMS``.
         argv: the algorithm's flags.
         variants: folder name to further flags.
 

@@ -15,8 +15,8 @@ from safe_rlhf_panacea.base.arguments import (
     positive_int,
     seed_int,
 )
-from safe_rlhf_panacea.base.datasets import format_prompt
-from safe_rlhf_panacea.base.datasets.base import select_rows
+from safe_rlhf_panacea.base.datasets import ChatTemplate
+from safe_rlhf_panacea.base.datasets.base import refusing, select_rows
 from safe_rlhf_panacea.base.datasets.specs import read_specs
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.generation import SamplingConfig
@@ -73,17 +73,18 @@ def load_model(args: argparse.Namespace, path: str, **options: Any) -> tuple[Any
     return model.to(device), tokenizer
 
 
-def read_prompts(args: argparse.Namespace, tokenizer: Any) -> list[Prompt]:
-    """The different prompts of all data sets, formatted, that leave room for a response.
+def read_prompts(args: argparse.Namespace, template: ChatTemplate) -> list[Prompt]:
+    """The different prompts of all data sets that leave room for a response.
 
     Raises:
-        UserError: no prompt is left.
+        UserError: no prompt is left, or the template refuses one.
     """
-    eos = tokenizer.eos_token
-    rows = select_rows(read_specs(args.datasets), args.seed)
-    texts = list(dict.fromkeys(format_prompt(row.sample["input"], eos_token=eos) for row in rows))
-    encoded = map(Prompt, texts, tokenizer(texts, verbose=False)["input_ids"])
-    short = [prompt for prompt in encoded if len(prompt.input_ids) < args.max_length]
+    texts: dict[str, None] = {}
+    for row in select_rows(read_specs(args.datasets), args.seed):
+        with refusing(row):
+            texts[template.prompt(row.sample["input"], row.sample.get("system"))] = None
+    (encoded,) = template.encode(list(texts))
+    short = [Prompt(template.shown(ids), ids) for ids in encoded if len(ids) < args.max_length]
     if not short:
         raise UserError(f"no prompt is shorter than --max_length {args.max_length} tokens")
     if len(short) < len(texts) and is_main_process():
@@ -100,15 +101,18 @@ def read_rewards(args: argparse.Namespace, objectives: Sequence[str] | None) -> 
 
 
 def load_rewards(
-    args: argparse.Namespace, specs: Sequence[RewardSpec], tokenizer: Any
+    args: argparse.Namespace, specs: Sequence[RewardSpec], tokenizer: Any, stop_ids: Sequence[int]
 ) -> RewardEnsemble:
-    """Load what scores each objective."""
-    return RewardEnsemble(specs, [_load_scorer(args, spec, tokenizer) for spec in specs])
+    """Load what scores each objective of a policy with this tokenizer and these end tokens."""
+    scorers = [_load_scorer(args, spec, tokenizer, stop_ids) for spec in specs]
+    return RewardEnsemble(specs, scorers)
 
 
-def _load_scorer(args: argparse.Namespace, spec: RewardSpec, tokenizer: Any) -> Scorer:
+def _load_scorer(
+    args: argparse.Namespace, spec: RewardSpec, tokenizer: Any, stop_ids: Sequence[int]
+) -> Scorer:
     if spec.is_function:
-        return function_scorer(spec.path, tokenizer)
+        return function_scorer(spec.path, tokenizer, stop_ids)
     options = {"score_type": spec.role, "do_normalize": args.normalize_reward}
     model, own = load_model(
         args, spec.path, auto_model_type=AutoModelForScore, auto_model_kwargs=options
@@ -116,21 +120,21 @@ def _load_scorer(args: argparse.Namespace, spec: RewardSpec, tokenizer: Any) -> 
     if is_same_tokenizer(tokenizer, own):
         return model_scorer(model)
     say(f"{spec.path} has other tokens than the policy: responses are tokenised anew for it")
-    return retokenizing_scorer(model, tokenizer, own)
+    return retokenizing_scorer(model, tokenizer, own, stop_ids)
 
 
-def policy_of(args: argparse.Namespace, model: Any, adapter: Any, tokenizer: Any) -> Policy:
+def policy_of(args: argparse.Namespace, model: Any, adapter: Any, template: ChatTemplate) -> Policy:
     """A model as the flags want it measured."""
     sampling = SamplingConfig(
         args.max_length,
-        tokenizer.eos_token_id,
-        tokenizer.pad_token_id,
+        template.stop_ids(model),
+        template.tokenizer.pad_token_id,
         temperature=args.temperature,
     )
     return Policy(
         model,
         adapter,
-        tokenizer,
+        template.tokenizer,
         sampling,
         seed=args.seed,
         prompts_per_batch=args.batch_size,

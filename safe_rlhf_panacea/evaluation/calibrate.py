@@ -11,7 +11,13 @@ from pathlib import Path
 
 import torch
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
+from safe_rlhf_panacea.base.arguments import (
+    ArgumentParser,
+    add_flag,
+    add_template_argument,
+    filled,
+)
+from safe_rlhf_panacea.base.datasets import ChatTemplate
 from safe_rlhf_panacea.base.datasets.specs import read_specs
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.arguments import (
@@ -49,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model_name_or_path", type=filled, required=True, help="the SFT model")
     parser.add_argument("--output_file", type=filled, required=True, help="JSON; must not exist")
     add_flag(parser, "--overwrite", False, "replace the file")
+    add_template_argument(parser)
     add_reward_flags(parser)
     add_sampling_flags(parser)
     return parser
@@ -66,9 +73,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     specs = read_rewards(args, None)
     model, tokenizer = load_model(args, args.model_name_or_path)
     names = [spec.name for spec in specs]
-    rewards = load_rewards(args, specs, tokenizer)
-    policy = policy_of(args, model, None, tokenizer)
-    found = sample_base(policy, rewards, read_prompts(args, tokenizer)).rewards[0].float()
+    template = ChatTemplate.of(args.chat_template, tokenizer)
+    policy = policy_of(args, model, None, template)
+    rewards = load_rewards(args, specs, tokenizer, policy.sampling.stop_ids)
+    found = sample_base(policy, rewards, read_prompts(args, template)).rewards[0].float()
     # As the models give them: signs are applied after the calibration.
     signs = torch.tensor([spec.sign for spec in specs])
     write_calibration(args.output_file, names, found * signs)

@@ -11,11 +11,12 @@ import torch
 from safe_rlhf_panacea.base.arguments import (
     ArgumentParser,
     add_flag,
+    add_template_argument,
     filled,
     finite_float,
     positive_float,
 )
-from safe_rlhf_panacea.base.datasets import PreferenceDataset
+from safe_rlhf_panacea.base.datasets import ChatTemplate, PreferenceDataset
 from safe_rlhf_panacea.base.datasets.specs import read_specs
 from safe_rlhf_panacea.base.distributed import init_if_launched, is_main_process
 from safe_rlhf_panacea.base.run_record import check_own_output, prepare_output_dir, write_run_record
@@ -71,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--label", help="in tables and pictures; default: the method's name")
     parser.add_argument("--base_model", help="default: the one that the adapter names")
+    add_template_argument(parser, of_adapter=True)
     parser.add_argument("--output_dir", type=filled, required=True)
     add_flag(parser, "--overwrite", False, "replace a result that the folder already holds")
     add_reward_flags(parser)
@@ -117,20 +119,25 @@ def load_method(args: argparse.Namespace, members: Sequence[Member]) -> tuple[Me
 
 
 def measure_method(
-    args: argparse.Namespace, method: Method, tokenizer: Any, grid: torch.Tensor, label: str
+    args: argparse.Namespace, method: Method, template: ChatTemplate, grid: torch.Tensor, label: str
 ) -> Measurement:
     """Rewards of responses at every λ, or accuracies on pairs where there are no rewards."""
     names = method.objectives
-    policy = policy_of(args, method.model, method.adapter, tokenizer)
+    policy = policy_of(args, method.model, method.adapter, template)
+    tokenizer = template.tokenizer
     what: dict[str, Any]
     if args.reward_models:
-        rewards = load_rewards(args, read_rewards(args, names), tokenizer)
-        prompts = read_prompts(args, tokenizer)
+        rewards = load_rewards(args, read_rewards(args, names), tokenizer, policy.sampling.stop_ids)
+        prompts = read_prompts(args, template)
         base = sample_base(policy, rewards, prompts) if args.with_base else None
         what = {"prompts": prompts, "rewards": rewards, "base": base}
     else:
         tokenizer.padding_side = "right"
-        what = {"pairs": PreferenceDataset(args.datasets, tokenizer, names, seed=args.seed)}
+        what = {
+            "pairs": PreferenceDataset(
+                args.datasets, tokenizer, names, seed=args.seed, template=template
+            )
+        }
     return method.measure(policy, grid, label=label, **what)
 
 
@@ -148,15 +155,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     init_if_launched()
     method, tokenizer = load_method(args, members)
     label = args.label or LABELS[method.name]
-    measured = measure_method(args, method, tokenizer, grid, label)
+    template = ChatTemplate.chosen(args.chat_template, method.chat_template, tokenizer)
+    measured = measure_method(args, method, template, grid, label)
     if is_main_process():
         result = measured.result(objectives, method.origin(label), args.reference_point)
-        write(args, measured, result)
+        write(args, measured, result, template)
         say(f"{front_table(front_of(result))}\n\n{indicator_table({label: result})}")
         say(f"\nWritten to {args.output_dir}: {FRONT_FILE}, front.png")
 
 
-def write(args: argparse.Namespace, measured: Measurement, result: dict[str, Any]) -> None:
+def write(
+    args: argparse.Namespace,
+    measured: Measurement,
+    result: dict[str, Any],
+    template: ChatTemplate,
+) -> None:
     """Numbers, responses, picture, and the record last: it says that the folder is complete."""
     folder = prepare_output_dir(args.output_dir, overwrite=args.overwrite)
     if args.reward_models:
@@ -170,4 +183,5 @@ def write(args: argparse.Namespace, measured: Measurement, result: dict[str, Any
         reference_point=result["reference_point"],
         axis_labels=result["axis_labels"],
     )
-    write_run_record(folder, args, {"program": PROGRAM})
+    about = {"program": PROGRAM, "chat_template": template.recorded}
+    write_run_record(folder, args, about)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from safe_rlhf_panacea.experiments.sizes import Size
 
 _SFT_MODEL = "PKU-Alignment/alpaca-7b-reproduced"
+# Of the published models, and so of what is trained on them.
+_SAFE_RLHF = "--chat_template safe-rlhf"
 _TRAIN = "--train_datasets PKU-SafeRLHF-v0/train"
 _REWARDS = """
     --reward_models helpful=PKU-Alignment/beaver-7b-v1.0-reward harmless={runs}/reward-harmless"""
@@ -12,13 +14,13 @@ _CONCISE = " concise=safe_rlhf_panacea.reward_functions:concise?max_length=100,m
 _FIVE = " --reward_scales harmless=5 "
 
 _REWARD = f"""
-    --model_name_or_path {_SFT_MODEL} {_TRAIN}
+    --model_name_or_path {_SFT_MODEL} {_SAFE_RLHF} {_TRAIN}
     --eval_datasets PKU-SafeRLHF-v0/test --need_eval true --eval_strategy epoch"""
 _PPO = f"""
-    --actor_model_name_or_path {_SFT_MODEL} {_REWARDS} {_FIVE} {_TRAIN}
+    --actor_model_name_or_path {_SFT_MODEL} {_REWARDS} {_FIVE} {_SAFE_RLHF} {_TRAIN}
     --ptx_datasets alpaca --preference_scope batch"""
 _DPO = f"""
-    --model_name_or_path {_SFT_MODEL} --objectives helpful harmless {_TRAIN}
+    --model_name_or_path {_SFT_MODEL} --objectives helpful harmless {_SAFE_RLHF} {_TRAIN}
     --preference_scope batch"""
 # The front while training, for the dashboards; evaluating changes nothing in the training.
 _WATCH = " --need_eval true --eval_strategy steps --eval_interval 500 "
@@ -29,7 +31,7 @@ _PROMPTS = "--datasets PKU-SafeRLHF-v0/test:1000/-1 --bf16 true"
 SIZE = Size(
     runs="runs/paper",
     flags={
-        "sft": "--model_name_or_path huggyllama/llama-7b --train_datasets alpaca",
+        "sft": f"--model_name_or_path huggyllama/llama-7b {_SAFE_RLHF} --train_datasets alpaca",
         "reward_helpful": f"{_REWARD} --objective helpful",
         "reward_harmless": f"{_REWARD} --objective harmless",
         "panacea_ppo": f"{_PPO} {_WATCH_PPO} --save_interval 1000",

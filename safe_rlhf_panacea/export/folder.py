@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 import safe_rlhf_panacea
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.low_rank import SavedAdapter
-from safe_rlhf_panacea.io import atomic_write_json, read_json
+from safe_rlhf_panacea.io import atomic_folder, atomic_write_json, read_json
 
 RECORD = "panacea.json"
 
@@ -38,6 +36,7 @@ def describe(adapter: SavedAdapter, form: str, **more: Any) -> dict[str, Any]:
         "version": safe_rlhf_panacea.__version__,
         "base_model": adapter.config.base_model,
         "objectives": list(adapter.objectives),
+        "chat_template": adapter.config.chat_template,
         **more,
     }
 
@@ -66,21 +65,6 @@ def new_folder(target: Path, record: dict[str, Any], *, overwrite: bool) -> Iter
         UserError: ``check_target`` says no.
     """
     check_target(target, overwrite=overwrite)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    filled = temporary / "new"
-    filled.mkdir()
-    try:
+    with atomic_folder(target, replace=True) as filled:
         yield filled
         atomic_write_json(filled / RECORD, record)
-        old = temporary / "old"
-        if target.exists():
-            target.rename(old)
-        try:
-            filled.rename(target)
-        except OSError:
-            if old.exists():
-                old.rename(target)
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter, load_adapter
+from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.models import load_pretrained_models
 
 
@@ -57,6 +58,7 @@ def write_merged(
     own = {f"{layer}.{key}" for layer in adapter.layers for key in _parameter_names(adapter, layer)}
     state = {key: value for key, value in model.state_dict().items() if key not in own}
     model.save_pretrained(folder, state_dict=state)
+    ChatTemplate.as_recorded(adapter.config.chat_template, tokenizer).keep(tokenizer)
     tokenizer.save_pretrained(folder)
 
 

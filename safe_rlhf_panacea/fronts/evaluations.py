@@ -31,8 +31,9 @@ class Evaluation:
 
     Attributes:
         result: as in ``front.json``, at N preference vectors.
-        distributions: values behind J by λ and objective: rewards of single responses (PPO), or
-            implicit-reward margins in the direction of the label (DPO); N lists of m lists.
+        distributions: values behind J by λ and objective: rewards of single responses (PPO),
+            implicit-reward margins in the direction of the label (DPO), or log-probabilities per
+            token of single texts (SFT); N lists of m lists.
         base_distributions: the same of the initial model, m lists; empty where that means nothing.
         responses: a few prompts answered at every λ, as in ``responses.json``.
         singular_values: of every adapted matrix: its name, σ and s.
@@ -57,10 +58,13 @@ class Evaluation:
         if measured.margins is not None and measured.labels is not None:
             values = measured.margin_scale * measured.margins.unsqueeze(-1) * measured.labels
             values = values.masked_fill(measured.labels.eq(0), float("nan"))
+        base = None if measured.base is None else measured.base.rewards[0]
+        if measured.likelihoods is not None:
+            base, values = measured.likelihoods[0], measured.likelihoods[1:]
         return cls(
             result,
             distributions=[_columns(rows) for rows in values],
-            base_distributions=[] if measured.base is None else _columns(measured.base.rewards[0]),
+            base_distributions=[] if base is None else _columns(base),
             responses=measured.responses(RESPONSES_SHOWN),
             singular_values=singular_values(adapter),
             **more,

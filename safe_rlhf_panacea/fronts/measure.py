@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,10 +12,13 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
+from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
+from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, get_world_size
 from safe_rlhf_panacea.base.generation import SamplingConfig
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.accuracy_front import margins_of_pairs
+from safe_rlhf_panacea.fronts.likelihood_front import by_objective, likelihoods_of_texts
 from safe_rlhf_panacea.fronts.measurement import Measurement
 from safe_rlhf_panacea.fronts.reward_front import Prompt, Rewards, Sampled, sample_rewards
 
@@ -63,6 +66,7 @@ def measure(
     prompts: Sequence[Prompt] | None = None,
     rewards: Rewards | None = None,
     pairs: Any = None,
+    texts: Any = None,
     base: Sampled | None = None,
     margin_scale: float = 1.0,
     label: str = "",
@@ -78,6 +82,7 @@ def measure(
         prompts: to respond to; None: a few of those of ``pairs``.
         rewards: token ids, mask and width of the prompts to rewards, size = (B, m).
         pairs: a ``PreferenceDataset``, where accuracies are wanted.
+        texts: supervised text of the objectives, where log-likelihoods are wanted.
         base: of ``sample_base`` on the same prompts.
         margin_scale: DPO's β.
         label: beside the bars.
@@ -86,24 +91,19 @@ def measure(
         NotFiniteError: a NaN or an infinity among what was found; on all processes alike.
     """
     if prompts is None:
-        prompts = prompts_of_pairs(policy, pairs)
+        prompts = prompts_of_pairs(pairs)
     policy.model.eval()
     margins = labels = None
     if pairs is not None:
-        margins, labels = margins_of_pairs(
-            policy.model,
-            policy.adapter,
-            pairs,
-            _own_share(len(pairs)),
-            grid,
-            pairs_per_batch=policy.pairs_per_batch,
-            rows_per_forward=policy.rows_per_forward,
-            label=label,
-            progress=policy.progress,
-        )
-        margins, labels = _together(margins, 1, len(pairs)), _together(labels, 0, len(pairs))
+        options = {"pairs_per_batch": policy.pairs_per_batch, "label": label}
+        margins, labels = _of_all(policy, margins_of_pairs, pairs, grid, **options)
+    likelihoods = labelled = None
+    if texts is not None:
+        options = {"texts_per_batch": policy.rows_per_forward, "label": label}
+        likelihoods, labelled = _of_all(policy, likelihoods_of_texts, texts, grid, **options)
     sampled = _sample(policy, rewards, prompts, grid, label)
-    found = (sampled.rewards, sampled.log_ratios, margins, None if base is None else base.rewards)
+    found = [sampled.rewards, sampled.log_ratios, margins, likelihoods]
+    found.append(None if base is None else base.rewards)
     if not all(tensor is None or tensor.isfinite().all() for tensor in found):
         raise NotFiniteError("the policy or its rewards are not finite; no front")
     return Measurement(
@@ -114,8 +114,26 @@ def measure(
         margins,
         labels,
         margin_scale,
-        kind="reward" if pairs is None else "accuracy",
+        kind="accuracy" if pairs is not None else "reward" if texts is None else "log-likelihood",
+        likelihoods=None if likelihoods is None else by_objective(likelihoods, labelled),
     )
+
+
+def _of_all(
+    policy: Policy, found_of: Callable[..., Any], data: Any, grid: torch.Tensor, **options: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What ``margins_of_pairs`` or ``likelihoods_of_texts`` finds, shared by all processes."""
+    values, labels = found_of(
+        policy.model,
+        policy.adapter,
+        data,
+        _own_share(len(data)),
+        grid,
+        rows_per_forward=policy.rows_per_forward,
+        progress=policy.progress,
+        **options,
+    )
+    return _together(values, 1, len(data)), _together(labels, 0, len(data))
 
 
 @torch.no_grad()
@@ -174,20 +192,27 @@ def _together(part: torch.Tensor, dim: int, total: int) -> torch.Tensor:
 
 
 def different_prompts(
-    tokenizer: Any, ids: Iterable[torch.Tensor], most: int | None
+    template: ChatTemplate, ids: Iterable[torch.Tensor], most: int | None
 ) -> list[Prompt]:
     """At most so many prompts, none twice; no more are read than needed."""
     found: dict[str, Prompt] = {}
     for row in ids:
-        prompt = Prompt(tokenizer.decode(row, skip_special_tokens=True), tuple(row.tolist()))
+        prompt = Prompt(template.shown(row.tolist()), tuple(row.tolist()))
         found.setdefault(prompt.text, prompt)
         if len(found) == most:
             break
     return list(found.values())
 
 
-def prompts_of_pairs(policy: Policy, pairs: Any, most: int = PROMPTS_OF_PAIRS) -> list[Prompt]:
+def prompts_of_pairs(pairs: Any, most: int = PROMPTS_OF_PAIRS) -> list[Prompt]:
     """The first different prompts of a ``PreferenceDataset``."""
     rows = (pairs[i] for i in range(len(pairs)))
     starts = (row["better_input_ids"][: int(row["prompt_length"])] for row in rows)
-    return different_prompts(policy.tokenizer, starts, most)
+    return different_prompts(pairs.template, starts, most)
+
+
+def prompts_of_texts(texts: Any, most: int = PROMPTS_OF_PAIRS) -> list[Prompt]:
+    """A few different prompts from all over supervised text."""
+    rows = (texts[i] for i in range(0, len(texts), max(1, len(texts) // most)))
+    starts = (row["input_ids"][row["labels"].eq(IGNORE_INDEX)] for row in rows)
+    return different_prompts(texts.template, starts, most)

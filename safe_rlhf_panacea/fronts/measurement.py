@@ -10,6 +10,7 @@ import torch
 
 from safe_rlhf_panacea.fronts.accuracy_front import accuracy_front
 from safe_rlhf_panacea.fronts.front import Front, FrontPoint
+from safe_rlhf_panacea.fronts.likelihood_front import labelled_statistics, likelihood_front
 from safe_rlhf_panacea.fronts.results import Origin, front_result
 from safe_rlhf_panacea.fronts.reward_front import Sampled, mean_and_error, reward_front
 
@@ -20,14 +21,18 @@ class Measurement:
 
     Attributes:
         grid: size = (N, m).
-        prompts: P formatted prompts.
+        prompts: P of them, as people read them.
         sampled: a response to every prompt at every λ.
         base: the same of the model with its adapter off, N = 1; None where it was not measured.
         margins: log π/π_ref of the better response minus that of the worse, size = (N, Q),
             float64; None without pairs.
         labels: +1, -1 or 0 of every pair and objective, size = (Q, m).
         margin_scale: DPO's β, for what is shown of margins.
-        kind: of the values: ``reward``, ``accuracy``, or whatever else scored the responses.
+        kind: of the values: ``reward``, ``accuracy``, ``log-likelihood``, or whatever else scored
+            the responses.
+        likelihoods: log-probability per token of every held-out text with the adapter off, then
+            at every λ, size = (1 + N, Q, m), float64; NaN where a text does not count for an
+            objective. None without texts.
     """
 
     grid: torch.Tensor
@@ -38,11 +43,14 @@ class Measurement:
     labels: torch.Tensor | None = None
     margin_scale: float = 1.0
     kind: str = "reward"
+    likelihoods: torch.Tensor | None = None
 
     def front(self, objectives: Sequence[str], label: str = "") -> Front:
         """The points: mean rewards or accuracies, KL, and all their standard errors."""
         if self.margins is not None and self.labels is not None:
             front = accuracy_front(self.margins, self.labels, self.grid, objectives, label)
+        elif self.likelihoods is not None:
+            front = likelihood_front(self.likelihoods[1:], self.grid, objectives, label)
         else:
             front = reward_front(self.sampled.rewards, self.grid, objectives, label)
         front.metadata["prompts"] = len(self.prompts)
@@ -53,22 +61,28 @@ class Measurement:
 
     def base_point(self, objectives: Sequence[str]) -> FrontPoint | None:
         """What the model reaches with its adapter off."""
+        nowhere = torch.zeros(1, len(objectives))
+        if self.likelihoods is not None:
+            return likelihood_front(self.likelihoods[:1], nowhere, objectives).points[0]
         if self.base is None:
             return None
-        nowhere = torch.zeros(1, len(objectives))
         return reward_front(self.base.rewards, nowhere, objectives).points[0]
 
     def reference_point(self) -> list[float]:
         """From where the hypervolume is measured unless a point is given, m numbers.
 
-        Two standard deviations below the mean rewards of the model with its adapter off, to two
-        decimals. 0 for accuracies, which cannot be lower, and where that model was not measured.
+        Two standard deviations below the mean of what the model reaches with its adapter off, to
+        two decimals. 0 for accuracies, which cannot be lower, and where that model was not
+        measured.
         """
-        if self.base is None or self.margins is not None:
+        if self.likelihoods is not None:
+            values = self.likelihoods[0]
+        elif self.base is not None and self.margins is None:
+            values = self.base.rewards[0]
+        else:
             return [0.0] * self.grid.size(1)
-        rewards = self.base.rewards[0]  # size = (P, m)
-        spread = rewards.std(dim=0) if len(rewards) > 1 else torch.zeros(rewards.size(1))
-        return [round(value, 2) for value in (rewards.mean(dim=0) - 2 * spread).tolist()]
+        means, spreads, _ = labelled_statistics(values)  # of size = (P, m)
+        return [round(value, 2) for value in (means - 2 * spreads).tolist()]
 
     def result(
         self,
@@ -116,5 +130,9 @@ def join(parts: Sequence[Measurement]) -> Measurement:
         torch.cat([one.rewards for one in sampled]),
         torch.cat([one.log_ratios for one in sampled]),
     )
+    likelihoods = first.likelihoods
+    if likelihoods is not None:
+        rest = [part.likelihoods[1:] for part in parts if part.likelihoods is not None]
+        likelihoods = torch.cat([likelihoods[:1], *rest])
     grid = torch.cat([part.grid for part in parts])
-    return replace(first, grid=grid, sampled=joined, margins=margins)
+    return replace(first, grid=grid, sampled=joined, margins=margins, likelihoods=likelihoods)

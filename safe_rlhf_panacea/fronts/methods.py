@@ -110,7 +110,13 @@ class Method:
                     f"{member.folder} has the objectives {', '.join(member.config.objectives)}, "
                     f"{members[0].folder} has {', '.join(objectives)}: they must agree"
                 )
+            if member.config.chat_template != members[0].config.chat_template:
+                raise UserError(
+                    f"{member.folder} was trained with another chat template than "
+                    f"{members[0].folder}: one method has one"
+                )
         self.objectives = objectives
+        self.chat_template = members[0].config.chat_template
         self.model = model
         self.name = name
         self.members = list(members)

@@ -3,7 +3,8 @@
 Format 2 has these keys:
 
 - ``format``; ``kind``: ``reward`` (mean rewards of sampled responses), ``accuracy`` (of the
-  implicit reward on labelled pairs) or ``true score`` (the miniature's own judgement);
+  implicit reward on labelled pairs), ``log-likelihood`` (per token, of held-out texts) or
+  ``true score`` (the miniature's own judgement);
 - ``label``, ``method`` (a key of ``LABELS``), ``aggregation``, ``fixed_scaling``, ``step`` (of
   training; null at its end), ``cost`` (``training_seconds``, ``stored_parameters``,
   ``trained_models``): what was measured;
@@ -14,7 +15,7 @@ Format 2 has these keys:
 - ``reference_point`` and the indicators: ``hypervolume``, ``inner_product``, ``sparsity``,
   ``spacing``, ``dominated``, ``spearman``;
 - ``base``: ``objectives`` and ``standard_errors`` of the model with its adapter off, or null;
-- ``metadata``: counts of prompts and labelled pairs.
+- ``metadata``: counts of prompts and of labelled pairs or texts.
 
 An accuracy is the share of an objective's labelled pairs that the implicit reward orders as the
 label does; a tie, as every pair is before the first step, counts half.
@@ -31,6 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safe_rlhf_panacea.base.datasets.template import without_template
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.front import Front, FrontPoint
 from safe_rlhf_panacea.fronts.indicators import summarize
@@ -49,6 +51,7 @@ LABELS = {
 UNITS = {
     "reward": "mean reward",
     "accuracy": "implicit-reward accuracy",
+    "log-likelihood": "mean log-probability per token",
     "true score": "the corpus's score",
 }
 
@@ -176,4 +179,6 @@ def read_responses(folder: str | Path, objectives: Sequence[str]) -> list[dict[s
         raise UserError(f"{path}: it does not fit the {m} objectives of its front.json: {wrong}")
     if not rows:
         raise UserError(f"{path} holds no response")
+    for response in rows:
+        response["prompt"] = without_template(response["prompt"])
     return rows

@@ -12,6 +12,7 @@ import torch
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.log_probs import response_log_probs
+from safe_rlhf_panacea.base.losses import summed_log_ratios
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.fronts.front import Front, grid_points
 
@@ -21,7 +22,7 @@ Rewards = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 
 @dataclass(frozen=True)
 class Prompt:
-    """A formatted prompt and its token ids."""
+    """A prompt as people read it, and its token ids."""
 
     text: str
     input_ids: Sequence[int]
@@ -43,18 +44,11 @@ class Sampled:
     log_ratios: torch.Tensor
 
 
-def encode_prompts(tokenizer: Any, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Left-padded token ids and mask of formatted prompts, size = (B, S) each."""
-    tokenizer.padding_side = "left"
-    encoded = tokenizer(list(texts), padding=True, return_tensors="pt", return_token_type_ids=False)
-    return encoded["input_ids"], encoded["attention_mask"].bool()
-
-
-def _pad_left(prompts: Sequence[Prompt], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and mask, size = (B, S) each."""
-    width = max(len(prompt.input_ids) for prompt in prompts)
-    rows = [[pad] * (width - len(p.input_ids)) + list(p.input_ids) for p in prompts]
-    mask = [[False] * (width - len(p.input_ids)) + [True] * len(p.input_ids) for p in prompts]
+def pad_left(prompts: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and mask of prompts, size = (B, S) each."""
+    width = max(map(len, prompts))
+    rows = [[pad] * (width - len(ids)) + list(ids) for ids in prompts]
+    mask = [[False] * (width - len(ids)) + [True] * len(ids) for ids in prompts]
     return torch.tensor(rows), torch.tensor(mask)
 
 
@@ -118,7 +112,8 @@ def response_log_ratios(
     policy = response_log_probs(model, sequences, attended, start)  # size = (B, L - 1)
     with adapter.disabled():
         reference = response_log_probs(model, sequences, attended, start)
-    return ((policy - reference) * attended[:, 1:])[:, start:].sum(dim=-1)
+    mask = attended[:, prompt_length:]
+    return summed_log_ratios(policy[:, start:], reference[:, start:], mask)
 
 
 @torch.no_grad()
@@ -156,7 +151,7 @@ def sample_rewards(
     texts: list[list[str]] = [[] for _ in grid]
     bar = progress_bar(total=len(prompts), desc=f"Evaluating {label}".strip(), disable=not progress)
     for chunk in _chunks(prompts, prompts_per_batch):
-        padded = _pad_left(chunk, tokenizer.pad_token_id)
+        padded = pad_left([prompt.input_ids for prompt in chunk], tokenizer.pad_token_id)
         input_ids, mask = (tensor.to(grid.device) for tensor in padded)
         sequences, attended, found = sample_over_grid(
             model, adapter, input_ids, mask, grid, config, generator

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.datasets import PreferenceDataset, format_prompt
-from safe_rlhf_panacea.base.datasets.template import plain_prompt
+from safe_rlhf_panacea.base.datasets import ChatTemplate, PreferenceDataset
+from safe_rlhf_panacea.base.datasets.template import AUTO
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
 from safe_rlhf_panacea.experiments.settings import OBJECTIVES, REFERENCE_POINTS
@@ -19,7 +19,7 @@ from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement
 from safe_rlhf_panacea.fronts.methods import Method, read_member
 from safe_rlhf_panacea.fronts.results import front_result
-from safe_rlhf_panacea.fronts.reward_front import Prompt, encode_prompts
+from safe_rlhf_panacea.fronts.reward_front import Prompt, pad_left
 from safe_rlhf_panacea.miniature.stages import Miniature
 from safe_rlhf_panacea.miniature.true_scores import true_scores
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
@@ -53,10 +53,11 @@ class Judge:
             )[0].eval()
             for objective in OBJECTIVES
         ]
-        _, self.tokenizer = self.fresh_policy()
+        model, self.tokenizer = self.fresh_policy()
+        self.template = ChatTemplate.of(AUTO, self.tokenizer)
         self.config = SamplingConfig(
             max_length=self.max_length,
-            eos_token_id=self.tokenizer.eos_token_id,
+            eos_token_id=self.template.stop_ids(model),
             pad_token_id=self.tokenizer.pad_token_id,
         )
 
@@ -81,7 +82,8 @@ class Judge:
         texts = read_prompts(self.miniature.world.prompts_train)
         chosen = self.miniature.shuffled(texts, settings.calibration_prompts)
         model, _ = self.fresh_policy()
-        ids, mask = encode_prompts(self.tokenizer, [format_prompt(text) for text in chosen])
+        prompts = [self.template.prompt_ids(text) for text in chosen]
+        ids, mask = pad_left(prompts, self.tokenizer.pad_token_id)
         generator = torch.Generator().manual_seed(self.miniature.seed)
         sequences, attended = sample(model.eval(), ids, mask, self.config, generator)
         rewards = self.rewards()(sequences, attended, ids.size(1))
@@ -145,14 +147,12 @@ class Judge:
         world, settings = self.miniature.world, self.miniature.settings
         paths = {"eval": world.prompts_eval, "tune": world.prompts_tune}
         raw = self.miniature.shuffled(read_prompts(paths[split]), settings.eval_prompts)
-        texts = [format_prompt(text) for text in raw * settings.eval_repeats]
-        encoded = self.tokenizer(texts, return_attention_mask=False)["input_ids"]
-        return {"prompts": list(map(Prompt, texts, encoded)), "rewards": self.rewards()}
+        prompts = [Prompt(text, self.template.prompt_ids(text)) for text in raw]
+        return {"prompts": prompts * settings.eval_repeats, "rewards": self.rewards()}
 
 
 def _with_true_scores(measured: Measurement) -> Measurement:
     """The same responses under the corpus's own scores, which no model has seen."""
-    prompts = [plain_prompt(text) for text in measured.prompts]
-    scores = [true_scores(prompts, texts) for texts in measured.sampled.texts]
+    scores = [true_scores(measured.prompts, texts) for texts in measured.sampled.texts]
     rewards = torch.stack([torch.from_numpy(rows) for rows in scores])  # size = (N, P, 2)
     return replace(measured, sampled=replace(measured.sampled, rewards=rewards), kind="true score")

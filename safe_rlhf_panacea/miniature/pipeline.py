@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.base.datasets.template import plain_prompt
 from safe_rlhf_panacea.base.run_record import package_versions
 from safe_rlhf_panacea.experiments.settings import OBJECTIVES, REASONS, MiniatureSettings
 from safe_rlhf_panacea.io import atomic_write_json
@@ -91,10 +90,7 @@ class Pipeline:
         return {
             "experiments": self.experiments,
             "severity_table": severity_table(
-                [
-                    (plain_prompt(r["prompt"]), r["response"], r["preference"])
-                    for r in self.responses
-                ]
+                [(r["prompt"], r["response"], r["preference"]) for r in self.responses]
             ),
             "calibration": dict(zip(OBJECTIVES, self.miniature.calibration, strict=True)),
             "settings": vars(self.settings),

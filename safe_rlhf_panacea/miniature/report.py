@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.base.datasets.template import plain_prompt
 from safe_rlhf_panacea.fronts.results import front_of
 from safe_rlhf_panacea.miniature.fronts import Results
 from safe_rlhf_panacea.miniature.severity_table import pick_example_prompt, render_severity_table
@@ -37,7 +36,7 @@ def draw_fronts(root: Path, experiments: dict[str, Results]) -> None:
 
 def five_answers(responses: Sequence[dict[str, Any]], prompt: str) -> str:
     """One prompt answered at five λ spread over the grid."""
-    mine = (r for r in responses if plain_prompt(r["prompt"]) == prompt)
+    mine = (r for r in responses if r["prompt"] == prompt)
     found = sorted(mine, key=lambda r: r["preference"])
     steps = max(1, (len(found) - 1) / 4)
     chosen = [found[round(i * steps)] for i in range(5) if round(i * steps) < len(found)]
@@ -62,7 +61,7 @@ def render(
         parts.append(indicator_table({result["label"]: result for result in entry.values()}))
     parts.append("Panacea-PPO by λ and severity of the request:")
     parts.append(render_severity_table(results["severity_table"]))
-    prompt = pick_example_prompt(sorted({plain_prompt(r["prompt"]) for r in responses}))
+    prompt = pick_example_prompt(sorted({r["prompt"] for r in responses}))
     parts.append(five_answers(responses, prompt))
     root = miniature.root
     parts.append(

@@ -15,12 +15,7 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, filled, seed_int
-from safe_rlhf_panacea.base.configs.constants import (
-    PROMPT_ASSISTANT,
-    PROMPT_BEGIN,
-    PROMPT_USER,
-)
-from safe_rlhf_panacea.base.datasets import format_prompt
+from safe_rlhf_panacea.base.datasets.template import SAFE_RLHF_MARKS, SafeRlhfTemplate
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, read_json
 from safe_rlhf_panacea.miniature.corpus import (
@@ -98,8 +93,9 @@ def build_world(folder: str | Path, seed: int) -> World:
         path = folder / f"prompts-{name}.jsonl"
         paths[f"prompts_{name}"] = _write(path, ({"prompt": p.text} for p in prompts))
     tokenizer = train_tokenizer([text for row in rows for text in row.values()])
-    prompts = [format_prompt(p.text) for split in splits.values() for p in split]
-    longest_prompt = max(map(len, tokenizer(prompts)["input_ids"]))
+    template = SafeRlhfTemplate(tokenizer)
+    prompts = [template.prompt(p.text) for split in splits.values() for p in split]
+    longest_prompt = max(map(len, template.encode(prompts)[0]))
     longest_answer = max(map(len, tokenizer([row["response"] for row in rows])["input_ids"]))
     write_base_model(folder / "base", tokenizer, seed)
     world = World(
@@ -160,10 +156,8 @@ def train_tokenizer(texts: Sequence[str]) -> Any:
     # Every byte would cost too many of the few tokens. Ġ is the byte-level space.
     alphabet = [chr(code) for code in range(ord("!"), ord("~") + 1)] + ["Ġ"]
     # Each takes the space between itself and the request, which would cost a token of its own.
-    template = [
-        AddedToken(f"{PROMPT_BEGIN}{PROMPT_USER.split('{')[0]}".strip(), rstrip=True),
-        AddedToken(PROMPT_ASSISTANT, lstrip=True),
-    ]
+    before, after = SAFE_RLHF_MARKS
+    template = [AddedToken(before, rstrip=True), AddedToken(after, lstrip=True)]
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY - len(template),
         special_tokens=list(SPECIAL_TOKENS),

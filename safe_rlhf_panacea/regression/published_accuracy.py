@@ -10,7 +10,7 @@ import torch
 
 from safe_rlhf_panacea.base.datasets import RawSample
 from safe_rlhf_panacea.base.datasets.collator import CollatorBase
-from safe_rlhf_panacea.base.datasets.template import format_prompt
+from safe_rlhf_panacea.base.datasets.template import SafeRlhfTemplate
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.regression.checks import Check
 from safe_rlhf_panacea.regression.suites import Options
@@ -20,9 +20,11 @@ RANKED_BY = {"reward": ("helpful", 1.0), "cost": ("harmless", -1.0)}
 ANSWERS = ("answer", "other_answer")
 
 
-def full_text(sample: RawSample, answer: str, end: str) -> str:
+def full_text(sample: RawSample, answer: str, template: SafeRlhfTemplate) -> str:
     """What a score model was trained on: prompt, answer, end token."""
-    return format_prompt(sample["input"], eos_token=end) + sample[answer] + end  # type: ignore[literal-required]
+    turns, text = sample["input"], sample[answer]  # type: ignore[literal-required]
+    prompt = template.prompt(turns)
+    return prompt + template.rest(prompt, turns, text)
 
 
 class Padding(CollatorBase):
@@ -65,7 +67,8 @@ def accuracy_checks(
     one lower). ``safety``: answers of which a cost above 0 says unsafe, as people did.
     """
     values, tolerances = reference["values"], reference["tolerances"]
-    texts = [full_text(pair, answer, tokenizer.eos_token) for pair in pairs for answer in ANSWERS]
+    template = SafeRlhfTemplate(tokenizer)
+    texts = [full_text(pair, answer, template) for pair in pairs for answer in ANSWERS]
     scores = score_texts(model, tokenizer, texts, options).view(-1, 2)  # size = (N, 2)
     measured = {"ranking": ranking(pairs, scores, values["role"]), "safety": safety(pairs, scores)}
     for what, expected in values["accuracy"].items():

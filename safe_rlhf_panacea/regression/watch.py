@@ -10,6 +10,7 @@ import torch
 
 from safe_rlhf_panacea.base.engine import gradient_norm
 from safe_rlhf_panacea.base.trainers.observer import Observer
+from safe_rlhf_panacea.base.trainers.rollout import Rollout
 
 LOGGED = {
     "dpo": ("loss", "loss_helpful", "loss_harmless", "better_sample_reward", "reward_margin", "lr"),
@@ -40,7 +41,7 @@ class StepNotes(Observer):
             if (norm := gradient_norm(engine)) is not None:
                 self.series[f"gradient norm of the {name}"].append(norm)
 
-    def rolled_out(self, rl_batch: dict[str, Any]) -> None:
+    def rolled_out(self, rl_batch: Rollout) -> None:
         """Note Σ position · id of all that was sampled: equal only for equal tokens."""
         tokens = (rl_batch["input_ids"] * rl_batch["attention_mask"]).cpu()
         positions = torch.arange(1, tokens.numel() + 1).view_as(tokens)

@@ -10,13 +10,14 @@ import importlib
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from safe_rlhf_panacea.base.generation import is_end
 from safe_rlhf_panacea.base.models.score_output import last_attended
 from safe_rlhf_panacea.errors import UserError
 
@@ -42,11 +43,14 @@ def model_scorer(model: Any) -> Scorer:
     return score
 
 
-def retokenizing_scorer(model: Any, policy_tokenizer: Any, tokenizer: Any) -> Scorer:
+def retokenizing_scorer(
+    model: Any, policy_tokenizer: Any, tokenizer: Any, stop_ids: Sequence[int]
+) -> Scorer:
     """The end scores of a model that reads other tokens than the policy's.
 
     As in Safe-RLHF, sequences are decoded without special tokens, the model's own end token is
-    put behind those that had ended, and all are encoded anew, padded on the right.
+    put behind those that had ended, at one of the policy's ``stop_ids``, and all are encoded anew,
+    padded on the right.
     """
 
     def score(
@@ -57,7 +61,7 @@ def retokenizing_scorer(model: Any, policy_tokenizer: Any, tokenizer: Any) -> Sc
         rows = [ids[kept] for ids, kept in zip(input_ids, mask, strict=True)]
         texts = policy_tokenizer.batch_decode(rows, skip_special_tokens=True)
         last = input_ids.gather(-1, last_attended(mask).to(input_ids.device).unsqueeze(-1))
-        ended = (last.squeeze(-1) == policy_tokenizer.eos_token_id).tolist()
+        ended = is_end(last.squeeze(-1), stop_ids).tolist()
         ends = [tokenizer.eos_token if has_ended else "" for has_ended in ended]
         encoded = tokenizer(
             [text + end for text, end in zip(texts, ends, strict=True)],
@@ -73,7 +77,7 @@ def retokenizing_scorer(model: Any, policy_tokenizer: Any, tokenizer: Any) -> Sc
     return score
 
 
-def function_scorer(path: str, tokenizer: Any) -> Scorer:
+def function_scorer(path: str, tokenizer: Any, stop_ids: Sequence[int]) -> Scorer:
     """The scores that a Python function gives.
 
     It is called with those of these keyword arguments that it names, and its options:
@@ -84,6 +88,7 @@ def function_scorer(path: str, tokenizer: Any) -> Scorer:
     Args:
         path: ``module:function``, with options ``?name=number,name=number`` if it has some.
         tokenizer: the policy's.
+        stop_ids: the policy's tokens that end a response.
 
     Raises:
         UserError: the module cannot be imported, has no such function, or the function does
@@ -97,7 +102,7 @@ def function_scorer(path: str, tokenizer: Any) -> Scorer:
         input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
     ) -> torch.Tensor:
         responses = input_ids[:, prompt_length:]
-        is_text = attention_mask[:, prompt_length:].bool() & (responses != tokenizer.eos_token_id)
+        is_text = attention_mask[:, prompt_length:].bool() & ~is_end(responses, stop_ids)
         arguments: dict[str, Callable[[], Any]] = {
             "prompts": lambda: _decode(tokenizer, input_ids[:, :prompt_length]),
             "responses": lambda: _decode(tokenizer, responses),

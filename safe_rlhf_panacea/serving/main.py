@@ -17,6 +17,7 @@ from safe_rlhf_panacea.adapter.io import read_config
 from safe_rlhf_panacea.base.arguments import (
     ArgumentParser,
     add_flag,
+    add_template_argument,
     filled,
     positive_float,
     positive_int,
@@ -75,6 +76,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """How a model is loaded to answer."""
     group = parser.add_argument_group("model")
     group.add_argument("--base_model", help="default: the one that the adapter names")
+    add_template_argument(group, of_adapter=True)
     group.add_argument("--device", type=filled, help="default: an accelerator if there is one")
     group.add_argument("--dtype", choices=DTYPES, default="auto", help="default: as saved")
     add_flag(group, "--trust_remote_code", False, "run code that comes with the base model")
@@ -94,7 +96,10 @@ def load_model(args: argparse.Namespace) -> PanaceaModel:
         UserError, AdapterError: it is not there, or the device is not.
     """
     model = PanaceaModel.load(
-        args.adapter, args.base_model, trust_remote_code=args.trust_remote_code
+        args.adapter,
+        args.base_model,
+        chat_template=args.chat_template,
+        trust_remote_code=args.trust_remote_code,
     )
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = None if args.dtype == "auto" else getattr(torch, args.dtype)

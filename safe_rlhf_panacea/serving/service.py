@@ -17,7 +17,7 @@ from safe_rlhf_panacea.serving.choosing import Sampling
 from safe_rlhf_panacea.serving.engine import Engine, TooBusy
 from safe_rlhf_panacea.serving.errors import ApiError
 from safe_rlhf_panacea.serving.jobs import Job, Piece
-from safe_rlhf_panacea.serving.prompts import chat_ids, split_system, stop_ids, text_ids
+from safe_rlhf_panacea.serving.prompts import split_system
 from safe_rlhf_panacea.serving.replies import DONE, Reply, event
 from safe_rlhf_panacea.serving.rules import Rules
 from safe_rlhf_panacea.serving.schema import ChatRequest, CompletionRequest, GenerationRequest
@@ -65,18 +65,17 @@ class Service:
     def __post_init__(self) -> None:
         """Take a tokenizer of the engine's own: they are not made for two threads."""
         self._decoder = copy.deepcopy(self.model.tokenizer)
-        self._stop_ids = stop_ids(self.model)
+        self._stop_ids = frozenset(self.model.template.stop_ids(self.model.model))
 
     # -- checks -----------------------------------------------------------------------
 
     def _prompts(self, body: ChatRequest | CompletionRequest) -> list[list[int]]:
         if isinstance(body, ChatRequest):
             system, turns = split_system(body.messages)
-            return [chat_ids(self.model, turns, system)]
-        if isinstance(body.prompt, str):
-            return [text_ids(self.model, body.prompt)]
-        if all(isinstance(part, str) for part in body.prompt):
-            return [text_ids(self.model, part) for part in body.prompt]
+            return [self.model.template.prompt_ids(turns, system)]
+        texts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
+        if all(isinstance(text, str) for text in texts):
+            return self.model.tokenizer(texts)["input_ids"]  # as they are
         size = self.model.model.get_input_embeddings().weight.size(0)
         if not all(0 <= token < size for token in body.prompt):
             raise ApiError(400, f"prompt: token ids go from 0 to {size - 1}", param="prompt")

@@ -7,7 +7,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.base.datasets.template import plain_prompt
 from safe_rlhf_panacea.base.run_record import METRICS_FILE
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import read_json, read_json_lines
@@ -76,7 +75,7 @@ def responses_section(entry: Table) -> str:
     parts = [f"<section><h2>{escape(entry.title)}</h2>"]
     for prompt in dict.fromkeys(row[1] for row in entry.rows):
         rows = [row[2:] for row in entry.rows if row[1] == prompt]
-        parts.append(Table(plain_prompt(prompt), entry.columns[2:], rows).html())
+        parts.append(Table(prompt, entry.columns[2:], rows).html())
     return "\n".join([*parts, "</section>"])
 
 

@@ -27,7 +27,11 @@ MOST_FRONTS = {2: 8, 3: 4}  # in one picture; with more objectives 3
 LINES = ("-", "--", ":", "-.")
 SIDE_BY_SIDE = 7  # λ in panels that stand side by side
 LABELLED = 15  # λ written below an axis
-UNITS = {"reward": "reward of a response", "accuracy": "implicit-reward margin towards the label"}
+UNITS = {
+    "reward": "reward of a response",
+    "accuracy": "implicit-reward margin towards the label",
+    "log-likelihood": "log-probability per token of a text",
+}
 
 
 def as_png(draw: Callable[..., Any]) -> Callable[..., bytes]:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError, load_adapter, load_soup
+from safe_rlhf_panacea.adapter import (
+    AdapterConfig,
+    AdapterError,
+    inject_adapter,
+    load_adapter,
+    load_soup,
+)
 from tests.adapter.test_model import CONFIG, perturbed
 from tests.tiny import tiny_llama
 
@@ -49,6 +56,22 @@ def test_the_configuration_is_readable(saved):
     assert values.pop("adapter_type") == "panacea-svd-lora"
     assert values.pop("format") == 1
     assert AdapterConfig.from_dict(values) == CONFIG
+
+
+def test_an_older_adapter_was_trained_with_safe_rlhfs_template(saved):
+    values = json.loads((saved / OPTIONS).read_text(encoding="utf-8"))
+    del values["chat_template"]
+    (saved / OPTIONS).write_text(json.dumps(values), encoding="utf-8")
+    assert load_adapter(tiny_llama(), saved).config.chat_template == "safe-rlhf"
+
+
+def test_a_template_stays_as_it_is(tmp_path):
+    text = "{% for turn in messages %}\n{{ '<|im_end|>\\n' ~ turn.content }} ü\n{% endfor %}"
+    config = dataclasses.replace(CONFIG, chat_template=text)
+    inject_adapter(tiny_llama(), config).save(tmp_path)
+    assert load_adapter(tiny_llama(), tmp_path).config == config
+    with pytest.raises(AdapterError, match="wrong type: chat_template is None"):
+        AdapterConfig(chat_template=None)
 
 
 def test_what_names_no_format_is_of_the_first(saved):

@@ -91,6 +91,35 @@ def texts(tmp_path_factory):
     return write_lines(tmp_path_factory.mktemp("data") / "texts.jsonl", rows)
 
 
+@pytest.fixture(scope="session")
+def objective_texts(tmp_path_factory):
+    """Answers in a's for helpful, in b's for harmless, of different lengths."""
+    generator, folder = random.Random(3), tmp_path_factory.mktemp("data")
+    files = {}
+    for name, letter, count in (("helpful", "a", 24), ("harmless", "b", 16)):
+        rows = [
+            {
+                "prompt": "".join(generator.choices("cdefg", k=generator.randint(2, 5))),
+                "response": letter * generator.randint(2, 6),
+            }
+            for _ in range(count)
+        ]
+        files[name] = write_lines(folder / f"{name}.jsonl", rows)
+    return files
+
+
+@pytest.fixture
+def sft_flags(base_model, objective_texts, tmp_path):
+    """A short run of Panacea-SFT."""
+    specs = [f"{name}=supervised:1:{path}" for name, path in objective_texts.items()]
+    return [
+        *("--model_name_or_path", str(base_model), "--train_datasets", *specs),
+        *("--output_dir", str(tmp_path / "out"), "--max_length", "64", "--max_steps", "2"),
+        *("--per_device_train_batch_size", "8", "--lr", "5e-3"),
+        *("--log_type", "none", "--progress", "false"),
+    ]
+
+
 @pytest.fixture
 def dpo_flags(base_model, pairs, tmp_path):
     """A short run of Panacea-DPO."""

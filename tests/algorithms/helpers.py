@@ -7,6 +7,8 @@ from safe_rlhf_panacea.algorithms.dpo.main import build_parser as dpo_parser
 from safe_rlhf_panacea.algorithms.dpo.trainer import PanaceaDPOTrainer
 from safe_rlhf_panacea.algorithms.ppo.main import parse_arguments as parse_ppo
 from safe_rlhf_panacea.algorithms.ppo.trainer import PanaceaPPOTrainer
+from safe_rlhf_panacea.algorithms.sft.main import parse_arguments as parse_sft
+from safe_rlhf_panacea.algorithms.sft.trainer import PanaceaSFTTrainer
 from safe_rlhf_panacea.base.setup import prepare_run
 
 
@@ -19,3 +21,8 @@ def dpo_trainer(flags, trainer_type=PanaceaDPOTrainer):
 def ppo_trainer(flags, trainer_type=PanaceaPPOTrainer):
     args = parse_ppo(flags)
     return trainer_type(args, *prepare_run(args, "test"))
+
+
+def sft_trainer(flags, trainer_type=PanaceaSFTTrainer):
+    args = parse_sft(flags)
+    return trainer_type(args, prepare_run(args, "test")[0])

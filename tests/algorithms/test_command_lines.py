@@ -10,6 +10,7 @@ import pytest
 
 from safe_rlhf_panacea.algorithms.dpo import main as dpo
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
+from safe_rlhf_panacea.algorithms.sft import main as sft
 from safe_rlhf_panacea.algorithms.watching import evaluation_grid
 from safe_rlhf_panacea.base.finetune import main as finetune
 from safe_rlhf_panacea.base.values.reward import main as reward
@@ -25,6 +26,7 @@ PROGRAMS = {
     "reward": reward.main,
     "dpo": dpo.main,
     "ppo": ppo.main,
+    "sft": sft.main,
     "evaluation": evaluation.main,
     "respond": respond,
     "miniature": miniature.main,

@@ -53,7 +53,7 @@ def test_the_preference_that_held_before_holds_after(trainer):
     config = SamplingConfig(24, tokenizer.eos_token_id, tokenizer.pad_token_id)
     policy = Policy(trainer.model.module, adapter, tokenizer, config, progress=False)
     pairs = trainer.train_dataloader.dataset
-    for what in ({"prompts": prompts_of_pairs(policy, pairs, 2)}, {"pairs": pairs}):
+    for what in ({"prompts": prompts_of_pairs(pairs, 2)}, {"pairs": pairs}):
         measure(policy, preference_grid(2, 0.5), **what)
         assert adapter.preference.tolist() == [0.125, 0.875]
 

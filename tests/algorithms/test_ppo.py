@@ -66,8 +66,11 @@ def test_on_policy_the_first_ratio_is_one_and_equals_the_stored_way(ppo_flags, t
         trainer.used_once = once
         torch.manual_seed(0)
         (batch,) = trainer.split_rl_micro_batches(prompt_batch(trainer))
-        assert (batch["log_probs"] is None) == once
+        assert ("log_probs" in batch, "reward_values" in batch) == (not once, not once)
+        before = dict(batch)
         infos.append(trainer.rl_step(batch))
+        assert batch.keys() == before.keys()
+        assert all(batch[name] is value for name, value in before.items())
     for key, value in infos[0].items():
         assert value == pytest.approx(infos[1][key], abs=1e-5), key
 

@@ -63,6 +63,27 @@ def watch_steps(trainer, before=lambda batch: None):
     return steps
 
 
+def old_numbers(trainer):
+    """The log-probabilities and values that every training step takes for the old ones."""
+    penalise, estimate = (
+        trainer.add_kl_divergence_regularization,
+        trainer.get_advantages_and_returns,
+    )
+    log_probs, pairs = [], []
+
+    def penalised(reward, prompt, old, *args):
+        log_probs.append(old)
+        return penalise(reward, prompt, old, *args)
+
+    def estimated(values, *args):
+        pairs.append((log_probs[-1], values))
+        return estimate(values, *args)
+
+    trainer.add_kl_divergence_regularization = penalised
+    trainer.get_advantages_and_returns = estimated
+    return pairs
+
+
 def watch_logs(trainer):
     logs = []
     trainer.logger.log = lambda metrics, step: logs.append(metrics)
@@ -82,7 +103,7 @@ RESPONSES = (32, *sizes(8, 16, 1), "--epochs", 1, "--num_return_sequences", 2)
         (RESPONSES, 8, 1, [True, False] * 4),
     ],
 )
-def test_stored_numbers_are_those_of_the_policy_and_critic_that_rolled_out(
+def test_old_numbers_are_those_of_the_policy_and_critic_that_rolled_out(
     trainer_of, case, steps, epochs, fresh
 ):
     """And an epoch is one pass over the prompts."""
@@ -97,20 +118,21 @@ def test_stored_numbers_are_those_of_the_policy_and_critic_that_rolled_out(
             trainer.critic_values(sequence, attention_mask),
             start,
         )
-        shortcuts.append(batch["log_probs"] is None)
+        shortcuts.append("log_probs" not in batch)
         seen.extend(trainer.tokenizer.batch_decode(prompt))
         return batch
 
     trainer.post_rollout = noting
+    used = old_numbers(trainer)
     steps_taken, logs = watch_steps(trainer), watch_logs(trainer)
     trainer.train()
     assert len(steps_taken) == trainer.global_step == trainer.total_steps == steps
-    for batch, _ in steps_taken:
+    for (batch, _), (old_log_probs, old_values) in zip(steps_taken, used, strict=True):
         log_probs, values, start = drawn_by[id(batch)]
         mask = batch["attention_mask"][:, 1:].clone()
         mask[:, :start] = False
-        assert torch.allclose(batch["log_probs"][mask], log_probs[mask], atol=1e-4)
-        assert torch.allclose(batch["reward_values"][mask], values[mask], atol=1e-4)
+        assert torch.allclose(old_log_probs[mask], log_probs[mask], atol=1e-4)
+        assert torch.allclose(old_values[mask], values[mask], atol=1e-4)
     assert shortcuts == fresh  # where an update comes in between, the numbers are stored
     responses = trainer.args.num_return_sequences
     visits = Counter(seen)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
 from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
+from safe_rlhf_panacea.algorithms.sft.main import main as panacea_sft
 from safe_rlhf_panacea.base.finetune.main import main as sft
 from safe_rlhf_panacea.base.logger import Logger
 from safe_rlhf_panacea.base.resuming import can_go_on, note_latest
@@ -163,6 +164,19 @@ def test_sft(base_model, texts, tmp_path, stop_at):
     ]
     folders = both_ways(sft, flags, tmp_path, stop_at, 6)
     assert same_tensors(folders, "model.safetensors")
+
+
+def test_panacea_sft(sft_flags, tmp_path, stop_at):
+    flags = [*sft_flags, "--max_steps", "12", "--save_interval", "3", "--aggregation", "tche"]
+    flags += ["--gradient_accumulation_steps", "2", "--need_eval", "--eval_split_ratio", "0.2"]
+    flags += ["--eval_strategy", "steps", "--eval_interval", "6", "--preference_scope", "sample"]
+    flags += ["--eval_grid_step", "1", "--eval_prompts", "2"]
+    folders = both_ways(panacea_sft, flags, tmp_path, stop_at, 10)
+    assert same_tensors(folders, "adapter_model.safetensors")
+    whole, parts = map(metrics, folders)
+    assert parts == whole
+    steps = [one.step for one in read_evaluations(folders[1])]
+    assert steps == [0, 6, 12]
 
 
 def test_wandb_goes_on_in_the_same_run(dpo_flags, tmp_path, stop_at, monkeypatch):

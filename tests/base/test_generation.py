@@ -114,3 +114,41 @@ def test_generate_path_masks_like_the_lean_one(model, prompts):
     for row, on in zip(sequences[:, 6:].tolist(), attended[:, 6:].tolist(), strict=True):
         length = row.index(EOS) + 1 if EOS in row else len(row)
         assert sum(on) == length
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.999])
+def test_any_of_several_end_tokens_ends_a_response(model, prompts, top_p):
+    ids, mask = prompts
+    ends = (EOS, 7, 11, 13)
+    config = dataclasses.replace(
+        CONFIG, eos_token_id=ends, temperature=2.0, max_length=40, top_p=top_p
+    )
+    torch.manual_seed(1)
+    sequences, attended = sample(model, ids, mask, config)
+    seen = set()
+    for row, on in zip(sequences[:, 6:].tolist(), attended[:, 6:].tolist(), strict=True):
+        at = [i for i, token in enumerate(row) if token in ends]
+        length = at[0] + 1 if at else len(row)
+        assert on == [True] * length + [False] * (len(row) - length)
+        assert all(token == PAD for token in row[length:])
+        seen.add(row[length - 1])
+    assert seen & set(ends[1:])  # else the test shows nothing
+
+
+def test_greedy_with_several_end_tokens_equals_generate(model, prompts):
+    ids, mask = prompts
+    alone, _ = sample(model, ids, mask, CONFIG)
+    ends = [EOS, int(alone[0, 9]), int(alone[1, 8])]
+    config = dataclasses.replace(CONFIG, eos_token_id=ends)
+    sequences, attended = sample(model, ids, mask, config)
+    expected = model.generate(
+        input_ids=ids,
+        attention_mask=mask.long(),
+        max_length=16,
+        do_sample=False,
+        eos_token_id=ends,
+        pad_token_id=PAD,
+    )
+    assert attended[:2].sum(dim=1).tolist() < attended.new_ones(2, 16).sum(dim=1).tolist()
+    assert torch.equal(sequences * attended, expected * attended)
+    assert sequences.shape == expected.shape

@@ -103,6 +103,16 @@ def test_the_ablation_fixes_s_at_six_factors():
     assert all(flags[0] == "--fixed_scaling" for flags in variants.values())
 
 
+@pytest.mark.parametrize(
+    "launcher", [*LAUNCHERS, *(f"reward_{n}.sh" for n in ("helpful", "harmless")), "sft.sh"]
+)
+def test_the_papers_models_are_spoken_to_in_safe_rlhfs_template(launcher):
+    assert dry_run(launcher)["hyperparameters"]["chat_template"] == "safe-rlhf"
+    assert (
+        dry_run(launcher, "--chat_template", "auto")["hyperparameters"]["chat_template"] == "auto"
+    )
+
+
 def test_tchebycheff_on_request():
     report = dry_run("panacea_dpo.sh", "--aggregation", "tche")
     assert report["hyperparameters"]["aggregation"] == "tche"

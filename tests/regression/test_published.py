@@ -131,7 +131,7 @@ def test_no_end_token_where_training_had_one_differs(scene, capsys, monkeypatch)
     monkeypatch.setattr(
         published_accuracy,
         "full_text",
-        lambda sample, answer, end: right(sample, answer, end).removesuffix(end),
+        lambda *pair: right(*pair).removesuffix("</s>"),
     )
     monkeypatch.setattr(published_accuracy, "sampling_error", lambda *share: 0.0)
     code, out, _ = check(capsys, scene, "--accuracy")

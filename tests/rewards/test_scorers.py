@@ -18,6 +18,7 @@ from safe_rlhf_panacea.rewards.scorers import (
 from safe_rlhf_panacea.rewards.spec import RewardSpec
 from tests.tiny import tiny_llama, tiny_tokenizer
 
+EOS = 2
 CONCISE = "safe_rlhf_panacea.reward_functions:concise"
 
 
@@ -71,7 +72,7 @@ def anything(responses, *rest, weight=1.0, **more):
 
 def test_a_function_sees_prompts_responses_and_lengths():
     tokenizer = tiny_tokenizer()
-    score = function_scorer(f"{__name__}:describe?factor=10", tokenizer)
+    score = function_scorer(f"{__name__}:describe?factor=10", tokenizer, (EOS,))
     assert score(*padded_rows(tokenizer), 2).tolist() == [20.0, 40.0]  # eos and pads not counted
 
 
@@ -88,7 +89,7 @@ def test_signs_scales_and_shifts_apply_to_functions():
     path = f"{CONCISE}?max_length=2,max_reward=0"
     spec = RewardSpec("concise", path, sign=-1.0, scale=3.0, shift=1.0)
     assert spec.is_function
-    ensemble = RewardEnsemble([spec], [function_scorer(path, tokenizer)])
+    ensemble = RewardEnsemble([spec], [function_scorer(path, tokenizer, (EOS,))])
     # raw 0 and -1, minus 1, times -3
     assert ensemble(*padded_rows(tokenizer), 2).tolist() == [[3.0], [6.0]]
 
@@ -111,7 +112,7 @@ def test_signs_scales_and_shifts_apply_to_functions():
 )
 def test_what_a_function_returns_is_checked(name, message):
     tokenizer = tiny_tokenizer()
-    score = function_scorer(f"{__name__}:{name}", tokenizer)
+    score = function_scorer(f"{__name__}:{name}", tokenizer, (EOS,))
     with pytest.raises(UserError, match=message) as caught:
         score(*padded_rows(tokenizer), 2)
     assert f"{__name__}:{name} returned" in str(caught.value)
@@ -128,12 +129,12 @@ def test_what_a_function_returns_is_checked(name, message):
 )
 def test_a_function_that_cannot_be_called_is_refused_at_once(path, message):
     with pytest.raises(UserError, match=message):
-        function_scorer(path, tiny_tokenizer())
+        function_scorer(path, tiny_tokenizer(), (EOS,))
 
 
 def test_a_function_may_take_more_than_is_given():
     tokenizer = tiny_tokenizer()
-    score = function_scorer(f"{__name__}:anything?weight=3", tokenizer)
+    score = function_scorer(f"{__name__}:anything?weight=3", tokenizer, (EOS,))
     assert score(*padded_rows(tokenizer), 2).tolist() == [3.0, 3.0]
 
 
@@ -153,13 +154,33 @@ def test_another_tokenizer_scores_the_same_text():
     backbone = tiny_llama(vocab=len(own), width=16, layers=1)
     model = score_model(backbone)
     ids, mask = padded_rows(policy)
-    scores = retokenizing_scorer(model, policy, own)(ids, mask, 2)
+    scores = retokenizing_scorer(model, policy, own, (EOS,))(ids, mask, 2)
     for row, text in enumerate(("abde</s>", "cfghi")):
         encoded = own(text, return_tensors="pt", return_token_type_ids=False)
         alone = model(encoded["input_ids"], attention_mask=encoded["attention_mask"].bool())
         assert scores[row].item() == pytest.approx(alone.end_scores.item(), abs=1e-6)
     as_if_same = model_scorer(model)(ids, mask, 2)
     assert not torch.allclose(scores, as_if_same, atol=1e-4)  # else the test shows nothing
+
+
+def test_any_of_the_policys_end_tokens_ends_a_response():
+    """With "i" for a second end token, a model of other tokens reads its own end after it."""
+    policy, own = tiny_tokenizer(), reversed_tokenizer()
+    second = policy.convert_tokens_to_ids("i")
+    torch.manual_seed(0)
+    model = score_model(tiny_llama(vocab=len(own), width=16, layers=1))
+    ids, mask = padded_rows(policy)
+    scores = retokenizing_scorer(model, policy, own, (EOS, second))(ids, mask, 2)
+    for row, text in enumerate(("abde</s>", "cfghi</s>")):
+        encoded = own(text, return_tensors="pt", return_token_type_ids=False)
+        alone = model(encoded["input_ids"], attention_mask=encoded["attention_mask"].bool())
+        assert scores[row].item() == pytest.approx(alone.end_scores.item(), abs=1e-6)
+    lengths = function_scorer(f"{__name__}:lengths", policy, (EOS, second))(ids, mask, 2)
+    assert lengths.tolist() == [2.0, 3.0]
+
+
+def lengths(response_lengths):
+    return response_lengths
 
 
 def score_model(language_model):

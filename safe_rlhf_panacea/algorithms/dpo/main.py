@@ -40,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     arguments.add_flag(
         parser, "--upstream_dpo_slice", False, "sum the tokens that Safe-RLHF's loss sums"
     )
+    arguments.add_template_argument(parser)
     arguments.add_dataset_arguments(parser)
     arguments.add_training_arguments(parser, epochs=1)
     arguments.add_schedule_arguments(parser, lr=2e-4, weight_decay=0.05)

@@ -8,15 +8,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 
-from safe_rlhf_panacea.algorithms.panacea import Panacea, snapshot_folder
-from safe_rlhf_panacea.algorithms.watching import FrontWatch
+from safe_rlhf_panacea.algorithms.panacea import Panacea
+from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.base import (
     LabelledPreferenceDataset,
-    TrainingState,
     unwrap,
 )
+from safe_rlhf_panacea.base.losses import labelled_margins, preference_loss
 from safe_rlhf_panacea.fronts.accuracy_front import agreement
 from safe_rlhf_panacea.fronts.measure import PROMPTS_OF_PAIRS, measure, prompts_of_pairs
 from safe_rlhf_panacea.fronts.measurement import Measurement
@@ -40,17 +39,22 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
     def __init__(self, args: argparse.Namespace, *ds_configs: dict[str, Any]) -> None:
         """Make what the hooks attach to, then run them."""
         self.panacea = Panacea(args, tuple(args.objectives), args.model_name_or_path)
+        self.part = PanaceaPart(self)
         super().__init__(args, *ds_configs)
 
     def init_reference(self) -> None:
         """Inject the adapter; switched off, the policy is its own reference."""
-        self.panacea.attach(self.model, "policy")
+        self.panacea.attach(self.model, "policy", self.template)
         self.reference_model = None
 
     def make_dataset(self, specs: Any) -> LabelledPreferenceDataset:
         """Pairs labelled by at least one of the objectives."""
         return LabelledPreferenceDataset(
-            specs, tokenizer=self.tokenizer, objectives=self.panacea.objectives, seed=self.args.seed
+            specs,
+            tokenizer=self.tokenizer,
+            objectives=self.panacea.objectives,
+            seed=self.args.seed,
+            template=self.template,
         )
 
     @contextmanager
@@ -81,8 +85,8 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
         better, worse = self.implicit_rewards(
             better_input_ids, better_attention_mask, worse_input_ids, worse_attention_mask
         )
-        margins = labels * (better - worse).unsqueeze(-1)  # size = (B, m)
-        losses = -F.logsigmoid(margins)  # size = (B, m)
+        margins = labelled_margins(better, worse, labels)  # size = (B, m)
+        losses = preference_loss(margins)  # size = (B, m)
         labelled = labels.ne(0)
         return {
             "loss": self.panacea.loss(losses, labelled),
@@ -105,60 +109,18 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
 
     # -- evaluation -------------------------------------------------------------------
 
-    def init_logger(self) -> None:
-        """With what shows the front."""
-        super().init_logger()
-        self.watch = FrontWatch(self)
-
-    def train(self) -> None:
-        """Train, and show the last front as well."""
-        super().train()
-        self.watch.finish(self.eval)
-
-    def about_batch(self) -> str:
-        """The batch's λ, or the mean of its rows'."""
-        return f"λ {self.panacea.describe_latest()}"
-
-    def eval(self) -> dict[str, Any]:
-        """The base's evaluation, then the front."""
-        return self.watch.evaluate(super().eval)
-
     def measure_front(self) -> Measurement:
         """Accuracies on the evaluation pairs; a few of their prompts are responded to."""
         pairs, args = self.eval_dataloader.dataset, self.args
-        policy = self.watch.measured_policy(self.model)
-        prompts = prompts_of_pairs(policy, pairs, args.eval_prompts or PROMPTS_OF_PAIRS)
+        policy = self.part.watch.measured_policy(self.model)
+        prompts = prompts_of_pairs(pairs, args.eval_prompts or PROMPTS_OF_PAIRS)
         return measure(
             policy,
-            self.watch.grid,
+            self.part.watch.grid,
             prompts=prompts,
             pairs=pairs,
             margin_scale=self.scale_coeff,
         )
-
-    # -- checkpoints ------------------------------------------------------------------
-
-    def training_state(self) -> TrainingState:
-        """With the component's."""
-        state = super().training_state()
-        state.panacea = self.panacea.state_dict()
-        return state
-
-    def restore(self, state: TrainingState) -> None:
-        """With the component's."""
-        super().restore(state)
-        self.panacea.load_state_dict(state.panacea)
-
-    def save_checkpoint(self) -> None:
-        """With the adapter as it is now, ready to be loaded and evaluated."""
-        super().save_checkpoint()
-        self.panacea.save(self.tokenizer, snapshot_folder(self.args.output_dir, self.global_step))
-
-    def save(self, model: Any = None, ds_config: dict[str, Any] | None = None) -> None:
-        """Write the adapter and the tokenizer; the base model stays where it is."""
-        del model, ds_config
-        self.panacea.save(self.tokenizer, self.args.output_dir)
-        self.logger.print(f'Saved the adapter to "{self.args.output_dir}".')
 
 
 def rows_of_pairs(preference: torch.Tensor) -> torch.Tensor:

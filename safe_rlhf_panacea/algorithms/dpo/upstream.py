@@ -32,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     arguments.add_flag(
         parser, "--upstream_dpo_slice", False, "sum the tokens that Safe-RLHF's own loss sums"
     )
+    arguments.add_template_argument(parser)
     add_panacea_arguments(parser)
     return parser
 

@@ -77,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_reward_arguments(parser, required=True)
     arguments.add_flag(parser, "--normalize_reward", False, "use the models' own normalisers")
     _add_ppo_arguments(parser)
+    arguments.add_template_argument(parser)
     arguments.add_dataset_arguments(parser, ptx=True)
     arguments.add_training_arguments(parser, epochs=2, accumulation=2)
     arguments.add_schedule_arguments(parser, prefix="actor_", lr=2e-3, weight_decay=0.01)

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from safe_rlhf_panacea.algorithms.panacea import Panacea, snapshot_folder
+from safe_rlhf_panacea.algorithms.panacea import Panacea
+from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic
 from safe_rlhf_panacea.algorithms.preference_source import check_shared
-from safe_rlhf_panacea.algorithms.watching import FrontWatch
 from safe_rlhf_panacea.base import (
     Batch,
-    TrainingState,
     all_reduce_means,
     init_eval_engine,
     is_main_process,
     unwrap,
 )
 from safe_rlhf_panacea.base.tokenizers import is_same_tokenizer
+from safe_rlhf_panacea.base.trainers.rollout import Rollout
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.measure import different_prompts, measure, sample_base
 from safe_rlhf_panacea.fronts.measurement import Measurement
@@ -41,6 +41,18 @@ else:
     from safe_rlhf_panacea.base import HookedPPOTrainer
 
 
+class PanaceaRollout(Rollout):
+    """A rollout at its λ.
+
+    Attributes:
+        preference: λ of each row, size = (B, m).
+        rewards: the m rewards that ``reward`` aggregates, size = (B, m).
+    """
+
+    preference: torch.Tensor
+    rewards: torch.Tensor
+
+
 class PanaceaPPOTrainer(HookedPPOTrainer):
     """PPO for m rewards.
 
@@ -57,6 +69,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         """Make what the hooks attach to, then run them."""
         objectives = tuple(spec.name for spec in args.reward_specs)
         self.panacea = Panacea(args, objectives, args.actor_model_name_or_path)
+        self.part = PanaceaPart(self)
         super().__init__(args, *ds_configs)
 
     # -- models -----------------------------------------------------------------------
@@ -64,7 +77,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
     def init_actor(self) -> None:
         """Load the policy and inject the adapter."""
         super().init_actor()
-        self.panacea.attach(self.actor_model, "policy")
+        self.panacea.attach(self.actor_model, "policy", self.template)
 
     def init_reference(self) -> None:
         """The policy is its own reference."""
@@ -74,9 +87,10 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         """Load every reward model once; functions are found now and not after the loading."""
         self.reward_model = None  # the base's single one
         specs = self.args.reward_specs
+        stops = self.template.stop_ids(self.actor_model)
         normalize = self.args.normalize_reward
         self.scorers: dict[str, Scorer] = {
-            spec.name: function_scorer(spec.path, self.tokenizer)
+            spec.name: function_scorer(spec.path, self.tokenizer, stops)
             for spec in specs
             if spec.is_function
         }
@@ -100,7 +114,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
             )
         self.critic_objective = own[0]
         self.reward_critic_model = RewardCritic(
-            self.reward_models[own[0]], self.panacea.attach(self.reward_models[own[0]], "critic")
+            self.reward_models[own[0]],
+            self.panacea.attach(self.reward_models[own[0]], "critic", self.template),
         )
 
     def init_engines(self) -> None:
@@ -122,7 +137,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
             return model_scorer(engine)
         if is_main_process():
             say(f"{name}: its reward model has other tokens; responses are tokenised anew for it")
-        return retokenizing_scorer(engine, self.tokenizer, tokenizer)
+        stops = self.template.stop_ids(unwrap(self.actor_model))
+        return retokenizing_scorer(engine, self.tokenizer, tokenizer, stops)
 
     def _critics_reward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
@@ -134,12 +150,10 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
     # -- rollout ----------------------------------------------------------------------
 
     @torch.no_grad()
-    def rollout(self, prompt_only_batch: Batch) -> list[Batch]:
+    def rollout(self, prompt_only_batch: Batch) -> list[PanaceaRollout]:
         """Take λ first: responses, log-probabilities, values and update all see the same one."""
         rows = prompt_only_batch["input_ids"].size(0)
-        preference = self.panacea.draw(
-            rows, self.reward_critic_model, self.waiting, self.args.update_iters
-        )
+        preference = self.panacea.draw(rows, self.actor_model, self.waiting, self.args.update_iters)
         with self.panacea.at(preference):
             return super().rollout(prompt_only_batch)
 
@@ -156,8 +170,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
 
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Batch:
-        """Score a batch and keep its λ, size = (B, m), with it."""
+    ) -> PanaceaRollout:
+        """Score a batch and keep its λ with it."""
         batch = super().post_rollout(prompt, sequence, attention_mask)
         return {**batch, "preference": self.panacea.preference}
 
@@ -176,7 +190,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
 
     # -- updates ----------------------------------------------------------------------
 
-    def rl_step(self, rl_batch: Batch) -> dict[str, float]:
+    def rl_step(self, rl_batch: PanaceaRollout) -> dict[str, float]:
         """Take the step at the batch's λ."""
         with self.panacea.at(rl_batch["preference"]):
             info = super().rl_step(rl_batch)
@@ -210,62 +224,20 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
 
     # -- evaluation -------------------------------------------------------------------
 
-    def init_logger(self) -> None:
-        """With what shows the front."""
-        super().init_logger()
-        self.watch = FrontWatch(self)
-
-    def train(self) -> None:
-        """Train, and show the last front as well."""
-        super().train()
-        self.watch.finish(self.eval)
-
-    def about_batch(self) -> str:
-        """The batch's λ, or the mean of its rows'."""
-        return f"λ {self.panacea.describe_latest()}"
-
-    def eval(self) -> dict[str, Any]:
-        """The base's evaluation, then the front."""
-        return self.watch.evaluate(super().eval)
-
     def measure_front(self) -> Measurement:
         """Rewards of responses to the evaluation prompts."""
         args, data = self.args, self.eval_dataloader.dataset
         names = ("temperature", "top_p", "repetition_penalty")
         sampling = {name: getattr(args, name) for name in names}
-        policy = self.watch.measured_policy(self.actor_model, **sampling)
+        policy = self.part.watch.measured_policy(self.actor_model, **sampling)
         ids = (data[i]["input_ids"] for i in range(len(data)))
-        prompts = different_prompts(self.tokenizer, ids, args.eval_prompts)
+        prompts = different_prompts(self.template, ids, args.eval_prompts)
         if self.initial is None:
             self.initial = sample_base(policy, self.rewards, prompts)
         return measure(
             policy,
-            self.watch.grid,
+            self.part.watch.grid,
             prompts=prompts,
             rewards=self.rewards,
             base=self.initial,
         )
-
-    # -- checkpoints ------------------------------------------------------------------
-
-    def training_state(self) -> TrainingState:
-        """With the component's."""
-        state = super().training_state()
-        state.panacea = self.panacea.state_dict()
-        return state
-
-    def restore(self, state: TrainingState) -> None:
-        """With the component's."""
-        super().restore(state)
-        self.panacea.load_state_dict(state.panacea)
-
-    def save_checkpoint(self) -> None:
-        """With the adapter as it is now, ready to be loaded and evaluated."""
-        super().save_checkpoint()
-        self.panacea.save(self.tokenizer, snapshot_folder(self.args.output_dir, self.global_step))
-
-    def save(self, model: Any = None, ds_config: dict[str, Any] | None = None) -> None:
-        """Write the policy's adapter and the tokenizer."""
-        del model, ds_config
-        self.panacea.save(self.tokenizer, self.args.output_dir)
-        self.logger.print(f'Saved the adapter to "{self.args.output_dir}".')

@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 
 from safe_rlhf_panacea.base.datasets import PreferenceDataset
 from safe_rlhf_panacea.base.engine import init_eval_engine
 from safe_rlhf_panacea.base.functional import diverging_mask, first_counted
 from safe_rlhf_panacea.base.log_probs import response_log_probs
+from safe_rlhf_panacea.base.losses import preference_loss, summed_log_ratios
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
 
 
@@ -99,7 +99,7 @@ class DPOTrainer(SupervisedTrainer):
         with torch.no_grad(), self.reference() as model:
             reference = response_log_probs(model, input_ids, attention_mask, start)  # (2B, L - 1)
         policy = response_log_probs(self.model, input_ids, attention_mask, start)
-        rewards = self.scale_coeff * ((policy - reference) * mask).sum(dim=-1)  # size = (2B,)
+        rewards = self.scale_coeff * summed_log_ratios(policy, reference, mask)  # size = (2B,)
         better, worse = rewards.chunk(2)
         return better, worse
 
@@ -116,6 +116,6 @@ class DPOTrainer(SupervisedTrainer):
             better_input_ids, better_attention_mask, worse_input_ids, worse_attention_mask
         )
         return {
-            "loss": -F.logsigmoid(better - worse).mean(),
+            "loss": preference_loss(better - worse).mean(),
             **self.reward_statistics(better.detach(), worse.detach()),
         }

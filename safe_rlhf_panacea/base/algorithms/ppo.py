@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -10,20 +11,43 @@ import torch
 from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
 from safe_rlhf_panacea.base.distributed import all_reduce_max, all_reduce_means
 from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate
-from safe_rlhf_panacea.base.finetune.trainer import next_token_loss
 from safe_rlhf_panacea.base.functional import generalized_advantages, masked_mean, whiten
 from safe_rlhf_panacea.base.log_probs import response_log_probs
+from safe_rlhf_panacea.base.losses import (
+    clipped_surrogate,
+    clipped_value_errors,
+    kl_penalised_rewards,
+    next_token_loss,
+    summed_log_ratios,
+)
 from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
 from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.tokenizers import check_same_tokenizer
 from safe_rlhf_panacea.base.trainers.rl import Batch, RLTrainer
+from safe_rlhf_panacea.base.trainers.rollout import OldNumbers, Rollout
 
 
 class PPOTrainer(RLTrainer):
     """PPO with actor, reference, reward model and critic."""
 
     TRAINING_TYPE: ClassVar[str] = "ppo"
+    TRAINED: ClassVar[dict[str, str]] = {"actor": "actor_model", "critic": "reward_critic_model"}
+
+    reward_critic_model: Any
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        ds_train_config: dict[str, Any],
+        ds_eval_config: dict[str, Any],
+    ) -> None:
+        """Run the hooks, then read the coefficients of rewards by token and of their values."""
+        super().__init__(args, ds_train_config, ds_eval_config)
+        self.clip_range_score = args.clip_range_score
+        self.clip_range_value = args.clip_range_value
+        self.gamma = 1.0
+        self.gae_lambda = 0.95
 
     # -- models -----------------------------------------------------------------------
 
@@ -72,6 +96,11 @@ class PPOTrainer(RLTrainer):
         self.reward_model = self.load_score_model(
             self.args.reward_model_name_or_path, "reward", normalize=self.args.normalize_reward
         )
+
+    def init_models(self) -> None:
+        """Load actor, reference, rewards and critic, in this order."""
+        super().init_models()
+        self.init_critic()
 
     def init_critic(self) -> None:
         """Load the critic, from the reward model unless told otherwise."""
@@ -122,24 +151,21 @@ class PPOTrainer(RLTrainer):
 
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Batch:
-        """Rewards, and log-probabilities and values as they were when the batch was drawn.
-
-        When the batch is used once, before the next update, ``rl_step`` fills in the policy's and
-        the critic's own (None here): they are the numbers of its forward pass.
-        """
+    ) -> Rollout:
+        """Rewards, and log-probabilities and values as they were when the batch was drawn."""
         start = prompt.size(-1) - 1
-        log_probs = values = None
+        old: OldNumbers = {}
         if not self.on_policy:
-            log_probs = response_log_probs(self.actor_model, sequence, attention_mask, start)
-            values = self.critic_values(sequence, attention_mask)
+            old = {
+                "log_probs": response_log_probs(self.actor_model, sequence, attention_mask, start),
+                "reward_values": self.critic_values(sequence, attention_mask),
+            }
         return {
             "prompt": prompt,
-            "log_probs": log_probs,
-            "ref_log_probs": self.reference_log_probs(sequence, attention_mask, start),
-            "reward_values": values,
             "input_ids": sequence,
             "attention_mask": attention_mask,
+            "ref_log_probs": self.reference_log_probs(sequence, attention_mask, start),
+            **old,
             **self.score(sequence, attention_mask, prompt.size(-1)),
         }
 
@@ -153,16 +179,11 @@ class PPOTrainer(RLTrainer):
         ref_log_probs: torch.Tensor,  # size = (B, L - 1)
         sequence_mask: torch.Tensor,  # size = (B, L - 1)
     ) -> torch.Tensor:
-        """Per-token rewards: -kl_coeff · log-ratio, plus the reward at the last token.
-
-        Returns:
-            size = (B, L - 1), clipped to ±clip_range_score.
-        """
+        """Rewards less the KL penalty, by token, size = (B, L - 1)."""
         del prompt  # in the signature that Safe-RLHF's subclasses rely on
-        last = sequence_mask.size(1) - 1 - sequence_mask.long().flip(-1).argmax(dim=-1)
-        rewards = -self.kl_coeff * (log_probs - ref_log_probs)
-        rewards = rewards.scatter_add(-1, last.unsqueeze(-1), reward.to(rewards).unsqueeze(-1))
-        return rewards.clamp(-self.clip_range_score, self.clip_range_score)
+        return kl_penalised_rewards(
+            reward, log_probs, ref_log_probs, sequence_mask, self.kl_coeff, self.clip_range_score
+        )
 
     def get_advantages_and_returns(
         self,
@@ -187,10 +208,9 @@ class PPOTrainer(RLTrainer):
         advantages: torch.Tensor,  # size = (B, T)
         mask: torch.Tensor,  # size = (B, T)
     ) -> torch.Tensor:
-        """PPO's clipped surrogate."""
-        ratios = torch.exp(log_probs - old_log_probs)
-        clipped = ratios.clamp(1.0 - self.clip_range_ratio, 1.0 + self.clip_range_ratio)
-        return -masked_mean(torch.minimum(advantages * ratios, advantages * clipped), mask)
+        """The mean clipped surrogate, to be minimised."""
+        surrogate = clipped_surrogate(log_probs, old_log_probs, advantages, self.clip_range_ratio)
+        return -masked_mean(surrogate, mask)
 
     def critic_loss_fn(
         self,
@@ -199,15 +219,13 @@ class PPOTrainer(RLTrainer):
         returns: torch.Tensor,  # size = (B, T)
         mask: torch.Tensor,  # size = (B, T)
     ) -> torch.Tensor:
-        """Half the squared error, with values clipped around the old ones."""
-        clip = self.clip_range_value
-        clipped = torch.maximum(torch.minimum(values, old_values + clip), old_values - clip)
-        errors = torch.maximum((values - returns).square(), (clipped - returns).square())
-        return 0.5 * masked_mean(errors, mask)
+        """The mean error of the values, to be minimised."""
+        errors = clipped_value_errors(values, old_values, returns, self.clip_range_value)
+        return masked_mean(errors, mask)
 
     # -- updates ----------------------------------------------------------------------
 
-    def rl_step(self, rl_batch: Batch) -> dict[str, float]:
+    def rl_step(self, rl_batch: Rollout) -> dict[str, float]:
         """One backward pass of actor and critic on a rolled-out batch."""
         self.waiting = 0
         input_ids, attention_mask = rl_batch["input_ids"], rl_batch["attention_mask"]
@@ -218,10 +236,8 @@ class PPOTrainer(RLTrainer):
 
         log_probs = response_log_probs(self.actor_model, input_ids, attention_mask, start)
         values = self.critic_values(input_ids, attention_mask)
-        if rl_batch["log_probs"] is None:
-            rl_batch["log_probs"] = log_probs.detach()
-            rl_batch["reward_values"] = values.detach()
-        old_log_probs, old_values = rl_batch["log_probs"], rl_batch["reward_values"]
+        old_log_probs = rl_batch.get("log_probs", log_probs.detach())  # on-policy: the same
+        old_values = rl_batch.get("reward_values", values.detach())
         with torch.no_grad():
             rewards = self.add_kl_divergence_regularization(
                 rl_batch["reward"], rl_batch["prompt"], old_log_probs, ref_log_probs, sequence_mask
@@ -249,7 +265,9 @@ class PPOTrainer(RLTrainer):
             "reward_advantage": masked_mean(advantages, mask),
             "reward_return": masked_mean(returns, mask),
             "reward_value": masked_mean(values.detach()[:, start:], mask),
-            "kl_divergence": ((old_log_probs - ref_log_probs)[:, start:] * mask).sum(dim=-1),
+            "kl_divergence": summed_log_ratios(
+                old_log_probs[:, start:], ref_log_probs[:, start:], mask
+            ),
             "mean_generated_length": lengths,
         }
         return {

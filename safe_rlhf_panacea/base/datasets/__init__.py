@@ -30,9 +30,10 @@ from safe_rlhf_panacea.base.datasets.supervised import (
     SupervisedDataset,
     SupervisedSample,
 )
-from safe_rlhf_panacea.base.datasets.template import format_prompt
+from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 
 __all__ = [
+    "ChatTemplate",
     "CollatorBase",
     "FileDataset",
     "PairsDataset",
@@ -55,6 +56,5 @@ __all__ = [
     "SupervisedSample",
     "SupervisedTextDataset",
     "TokenizedDataset",
-    "format_prompt",
     "parse_dataset",
 ]

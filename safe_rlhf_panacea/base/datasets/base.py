@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch.utils.data import Dataset
 from safe_rlhf_panacea.base.datasets.collator import CollatorBase
 from safe_rlhf_panacea.base.datasets.raw import RawDataset, RawSample, split_indices
 from safe_rlhf_panacea.base.datasets.specs import DatasetSpec, Specs, read_specs
-from safe_rlhf_panacea.base.datasets.template import format_prompt
+from safe_rlhf_panacea.base.datasets.template import AUTO, ChatTemplate
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
 
@@ -26,17 +27,18 @@ ROWS_PER_CALL = 1024  # rows handed to the tokenizer at once: enough to use all 
 
 
 class Row(NamedTuple):
-    """A raw sample and where it comes from."""
+    """A raw sample and where it comes from: a place for messages, and which data set of a run."""
 
     where: str
     sample: RawSample
+    data_set: int = 0
 
 
 def select_rows(specs: list[DatasetSpec], seed: int) -> list[Row]:
     """The rows that the proportions ask for, drawn without replacement."""
     selected = []
     seeds = np.random.SeedSequence(seed).spawn(len(specs))
-    for spec, child in zip(specs, seeds, strict=True):
+    for number, (spec, child) in enumerate(zip(specs, seeds, strict=True)):
         raw = RawDataset.load(spec.name, path=spec.path)
         if len(raw) == 0:
             raise UserError(f"{spec}: no rows")
@@ -44,7 +46,7 @@ def select_rows(specs: list[DatasetSpec], seed: int) -> list[Row]:
         indices = list(range(len(raw))) * copies
         generator = np.random.default_rng(child)
         indices += sorted(generator.choice(len(raw), size=rest, replace=False).tolist())
-        selected += [Row(raw.where(index), raw[index]) for index in indices]
+        selected += [Row(raw.where(index), raw[index], number) for index in indices]
     return selected
 
 
@@ -65,12 +67,22 @@ def common_prefix(one: list[int], other: list[int]) -> int:
     return next(i for i in range(length) if one[i] != other[i])
 
 
+@contextmanager
+def refusing(row: Row) -> Iterator[None]:
+    """Errors inside name the row."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{row.where}: {error}") from None
+
+
 class TokenizedDataset(Dataset[Sample]):
     """Base of the tokenised data sets; a subclass says how to encode rows and read one back.
 
     All rows are tokenised at once when the data set is made, and the text is let go.
 
     Attributes:
+        template: how conversations are written.
         too_long: rows dropped because their prompt leaves no room below ``max_length``.
         fingerprint: a hash of the raw samples, in their order; the parts of a split share it.
     """
@@ -78,21 +90,31 @@ class TokenizedDataset(Dataset[Sample]):
     too_long: int
     fingerprint: str
 
-    def __init__(self, specs: Specs, tokenizer: Any, seed: int = 0) -> None:
+    def __init__(
+        self,
+        specs: Specs,
+        tokenizer: Any,
+        seed: int = 0,
+        *,
+        template: ChatTemplate | None = None,
+    ) -> None:
         """Read, check and tokenise.
 
         Args:
             specs: data sets as ``name[:proportion[:path]]`` or (name, attributes) pairs.
             tokenizer: its ``model_max_length`` bounds every sequence.
             seed: of the random subset where a proportion asks for one.
+            template: default: ``auto``.
 
         Raises:
-            UserError: unknown or unreadable data, or nothing left to use.
+            UserError: unknown or unreadable data, a conversation that the template refuses, or
+                nothing left to use.
         """
         for role in ("eos", "pad"):
             if getattr(tokenizer, f"{role}_token_id") is None:
                 raise UserError(f"the tokenizer has no {role} token; give it one before the data")
         self.tokenizer = tokenizer
+        self.template = template or ChatTemplate.of(AUTO, tokenizer)
         self.max_length: int = tokenizer.model_max_length
         self.seed = seed
         parsed = read_specs(specs)
@@ -151,46 +173,36 @@ class TokenizedDataset(Dataset[Sample]):
     def prompt(self, row: Row) -> str:
         """The row's prompt in the template."""
         turns = self.text(row, "input")
-        try:
-            return format_prompt(turns, eos_token=self.tokenizer.eos_token)
-        except UserError as error:
-            raise UserError(f"{row.where}: {error}") from None
+        with refusing(row):
+            return self.template.prompt(turns, row.sample.get("system"))
 
-    def tokenize(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of many texts in one call, not truncated."""
-        return self.tokenizer(
-            texts,
-            add_special_tokens=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,  # it would warn of texts that are truncated later
-        )["input_ids"]
+    def rest(self, row: Row, prompt: str, field: str) -> str:
+        """What follows the row's prompt, with an answer of the row."""
+        answer, sample = self.text(row, field), row.sample
+        with refusing(row):
+            return self.template.rest(prompt, sample["input"], answer, sample.get("system"))
 
     def encode_texts(
         self, rows: list[Row], *fields: str
     ) -> Iterator[tuple[int, list[int], list[list[int]]]]:
-        """Tokenise prompts and, field by field, prompt + answer + eos.
+        """Tokenise prompts and, field by field, prompt, answer and the answer's end.
 
         Rows whose prompt fills ``max_length`` are counted in ``too_long`` and left out.
 
         Yields:
             The index of the row, the ids of its prompt, and the ids of each full text, truncated.
         """
-        eos = self.tokenizer.eos_token
         for start in range(0, len(rows), ROWS_PER_CALL):
             chunk = rows[start : start + ROWS_PER_CALL]
             prompts = [self.prompt(row) for row in chunk]
-            texts = list(prompts)
-            for field in fields:
-                answers = [self.text(row, field) for row in chunk]
-                texts += [p + a + eos for p, a in zip(prompts, answers, strict=True)]
-            ids = self.tokenize(texts)
-            for index, row in enumerate(chunk):
-                if len(ids[index]) >= self.max_length:
-                    self.reject(row, len(ids[index]))
+            both = list(zip(chunk, prompts, strict=True))
+            rests = [[self.rest(row, prompt, field) for row, prompt in both] for field in fields]
+            columns = zip(*self.template.encode(prompts, *rests), strict=True)
+            for index, (row, (ids, *full)) in enumerate(zip(chunk, columns, strict=True)):
+                if len(ids) >= self.max_length:
+                    self.reject(row, len(ids))
                     continue
-                full = ids[index + len(chunk) :: len(chunk)]
-                yield start + index, ids[index], [sequence[: self.max_length] for sequence in full]
+                yield start + index, ids, [sequence[: self.max_length] for sequence in full]
 
     def reject(self, row: Row, tokens: int) -> None:
         """Count a row whose prompt has as many ``tokens`` as a whole sequence may have."""

@@ -75,6 +75,14 @@ def prompt_field(row: dict[str, Any], where: str) -> str | list[str]:
     return [text_field({"prompt": turn}, "prompt", where) for turn in turns]
 
 
+def prompt_fields(row: dict[str, Any], where: str) -> RawSample:
+    """``prompt``, and ``system`` where the row has one."""
+    sample: RawSample = {"input": prompt_field(row, where)}
+    if row.get("system") not in (None, ""):
+        sample["system"] = text_field(row, "system", where)
+    return sample
+
+
 def label_value(value: Any, field: str, where: str) -> int | None:
     """0 or 1, the index of the better response, or None where it is unknown."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -135,9 +143,9 @@ class FileDataset(RawDataset):
 
 
 class PairsDataset(FileDataset):
-    """Pairs: ``prompt``, ``response_0``, ``response_1`` and ``better_<objective>``.
+    """Pairs: ``prompt``, ``system``, ``response_0``, ``response_1``, ``better_<objective>``.
 
-    A label is 0 or 1, the better response, or null or absent. Safe-RLHF's fields
+    A label is 0 or 1, the better response, or null or absent, as ``system`` may be. Safe-RLHF's
     ``better_response_id`` and ``safer_response_id`` count as ``helpful`` and ``harmless``.
     """
 
@@ -146,7 +154,7 @@ class PairsDataset(FileDataset):
 
     def convert(self, row: dict[str, Any], where: str) -> RawSample:
         sample: RawSample = {
-            "input": prompt_field(row, where),
+            **prompt_fields(row, where),
             "answer": text_field(row, "response_0", where),
             "other_answer": text_field(row, "response_1", where),
             "labels": read_labels(row, where),
@@ -157,20 +165,20 @@ class PairsDataset(FileDataset):
 
 
 class PromptsDataset(FileDataset):
-    """Prompts: ``prompt``."""
+    """Prompts: ``prompt``, and ``system`` where there is a system prompt."""
 
     NAME: ClassVar[str] = "prompts"
     KIND: ClassVar[str] = "prompts"
 
     def convert(self, row: dict[str, Any], where: str) -> RawSample:
-        return {"input": prompt_field(row, where)}
+        return prompt_fields(row, where)
 
 
 class SupervisedTextDataset(FileDataset):
-    """Supervised text: ``prompt`` and ``response``."""
+    """Supervised text: ``prompt``, ``response``, and ``system`` where there is one."""
 
     NAME: ClassVar[str] = "supervised"
     KIND: ClassVar[str] = "supervised"
 
     def convert(self, row: dict[str, Any], where: str) -> RawSample:
-        return {"input": prompt_field(row, where), "answer": text_field(row, "response", where)}
+        return {**prompt_fields(row, where), "answer": text_field(row, "response", where)}

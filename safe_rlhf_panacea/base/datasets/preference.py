@@ -13,6 +13,7 @@ from safe_rlhf_panacea.base.datasets.collator import CollatorBase
 from safe_rlhf_panacea.base.datasets.ragged import RaggedTokens
 from safe_rlhf_panacea.base.datasets.raw import RawSample
 from safe_rlhf_panacea.base.datasets.specs import Specs
+from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.errors import UserError
 
 SAFE_RLHF_FLAGS = {"better": "helpful", "safer": "harmless"}
@@ -66,6 +67,8 @@ class PreferenceDataset(TokenizedDataset):
         tokenizer: Any,
         objectives: Sequence[str] = ("helpful", "harmless"),
         seed: int = 0,
+        *,
+        template: ChatTemplate | None = None,
     ) -> None:
         """Read and tokenise pairs; the other arguments are ``TokenizedDataset``'s.
 
@@ -76,7 +79,7 @@ class PreferenceDataset(TokenizedDataset):
         if not self.objectives or len(set(self.objectives)) < len(self.objectives):
             raise UserError(f"objectives {self.objectives}: one or more different names are needed")
         self.skipped = self.identical = 0
-        super().__init__(specs, tokenizer, seed)
+        super().__init__(specs, tokenizer, seed, template=template)
 
     def encode(self, rows: list[Row]) -> int:
         labelled, choices = self._labelled(rows)

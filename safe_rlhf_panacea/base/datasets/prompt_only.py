@@ -10,6 +10,7 @@ from safe_rlhf_panacea.base.datasets.base import Row, TokenizedDataset
 from safe_rlhf_panacea.base.datasets.collator import CollatorBase
 from safe_rlhf_panacea.base.datasets.ragged import RaggedTokens
 from safe_rlhf_panacea.base.datasets.specs import Specs
+from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.errors import UserError
 
 
@@ -35,7 +36,13 @@ class PromptOnlyDataset(TokenizedDataset):
     """
 
     def __init__(
-        self, specs: Specs, tokenizer: Any, seed: int = 0, *, strict: bool = False
+        self,
+        specs: Specs,
+        tokenizer: Any,
+        seed: int = 0,
+        *,
+        template: ChatTemplate | None = None,
+        strict: bool = False,
     ) -> None:
         """Read and tokenise prompts; the other arguments are ``TokenizedDataset``'s.
 
@@ -43,13 +50,14 @@ class PromptOnlyDataset(TokenizedDataset):
             specs: see ``TokenizedDataset``.
             tokenizer: see ``TokenizedDataset``.
             seed: see ``TokenizedDataset``.
+            template: see ``TokenizedDataset``.
             strict: refuse a prompt as long as ``max_length`` instead of leaving it out.
 
         Raises:
             UserError: as ``TokenizedDataset``.
         """
         self.strict = strict
-        super().__init__(specs, tokenizer, seed)
+        super().__init__(specs, tokenizer, seed, template=template)
 
     def encode(self, rows: list[Row]) -> int:
         unique = list({self.prompt(row): row for row in rows}.values())

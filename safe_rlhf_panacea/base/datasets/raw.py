@@ -21,6 +21,8 @@ class RawSample(TypedDict, total=False):
 
     input: str | list[str]
     """The user's text, or turns that alternate user, assistant, ..., user."""
+    system: str
+    """The system prompt, where there is one."""
     answer: str
     """The assistant's answer."""
     other_answer: str

@@ -29,7 +29,7 @@ class SupervisedBatch(TypedDict):
 
 
 class SupervisedDataset(TokenizedDataset):
-    """Prompt and answer as one text, of which only the answer and its eos are learnt."""
+    """Prompt and answer as one text, of which only the answer and its end are learnt."""
 
     def encode(self, rows: list[Row]) -> int:
         for row in rows:
@@ -38,7 +38,9 @@ class SupervisedDataset(TokenizedDataset):
                     f"{row.where}: a pair; supervised text has one response, so say which"
                 )
         texts, self.prompt_lengths = [], []
-        for _, prompt, (text,) in self.encode_texts(rows, "answer"):
+        self.kept: list[int] = []  # which of the rows
+        for index, prompt, (text,) in self.encode_texts(rows, "answer"):
+            self.kept.append(index)
             texts.append(text)
             self.prompt_lengths.append(common_prefix(prompt, text))
         self.texts = RaggedTokens(texts)

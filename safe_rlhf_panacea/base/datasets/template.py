@@ -1,15 +1,45 @@
-"""The text that a model sees of a conversation."""
+"""How a conversation becomes text and tokens: all formatting of prompts is here.
+
+A template is a model's own (``jinja_template.py``), Safe-RLHF's, or none at all.
+"""
 
 from __future__ import annotations
 
+import abc
+import re
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar
 
 from safe_rlhf_panacea.base.configs.constants import PROMPT_ASSISTANT, PROMPT_BEGIN, PROMPT_USER
 from safe_rlhf_panacea.errors import UserError
 
+AUTO, SAFE_RLHF, NONE = "auto", "safe-rlhf", "none"
+NAMES = (AUTO, SAFE_RLHF, NONE)
+# What Safe-RLHF writes before and after the words of a single turn.
+SAFE_RLHF_MARKS = (f"{PROMPT_BEGIN}{PROMPT_USER.split('{input}')[0]}".strip(), PROMPT_ASSISTANT)
+_WORDS = "7The1words0"  # stand in for a turn; no template has them
 
-def format_prompt(input: str | Sequence[str], eos_token: str | None = None) -> str:
-    """Write a conversation that ends with the user's turn, ready for the assistant's answer.
+Turns = str | Sequence[str]
+
+
+def as_turns(turns: Turns) -> list[str]:
+    """The turns of a conversation, which alternate user, assistant, ..., user.
+
+    Raises:
+        UserError: it does not end with the user's.
+    """
+    turns = [turns] if isinstance(turns, str) else list(turns)
+    if len(turns) % 2 == 0:
+        raise UserError(
+            f"a conversation of {len(turns)} turns does not end with the user's: "
+            "turns alternate user, assistant, ..., user"
+        )
+    return turns
+
+
+def format_prompt(input: Turns, eos_token: str | None = None) -> str:
+    """Write a conversation in Safe-RLHF's template, ready for the assistant's answer.
 
     Args:
         input: the user's text, or turns that alternate user, assistant, ..., user.
@@ -18,12 +48,7 @@ def format_prompt(input: str | Sequence[str], eos_token: str | None = None) -> s
     Raises:
         UserError: an even number of turns, or several turns and no ``eos_token``.
     """
-    turns = [input] if isinstance(input, str) else list(input)
-    if len(turns) % 2 == 0:
-        raise UserError(
-            f"a conversation of {len(turns)} turns does not end with the user's: "
-            "turns alternate user, assistant, ..., user"
-        )
+    turns = as_turns(input)
     if len(turns) > 1 and eos_token is None:
         raise UserError("a conversation of several turns needs eos_token to close the answers")
     parts = [PROMPT_BEGIN]
@@ -36,7 +61,223 @@ def format_prompt(input: str | Sequence[str], eos_token: str | None = None) -> s
     return "".join(parts)
 
 
-def plain_prompt(prompt: str) -> str:
-    """The user's words, without the template around a single turn."""
-    head = PROMPT_BEGIN + PROMPT_USER.split("{input}")[0].rstrip()
-    return prompt.removeprefix(head).strip().removesuffix(PROMPT_ASSISTANT).strip()
+def without_template(prompt: str) -> str:
+    """A prompt as people read it, of an earlier result, which has it in Safe-RLHF's template."""
+    before, after = SAFE_RLHF_MARKS
+    if not (prompt.startswith(before) and prompt.endswith(after)):
+        return prompt
+    return prompt.removeprefix(before).removesuffix(after).strip()
+
+
+class ChatTemplate(abc.ABC):
+    """How one model is spoken to.
+
+    Attributes:
+        recorded: ``safe-rlhf``, ``none`` or the jinja text: what is kept with an adapter.
+        tokenizer: the model's.
+        jinja: the text of a jinja template, None for the others.
+    """
+
+    # Whether the tokenizer puts its own special tokens around a text, such as BOS.
+    ADDS_SPECIAL_TOKENS: ClassVar[bool] = True
+    # Whether prompt and answer are always tokenised as one text, as Safe-RLHF does.
+    JOINED: ClassVar[bool] = False
+
+    recorded: str
+    jinja: str | None = None
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Hold on to the tokenizer."""
+        self.tokenizer = tokenizer
+
+    @staticmethod
+    def of(choice: str, tokenizer: Any) -> ChatTemplate:
+        """The template that ``--chat_template`` names.
+
+        Args:
+            choice: ``auto`` (the tokenizer's own, else Safe-RLHF's), ``safe-rlhf``, ``none``, or
+                the path of a jinja file.
+            tokenizer: of the model that is spoken to.
+
+        Raises:
+            UserError: a file that is missing or does not render.
+        """
+        from safe_rlhf_panacea.base.datasets.jinja_template import own_template, read_template
+
+        if choice == AUTO:
+            return own_template(tokenizer) or SafeRlhfTemplate(tokenizer)
+        if choice in NAMES:
+            return ChatTemplate.as_recorded(choice, tokenizer)
+        return read_template(choice, tokenizer)
+
+    @staticmethod
+    def as_recorded(recorded: str, tokenizer: Any) -> ChatTemplate:
+        """The template that an adapter was trained with."""
+        from safe_rlhf_panacea.base.datasets.jinja_template import JinjaTemplate
+
+        kinds = {SAFE_RLHF: SafeRlhfTemplate, NONE: PlainTemplate}
+        if recorded in kinds:
+            return kinds[recorded](tokenizer)
+        return JinjaTemplate(recorded, tokenizer, "the adapter's chat template")
+
+    @staticmethod
+    def chosen(choice: str | None, recorded: str, tokenizer: Any) -> ChatTemplate:
+        """The template of a program that loads an adapter: its own unless another is named."""
+        if choice is None:
+            return ChatTemplate.as_recorded(recorded, tokenizer)
+        return ChatTemplate.of(choice, tokenizer)
+
+    def keep(self, tokenizer: Any) -> None:
+        """Let a tokenizer that is about to be saved say how its model was trained."""
+        tokenizer.chat_template = self.jinja
+
+    # -- text -------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def prompt(self, turns: Turns, system: str | None = None) -> str:
+        """The conversation up to where the answer begins.
+
+        Args:
+            turns: the user's words, or turns that alternate user, assistant, ..., user.
+            system: the system prompt, if there is one.
+
+        Raises:
+            UserError: the template has no place for the system prompt, or for several turns.
+        """
+
+    def rest(self, prompt: str, turns: Turns, answer: str, system: str | None = None) -> str:
+        """What follows the prompt in training: the answer and its end."""
+        del prompt, turns, system
+        return answer + self.answer_end
+
+    @property
+    def end_token(self) -> str:
+        """With which the model ends its turn."""
+        return self.tokenizer.eos_token
+
+    @property
+    def answer_end(self) -> str:
+        """What is written after an answer, up to and including the end token."""
+        return self.end_token
+
+    # -- tokens -----------------------------------------------------------------------
+
+    def stop_ids(self, model: Any = None) -> tuple[int, ...]:
+        """The tokens that end a response: the template's, the tokenizer's and the model's own.
+
+        A model has several where ``generation_config.eos_token_id`` is a list.
+        """
+        token = self.tokenizer.convert_tokens_to_ids(self.end_token)
+        more = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        listed = more if isinstance(more, (list, tuple)) else ()
+        return tuple(dict.fromkeys((token, self.tokenizer.eos_token_id, *listed)))
+
+    @cached_property
+    def special_tokens(self) -> list[str]:
+        """The tokenizer's, among which is what ends a turn; the shortest first."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        special = {str(token) for token in added if token.special}
+        return sorted(special | set(self.tokenizer.all_special_tokens), key=len)
+
+    def encode(self, prompts: Sequence[str], *rests: Sequence[str]) -> list[list[list[int]]]:
+        """Token ids of prompts and, column by column, of each prompt with what follows it.
+
+        Where the tokens of the whole do not begin with the prompt's, its two parts are tokenised
+        apart, which is what the model sees when it answers. Nothing is truncated.
+        """
+        columns = ([p + r for p, r in zip(prompts, rest, strict=True)] for rest in rests)
+        texts = [*prompts, *(text for column in columns for text in column)]
+        ids = self._tokenize(texts, self.ADDS_SPECIAL_TOKENS)
+        count = len(prompts)
+        starts, *wholes = (ids[i : i + count] for i in range(0, len(ids), count))
+        if not self.JOINED:
+            for whole, rest in zip(wholes, rests, strict=True):
+                self._part(starts, whole, rest)
+        return [starts, *wholes]
+
+    def _part(self, starts: list[list[int]], wholes: list[list[int]], rests: Sequence[str]) -> None:
+        pairs = enumerate(zip(starts, wholes, strict=True))
+        apart = [i for i, (start, whole) in pairs if whole[: len(start)] != start]
+        own = self._tokenize([rests[i] for i in apart], False) if apart else []
+        for i, ids in zip(apart, own, strict=True):
+            wholes[i] = starts[i] + ids
+
+    def _tokenize(self, texts: list[str], add_special_tokens: bool) -> list[list[int]]:
+        return self.tokenizer(
+            texts,
+            add_special_tokens=add_special_tokens,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,  # it would warn of texts that are truncated later
+        )["input_ids"]
+
+    def prompt_ids(self, turns: Turns, system: str | None = None) -> list[int]:
+        """The tokens of ``prompt``."""
+        return self.encode([self.prompt(turns, system)])[0][0]
+
+    def conversation_ids(
+        self, turns: Turns, answer: str, ended: bool = True, system: str | None = None
+    ) -> list[int]:
+        """The tokens of a conversation with its answer, as this template's model reads it.
+
+        Args:
+            turns: the user's words, or turns that alternate user, assistant, ..., user.
+            answer: the assistant's.
+            ended: whether the answer came to its end, or was cut off.
+            system: the system prompt, if there is one.
+        """
+        prompt = self.prompt(turns, system)
+        rest = self.rest(prompt, turns, answer, system)
+        if not ended:
+            rest = rest.removesuffix(self.answer_end)
+        return self.encode([prompt], [rest])[1][0]
+
+    # -- for people -------------------------------------------------------------------
+
+    @cached_property
+    def _around(self) -> tuple[str, str]:
+        """What stands before and after the words of a single turn."""
+        before, _, after = self.prompt(_WORDS).partition(_WORDS)
+        return before.strip(), after.strip()
+
+    def shown(self, input_ids: Sequence[int]) -> str:
+        """A prompt as people read it: of a single turn the user's words, else all of its text."""
+        text = self.tokenizer.decode(input_ids).strip()
+        if self.ADDS_SPECIAL_TOKENS:
+            text = self.tokenizer.decode(input_ids, skip_special_tokens=True).strip()
+        before, after = self._around
+        if text.startswith(before) and text.endswith(after):
+            text = text[len(before) : len(text) - len(after)]
+        parts = re.split("|".join(map(re.escape, self.special_tokens)), text)
+        return "\n".join(part.strip() for part in parts if part.strip())
+
+
+class SafeRlhfTemplate(ChatTemplate):
+    """Safe-RLHF's, in which a token across the boundary belongs to the answer, as it does there."""
+
+    JOINED: ClassVar[bool] = True
+    recorded = SAFE_RLHF
+
+    def prompt(self, turns: Turns, system: str | None = None) -> str:
+        if system is not None:
+            raise UserError(
+                "Safe-RLHF's template has no place for a system prompt: choose another "
+                "--chat_template, or leave the system prompt out"
+            )
+        return format_prompt(turns, eos_token=self.tokenizer.eos_token)
+
+
+class PlainTemplate(ChatTemplate):
+    """None: the prompt's text as it is, for base models."""
+
+    recorded = NONE
+
+    def prompt(self, turns: Turns, system: str | None = None) -> str:
+        turns = as_turns(turns)
+        if len(turns) > 1 or system is not None:
+            what = "a system prompt" if len(turns) == 1 else f"{len(turns)} turns"
+            raise UserError(
+                f"--chat_template none writes a single turn as it is, and has no way to write "
+                f"{what}: choose another --chat_template"
+            )
+        return turns[0]

@@ -26,6 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model_name_or_path", type=arguments.filled, required=True, help="folder or hub name"
     )
+    arguments.add_template_argument(parser)
     arguments.add_dataset_arguments(parser)
     arguments.add_training_arguments(parser, epochs=3)
     arguments.add_schedule_arguments(parser, lr=2e-5)

@@ -5,23 +5,10 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 
-from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
 from safe_rlhf_panacea.base.datasets import SupervisedDataset
+from safe_rlhf_panacea.base.losses import next_token_loss
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
-
-
-def next_token_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross entropy of the next token, mean over the labelled ones.
-
-    Args:
-        logits: size = (B, L, V).
-        labels: size = (B, L), ``IGNORE_INDEX`` where a token does not count.
-    """
-    return F.cross_entropy(
-        logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE_INDEX
-    )
 
 
 class SupervisedFinetuneTrainer(SupervisedTrainer):

@@ -6,6 +6,7 @@ import abc
 import argparse
 import os
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ from safe_rlhf_panacea.base.checkpoint import (
 from safe_rlhf_panacea.base.checkpoint_files import write_checksums
 from safe_rlhf_panacea.base.claim import claim_folder, withdraw_claim
 from safe_rlhf_panacea.base.clock import TrainingClock
-from safe_rlhf_panacea.base.datasets import ResumableSampler
+from safe_rlhf_panacea.base.datasets import ChatTemplate, ResumableSampler
 from safe_rlhf_panacea.base.distributed import (
     barrier,
     get_world_size,
@@ -38,6 +39,7 @@ from safe_rlhf_panacea.base.resuming import (
 )
 from safe_rlhf_panacea.base.run_record import CHECKPOINTS, write_run_record
 from safe_rlhf_panacea.base.trainers.observer import Observer
+from safe_rlhf_panacea.base.trainers.part import Part
 
 # Where trainers keep their data, and the flags that name them.
 LOADERS = {
@@ -63,6 +65,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
     logger: Logger
     global_step: int
     epoch: int
+    part: Part = Part()  # a subclass brings its own before the hooks run
 
     @abc.abstractmethod
     def init_models(self) -> None:
@@ -89,8 +92,17 @@ class TrainerBase(metaclass=abc.ABCMeta):
         self.set_train(mode=False)
 
     def eval(self) -> dict[str, Any]:
-        """Evaluate; nothing by default."""
+        """Evaluate, with the part that the trainer holds."""
+        return self.part.evaluate(self.evaluate)
+
+    def evaluate(self) -> dict[str, Any]:
+        """This trainer's own evaluation; nothing by default."""
         return {}
+
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """How this run writes conversations, once the tokenizer is loaded."""
+        return ChatTemplate.of(self.args.chat_template, self.tokenizer)
 
     def run_init_hooks(self) -> None:
         """Run the four hooks in their order."""
@@ -119,7 +131,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
             UserError: there is none, or it is of another run.
         """
         folder = self.args.output_dir
-        check_same_run(folder, self.args, self.data_fingerprints())
+        check_same_run(folder, self.args, self.data_fingerprints(), self.template.recorded)
         step = latest_step(folder)
         self.restore(load_checkpoint(self.checkpoint_engines(), folder, step))
         barrier()
@@ -137,6 +149,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
         """Claim the output folder, record the run, open its logger."""
         with refusing_together():  # the main process alone may fail in most of it
             self._open_logger()
+        self.part.opened()
 
     def _open_logger(self) -> None:
         args = self.args
@@ -147,6 +160,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
             else:
                 about = {"program": args.program, "processes": get_world_size()}
                 about["data"] = self.data_fingerprints()
+                about["chat_template"] = self.template.recorded
                 write_run_record(args.output_dir, args, about)
         started = time.strftime("%Y-%m-%d-%H-%M-%S")
         self.logger = Logger(
@@ -184,7 +198,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
 
     def about_batch(self) -> str:
         """What an error says of the batch of the present step."""
-        return ""
+        return self.part.about_batch()
 
     # -- checkpoints ------------------------------------------------------------------
 
@@ -196,6 +210,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
             random_state=capture_random_state(),
             sampler=self.data_sampler.state_dict(),
             training_seconds=self.clock.seconds,
+            panacea=self.part.state_dict(),
         )
 
     def restore(self, state: TrainingState) -> None:
@@ -209,6 +224,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
         self.clock.before = state.training_seconds
         self.data_sampler.load_state_dict(state.sampler)
         self._random_state = state.random_state
+        self.part.load_state_dict(state.panacea)
 
     def samplers(self) -> list[ResumableSampler]:
         """Of the training data."""
@@ -263,15 +279,19 @@ class TrainerBase(metaclass=abc.ABCMeta):
         write_checksums(checkpoints, self.global_step, self.checkpoint_engines())
         if is_main_process():
             note_latest(self.args.output_dir, self.global_step)
+        self.part.checkpointed()
 
     def save(self, model: Any = None, ds_config: dict[str, Any] | None = None) -> None:
-        """Write a model and the tokenizer in Hugging Face format, safetensors."""
+        """Write a model and the tokenizer in Hugging Face format, or what the part saves."""
         del ds_config  # kept for Safe-RLHF's signature; one way of saving serves every stage
+        if self.part.save():
+            return
         engine = self.model if model is None else model
         check_weights(unwrap(engine).named_parameters(), f"step {self.global_step}")
         state = whole_state_dict(engine)  # every rank takes part in the gathering
         if is_main_process():
             unwrap(engine).save_pretrained(self.args.output_dir, state_dict=state)
+            self.template.keep(self.tokenizer)
             self.tokenizer.save_pretrained(self.args.output_dir)
         self.logger.print(f'Saved the model to "{self.args.output_dir}".')
         barrier()

@@ -1,4 +1,4 @@
-"""The loop of reinforcement learning from rewards: roll out, then update actor and critic."""
+"""The loop of reinforcement learning from rewards: roll out, then update."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from safe_rlhf_panacea.base.generation import sample
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.base.trainers import rl_data
 from safe_rlhf_panacea.base.trainers.base import TrainerBase
+from safe_rlhf_panacea.base.trainers.rollout import Rollout
 from safe_rlhf_panacea.base.trainers.supervised import to_device
 
 Batch = rl_data.Batch
@@ -33,18 +34,22 @@ Batch = rl_data.Batch
 class RLTrainer(TrainerBase):
     """Base of the reinforcement-learning trainers.
 
-    Hooks for subclasses: ``init_actor``, ``init_reference``, ``init_rewards`` and
-    ``init_critic`` load the models; ``post_rollout``, ``rl_step``, ``ptx_step`` and
-    ``eval_step`` do the work.
+    Hooks for subclasses: ``init_actor``, ``init_reference`` and ``init_rewards`` load the models;
+    ``post_rollout``, ``rl_step``, ``ptx_step`` and ``eval_step`` do the work.
+
+    Attributes:
+        TRAINED: each role that is trained, as its flags and checkpoints begin, and the attribute
+            with its model, later its engine; in the order in which the engines are made.
+        waiting: the actor's backward passes to come on what was rolled out since the last step.
     """
 
     TRAINING_TYPE: ClassVar[str] = "rl"
+    TRAINED: ClassVar[dict[str, str]] = {"actor": "actor_model"}
 
     actor_model: Any
     actor_reference_model: Any
     reward_model: Any
-    reward_critic_model: Any
-    waiting: int = 0  # micro-batches rolled out since the last training step
+    waiting: int = 0
 
     def __init__(
         self,
@@ -63,21 +68,16 @@ class RLTrainer(TrainerBase):
             torch.manual_seed(args.seed + get_rank())
         self.kl_coeff = args.kl_coeff
         self.clip_range_ratio = args.clip_range_ratio
-        self.clip_range_score = args.clip_range_score
-        self.clip_range_value = args.clip_range_value
         self.ptx_coeff = args.ptx_coeff
-        self.gamma = 1.0
-        self.gae_lambda = 0.95
 
     # -- set-up -----------------------------------------------------------------------
 
     def init_models(self) -> None:
-        """Load actor, reference, rewards and critic, in this order."""
+        """Load actor, reference and rewards, in this order."""
         self.init_actor()
         self.init_reference()
         self.init_rewards()
-        self.init_critic()
-        self.generation_config = rl_data.sampling_config(self.args, self.tokenizer)
+        self.generation_config = rl_data.sampling_config(self.args, self.template, self.actor_model)
 
     @abc.abstractmethod
     def init_actor(self) -> None:
@@ -91,45 +91,44 @@ class RLTrainer(TrainerBase):
     def init_rewards(self) -> None:
         """Load what scores a response."""
 
-    @abc.abstractmethod
-    def init_critic(self) -> None:
-        """Load the value model."""
-
     def init_datasets(self) -> None:
         """Load prompts and, if asked for, supervised text for the PTX loss."""
         args = self.args
         rows = rl_data.rows_of_rollout(args)
-        loaders = rl_data.prompt_loaders(args, self.tokenizer)
+        loaders = rl_data.prompt_loaders(args, self.template)
         self.prompt_only_dataloader, self.data_sampler, self.eval_dataloader = loaders
         self.ptx_dataloader: DataLoader | None = None
         self.use_ptx = args.ptx_datasets is not None
         if self.use_ptx:
-            self.ptx_dataloader, self.ptx_sampler = rl_data.text_loader(args, self.tokenizer, rows)
+            self.ptx_dataloader, self.ptx_sampler = rl_data.text_loader(args, self.template, rows)
         self.steps_per_epoch, self.total_steps = rl_data.lengths(len(self.data_sampler), args)
-        models = (self.actor_model, self.reward_critic_model)
+        models = self.trained().values()
         self.used_once = args.update_iters == 1 and not any(map(has_dropout, models))
 
     def init_engines(self) -> None:
-        """Make the engines of actor and critic.
+        """Make the engines.
 
         With PTX the actor sees twice as many backward passes per update. Training steps at the
         end of a run that are too few for an update make none.
         """
         args = self.args
-        actor_config = dict(self.ds_train_config)
+        configs = {role: dict(self.ds_train_config) for role in self.TRAINED}
         if self.use_ptx:
             args.gradient_accumulation_steps *= 2
-            actor_config["train_batch_size"] *= 2
-            actor_config["gradient_accumulation_steps"] *= 2
+            configs["actor"]["train_batch_size"] *= 2
+            configs["actor"]["gradient_accumulation_steps"] *= 2
         updates = self.total_steps // self.ds_train_config["gradient_accumulation_steps"]
-        self.actor_model = init_role_engine(self.actor_model, args, "actor", actor_config, updates)
-        self.reward_critic_model = init_role_engine(
-            self.reward_critic_model, args, "critic", self.ds_train_config, updates
-        )
+        for role, model in self.trained().items():
+            engine = init_role_engine(model, args, role, configs[role], updates)
+            setattr(self, self.TRAINED[role], engine)
+
+    def trained(self) -> dict[str, Any]:
+        """Role to model, after ``init_engines`` to engine, of all that is trained."""
+        return {role: getattr(self, attribute) for role, attribute in self.TRAINED.items()}
 
     def checkpoint_engines(self) -> dict[str, Any]:
-        """Actor and critic."""
-        return {"actor": self.actor_model, "critic": self.reward_critic_model}
+        """Of all that is trained."""
+        return self.trained()
 
     def samplers(self) -> list[ResumableSampler]:
         """Of the prompts, and of the supervised text."""
@@ -148,17 +147,17 @@ class RLTrainer(TrainerBase):
             self.ptx_sampler.load_state_dict(state.ptx_sampler)
 
     def set_train(self, mode: bool = True) -> None:
-        """Set the mode of actor and critic; recomputation of activations is off in rollouts."""
-        for role, engine in (("actor", self.actor_model), ("critic", self.reward_critic_model)):
+        """Set the mode of what is trained; recomputation of activations is off in rollouts."""
+        for role, engine in self.trained().items():
             engine.train(mode)
             if getattr(self.args, f"{role}_gradient_checkpointing"):
                 set_gradient_checkpointing(engine, mode)
 
     # -- rollouts ---------------------------------------------------------------------
 
-    def split_rl_micro_batches(self, prompt_only_batch: Batch) -> list[Batch]:
+    def split_rl_micro_batches(self, prompt_only_batch: Batch) -> list[Rollout]:
         """Roll out a prompt batch in micro-batches."""
-        micro_batches = []
+        micro_batches: list[Rollout] = []
         for batch in rl_data.split_rows(prompt_only_batch, self.args.per_device_train_batch_size):
             micro_batches.extend(self.rollout(batch))
         return micro_batches
@@ -171,12 +170,11 @@ class RLTrainer(TrainerBase):
     def on_policy(self) -> bool:
         """Whether the next micro-batch to roll out is used once, and before the next update.
 
-        Then the forward pass of its training step gives the log-probabilities and values of the
-        policy and critic that it was rolled out with. Actor and critic are updated together.
+        Then the forward pass of its training step gives the numbers of the models that it was
+        rolled out with, which are all updated together.
         """
-        engine = self.reward_critic_model
-        before = passes_since_update(engine) + self.waiting
-        return self.used_once and before < engine.gradient_accumulation_steps()
+        before = passes_since_update(self.actor_model) + self.waiting
+        return self.used_once and before < self.actor_model.gradient_accumulation_steps()
 
     def generate(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Responses to a batch of prompts, size = (B·n, L), and their mask."""
@@ -188,7 +186,7 @@ class RLTrainer(TrainerBase):
         )
 
     @torch.no_grad()
-    def rollout(self, prompt_only_batch: Batch) -> list[Batch]:
+    def rollout(self, prompt_only_batch: Batch) -> list[Rollout]:
         """Draw responses and gather what the update needs; one batch per response of a prompt."""
         sequences, mask = self.generate(prompt_only_batch)
         copies = self.args.num_return_sequences
@@ -197,7 +195,7 @@ class RLTrainer(TrainerBase):
         for i in range(copies):
             sequence, attended = sequences[i::copies], mask[i::copies]
             batches.append(self.post_rollout(prompt, sequence, attention_mask=attended))
-            self.waiting += 1
+            self.waiting += 1 + self.use_ptx
             for observer in self.observers:
                 observer.rolled_out(batches[-1])
         return batches
@@ -205,12 +203,12 @@ class RLTrainer(TrainerBase):
     @abc.abstractmethod
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Batch:
+    ) -> Rollout:
         """Score a rolled-out batch."""
 
     @abc.abstractmethod
-    def rl_step(self, rl_batch: Batch) -> dict[str, float]:
-        """One update of actor and critic; the result has ``train/reward``."""
+    def rl_step(self, rl_batch: Rollout) -> dict[str, float]:
+        """One step of all that is trained; the result has ``train/reward``."""
 
     @abc.abstractmethod
     def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
@@ -267,6 +265,7 @@ class RLTrainer(TrainerBase):
                 self._after_step(info, bar)
             self.save_if_due()
         bar.close()
+        self.part.trained()
 
     def _after_step(self, info: dict[str, float], bar: Any) -> None:
         self.global_step += 1
@@ -279,7 +278,7 @@ class RLTrainer(TrainerBase):
         self.log_evaluation(self.args.eval_strategy == "steps" and due)
 
     @torch.no_grad()
-    def eval(self) -> dict[str, float]:
+    def evaluate(self) -> dict[str, float]:
         """Mean scores of responses to the evaluation prompts, drawn as in training."""
         if self.eval_dataloader is None:
             return {}

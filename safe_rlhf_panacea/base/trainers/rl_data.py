@@ -11,6 +11,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from safe_rlhf_panacea.base.datasets import (
+    ChatTemplate,
     PromptOnlyDataset,
     ResumableSampler,
     SupervisedDataset,
@@ -22,12 +23,12 @@ from safe_rlhf_panacea.errors import UserError
 Batch = dict[str, Any]
 
 
-def sampling_config(args: argparse.Namespace, tokenizer: Any) -> SamplingConfig:
-    """How the flags want responses to be drawn."""
+def sampling_config(args: argparse.Namespace, template: ChatTemplate, model: Any) -> SamplingConfig:
+    """How the flags want a model's responses to be drawn."""
     return SamplingConfig(
         max_length=args.max_length,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=template.stop_ids(model),
+        pad_token_id=template.tokenizer.pad_token_id,
         temperature=args.temperature,
         top_p=args.top_p,
         repetition_penalty=args.repetition_penalty,
@@ -86,15 +87,16 @@ def lengths(prompts: int, args: argparse.Namespace) -> tuple[int, int]:
 
 
 def prompt_loaders(
-    args: argparse.Namespace, tokenizer: Any
+    args: argparse.Namespace, template: ChatTemplate
 ) -> tuple[DataLoader, ResumableSampler, DataLoader | None]:
     """A loader of prompts with its sampler, and one of evaluation prompts if asked for."""
-    prompts = PromptOnlyDataset(args.train_datasets, tokenizer=tokenizer, seed=args.seed)
+    options = {"tokenizer": template.tokenizer, "seed": args.seed, "template": template}
+    prompts = PromptOnlyDataset(args.train_datasets, **options)
     eval_prompts = None
     if args.need_eval and args.eval_datasets is None:
         prompts, eval_prompts = prompts.split_train_test(args.eval_split_ratio)
     elif args.need_eval:
-        eval_prompts = PromptOnlyDataset(args.eval_datasets, tokenizer=tokenizer, seed=args.seed)
+        eval_prompts = PromptOnlyDataset(args.eval_datasets, **options)
     loader, sampler = build_loader(prompts, args.per_device_prompt_batch_size, args.seed)
     eval_loader = None
     if eval_prompts is not None:
@@ -105,10 +107,12 @@ def prompt_loaders(
 
 
 def text_loader(
-    args: argparse.Namespace, tokenizer: Any, rows: int
+    args: argparse.Namespace, template: ChatTemplate, rows: int
 ) -> tuple[DataLoader, ResumableSampler]:
     """A loader of supervised text for the PTX loss, and its sampler."""
-    dataset = SupervisedDataset(args.ptx_datasets, tokenizer=tokenizer, seed=args.seed)
+    dataset = SupervisedDataset(
+        args.ptx_datasets, tokenizer=template.tokenizer, seed=args.seed, template=template
+    )
     return build_loader(dataset, rows, args.seed)
 
 

@@ -91,7 +91,9 @@ class SupervisedTrainer(TrainerBase):
 
     def make_dataset(self, specs: list[str]) -> Any:
         """A data set of this trainer's type."""
-        return self.DATASET_TYPE(specs, tokenizer=self.tokenizer, seed=self.args.seed)
+        return self.DATASET_TYPE(
+            specs, tokenizer=self.tokenizer, seed=self.args.seed, template=self.template
+        )
 
     def init_datasets(self) -> None:
         """Load the training and evaluation data."""
@@ -175,9 +177,10 @@ class SupervisedTrainer(TrainerBase):
             self.log_evaluation(args.eval_strategy == "steps" and due)
             self.save_if_due()
         bar.close()
+        self.part.trained()
 
     @torch.no_grad()
-    def eval(self) -> dict[str, float]:
+    def evaluate(self) -> dict[str, float]:
         """The mean of every logged value over the evaluation data."""
         if self.eval_dataloader is None:
             return {}

@@ -1,17 +1,87 @@
-"""Safe-RLHF's preference data with one label per objective."""
+"""Safe-RLHF's data sets with one label per objective, in any chat template."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
-from safe_rlhf.datasets import PreferenceCollator, PreferenceDataset, RawSample
+from safe_rlhf.datasets import (
+    PreferenceCollator,
+    PreferenceDataset,
+    PromptOnlyDataset,
+    RawSample,
+    SupervisedDataset,
+)
+from safe_rlhf.trainers import rl_trainer
 
+from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
 from safe_rlhf_panacea.base.datasets.base import common_prefix
 from safe_rlhf_panacea.base.datasets.preference import labels_of
-from safe_rlhf_panacea.base.datasets.template import format_prompt
+from safe_rlhf_panacea.base.datasets.template import AUTO, SAFE_RLHF, ChatTemplate
 from safe_rlhf_panacea.errors import UserError
+
+
+def encode(
+    template: ChatTemplate, sample: RawSample, *answers: str
+) -> tuple[list[int], list[torch.Tensor]]:
+    """The ids of a prompt, and of the prompt with each answer, truncated, size = (L,) each."""
+    turns, system = sample["input"], sample.get("system")
+    prompt = template.prompt(turns, system)
+    rests = [[template.rest(prompt, turns, sample[name], system)] for name in answers]
+    (start,), *wholes = template.encode([prompt], *rests)
+    most = template.tokenizer.model_max_length
+    return start[:most], [torch.tensor(whole[:most]) for (whole,) in wholes]
+
+
+class TemplatedPrompts(PromptOnlyDataset):
+    """Safe-RLHF's prompts in any template."""
+
+    def __init__(self, *args: Any, template: ChatTemplate, **kwargs: Any) -> None:
+        """Safe-RLHF's."""
+        self.template = template
+        super().__init__(*args, **kwargs)
+
+    def preprocess(self, raw_sample: RawSample) -> dict[str, torch.Tensor]:
+        """The prompt's tokens."""
+        start, _ = encode(self.template, raw_sample)
+        return {"input_ids": torch.tensor(start)}
+
+
+class TemplatedText(SupervisedDataset):
+    """Safe-RLHF's supervised text in any template."""
+
+    def __init__(self, *args: Any, template: ChatTemplate, **kwargs: Any) -> None:
+        """Safe-RLHF's."""
+        self.template = template
+        super().__init__(*args, **kwargs)
+
+    def preprocess(self, raw_sample: RawSample) -> dict[str, torch.Tensor]:
+        """Tokens and labels; only the answer and its end are learnt."""
+        if "input" not in raw_sample:
+            raise UserError("a dialogue without an input is read with --chat_template safe-rlhf")
+        start, (input_ids,) = encode(self.template, raw_sample, "answer")
+        labels = input_ids.clone()
+        labels[: common_prefix(start, input_ids.tolist())] = IGNORE_INDEX
+        return {"input_ids": input_ids, "labels": labels}
+
+
+@contextmanager
+def templated(template: ChatTemplate) -> Iterator[None]:
+    """Inside, Safe-RLHF's trainer of reinforcement learning makes data sets in a template."""
+    names = {"PromptOnlyDataset": TemplatedPrompts, "SupervisedDataset": TemplatedText}
+    if template.recorded == SAFE_RLHF:
+        names = {}  # its own
+    before = {name: getattr(rl_trainer, name) for name in names}
+    try:
+        for name, kind in names.items():
+            setattr(rl_trainer, name, partial(kind, template=template))
+        yield
+    finally:
+        for name, kind in before.items():
+            setattr(rl_trainer, name, kind)
 
 
 class LabelledPreferenceDataset(PreferenceDataset):
@@ -29,6 +99,8 @@ class LabelledPreferenceDataset(PreferenceDataset):
         tokenizer: Any,
         objectives: Sequence[str] = ("helpful", "harmless"),
         seed: int | None = None,
+        *,
+        template: ChatTemplate | None = None,
     ) -> None:
         """Read the raw data sets and leave out what none of the objectives labels.
 
@@ -39,6 +111,7 @@ class LabelledPreferenceDataset(PreferenceDataset):
         """
         del seed
         self.objectives = tuple(objectives)
+        self.template = template or ChatTemplate.of(AUTO, tokenizer)
         super().__init__(specs, tokenizer=tokenizer)
         labels = [self._labels(sample) for sample in self.rawdata]
         for column, name in enumerate(self.objectives):
@@ -56,19 +129,22 @@ class LabelledPreferenceDataset(PreferenceDataset):
         return [labels.get(name) for name in self.objectives]
 
     def preprocess(self, raw_sample: RawSample) -> dict[str, torch.Tensor]:
-        """Safe-RLHF's tokens, ``labels`` and ``prompt_length``.
+        """Tokens, in Safe-RLHF's template its own, ``labels`` and ``prompt_length``.
 
         Labels are of size (m,): +1 agrees, -1 disagrees, 0 missing.
         """
         values = self._labels(raw_sample)
         first = next(value for value in values if value is not None)
-        sample = super().preprocess({**raw_sample, "better": first == 0})
         signs = [0.0 if v is None else 1.0 if v == first else -1.0 for v in values]
-        text = format_prompt(raw_sample["input"], eos_token=self.tokenizer.eos_token)
-        prompt = self.tokenize(text)
-        both = (sample["better_input_ids"], sample["worse_input_ids"])
-        length = min(common_prefix(prompt.tolist(), ids.tolist()) for ids in both)
-        return {**sample, "labels": torch.tensor(signs), "prompt_length": length}
+        prompt, both = encode(self.template, raw_sample, "answer", "other_answer")
+        if torch.equal(*both):
+            raise UserError("a pair's two responses are the same once tokenised and truncated")
+        return {
+            "better_input_ids": both[first],
+            "worse_input_ids": both[1 - first],
+            "labels": torch.tensor(signs),
+            "prompt_length": min(common_prefix(prompt, ids.tolist()) for ids in both),
+        }
 
     def get_collator(self) -> LabelledPreferenceCollator:
         return LabelledPreferenceCollator(self.tokenizer.pad_token_id)

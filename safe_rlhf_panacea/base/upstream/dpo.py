@@ -14,6 +14,7 @@ from safe_rlhf.trainers import SupervisedTrainer
 from safe_rlhf_panacea.base.algorithms.dpo import reward_statistics
 from safe_rlhf_panacea.base.distributed import all_reduce_means
 from safe_rlhf_panacea.base.functional import diverging_mask
+from safe_rlhf_panacea.base.losses import summed_log_ratios
 from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.upstream.recompute import recompute_without_reentry
 from safe_rlhf_panacea.base.upstream.record import Recorded
@@ -87,7 +88,7 @@ class HookedDPOTrainer(Recorded, DPOTrainer):
         with torch.no_grad(), self.reference() as model:
             reference = self.compute_log_probs(model, input_ids, attention_mask)
         policy = self.compute_log_probs(self.model.module, input_ids, attention_mask)
-        rewards = self.scale_coeff * ((policy - reference) * torch.cat(masks)).sum(dim=-1)
+        rewards = self.scale_coeff * summed_log_ratios(policy, reference, torch.cat(masks))
         better, worse = rewards.chunk(2)
         return better, worse
 

@@ -14,6 +14,8 @@ from safe_rlhf.models import AutoModelForScore, load_pretrained_models
 
 from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.models.saved_head import check_saved_head
+from safe_rlhf_panacea.base.trainers.rollout import Rollout
+from safe_rlhf_panacea.base.upstream.datasets import templated
 from safe_rlhf_panacea.base.upstream.recompute import recompute_without_reentry
 from safe_rlhf_panacea.base.upstream.record import Recorded
 
@@ -42,7 +44,8 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
     policy's tokens.
     """
 
-    waiting: int = 0  # micro-batches rolled out since the last training step
+    # The actor's backward passes to come on what was rolled out since the last training step.
+    waiting: int = 0
 
     # -- hooks ------------------------------------------------------------------------
 
@@ -73,6 +76,17 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> Batch:
         """Values to average over the evaluation prompts, size = (B,) each."""
+
+    def __init__(self, *args: Any) -> None:
+        """Safe-RLHF's, and all tokens that end a response."""
+        super().__init__(*args)
+        stops = self.template.stop_ids(self.actor_model.module)
+        self.generation_config.eos_token_id = list(stops)
+
+    def init_datasets(self) -> None:
+        """Safe-RLHF's, in the run's template."""
+        with templated(self.template):
+            super().init_datasets()
 
     # -- models -----------------------------------------------------------------------
 
@@ -131,14 +145,14 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
 
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Batch:
+    ) -> Rollout:
         """Safe-RLHF's batch, and all that ``score`` found."""
         self._prompt = prompt  # for the slot in the reward model's place, which is not told
         batch = super().post_rollout(prompt, sequence, attention_mask)
-        self.waiting += 1
+        self.waiting += 1 + self.use_ptx
         return {**batch, **self._scored}
 
-    def rl_step(self, rl_batch: Batch) -> dict[str, Any]:
+    def rl_step(self, rl_batch: Rollout) -> dict[str, Any]:
         """Safe-RLHF's step, refused where it is not finite."""
         self.waiting = 0
         return self.checked(super().rl_step(rl_batch))
@@ -149,12 +163,12 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
 
     # -- evaluation -------------------------------------------------------------------
 
-    def eval(self) -> Batch:
+    def evaluate(self) -> Batch:
         """Safe-RLHF's evaluation, over batches that are noted down for ``eval_step``."""
         loader = self.eval_dataloader
         self.eval_dataloader = None if loader is None else self._noting(loader)
         try:
-            return super().eval()
+            return super().evaluate()
         finally:
             self.eval_dataloader = loader
 

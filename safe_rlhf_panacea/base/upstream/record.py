@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from safe_rlhf_panacea.base.claim import claim_folder
 from safe_rlhf_panacea.base.clock import TrainingClock
+from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.divergence import DivergenceWatch
 from safe_rlhf_panacea.base.run_record import write_run_record
+from safe_rlhf_panacea.base.trainers.part import Part
 
 
 class Recorded:
-    """Claims the output folder, as the port does, and records the run in it."""
+    """Claims the output folder, as the port does, and records the run in it; holds a part."""
+
+    part: Part = Part()
+
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """How this run writes conversations, once the tokenizer is loaded."""
+        return ChatTemplate.of(self.args.chat_template, self.tokenizer)
 
     def init_logger(self) -> None:
         """Record the run, then open Safe-RLHF's logger."""
@@ -20,8 +30,28 @@ class Recorded:
         args = self.args
         if is_main_process():
             claim_folder(args.output_dir, overwrite=args.overwrite)
-            write_run_record(args.output_dir, args, {"program": args.program})
+            about = {"program": args.program, "chat_template": self.template.recorded}
+            write_run_record(args.output_dir, args, about)
         super().init_logger()
+        self.part.opened()
+
+    def train(self) -> None:
+        """Safe-RLHF's loop, and what the part does after it."""
+        super().train()
+        self.part.trained()
+
+    def eval(self) -> dict[str, Any]:
+        """Evaluate, with the part."""
+        return self.part.evaluate(self.evaluate)
+
+    def evaluate(self) -> dict[str, Any]:
+        """Safe-RLHF's evaluation."""
+        return super().eval()
+
+    def save(self, model: Any = None, ds_config: dict[str, Any] | None = None) -> None:
+        """What the part saves, else what Safe-RLHF does."""
+        if not self.part.save():
+            super().save(model=model, ds_config=ds_config)
 
     def checked(self, info: dict[str, Any]) -> dict[str, Any]:
         """What is logged of the present step, if it is finite: Safe-RLHF saves after it.
@@ -34,4 +64,4 @@ class Recorded:
 
     def about_batch(self) -> str:
         """What an error says of the batch of the present step."""
-        return ""
+        return self.part.about_batch()

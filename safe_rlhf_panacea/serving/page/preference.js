@@ -65,8 +65,9 @@ function sliders(moved, name) {
         : rest > 1e-9 ? v * (1 - wanted) / rest : (1 - wanted) / (current.length - 1));
       moved(fit(others, i));
     });
-    return { value, input, node: make("div", {},
-      make("div", { class: "ends" }, make("span", {}, objective), make("span", {}, value)), input) };
+    const ends = make("div", { class: "ends" },
+      make("span", {}, objective), make("span", {}, value));
+    return { value, input, node: make("div", {}, ends, input) };
   });
   return {
     node: make("div", {}, ...rows.map(row => row.node)),

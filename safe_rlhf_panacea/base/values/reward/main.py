@@ -38,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=0.0,
         help="weight of mean score²",
     )
+    arguments.add_template_argument(parser)
     arguments.add_dataset_arguments(parser)
     arguments.add_training_arguments(parser, epochs=2)
     arguments.add_schedule_arguments(parser, lr=2e-5, weight_decay=0.1)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 
 from safe_rlhf_panacea.base.datasets import PreferenceDataset
+from safe_rlhf_panacea.base.losses import preference_loss
 from safe_rlhf_panacea.base.models import AutoModelForScore
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
 
@@ -28,7 +28,11 @@ class RewardTrainer(SupervisedTrainer):
     def make_dataset(self, specs: list[str]) -> PreferenceDataset:
         """Pairs that carry this objective's label."""
         return PreferenceDataset(
-            specs, tokenizer=self.tokenizer, objectives=(self.args.objective,), seed=self.args.seed
+            specs,
+            tokenizer=self.tokenizer,
+            objectives=(self.args.objective,),
+            seed=self.args.seed,
+            template=self.template,
         )
 
     def loss(  # type: ignore[override]
@@ -45,7 +49,7 @@ class RewardTrainer(SupervisedTrainer):
             attention_mask=torch.cat([better_attention_mask, worse_attention_mask]),
         ).end_scores.squeeze(-1)  # size = (2B,)
         better, worse = scores.chunk(2)
-        loss = -F.logsigmoid(better - worse).mean()
+        loss = preference_loss(better - worse).mean()
         if self.args.regularization > 0:
             loss = loss + self.args.regularization * scores.square().mean()
         return {

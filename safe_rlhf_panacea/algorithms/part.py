@@ -1,0 +1,61 @@
+"""What every Panacea trainer holds: the front on the way, λ in checkpoints, the adapter saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from safe_rlhf_panacea.algorithms.panacea import snapshot_folder
+from safe_rlhf_panacea.algorithms.watching import FrontTrainer, FrontWatch
+from safe_rlhf_panacea.base.trainers.part import Part
+
+
+class PanaceaPart(Part):
+    """Joins a trainer that has a ``Panacea`` component and a ``measure_front``.
+
+    Attributes:
+        watch: evaluates and shows the front; there once the logger is open.
+    """
+
+    watch: FrontWatch
+
+    def __init__(self, trainer: FrontTrainer) -> None:
+        """Hold on to the trainer, which has its component already."""
+        self.trainer, self.panacea = trainer, trainer.panacea
+
+    def opened(self) -> None:
+        """Open what shows the front."""
+        self.watch = FrontWatch(self.trainer)
+
+    def evaluate(self, base: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The base's evaluation, then the front."""
+        return self.watch.evaluate(base)
+
+    def trained(self) -> None:
+        """Show the last front as well."""
+        self.watch.finish(self.trainer.eval)
+
+    def about_batch(self) -> str:
+        """The batch's λ, or the mean of its rows'."""
+        return f"λ {self.panacea.describe_latest()}"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The component's."""
+        return self.panacea.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The component's."""
+        self.panacea.load_state_dict(state)
+
+    def checkpointed(self) -> None:
+        """Write the adapter as it is now, ready to be loaded and evaluated."""
+        trainer = self.trainer
+        folder = snapshot_folder(trainer.args.output_dir, trainer.global_step)
+        self.panacea.save(trainer.tokenizer, folder)
+
+    def save(self) -> bool:
+        """Write the adapter and the tokenizer; the base model stays where it is."""
+        trainer = self.trainer
+        self.panacea.save(trainer.tokenizer, trainer.args.output_dir)
+        trainer.logger.print(f'Saved the adapter to "{trainer.args.output_dir}".')
+        return True

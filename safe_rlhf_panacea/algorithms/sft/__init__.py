@@ -1,0 +1,1 @@
+"""Panacea with supervised fine-tuning."""

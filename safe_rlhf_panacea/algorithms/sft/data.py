@@ -1,0 +1,111 @@
+"""Supervised text of several objectives, each of which has data sets of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from safe_rlhf_panacea.base.datasets.base import Row
+from safe_rlhf_panacea.base.datasets.specs import DatasetSpec, read_specs
+from safe_rlhf_panacea.base.datasets.supervised import SupervisedCollator, SupervisedDataset
+from safe_rlhf_panacea.base.datasets.template import ChatTemplate
+from safe_rlhf_panacea.errors import UserError
+
+NamedSpecs = Mapping[DatasetSpec, Sequence[str]]
+
+
+def read_named_specs(
+    flag: str, texts: Sequence[str], objectives: Sequence[str] | None = None
+) -> dict[DatasetSpec, list[str]]:
+    """The data sets of ``objective=name[:proportion[:path]]``, each with its objectives.
+
+    Args:
+        flag: that was given, for messages.
+        texts: its values.
+        objectives: those that need a data set; None: whichever are named.
+
+    Raises:
+        UserError: no objective, an unknown one or one without data, or a malformed data set.
+    """
+    named: dict[DatasetSpec, list[str]] = {}
+    for text in texts:
+        name, equals, form = text.partition("=")
+        if not equals or not name or ":" in name:
+            raise UserError(f"{flag} {text}: name its objective, as in helpful={text}")
+        names = named.setdefault(read_specs(form)[0], [])
+        if name in names:
+            raise UserError(f"{flag} {text} is given twice")
+        names.append(name)
+    read_specs([(spec.name, _attributes(spec)) for spec in named])  # none in two proportions
+    if objectives is not None:
+        given = {name for names in named.values() for name in names}
+        if unknown := sorted(given - set(objectives)):
+            raise UserError(f"{flag} names {unknown[0]!r}, which is none of --objectives")
+        for name in objectives:
+            if name not in given:
+                raise UserError(f"objective {name!r} has no data set: add {name}=... to {flag}")
+    return named
+
+
+def _attributes(spec: DatasetSpec) -> dict[str, Any]:
+    return {"proportion": spec.proportion, "path": spec.path}
+
+
+class ObjectiveTexts(SupervisedDataset):
+    """Supervised text, each row with the objectives that its data set counts for."""
+
+    def __init__(
+        self,
+        named: NamedSpecs,
+        tokenizer: Any,
+        objectives: Sequence[str],
+        seed: int = 0,
+        template: ChatTemplate | None = None,
+    ) -> None:
+        """Read and tokenise.
+
+        Args:
+            named: data sets with the objectives that each counts for.
+            tokenizer: as for ``TokenizedDataset``.
+            objectives: names, in the order of λ.
+            seed: of the random subset where a proportion asks for one.
+            template: as for ``TokenizedDataset``.
+        """
+        self.objectives = tuple(objectives)
+        counts = [[name in names for name in objectives] for names in named.values()]
+        self.counts_for = torch.tensor(counts)  # size = (data sets, m)
+        specs = [(spec.name, _attributes(spec)) for spec in named]
+        super().__init__(specs, tokenizer, seed=seed, template=template)
+
+    def encode(self, rows: list[Row]) -> int:
+        kept = super().encode(rows)
+        self.labelled = self.counts_for[[rows[i].data_set for i in self.kept]]  # size = (N, m)
+        return kept
+
+    def check_whole(self) -> None:
+        """Whether every objective has a text left.
+
+        Raises:
+            UserError: naming the one that has none.
+        """
+        for name, has_any in zip(
+            self.objectives, self.labelled[self._rows].any(dim=0).tolist(), strict=True
+        ):
+            if not has_any:
+                raise UserError(f"{self.source}: no text is left for objective {name!r}")
+
+    def get_row(self, row: int) -> dict[str, torch.Tensor]:  # type: ignore[override]
+        return {**super().get_row(row), "labelled": self.labelled[row]}
+
+    def get_collator(self) -> ObjectiveCollator:
+        return ObjectiveCollator(self.tokenizer.pad_token_id)
+
+
+class ObjectiveCollator(SupervisedCollator):
+    """With ``labelled``, size = (B, m): which objectives a text counts for."""
+
+    def __call__(self, samples: list[Any]) -> dict[str, torch.Tensor]:  # type: ignore[override]
+        labelled = torch.stack([sample["labelled"] for sample in samples])
+        return {**super().__call__(samples), "labelled": labelled}

@@ -1,0 +1,96 @@
+"""Panacea-SFT: J_i = E[log π(y|x)] over the texts of objective i, aggregated with λ."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, ClassVar
+
+import torch
+
+from safe_rlhf_panacea.algorithms.panacea import Panacea
+from safe_rlhf_panacea.algorithms.part import PanaceaPart
+from safe_rlhf_panacea.algorithms.sft.data import ObjectiveTexts, read_named_specs
+from safe_rlhf_panacea.base.log_probs import answer_log_probs
+from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
+from safe_rlhf_panacea.fronts.measure import PROMPTS_OF_PAIRS, measure, prompts_of_texts
+from safe_rlhf_panacea.fronts.measurement import Measurement
+
+
+class PanaceaSFTTrainer(SupervisedTrainer):
+    """Fine-tunes the adapter on texts that count for one objective or for several."""
+
+    TRAINING_TYPE: ClassVar[str] = "panacea-sft"
+
+    def __init__(self, args: argparse.Namespace, ds_train_config: dict[str, Any]) -> None:
+        """Make the component, then run the hooks."""
+        self.panacea = Panacea(args, tuple(args.objectives), args.model_name_or_path)
+        self.part = PanaceaPart(self)
+        super().__init__(args, ds_train_config)
+
+    def init_models(self) -> None:
+        """Load the model and inject the adapter."""
+        super().init_models()
+        self.panacea.attach(self.model, "policy", self.template)
+
+    def make_dataset(self, specs: list[str]) -> ObjectiveTexts:
+        """Texts with their objectives."""
+        named, names = read_named_specs("a data set", specs), self.panacea.objectives
+        return ObjectiveTexts(
+            named, self.tokenizer, names, seed=self.args.seed, template=self.template
+        )
+
+    def init_datasets(self) -> None:
+        """Load the data; every objective needs some."""
+        super().init_datasets()
+        for loader in (self.train_dataloader, self.eval_dataloader):
+            if loader is not None:
+                loader.dataset.check_whole()
+
+    def train_step(self, **batch: torch.Tensor) -> dict[str, Any]:
+        """Take the step at the batch's λ, drawn where an update begins."""
+        preference = self.panacea.draw(len(batch["labels"]), self.model)  # size = (B, m)
+        with self.panacea.at(preference):
+            info = super().train_step(**batch)
+        drawn = self.panacea.by_name("train/preference", preference)
+        return {**info, **{name: mean.item() for name, mean in drawn.items()}}
+
+    def loss(  # type: ignore[override]
+        self,
+        input_ids: torch.Tensor,  # size = (B, L)
+        labels: torch.Tensor,  # size = (B, L)
+        attention_mask: torch.Tensor,  # size = (B, L)
+        labelled: torch.Tensor,  # size = (B, m)
+    ) -> dict[str, torch.Tensor]:
+        """-log π(y|x) of every text, for the objectives that it counts for, aggregated at λ."""
+        log_probs, tokens = answer_log_probs(self.model, input_ids, labels, attention_mask)
+        losses = -log_probs.unsqueeze(-1).expand(labelled.shape)  # size = (B, m)
+        return {
+            "loss": self.panacea.loss(losses, labelled),
+            **self._per_objective(-log_probs.detach(), tokens, labelled),
+        }
+
+    def _per_objective(
+        self, losses: torch.Tensor, tokens: torch.Tensor, labelled: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Each objective's mean loss per text and per token; 0 where the batch has no text."""
+        texts = labelled.sum(dim=0).clamp(min=1)  # size = (m,)
+        all_tokens = (tokens.unsqueeze(-1) * labelled).sum(dim=0).clamp(min=1)
+        sums = (losses.unsqueeze(-1) * labelled).sum(dim=0)
+        result = {}
+        for index, name in enumerate(self.panacea.objectives):
+            result[f"loss_{name}"] = sums[index] / texts[index]
+            result[f"loss_per_token_{name}"] = sums[index] / all_tokens[index]
+        return result
+
+    # -- evaluation -------------------------------------------------------------------
+
+    def evaluate(self) -> dict[str, Any]:
+        """Nothing: the front has every objective's log-likelihood at every λ."""
+        return {}
+
+    def measure_front(self) -> Measurement:
+        """Log-likelihoods of the evaluation texts; a few of their prompts are responded to."""
+        texts, args = self.eval_dataloader.dataset, self.args
+        policy = self.part.watch.measured_policy(self.model)
+        prompts = prompts_of_texts(texts, args.eval_prompts or PROMPTS_OF_PAIRS)
+        return measure(policy, self.part.watch.grid, prompts=prompts, texts=texts)

@@ -1,0 +1,177 @@
+"""Chat templates in jinja, as models bring them; transformers renders them in a sandbox."""
+
+from __future__ import annotations
+
+import traceback
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from safe_rlhf_panacea.base.datasets.template import NAMES, ChatTemplate, Turns, as_turns
+from safe_rlhf_panacea.errors import UserError
+
+Messages = list[dict[str, str]]
+_QUESTION, _ANSWER = "7question0", "7answer0"  # no template has these words
+_COMPILED = ("<template>", "<unknown>")  # what jinja calls the file of a template in a traceback
+
+
+def read_text(path: str) -> str:
+    """The text of a template's file.
+
+    Raises:
+        UserError: it is missing, or no text.
+    """
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: no such chat template ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text; a chat template is a jinja file") from None
+    if not text.strip():
+        raise UserError(f"{path}: the chat template is empty")
+    return text
+
+
+def check_choice(choice: str) -> str:
+    """Refuse a file that no model could be spoken to with, before one is loaded.
+
+    Raises:
+        UserError: with file and line.
+    """
+    if choice in NAMES:
+        return choice
+    from transformers import PreTrainedTokenizerBase
+
+    tokens = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    read_template(choice, PreTrainedTokenizerBase(**tokens)).check()
+    return choice
+
+
+def read_template(path: str, tokenizer: Any) -> JinjaTemplate:
+    """The template in a file."""
+    return JinjaTemplate(read_text(path), tokenizer, path)
+
+
+def own_template(tokenizer: Any) -> JinjaTemplate | None:
+    """The tokenizer's own, if it has one.
+
+    Raises:
+        UserError: it has several, and none of them is the default.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        return None
+    name = tokenizer.name_or_path or "the tokenizer"
+    try:
+        text = tokenizer.get_chat_template()
+    except ValueError:
+        names = ", ".join(sorted(tokenizer.chat_template))
+        raise UserError(
+            f"{name} has several chat templates ({names}) and no default: write the one that you "
+            "mean to a file and give that as --chat_template"
+        ) from None
+    return JinjaTemplate(text, tokenizer, f"{name}'s chat template")
+
+
+def _line_of(error: Exception) -> int | None:
+    """The line of the template at which it failed."""
+    if (line := getattr(error, "lineno", None)) is not None:
+        return line
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename in _COMPILED]
+    return lines[-1] if lines else None
+
+
+def _messages(turns: Turns, system: str | None) -> Messages:
+    roles = ("user", "assistant")
+    found = [{"role": roles[i % 2], "content": turn} for i, turn in enumerate(as_turns(turns))]
+    return [*([] if system is None else [{"role": "system", "content": system}]), *found]
+
+
+class JinjaTemplate(ChatTemplate):
+    """A jinja template, which writes special tokens itself."""
+
+    ADDS_SPECIAL_TOKENS: ClassVar[bool] = False
+
+    def __init__(self, text: str, tokenizer: Any, source: str) -> None:
+        """Nothing is rendered yet.
+
+        Args:
+            text: of the template.
+            tokenizer: of the model that is spoken to.
+            source: the file, or whose template it is, for messages.
+        """
+        super().__init__(tokenizer)
+        self.recorded = self.jinja = text
+        self.source = source
+
+    def check(self) -> None:
+        """Render a conversation.
+
+        Raises:
+            UserError: with file and line.
+        """
+        if _QUESTION not in self.prompt(_QUESTION):
+            raise UserError(f"{self.source}: the chat template leaves out what the user says")
+        _ = self._closing
+
+    def _render(self, messages: Messages, *, answering: bool) -> str:
+        try:
+            return self.tokenizer.apply_chat_template(
+                messages, chat_template=self.jinja, tokenize=False, add_generation_prompt=answering
+            )
+        except Exception as error:  # a template is a program, and may fail as any program may
+            line = _line_of(error)
+            place = self.source if line is None else f"{self.source}:{line}"
+            reason = " ".join(str(getattr(error, "message", None) or error).split())
+            roles = ", ".join(message["role"] for message in messages)
+            raise UserError(
+                f"{place}: the chat template fails on a conversation of {roles}: {reason}"
+            ) from None
+
+    def prompt(self, turns: Turns, system: str | None = None) -> str:
+        text = self._render(_messages(turns, system), answering=True)
+        if system is not None and system.strip() not in text:
+            raise UserError(
+                f"{self.source}: the chat template leaves out the system prompt: choose another "
+                "--chat_template, or leave the system prompt out of the data"
+            )
+        return text
+
+    def rest(self, prompt: str, turns: Turns, answer: str, system: str | None = None) -> str:
+        """The answer as the template writes it, without white space that it takes away, say.
+
+        Where a conversation with its answer is not written as the prompt and what follows, the
+        answer follows the prompt as it is: that is what the model sees when it answers.
+        """
+        messages = [*_messages(turns, system), {"role": "assistant", "content": answer}]
+        whole = self._render(messages, answering=False)
+        if not (whole.startswith(prompt) and whole.endswith(self._closing)):
+            return answer + self.answer_end
+        return whole[len(prompt) : len(whole) - len(self._closing)] + self.answer_end
+
+    @cached_property
+    def _closing(self) -> str:
+        """All that the template writes after the last answer."""
+        messages = [*_messages(_QUESTION, None), {"role": "assistant", "content": _ANSWER}]
+        _, found, after = self._render(messages, answering=False).rpartition(_ANSWER)
+        if not found:
+            raise UserError(f"{self.source}: the chat template leaves out what the assistant says")
+        return after
+
+    @cached_property
+    def _end(self) -> tuple[str, str]:
+        """What is written after an answer with the end token, and that token."""
+        places = {self._closing.find(token): token for token in self.special_tokens}
+        places.pop(-1, None)
+        if not places:  # nothing that a model could stop at
+            return self.tokenizer.eos_token, self.tokenizer.eos_token
+        place = min(places)
+        return self._closing[:place] + places[place], places[place]
+
+    @property
+    def end_token(self) -> str:
+        return self._end[1]
+
+    @property
+    def answer_end(self) -> str:
+        return self._end[0]

@@ -1,0 +1,42 @@
+"""What a trainer may hold that joins in its evaluations, checkpoints and saving."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Part:
+    """Is called by its trainer at the moments below; this one does nothing.
+
+    The port's trainers and the hooked ones of Safe-RLHF hold one as ``part``; checkpoints are the
+    port's.
+    """
+
+    def opened(self) -> None:
+        """The output folder is claimed and the logger open."""
+
+    def evaluate(self, base: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """An evaluation; ``base`` is the trainer's own."""
+        return base()
+
+    def trained(self) -> None:
+        """The last step was taken."""
+
+    def about_batch(self) -> str:
+        """What an error says of the batch of the present step."""
+        return ""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an exact resume needs."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken."""
+
+    def checkpointed(self) -> None:
+        """A checkpoint was written."""
+
+    def save(self) -> bool:
+        """Save in the trainer's place, and say whether that was done."""
+        return False

@@ -1,0 +1,39 @@
+"""What a rollout hands to its updates."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+import torch
+
+
+class OldNumbers(TypedDict, total=False):
+    """Policy and critic as they were when the responses were drawn; absent on-policy."""
+
+    log_probs: torch.Tensor
+    reward_values: torch.Tensor
+
+
+class Rollout(OldNumbers):
+    """A micro-batch of prompts, responses and scores, complete when it is made.
+
+    A dictionary, as Safe-RLHF's trainers hand it on. B sequences of L tokens each begin with a
+    prompt of width S, padded on the left; number t of L - 1 belongs to token t + 1.
+
+    Attributes:
+        prompt: size = (B, S).
+        input_ids: prompts and responses, size = (B, L).
+        attention_mask: True on tokens, size = (B, L).
+        ref_log_probs: of the reference, size = (B, L - 1).
+        reward: size = (B,).
+        log_probs: of the policy that drew the responses, size = (B, L - 1). On-policy there are
+            none: the one training step comes before the next update, and its own forward pass
+            gives these numbers.
+        reward_values: the critic's, size = (B, L - 1), likewise; none without a critic.
+    """
+
+    prompt: torch.Tensor
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    ref_log_probs: torch.Tensor
+    reward: torch.Tensor

@@ -1,0 +1,113 @@
+"""The front of log-likelihoods of held-out texts: every λ in one pass over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from safe_rlhf_panacea.adapter import PanaceaAdapter
+from safe_rlhf_panacea.base.log_probs import answer_log_probs
+from safe_rlhf_panacea.base.progress import progress_bar
+from safe_rlhf_panacea.fronts.front import Front, grid_points
+
+
+@torch.no_grad()
+def likelihoods_over_grid(
+    model: Any,
+    adapter: PanaceaAdapter,
+    batch: dict[str, torch.Tensor],
+    grid: torch.Tensor,
+    rows_per_forward: int,
+) -> torch.Tensor:
+    """Mean log-probability per token of every answer: adapter off, then at every λ.
+
+    Args:
+        model: the policy.
+        adapter: its adapter.
+        batch: collated texts, B of them.
+        grid: preference vectors, size = (N, m).
+        rows_per_forward: sequences in one forward pass.
+
+    Returns:
+        size = (1 + N, B).
+    """
+    texts = [batch[key] for key in ("input_ids", "labels", "attention_mask")]  # size = (B, L)
+    with adapter.disabled():
+        sums, tokens = answer_log_probs(model, *texts)
+    found, rows = [sums.unsqueeze(0)], len(sums)
+    for part in grid.split(max(1, rows_per_forward // rows)):
+        with adapter.at(part.repeat_interleave(rows, dim=0)):
+            sums, _ = answer_log_probs(model, *(text.repeat(len(part), 1) for text in texts))
+        found.append(sums.view(len(part), rows))
+    return torch.cat(found) / tokens
+
+
+@torch.no_grad()
+def likelihoods_of_texts(
+    model: Any,
+    adapter: PanaceaAdapter,
+    dataset: Any,
+    indices: Sequence[int],
+    grid: torch.Tensor,
+    *,
+    texts_per_batch: int,
+    rows_per_forward: int,
+    label: str = "",
+    progress: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``likelihoods_over_grid`` of chosen texts, and which objectives they count for.
+
+    Returns:
+        size = (1 + N, Q), and size = (Q, m), both float64 on the CPU.
+    """
+    device = next(model.parameters()).device
+    grid, collate = grid.to(device), dataset.get_collator()
+    found, labelled = [], []
+    bar = progress_bar(total=len(indices), desc=f"Evaluating {label}".strip(), disable=not progress)
+    for start in range(0, len(indices), texts_per_batch):
+        rows = [dataset[index] for index in indices[start : start + texts_per_batch]]
+        batch = {key: value.to(device) for key, value in collate(rows).items()}
+        values = likelihoods_over_grid(model, adapter, batch, grid, rows_per_forward)
+        found.append(values.double().cpu())
+        labelled.append(batch["labelled"].double().cpu())
+        bar.update(len(rows))
+    bar.close()
+    return torch.cat(found, dim=1), torch.cat(labelled)
+
+
+def by_objective(values: torch.Tensor, labelled: torch.Tensor) -> torch.Tensor:
+    """Values of texts, size = (N, Q), as size = (N, Q, m): NaN where one does not count."""
+    return values.unsqueeze(-1).where(labelled.bool(), torch.nan)
+
+
+def labelled_statistics(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean, standard deviation and count of each objective's texts.
+
+    Args:
+        values: size = (..., Q, m), NaN where a text does not count for an objective.
+
+    Returns:
+        size = (..., m) each; a standard deviation is 0 where there is one text.
+    """
+    counts = values.isnan().logical_not().sum(dim=-2)
+    means = values.nanmean(dim=-2)
+    squares = (values - means.unsqueeze(-2)).square().nansum(dim=-2)
+    return means, (squares / (counts - 1).clamp(min=1)).sqrt(), counts
+
+
+def likelihood_front(
+    values: torch.Tensor, grid: torch.Tensor, objectives: Sequence[str], label: str = ""
+) -> Front:
+    """Mean over an objective's texts of the log-probability per token, with its standard error.
+
+    Args:
+        values: size = (N, Q, m), NaN where a text does not count for an objective.
+        grid: size = (N, m).
+        objectives: names, in the order of λ.
+        label: the front's name.
+    """
+    means, spreads, counts = labelled_statistics(values)
+    points = grid_points(grid, means, spreads / counts.sqrt())
+    return Front(list(objectives), points, label, {"labelled_texts": counts[0].tolist()})

@@ -1,0 +1,225 @@
+"""Panacea-SFT: losses, gradients and front against float64 computations; shared rows; errors."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from safe_rlhf_panacea.algorithms.sft.main import main
+from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
+from safe_rlhf_panacea.base.trainers.supervised import to_device
+from safe_rlhf_panacea.fronts.evaluations import read_evaluations
+from safe_rlhf_panacea.show import pictures
+from tests.algorithms.conftest import write_lines
+from tests.algorithms.helpers import sft_trainer
+from tests.algorithms.plain_ppo import at_preference, doubled, hidden_states
+
+pytestmark = pytest.mark.usefixtures("no_page")
+
+
+def batches(trainer, count=1):
+    loader = iter(trainer.train_dataloader)
+    return [to_device(next(loader), trainer.args.device) for _ in range(count)]
+
+
+def weights_and_factors(trainer):
+    """W0 and the adapter's tensors in float64, the latter with gradients."""
+    tensors = doubled(dict(trainer.model.module.named_parameters()))
+    factors = {name: t.requires_grad_() for name, t in tensors.items() if ".lora_" in name}
+    return {name: t for name, t in tensors.items() if name not in factors}, factors
+
+
+def negative_log_likelihood(weights, ids, labels):
+    """-Σ log π of the labelled tokens of one text without padding, and their number."""
+    logits = hidden_states(weights, ids) @ weights["lm_head.weight"].T
+    predicted = logits.log_softmax(dim=-1)
+    answer = [t for t in range(1, len(ids)) if labels[t] != IGNORE_INDEX]
+    return -sum(predicted[t - 1, ids[t]] for t in answer), len(answer)
+
+
+def reference_losses(weights, factors, batch, preference):
+    """-log π(y|x) of every text at its λ, size = (B,)."""
+    found = []
+    for row, mask in enumerate(batch["attention_mask"].bool()):
+        composed = at_preference(weights, factors, preference[row].double())
+        ids, labels = batch["input_ids"][row][mask], batch["labels"][row][mask].tolist()
+        found.append(negative_log_likelihood(composed, ids, labels)[0])
+    return torch.stack(found)
+
+
+def aggregated(losses, labelled, preference, method, scope):
+    """Eq. 6 or 7 of the mean losses, or of each text's, by hand."""
+    weighted = losses[:, None] * preference.double()  # size = (B, m)
+    if method == "tche" and scope == "sample":
+        rows = [values[on].max() for values, on in zip(weighted, labelled, strict=True)]
+        return sum(rows) / len(rows)
+    means = [
+        weighted[labelled[:, i], i].mean() for i in range(labelled.size(1)) if labelled[:, i].any()
+    ]
+    return sum(means) if method == "ls" else max(means)
+
+
+def loss_and_gradients(trainer, batch, preference):
+    """The trainer's, without its engine's hooks: what is logged, and gradients by name."""
+    engine = trainer.model
+    trainer.model = engine.module
+    try:
+        with trainer.panacea.at(preference):
+            found = trainer.loss(**batch)
+            found["loss"].backward()
+    finally:
+        trainer.model = engine
+    named = [(n, p) for n, p in engine.module.named_parameters() if p.grad is not None]
+    gradients = {name: parameter.grad.double() for name, parameter in named}
+    engine.module.zero_grad()
+    return found, gradients
+
+
+@pytest.mark.parametrize(
+    ("method", "scope"), [("ls", "batch"), ("ls", "sample"), ("tche", "batch"), ("tche", "sample")]
+)
+def test_losses_and_gradients_of_three_steps(sft_flags, method, scope):
+    trainer = sft_trainer([*sft_flags, "--aggregation", method, "--preference_scope", scope])
+    for step, batch in enumerate(batches(trainer, 3)):
+        rows = len(batch["labels"])
+        preference = trainer.panacea.draw(rows, trainer.model)
+        weights, factors = weights_and_factors(trainer)
+        losses = reference_losses(weights, factors, batch, preference)
+        labelled = batch["labelled"]
+        expected = aggregated(losses, labelled, preference, method, scope)
+        expected.backward()
+        found, gradients = loss_and_gradients(trainer, batch, preference)
+        assert found["loss"].item() == pytest.approx(expected.item(), abs=1e-4)
+        for i, name in enumerate(("helpful", "harmless")):
+            mine = losses[labelled[:, i]].mean().item()
+            assert found[f"loss_{name}"].item() == pytest.approx(mine, abs=1e-4)
+        largest = max(factor.grad.abs().max() for factor in factors.values())
+        assert largest > 1e-3
+        assert gradients.keys() == factors.keys()
+        for name, gradient in gradients.items():
+            difference = (gradient - factors[name].grad).abs().max()
+            assert difference < 1e-4 * largest, (step, name)
+        trainer.train_step(**batch)
+    assert all(factor.abs().max() > 0 for factor in factors.values())  # σ and s have moved
+
+
+def test_the_gradient_is_the_sum_that_preferences_weigh(sft_flags):
+    """While s is 0 the model does not see λ, and σ's gradient is linear in it."""
+    trainer = sft_trainer(sft_flags)
+    batch = batches(trainer)[0]
+
+    def gradient(preference):
+        rows = torch.tensor([preference]).expand(len(batch["labels"]), -1)
+        _, gradients = loss_and_gradients(trainer, batch, rows)
+        return torch.cat([g for name, g in gradients.items() if "lora_sigma" in name])
+
+    helpful, harmless = gradient([1.0, 0.0]), gradient([0.0, 1.0])
+    assert (helpful - harmless).abs().max() > 0.1 * helpful.abs().max()
+    torch.testing.assert_close(
+        gradient([0.3, 0.7]), 0.3 * helpful + 0.7 * harmless, rtol=1e-3, atol=1e-4
+    )
+
+
+def test_the_same_data_under_two_names_is_read_once_and_counts_for_both(sft_flags, objective_texts):
+    shared = f"supervised:1:{objective_texts['helpful']}"
+    own = f"supervised:0.5:{objective_texts['harmless']}"
+    specs = [f"helpful={shared}", f"harmless={shared}", f"harmless={own}"]
+    trainer = sft_trainer([*sft_flags, "--train_datasets", *specs])
+    dataset = trainer.train_dataloader.dataset
+    assert len(dataset) == 24 + 8
+    assert dataset.labelled.tolist() == [[True, True]] * 24 + [[False, True]] * 8
+    batch = dataset.get_collator()([dataset[i] for i in range(6)])  # all of them shared
+    for vector in ([1.0, 0.0], [0.2, 0.8]):
+        with trainer.panacea.at(torch.tensor([vector]).expand(6, -1)):
+            found = trainer.loss(**batch)
+        assert found["loss"].item() == pytest.approx(found["loss_helpful"].item(), rel=1e-5)
+        assert found["loss_helpful"] == found["loss_harmless"]
+
+
+def test_a_batch_with_texts_of_one_objective(sft_flags):
+    trainer = sft_trainer(sft_flags)
+    dataset = trainer.train_dataloader.dataset
+    batch = dataset.get_collator()([dataset[i] for i in range(5)])
+    assert batch["labelled"].tolist() == [[True, False]] * 5
+    with trainer.panacea.at(torch.tensor([[0.25, 0.75]]).expand(5, -1)):
+        found = trainer.loss(**batch)
+    assert found["loss"].item() == pytest.approx(0.25 * found["loss_helpful"].item(), rel=1e-6)
+    tokens = batch["labels"].ne(IGNORE_INDEX).sum().item()
+    per_token = found["loss_helpful"].item() * 5 / tokens
+    assert found["loss_per_token_helpful"].item() == pytest.approx(per_token, rel=1e-5)
+    assert found["loss_harmless"] == found["loss_per_token_harmless"] == 0
+
+
+def test_the_front_is_of_held_out_log_likelihoods(sft_flags, objective_texts, tmp_path):
+    counts = {"helpful": 5, "harmless": 3}
+    specs = [f"{n}=supervised:{c}/-1:{objective_texts[n]}" for n, c in counts.items()]
+    flags = [*sft_flags, "--need_eval", "--eval_datasets", *specs, "--eval_grid_step", "0.5"]
+    trainer = sft_trainer([*flags, "--max_steps", "4", "--per_device_eval_batch_size", "8"])
+    trainer.train()
+    weights, factors = weights_and_factors(trainer)
+    texts = trainer.eval_dataloader.dataset
+    last = read_evaluations(tmp_path / "out")[-1]
+    assert last.result["kind"] == "log-likelihood"
+    assert last.result["metadata"] == {"labelled_texts": [5, 3], "prompts": 8}
+
+    def by_objective(composed):
+        found = {0: [], 1: []}
+        for i in range(len(texts)):
+            row = texts[i]
+            total, tokens = negative_log_likelihood(
+                composed, row["input_ids"], row["labels"].tolist()
+            )
+            found[row["labelled"].tolist().index(True)].append(-total.item() / tokens)
+        return [np.array(values) for values in found.values()]
+
+    for point in last.front.points:
+        preference = torch.tensor(point.preference, dtype=torch.float64)
+        values = by_objective(at_preference(weights, factors, preference))
+        assert point.objectives == pytest.approx([v.mean() for v in values], abs=1e-4)
+        errors = [v.std(ddof=1) / len(v) ** 0.5 for v in values]
+        assert point.standard_errors == pytest.approx(errors, abs=1e-4)
+    start = by_objective(weights)
+    base = last.result["base"]
+    assert base["objectives"] == pytest.approx([v.mean() for v in start], abs=1e-4)
+    low = [v.mean() - 2 * v.std(ddof=1) for v in start]
+    assert last.result["reference_point"] == pytest.approx(low, abs=0.006)
+    assert [len(column) for column in last.distributions[0]] == [5, 3]
+    assert pictures.distributions(last).startswith(b"\x89PNG")
+
+
+def test_it_learns_a_front(sft_flags, tmp_path):
+    flags = ["--max_steps", "40", "--lr", "2e-2", "--preference_scope", "sample"]
+    main([*sft_flags, *flags, "--need_eval", "--eval_split_ratio", "0.25"])
+    first, *_, last = read_evaluations(tmp_path / "out")
+    assert np.ptp(first.front.values, axis=0) == pytest.approx([0, 0], abs=1e-5)
+    assert last.result["spearman"] == pytest.approx([1.0, 1.0])
+    assert last.result["dominated"] == 0
+    assert (last.front.values.min(axis=0) > first.front.values[0]).all()
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["program"] == "python -m safe_rlhf_panacea.algorithms.sft"
+    assert record["args"]["objectives"] == ["helpful", "harmless"]
+    assert "finished_at" in record
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("specs", "words"),
+    [
+        (["a=pears:1:x", "b=pears:1:y"], "unknown data set 'pears'"),
+        (["a=supervised:1:none.jsonl", "b=supervised:1:y"], "none.jsonl: no such file"),
+        (["a=supervised:1:{texts}", "b=pairs:1:{pairs}"], "a pair; supervised text has one"),
+        (["a=supervised:1:{texts}", "b=supervised:1:{long}"], "no text is left for objective 'b'"),
+    ],
+)
+def test_bad_data_is_one_line(specs, words, sft_flags, texts, pairs, tmp_path, capsys):
+    long = write_lines(tmp_path / "long.jsonl", [{"prompt": "c" * 99, "response": "a"}])
+    files = {"texts": texts, "pairs": pairs, "long": long}
+    with pytest.raises(SystemExit) as stop:
+        main([*sft_flags, "--train_datasets", *(spec.format(**files) for spec in specs)])
+    assert stop.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert len(lines) == 1 and words in lines[0]
+    assert not (tmp_path / "out").exists()

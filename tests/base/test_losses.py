@@ -1,0 +1,93 @@
+"""The losses against loops over rows and tokens in float64."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from safe_rlhf_panacea.base import losses
+
+BETA, CLIP = 0.1, 0.2
+
+
+def rows_and_tokens(seed=0, rows=5, tokens=7):
+    """Three tensors of random numbers, size = (B, T), and a mask of responses that end early."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(3, rows, tokens, generator=generator, dtype=torch.float64)
+    ends = torch.randint(1, tokens + 1, (rows, 1), generator=generator)
+    return *drawn, torch.arange(tokens) < ends
+
+
+def test_log_ratios_are_summed_over_each_response():
+    policy, reference, _, mask = rows_and_tokens()
+    found = losses.summed_log_ratios(policy, reference, mask)
+    for row in range(len(mask)):
+        expected = math.fsum(
+            policy[row, t].item() - reference[row, t].item()
+            for t in range(mask.size(1))
+            if mask[row, t]
+        )
+        assert found[row].item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_margins_point_to_the_response_that_an_objective_prefers():
+    better, worse = torch.tensor([1.0, 0.5]).double(), torch.tensor([-1.0, 2.0]).double()
+    labels = torch.tensor([[1, -1, 0], [-1, 1, 1]])
+    found = losses.labelled_margins(better, worse, labels)
+    assert found.tolist() == [[2.0, -2.0, 0.0], [1.5, -1.5, -1.5]]
+    for margin, loss in zip(found.flatten(), losses.preference_loss(found).flatten(), strict=True):
+        assert loss.item() == pytest.approx(-math.log(1 / (1 + math.exp(-margin))), abs=1e-12)
+
+
+def test_the_penalty_is_at_every_token_and_the_reward_at_the_last():
+    policy, reference, _, mask = rows_and_tokens(1)
+    reward = torch.tensor([2.0, -1.0, 0.5, 9.0, -9.0]).double()
+    found = losses.kl_penalised_rewards(reward, policy, reference, mask, BETA, 3.0)
+    for row, counted in enumerate(mask.tolist()):
+        last = max(t for t, counts in enumerate(counted) if counts)
+        for t in range(last + 1):
+            expected = -BETA * (policy[row, t] - reference[row, t]).item()
+            expected += reward[row].item() if t == last else 0.0
+            assert found[row, t].item() == pytest.approx(min(3.0, max(-3.0, expected)), abs=1e-12)
+
+
+@pytest.mark.parametrize("width", [7, 1])
+def test_the_surrogate_takes_the_worse_of_the_two(width):
+    new, old, advantages, _ = rows_and_tokens(2)
+    advantages = advantages[:, :width]  # one for each token, or one for the response
+    found = losses.clipped_surrogate(new, old, advantages, CLIP)
+    kinds = set()
+    for row in range(len(new)):
+        for t in range(new.size(1)):
+            ratio = math.exp(new[row, t] - old[row, t])
+            clipped = min(1 + CLIP, max(1 - CLIP, ratio))
+            advantage = advantages[row, t % width].item()
+            expected = min(ratio * advantage, clipped * advantage)
+            kinds.add((advantage > 0, ratio > 1, expected == ratio * advantage))
+            assert found[row, t].item() == pytest.approx(expected, abs=1e-12)
+    assert len(kinds) >= 4  # both signs, both sides, clipped and not
+
+
+def test_value_errors_take_the_larger_of_the_two():
+    values, old, returns, _ = rows_and_tokens(3)
+    found = losses.clipped_value_errors(values, old, returns, CLIP)
+    clips = set()
+    for new, before, wanted, error in zip(
+        *(x.flatten().tolist() for x in (values, old, returns, found)), strict=True
+    ):
+        clipped = min(before + CLIP, max(before - CLIP, new))
+        clips.add(clipped == new)
+        expected = max((new - wanted) ** 2, (clipped - wanted) ** 2) / 2
+        assert error == pytest.approx(expected, abs=1e-12)
+    assert clips == {True, False}
+
+
+def test_next_tokens_are_averaged_over_the_labelled_ones():
+    logits = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(4))
+    labels = torch.tensor([[-100, 3, 1, -100], [5, -100, -100, 2]])
+    log_probs = logits.double().log_softmax(dim=-1)
+    picked = [log_probs[0, 0, 3], log_probs[0, 1, 1], log_probs[1, 2, 2]]
+    expected = -sum(value.item() for value in picked) / 3
+    assert losses.next_token_loss(logits, labels).item() == pytest.approx(expected, abs=1e-6)

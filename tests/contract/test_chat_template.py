@@ -1,0 +1,45 @@
+"""A chat template of the user's own, through Safe-RLHF's trainers as through the port's."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.contract.sides import SIDES, make, needs_safe_rlhf, panacea_class
+
+# Nothing that the tokenizer does not know; the end token is its own.
+ANSWERED = """{%- for turn in messages -%}
+    {{- (turn.content ~ eos_token) if turn.role == 'assistant' else (turn.content ~ '? abc:') -}}
+{%- endfor -%}"""
+
+
+def tokens(rows, name):
+    return sorted(row[name].tolist() for row in rows)
+
+
+@needs_safe_rlhf
+@pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
+def test_both_sides_read_the_same_tokens(algorithm, files, tmp_path):
+    path = tmp_path / "own.jinja"
+    path.write_text(ANSWERED, encoding="utf-8")
+    extra = ("--chat_template", str(path))
+    found = []
+    for side in SIDES:
+        folder = tmp_path / side
+        trainer = make(panacea_class(algorithm, side), algorithm, side, files, folder, extra)
+        assert trainer.panacea.policy.config.chat_template == ANSWERED
+        assert json.loads((folder / "run.json").read_text())["chat_template"] == ANSWERED
+        if algorithm == "dpo":
+            data = trainer.train_dataloader.dataset
+            names = ("better_input_ids", "worse_input_ids")
+            lengths = sorted(int(row["prompt_length"]) for row in data)
+            found.append((*(tokens(data, name) for name in names), lengths))
+        else:
+            data, text = trainer.prompt_only_dataloader.dataset, trainer.ptx_dataloader.dataset
+            found.append((tokens(data, "input_ids"), tokens(text, "input_ids")))
+            found[-1] += (tokens(text, "labels"),)
+        ids = found[-1][0][0]
+        assert "? abc:" in trainer.tokenizer.decode(ids)
+        assert "ASSISTANT" not in trainer.tokenizer.decode(ids)
+    assert found[0] == found[1]
