@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea import respond
+from safe_rlhf_panacea import chat, respond, serve
 from safe_rlhf_panacea.adapter.io import ADAPTER_TYPE
 from safe_rlhf_panacea.base.datasets import listing
 from safe_rlhf_panacea.evaluation import calibrate, compare
@@ -34,6 +34,8 @@ MODULES = {
     "calibrate": calibrate,
     "compare": compare,
     "respond": respond,
+    "chat": chat,
+    "serve": serve,
     "world": world,
     "datasets": listing,
 }
