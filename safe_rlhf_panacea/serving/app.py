@@ -53,6 +53,8 @@ def _add_pages(app: FastAPI, service: Service, page: Page) -> None:
 
     @app.get("/health")
     async def health() -> dict[str, str]:
+        if not service.engine.is_alive:
+            raise ApiError(503, "the engine has ended")
         return {"status": "ok"}
 
     @app.get("/metrics")

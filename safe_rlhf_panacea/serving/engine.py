@@ -101,10 +101,17 @@ class Engine:
         """Jobs that wait for a row."""
         return len(self._waiting)
 
-    def close(self) -> None:
-        """Finish what runs and what waits, and end the thread."""
+    @property
+    def is_alive(self) -> bool:
+        """Whether answers can be expected."""
+        return self._thread.is_alive()
+
+    def close(self, *, finish: bool = True) -> None:
+        """Finish what runs and what waits, or drop it, and end the thread."""
         with self._changed:
             self._closing = True
+            for job in () if finish else (*self._waiting, *self.batch.jobs):
+                job.cancelled = True
             self._changed.notify()
         self._thread.join()
 
@@ -196,7 +203,11 @@ class Engine:
             self._hand_on(job, token)
 
     def _hand_on(self, job: Job, token: int) -> None:
-        piece = job.take(token)
+        try:
+            piece = job.take(token)
+        except Exception:
+            self.batch.leave(job)
+            return self._fail([job])
         if piece is None:
             return
         if piece.is_last:

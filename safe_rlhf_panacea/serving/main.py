@@ -204,4 +204,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         server.run(sockets=[listening])
     finally:
-        service.engine.close()
+        service.engine.close(finish=not server.force_exit)

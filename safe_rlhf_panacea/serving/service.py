@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ class Inbox:
 
     def put(self, index: int, piece: Piece) -> None:
         """May be called from any thread."""
-        self._loop.call_soon_threadsafe(self._queue.put_nowait, (index, piece))
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody listens
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, (index, piece))
 
 
 async def _gone(request: Request) -> None:

@@ -91,7 +91,7 @@ def test_another_preference_is_another_answer(reader, server):
     slider = reader.one("input[type=range]")
     reader.press(slider, "END")
     harmless = reader.answer()
-    assert [part.text for part in reader.all(".ends b")] == ["0.00", "1.00"]
+    assert [part.text for part in reader.all(".first .ends b")] == ["0.00", "1.00"]
     assert slider.get_attribute("aria-valuetext") == "helpful 0.00, harmless 1.00"
     reader.press(slider, "HOME")
     helpful = reader.answer()

@@ -123,6 +123,32 @@ def test_a_model_that_fails_ends_answers_and_not_the_server(server, monkeypatch,
     assert "out of memory" in capsys.readouterr().err
 
 
+def test_an_answer_that_cannot_be_written_ends_alone(server, monkeypatch, capsys):
+    from safe_rlhf_panacea.serving.text import TextStream
+
+    push = TextStream.push
+
+    def pushed(stream, token):
+        if stream.stops:
+            raise KeyError("no such token")
+        return push(stream, token)
+
+    monkeypatch.setattr(TextStream, "push", pushed)
+    with server.http() as http:
+        body = {**BODY, "max_tokens": 60}
+        found, wait = in_background(1, lambda: http.post(CHAT, json=body).status_code)
+        assert http.post(CHAT, json={**body, "stop": "x"}).status_code == 500
+        wait()
+        assert http.get("/health").status_code == 200
+    assert found == [200] and "no such token" in capsys.readouterr().err
+
+
+def test_health_tells_of_an_engine_that_has_ended(server, monkeypatch):
+    monkeypatch.setattr(type(server.service.engine), "is_alive", False)
+    with server.http() as http:
+        assert http.get("/health").status_code == 503
+
+
 def test_a_body_that_is_too_large(server):
     def in_parts():
         yield b'{"messages": [{"role": "user", "content": "'
