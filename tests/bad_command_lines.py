@@ -41,6 +41,8 @@ GOOD = {
     "respond": "--adapter adapter --preference 1,0 hello",
     "card": "--adapter adapter",
     "push": "--adapter adapter --repo me/it",
+    "chat": "--adapter adapter",
+    "serve": "--adapter adapter --port 0",
     "dashboard": "run --output out.html",
     "miniature": "--output_dir out",
     "world": "--output_dir out",
@@ -101,7 +103,13 @@ RANGES = [
     ("evaluation calibrate respond", "temperature", "nan -1", NOT_NEGATIVE),
     ("evaluation calibrate", "batch_size max_length", "0", COUNT),
     ("evaluation dpo compare", "reference_point", "'nan nan' '0 inf'", FINITE),
-    ("respond", "max_new_tokens", "0 -5", COUNT),
+    ("respond chat serve", "max_new_tokens", "0 -5", COUNT),
+    ("chat", "temperature", "nan -1", NOT_NEGATIVE),
+    ("chat", "top_p", "0 1.01", "is not above 0 and at most 1"),
+    ("serve", "max_rows max_waiting max_length max_body", "0 x", COUNT),
+    ("serve", "max_wait timeout", "0 nan", POSITIVE),
+    ("serve", "port", "-1 65536 http", "is not a port"),
+    ("serve", "token host model_name front", "''", EMPTY),
     ("discrete_policies evaluation", "grid_step", "nan -0.1 0", POSITIVE),
     ("fixed_scaling", "factors", "nan '1 inf'", FINITE),
     ("front_benchmark", "seeds workers", "0", COUNT),
@@ -241,6 +249,19 @@ respond!     ; --adapter none --preference 1,0 x  ; none
 respond      ; ''                                 ; (unrecognized arguments|{EMPTY})
 respond!     ; --adapter adapter --preference 1,0 '' ; prompt: {EMPTY}
 respond!     ; --adapter adapter --preference 1,0 {chr(0xD800)} ; prompt: .*is not Unicode text
+chat!        ; --adapter none                     ; none holds no adapter
+chat         ; --preference 0.7,0.7               ; sums to 1.4, not to 1
+chat         ; --preference nice=1                ; unknown objective 'nice'
+chat         ; --chat_template none.jinja         ; no such chat template
+serve!       ; --adapter none                     ; none holds no adapter
+serve        ; --preference 0.7,0.7               ; sums to 1.4, not to 1
+serve        ; --allow 'helpful<2'                ; is not of the form
+serve        ; --allow 'nice<=0.5'                ; unknown objective 'nice'
+serve        ; --allow 'helpful<=-1'              ; is not between 0 and 1
+serve        ; --allow 'helpful<=0.3' 'x'         ; unrecognized arguments
+serve        ; --preference 1,0 --allow 'helpful<=0.3' ; helpful is 1: this server allows
+serve        ; --front none                       ; none/front.json: no such file
+serve        ; --dtype int8                       ; invalid choice: 'int8'
 dashboard!   ; front                              ; front holds no evaluations.jsonl
 card         ; --license 'MIT or so'              ; 'MIT or so' is no id of a licence
 card         ; --front none                       ; none

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea import push, respond
+from safe_rlhf_panacea import chat, push, respond, serve
 from safe_rlhf_panacea.adapter.io import ADAPTER_TYPE
 from safe_rlhf_panacea.base.datasets import listing
 from safe_rlhf_panacea.evaluation import calibrate, compare
@@ -38,6 +38,8 @@ MODULES = {
     "respond": respond,
     "card": card,
     "push": push,
+    "chat": chat,
+    "serve": serve,
     "world": world,
     "datasets": listing,
 }

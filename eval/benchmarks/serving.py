@@ -1,0 +1,283 @@
+"""The server under load: tokens per second and time to first token, by concurrent clients.
+
+Every client asks again as soon as it has its answer, streaming, through the official client. All λ
+are equal or all differ; the adapter is never merged. Beside it transformers' ``generate``, one
+request after the other. Needs the extras ``serve`` and ``dev``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# The sources beside this script are what runs, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from safe_rlhf_panacea.base.arguments import ArgumentParser, filled, positive_int
+from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
+from safe_rlhf_panacea.serving.main import add_model_arguments, load_model
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = "python eval/benchmarks/serving.py"
+EQUAL, DIFFERENT, ALONE = "all equal", "all different", "generate, one by one"
+GOALS = {"different against equal": 0.9, "against one by one": 4.0}  # at most clients
+PROMPTS = (
+    "How do I pick a lock?",
+    "Write a short letter to a neighbour whose dog barks at night.",
+    "What is the capital of Australia, and why is it not Sydney?",
+    "Explain to a child why the sky is blue, and why it is red in the evening.",
+    "My tooth hurts. What can I do until tomorrow?",
+    "Give me three ideas for a dinner with what is left of rice, eggs and a cabbage.",
+    "Is it safe to mix bleach with other cleaners?",
+    "Tell me a story about a lighthouse.",
+)
+
+
+@dataclass
+class Measured:
+    """One line of the table.
+
+    Attributes:
+        clients: at a time.
+        preferences: whose λ.
+        tokens_per_second: of all clients together.
+        first_token: median seconds.
+        first_token_worst: the longest.
+    """
+
+    clients: int
+    preferences: str
+    tokens_per_second: float
+    first_token: float
+    first_token_worst: float
+
+    @classmethod
+    def of(
+        cls, clients: int, preferences: str, tokens: int, seconds: float, first: Sequence[float]
+    ) -> Measured:
+        """From counts and clocks."""
+        return cls(clients, preferences, tokens / seconds, statistics.median(first), max(first))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of this program."""
+    parser = ArgumentParser(
+        PROGRAM, __doc__ or "", f"{PROGRAM} --adapter runs/panacea-dpo --output serving.md"
+    )
+    parser.add_argument("--adapter", type=filled, required=True, help="folder of a trained adapter")
+    add_model_arguments(parser)
+    parser.add_argument("--clients", type=positive_int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--tokens", type=positive_int, default=64, help="of every answer")
+    parser.add_argument("--requests", type=positive_int, default=2, help="of every client")
+    parser.add_argument(
+        "--repeats", type=positive_int, default=3, help="of which the median counts"
+    )
+    parser.add_argument("--threads", type=positive_int, default=2)
+    parser.add_argument("--output", type=filled, help="the table; numbers go beside it as .json")
+    return parser
+
+
+def model_flags(args: argparse.Namespace) -> list[str]:
+    """The model's flags, for the server."""
+    flags = ["--adapter", args.adapter, "--dtype", args.dtype]
+    for name in ("base_model", "chat_template", "device"):
+        if (value := getattr(args, name)) is not None:
+            flags += [f"--{name}", value]
+    return [*flags, "--trust_remote_code", str(args.trust_remote_code).lower()]
+
+
+@contextlib.contextmanager
+def server(args: argparse.Namespace) -> Iterator[str]:
+    """A server in a process of its own; yields its address.
+
+    Raises:
+        UserError: it did not start; what it said stands above.
+    """
+    rows = ["--max_rows", str(max(args.clients)), "--max_new_tokens", str(args.tokens)]
+    command = [sys.executable, "-m", "safe_rlhf_panacea.serve", *model_flags(args), *rows]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "PANACEA_TOKEN": ""}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    process = subprocess.Popen(
+        [*command, "--port", "0", "--timeout", "3600"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**environment, "PYTHONPATH": path},
+    )
+    try:
+        line = process.stdout.readline() if process.stdout else ""
+        if " at http" not in line:
+            raise UserError("the server did not start")
+        yield line.split()[-1]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def preferences_of(clients: int, m: int, kind: str) -> list[list[float]]:
+    """A λ for each client: the middle, or from one corner to the next."""
+    if kind == EQUAL:
+        return [[1 / m] * m] * clients
+    vectors = []
+    for i in range(clients):
+        place = i * (m - 1) / max(clients - 1, 1)
+        corner = min(int(place), m - 2)
+        vector = [0.0] * m
+        vector[corner], vector[corner + 1] = 1 - (place - corner), place - corner
+        vectors.append(vector)
+    return vectors
+
+
+async def ask(client: Any, index: int, preference: list[float], tokens: int) -> float:
+    """One request; returns the seconds until its first token."""
+    started, first = time.perf_counter(), None
+    stream = await client.chat.completions.create(
+        model=None,
+        messages=[{"role": "user", "content": PROMPTS[index % len(PROMPTS)]}],
+        max_tokens=tokens,
+        stream=True,
+        temperature=0,
+        extra_body={"preference": preference, "ignore_eos": True},
+    )
+    async for chunk in stream:
+        if first is None and chunk.choices and not chunk.choices[0].delta.role:
+            first = time.perf_counter() - started
+    return time.perf_counter() - started if first is None else first
+
+
+async def load(client: Any, args: argparse.Namespace, clients: int, m: int, kind: str) -> Measured:
+    """So many clients at a time."""
+    vectors = preferences_of(clients, m, kind)
+
+    async def run(index: int) -> list[float]:
+        return [
+            await ask(client, index + turn, vectors[index], args.tokens)
+            for turn in range(args.requests)
+        ]
+
+    started = time.perf_counter()
+    waited = await asyncio.gather(*(run(index) for index in range(clients)))
+    seconds = time.perf_counter() - started
+    first = [value for one in waited for value in one]
+    return Measured.of(clients, kind, args.tokens * len(first), seconds, first)
+
+
+async def measure_server(url: str, args: argparse.Namespace, m: int) -> list[Measured]:
+    """All numbers of clients, the two kinds in turn."""
+    from openai import AsyncOpenAI
+
+    found = []
+    async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", timeout=3600) as client:
+        for clients in args.clients:
+            await load(client, args, clients, m, DIFFERENT)  # warm
+            runs: dict[str, list[Measured]] = {EQUAL: [], DIFFERENT: []}
+            for _ in range(args.repeats):
+                for kind, measured in runs.items():
+                    measured.append(await load(client, args, clients, m, kind))
+            found += [median(measured) for measured in runs.values()]
+            print("\n".join(map(line, found[-2:])), flush=True)
+    return found
+
+
+def median(runs: Sequence[Measured]) -> Measured:
+    """The run in the middle, by speed."""
+    return sorted(runs, key=lambda run: run.tokens_per_second)[len(runs) // 2]
+
+
+@torch.no_grad()
+def measure_generate(args: argparse.Namespace) -> Measured:
+    """transformers' own loop, one request after the other, at λ that differ."""
+    torch.set_num_threads(args.threads)
+    model = load_model(args)
+    m = model.adapter.pref_dim
+    device = next(model.model.parameters()).device
+
+    def generate(index: int, preference: list[float], tokens: int) -> float:
+        model.adapter.set_preference(torch.tensor(preference))
+        ids = torch.tensor([model.template.prompt_ids(PROMPTS[index % len(PROMPTS)])])
+        started = time.perf_counter()
+        model.model.generate(
+            ids.to(device),
+            attention_mask=torch.ones_like(ids).to(device),
+            do_sample=False,
+            min_new_tokens=tokens,
+            max_new_tokens=tokens,
+            pad_token_id=model.tokenizer.pad_token_id,
+        )
+        return time.perf_counter() - started
+
+    vectors = preferences_of(len(PROMPTS), m, DIFFERENT)
+    generate(0, vectors[0], args.tokens)  # warm
+    first = [generate(i, vector, 1) for i, vector in enumerate(vectors)]
+    seconds = sum(generate(i, vector, args.tokens) for i, vector in enumerate(vectors))
+    return Measured.of(1, ALONE, args.tokens * len(vectors), seconds, first)
+
+
+def line(found: Measured) -> str:
+    """A line of the table."""
+    return (
+        f"| {found.clients} | {found.preferences} | {found.tokens_per_second:.1f} "
+        f"| {found.first_token:.2f} | {found.first_token_worst:.2f} |"
+    )
+
+
+def table(args: argparse.Namespace, served: Sequence[Measured], alone: Measured) -> str:
+    """All that was measured, and the goals."""
+    equal, different = served[-2:]
+    ratios = {
+        "different against equal": different.tokens_per_second / equal.tokens_per_second,
+        "against one by one": different.tokens_per_second / alone.tokens_per_second,
+    }
+    verdicts = [
+        f"- {different.clients} clients, {name}: {value:.2f} "
+        f"(goal {GOALS[name]:g}: {'reached' if value >= GOALS[name] else 'MISSED'})"
+        for name, value in ratios.items()
+    ]
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    where = (
+        f"{device}, {args.dtype}, {args.threads} threads, {platform.machine()}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}; "
+        f"{args.tokens} tokens an answer, {args.requests} answers a client, "
+        f"median of {args.repeats}"
+    )
+    heads = ["| clients | λ | tokens/s | first token, s | worst |", "|---|---|---|---|---|"]
+    return "\n".join([where, "", *heads, *map(line, [*served, alone]), "", *verdicts, ""])
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print, write."""
+    args = build_parser().parse_args(argv)
+    args.clients = sorted(args.clients)
+    alone = measure_generate(args)
+    print(line(alone), flush=True)
+    from safe_rlhf_panacea.adapter.io import read_config
+
+    m = read_config(args.adapter).pref_dim
+    if m < 2:
+        raise UserError(f"{args.adapter} has {m} objectives: λ cannot differ")
+    with server(args) as url:
+        served = asyncio.run(measure_server(url, args, m))
+    text = table(args, served, alone)
+    print(f"\n{text}")
+    if args.output:
+        atomic_write_text(Path(args.output), text)
+        numbers = [asdict(found) for found in [*served, alone]]
+        atomic_write_json(Path(args.output).with_suffix(".json"), numbers)
+
+
+if __name__ == "__main__":
+    main()

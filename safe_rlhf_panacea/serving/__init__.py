@@ -1,0 +1,1 @@
+"""A trained adapter served over HTTP: every request has its own λ, all of them run in one batch."""

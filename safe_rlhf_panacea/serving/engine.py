@@ -1,0 +1,217 @@
+"""The thread that answers: one loop over the batch, jobs in, pieces of text out."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from safe_rlhf_panacea.respond import PanaceaModel
+from safe_rlhf_panacea.serving.batch import Batch, check_model
+from safe_rlhf_panacea.serving.jobs import Job, Piece
+from safe_rlhf_panacea.serving.metrics import Metrics
+
+PREFILL_TOKENS = 4096  # prompts read at once, padding included: the others wait for them
+
+
+class TooBusy(Exception):
+    """All rows are taken and as many wait as may."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of the engine.
+
+    Attributes:
+        max_rows: answers at a time.
+        max_waiting: jobs that wait for a row.
+        max_wait: seconds that a job may wait.
+        timeout: seconds that an answer may take, waiting included.
+        max_length: tokens of prompt and answer.
+    """
+
+    max_rows: int = 32
+    max_waiting: int = 64
+    max_wait: float = 60.0
+    timeout: float = 300.0
+    max_length: int = 2048
+
+
+class Engine:
+    """Answers jobs until it is closed.
+
+    Everything that touches the model happens in its thread; ``submit`` and ``cancel`` may be
+    called from any other.
+    """
+
+    def __init__(self, model: PanaceaModel, limits: Limits, metrics: Metrics | None = None) -> None:
+        """Start the thread.
+
+        Raises:
+            UserError: the model cannot be served in batches.
+        """
+        check_model(model.model, limits.max_length)
+        self.limits, self.metrics = limits, metrics or Metrics()
+        self.batch = Batch(
+            model.model,
+            model.adapter,
+            model.tokenizer.pad_token_id,
+            limits.max_rows,
+            limits.max_length,
+        )
+        self._waiting: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
+        self._thread.start()
+
+    # -- from other threads -----------------------------------------------------------
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Ask for answers, all of them or none.
+
+        Raises:
+            TooBusy: there is no room for them.
+        """
+        with self._changed:
+            taken = len(self.batch.jobs) + len(self._waiting)
+            if taken + len(jobs) > self.limits.max_rows + self.limits.max_waiting:
+                raise TooBusy
+            self._waiting += jobs
+            self._changed.notify()
+
+    def cancel(self, jobs: Iterable[Job]) -> None:
+        """Nobody waits for these any more: their rows are free from the next step on."""
+        with self._changed:
+            for job in jobs:
+                job.cancelled = True
+            self._changed.notify()
+
+    @property
+    def rows(self) -> int:
+        """Answers under way."""
+        return len(self.batch.jobs)
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait for a row."""
+        return len(self._waiting)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether answers can be expected."""
+        return self._thread.is_alive()
+
+    def close(self, *, finish: bool = True) -> None:
+        """Finish what runs and what waits, or drop it, and end the thread."""
+        with self._changed:
+            self._closing = True
+            for job in () if finish else (*self._waiting, *self.batch.jobs):
+                job.cancelled = True
+            self._changed.notify()
+        self._thread.join()
+
+    # -- the thread -------------------------------------------------------------------
+
+    def _run(self) -> None:
+        with torch.inference_mode(), self.batch.adapter.state.reusing():
+            while True:
+                with self._changed:
+                    self._changed.wait_for(self._has_work)
+                    if self._closing and not (self._waiting or self.batch.jobs):
+                        return
+                self._drop()
+                self._join()
+                self._step()
+
+    def _has_work(self) -> bool:
+        return bool(self._closing or self._waiting or self.batch.jobs)
+
+    def _end(self, job: Job, piece: Piece) -> None:
+        self.metrics.add("panacea_generated_tokens_total", job.tokens)
+        self.metrics.observe("panacea_answer_seconds", job.age)
+        job.deliver(piece)
+
+    def _late(self, job: Job, *, waiting: bool) -> Piece | None:
+        """What there is to say to a job that has taken too long."""
+        if waiting and job.age > self.limits.max_wait:
+            return Piece(error=(503, f"no row became free within {self.limits.max_wait:g} seconds"))
+        if job.age > self.limits.timeout:
+            return Piece(error=(504, f"not finished within {self.limits.timeout:g} seconds"))
+        return None
+
+    def _drop(self) -> None:
+        """Let go of jobs that nobody waits for, or that have taken too long."""
+        with self._changed:
+            waiting, self._waiting = self._waiting, deque()
+            for job in waiting:
+                if late := self._late(job, waiting=True):
+                    self._end(job, late)
+                elif not job.cancelled:
+                    self._waiting.append(job)
+        for job in list(self.batch.jobs):
+            late = self._late(job, waiting=False)
+            if late or job.cancelled:
+                self.batch.leave(job)
+                self._end(job, late or Piece(finish="cancelled"))
+
+    def _next(self) -> list[Job]:
+        """The jobs that may join now: rows and the time of the others set bounds."""
+        chosen: list[Job] = []
+        width = 0
+        with self._changed:
+            while self._waiting and len(self.batch.jobs) + len(chosen) < self.limits.max_rows:
+                width = max(width, len(self._waiting[0].prompt))
+                if chosen and width * (len(chosen) + 1) > PREFILL_TOKENS:
+                    break
+                chosen.append(self._waiting.popleft())
+        return chosen
+
+    def _fail(self, jobs: Sequence[Job]) -> None:
+        """What goes wrong in the model ends these answers, not the loop."""
+        traceback.print_exc()
+        for job in jobs:
+            self._end(job, Piece(error=(500, "the model failed on this request")))
+
+    def _join(self) -> None:
+        jobs = self._next()
+        if not jobs:
+            return
+        try:
+            tokens = self.batch.join(jobs)
+        except Exception:
+            return self._fail(jobs)  # the rows before them go on
+        for job, token in zip(jobs, tokens, strict=True):
+            self.metrics.add("panacea_prompt_tokens_total", len(job.prompt))
+            self.metrics.observe("panacea_first_token_seconds", job.age)
+            self._hand_on(job, token)
+
+    def _step(self) -> None:
+        jobs = list(self.batch.jobs)
+        if not jobs:
+            return
+        try:
+            tokens = self.batch.step()
+        except Exception:
+            self.batch.clear()
+            return self._fail(jobs)
+        for job, token in zip(jobs, tokens, strict=True):
+            self._hand_on(job, token)
+
+    def _hand_on(self, job: Job, token: int) -> None:
+        try:
+            piece = job.take(token)
+        except Exception:
+            self.batch.leave(job)
+            return self._fail([job])
+        if piece is None:
+            return
+        if piece.is_last:
+            self.batch.leave(job)
+            self._end(job, piece)
+        else:
+            job.deliver(piece)

@@ -1,0 +1,207 @@
+"""The command line of the server."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from safe_rlhf_panacea.adapter.io import read_config
+from safe_rlhf_panacea.base.arguments import (
+    ArgumentParser,
+    add_flag,
+    add_template_argument,
+    filled,
+    positive_float,
+    positive_int,
+)
+from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.respond import PanaceaModel
+
+PROGRAM = "python -m safe_rlhf_panacea.serve"
+TOKEN = "PANACEA_TOKEN"
+LONGEST = 4096  # of --max_length, unless asked for more
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of this program."""
+    parser = ArgumentParser(
+        PROGRAM,
+        "Serve a trained adapter: OpenAI's API with a λ per request, and a page with sliders.\n"
+        "docs/serving.md shows how it is asked.",
+        f"""
+        {PROGRAM} --adapter runs/panacea-ppo
+        {TOKEN}=secret {PROGRAM} --adapter runs/panacea-ppo --host 0.0.0.0 \\
+          --allow 'helpful<=0.8'
+        """,
+    )
+    parser.add_argument("--adapter", type=filled, required=True, help="folder of a trained adapter")
+    add_model_arguments(parser)
+    parser.add_argument("--model_name", type=filled, help="default: the adapter's folder")
+    group = parser.add_argument_group("preference")
+    group.add_argument("--preference", metavar="VECTOR", help="λ of requests that name none")
+    group.add_argument(
+        "--allow", action="append", default=[], metavar="BOUND", help="'helpful<=0.8'; repeat"
+    )
+    group.add_argument("--front", type=filled, help="an evaluation's folder, for the page")
+    group = parser.add_argument_group("network")
+    group.add_argument("--host", type=filled, default="127.0.0.1")
+    group.add_argument("--port", type=port, default=8000, help="0: a free one")
+    group.add_argument("--token", type=filled, help=f"bearer token; better as {TOKEN}")
+    group = parser.add_argument_group("limits")
+    for name, default, text in (
+        ("max_rows", 32, "answers at a time"),
+        ("max_waiting", 64, "requests that wait, beyond which there is 429"),
+        ("max_length", None, "tokens of prompt and answer"),
+        ("max_new_tokens", 512, "tokens of an answer"),
+        ("max_body", 2**20, "bytes of a request"),
+    ):
+        group.add_argument(f"--{name}", type=positive_int, default=default, help=text)
+    group.add_argument("--max_wait", type=positive_float, default=60.0, help="seconds for a row")
+    group.add_argument("--timeout", type=positive_float, default=300.0, help="seconds in all")
+    return parser
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """How a model is loaded to answer."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--base_model", help="default: the one that the adapter names")
+    add_template_argument(group, of_adapter=True)
+    group.add_argument("--device", type=filled, help="default: an accelerator if there is one")
+    group.add_argument("--dtype", choices=DTYPES, default="auto", help="default: as saved")
+    add_flag(group, "--trust_remote_code", False, "run code that comes with the base model")
+
+
+def port(text: str) -> int:
+    """The number of a port."""
+    if not (text.isdigit() and int(text) < 2**16):
+        raise argparse.ArgumentTypeError(f"{text} is not a port, a number from 0 to 65535")
+    return int(text)
+
+
+def load_model(args: argparse.Namespace) -> PanaceaModel:
+    """The model that the flags name, where they want it.
+
+    Raises:
+        UserError, AdapterError: it is not there, or the device is not.
+    """
+    model = PanaceaModel.load(
+        args.adapter,
+        args.base_model,
+        chat_template=args.chat_template,
+        trust_remote_code=args.trust_remote_code,
+    )
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = None if args.dtype == "auto" else getattr(torch, args.dtype)
+    try:
+        model.model.to(torch.device(device), dtype)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from None
+    return model
+
+
+def longest(model: PanaceaModel, asked: int | None) -> int:
+    """How long sequences may be, in tokens.
+
+    Raises:
+        UserError: longer than the model can.
+    """
+    config = model.model.config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", None) or LONGEST
+    if asked is not None and asked > positions:
+        raise UserError(f"--max_length is {asked}, and the model has {positions} positions")
+    return asked or min(positions, getattr(config, "sliding_window", None) or LONGEST, LONGEST)
+
+
+def open_socket(host: str, number: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        UserError: the port is taken, or there is no such host.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, number), family=family, backlog=2048)
+    except OSError as error:
+        raise UserError(f"--host {host} --port {number}: {error.strerror or error}") from None
+
+
+def make_service(args: argparse.Namespace) -> tuple[Any, Any]:
+    """The model with its engine, and the page."""
+    from safe_rlhf_panacea.serving.engine import Engine, Limits
+    from safe_rlhf_panacea.serving.page import Page, find_front
+    from safe_rlhf_panacea.serving.rules import Rules
+    from safe_rlhf_panacea.serving.service import Service
+
+    config = read_config(args.adapter)
+    names = config.objectives or tuple(f"objective_{i + 1}" for i in range(config.pref_dim))
+    names = names if config.pref_dim else ()
+    name = args.model_name or Path(args.adapter).resolve().name
+    rules = Rules.of(name, names, args.preference, args.allow)
+    front = find_front(Path(args.adapter), None if args.front is None else Path(args.front))
+    if front is not None and front["objectives"] != list(names):
+        raise UserError(f"the front has the objectives {', '.join(front['objectives'])}")
+    model = load_model(args)
+    length = longest(model, args.max_length)
+    limits = Limits(args.max_rows, args.max_waiting, args.max_wait, args.timeout, length)
+    tokens = min(args.max_new_tokens, length - 1)
+    service = Service(model, Engine(model, limits), rules, tokens)
+    return service, Page(rules, front, tokens, length)
+
+
+def make_server(args: argparse.Namespace) -> tuple[Any, Any, socket.socket]:
+    """A server that is ready to run, its service, and the socket that it listens on.
+
+    Raises:
+        UserError: the extra is not installed, the port is taken, or a flag is refused.
+    """
+    try:
+        import uvicorn
+
+        from safe_rlhf_panacea.serving.app import make_app
+    except ImportError as error:
+        raise UserError(
+            f"{error.name} is not installed: pip install 'safe-rlhf-panacea[serve]'"
+        ) from None
+    token = args.token or os.environ.get(TOKEN) or None
+    listening = open_socket(args.host, args.port)
+    service, page = make_service(args)
+    config = uvicorn.Config(
+        make_app(service, page, args.max_body, token),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(args.timeout) + 1,
+    )
+    if args.host not in LOOPBACK and token is None:
+        say(f"warning: anyone who reaches {args.host} may ask: set {TOKEN}", file=sys.stderr)
+    return uvicorn.Server(config), service, listening
+
+
+def _leave(*_: object) -> NoReturn:
+    raise SystemExit(0)
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Load, listen, answer until SIGTERM or Ctrl-C; what runs then is finished."""
+    args = build_parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _leave)  # uvicorn's own stands before it while it runs
+    server, service, listening = make_server(args)
+    host = f"[{args.host}]" if ":" in args.host else args.host
+    address = f"http://{host}:{listening.getsockname()[1]}"
+    say(f"{service.rules.label(service.rules.default)} at {address}")
+    try:
+        server.run(sockets=[listening])
+    finally:
+        service.engine.close(finish=not server.force_exit)

@@ -1,0 +1,175 @@
+"""Which λ a request asks for, and whether this server gives it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.preference import PreferenceError, format_preference, parse_preference
+from safe_rlhf_panacea.serving.errors import ApiError
+
+SLACK = 1e-6  # float32 has no 0.8
+BOUND = re.compile(r"\s*([^<>=\s]+)\s*(<=|>=)\s*(\S+)\s*")
+
+
+def _read_bounds(
+    texts: Sequence[str], objectives: Sequence[str]
+) -> tuple[list[float], list[float]]:
+    """The least and most of each objective.
+
+    Raises:
+        UserError: a text is no bound, or no λ is left.
+    """
+    lower, upper = [0.0] * len(objectives), [1.0] * len(objectives)
+    for text in texts:
+        match = BOUND.fullmatch(text)
+        if match is None:
+            raise UserError(f"--allow {text!r} is not of the form NAME<=NUMBER or NAME>=NUMBER")
+        name, sign, number = match.groups()
+        if name not in objectives:
+            known = ", ".join(objectives) or "none"
+            raise UserError(f"--allow {text!r}: unknown objective {name!r} (known: {known})")
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value <= 1:
+            raise UserError(f"--allow {text!r}: {number} is not between 0 and 1")
+        place = objectives.index(name)
+        if sign == "<=":
+            upper[place] = min(upper[place], value)
+        else:
+            lower[place] = max(lower[place], value)
+    empty = any(low > high for low, high in zip(lower, upper, strict=True))
+    if objectives and (empty or sum(lower) > 1 + SLACK or sum(upper) < 1 - SLACK):
+        raise UserError(f"--allow {' '.join(texts)} leaves no preference vector")
+    return _tightened(lower, upper)
+
+
+def _tightened(lower: list[float], upper: list[float]) -> tuple[list[float], list[float]]:
+    """Bounds that λ can reach: what one objective must have, the others cannot."""
+    others = [(sum(lower) - low, sum(upper) - high) for low, high in zip(lower, upper, strict=True)]
+    return (
+        [max(low, 1 - most) for low, (_, most) in zip(lower, others, strict=True)],
+        [min(high, 1 - least) for high, (least, _) in zip(upper, others, strict=True)],
+    )
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a server offers of an adapter.
+
+    Attributes:
+        name: of the model, as clients ask for it.
+        objectives: names of the m objectives; none where the adapter does not depend on λ.
+        lower: least of each objective.
+        upper: most of each objective.
+        default: λ of a request that names none, size = (m,).
+    """
+
+    name: str
+    objectives: tuple[str, ...]
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+    default: torch.Tensor
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        objectives: Sequence[str],
+        default: str | None = None,
+        allow: Sequence[str] = (),
+    ) -> Rules:
+        """Read the flags of a server.
+
+        Args:
+            name: of the model.
+            objectives: in the order of λ.
+            default: λ as text; None: the middle of what is allowed.
+            allow: bounds like ``helpful<=0.8``.
+
+        Raises:
+            UserError: a bound that is none, bounds that exclude each other or the default.
+            PreferenceError: a default off the simplex.
+        """
+        lower, upper = _read_bounds(allow, objectives)
+        if default is not None:
+            if not objectives:
+                raise UserError("the adapter does not depend on λ: leave out --preference")
+            middle = parse_preference(default, objectives)
+        else:
+            width = sum(upper) - sum(lower)
+            part = (1 - sum(lower)) / width if width > 0 else 0.0
+            values = [low + (high - low) * part for low, high in zip(lower, upper, strict=True)]
+            middle = torch.tensor(values, dtype=torch.float32)
+        rules = cls(name, tuple(objectives), tuple(lower), tuple(upper), middle)
+        if (broken := rules.broken(middle)) is not None:
+            raise UserError(f"--preference {default}: {broken}")
+        return rules
+
+    def broken(self, preference: torch.Tensor) -> str | None:
+        """Which bound λ breaks, in a line; None if none."""
+        for name, value, low, high in zip(
+            self.objectives, preference.tolist(), self.lower, self.upper, strict=True
+        ):
+            if value > high + SLACK:
+                return f"{name} is {value:.4g}: this server allows {name}<={high:g}"
+            if value < low - SLACK:
+                return f"{name} is {value:.4g}: this server allows {name}>={low:g}"
+        return None
+
+    def label(self, preference: torch.Tensor) -> str:
+        """The model's name with λ: what a client may ask for instead."""
+        text = format_preference(preference, self.objectives)
+        return f"{self.name}@{text}" if text else self.name
+
+    def _parse(self, text: str) -> torch.Tensor:
+        try:
+            return parse_preference(text, self.objectives)
+        except PreferenceError as error:
+            raise ApiError(400, str(error), param="preference") from None
+
+    def resolve(
+        self, model: str | None, preference: Sequence[float] | dict[str, float] | None
+    ) -> torch.Tensor:
+        """λ of a request, size = (m,).
+
+        Args:
+            model: ``NAME`` or ``NAME@λ``; None: the one there is.
+            preference: by position or by name.
+
+        Raises:
+            ApiError: another model, λ off the simplex or beyond the bounds.
+        """
+        name, separator, text = (model or self.name).rpartition("@")
+        if not separator or model == self.name:
+            name, separator, text = model or self.name, "", ""
+        if name != self.name:
+            raise ApiError(
+                404,
+                f"unknown model {model!r}: this server has {self.name!r}",
+                code="model_not_found",
+                param="model",
+            )
+        if separator and preference is not None:
+            raise ApiError(400, "preference and a model name with @ were both given: choose one")
+        if preference is not None:
+            by_name = isinstance(preference, dict)
+            text = ",".join(
+                [f"{key}={value!r}" for key, value in preference.items()]
+                if by_name
+                else map(repr, preference)
+            )
+        elif not separator:
+            return self.default
+        if not self.objectives:
+            raise ApiError(400, f"{self.name} does not depend on λ", param="preference")
+        found = self._parse(text)
+        if (broken := self.broken(found)) is not None:
+            raise ApiError(403, broken, code="preference_not_allowed", param="preference")
+        return found

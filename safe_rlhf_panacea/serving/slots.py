@@ -1,0 +1,124 @@
+"""A key-value cache whose rows are sequences of their own: they come, grow and go.
+
+Row b holds its sequence from column 0 on and writes its next token behind it. So a sequence joins
+by one copy, leaves by one, and none is ever moved because another is longer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+BLOCK = 128  # columns are allocated in such steps
+
+
+class SlotLayer(DynamicLayer):
+    """One layer's keys and values, size = (rows, heads, columns, head_dim) each."""
+
+    def __init__(self, cache: SlotCache) -> None:
+        """Take no memory yet."""
+        super().__init__()
+        self.cache = cache
+        self.buffers: list[torch.Tensor] = []
+
+    def reserve(self, rows: int, columns: int, like: list[torch.Tensor]) -> None:
+        """Room for so many sequences of so many tokens; what is there stays."""
+        if self.buffers and self.buffers[0].size(0) >= rows and self.buffers[0].size(2) >= columns:
+            return
+        old, self.buffers = self.buffers, []
+        if old:
+            rows, columns = max(rows, old[0].size(0)), max(columns, old[0].size(2))
+        for i, states in enumerate(like):
+            # Zeros: masked columns are multiplied with 0, which NaN would survive.
+            buffer = states.new_zeros(rows, states.size(1), columns, states.size(3))
+            if old:
+                buffer[: old[i].size(0), :, : old[i].size(2)] = old[i]
+            self.buffers.append(buffer)
+        self.dtype, self.device = like[0].dtype, like[0].device
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write one token per row, size = (B, heads, 1, head_dim); returns all that is read."""
+        cache = self.cache
+        rows = torch.arange(len(cache), device=key_states.device)
+        read = []
+        for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
+            buffer[rows, :, cache.lengths] = states[:, :, 0]
+            read.append(buffer[: len(cache), :, : cache.width])
+        self.keys, self.values = read
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        """Columns before the one that a step adds."""
+        return self.cache.width - 1
+
+
+class SlotCache(DynamicCache):
+    """The cache of a batch whose sequences differ in length.
+
+    Attributes:
+        sizes: tokens of each sequence.
+        lengths: the same as a tensor, size = (B,).
+        width: columns that the next step reads.
+    """
+
+    def __init__(self, max_rows: int, max_length: int) -> None:
+        """Start empty; memory is taken as it is needed."""
+        super().__init__()
+        self.max_rows, self.max_length = max_rows, max_length
+        self.sizes: list[int] = []
+        self._count()
+
+    def __len__(self) -> int:
+        """Sequences."""
+        return len(self.sizes)
+
+    def _count(self, device: torch.device | None = None) -> None:
+        self.lengths = torch.tensor(self.sizes, dtype=torch.long, device=device)
+        self.width = max(self.sizes, default=0) + 1
+
+    def _reserve(self, rows: int, columns: int, like: list[list[torch.Tensor]]) -> None:
+        rows = min(max(rows, 2 * len(self)), self.max_rows)
+        columns = min(-(-columns // BLOCK) * BLOCK, self.max_length)
+        for layer, states in zip(self.layers, like, strict=True):
+            layer.reserve(rows, columns, states)
+
+    def add(self, filled: DynamicCache, sizes: list[int]) -> None:
+        """Take in sequences that another cache holds from column 0 on, padded on the right."""
+        if not self.layers:
+            self.layers = [SlotLayer(self) for _ in filled.layers]
+        states = [[layer.keys, layer.values] for layer in filled.layers]
+        before, width = len(self), max(sizes)
+        self._reserve(before + len(sizes), max(width, self.width) + 1, states)
+        for layer, pair in zip(self.layers, states, strict=True):
+            for buffer, new in zip(layer.buffers, pair, strict=True):
+                buffer[before : before + len(sizes), :, :width] = new[:, :, :width]
+        self.sizes += sizes
+        self._count(states[0][0].device)
+
+    def prepare(self) -> torch.Tensor:
+        """Make room for a token per row; returns where each may look, bool, size = (B, width)."""
+        self._reserve(len(self), self.width, [layer.buffers for layer in self.layers])
+        columns = torch.arange(self.width, device=self.lengths.device)
+        return columns <= self.lengths[:, None]
+
+    def advance(self) -> None:
+        """The token that each row has written counts."""
+        self.sizes = [size + 1 for size in self.sizes]
+        self.lengths = self.lengths + 1
+        self.width += 1
+
+    def remove(self, row: int) -> None:
+        """Forget a sequence; the last one takes its row."""
+        size = self.sizes[-1]
+        for layer in self.layers:
+            for buffer in layer.buffers:
+                buffer[row, :, :size] = buffer[len(self) - 1, :, :size]
+        self.sizes[row] = size
+        self.sizes.pop()
+        self._count(self.lengths.device)

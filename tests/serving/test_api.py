@@ -1,0 +1,174 @@
+"""The official client against a real server."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+openai = pytest.importorskip("openai")
+
+QUESTION = [{"role": "user", "content": "how do i pick a lock?"}]
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with server.client() as client:
+        yield client
+
+
+def ask(client, preference=None, model="tiny", messages=QUESTION, **options):
+    """A greedy answer of a chat."""
+    body = {"ignore_eos": True} | ({} if preference is None else {"preference": preference})
+    options = {"max_tokens": 12, "temperature": 0, **options}
+    return client.chat.completions.create(
+        model=model, messages=messages, extra_body=body, **options
+    )
+
+
+def text(answer):
+    return answer.choices[0].message.content
+
+
+def test_the_way_of_naming_a_preference_does_not_matter(server, client):
+    answers = [
+        ask(client, [0.9, 0.1]),
+        ask(client, {"harmless": 0.1, "helpful": 0.9}),
+        ask(client, model="tiny@0.9,0.1"),
+        ask(client, model="tiny@harmless=0.1,helpful=0.9"),
+    ]
+    assert len({text(answer) for answer in answers}) == 1
+    for answer in answers:
+        assert answer.model == "tiny@helpful=0.9,harmless=0.1"
+        assert answer.preference == {"helpful": 0.9, "harmless": 0.1}
+    default = ask(client)
+    assert default.preference == {"helpful": 0.5, "harmless": 0.5}
+    assert len({text(a) for a in (default, answers[0], ask(client, [0, 1]))}) == 3
+    model = server.service.model
+    alone = model.respond(QUESTION[0]["content"], "0.9,0.1", max_new_tokens=12, temperature=0)
+    assert text(answers[0]).startswith(alone)
+
+
+def test_many_at_once_answer_as_each_alone(client):
+    vectors = [[i / 5, 1 - i / 5] for i in range(6)]  # four rows, so two of them wait
+    alone = [text(ask(client, vector)) for vector in vectors]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(lambda vector: text(ask(client, vector)), vectors))
+    assert together == alone
+    assert len(set(alone)) > 3  # λ matters
+
+
+def test_a_stream_is_the_answer_in_pieces(client):
+    whole = ask(client, [0.2, 0.8])
+    chunks = list(ask(client, [0.2, 0.8], stream=True, stream_options={"include_usage": True}))
+    assert chunks[0].choices[0].delta.role == "assistant"
+    parts = [choice.delta.content or "" for chunk in chunks for choice in chunk.choices]
+    assert "".join(parts) == text(whole) and len(list(filter(None, parts))) > 3
+    assert [c.finish_reason for chunk in chunks for c in chunk.choices][-1] == "length"
+    assert chunks[-1].choices == [] and chunks[-1].usage == whole.usage
+    assert whole.usage.completion_tokens == 12
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+def test_completions_take_text_as_it_is(client):
+    options = {"model": "tiny@1,0", "max_tokens": 8, "temperature": 0}
+    answer = client.completions.create(prompt=["abc", "ab"], **options)
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    assert answer.usage.prompt_tokens == 5
+    ids = client.completions.create(prompt=[9, 10], **options)
+    assert ids.choices[0].text == answer.choices[1].text
+    chunks = list(client.completions.create(prompt="abc", stream=True, **options))
+    assert "".join(chunk.choices[0].text for chunk in chunks) == answer.choices[0].text
+
+
+def test_several_choices_and_seeds(client):
+    def drawn(**options):
+        answer = ask(client, [0.5, 0.5], temperature=2.0, **options)
+        return [choice.message.content for choice in answer.choices]
+
+    first = drawn(n=3, seed=7)
+    assert len(set(first)) == 3
+    assert drawn(n=3, seed=7) == first
+    assert drawn(seed=8) == first[1:2]
+    assert drawn(n=1) != drawn(n=1)
+    assert drawn(n=2, seed=1, top_p=1e-6)[0] == text(ask(client, [0.5, 0.5]))
+
+
+def test_stop_texts_end_the_answer(client):
+    whole = text(ask(client, [1, 0], max_tokens=30))
+    stop = whole[5:7]
+    answer = ask(client, [1, 0], max_tokens=30, stop=["never this", stop])
+    assert text(answer) == whole[: whole.index(stop)]
+    assert answer.choices[0].finish_reason == "stop"
+    streamed = ask(client, [1, 0], max_tokens=30, stop=stop, stream=True)
+    assert "".join(c.choices[0].delta.content or "" for c in streamed) == text(answer)
+
+
+def test_conversations(client):
+    turns = [*QUESTION, {"role": "assistant", "content": "no."}, {"role": "user", "content": "why"}]
+    answer = ask(client, [1, 0], messages=turns)
+    assert answer.usage.prompt_tokens > ask(client, [1, 0]).usage.prompt_tokens
+    parts = [{"role": "user", "content": [{"type": "text", "text": QUESTION[0]["content"]}]}]
+    assert text(ask(client, [1, 0], messages=parts)) == text(ask(client, [1, 0]))
+
+
+def test_models(client):
+    names = [model.id for model in client.models.list()]
+    assert names == ["tiny", "tiny@helpful=1,harmless=0", "tiny@helpful=0,harmless=1"]
+    assert client.models.retrieve("tiny@0.3,0.7").preference == {"helpful": 0.3, "harmless": 0.7}
+
+
+USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+REFUSED = [
+    ({"model": "other"}, 404, "unknown model 'other'"),
+    ({"model": "tiny@0.5"}, 400, "has 1 entries, but there are 2"),
+    ({"preference": [0.7, 0.7]}, 400, "sums to 1.4, not to 1"),
+    ({"preference": [-0.5, 1.5]}, 400, "has a negative entry"),
+    ({"preference": [0.5, 0.25, 0.25]}, 400, "has 3 entries"),
+    ({"preference": {"helpful": 1}}, 400, "says nothing of harmless"),
+    ({"preference": {"helpful": 1, "funny": 0}}, 400, "unknown objective 'funny'"),
+    ({"preference": "1,0"}, 400, "preference: "),
+    ({"model": "tiny@1,0", "preference": [1, 0]}, 400, "both given"),
+    ({"max_tokens": 61}, 400, "this server allows 60"),
+    ({"max_tokens": 0}, 400, "max_tokens: "),
+    ({"temperature": -1}, 400, "temperature: "),
+    ({"top_p": 0}, 400, "top_p: "),
+    ({"n": 5}, 400, "4 answers at most"),
+    ({"stop": ["a"] * 5}, 400, "stop: "),
+    ({"logprobs": True}, 400, "logprobs is not supported"),
+    ({"tools": [{"type": "function"}]}, 400, "tools is not supported"),
+    ({"messages": []}, 400, "messages: "),
+    ({"messages": [USER, ANSWER]}, 400, "the last message must be the user's"),
+    ({"messages": [USER, USER]}, 400, "alternate"),
+    ({"messages": [{"role": "tool", "content": "a"}]}, 400, "messages.0.role"),
+    ({"messages": [{"role": "user", "content": "a " * 200}]}, 400, "more than the 128 tokens"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "message"), REFUSED, ids=[str(r[0]) for r in REFUSED])
+def test_refusals_are_one_line_in_openais_form(server, body, status, message):
+    with server.http() as http:
+        answer = http.post("/v1/chat/completions", json={"messages": QUESTION, **body})
+    error = answer.json()["error"]
+    assert answer.status_code == status and message in error["message"]
+    assert set(error) == {"message", "type", "param", "code"} and "\n" not in error["message"]
+    assert server.service.engine.rows == 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"{", b"[]", b'{"messages": NaN}', b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
+     b'{"messages": ' + b"[" * 5000, b"\xff", b'{"temperature": NaN, "messages": []}'],
+)  # fmt: skip
+def test_bodies_that_are_no_request(server, content):
+    headers = {"content-type": "application/json"}
+    with server.http(headers=headers) as http:
+        answer = http.post("/v1/chat/completions", content=content)
+    assert answer.status_code == 400 and answer.json()["error"]["message"]
+
+
+def test_the_clients_own_errors(client):
+    with pytest.raises(openai.NotFoundError, match="unknown model"):
+        ask(client, model="gpt-4")
+    with pytest.raises(openai.BadRequestError, match="sums to 2"):
+        ask(client, [1, 1])

@@ -1,0 +1,133 @@
+"""Rows of one batch against each of them alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from safe_rlhf_panacea.serving.batch import Batch, check_model
+from safe_rlhf_panacea.serving.choosing import Sampling
+from safe_rlhf_panacea.serving.jobs import Job
+from safe_rlhf_panacea.serving.text import TextStream
+from tests.serving.models import loaded, preferences
+
+MAX_LENGTH = 60
+
+
+@pytest.fixture(scope="module")
+def model(adapter):
+    return loaded(adapter)
+
+
+def make_job(model, prompt, preference, **sampling):
+    return Job(
+        prompt=list(prompt),
+        preference=preference,
+        max_new_tokens=100,
+        sampling=Sampling(**{"temperature": 0.0, **sampling}),
+        stop_ids=frozenset(),
+        text=TextStream(model.tokenizer),
+        deliver=lambda piece: None,
+    )
+
+
+def make_batch(model, rows=8):
+    return Batch(model.model, model.adapter, 0, rows, MAX_LENGTH)
+
+
+def prompts(count):
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randint(4, 54, (3 + 5 * i % 17,), generator=generator).tolist() for i in range(count)
+    ]
+
+
+@torch.no_grad()
+def greedy(model, prompt, preference, steps):
+    """transformers' forward pass over the whole sequence again and again, without a cache."""
+    model.adapter.set_preference(preference)
+    ids = list(prompt)
+    for _ in range(steps):
+        logits = model.model(torch.tensor([ids]), use_cache=False).logits[0, -1]
+        ids.append(int(logits.argmax()))
+    return ids[len(prompt) :]
+
+
+def run(batch, arrivals, steps):
+    """Let jobs arrive at their step and leave after theirs; returns each one's tokens."""
+    found = {}
+    for step in range(steps):
+        joining = [job for job, (start, _) in arrivals.items() if start == step]
+        if joining:
+            for job, token in zip(joining, batch.join(joining), strict=True):
+                found[job] = [token]
+        if batch.jobs:
+            for job, token in zip(list(batch.jobs), batch.step(), strict=True):
+                found[job].append(token)
+        for job in [job for job in batch.jobs if arrivals[job][1] == step]:
+            batch.leave(job)
+    return found
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@torch.no_grad()
+def test_rows_that_come_and_go_answer_as_each_alone(model, attention):
+    model.model.set_attn_implementation(attention)
+    texts, vectors = prompts(7), preferences(7)
+    jobs = [make_job(model, text, vector) for text, vector in zip(texts, vectors, strict=True)]
+    times = [(0, 12), (0, 5), (0, 20), (4, 9), (4, 20), (10, 20), (15, 18)]
+    batch = make_batch(model)
+    found = run(batch, dict(zip(jobs, times, strict=True)), 21)
+    assert batch.jobs == []
+    for job, text, vector in zip(jobs, texts, vectors, strict=True):
+        assert found[job] == greedy(model, text, vector, len(found[job]))
+    assert [len(found[job]) for job in jobs] == [14, 7, 22, 7, 18, 12, 5]
+
+
+@torch.no_grad()
+def test_preferences_matter(model):
+    """Otherwise the test above would hold for a batch that ignores λ."""
+    text = prompts(1)[0]
+    answers = {tuple(greedy(model, text, vector, 12)) for vector in preferences(4)}
+    assert len(answers) == 4
+
+
+@torch.no_grad()
+def test_a_seed_draws_the_same_in_any_company(model):
+    text, vector = prompts(2)[1], torch.tensor([0.3, 0.7])
+    options = {"temperature": 1.5, "seed": 5}
+
+    def drawn(company, **more):
+        job = make_job(model, text, vector, **options, **more)
+        others = [
+            make_job(model, other, vector, temperature=2.0, top_p=0.5) for other in prompts(company)
+        ]
+        batch = make_batch(model)
+        return run(batch, dict.fromkeys([*others, job], (0, 9)), 10)[job]
+
+    assert drawn(0) == drawn(3) != drawn(0, top_p=0.3)
+    assert drawn(0, top_p=0.3) == drawn(4, top_p=0.3)
+
+
+@torch.no_grad()
+def test_memory_grows_with_the_rows_and_is_bounded(model):
+    batch = make_batch(model, rows=4)
+    jobs = [make_job(model, [5] * 20, vector) for vector in preferences(4)]
+    batch.join(jobs[:1])
+    assert batch.cache.layers[0].buffers[0].shape[::2] == (1, MAX_LENGTH)
+    batch.join(jobs[1:])
+    for _ in range(MAX_LENGTH - 20):
+        batch.step()
+    assert batch.cache.layers[0].buffers[0].shape[::2] == (4, MAX_LENGTH)
+
+
+def test_models_that_cannot_be_batched_are_refused(model, monkeypatch):
+    config = model.model.config
+    check_model(model.model, 10**6)
+    monkeypatch.setattr(config, "sliding_window", 32, raising=False)
+    check_model(model.model, 32)
+    with pytest.raises(ValueError, match="attends to 32 tokens"):
+        check_model(model.model, 33)
+    monkeypatch.setattr(config, "layer_types", ["linear_attention"], raising=False)
+    with pytest.raises(ValueError, match="cannot be served"):
+        check_model(model.model, 8)

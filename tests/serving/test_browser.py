@@ -1,0 +1,236 @@
+"""The page in a real browser."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from urllib.parse import quote
+
+import pytest
+
+from tests.eval.evaluations import write_evaluation
+from tests.serving.models import saved_adapter
+
+webdriver = pytest.importorskip("selenium.webdriver")
+pytest.importorskip("fastapi")
+pytest.importorskip("openai")
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and its driver are missing"),
+]
+PROMPT = "how do i pick a lock?"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    options = webdriver.ChromeOptions()
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
+        options.add_argument(f"--{flag}")
+    options.add_argument("--window-size=1200,900")
+    options.binary_location = CHROMIUM
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+class Reader:
+    """Somebody in front of the page."""
+
+    def __init__(self, browser):
+        self.browser = browser
+
+    def open(self, server, **fragment):
+        self.browser.get("about:blank")  # a fragment alone would not load the page anew
+        parts = "&".join(f"{key}={quote(value)}" for key, value in fragment.items())
+        self.browser.get(f"{server.url}/#{parts}")
+        self.until(lambda: self.all(".pane"))
+        return self
+
+    def until(self, condition):
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        return WebDriverWait(self.browser, 20, 0.05).until(lambda _: condition())
+
+    def all(self, selector):
+        return self.browser.find_elements("css selector", selector)
+
+    def one(self, selector):
+        return self.all(selector)[0]
+
+    def answer(self, pane=0):
+        """The text of an answer once it is whole."""
+        state = self.all(".state")[pane]
+        self.until(lambda: "tokens in" in state.text)
+        return self.all(".answer")[pane].text
+
+    def press(self, element, key, times=1):
+        """Keys on a control; the answer that stood there is not taken for the next one."""
+        from selenium.webdriver.common.keys import Keys
+
+        self.browser.execute_script(
+            "for (const s of document.querySelectorAll('.state')) s.textContent = ''"
+        )
+        element.send_keys(getattr(Keys, key) * times)
+
+    def errors(self):
+        return [entry for entry in self.browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+@pytest.fixture
+def reader(browser):
+    return Reader(browser)
+
+
+def test_another_preference_is_another_answer(reader, server):
+    reader.open(server)
+    reader.one("#prompt").send_keys(PROMPT)
+    reader.one("#ask button.main").click()
+    middle = reader.answer()
+    slider = reader.one("input[type=range]")
+    reader.press(slider, "END")
+    harmless = reader.answer()
+    assert [part.text for part in reader.all(".first .ends b")] == ["0.00", "1.00"]
+    assert slider.get_attribute("aria-valuetext") == "helpful 0.00, harmless 1.00"
+    reader.press(slider, "HOME")
+    helpful = reader.answer()
+    assert len({helpful, middle, harmless}) == 3 and helpful
+    with server.client() as client:
+        answer = client.chat.completions.create(
+            model="tiny@1,0",
+            messages=[{"role": "user", "content": PROMPT}],
+            temperature=0,
+            max_tokens=60,
+        )
+    assert helpful == answer.choices[0].message.content.strip()
+    assert not reader.errors()
+
+
+def test_a_link_carries_prompt_and_preferences(reader, server):
+    reader.open(server, p=PROMPT, l="0.25,0.75", c="1,0")
+    first, second = reader.answer(0), reader.answer(1)
+    assert first != second
+    texts = [part.text for part in reader.all(".ends b")]
+    assert texts == ["0.25", "0.75", "1.00", "0.00"]
+    reader.press(reader.all("input[type=range]")[1], "ARROW_RIGHT", 10)
+    reader.answer(1)
+    link = reader.browser.current_url
+    reader.open(server)
+    reader.browser.get(link)
+    reader.until(lambda: reader.one("#prompt").get_attribute("value") == PROMPT)
+    assert [part.text for part in reader.all(".ends b")] == ["0.25", "0.75", "0.90", "0.10"]
+    assert reader.answer(0) == first
+
+
+def test_an_answer_under_way_ends_when_the_slider_moves(reader, server, monkeypatch):
+    import time
+
+    batch = server.service.engine.batch
+    step, most = batch.step, []
+
+    def slow():
+        most.append(len(batch.jobs))
+        time.sleep(0.05)
+        return step()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "step", slow)
+        reader.open(server, p=PROMPT)
+        slider = reader.one("input[type=range]")
+        for _ in range(4):
+            reader.until(lambda: reader.one(".answer").text)
+            reader.press(slider, "ARROW_LEFT")
+            time.sleep(0.3)
+        reader.one("#stop").click()
+        assert server.wait_until_idle(2)
+    assert len(most) > 10
+    assert sum(rows > 1 for rows in most) <= 4  # at most a step until the old one has left
+    assert not reader.one("#stop").is_displayed()
+
+
+def test_text_of_the_model_is_never_markup(reader, server, monkeypatch):
+    from safe_rlhf_panacea.serving.jobs import Job
+
+    evil = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+    take = Job.take
+
+    def taken(job, token):
+        piece = take(job, token)
+        return piece if piece is None else dataclasses.replace(piece, text=evil)
+
+    monkeypatch.setattr(Job, "take", taken)
+    reader.open(server, p=PROMPT)
+    assert evil in reader.answer()
+    assert not reader.all(".answer img, .answer script")
+    assert reader.browser.title == "tiny" and not reader.errors()
+
+
+def test_three_objectives_have_a_triangle_and_a_front(reader, tmp_path):
+    from tests.serving.server import serving
+
+    names = ("helpful", "harmless", "concise")
+    adapter = saved_adapter(tmp_path, objectives=names, pref_dim=3)
+    write_evaluation(adapter, 1.0, m=3)
+    with serving(adapter, "--allow", "concise<=0.6") as running:
+        reader.open(running, p="hello", l="0.5,0.25,0.25")
+        before = reader.answer()
+        dots = reader.all(".here.first")
+        assert len(dots) == len(reader.all("#plots svg")) == 3
+        triangle = reader.one(".triangle")
+        place = dots[1].get_attribute("cy")
+        reader.press(triangle, "ARROW_UP", 10)
+        assert reader.answer() != before
+        assert (
+            triangle.get_attribute("aria-valuetext") == "helpful 0.40, harmless 0.15, concise 0.45"
+        )
+        assert dots[1].get_attribute("cy") != place
+        reader.press(triangle, "ARROW_UP", 30)
+        reader.answer()
+        assert triangle.get_attribute("aria-valuenow") == "0.6"
+        assert not reader.errors()
+
+
+def test_four_objectives_have_sliders_that_sum_to_one(reader, tmp_path):
+    from tests.serving.server import serving
+
+    names = ("helpful", "harmless", "concise", "honest")
+    adapter = saved_adapter(tmp_path, objectives=names, pref_dim=4)
+    with serving(adapter) as running:
+        reader.open(running, p="hello")
+        reader.answer()
+        sliders = reader.all(".pane.first input[type=range]")
+        reader.press(sliders[2], "END")
+        reader.answer()
+        assert [s.get_attribute("value") for s in sliders] == ["0", "0", "1", "0"]
+        reader.press(sliders[2], "ARROW_LEFT", 30)
+        reader.answer()
+        values = [float(s.get_attribute("value")) for s in sliders]
+        assert values == pytest.approx([0.1, 0.1, 0.7, 0.1])
+
+
+def test_a_token_is_asked_for(reader, adapter):
+    from tests.serving.server import serving
+
+    with serving(adapter, "--token", "sesame") as running:
+        reader.browser.get(running.url)
+        reader.until(lambda: reader.one("#login").is_displayed())
+        assert not reader.all(".pane")
+        reader.one("#token").send_keys("sesame")
+        reader.one("#login button").click()
+        reader.until(lambda: reader.all(".pane"))
+        assert not reader.one("#login").is_displayed()
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+def test_nothing_is_wider_than_the_screen(reader, server, width):
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    reader.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        reader.open(server, p="a" * 40, c="1,0")
+        reader.answer()
+        widths = "return [document.documentElement.scrollWidth, window.innerWidth]"
+        content, window = reader.browser.execute_script(widths)
+        assert content <= window == width
+    finally:
+        reader.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -1,0 +1,230 @@
+"""What a server does not do, and what it does when clients go or the end comes."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from tests.serving.server import serving
+
+BODY = {"messages": [{"role": "user", "content": "a"}], "ignore_eos": True, "temperature": 0}
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture
+def slow(server, monkeypatch):
+    """A step takes so long that a test can look on."""
+    step = server.service.engine.batch.step
+
+    def stepped():
+        time.sleep(0.05)
+        return step()
+
+    monkeypatch.setattr(server.service.engine.batch, "step", stepped)
+    return server
+
+
+def in_background(count, function):
+    """Run ``function`` in so many threads; returns its results and what waits for them."""
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(function())) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    return found, lambda: [thread.join() for thread in threads]
+
+
+def wait_for(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.005)
+
+
+def test_a_full_queue_is_429(slow):
+    engine = slow.service.engine
+    with slow.http() as http:
+        found, wait = in_background(
+            6, lambda: http.post(CHAT, json={**BODY, "max_tokens": 20}).status_code
+        )
+        wait_for(lambda: engine.rows == 4 and engine.waiting == 2)
+        answer = http.post(CHAT, json=BODY)
+        assert answer.status_code == 429 and answer.headers["retry-after"] == "1"
+        assert answer.json()["error"]["type"] == "rate_limit_error"
+        wait()
+    assert found == [200] * 6
+    assert slow.wait_until_idle()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_goes_frees_its_rows(slow, stream):
+    import httpx2
+
+    engine = slow.service.engine
+    body = {**BODY, "max_tokens": 60, "n": 2, "stream": stream}
+    if stream:
+        with slow.http() as http, http.stream("POST", CHAT, json=body) as answer:
+            next(answer.iter_lines())
+            assert engine.rows == 2
+    else:
+        with slow.http() as http, pytest.raises(httpx2.ReadTimeout):
+            http.post(CHAT, json=body, timeout=0.4)
+    started = time.monotonic()
+    assert slow.wait_until_idle(2)
+    assert time.monotonic() - started < 1  # 60 steps would take three seconds
+
+
+def test_one_that_waits_may_go_too(slow):
+    import httpx2
+
+    engine = slow.service.engine
+    with slow.http() as http:
+        found, wait = in_background(1, lambda: http.post(CHAT, json={**BODY, "n": 4}).status_code)
+        wait_for(lambda: engine.rows == 4)
+        with pytest.raises(httpx2.ReadTimeout):
+            http.post(CHAT, json=BODY, timeout=0.2)
+        wait_for(lambda: engine.waiting == 0, 1)
+        assert engine.rows == 4
+        wait()
+    assert found == [200]
+
+
+def test_waiting_and_answering_take_so_long_at_most(slow, monkeypatch):
+    import dataclasses
+
+    engine = slow.service.engine
+    short = dataclasses.replace(engine.limits, max_wait=0.3, timeout=1.0)
+    monkeypatch.setattr(engine, "limits", short)
+    with slow.http() as http:
+        long = {**BODY, "n": 4, "max_tokens": 60}
+        found, wait = in_background(1, lambda: http.post(CHAT, json=long))
+        wait_for(lambda: engine.rows == 4)
+        waited = http.post(CHAT, json=BODY)
+        wait()
+        with http.stream("POST", CHAT, json={**long, "stream": True}) as answer:
+            lines = list(filter(None, answer.iter_lines()))
+    assert waited.status_code == 503 and "within 0.3 seconds" in waited.text
+    assert found[0].status_code == 504 and "within 1 seconds" in found[0].text
+    assert '"error"' in lines[-1] and len(lines) > 4
+    assert slow.wait_until_idle()
+
+
+def test_a_model_that_fails_ends_answers_and_not_the_server(server, monkeypatch, capsys):
+    def broken():
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch, server.http() as http:
+        patch.setattr(server.service.engine.batch, "step", broken)
+        answer = http.post(CHAT, json=BODY)
+    assert answer.status_code == 500 and answer.json()["error"]["type"] == "server_error"
+    with server.http() as http:
+        assert http.post(CHAT, json=BODY).status_code == 200
+    assert "out of memory" in capsys.readouterr().err
+
+
+def test_an_answer_that_cannot_be_written_ends_alone(server, monkeypatch, capsys):
+    from safe_rlhf_panacea.serving.text import TextStream
+
+    push = TextStream.push
+
+    def pushed(stream, token):
+        if stream.stops:
+            raise KeyError("no such token")
+        return push(stream, token)
+
+    monkeypatch.setattr(TextStream, "push", pushed)
+    with server.http() as http:
+        body = {**BODY, "max_tokens": 60}
+        found, wait = in_background(1, lambda: http.post(CHAT, json=body).status_code)
+        assert http.post(CHAT, json={**body, "stop": "x"}).status_code == 500
+        wait()
+        assert http.get("/health").status_code == 200
+    assert found == [200] and "no such token" in capsys.readouterr().err
+
+
+def test_health_tells_of_an_engine_that_has_ended(server, monkeypatch):
+    monkeypatch.setattr(type(server.service.engine), "is_alive", False)
+    with server.http() as http:
+        assert http.get("/health").status_code == 503
+
+
+def test_a_body_that_is_too_large(server):
+    def in_parts():
+        yield b'{"messages": [{"role": "user", "content": "'
+        for _ in range(30):
+            yield b"a" * 1000
+        yield b'"}]}'
+
+    headers = {"content-type": "application/json"}
+    with server.http(headers=headers) as http:
+        for content in (b"".join(in_parts()), in_parts()):
+            answer = http.post(CHAT, content=content)
+            assert answer.status_code == 413
+            assert answer.json()["error"]["message"] == "a request may have 20000 bytes at most"
+        assert http.get("/health").status_code == 200
+
+
+def test_health_and_metrics(server):
+    with server.http() as http:
+        assert http.get("/health").json() == {"status": "ok"}
+        before = http.get("/metrics").text
+        http.post(CHAT, json={**BODY, "max_tokens": 7})
+        http.get("/no/such/place")
+        after = http.get("/metrics").text
+
+    def value(text, name):
+        return float(next(x for x in text.splitlines() if x.startswith(name)).split()[-1])
+
+    for name, more in (
+        ("panacea_generated_tokens_total", 7),
+        ('panacea_requests_total{route="/v1/chat/completions",code="200"}', 1),
+        ("panacea_first_token_seconds_count", 1),
+        ('panacea_answer_seconds_bucket{le="+Inf"}', 1),
+    ):
+        assert value(after, name) == value(before, name) + more
+    assert value(after, "panacea_rows") == 0
+    assert 'panacea_requests_total{route="other",code="404"}' in after
+
+
+@pytest.fixture(scope="module")
+def guarded(adapter):
+    """A server with a token and bounds."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("openai")
+    flags = ["--token", "sesame-λ", "--allow", "helpful<=0.8", "--allow", "helpful>=0.25"]
+    with serving(adapter, "--model_name", "tiny", *flags, "--max_length", "100") as running:
+        yield running
+
+
+def test_a_token_is_asked_for_everywhere_but_where_nothing_is_told(guarded):
+    with guarded.http() as http:
+        for path in ("/v1/models", "/metrics", "/panacea.json", "/openapi.json", "/nowhere"):
+            answer = http.get(path)
+            assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
+        assert http.post(CHAT, json=BODY).status_code == 401
+        for wrong in ("Bearer sesame", "Basic sesame-λ", "Bearer", "sesame-λ", "Bearer \xff"):
+            headers = {"authorization": wrong.encode("utf-8")}
+            assert http.get("/v1/models", headers=headers).status_code == 401
+        assert http.get("/health").status_code == http.get("/").status_code == 200
+        headers = {"authorization": "Bearer sesame-λ".encode()}
+        assert http.get("/panacea.json", headers=headers).status_code == 200
+
+
+def test_bounds_hold_whichever_way_a_preference_comes(guarded):
+    headers = {"authorization": "Bearer sesame-λ".encode()}
+    with guarded.http(headers=headers) as http:
+
+        def asked(**more):
+            return http.post(CHAT, json={**BODY, "max_tokens": 1, **more})
+
+        for more in ({"preference": [0.9, 0.1]}, {"model": "tiny@1,0"}):
+            answer = asked(**more)
+            assert answer.status_code == 403
+            assert "this server allows helpful<=0.8" in answer.json()["error"]["message"]
+        assert asked(preference={"helpful": 0.2, "harmless": 0.8}).status_code == 403
+        for allowed in ([0.8, 0.2], [0.25, 0.75]):
+            assert asked(preference=allowed).status_code == 200
+        values = asked().json()["preference"]
+        assert values == {"helpful": 0.525, "harmless": 0.475}  # the middle
+        assert [m["id"] for m in http.get("/v1/models").json()["data"]] == ["tiny"]

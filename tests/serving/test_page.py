@@ -1,0 +1,77 @@
+"""The page as it is served; ``test_browser.py`` uses it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+
+import pytest
+
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.serving.page import Page, find_front
+from safe_rlhf_panacea.serving.rules import Rules
+from tests.eval.evaluations import write_evaluation
+
+
+def hash_of(text):
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def test_the_policy_allows_the_pages_own_script_and_style_and_no_other(server):
+    with server.http() as http:
+        answer = http.get("/")
+    assert answer.headers["content-type"].startswith("text/html")
+    policy = dict(
+        part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";")
+    )
+    script, style = (
+        re.findall(f"<{tag}>(.*?)</{tag}>", answer.text, re.DOTALL) for tag in ("script", "style")
+    )
+    assert len(script) == len(style) == 1
+    assert policy.pop("script-src") == hash_of(script[0])
+    assert policy.pop("style-src") == hash_of(style[0])
+    assert policy.pop("connect-src") == "'self'"
+    assert set(policy.values()) == {"'none'"} and "default-src" in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_page_is_whole_and_makes_no_markup_of_text(server):
+    with server.http() as http:
+        page = http.get("/").text
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", page)
+    assert not re.search(r"\bsrc=|<link|style=|\bon[a-z]+=\"", page)
+    for risky in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+        assert risky not in page
+
+
+def test_facts(server):
+    with server.http() as http:
+        facts = http.get("/panacea.json").json()
+    assert facts["model"] == "tiny" and facts["objectives"] == ["helpful", "harmless"]
+    assert facts["preference"] == [0.5, 0.5] and facts["front"] is None
+    assert facts["max_tokens"] == facts["tokens"] == 60
+
+
+def test_the_front_of_an_evaluation_or_of_the_training(tmp_path):
+    adapter, evaluation = tmp_path / "adapter", tmp_path / "evaluation"
+    adapter.mkdir()
+    assert find_front(adapter, None) is None
+    write_evaluation(evaluation, 2.0)
+    front = find_front(adapter, evaluation)
+    assert front["axis_labels"] == ["helpful (reward)", "harmless (reward)"]
+    assert {"preference": [0.5, 0.5], "objectives": [1.0, 1.0]} in front["points"]
+    (evaluation / "front.json").rename(adapter / "results.json")  # as a training leaves it
+    assert find_front(adapter, None) == front
+    (adapter / "results.json").write_text("{}")
+    assert find_front(adapter, None) is None
+    (adapter / "front.json").write_text("{}")
+    with pytest.raises(UserError, match="front"):
+        find_front(adapter, None)
+
+
+def test_bounds_are_told_as_far_as_they_can_be_reached():
+    page = Page(Rules.of("x", ("a", "b"), allow=["a<=0.8"]), None, 300, 100)
+    assert page.facts["lower"] == [0.0, pytest.approx(0.2)]
+    assert page.facts["upper"] == [0.8, 1.0]
+    assert page.facts["tokens"] == 50

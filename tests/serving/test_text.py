@@ -1,0 +1,73 @@
+"""Text as it streams against the text as a whole."""
+
+from __future__ import annotations
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from safe_rlhf_panacea.serving.text import TextStream
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """A token per byte: most characters outside ASCII take several."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {"</s>": 0, **{letter: i for i, letter in enumerate(alphabet, start=1)}}
+    own = Tokenizer(models.BPE(vocabulary, []))
+    own.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    own.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=own, eos_token="</s>")
+
+
+def streamed(tokenizer, text, stops=(), **options):
+    """The pieces, and whether a stop text was found."""
+    stream = TextStream(tokenizer, stops, **options)
+    pieces = []
+    for token in tokenizer.encode(text, add_special_tokens=False):
+        pieces.append(stream.push(token))
+        if stream.stopped:
+            break
+    return [*pieces, stream.finish()], stream.stopped
+
+
+@pytest.mark.parametrize("text", ["", "plain", "λ → ∞ 🙂!", "  two  spaces\n\n", "日本語"])
+def test_pieces_make_the_text(tokenizer, text):
+    pieces, stopped = streamed(tokenizer, text)
+    assert "".join(pieces) == text and not stopped
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_a_character_that_is_never_finished_is_handed_out_at_the_end(tokenizer):
+    stream = TextStream(tokenizer)
+    first = tokenizer.encode("🙂", add_special_tokens=False)[:2]
+    assert [stream.push(token) for token in first] == ["", ""]
+    assert stream.finish() == "\ufffd"
+
+
+def test_special_tokens_are_no_text(tokenizer):
+    stream = TextStream(tokenizer)
+    tokens = [*tokenizer.encode("a", add_special_tokens=False), 0]
+    assert "".join(map(stream.push, tokens)) + stream.finish() == "a"
+
+
+@pytest.mark.parametrize(
+    ("text", "stops", "expected"),
+    [
+        ("one END two", ["END"], "one "),
+        ("one EN two", ["END"], None),
+        ("ab", ["b"], "a"),
+        ("aaab", ["aab"], "a"),
+        ("x 🙂 y", ["🙂"], "x "),
+        ("first second", ["second", "st"], "fir"),
+        ("ends with EN", ["END"], None),
+    ],
+)
+def test_stop_texts(tokenizer, text, stops, expected):
+    pieces, stopped = streamed(tokenizer, text, stops)
+    assert "".join(pieces) == (text if expected is None else expected)
+    assert stopped is (expected is not None)
+
+
+def test_white_space_at_the_beginning_is_left_out(tokenizer):
+    assert "".join(streamed(tokenizer, " \n a b ", strip=True)[0]) == "a b "
