@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Draw."""
     parser = build_parser(
         f"{NAME}.py",
-        "Figure 4 right: how the front grows, from evaluations of a run's snapshots.",
+        "Figure 4 right: how the front grows, from evaluations of a run's checkpoints.",
         f"python eval/{NAME}.py --runs runs/evaluation/panacea-ppo-step-* \\\n"
         "  --output_dir runs/figures",
     )
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     fronts, results = read_fronts(args.runs, args.reference_point)
     for folder, result in zip(args.runs, results, strict=True):
         if result["step"] is None:
-            raise UserError(f"{folder} is no snapshot's: evaluate checkpoints/adapter/step-N")
+            raise UserError(f"{folder} is no checkpoint's: evaluate checkpoints/adapter/step-N")
     order = sorted(range(len(results)), key=lambda i: -results[i]["step"])  # the last on top
     fronts, results = [fronts[i] for i in order], [results[i] for i in order]
     for front, result in zip(fronts, results, strict=True):

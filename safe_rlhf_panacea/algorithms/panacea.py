@@ -264,6 +264,6 @@ class Panacea:
         barrier()
 
 
-def snapshot_folder(output_dir: str | Path, step: int) -> Path:
+def adapter_checkpoint(output_dir: str | Path, step: int) -> Path:
     """Where a run keeps the adapter of one of its checkpoints."""
     return Path(output_dir) / "checkpoints" / "adapter" / f"step-{step}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from safe_rlhf_panacea.algorithms.panacea import snapshot_folder
-from safe_rlhf_panacea.algorithms.watching import FrontTrainer, FrontWatch
+from safe_rlhf_panacea.algorithms.evaluating import FrontEvaluator, FrontTrainer
+from safe_rlhf_panacea.algorithms.panacea import adapter_checkpoint
 from safe_rlhf_panacea.base.trainers.part import Part
 
 
@@ -14,10 +14,10 @@ class PanaceaPart(Part):
     """Joins a trainer that has a ``Panacea`` component and a ``measure_front``.
 
     Attributes:
-        watch: evaluates and shows the front; there once the logger is open.
+        evaluator: evaluates and shows the front; there once the logger is open.
     """
 
-    watch: FrontWatch
+    evaluator: FrontEvaluator
 
     def __init__(self, trainer: FrontTrainer) -> None:
         """Hold on to the trainer, which has its component already."""
@@ -25,15 +25,15 @@ class PanaceaPart(Part):
 
     def opened(self) -> None:
         """Open what shows the front."""
-        self.watch = FrontWatch(self.trainer)
+        self.evaluator = FrontEvaluator(self.trainer)
 
     def evaluate(self, base: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The base's evaluation, then the front."""
-        return self.watch.evaluate(base)
+        return self.evaluator.evaluate(base)
 
     def trained(self) -> None:
         """Show the last front as well."""
-        self.watch.finish(self.trainer.eval)
+        self.evaluator.finish(self.trainer.eval)
 
     def about_batch(self) -> str:
         """The batch's λ, or the mean of its rows'."""
@@ -50,7 +50,7 @@ class PanaceaPart(Part):
     def checkpointed(self) -> None:
         """Write the adapter as it is now, ready to be loaded and evaluated."""
         trainer = self.trainer
-        folder = snapshot_folder(trainer.args.output_dir, trainer.global_step)
+        folder = adapter_checkpoint(trainer.args.output_dir, trainer.global_step)
         self.panacea.save(trainer.tokenizer, folder)
 
     def save(self) -> bool:

@@ -122,7 +122,7 @@ class RewardedPart(PanaceaPart):
         data = trainer.eval_dataloader.dataset
         names = ("temperature", "top_p", "repetition_penalty")
         sampling = {name: getattr(args, name) for name in names}
-        policy = self.watch.measured_policy(trainer.actor_model, **sampling)
+        policy = self.evaluator.measured_policy(trainer.actor_model, **sampling)
         rows = (data[i] for i in range(len(data)))
         prompts = different_prompts(
             trainer.template,
@@ -132,5 +132,5 @@ class RewardedPart(PanaceaPart):
         if self.initial is None:
             self.initial = sample_base(policy, trainer.rewards, prompts)
         return measure(
-            policy, self.watch.grid, prompts=prompts, rewards=trainer.rewards, base=self.initial
+            policy, self.evaluator.grid, prompts=prompts, rewards=trainer.rewards, base=self.initial
         )

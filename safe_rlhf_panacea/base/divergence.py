@@ -14,14 +14,14 @@ from safe_rlhf_panacea.errors import SharedError
 
 # Updates in a row that float16's loss scaler may skip: it starts at 2^16 and halves with each.
 MOST_SKIPPED = 15
-WATCHED = ("loss", "reward")  # what is in the names of the values that must be finite
+CHECKED = ("loss", "reward")  # what is in the names of the values that must be finite
 
 
 class DivergedError(SharedError):
     """The training has diverged, or its weights are not finite; all processes find the same."""
 
 
-class DivergenceWatch:
+class DivergenceCheck:
     """Looks at every step, after it was taken and before anything is saved.
 
     The values are the same on all processes, and so is the verdict. They are on the host already.
@@ -75,7 +75,7 @@ def not_finite(values: Mapping[str, Any]) -> list[str]:
     return [
         f"{name} is {value}"
         for name, value in values.items()
-        if any(word in name for word in WATCHED)
+        if any(word in name for word in CHECKED)
         and isinstance(value, float)
         and not math.isfinite(value)
     ]

@@ -21,8 +21,8 @@ from safe_rlhf_panacea.base.datasets.template import SAFE_RLHF
 from safe_rlhf_panacea.base.distributed import get_world_size
 from safe_rlhf_panacea.base.run_record import (
     CHECKPOINTS,
+    EVALUATIONS_FILE,
     METRICS_FILE,
-    SNAPSHOTS_FILE,
     note_resumption,
     recordable,
 )
@@ -184,7 +184,7 @@ def take_up(output_dir: str | Path, args: argparse.Namespace, step: int) -> None
     for place in (folder, folder / CHECKPOINTS):
         remove_leftovers(place)
     log_dir = Path(args.log_dir).expanduser() if args.log_dir else folder
-    for file in (log_dir / METRICS_FILE, folder / SNAPSHOTS_FILE):
+    for file in (log_dir / METRICS_FILE, folder / EVALUATIONS_FILE):
         _cut_after(file, step, evaluates_next=args.eval_strategy == "epoch")
     note_resumption(folder, step)
 

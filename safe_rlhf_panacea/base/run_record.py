@@ -31,7 +31,7 @@ ENVIRONMENT = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HUB_OFFLINE", "WAN
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 # Of the evaluations during training: all, the latest, and the page that shows them.
-SNAPSHOTS_FILE, RESULTS_FILE, REPORT_FILE = "evaluations.jsonl", "results.json", "report.html"
+EVALUATIONS_FILE, RESULTS_FILE, REPORT_FILE = "evaluations.jsonl", "results.json", "report.html"
 WANDB_FILE = "wandb_run.json"  # the id of the run of wandb, so that a resumed one goes on in it
 PACKAGES = (
     "torch",
@@ -114,7 +114,14 @@ def prepare_output_dir(
 
 def run_files(folder: Path) -> list[Path]:
     """What is in a folder of a run's files and folders, its record last."""
-    names = (CHECKPOINTS, LAUNCHER_FOLDER, METRICS_FILE, SNAPSHOTS_FILE, RESULTS_FILE, REPORT_FILE)
+    names = (
+        CHECKPOINTS,
+        LAUNCHER_FOLDER,
+        METRICS_FILE,
+        EVALUATIONS_FILE,
+        RESULTS_FILE,
+        REPORT_FILE,
+    )
     paths = (folder / name for name in (*names, WANDB_FILE, RUN_FILE))
     return [path for path in paths if path.exists()]
 

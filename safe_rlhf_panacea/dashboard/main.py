@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
-from safe_rlhf_panacea.base.run_record import REPORT_FILE, SNAPSHOTS_FILE
+from safe_rlhf_panacea.base.run_record import EVALUATIONS_FILE, REPORT_FILE
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.io import atomic_write_text
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = ArgumentParser(
         PROGRAM,
         f"""
-        Draw the page of a run anew from {SNAPSHOTS_FILE} and metrics.jsonl: the growing front,
+        Draw the page of a run anew from {EVALUATIONS_FILE} and metrics.jsonl: the growing front,
         indicators, distributions, responses, singular values, training curves.
         """,
         f"{PROGRAM} runs/panacea-ppo --output front.html",
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     evaluations = read_evaluations(args.run)
     if not evaluations:
-        raise UserError(f"{args.run} holds no {SNAPSHOTS_FILE}: train with --need_eval")
+        raise UserError(f"{args.run} holds no {EVALUATIONS_FILE}: train with --need_eval")
     output = Path(args.output or Path(args.run) / REPORT_FILE)
     if args.output and output.exists() and not args.overwrite:
         raise UserError(f"{output} exists: choose another file or give --overwrite")

@@ -23,8 +23,8 @@ _DPO = f"""
     --model_name_or_path {_SFT_MODEL} --objectives helpful harmless {_SAFE_RLHF} {_TRAIN}
     --preference_scope batch"""
 # The front while training, for the dashboards; evaluating changes nothing in the training.
-_WATCH = " --need_eval true --eval_strategy steps --eval_interval 500 "
-_WATCH_PPO = f"{_WATCH} --eval_datasets PKU-SafeRLHF-v0/test:128/-1 "
+_EVAL = " --need_eval true --eval_strategy steps --eval_interval 500 "
+_EVAL_PPO = f"{_EVAL} --eval_datasets PKU-SafeRLHF-v0/test:128/-1 "
 
 _PROMPTS = "--datasets PKU-SafeRLHF-v0/test:1000/-1 --bf16 true"
 
@@ -34,15 +34,15 @@ SIZE = Size(
         "sft": f"--model_name_or_path huggyllama/llama-7b {_SAFE_RLHF} --train_datasets alpaca",
         "reward_helpful": f"{_REWARD} --objective helpful",
         "reward_harmless": f"{_REWARD} --objective harmless",
-        "panacea_ppo": f"{_PPO} {_WATCH_PPO} --save_interval 1000",
+        "panacea_ppo": f"{_PPO} {_EVAL_PPO} --save_interval 1000",
         "panacea_grpo": f"""
             --actor_model_name_or_path {_SFT_MODEL} {_REWARDS} {_FIVE} {_TRAIN}
-            --preference_scope sample {_WATCH_PPO} --save_interval 1000""",
-        "panacea_ppo_three_objectives": f"{_PPO} {_WATCH_PPO} {_REWARDS} {_CONCISE}",
+            --preference_scope sample {_EVAL_PPO} --save_interval 1000""",
+        "panacea_ppo_three_objectives": f"{_PPO} {_EVAL_PPO} {_REWARDS} {_CONCISE}",
         "rewarded_soups_ppo": _PPO,
         "discrete_policies_ppo": _PPO,
         "ablation_scaling": _PPO,
-        "panacea_dpo": f"{_DPO} {_WATCH} --eval_datasets PKU-SafeRLHF-v0/test:512/-1",
+        "panacea_dpo": f"{_DPO} {_EVAL} --eval_datasets PKU-SafeRLHF-v0/test:512/-1",
         "rewarded_soups_dpo": _DPO,
         "discrete_policies_dpo": _DPO,
     },

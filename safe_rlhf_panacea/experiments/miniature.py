@@ -62,16 +62,16 @@ GRPO = f"""{_REWARDED}
 MANY = " --preference_scope {preference_scope} --preference_sampler {preference_sampler} "
 RANK_OF_BASELINES = " --lora_dim 9 --lora_scaling 576 "
 # A coarse front on the way, on prompts that nothing else is measured on.
-WATCH_PPO = f"""
-    --need_eval true --eval_strategy steps --eval_interval {{watch_interval}}
-    --eval_datasets prompts:{{watch_prompts}}/-1:{{runs}}/world/prompts-tune.jsonl
+EVAL_PPO = f"""
+    --need_eval true --eval_strategy steps --eval_interval {{eval_interval}}
+    --eval_datasets prompts:{{prompts_on_the_way}}/-1:{{runs}}/world/prompts-tune.jsonl
     --per_device_eval_batch_size 320 --reference_point {_REFERENCE["ppo"]}"""
 # What the figures of quickstart, benchmark and suite were recorded with: PPO without a PTX loss
 # (there is no such data set) and the critic's former schedule. Table 1's, of the launchers:
 AS_RECORDED = " --critic_lr_scheduler_type cosine "
 _PTX = " --ptx_datasets supervised:1:{runs}/world/sft.jsonl --ptx_coeff 0.01 "
 
-_WATCH_DPO = f"""
+_EVAL_DPO = f"""
     --eval_interval 50 --eval_datasets pairs:128/-1:{{runs}}/world/pairs-eval.jsonl
     --per_device_eval_batch_size 256 --reference_point {_REFERENCE["dpo"]}"""
 _CALIBRATE = f"""
@@ -92,15 +92,15 @@ SIZE = Size(
         "calibration": f"{_CALIBRATE} --output_file {{runs}}/calibration.json",
         "calibration-three-objectives": f"{_CALIBRATE} {_CONCISE} "
         "--output_file {runs}/calibration-three-objectives.json",
-        "panacea_ppo": f"{PPO} {_PTX} {MANY} {WATCH_PPO} {_STEPS_PPO} --save_interval 24",
-        "panacea_grpo": f"{GRPO} {MANY} {WATCH_PPO} --save_interval 24",
-        "panacea_ppo_three_objectives": f"{PPO} {_PTX} {WATCH_PPO} {_STEPS_PPO}"
+        "panacea_ppo": f"{PPO} {_PTX} {MANY} {EVAL_PPO} {_STEPS_PPO} --save_interval 24",
+        "panacea_grpo": f"{GRPO} {MANY} {EVAL_PPO} --save_interval 24",
+        "panacea_ppo_three_objectives": f"{PPO} {_PTX} {EVAL_PPO} {_STEPS_PPO}"
         f"--preference_scope sample --preference_sampler uniform {_REWARD_MODELS} {_CONCISE}"
         f"{_CALIBRATED_THREE} --reference_point {_REFERENCE['three']}",
         "rewarded_soups_ppo": f"{PPO} {_PTX} {_EACH_PPO}",
         "discrete_policies_ppo": f"{PPO} {_PTX} {_EACH_PPO}",
         "ablation_scaling": f"{PPO} {_PTX} {MANY} {_STEPS_PPO}",
-        "panacea_dpo": f"{DPO} {MANY} {_WATCH_DPO} {_STEPS_DPO}",
+        "panacea_dpo": f"{DPO} {MANY} {_EVAL_DPO} {_STEPS_DPO}",
         "rewarded_soups_dpo": f"{DPO} {_EACH_DPO}",
         "discrete_policies_dpo": f"{DPO} {_EACH_DPO}",
     },

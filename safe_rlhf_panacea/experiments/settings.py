@@ -45,8 +45,8 @@ class MiniatureSettings:
         eval_prompts: prompts on which a PPO front is evaluated.
         eval_repeats: responses per prompt and λ in a PPO front.
         eval_pairs: pairs on which a DPO front is evaluated.
-        watch_interval: steps between the fronts that Panacea-PPO shows on its way; 0 for none.
-        watch_prompts: prompts on which these are measured.
+        eval_interval: steps between the fronts that Panacea-PPO shows on its way; 0 for none.
+        prompts_on_the_way: prompts on which these are measured.
         grpo_steps: Panacea-GRPO's steps, each on a rollout of its own.
         grpo_prompts: prompts in a rollout, with ``grpo_responses`` to each.
         preference_scope: ``sample`` or ``batch``.
@@ -83,8 +83,8 @@ class MiniatureSettings:
     eval_prompts: int = 144
     eval_repeats: int = 4
     eval_pairs: int = 1500
-    watch_interval: int = 0
-    watch_prompts: int = 64
+    eval_interval: int = 0
+    prompts_on_the_way: int = 64
 
 
 # The quickstart's: shorter than the front benchmark's, and two steps to a rollout, so that two
@@ -96,11 +96,11 @@ QUICK = MiniatureSettings(
     update_iters=2,
     eval_repeats=1,
     eval_pairs=300,
-    watch_interval=48,
+    eval_interval=48,
 )
 
 # The launchers': the quickstart's PPO, and more of DPO and rewards, which cost little.
-LAUNCHED = MiniatureSettings(dpo_steps=200, ppo_steps=96, update_iters=2, watch_interval=24)
+LAUNCHED = MiniatureSettings(dpo_steps=200, ppo_steps=96, update_iters=2, eval_interval=24)
 
 # A few steps of everything.
 SMOKE = MiniatureSettings(
@@ -114,6 +114,6 @@ SMOKE = MiniatureSettings(
     eval_prompts=8,
     eval_repeats=1,
     eval_pairs=16,
-    watch_interval=2,
-    watch_prompts=4,
+    eval_interval=2,
+    prompts_on_the_way=4,
 )

@@ -62,9 +62,9 @@ def size() -> Size:
         --actor_gradient_checkpointing false --actor_lr 1e-3 {_CPU}"""
     ppo = f"""{rewarded} --ptx_datasets {chosen} --ptx_coeff 0.1
         --critic_gradient_checkpointing false --per_device_prompt_batch_size 8 {_ONE_GO}"""
-    watch = " --need_eval true --eval_strategy steps --eval_interval 50 "
-    watch_ppo = f"{watch} --eval_datasets {pairs('test', 16)} "
-    watch_dpo = f"{watch} --eval_datasets {pairs('test', 32)} --reference_point 0.25 0.25 "
+    evaluated = " --need_eval true --eval_strategy steps --eval_interval 50 "
+    eval_ppo = f"{evaluated} --eval_datasets {pairs('test', 16)} "
+    eval_dpo = f"{evaluated} --eval_datasets {pairs('test', 32)} --reference_point 0.25 0.25 "
     calibrate = f"{model} --datasets {pairs('train', 128)} --max_length 128 --seed {{seed}}"
     calibrate += f" {_REWARD_MODELS}"
     prompts = f"--datasets {pairs('test', 64)} --max_length 128 --grid_step 0.25 {_REWARD_MODELS}"
@@ -78,13 +78,13 @@ def size() -> Size:
             "calibration": f"{calibrate} --output_file {{runs}}/calibration.json",
             "calibration-three-objectives": f"{calibrate} {_CONCISE} "
             "--output_file {runs}/calibration-three-objectives.json",
-            "panacea_ppo": f"{ppo} {_MANY} {watch_ppo} {_STEPS} --save_interval 50",
-            "panacea_ppo_three_objectives": f"{ppo} {watch_ppo} {_STEPS} {_REWARD_MODELS} "
+            "panacea_ppo": f"{ppo} {_MANY} {eval_ppo} {_STEPS} --save_interval 50",
+            "panacea_ppo_three_objectives": f"{ppo} {eval_ppo} {_STEPS} {_REWARD_MODELS} "
             f"{_CONCISE} {_CALIBRATED_THREE} --preference_scope sample",
             "rewarded_soups_ppo": f"{ppo} {_EACH}",
             "discrete_policies_ppo": f"{ppo} {_EACH}",
             "ablation_scaling": f"{ppo} {_MANY} {_STEPS}",
-            "panacea_dpo": f"{dpo} {_MANY} {watch_dpo} {_STEPS}",
+            "panacea_dpo": f"{dpo} {_MANY} {eval_dpo} {_STEPS}",
             "rewarded_soups_dpo": f"{dpo} {_EACH}",
             "discrete_policies_dpo": f"{dpo} {_EACH}",
         },

@@ -12,7 +12,7 @@ import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.engine import gathered
-from safe_rlhf_panacea.base.run_record import SNAPSHOTS_FILE
+from safe_rlhf_panacea.base.run_record import EVALUATIONS_FILE
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.front import Front
 from safe_rlhf_panacea.fronts.measurement import Measurement
@@ -170,7 +170,7 @@ def append_evaluation(folder: Path, evaluation: Evaluation) -> None:
         ValueError: a value is not finite.
     """
     line = json.dumps(evaluation.to_dict(), ensure_ascii=False, allow_nan=False)
-    append_line(folder / SNAPSHOTS_FILE, line, sync=True)
+    append_line(folder / EVALUATIONS_FILE, line, sync=True)
 
 
 def read_evaluations(folder: str | Path) -> list[Evaluation]:
@@ -181,7 +181,7 @@ def read_evaluations(folder: str | Path) -> list[Evaluation]:
     Raises:
         UserError: another line is damaged; its number is named.
     """
-    path = Path(folder) / SNAPSHOTS_FILE
+    path = Path(folder) / EVALUATIONS_FILE
     found = []
     for number, content in enumerate(read_json_lines(path) if path.is_file() else [], start=1):
         values = checked(f"{path}:{number}", content)

@@ -21,7 +21,7 @@ from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.preference import parse_preference
 from safe_rlhf_panacea.run_folder import RUN_FILE
 
-SNAPSHOT = re.compile(r"step-(\d+)")
+STEP_FOLDER = re.compile(r"step-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Member:
         folder: where it lies.
         config: of the adapter.
         record: the run's ``run.json``; empty where there is none.
-        step: of a snapshot, the training step; None for a finished run.
+        step: of a checkpoint, the training step; None for a finished run.
     """
 
     folder: Path
@@ -68,8 +68,8 @@ def read_member(folder: str | Path) -> Member:
         AdapterError: the folder holds no adapter.
     """
     folder = Path(folder)
-    match = SNAPSHOT.fullmatch(folder.name)
-    # A snapshot lies in checkpoints/adapter/step-N of its run.
+    match = STEP_FOLDER.fullmatch(folder.name)
+    # The adapter of a checkpoint lies in checkpoints/adapter/step-N of its run.
     home = folder.parents[2] if match and len(folder.parents) > 2 else folder
     record = read_json(home / RUN_FILE) if (home / RUN_FILE).is_file() else {}
     return Member(folder, read_config(folder), record, int(match[1]) if match else None)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.base.run_record import RESULTS_FILE, SNAPSHOTS_FILE
+from safe_rlhf_panacea.base.run_record import EVALUATIONS_FILE, RESULTS_FILE
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.fronts.front import Front
@@ -129,7 +129,7 @@ def _at_step(
     location: RunLocation, file: Path | None, content: Any
 ) -> tuple[Path, list[dict[str, Any]]]:
     """The evaluation at one step; the later one where a resumed run evaluated twice."""
-    path = location.folder / SNAPSHOTS_FILE
+    path = location.folder / EVALUATIONS_FILE
     if path.is_file():
         found = {one.step: one.result for one in read_evaluations(location.folder)}
     elif file is not None:
@@ -137,7 +137,7 @@ def _at_step(
         result = checked(str(file), content)
         found = {result.get("step"): result}
     else:
-        raise UserError(f"{location.folder} holds no {SNAPSHOTS_FILE} to choose a step from")
+        raise UserError(f"{location.folder} holds no {EVALUATIONS_FILE} to choose a step from")
     if location.step not in found:
         steps = ", ".join(str(step) for step in found if step is not None) or "none"
         raise UserError(f"{path} has no evaluation at step {location.step}; steps: {steps}")

@@ -17,12 +17,12 @@ from safe_rlhf_panacea.baselines.variants import PROGRAMS
 from safe_rlhf_panacea.experiments.miniature import (
     AS_RECORDED,
     DPO,
+    EVAL_PPO,
     MANY,
     PPO,
     RANK_OF_BASELINES,
     REWARD,
     SFT,
-    WATCH_PPO,
 )
 from safe_rlhf_panacea.experiments.runner import fill
 from safe_rlhf_panacea.experiments.settings import OBJECTIVES, MiniatureSettings
@@ -116,8 +116,8 @@ class Miniature:
         self, algorithm: str, name: str, steps: int, extra: Sequence[str] = ()
     ) -> Path:
         """Panacea with ``dpo`` or ``ppo``; the adapter's folder."""
-        watched = algorithm == "ppo" and self.settings.watch_interval
-        flags = self.policy_flags(algorithm, name, steps, MANY + (WATCH_PPO if watched else ""))
+        shown = algorithm == "ppo" and self.settings.eval_interval
+        flags = self.policy_flags(algorithm, name, steps, MANY + (EVAL_PPO if shown else ""))
         PROGRAMS[algorithm].main([*flags, "--log_type", self.log_type, *extra])
         return self.root / name
 

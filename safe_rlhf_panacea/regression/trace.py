@@ -17,8 +17,8 @@ import torch
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.setup import prepare_run
 from safe_rlhf_panacea.io import atomic_write_json, read_json
+from safe_rlhf_panacea.regression.observing import observe
 from safe_rlhf_panacea.regression.tiny_world import fill
-from safe_rlhf_panacea.regression.watch import watch
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def trace(
     if dealt:
         rows = trainer.total_steps * trainer.args.per_device_train_batch_size
         trainer.panacea.source = DealtPreferences(rows)
-    series = watch(trainer, algorithm)
+    series = observe(trainer, algorithm)
     trainer.train()
     trainer.logger.print = lambda *_: None  # where the adapter was saved is nobody's business
     trainer.save()

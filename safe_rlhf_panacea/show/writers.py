@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from safe_rlhf_panacea.base.run_record import REPORT_FILE, RESULTS_FILE, SNAPSHOTS_FILE
+from safe_rlhf_panacea.base.run_record import EVALUATIONS_FILE, REPORT_FILE, RESULTS_FILE
 from safe_rlhf_panacea.fronts.evaluations import append_evaluation
 from safe_rlhf_panacea.fronts.indicators import non_dominated_mask
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, cut_half_line
@@ -34,7 +34,7 @@ class FileWriter:
     def __init__(self, folder: Path) -> None:
         """``folder`` exists; what an interruption left of a line there is taken away."""
         self.folder = folder
-        cut_half_line(folder / SNAPSHOTS_FILE)
+        cut_half_line(folder / EVALUATIONS_FILE)
 
     def write(self, content: Content) -> None:
         """Append, then replace."""

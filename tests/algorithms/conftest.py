@@ -184,19 +184,19 @@ def grpo_flags(ppo_flags):
     ]
 
 
-def watched(flags, data):
+def evaluated(flags, data):
     """Flags with an evaluation at every step; the later ``--log_type`` counts."""
     return [*flags, *EVERY_STEP, "--eval_datasets", data, "--per_device_eval_batch_size", "8"]
 
 
 @pytest.fixture
-def ppo_watched(ppo_flags, prompts):
-    return [*watched(ppo_flags, f"prompts:16/-1:{prompts}"), "--eval_prompts", "6"]
+def ppo_evaluated(ppo_flags, prompts):
+    return [*evaluated(ppo_flags, f"prompts:16/-1:{prompts}"), "--eval_prompts", "6"]
 
 
 @pytest.fixture
-def dpo_watched(dpo_flags, pairs):
-    return watched(dpo_flags, f"pairs:12/-1:{pairs}")
+def dpo_evaluated(dpo_flags, pairs):
+    return evaluated(dpo_flags, f"pairs:12/-1:{pairs}")
 
 
 @pytest.fixture

@@ -240,7 +240,7 @@ def test_a_soup_of_wrong_ingredients_is_refused(
     assert not (tmp_path / "soup").exists()
 
 
-def test_snapshots_of_a_run_can_be_evaluated(dpo_flags, pairs, tmp_path):
+def test_checkpoints_of_a_run_can_be_evaluated(dpo_flags, pairs, tmp_path):
     dpo_main([*dpo_flags, "--max_steps", "4", "--save_interval", "2"])
     out = tmp_path / "out"
     for name, folder in (("half", out / "checkpoints/adapter/step-2"), ("whole", out)):
@@ -255,9 +255,9 @@ def test_snapshots_of_a_run_can_be_evaluated(dpo_flags, pairs, tmp_path):
     assert (half["step"], whole["step"]) == (2, None)
     assert half["aggregation"] == whole["aggregation"] == "ls"
     assert half["cost"]["training_seconds"] is None
-    snapshot = load_file(out / "checkpoints/adapter/step-4/adapter_model.safetensors")
+    checkpoint = load_file(out / "checkpoints/adapter/step-4/adapter_model.safetensors")
     final = load_file(out / "adapter_model.safetensors")
-    assert all(torch.equal(final[name], tensor) for name, tensor in snapshot.items())
+    assert all(torch.equal(final[name], tensor) for name, tensor in checkpoint.items())
     half_way = load_file(out / "checkpoints/adapter/step-2/adapter_model.safetensors")
     assert any(not torch.equal(final[name], tensor) for name, tensor in half_way.items())
 

@@ -21,7 +21,7 @@ from safe_rlhf_panacea.dry_run import resolve
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.run_folder import is_finished
 from tests.algorithms.conftest import write_lines
-from tests.algorithms.test_watching_shown import offline_records
+from tests.algorithms.test_evaluating_shown import offline_records
 
 pytestmark = pytest.mark.usefixtures("no_page")
 

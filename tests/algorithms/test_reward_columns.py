@@ -6,7 +6,7 @@ import pytest
 
 from safe_rlhf_panacea.evaluation.main import main as evaluate
 from safe_rlhf_panacea.fronts.results import read_result
-from tests.algorithms.conftest import watched, write_lines
+from tests.algorithms.conftest import evaluated, write_lines
 from tests.algorithms.helpers import ppo_trainer
 
 seen = {"rows": 0}
@@ -34,7 +34,7 @@ def column_flags(ppo_flags, rule_rewards, tmp_path):
 def test_from_the_file_to_the_function(column_flags, base_model, tmp_path):
     flags, data, rewards = column_flags
     extra = ["--num_return_sequences", "2", "--per_device_train_batch_size", "4"]
-    flags = [*watched(flags, data), *extra, "--eval_grid_step", "0.5"]
+    flags = [*evaluated(flags, data), *extra, "--eval_grid_step", "0.5"]
     trainer = ppo_trainer(flags)
     seen["rows"] = 0
     trainer.train()

@@ -12,7 +12,7 @@ from torch import nn
 from safe_rlhf_panacea.base.divergence import (
     MOST_SKIPPED,
     DivergedError,
-    DivergenceWatch,
+    DivergenceCheck,
     check_weights,
 )
 
@@ -37,7 +37,7 @@ def engine(norm=0.5, *, applied=True):
 @pytest.mark.parametrize("value", [NAN, math.inf, -math.inf])
 def test_a_loss_or_reward_that_is_not_finite(name, value):
     with pytest.raises(DivergedError, match=rf"^step 7 \(λ a=1\): {name} is {value}: ") as refusal:
-        DivergenceWatch().check(7, {"train/lr": 1.0, name: value}, {"model": engine()}, "λ a=1")
+        DivergenceCheck().check(7, {"train/lr": 1.0, name: value}, {"model": engine()}, "λ a=1")
     assert "\n" not in str(refusal.value)
 
 
@@ -45,19 +45,19 @@ def test_a_loss_or_reward_that_is_not_finite(name, value):
 def test_a_gradient_norm_that_is_not_finite(norm):
     engines = {"actor": engine(), "critic": engine(norm)}
     with pytest.raises(DivergedError, match="step 3: the gradient norm of the critic is"):
-        DivergenceWatch().check(3, {"train/loss": 1.0}, engines)
+        DivergenceCheck().check(3, {"train/loss": 1.0}, engines)
 
 
 def test_what_is_finite_or_no_loss_passes():
     values = {"train/loss": 1e30, "train/lr": NAN, "train/epoch": 1, "train/reward": None}
-    watch = DivergenceWatch()
+    watch = DivergenceCheck()
     watch.check(1, values, {"model": engine()})
     watch.check(2, values, {"model": engine(None)})  # the norm is not known
     watch.check(3, values, {"model": engine(NAN, applied=False)})  # of another update
 
 
 def test_the_loss_scaler_may_skip_an_update_but_not_many_in_a_row():
-    watch, one = DivergenceWatch(), engine()
+    watch, one = DivergenceCheck(), engine()
 
     def step(*, skipped):
         one.applied = not skipped

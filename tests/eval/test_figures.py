@@ -148,7 +148,7 @@ def test_the_front_as_it_grows(program, out, tmp_path, capsys):
     assert [row["method"] for row in rows] == ["step 30", "step 20", "step 10"]
     finished = write_evaluation(tmp_path / "finished", 1.0)
     argv = ["--runs", finished, "--output_dir", str(out), "--overwrite"]
-    assert "no snapshot" in refused(main, argv, capsys)
+    assert "no checkpoint" in refused(main, argv, capsys)
 
 
 def test_learnt_against_fixed_scaling(program, out, tmp_path, capsys):

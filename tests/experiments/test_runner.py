@@ -35,7 +35,7 @@ def test_the_last_value_counts():
     assert last_value(["--x", "--seeds", "3"], "--seed", "42") == "42"
 
 
-def test_a_stage_for_every_snapshot_in_the_order_of_steps(tmp_path):
+def test_a_stage_for_every_checkpoint_in_the_order_of_steps(tmp_path):
     runs = tmp_path / "my runs"
     for step in (100, 24):
         (runs / f"panacea-ppo/checkpoints/adapter/step-{step}").mkdir(parents=True)

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from safe_rlhf_panacea.base.run_record import SNAPSHOTS_FILE
+from safe_rlhf_panacea.base.run_record import EVALUATIONS_FILE
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.evaluations import (
     Evaluation,
@@ -43,7 +43,7 @@ def test_a_line_is_a_result_of_the_evaluation_program_and_more():
 
 def test_a_cut_last_line_is_left_out_and_taken_away(tmp_path):
     append_evaluation(tmp_path, evaluation(0, 1.0))
-    path = tmp_path / SNAPSHOTS_FILE
+    path = tmp_path / EVALUATIONS_FILE
     whole = path.read_text()
     path.write_bytes(whole.encode() + '{"format": 1, "steé'.encode()[:-1])  # half a character
     assert [one.step for one in read_evaluations(tmp_path)] == [0]
@@ -69,7 +69,7 @@ BAD_FRONT = json.dumps({**evaluation(1, 1.0).to_dict(), "front": 4})
 )
 def test_a_damaged_line_is_named(tmp_path, bad, message):
     append_evaluation(tmp_path, evaluation(0, 1.0))
-    with (tmp_path / SNAPSHOTS_FILE).open("a") as file:
+    with (tmp_path / EVALUATIONS_FILE).open("a") as file:
         file.write(bad + "\n")
     with pytest.raises(UserError, match=rf"evaluations\.jsonl:2: {message}"):
         read_evaluations(tmp_path)

@@ -8,10 +8,10 @@ import torch
 
 from safe_rlhf_panacea.algorithms.dpo.trainer import rows_of_pairs
 from safe_rlhf_panacea.base.trainers.supervised import to_device
+from safe_rlhf_panacea.regression.observing import observe
 from safe_rlhf_panacea.regression.tiny_runs import flags_of
 from safe_rlhf_panacea.regression.tiny_world import build_tiny_world, fill
 from safe_rlhf_panacea.regression.trace import DealtPreferences, make_trainer, trace
-from safe_rlhf_panacea.regression.watch import watch
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_under_accumulation_there_is_one_norm_for_each_update(world, tmp_path):
 
 def test_tokens_are_noted_by_place_and_id(world, tmp_path):
     trainer = make_trainer("ppo", flags_of("ppo", world, tmp_path / "run", []))
-    series = watch(trainer, "ppo")
+    series = observe(trainer, "ppo")
     ids = torch.tensor([[1, 5, 7], [1, 6, 0]])
     mask = torch.tensor([[True, True, True], [True, True, False]])
     (observer,) = trainer.observers

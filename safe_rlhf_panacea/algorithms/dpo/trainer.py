@@ -112,11 +112,11 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
     def measure_front(self) -> Measurement:
         """Accuracies on the evaluation pairs; a few of their prompts are responded to."""
         pairs, args = self.eval_dataloader.dataset, self.args
-        policy = self.part.watch.measured_policy(self.model)
+        policy = self.part.evaluator.measured_policy(self.model)
         prompts = prompts_of_pairs(pairs, args.eval_prompts or PROMPTS_OF_PAIRS)
         return measure(
             policy,
-            self.part.watch.grid,
+            self.part.evaluator.grid,
             prompts=prompts,
             pairs=pairs,
             margin_scale=self.scale_coeff,

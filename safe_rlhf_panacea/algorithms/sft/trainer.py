@@ -91,6 +91,6 @@ class PanaceaSFTTrainer(SupervisedTrainer):
     def measure_front(self) -> Measurement:
         """Log-likelihoods of the evaluation texts; a few of their prompts are responded to."""
         texts, args = self.eval_dataloader.dataset, self.args
-        policy = self.part.watch.measured_policy(self.model)
+        policy = self.part.evaluator.measured_policy(self.model)
         prompts = prompts_of_texts(texts, args.eval_prompts or PROMPTS_OF_PAIRS)
-        return measure(policy, self.part.watch.grid, prompts=prompts, texts=texts)
+        return measure(policy, self.part.evaluator.grid, prompts=prompts, texts=texts)

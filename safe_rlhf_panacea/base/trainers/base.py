@@ -27,7 +27,7 @@ from safe_rlhf_panacea.base.distributed import (
     is_main_process,
     refusing_together,
 )
-from safe_rlhf_panacea.base.divergence import DivergenceWatch, check_weights
+from safe_rlhf_panacea.base.divergence import DivergenceCheck, check_weights
 from safe_rlhf_panacea.base.engine import unwrap, whole_state_dict
 from safe_rlhf_panacea.base.logger import Logger
 from safe_rlhf_panacea.base.resuming import (
@@ -109,7 +109,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
         self.global_step = self.saved_at = 0
         self.epoch = 0
         self.clock = TrainingClock()
-        self._divergence = DivergenceWatch()
+        self._divergence = DivergenceCheck()
         self.observers: list[Observer] = []
         self._random_state: dict[str, Any] | None = None
         for hook in (self.init_models, self.init_datasets, self.init_engines):

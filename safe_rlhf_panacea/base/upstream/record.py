@@ -9,7 +9,7 @@ from safe_rlhf_panacea.base.claim import claim_folder
 from safe_rlhf_panacea.base.clock import TrainingClock
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.distributed import is_main_process
-from safe_rlhf_panacea.base.divergence import DivergenceWatch
+from safe_rlhf_panacea.base.divergence import DivergenceCheck
 from safe_rlhf_panacea.base.run_record import write_run_record
 from safe_rlhf_panacea.base.trainers.part import Part
 
@@ -59,7 +59,7 @@ class Recorded:
         Raises:
             DivergedError: naming the step, what is not finite and the batch.
         """
-        DivergenceWatch().check(self.global_step + 1, info, {}, self.about_batch())
+        DivergenceCheck().check(self.global_step + 1, info, {}, self.about_batch())
         return info
 
     def about_batch(self) -> str:

@@ -36,7 +36,7 @@ def evaluation_grid(args: argparse.Namespace, count: int, fixed: torch.Tensor | 
 
 
 class FrontTrainer(Protocol):
-    """What a trainer has that is watched."""
+    """What a trainer has whose front is evaluated."""
 
     args: Any
     logger: Any
@@ -54,7 +54,7 @@ class FrontTrainer(Protocol):
         """Set training mode for all trained models."""
 
 
-class FrontWatch:
+class FrontEvaluator:
     """The part of a Panacea trainer that evaluates its front on the way and shows it.
 
     Attributes:

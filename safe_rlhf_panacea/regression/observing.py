@@ -48,7 +48,7 @@ class StepNotes(Observer):
         self.series["tokens"].append(float((tokens * positions).sum()))
 
 
-def watch(trainer: Any, algorithm: str) -> dict[str, list[float]]:
+def observe(trainer: Any, algorithm: str) -> dict[str, list[float]]:
     """Note every step of a trainer from now on."""
     notes = StepNotes(algorithm, trainer.panacea.objectives)
     trainer.observers.append(notes)

@@ -58,8 +58,8 @@ def with_secrets(monkeypatch):
 
 
 @pytest.mark.usefixtures("with_secrets", "no_page")
-def test_wandb_offline_holds_the_numbers_of_the_results(ppo_watched, tmp_path):
-    ppo([*ppo_watched, "--log_type", "wandb", "--eval_interval", "2"])
+def test_wandb_offline_holds_the_numbers_of_the_results(ppo_evaluated, tmp_path):
+    ppo([*ppo_evaluated, "--log_type", "wandb", "--eval_interval", "2"])
     folder = tmp_path / "out"
     results = json.loads((folder / "results.json").read_text())
     records = offline_records(folder)
@@ -90,12 +90,12 @@ def test_wandb_offline_holds_the_numbers_of_the_results(ppo_watched, tmp_path):
 @pytest.mark.usefixtures("with_secrets", "no_page")
 @pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
 def test_tensorboard_holds_the_numbers_of_the_results(
-    algorithm, dpo_watched, ppo_watched, tmp_path
+    algorithm, dpo_evaluated, ppo_evaluated, tmp_path
 ):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    main, flags = (dpo, dpo_watched) if algorithm == "dpo" else (ppo, ppo_watched)
+    main, flags = (dpo, dpo_evaluated) if algorithm == "dpo" else (ppo, ppo_evaluated)
     main([*flags, "--log_type", "tensorboard", "--eval_interval", "2"])
     folder = tmp_path / "out"
     events = EventAccumulator(str(folder)).Reload()
@@ -116,8 +116,8 @@ def test_tensorboard_holds_the_numbers_of_the_results(
         assert holding(folder, secret) == []
 
 
-def test_a_report_without_wandb(ppo_watched, tmp_path):
-    ppo([*ppo_watched, "--max_steps", "1"])
+def test_a_report_without_wandb(ppo_evaluated, tmp_path):
+    ppo([*ppo_evaluated, "--max_steps", "1"])
     page = (tmp_path / "out" / "report.html").read_text()
     assert "refresh" not in page
     assert "<h2>Training</h2>" in page

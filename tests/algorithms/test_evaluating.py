@@ -12,15 +12,15 @@ from safe_rlhf_panacea.evaluation.main import main as evaluate
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.fronts.indicators import summarize
 from safe_rlhf_panacea.fronts.results import read_result
-from tests.algorithms.conftest import watched
+from tests.algorithms.conftest import evaluated
 from tests.algorithms.helpers import dpo_trainer, ppo_trainer
 from tests.algorithms.test_processes import run_two
 
 
 @pytest.mark.usefixtures("no_page")
-def test_kl_and_rewards_are_the_means_of_the_kept_responses(ppo_watched, tmp_path):
+def test_kl_and_rewards_are_the_means_of_the_kept_responses(ppo_evaluated, tmp_path):
     """With as many prompts as are kept, the table of responses holds all there is."""
-    ppo([*ppo_watched, "--eval_prompts", "4", "--eval_grid_step", "0.5"])
+    ppo([*ppo_evaluated, "--eval_prompts", "4", "--eval_grid_step", "0.5"])
     last = read_evaluations(tmp_path / "out")[-1]
     assert [p.preference for p in last.front.points] == [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]
     for point in last.front.points:
@@ -34,8 +34,8 @@ def test_kl_and_rewards_are_the_means_of_the_kept_responses(ppo_watched, tmp_pat
 
 
 @pytest.mark.usefixtures("no_page")
-def test_ppo_front_is_the_mean_of_its_distributions(ppo_watched, tmp_path):
-    ppo([*ppo_watched, "--reward_scales", "harmless=5"])
+def test_ppo_front_is_the_mean_of_its_distributions(ppo_evaluated, tmp_path):
+    ppo([*ppo_evaluated, "--reward_scales", "harmless=5"])
     for one in read_evaluations(tmp_path / "out"):
         values = np.array(one.distributions)  # size = (N, m, P)
         assert values.shape == (5, 2, 6)
@@ -51,8 +51,8 @@ def test_ppo_front_is_the_mean_of_its_distributions(ppo_watched, tmp_path):
 
 
 @pytest.mark.usefixtures("no_page")
-def test_the_front_starts_as_a_point_and_the_reference_stays(ppo_watched, tmp_path):
-    ppo([*ppo_watched, "--max_steps", "3"])
+def test_the_front_starts_as_a_point_and_the_reference_stays(ppo_evaluated, tmp_path):
+    ppo([*ppo_evaluated, "--max_steps", "3"])
     first, *others = read_evaluations(tmp_path / "out")
     assert first.step == 0
     assert np.ptp(first.front.values, axis=0) == pytest.approx([0, 0], abs=1e-6)
@@ -87,8 +87,8 @@ def check_final(tmp_path, flags):
 
 
 @pytest.mark.usefixtures("no_page")
-def test_dpo_front_is_that_of_the_evaluation_program(dpo_watched, pairs, tmp_path):
-    dpo(dpo_watched)
+def test_dpo_front_is_that_of_the_evaluation_program(dpo_evaluated, pairs, tmp_path):
+    dpo(dpo_evaluated)
     data = ["--datasets", f"pairs:12/-1:{pairs}", "--max_length", "64"]
     last = check_final(tmp_path, data)
     values = np.array(last.distributions)  # size = (N, m, P), β · Δ towards the label
@@ -97,7 +97,7 @@ def test_dpo_front_is_that_of_the_evaluation_program(dpo_watched, pairs, tmp_pat
 
 @pytest.mark.usefixtures("no_page")
 def test_ppo_front_is_that_of_the_evaluation_program(ppo_flags, prompts, reward_models, tmp_path):
-    ppo(watched(ppo_flags, f"prompts:16/-1:{prompts}"))
+    ppo(evaluated(ppo_flags, f"prompts:16/-1:{prompts}"))
     data = ["--datasets", f"prompts:16/-1:{prompts}", "--max_length", "32"]
     models = ["--reward_models", *(f"{name}={path}" for name, path in reward_models.items())]
     last = check_final(tmp_path, [*data, *models])
@@ -114,8 +114,8 @@ def test_a_tied_pair_counts_half_in_training_as_in_fronts(dpo_flags):
 
 
 @pytest.mark.usefixtures("no_page")
-def test_as_many_prompts_of_pairs_are_responded_to_as_wanted(dpo_watched, tmp_path):
-    dpo([*dpo_watched, "--eval_prompts", "3", "--max_steps", "1"])
+def test_as_many_prompts_of_pairs_are_responded_to_as_wanted(dpo_evaluated, tmp_path):
+    dpo([*dpo_evaluated, "--eval_prompts", "3", "--max_steps", "1"])
     last = read_evaluations(tmp_path / "out")[-1]
     assert len({entry["prompt"] for entry in last.responses}) == 3
     assert last.result["metadata"]["prompts"] == 3
@@ -124,10 +124,10 @@ def test_as_many_prompts_of_pairs_are_responded_to_as_wanted(dpo_watched, tmp_pa
 @pytest.mark.usefixtures("no_page")
 @pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
 def test_evaluating_does_not_change_the_training(
-    algorithm, dpo_flags, ppo_flags, dpo_watched, ppo_watched, tmp_path
+    algorithm, dpo_flags, ppo_flags, dpo_evaluated, ppo_evaluated, tmp_path
 ):
     plain, with_fronts = (
-        (dpo_flags, dpo_watched) if algorithm == "dpo" else (ppo_flags, ppo_watched)
+        (dpo_flags, dpo_evaluated) if algorithm == "dpo" else (ppo_flags, ppo_evaluated)
     )
     make = dpo_trainer if algorithm == "dpo" else ppo_trainer
     found = []
@@ -140,29 +140,29 @@ def test_evaluating_does_not_change_the_training(
 
 @pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
 def test_two_processes_find_the_same_pairs_and_every_prompt(
-    algorithm, dpo_watched, ppo_watched, tmp_path
+    algorithm, dpo_evaluated, ppo_evaluated, tmp_path
 ):
-    flags = dpo_watched if algorithm == "dpo" else ppo_watched
+    flags = dpo_evaluated if algorithm == "dpo" else ppo_evaluated
     flags = [*flags, "--per_device_eval_batch_size", "4", "--eval_prompts", "5"]
     flags += ["--preference_scope", "sample"]
     found = run_two(algorithm, flags, tmp_path / "report.json")
     assert found["adapters_agree"]
-    snapshots = read_evaluations(tmp_path / "out")
-    assert [one.step for one in snapshots] == [0, 1, 2]
+    evaluations = read_evaluations(tmp_path / "out")
+    assert [one.step for one in evaluations] == [0, 1, 2]
     count = 12 if algorithm == "dpo" else 5
-    assert {len(column) for one in snapshots for row in one.distributions for column in row} == {
+    assert {len(column) for one in evaluations for row in one.distributions for column in row} == {
         count
     }
-    assert len({entry["prompt"] for entry in snapshots[0].responses}) == 4
-    assert sum(snapshots[-1].drawn["helpful"]) == 2 * 8 * 2  # two steps of eight rows, twice
-    start = snapshots[0].result["base"]
+    assert len({entry["prompt"] for entry in evaluations[0].responses}) == 4
+    assert sum(evaluations[-1].drawn["helpful"]) == 2 * 8 * 2  # two steps of eight rows, twice
+    start = evaluations[0].result["base"]
     if start is not None:  # the same five prompts at every λ and without an adapter
-        assert snapshots[0].front.values[0] == pytest.approx(start["objectives"], abs=1e-6)
+        assert evaluations[0].front.values[0] == pytest.approx(start["objectives"], abs=1e-6)
 
 
 @pytest.mark.usefixtures("no_page")
-def test_one_prompt_has_no_standard_error(ppo_watched, tmp_path):
-    ppo([*ppo_watched, "--eval_prompts", "1"])
+def test_one_prompt_has_no_standard_error(ppo_evaluated, tmp_path):
+    ppo([*ppo_evaluated, "--eval_prompts", "1"])
     last = read_evaluations(tmp_path / "out")[-1]
     assert not last.front.errors.any()
     assert [p.kl_error for p in last.front.points] == [0.0] * 5
@@ -171,9 +171,11 @@ def test_one_prompt_has_no_standard_error(ppo_watched, tmp_path):
 @pytest.mark.usefixtures("no_page")
 @pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
 def test_a_policy_that_is_not_finite_costs_a_front_and_not_the_training(
-    algorithm, dpo_watched, ppo_watched, tmp_path, capsys
+    algorithm, dpo_evaluated, ppo_evaluated, tmp_path, capsys
 ):
-    make, flags = (dpo_trainer, dpo_watched) if algorithm == "dpo" else (ppo_trainer, ppo_watched)
+    make, flags = (
+        (dpo_trainer, dpo_evaluated) if algorithm == "dpo" else (ppo_trainer, ppo_evaluated)
+    )
     trainer = make(flags)
     with torch.no_grad():
         next(iter(trainer.panacea.policy.layers.values())).lora_s.fill_(float("nan"))
@@ -183,16 +185,16 @@ def test_a_policy_that_is_not_finite_costs_a_front_and_not_the_training(
 
 
 @pytest.mark.usefixtures("no_page")
-def test_a_home_folder_is_expanded_once(dpo_watched, tmp_path, monkeypatch):
+def test_a_home_folder_is_expanded_once(dpo_evaluated, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    dpo([*dpo_watched, "--output_dir", "~/mine", "--save_interval", "2"])
+    dpo([*dpo_evaluated, "--output_dir", "~/mine", "--save_interval", "2"])
     names = {path.name for path in (tmp_path / "mine").iterdir()}
     assert {"run.json", "checkpoints", "adapter_model.safetensors", "results.json"} <= names
 
 
 @pytest.mark.usefixtures("no_page")
-def test_a_baseline_has_one_point(dpo_watched, tmp_path):
-    dpo([*dpo_watched, "--fixed_preference", "1,0"])
+def test_a_baseline_has_one_point(dpo_evaluated, tmp_path):
+    dpo([*dpo_evaluated, "--fixed_preference", "1,0"])
     last = read_evaluations(tmp_path / "out")[-1]
     assert last.front.preferences.tolist() == [[1.0, 0.0]]
     assert last.result["method"] == "discrete_policies"
@@ -207,16 +209,16 @@ def test_a_baseline_has_one_point(dpo_watched, tmp_path):
         (["--eval_prompts", "0"], "0 is not a positive integer"),
     ],
 )
-def test_bad_flags(dpo_watched, flags, message, capsys, tmp_path):
+def test_bad_flags(dpo_evaluated, flags, message, capsys, tmp_path):
     with pytest.raises(SystemExit) as stopped:
-        dpo([*dpo_watched, *flags])
+        dpo([*dpo_evaluated, *flags])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("no_page")
-def test_overwriting_starts_the_evaluations_anew(dpo_watched, tmp_path):
-    dpo([*dpo_watched, "--max_steps", "1"])
-    dpo([*dpo_watched, "--max_steps", "2", "--overwrite"])
+def test_overwriting_starts_the_evaluations_anew(dpo_evaluated, tmp_path):
+    dpo([*dpo_evaluated, "--max_steps", "1"])
+    dpo([*dpo_evaluated, "--max_steps", "2", "--overwrite"])
     assert [one.step for one in read_evaluations(tmp_path / "out")] == [0, 1, 2]
