@@ -14,6 +14,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+INSTALLED_SMALL := $(VENV)/.installed-small
 SOURCES := setup.py pyproject.toml $(filter-out /dev/null,$(wildcard $(CONSTRAINTS)))
 # Absolute, because pip would look for a relative one in its own build folders too.
 PIP_INSTALL := "$(BIN)/python" -m pip install --constraint "$(abspath $(CONSTRAINTS))"
@@ -21,7 +22,7 @@ PIP_INSTALL := "$(BIN)/python" -m pip install --constraint "$(abspath $(CONSTRAI
 .DEFAULT_GOAL := help
 # Two targets that install must not do so at once.
 .NOTPARALLEL:
-.PHONY: help quickstart test lint front-benchmark regression clean
+.PHONY: help quickstart small test lint front-benchmark regression clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -29,6 +30,9 @@ help:  ## list these commands
 
 quickstart: $(INSTALLED)  ## install if need be, then from nothing to two Pareto fronts (minutes)
 	PYTHON="$(BIN)/python" bash bash/quickstart.sh $(ARGS)
+
+small: $(INSTALLED_SMALL)  ## a real chat model, trained for two rewards that are rules (minutes)
+	PYTHON="$(BIN)/python" bash bash/small.sh $(ARGS)
 
 test: $(INSTALLED_DEV)  ## run the tests, WORKERS at a time
 	"$(BIN)/python" -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
@@ -60,6 +64,12 @@ $(INSTALLED): $(SOURCES)
 	@echo 'Installing into $(VENV): once, one to a few minutes, 2 GB or more'
 	$(PIP_INSTALL) --editable .
 	@touch "$@"
+
+$(INSTALLED_SMALL): $(SOURCES)
+	$(make-environment)
+	@echo 'Installing into $(VENV) with what the small model needs: once, one to a few minutes'
+	$(PIP_INSTALL) --editable '.[small]'
+	@touch "$(INSTALLED)" "$@"
 
 $(INSTALLED_DEV): $(SOURCES)
 	$(make-environment)

@@ -67,6 +67,10 @@ setup(
         "datasets>=2.19",
         "wandb>=0.17",
         "tqdm>=4.60",
+        # The console command; the hub; reading what this package itself requires.
+        "click>=8.1,<9",
+        "huggingface-hub>=0.34,<3",
+        "packaging>=21",
         # Fronts: hypervolume, rank correlation, pictures.
         "numpy>=1.26",
         "scipy>=1.11",
@@ -74,10 +78,11 @@ setup(
         "matplotlib>=3.8",
     ],
     extras_require={
-        # To train on Safe-RLHF's own trainers instead of the port: docs/safe_rlhf.md.
-        "safe-rlhf": ["safe-rlhf @ git+https://github.com/PKU-Alignment/safe-rlhf.git@main"],
+        # Not Safe-RLHF: an extra must not name an address (docs/safe_rlhf.md says how).
         # Only for the export to llama.cpp.
         "export": ["gguf>=0.17"],
+        # Only for the reward function `positive`.
+        "sentiment": ["vaderSentiment>=3.3"],
         # Only for the server.
         "serve": ["fastapi>=0.115", "uvicorn>=0.30"],
         # Only for `make small`: the model's file, and a rule reward's word list.
@@ -105,8 +110,9 @@ setup(
             "vaderSentiment>=3.3",
         ],
     },
-    # vLLM asks its plugins when it starts; the module imports vLLM only then.
     entry_points={
-        "vllm.general_plugins": ["panacea = safe_rlhf_panacea.export.vllm_resolver:register"]
+        "console_scripts": ["panacea = safe_rlhf_panacea.command:main"],
+        # vLLM asks its plugins when it starts; the module imports vLLM only then.
+        "vllm.general_plugins": ["panacea = safe_rlhf_panacea.export.vllm_resolver:register"],
     },
 )

@@ -1,4 +1,4 @@
-"""m objectives and λ to one number: linear scalarisation and weighted Tchebycheff."""
+"""m objectives and λ to one number: linear scalarisation, weighted and smooth Tchebycheff."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-METHODS = ("ls", "tche")
+METHODS = ("ls", "tche")  # of losses
+REWARD_METHODS = (*METHODS, "stche")
 SCOPES = ("batch", "sample")
 
 
@@ -44,9 +45,33 @@ def tchebycheff(
     return (preference * (values - ideal)).amin(dim=-1)
 
 
-def _check(values: torch.Tensor, preference: torch.Tensor, method: str) -> None:
-    if method not in METHODS:
-        raise AggregationError(f"unknown aggregation {method!r}: choose ls or tche")
+def smooth_tchebycheff(
+    values: torch.Tensor, preference: torch.Tensor, ideal: torch.Tensor, smooth_mu: float
+) -> torch.Tensor:
+    """-μ log Σ_i exp(λ_i (z_i - v_i) / μ), to be maximised (arXiv 2402.19078).
+
+    At most μ log m below Eq. 7's minimum, which it becomes as μ goes to 0.
+
+    Args:
+        values: size = (..., m).
+        preference: size = (m,) or (..., m).
+        ideal: z, size = (m,).
+        smooth_mu: μ, positive, in the units of the values.
+
+    Returns:
+        size = (...).
+    """
+    return -smooth_mu * torch.logsumexp(preference * (ideal - values) / smooth_mu, dim=-1)
+
+
+def _check(
+    values: torch.Tensor,
+    preference: torch.Tensor,
+    method: str,
+    methods: tuple[str, ...] = METHODS,
+) -> None:
+    if method not in methods:
+        raise AggregationError(f"unknown aggregation {method!r}: choose {' or '.join(methods)}")
     if values.dim() != 2 or preference.shape != values.shape:
         raise AggregationError(
             f"values of shape {tuple(values.shape)} and preferences of shape "
@@ -140,30 +165,57 @@ def aggregate_rewards(
     preference: torch.Tensor,
     method: str = "ls",
     ideal: torch.Tensor | None = None,
+    smooth_mu: float | None = None,
 ) -> torch.Tensor:
     """The m rewards of each sequence as one, to be maximised.
 
-    Σ_i λ_i r_i (Eq. 12), or -max_i λ_i (z_i - r_i) (Eq. 13).
+    Σ_i λ_i r_i (Eq. 12), -max_i λ_i (z_i - r_i) (Eq. 13), or its smooth form.
 
     Args:
         rewards: size = (B, m).
         preference: size = (B, m).
-        method: ``ls`` or ``tche``.
-        ideal: z, size = (m,); needed by ``tche``.
+        method: ``ls``, ``tche`` or ``stche``.
+        ideal: z, size = (m,); needed by ``tche`` and ``stche``.
+        smooth_mu: μ, needed by ``stche``.
 
     Returns:
         size = (B,).
 
     Raises:
-        AggregationError: shapes that do not fit, an unknown method, or no ideal point.
+        AggregationError: shapes that do not fit, an unknown method, no ideal point or no μ.
     """
-    _check(rewards, preference, method)
+    _check(rewards, preference, method, REWARD_METHODS)
     if method == "ls":
         return linear_scalarization(rewards, preference)
     if ideal is None:
-        raise AggregationError("tche needs an ideal point")
+        raise AggregationError(f"{method} needs an ideal point")
     _check_objectives("an ideal point", ideal, rewards.size(-1))
-    return tchebycheff(rewards, preference, ideal)
+    if method == "tche":
+        return tchebycheff(rewards, preference, ideal)
+    if smooth_mu is None or not smooth_mu > 0:
+        raise AggregationError(f"stche needs a positive μ, not {smooth_mu}")
+    return smooth_tchebycheff(rewards, preference, ideal, smooth_mu)
+
+
+def objective_weights(
+    values: torch.Tensor,
+    preference: torch.Tensor,
+    method: str = "ls",
+    ideal: torch.Tensor | None = None,
+    smooth_mu: float | None = None,
+) -> torch.Tensor:
+    """The gradient of ``aggregate_rewards``: how much each objective counts where v is.
+
+    λ_i; λ_i where λ_i (v_i - z_i) is least and 0 elsewhere, shared between ties; or λ_i times the
+    softmax of λ (z - v) / μ.
+
+    Returns:
+        size = (B, m).
+    """
+    with torch.enable_grad():
+        leaf = values.detach().requires_grad_()
+        total = aggregate_rewards(leaf, preference, method, ideal, smooth_mu).sum()
+        return torch.autograd.grad(total, leaf)[0]
 
 
 class IdealPoint:

@@ -12,6 +12,9 @@ HARMFUL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
+# What Markdown, as the hub and TensorBoard read it, would take for more than text in a line.
+MARKS = re.compile(r"([\\`*_\[\]<>#|~$&])")
+
 
 def printable(text: object) -> str:
     r"""``text`` with what would steer a terminal written out: ``\u001b[2J``, as JSON has it."""
@@ -21,6 +24,11 @@ def printable(text: object) -> str:
 def printable_line(text: object) -> str:
     """``printable``, and every run of white space one space: a line stays one line."""
     return printable(" ".join(str(text).split()))
+
+
+def markdown_text(text: object) -> str:
+    """``printable_line`` as Markdown that shows it unchanged, also in a table's cell."""
+    return MARKS.sub(r"\\\1", printable_line(text))
 
 
 def say(*parts: object, file: TextIO | None = None) -> None:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from safe_rlhf_panacea.rewards.rules import concise
+from safe_rlhf_panacea.rewards.rules import concise, length, matches, positive, refuses
 
-__all__ = ["concise"]
+__all__ = ["concise", "length", "matches", "positive", "refuses"]

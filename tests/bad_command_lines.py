@@ -15,6 +15,7 @@ PPO = (
     "--actor_model_name_or_path model --reward_models helpful=a harmless=b "
     f"--train_datasets prompts:1:pairs.jsonl {LOGS}"
 )
+GRPO = f"{PPO} --num_return_sequences 4"
 SFT = f"--model_name_or_path model --train_datasets supervised:1:pairs.jsonl {LOGS}"
 PANACEA_SFT = (
     "--model_name_or_path model --train_datasets helpful=supervised:1:a.jsonl "
@@ -29,6 +30,7 @@ GOOD = {
     "dpo": DPO,
     "ppo": PPO,
     "panacea_sft": PANACEA_SFT,
+    "grpo": GRPO,
     "rewarded_soups": f"dpo {DPO}",
     "discrete_policies": f"dpo {DPO}",
     "fixed_scaling": f"ppo {PPO}",
@@ -37,6 +39,8 @@ GOOD = {
     "--reward_models helpful=a --output_file out.json",
     "compare": "front second --output_dir out",
     "respond": "--adapter adapter --preference 1,0 hello",
+    "card": "--adapter adapter",
+    "push": "--adapter adapter --repo me/it",
     "chat": "--adapter adapter",
     "serve": "--adapter adapter --port 0",
     "dashboard": "run --output out.html",
@@ -74,6 +78,9 @@ RANGES = [
     ("ppo", "actor_lr critic_lr actor_weight_decay", "inf -1", NOT_NEGATIVE),
     ("sft reward dpo", "lr_warmup_ratio", "1.5 nan", PROBABILITY),
     ("ppo", "actor_lr_warmup_ratio critic_lr_warmup_ratio", "-0.1", PROBABILITY),
+    ("grpo", "kl_coeff actor_lr", "nan -0.02", NOT_NEGATIVE),
+    ("grpo ppo", "smooth_mu", "0 -1 nan", POSITIVE),
+    ("grpo", "num_return_sequences", "0 2.5", COUNT),
     ("ppo", "kl_coeff ptx_coeff", "nan -0.02", NOT_NEGATIVE),
     ("ppo", "clip_range_ratio clip_range_score clip_range_value", "nan 0", POSITIVE),
     ("ppo", "temperature", "-1 inf", NOT_NEGATIVE),
@@ -145,6 +152,19 @@ sft          ; --train_datasets a:1 a:1           ; is given twice
 dpo          ; --train_datasets pairs:999999999999/-1:x ; makes over 100,000,000 rows
 dpo          ; --eval_datasets pairs:much:x       ; 'much' is neither a number nor a fraction
 ppo          ; --ptx_datasets pairs:nan:x         ; proportion nan is not above 0
+grpo         ; --num_return_sequences 1           ; is 1: GRPO compares .* and needs at least 2
+grpo         ; --num_return_sequences 3           ; 16 is no multiple of --num_return_sequences 3
+grpo         ; --num_return_sequences 32          ; 16 is no multiple of --num_return_sequences 32
+grpo         ; --per_device_prompt_batch_size 6   ; is 24, which is no multiple of .*_batch_size 16
+grpo         ; --temperature 0                    ; draws the same response .* again and again
+grpo         ; --equal_steps --advantage sum_then_normalize ; belongs to .* normalize_then_sum
+grpo         ; --advantage sum                    ; invalid choice: 'sum'
+grpo         ; --kl_in both                       ; invalid choice: 'both'
+grpo         ; --smooth_mu 1 --aggregation tche   ; --smooth_mu belongs to --aggregation stche
+ppo          ; --smooth_mu 1                      ; --smooth_mu belongs to --aggregation stche
+grpo         ; --critic_lr 1                      ; unrecognized arguments: --critic_lr 1
+dpo          ; --aggregation stche                ; invalid choice: 'stche'
+rewarded_soups! ; grpo {GRPO} --num_return_sequences 1 ; is 1: GRPO compares
 dpo          ; --objectives a b a                 ; an objective is named twice
 dpo          ; --objectives a ../../esc           ; objective name '../../esc': {NAME}
 dpo          ; --objectives a=b c,d               ; objective name 'a=b': {NAME}
@@ -180,6 +200,8 @@ ppo          ; --reward_signs helpful=2           ; must be 1 or -1
 ppo          ; --reward_shifts helpful=x          ; helpful=x: not a number
 ppo          ; --reward_models helpful            ; is not of the form name=value
 ppo          ; --reward_models a=x a=y            ; names an objective twice
+ppo          ; --reward_models a=m:f?x=1,y=2 b=m:f?y=2,x=1 ; a and b are the same function with the
+evaluation   ; --reward_models helpful=m:f harmless=m:f ; helpful and harmless are the same function
 ppo          ; --objectives helpful funny         ; objective 'funny' has no reward model
 ppo          ; --reward_calibration none.json     ; none.json: no such file
 ppo          ; --reward_calibration damaged/adapter_config.json ; not valid JSON
@@ -241,6 +263,13 @@ serve        ; --preference 1,0 --allow 'helpful<=0.3' ; helpful is 1: this serv
 serve        ; --front none                       ; none/front.json: no such file
 serve        ; --dtype int8                       ; invalid choice: 'int8'
 dashboard!   ; front                              ; front holds no evaluations.jsonl
+card         ; --license 'MIT or so'              ; 'MIT or so' is no id of a licence
+card         ; --front none                       ; none
+card         ; --adapter damaged                  ; adapter_config.json is not valid JSON
+push         ; --repo it                          ; 'it' is not of the form OWNER/NAME
+push         ; --repo ../it                       ; '../it' is not of the form OWNER/NAME
+push         ;                                    ; 'no/such/model' is a folder of this machine
+push         ; --adapter none --base_model me/b   ; none holds no adapter
 dashboard    ; --output ''                        ; --output: {EMPTY}
 world        ; --output_dir made                  ; made holds a world already
 datasets     ; pairs:1e300:pairs.jsonl            ; makes over 100,000,000 rows

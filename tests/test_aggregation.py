@@ -11,6 +11,8 @@ from safe_rlhf_panacea.aggregation import (
     aggregate_losses,
     aggregate_rewards,
     linear_scalarization,
+    objective_weights,
+    smooth_tchebycheff,
     tchebycheff,
 )
 
@@ -296,7 +298,7 @@ def test_an_unknown_method_is_refused():
     said = "unknown aggregation 'max': choose ls or tche"
     rows, _ = batched(ONE)
     assert message(aggregate_losses, double(LOSSES), None, rows, "max") == said
-    assert message(aggregate_rewards, double(LOSSES), rows, "max") == said
+    assert message(aggregate_rewards, double(LOSSES), rows, "max") == f"{said} or stche"
 
 
 def test_an_unknown_scope_is_refused():
@@ -351,3 +353,66 @@ class TestIdealPoint:
         restored.update(torch.tensor([[0.0, 4.0]]))
         assert restored.value.tolist() == [1.0, 4.0]
         assert state["best"].tolist() == [1.0, -3.0]
+
+
+def test_smooth_tchebycheff_by_hand():
+    values, ideal = double([[2.0, -4.0]]), double([5.0, 3.0])
+    # λ (z - v) = (0.75, 5.25)
+    expected = -0.5 * math.log(math.exp(0.75 / 0.5) + math.exp(5.25 / 0.5))
+    assert smooth_tchebycheff(values, double(ONE), ideal, 0.5).item() == pytest.approx(expected)
+    found = aggregate_rewards(values, double([ONE]), "stche", ideal, 0.5)
+    assert found.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("mu", [1.0, 0.1, 1e-3])
+def test_smooth_tchebycheff_lies_within_mu_log_m_of_the_sharp_one(mu):
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(50, 3, generator=generator, dtype=torch.float64)
+    preference = torch.rand(50, 3, generator=generator, dtype=torch.float64)
+    ideal = double([3.0, 3.0, 3.0])
+    below = tchebycheff(values, preference, ideal) - smooth_tchebycheff(
+        values, preference, ideal, mu
+    )
+    assert (below >= 0).all()
+    assert (below <= mu * math.log(3) + 1e-12).all()
+
+
+@pytest.mark.parametrize("method", ["ls", "tche", "stche"])
+def test_weights_are_the_slopes_of_the_aggregate(method):
+    generator = torch.Generator().manual_seed(1)
+    values = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    preference = torch.rand(5, 3, generator=generator, dtype=torch.float64)
+    ideal, step = double([2.0, 3.0, 2.5]), 1e-6
+    with torch.no_grad():  # as in a rollout
+        found = objective_weights(values, preference, method, ideal, 0.3)
+    for i in range(3):
+        shift = step * torch.eye(3, dtype=torch.float64)[i]
+        up, down = (
+            aggregate_rewards(values + sign * shift, preference, method, ideal, 0.3)
+            for sign in (1, -1)
+        )
+        torch.testing.assert_close(found[:, i], (up - down) / (2 * step), rtol=0, atol=1e-7)
+
+
+def test_weights_by_hand():
+    values, ideal = double([[2.0, -4.0], [5.0, 3.0]]), double([5.0, 3.0])
+    preference = double([ONE, ONE])
+    assert objective_weights(values, preference).tolist() == [ONE, ONE]
+    # The widest weighted gap is the second's; at the ideal point both are 0 and share.
+    found = objective_weights(values, preference, "tche", ideal).tolist()
+    assert found == [[0.0, 0.75], [0.125, 0.375]]
+    soft = [math.exp(0.75 / 2), math.exp(5.25 / 2)]
+    expected = [p * e / sum(soft) for p, e in zip(ONE, soft, strict=True)]
+    found = objective_weights(values, preference, "stche", ideal, 2.0)[0]
+    assert found.tolist() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("mu", [None, 0.0, -1.0, math.nan])
+def test_smooth_tchebycheff_needs_a_positive_mu(mu):
+    said = message(aggregate_rewards, double(LOSSES), batched(ONE)[0], "stche", double(ONE), mu)
+    assert said == f"stche needs a positive μ, not {mu}"
+
+
+def test_losses_have_no_smooth_tchebycheff():
+    said = "unknown aggregation 'stche': choose ls or tche"
+    assert message(aggregate_losses, double(LOSSES), None, batched(ONE)[0], "stche") == said

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea import chat, respond, serve
+from safe_rlhf_panacea import chat, push, respond, serve
 from safe_rlhf_panacea.adapter.io import ADAPTER_TYPE
 from safe_rlhf_panacea.base.datasets import listing
 from safe_rlhf_panacea.evaluation import calibrate, compare
+from safe_rlhf_panacea.export import card
 from safe_rlhf_panacea.miniature import world
 from tests.bad_command_lines import GOOD, rows
 from tests.eval.evaluations import write_evaluation
@@ -25,6 +26,7 @@ PACKAGES = {
     "dpo": "algorithms.dpo",
     "ppo": "algorithms.ppo",
     "panacea_sft": "algorithms.sft",
+    "grpo": "algorithms.grpo",
     **{
         name: name for name in ("evaluation", "miniature", "dashboard", "regression", "experiments")
     },
@@ -34,6 +36,8 @@ MODULES = {
     "calibrate": calibrate,
     "compare": compare,
     "respond": respond,
+    "card": card,
+    "push": push,
     "chat": chat,
     "serve": serve,
     "world": world,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from safe_rlhf_panacea.adapter import AdapterConfig
+from safe_rlhf_panacea.aggregation import METHODS, REWARD_METHODS
 from safe_rlhf_panacea.base.arguments import (
     add_flag,
     finite_float,
@@ -24,8 +25,13 @@ from safe_rlhf_panacea.preference import (
 SAMPLERS = ("uniform", "dirichlet", "vertices", "stratified")
 
 
-def add_panacea_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adapter, preference vectors and aggregation; defaults are the paper's (Tables 1 and 2)."""
+def add_panacea_arguments(parser: argparse.ArgumentParser, *, rewards: bool = False) -> None:
+    """Adapter, preference vectors and aggregation; defaults are the paper's (Tables 1 and 2).
+
+    Args:
+        parser: the program's.
+        rewards: whether it aggregates rewards, and not losses.
+    """
     group = parser.add_argument_group("panacea: adapter")
     group.add_argument("--lora_dim", type=positive_int, default=8, help="k singular values")
     group.add_argument(
@@ -49,13 +55,7 @@ def add_panacea_arguments(parser: argparse.ArgumentParser) -> None:
         help="weight of AdaLoRA's penalty on U, V",
     )
     group = parser.add_argument_group("panacea: preference vectors")
-    group.add_argument(
-        "--aggregation",
-        choices=("ls", "tche"),
-        default="ls",
-        help="weighted sum, or Tchebycheff; DPO's takes the largest of the m weighted mean losses "
-        "of each micro-batch over all processes, where Eq. 16 has expectations",
-    )
+    _add_aggregation_arguments(group, rewards)
     group.add_argument(
         "--preference_scope",
         choices=("batch", "sample"),
@@ -77,6 +77,24 @@ def add_panacea_arguments(parser: argparse.ArgumentParser) -> None:
         help="baselines: train for this λ alone, with an adapter that has no preference part",
     )
     _add_front_arguments(parser)
+
+
+def _add_aggregation_arguments(group: argparse._ArgumentGroup, rewards: bool) -> None:
+    text = "weighted sum, or Tchebycheff"
+    if rewards:
+        text += "; stche is its smooth form"
+        group.add_argument(
+            "--smooth_mu",
+            type=positive_float,
+            help="with --aggregation stche: its μ, in the units of the rewards (default: 0.1)",
+        )
+    else:
+        text += (
+            ", the largest of the m weighted mean losses of each micro-batch over all processes, "
+            "where Eq. 16 has expectations"
+        )
+    methods = REWARD_METHODS if rewards else METHODS
+    group.add_argument("--aggregation", choices=methods, default="ls", help=text)
 
 
 def _add_front_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,6 +139,8 @@ def check_panacea(args: argparse.Namespace, objectives: tuple[str, ...]) -> None
             "--only_optimize_lora must be true: the reference is the base model with the adapter "
             "off, and only the adapter is saved, so the base model must not be trained"
         )
+    if getattr(args, "smooth_mu", None) is not None and args.aggregation != "stche":
+        raise UserError("--smooth_mu belongs to --aggregation stche")
     needs = {"dirichlet_alpha": "dirichlet", "vertex_probability": "vertices"}
     for flag, sampler in needs.items():
         if getattr(args, flag) is not None and args.preference_sampler != sampler:

@@ -13,7 +13,12 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter, inject_adapter
-from safe_rlhf_panacea.aggregation import IdealPoint, aggregate_losses, aggregate_rewards
+from safe_rlhf_panacea.aggregation import (
+    IdealPoint,
+    aggregate_losses,
+    aggregate_rewards,
+    objective_weights,
+)
 from safe_rlhf_panacea.algorithms.arguments import adapter_config
 from safe_rlhf_panacea.algorithms.preference_source import PreferenceSource, begins_update
 from safe_rlhf_panacea.base import (
@@ -26,6 +31,8 @@ from safe_rlhf_panacea.base import (
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.divergence import check_weights
 from safe_rlhf_panacea.preference import format_preference
+
+SMOOTH_MU = 0.1
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ class Panacea:
         self.adapters: dict[str, PanaceaAdapter] = {}
         self.source = PreferenceSource(args, objectives)
         self.method = args.aggregation
+        self.smooth_mu = getattr(args, "smooth_mu", None) or SMOOTH_MU
         self.ideal_point = IdealPoint(len(objectives))
         self.orthogonality_coeff = args.orthogonality_coeff
         self._held: Held | None = None
@@ -152,6 +160,13 @@ class Panacea:
             self._held = before
 
     @contextmanager
+    def at_latest(self, rows: int) -> Iterator[None]:
+        """Hold ``latest`` for a pass of so many rows, which take its λ in turn."""
+        index = torch.arange(rows, device=self.latest.device)
+        with self.at(self.latest, index % len(self.latest)):
+            yield
+
+    @contextmanager
     def generation(self, copies: int, *, may_merge: bool) -> Iterator[None]:
         """While ``copies`` responses to each prompt are drawn at the λ that holds.
 
@@ -195,13 +210,22 @@ class Panacea:
 
     def reward(self, rewards: torch.Tensor) -> torch.Tensor:
         """The m rewards of each row, size = (B, m), as one at the λ that holds, size = (B,)."""
-        ideal = None
-        if self.method == "tche":
+        preference = self.preference.expand_as(rewards)
+        if self.method != "ls":
             best = all_reduce_max(rewards.amax(dim=0))  # the processes share one ideal point
             self.ideal_point.update(best.unsqueeze(0))
-            ideal = self.ideal_point.value.to(rewards)
-        preference = self.preference.expand_as(rewards)
-        return aggregate_rewards(rewards, preference, self.method, ideal)
+        return aggregate_rewards(rewards, preference, *self._aggregation(rewards))
+
+    def weights(self, values: torch.Tensor, preference: torch.Tensor) -> torch.Tensor:
+        """How much each objective counts where its mean reward is v, size = (B, m) all.
+
+        At the ideal point as ``reward`` last left it.
+        """
+        return objective_weights(values, preference, *self._aggregation(values))
+
+    def _aggregation(self, like: torch.Tensor) -> tuple[str, torch.Tensor | None, float]:
+        ideal = None if self.method == "ls" else self.ideal_point.value.to(like)
+        return self.method, ideal, self.smooth_mu
 
     def penalty(self) -> torch.Tensor | float:
         """AdaLoRA's penalty on the policy's U and V, if asked for."""

@@ -107,7 +107,9 @@ def begins_update(engine: Any, waiting: int = 0, passes: int = 1) -> bool:
     return first and before % engine.gradient_accumulation_steps() == 0
 
 
-def check_shared(args: argparse.Namespace, prompts: int, accumulated: int) -> None:
+def check_shared(
+    args: argparse.Namespace, prompts: int, accumulated: int, whole_groups: bool = False
+) -> None:
     """Refuse a run whose rollout sets would all share updates, and so one λ, for a whole epoch.
 
     Only with several passes over a set: there a set cannot be cut where an update ends.
@@ -116,14 +118,18 @@ def check_shared(args: argparse.Namespace, prompts: int, accumulated: int) -> No
         args: the run's flags.
         prompts: on this process.
         accumulated: micro-batches for each update.
+        whole_groups: see ``RLTrainer``.
 
     Raises:
         UserError: a short last rollout would leave an update open that no whole one closes.
     """
     if args.update_iters == 1 or args.preference_scope == "sample" or args.fixed_preference:
         return
-    epoch = steps_per_epoch(prompts, args)
-    common = math.gcd(steps_per_epoch(args.per_device_prompt_batch_size, args), accumulated)
+    epoch, rollout = (
+        steps_per_epoch(count, args, whole_groups)
+        for count in (prompts, args.per_device_prompt_batch_size)
+    )
+    common = math.gcd(rollout, accumulated)
     if epoch % common and args.total_training_steps > epoch:
         raise UserError(
             f"an epoch has {epoch} training steps, no multiple of {common}: with --update_iters "

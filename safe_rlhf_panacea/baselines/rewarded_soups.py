@@ -28,7 +28,7 @@ def train_soup(algorithm: str, flags: Sequence[str]) -> dict[str, Path]:
     """Train the ingredients; objective to folder, in the order of λ.
 
     Args:
-        algorithm: ``dpo`` or ``ppo``.
+        algorithm: ``dpo``, ``grpo`` or ``ppo``.
         flags: the algorithm's; ``--lora_dim`` is k + 1 for a fair comparison with Panacea's
             k + m (appendix D).
     """

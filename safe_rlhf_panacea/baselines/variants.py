@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from safe_rlhf_panacea.algorithms.dpo import main as dpo
+from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from safe_rlhf_panacea.algorithms.sft import main as sft
 from safe_rlhf_panacea.base import barrier, is_main_process
@@ -17,7 +18,7 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, set_aside
 
-PROGRAMS = {"dpo": dpo, "ppo": ppo, "sft": sft}
+PROGRAMS = {"dpo": dpo, "grpo": grpo, "ppo": ppo, "sft": sft}
 Variants = Mapping[str, Sequence[str]]
 
 
@@ -26,7 +27,7 @@ def build_parser(prog: str, description: str, example: str) -> ArgumentParser:
     parser = ArgumentParser(
         prog,
         f"{description}\nAll further flags are those of python -m safe_rlhf_panacea.algorithms."
-        "dpo, .ppo or .sft;\na variant that is finished is not trained again.",
+        "dpo, .grpo, .ppo or .sft;\na variant that is finished is not trained again.",
         example,
     )
     parser.add_argument("algorithm", choices=sorted(PROGRAMS))
@@ -36,7 +37,7 @@ def build_parser(prog: str, description: str, example: str) -> ArgumentParser:
 def parse_flags(algorithm: str, argv: Sequence[str]) -> argparse.Namespace:
     """Read the algorithm's flags without running it, with ``objectives`` filled in."""
     args = PROGRAMS[algorithm].parse_arguments(argv)
-    if algorithm == "ppo":
+    if algorithm in ("grpo", "ppo"):
         args.objectives = [spec.name for spec in args.reward_specs]
     return args
 

@@ -15,26 +15,20 @@ from safe_rlhf_panacea.base.arguments import (
     positive_int,
     seed_int,
 )
-from safe_rlhf_panacea.base.datasets import ChatTemplate
+from safe_rlhf_panacea.base.datasets import ChatTemplate, RawSample
 from safe_rlhf_panacea.base.datasets.base import refusing, select_rows
 from safe_rlhf_panacea.base.datasets.specs import read_specs
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.generation import SamplingConfig
-from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
+from safe_rlhf_panacea.base.models import load_pretrained_models
 from safe_rlhf_panacea.base.models.positions import check_positions
-from safe_rlhf_panacea.base.tokenizers import is_same_tokenizer
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.reward_front import Prompt
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards.calibration import apply_calibration
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
-from safe_rlhf_panacea.rewards.scorers import (
-    Scorer,
-    function_scorer,
-    model_scorer,
-    retokenizing_scorer,
-)
+from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
 from safe_rlhf_panacea.rewards.spec import RewardSpec, reward_specs
 
 
@@ -59,9 +53,13 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "--progress", True, "show progress bars")
 
 
+def device() -> str:
+    """The GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def load_model(args: argparse.Namespace, path: str, **options: Any) -> tuple[Any, Any]:
     """A model, on the GPU if there is one, and its tokenizer."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     model, tokenizer = load_pretrained_models(
         path,
         model_max_length=args.max_length,
@@ -70,7 +68,7 @@ def load_model(args: argparse.Namespace, path: str, **options: Any) -> tuple[Any
         **options,
     )
     check_positions(model, args.max_length, path)
-    return model.to(device), tokenizer
+    return model.to(device()), tokenizer
 
 
 def read_prompts(args: argparse.Namespace, template: ChatTemplate) -> list[Prompt]:
@@ -79,16 +77,21 @@ def read_prompts(args: argparse.Namespace, template: ChatTemplate) -> list[Promp
     Raises:
         UserError: no prompt is left, or the template refuses one.
     """
-    texts: dict[str, None] = {}
+    samples: dict[str, RawSample] = {}
     for row in select_rows(read_specs(args.datasets), args.seed):
         with refusing(row):
-            texts[template.prompt(row.sample["input"], row.sample.get("system"))] = None
-    (encoded,) = template.encode(list(texts))
-    short = [Prompt(template.shown(ids), ids) for ids in encoded if len(ids) < args.max_length]
+            text = template.prompt(row.sample["input"], row.sample.get("system"))
+        samples.setdefault(text, row.sample)
+    (encoded,) = template.encode(list(samples))
+    short = [
+        Prompt(template.shown(ids), ids, sample)
+        for ids, sample in zip(encoded, samples.values(), strict=True)
+        if len(ids) < args.max_length
+    ]
     if not short:
         raise UserError(f"no prompt is shorter than --max_length {args.max_length} tokens")
-    if len(short) < len(texts) and is_main_process():
-        say(f"left out {len(texts) - len(short)} prompts of --max_length tokens or more")
+    if len(short) < len(samples) and is_main_process():
+        say(f"left out {len(samples) - len(short)} prompts of --max_length tokens or more")
     return short
 
 
@@ -100,27 +103,15 @@ def read_rewards(args: argparse.Namespace, objectives: Sequence[str] | None) -> 
     return specs if calibration is None else apply_calibration(specs, calibration)
 
 
-def load_rewards(
-    args: argparse.Namespace, specs: Sequence[RewardSpec], tokenizer: Any, stop_ids: Sequence[int]
+def rewards_of(
+    args: argparse.Namespace, specs: Sequence[RewardSpec], policy: Policy
 ) -> RewardEnsemble:
-    """Load what scores each objective of a policy with this tokenizer and these end tokens."""
-    scorers = [_load_scorer(args, spec, tokenizer, stop_ids) for spec in specs]
-    return RewardEnsemble(specs, scorers)
-
-
-def _load_scorer(
-    args: argparse.Namespace, spec: RewardSpec, tokenizer: Any, stop_ids: Sequence[int]
-) -> Scorer:
-    if spec.is_function:
-        return function_scorer(spec.path, tokenizer, stop_ids)
-    options = {"score_type": spec.role, "do_normalize": args.normalize_reward}
-    model, own = load_model(
-        args, spec.path, auto_model_type=AutoModelForScore, auto_model_kwargs=options
-    )
-    if is_same_tokenizer(tokenizer, own):
-        return model_scorer(model)
-    say(f"{spec.path} has other tokens than the policy: responses are tokenised anew for it")
-    return retokenizing_scorer(model, tokenizer, own, stop_ids)
+    """Load what scores each objective of a policy, on the GPU if there is one."""
+    dtype = torch.bfloat16 if args.bf16 else None
+    loading = RewardLoading(args.max_length, dtype, args.normalize_reward, args.trust_remote_code)
+    rewards = load_rewards(specs, policy.tokenizer, policy.sampling.stop_ids, loading)
+    rewards.place(lambda model: model.to(device()))
+    return rewards
 
 
 def policy_of(args: argparse.Namespace, model: Any, adapter: Any, template: ChatTemplate) -> Policy:

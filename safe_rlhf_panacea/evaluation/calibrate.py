@@ -24,10 +24,10 @@ from safe_rlhf_panacea.evaluation.arguments import (
     add_reward_flags,
     add_sampling_flags,
     load_model,
-    load_rewards,
     policy_of,
     read_prompts,
     read_rewards,
+    rewards_of,
 )
 from safe_rlhf_panacea.fronts.measure import sample_base
 from safe_rlhf_panacea.io import read_json
@@ -75,8 +75,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = [spec.name for spec in specs]
     template = ChatTemplate.of(args.chat_template, tokenizer)
     policy = policy_of(args, model, None, template)
-    rewards = load_rewards(args, specs, tokenizer, policy.sampling.stop_ids)
-    found = sample_base(policy, rewards, read_prompts(args, template)).rewards[0].float()
+    rewards = rewards_of(args, specs, policy)
+    prompts = read_prompts(args, template)
+    rewards.check_columns([prompt.example for prompt in prompts], "the prompts")
+    found = sample_base(policy, rewards, prompts).rewards[0].float()
     # As the models give them: signs are applied after the calibration.
     signs = torch.tensor([spec.sign for spec in specs])
     write_calibration(args.output_file, names, found * signs)

@@ -25,10 +25,10 @@ from safe_rlhf_panacea.evaluation.arguments import (
     add_reward_flags,
     add_sampling_flags,
     load_model,
-    load_rewards,
     policy_of,
     read_prompts,
     read_rewards,
+    rewards_of,
 )
 from safe_rlhf_panacea.fronts.measure import sample_base
 from safe_rlhf_panacea.fronts.measurement import Measurement
@@ -127,8 +127,9 @@ def measure_method(
     tokenizer = template.tokenizer
     what: dict[str, Any]
     if args.reward_models:
-        rewards = load_rewards(args, read_rewards(args, names), tokenizer, policy.sampling.stop_ids)
+        rewards = rewards_of(args, read_rewards(args, names), policy)
         prompts = read_prompts(args, template)
+        rewards.check_columns([prompt.example for prompt in prompts], "the prompts")
         base = sample_base(policy, rewards, prompts) if args.with_base else None
         what = {"prompts": prompts, "rewards": rewards, "base": base}
     else:

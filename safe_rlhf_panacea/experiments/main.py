@@ -23,11 +23,18 @@ from safe_rlhf_panacea.experiments.sizes import Size, sizes
 from safe_rlhf_panacea.experiments.table import Stage, launched_by
 from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, set_aside
 
-QUICKSTART, REPRODUCE = "quickstart.sh", "reproduce_paper.sh"
+REPRODUCE = "reproduce_paper.sh"
+# Scripts that run a program of this package from start to end, and the size whose threads it has.
+WHOLE = {"quickstart.sh": "miniature", "small.sh": "small"}
 ENVIRONMENT = """\
 environment:
   PYTHON                the Python to use; default .venv/bin/python of this checkout, else python3
   OMP_NUM_THREADS       threads; default of the miniature: one per core, at most 2
+  PANACEA_SMALL_MODEL   for --size small: the model's folder, as safe_rlhf_panacea.small.model
+                        writes it; default: HuggingFaceTB/SmolLM2-135M-Instruct from the hub
+  PANACEA_SMALL_DATA    for --size small: a folder with hh-helpful-harmless-train.jsonl.gz and
+                        -test.jsonl.gz, pairs with better_helpful and better_harmless;
+                        default: Anthropic/hh-rlhf from the hub
   WANDB_MODE            online, offline or disabled; default: offline without WANDB_API_KEY
 any other flag goes to the Python program and wins over the launcher's
 """
@@ -42,10 +49,11 @@ def build_parser(script: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
         exit_on_error=False,
     )
-    text = "full: the paper's models, data and hyperparameters (default); miniature: the same path"
-    text += " on the quickstart's models and data, on a CPU"
+    text = "full: the paper's models, data and hyperparameters (default); small: the same path on "
+    text += "SmolLM2-135M and hh-rlhf, minutes to hours on a CPU; miniature: on the quickstart's "
+    text += "models and data, minutes"
     parser.add_argument("--size", choices=[*sizes()], default="full", help=text)
-    text = "where all runs of one reproduction lie; default runs/paper, or runs/miniature"
+    text = "where all runs of one reproduction lie; default runs/paper, runs/small, runs/miniature"
     parser.add_argument("--runs", metavar="DIR", help=text)
     parser.add_argument("--dry_run", action="store_true", help="start nothing; say what would be")
     parser.add_argument("--num_gpus", metavar="N", help="of this machine; default: all")
@@ -104,7 +112,7 @@ def set_environment(size: Size) -> None:
         os.environ["WANDB_MODE"] = "offline"
         text = "wandb: no WANDB_API_KEY, so runs are logged offline (wandb sync uploads them later)"
         print(text, file=sys.stderr)
-    if size.prepares:
+    if size.offline:
         # Its models gain a tenth from four, and lose everything where others use the cores.
         os.environ.setdefault("OMP_NUM_THREADS", str(min(2, len(os.sched_getaffinity(0)))))
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -173,12 +181,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     script, *words = sys.argv[1:] if argv is None else argv
     own = words.index("--") if "--" in words else 0
     table, words = words[:own], words[own + 1 :] if "--" in words else words
-    if script == QUICKSTART:
+    if script in WHOLE:
         if {"-h", "--help"} & set(words) and not has_libraries():
             return  # the script itself has said what it does
         need_libraries()
-        set_environment(sizes()["miniature"])
-        become([sys.executable, "-m", "safe_rlhf_panacea.miniature", *words])
+        set_environment(sizes()[WHOLE[script]])
+        become([sys.executable, "-m", f"safe_rlhf_panacea.{WHOLE[script]}", *words])
     args, runs = read_flags(script, words)
     need_libraries()
     stage = launched_by(script)

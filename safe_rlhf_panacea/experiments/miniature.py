@@ -43,15 +43,21 @@ DPO = f"""
     --lr {{dpo_lr}} --gradient_checkpointing false {_CPU}"""
 # Such a model learns in few steps only with larger learning rates and more updates per rollout;
 # its rewards are standardised instead of multiplied by 5.
-PPO = f"""
+_REWARDED = f"""
     --actor_model_name_or_path {{runs}}/sft {_REWARD_MODELS}
     --reward_scales helpful=1 harmless=1 {_CALIBRATED}
     --train_datasets prompts:1:{{runs}}/world/prompts-train.jsonl
-    --max_length {{max_length}} --kl_coeff {{kl_coeff}} --whiten_advantages true
+    --max_length {{max_length}} --actor_gradient_checkpointing false {_CPU}"""
+PPO = f"""{_REWARDED}
+    --kl_coeff {{kl_coeff}} --whiten_advantages true
     --per_device_prompt_batch_size {{ppo_batch}} --per_device_train_batch_size {{ppo_batch}}
     --gradient_accumulation_steps 1 --update_iters {{update_iters}}
-    --actor_lr {{ppo_lr}} --critic_lr {{critic_lr}}
-    --actor_gradient_checkpointing false --critic_gradient_checkpointing false {_CPU}"""
+    --actor_lr {{ppo_lr}} --critic_lr {{critic_lr}} --critic_gradient_checkpointing false """
+GRPO = f"""{_REWARDED}
+    --kl_coeff {{grpo_kl_coeff}} --num_return_sequences {{grpo_responses}}
+    --per_device_prompt_batch_size {{grpo_prompts}} --per_device_train_batch_size {{grpo_batch}}
+    --gradient_accumulation_steps 1 --update_iters 1
+    --actor_lr {{grpo_lr}} --max_steps {{grpo_steps}} """
 # Few steps see more of the simplex with one λ per sequence than with one per batch.
 MANY = " --preference_scope {preference_scope} --preference_sampler {preference_sampler} "
 RANK_OF_BASELINES = " --lora_dim 9 --lora_scaling 576 "
@@ -87,6 +93,7 @@ SIZE = Size(
         "calibration-three-objectives": f"{_CALIBRATE} {_CONCISE} "
         "--output_file {runs}/calibration-three-objectives.json",
         "panacea_ppo": f"{PPO} {_PTX} {MANY} {WATCH_PPO} {_STEPS_PPO} --save_interval 24",
+        "panacea_grpo": f"{GRPO} {MANY} {WATCH_PPO} --save_interval 24",
         "panacea_ppo_three_objectives": f"{PPO} {_PTX} {WATCH_PPO} {_STEPS_PPO}"
         f"--preference_scope sample --preference_sampler uniform {_REWARD_MODELS} {_CONCISE}"
         f"{_CALIBRATED_THREE} --reference_point {_REFERENCE['three']}",
@@ -104,7 +111,15 @@ SIZE = Size(
         "dpo": f"--datasets {_PAIRS} --max_length {{max_length}} "
         f"--reference_point {_REFERENCE['dpo']}",
     },
-    prepares=True,
+    prepares=(
+        "world",
+        "sft",
+        "reward-helpful",
+        "reward-harmless",
+        "calibration",
+        "calibration-three-objectives",
+    ),
+    offline=True,
     values={
         **vars(LAUNCHED),
         "max_length": MAX_LENGTH,

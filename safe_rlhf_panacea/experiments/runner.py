@@ -132,7 +132,7 @@ class Reproduction:
     def prepare(self, stage: Stage) -> None:
         """Make what a stage needs and is not there yet, with the launchers' own flags."""
         alone = replace(self, passed=("--seed", self.values["seed"]), machines=())
-        for name in stage.needs if self.size.prepares else ():
+        for name in filter(self.size.prepares.__contains__, stage.needs):
             needed = STAGES[name]
             if not self.is_there(needed):
                 print(f"== {name} is missing: made first", file=sys.stderr, flush=True)

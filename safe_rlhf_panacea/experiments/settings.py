@@ -47,6 +47,8 @@ class MiniatureSettings:
         eval_pairs: pairs on which a DPO front is evaluated.
         watch_interval: steps between the fronts that Panacea-PPO shows on its way; 0 for none.
         watch_prompts: prompts on which these are measured.
+        grpo_steps: Panacea-GRPO's steps, each on a rollout of its own.
+        grpo_prompts: prompts in a rollout, with ``grpo_responses`` to each.
         preference_scope: ``sample`` or ``batch``.
         preference_sampler: how Panacea's λ are drawn.
     """
@@ -69,6 +71,12 @@ class MiniatureSettings:
     critic_lr: float = 5e-3
     update_iters: int = 1
     kl_coeff: float = 0.02
+    grpo_steps: int = 60
+    grpo_prompts: int = 16
+    grpo_responses: int = 4
+    grpo_batch: int = 64
+    grpo_lr: float = 5e-3
+    grpo_kl_coeff: float = 0.02
     preference_scope: str = "sample"
     preference_sampler: str = "stratified"
     grid_step: float = 0.1

@@ -19,7 +19,8 @@ class Size:
         flags: of the program of a stage, by the stage's key.
         evaluations: of the evaluations, by kind: ``ppo``, ``dpo``, ``three``.
         published: stages whose result is published, which a reproduction leaves out.
-        prepares: whether a launcher first makes what its stage needs, without a network.
+        prepares: stages that a launcher makes first where its own stage needs them.
+        offline: nothing comes from a network, and the models are tiny.
         values: for the curly brackets.
     """
 
@@ -27,12 +28,13 @@ class Size:
     flags: Mapping[str, str]
     evaluations: Mapping[str, str]
     published: tuple[str, ...] = ()
-    prepares: bool = False
+    prepares: tuple[str, ...] = ()
+    offline: bool = False
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
 def sizes() -> dict[str, Size]:
     """All sizes by name; ``full`` first, which the others change."""
-    from safe_rlhf_panacea.experiments import full, miniature
+    from safe_rlhf_panacea.experiments import full, miniature, small
 
-    return {"full": full.SIZE, "miniature": miniature.SIZE}
+    return {"full": full.SIZE, "miniature": miniature.SIZE, "small": small.size()}

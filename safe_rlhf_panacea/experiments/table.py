@@ -74,6 +74,7 @@ _DPO_NEEDS = ("world", "sft")
 _PPO_NEEDS = (*_DPO_NEEDS, "reward-helpful", "reward-harmless", "calibration")
 _REWARD = "safe_rlhf_panacea.base.values.reward"
 _DPO, _PPO = "safe_rlhf_panacea.algorithms.dpo", "safe_rlhf_panacea.algorithms.ppo"
+_GRPO = "safe_rlhf_panacea.algorithms.grpo"
 _CALIBRATE = "safe_rlhf_panacea.evaluation.calibrate"
 
 _SOUPS, _DISCRETE = f"{_BASELINES}.rewarded_soups", f"{_BASELINES}.discrete_policies"
@@ -81,6 +82,7 @@ _ABLATION = f"{_BASELINES}.fixed_scaling"
 _FINETUNE = "safe_rlhf_panacea.base.finetune"
 _TAKEN = "none: the paper takes PKU-Alignment/alpaca-7b-reproduced; these are Safe-RLHF's values"
 _FIXED = "Table 1, with s fixed (section 5.2, Figure 7)"
+_NO_GRPO = "none: the paper has no GRPO"
 _THREE = "Table 1, with a third objective as in the paper's later version"
 _THREE_NEEDS = (*_PPO_NEEDS, "calibration-three-objectives")
 
@@ -146,9 +148,14 @@ FIGURES = (
 )
 
 REPRODUCTION = (*TRAININGS, *EVALUATIONS, *FIGURES)
-STAGES = {stage.name: stage for stage in (*PREPARATIONS, *REPRODUCTION)}
+# What the paper does not have; run when asked for.
+BEYOND = (
+    _training("panacea-grpo", _GRPO, _NO_GRPO, _PPO_NEEDS),
+    _evaluation("panacea-grpo", "ppo", "--adapter {runs}/panacea-grpo"),
+)
+STAGES = {stage.name: stage for stage in (*PREPARATIONS, *REPRODUCTION, *BEYOND)}
 
 
 def launched_by(launcher: str) -> Stage | None:
     """The first stage of a launcher; None for a script that is none."""
-    return next((stage for stage in TRAININGS if stage.launcher == launcher), None)
+    return next((stage for stage in STAGES.values() if stage.launcher == launcher), None)

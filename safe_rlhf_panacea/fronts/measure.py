@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -80,7 +80,7 @@ def measure(
         policy: what is measured.
         grid: preference vectors, size = (N, m).
         prompts: to respond to; None: a few of those of ``pairs``.
-        rewards: token ids, mask and width of the prompts to rewards, size = (B, m).
+        rewards: of responses, size = (B, m).
         pairs: a ``PreferenceDataset``, where accuracies are wanted.
         texts: supervised text of the objectives, where log-likelihoods are wanted.
         base: of ``sample_base`` on the same prompts.
@@ -192,12 +192,20 @@ def _together(part: torch.Tensor, dim: int, total: int) -> torch.Tensor:
 
 
 def different_prompts(
-    template: ChatTemplate, ids: Iterable[torch.Tensor], most: int | None
+    template: ChatTemplate,
+    rows: Iterable[tuple[torch.Tensor, Mapping[str, Any] | None]],
+    most: int | None,
 ) -> list[Prompt]:
-    """At most so many prompts, none twice; no more are read than needed."""
+    """At most so many prompts, none twice; no more are read than needed.
+
+    Args:
+        template: the policy's.
+        rows: token ids, size = (S,), and the raw sample, if it is known.
+        most: how many; None: all.
+    """
     found: dict[str, Prompt] = {}
-    for row in ids:
-        prompt = Prompt(template.shown(row.tolist()), tuple(row.tolist()))
+    for ids, example in rows:
+        prompt = Prompt(template.shown(ids.tolist()), tuple(ids.tolist()), example)
         found.setdefault(prompt.text, prompt)
         if len(found) == most:
             break
@@ -207,12 +215,12 @@ def different_prompts(
 def prompts_of_pairs(pairs: Any, most: int = PROMPTS_OF_PAIRS) -> list[Prompt]:
     """The first different prompts of a ``PreferenceDataset``."""
     rows = (pairs[i] for i in range(len(pairs)))
-    starts = (row["better_input_ids"][: int(row["prompt_length"])] for row in rows)
+    starts = ((row["better_input_ids"][: int(row["prompt_length"])], None) for row in rows)
     return different_prompts(pairs.template, starts, most)
 
 
 def prompts_of_texts(texts: Any, most: int = PROMPTS_OF_PAIRS) -> list[Prompt]:
     """A few different prompts from all over supervised text."""
     rows = (texts[i] for i in range(0, len(texts), max(1, len(texts) // most)))
-    starts = (row["input_ids"][row["labels"].eq(IGNORE_INDEX)] for row in rows)
+    starts = ((row["input_ids"][row["labels"].eq(IGNORE_INDEX)], None) for row in rows)
     return different_prompts(texts.template, starts, most)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -15,17 +15,18 @@ from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.losses import summed_log_ratios
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.fronts.front import Front, grid_points
+from safe_rlhf_panacea.rewards.responses import Responses
 
-# Token ids, mask and width of the prompts to rewards, size = (B, m).
-Rewards = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+Rewards = Callable[[Responses], torch.Tensor]  # size = (B, m)
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt as people read it, and its token ids."""
+    """A prompt as people read it, its token ids, and the raw sample it comes from, if known."""
 
     text: str
     input_ids: Sequence[int]
+    example: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,12 @@ def pad_left(prompts: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, 
     rows = [[pad] * (width - len(ids)) + list(ids) for ids in prompts]
     mask = [[False] * (width - len(ids)) + [True] * len(ids) for ids in prompts]
     return torch.tensor(rows), torch.tensor(mask)
+
+
+def _examples(prompts: Sequence[Prompt], copies: int) -> list[Mapping[str, Any]] | None:
+    """Of all rows of a forward pass, if those of all prompts are known."""
+    examples = [prompt.example for prompt in prompts if prompt.example is not None]
+    return examples * copies if len(examples) == len(prompts) else None
 
 
 def _chunks(items: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
@@ -137,7 +144,7 @@ def sample_rewards(
         model: the policy, in evaluation mode.
         adapter: the policy's, or None for the model without λ, which is the reference.
         tokenizer: the policy's.
-        rewards: token ids, mask and width of the prompts to rewards, size = (B, m); None: m = 0.
+        rewards: of responses, size = (B, m); None: m = 0.
         prompts: P of them.
         grid: preference vectors, size = (N, m).
         config: how responses are drawn.
@@ -160,7 +167,8 @@ def sample_rewards(
         ratios.append(found.view(rows).double().cpu())
         scores = torch.empty(sequences.size(0), 0)
         if rewards is not None:
-            scores = rewards(sequences, attended, width)  # size = (N·B, m)
+            examples = _examples(chunk, grid.size(0))
+            scores = rewards(Responses(sequences, attended, width, examples))  # size = (N·B, m)
         earned.append(scores.double().view(*rows, -1).cpu())
         decoded = tokenizer.batch_decode(sequences[:, width:], skip_special_tokens=True)
         for index, text in enumerate(decoded):

@@ -13,7 +13,7 @@ import torch
 from safe_rlhf_panacea.base.datasets import ChatTemplate, PreferenceDataset
 from safe_rlhf_panacea.base.datasets.template import AUTO
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
-from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
+from safe_rlhf_panacea.base.models import load_pretrained_models
 from safe_rlhf_panacea.experiments.settings import OBJECTIVES, REFERENCE_POINTS
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement
@@ -22,8 +22,10 @@ from safe_rlhf_panacea.fronts.results import front_result
 from safe_rlhf_panacea.fronts.reward_front import Prompt, pad_left
 from safe_rlhf_panacea.miniature.stages import Miniature
 from safe_rlhf_panacea.miniature.true_scores import true_scores
+from safe_rlhf_panacea.rewards.calibration import calibration
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
-from safe_rlhf_panacea.rewards.scorers import model_scorer
+from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
+from safe_rlhf_panacea.rewards.responses import Responses
 from safe_rlhf_panacea.rewards.spec import RewardSpec
 
 EVALUATION_SEED = 20_000
@@ -43,21 +45,15 @@ class Judge:
         """Load the reward models and the SFT model's tokenizer."""
         self.miniature = miniature
         self.max_length = miniature.world.max_length
-        self.reward_models = [
-            load_pretrained_models(
-                str(miniature.reward(objective)),
-                model_max_length=self.max_length,
-                padding_side="right",
-                auto_model_type=AutoModelForScore,
-                auto_model_kwargs={"score_type": "reward"},
-            )[0].eval()
-            for objective in OBJECTIVES
-        ]
         model, self.tokenizer = self.fresh_policy()
         self.template = ChatTemplate.of(AUTO, self.tokenizer)
+        stop_ids = self.template.stop_ids(model)
+        specs = [RewardSpec(name, str(miniature.reward(name))) for name in OBJECTIVES]
+        loading = RewardLoading(self.max_length)
+        self.raw_rewards = load_rewards(specs, self.tokenizer, stop_ids, loading)
         self.config = SamplingConfig(
             max_length=self.max_length,
-            eos_token_id=self.template.stop_ids(model),
+            eos_token_id=stop_ids,
             pad_token_id=self.tokenizer.pad_token_id,
         )
 
@@ -71,10 +67,10 @@ class Judge:
         """The rewards as PPO sees them, standardised once calibrated."""
         stats = self.miniature.calibration or [(0.0, 1.0)] * len(OBJECTIVES)
         specs = [
-            RewardSpec(name, str(self.miniature.reward(name)), scale=1 / std, shift=mean)
-            for name, (mean, std) in zip(OBJECTIVES, stats, strict=True)
+            replace(spec, scale=1 / std, shift=mean)
+            for spec, (mean, std) in zip(self.raw_rewards.specs, stats, strict=True)
         ]
-        return RewardEnsemble(specs, [model_scorer(model) for model in self.reward_models])
+        return RewardEnsemble(specs, self.raw_rewards.scorers, self.raw_rewards.models)
 
     def calibrate(self) -> list[tuple[float, float]]:
         """Mean and standard deviation of each raw reward on responses of the SFT model."""
@@ -86,8 +82,9 @@ class Judge:
         ids, mask = pad_left(prompts, self.tokenizer.pad_token_id)
         generator = torch.Generator().manual_seed(self.miniature.seed)
         sequences, attended = sample(model.eval(), ids, mask, self.config, generator)
-        rewards = self.rewards()(sequences, attended, ids.size(1))
-        return list(zip(rewards.mean(dim=0).tolist(), rewards.std(dim=0).tolist(), strict=True))
+        rewards = self.rewards()(Responses(sequences, attended, ids.size(1)))
+        found = calibration(OBJECTIVES, rewards)
+        return [(found[name]["mean"], found[name]["std"]) for name in OBJECTIVES]
 
     def method(self, folders: Path | Sequence[Path], name: str | None = None) -> Method:
         """The SFT model with what was trained on it: an adapter, or those of a method."""

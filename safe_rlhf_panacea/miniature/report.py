@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safe_rlhf_panacea.experiments.settings import OBJECTIVES
 from safe_rlhf_panacea.fronts.results import front_of
 from safe_rlhf_panacea.miniature.fronts import Results
 from safe_rlhf_panacea.miniature.severity_table import pick_example_prompt, render_severity_table
@@ -34,13 +35,15 @@ def draw_fronts(root: Path, experiments: dict[str, Results]) -> None:
         )
 
 
-def five_answers(responses: Sequence[dict[str, Any]], prompt: str) -> str:
+def five_answers(
+    responses: Sequence[dict[str, Any]], prompt: str, objectives: Sequence[str] = OBJECTIVES
+) -> str:
     """One prompt answered at five λ spread over the grid."""
     mine = (r for r in responses if r["prompt"] == prompt)
     found = sorted(mine, key=lambda r: r["preference"])
     steps = max(1, (len(found) - 1) / 4)
     chosen = [found[round(i * steps)] for i in range(5) if round(i * steps) < len(found)]
-    lines = [f'"{prompt}" at five preference vectors (helpful, harmless):']
+    lines = [f'"{prompt}" at {len(chosen)} preference vectors ({", ".join(objectives)}):']
     for response in chosen:
         vector = ", ".join(f"{value:.2f}" for value in response["preference"])
         text = textwrap.fill(response["response"], 88, subsequent_indent=" " * 16)

@@ -22,12 +22,16 @@ SMALLEST, LARGEST = 1e-30, 1e30
 
 
 def write_calibration(path: str | Path, names: Sequence[str], rewards: torch.Tensor) -> None:
-    """Keep mean and standard deviation of each objective.
+    """Keep what ``calibration`` says, as JSON."""
+    atomic_write_json(path, calibration(names, rewards))
+
+
+def calibration(names: Sequence[str], rewards: torch.Tensor) -> dict[str, dict[str, float]]:
+    """``mean``, ``std`` and the number of ``responses`` by objective.
 
     Args:
-        path: the file, JSON.
         names: the objectives.
-        rewards: of the initial model's responses, size = (N, m).
+        rewards: of the initial model's responses, as the models gave them, size = (N, m).
 
     Raises:
         UserError: an objective that gives every response the same reward.
@@ -41,7 +45,7 @@ def write_calibration(path: str | Path, names: Sequence[str], rewards: torch.Ten
         if not std >= SMALLEST:
             raise UserError(f"{name} gives all {len(column)} responses {mean:g}: nothing to scale")
         entries[name] = {"mean": mean, "std": std, "responses": len(column)}
-    atomic_write_json(path, entries)
+    return entries
 
 
 def apply_calibration(specs: Sequence[RewardSpec], path: str | Path) -> list[RewardSpec]:

@@ -2,49 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.rewards.scorers import Scorer
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.rewards.responses import Responses
+from safe_rlhf_panacea.rewards.scorers import RewardModel, Scorer
 from safe_rlhf_panacea.rewards.spec import RewardSpec
 
 
 class RewardEnsemble:
-    """Scores a batch under every objective.
+    """Scores responses under every objective.
 
-    Args:
+    Attributes:
         specs: one per objective.
-        scorers: one per objective, see ``scorers.py``.
+        scorers: one per objective.
+        models: those that the scorers ask, each once.
     """
 
-    def __init__(self, specs: Sequence[RewardSpec], scorers: Sequence[Scorer]) -> None:
+    def __init__(
+        self,
+        specs: Sequence[RewardSpec],
+        scorers: Sequence[Scorer],
+        models: Sequence[RewardModel] = (),
+    ) -> None:
         """Hold on to the scorers."""
         if len(specs) != len(scorers):
             raise ValueError(f"{len(specs)} specifications for {len(scorers)} scorers")
         self.specs = list(specs)
         self.scorers = list(scorers)
+        self.models = list(models)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The objectives, in the order of λ."""
         return tuple(spec.name for spec in self.specs)
 
-    @torch.no_grad()
-    def __call__(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
-    ) -> torch.Tensor:
-        """The m rewards of each sequence, size = (B, m), float32.
+    def place(self, engine: Callable[[Any], Any]) -> None:
+        """Put every model where it is to run, or into its engine."""
+        for model in self.models:
+            model.model = engine(model.model)
+
+    @property
+    def for_critic(self) -> RewardModel | None:
+        """The first model whose backbone a critic can stand on: it scores the policy's tokens."""
+        fit = (m for m in self.models if m.reads_policy_tokens and not m.is_classifier)
+        return next(fit, None)
+
+    def check_columns(self, examples: Sequence[Mapping[str, Any]] | None, source: str) -> None:
+        """Refuse data that lack a column which a function needs.
 
         Args:
-            input_ids: the policy's tokens, size = (B, L).
-            attention_mask: size = (B, L).
-            prompt_length: width of the padded prompts, after which the responses begin.
+            examples: the raw samples; None: Safe-RLHF's own data sets, which keep none.
+            source: what the data are called.
+
+        Raises:
+            UserError: naming function, column and row.
         """
+        for function in self.scorers:
+            for name in getattr(function, "columns", ()):
+                for row, example in enumerate([{}] if examples is None else examples):
+                    if name not in example:
+                        has = ", ".join(example) or "none"
+                        raise UserError(
+                            f"{function.path} needs {name}, which is no column of {source} "
+                            f"(prompt {row + 1} has: {has}), and no option gives it"
+                        )
+
+    @torch.no_grad()
+    def __call__(self, responses: Responses) -> torch.Tensor:
+        """The m rewards of each response, size = (B, m), float32."""
         columns = [
-            spec.sign
-            * spec.scale
-            * (scorer(input_ids, attention_mask, prompt_length).float() - spec.shift)
+            spec.sign * spec.scale * (scorer(responses).float() - spec.shift)
             for spec, scorer in zip(self.specs, self.scorers, strict=True)
         ]
         return torch.stack(columns, dim=-1)

@@ -1,199 +1,119 @@
-"""What scores a sequence for one objective: a reward model, or a function of one's own.
-
-A scorer takes the policy's token ids and mask, size = (B, L) each, and the width of the prompts,
-after which the responses begin; it returns one score per row, size = (B,).
-"""
+"""Models that score responses, each loaded once for all the objectives that it serves."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import math
-import re
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
-from safe_rlhf_panacea.base.generation import is_end
-from safe_rlhf_panacea.base.models.score_output import last_attended
-from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.base.datasets import ChatTemplate
+from safe_rlhf_panacea.base.datasets.template import AUTO, as_turns
+from safe_rlhf_panacea.base.tokenizers import is_same_tokenizer
+from safe_rlhf_panacea.rewards.responses import Responses
 
-Scorer = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
-GIVEN = ("prompts", "responses", "response_lengths")
-FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)(?:\?(.*))?")
-
-
-def is_function(path: str) -> bool:
-    """Whether a reward is given as ``module:function`` or ``module:function?name=number,...``."""
-    return FUNCTION.fullmatch(path) is not None and not Path(path).exists()
+Scorer = Callable[[Responses], torch.Tensor]  # one score per row, size = (B,)
 
 
-def model_scorer(model: Any) -> Scorer:
-    """The end scores of a model that reads the policy's tokens."""
+class RewardModel:
+    """A model that scores whole sequences: Safe-RLHF's kind, or transformers' with a classifier.
 
-    def score(
-        input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
-    ) -> torch.Tensor:
-        del prompt_length
-        return model(input_ids, attention_mask=attention_mask).end_scores.squeeze(-1)
-
-    return score
-
-
-def retokenizing_scorer(
-    model: Any, policy_tokenizer: Any, tokenizer: Any, stop_ids: Sequence[int]
-) -> Scorer:
-    """The end scores of a model that reads other tokens than the policy's.
-
-    As in Safe-RLHF, sequences are decoded without special tokens, the model's own end token is
-    put behind those that had ended, at one of the policy's ``stop_ids``, and all are encoded anew,
-    padded on the right.
-    """
-
-    def score(
-        input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
-    ) -> torch.Tensor:
-        del prompt_length
-        mask = attention_mask.bool()
-        rows = [ids[kept] for ids, kept in zip(input_ids, mask, strict=True)]
-        texts = policy_tokenizer.batch_decode(rows, skip_special_tokens=True)
-        last = input_ids.gather(-1, last_attended(mask).to(input_ids.device).unsqueeze(-1))
-        ended = is_end(last.squeeze(-1), stop_ids).tolist()
-        ends = [tokenizer.eos_token if has_ended else "" for has_ended in ended]
-        encoded = tokenizer(
-            [text + end for text, end in zip(texts, ends, strict=True)],
-            padding=True,
-            padding_side="right",
-            truncation=True,
-            return_tensors="pt",
-            return_token_type_ids=False,
-        ).to(input_ids.device)
-        own_ids, own_mask = encoded["input_ids"], encoded["attention_mask"].bool()
-        return model(own_ids, attention_mask=own_mask).end_scores.squeeze(-1)
-
-    return score
-
-
-def function_scorer(path: str, tokenizer: Any, stop_ids: Sequence[int]) -> Scorer:
-    """The scores that a Python function gives.
-
-    It is called with those of these keyword arguments that it names, and its options:
-    ``prompts`` (B strings, with the template, as the policy reads them), ``responses``
-    (B strings), ``response_lengths`` (tokens without the end token, int64, size = (B,)). It
-    returns B finite numbers.
-
-    Args:
-        path: ``module:function``, with options ``?name=number,name=number`` if it has some.
+    Attributes:
+        path: where it was loaded from.
+        model: answers with scores; its engine, once there is one.
+        own_tokenizer: the model's.
         tokenizer: the policy's.
         stop_ids: the policy's tokens that end a response.
-
-    Raises:
-        UserError: the module cannot be imported, has no such function, or the function does
-            not take the options, or needs other arguments.
+        reads_policy_tokens: whether both give every token the same id.
+        is_classifier: whether it answers with ``logits``, and not with ``end_scores``.
     """
-    function, options = _load_function(path)
-    wanted = _parameters(function, path)
-    _check_signature(wanted, options, path)
 
-    def score(
-        input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
-    ) -> torch.Tensor:
-        responses = input_ids[:, prompt_length:]
-        is_text = attention_mask[:, prompt_length:].bool() & ~is_end(responses, stop_ids)
-        arguments: dict[str, Callable[[], Any]] = {
-            "prompts": lambda: _decode(tokenizer, input_ids[:, :prompt_length]),
-            "responses": lambda: _decode(tokenizer, responses),
-            "response_lengths": lambda: is_text.sum(dim=-1),
-        }
-        given = {name: make() for name, make in arguments.items() if name in wanted}
-        return _checked(function(**given, **options), path, input_ids)
+    def __init__(
+        self,
+        path: str,
+        model: Any,
+        own_tokenizer: Any,
+        tokenizer: Any,
+        stop_ids: Sequence[int],
+        *,
+        is_classifier: bool,
+    ) -> None:
+        """Compare the tokenizers."""
+        self.path = path
+        self.model = model
+        self.own_tokenizer = own_tokenizer
+        self.tokenizer, self.stop_ids = tokenizer, stop_ids
+        self.reads_policy_tokens = is_same_tokenizer(tokenizer, own_tokenizer)
+        self.is_classifier = is_classifier
 
-    return score
+    def scorer(self, column: int) -> Scorer:
+        """One of its D scores."""
+        return lambda responses: self.scores(responses)[:, column]
 
+    def scores(self, responses: Responses) -> torch.Tensor:
+        """All its scores, size = (B, D); however many objectives ask, the model runs once."""
+        return responses.once(self, lambda: self._run(responses))
 
-def _decode(tokenizer: Any, tokens: torch.Tensor) -> list[str]:
-    return [text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+    def _run(self, responses: Responses) -> torch.Tensor:
+        if not self.reads_policy_tokens:
+            ids, mask = self._own_tokens(responses)
+        elif self.is_classifier:
+            ids, mask = _padded_right(responses, self.own_tokenizer.pad_token_id)
+        else:
+            ids, mask = responses.input_ids, responses.attention_mask
+        if self.is_classifier:
+            return self.model(ids, attention_mask=mask.long()).logits.float()
+        return self.model(ids, attention_mask=mask).end_scores
 
-
-def _checked(values: Any, path: str, like: torch.Tensor) -> torch.Tensor:
-    if not isinstance(values, torch.Tensor):
-        values = _numbers(values, path)
-    if values.is_complex():
-        raise UserError(f"{path} returned complex numbers")
-    scores = values.to(dtype=torch.float32, device=like.device)
-    if scores.shape != like.shape[:1]:
-        raise UserError(f"{path} returned shape {tuple(scores.shape)} for {len(like)} responses")
-    if not scores.isfinite().all():
-        row = int(scores.isfinite().logical_not().nonzero()[0])
-        raise UserError(f"{path} returned a score that is not finite: {scores[row]:g} in row {row}")
-    return scores
-
-
-def _numbers(values: Any, path: str) -> torch.Tensor:
-    """A sequence of numbers as a tensor, or which of its rows is none."""
-    try:
-        return torch.as_tensor(values, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        rows = values if isinstance(values, (list, tuple)) else ()
-    odd = next((i for i, value in enumerate(rows) if not isinstance(value, Real)), None)
-    what = f"a {type(values).__name__}" if odd is None else f"{rows[odd]!r} in row {odd}"
-    raise UserError(f"{path} returned {what}; one number per response is wanted")
-
-
-def _load_function(path: str) -> tuple[Callable[..., Any], dict[str, float]]:
-    match = FUNCTION.fullmatch(path)
-    if match is None:
-        raise UserError(f"{path}: not of the form module:function")
-    module_name, name, text = match.groups()
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UserError(f"{path}: {module_name} cannot be imported: {error}") from None
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise UserError(f"{path}: {module_name} has no function {name}")
-    options = _options(text or "", path)
-    parameters = _parameters(function, path)
-    for option in options:
-        if option not in parameters:
-            raise UserError(f"{path}: {name} takes no {option}; it takes {', '.join(parameters)}")
-    return function, options
-
-
-def _parameters(function: Callable[..., Any], path: str) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(function).parameters
-    except (TypeError, ValueError):  # some that are written in C
-        raise UserError(f"{path} does not say which arguments it takes") from None
-
-
-def _check_signature(
-    parameters: Mapping[str, inspect.Parameter], options: dict[str, float], path: str
-) -> None:
-    """Refuse now what could only fail at the first response."""
-    for name, parameter in parameters.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        is_given = name in GIVEN or name in options
-        if parameter.kind == parameter.POSITIONAL_ONLY and is_given:
-            raise UserError(f"{path}: {name} must be an argument that can be given by name")
-        if parameter.default is parameter.empty and not is_given:
-            raise UserError(
-                f"{path} needs {name}: it is none of {', '.join(GIVEN)}, and no option gives it"
+    def _own_tokens(self, responses: Responses) -> tuple[torch.Tensor, torch.Tensor]:
+        """The conversations in the model's own tokens, and their mask, padded on the right."""
+        ended = responses.ended(self.stop_ids)
+        if responses.examples is None:
+            rows = self._encoded_anew(responses, ended)
+        else:
+            answers = self.tokenizer.batch_decode(
+                responses.response_ids(), skip_special_tokens=True
             )
+            rows = list(map(self._conversation, responses.examples, answers, ended))
+        device = responses.input_ids.device
+        ids = [torch.tensor(row[: self.own_tokenizer.model_max_length]) for row in rows]
+        padded = pad_sequence(ids, batch_first=True, padding_value=self.own_tokenizer.pad_token_id)
+        mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
+        return padded.to(device), mask.bool().to(device)
+
+    def _conversation(self, example: Mapping[str, Any], answer: str, ended: bool) -> list[int]:
+        """In the model's own chat template."""
+        if self.own_template is not None:
+            turns, system = example["input"], example.get("system")
+            return self.own_template.conversation_ids(turns, answer, ended, system)
+        return self._encode(["\n".join([*as_turns(example["input"]), answer])], [ended])[0]
+
+    @cached_property
+    def own_template(self) -> ChatTemplate | None:
+        """Of a score model without one it is Safe-RLHF's; a classifier may know of no turns."""
+        if self.is_classifier and not self.own_tokenizer.chat_template:
+            return None
+        return ChatTemplate.of(AUTO, self.own_tokenizer)
+
+    def _encoded_anew(self, responses: Responses, ended: list[bool]) -> list[list[int]]:
+        """As in Safe-RLHF, where the turns are not known: what the policy reads, as text."""
+        mask = responses.attention_mask.bool()
+        rows = [ids[kept] for ids, kept in zip(responses.input_ids, mask, strict=True)]
+        return self._encode(self.tokenizer.batch_decode(rows, skip_special_tokens=True), ended)
+
+    def _encode(self, texts: list[str], ended: list[bool]) -> list[list[int]]:
+        """With the model's own end token behind those that had ended."""
+        end = self.own_tokenizer.eos_token or ""
+        whole = [text + end * has_ended for text, has_ended in zip(texts, ended, strict=True)]
+        return self.own_tokenizer(whole, verbose=False)["input_ids"]
 
 
-def _options(text: str, path: str) -> dict[str, float]:
-    options = {}
-    for item in filter(None, text.split(",")):
-        name, _, value = item.partition("=")
-        try:
-            options[name] = float(value)
-        except ValueError:
-            raise UserError(f"{path}: {item!r} is not of the form name=number") from None
-        if not math.isfinite(options[name]):
-            raise UserError(f"{path}: {item!r} is not finite")
-    return options
+def _padded_right(responses: Responses, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Without the padding between rows: a classifier may count positions from the first column."""
+    mask = responses.attention_mask.bool()
+    order = (~mask).sort(dim=-1, stable=True).indices  # the tokens first, in their order
+    ids, mask = responses.input_ids.gather(-1, order), mask.gather(-1, order)
+    width = int(mask.sum(dim=-1).max())
+    return ids.masked_fill(~mask, pad)[:, :width], mask[:, :width]

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.preference import check_objective_names
-from safe_rlhf_panacea.rewards.scorers import is_function
+from safe_rlhf_panacea.rewards.functions import function_address, is_function
 
 
 @dataclass(frozen=True)
 class RewardSpec:
     """One objective and what scores it: the path of a model, or ``module:function``.
+
+    Of a model with several scores ``PATH#label`` is one, by its label or its index.
 
     The objective to maximise is ``sign · scale · (score - shift)``: a cost model enters with
     sign -1, and the paper multiplies its harmlessness reward by a scale of 5.
@@ -29,6 +32,23 @@ class RewardSpec:
     def is_function(self) -> bool:
         """Whether a function scores it, and no model."""
         return is_function(self.path)
+
+    @property
+    def model_path(self) -> str:
+        """The path without the label."""
+        return self._parts[0]
+
+    @property
+    def label(self) -> str | None:
+        """What stands after the ``#``, if anything does."""
+        return self._parts[1]
+
+    @property
+    def _parts(self) -> tuple[str, str | None]:
+        path, mark, label = self.path.rpartition("#")
+        if not mark or Path(self.path).expanduser().exists():  # a folder may have such a name
+            return self.path, None
+        return path, label
 
     @property
     def role(self) -> str:
@@ -70,7 +90,7 @@ def reward_specs(
 
     Raises:
         UserError: an objective without a reward model, a name twice or unknown, a scale that
-            is not positive, a sign that is neither 1 nor -1.
+            is not positive, a sign that is neither 1 nor -1, the same function twice.
         PreferenceError: a name that no objective may have.
     """
     names = [name for name, _ in models]
@@ -95,9 +115,25 @@ def reward_specs(
     for name, value in sign.items():
         if value not in (1.0, -1.0):
             raise UserError(f"--reward_signs {name}={value:g}: must be 1 or -1")
-    return [
+    specs = [
         RewardSpec(
             name, paths[name], sign.get(name, 1.0), scale.get(name, 1.0), shift.get(name, 0.0)
         )
         for name in (objectives or names)
     ]
+    _check_different(specs)
+    return specs
+
+
+def _check_different(specs: Sequence[RewardSpec]) -> None:
+    """Refuse two objectives that are one: the same function, options and sign."""
+    seen: dict[object, str] = {}
+    for spec in specs:
+        if not spec.is_function:
+            continue
+        other = seen.setdefault((*function_address(spec.path), spec.sign), spec.name)
+        if other != spec.name:
+            raise UserError(
+                f"--reward_models: {other} and {spec.name} are the same function with the same "
+                f"options, {spec.path}: they are one objective"
+            )

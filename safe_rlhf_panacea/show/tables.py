@@ -12,7 +12,7 @@ from typing import Any
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.front import Front
 from safe_rlhf_panacea.fronts.indicators import INDICATORS, non_dominated_mask
-from safe_rlhf_panacea.printing import printable_line
+from safe_rlhf_panacea.printing import markdown_text, printable_line
 
 ROWS_SHOWN = 14  # of longer tables on a page, the rest folds
 
@@ -41,8 +41,7 @@ def _word(value: Any) -> str:
     """A cell of Markdown, in one line."""
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = "" if value is None else " ".join(str(value).split())
-    return text.replace("\\", "\\\\").replace("|", "\\|")
+    return "" if value is None else markdown_text(value)
 
 
 def table_html(

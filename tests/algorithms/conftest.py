@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import random
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from safe_rlhf_panacea.base import AutoModelForScore, load_pretrained_models
+from tests.algorithms import plain_ppo
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 EVERY_STEP = ("--need_eval", "--eval_strategy", "steps", "--eval_interval", "1")
@@ -92,6 +96,16 @@ def texts(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def rule_rewards():
+    """Two rewards that need no model, and conflict: short answers, and answers with an a."""
+    rules = "safe_rlhf_panacea.reward_functions"
+    return [
+        f"helpful={rules}:matches?pattern=a",
+        f"harmless={rules}:concise?max_length=4,min_length=1",
+    ]
+
+
+@pytest.fixture(scope="session")
 def objective_texts(tmp_path_factory):
     """Answers in a's for helpful, in b's for harmless, of different lengths."""
     generator, folder = random.Random(3), tmp_path_factory.mktemp("data")
@@ -121,6 +135,22 @@ def sft_flags(base_model, objective_texts, tmp_path):
 
 
 @pytest.fixture
+def ragged_prompts(tmp_path):
+    """Prompts of different lengths, so that rows are padded."""
+    lengths = random.Random(4)
+    rows = [{"prompt": "".join(lengths.choices("cdefg", k=1 + i % 5))} for i in range(16)]
+    return write_lines(tmp_path / "ragged.jsonl", rows)
+
+
+@pytest.fixture
+def weights(base_model, reward_models):
+    """The files' own tensors in float64."""
+    files = [folder / "model.safetensors" for folder in (base_model, *reward_models.values())]
+    base, *models = [plain_ppo.doubled(load_file(file)) for file in files]
+    return SimpleNamespace(base=base, critic=models[0], score=partial(plain_ppo.rewards, models))
+
+
+@pytest.fixture
 def dpo_flags(base_model, pairs, tmp_path):
     """A short run of Panacea-DPO."""
     return [
@@ -141,6 +171,16 @@ def ppo_flags(base_model, reward_models, prompts, tmp_path):
         *("--max_length", "32", "--max_steps", "2", "--per_device_train_batch_size", "8"),
         *("--per_device_prompt_batch_size", "8", "--gradient_accumulation_steps", "1"),
         *("--log_type", "none", "--progress", "false", "--actor_lr", "5e-3"),
+    ]
+
+
+@pytest.fixture
+def grpo_flags(ppo_flags):
+    """A short run of Panacea-GRPO: four groups of four in a micro-batch, one to a rollout."""
+    return [
+        *ppo_flags,
+        *("--num_return_sequences", "4", "--per_device_prompt_batch_size", "4"),
+        *("--per_device_train_batch_size", "16"),
     ]
 
 

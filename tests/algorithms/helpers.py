@@ -5,6 +5,8 @@ from __future__ import annotations
 from safe_rlhf_panacea.algorithms.arguments import check_panacea
 from safe_rlhf_panacea.algorithms.dpo.main import build_parser as dpo_parser
 from safe_rlhf_panacea.algorithms.dpo.trainer import PanaceaDPOTrainer
+from safe_rlhf_panacea.algorithms.grpo.main import parse_arguments as parse_grpo
+from safe_rlhf_panacea.algorithms.grpo.trainer import PanaceaGRPOTrainer
 from safe_rlhf_panacea.algorithms.ppo.main import parse_arguments as parse_ppo
 from safe_rlhf_panacea.algorithms.ppo.trainer import PanaceaPPOTrainer
 from safe_rlhf_panacea.algorithms.sft.main import parse_arguments as parse_sft
@@ -21,6 +23,11 @@ def dpo_trainer(flags, trainer_type=PanaceaDPOTrainer):
 def ppo_trainer(flags, trainer_type=PanaceaPPOTrainer):
     args = parse_ppo(flags)
     return trainer_type(args, *prepare_run(args, "test"))
+
+
+def grpo_trainer(flags):
+    args = parse_grpo(flags)
+    return PanaceaGRPOTrainer(args, *prepare_run(args, "test"))
 
 
 def sft_trainer(flags, trainer_type=PanaceaSFTTrainer):

@@ -13,8 +13,9 @@ import torch
 import torch.distributed as dist
 
 from safe_rlhf_panacea.algorithms.dpo.trainer import rows_of_pairs
+from safe_rlhf_panacea.algorithms.grpo import groups
 from safe_rlhf_panacea.show import writers
-from tests.algorithms.helpers import dpo_trainer, ppo_trainer
+from tests.algorithms.helpers import dpo_trainer, grpo_trainer, ppo_trainer
 
 
 def gather(tensor):
@@ -81,11 +82,56 @@ def labelled_means(trainer, batch, preference):
     return torch.stack([losses[labelled[:, i], i].mean() for i in range(labelled.size(1))])
 
 
+def shared_groups(trainer):
+    """GRPO's gradients of two processes' groups, and those of one process with all groups."""
+    rank, parameters = dist.get_rank(), trainer.panacea.policy.parameters()
+    engine = trainer.actor_model
+    generator = torch.Generator().manual_seed(3)  # the same adapter on both, and λ matters
+    with torch.no_grad():
+        for parameter in parameters:
+            if parameter.dim() == 1:
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    data = trainer.prompt_only_dataloader.dataset
+    prompts = data.get_collator()([data[i] for i in range(4)])
+    preference = torch.tensor([[0.3, 0.7]]).expand(4, -1)
+    torch.manual_seed(0)
+    with trainer.panacea.at(preference):
+        sequences, mask = trainer.generate(prompts)
+    ids = prompts["input_ids"].repeat_interleave(4, dim=0)
+
+    def gradients(rows, count):
+        trainer.actor_model = engine
+        with trainer.panacea.at(preference[:count]), torch.no_grad():
+            rollout = trainer.post_rollout(ids[rows], sequences[rows], mask[rows])
+        (batch,) = groups.compare([rollout], trainer.panacea, trainer.args)
+        trainer.actor_model = engine.module  # the engine keeps its gradients back
+        trainer.actor_model.zero_grad()
+        with trainer.panacea.at(batch["preference"]):
+            loss, *_ = trainer.loss(batch)
+            loss.backward()
+        values = torch.cat([loss.detach().view(1), *(p.grad.flatten() for p in parameters)])
+        return values
+
+    errors = []
+    for advantage in ("normalize_then_sum", "sum_then_normalize"):
+        trainer.args.advantage = advantage
+        trainer.args.equal_steps = advantage == "normalize_then_sum"
+        shares = slice(0, 4), slice(4, 16)
+        own = gradients(shares[rank], (1, 3)[rank])
+        dist.all_reduce(own, op=dist.ReduceOp.AVG)
+        before = groups.all_reduce_sum, groups.get_world_size
+        groups.all_reduce_sum, groups.get_world_size = lambda total: total, lambda: 1
+        whole = gradients(slice(None), 4)
+        groups.all_reduce_sum, groups.get_world_size = before
+        errors.append(((own - whole).abs().max() / whole[1:].abs().max()).item())
+    return errors
+
+
 def main():
-    """Train as ``dpo`` or ``ppo`` with the given flags; report to the given file."""
+    """Train as ``dpo``, ``ppo`` or ``grpo`` with the given flags; report to the given file."""
     algorithm, report, *flags = sys.argv[1:]
     writers.render = lambda *_, **__: ""  # drawing takes longer than training here
-    trainer = (dpo_trainer if algorithm == "dpo" else ppo_trainer)(flags)
+    trainer = {"dpo": dpo_trainer, "ppo": ppo_trainer, "grpo": grpo_trainer}[algorithm](flags)
     drawn = []
     draw = trainer.panacea.source.draw
     trainer.panacea.source.draw = lambda *a, **k: drawn.append(draw(*a, **k)) or drawn[-1]
@@ -97,6 +143,7 @@ def main():
     flat = torch.cat([p.detach().float().flatten() for p in trainer.panacea.policy.parameters()])
     adapters = gather(flat)
     maximum = shared_maximum(trainer) if algorithm == "dpo" else None
+    whole = shared_groups(trainer) if algorithm == "grpo" else None
     if dist.get_rank() == 0:
         found = {
             "world_size": dist.get_world_size(),
@@ -105,6 +152,7 @@ def main():
             "noise": [n.item() for n in noise],
             "moved": flat.abs().max().item() > 0.1,
             "shared_maximum": maximum,
+            "shared_groups": whole,
         }
         with open(report, "w", encoding="utf-8") as file:
             json.dump(found, file)

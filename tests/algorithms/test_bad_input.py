@@ -167,24 +167,12 @@ def test_baselines_do_not_train_the_base_model_either(baseline, dpo_flags, refus
     assert "--only_optimize_lora must be true" in refused(baseline.main, flags)
 
 
-def test_no_reward_model_reads_the_policys_tokens(ppo_flags, reward_models, refused, tmp_path):
-    others = []
-    for name, path in reward_models.items():
-        shutil.copytree(path, tmp_path / name)
-        tokenizer = tiny_tokenizer()
-        tokenizer.add_tokens(["something"])
-        tokenizer.save_pretrained(tmp_path / name)
-        others.append(f"{name}={tmp_path / name}")
-    line = refused(ppo, [*ppo_flags, "--reward_models", *others])
-    assert "the critic needs one reward model with the tokenizer of" in line
-
-
 @pytest.mark.parametrize(
     ("path", "words"),
     [
         ("no_such_module:score", "no_such_module cannot be imported"),
         ("safe_rlhf_panacea.reward_functions:brief", "has no function brief"),
-        ("safe_rlhf_panacea.reward_functions:concise?limit=3", "concise takes no limit"),
+        ("safe_rlhf_panacea.reward_functions:concise?limit=3", "it takes no limit; it takes resp"),
         ("safe_rlhf_panacea.reward_functions:concise?max_length=x", "not of the form name=number"),
     ],
 )
@@ -194,10 +182,31 @@ def test_a_reward_function_that_is_not_there(ppo_flags, reward_models, refused, 
     assert words in refused(ppo, [*ppo_flags, *flags])
 
 
-def test_functions_alone_give_the_critic_no_place(ppo_flags, refused):
-    rule = "safe_rlhf_panacea.reward_functions:concise?max_length=3"
-    line = refused(ppo, [*ppo_flags, "--reward_models", f"one={rule}", f"two={rule}"])
-    assert "the critic needs one reward model" in line
+def row_counter(responses):
+    return [0.0] * (len(responses) + 1)
+
+
+def divider(response_lengths, answer):
+    return [length / 0 for length in response_lengths.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("row_counter", r"returned shape (9,) for 8 responses"),
+        ("divider", "prompts.jsonl (prompt 1 has: input), and no option gives it"),
+    ],
+)
+def test_a_reward_function_that_does_not_fit(ppo_flags, rule_rewards, refused, name, words):
+    models = [rule_rewards[0], f"harmless={__name__}:{name}"]
+    line = refused(ppo, [*ppo_flags, "--reward_models", *models])
+    assert f"{__name__}:{name}" in line
+    assert words in line
+
+
+def test_a_critic_on_the_policys_backbone_under_zero_3(ppo_flags, rule_rewards, refused):
+    line = refused(ppo, [*ppo_flags, "--reward_models", *rule_rewards, "--zero_stage", "3"])
+    assert "--zero_stage 3 shards weights engine by engine, and the critic would share" in line
 
 
 def test_a_truncated_base_model(dpo_flags, base_model, refused, tmp_path):

@@ -65,8 +65,9 @@ def test_reward_front_means_and_errors_by_hand(trainer):
     config = SamplingConfig(24, tokenizer.eos_token_id, tokenizer.pad_token_id)
     seen = []
 
-    def rewards(input_ids, attention_mask, prompt_length):
-        values = torch.stack([attention_mask.sum(-1), input_ids[:, -1]], dim=-1).float()
+    def rewards(responses):
+        lengths, last = responses.attention_mask.sum(-1), responses.input_ids[:, -1]
+        values = torch.stack([lengths, last], dim=-1).float()
         seen.append(values)
         return values
 

@@ -8,6 +8,7 @@ import torch
 from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.trainers.supervised import to_device
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
+from safe_rlhf_panacea.rewards.responses import Responses
 from tests.algorithms.helpers import ppo_trainer
 
 
@@ -85,7 +86,7 @@ def test_the_critic_with_its_adapter_off_is_the_reward_model(ppo_flags, reward_m
         expected = alone(ids, attention_mask=mask).end_scores.squeeze(-1)
         with trainer.panacea.at(torch.tensor([[0.2, 0.8]])):
             values = trainer.critic_values(ids, mask)
-    assert torch.equal(trainer.rewards(ids, mask, 0)[:, 0], expected)
+    assert torch.equal(trainer.rewards(Responses(ids, mask, 0))[:, 0], expected)
     with torch.no_grad():
         trainer.reward_critic_model.module.value_head.weight.fill_(0.1)
         with trainer.panacea.at(torch.tensor([[0.9, 0.1]])):
@@ -101,7 +102,8 @@ def test_backbones_held(ppo_flags):
     assert trainer.actor_reference_model is None
     assert trainer.reward_model is None
     critic = trainer.reward_critic_model.module
-    assert critic.reward_model is trainer.reward_models["helpful"]
+    assert critic.reward_model is not trainer.rewards.models[1].model
+    assert trainer.rewards.models[0].model.func is trainer.reward_critic_model
     trainable = [n for n, p in critic.named_parameters() if p.requires_grad]
     assert all("lora_" in name or name.startswith("value_head") for name in trainable)
 
@@ -132,11 +134,11 @@ def test_losses_and_kl_against_loops(ppo_flags):
 def test_tchebycheff_uses_a_running_ideal_point(ppo_flags):
     trainer = ppo_trainer([*ppo_flags, "--aggregation", "tche"])
     scores = iter([torch.tensor([[1.0, 4.0], [3.0, 0.0]]), torch.tensor([[2.0, 1.0], [5.0, 2.0]])])
-    trainer.rewards = lambda ids, mask, prompt_length: next(scores)
+    trainer.rewards = lambda responses: next(scores)
     with trainer.panacea.at(torch.tensor([[0.5, 0.5]] * 2)):
-        first = trainer.score(None, None, 0)["reward"]
+        first = trainer.score(torch.zeros(2, 1), None, 0)["reward"]
         assert first.tolist() == [-1.0, -2.0]  # z = (3, 4): shortfalls (2, 0) and (0, 4), halved
-        second = trainer.score(None, None, 0)["reward"]
+        second = trainer.score(torch.zeros(2, 1), None, 0)["reward"]
         assert second.tolist() == [-1.5, -1.0]  # z = (5, 4): (3, 3) and (0, 2), halved
     assert trainer.training_state().panacea["ideal_point"]["best"].tolist() == [5.0, 4.0]
 
@@ -144,8 +146,8 @@ def test_tchebycheff_uses_a_running_ideal_point(ppo_flags):
 def count_letter(trainer, letter):
     token = trainer.tokenizer.convert_tokens_to_ids(letter)
 
-    def score(input_ids, attention_mask, prompt_length):
-        return (input_ids.eq(token) & attention_mask).float().sum(dim=-1)
+    def score(responses):
+        return (responses.input_ids.eq(token) & responses.attention_mask).float().sum(dim=-1)
 
     return score
 
@@ -168,7 +170,7 @@ def test_it_learns_a_front_from_conflicting_rewards(ppo_flags):
     for vector in ((1.0, 0.0), (0.0, 1.0)):
         with trainer.panacea.at(torch.tensor([vector]), shared=True):
             sequences, mask = trainer.generate(batch)
-        counts[vector] = trainer.rewards(sequences, mask, 0).mean(dim=0).tolist()
+        counts[vector] = trainer.rewards(Responses(sequences, mask, 0)).mean(dim=0).tolist()
     assert counts[1.0, 0.0][0] > 2 * counts[1.0, 0.0][1] + 1
     assert counts[0.0, 1.0][1] > 2 * counts[0.0, 1.0][0] + 1
 
@@ -186,7 +188,7 @@ def test_a_rule_as_third_objective_is_learnt_at_its_vertex(ppo_flags, reward_mod
             *("--actor_lr", "2e-3", "--critic_lr", "5e-3", "--max_length", "24"),
         ]
     )
-    assert len(trainer.reward_models) == 2  # a rule needs no backbone
+    assert len(trainer.rewards.models) == 2  # a rule needs no backbone
     batch = prompt_batch(trainer)
 
     def mean_length():

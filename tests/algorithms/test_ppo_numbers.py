@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import random
 from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from safe_rlhf_panacea.base.trainers.supervised import to_device
 from tests.algorithms import plain_ppo as plain
-from tests.algorithms.conftest import write_lines
 from tests.algorithms.helpers import ppo_trainer
 
 PTX_COEFF, KL, CLIP_RATIO, CLIP_SCORE, CLIP_VALUE = 3.0, 0.3, 0.1, 0.4, 0.05
 CASES = [
-    ("ls", "batch", False),
-    ("tche", "batch", False),
-    ("ls", "sample", False),
-    ("tche", "sample", True),
+    ("ls", "batch", False, False),
+    ("tche", "batch", False, False),
+    ("ls", "sample", False, False),
+    ("tche", "sample", True, False),
+    ("ls", "sample", False, True),
 ]
-
-
-@pytest.fixture
-def ragged_prompts(tmp_path):
-    """Prompts of different lengths, so that rows are padded."""
-    lengths = random.Random(4)
-    rows = [{"prompt": "".join(lengths.choices("cdefg", k=1 + i % 5))} for i in range(16)]
-    return write_lines(tmp_path / "ragged.jsonl", rows)
 
 
 def wobble(trainer, seed=0):
@@ -38,7 +28,7 @@ def wobble(trainer, seed=0):
         for module in (trainer.actor_model.module, trainer.reward_critic_model.module):
             for name, parameter in module.named_parameters():
                 small = "lora_" in name and parameter.dim() == 1
-                if small or name.startswith("value_head"):
+                if small or name.startswith(("value_head", "score_head")):
                     noise = torch.randn(parameter.shape, generator=generator)
                     parameter.copy_(0.2 * noise)
 
@@ -57,10 +47,15 @@ def watch_gradients(engine):
     return noted
 
 
+def plain_name(name):
+    """As in the model that carries the critic; the one on the policy has a score head."""
+    return name.removeprefix("reward_model.").replace("score_head", "value_head")
+
+
 def trained_parameters(engine):
     found = engine.module.named_parameters()
     return {
-        name.removeprefix("reward_model."): p.detach().double().clone().requires_grad_()
+        plain_name(name): p.detach().double().clone().requires_grad_()
         for name, p in found
         if p.requires_grad
     }
@@ -75,8 +70,8 @@ def rolled_out(batch, actor, critic, weights, aggregation):
             for row in rows
         ]
         reference = [plain.log_probs(weights.base, row) for row in rows]
-        values = [plain.values(weights.rewards[0], critic, row) for row in rows]
-        found = plain.rewards(weights.rewards, rows)
+        values = [plain.values(weights.critic, critic, row) for row in rows]
+        found = weights.score(rows)
         reward = plain.aggregated(found, rows, aggregation)
     return SimpleNamespace(
         rows=rows, old=old, reference=reference, values=values, rewards=found, reward=reward
@@ -93,7 +88,7 @@ def expected_losses(rollout, actor, critic, weights, whiten):
         gains.append(plain.advantages(rollout.values[i], per_token))
         returns.append(gains[-1] + rollout.values[i])
         new.append(plain.log_probs(plain.at_preference(weights.base, actor, row.preference), row))
-        values.append(plain.values(weights.rewards[0], critic, row))
+        values.append(plain.values(weights.critic, critic, row))
     used = plain.whitened(gains) if whiten else gains
     ratios = torch.cat(new).sub(torch.cat(rollout.old)).exp()
     moved = torch.cat(values) - torch.cat(rollout.values)
@@ -115,14 +110,15 @@ def close(found, expected, names):
         assert error <= 2e-4 * wanted.abs().max() + 2e-6 * largest, (name, error, largest)
 
 
-@pytest.fixture
-def weights(base_model, reward_models):
-    """The files' own tensors in float64."""
-    models = [load_file(folder / "model.safetensors") for folder in reward_models.values()]
-    return SimpleNamespace(
-        base=plain.doubled(load_file(base_model / "model.safetensors")),
-        rewards=[plain.doubled(model) for model in models],
-    )
+def by_rule(rows):
+    """Of ``rule_rewards``, at scale 0.2, by token ids: a is 9, the end token 2."""
+    found = []
+    for row in rows:
+        response = row.tokens[row.start :].tolist()
+        length = len(response) - response.count(2)
+        concise = -1.0 if length < 1 else max(-1.0, 1 + min(0.0, 1 - length / 4))
+        found.append([float(9 in response), concise])
+    return 0.2 * torch.tensor(found, dtype=torch.float64)
 
 
 def numeric_trainer(ppo_flags, ragged_prompts, texts, extra):
@@ -139,12 +135,17 @@ def numeric_trainer(ppo_flags, ragged_prompts, texts, extra):
     )
 
 
-@pytest.mark.parametrize(("aggregation", "scope", "whiten"), CASES)
+@pytest.mark.parametrize(("aggregation", "scope", "whiten", "rules"), CASES)
 def test_gradients_of_two_passes_over_a_rollout(
-    ppo_flags, ragged_prompts, texts, weights, aggregation, scope, whiten
+    ppo_flags, rule_rewards, ragged_prompts, texts, weights, aggregation, scope, whiten, rules
 ):
+    """With ``rules`` the rewards are no models, and the critic stands on the policy's backbone."""
     extra = ["--aggregation", aggregation, "--preference_scope", scope]
     extra += ["--whiten_advantages"] * whiten
+    if rules:
+        extra += ["--reward_models", *rule_rewards]
+        extra += ["--reward_scales", "helpful=0.2", "harmless=0.2"]
+        weights.critic, weights.score = weights.base, by_rule
     trainer = numeric_trainer(ppo_flags, ragged_prompts, texts, extra)
     wobble(trainer)
     engines = trainer.actor_model, trainer.reward_critic_model
@@ -172,7 +173,7 @@ def test_gradients_of_two_passes_over_a_rollout(
         assert info["train/ptx_loss"] == pytest.approx(text.item(), abs=1e-5)
         total = (losses[0] + PTX_COEFF * text) / 2  # of two backward passes, the mean
         close(noted[0][update], torch.autograd.grad(total, list(actor.values())), list(actor))
-        renamed = {n.removeprefix("reward_model."): g for n, g in noted[1][update].items()}
+        renamed = {plain_name(n): g for n, g in noted[1][update].items()}
         close(renamed, torch.autograd.grad(losses[1], list(critic.values())), list(critic))
     assert bites == [[False, False], [True, True]]  # both clips are in the second pass
 

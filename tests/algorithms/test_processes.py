@@ -46,11 +46,11 @@ def run_two(algorithm, flags, report):
     return json.loads(report.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
+@pytest.mark.parametrize("algorithm", ["dpo", "ppo", "grpo"])
 def test_two_processes_share_one_preference_and_one_adapter(
-    algorithm, dpo_flags, ppo_flags, tmp_path
+    algorithm, dpo_flags, ppo_flags, grpo_flags, tmp_path
 ):
-    flags = dpo_flags if algorithm == "dpo" else ppo_flags
+    flags = {"dpo": dpo_flags, "ppo": ppo_flags, "grpo": grpo_flags}[algorithm]
     flags = [*flags, "--gradient_accumulation_steps", "2"]
     found = run_two(algorithm, flags, tmp_path / "report.json")
     assert found["world_size"] == 2
@@ -59,7 +59,9 @@ def test_two_processes_share_one_preference_and_one_adapter(
     if algorithm == "dpo":  # Eq. 16: one maximum of the means over both processes' pairs
         assert max(found["shared_maximum"]["errors"]) < 1e-4
         assert any(first != second for first, second in found["shared_maximum"]["picks"])
-    if algorithm == "ppo":  # or the same rows would get the same responses everywhere
+    if algorithm == "grpo":  # two processes are one with all groups
+        assert max(found["shared_groups"]) < 1e-4
+    if algorithm != "dpo":  # or the same rows would get the same responses everywhere
         assert found["noise"][0] != found["noise"][1]
     assert (tmp_path / "out" / "adapter_model.safetensors").exists()
     assert len((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()) == 2

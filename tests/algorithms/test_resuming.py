@@ -11,6 +11,7 @@ import wandb
 from safetensors.torch import load_file
 
 from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
+from safe_rlhf_panacea.algorithms.grpo.main import main as grpo
 from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
 from safe_rlhf_panacea.algorithms.sft.main import main as panacea_sft
 from safe_rlhf_panacea.base.finetune.main import main as sft
@@ -95,6 +96,35 @@ def test_ppo(ppo_flags, texts, prompts, tmp_path, stop_at, step, saved):
     assert fronts[0] == fronts[1]
     last = [read_evaluations(folder)[-1] for folder in folders]
     assert last[0].drawn == last[1].drawn
+    record = json.loads((folders[1] / "run.json").read_text())
+    assert [entry["step"] for entry in record["resumed"]] == [saved]
+
+
+def test_ppo_with_both_adapters_on_one_backbone(ppo_flags, rule_rewards, tmp_path, stop_at):
+    flags = [*ppo_flags, "--reward_models", *rule_rewards, "--zero_stage", "2"]
+    flags += ["--max_steps", "6", "--save_interval", "2"]
+    folders = both_ways(ppo, flags, tmp_path, stop_at, 5)
+    assert same_tensors(folders, "adapter_model.safetensors")
+    whole, parts = map(metrics, folders)
+    assert parts == whole
+    assert whole[-1]["train/reward_value"] != 0  # the critic is trained, and went on
+
+
+@pytest.mark.parametrize(("step", "saved"), [(6, 4), (10, 8)])
+def test_grpo(grpo_flags, texts, prompts, tmp_path, stop_at, step, saved):
+    """Two passes over two micro-batches, Tchebycheff's ideal point, text for PTX, evaluations."""
+    flags = [*grpo_flags, "--max_steps", "12", "--update_iters", "2", "--save_interval", "4"]
+    flags += ["--per_device_train_batch_size", "8", "--preference_scope", "sample"]
+    flags += ["--aggregation", "tche", "--equal_steps", "--ptx_datasets", f"supervised:1:{texts}"]
+    flags += ["--need_eval", "--eval_strategy", "steps", "--eval_interval", "4"]
+    flags += ["--eval_datasets", f"prompts:4/-1:{prompts}", "--eval_grid_step", "1"]
+    folders = both_ways(grpo, flags, tmp_path, stop_at, step)
+    assert same_tensors(folders, "adapter_model.safetensors")
+    whole, parts = map(metrics, folders)
+    assert parts == whole
+    fronts = [[one.front for one in read_evaluations(folder)] for folder in folders]
+    assert fronts[0] == fronts[1]
+    assert len(fronts[0]) == 4
     record = json.loads((folders[1] / "run.json").read_text())
     assert [entry["step"] for entry in record["resumed"]] == [saved]
 

@@ -139,6 +139,35 @@ def test_the_same_data_under_two_names_is_read_once_and_counts_for_both(sft_flag
         assert found["loss_helpful"] == found["loss_harmless"]
 
 
+def test_of_pairs_an_objective_has_what_its_labels_prefer(sft_flags, tmp_path):
+    labels = [(0, 1), (1, 1), (None, 0), (None, None)]
+    rows = [
+        {
+            "prompt": "cd",
+            "response_0": "a" * (i + 1),
+            "response_1": "b" * (i + 1),
+            "better_helpful": helpful,
+            "better_harmless": harmless,
+        }
+        for i, (helpful, harmless) in enumerate(labels)
+    ]
+    spec = f"pairs:1:{write_lines(tmp_path / 'four.jsonl', rows)}"
+    specs = [f"helpful={spec}", f"harmless={spec}"]
+    trainer = sft_trainer([*sft_flags, "--train_datasets", *specs])
+    dataset = trainer.train_dataloader.dataset
+    found = []
+    for i in range(len(dataset)):
+        row = dataset[i]
+        answer = row["input_ids"][row["labels"].ne(IGNORE_INDEX)]
+        found.append((trainer.tokenizer.decode(answer[:-1]), row["labelled"].tolist()))
+    assert found == [
+        ("a", [True, False]),
+        ("b", [False, True]),
+        ("bb", [True, True]),
+        ("aaa", [False, True]),
+    ]
+
+
 def test_a_batch_with_texts_of_one_objective(sft_flags):
     trainer = sft_trainer(sft_flags)
     dataset = trainer.train_dataloader.dataset
@@ -210,7 +239,8 @@ def test_it_learns_a_front(sft_flags, tmp_path):
     [
         (["a=pears:1:x", "b=pears:1:y"], "unknown data set 'pears'"),
         (["a=supervised:1:none.jsonl", "b=supervised:1:y"], "none.jsonl: no such file"),
-        (["a=supervised:1:{texts}", "b=pairs:1:{pairs}"], "a pair; supervised text has one"),
+        (["a=supervised:1:{texts}", "b=pairs:1:{pairs}"], "no text is left for objective 'b'"),
+        (["a=pairs:1:{pairs}", "b=pairs:1:{pairs}"], "no pair has a label for one of a, b"),
         (["a=supervised:1:{texts}", "b=supervised:1:{long}"], "no text is left for objective 'b'"),
     ],
 )

@@ -7,7 +7,7 @@ import torch
 
 from safe_rlhf_panacea.base.divergence import DivergedError
 from tests.contract.scripts import STEPS, Log, column, follow, rollouts
-from tests.contract.sides import SIDES, make, needs_safe_rlhf, panacea_class
+from tests.contract.sides import SIDES, both_sides, make, needs_safe_rlhf, panacea_class
 
 pytestmark = needs_safe_rlhf
 
@@ -126,6 +126,19 @@ def test_backbones_held(algorithm, files, tmp_path):
     assert len(loaded) == (1 if algorithm == "dpo" else 3)
     if algorithm == "dpo":
         assert trainer.reference_model is None
+
+
+@both_sides
+def test_with_rules_alone_the_critic_stands_on_the_policy(side, files, tmp_path):
+    rules = "safe_rlhf_panacea.reward_functions"
+    rewards = [f"helpful={rules}:matches?pattern=a", f"harmless={rules}:concise?max_length=3"]
+    extra = ["--reward_models", *rewards, "--critic_gradient_checkpointing"]
+    trainer = make(panacea_class("ppo", side), "ppo", side, files, tmp_path, extra)
+    trainer.train()
+    actor, critic = trainer.actor_model.module, trainer.reward_critic_model.module
+    frozen = {id(p) for p in actor.parameters() if not p.requires_grad}
+    assert {id(p) for p in critic.parameters() if not p.requires_grad} < frozen
+    assert all(p.abs().max() > 0 for p in trainer.panacea.adapters["critic"].parameters())
 
 
 def test_the_adapter_is_saved_and_read_back(files, tmp_path):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from safe_rlhf_panacea.algorithms.dpo import main as dpo
+from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
+from safe_rlhf_panacea.baselines import discrete_policies, rewarded_soups
 from tests.launchers.paper_tables import TABLE_1, TABLE_2
 from tests.launchers.shell import dry_run
 
@@ -28,15 +30,17 @@ OFF_IN_THE_PROGRAMS = {
     *("bf16", "tf32", "gradient_checkpointing"),
     *("actor_gradient_checkpointing", "critic_gradient_checkpointing"),
 }
+_REWARDED = ["--actor_model_name_or_path", "m", "--reward_models", "a=1", "b=2"]
 REQUIRED = {
     "dpo": ["--model_name_or_path", "m", "--objectives", "a", "b"],
-    "ppo": ["--actor_model_name_or_path", "m", "--reward_models", "a=1", "b=2"],
+    "ppo": _REWARDED,
+    "grpo": _REWARDED,
 }
 
 
 def defaults(algorithm):
     """What the program takes where nothing is said."""
-    parse = {"dpo": dpo, "ppo": ppo}[algorithm].parse_arguments
+    parse = {"dpo": dpo, "ppo": ppo, "grpo": grpo}[algorithm].parse_arguments
     return vars(parse([*REQUIRED[algorithm], "--train_datasets", "x", "--output_dir", "y"]))
 
 
@@ -49,6 +53,22 @@ def test_paper_launcher_and_program_agree_row_by_row(launcher):
     program = {name: defaults(algorithm)[name] for name in table}
     off = dict.fromkeys(OFF_IN_THE_PROGRAMS & set(table), False)
     assert program == table | off
+
+
+# Models, data and evaluations, which the size brings.
+OF_THE_SIZE = {
+    *("actor_model_name_or_path", "reward_models", "reward_scales", "train_datasets"),
+    *("eval_datasets", "need_eval", "eval_strategy", "eval_interval", "save_interval"),
+    *("output_dir", "preference_scope"),
+}
+
+
+def test_the_launcher_of_grpo_shows_the_programs_defaults():
+    report = dry_run("panacea_grpo.sh")
+    values, program = report["hyperparameters"], defaults("grpo")
+    differs = {name for name, value in values.items() if value != program[name]}
+    assert differs - OF_THE_SIZE == OFF_IN_THE_PROGRAMS & set(values)
+    assert "no GRPO" in report["mirrors"]
 
 
 @pytest.mark.parametrize("launcher", [name for name in LAUNCHERS if "dpo" not in name])
@@ -94,6 +114,15 @@ def test_discrete_policies_are_eleven(algorithm):
     variants = dry_run(f"discrete_policies_{algorithm}.sh")["variants"]
     assert len(variants) == 11
     assert variants["0.3_0.7"] == ["--fixed_preference", "0.3,0.7"]
+
+
+def test_baselines_take_grpo_as_they_take_ppo():
+    flags = ["grpo", *REQUIRED["grpo"], "--train_datasets", "x", "--output_dir", "y"]
+    assert rewarded_soups.plan(flags)[2] == {
+        "a": ["--fixed_preference", "a=1,b=0"],
+        "b": ["--fixed_preference", "a=0,b=1"],
+    }
+    assert len(discrete_policies.plan(flags)[2]) == 11
 
 
 def test_the_ablation_fixes_s_at_six_factors():

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from safe_rlhf_panacea.base import AutoModelForScore
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.reward_functions import concise
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
-from safe_rlhf_panacea.rewards.scorers import (
-    function_scorer,
-    is_function,
-    model_scorer,
-    retokenizing_scorer,
-)
+from safe_rlhf_panacea.rewards.functions import FunctionReward, is_function
+from safe_rlhf_panacea.rewards.responses import Responses
+from safe_rlhf_panacea.rewards.scorers import RewardModel
 from safe_rlhf_panacea.rewards.spec import RewardSpec
 from tests.tiny import tiny_llama, tiny_tokenizer
 
-EOS = 2
+EOS = 2  # of `tiny_tokenizer`
 CONCISE = "safe_rlhf_panacea.reward_functions:concise"
 
 
@@ -31,7 +29,7 @@ def padded_rows(tokenizer):
         [pad, ids("c"), *map(ids, "fghi")],
     ]
     mask = [[1, 1, 1, 1, 1, 0], [0, 1, 1, 1, 1, 1]]
-    return torch.tensor(rows), torch.tensor(mask).bool()
+    return Responses(torch.tensor(rows), torch.tensor(mask).bool(), 2)
 
 
 def describe(prompts, responses, response_lengths, factor=1.0):
@@ -72,16 +70,8 @@ def anything(responses, *rest, weight=1.0, **more):
 
 def test_a_function_sees_prompts_responses_and_lengths():
     tokenizer = tiny_tokenizer()
-    score = function_scorer(f"{__name__}:describe?factor=10", tokenizer, (EOS,))
-    assert score(*padded_rows(tokenizer), 2).tolist() == [20.0, 40.0]  # eos and pads not counted
-
-
-def test_conciseness_by_hand():
-    """c = 2, r_max = 4: 4 up to two tokens, then 4 + 1 - 3/2 = 3.5 and 4 + 1 - 8/2 = 1."""
-    lengths = torch.tensor([0, 1, 2, 3, 8])
-    assert concise(lengths, max_length=2, max_reward=4).tolist() == [4, 4, 4, 3.5, 1]
-    with pytest.raises(UserError, match="must be positive"):
-        concise(lengths, max_length=0)
+    score = FunctionReward(f"{__name__}:describe?factor=10", tokenizer, (EOS,))
+    assert score(padded_rows(tokenizer)).tolist() == [20.0, 40.0]  # eos and pads not counted
 
 
 def test_signs_scales_and_shifts_apply_to_functions():
@@ -89,9 +79,9 @@ def test_signs_scales_and_shifts_apply_to_functions():
     path = f"{CONCISE}?max_length=2,max_reward=0"
     spec = RewardSpec("concise", path, sign=-1.0, scale=3.0, shift=1.0)
     assert spec.is_function
-    ensemble = RewardEnsemble([spec], [function_scorer(path, tokenizer, (EOS,))])
+    ensemble = RewardEnsemble([spec], [FunctionReward(path, tokenizer, (EOS,))])
     # raw 0 and -1, minus 1, times -3
-    assert ensemble(*padded_rows(tokenizer), 2).tolist() == [[3.0], [6.0]]
+    assert ensemble(padded_rows(tokenizer)).tolist() == [[3.0], [6.0]]
 
 
 @pytest.mark.parametrize(
@@ -112,16 +102,15 @@ def test_signs_scales_and_shifts_apply_to_functions():
 )
 def test_what_a_function_returns_is_checked(name, message):
     tokenizer = tiny_tokenizer()
-    score = function_scorer(f"{__name__}:{name}", tokenizer, (EOS,))
+    score = FunctionReward(f"{__name__}:{name}", tokenizer, (EOS,))
     with pytest.raises(UserError, match=message) as caught:
-        score(*padded_rows(tokenizer), 2)
+        score(padded_rows(tokenizer))
     assert f"{__name__}:{name} returned" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        (f"{__name__}:other_names", "needs texts: it is none of prompts, responses, "),
         (f"{__name__}:by_place", "responses must be an argument that can be given by name"),
         (f"{__name__}:describe?factor=nan", "'factor=nan' is not finite"),
         ("builtins:dict", "does not say which arguments it takes"),
@@ -129,13 +118,13 @@ def test_what_a_function_returns_is_checked(name, message):
 )
 def test_a_function_that_cannot_be_called_is_refused_at_once(path, message):
     with pytest.raises(UserError, match=message):
-        function_scorer(path, tiny_tokenizer(), (EOS,))
+        FunctionReward(path, tiny_tokenizer(), (EOS,))
 
 
 def test_a_function_may_take_more_than_is_given():
     tokenizer = tiny_tokenizer()
-    score = function_scorer(f"{__name__}:anything?weight=3", tokenizer, (EOS,))
-    assert score(*padded_rows(tokenizer), 2).tolist() == [3.0, 3.0]
+    score = FunctionReward(f"{__name__}:anything?weight=3", tokenizer, (EOS,))
+    assert score(padded_rows(tokenizer)).tolist() == [3.0, 3.0]
 
 
 def test_a_path_is_a_function_only_by_its_form(tmp_path, monkeypatch):
@@ -153,34 +142,75 @@ def test_another_tokenizer_scores_the_same_text():
     torch.manual_seed(0)
     backbone = tiny_llama(vocab=len(own), width=16, layers=1)
     model = score_model(backbone)
-    ids, mask = padded_rows(policy)
-    scores = retokenizing_scorer(model, policy, own, (EOS,))(ids, mask, 2)
+    responses = padded_rows(policy)
+    scores = RewardModel("path", model, own, policy, (EOS,), is_classifier=False).scorer(0)(
+        responses
+    )
     for row, text in enumerate(("abde</s>", "cfghi")):
         encoded = own(text, return_tensors="pt", return_token_type_ids=False)
         alone = model(encoded["input_ids"], attention_mask=encoded["attention_mask"].bool())
         assert scores[row].item() == pytest.approx(alone.end_scores.item(), abs=1e-6)
-    as_if_same = model_scorer(model)(ids, mask, 2)
+    mistaken = RewardModel("path", model, policy, policy, (EOS,), is_classifier=False)
+    as_if_same = mistaken.scorer(0)(padded_rows(policy))
     assert not torch.allclose(scores, as_if_same, atol=1e-4)  # else the test shows nothing
 
 
 def test_any_of_the_policys_end_tokens_ends_a_response():
     """With "i" for a second end token, a model of other tokens reads its own end after it."""
     policy, own = tiny_tokenizer(), reversed_tokenizer()
-    second = policy.convert_tokens_to_ids("i")
+    stops = (EOS, policy.convert_tokens_to_ids("i"))
     torch.manual_seed(0)
     model = score_model(tiny_llama(vocab=len(own), width=16, layers=1))
-    ids, mask = padded_rows(policy)
-    scores = retokenizing_scorer(model, policy, own, (EOS, second))(ids, mask, 2)
+    responses = padded_rows(policy)
+    scores = RewardModel("path", model, own, policy, stops, is_classifier=False).scorer(0)(
+        responses
+    )
     for row, text in enumerate(("abde</s>", "cfghi</s>")):
         encoded = own(text, return_tensors="pt", return_token_type_ids=False)
         alone = model(encoded["input_ids"], attention_mask=encoded["attention_mask"].bool())
         assert scores[row].item() == pytest.approx(alone.end_scores.item(), abs=1e-6)
-    lengths = function_scorer(f"{__name__}:lengths", policy, (EOS, second))(ids, mask, 2)
+    lengths = FunctionReward(f"{__name__}:lengths", policy, stops)(responses)
     assert lengths.tolist() == [2.0, 3.0]
 
 
 def lengths(response_lengths):
     return response_lengths
+
+
+def own_conversations(tokenizer, *, is_classifier):
+    """What a model with other tokens is given where the turns are known, as text."""
+    seen = []
+
+    def model(ids, attention_mask):
+        rows = zip(ids, attention_mask.bool(), strict=True)
+        seen.extend(tokenizer.decode(row[kept]) for row, kept in rows)
+        scores = torch.zeros(len(ids), 1)
+        return SimpleNamespace(end_scores=scores, logits=scores)
+
+    policy = tiny_tokenizer()
+    rows = padded_rows(policy)
+    examples = [{"input": "x1"}, {"input": ["y", "z", "w"], "system": "s"}]
+    responses = Responses(rows.input_ids, rows.attention_mask, 2, examples)
+    RewardModel("", model, tokenizer, policy, (EOS,), is_classifier=is_classifier).scores(responses)
+    return seen
+
+
+@pytest.mark.parametrize("is_classifier", [False, True])
+def test_a_model_with_other_tokens_reads_the_turns_in_its_own_template(is_classifier):
+    own = reversed_tokenizer()
+    own.chat_template = (
+        "{% for m in messages %}{{ m.role[0] }}: {{ m.content }}{{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}a: {% endif %}"
+    )
+    assert own_conversations(own, is_classifier=is_classifier) == [
+        "u: x1</s>a: de</s>",
+        "s: s</s>u: y</s>a: z</s>u: w</s>a: fghi",  # was cut off
+    ]
+
+
+def test_a_classifier_without_a_template_reads_the_turns_line_by_line():
+    found = own_conversations(reversed_tokenizer(), is_classifier=True)
+    assert found == ["x1\nde</s>", "y\nz\nw\nfghi"]
 
 
 def score_model(language_model):

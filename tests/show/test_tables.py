@@ -93,7 +93,7 @@ def test_different_reference_points_are_not_compared(front):
 
 def test_markdown_and_html_hold_any_text():
     table = Table("t <1>", ["a", "b"], [["x|y\n<i>", 0.123456], [None, 12345]])
-    assert table.markdown().split("\n")[2:] == ["| x\\|y <i> | 0.1235 |", "|  | 12345 |"]
+    assert table.markdown().split("\n")[2:] == ["| x\\|y \\<i\\> | 0.1235 |", "|  | 12345 |"]
     page = table.html()
     assert "t &lt;1&gt;" in page and "x|y<br>&lt;i&gt;" in page
     assert '<td class="n">0.1235</td>' in page and '<td class="n">12,345</td>' in page

@@ -1,13 +1,39 @@
-"""A critic that sees λ and lives on a reward model's frozen backbone."""
+"""Critics that see λ and live on a frozen backbone that is there anyway."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
+from safe_rlhf_panacea.base.models.score_model import ScoreModel
+
+
+def shared_copy(module: nn.Module) -> nn.Module:
+    """A module of its own over the very same parameters.
+
+    What is put into one of the two, such as an adapter, the other never sees; nor its mode, nor
+    whether its activations are recomputed.
+    """
+    return copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})
+
+
+def value_model(backbone: nn.Module) -> ScoreModel:
+    """A critic on a policy's backbone; its value head starts at zero, as ``RewardCritic``'s does.
+
+    Args:
+        backbone: a ``shared_copy`` of the policy's, made before an adapter was put into it. The
+            critic's own adapter is still to come.
+    """
+    config = backbone.config
+    config.score_dim, config.score_bias = 1, True
+    config.do_normalize, config.normalizer_type, config.momentum = False, None, None
+    critic = ScoreModel(backbone, "critic")
+    nn.init.zeros_(critic.score_head.weight)
+    return critic.eval()
 
 
 class RewardCritic(nn.Module):

@@ -5,52 +5,29 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from safe_rlhf_panacea.algorithms.arguments import add_panacea_arguments, check_panacea
+from safe_rlhf_panacea.algorithms.arguments import add_panacea_arguments
+from safe_rlhf_panacea.algorithms.rl_arguments import (
+    add_reward_arguments,
+    add_rollout_arguments,
+    calibrate_rewards,
+    read_rewards,
+)
 from safe_rlhf_panacea.algorithms.starting import prepare_run
 from safe_rlhf_panacea.base import arguments, backend
 from safe_rlhf_panacea.base.setup import run_to_end
 from safe_rlhf_panacea.errors import one_line_errors
-from safe_rlhf_panacea.rewards.calibration import apply_calibration
-from safe_rlhf_panacea.rewards.spec import reward_specs
 
 PROGRAM = "python -m safe_rlhf_panacea.algorithms.ppo"
 
 
-def _add_reward_arguments(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
-    group = parser.add_argument_group("rewards")
-    pair = {"type": arguments.named_value, "nargs": "+"}
-    group.add_argument(
-        "--reward_models", required=required, metavar="NAME=PATH", help="in the order of λ", **pair
-    )
-    group.add_argument("--objectives", nargs="+", help="another order of λ than --reward_models'")
-    for flag, text in (
-        ("scales", "factor on a reward"),
-        ("signs", "-1 for a cost model"),
-        ("shifts", "subtracted from the score first"),
-    ):
-        group.add_argument(f"--reward_{flag}", default=[], metavar="NAME=VALUE", help=text, **pair)
-    group.add_argument(
-        "--reward_calibration", metavar="FILE", help="of evaluation.calibrate: standardise with it"
-    )
-
-
 def _add_ppo_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("ppo")
-    positive, not_negative = arguments.positive_float, arguments.non_negative_float
-    for flag, kind, default, text in (
-        ("kl_coeff", not_negative, 0.02, "weight of the KL term"),
-        ("clip_range_ratio", positive, 0.2, "PPO's clipping of the probability ratio"),
-        ("clip_range_score", positive, 50.0, "per-token rewards are clipped to ± this"),
-        ("clip_range_value", positive, 5.0, "values are clipped to ± this around the old ones"),
-        ("ptx_coeff", not_negative, 16.0, "weight of the supervised loss (with --ptx_datasets)"),
-        ("temperature", not_negative, 1.0, "of sampling; 0 is greedy"),
-        ("top_p", arguments.share, 1.0, "nucleus mass of sampling"),
-        ("repetition_penalty", positive, 1.0, "of sampling"),
+    add_rollout_arguments(group, responses=1, kl_coeff=0.02)
+    for flag, default, text in (
+        ("clip_range_score", 50.0, "per-token rewards are clipped to ± this"),
+        ("clip_range_value", 5.0, "values are clipped to ± this around the old ones"),
     ):
-        group.add_argument(f"--{flag}", type=kind, default=default, help=text)
-    group.add_argument("--update_iters", type=arguments.positive_int, default=1)
-    group.add_argument("--num_return_sequences", type=arguments.positive_int, default=1)
-    group.add_argument("--per_device_prompt_batch_size", type=arguments.positive_int, default=16)
+        group.add_argument(f"--{flag}", type=arguments.positive_float, default=default, help=text)
     arguments.add_flag(group, "--whiten_advantages", False, "zero mean, unit variance per batch")
 
 
@@ -74,8 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--actor_model_name_or_path", type=arguments.filled, required=True, help="the SFT model"
     )
-    _add_reward_arguments(parser, required=True)
-    arguments.add_flag(parser, "--normalize_reward", False, "use the models' own normalisers")
+    add_reward_arguments(parser, required=True)
     _add_ppo_arguments(parser)
     arguments.add_template_argument(parser)
     arguments.add_dataset_arguments(parser, ptx=True)
@@ -85,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     arguments.add_evaluation_arguments(parser)
     arguments.add_output_arguments(parser)
     arguments.add_deepspeed_arguments(parser)
-    add_panacea_arguments(parser)
+    add_panacea_arguments(parser, rewards=True)
     return parser
 
 
@@ -97,16 +73,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if backend().name == "safe_rlhf":
         from safe_rlhf_panacea.algorithms.ppo import upstream
 
-        return upstream.parse_arguments(argv, _add_reward_arguments)
+        return upstream.parse_arguments(argv, add_reward_arguments)
     args = build_parser().parse_args(argv)
-    args.reward_specs = reward_specs(
-        args.reward_models,
-        args.reward_scales,
-        args.reward_signs,
-        args.reward_shifts,
-        args.objectives,
-    )
-    check_panacea(args, tuple(spec.name for spec in args.reward_specs))
+    read_rewards(args)
     return args
 
 
@@ -114,8 +83,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Train and save."""
     args = parse_arguments(argv)
-    if args.reward_calibration is not None:
-        args.reward_specs = apply_calibration(args.reward_specs, args.reward_calibration)
+    calibrate_rewards(args)
     from safe_rlhf_panacea.algorithms.ppo.trainer import PanaceaPPOTrainer
 
     run_to_end(PanaceaPPOTrainer(args, *prepare_run(args, PROGRAM)))

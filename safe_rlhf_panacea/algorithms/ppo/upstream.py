@@ -42,7 +42,7 @@ def build_parser(add_reward_arguments: arguments.AddArguments) -> argparse.Argum
     )
     add_reward_arguments(parser)
     arguments.add_template_argument(parser)
-    add_panacea_arguments(parser)
+    add_panacea_arguments(parser, rewards=True)
     return parser
 
 

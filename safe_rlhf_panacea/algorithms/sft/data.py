@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from safe_rlhf_panacea.base.datasets.base import Row
+from safe_rlhf_panacea.base.datasets.preference import labels_of
+from safe_rlhf_panacea.base.datasets.raw import RawSample
 from safe_rlhf_panacea.base.datasets.specs import DatasetSpec, read_specs
 from safe_rlhf_panacea.base.datasets.supervised import SupervisedCollator, SupervisedDataset
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
@@ -54,7 +56,11 @@ def _attributes(spec: DatasetSpec) -> dict[str, Any]:
 
 
 class ObjectiveTexts(SupervisedDataset):
-    """Supervised text, each row with the objectives that its data set counts for."""
+    """Supervised text, each with the objectives that it counts for.
+
+    These are its data set's. A data set of pairs gives each of its objectives the responses that
+    the objective's labels prefer.
+    """
 
     def __init__(
         self,
@@ -74,15 +80,33 @@ class ObjectiveTexts(SupervisedDataset):
             template: as for ``TokenizedDataset``.
         """
         self.objectives = tuple(objectives)
-        counts = [[name in names for name in objectives] for names in named.values()]
-        self.counts_for = torch.tensor(counts)  # size = (data sets, m)
+        self.counts_for = [[name in names for name in objectives] for names in named.values()]
         specs = [(spec.name, _attributes(spec)) for spec in named]
         super().__init__(specs, tokenizer, seed=seed, template=template)
 
     def encode(self, rows: list[Row]) -> int:
-        kept = super().encode(rows)
-        self.labelled = self.counts_for[[rows[i].data_set for i in self.kept]]  # size = (N, m)
+        texts = [text for row in rows for text in self._texts(row)]
+        if not texts:
+            names = ", ".join(self.objectives)
+            raise UserError(f"{self.source}: no pair has a label for one of {names}")
+        kept = super().encode([row for row, _ in texts])
+        self.labelled = torch.tensor([texts[i][1] for i in self.kept])  # size = (N, m)
         return kept
+
+    def _texts(self, row: Row) -> Iterator[tuple[Row, list[bool]]]:
+        """The texts in a row, each with whether it counts, by objective."""
+        counts_for = self.counts_for[row.data_set]
+        if "other_answer" not in row.sample:
+            yield row, counts_for
+            return
+        labels = labels_of(row.sample)
+        for side, answer in enumerate((row.sample["answer"], row.sample["other_answer"])):
+            better = [labels.get(name) == side for name in self.objectives]
+            counts = [a and b for a, b in zip(better, counts_for, strict=True)]
+            if any(counts):
+                sample: RawSample = {**row.sample, "answer": answer}
+                del sample["other_answer"]
+                yield row._replace(sample=sample), counts
 
     def check_whole(self) -> None:
         """Whether every objective has a text left.

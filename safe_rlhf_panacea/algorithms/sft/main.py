@@ -23,7 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
 
         Every objective has data sets of its own: J_i = E[log π(y|x)] over them (the SFT objective
         of the paper's second version). A data set under several names counts for all of them,
-        and is read once.
+        and is read once. Of pairs, an objective learns the responses that its labels prefer.
         """,
         f"""
         {PROGRAM} --model_name_or_path runs/sft \\

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import torch
 
-from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
 from safe_rlhf_panacea.base.distributed import all_reduce_max, all_reduce_means
 from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate
 from safe_rlhf_panacea.base.functional import generalized_advantages, masked_mean, whiten
@@ -17,13 +16,13 @@ from safe_rlhf_panacea.base.losses import (
     clipped_surrogate,
     clipped_value_errors,
     kl_penalised_rewards,
-    next_token_loss,
     summed_log_ratios,
 )
 from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
 from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.tokenizers import check_same_tokenizer
+from safe_rlhf_panacea.base.trainers.actor import load_actor
 from safe_rlhf_panacea.base.trainers.rl import Batch, RLTrainer
 from safe_rlhf_panacea.base.trainers.rollout import OldNumbers, Rollout
 
@@ -72,16 +71,8 @@ class PPOTrainer(RLTrainer):
         return model
 
     def load_actor(self) -> tuple[Any, Any]:
-        """The policy and its tokenizer, which pads on the left."""
-        model, tokenizer = load_pretrained_models(
-            self.args.actor_model_name_or_path,
-            model_max_length=self.args.max_length,
-            padding_side="left",
-            trust_remote_code=self.args.trust_remote_code,
-            dtype=model_dtype(self.args),
-        )
-        check_positions(model, self.args.max_length, self.args.actor_model_name_or_path)
-        return model, tokenizer
+        """The policy and its tokenizer."""
+        return load_actor(self.args)
 
     def init_actor(self) -> None:
         """Load the policy."""
@@ -276,17 +267,6 @@ class PPOTrainer(RLTrainer):
             "train/actor_lr": learning_rate(self.actor_model),
             "train/reward_critic_lr": learning_rate(self.reward_critic_model),
         }
-
-    def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
-        """One backward pass of the actor on supervised text, weighted by ``ptx_coeff``."""
-        labels = ptx_batch["labels"].masked_fill(~ptx_batch["attention_mask"].bool(), IGNORE_INDEX)
-        logits = self.actor_model(
-            ptx_batch["input_ids"], attention_mask=ptx_batch["attention_mask"], use_cache=False
-        ).logits
-        loss = next_token_loss(logits, labels)
-        self.actor_model.backward(self.ptx_coeff * loss)
-        self.actor_model.step()
-        return {f"train/{k}": v for k, v in all_reduce_means({"ptx_loss": loss}).items()}
 
     @torch.no_grad()
     def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:

@@ -164,14 +164,54 @@ class PairsDataset(FileDataset):
         return sample
 
 
+class ChosenDataset(PairsDataset):
+    """Pairs as supervised text: the response that a pair's labels prefer.
+
+    A pair without a label, or whose labels disagree, is left out.
+    """
+
+    NAME: ClassVar[str] = "chosen"
+    KIND: ClassVar[str] = "supervised"
+
+    def __init__(self, path: str | None = None) -> None:
+        """Read the pairs.
+
+        Raises:
+            UserError: as ``FileDataset``, or no pair has a response that is chosen.
+        """
+        super().__init__(path)
+        found = [(i, self._chosen(sample)) for i, sample in enumerate(self.samples)]
+        self.places = [i for i, sample in found if sample is not None]
+        self.samples = [sample for _, sample in found if sample is not None]
+        if not self.samples:
+            raise UserError(f"{path}: no pair has a label, or labels that agree")
+
+    @staticmethod
+    def _chosen(sample: RawSample) -> RawSample | None:
+        better = {value for value in sample["labels"].values() if value is not None}
+        if len(better) != 1:
+            return None
+        answer = sample["other_answer"] if better == {1} else sample["answer"]
+        kept: RawSample = {**sample, "answer": answer}
+        del kept["other_answer"], kept["labels"]
+        return kept
+
+    def where(self, index: int) -> str:
+        return self.table.where(self.places[index])
+
+
 class PromptsDataset(FileDataset):
-    """Prompts: ``prompt``, and ``system`` where there is a system prompt."""
+    """Prompts: ``prompt``, and ``system`` where there is a system prompt.
+
+    Further columns are kept for reward functions that ask for them.
+    """
 
     NAME: ClassVar[str] = "prompts"
     KIND: ClassVar[str] = "prompts"
 
     def convert(self, row: dict[str, Any], where: str) -> RawSample:
-        return prompt_fields(row, where)
+        further = {name: row[name] for name in row if name not in ("prompt", "system")}
+        return {**further, **prompt_fields(row, where)}  # type: ignore[typeddict-item]
 
 
 class SupervisedTextDataset(FileDataset):

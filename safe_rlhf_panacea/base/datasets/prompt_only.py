@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypedDict
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from safe_rlhf_panacea.base.datasets.base import Row, TokenizedDataset
 from safe_rlhf_panacea.base.datasets.collator import CollatorBase
 from safe_rlhf_panacea.base.datasets.ragged import RaggedTokens
+from safe_rlhf_panacea.base.datasets.raw import RawSample
 from safe_rlhf_panacea.base.datasets.specs import Specs
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.errors import UserError
@@ -18,6 +20,7 @@ class PromptOnlySample(TypedDict):
     """One prompt."""
 
     input_ids: torch.Tensor  # size = (L,)
+    example: RawSample
 
 
 class PromptOnlyBatch(TypedDict):
@@ -25,6 +28,7 @@ class PromptOnlyBatch(TypedDict):
 
     input_ids: torch.Tensor  # size = (B, L)
     attention_mask: torch.Tensor  # size = (B, L)
+    examples: list[RawSample]  # the rows' raw samples
 
 
 class PromptOnlyDataset(TokenizedDataset):
@@ -33,6 +37,7 @@ class PromptOnlyDataset(TokenizedDataset):
     Attributes:
         too_long: prompts left out because they leave no room below ``max_length``.
         duplicates: prompts left out because they came before.
+        examples: the prompts' raw samples.
     """
 
     def __init__(
@@ -62,9 +67,15 @@ class PromptOnlyDataset(TokenizedDataset):
     def encode(self, rows: list[Row]) -> int:
         unique = list({self.prompt(row): row for row in rows}.values())
         self.duplicates = len(rows) - len(unique)
-        self.prompts = RaggedTokens(prompt for _, prompt, _ in self.encode_texts(unique))
+        self.examples: list[RawSample] = []
+        self.prompts = RaggedTokens(self._keep(unique))
         self.report_left_out(len(unique), len(self.prompts))
         return len(self.prompts)
+
+    def _keep(self, rows: list[Row]) -> Iterator[list[int]]:
+        for index, prompt, _ in self.encode_texts(rows):
+            self.examples.append(rows[index].sample)
+            yield prompt
 
     def reject(self, row: Row, tokens: int) -> None:
         if self.strict:
@@ -75,7 +86,7 @@ class PromptOnlyDataset(TokenizedDataset):
         super().reject(row, tokens)
 
     def get_row(self, row: int) -> PromptOnlySample:  # type: ignore[override]
-        return {"input_ids": self.prompts[row]}
+        return {"input_ids": self.prompts[row], "example": self.examples[row]}
 
     def get_collator(self) -> PromptOnlyCollator:
         return PromptOnlyCollator(self.tokenizer.pad_token_id)
@@ -86,4 +97,5 @@ class PromptOnlyCollator(CollatorBase):
 
     def __call__(self, samples: list[PromptOnlySample]) -> PromptOnlyBatch:  # type: ignore[override]
         input_ids, mask = self.pad([sample["input_ids"] for sample in samples], side="left")
-        return {"input_ids": input_ids, "attention_mask": mask}
+        examples = [sample["example"] for sample in samples]
+        return {"input_ids": input_ids, "attention_mask": mask, "examples": examples}

@@ -64,7 +64,7 @@ def load_pretrained_models(
     if cache_dir is not None:
         options["cache_dir"] = str(Path(cache_dir).expanduser())
     # The tokenizer first: it is quick, and a mistake shows before gigabytes are read.
-    tokenizer = _load_tokenizer(
+    tokenizer = load_tokenizer(
         name, model_max_length, padding_side, **options, **(auto_tokenizer_kwargs or {})
     )
     options |= {"dtype": "auto" if dtype is None else dtype, **(auto_model_kwargs or {})}
@@ -76,9 +76,14 @@ def load_pretrained_models(
     return model.eval(), tokenizer
 
 
-def _load_tokenizer(
+def load_tokenizer(
     name: str, model_max_length: int | None, padding_side: str, **kwargs: Any
 ) -> Any:
+    """A tokenizer as it was saved.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
     from transformers import AutoTokenizer
 
     if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in TOKENIZER_FILES):

@@ -24,6 +24,7 @@ from safe_rlhf_panacea.base.engine import (
 from safe_rlhf_panacea.base.generation import sample
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.base.trainers import rl_data
+from safe_rlhf_panacea.base.trainers.actor import text_step
 from safe_rlhf_panacea.base.trainers.base import TrainerBase
 from safe_rlhf_panacea.base.trainers.rollout import Rollout
 from safe_rlhf_panacea.base.trainers.supervised import to_device
@@ -40,11 +41,13 @@ class RLTrainer(TrainerBase):
     Attributes:
         TRAINED: each role that is trained, as its flags and checkpoints begin, and the attribute
             with its model, later its engine; in the order in which the engines are made.
+        WHOLE_GROUPS: whether a micro-batch holds all responses to its prompts, and not one to each.
         waiting: the actor's backward passes to come on what was rolled out since the last step.
     """
 
     TRAINING_TYPE: ClassVar[str] = "rl"
     TRAINED: ClassVar[dict[str, str]] = {"actor": "actor_model"}
+    WHOLE_GROUPS: ClassVar[bool] = False
 
     actor_model: Any
     actor_reference_model: Any
@@ -101,9 +104,10 @@ class RLTrainer(TrainerBase):
         self.use_ptx = args.ptx_datasets is not None
         if self.use_ptx:
             self.ptx_dataloader, self.ptx_sampler = rl_data.text_loader(args, self.template, rows)
-        self.steps_per_epoch, self.total_steps = rl_data.lengths(len(self.data_sampler), args)
-        models = self.trained().values()
-        self.used_once = args.update_iters == 1 and not any(map(has_dropout, models))
+        lengths = rl_data.lengths(len(self.data_sampler), args, self.WHOLE_GROUPS)
+        self.steps_per_epoch, self.total_steps = lengths
+        vary = any(map(has_dropout, self.trained().values()))
+        self.used_once = args.update_iters == 1 and not vary
 
     def init_engines(self) -> None:
         """Make the engines.
@@ -157,10 +161,9 @@ class RLTrainer(TrainerBase):
 
     def split_rl_micro_batches(self, prompt_only_batch: Batch) -> list[Rollout]:
         """Roll out a prompt batch in micro-batches."""
-        micro_batches: list[Rollout] = []
-        for batch in rl_data.split_rows(prompt_only_batch, self.args.per_device_train_batch_size):
-            micro_batches.extend(self.rollout(batch))
-        return micro_batches
+        rows = rl_data.prompts_of_micro_batch(self.args, self.WHOLE_GROUPS)
+        batches = rl_data.split_rows(prompt_only_batch, rows)
+        return [rollout for batch in batches for rollout in self.rollout(batch)]
 
     def split_ptx_micro_batches(self, ptx_batch: Batch) -> list[Batch]:
         """Cut a supervised batch to the size of one backward pass."""
@@ -187,14 +190,15 @@ class RLTrainer(TrainerBase):
 
     @torch.no_grad()
     def rollout(self, prompt_only_batch: Batch) -> list[Rollout]:
-        """Draw responses and gather what the update needs; one batch per response of a prompt."""
+        """Draw responses and gather what the update needs."""
         sequences, mask = self.generate(prompt_only_batch)
-        copies = self.args.num_return_sequences
-        prompt = prompt_only_batch["input_ids"]
-        batches = []
-        for i in range(copies):
-            sequence, attended = sequences[i::copies], mask[i::copies]
-            batches.append(self.post_rollout(prompt, sequence, attention_mask=attended))
+        copies, prompt = self.args.num_return_sequences, prompt_only_batch["input_ids"]
+        parts = [slice(i, None, copies) for i in range(copies)]
+        if self.WHOLE_GROUPS:
+            prompt, parts = prompt.repeat_interleave(copies, dim=0), [slice(None)]
+        batches: list[Rollout] = []
+        for part in parts:
+            batches.append(self.post_rollout(prompt, sequences[part], attention_mask=mask[part]))
             self.waiting += 1 + self.use_ptx
             for observer in self.observers:
                 observer.rolled_out(batches[-1])
@@ -210,9 +214,9 @@ class RLTrainer(TrainerBase):
     def rl_step(self, rl_batch: Rollout) -> dict[str, float]:
         """One step of all that is trained; the result has ``train/reward``."""
 
-    @abc.abstractmethod
     def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
-        """One update of the actor on supervised text."""
+        """One step of the actor on supervised text."""
+        return text_step(self.actor_model, ptx_batch, self.ptx_coeff)
 
     @abc.abstractmethod
     def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
@@ -222,7 +226,6 @@ class RLTrainer(TrainerBase):
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> Batch:
         """``eval_step`` for a trainer that wants to know where the responses begin."""
-        del prompt
         return self.eval_step(sequence, attention_mask)
 
     # -- loops ------------------------------------------------------------------------
@@ -241,7 +244,6 @@ class RLTrainer(TrainerBase):
             desc=f"Training {self.TRAINING_TYPE}",
             disable=not self.args.progress,
         )
-        device = self.args.device
         bar.update(self.global_step)
         self.log_evaluation(self.global_step == 0)
         texts: Iterator[Batch | None] = itertools.repeat(None)
@@ -252,10 +254,10 @@ class RLTrainer(TrainerBase):
                 break
             self.go_on()
             self.set_eval()
-            rl_batches = self.split_rl_micro_batches(to_device(prompts, device))
+            rl_batches = self.split_rl_micro_batches(to_device(prompts, self.args.device))
             ptx_batches: list[Batch | None] = [None] * len(rl_batches)
             if ptx is not None:
-                ptx_batches = list(self.split_ptx_micro_batches(to_device(ptx, device)))
+                ptx_batches = list(self.split_ptx_micro_batches(to_device(ptx, self.args.device)))
             self.set_train()
             steps = list(zip(rl_batches, itertools.cycle(ptx_batches))) * self.args.update_iters
             for rl_batch, ptx_batch in steps[: self.total_steps - self.global_step]:

@@ -38,20 +38,30 @@ def sampling_config(args: argparse.Namespace, template: ChatTemplate, model: Any
 
 def split_rows(batch: Batch, rows: int) -> list[Batch]:
     """Cut a batch into micro-batches of at most ``rows`` rows."""
-    total = next(iter(batch.values())).size(0)
+    total = len(next(iter(batch.values())))
     return [{k: v[i : i + rows] for k, v in batch.items()} for i in range(0, total, rows)]
 
 
-def micro_batches(prompts: int, args: argparse.Namespace) -> int:
-    """How many micro-batches the rollout of so many prompts gives: each cut, once per response."""
-    return math.ceil(prompts / args.per_device_train_batch_size) * args.num_return_sequences
+def prompts_of_micro_batch(args: argparse.Namespace, whole_groups: bool) -> int:
+    """How many prompts a micro-batch holds: all responses to each of them, or one."""
+    rows = args.per_device_train_batch_size
+    return rows // args.num_return_sequences if whole_groups else rows
 
 
-def steps_per_epoch(prompts: int, args: argparse.Namespace) -> int:
+def micro_batches(prompts: int, args: argparse.Namespace, whole_groups: bool) -> int:
+    """How many micro-batches the rollout of so many prompts gives."""
+    cuts = math.ceil(prompts / prompts_of_micro_batch(args, whole_groups))
+    return cuts if whole_groups else cuts * args.num_return_sequences
+
+
+def steps_per_epoch(prompts: int, args: argparse.Namespace, whole_groups: bool = False) -> int:
     """Training steps in one pass over a process's prompts, with the last batch, which is short."""
-    size = args.per_device_prompt_batch_size
-    whole, rest = divmod(prompts, size)
-    return args.update_iters * (whole * micro_batches(size, args) + micro_batches(rest, args))
+    whole, rest = divmod(prompts, args.per_device_prompt_batch_size)
+    full, short = (
+        micro_batches(count, args, whole_groups)
+        for count in (args.per_device_prompt_batch_size, rest)
+    )
+    return args.update_iters * (whole * full + short)
 
 
 def rows_of_rollout(args: argparse.Namespace) -> int:
@@ -69,13 +79,13 @@ def rows_of_rollout(args: argparse.Namespace) -> int:
     return rows
 
 
-def lengths(prompts: int, args: argparse.Namespace) -> tuple[int, int]:
+def lengths(prompts: int, args: argparse.Namespace, whole_groups: bool = False) -> tuple[int, int]:
     """Training steps in an epoch and in the run, the latter noted in the flags as well.
 
     Raises:
         UserError: the run would end before its first update.
     """
-    per_epoch = steps_per_epoch(prompts, args)
+    per_epoch = steps_per_epoch(prompts, args, whole_groups)
     total = run_length(args, per_epoch)
     if total < args.gradient_accumulation_steps:
         raise UserError(

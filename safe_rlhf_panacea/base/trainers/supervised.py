@@ -27,7 +27,10 @@ from safe_rlhf_panacea.base.trainers.base import TrainerBase
 
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Move the tensors of a batch."""
-    return {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+    return {
+        k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v
+        for k, v in batch.items()
+    }
 
 
 def build_loader(

@@ -29,11 +29,28 @@ def test_pairs(write: Callable[..., Path]) -> None:
 
 def test_prompts_and_supervised(write: Callable[..., Path]) -> None:
     path = write([{"prompt": "q", "response": "a"}, {"prompt": ["q", "a", "r"], "response": "b"}])
-    assert load("prompts", path) == [{"input": "q"}, {"input": ["q", "a", "r"]}]
+    assert load("prompts", path) == [  # with what a reward function may ask for
+        {"input": "q", "response": "a"},
+        {"input": ["q", "a", "r"], "response": "b"},
+    ]
     assert load("supervised", path) == [
         {"input": "q", "answer": "a"},
         {"input": ["q", "a", "r"], "answer": "b"},
     ]
+
+
+def test_the_chosen_responses_of_pairs(write: Callable[..., Path]) -> None:
+    labels = [
+        {"better_x": 0},
+        {"better_x": 1, "better_y": 0},
+        {},
+        {"better_x": None, "better_y": 1},
+    ]
+    path = write([{**PAIR, **row} for row in labels])
+    assert load("chosen", path) == [{"input": "q", "answer": "a"}, {"input": "q", "answer": "b"}]
+    assert RawDataset.load("chosen", path=str(path)).where(1) == f"{path}:4"
+    with pytest.raises(UserError, match="no pair has a label, or labels that agree"):
+        load("chosen", write([PAIR]))
 
 
 def test_safe_rlhf_fields_are_helpful_and_harmless(write: Callable[..., Path]) -> None:

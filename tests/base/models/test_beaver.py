@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
-from safe_rlhf_panacea.rewards.scorers import model_scorer
+from safe_rlhf_panacea.rewards.responses import Responses
+from safe_rlhf_panacea.rewards.scorers import RewardModel
 from safe_rlhf_panacea.rewards.spec import reward_specs
 from tests.base.models import beaver
 from tests.base.models.llama_by_hand import scores_by_hand
@@ -189,8 +190,9 @@ def test_a_cost_model_enters_with_sign_minus_one(normalize, tmp_path):
         AutoModelForScore.from_pretrained(spec.path, score_type=spec.role, do_normalize=normalize)
         for spec in specs
     ]
-    ensemble = RewardEnsemble(specs, [model_scorer(model) for model in models])
-    found = ensemble(*batch(), prompt_length=0).numpy()
+    models = [RewardModel("", model, None, None, (), is_classifier=False) for model in models]
+    ensemble = RewardEnsemble(specs, [model.scorer(0) for model in models], models)
+    found = ensemble(Responses(*batch(), prompt_length=0)).numpy()
     cost = end_scores(tensors["harmless"]) / (1.5 if normalize else 1.0)
     np.testing.assert_allclose(found[:, 0], end_scores(tensors["helpful"]), atol=2e-5)
     np.testing.assert_allclose(found[:, 1], -5 * cost, atol=2e-4)

@@ -1,0 +1,1 @@
+"""Panacea with GRPO: groups of responses instead of a critic."""

@@ -1,0 +1,6 @@
+"""``python -m safe_rlhf_panacea.algorithms.grpo``."""
+
+from safe_rlhf_panacea.algorithms.grpo.main import main
+
+if __name__ == "__main__":
+    main()

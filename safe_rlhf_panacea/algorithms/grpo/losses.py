@@ -1,0 +1,91 @@
+"""GRPO's loss: PPO's clipped surrogate, and the divergence from the reference, by token."""
+
+from __future__ import annotations
+
+import torch
+
+from safe_rlhf_panacea.base.losses import clipped_surrogate, summed_log_ratios
+
+
+def kl_estimate(log_probs: torch.Tensor, ref_log_probs: torch.Tensor) -> torch.Tensor:
+    """exp(d) - d - 1, d = log π_ref - log π: never negative, and KL(π‖π_ref) on average.
+
+    Args:
+        log_probs: of the drawn tokens, any size.
+        ref_log_probs: the same size.
+    """
+    difference = ref_log_probs - log_probs
+    return torch.expm1(difference) - difference
+
+
+def token_mean(
+    values: torch.Tensor, mask: torch.Tensor, tokens: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Sum over a micro-batch's tokens, divided by how many a micro-batch of its update has.
+
+    On average, that is, over micro-batches and processes: so the mean over these, which is what
+    accumulation and data-parallel training take, is the mean over all tokens.
+
+    Args:
+        values: size = (B, T).
+        mask: True on tokens of responses, size = (B, T).
+        tokens: of an average micro-batch; default: of this one.
+    """
+    tokens = mask.sum() if tokens is None else tokens
+    return torch.where(mask, values, 0.0).sum() / tokens.clamp(min=1)
+
+
+def grpo_loss(
+    log_probs: torch.Tensor,
+    old_log_probs: torch.Tensor,
+    ref_log_probs: torch.Tensor,
+    advantages: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    clip_range: float,
+    kl_coeff: float = 0.0,
+    tokens: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Mean over response tokens of the surrogate and kl_coeff times the divergence.
+
+    Args:
+        log_probs: of the policy as it is, size = (B, T).
+        old_log_probs: of the policy that drew the responses, size = (B, T).
+        ref_log_probs: size = (B, T).
+        advantages: size = (B,).
+        mask: True on tokens of responses, size = (B, T).
+        clip_range: ε of the ratio.
+        kl_coeff: 0 where the divergence is in the rewards.
+        tokens: see ``token_mean``.
+    """
+    # What stands beside the tokens of a response must not overflow either.
+    new, old, reference = (
+        numbers.masked_fill(~mask, 0.0) for numbers in (log_probs, old_log_probs, ref_log_probs)
+    )
+    losses = -clipped_surrogate(new, old, advantages.unsqueeze(-1), clip_range)
+    if kl_coeff > 0:
+        losses = losses + kl_coeff * kl_estimate(new, reference)
+    return token_mean(losses, mask, tokens)
+
+
+def less_divergence(
+    rewards: torch.Tensor,
+    log_probs: torch.Tensor,
+    ref_log_probs: torch.Tensor,
+    mask: torch.Tensor,
+    kl_coeff: float,
+) -> torch.Tensor:
+    """r_i - kl_coeff Σ_t (log π - log π_ref), for every objective i: Eq. 1's J_i, for each alone.
+
+    Args:
+        rewards: size = (B, m).
+        log_probs: of the policy that drew the responses, size = (B, T).
+        ref_log_probs: size = (B, T).
+        mask: True on tokens of responses, size = (B, T).
+        kl_coeff: β.
+
+    Returns:
+        size = (B, m).
+    """
+    divergence = summed_log_ratios(log_probs, ref_log_probs, mask)  # size = (B,)
+    return rewards - kl_coeff * divergence.unsqueeze(-1)

@@ -1,0 +1,202 @@
+"""Panacea-GRPO: groups of responses at each prompt's λ, compared with each other, and no critic."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, ClassVar
+
+import torch
+
+from safe_rlhf_panacea.algorithms.grpo.groups import (
+    GroupRollout,
+    compare,
+    of_response,
+    response_mask,
+)
+from safe_rlhf_panacea.algorithms.grpo.losses import grpo_loss
+from safe_rlhf_panacea.algorithms.panacea import Panacea
+from safe_rlhf_panacea.algorithms.preference_source import begins_update, check_shared
+from safe_rlhf_panacea.algorithms.rewarded import PanaceaRollout, RewardedPart
+from safe_rlhf_panacea.base.distributed import all_reduce_max, all_reduce_means, all_reduce_sum
+from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate, unwrap
+from safe_rlhf_panacea.base.log_probs import response_log_probs
+from safe_rlhf_panacea.base.losses import summed_log_ratios
+from safe_rlhf_panacea.base.trainers.actor import load_actor
+from safe_rlhf_panacea.base.trainers.rl import Batch, RLTrainer
+from safe_rlhf_panacea.fronts.measurement import Measurement
+
+
+class PanaceaGRPOTrainer(RLTrainer):
+    """GRPO for m rewards, on the port.
+
+    Holds the policy, which with its adapter off is its own reference, and the reward models.
+    """
+
+    TRAINING_TYPE: ClassVar[str] = "panacea-grpo"
+    WHOLE_GROUPS: ClassVar[bool] = True
+
+    def __init__(self, args: argparse.Namespace, *ds_configs: dict[str, Any]) -> None:
+        """Make what the hooks attach to, then run them."""
+        objectives = tuple(spec.name for spec in args.reward_specs)
+        self.panacea = Panacea(args, objectives, args.actor_model_name_or_path)
+        self.part = RewardedPart(self)
+        super().__init__(args, *ds_configs)
+
+    # -- models -----------------------------------------------------------------------
+
+    def init_actor(self) -> None:
+        """Load the policy and inject the adapter."""
+        self.actor_model, self.tokenizer = load_actor(self.args)
+        self.panacea.attach(self.actor_model, "policy", self.template)
+
+    def init_reference(self) -> None:
+        """The policy is its own reference."""
+        self.actor_reference_model = None
+
+    def init_rewards(self) -> None:
+        """Find the functions and load the reward models."""
+        self.reward_model = None  # the base's single one
+        self.rewards = self.part.load()
+
+    def init_datasets(self) -> None:
+        """Load the data, which must have the columns that functions ask for."""
+        super().init_datasets()
+        self.part.check_columns()
+
+    def init_engines(self) -> None:
+        """Make the policy's engine, and place the reward models."""
+        super().init_engines()
+        accumulated = self.ds_train_config["gradient_accumulation_steps"]
+        check_shared(self.args, len(self.data_sampler), accumulated, self.WHOLE_GROUPS)
+        self.rewards.place(self._place)
+
+    def _place(self, model: Any) -> Any:
+        return init_eval_engine(model.to(self.args.device), self.ds_eval_config)
+
+    # -- rollout ----------------------------------------------------------------------
+
+    @property
+    def on_policy(self) -> bool:
+        """The base's, unless the rewards need the divergence before the training step."""
+        return super().on_policy and self.args.kl_in == "loss"
+
+    def split_rl_micro_batches(self, prompt_only_batch: Batch) -> list[GroupRollout]:
+        """Roll out a prompt batch, then compare the responses of each update."""
+        rollouts = super().split_rl_micro_batches(prompt_only_batch)
+        passes, iters = 1 + self.use_ptx, self.args.update_iters
+        updates: list[list[PanaceaRollout]] = []
+        for number, rollout in enumerate(rollouts):
+            if not updates or begins_update(self.actor_model, number * passes, iters):
+                updates.append([])
+            updates[-1].append(rollout)
+        return [r for update in updates for r in compare(update, self.panacea, self.args)]
+
+    @torch.no_grad()
+    def rollout(self, prompt_only_batch: Batch) -> list[PanaceaRollout]:
+        """Take λ first: responses, log-probabilities and update all see the same one."""
+        rows = prompt_only_batch["input_ids"].size(0)
+        preference = self.panacea.draw(rows, self.actor_model, self.waiting, self.args.update_iters)
+        with self.panacea.at(preference):
+            return super().rollout(prompt_only_batch)
+
+    def generate(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Responses at λ; every response of a prompt at that prompt's λ."""
+        with self.part.generation(prompt_only_batch):
+            return super().generate(prompt_only_batch)
+
+    def post_rollout(
+        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
+    ) -> PanaceaRollout:
+        """Score groups, each row at its prompt's λ, and keep that with it."""
+        copies = self.args.num_return_sequences
+        preference = self.panacea.preference.repeat_interleave(copies, dim=0)
+        start = prompt.size(-1) - 1
+        with self.panacea.at(preference):
+            old = {}
+            if not self.on_policy:
+                old["log_probs"] = self.log_probs(sequence, attention_mask, start)
+            with self.panacea.reference(unwrap(self.actor_model)):
+                ref_log_probs = self.log_probs(sequence, attention_mask, start)
+            return {
+                "prompt": prompt,
+                "input_ids": sequence,
+                "attention_mask": attention_mask,
+                "ref_log_probs": ref_log_probs,
+                **old,
+                **self.part.score(sequence, attention_mask, prompt.size(-1)),
+                "preference": preference,
+            }
+
+    def log_probs(
+        self, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
+    ) -> torch.Tensor:
+        """Under the policy as it is held, size = (B, L - 1)."""
+        return response_log_probs(self.actor_model, sequence, attention_mask, start)
+
+    # -- updates ----------------------------------------------------------------------
+
+    def loss(self, rl_batch: GroupRollout) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The loss at the λ that holds, and the log-probabilities now and before, (B, T) each."""
+        start = rl_batch["prompt"].size(-1) - 1
+        now = self.log_probs(rl_batch["input_ids"], rl_batch["attention_mask"], start)
+        old = of_response(rl_batch, rl_batch.get("log_probs", now.detach()))  # on-policy: the same
+        now = of_response(rl_batch, now)
+        loss = grpo_loss(
+            now,
+            old,
+            of_response(rl_batch, rl_batch["ref_log_probs"]),
+            rl_batch["advantages"],
+            response_mask(rl_batch),
+            clip_range=self.clip_range_ratio,
+            kl_coeff=self.kl_coeff if self.args.kl_in == "loss" else 0.0,
+            tokens=rl_batch["tokens"],
+        )
+        return loss + self.panacea.penalty(), now.detach(), old
+
+    def rl_step(self, rl_batch: GroupRollout) -> dict[str, float]:
+        """One backward pass at the batch's λ."""
+        self.waiting = 0
+        with self.panacea.at(rl_batch["preference"]):
+            loss, now, old = self.loss(rl_batch)
+            self.actor_model.backward(loss)
+            self.actor_model.step()
+        mask = response_mask(rl_batch)
+        lengths = mask.sum(dim=-1).float()  # size = (B,)
+        clipped = ((now - old).exp() - 1).abs() > self.clip_range_ratio
+        reference = of_response(rl_batch, rl_batch["ref_log_probs"])
+        means = {
+            "actor_loss": loss,
+            "reward": rl_batch["reward"],
+            "kl_divergence": summed_log_ratios(old, reference, mask),
+            "clipped_tokens": (clipped & mask).sum() / mask.sum().clamp(min=1),
+            "mean_generated_length": lengths,
+            **self.part.by_name(rl_batch),
+            **self.panacea.by_name("weight", rl_batch["weights"]),
+        }
+        flat = rl_batch["without_spread"].sum() / self.args.num_return_sequences
+        return {
+            **{f"train/{key}": value for key, value in all_reduce_means(means).items()},
+            "train/groups_without_spread": all_reduce_sum(flat).item(),
+            "train/max_generated_length": all_reduce_max(lengths.max()).item(),
+            "train/actor_lr": learning_rate(self.actor_model),
+        }
+
+    def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
+        """Supervised text at the λ of the rollout; its rows take the rollout's in turn."""
+        with self.panacea.at_latest(ptx_batch["input_ids"].size(0)):
+            return super().ptx_step(ptx_batch)
+
+    def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
+        """Not asked: functions must know where the responses begin."""
+        raise NotImplementedError("eval_rollout")
+
+    @torch.no_grad()
+    def eval_rollout(
+        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
+    ) -> Batch:
+        """Every objective's reward."""
+        return self.part.evaluated(prompt, sequence, attention_mask)
+
+    def measure_front(self) -> Measurement:
+        """Rewards of responses to the evaluation prompts."""
+        return self.part.measure_front()

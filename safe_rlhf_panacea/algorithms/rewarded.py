@@ -1,0 +1,136 @@
+"""What Panacea trainers that learn from rewards have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from safe_rlhf_panacea.algorithms.part import PanaceaPart
+from safe_rlhf_panacea.base import Batch, unwrap
+from safe_rlhf_panacea.base.setup import model_dtype
+from safe_rlhf_panacea.base.trainers.rollout import Rollout
+from safe_rlhf_panacea.fronts.measure import different_prompts, measure, sample_base
+from safe_rlhf_panacea.fronts.measurement import Measurement
+from safe_rlhf_panacea.fronts.reward_front import Sampled
+from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
+from safe_rlhf_panacea.rewards.loading import Loaded, RewardLoading, load_rewards
+from safe_rlhf_panacea.rewards.responses import Responses
+
+
+class PanaceaRollout(Rollout):
+    """A rollout at its λ.
+
+    Attributes:
+        preference: λ of each row, size = (B, m).
+        rewards: the m rewards that ``reward`` aggregates, size = (B, m).
+    """
+
+    preference: torch.Tensor
+    rewards: torch.Tensor
+
+
+class RewardedPart(PanaceaPart):
+    """Joins a trainer that keeps what ``load`` gives in ``rewards``, and its policy's engine.
+
+    Attributes:
+        examples: the raw samples of the prompts last responded to: Safe-RLHF's hooks have no
+            argument for them.
+        initial: the initial model on the evaluation prompts, once measured.
+    """
+
+    examples: list[dict[str, Any]] | None = None
+    initial: Sampled | None = None
+
+    # -- rewards ----------------------------------------------------------------------
+
+    def load(self, load_score_model: Callable[..., Loaded] | None = None) -> RewardEnsemble:
+        """Every reward model once; functions are found now and not after the loading."""
+        trainer, args = self.trainer, self.trainer.args
+        loading = RewardLoading(
+            args.max_length, model_dtype(args), args.normalize_reward, args.trust_remote_code
+        )
+        stops = trainer.template.stop_ids(trainer.actor_model)
+        return load_rewards(args.reward_specs, trainer.tokenizer, stops, loading, load_score_model)
+
+    def check_columns(self) -> None:
+        """The data must have the columns that functions ask for."""
+        for loader in (self.trainer.prompt_only_dataloader, self.trainer.eval_dataloader):
+            if loader is not None:
+                data = loader.dataset
+                source = getattr(data, "source", "the prompts")
+                self.trainer.rewards.check_columns(getattr(data, "examples", None), source)
+
+    def all_rewards(
+        self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
+    ) -> torch.Tensor:
+        """Of responses to the prompts last responded to, several of each side by side."""
+        examples = self.examples
+        if examples is not None:
+            copies = len(sequence) // len(examples)
+            examples = [example for example in examples for _ in range(copies)]
+        return self.trainer.rewards(Responses(sequence, attention_mask, prompt_length, examples))
+
+    def score(
+        self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
+    ) -> Batch:
+        """All m rewards, size = (B, m), and their aggregate at λ, size = (B,)."""
+        rewards = self.all_rewards(sequence, attention_mask, prompt_length)
+        return {"reward": self.panacea.reward(rewards), "rewards": rewards}
+
+    # -- rollouts ---------------------------------------------------------------------
+
+    @contextmanager
+    def generation(self, prompt_only_batch: Batch) -> Iterator[None]:
+        """While responses are drawn, every one of a prompt at that prompt's λ.
+
+        One λ is merged into the weights in float32. Not in lower precision, where merging rounds
+        the update away, nor with sharded weights.
+        """
+        args = self.trainer.args
+        self.examples = prompt_only_batch.get("examples")
+        single = next(unwrap(self.trainer.actor_model).parameters()).dtype == torch.float32
+        may_merge = single and args.zero_stage < 3
+        with self.panacea.generation(args.num_return_sequences, may_merge=may_merge):
+            yield
+
+    def by_name(self, rollout: PanaceaRollout) -> dict[str, torch.Tensor]:
+        """Mean rewards, what was said before sign, scale and shift, and λ, by objective."""
+        means = rollout["rewards"].mean(dim=0)  # size = (m,)
+        return {
+            **self.panacea.by_name("reward", means),
+            **self.panacea.by_name("raw_reward", self.trainer.rewards.raw(means)),
+            **self.panacea.by_name("preference", rollout["preference"]),
+        }
+
+    # -- evaluation -------------------------------------------------------------------
+
+    def evaluated(
+        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
+    ) -> Batch:
+        """Every objective's reward of evaluation responses, size = (B,) each."""
+        found = self.all_rewards(sequence, attention_mask, prompt.size(-1))
+        return {
+            f"eval/reward_{name}": found[:, i] for i, name in enumerate(self.panacea.objectives)
+        }
+
+    def measure_front(self) -> Measurement:
+        """Rewards of responses to the evaluation prompts."""
+        trainer, args = self.trainer, self.trainer.args
+        data = trainer.eval_dataloader.dataset
+        names = ("temperature", "top_p", "repetition_penalty")
+        sampling = {name: getattr(args, name) for name in names}
+        policy = self.watch.measured_policy(trainer.actor_model, **sampling)
+        rows = (data[i] for i in range(len(data)))
+        prompts = different_prompts(
+            trainer.template,
+            ((row["input_ids"], row.get("example")) for row in rows),
+            args.eval_prompts,
+        )
+        if self.initial is None:
+            self.initial = sample_base(policy, trainer.rewards, prompts)
+        return measure(
+            policy, self.watch.grid, prompts=prompts, rewards=trainer.rewards, base=self.initial
+        )

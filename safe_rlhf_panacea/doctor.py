@@ -1,0 +1,280 @@
+"""What is installed, what is underneath and what is missing, to be pasted into a bug report.
+
+It names no host, user, folder or token: of the environment it prints only what it knows the
+values of, and of other packages' errors only their type. Nothing is imported at the top that may
+be missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import shutil
+import subprocess
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import safe_rlhf_panacea
+from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.printing import say
+
+PROGRAM = "python -m safe_rlhf_panacea.doctor"
+PATCHES = "python -m safe_rlhf_panacea.patches"
+DISTRIBUTION = "safe-rlhf-panacea"
+COMPILERS = ("cc", "c++", "nvcc", "ninja")
+GIB = 2**30
+Report = dict[str, Any]
+
+
+def _or_reason(look: Callable[[], Any]) -> Any:
+    """What ``look`` finds, or in a few words why it finds nothing; never a foreign message."""
+    try:
+        # Libraries warn and print while they are imported, with paths.
+        with contextlib.ExitStack() as aside:
+            aside.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            aside.enter_context(contextlib.redirect_stderr(io.StringIO()))
+            aside.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+            return look()
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        return f"not known: {missing if missing.isidentifier() else 'a module'} is missing"
+    except Exception as error:  # whatever a broken installation raises
+        return f"not known: {type(error).__name__}"
+
+
+def _requirements() -> Iterator[tuple[str, Any]]:
+    """What this package declares: the extra, empty for what it always needs, and requirement."""
+    from packaging.requirements import Requirement
+
+    distribution = importlib.metadata.distribution(DISTRIBUTION)
+    extras = distribution.metadata.get_all("Provides-Extra") or []
+    for requirement in map(Requirement, distribution.requires or ()):
+        marker = requirement.marker
+        for extra in [""] if marker is None else ["", *extras]:
+            if marker is None or marker.evaluate({"extra": extra}):
+                yield extra, requirement
+                if not extra:
+                    break  # needed always, so of no extra
+
+
+def packages() -> Report:
+    """Versions of what this package declares, and what of it is missing, by extra."""
+    versions: dict[str, str | None] = {}
+    missing: dict[str, list[str]] = {}
+    try:
+        declared = list(_requirements())
+    except importlib.metadata.PackageNotFoundError:
+        return {"declared": False, "versions": {}, "missing": {}}
+    for extra, requirement in declared:
+        lacks = missing.setdefault(extra, [])
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            version = None
+        versions[requirement.name] = version
+        if version is None or not requirement.specifier.contains(version, prereleases=True):
+            lacks.append(f"{requirement.name}{requirement.specifier}")
+    return {"declared": True, "versions": versions, "missing": missing}
+
+
+def installation() -> Report:
+    """This package: version, how it was installed, and the commit of a checkout."""
+    try:
+        origin = importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
+        editable = json.loads(origin or "{}").get("dir_info", {}).get("editable", False)
+        how = "editable" if editable else "installed"
+    except importlib.metadata.PackageNotFoundError:
+        how = "not installed"
+
+    def git() -> Any:
+        from safe_rlhf_panacea.base.run_record import git_state
+
+        return git_state()
+
+    return {"version": safe_rlhf_panacea.__version__, "how": how, "git": _or_reason(git)}
+
+
+def machine() -> Report:
+    """Python, the family of the operating system, cores, memory, compilers."""
+    cores = os.cpu_count() or 0
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    try:
+        memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB, 1)
+    except (ValueError, OSError):
+        memory = None
+    return {
+        "python": f"{platform.python_version()} ({platform.python_implementation()})",
+        "system": f"{platform.system()} {platform.machine()}",
+        "libc": " ".join(platform.libc_ver()).strip(),
+        "cores": cores,
+        "usable_cores": usable,
+        "omp_num_threads": int(threads) if threads.isascii() and threads.isdigit() else None,
+        "memory_gib": memory,
+        "compilers": {name: shutil.which(name) is not None for name in COMPILERS},
+    }
+
+
+def driver() -> str | None:
+    """The version of NVIDIA's driver; None where there is none."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    version = run.stdout.strip().split("\n")[0]
+    known = run.returncode == 0 and version.replace(".", "").isdigit()
+    return version if known else "nvidia-smi fails"
+
+
+def accelerators() -> Report:
+    """The GPUs that torch sees, and what it was built for."""
+    import torch
+
+    found = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    devices = [torch.cuda.get_device_properties(index) for index in found]
+    return {
+        "built_for": torch.version.cuda or torch.version.hip or "CPU",
+        "threads": torch.get_num_threads(),
+        "gpus": [
+            {"name": device.name, "memory_gib": round(device.total_memory / GIB, 1)}
+            for device in devices
+        ],
+    }
+
+
+def base() -> str:
+    """Which Safe-RLHF the trainers come from, without its folder."""
+    from safe_rlhf_panacea.base.resolution import VARIABLE, backend
+
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            found = backend()
+    except UserError:
+        return f"none: {VARIABLE} asks for what is not there, see {PATCHES}"
+    what = "Safe-RLHF" if found.name == "safe_rlhf" else "the port of Safe-RLHF"
+    broken = any(issubclass(warning.category, RuntimeWarning) for warning in told)
+    note = f"; an installed Safe-RLHF does not import, see {PATCHES}" if broken else ""
+    return f"{what} {found.version}{found.patches}{note}"
+
+
+def services() -> Report:
+    """Whether wandb and the hub would be reached."""
+
+    def wandb() -> str:
+        from safe_rlhf_panacea.base.wandb_run import wanted_mode
+
+        try:
+            return wanted_mode()
+        except UserError:
+            return "WANDB_MODE is none of online, offline and disabled"
+
+    def hub() -> str:
+        from huggingface_hub import constants
+
+        # Not get_token(), which may ask a server for a new one.
+        given = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN")
+        token = "a token" if given or os.path.isfile(constants.HF_TOKEN_PATH) else "no token"
+        return f"{'offline' if constants.HF_HUB_OFFLINE else 'online'}, {token}"
+
+    return {"wandb": _or_reason(wandb), "hub": _or_reason(hub)}
+
+
+def report() -> Report:
+    """Everything, as plain values."""
+    return {
+        "package": installation(),
+        "machine": machine(),
+        "torch": _or_reason(accelerators),
+        "driver": _or_reason(driver),
+        "base": _or_reason(base),
+        "services": services(),
+        "packages": _or_reason(packages),
+    }
+
+
+def is_whole(found: Report) -> bool:
+    """Whether everything is there that this package always needs."""
+    known = found["packages"]
+    return isinstance(known, dict) and known["declared"] and not known["missing"].get("")
+
+
+def _lines(found: Report) -> Iterator[str]:
+    """The report for people."""
+    package, here, torch = found["package"], found["machine"], found["torch"]
+    git = package["git"]
+    commit = f", commit {git['commit'][:12]}" if isinstance(git, dict) else ""
+    changed = ", modified" if isinstance(git, dict) and git["modified"] else ""
+    yield f"safe-rlhf-panacea {package['version']}, {package['how']}{commit}{changed}"
+    yield f"Python      {here['python']}, {here['system']}, {here['libc'] or 'libc not known'}"
+    threads = f", OMP_NUM_THREADS={here['omp_num_threads']}" if here["omp_num_threads"] else ""
+    if isinstance(torch, dict):
+        threads += f", torch uses {torch['threads']} threads"
+    yield f"Cores       {here['usable_cores']} usable of {here['cores']}{threads}"
+    yield f"Memory      {here['memory_gib'] or 'not known'} GiB"
+    yield f"Compilers   {', '.join(n for n, there in here['compilers'].items() if there) or 'none'}"
+    if isinstance(torch, dict):
+        gpus = [f"{gpu['name']}, {gpu['memory_gib']} GiB" for gpu in torch["gpus"]]
+        yield f"GPUs        {len(gpus)}: {'; '.join(gpus)}" if gpus else "GPUs        none"
+        yield f"torch for   {torch['built_for']}, NVIDIA driver {found['driver'] or 'none'}"
+    else:
+        yield f"GPUs        {torch}"
+    yield f"Base        {found['base']}"
+    yield f"wandb       {found['services']['wandb']}"
+    yield f"Hub         {found['services']['hub']}"
+    yield from _package_lines(found["packages"])
+
+
+def _package_lines(known: Any) -> Iterator[str]:
+    if not isinstance(known, dict):
+        yield f"Packages    {known}"
+        return
+    if not known["declared"]:
+        yield "Packages    not known: this package is not installed (pip install -e .)"
+        return
+    yield ""
+    width = max(map(len, known["versions"]))
+    for name, version in known["versions"].items():
+        yield f"{name:{width}}  {version or 'missing'}"
+    yield ""
+    for extra, lacks in known["missing"].items():
+        what = f"extra {extra}" if extra else "needed always"
+        remedy = f"pip install '{DISTRIBUTION}{f'[{extra}]' if extra else ''}'"
+        state = f"missing {', '.join(lacks)}: {remedy}" if lacks else "all there"
+        yield f"{what}: {state}"
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the report; exit code 1 where something is missing that is always needed."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Print what is installed and what is missing, for a bug report; no host, "
+        "user, folder or secret is named. Exit code 1: something is missing that is always needed.",
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    try:
+        args, unknown = parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise UserError(str(error)) from None
+    if unknown:
+        raise UserError(f"unrecognized arguments: {' '.join(unknown)} (see {PROGRAM} --help)")
+    found = report()
+    if args.json:
+        say(json.dumps(found, indent=2))
+    else:
+        say("\n".join(_lines(found)))
+    return 0 if is_whole(found) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,106 @@
+"""SmolLM2-135M-Instruct and real helpful and harmless pairs: what a CPU trains in minutes to hours.
+
+Model and pairs come from the hub, or from the folders that two environment variables name.
+Learning rates and lengths suit a model fifty times smaller than the paper's; ranks are the tables'.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+from safe_rlhf_panacea.experiments.sizes import Size
+
+MODEL_VARIABLE, DATA_VARIABLE = "PANACEA_SMALL_MODEL", "PANACEA_SMALL_DATA"
+HUB_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+PAIRS_FILE = "hh-helpful-harmless-{split}.jsonl.gz"
+OBJECTIVES = ("helpful", "harmless")
+_REFERENCE = {"ppo": "-3 -3", "three": "-3 -3 -3", "dpo": "0.25 0.25"}
+
+_CPU = " --max_length 128 --bf16 false --tf32 false "
+_BATCH = " --per_device_train_batch_size 8 --per_device_eval_batch_size 16 "
+_ONE_GO = f"{_BATCH} --gradient_accumulation_steps 1 "
+_REWARD_MODELS = "--reward_models helpful={runs}/reward-helpful harmless={runs}/reward-harmless "
+_CONCISE = " concise=safe_rlhf_panacea.reward_functions:concise?max_length=40,max_reward=1 "
+_CALIBRATED = " --reward_calibration {runs}/calibration.json "
+_CALIBRATED_THREE = " --reward_calibration {runs}/calibration-three-objectives.json "
+_MANY = " --preference_scope sample --preference_sampler stratified "
+_STEPS, _EACH = " --max_steps 100 ", " --max_steps 50 "
+
+
+def pairs(split: str, rows: int | None = None, kind: str = "pairs") -> str:
+    """The data sets of a split, ready for a command line.
+
+    Args:
+        split: ``train`` or ``test``.
+        rows: at random, half of each objective's on the hub; None: all.
+        kind: ``pairs``, or ``chosen`` for their better responses as supervised text.
+    """
+    folder = os.environ.get(DATA_VARIABLE)
+    if folder:
+        path = Path(folder).expanduser() / PAIRS_FILE.format(split=split)
+        spec = f"{kind}:{1 if rows is None else f'{rows}/-1'}:{path}"
+        return shlex.quote(spec.replace("{", "{{").replace("}", "}}"))
+    share = "" if rows is None else f":{rows // len(OBJECTIVES)}/-1"
+    if kind == "chosen":
+        return " ".join(f"hh-rlhf-{name}-dialogue{share}" for name in OBJECTIVES)
+    return " ".join(f"hh-rlhf-{name}-preference/{split}{share}" for name in OBJECTIVES)
+
+
+def size() -> Size:
+    """The size, with the model and the pairs that the environment names."""
+    train, chosen = f"--train_datasets {pairs('train')} ", pairs("train", 1000, "chosen")
+    model = "--model_name_or_path {model} --chat_template auto"
+    reward = f"""{model} {train} --eval_datasets {pairs("test", 200)}
+        --gradient_checkpointing false --zero_stage 0 --lr 5e-5 {_STEPS} {_CPU} {_ONE_GO}"""
+    dpo = f"""{model} --objectives {" ".join(OBJECTIVES)} {train}
+        --gradient_checkpointing false --lr 1e-3 {_CPU} {_ONE_GO}"""
+    rewarded = f"""
+        --actor_model_name_or_path {{model}} --chat_template auto {_REWARD_MODELS}
+        --reward_scales helpful=1 harmless=1 {_CALIBRATED} {train}
+        --actor_gradient_checkpointing false --actor_lr 1e-3 {_CPU}"""
+    ppo = f"""{rewarded} --ptx_datasets {chosen} --ptx_coeff 0.1
+        --critic_gradient_checkpointing false --per_device_prompt_batch_size 8 {_ONE_GO}"""
+    watch = " --need_eval true --eval_strategy steps --eval_interval 50 "
+    watch_ppo = f"{watch} --eval_datasets {pairs('test', 16)} "
+    watch_dpo = f"{watch} --eval_datasets {pairs('test', 32)} --reference_point 0.25 0.25 "
+    calibrate = f"{model} --datasets {pairs('train', 128)} --max_length 128 --seed {{seed}}"
+    calibrate += f" {_REWARD_MODELS}"
+    prompts = f"--datasets {pairs('test', 64)} --max_length 128 --grid_step 0.25 {_REWARD_MODELS}"
+    return Size(
+        runs="runs/small",
+        flags={
+            "sft": f"""{model} --train_datasets {chosen} --gradient_checkpointing false
+                --zero_stage 0 {_STEPS} {_CPU} {_ONE_GO}""",
+            "reward_helpful": reward,
+            "reward_harmless": reward,
+            "calibration": f"{calibrate} --output_file {{runs}}/calibration.json",
+            "calibration-three-objectives": f"{calibrate} {_CONCISE} "
+            "--output_file {runs}/calibration-three-objectives.json",
+            "panacea_ppo": f"{ppo} {_MANY} {watch_ppo} {_STEPS} --save_interval 50",
+            "panacea_ppo_three_objectives": f"{ppo} {watch_ppo} {_STEPS} {_REWARD_MODELS} "
+            f"{_CONCISE} {_CALIBRATED_THREE} --preference_scope sample",
+            "rewarded_soups_ppo": f"{ppo} {_EACH}",
+            "discrete_policies_ppo": f"{ppo} {_EACH}",
+            "ablation_scaling": f"{ppo} {_MANY} {_STEPS}",
+            "panacea_dpo": f"{dpo} {_MANY} {watch_dpo} {_STEPS}",
+            "rewarded_soups_dpo": f"{dpo} {_EACH}",
+            "discrete_policies_dpo": f"{dpo} {_EACH}",
+        },
+        evaluations={
+            "ppo": f"{prompts} {_CALIBRATED} --reference_point {_REFERENCE['ppo']}",
+            "three": f"{prompts} {_CONCISE} {_CALIBRATED_THREE} "
+            f"--reference_point {_REFERENCE['three']}",
+            "dpo": f"--datasets {pairs('test', 128)} --max_length 128 --grid_step 0.25 "
+            f"--reference_point {_REFERENCE['dpo']}",
+        },
+        published=("sft",),
+        prepares=(
+            "reward-helpful",
+            "reward-harmless",
+            "calibration",
+            "calibration-three-objectives",
+        ),
+        values={"model": os.environ.get(MODEL_VARIABLE) or HUB_MODEL},
+    )

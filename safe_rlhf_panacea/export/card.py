@@ -1,0 +1,210 @@
+"""The model card of a trained adapter: ``README.md`` beside it, and its front as a picture."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import safe_rlhf_panacea
+from safe_rlhf_panacea.adapter.io import read_config
+from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
+from safe_rlhf_panacea.base.run_record import METRICS_FILE, RESULTS_FILE
+from safe_rlhf_panacea.command import programs
+from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.export.card_text import LIBRARY, PICTURE_FILE, Facts, card_text
+from safe_rlhf_panacea.export.portable import HUB_NAME, hub_name, portable, portable_record
+from safe_rlhf_panacea.fronts.results import FRONT_FILE
+from safe_rlhf_panacea.fronts.run_locations import parse_run
+from safe_rlhf_panacea.fronts.runs import RunFront, read_run
+from safe_rlhf_panacea.io import atomic_write_text, read_json_lines
+from safe_rlhf_panacea.printing import printable_line, say
+from safe_rlhf_panacea.run_folder import RUN_FILE, read_record
+from safe_rlhf_panacea.show.plots import plot_fronts
+
+PROGRAM = "python -m safe_rlhf_panacea.export.card"
+CARD_FILE = "README.md"
+# Flags of a machine or of how a run was watched, which say nothing of the adapter.
+LOCAL_FLAGS = {
+    "output_dir",
+    "overwrite",
+    "resume",
+    "log_type",
+    "log_dir",
+    "log_project",
+    "log_run_name",
+    "progress",
+    "local_rank",
+}
+
+
+def flag_words(name: str, value: Any) -> Iterator[str]:
+    """A flag as it was written, ``--name value …``; nothing for one without a value."""
+    if value is None or value == []:
+        return
+    values = value if isinstance(value, list) else [value]
+    parts = ["=".join(map(str, v)) if isinstance(v, list) else _written(v) for v in values]
+    yield " ".join([f"--{name}", *(shlex.quote(printable_line(portable(p))) for p in parts)])
+
+
+def _written(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def changed_flags(record: Mapping[str, Any]) -> list[str]:
+    """The flags of a training that are not at their defaults, as far as these are known."""
+    args = record.get("args")
+    args = args if isinstance(args, Mapping) else {}
+    defaults = _defaults(record)
+    if defaults:  # what the program has no flag for was worked out from others
+        args = {k: v for k, v in args.items() if k in defaults and v != defaults[k]}
+    kept = ((k, v) for k, v in args.items() if k not in LOCAL_FLAGS and not isinstance(v, Mapping))
+    return [word for name, value in kept for word in flag_words(name, value)]
+
+
+def _defaults(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a program of this version; empty for any other."""
+    versions = record.get("versions")
+    same = isinstance(versions, Mapping) and versions.get(LIBRARY) == safe_rlhf_panacea.__version__
+    module = str(record.get("program", "")).removeprefix("python -m ")
+    if not same or module not in {program.module for program in programs("Train")}:
+        return {}
+    try:
+        build_parser = import_module(f"{module}.main").build_parser
+    except (ImportError, AttributeError):
+        return {}
+    return {action.dest: action.default for action in build_parser()._actions}
+
+
+def read_front(run: str, objectives: Sequence[str]) -> RunFront:
+    """The one front of a run, of the adapter's own objectives.
+
+    Raises:
+        UserError: it holds none, several, or one of others.
+    """
+    fronts = read_run(parse_run(run))
+    if len(fronts) > 1:
+        names = ", ".join(front.result["method"] for front in fronts)
+        raise UserError(f"{run} holds several fronts ({names}): name one, as in {run}/panacea")
+    if list(fronts[0].front.objectives) != list(objectives):
+        found = ", ".join(fronts[0].front.objectives)
+        raise UserError(f"{run} is a front of {found}, the adapter's is of {', '.join(objectives)}")
+    return fronts[0]
+
+
+def read_facts(
+    adapter: str | Path,
+    *,
+    front: str | None = None,
+    base_model: str | None = None,
+    name: str | None = None,
+    licence: str | None = None,
+    repo: str | None = None,
+) -> Facts:
+    """What the files of an adapter, and of an evaluation, say.
+
+    Args:
+        adapter: the trained adapter's folder.
+        front: an evaluation or a training, as ``evaluation.compare`` takes it; default: what the
+            adapter's own training measured.
+        base_model: its name on the hub; default: the one that the adapter names.
+        name: default: the folder's.
+        licence: its id on the hub.
+        repo: where the adapter is uploaded to.
+
+    Raises:
+        UserError, AdapterError: files that are missing or damaged, or a front of something else.
+    """
+    folder = Path(adapter)
+    config = read_config(folder)
+    record = read_record(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
+    if front is None and any((folder / file).is_file() for file in (FRONT_FILE, RESULTS_FILE)):
+        front = str(folder)
+    metrics = folder / METRICS_FILE
+    lines = read_json_lines(metrics) if metrics.is_file() else []
+    steps = lines[-1].get("step") if lines and isinstance(lines[-1], dict) else None
+    base = base_model or config.base_model
+    return Facts(
+        name=printable_line(name or folder.resolve().name),
+        config=config,
+        base_model=hub_name(base),
+        base_folder=Path(base).name if base else "not named",
+        record=portable_record(record),
+        flags=changed_flags(record),
+        steps=steps if isinstance(steps, int) else None,
+        front=None if front is None else read_front(front, config.objectives),
+        repo=repo,
+        licence=licence,
+    )
+
+
+def write_card(facts: Facts, folder: Path) -> list[Path]:
+    """Write the card, and the picture where there is a front; the files."""
+    text, written = card_text(facts), []
+    if facts.front is not None:
+        plot_fronts(
+            [facts.front.front],
+            folder / PICTURE_FILE,
+            title=f"Front of {facts.name}",
+            reference_point=facts.front.reference_point,
+            axis_labels=facts.front.axis_labels,
+        )
+        written.append(folder / PICTURE_FILE)
+    atomic_write_text(folder / CARD_FILE, text)
+    return [*written, folder / CARD_FILE]
+
+
+def licence_id(text: str) -> str:
+    """The id of a licence on the hub."""
+    if not HUB_NAME.fullmatch(text) or "/" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no id of a licence, such as apache-2.0")
+    return text
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of this program."""
+    parser = ArgumentParser(
+        PROGRAM,
+        f"Write a trained adapter's model card, {CARD_FILE}, into its folder, and the picture of\n"
+        f"its front, {PICTURE_FILE}.",
+        f"{PROGRAM} --adapter runs/panacea-ppo --front runs/panacea-ppo-front --license apache-2.0",
+    )
+    parser.add_argument("--adapter", type=filled, required=True, help="folder of a trained adapter")
+    text = "an evaluation or a training; default: what the adapter's own training measured"
+    parser.add_argument("--front", type=filled, metavar="RUN", help=text)
+    text = "its name on the hub; default: the one that the adapter names"
+    parser.add_argument("--base_model", type=filled, help=text)
+    parser.add_argument("--name", type=filled, help="default: the folder's")
+    text = "of the adapter, by its id on the hub; default: left open"
+    parser.add_argument("--license", type=licence_id, help=text)
+    add_flag(
+        parser, "--overwrite", False, f"replace a {CARD_FILE} and {PICTURE_FILE} of the folder"
+    )
+    return parser
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read, write, and say what was written."""
+    args = build_parser().parse_args(argv)
+    facts = read_facts(
+        args.adapter,
+        front=args.front,
+        base_model=args.base_model,
+        name=args.name,
+        licence=args.license,
+    )
+    folder = Path(args.adapter)
+    names = [CARD_FILE, *([PICTURE_FILE] if facts.front else [])]
+    taken = [str(folder / name) for name in names if (folder / name).exists()]
+    if taken and not args.overwrite:
+        raise UserError(f"{' and '.join(taken)} there already: give --overwrite to replace")
+    for path in write_card(facts, folder):
+        say(path)
+
+
+if __name__ == "__main__":
+    main()

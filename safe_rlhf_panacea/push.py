@@ -1,0 +1,220 @@
+"""Upload a trained adapter to the Hugging Face hub: its files, its card, and nothing local.
+
+What goes up is named in ``FILES`` and ``SUFFIXES``; checkpoints, logs and everything else stay.
+``run.json`` goes without absolute paths and without the environment, fronts without absolute paths.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safe_rlhf_panacea.adapter.io import CONFIG_NAME, WEIGHTS_NAME, read_config, read_tensors
+from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
+from safe_rlhf_panacea.base.run_record import RESULTS_FILE
+from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.export.card import CARD_FILE, read_facts, write_card
+from safe_rlhf_panacea.export.portable import HUB_NAME, hub_name, portable, portable_record
+from safe_rlhf_panacea.fronts.results import FRONT_FILE
+from safe_rlhf_panacea.io import atomic_write_json, read_json
+from safe_rlhf_panacea.printing import printable_line, say
+from safe_rlhf_panacea.run_folder import RUN_FILE, read_record
+
+PROGRAM = "python -m safe_rlhf_panacea.push"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+FILES = (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    FRONT_FILE,
+    RESULTS_FILE,
+    RUN_FILE,
+    TOKENIZER_CONFIG,
+    "tokenizer.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+SUFFIXES = (".md", ".png")  # the card, and pictures that it may show
+# Whose errors say that the hub, or the way to it, is not as it must be.
+LIBRARIES = ("huggingface_hub", "httpx", "httpx2", "httpcore", "requests", "urllib3")
+
+
+def base_name(adapter: Path, base_model: str | None) -> str:
+    """The base model's name on the hub.
+
+    Raises:
+        UserError: it is a folder of this machine, which nobody else has.
+    """
+    base = base_model or read_config(adapter).base_model
+    if (name := hub_name(base)) is None:
+        raise UserError(
+            f"the base model {base!r} is a folder of this machine, which nobody else has: give "
+            "its name on the hub with --base_model"
+        )
+    return name
+
+
+def stage(adapter: Path, folder: Path, base_model: str) -> None:
+    """Copy what may go up into an empty folder, as it may go up.
+
+    Raises:
+        UserError, AdapterError: the adapter's files are missing or damaged.
+    """
+    read_tensors(adapter)
+    for path in sorted(adapter.iterdir()):
+        if path.is_file() and (path.name in FILES or path.suffix in SUFFIXES):
+            shutil.copyfile(path, folder / path.name)
+    config = read_json(adapter / CONFIG_NAME)
+    if config.get("base_model") != base_model:
+        atomic_write_json(folder / CONFIG_NAME, {**config, "base_model": base_model})
+    if (folder / RUN_FILE).is_file():
+        record = read_record(folder / RUN_FILE)
+        atomic_write_json(folder / RUN_FILE, portable_record(record))
+    for path in (folder / FRONT_FILE, folder / RESULTS_FILE):
+        if path.is_file():
+            atomic_write_json(path, portable(read_json(path)))
+    if (folder / TOKENIZER_CONFIG).is_file():
+        values = read_json(folder / TOKENIZER_CONFIG, infinities=True)
+        if isinstance(values, dict) and values.pop("name_or_path", None) is not None:
+            text = json.dumps(values, indent=2, ensure_ascii=False)
+            (folder / TOKENIZER_CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def staged(
+    adapter: str | Path, repo: str, *, base_model: str | None = None, front: str | None = None
+) -> Iterator[Path]:
+    """A folder with what goes up; a card is written where the adapter has none.
+
+    Raises:
+        UserError, AdapterError: files that are missing or damaged, or a base model of this machine.
+    """
+    adapter = Path(adapter)
+    base = base_name(adapter, base_model)
+    with tempfile.TemporaryDirectory(prefix="panacea-push-") as name:
+        folder = Path(name)
+        stage(adapter, folder, base)
+        if not (folder / CARD_FILE).exists():
+            title = repo.rpartition("/")[2]
+            facts = read_facts(adapter, front=front, base_model=base, name=title, repo=repo)
+            write_card(facts, folder)
+        elif front:
+            raise UserError(f"{adapter / CARD_FILE} is there already: --front is for a new card")
+        yield folder
+
+
+@contextmanager
+def hub_errors(repo: str) -> Iterator[None]:
+    """Tell in one line what the hub, or the way to it, refuses."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        name, library = type(error).__name__, type(error).__module__.partition(".")[0]
+        if library not in LIBRARIES and not isinstance(error, ConnectionError | TimeoutError):
+            raise
+        no_way = "the hub cannot be reached: " if re.search("Connect|Timeout", name) else ""
+        text = (printable_line(error) or name)[:300]
+        raise UserError(f"{repo} was not uploaded: {no_way}{text}") from error
+
+
+def push_to_hub(
+    adapter: str | Path,
+    repo: str,
+    *,
+    public: bool = False,
+    base_model: str | None = None,
+    front: str | None = None,
+    message: str = "A Panacea adapter",
+) -> str:
+    """Upload a trained adapter in one commit.
+
+    Args:
+        adapter: its folder.
+        repo: ``OWNER/NAME``; made if it is not there, private unless ``public``.
+        public: whether everybody may see it.
+        base_model: the base model's name on the hub; default: the one that the adapter names.
+        front: an evaluation for the card, where the adapter has none yet.
+        message: of the commit.
+
+    Returns:
+        The repository's address.
+
+    Raises:
+        UserError: no token, no way to the hub, or a public repository without ``public``.
+        AdapterError: the adapter's files are missing or damaged.
+    """
+    import huggingface_hub as hub
+
+    with staged(adapter, repo, base_model=base_model, front=front) as folder:
+        with hub_errors(repo):
+            token = hub.get_token()
+        if token is None:
+            raise UserError("no token of the hub: set HF_TOKEN, or log in with 'hf auth login'")
+        api = hub.HfApi(token=token)
+        with hub_errors(repo):
+            url = api.create_repo(repo, private=not public, exist_ok=True)
+            if not public and api.model_info(repo).private is False:
+                raise UserError(f"{repo} is there already, and public: give --public to upload")
+            api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
+    return str(url)
+
+
+def repo_name(text: str) -> str:
+    """``OWNER/NAME``."""
+    if not HUB_NAME.fullmatch(text) or "/" not in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form OWNER/NAME")
+    return text
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of this program."""
+    parser = ArgumentParser(
+        PROGRAM,
+        """
+        Upload a trained adapter to the Hugging Face hub, with a model card, into a private
+        repository. Checkpoints and logs stay here, and so do absolute paths.
+        """,
+        f"{PROGRAM} --adapter runs/panacea-ppo --repo me/panacea-helpful-harmless",
+    )
+    parser.add_argument("--adapter", type=filled, required=True, help="folder of a trained adapter")
+    parser.add_argument(
+        "--repo", type=repo_name, required=True, metavar="OWNER/NAME", help="made if need be"
+    )
+    add_flag(parser, "--public", False, "make the repository public, or upload to a public one")
+    text = "its name on the hub; default: the one that the adapter names"
+    parser.add_argument("--base_model", type=filled, help=text)
+    text = "an evaluation for the card, where the folder has none yet"
+    parser.add_argument("--front", type=filled, metavar="RUN", help=text)
+    parser.add_argument("--message", type=filled, default="A Panacea adapter", help="of the commit")
+    add_flag(parser, "--dry_run", False, "upload nothing; list what would go up")
+    return parser
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Upload, or list what would be."""
+    args = build_parser().parse_args(argv)
+    card: dict[str, Any] = {"base_model": args.base_model, "front": args.front}
+    if args.dry_run:
+        with staged(args.adapter, args.repo, **card) as folder:
+            for path in sorted(folder.iterdir()):
+                say(f"{path.stat().st_size:>12,}  {path.name}")
+        return
+    url = push_to_hub(args.adapter, args.repo, public=args.public, message=args.message, **card)
+    say(f"Uploaded to {url}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""From what the command line says of m rewards to what scores them: the one place that loads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from safe_rlhf_panacea.base.distributed import is_main_process
+from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
+from safe_rlhf_panacea.base.models.loading import load_whole, loading_errors, resolve_model
+from safe_rlhf_panacea.base.models.positions import check_positions
+from safe_rlhf_panacea.base.models.pretrained import load_tokenizer
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
+from safe_rlhf_panacea.rewards.functions import FunctionReward
+from safe_rlhf_panacea.rewards.scorers import RewardModel, Scorer
+from safe_rlhf_panacea.rewards.spec import RewardSpec
+
+CLASSIFIER = "ForSequenceClassification"
+Loaded = tuple[Any, Any]  # a model and its tokenizer
+
+
+@dataclass(frozen=True)
+class RewardLoading:
+    """How reward models are loaded.
+
+    Attributes:
+        max_length: of prompt and response together, in the policy's tokens.
+        dtype: of the weights; None: as saved.
+        normalize: whether score models use their own normalisers.
+        trust_remote_code: run code that comes with a model.
+    """
+
+    max_length: int
+    dtype: torch.dtype | None = None
+    normalize: bool = False
+    trust_remote_code: bool = False
+
+    def score_model(self, path: str, role: str) -> Loaded:
+        """Safe-RLHF's kind, in a role."""
+        model, tokenizer = load_pretrained_models(
+            path,
+            model_max_length=self.max_length,
+            padding_side="right",
+            auto_model_type=AutoModelForScore,
+            trust_remote_code=self.trust_remote_code,
+            dtype=self.dtype,
+            auto_model_kwargs={"score_type": role, "do_normalize": self.normalize},
+        )
+        check_positions(model, self.max_length, path)
+        return model, tokenizer
+
+    def classifier(self, path: str) -> Loaded:
+        """One of transformers' with a classification head; it reads as much as it was made for."""
+        from transformers import AutoModelForSequenceClassification
+
+        name = resolve_model(path)
+        remote = {"trust_remote_code": self.trust_remote_code}
+        tokenizer = load_tokenizer(name, None, "right", **remote)
+        model = load_whole(
+            AutoModelForSequenceClassification,
+            name,
+            lambda key: False,
+            dtype="auto" if self.dtype is None else self.dtype,
+            **remote,
+        )
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        if model.config.pad_token_id is None:  # causal models look for the last token before it
+            model.config.pad_token_id = tokenizer.pad_token_id
+        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        if isinstance(positions, int) and positions > 0:
+            tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+        return model.eval(), tokenizer
+
+    def is_classifier(self, path: str) -> bool:
+        """Whether a checkpoint's configuration names a classification head."""
+        from transformers import AutoConfig
+
+        name = resolve_model(path)
+        with loading_errors(name, "model"):
+            config = AutoConfig.from_pretrained(name, trust_remote_code=self.trust_remote_code)
+        return any(kind.endswith(CLASSIFIER) for kind in config.architectures or ())
+
+
+def load_rewards(
+    specs: Sequence[RewardSpec],
+    tokenizer: Any,
+    stop_ids: Sequence[int],
+    loading: RewardLoading,
+    load_score_model: Callable[[str, str], Loaded] | None = None,
+) -> RewardEnsemble:
+    """What scores each objective; functions are found now and not after the loading.
+
+    Args:
+        specs: one per objective.
+        tokenizer: the policy's.
+        stop_ids: the policy's tokens that end a response.
+        loading: how models are loaded.
+        load_score_model: path and role to a score model, where it is not for ``loading`` to load.
+
+    Raises:
+        UserError: a model or a function that is not there, or a label that a model does not have.
+    """
+    scorers: dict[str, Scorer] = {
+        spec.name: FunctionReward(spec.path, tokenizer, stop_ids)
+        for spec in specs
+        if spec.is_function
+    }
+    models: dict[tuple[str, str], RewardModel] = {}
+    for spec in specs:
+        if spec.is_function:
+            continue
+        key = spec.model_path, spec.role
+        if key not in models:
+            is_classifier = loading.is_classifier(spec.model_path)
+            if is_classifier:
+                loaded = loading.classifier(spec.model_path)
+            else:
+                loaded = (load_score_model or loading.score_model)(*key)
+            models[key] = RewardModel(
+                spec.model_path, *loaded, tokenizer, stop_ids, is_classifier=is_classifier
+            )
+        scorers[spec.name] = models[key].scorer(_column(models[key], spec))
+    for model in models.values():
+        if not model.reads_policy_tokens and is_main_process():
+            say(f"{model.path} has other tokens than the policy: it reads the text in its own")
+    return RewardEnsemble(specs, [scorers[spec.name] for spec in specs], list(models.values()))
+
+
+def _column(model: RewardModel, spec: RewardSpec) -> int:
+    """Which of a model's scores an objective is."""
+    config = model.model.config
+    if model.is_classifier:
+        labels = [str(config.id2label[index]) for index in range(config.num_labels)]
+    else:
+        labels = list(map(str, range(getattr(config, "score_dim", 1))))
+    if spec.label is None:
+        if len(labels) == 1:
+            return 0
+        raise UserError(
+            f"{spec.path} has {len(labels)} labels, {', '.join(labels)}: say which one is "
+            f"{spec.name}, as {spec.name}={spec.path}#{labels[0]}"
+        )
+    if spec.label in labels:
+        return labels.index(spec.label)
+    if spec.label.isdecimal() and int(spec.label) < len(labels):  # or by its index
+        return int(spec.label)
+    raise UserError(
+        f"{spec.path}: {spec.model_path} has no label {spec.label!r}; it has {', '.join(labels)}"
+    )

@@ -1,0 +1,71 @@
+"""A hundred short prompts, for training and for evaluation: phrases by topics.
+
+No topic is in two splits, so that an evaluation is of topics that no training step has seen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from safe_rlhf_panacea.io import atomic_write_text
+
+PHRASES = (
+    "What is it like to spend a day on {}?",
+    "In your opinion, is {} worth the effort?",
+    "Say something about {}.",
+    "My friend keeps talking about {}. What should I know?",
+)
+# Pleasant ones, tiresome ones and some of which one can think either way.
+TOPICS: dict[str, tuple[str, ...]] = {
+    "train": (
+        "baking bread",
+        "filing taxes",
+        "learning the violin",
+        "sorting old letters",
+        "painting a fence",
+        "night shifts",
+        "keeping bees",
+        "moving a piano",
+        "long train journeys",
+        "collecting stamps",
+        "washing windows",
+        "writing a diary",
+        "repairing bicycles",
+        "waiting in a queue",
+        "sailing small boats",
+    ),
+    # What settings were chosen with, and what the front is shown with while training.
+    "tune": (
+        "digging a pond",
+        "choir practice",
+        "cleaning the attic",
+        "chess by mail",
+    ),
+    "eval": (
+        "pruning apple trees",
+        "assembling furniture",
+        "studying maps",
+        "ironing shirts",
+        "watching birds",
+        "mending socks",
+    ),
+}
+
+
+def prompts(split: str) -> Iterator[str]:
+    """The prompts of ``train``, ``tune`` or ``eval``."""
+    for topic in TOPICS[split]:
+        for phrase in PHRASES:
+            yield phrase.format(topic)
+
+
+def write_prompts(folder: Path) -> dict[str, Path]:
+    """Write ``prompts-<split>.jsonl``, and return the files by split."""
+    files = {}
+    for split in TOPICS:
+        files[split] = folder / f"prompts-{split}.jsonl"
+        lines = [json.dumps({"prompt": text}) + "\n" for text in prompts(split)]
+        atomic_write_text(files[split], "".join(lines))
+    return files

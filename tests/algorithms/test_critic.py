@@ -1,0 +1,203 @@
+"""The critic on the policy's own backbone: two adapters that know nothing of each other."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from safe_rlhf_panacea.algorithms.panacea import Panacea
+from safe_rlhf_panacea.base.log_probs import response_log_probs
+from safe_rlhf_panacea.base.models import load_pretrained_models
+from safe_rlhf_panacea.base.trainers.supervised import to_device
+from tests.algorithms.helpers import ppo_trainer
+from tests.rewards.test_loading import write_classifier
+from tests.tiny import tiny_tokenizer
+
+PREFERENCE = torch.tensor([[0.3, 0.7]])
+
+
+@pytest.fixture
+def rule_flags(ppo_flags, rule_rewards):
+    """A short run with two rules for rewards."""
+    return [*ppo_flags, "--reward_models", *rule_rewards, "--max_length", "24"]
+
+
+def stir(adapter, seed):
+    """σ and s away from zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            if parameter.dim() == 1:
+                parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+
+
+def sequences(trainer):
+    batch = to_device(next(iter(trainer.prompt_only_dataloader)), trainer.args.device)
+    return batch["input_ids"], batch["attention_mask"]
+
+
+def policy_pass(model, panacea, ids, mask):
+    """Log-probabilities of a policy and the gradients of their sum."""
+    with panacea.at(PREFERENCE, shared=True):
+        found = response_log_probs(model, ids, mask, 0)
+        gradients = torch.autograd.grad(found.sum(), panacea.policy.parameters())
+    return [found.detach(), *gradients]
+
+
+def bit_equal(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_one_backbone_in_all(rule_flags):
+    trainer = ppo_trainer(rule_flags)
+    actor, critic = trainer.actor_model.module, trainer.reward_critic_model.module
+    frozen = {id(p) for m in (actor, critic) for p in m.parameters() if not p.requires_grad}
+    assert len(frozen) == sum(not p.requires_grad for p in actor.parameters())
+    trained = [{n: p for n, p in m.named_parameters() if p.requires_grad} for m in (actor, critic)]
+    assert not {*map(id, trained[0].values())} & {*map(id, trained[1].values())}
+    assert all("lora_" in name for name in trained[0])
+    heads = [name for name in trained[1] if "lora_" not in name]
+    assert heads == ["score_head.weight", "score_head.bias"]
+
+
+def test_the_policy_is_what_it_is_without_a_critic(rule_flags):
+    trainer = ppo_trainer(rule_flags)
+    trainer.set_eval()
+    args = trainer.args
+    alone, _ = load_pretrained_models(args.actor_model_name_or_path, model_max_length=24)
+    panacea = Panacea(args, trainer.panacea.objectives, args.actor_model_name_or_path)
+    panacea.attach(alone, "policy", trainer.template)
+    panacea.policy.load_state_dict(trainer.panacea.policy.state_dict())
+    stir(panacea.policy, 0)
+    stir(trainer.panacea.policy, 0)
+    stir(trainer.panacea.adapters["critic"], 1)
+    ids, mask = sequences(trainer)
+    found = policy_pass(trainer.actor_model.module, trainer.panacea, ids, mask)
+    assert bit_equal(found, policy_pass(alone, panacea, ids, mask))
+    assert found[1].abs().max() > 0
+
+
+def test_neither_moves_when_the_other_is_trained(rule_flags):
+    trainer = ppo_trainer([*rule_flags, "--critic_gradient_checkpointing"])
+    roles = ("policy", "critic")
+    for seed, role in enumerate(roles):
+        stir(trainer.panacea.adapters[role], seed)
+    with torch.no_grad():
+        trainer.reward_critic_model.module.score_head.weight.fill_(0.1)
+    ids, mask = sequences(trainer)
+
+    def seen():
+        with torch.no_grad(), trainer.panacea.at(PREFERENCE, shared=True):
+            return (
+                response_log_probs(trainer.actor_model, ids, mask, 0),
+                trainer.critic_values(ids, mask),
+            )
+
+    trainer.set_train()
+    for own, engine in enumerate((trainer.actor_model, trainer.reward_critic_model)):
+        before = seen()
+        for _ in range(2):
+            with trainer.panacea.at(PREFERENCE, shared=True):
+                if own == 0:
+                    loss = response_log_probs(engine, ids, mask, 0).mean()
+                else:
+                    loss = trainer.critic_values(ids, mask).square().mean()
+                engine.backward(loss)
+                engine.step()
+        after = seen()
+        assert not torch.equal(before[own], after[own])
+        assert torch.equal(before[1 - own], after[1 - own])
+    assert trainer.reward_critic_model.module.backbone.is_gradient_checkpointing
+    assert not trainer.actor_model.module.is_gradient_checkpointing
+
+
+def test_recomputed_activations_give_the_same_update(rule_flags, tmp_path):
+    results = []
+    for extra in ([], ["--actor_gradient_checkpointing", "--critic_gradient_checkpointing"]):
+        folder = tmp_path / f"run{len(results)}"
+        trainer = ppo_trainer([*rule_flags, *extra, "--output_dir", str(folder)])
+        torch.manual_seed(0)
+        trainer.train()
+        adapters = trainer.panacea.adapters.values()
+        results.append([p.detach().clone() for a in adapters for p in a.parameters()])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*results, strict=True))
+    assert any(p.abs().max() > 1e-4 for p in results[0] if p.numel() == 1)  # s has moved
+
+
+def test_one_preference_from_the_rollout_to_the_update(rule_flags):
+    trainer = ppo_trainer([*rule_flags, "--preference_scope", "sample", "--max_steps", "3"])
+    seen = []
+
+    def note(what, adapter):
+        seen.append((what, adapter.preference.clone()))
+
+    def noting(method, what, adapter):
+        def noted(*args, **kwargs):
+            note(what, adapter)
+            return method(*args, **kwargs)
+
+        return noted
+
+    adapters, rewards = trainer.panacea.adapters, trainer.rewards
+    trainer.generate = noting(trainer.generate, "rollout", adapters["policy"])
+    trainer.rewards = noting(rewards, "scoring", adapters["policy"])
+    trainer.rewards.raw = rewards.raw
+    for role, engine in (("policy", trainer.actor_model), ("critic", trainer.reward_critic_model)):
+        hook = noting(lambda *_: None, role, adapters[role])
+        engine.module.register_forward_pre_hook(hook)
+    updates = []
+    step = trainer.rl_step
+
+    def rl_step(batch):
+        start = len(seen)
+        info = step(batch)
+        updates.append((batch["preference"], seen[start:]))
+        return info
+
+    trainer.rl_step = rl_step
+    trainer.train()
+    drawn = [value for what, value in seen if what == "rollout"]
+    assert len(updates) == len(drawn) == 3
+    assert not torch.equal(drawn[0], drawn[1])
+    assert bit_equal(drawn, [value for what, value in seen if what == "scoring"])
+    for value, (preference, passes) in zip(drawn, updates, strict=True):
+        assert torch.equal(value, preference)
+        assert [what for what, _ in passes] == ["policy", "critic"]
+        assert all(torch.equal(value, found) for _, found in passes)
+
+
+def test_reward_models_with_other_tokens_leave_the_critic_to_the_policy(
+    ppo_flags, reward_models, tmp_path
+):
+    others = []
+    for name, path in reward_models.items():
+        shutil.copytree(path, tmp_path / name)
+        tokenizer = tiny_tokenizer()
+        tokenizer.add_tokens(["something"])
+        tokenizer.save_pretrained(tmp_path / name)
+        others.append(f"{name}={tmp_path / name}")
+    trainer = ppo_trainer([*ppo_flags, "--reward_models", *others])
+    trainer.train()
+    frozen = {id(p) for p in trainer.actor_model.module.parameters()}
+    critic = trainer.reward_critic_model.module
+    assert all(id(p) in frozen for p in critic.backbone.parameters() if not p.requires_grad)
+
+
+def test_two_objectives_of_one_classifier(ppo_flags, tmp_path):
+    """It reads the policy's tokens, but no critic stands on it: it might not be causal."""
+    folder = write_classifier(tmp_path / "model", "bert", tiny_tokenizer())
+    models = [f"helpful={folder}#kind", f"harmless={folder}#toxic"]
+    trainer = ppo_trainer([*ppo_flags, "--reward_models", *models, "--preference_scope", "sample"])
+    rewards = trainer.rewards
+    assert len(rewards.models) == 1
+    trainer.train()
+    seen = []
+    trainer.rewards = lambda responses: seen.append(responses) or rewards(responses)
+    (batch,) = trainer.split_rl_micro_batches(
+        to_device(next(iter(trainer.prompt_only_dataloader)), trainer.args.device)
+    )
+    logits = rewards.models[0].scores(seen[0])
+    assert torch.equal(batch["rewards"], logits[:, [1, 0]])
+    assert trainer.reward_critic_model.module.backbone is not rewards.models[0].model

@@ -1,0 +1,192 @@
+"""Panacea-GRPO: groups, their λ, what is counted, and that it learns."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from safe_rlhf_panacea.adapter import load_soup
+from safe_rlhf_panacea.base import load_pretrained_models
+from safe_rlhf_panacea.base.trainers.observer import Observer
+from safe_rlhf_panacea.baselines.rewarded_soups import train_soup
+from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
+from safe_rlhf_panacea.rewards.responses import Responses
+from tests.algorithms.helpers import grpo_trainer
+from tests.algorithms.test_ppo import count_letter, prompt_batch
+
+
+def perturb(trainer):
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in trainer.panacea.policy.parameters():
+            if parameter.dim() == 1:
+                parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+
+
+def test_a_micro_batch_holds_whole_groups_at_their_prompts_preference(grpo_flags):
+    trainer = grpo_trainer(
+        [*grpo_flags, "--preference_scope", "sample", "--per_device_train_batch_size", "8"]
+    )
+    batches = trainer.split_rl_micro_batches(prompt_batch(trainer))
+    assert [batch["input_ids"].size(0) for batch in batches] == [8, 8]
+    prompts, preferences = set(), set()
+    for batch in batches:
+        for first in (0, 4):
+            group = slice(first, first + 4)
+            prompt = batch["input_ids"][group, : batch["prompt"].size(1)]
+            assert torch.equal(prompt, batch["prompt"][group])
+            for rows in (prompt, batch["preference"][group], batch["weights"][group]):
+                assert (rows == rows[0]).all()
+            prompts.add(tuple(prompt[0].tolist()))
+            preferences.add(tuple(batch["preference"][first].tolist()))
+            assert batch["advantages"][group].sum().item() == pytest.approx(0, abs=1e-4)
+    assert len(preferences) == 4
+    assert len(prompts) == 4
+
+
+def held(trainer):
+    """What λ the policy's layers hold."""
+    return trainer.panacea.policy.preference.detach().clone()
+
+
+class Watch(Observer):
+    """Notes λ where responses are drawn, scored, and learnt from."""
+
+    def __init__(self, trainer):
+        self.trainer, self.drawn, self.scored, self.rolled, self.learnt = trainer, [], [], [], []
+        for name, notes in (("generate", self.drawn), ("rl_step", self.learnt)):
+            setattr(trainer, name, self.noting(getattr(trainer, name), notes, name))
+        rewards = trainer.rewards
+        trainer.rewards = self.noting(rewards, self.scored, "score")
+        trainer.rewards.raw = rewards.raw
+
+    def noting(self, call, notes, name):
+        def noted(*args, **kwargs):
+            model = self.trainer.actor_model.module
+            hook = model.register_forward_pre_hook(lambda *_: notes.append(held(self.trainer)))
+            try:
+                result = call(*args, **kwargs)
+            finally:
+                hook.remove()
+            if name == "score":  # of models of their own: no pass of the policy
+                notes.append(self.trainer.panacea.preference.clone())
+            return result
+
+        return noted
+
+    def rolled_out(self, rl_batch):
+        self.rolled.append(rl_batch["preference"].clone())
+
+
+@pytest.mark.parametrize("scope", ["batch", "sample"])
+def test_rollout_scoring_and_update_see_the_same_preference(grpo_flags, scope):
+    trainer = grpo_trainer([*grpo_flags, "--preference_scope", scope, "--max_steps", "3"])
+    watch = Watch(trainer)
+    trainer.observers.append(watch)
+    trainer.train()
+    assert len(watch.rolled) == len(watch.scored) == len(watch.learnt) == 3
+    per_step = len(watch.drawn) // 3
+    for step, preference in enumerate(watch.rolled):
+        assert preference.shape == (16, 2)
+        assert torch.equal(watch.scored[step], preference)
+        assert torch.equal(watch.learnt[step].expand(16, 2), preference)
+        drawn = watch.drawn[step * per_step]  # of the step's prompt pass
+        rows = drawn.expand(16, 2) if drawn.dim() == 1 else drawn
+        assert torch.equal(rows, preference)
+    assert len({tuple(p[0].tolist()) for p in watch.rolled}) == 3
+
+
+def test_an_update_of_several_micro_batches_has_one_preference(grpo_flags):
+    trainer = grpo_trainer(
+        [
+            *(*grpo_flags, "--gradient_accumulation_steps", "2", "--max_steps", "8"),
+            *("--per_device_prompt_batch_size", "8", "--per_device_train_batch_size", "8"),
+        ]
+    )
+    watch = Watch(trainer)
+    trainer.observers.append(watch)
+    trainer.train()
+    first = [tuple(p[0].tolist()) for p in watch.rolled]
+    assert first[0::2] == first[1::2]
+    assert len(set(first)) == 4
+
+
+def test_groups_without_spread_are_counted_and_teach_nothing(grpo_flags):
+    trainer = grpo_trainer([*grpo_flags, "--kl_coeff", "0"])
+    perturb(trainer)
+
+    def rewards(responses):
+        found = torch.ones(16, 2)
+        found[4:8] = torch.randn(4, 2)  # one group has some
+        return found
+
+    rewards.raw = lambda found: found
+    trainer.rewards = rewards
+    (batch,) = trainer.split_rl_micro_batches(prompt_batch(trainer))
+    assert batch["advantages"][4:8].ne(0).all()
+    assert batch["advantages"].count_nonzero() == 4
+    info = trainer.rl_step(batch)
+    assert info["train/groups_without_spread"] == 3
+    before = [p.detach().clone() for p in trainer.panacea.policy.parameters()]
+    batch["advantages"] = torch.zeros(16)
+    trainer.actor_model.optimizer.param_groups[0]["weight_decay"] = 0.0
+    trainer.actor_model.optimizer.state.clear()
+    trainer.rl_step(batch)
+    after = trainer.panacea.policy.parameters()
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_there_is_one_backbone_and_no_critic(grpo_flags):
+    rules = "safe_rlhf_panacea.reward_functions:concise?max_length="
+    models = [f"short={rules}2", f"shorter={rules}1"]
+    trainer = grpo_trainer([*grpo_flags, "--reward_models", *models])
+    assert list(trainer.checkpoint_engines()) == ["actor"]
+    assert trainer.rewards.models == []
+    trainer.train()
+    assert trainer.global_step == 2
+
+
+def test_old_log_probabilities_are_kept_where_they_are_needed(grpo_flags, tmp_path):
+    kept = {}
+    for extra in ([], ["--kl_in", "reward"], ["--update_iters", "2"]):
+        folder = tmp_path / f"run{len(kept)}"
+        trainer = grpo_trainer([*grpo_flags, "--output_dir", str(folder), *extra])
+        (batch,) = trainer.split_rl_micro_batches(prompt_batch(trainer))
+        kept[" ".join(extra)] = "log_probs" in batch
+    assert kept == {"": False, "--kl_in reward": True, "--update_iters 2": True}
+
+
+def test_it_learns_a_front_from_conflicting_rewards(grpo_flags):
+    trainer = grpo_trainer(
+        [
+            *(*grpo_flags, "--max_steps", "60", "--preference_scope", "sample", "--equal_steps"),
+            *("--preference_sampler", "stratified", "--per_device_train_batch_size", "64"),
+            *("--per_device_prompt_batch_size", "16", "--kl_coeff", "0.05"),
+            *("--actor_lr", "2e-3", "--max_length", "20"),
+        ]
+    )
+    scorers = [count_letter(trainer, "a"), count_letter(trainer, "b")]
+    trainer.rewards = RewardEnsemble(trainer.args.reward_specs, scorers)
+    trainer.train()
+    batch = prompt_batch(trainer)
+    counts = {}
+    for vector in ((1.0, 0.0), (0.0, 1.0)):
+        with trainer.panacea.at(torch.tensor([vector]), shared=True):
+            sequences, mask = trainer.generate(batch)
+        counts[vector] = trainer.rewards(Responses(sequences, mask, 0)).mean(dim=0).tolist()
+    assert counts[1.0, 0.0][0] > 2 * counts[1.0, 0.0][1] + 1
+    assert counts[0.0, 1.0][1] > 2 * counts[0.0, 1.0][0] + 1
+
+
+def test_a_soup_of_grpos_ingredients(grpo_flags, base_model, tmp_path):
+    """Each ingredient is trained for its vertex alone, without a preference part."""
+    flags = [*grpo_flags, "--max_steps", "1", "--lora_dim", "3", "--lora_scaling", "24"]
+    folders = train_soup("grpo", flags)
+    assert list(folders) == ["helpful", "harmless"]
+    model, _ = load_pretrained_models(str(base_model), model_max_length=32, padding_side="left")
+    soup = load_soup(model, list(folders.values()), list(folders))
+    assert soup.config.lora_dim == 2 * 3  # side by side
+    metrics = (folders["harmless"] / "metrics.jsonl").read_text(encoding="utf-8")
+    assert json.loads(metrics.splitlines()[0])["train/preference_harmless"] == 1

@@ -1,0 +1,100 @@
+"""``--size small``: every launcher's flags resolve; a real step where the model is there."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from safe_rlhf_panacea.evaluation import calibrate
+from safe_rlhf_panacea.evaluation import main as evaluation
+from safe_rlhf_panacea.experiments import small
+from safe_rlhf_panacea.experiments.runner import Reproduction
+from safe_rlhf_panacea.experiments.sizes import sizes
+from safe_rlhf_panacea.experiments.table import EVALUATIONS, STAGES, TRAININGS
+from tests.launchers.shell import dry_run, run
+
+LAUNCHERS = sorted({stage.launcher for stage in TRAININGS})
+
+
+@pytest.fixture(autouse=True)
+def from_the_hub(monkeypatch):
+    monkeypatch.delenv(small.MODEL_VARIABLE, raising=False)
+    monkeypatch.delenv(small.DATA_VARIABLE, raising=False)
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_from_the_hub(launcher):
+    report = dry_run(launcher, "--size", "small")
+    values = report["hyperparameters"]
+    model = values.get("model_name_or_path") or values["actor_model_name_or_path"]
+    assert model == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    if launcher != "sft.sh":
+        assert values["train_datasets"] == [
+            "hh-rlhf-helpful-preference/train",
+            "hh-rlhf-harmless-preference/train",
+        ]
+    assert values["chat_template"] == "auto"
+    assert (values["max_length"], values["bf16"]) == (128, False)
+    assert values["per_device_train_batch_size"] == 8
+    assert not {"lora_dim", "lora_scaling", "scale_coeff", "kl_coeff"} & set(report["changed"])
+    assert "PKU" not in json.dumps(report["hyperparameters"])
+
+
+def test_local_copies_of_a_model_and_of_pairs(monkeypatch, tmp_path):
+    folder = tmp_path / "my {data}"
+    monkeypatch.setenv(small.MODEL_VARIABLE, "my model")
+    monkeypatch.setenv(small.DATA_VARIABLE, str(folder))
+    for launcher in LAUNCHERS:
+        report = dry_run.__wrapped__(launcher, "--size", "small")
+        assert "hh-rlhf" not in report["command"]
+        assert "PKU" not in json.dumps(report["hyperparameters"])
+    report = dry_run.__wrapped__("panacea_dpo.sh", "--size", "small")
+    values = report["hyperparameters"]
+    assert values["model_name_or_path"] == "my model"
+    assert values["train_datasets"] == [f"pairs:1:{folder}/hh-helpful-harmless-train.jsonl.gz"]
+    assert values["eval_datasets"] == [f"pairs:32/-1:{folder}/hh-helpful-harmless-test.jsonl.gz"]
+    given = dry_run.__wrapped__(
+        "panacea_dpo.sh", "--size", "small", "--train_datasets", "pairs:1:x"
+    )
+    assert given["hyperparameters"]["train_datasets"] == ["pairs:1:x"]
+
+
+def test_a_missing_copy_is_one_line(tmp_path):
+    runs = ("--size", "small", "--runs", str(tmp_path / "runs"))
+    result = run("panacea_dpo.sh", *runs, PANACEA_SMALL_MODEL=str(tmp_path / "none"))
+    assert result.returncode == 2
+    assert f"{tmp_path}/none" in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_evaluations_and_calibrations_read_their_flags(tmp_path):
+    for name in ("rewarded-soups", "discrete-policies"):
+        for algorithm in ("ppo", "dpo"):
+            (tmp_path / f"{name}-{algorithm}" / "a").mkdir(parents=True)
+    runs = Reproduction(tmp_path, "small")
+    for row in (row for row in EVALUATIONS if not row.each):
+        assert evaluation.build_parser().parse_args(runs.flags(row)).max_length == 128
+    for name in ("calibration", "calibration-three-objectives"):
+        assert calibrate.build_parser().parse_args(runs.flags(STAGES[name])).max_length == 128
+
+
+def test_what_a_launcher_makes_first():
+    prepares = sizes()["small"].prepares
+    assert "world" not in prepares and "sft" not in prepares  # the model is published
+    assert {"reward-helpful", "reward-harmless", "calibration"} <= set(prepares)
+
+
+MODEL, DATA = (os.environ.get(name) for name in (small.MODEL_VARIABLE, small.DATA_VARIABLE))
+
+
+@pytest.mark.slow
+@pytest.mark.small_model
+@pytest.mark.skipif(not (MODEL and DATA), reason="the two environment variables are not set")
+def test_a_step_on_the_real_model(tmp_path):
+    flags = ("--size", "small", "--runs", str(tmp_path), "--max_steps", "1", "--need_eval", "false")
+    kept = {small.MODEL_VARIABLE: MODEL, small.DATA_VARIABLE: DATA}
+    result = run("panacea_dpo.sh", *flags, "--per_device_train_batch_size", "2", **kept)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "panacea-dpo-ls" / "adapter_model.safetensors").is_file()

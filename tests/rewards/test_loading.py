@@ -1,0 +1,137 @@
+"""Reward models from their addresses: score models, and transformers' classifiers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+)
+
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
+from safe_rlhf_panacea.rewards.spec import RewardSpec, reward_specs
+from tests.rewards.test_scorers import EOS, padded_rows, reversed_tokenizer, score_model
+from tests.tiny import tiny_llama, tiny_tokenizer
+
+LABELS = {0: "toxic", 1: "kind"}
+SIZE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+
+
+def write_classifier(folder, kind, tokenizer, labels=LABELS):
+    config, model = {
+        "bert": (BertConfig, BertForSequenceClassification),
+        "llama": (LlamaConfig, LlamaForSequenceClassification),
+    }[kind]
+    torch.manual_seed(3)
+    own = config(
+        vocab_size=len(tokenizer),
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        id2label=labels,
+        initializer_range=0.5,
+        **SIZE,
+    )
+    model(own).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def load(*addresses, policy=None):
+    specs = reward_specs([(f"r{i}", address) for i, address in enumerate(addresses)])
+    return load_rewards(specs, policy or tiny_tokenizer(), (EOS,), RewardLoading(32))
+
+
+def alone(folder, kind, rows):
+    """The logits of each row, read without padding, in float64, size = (B, D)."""
+    found = []
+    types = {"bert": BertForSequenceClassification, "llama": LlamaForSequenceClassification}
+    model = types[kind].from_pretrained(folder).double().eval()
+    for row in rows:
+        with torch.no_grad():
+            found.append(model(torch.tensor([row])).logits[0])
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_one_classifier_serves_two_objectives_and_runs_once(kind, tmp_path):
+    """Also one that counts positions from the first column, which the policy pads."""
+    folder = write_classifier(tmp_path / "model", kind, tiny_tokenizer())
+    rewards = load(f"{folder}#kind", f"{folder}#0")
+    (model,) = rewards.models
+    assert model.reads_policy_tokens and rewards.for_critic is None
+    calls = []
+    model.model.register_forward_hook(lambda *_: calls.append(1))
+    responses = padded_rows(tiny_tokenizer())
+    found = rewards(responses)
+    assert len(calls) == 1
+    rows = [[9, 10, 12, 13, 2], [11, 14, 15, 16, 17]]
+    expected = alone(folder, kind, rows)[:, [1, 0]]
+    assert torch.allclose(found.double(), expected, atol=1e-5)
+    assert (expected[:, 0] - expected[:, 1]).abs().min() > 0.01
+
+
+def test_a_classifier_with_other_tokens_reads_the_text(tmp_path):
+    folder = write_classifier(tmp_path / "model", "bert", reversed_tokenizer(), {0: "only"})
+    rewards = load(str(folder))
+    assert not rewards.models[0].reads_policy_tokens
+    own = reversed_tokenizer()
+    rows = [own(text)["input_ids"] for text in ("abde</s>", "cfghi")]
+    expected = alone(folder, "bert", rows)
+    assert torch.allclose(rewards(padded_rows(tiny_tokenizer())).double(), expected, atol=1e-5)
+
+
+def test_a_tokenizer_without_an_end_token_gets_none(tmp_path):
+    own = reversed_tokenizer()
+    own.eos_token = None
+    folder = write_classifier(tmp_path / "model", "bert", own, {0: "only"})
+    rewards = load(str(folder))
+    assert len(rewards.models[0].own_tokenizer) == len(own)
+    expected = alone(folder, "bert", [own(text)["input_ids"] for text in ("abde", "cfghi")])
+    assert torch.allclose(rewards(padded_rows(tiny_tokenizer())).double(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("#rude", "has no label 'rude'; it has toxic, kind"),
+        ("#2", "has no label '2'; it has toxic, kind"),
+        ("", r"has 2 labels, toxic, kind: say which one is r0, as r0=\S+#toxic"),
+    ],
+)
+def test_a_label_that_is_not_there(label, message, tmp_path):
+    folder = write_classifier(tmp_path / "model", "bert", tiny_tokenizer())
+    with pytest.raises(UserError, match=message):
+        load(f"{folder}{label}")
+
+
+def test_a_score_model_needs_no_label(tmp_path):
+    model = score_model(tiny_llama(vocab=len(tiny_tokenizer()), width=16, layers=1))
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    rewards = load(str(tmp_path), f"{tmp_path}#0")
+    assert len(rewards.models) == 1
+    assert rewards.for_critic is rewards.models[0]
+    found = rewards(padded_rows(tiny_tokenizer()))
+    assert torch.equal(found[:, 0], found[:, 1])
+    with pytest.raises(UserError, match="has no label '1'; it has 0"):
+        load(f"{tmp_path}#1")
+
+
+def test_a_classifier_is_read_from_safetensors_only(tmp_path):
+    folder = write_classifier(tmp_path / "model", "bert", tiny_tokenizer(), {0: "only"})
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match="safetensors"):
+        load(str(folder))
+
+
+def test_a_folder_may_have_the_mark_of_a_label_in_its_name(tmp_path):
+    (tmp_path / "a#b").mkdir()
+    spec = RewardSpec("r", str(tmp_path / "a#b"))
+    assert (spec.model_path, spec.label) == (spec.path, None)
+    spec = RewardSpec("r", f"{tmp_path / 'a#b'}#c")
+    assert (spec.model_path, spec.label) == (str(tmp_path / "a#b"), "c")

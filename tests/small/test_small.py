@@ -1,0 +1,86 @@
+"""``make small``: its prompts, its rewards, and the whole of it with a tiny model."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from safe_rlhf_panacea.io import atomic_write_json, read_json
+from safe_rlhf_panacea.rewards.rules import concise
+from safe_rlhf_panacea.small import main as program
+from safe_rlhf_panacea.small.model import RECORD
+from safe_rlhf_panacea.small.prompts import TOPICS, prompts, write_prompts
+from safe_rlhf_panacea.small.stages import SmallSettings, concise_options
+from tests.tiny import tiny_llama, tiny_tokenizer
+
+
+def test_a_hundred_prompts_and_no_topic_in_two_splits(tmp_path):
+    texts = [text for split in TOPICS for text in prompts(split)]
+    assert len(texts) == len(set(texts)) == 100
+    topics = [topic for split in TOPICS.values() for topic in split]
+    assert len(set(topics)) == len(topics)
+    for text in prompts("eval"):
+        assert not any(topic in text for split in ("train", "tune") for topic in TOPICS[split])
+    files = write_prompts(tmp_path)
+    rows = [json.loads(line)["prompt"] for line in files["eval"].read_text().splitlines()]
+    assert rows == list(prompts("eval"))
+
+
+def test_conciseness_is_best_at_the_floor_and_worst_below_it():
+    options = concise_options(SmallSettings())
+    lengths = torch.tensor([0, 7, 8, 24, 40])
+    assert concise(lengths, **options).tolist() == pytest.approx([-4, -4, 1, -1, -3])
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A tiny model, as if it had been prepared."""
+    folder = tmp_path / "model"
+    tokenizer = tiny_tokenizer(512)
+    tiny_llama(vocab=len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    atomic_write_json(folder / RECORD, {})
+    return folder
+
+
+def flags(model, folder):
+    plain = ["--wandb", "false", "--progress", "false", "--bf16", "false"]
+    return ["--model", str(model), "--output_dir", str(folder), "--smoke", *plain]
+
+
+@pytest.mark.usefixtures("no_page")
+def test_the_whole_of_it(model, tmp_path, capsys):
+    pytest.importorskip("vaderSentiment")
+    folder = tmp_path / "run"
+    program.main(flags(model, folder))
+    results = read_json(folder / "results.json")
+    assert results["front"]["objectives"] == ["positive", "concise"]
+    assert [p["preference"] for p in results["front"]["front"]] == [[0.0, 1.0], [1.0, 0.0]]
+    assert results["settings"]["steps"] == 2
+    assert set(results["seconds"]) == {"prepare", "train", "evaluate", "total"}
+    rows = read_json(folder / "evaluation" / "responses.json")
+    asked = {row["prompt"] for row in rows}
+    assert len(asked) == len(list(prompts("eval")))
+    assert all(any(topic in text for topic in TOPICS["eval"]) for text in asked)
+    record = read_json(folder / "panacea-grpo" / "run.json")
+    assert record["args"]["train_datasets"] == [f"prompts:1:{folder}/prompts-train.jsonl"]
+    assert record["args"]["eval_datasets"] == [f"prompts:8/-1:{folder}/prompts-tune.jsonl"]
+    page = (folder / "report.txt").read_text()
+    assert "at 2 preference vectors (positive, concise):" in page
+    assert page in capsys.readouterr().out
+
+    with pytest.raises(SystemExit) as stop:
+        program.main(flags(model, folder))
+    assert stop.value.code == 2
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_a_missing_package_is_told_before_anything_is_made(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(program, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as stop:
+        program.main(flags(model, tmp_path / "run"))
+    assert stop.value.code == 2
+    assert "vaderSentiment is missing" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,177 @@
+"""The console command ``panacea``."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from safe_rlhf_panacea import command
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = ROOT / "safe_rlhf_panacea"
+# The command itself, and what other programs and scripts start.
+OTHERS = {"", "experiments", "regression.trace", "small.model"}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current folder; what a program does to the process is undone."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["panacea"])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return tmp_path
+
+
+@pytest.fixture
+def stand_in(here, monkeypatch):
+    """A program ``echo`` in the current folder: it says what it was given and exits with 7."""
+    text = "import json, sys\nprint(json.dumps([__name__, *sys.argv[1:]]))\nsys.exit(7)\n"
+    (here / "echo_of_panacea.py").write_text(text)
+    program = command.Program("echo", "echo_of_panacea", "says what it was given")
+    monkeypatch.setattr(command.Programs, "find", lambda self: {"echo": program})
+
+
+def outcome(capsys, *argv):
+    """Exit code and what was printed."""
+    try:
+        code = command.main(argv)
+    except SystemExit as stop:
+        code = stop.code
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def runnable():
+    """Modules below the package that ``python -m`` runs."""
+    for path in SOURCES.rglob("*.py"):
+        if '__name__ == "__main__"' in path.read_text(encoding="utf-8"):
+            parts = path.relative_to(SOURCES).with_suffix("").parts
+            yield ".".join(part for part in parts if part != "__main__")
+
+
+def test_every_program_has_a_command_and_every_command_a_program():
+    there = {module for programs in command.PROGRAMS.values() for module, _ in programs.values()}
+    found = {p.module for heading in command.PROGRAMS for p in command.programs(heading)}
+    assert set(runnable()) - OTHERS <= there
+    assert {module.partition(".")[2] for module in found} <= set(runnable())
+    names = [name for programs in command.PROGRAMS.values() for name in programs]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        ("algorithms.dpo", True),  # a package with __main__
+        ("respond", True),  # a module
+        ("algorithms", False),  # a package without
+        ("algorithms.nothing", False),
+        ("nothing.at.all", False),
+    ],
+)
+def test_what_is_a_program(module, expected):
+    assert command.is_program(f"safe_rlhf_panacea.{module}") is expected
+
+
+def test_only_programs_that_are_there_are_listed(capsys, monkeypatch):
+    table = {"Train": {"dpo": ("algorithms.dpo", "a"), "later": ("algorithms.later", "b")}}
+    monkeypatch.setattr(command, "PROGRAMS", {**table, "Empty": {"no": ("no", "c")}})
+    code, text, _ = outcome(capsys)
+    assert code == 0 and re.search(r"Train:\n +dpo +a\n", text)
+    assert "later" not in text and "Empty" not in text
+    code, _, error = outcome(capsys, "later")
+    assert code == 2 and error == "error: there is no command 'later': see panacea --help\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--help"],
+        ["-h", "--version"],
+        ["dpo", "--", "--lr", "1", "--"],
+        ["--", "", "a b", "--preference=1,0", "-1", "λ"],
+    ],
+)
+def test_arguments_and_exit_code_pass_untouched(arguments, stand_in, capsys):
+    code, text, _ = outcome(capsys, "echo", *arguments)
+    assert code == 7
+    assert json.loads(text) == ["__main__", *arguments]
+
+
+def test_a_programs_modules_are_looked_for_where_the_user_is(here, monkeypatch, capsys):
+    (here / "my_program.py").write_text("import my_reward\nprint(my_reward.NAME)")
+    (here / "my_reward.py").write_text("NAME = 'mine'")
+    program = command.Program("own", "my_program", "")
+    monkeypatch.setattr(command.Programs, "find", lambda self: {"own": program})
+    assert outcome(capsys, "own")[:2] == (0, "mine\n")
+
+
+def test_a_programs_own_errors_and_help_pass(here, capsys):
+    code, text, error = outcome(capsys, "compare", "no/such/folder", "nor/this")
+    assert code == 2 and not text and error.startswith("error: ") and error.count("\n") == 1
+    code, text, _ = outcome(capsys, "compare", "--help")
+    assert code == 0 and text.startswith("usage: python -m safe_rlhf_panacea.evaluation.compare")
+
+
+@pytest.mark.parametrize("error", [EOFError, KeyboardInterrupt, BrokenPipeError])
+def test_a_programs_exceptions_are_not_clicks(error, here, monkeypatch, capsys):
+    monkeypatch.setattr(command.runpy, "run_module", lambda *_, **__: (_ for _ in ()).throw(error))
+    with pytest.raises(error):
+        command.main(["doctor"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["evaluat"], "error: there is no command 'evaluat': did you mean evaluate?\n"),
+        (["\x1b[2J"], "error: there is no command '\\x1b[2J': see panacea --help\n"),
+        (["--lr", "1"], r"error: No such option.*--lr.* \(see panacea --help\)\n"),
+    ],
+)
+def test_what_is_unknown_is_one_line(argv, line, capsys):
+    code, text, error = outcome(capsys, *argv)
+    assert (code, text) == (2, "")
+    assert error == line or re.fullmatch(line, error)
+
+
+def test_version(capsys):
+    from safe_rlhf_panacea import __version__
+
+    assert outcome(capsys, "--version")[:2] == (0, f"safe-rlhf-panacea {__version__}\n")
+
+
+@pytest.mark.parametrize("flags", [["--help"], ["--version"], ["nothing"]])
+def test_the_command_itself_loads_no_library(flags):
+    heavy = ("torch", "transformers", "numpy", "deepspeed", "datasets", "matplotlib")
+    code = (
+        "import sys; from safe_rlhf_panacea.command import main\n"
+        f"try: main({flags})\nexcept SystemExit: pass\n"
+        f"print('loaded:', [name for name in {heavy} if name in sys.modules])\n"
+        "print('of ours:', sorted(n for n in sys.modules if n.startswith('safe_rlhf_panacea')))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert "loaded: []" in run.stdout
+    ours = ["safe_rlhf_panacea", *(f"safe_rlhf_panacea.{n}" for n in ("command", "errors"))]
+    assert f"of ours: {[*ours, 'safe_rlhf_panacea.printing']}" in run.stdout
+
+
+def test_completion(monkeypatch, capsys):
+    monkeypatch.setenv("_PANACEA_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", "panacea comp")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    assert outcome(capsys)[1].split() == ["plain,compare"]
+    monkeypatch.setenv("COMP_WORDS", "panacea respond --adapter run")
+    monkeypatch.setenv("COMP_CWORD", "3")
+    assert outcome(capsys)[1].split() == ["file,run"]
