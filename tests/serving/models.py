@@ -7,12 +7,10 @@ import torch
 from safe_rlhf_panacea.respond import PanaceaModel
 from tests.export.models import saved
 
-OBJECTIVES = ("helpful", "harmless")
 
-
-def saved_adapter(folder, **options):
-    """The folder of an adapter on the tiny Llama of ``tests.export.models``."""
-    return saved("llama", folder, **options)[1]
+def saved_adapter(folder, kind="llama", **options):
+    """The folder of an adapter on a tiny model of ``tests.export.models``."""
+    return saved(kind, folder, **options)[1]
 
 
 def loaded(adapter):

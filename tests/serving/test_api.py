@@ -140,6 +140,7 @@ REFUSED = [
     ({"messages": []}, 400, "messages: "),
     ({"messages": [USER, ANSWER]}, 400, "the last message must be the user's"),
     ({"messages": [USER, USER]}, 400, "alternate"),
+    ({"messages": [{"role": "system", "content": "b"}, USER]}, 400, "no place for a system prompt"),
     ({"messages": [{"role": "tool", "content": "a"}]}, 400, "messages.0.role"),
     ({"messages": [{"role": "user", "content": "a " * 200}]}, 400, "more than the 128 tokens"),
 ]

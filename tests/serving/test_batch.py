@@ -9,7 +9,7 @@ from safe_rlhf_panacea.serving.batch import Batch, check_model
 from safe_rlhf_panacea.serving.choosing import Sampling
 from safe_rlhf_panacea.serving.jobs import Job
 from safe_rlhf_panacea.serving.text import TextStream
-from tests.serving.models import loaded, preferences
+from tests.serving.models import loaded, preferences, saved_adapter
 
 MAX_LENGTH = 60
 
@@ -82,6 +82,18 @@ def test_rows_that_come_and_go_answer_as_each_alone(model, attention):
     for job, text, vector in zip(jobs, texts, vectors, strict=True):
         assert found[job] == greedy(model, text, vector, len(found[job]))
     assert [len(found[job]) for job in jobs] == [14, 7, 22, 7, 18, 12, 5]
+
+
+@pytest.mark.parametrize("kind", ["conv1d", "qwen2"])
+@torch.no_grad()
+def test_other_architectures(kind, tmp_path):
+    """Learned positions and transposed weights; two query heads to a key head."""
+    other = loaded(saved_adapter(tmp_path, kind))
+    texts, vectors = prompts(3), preferences(3)
+    jobs = [make_job(other, text, vector) for text, vector in zip(texts, vectors, strict=True)]
+    found = run(make_batch(other), dict(zip(jobs, [(0, 9), (0, 3), (5, 9)], strict=True)), 10)
+    for job, text, vector in zip(jobs, texts, vectors, strict=True):
+        assert found[job] == greedy(other, text, vector, len(found[job]))
 
 
 @torch.no_grad()

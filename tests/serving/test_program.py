@@ -78,7 +78,7 @@ def test_sigterm_finishes_what_runs(adapter):
             next(lines)
             process.send_signal(signal.SIGTERM)
             rest = [line.removeprefix("data: ") for line in lines if line]
-        with pytest.raises(httpx2.ConnectError):
+        with pytest.raises(httpx2.TransportError):
             http.get("/health")
     assert rest[-1] == "[DONE]"
     assert json.loads(rest[-2])["usage"]["completion_tokens"] == 16 * 110
