@@ -8,8 +8,8 @@
 # has no GRPO: these values are a choice, not tried at this size. Rows that Table 1 has too are
 # Table 1's, but for the learning rate, the KL coefficient and the epochs.
 #
-# needs:    full: what bash/panacea_ppo.sh needs, without the supervised text; not run at this size
-#           yet. miniature: a CPU, a few minutes once its models are there.
+# needs:    full and small: what bash/panacea_ppo.sh needs, without the supervised text; not run at
+#           these sizes yet. miniature: a CPU, a few minutes once its models are there.
 # example:  bash bash/panacea_grpo.sh --reward_models helpful=PKU-Alignment/beaver-7b-v1.0-reward \
 #             harmless=path/to/reward-harmless
 #           bash bash/panacea_grpo.sh --size miniature --seed 1

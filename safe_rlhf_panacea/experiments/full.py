@@ -36,7 +36,7 @@ SIZE = Size(
         "reward_harmless": f"{_REWARD} --objective harmless",
         "panacea_ppo": f"{_PPO} {_EVAL_PPO} --save_interval 1000",
         "panacea_grpo": f"""
-            --actor_model_name_or_path {_SFT_MODEL} {_REWARDS} {_FIVE} {_TRAIN}
+            --actor_model_name_or_path {_SFT_MODEL} {_REWARDS} {_FIVE} {_SAFE_RLHF} {_TRAIN}
             --preference_scope sample {_EVAL_PPO} --save_interval 1000""",
         "panacea_ppo_three_objectives": f"{_PPO} {_EVAL_PPO} {_REWARDS} {_CONCISE}",
         "rewarded_soups_ppo": _PPO,

@@ -16,7 +16,7 @@ from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.experiments.sizes import Size, sizes
-from safe_rlhf_panacea.experiments.table import REPRODUCTION, STAGES, Stage
+from safe_rlhf_panacea.experiments.table import BEYOND, REPRODUCTION, STAGES, Stage
 from safe_rlhf_panacea.io import atomic_write_text
 from safe_rlhf_panacea.run_folder import is_finished
 
@@ -140,9 +140,9 @@ class Reproduction:
 
     # -- all stages -----------------------------------------------------------------------------
 
-    def stages(self) -> Iterator[Stage]:
+    def stages(self, rows: Sequence[Stage] = REPRODUCTION) -> Iterator[Stage]:
         """The rows in order; those for each of several folders once these are there."""
-        for row in REPRODUCTION:
+        for row in rows:
             if row.name in self.size.published:
                 continue
             if not row.each:
@@ -167,7 +167,8 @@ class Reproduction:
             UserError: no such stage, or one that failed.
         """
         count, left = 0, []
-        for count, stage in enumerate(self.stages(), start=1):
+        rows = REPRODUCTION if only is None else (*REPRODUCTION, *BEYOND)
+        for count, stage in enumerate(self.stages(rows), start=1):
             if only not in (None, stage.name):
                 continue
             if dry_run and self.passed and stage.launcher:

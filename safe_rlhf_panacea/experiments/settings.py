@@ -71,7 +71,7 @@ class MiniatureSettings:
     critic_lr: float = 5e-3
     update_iters: int = 1
     kl_coeff: float = 0.02
-    grpo_steps: int = 60
+    grpo_steps: int = 48
     grpo_prompts: int = 16
     grpo_responses: int = 4
     grpo_batch: int = 64

@@ -79,6 +79,10 @@ def size() -> Size:
             "calibration-three-objectives": f"{calibrate} {_CONCISE} "
             "--output_file {runs}/calibration-three-objectives.json",
             "panacea_ppo": f"{ppo} {_MANY} {eval_ppo} {_STEPS} --save_interval 50",
+            "panacea_grpo": f"""{rewarded} {_MANY} {eval_ppo} {_STEPS} --save_interval 50
+                --num_return_sequences 4 --per_device_prompt_batch_size 8
+                --per_device_train_batch_size 32 --per_device_eval_batch_size 16
+                --gradient_accumulation_steps 1""",
             "panacea_ppo_three_objectives": f"{ppo} {eval_ppo} {_STEPS} {_REWARD_MODELS} "
             f"{_CONCISE} {_CALIBRATED_THREE} --preference_scope sample",
             "rewarded_soups_ppo": f"{ppo} {_EACH}",

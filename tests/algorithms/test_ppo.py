@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -141,6 +143,16 @@ def test_tchebycheff_uses_a_running_ideal_point(ppo_flags):
         second = trainer.score(torch.zeros(2, 1), None, 0)["reward"]
         assert second.tolist() == [-1.5, -1.0]  # z = (5, 4): (3, 3) and (0, 2), halved
     assert trainer.training_state().panacea["ideal_point"]["best"].tolist() == [5.0, 4.0]
+
+
+def test_smooth_tchebycheff_has_the_same_ideal_point(ppo_flags):
+    trainer = ppo_trainer([*ppo_flags, "--aggregation", "stche", "--smooth_mu", "0.5"])
+    scores = torch.tensor([[1.0, 4.0], [3.0, 0.0]])  # z = (3, 4), gaps halved: (1, 0) and (0, 2)
+    trainer.rewards = lambda responses: scores
+    with trainer.panacea.at(torch.tensor([[0.5, 0.5]] * 2)):
+        found = trainer.score(torch.zeros(2, 1), None, 0)["reward"].tolist()
+    expected = [-0.5 * math.log(1 + math.exp(gap / 0.5)) for gap in (1, 2)]
+    assert found == pytest.approx(expected, abs=1e-6)
 
 
 def count_letter(trainer, letter):

@@ -101,14 +101,15 @@ def test_a_step_returns_what_the_loop_shows(side, files, tmp_path):
 def test_panacea_is_a_subclass_of_safe_rlhfs_own(algorithm):
     from importlib import import_module
 
+    from safe_rlhf_panacea.base.upstream.record import Recorded
+
     theirs = import_module(f"safe_rlhf.algorithms.{algorithm}.trainer")
     base = getattr(theirs, f"{algorithm.upper()}Trainer")
     panacea = panacea_class(algorithm, "safe_rlhf")
     assert issubclass(panacea, base)
     assert plain_class(algorithm, "safe_rlhf") is base
-    # their own code runs
-    # Panacea's adds the last evaluation to it.
-    assert super(panacea, panacea).train is base.train
+    # Their own code runs; after the loop the trainer's part shows the last evaluation.
+    assert super(Recorded, panacea).train is base.train
     inherited = ["set_train"]
     if algorithm == "ppo":
         inherited += ["split_rl_micro_batches", "get_advantages_and_returns", "critic_loss_fn"]

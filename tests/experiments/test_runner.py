@@ -11,14 +11,15 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.experiments.main import make_room, read_flags
 from safe_rlhf_panacea.experiments.runner import Reproduction, fill, last_value
 from safe_rlhf_panacea.experiments.sizes import sizes
-from safe_rlhf_panacea.experiments.table import STAGES, TRAININGS
+from safe_rlhf_panacea.experiments.table import BEYOND, STAGES, TRAININGS
 
 MODULE = "safe_rlhf_panacea.algorithms.dpo"
 
 
 def test_every_size_has_a_row_for_every_launcher_and_kind_of_evaluation():
     for size in sizes().values():
-        assert {stage.key for stage in TRAININGS} <= set(size.flags)
+        launched = {stage.key for stage in (*TRAININGS, *BEYOND) if stage.launcher}
+        assert launched <= set(size.flags)
         assert set(size.evaluations) == {"ppo", "three", "dpo"}
 
 
@@ -53,6 +54,14 @@ def test_a_stage_for_every_checkpoint_in_the_order_of_steps(tmp_path):
     at = words.index("--adapter") + 1
     members = [runs / "rewarded-soups-ppo" / name for name in ("harmless", "helpful")]
     assert words[at : at + 3] == [*map(str, members), "--datasets"]
+
+
+def test_what_the_paper_does_not_have_is_run_only_when_asked_for(tmp_path, capsys):
+    reproduction = Reproduction(tmp_path, "miniature")
+    reproduction.run(dry_run=True)
+    assert "grpo" not in capsys.readouterr().out
+    reproduction.run(only="evaluation-panacea-grpo", dry_run=True)
+    assert capsys.readouterr().out.endswith("stages are left to do: evaluation-panacea-grpo\n")
 
 
 def test_what_is_finished_is_skipped_and_a_mistake_in_a_seed_is_told(tmp_path, capsys):

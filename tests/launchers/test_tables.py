@@ -59,7 +59,7 @@ def test_paper_launcher_and_program_agree_row_by_row(launcher):
 OF_THE_SIZE = {
     *("actor_model_name_or_path", "reward_models", "reward_scales", "train_datasets"),
     *("eval_datasets", "need_eval", "eval_strategy", "eval_interval", "save_interval"),
-    *("output_dir", "preference_scope"),
+    *("output_dir", "preference_scope", "chat_template"),
 }
 
 
