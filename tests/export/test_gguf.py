@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -88,7 +91,7 @@ def write_base(path, model, name):
     writer.close()
 
 
-def served(base, parts):
+def served(base, parts, names=PARTS):
     """llama.cpp's server with the parts loaded and none applied."""
     xllamacpp = pytest.importorskip("xllamacpp")
     params = xllamacpp.CommonParams()
@@ -101,28 +104,50 @@ def served(base, parts):
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     params.lora_adapters = [
-        xllamacpp.CommonAdapterLoraInfo(str(parts / f"{name}.gguf"), 0.0) for name in PARTS
+        xllamacpp.CommonAdapterLoraInfo(str(parts / f"{name}.gguf"), 0.0) for name in names
     ]
     return xllamacpp.Server(params)
 
 
-def log_probs(server, preference):
-    """Log-probabilities of the next token at λ, set for this request alone, size = (V,)."""
+def log_probs(server, preference, most=64):
+    """The likeliest next tokens at λ, set for this request alone: ids and log-probabilities."""
     scales = [1.0, *preference]
     answer = server.handle_completions(
         {
             "prompt": tokens()[0].tolist(),
             "max_tokens": 1,
             "temperature": 0.0,
-            "n_probs": 64,
+            "n_probs": most,
             "cache_prompt": False,
             "lora": [{"id": i, "scale": scale} for i, scale in enumerate(scales)],
         }
     )
-    found = torch.full((64,), torch.nan)
-    for entry in answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
-        found[entry["id"]] = entry["logprob"]
-    return found
+    (found,) = answer["choices"][0]["logprobs"]["content"]
+    pairs = [(entry["id"], entry["logprob"]) for entry in found["top_logprobs"]]
+    ids, values = zip(*pairs, strict=True)
+    return torch.tensor(ids), torch.tensor(values)
+
+
+def assert_llama_cpp_agrees(server, expected, tolerance):
+    """At every λ, back and forth, one after the other and at the same time.
+
+    Args:
+        server: of ``served``.
+        expected: λ to log-probabilities of the next token, size = (V,).
+        tolerance: of a log-probability.
+    """
+    first, *_, last = expected
+    assert_differs(expected[first], expected[last])
+    order = [*expected, first, last]  # a request must not see the scales of the one before
+    with ThreadPoolExecutor(2) as threads:
+        ask = functools.partial(log_probs, server)
+        for answers in (map(ask, order), threads.map(ask, order * 2)):
+            asked = itertools.cycle(order)
+            for preference, (ids, values) in zip(asked, answers, strict=False):
+                assert len(ids) > 50
+                torch.testing.assert_close(
+                    values, expected[preference][ids], atol=tolerance, rtol=0
+                )
 
 
 @pytest.mark.parametrize(("kind", "name"), [("llama", "llama"), ("qwen2", "qwen2")])
@@ -135,10 +160,6 @@ def test_llama_cpp_agrees_at_every_preference(kind, name, tmp_path):
         preference: panacea_logits(base, folder, preference)[0, -1].log_softmax(-1)
         for preference in GRID
     }
-    assert_differs(expected[GRID[0]], expected[GRID[-1]])
-    # Back and forth: a request must not see the scales of the one before.
-    for preference in (*GRID, GRID[0], GRID[-1]):
-        found = log_probs(server, preference)
-        torch.testing.assert_close(found, expected[preference], atol=1e-4, rtol=0)
+    assert_llama_cpp_agrees(server, expected, 1e-4)
     del server
     gc.collect()
