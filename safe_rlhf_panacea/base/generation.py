@@ -52,6 +52,12 @@ def is_end(tokens: torch.Tensor, stop_ids: int | Sequence[int]) -> torch.Tensor:
     return tokens.eq(stops) if stops.numel() == 1 else torch.isin(tokens, stops)
 
 
+def up_to_end(response: torch.Tensor, stop_ids: int | Sequence[int]) -> torch.Tensor:
+    """Which tokens have no end token before them, bool, size = (B, T)."""
+    ends = is_end(response, stop_ids).long()
+    return (ends.cumsum(dim=-1) - ends).eq(0)
+
+
 def is_sharded(model: Any) -> bool:
     """Whether several processes hold a share of the weights each (ZeRO 3)."""
     return get_world_size() > 1 and any(hasattr(p, "ds_id") for p in model.parameters())
@@ -204,9 +210,6 @@ def _sample_generate(
         pad_token_id=config.pad_token_id,
         synced_gpus=in_step,
     )
-    response = sequences[:, input_ids.size(1) :]  # size = (B·n, T)
-    ends = is_end(response, config.stop_ids).long()
-    # A token is attended if no end token stands before it.
-    response_mask = (ends.cumsum(dim=-1) - ends).eq(0)
+    response_mask = up_to_end(sequences[:, input_ids.size(1) :], config.stop_ids)  # size = (B·n, T)
     prompt_mask = attention_mask.bool().repeat_interleave(copies, dim=0)
     return sequences, torch.cat([prompt_mask, response_mask], dim=1)

@@ -157,8 +157,9 @@ def _load_function(path: str) -> tuple[Callable[..., Any], Options]:
     module_name, name, text = match.groups()
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UserError(f"{path}: {module_name} cannot be imported: {error}") from None
+    except Exception as error:  # a module of the user's own may fail as any program may
+        kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+        raise UserError(f"{path}: {module_name} cannot be imported: {kind}{error}") from None
     function = getattr(module, name, None)
     if not callable(function):
         raise UserError(f"{path}: {module_name} has no function {name}")
@@ -202,6 +203,8 @@ def _option(item: str, text: str, parameter: inspect.Parameter, path: str) -> fl
     kind = str(getattr(parameter.annotation, "__name__", parameter.annotation))
     if kind == "str" or isinstance(parameter.default, str):
         return text
+    if (kind == "int" or type(parameter.default) is int) and re.fullmatch(r"[+-]?\d+", text):
+        return int(text)
     try:
         number = float(text)
     except ValueError:

@@ -68,13 +68,9 @@ class RewardLoading:
             dtype="auto" if self.dtype is None else self.dtype,
             **remote,
         )
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        if model.config.pad_token_id is None:  # causal models look for the last token before it
-            model.config.pad_token_id = tokenizer.pad_token_id
-        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        if isinstance(positions, int) and positions > 0:
-            tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+        _agree_on_padding(model, tokenizer)
+        if most := _longest(model):
+            tokenizer.model_max_length = min(tokenizer.model_max_length, most)
         return model.eval(), tokenizer
 
     def is_classifier(self, path: str) -> bool:
@@ -125,11 +121,36 @@ def load_rewards(
             models[key] = RewardModel(
                 spec.model_path, *loaded, tokenizer, stop_ids, is_classifier=is_classifier
             )
+            if is_classifier and models[key].reads_policy_tokens:  # as they are, none cut off
+                check_positions(loaded[0], loading.max_length, spec.model_path)
         scorers[spec.name] = models[key].scorer(_column(models[key], spec))
     for model in models.values():
         if not model.reads_policy_tokens and is_main_process():
             say(f"{model.path} has other tokens than the policy: it reads the text in its own")
     return RewardEnsemble(specs, [scorers[spec.name] for spec in specs], list(models.values()))
+
+
+def _agree_on_padding(model: Any, tokenizer: Any) -> None:
+    """Causal classifiers answer at the last token that is not their configuration's padding."""
+    config = model.config.get_text_config()
+    if config.pad_token_id is not None and 0 <= config.pad_token_id < len(tokenizer):
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(config.pad_token_id)
+        return
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    config.pad_token_id = tokenizer.pad_token_id
+
+
+def _longest(model: Any) -> int | None:
+    """How many tokens a model reads, if it says so."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions <= 0:
+        return None
+    for name, module in model.named_modules():
+        padding = getattr(module, "padding_idx", None)
+        if name.endswith("position_embeddings") and padding is not None:
+            return positions - padding - 1  # RoBERTa counts from behind the padding's
+    return positions
 
 
 def _column(model: RewardModel, spec: RewardSpec) -> int:

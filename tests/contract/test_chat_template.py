@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.contract.sides import SIDES, make, needs_safe_rlhf, panacea_class
 
@@ -43,3 +46,25 @@ def test_both_sides_read_the_same_tokens(algorithm, files, tmp_path):
         assert "? abc:" in trainer.tokenizer.decode(ids)
         assert "ASSISTANT" not in trainer.tokenizer.decode(ids)
     assert found[0] == found[1]
+
+
+@needs_safe_rlhf
+def test_an_end_of_turn_that_pads_as_well_is_attended_to(files, tmp_path):
+    """As of SmolLM2; Safe-RLHF itself tells padding by its token."""
+    AutoModelForCausalLM.from_pretrained(files.base).save_pretrained(tmp_path / "base")
+    tokenizer = AutoTokenizer.from_pretrained(files.base)
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.save_pretrained(tmp_path / "base")
+    own = SimpleNamespace(**{**vars(files), "base": tmp_path / "base"})
+    kind = panacea_class("ppo", "safe_rlhf")
+    trainer = make(kind, "ppo", "safe_rlhf", own, tmp_path / "out")
+    end = tokenizer.eos_token_id
+    sequence = torch.tensor([[end, 9, end, 10, 11, end, end], [9, 10, end, 11, 12, 13, 14]])
+    expected = torch.tensor([[0, 1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1, 1]]).bool()
+    prompt, found = sequence[:, :4], []
+    trainer.eval_rollout = lambda prompt, sequence, attention_mask: found.append(attention_mask)
+    with trainer.panacea.at(torch.full((2, 2), 0.5)):
+        batch = trainer.post_rollout(prompt, sequence, attention_mask=sequence.ne(end))
+    trainer.eval_step(sequence, sequence.ne(end))
+    assert torch.equal(batch["attention_mask"], expected)
+    assert torch.equal(found[0], expected)

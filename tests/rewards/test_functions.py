@@ -41,6 +41,11 @@ def of_none(responses):
     raise KeyError
 
 
+def beginnings(responses, letters: int, least=1):
+    assert type(least) is int
+    return [len(text[:letters]) for text in responses]
+
+
 def rows_with(examples=EXAMPLES):
     rows = padded_rows(tiny_tokenizer())
     return Responses(rows.input_ids, rows.attention_mask, 2, examples)
@@ -55,6 +60,24 @@ def test_tokens_turns_columns_and_options():
     assert scores.tolist() == [4.0, 7.0]
     assert reward("given").columns == ["answer"]
     assert reward("all_columns")(rows_with()).tolist() == [4.0, 7.0]
+
+
+def test_a_whole_number_stays_one():
+    assert reward("beginnings?letters=3,least=0")(rows_with()).tolist() == [2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def f(:", "broken cannot be imported: SyntaxError: "),
+        ("1 / 0", "broken cannot be imported: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_module_that_fails_while_it_is_imported(text, message, tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=message):
+        FunctionReward("broken:f", tiny_tokenizer(), (EOS,))
 
 
 def test_text_is_decoded_once_for_all_functions(monkeypatch):

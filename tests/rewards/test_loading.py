@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tokenizers import processors
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
     LlamaConfig,
     LlamaForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
 )
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
+from safe_rlhf_panacea.rewards.responses import Responses
 from safe_rlhf_panacea.rewards.spec import RewardSpec, reward_specs
 from tests.rewards.test_scorers import EOS, padded_rows, reversed_tokenizer, score_model
 from tests.tiny import tiny_llama, tiny_tokenizer
@@ -25,6 +30,7 @@ def write_classifier(folder, kind, tokenizer, labels=LABELS):
     config, model = {
         "bert": (BertConfig, BertForSequenceClassification),
         "llama": (LlamaConfig, LlamaForSequenceClassification),
+        "roberta": (RobertaConfig, RobertaForSequenceClassification),
     }[kind]
     torch.manual_seed(3)
     own = config(
@@ -49,7 +55,11 @@ def load(*addresses, policy=None):
 def alone(folder, kind, rows):
     """The logits of each row, read without padding, in float64, size = (B, D)."""
     found = []
-    types = {"bert": BertForSequenceClassification, "llama": LlamaForSequenceClassification}
+    types = {
+        "bert": BertForSequenceClassification,
+        "llama": LlamaForSequenceClassification,
+        "roberta": RobertaForSequenceClassification,
+    }
     model = types[kind].from_pretrained(folder).double().eval()
     for row in rows:
         with torch.no_grad():
@@ -93,6 +103,60 @@ def test_a_tokenizer_without_an_end_token_gets_none(tmp_path):
     assert len(rewards.models[0].own_tokenizer) == len(own)
     expected = alone(folder, "bert", [own(text)["input_ids"] for text in ("abde", "cfghi")])
     assert torch.allclose(rewards(padded_rows(tiny_tokenizer())).double(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("other_tokens", [True, False])
+def test_a_causal_classifier_is_padded_as_its_configuration_says(other_tokens, tmp_path):
+    """It looks for the last token that is not padding, and may mean another than its tokenizer."""
+    own = reversed_tokenizer() if other_tokens else tiny_tokenizer()
+    folder = write_classifier(tmp_path / "model", "llama", own, {0: "only"})
+    config = read_json(folder / "config.json")
+    atomic_write_json(folder / "config.json", {**config, "pad_token_id": own.unk_token_id})
+    rows = padded_rows(tiny_tokenizer())
+    ids, mask = rows.input_ids[:, :5].clone(), rows.attention_mask[:, :5].clone()
+    ids[1, 3:], mask[1, 3:] = 0, False
+    found = load(str(folder))(Responses(ids, mask, 2))
+    expected = alone(folder, "llama", [own(text)["input_ids"] for text in ("abde</s>", "cf")])
+    assert torch.allclose(found.double(), expected, atol=1e-5)
+
+
+def roberta(folder):
+    """Its tokenizer, which writes the end token behind every text; positions for 8 tokens."""
+    own = reversed_tokenizer()
+    ends = [("<s>", own.bos_token_id), ("</s>", own.eos_token_id)]
+    form = processors.TemplateProcessing("<s> $A </s>", None, ends)
+    own.backend_tokenizer.post_processor = form
+    write_classifier(folder, "roberta", own, {0: "only"})
+    weights = RobertaForSequenceClassification.from_pretrained(folder)
+    table = weights.roberta.embeddings.position_embeddings
+    table.weight.data = table.weight.data[:9]
+    weights.config.max_position_embeddings = 9
+    weights.save_pretrained(folder)
+    return own
+
+
+def test_a_tokenizer_that_writes_an_end_token_gets_no_second_one(tmp_path):
+    own = roberta(tmp_path)
+    rows = [own(text)["input_ids"] for text in ("abde", "cfghi")]
+    assert rows[0][-2:] == [rows[0][-2], EOS] and rows[0].count(EOS) == 1
+    found = load(str(tmp_path))(padded_rows(tiny_tokenizer()))
+    assert torch.allclose(found.double(), alone(tmp_path, "roberta", rows), atol=1e-5)
+
+
+def test_a_text_beyond_the_positions_is_cut(tmp_path):
+    """RoBERTa has fewer than its configuration says."""
+    own = roberta(tmp_path)
+    ids = tiny_tokenizer()("abcdefghij", add_special_tokens=False)["input_ids"]
+    responses = Responses(torch.tensor([ids]), torch.ones(1, len(ids)).bool(), 2)
+    expected = alone(tmp_path, "roberta", [own("abcdefghij")["input_ids"][:8]])
+    assert torch.allclose(load(str(tmp_path))(responses).double(), expected, atol=1e-5)
+
+
+def test_a_classifier_of_the_policys_tokens_needs_positions_for_all(tmp_path):
+    folder = write_classifier(tmp_path / "model", "bert", tiny_tokenizer(), {0: "only"})
+    specs = reward_specs([("r", str(folder))])
+    with pytest.raises(UserError, match=r"makes 65 tokens, and .* has 64 positions"):
+        load_rewards(specs, tiny_tokenizer(), (EOS,), RewardLoading(65))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from safe_rlhf_panacea.rewards.rules import concise
 from safe_rlhf_panacea.small import main as program
 from safe_rlhf_panacea.small.model import RECORD
 from safe_rlhf_panacea.small.prompts import TOPICS, prompts, write_prompts
-from safe_rlhf_panacea.small.stages import SmallSettings, concise_options
+from safe_rlhf_panacea.small.stages import SMOKE, Small, SmallSettings, concise_options
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 
@@ -43,6 +43,13 @@ def model(tmp_path):
     tokenizer.save_pretrained(folder)
     atomic_write_json(folder / RECORD, {})
     return folder
+
+
+def test_a_copy_of_the_model_that_came_from_elsewhere_will_do(model, tmp_path):
+    (model / RECORD).unlink()
+    small = Small(tmp_path, model, 0, SMOKE, bf16=False)
+    small.prepare()
+    assert small.max_length > SMOKE.answer
 
 
 def flags(model, folder):

@@ -65,7 +65,10 @@ class PromptOnlyDataset(TokenizedDataset):
         super().__init__(specs, tokenizer, seed, template=template)
 
     def encode(self, rows: list[Row]) -> int:
-        unique = list({self.prompt(row): row for row in rows}.values())
+        first: dict[str, Row] = {}
+        for row in rows:
+            first.setdefault(self.prompt(row), row)
+        unique = list(first.values())
         self.duplicates = len(rows) - len(unique)
         self.examples: list[RawSample] = []
         self.prompts = RaggedTokens(self._keep(unique))

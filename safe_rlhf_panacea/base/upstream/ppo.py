@@ -12,6 +12,7 @@ import torch
 from safe_rlhf.algorithms.ppo.trainer import PPOTrainer
 from safe_rlhf.models import AutoModelForScore, load_pretrained_models
 
+from safe_rlhf_panacea.base.generation import up_to_end
 from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.models.saved_head import check_saved_head
 from safe_rlhf_panacea.base.trainers.rollout import Rollout
@@ -148,9 +149,19 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
     ) -> Rollout:
         """Safe-RLHF's batch, and all that ``score`` found."""
         self._prompt = prompt  # for the slot in the reward model's place, which is not told
-        batch = super().post_rollout(prompt, sequence, attention_mask)
+        mask = self._attended(sequence, attention_mask)
+        batch = super().post_rollout(prompt, sequence, mask)
         self.waiting += 1 + self.use_ptx
         return {**batch, **self._scored}
+
+    def _attended(self, sequence: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Safe-RLHF's mask, or a right one where padding looks like the end of a turn."""
+        stops, pad = self.generation_config.eos_token_id, self.tokenizer.pad_token_id
+        if not {pad, self.tokenizer.unk_token_id} & set(stops):
+            return attention_mask
+        width = self._prompt.size(-1)
+        begun = sequence[:, :width].ne(pad).cumsum(dim=-1) > 0  # padded on the left
+        return torch.cat([begun, up_to_end(sequence[:, width:], stops)], dim=-1)
 
     def rl_step(self, rl_batch: Rollout) -> dict[str, Any]:
         """Safe-RLHF's step, refused where it is not finite."""
@@ -179,4 +190,5 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
 
     def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
         """The hook that also knows where the responses begin."""
-        return self.eval_rollout(self._prompt, input_ids, attention_mask)
+        mask = self._attended(input_ids, attention_mask)
+        return self.eval_rollout(self._prompt, input_ids, mask)

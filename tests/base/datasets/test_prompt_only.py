@@ -41,9 +41,10 @@ def decoded(dataset: PromptOnlyDataset) -> list[str]:
 
 
 def test_prompts_and_duplicates(write: Callable[..., Path]) -> None:
-    path = write([{"prompt": text} for text in ("b", "a", "b", "c")])
+    path = write([{"prompt": text, "place": i} for i, text in enumerate(("b", "a", "b", "c"))])
     dataset = PromptOnlyDataset([f"prompts:1:{path}"], tiny_tokenizer())
     assert decoded(dataset) == ["b", "a", "c"]
+    assert [dataset[i]["example"]["place"] for i in range(3)] == [0, 1, 3]
     assert dataset.duplicates == 1
 
 
