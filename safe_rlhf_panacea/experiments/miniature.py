@@ -56,7 +56,7 @@ PPO = f"""{_REWARDED}
 GRPO = f"""{_REWARDED}
     --kl_coeff {{grpo_kl_coeff}} --num_return_sequences {{grpo_responses}}
     --per_device_prompt_batch_size {{grpo_prompts}} --per_device_train_batch_size {{grpo_batch}}
-    --gradient_accumulation_steps 1 --update_iters 1
+    --gradient_accumulation_steps 1 --update_iters {{update_iters}}
     --actor_lr {{grpo_lr}} --max_steps {{grpo_steps}} """
 # Few steps see more of the simplex with one λ per sequence than with one per batch.
 MANY = " --preference_scope {preference_scope} --preference_sampler {preference_sampler} "

@@ -47,7 +47,7 @@ class MiniatureSettings:
         eval_pairs: pairs on which a DPO front is evaluated.
         eval_interval: steps between the fronts that Panacea-PPO shows on its way; 0 for none.
         prompts_on_the_way: prompts on which these are measured.
-        grpo_steps: Panacea-GRPO's steps, each on a rollout of its own.
+        grpo_steps: Panacea-GRPO's steps, ``update_iters`` on every rollout.
         grpo_prompts: prompts in a rollout, with ``grpo_responses`` to each.
         preference_scope: ``sample`` or ``batch``.
         preference_sampler: how Panacea's λ are drawn.
@@ -71,7 +71,7 @@ class MiniatureSettings:
     critic_lr: float = 5e-3
     update_iters: int = 1
     kl_coeff: float = 0.02
-    grpo_steps: int = 48
+    grpo_steps: int = 96
     grpo_prompts: int = 16
     grpo_responses: int = 4
     grpo_batch: int = 64

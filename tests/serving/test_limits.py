@@ -102,6 +102,7 @@ def test_waiting_and_answering_take_so_long_at_most(slow, monkeypatch):
         wait_for(lambda: engine.rows == 4)
         waited = http.post(CHAT, json=BODY)
         wait()
+        assert slow.wait_until_idle()  # what was given up has left the queue
         with http.stream("POST", CHAT, json={**long, "stream": True}) as answer:
             lines = list(filter(None, answer.iter_lines()))
     assert waited.status_code == 503 and "within 0.3 seconds" in waited.text
