@@ -9,8 +9,11 @@ from typing import Any
 
 from safe_rlhf_panacea.base.models.weights import is_local
 
-# An absolute path in a flag's value, which may stand behind `name:1:` or `helpful=`.
-PATH = re.compile(r"(?<![\w.~-])(?:~[\w-]*|[A-Za-z]:)?[/\\][^:=,;?]*")
+# An absolute path in a flag's value, which may stand behind `name:1:` or `helpful=`; a URL with
+# its host and port.
+PATH = re.compile(
+    r"(?<![\w.~-])(?:[A-Za-z][\w+.-]*://[^=,;?]*|(?:~[\w-]*|[A-Za-z]:)?[/\\][^:=,;?]*)"
+)
 USER = re.compile(r"~[^/\\]*|/(home|Users)/[^/]*")  # no more than somebody's own folder
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 # Of run.json; neither the environment nor what happened on the way.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from safe_rlhf_panacea.errors import UserError, one_line
+from safe_rlhf_panacea.serving.engine import ENDED
 from safe_rlhf_panacea.serving.errors import ApiError, error_body
 from safe_rlhf_panacea.serving.guard import Guard
 from safe_rlhf_panacea.serving.page import Page
@@ -54,7 +57,7 @@ def _add_pages(app: FastAPI, service: Service, page: Page) -> None:
     @app.get("/health")
     async def health() -> dict[str, str]:
         if not service.engine.is_alive:
-            raise ApiError(503, "the engine has ended")
+            raise ApiError(503, ENDED)
         return {"status": "ok"}
 
     @app.get("/metrics")
@@ -75,7 +78,9 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
+        # Of a field that may have several types, rather what is wrong with the one that it has.
+        found = error.errors()
+        first = next((one for one in found if not one["type"].endswith("_type")), found[0])
         place = ".".join(str(part) for part in first["loc"][1:] if not _is_type(part))
         message = first["msg"].removeprefix("Value error, ")
         text = f"{place}: {message}" if place else message
@@ -95,7 +100,13 @@ def _is_type(part: object) -> bool:
     return isinstance(part, str) and ("[" in part or part in ("str", "int", "float"))
 
 
-def make_app(service: Service, page: Page, max_body: int, token: str | None = None) -> Any:
+def make_app(
+    service: Service,
+    page: Page,
+    max_body: int,
+    token: str | None = None,
+    hosts: Sequence[str] | None = None,
+) -> Any:
     """The application, as uvicorn runs it.
 
     Args:
@@ -103,11 +114,14 @@ def make_app(service: Service, page: Page, max_body: int, token: str | None = No
         page: what people see.
         max_body: bytes of a request.
         token: that clients must send; None: none.
+        hosts: names by which it may be asked; None: any.
     """
     # No pages of FastAPI's own: they would load scripts from elsewhere.
     app = FastAPI(title="Panacea", docs_url=None, redoc_url=None)
     _add_api(app, service)
     _add_pages(app, service, page)
     _add_errors(app)
+    if hosts is not None:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     routes = frozenset(path for route in app.routes if (path := getattr(route, "path", None)))
     return Guard(app, service.engine.metrics, routes, max_body, token)

@@ -10,16 +10,22 @@ from dataclasses import dataclass
 
 import torch
 
+from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.serving.batch import Batch, check_model
 from safe_rlhf_panacea.serving.jobs import Job, Piece
 from safe_rlhf_panacea.serving.metrics import Metrics
 
+ENDED = "the engine has ended"
 PREFILL_TOKENS = 4096  # prompts read at once, padding included: the others wait for them
 
 
 class TooBusy(Exception):
     """All rows are taken and as many wait as may."""
+
+
+class Ended(UserError):
+    """Nothing answers any more."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,9 @@ class Engine:
             limits.max_length,
         )
         self._waiting: deque[Job] = deque()
+        self._joining: list[Job] = []  # their prompts are being read
         self._changed = threading.Condition()
-        self._closing = False
+        self._closing = self._ended = False
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
         self._thread.start()
 
@@ -76,10 +83,13 @@ class Engine:
 
         Raises:
             TooBusy: there is no room for them.
+            Ended: the thread is gone.
         """
         with self._changed:
-            taken = len(self.batch.jobs) + len(self._waiting)
-            if taken + len(jobs) > self.limits.max_rows + self.limits.max_waiting:
+            if self._ended:
+                raise Ended(ENDED)
+            room = self.limits.max_rows + self.limits.max_waiting - self.rows - self.waiting
+            if len(jobs) > room:
                 raise TooBusy
             self._waiting += jobs
             self._changed.notify()
@@ -94,7 +104,7 @@ class Engine:
     @property
     def rows(self) -> int:
         """Answers under way."""
-        return len(self.batch.jobs)
+        return len({*self.batch.jobs, *self._joining})  # for a moment a job is in both
 
     @property
     def waiting(self) -> int:
@@ -110,14 +120,29 @@ class Engine:
         """Finish what runs and what waits, or drop it, and end the thread."""
         with self._changed:
             self._closing = True
-            for job in () if finish else (*self._waiting, *self.batch.jobs):
+            for job in () if finish else self._all():
                 job.cancelled = True
             self._changed.notify()
         self._thread.join()
 
+    def _all(self) -> list[Job]:
+        return [*self._waiting, *{*self.batch.jobs, *self._joining}]
+
     # -- the thread -------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._answer()
+        except Exception:  # a GPU that is lost, say: those who wait are told
+            traceback.print_exc()
+        finally:
+            with self._changed:
+                self._ended = True
+                left = self._all()
+            for job in left:
+                job.deliver(Piece(error=(503, ENDED)))
+
+    def _answer(self) -> None:
         with torch.inference_mode(), self.batch.adapter.state.reusing():
             while True:
                 with self._changed:
@@ -169,6 +194,7 @@ class Engine:
                 if chosen and width * (len(chosen) + 1) > PREFILL_TOKENS:
                     break
                 chosen.append(self._waiting.popleft())
+            self._joining = chosen
         return chosen
 
     def _fail(self, jobs: Sequence[Job]) -> None:
@@ -185,6 +211,8 @@ class Engine:
             tokens = self.batch.join(jobs)
         except Exception:
             return self._fail(jobs)  # the rows before them go on
+        finally:
+            self._joining = []
         for job, token in zip(jobs, tokens, strict=True):
             self.metrics.add("panacea_prompt_tokens_total", len(job.prompt))
             self.metrics.observe("panacea_first_token_seconds", job.age)
@@ -197,8 +225,8 @@ class Engine:
         try:
             tokens = self.batch.step()
         except Exception:
-            self.batch.clear()
-            return self._fail(jobs)
+            self._fail(jobs)
+            return self.batch.clear()
         for job, token in zip(jobs, tokens, strict=True):
             self._hand_on(job, token)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -45,6 +47,7 @@ class Guard:
         routes: paths that are counted by name.
         max_body: bytes.
         token: that clients must send; None: none.
+        body_seconds: in which a request must have arrived whole.
     """
 
     app: Any
@@ -52,6 +55,7 @@ class Guard:
     routes: frozenset[str]
     max_body: int
     token: str | None = None
+    body_seconds: float = 30.0
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Let a request through, or answer it here."""
@@ -64,16 +68,36 @@ class Guard:
             if not right_token(given, self.token):
                 body = error_body(401, "a bearer token is needed", code="invalid_api_key")
                 return await _reply(send, 401, body)
-        length = _text(headers, b"content-length")
+        length, receive = _text(headers, b"content-length"), self._timely(receive)
         if length.isdigit() and int(length) > self.max_body:
             if int(length) <= PATIENCE * self.max_body:
-                while (await receive()).get("more_body"):
-                    pass
+                with contextlib.suppress(HTTPException):
+                    while (await receive()).get("more_body"):
+                        pass
             return await _reply(send, 413, error_body(413, self._too_large()))
         await self.app(scope, self._bounded(receive), send)
 
     def _too_large(self) -> str:
         return f"a request may have {self.max_body} bytes at most"
+
+    def _timely(self, receive: Receive) -> Receive:
+        """Do not wait for ever for a body: SIGTERM would wait too."""
+        loop, arrived = asyncio.get_running_loop(), False
+        end = loop.time() + self.body_seconds
+
+        async def timely() -> dict[str, Any]:
+            nonlocal arrived
+            if arrived:
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), end - loop.time())
+            except asyncio.TimeoutError:  # of its own in Python 3.10
+                text = f"the request did not arrive within {self.body_seconds:g} seconds"
+                raise HTTPException(408, text) from None
+            arrived = not message.get("more_body")
+            return message
+
+        return timely
 
     def _bounded(self, receive: Receive) -> Receive:
         """Count bodies that do not say how long they are."""

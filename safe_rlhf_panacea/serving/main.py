@@ -30,6 +30,8 @@ PROGRAM = "python -m safe_rlhf_panacea.serve"
 TOKEN = "PANACEA_TOKEN"
 LONGEST = 4096  # of --max_length, unless asked for more
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+# What requests from this machine call it; "[" is what an old starlette reads in "[::1]:8000".
+LOCAL_NAMES = (*LOOPBACK, "[::1]", "[")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -61,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("limits")
     for name, default, text in (
         ("max_rows", 32, "answers at a time"),
-        ("max_waiting", 64, "requests that wait, beyond which there is 429"),
+        ("max_waiting", 64, "answers that wait, beyond which there is 429"),
         ("max_length", None, "tokens of prompt and answer"),
         ("max_new_tokens", 512, "tokens of an answer"),
         ("max_body", 2**20, "bytes of a request"),
@@ -176,8 +178,10 @@ def make_server(args: argparse.Namespace) -> tuple[Any, Any, socket.socket]:
     token = args.token or os.environ.get(TOKEN) or None
     listening = open_socket(args.host, args.port)
     service, page = make_service(args)
+    # A page of another site whose name has come to mean this machine knows no token, but may ask.
+    hosts = LOCAL_NAMES if args.host in LOOPBACK and token is None else None
     config = uvicorn.Config(
-        make_app(service, page, args.max_body, token),
+        make_app(service, page, args.max_body, token, hosts),
         log_level="warning",
         access_log=False,
         server_header=False,

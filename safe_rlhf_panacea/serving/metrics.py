@@ -18,7 +18,7 @@ DURATIONS = {
 }
 GAUGES = {
     "panacea_rows": "Answers under way.",
-    "panacea_waiting": "Requests that wait for a row.",
+    "panacea_waiting": "Answers that wait for a row.",
 }
 
 

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.serving.choosing import Sampling
-from safe_rlhf_panacea.serving.engine import Engine, TooBusy
+from safe_rlhf_panacea.serving.engine import Ended, Engine, TooBusy
 from safe_rlhf_panacea.serving.errors import ApiError
 from safe_rlhf_panacea.serving.jobs import Job, Piece
 from safe_rlhf_panacea.serving.prompts import split_system
@@ -76,7 +76,7 @@ class Service:
             system, turns = split_system(body.messages)
             return [self.model.template.prompt_ids(turns, system)]
         texts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
-        if all(isinstance(text, str) for text in texts):
+        if texts and all(isinstance(text, str) for text in texts):
             return self.model.tokenizer(texts)["input_ids"]  # as they are
         size = self.model.model.get_input_embeddings().weight.size(0)
         if not all(0 <= token < size for token in body.prompt):
@@ -162,6 +162,8 @@ class Service:
         except TooBusy:
             message = "too many requests are waiting: try again later"
             raise ApiError(429, message, code="too_many_requests") from None
+        except Ended as error:
+            raise ApiError(503, str(error)) from None
         watch = asyncio.ensure_future(_gone(request))
         watch.add_done_callback(lambda done: done.cancelled() or self._forsake(jobs, inbox))
         if not body.stream:

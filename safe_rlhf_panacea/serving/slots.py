@@ -28,7 +28,7 @@ class SlotLayer(DynamicLayer):
         """Room for so many sequences of so many tokens; what is there stays."""
         if self.buffers and self.buffers[0].size(0) >= rows and self.buffers[0].size(2) >= columns:
             return
-        old, self.buffers = self.buffers, []
+        old, new = self.buffers, []
         if old:
             rows, columns = max(rows, old[0].size(0)), max(columns, old[0].size(2))
         for i, states in enumerate(like):
@@ -36,7 +36,8 @@ class SlotLayer(DynamicLayer):
             buffer = states.new_zeros(rows, states.size(1), columns, states.size(3))
             if old:
                 buffer[: old[i].size(0), :, : old[i].size(2)] = old[i]
-            self.buffers.append(buffer)
+            new.append(buffer)
+        self.buffers = new  # at the end: there may be no memory for them
         self.dtype, self.device = like[0].dtype, like[0].device
         self.is_initialized = True
 
@@ -83,7 +84,7 @@ class SlotCache(DynamicCache):
         self.width = max(self.sizes, default=0) + 1
 
     def _reserve(self, rows: int, columns: int, like: list[list[torch.Tensor]]) -> None:
-        rows = min(max(rows, 2 * len(self)), self.max_rows)
+        rows = min(rows, self.max_rows)
         columns = min(-(-columns // BLOCK) * BLOCK, self.max_length)
         for layer, states in zip(self.layers, like, strict=True):
             layer.reserve(rows, columns, states)
@@ -94,7 +95,8 @@ class SlotCache(DynamicCache):
             self.layers = [SlotLayer(self) for _ in filled.layers]
         states = [[layer.keys, layer.values] for layer in filled.layers]
         before, width = len(self), max(sizes)
-        self._reserve(before + len(sizes), max(width, self.width) + 1, states)
+        # Twice the rows that were there: seldom, then, are they copied.
+        self._reserve(max(before + len(sizes), 2 * before), max(width, self.width) + 1, states)
         for layer, pair in zip(self.layers, states, strict=True):
             for buffer, new in zip(layer.buffers, pair, strict=True):
                 buffer[before : before + len(sizes), :, :width] = new[:, :, :width]

@@ -134,7 +134,7 @@ REFUSED = [
     ({"temperature": -1}, 400, "temperature: "),
     ({"top_p": 0}, 400, "top_p: "),
     ({"n": 5}, 400, "4 answers at most"),
-    ({"stop": ["a"] * 5}, 400, "stop: "),
+    ({"stop": ["a"] * 5}, 400, "at most 4"),
     ({"logprobs": True}, 400, "logprobs is not supported"),
     ({"tools": [{"type": "function"}]}, 400, "tools is not supported"),
     ({"messages": []}, 400, "messages: "),
@@ -154,6 +154,15 @@ def test_refusals_are_one_line_in_openais_form(server, body, status, message):
     assert answer.status_code == status and message in error["message"]
     assert set(error) == {"message", "type", "param", "code"} and "\n" not in error["message"]
     assert server.service.engine.rows == 0
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("prompt", [[], [""], ""])
+def test_an_empty_prompt_is_refused(server, prompt, stream):
+    with server.http() as http:
+        answer = http.post("/v1/completions", json={"prompt": prompt, "stream": stream})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == "the prompt is empty"
 
 
 @pytest.mark.parametrize(

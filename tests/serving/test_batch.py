@@ -143,3 +143,33 @@ def test_models_that_cannot_be_batched_are_refused(model, monkeypatch):
     monkeypatch.setattr(config, "layer_types", ["linear_attention"], raising=False)
     with pytest.raises(ValueError, match="cannot be served"):
         check_model(model.model, 8)
+
+
+@torch.no_grad()
+def test_a_row_that_memory_does_not_suffice_for_leaves_the_others(model, monkeypatch):
+    texts, vectors = prompts(2), preferences(2)
+    one, two = (make_job(model, *pair) for pair in zip(texts, vectors, strict=True))
+    batch = make_batch(model)
+    found = [*batch.join([one]), *batch.step()]
+    buffers = []
+
+    def allocate(tensor, *size):
+        buffers.append(size)
+        if len(buffers) == 2:
+            raise torch.OutOfMemoryError
+        return torch.zeros(size, dtype=tensor.dtype)
+
+    with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
+        patch.setattr(torch.Tensor, "new_zeros", allocate)
+        batch.join([two])
+    for _ in range(5):
+        found += batch.step()
+    assert found == greedy(model, texts[0], vectors[0], 7)
+
+
+@torch.no_grad()
+def test_a_step_takes_no_more_memory_than_its_rows(model):
+    batch = make_batch(model)
+    batch.join([make_job(model, text, preferences(2)[0]) for text in prompts(3)])
+    batch.step()
+    assert {buffer.size(0) for layer in batch.cache.layers for buffer in layer.buffers} == {3}

@@ -146,8 +146,11 @@ def test_an_answer_that_cannot_be_written_ends_alone(server, monkeypatch, capsys
 
 def test_health_tells_of_an_engine_that_has_ended(server, monkeypatch):
     monkeypatch.setattr(type(server.service.engine), "is_alive", False)
+    monkeypatch.setattr(server.service.engine, "_ended", True)
     with server.http() as http:
-        assert http.get("/health").status_code == 503
+        for answer in (http.get("/health"), http.post(CHAT, json=BODY)):
+            assert answer.status_code == 503
+            assert answer.json()["error"]["message"] == "the engine has ended"
 
 
 def test_a_body_that_is_too_large(server):
@@ -164,6 +167,46 @@ def test_a_body_that_is_too_large(server):
             assert answer.status_code == 413
             assert answer.json()["error"]["message"] == "a request may have 20000 bytes at most"
         assert http.get("/health").status_code == 200
+
+
+def test_a_body_that_does_not_come_ends_in_time(adapter, monkeypatch):
+    """Else it would keep the server from ending, too."""
+    import socket
+
+    from safe_rlhf_panacea.serving.guard import Guard
+
+    monkeypatch.setattr(Guard.__init__, "__defaults__", (None, 0.3))
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{{"
+    with serving(adapter, "--max_body", "1000") as running:
+        address = ("127.0.0.1", int(running.url.rpartition(":")[2]))
+        for length, status in ((100, b"408"), (2000, b"413")):
+            with socket.create_connection(address, timeout=10) as connection:
+                connection.sendall(head.format(length).encode())
+                answer = b"".join(iter(lambda: connection.recv(4096), b""))
+            assert answer.split()[1] == status
+            assert b"within 0.3 seconds" in answer or status == b"413"
+        started = time.monotonic()
+    assert time.monotonic() - started < 5
+
+
+def test_on_loopback_without_a_token_other_hosts_names_are_refused(server, guarded):
+    body = {**BODY, "max_tokens": 1}
+    with server.http() as http:
+        for host, status in (
+            ("rebound.example", 400),
+            ("rebound.example:8000", 400),
+            ("127.0.0.1.rebound.example", 400),
+            ("localhost:8000", 200),
+            ("LOCALHOST", 200),
+            ("[::1]:8000", 200),
+        ):
+            headers = {"host": host}
+            assert http.post(CHAT, json=body, headers=headers).status_code == status
+            assert http.get("/panacea.json", headers=headers).status_code == status
+    headers = {"authorization": "Bearer sesame-λ".encode(), "host": "proxied.example"}
+    with guarded.http(headers=headers) as http:
+        assert http.post(CHAT, json=body).status_code == 200
 
 
 def test_health_and_metrics(server):

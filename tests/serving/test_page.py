@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
+import shutil
+import subprocess
 
 import pytest
+import torch
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.serving.page import Page, find_front
+from safe_rlhf_panacea.serving.page import FOLDER, Page, find_front
 from safe_rlhf_panacea.serving.rules import Rules
 from tests.eval.evaluations import write_evaluation
 
@@ -75,3 +79,25 @@ def test_bounds_are_told_as_far_as_they_can_be_reached():
     assert page.facts["lower"] == [0.0, pytest.approx(0.2)]
     assert page.facts["upper"] == [0.8, 1.0]
     assert page.facts["tokens"] == 50
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no JavaScript outside a browser")
+@pytest.mark.parametrize(
+    ("names", "allow", "asked"),
+    [
+        ("ab", ["a>=0.3333"], [0, 1]),
+        ("ab", ["a<=0.33339", "b<=0.7"], [1, 0]),
+        ("abc", ["a>=0.8"], [0.8, 0.1005, 0.0995]),
+        ("abc", ["a>=0.33333", "b>=0.33333"], [0, 0, 1]),
+        ("abcd", ["d<=0.12345"], [0, 0, 0, 1]),
+    ],
+)
+def test_the_pages_preferences_are_allowed_at_the_bounds(names, allow, asked):
+    rules = Rules.of("tiny", tuple(names), allow=allow)
+    facts = json.dumps(Page(rules, None, 10, 100).facts)
+    script = "".join((FOLDER / name).read_text() for name in ("preference.js",))
+    script = f"""const facts = {facts}, sum = values => values.reduce((a, b) => a + b, 0);
+        {script}; console.log(JSON.stringify(fit({asked})));"""
+    run = subprocess.run(["node", "-e", script], capture_output=True, text=True, check=True)
+    found = json.loads(run.stdout)
+    assert torch.equal(rules.resolve(None, found), torch.tensor(found))

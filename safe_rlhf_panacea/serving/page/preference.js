@@ -16,11 +16,17 @@ function fit(values, held = -1) {
   return rounded(result);
 }
 
-/** Three decimals; the entry with most room takes what is left. */
+/** Three decimals, but for bounds that have more; the entry with most room takes what is left. */
 function rounded(values) {
-  const result = values.map(v => Math.round(v * 1000) / 1000);
-  const most = result.indexOf(Math.max(...result));
-  result[most] = Math.round((result[most] + 1 - sum(result)) * 1000) / 1000;
+  const { lower, upper } = facts;
+  const result = values.map((v, i) => {
+    const near = Math.round(v * 1000) / 1000;
+    return near < lower[i] || near > upper[i] ? v : near;
+  });
+  const missing = 1 - sum(result);
+  const room = result.map((v, i) => missing > 0 ? upper[i] - v : v - lower[i]);
+  const most = room.indexOf(Math.max(...room));
+  result[most] = Math.round((result[most] + missing) * 1e6) / 1e6;
   return result;
 }
 
