@@ -16,7 +16,7 @@ function fit(values, held = -1) {
   return rounded(result);
 }
 
-/** Three decimals, but for bounds that have more; the entry with most room takes what is left. */
+/** Three decimals, but for bounds that have more; the largest entry with room takes what is left. */
 function rounded(values) {
   const { lower, upper } = facts;
   const result = values.map((v, i) => {
@@ -25,8 +25,10 @@ function rounded(values) {
   });
   const missing = 1 - sum(result);
   const room = result.map((v, i) => missing > 0 ? upper[i] - v : v - lower[i]);
-  const most = room.indexOf(Math.max(...room));
-  result[most] = Math.round((result[most] + missing) * 1e6) / 1e6;
+  // The largest entry that can: the small ones must not drift apart while a slider moves.
+  const able = result.map((v, i) => room[i] >= Math.abs(missing) ? v : -room.length + room[i]);
+  const taker = able.indexOf(Math.max(...able));
+  result[taker] = Math.round((result[taker] + missing) * 1e6) / 1e6;
   return result;
 }
 
