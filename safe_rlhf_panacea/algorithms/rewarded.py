@@ -46,14 +46,14 @@ class RewardedPart(PanaceaPart):
 
     # -- rewards ----------------------------------------------------------------------
 
-    def load(self, load_score_model: Callable[..., Loaded] | None = None) -> RewardEnsemble:
+    def load(self, load_own: Callable[..., Loaded] | None = None) -> RewardEnsemble:
         """Every reward model once; functions are found now and not after the loading."""
         trainer, args = self.trainer, self.trainer.args
         loading = RewardLoading(
             args.max_length, model_dtype(args), args.normalize_reward, args.trust_remote_code
         )
         stops = trainer.template.stop_ids(trainer.actor_model)
-        return load_rewards(args.reward_specs, trainer.tokenizer, stops, loading, load_score_model)
+        return load_rewards(args.reward_specs, trainer.tokenizer, stops, loading, load_own)
 
     def check_columns(self) -> None:
         """The data must have the columns that functions ask for."""
@@ -81,6 +81,15 @@ class RewardedPart(PanaceaPart):
         return {"reward": self.panacea.reward(rewards), "rewards": rewards}
 
     # -- rollouts ---------------------------------------------------------------------
+
+    @contextmanager
+    def at_drawn(self, prompt_only_batch: Batch) -> Iterator[None]:
+        """Draw λ before the responses and hold it: all that a rollout gathers sees the same one."""
+        trainer = self.trainer
+        rows, passes = prompt_only_batch["input_ids"].size(0), trainer.args.update_iters
+        preference = self.panacea.draw(rows, trainer.actor_model, trainer.waiting, passes)
+        with self.panacea.at(preference):
+            yield
 
     @contextmanager
     def generation(self, prompt_only_batch: Batch) -> Iterator[None]:

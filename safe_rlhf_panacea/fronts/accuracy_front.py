@@ -10,7 +10,7 @@ import torch
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base import response_log_probs
 from safe_rlhf_panacea.base.functional import diverging_mask, first_counted
-from safe_rlhf_panacea.base.progress import progress_bar
+from safe_rlhf_panacea.fronts.batches import batches_of
 from safe_rlhf_panacea.fronts.front import Front, grid_points
 
 
@@ -76,17 +76,11 @@ def margins_of_pairs(
         Margins, size = (N, P), and labels, size = (P, m), float64 on the CPU.
     """
     device = next(model.parameters()).device
-    grid, collate = grid.to(device), dataset.get_collator()
-    margins, labels = [], []
-    bar = progress_bar(total=len(indices), desc=f"Evaluating {label}".strip(), disable=not progress)
-    for start in range(0, len(indices), pairs_per_batch):
-        rows = [dataset[index] for index in indices[start : start + pairs_per_batch]]
-        batch = {key: value.to(device) for key, value in collate(rows).items()}
+    grid, margins, labels = grid.to(device), [], []
+    for batch in batches_of(dataset, indices, pairs_per_batch, device, label, progress):
         found = margins_over_grid(model, adapter, batch, grid, rows_per_forward)  # (N, B)
         margins.append(found.double().cpu())
         labels.append(batch["labels"].double().cpu())
-        bar.update(len(rows))
-    bar.close()
     return torch.cat(margins, dim=1), torch.cat(labels)
 
 

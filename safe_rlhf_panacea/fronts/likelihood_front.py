@@ -9,7 +9,7 @@ import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.log_probs import answer_log_probs
-from safe_rlhf_panacea.base.progress import progress_bar
+from safe_rlhf_panacea.fronts.batches import batches_of
 from safe_rlhf_panacea.fronts.front import Front, grid_points
 
 
@@ -63,17 +63,11 @@ def likelihoods_of_texts(
         size = (1 + N, Q), and size = (Q, m), both float64 on the CPU.
     """
     device = next(model.parameters()).device
-    grid, collate = grid.to(device), dataset.get_collator()
-    found, labelled = [], []
-    bar = progress_bar(total=len(indices), desc=f"Evaluating {label}".strip(), disable=not progress)
-    for start in range(0, len(indices), texts_per_batch):
-        rows = [dataset[index] for index in indices[start : start + texts_per_batch]]
-        batch = {key: value.to(device) for key, value in collate(rows).items()}
+    grid, found, labelled = grid.to(device), [], []
+    for batch in batches_of(dataset, indices, texts_per_batch, device, label, progress):
         values = likelihoods_over_grid(model, adapter, batch, grid, rows_per_forward)
         found.append(values.double().cpu())
         labelled.append(batch["labelled"].double().cpu())
-        bar.update(len(rows))
-    bar.close()
     return torch.cat(found, dim=1), torch.cat(labelled)
 
 

@@ -43,18 +43,18 @@ class Pipeline:
         """Take the run; nothing is written yet."""
         self.miniature = miniature
         self.settings: MiniatureSettings = miniature.settings
-        self.watch = Stopwatch(self.STAGES)
+        self.stopwatch = Stopwatch(self.STAGES)
         self.grid = preference_grid(len(OBJECTIVES), self.settings.grid_step)
         self.experiments: dict[str, Results] = {}
         self.responses: list[dict[str, Any]] = []
 
     def prepare(self) -> None:
         """Corpus, SFT model, reward models."""
-        with self.watch.stage("world", "Writing the corpus and an untrained model"):
+        with self.stopwatch.stage("world", "Writing the corpus and an untrained model"):
             self.miniature.build_world()
-        with self.watch.stage("sft", "Supervised fine-tuning"):
+        with self.stopwatch.stage("sft", "Supervised fine-tuning"):
             self.miniature.train_sft()
-        with self.watch.stage("rewards", "Training one reward model per objective"):
+        with self.stopwatch.stage("rewards", "Training one reward model per objective"):
             self.miniature.train_rewards()
             self.judge = Judge(self.miniature)
             self.miniature.calibrate(self.judge.calibrate())
@@ -62,18 +62,18 @@ class Pipeline:
     def train_both(self, algorithm: str, steps: int) -> tuple[Path, list[Path]]:
         """Panacea, and soups with the same number of training steps in all."""
         name = algorithm.upper()
-        with self.watch.stage(f"panacea_{algorithm}", f"Panacea with {name}, {steps} steps"):
+        with self.stopwatch.stage(f"panacea_{algorithm}", f"Panacea with {name}, {steps} steps"):
             panacea = self.miniature.train_panacea(algorithm, f"panacea-{algorithm}", steps)
         each = steps // len(OBJECTIVES)
         text = f"Rewarded Soups with {name}, {len(OBJECTIVES)} × {each} steps"
-        with self.watch.stage(f"soups_{algorithm}", text):
+        with self.stopwatch.stage(f"soups_{algorithm}", text):
             soup = self.miniature.train_soup(algorithm, f"soups-{algorithm}", each)
         return panacea, soup
 
     def run_algorithm(self, algorithm: str, steps: int) -> None:
         """Train and evaluate with ``dpo`` or ``ppo``."""
         panacea, soup = self.train_both(algorithm, steps)
-        with self.watch.stage(
+        with self.stopwatch.stage(
             f"evaluate_{algorithm}", f"Evaluating the {algorithm.upper()} fronts"
         ):
             for folders in (panacea, soup):
@@ -86,7 +86,7 @@ class Pipeline:
 
     def results(self) -> dict[str, Any]:
         """What goes into ``results.json``."""
-        seconds = self.watch.seconds
+        seconds = self.stopwatch.seconds
         return {
             "experiments": self.experiments,
             "severity_table": severity_table(

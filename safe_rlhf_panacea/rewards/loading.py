@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.base.distributed import is_main_process
-from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
 from safe_rlhf_panacea.base.models.loading import load_whole, loading_errors, resolve_model
 from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.models.pretrained import load_tokenizer
+from safe_rlhf_panacea.base.models.score_loading import load_score_model
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
@@ -42,17 +42,7 @@ class RewardLoading:
 
     def score_model(self, path: str, role: str) -> Loaded:
         """Safe-RLHF's kind, in a role."""
-        model, tokenizer = load_pretrained_models(
-            path,
-            model_max_length=self.max_length,
-            padding_side="right",
-            auto_model_type=AutoModelForScore,
-            trust_remote_code=self.trust_remote_code,
-            dtype=self.dtype,
-            auto_model_kwargs={"score_type": role, "do_normalize": self.normalize},
-        )
-        check_positions(model, self.max_length, path)
-        return model, tokenizer
+        return load_score_model(path, role, **vars(self))
 
     def classifier(self, path: str) -> Loaded:
         """One of transformers' with a classification head; it reads as much as it was made for."""
@@ -88,7 +78,7 @@ def load_rewards(
     tokenizer: Any,
     stop_ids: Sequence[int],
     loading: RewardLoading,
-    load_score_model: Callable[[str, str], Loaded] | None = None,
+    load_own: Callable[[str, str], Loaded] | None = None,
 ) -> RewardEnsemble:
     """What scores each objective; functions are found now and not after the loading.
 
@@ -97,7 +87,7 @@ def load_rewards(
         tokenizer: the policy's.
         stop_ids: the policy's tokens that end a response.
         loading: how models are loaded.
-        load_score_model: path and role to a score model, where it is not for ``loading`` to load.
+        load_own: path and role to a score model, where it is not for ``loading`` to load.
 
     Raises:
         UserError: a model or a function that is not there, or a label that a model does not have.
@@ -117,7 +107,7 @@ def load_rewards(
             if is_classifier:
                 loaded = loading.classifier(spec.model_path)
             else:
-                loaded = (load_score_model or loading.score_model)(*key)
+                loaded = (load_own or loading.score_model)(*key)
             models[key] = RewardModel(
                 spec.model_path, *loaded, tokenizer, stop_ids, is_classifier=is_classifier
             )

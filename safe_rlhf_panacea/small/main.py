@@ -53,14 +53,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(small: Small, wheel: Path | None) -> dict[str, float]:
     """All stages; writes the results and the page, and returns the stages' seconds."""
-    watch, settings = Stopwatch(3), small.settings
-    with watch.stage("prepare", "The model and the prompts"):
+    stopwatch, settings = Stopwatch(3), small.settings
+    with stopwatch.stage("prepare", "The model and the prompts"):
         small.prepare(wheel)
-    with watch.stage("train", f"Panacea with GRPO, {settings.steps} steps"):
+    with stopwatch.stage("train", f"Panacea with GRPO, {settings.steps} steps"):
         small.train()
-    with watch.stage("evaluate", "Evaluating the front on held-out prompts"):
+    with stopwatch.stage("evaluate", "Evaluating the front on held-out prompts"):
         result, responses = small.evaluate()
-    seconds = {**watch.seconds, "total": round(sum(watch.seconds.values()), 2)}
+    seconds = {**stopwatch.seconds, "total": round(sum(stopwatch.seconds.values()), 2)}
     results = {"front": result, "settings": vars(settings), "seed": small.seed, "seconds": seconds}
     atomic_write_json(small.root / "results.json", {**results, "bf16": small.bf16})
     page = render(small.root, result, responses)

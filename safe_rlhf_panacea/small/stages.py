@@ -25,7 +25,7 @@ class SmallSettings:
         prompts: in a rollout, with ``responses`` to each.
         answer: the longest response, in tokens.
         floor: a response with fewer tokens is as bad as one of ``answer`` tokens.
-        watch_interval: steps between the fronts that are shown on the way.
+        eval_interval: steps between the fronts that are shown on the way.
         grid_step: of λ in the evaluation at the end.
     """
 
@@ -38,11 +38,11 @@ class SmallSettings:
     kl_coeff: float = 0.05
     lora_dim: int = 8
     lora_scaling: float = 512.0
-    watch_interval: int = 30
+    eval_interval: int = 30
     grid_step: float = 0.25
 
 
-SMOKE = SmallSettings(steps=2, prompts=2, responses=2, answer=16, watch_interval=2, grid_step=1.0)
+SMOKE = SmallSettings(steps=2, prompts=2, responses=2, answer=16, eval_interval=2, grid_step=1.0)
 
 _REWARDS = """
     --reward_models positive=safe_rlhf_panacea.reward_functions:positive
@@ -58,7 +58,7 @@ _GRPO = f"""
     --actor_weight_decay 0 --actor_gradient_checkpointing false
     --lora_dim {{lora_dim}} --lora_scaling {{lora_scaling}} --bf16 {{bf16}}
     --preference_scope sample --preference_sampler stratified
-    --need_eval true --eval_strategy steps --eval_interval {{watch_interval}}
+    --need_eval true --eval_strategy steps --eval_interval {{eval_interval}}
     --eval_datasets prompts:8/-1:{{root}}/prompts-tune.jsonl --per_device_eval_batch_size 40"""
 _EVALUATION = f"""
     --adapter {{root}}/panacea-grpo --datasets prompts:1:{{root}}/prompts-eval.jsonl {_REWARDS}

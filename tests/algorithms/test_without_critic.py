@@ -59,7 +59,7 @@ class Reinforce(RLTrainer):
         self.actor_model.step()
         return {}
 
-    def eval_step(self, input_ids, attention_mask):
+    def eval_rollout(self, prompt, sequence, attention_mask):
         return {"eval/reward": attention_mask.float().sum(dim=-1)}
 
 

@@ -76,8 +76,9 @@ def test_where_there_are_no_locks_the_run_goes_on(tmp_path, monkeypatch, missing
         monkeypatch.setattr(claim, "fcntl", None)
     else:
         monkeypatch.setattr(fcntl, "flock", none)
-    claim_folder(tmp_path)
-    unlock_folder(tmp_path)
+    claim_folder(tmp_path / "new")
+    unlock_folder(tmp_path / "new")
+    assert (tmp_path / "new").is_dir()
 
 
 def names(folder: Path) -> set[str]:

@@ -54,6 +54,8 @@ def test_what_is_finite_or_no_loss_passes():
     watch.check(1, values, {"model": engine()})
     watch.check(2, values, {"model": engine(None)})  # the norm is not known
     watch.check(3, values, {"model": engine(NAN, applied=False)})  # of another update
+    with pytest.raises(DivergedError, match="step 4"):  # it did look
+        watch.check(4, {**values, "train/loss": NAN}, {"model": engine()})
 
 
 def test_the_loss_scaler_may_skip_an_update_but_not_many_in_a_row():

@@ -94,9 +94,7 @@ class PanaceaGRPOTrainer(RLTrainer):
     @torch.no_grad()
     def rollout(self, prompt_only_batch: Batch) -> list[PanaceaRollout]:
         """Take λ first: responses, log-probabilities and update all see the same one."""
-        rows = prompt_only_batch["input_ids"].size(0)
-        preference = self.panacea.draw(rows, self.actor_model, self.waiting, self.args.update_iters)
-        with self.panacea.at(preference):
+        with self.part.at_drawn(prompt_only_batch):
             return super().rollout(prompt_only_batch)
 
     def generate(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -185,10 +183,6 @@ class PanaceaGRPOTrainer(RLTrainer):
         """Supervised text at the λ of the rollout; its rows take the rollout's in turn."""
         with self.panacea.at_latest(ptx_batch["input_ids"].size(0)):
             return super().ptx_step(ptx_batch)
-
-    def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
-        """Not asked: functions must know where the responses begin."""
-        raise NotImplementedError("eval_rollout")
 
     @torch.no_grad()
     def eval_rollout(

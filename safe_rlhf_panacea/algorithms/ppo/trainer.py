@@ -109,9 +109,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
     @torch.no_grad()
     def rollout(self, prompt_only_batch: Batch) -> list[PanaceaRollout]:
         """Take λ first: responses, log-probabilities, values and update all see the same one."""
-        rows = prompt_only_batch["input_ids"].size(0)
-        preference = self.panacea.draw(rows, self.actor_model, self.waiting, self.args.update_iters)
-        with self.panacea.at(preference):
+        with self.part.at_drawn(prompt_only_batch):
             return super().rollout(prompt_only_batch)
 
     def generate(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,8 +18,7 @@ from safe_rlhf_panacea.base.losses import (
     kl_penalised_rewards,
     summed_log_ratios,
 )
-from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
-from safe_rlhf_panacea.base.models.positions import check_positions
+from safe_rlhf_panacea.base.models.score_loading import load_score_model
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.tokenizers import check_same_tokenizer
 from safe_rlhf_panacea.base.trainers.actor import load_actor
@@ -52,17 +51,14 @@ class PPOTrainer(RLTrainer):
 
     def load_scorer(self, path: str, role: str, *, normalize: bool = False) -> tuple[Any, Any]:
         """A score model in a role, and its tokenizer."""
-        model, tokenizer = load_pretrained_models(
+        return load_score_model(
             path,
-            model_max_length=self.args.max_length,
-            padding_side="right",
-            auto_model_type=AutoModelForScore,
-            trust_remote_code=self.args.trust_remote_code,
+            role,
+            max_length=self.args.max_length,
+            normalize=normalize,
             dtype=model_dtype(self.args),
-            auto_model_kwargs={"score_type": role, "do_normalize": normalize},
+            trust_remote_code=self.args.trust_remote_code,
         )
-        check_positions(model, self.args.max_length, path)
-        return model, tokenizer
 
     def load_score_model(self, path: str, role: str, *, normalize: bool = False) -> Any:
         """A score model in a role, after checking that it reads the policy's tokens."""
@@ -267,6 +263,13 @@ class PPOTrainer(RLTrainer):
             "train/actor_lr": learning_rate(self.actor_model),
             "train/reward_critic_lr": learning_rate(self.reward_critic_model),
         }
+
+    def eval_rollout(
+        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
+    ) -> Batch:
+        """``eval_step``, which Safe-RLHF's subclasses have; here it is not told of the prompt."""
+        del prompt
+        return self.eval_step(sequence, attention_mask)
 
     @torch.no_grad()
     def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:

@@ -36,7 +36,7 @@ class RLTrainer(TrainerBase):
     """Base of the reinforcement-learning trainers.
 
     Hooks for subclasses: ``init_actor``, ``init_reference`` and ``init_rewards`` load the models;
-    ``post_rollout``, ``rl_step``, ``ptx_step`` and ``eval_step`` do the work.
+    ``post_rollout``, ``rl_step``, ``ptx_step`` and ``eval_rollout`` do the work.
 
     Attributes:
         TRAINED: each role that is trained, as its flags and checkpoints begin, and the attribute
@@ -219,14 +219,10 @@ class RLTrainer(TrainerBase):
         return text_step(self.actor_model, ptx_batch, self.ptx_coeff)
 
     @abc.abstractmethod
-    def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
-        """Values to average over the evaluation prompts, size = (B,) each."""
-
     def eval_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> Batch:
-        """``eval_step`` for a trainer that wants to know where the responses begin."""
-        return self.eval_step(sequence, attention_mask)
+        """Values to average over the evaluation prompts, size = (B,) each."""
 
     # -- loops ------------------------------------------------------------------------
 
