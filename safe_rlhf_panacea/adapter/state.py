@@ -92,6 +92,22 @@ class PreferenceState:
         )
 
     @contextmanager
+    def taking(self, rows: torch.Tensor, batch: int) -> Iterator[None]:
+        """For a pass over some rows of a batch: each keeps its own λ.
+
+        Args:
+            rows: which rows the pass consists of, in its order, int64.
+            batch: how many rows the whole batch has.
+        """
+        if self.value.dim() == 1:
+            yield
+            return
+        value = self.value.repeat_interleave(self.check_rows(batch), dim=0)
+        with self.kept():
+            self.set(value[rows], self.value.device)
+            yield
+
+    @contextmanager
     def expanded(self) -> Iterator[None]:
         """While ``generate`` repeats each row (beams, several sequences), repeat its λ too."""
         before, self.expands = self.expands, True
