@@ -220,6 +220,8 @@ def add_training_arguments(
         flag = f"--per_device_{name}_batch_size"
         group.add_argument(flag, type=positive_int, default=batch_size)
     group.add_argument("--gradient_accumulation_steps", type=positive_int, default=accumulation)
+    text = "tokens, padding included, in one forward pass (default: 1024 on a CPU, else 16384)"
+    group.add_argument("--max_tokens_per_pass", type=positive_int, help=text)
     group.add_argument("--seed", type=seed_int, default=42)
     add_flag(group, "--fp16", False, "float16 with loss scaling")
     add_flag(group, "--bf16", False, "bfloat16 with float32 master weights")

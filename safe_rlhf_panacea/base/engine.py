@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.base.configs.deepspeed_config import ADAM_BETAS
+from safe_rlhf_panacea.base.distributed import get_world_size
 from safe_rlhf_panacea.errors import UserError
 
 
@@ -124,6 +125,11 @@ def init_eval_engine(model: nn.Module, ds_config: dict[str, Any]) -> Any:
 def unwrap(model: Any) -> nn.Module:
     """The module inside an engine, or the module itself."""
     return getattr(model, "module", model)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether several processes hold a share of the weights each (ZeRO 3)."""
+    return get_world_size() > 1 and any(hasattr(p, "ds_id") for p in model.parameters())
 
 
 def set_gradient_checkpointing(model: Any, on: bool) -> None:

@@ -9,18 +9,19 @@ import torch.nn.functional as F
 def gather_log_probabilities(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Log-probabilities of ``labels`` under ``logits``.
 
-    Computed in float32 by the fused cross entropy, whose backward pass is three times as fast
-    as that of logit minus log-sum-exp.
+    Computed in float32, or wider, by the fused cross entropy, whose backward pass is three times
+    as fast as that of logit minus log-sum-exp.
 
     Args:
         logits: size = (B, L, V).
         labels: size = (B, L).
 
     Returns:
-        size = (B, L), float32.
+        size = (B, L), float32 or wider.
     """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     losses = F.cross_entropy(
-        logits.reshape(-1, logits.size(-1)).float(), labels.reshape(-1), reduction="none"
+        logits.reshape(-1, logits.size(-1)), labels.reshape(-1), reduction="none"
     )
     return -losses.view(labels.shape)
 
@@ -84,11 +85,6 @@ def diverging_mask(
         else:
             masks.append(after[:, 1:] & attention_mask[:, 1:])
     return masks[0], masks[1]
-
-
-def first_counted(mask: torch.Tensor) -> int:
-    """The first column in which any row of ``mask``, size = (B, L), is True; 0 if none is."""
-    return int(mask.any(dim=0).long().argmax())
 
 
 def generalized_advantages(

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.distributed import get_world_size
+from safe_rlhf_panacea.base.engine import is_sharded
 from safe_rlhf_panacea.base.functional import position_ids_from_mask
 
 
@@ -56,11 +56,6 @@ def up_to_end(response: torch.Tensor, stop_ids: int | Sequence[int]) -> torch.Te
     """Which tokens have no end token before them, bool, size = (B, T)."""
     ends = is_end(response, stop_ids).long()
     return (ends.cumsum(dim=-1) - ends).eq(0)
-
-
-def is_sharded(model: Any) -> bool:
-    """Whether several processes hold a share of the weights each (ZeRO 3)."""
-    return get_world_size() > 1 and any(hasattr(p, "ds_id") for p in model.parameters())
 
 
 def _untrained(model: Any) -> AbstractContextManager[None]:

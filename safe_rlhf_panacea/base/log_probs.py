@@ -1,4 +1,4 @@
-"""Log-probabilities of responses, computing logits only where they are needed."""
+"""Log-probabilities of tokens that count, in passes over rows of similar length."""
 
 from __future__ import annotations
 
@@ -11,16 +11,46 @@ import torch.nn.functional as F
 
 from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
 from safe_rlhf_panacea.base.engine import unwrap
-from safe_rlhf_panacea.base.functional import (
-    first_counted,
-    gather_log_probabilities,
-    position_ids_from_mask,
-)
+from safe_rlhf_panacea.base.functional import position_ids_from_mask
+from safe_rlhf_panacea.base.passes import Pass, by_token
+from safe_rlhf_panacea.base.vocabulary import chosen_log_probs
 
 
 @lru_cache(maxsize=64)
-def _forward_parameters(model_type: type) -> frozenset[str]:
-    return frozenset(inspect.signature(model_type.forward).parameters)
+def _takes_positions(model_type: type) -> bool:
+    return "position_ids" in inspect.signature(model_type.forward).parameters
+
+
+def token_log_probs(
+    model: Any,
+    input_ids: torch.Tensor,  # size = (B, L)
+    attention_mask: torch.Tensor,  # size = (B, L)
+    counted: torch.Tensor,  # size = (B, L - 1)
+) -> torch.Tensor:
+    """Log-probability of every token that counts.
+
+    Args:
+        model: a causal language model of transformers, or an engine around one.
+        input_ids: prompts and responses, padded on either side.
+        attention_mask: 1 on tokens.
+        counted: which next tokens count; entry t belongs to token t + 1.
+
+    Returns:
+        size = (B, L - 1), float32, 0 where a token does not count.
+    """
+    takes_positions = _takes_positions(type(unwrap(model)))
+    predicts = F.pad(counted.bool(), (0, 1))  # size = (B, L): where the next token counts
+    predicted = F.pad(counted.bool(), (1, 0))  # size = (B, L): the tokens themselves
+
+    def run(part: Pass) -> torch.Tensor:
+        ids, mask, where = part.of(input_ids), part.of(attention_mask), part.of(predicts)
+        inputs = {"input_ids": ids, "attention_mask": mask.long()}
+        if takes_positions:
+            inputs["position_ids"] = position_ids_from_mask(mask)
+        found = chosen_log_probs(model, inputs, where, ids[part.of(predicted)])
+        return found.new_zeros(where.shape).index_put((where,), found)  # size = (n, l)
+
+    return by_token(model, run, attention_mask, predicts | predicted)[:, :-1]
 
 
 def response_log_probs(
@@ -29,7 +59,7 @@ def response_log_probs(
     attention_mask: torch.Tensor,  # size = (B, L)
     start: int,
 ) -> torch.Tensor:
-    """Log-probability of every token from the first response on.
+    """Log-probability of every token of the responses.
 
     Args:
         model: a causal language model of transformers, or an engine around one.
@@ -38,20 +68,11 @@ def response_log_probs(
         start: index, among the next-token predictions, of the first one that is wanted.
 
     Returns:
-        size = (B, L - 1), float32, 0 before ``start``.
+        size = (B, L - 1), float32, 0 before ``start`` and on padding.
     """
-    accepted = _forward_parameters(type(unwrap(model)))
-    extra: dict[str, Any] = {}
-    if "position_ids" in accepted:
-        extra["position_ids"] = position_ids_from_mask(attention_mask)
-    if "logits_to_keep" in accepted:  # the last ones, and the one that predicts the first of them
-        extra["logits_to_keep"] = input_ids.size(1) - start
-    logits = model(
-        input_ids=input_ids, attention_mask=attention_mask.long(), use_cache=False, **extra
-    ).logits
-    kept = input_ids.size(1) - 1 - start  # response tokens
-    log_probs = gather_log_probabilities(logits[:, -kept - 1 : -1], input_ids[:, start + 1 :])
-    return F.pad(log_probs, (start, 0))
+    counted = attention_mask[:, 1:].bool().clone()
+    counted[:, :start] = False
+    return token_log_probs(model, input_ids, attention_mask, counted)
 
 
 def answer_log_probs(
@@ -66,5 +87,5 @@ def answer_log_probs(
         size = (B,) each.
     """
     counted = labels[:, 1:].ne(IGNORE_INDEX)  # size = (B, L - 1)
-    log_probs = response_log_probs(model, input_ids, attention_mask, first_counted(counted))
-    return (log_probs * counted).sum(dim=-1), counted.sum(dim=-1)
+    log_probs = token_log_probs(model, input_ids, attention_mask, counted)
+    return log_probs.sum(dim=-1), counted.sum(dim=-1)

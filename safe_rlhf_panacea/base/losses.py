@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
-
 # -- pairs ----------------------------------------------------------------------------
 
 
@@ -100,13 +98,11 @@ def clipped_value_errors(
 # -- text -----------------------------------------------------------------------------
 
 
-def next_token_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def next_token_loss(log_probs: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """-log π of the next token, mean over the labelled ones: of SFT, and PTX's term in PPO.
 
     Args:
-        logits: size = (B, L, V).
-        labels: size = (B, L), ``IGNORE_INDEX`` where a token does not count.
+        log_probs: log π(y|x) of each text, size = (B,).
+        tokens: how many tokens of it are labelled, size = (B,).
     """
-    return F.cross_entropy(
-        logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE_INDEX
-    )
+    return -log_probs.sum() / tokens.sum()

@@ -23,6 +23,7 @@ from safe_rlhf_panacea.base.distributed import (
     refusing_together,
 )
 from safe_rlhf_panacea.base.logger import check_log
+from safe_rlhf_panacea.base.passes import limit
 from safe_rlhf_panacea.base.resuming import latest_step
 from safe_rlhf_panacea.base.run_record import finish_run_record
 from safe_rlhf_panacea.run_folder import RUN_FILE
@@ -51,6 +52,7 @@ def prepare_run(args: argparse.Namespace, program: str) -> tuple[dict[str, Any],
     if args.tf32:
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
+    limit.max_tokens = args.max_tokens_per_pass
     args.output_dir = str(Path(args.output_dir).expanduser())  # once, for all who write there
     args.device = init_distributed(args.local_rank)
     with refusing_together():

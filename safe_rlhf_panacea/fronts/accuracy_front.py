@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
-from safe_rlhf_panacea.base import response_log_probs
-from safe_rlhf_panacea.base.functional import diverging_mask, first_counted
+from safe_rlhf_panacea.base.functional import diverging_mask
+from safe_rlhf_panacea.base.log_probs import token_log_probs
 from safe_rlhf_panacea.fronts.batches import batches_of
 from safe_rlhf_panacea.fronts.front import Front, grid_points
 
@@ -39,20 +39,18 @@ def margins_over_grid(
     input_ids = torch.cat([better, worse])  # size = (2B, L)
     attention_mask = torch.cat([better_mask, worse_mask])
     counted = torch.cat(diverging_mask(better, better_mask, worse, worse_mask))
-    start = first_counted(counted)
     with adapter.disabled():
-        log_probs = response_log_probs(model, input_ids, attention_mask, start)
-        reference = (log_probs * counted).sum(dim=-1)  # size = (2B,)
+        log_probs = token_log_probs(model, input_ids, attention_mask, counted)
+        reference = log_probs.sum(dim=-1)  # size = (2B,)
     pairs, points = input_ids.size(0), grid.size(0)
     per_forward = max(1, rows_per_forward // pairs)
     sums = []
     for part in grid.split(per_forward):
         copies = part.size(0)
         with adapter.at(part.repeat_interleave(pairs, dim=0)):
-            log_probs = response_log_probs(
-                model, input_ids.repeat(copies, 1), attention_mask.repeat(copies, 1), start
-            )
-        sums.append((log_probs * counted.repeat(copies, 1)).sum(dim=-1).view(copies, pairs))
+            repeated = (x.repeat(copies, 1) for x in (input_ids, attention_mask, counted))
+            log_probs = token_log_probs(model, *repeated)
+        sums.append(log_probs.sum(dim=-1).view(copies, pairs))
     ratios = torch.cat(sums) - reference  # size = (N, 2B)
     return ratios.view(points, 2, -1)[:, 0] - ratios.view(points, 2, -1)[:, 1]
 

@@ -9,7 +9,7 @@ import torch
 from safe_rlhf_panacea.algorithms.ppo.main import build_parser
 from safe_rlhf_panacea.algorithms.preference_source import begins_update
 from safe_rlhf_panacea.base import load_pretrained_models
-from safe_rlhf_panacea.base.log_probs import response_log_probs
+from safe_rlhf_panacea.base.log_probs import answer_log_probs, response_log_probs
 from safe_rlhf_panacea.base.losses import next_token_loss
 from safe_rlhf_panacea.base.setup import prepare_run
 from safe_rlhf_panacea.base.trainers.rl import RLTrainer
@@ -54,8 +54,8 @@ class Reinforce(RLTrainer):
         return {"train/reward": rl_batch["reward"].mean().item()}
 
     def ptx_step(self, ptx_batch):
-        logits = self.actor_model(ptx_batch["input_ids"], ptx_batch["attention_mask"]).logits
-        self.actor_model.backward(next_token_loss(logits, ptx_batch["labels"]))
+        text = (ptx_batch[key] for key in ("input_ids", "labels", "attention_mask"))
+        self.actor_model.backward(next_token_loss(*answer_log_probs(self.actor_model, *text)))
         self.actor_model.step()
         return {}
 

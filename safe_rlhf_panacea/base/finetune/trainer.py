@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 
 from safe_rlhf_panacea.base.datasets import SupervisedDataset
+from safe_rlhf_panacea.base.log_probs import answer_log_probs
 from safe_rlhf_panacea.base.losses import next_token_loss
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
 
@@ -24,5 +25,5 @@ class SupervisedFinetuneTrainer(SupervisedTrainer):
         attention_mask: torch.Tensor,  # size = (B, L)
     ) -> dict[str, torch.Tensor]:
         """Mean cross entropy per answer token, in nats."""
-        logits = self.model(input_ids, attention_mask=attention_mask, use_cache=False).logits
-        return {"loss": next_token_loss(logits, labels)}
+        found = answer_log_probs(self.model, input_ids, labels, attention_mask)
+        return {"loss": next_token_loss(*found)}

@@ -15,12 +15,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from safe_rlhf_panacea.base.functional import position_ids_from_mask
 from safe_rlhf_panacea.base.models.normalizer import NormalizeFunction, Normalizer
 from safe_rlhf_panacea.base.models.score_output import (
     ScoreModelOutput,
     check_attended,
     last_attended,
 )
+from safe_rlhf_panacea.base.passes import by_token
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_path
 
@@ -80,7 +82,7 @@ class ScoreModel(nn.Module):
         use_cache: bool = False,
         **kwargs: Any,
     ) -> ScoreModelOutput:
-        """Score every token.
+        """Score every token that is attended, in passes over rows of similar length.
 
         Positions count attended tokens only, so that padding on either side changes nothing.
 
@@ -96,20 +98,39 @@ class ScoreModel(nn.Module):
             UserError: a row without a single attended token.
             ValueError: no mask for a batch of several rows.
         """
-        if attention_mask is not None:
-            check_attended(attention_mask)
-            if position_ids is None and self._takes_positions:
-                position_ids = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
-        if self._takes_positions:
-            kwargs["position_ids"] = position_ids
-        hidden = self.backbone(
-            input_ids, attention_mask=attention_mask, use_cache=use_cache, **kwargs
-        ).last_hidden_state  # size = (B, L, E)
         if attention_mask is None:
-            if hidden.size(0) > 1:
+            if (kwargs.get("inputs_embeds") if input_ids is None else input_ids).size(0) > 1:
                 raise ValueError("attention_mask is required for a batch of several rows")
+            hidden = self._hidden(input_ids, None, position_ids, use_cache=use_cache, **kwargs)
             attention_mask = hidden.new_ones(hidden.shape[:2], dtype=torch.bool)
+            return self.get_scores(hidden, attention_mask)
+        check_attended(attention_mask)
+        if input_ids is None or position_ids is not None or use_cache or kwargs:
+            mask = attention_mask
+            hidden = self._hidden(input_ids, mask, position_ids, use_cache=use_cache, **kwargs)
+        else:
+            hidden = by_token(
+                self.backbone,
+                lambda part: self._hidden(part.of(input_ids), part.of(attention_mask)),
+                attention_mask,
+            )
         return self.get_scores(hidden, attention_mask)
+
+    def _hidden(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """The backbone's last hidden states, size = (B, L, E)."""
+        if self._takes_positions:
+            if position_ids is None and attention_mask is not None:
+                position_ids = position_ids_from_mask(attention_mask)
+            kwargs["position_ids"] = position_ids
+        return self.backbone(
+            input_ids, attention_mask=attention_mask, **{"use_cache": False, **kwargs}
+        ).last_hidden_state
 
     def get_scores(
         self,

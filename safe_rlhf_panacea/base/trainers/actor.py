@@ -7,6 +7,7 @@ from typing import Any
 
 from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
 from safe_rlhf_panacea.base.distributed import all_reduce_means
+from safe_rlhf_panacea.base.log_probs import answer_log_probs
 from safe_rlhf_panacea.base.losses import next_token_loss
 from safe_rlhf_panacea.base.models import load_pretrained_models
 from safe_rlhf_panacea.base.models.positions import check_positions
@@ -29,11 +30,9 @@ def load_actor(args: argparse.Namespace) -> tuple[Any, Any]:
 
 def text_step(actor: Any, ptx_batch: dict[str, Any], ptx_coeff: float) -> dict[str, float]:
     """One backward pass of an engine on supervised text, weighted by ``ptx_coeff``."""
-    labels = ptx_batch["labels"].masked_fill(~ptx_batch["attention_mask"].bool(), IGNORE_INDEX)
-    logits = actor(
-        ptx_batch["input_ids"], attention_mask=ptx_batch["attention_mask"], use_cache=False
-    ).logits
-    loss = next_token_loss(logits, labels)
+    mask = ptx_batch["attention_mask"].bool()
+    labels = ptx_batch["labels"].masked_fill(~mask, IGNORE_INDEX)
+    loss = next_token_loss(*answer_log_probs(actor, ptx_batch["input_ids"], labels, mask))
     actor.backward(ptx_coeff * loss)
     actor.step()
     return {f"train/{k}": v for k, v in all_reduce_means({"ptx_loss": loss}).items()}

@@ -1,0 +1,134 @@
+"""Log-probabilities of chosen tokens from a language model's head, without its logits being kept.
+
+A head's logits are the largest tensor of a step: one number per token of the text and of the
+vocabulary. They are made here only where a token counts, a block at a time, and with a frozen head
+nothing of their size is kept for the backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+from safe_rlhf_panacea.base.engine import unwrap
+from safe_rlhf_panacea.base.functional import gather_log_probabilities
+
+BLOCK_ELEMENTS = 2**24  # logits that exist at a time: 64 MiB in float32
+
+
+class ChosenLogProbs(torch.autograd.Function):
+    """log softmax(h Wᵀ + b) at one token per row, for a W and b that are not trained.
+
+    The gradient with respect to h of a row is W's row of its token less the softmax's mean of W's
+    rows, times a number that comes from behind: so it is computed in the forward pass, block by
+    block, while the logits are there. Neither they nor the softmax are made twice.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,  # size = (N, E)
+        weight: torch.Tensor,  # size = (V, E)
+        bias: torch.Tensor | None,  # size = (V,)
+        tokens: torch.Tensor,  # size = (N,)
+    ) -> torch.Tensor:
+        """size = (N,), float32 or wider."""
+        dtype = torch.promote_types(hidden.dtype, torch.float32)
+        log_probs = hidden.new_empty(hidden.size(0), dtype=dtype)
+        slopes = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        rows = max(1, BLOCK_ELEMENTS // weight.size(0))
+        for begin in range(0, hidden.size(0), rows):
+            block = slice(begin, begin + rows)
+            logits = F.linear(hidden[block], weight, bias).to(dtype)  # size = (rows, V)
+            chosen = tokens[block].unsqueeze(-1)
+            totals = logits.logsumexp(dim=-1, keepdim=True)
+            log_probs[block] = (logits.gather(-1, chosen) - totals).squeeze(-1)
+            if slopes is not None:
+                differences = logits.sub_(totals).exp_().neg_()  # the token's own is 1 - p
+                differences.scatter_add_(-1, chosen, torch.ones_like(totals))
+                slopes[block] = differences.to(weight.dtype) @ weight
+        ctx.save_for_backward(slopes)
+        return log_probs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        """Of h only."""
+        (slopes,) = ctx.saved_tensors
+        return (gradient.unsqueeze(-1) * slopes).to(slopes.dtype), None, None, None
+
+
+# Whether a model gives its head's logits as they are: some scale, cap or mask them.
+_is_last: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def _is_plain(head: nn.Module) -> bool:
+    """Whether a head is a linear layer that is not trained."""
+    is_linear = type(head) is nn.Linear and "forward" not in vars(head)
+    return is_linear and not any(p.requires_grad for p in head.parameters())
+
+
+@contextmanager
+def _head_as(head: nn.Module, forward: Callable[..., torch.Tensor]) -> Iterator[None]:
+    """A head that does something else in its forward pass; its hooks (ZeRO 3's) still run."""
+    before = vars(head).get("forward")  # of the module itself, and not of its class
+    head.forward = forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del head.forward
+        if before is not None:
+            head.forward = before  # type: ignore[method-assign]
+
+
+def chosen_log_probs(
+    model: Any,
+    inputs: dict[str, torch.Tensor],
+    where: torch.Tensor,  # size = (n, l)
+    tokens: torch.Tensor,  # size = (N,)
+) -> torch.Tensor:
+    """Log-probabilities of chosen next tokens in one forward pass.
+
+    Args:
+        model: a causal language model of transformers, or an engine around one.
+        inputs: of the forward pass; sequences are size = (n, l).
+        where: the N positions that predict a token which counts.
+        tokens: those tokens, in the order of ``where``.
+
+    Returns:
+        size = (N,), float32 or wider.
+    """
+    head = unwrap(model).get_output_embeddings()
+    if head is None:
+        logits = model(**inputs, use_cache=False).logits[where]
+        return gather_log_probabilities(logits, tokens)
+    own_forward, is_linear = head.forward, type(head) is nn.Linear
+    without_logits = _is_plain(head) and _is_last.get(head, True)
+    found: list[torch.Tensor] = []
+    made: list[torch.Tensor] = []
+
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        if without_logits:
+            chosen = hidden[where]  # size = (N, E)
+            found.append(ChosenLogProbs.apply(chosen, head.weight, head.bias, tokens))
+            if head in _is_last:
+                return found[-1].view(1, -1, 1)
+        # An adapted head may have a λ for each row, and needs them all.
+        logits = own_forward(hidden[where]) if is_linear else own_forward(hidden)[where]
+        made.append(logits.unsqueeze(0))  # size = (1, N, V)
+        return made[-1]
+
+    with _head_as(head, forward):
+        result = model(**inputs, use_cache=False).logits
+    if head not in _is_last and len(tokens):
+        _is_last[head] = len(made) == 1 and torch.equal(made[0].to(result.dtype), result)
+    if without_logits and _is_last.get(head, True):
+        return found[0]
+    return gather_log_probabilities(result.squeeze(0), tokens)

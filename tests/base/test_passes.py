@@ -1,0 +1,150 @@
+"""A batch in passes over rows of similar length: the same numbers, and no work on padding."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
+from safe_rlhf_panacea.base.log_probs import token_log_probs
+from safe_rlhf_panacea.base.passes import cut, limit, passes
+from tests.tiny import tiny_llama
+
+LENGTHS = [3, 11, 4, 12, 3, 5, 12, 2]
+
+
+@pytest.fixture
+def of_tokens(monkeypatch):
+    """Sets the number of tokens that a pass may hold."""
+    return lambda tokens: monkeypatch.setattr(limit, "max_tokens", tokens)
+
+
+def batch_of(lengths, side, width=14):
+    """Token ids and mask, padded on the left, on the right or on both sides."""
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(4, 20, (len(lengths), width), generator=generator)
+    mask = torch.zeros(len(lengths), width, dtype=torch.bool)
+    for row, length in enumerate(lengths):
+        begin = {"right": 0, "left": width - length, "both": (width - length) // 2}[side]
+        mask[row, begin : begin + length] = True
+    return ids, mask
+
+
+def adapted(modules="layers"):
+    torch.manual_seed(0)
+    model = tiny_llama(vocab=20).double()
+    config = AdapterConfig(lora_dim=2, objectives=("a", "b"), lora_module_name=modules)
+    adapter = inject_adapter(model, config)
+    for parameter in adapter.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    return model.eval(), adapter
+
+
+def all_at_once(model, ids, mask):
+    """Every next token's log-probability, from the logits of the padded batch."""
+    positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+    logits = model(input_ids=ids, attention_mask=mask.long(), position_ids=positions).logits
+    return logits[:, :-1].log_softmax(dim=-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 12, 24, 30, 10_000])
+def test_the_cut_is_the_cheapest_of_all(max_tokens):
+    lengths = sorted(LENGTHS, reverse=True)
+    costs = []
+    for size in range(len(lengths)):
+        for ends in itertools.combinations(range(1, len(lengths)), size):
+            borders = [0, *ends, len(lengths)]
+            groups = [lengths[a:b] for a, b in itertools.pairwise(borders)]
+            sizes = [len(group) * group[0] for group in groups]
+            if all(
+                n <= max_tokens or len(group) == 1 for n, group in zip(sizes, groups, strict=True)
+            ):
+                costs.append(sum(sizes) + len(groups) * max_tokens / 8)
+    found = cut(LENGTHS, max_tokens)
+    assert sorted(row for group in found for row in group) == list(range(len(LENGTHS)))
+    sizes = [len(group) * max(LENGTHS[row] for row in group) for group in found]
+    assert sum(sizes) + len(found) * max_tokens / 8 == pytest.approx(min(costs))
+    assert all(n <= max_tokens or len(group) == 1 for n, group in zip(sizes, found, strict=True))
+
+
+@pytest.mark.parametrize("side", ["left", "right", "both"])
+def test_every_token_is_in_one_pass_and_little_else(side, of_tokens):
+    ids, mask = batch_of(LENGTHS, side)
+    of_tokens(24)
+    parts = passes(nn.Identity(), mask)
+    assert len(parts) > 2
+    seen = torch.zeros(mask.shape, dtype=torch.long)
+    for part in parts:
+        seen[part.rows.unsqueeze(1), part.columns] += 1
+        assert part.of(ids).tolist() == [
+            [ids[row, column].item() for column in columns]
+            for row, columns in zip(part.rows.tolist(), part.columns.tolist(), strict=True)
+        ]
+    assert seen.max() == 1
+    assert seen[mask].min() == 1
+    assert seen.sum() < 1.3 * mask.sum()
+
+
+@pytest.mark.parametrize("side", ["left", "right", "both"])
+@pytest.mark.parametrize("by_row", [False, True])
+@pytest.mark.parametrize("modules", ["layers", ""])  # "": the head too
+def test_two_steps_give_the_numbers_and_gradients_of_the_padded_batch(
+    side, by_row, modules, of_tokens
+):
+    ids, mask = batch_of(LENGTHS, side)
+    counted = mask[:, 1:] & mask[:, :-1] & (torch.arange(13) % 3 > 0)
+    weights = torch.rand(counted.shape, dtype=torch.float64) * counted
+    generator = torch.Generator().manual_seed(2)
+    preference = torch.rand((len(LENGTHS), 2) if by_row else (2,), generator=generator)
+    found = []
+    for tokens, in_passes in ((24, True), (None, False)):
+        of_tokens(tokens)
+        model, adapter = adapted(modules)
+        optimizer = torch.optim.SGD(adapter.parameters(), lr=1e-3)
+        for _ in range(2):
+            optimizer.zero_grad()
+            with adapter.at(preference):
+                if in_passes:
+                    log_probs = token_log_probs(model, ids, mask, counted)
+                    assert not log_probs[~counted].any()
+                else:
+                    log_probs = all_at_once(model, ids, mask)
+                (log_probs * weights).sum().backward()
+            optimizer.step()
+        found.append([log_probs[counted].detach(), *(p.grad for p in adapter.parameters())])
+    # Norms and singular values are made in float32.
+    for first, second in zip(*found, strict=True):
+        torch.testing.assert_close(first, second.to(first.dtype), rtol=1e-5, atol=1e-6)
+
+
+def test_padding_that_counts_is_looked_at(of_tokens):
+    """Safe-RLHF's slice, which can be asked for, counts a token of padding."""
+    ids, mask = batch_of([3, 9, 4], "right")
+    counted = mask[:, :-1].clone()  # shifted by one: the last of each row is padding
+    of_tokens(12)
+    model, _ = adapted()
+    found = token_log_probs(model, ids, mask, counted)
+    expected = all_at_once(model, ids, mask)
+    torch.testing.assert_close(found[counted], expected[counted], rtol=1e-5, atol=1e-6)
+
+
+def test_with_recomputation_each_row_keeps_its_own_lambda(of_tokens):
+    """The backward pass repeats forward passes, and finds the λ of all rows: so there is one."""
+    ids, mask = batch_of(LENGTHS, "right")
+    of_tokens(24)
+    gradients = []
+    for recomputed in (False, True):
+        model, adapter = adapted()
+        model.train()
+        if recomputed:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.enable_input_require_grads()
+        with adapter.at(torch.rand(8, 2, generator=torch.Generator().manual_seed(3))):
+            assert (len(passes(model, mask)) == 1) == recomputed
+            token_log_probs(model, ids, mask, mask[:, 1:]).sum().backward()
+        gradients.append([p.grad for p in adapter.parameters()])
+    for first, second in zip(*gradients, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-6)

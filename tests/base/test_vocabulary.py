@@ -1,0 +1,103 @@
+"""Log-probabilities from a head whose logits are not kept."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from safe_rlhf_panacea.base import vocabulary
+from safe_rlhf_panacea.base.vocabulary import ChosenLogProbs, chosen_log_probs
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(vocabulary, "BLOCK_ELEMENTS", 3 * 11)  # three rows at a time
+
+
+def numbers(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_two_steps_equal_those_through_the_logits(small_blocks, with_bias):
+    weight, bias = numbers(11, 4), numbers(11, seed=1) if with_bias else None
+    tokens, factors = torch.tensor([3, 10, 0, 7, 7, 2, 5]), numbers(7, seed=2)
+    ours = numbers(7, 4, seed=3).requires_grad_()
+    plain = ours.detach().clone().requires_grad_()
+    for _ in range(2):
+        found = ChosenLogProbs.apply(ours, weight, bias, tokens)
+        logits = plain @ weight.t() + (0 if bias is None else bias)
+        expected = logits.log_softmax(dim=-1)[torch.arange(7), tokens]
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+        for x, values in ((ours, found), (plain, expected)):
+            (slope,) = torch.autograd.grad((values * factors).sum(), x)
+            x.data -= 0.5 * slope
+        torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
+
+
+def test_nothing_as_large_as_the_logits_is_kept():
+    hidden, weight = numbers(50, 4).requires_grad_(), numbers(1000, 4)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()), lambda x: x):
+        ChosenLogProbs.apply(hidden, weight, None, torch.zeros(50, dtype=torch.long))
+    assert kept == [50 * 4]
+
+
+class Language(nn.Module):
+    """A language model of one table, with something behind its head."""
+
+    def __init__(self, behind, trained=False):
+        super().__init__()
+        self.table, self.head = nn.Embedding(11, 4), nn.Linear(4, 11)
+        self.head.requires_grad_(trained)
+        self.behind, self.widths = behind, []
+
+    def get_output_embeddings(self):
+        return self.head
+
+    def forward(self, input_ids, use_cache):
+        logits = self.head(self.table(input_ids))
+        self.widths.append(logits.shape[-2:])
+        return SimpleNamespace(logits=self.behind(logits))
+
+
+BEHIND = {
+    "nothing": lambda x: x,
+    "a cap": lambda x: 2 * torch.tanh(x / 2),
+    "a scale": lambda x: x / 3,
+    "a head of its own": lambda x: x.flip(-1),
+}
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("behind", BEHIND)
+def test_what_a_model_does_to_its_logits_counts(behind, trained):
+    torch.manual_seed(0)
+    model = Language(BEHIND[behind], trained).double()
+    ids = torch.randint(11, (3, 6))
+    where = torch.rand(3, 6) > 0.5
+    tokens = torch.randint(11, (int(where.sum()),))
+    for _ in range(2):  # the second time it is known
+        found = chosen_log_probs(model, {"input_ids": ids}, where, tokens)
+        logits = BEHIND[behind](model.head(model.table(ids)))[where]
+        expected = logits.log_softmax(dim=-1).gather(-1, tokens[:, None]).squeeze(-1)
+        torch.testing.assert_close(found, expected)
+    count = len(tokens)
+    # The first time to see what the model does with them; never the whole batch's.
+    assert model.widths[0] == (count, 11)
+    assert model.widths[1] == ((count, 11) if trained or behind != "nothing" else (count, 1))
+    assert "forward" not in vars(model.head)
+
+
+def test_no_token_at_all_is_no_reason_to_take_a_model_for_another():
+    model = Language(BEHIND["a cap"])
+    ids, none = torch.zeros(1, 2, dtype=torch.long), torch.zeros(1, 2, dtype=torch.bool)
+    empty = torch.zeros(0, dtype=torch.long)
+    assert chosen_log_probs(model, {"input_ids": ids}, none, empty).shape == (0,)
+    where = torch.tensor([[True, False]])
+    found = chosen_log_probs(model, {"input_ids": ids}, where, torch.tensor([4]))
+    logits = BEHIND["a cap"](model.head(model.table(ids)))[where]
+    torch.testing.assert_close(found, logits.log_softmax(dim=-1)[:, 4])
