@@ -91,7 +91,6 @@ def _front(model: Any, adapter: PanaceaAdapter, probe: Mapping[str, Any]) -> lis
         range(len(pairs)),
         grid,
         pairs_per_batch=5,
-        rows_per_forward=20,
         progress=False,
     )
     front = accuracy_front(*measured, grid, adapter.objectives)
