@@ -83,7 +83,7 @@ def measure(model: Any, adapter: PanaceaAdapter, probe: Mapping[str, Any]) -> Nu
 def _front(model: Any, adapter: PanaceaAdapter, probe: Mapping[str, Any]) -> list[list[float]]:
     pairs = FixedPairs(probe["pairs"], adapter.objectives)
     grid = torch.tensor(probe["grid"])
-    # Small batches, so that pairs are split over several and the grid over several passes.
+    # Small batches, so that pairs are split over several.
     measured = margins_of_pairs(
         model,
         adapter,
