@@ -10,6 +10,7 @@ from torch import nn
 
 from safe_rlhf_panacea.adapter.config import AdapterConfig
 from safe_rlhf_panacea.adapter.errors import AdapterError
+from safe_rlhf_panacea.adapter.frozen import frozen_linear
 from safe_rlhf_panacea.adapter.product import LowRankProduct, low_rank_product
 from safe_rlhf_panacea.adapter.recomputing import check_repetition, witnessed
 from safe_rlhf_panacea.adapter.state import PreferenceState
@@ -117,9 +118,12 @@ class SvdLoraLinear(nn.Module):
 
     def base_forward(self, x: torch.Tensor) -> torch.Tensor:
         """W x + b with the weight as it is: W0, or W(λ) while merged."""
-        if self.transposed:
-            return F.linear(x, self.weight.t(), self.bias)
-        return F.linear(x, self.weight, self.bias)
+        weight = self.weight.t() if self.transposed else self.weight
+        if torch.is_grad_enabled() or x.dim() != 3:
+            return F.linear(x, weight, self.bias)
+        # As with the adapter on: at σ = s = 0 both give the same bits.
+        tokens = x.reshape(-1, self.in_features)
+        return frozen_linear(tokens, weight, self.bias).view(*x.shape[:-1], self.out_features)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply W(λ).

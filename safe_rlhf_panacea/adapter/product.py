@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
+
+from safe_rlhf_panacea.adapter.frozen import frozen_linear
 
 
 def _times(low: torch.Tensor, diagonal: torch.Tensor) -> torch.Tensor:
@@ -39,7 +40,7 @@ def low_rank_product(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The product, size = (N, out), and Vᵀ xᵀ, size = (r, N)."""
     low = v.t() @ x.t()
-    result = F.linear(x, weight, bias)
+    result = frozen_linear(x, weight, bias)
     return result.addmm_(_times(low, diagonal).t(), u.t()), low
 
 
@@ -71,7 +72,7 @@ class LowRankProduct(torch.autograd.Function):
         behind = u.t() @ gradient.t()  # size = (r, N)
         scaled = _times(behind, diagonal) if of_x or of_v else None
         if of_x:
-            dx = (gradient @ weight).addmm_(scaled.t(), v.t())
+            dx = frozen_linear(gradient, weight.t()).addmm_(scaled.t(), v.t())
         if of_v:
             dv = (scaled @ x).t()
         if of_u:
