@@ -151,10 +151,10 @@ class SvdLoraLinear(nn.Module):
         diagonal = self._diagonal(x)
         if self._is_special(x):
             return self.base_forward(x) + ((x @ self.lora_V) * diagonal) @ self.lora_U.t()
-        weight = self.weight.t() if self.transposed else self.weight
         tokens = x.reshape(-1, self.in_features)  # size = (N, in_features)
         flat = diagonal.reshape(-1, diagonal.size(-1)) if diagonal.dim() > 1 else diagonal
-        inputs = (tokens, weight, self.bias, self.lora_V, self.lora_U, flat)
+        factors = (self.lora_V, self.lora_U, flat)
+        inputs = (tokens, self.weight, self.bias, *factors, self.transposed)
         if torch.is_grad_enabled():
             updated = LowRankProduct.apply(*inputs)
         else:

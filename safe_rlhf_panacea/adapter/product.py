@@ -37,10 +37,11 @@ def low_rank_product(
     v: torch.Tensor,  # size = (in, r)
     u: torch.Tensor,  # size = (out, r)
     diagonal: torch.Tensor,  # size = (r,) or (B, r), N being a multiple of B
+    transposed: bool = False,  # whether the weight is kept as (in, out)
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The product, size = (N, out), and Vᵀ xᵀ, size = (r, N)."""
     low = v.t() @ x.t()
-    result = frozen_linear(x, weight, bias)
+    result = frozen_linear(x, weight.t() if transposed else weight, bias)
     return result.addmm_(_times(low, diagonal).t(), u.t()), low
 
 
@@ -56,9 +57,12 @@ class LowRankProduct(torch.autograd.Function):
         v: torch.Tensor,
         u: torch.Tensor,
         diagonal: torch.Tensor,
+        transposed: bool,
     ) -> torch.Tensor:
         """Size = (N, out)."""
-        result, low = low_rank_product(x, weight, bias, v, u, diagonal)
+        result, low = low_rank_product(x, weight, bias, v, u, diagonal, transposed)
+        ctx.transposed = transposed
+        # Parameters and not views of them: ZeRO 3 gathers them anew for the backward pass.
         ctx.save_for_backward(x, weight, v, u, diagonal, low)
         return result
 
@@ -67,16 +71,17 @@ class LowRankProduct(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """The gradient of the result is of size (N, out)."""
         x, weight, v, u, diagonal, low = ctx.saved_tensors
-        of_x, _, _, of_v, of_u, of_diagonal = ctx.needs_input_grad
+        of_x, _, _, of_v, of_u, of_diagonal, _ = ctx.needs_input_grad
         dx = dv = du = dd = None
         behind = u.t() @ gradient.t()  # size = (r, N)
         scaled = _times(behind, diagonal) if of_x or of_v else None
         if of_x:
-            dx = frozen_linear(gradient, weight.t()).addmm_(scaled.t(), v.t())
+            dx = frozen_linear(gradient, weight if ctx.transposed else weight.t())
+            dx.addmm_(scaled.t(), v.t())
         if of_v:
             dv = (scaled @ x).t()
         if of_u:
             du = (_times(low, diagonal) @ gradient).t()
         if of_diagonal:
             dd = _summed(behind * low, diagonal)
-        return dx, None, None, dv, du, dd
+        return dx, None, None, dv, du, dd, None
