@@ -11,8 +11,12 @@ from safe_rlhf_panacea.adapter import taking_rows
 from safe_rlhf_panacea.base.functional import position_ids_from_mask
 from safe_rlhf_panacea.base.kv_cache import preallocated_cache
 
-LEAVING = 0.125  # share of the present rows that must have ended: to leave costs a copy of the cache
-LOOKING = 8  # steps between two looks at an accelerator, which the host must wait for
+LEAVING = (
+    0.125  # share of the present rows that must have ended: to leave costs a copy of the cache
+)
+# Steps between two looks at who has ended, by device: for an accelerator the host has to wait.
+LOOK_EVERY = {"cpu": 1}
+LOOK_EVERY_OTHERWISE = 8
 
 
 class Decoding(ExitStack):
@@ -40,6 +44,8 @@ class Decoding(ExitStack):
         self.rows = torch.arange(self.batch, device=input_ids.device)
         self.ended = torch.zeros_like(self.rows, dtype=torch.bool)
         self.step = 0
+        sdpa = getattr(model.config, "_attn_implementation", None) == "sdpa"
+        self.takes_ready_masks = sdpa and not any(self.cache.is_sliding)
 
     def _mask(self) -> torch.Tensor:
         """What this step may look at, size = (n, T) or, ready for use, (n, 1, 1, T).
@@ -48,20 +54,21 @@ class Decoding(ExitStack):
         dimensions saves it from building one at every step. Windows it must cut out itself.
         """
         attended = self.attended[:, : self.length]
-        ready = self.step > 0 and not any(self.cache.is_sliding)
-        if ready and getattr(self.model.config, "_attn_implementation", None) == "sdpa":
-            return attended[:, None, None, :]
-        return attended.long()
+        ready = self.step > 0 and self.takes_ready_masks
+        return attended[:, None, None, :] if ready else attended.long()
 
     def logits(self) -> torch.Tensor:
         """Of the next token, size = (n, V)."""
+        # A number would cut the last place out of a prompt as a view with gaps, and the product of
+        # such a view with a large vocabulary takes a slow way.
+        last = 1 if self.step else self.rows.new_tensor([self.length - 1])
         return self.model(
             input_ids=self.current,
             attention_mask=self._mask(),
             position_ids=self.positions,
             past_key_values=self.cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=last,
         ).logits[:, -1]
 
     def append(self, tokens: torch.Tensor, ends: torch.Tensor) -> bool:
@@ -73,7 +80,7 @@ class Decoding(ExitStack):
         self.current, self.positions = tokens[:, None], self.positions[:, -1:] + 1
         self.ended = self.ended | ends
         self.length, self.step = self.length + 1, self.step + 1
-        if tokens.device.type != "cpu" and self.step % LOOKING:
+        if self.step % LOOK_EVERY.get(tokens.device.type, LOOK_EVERY_OTHERWISE):
             return False
         present, gone = self.rows.numel(), int(self.ended.sum())
         if LEAVING * present <= gone < present:

@@ -60,7 +60,11 @@ def up_to_end(response: torch.Tensor, stop_ids: int | Sequence[int]) -> torch.Te
 
 def is_sharded(model: Any) -> bool:
     """Whether several processes hold a share of the weights each (ZeRO 3)."""
-    return get_world_size() > 1 and any(hasattr(p, "ds_id") for p in model.parameters())
+    return get_world_size() > 1 and _is_zero3(model)
+
+
+def _is_zero3(model: Any) -> bool:
+    return any(hasattr(p, "ds_id") for p in model.parameters())
 
 
 def _untrained(model: Any) -> AbstractContextManager[None]:
@@ -128,7 +132,11 @@ def _choose(
     return invert(weights, uniform.repeat(noise_copies)[rows])
 
 
-@torch.no_grad()
+def _without_gradients(model: Any) -> AbstractContextManager[Any]:
+    """Inference mode; not where ZeRO 3 fills parameters during a pass that are trained later."""
+    return torch.no_grad() if _is_zero3(model) else torch.inference_mode()
+
+
 def _sample_plain(
     model: Any,
     input_ids: torch.Tensor,
@@ -145,7 +153,8 @@ def _sample_plain(
         return input_ids, attention_mask.bool()
     tokens = torch.full((batch, steps), config.pad_token_id, device=input_ids.device)
     stops = torch.tensor(config.stop_ids, device=input_ids.device)
-    with Decoding(model, input_ids, attention_mask, steps) as decoding:
+    # What is returned is made outside: a graph cannot keep tensors of inference mode.
+    with _without_gradients(model), Decoding(model, input_ids, attention_mask, steps) as decoding:
         for step in range(steps):
             rows = decoding.rows
             token = _choose(
