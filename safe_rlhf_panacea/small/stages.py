@@ -29,8 +29,8 @@ class SmallSettings:
         grid_step: of λ in the evaluation at the end.
     """
 
-    steps: int = 60
-    prompts: int = 4
+    steps: int = 45
+    prompts: int = 8
     responses: int = 4
     answer: int = 40
     floor: int = 8
@@ -38,7 +38,7 @@ class SmallSettings:
     kl_coeff: float = 0.05
     lora_dim: int = 8
     lora_scaling: float = 512.0
-    eval_interval: int = 30
+    eval_interval: int = 15
     grid_step: float = 0.25
 
 
