@@ -11,9 +11,8 @@ from safe_rlhf_panacea.adapter import taking_rows
 from safe_rlhf_panacea.base.functional import position_ids_from_mask
 from safe_rlhf_panacea.base.kv_cache import preallocated_cache
 
-LEAVING = (
-    0.125  # share of the present rows that must have ended: to leave costs a copy of the cache
-)
+# Share of the present rows that must have ended before they leave, which costs a copy of the cache.
+LEAVING = 0.125
 # Steps between two looks at who has ended, by device: for an accelerator the host has to wait.
 LOOK_EVERY = {"cpu": 1}
 LOOK_EVERY_OTHERWISE = 8
