@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -32,15 +32,21 @@ class Decoding(ExitStack):
         input_ids: torch.Tensor,  # size = (B, S), left-padded
         attention_mask: torch.Tensor,  # size = (B, S)
         steps: int,
+        copies: int = 1,
     ) -> None:
-        """Begin with all rows; ``steps`` tokens at most will follow the prompts."""
+        """Begin with all rows; ``steps`` tokens at most will follow the prompts.
+
+        Of ``copies`` responses to each prompt, side by side, the prompt is read once.
+        """
         super().__init__()
-        self.model, (self.batch, self.length) = model, input_ids.shape
+        self.model, self.length = model, input_ids.size(1)
+        self.batch, self.copies = copies * input_ids.size(0), copies
         self.cache = preallocated_cache(model.config, self.length + steps)
         # All that is decoded may be attended to: a row that has ended no longer counts.
         self.attended = torch.nn.functional.pad(attention_mask.bool(), (0, steps), value=True)
         self.current, self.positions = input_ids, position_ids_from_mask(attention_mask)
-        self.rows = torch.arange(self.batch, device=input_ids.device)
+        # Of each prompt's rows, which have one λ, the first.
+        self.rows = torch.arange(0, self.batch, copies, device=input_ids.device)
         self.ended = torch.zeros_like(self.rows, dtype=torch.bool)
         self.step = 0
         sdpa = getattr(model.config, "_attn_implementation", None) == "sdpa"
@@ -61,14 +67,30 @@ class Decoding(ExitStack):
         # A number would cut the last place out of a prompt as a view with gaps, and the product of
         # such a view with a large vocabulary takes a slow way.
         last = 1 if self.step else self.rows.new_tensor([self.length - 1])
-        return self.model(
-            input_ids=self.current,
-            attention_mask=self._mask(),
-            position_ids=self.positions,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=last,
-        ).logits[:, -1]
+        with self._first_rows() if self.step == 0 else nullcontext():
+            logits = self.model(
+                input_ids=self.current,
+                attention_mask=self._mask(),
+                position_ids=self.positions,
+                past_key_values=self.cache,
+                use_cache=True,
+                logits_to_keep=last,
+            ).logits[:, -1]
+        if self.step == 0 and self.copies > 1:
+            return self._repeat(logits)
+        return logits
+
+    def _first_rows(self) -> AbstractContextManager[None]:
+        return taking_rows(self.model, self.rows, self.batch)
+
+    def _repeat(self, logits: torch.Tensor) -> torch.Tensor:
+        """Go on with all rows, size = (B, V) to (B · copies, V)."""
+        self.cache.batch_repeat_interleave(self.copies)
+        self.rows = torch.arange(self.batch, device=self.rows.device)
+        self.ended = torch.zeros_like(self.rows, dtype=torch.bool)
+        self.positions = self.positions.repeat_interleave(self.copies, dim=0)
+        self.attended = self.attended.repeat_interleave(self.copies, dim=0)
+        return logits.repeat_interleave(self.copies, dim=0)
 
     def append(self, tokens: torch.Tensor, ends: torch.Tensor) -> bool:
         """Take the chosen tokens, and which of them end their row; size = (n,) both.

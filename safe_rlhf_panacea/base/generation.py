@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from safe_rlhf_panacea.adapter import have_one_preference
 from safe_rlhf_panacea.base.engine import is_sharded, is_under_zero3
 from safe_rlhf_panacea.base.inversion import invert
 
@@ -92,10 +93,6 @@ def sample(
     # Under ZeRO 3 every forward pass is a collective: transformers keeps the processes in step.
     in_step = is_sharded(model)
     if config.is_plain and not in_step:
-        copies = config.num_return_sequences
-        if copies > 1:
-            input_ids = input_ids.repeat_interleave(copies, dim=0)
-            attention_mask = attention_mask.repeat_interleave(copies, dim=0)
         with _untrained(model):
             return _sample_plain(model, input_ids, attention_mask, config, generator, noise_copies)
     return _sample_generate(model, input_ids, attention_mask, config, in_step)
@@ -138,27 +135,32 @@ def _sample_plain(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     from safe_rlhf_panacea.base.decoding import Decoding  # which imports transformers
 
-    batch, prompt_length = input_ids.shape
-    steps = config.max_length - prompt_length
+    copies, steps = config.num_return_sequences, config.max_length - input_ids.size(1)
+    prompts = input_ids.repeat_interleave(copies, dim=0)
+    prompt_mask = attention_mask.bool().repeat_interleave(copies, dim=0)
     if steps <= 0:
-        return input_ids, attention_mask.bool()
+        return prompts, prompt_mask
+    batch = prompts.size(0)
     tokens = torch.full((batch, steps), config.pad_token_id, device=input_ids.device)
     stops = torch.tensor(config.stop_ids, device=input_ids.device)
     # What is returned is made outside: a graph cannot keep tensors of inference mode.
-    with _without_gradients(model), Decoding(model, input_ids, attention_mask, steps) as decoding:
+    if have_one_preference(model, batch, copies):  # each prompt is read once for all its responses
+        inputs = (model, input_ids, attention_mask, steps, copies)
+    else:
+        inputs = (model, prompts, prompt_mask, steps)
+    with _without_gradients(model), Decoding(*inputs) as decoding:
         for step in range(steps):
+            logits = decoding.logits()
             rows = decoding.rows
-            token = _choose(
-                decoding.logits(), rows, batch, config.temperature, generator, noise_copies
-            )
+            token = _choose(logits, rows, batch, config.temperature, generator, noise_copies)
             tokens[rows, step] = token
             if decoding.append(token, is_end(token, stops)):
                 break
     attended = up_to_end(tokens, stops)
     length = int(attended.any(dim=0).sum())  # of the longest; more may have been decoded
     response = tokens.masked_fill(~attended, config.pad_token_id)[:, :length]
-    mask = torch.cat([attention_mask.bool(), attended[:, :length]], dim=1)
-    return torch.cat([input_ids, response], dim=1), mask
+    mask = torch.cat([prompt_mask, attended[:, :length]], dim=1)
+    return torch.cat([prompts, response], dim=1), mask
 
 
 @torch.no_grad()

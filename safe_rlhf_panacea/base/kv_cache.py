@@ -45,6 +45,12 @@ class PreallocatedLayer(DynamicLayer):
         self.values = self.value_buffer[:, :, : self.length]
         return self.keys, self.values
 
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Each row so often, side by side."""
+        self.key_buffer = self.key_buffer.repeat_interleave(repeats, dim=0)
+        self.value_buffer = self.value_buffer.repeat_interleave(repeats, dim=0)
+        self._filled()
+
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         """Keep some rows, in place: size = (n,), n at most B."""
         if self.length == 0:

@@ -69,6 +69,7 @@ def alone(model, prompt: list[int], uniform: list[float], greedy: bool) -> list[
         (True, True, 1, 1, 1),
         (False, True, 3, 1, 1),
         (False, True, 1, 3, 1),
+        (False, "by prompt", 1, 3, 1),
         (False, False, 2, 2, 4),
     ],
 )
@@ -80,6 +81,8 @@ def test_each_response_is_that_of_its_row_alone(
     ids, mask = prompts(blocks)
     rows = len(ids) * returned
     each = torch.rand(rows, 2, generator=torch.Generator().manual_seed(2))
+    if per_row == "by prompt":
+        each = each[::returned].repeat_interleave(returned, dim=0)
     config = dataclasses.replace(
         CONFIG, temperature=0.0 if greedy else 1.0, num_return_sequences=returned
     )
@@ -105,12 +108,13 @@ def test_each_response_is_that_of_its_row_alone(
         assert sequences[row, WIDTH:].tolist() == response + [0] * padding
         assert attended[row, WIDTH:].tolist() == [True] * len(response) + [False] * padding
     assert sequences.size(1) == WIDTH + max(lengths)
-    check_who_was_present(present, lengths, look_every)
+    # Responses to one prompt at one λ read it once.
+    assert present.pop(0) == (rows if per_row is True else len(ids))
+    check_who_was_present([rows, *present], lengths, look_every)
 
 
 def check_who_was_present(present: list[int], lengths: list[int], look_every: int) -> None:
     """Whoever had to leave at the last look is not there."""
-    assert present[0] == len(lengths)
     assert present[-1] < len(lengths)  # else the test shows nothing
     for step in range(look_every, max(lengths)):
         looked = step - step % look_every
