@@ -6,6 +6,7 @@ import importlib
 import os
 from typing import Any
 
+from benchmarks.finding import installed
 from benchmarks.parts.models import OBJECTIVES, folder_of
 
 Job = dict[str, Any]
@@ -25,7 +26,8 @@ class _Silent:
 def imports(algorithm: str) -> list[str]:
     """What a trainer's process imports before anything is measured."""
     package = f"safe_rlhf_panacea.algorithms.{algorithm}"
-    return [f"{package}.main", f"{package}.trainer", *LIBRARIES]
+    libraries = [*LIBRARIES, *(["peft.tuners"] if installed("peft") else [])]
+    return [f"{package}.main", f"{package}.trainer", *libraries]
 
 
 def _common_flags(job: Job) -> list[str]:

@@ -22,6 +22,7 @@ ROWS = [
         "safer_response_id": 1,
         "is_response_0_safe": True,
         "is_response_1_safe": True,
+        **{f"better_objective_{i}": 0 for i in range(16)},
     }
     for word in WORDS[-3:] * 32
 ]
@@ -70,7 +71,7 @@ def prepare(job: dict[str, Any]) -> Callable[[Any], None]:
         (folder / "pairs").mkdir()
         lines = "".join(json.dumps(row) + "\n" for row in ROWS)
         (folder / "pairs" / "train.jsonl").write_text(lines, encoding="utf-8")
-        texts = [{"prompt": row["prompt"], "answer": row["response_0"]} for row in ROWS]
+        texts = [{"prompt": row["prompt"], "response": row["response_0"]} for row in ROWS]
         lines = "".join(json.dumps(row) + "\n" for row in texts)
         (folder / "texts.jsonl").write_text(lines, encoding="utf-8")
         for name in OBJECTIVES if job["rewards"] else ():
