@@ -20,6 +20,7 @@ from safe_rlhf_panacea.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = Path(__file__).with_name("worker.py")
 CLOCKS = ("wall", "cpu")
+WHOLE = "whole"  # what the other timings of a round are parts of
 Times = dict[str, dict[str, list[float]]]  # what was timed, then the clock; seconds by round
 
 

@@ -32,7 +32,7 @@ MODELS: dict[str, Model] = {
 }
 # What is measured unless flags say otherwise; longest: tokens of a sequence; prompts: of a rollout.
 SIZES: dict[str, dict[str, Any]] = {
-    "quick": dict(models=["tiny"], batch=2, prompts=2, longest=24, rounds=2, warmup=1),
+    "quick": dict(models=["tiny"], batch=2, prompts=2, longest=32, rounds=2, warmup=1),
     "cpu": dict(models=["narrow", "wide"], batch=16, prompts=64, longest=128, rounds=9, warmup=2),
     "gpu": dict(models=["1b", "7b"], batch=16, prompts=64, longest=512, rounds=9, warmup=2),
 }

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.measuring import quartiles
+from benchmarks.measuring import WHOLE, Times, quartiles
 
 COLUMNS = ["case", "timed", "who", "CPU (quartiles)", "wall (quartiles)", "ratio", "peak MiB"]
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
@@ -37,8 +37,17 @@ def rows(result: dict[str, Any]) -> list[list[str]]:
             compared = ratio(times["cpu"], first["times"][name]["cpu"])
             times_first = "" if one is first else f"{compared:.2f}"
             peak = f"{one['peak_mib']:.0f}"
-            lines.append([result["case"], name, who, *cells, times_first, peak])
+            timed = name + share(one["times"], name)
+            lines.append([result["case"], timed, who, *cells, times_first, peak])
     return lines
+
+
+def share(times: Times, name: str) -> str:
+    """How much of the whole's CPU time a part takes, if it is one."""
+    if name == WHOLE or WHOLE not in times:
+        return ""
+    part, whole = (statistics.median(times[key]["cpu"]) for key in (name, WHOLE))
+    return f", {part / whole:.0%}"
 
 
 def text(result: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import importlib
 import os
 from typing import Any
 
-from benchmarks.finding import installed
+from benchmarks import finding
 from benchmarks.parts.models import OBJECTIVES, folder_of
 
 Job = dict[str, Any]
@@ -26,7 +26,7 @@ class _Silent:
 def imports(algorithm: str) -> list[str]:
     """What a trainer's process imports before anything is measured."""
     package = f"safe_rlhf_panacea.algorithms.{algorithm}"
-    libraries = [*LIBRARIES, *(["peft.tuners"] if installed("peft") else [])]
+    libraries = [*LIBRARIES, *(["peft.tuners"] if finding.installed("peft") else [])]
     return [f"{package}.main", f"{package}.trainer", *libraries]
 
 
@@ -53,7 +53,8 @@ def flags(job: Job) -> list[str]:
         names = [f"objective_{i}" for i in range(job["objectives"])]
         names[: len(OBJECTIVES)] = OBJECTIVES[: len(names)]
         base = ["--model_name_or_path", str(folder / "base"), "--lr", "1e-4"]
-        return [*base, "--objectives", *names, *_common_flags(job)]
+        objectives = ["--pref_dim", str(len(names)), "--objectives", *names]
+        return [*base, *objectives, *_common_flags(job)]
     found = [
         *("--actor_model_name_or_path", str(folder / "base"), "--reward_models"),
         *(f"{name}={folder / name}" for name in OBJECTIVES),

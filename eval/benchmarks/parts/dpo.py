@@ -11,8 +11,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import training
-from benchmarks.finding import installed
+from benchmarks import finding, training
 from benchmarks.measuring import Case, Contender
 from benchmarks.sizes import MODELS
 
@@ -37,12 +36,12 @@ def cases(args: Namespace) -> list[Case]:
     for model, trainer, kind in itertools.product(args.models, args.trainers, args.lengths):
         job = job_of(args, model, trainer=trainer, kind=kind)
         contenders = [Contender("this package", job)]
-        if trainer == "panacea" and installed("trl", "peft"):
+        if trainer == "panacea" and finding.installed("trl", "peft"):
             names = [*training.LIBRARIES, "trl.trainer.dpo_trainer", "peft"]
             contenders.append(
                 Contender("TRL, PEFT LoRA", {**job, "peer": True, "imports": names}, ours=False)
             )
-        if installed("safe_rlhf"):
+        if finding.installed("safe_rlhf"):
             contenders.append(Contender("Safe-RLHF", {**job, "base": "safe_rlhf"}, ours=False))
         found.append(Case(f"{model}, {trainer}, {kind} lengths", contenders))
     return found

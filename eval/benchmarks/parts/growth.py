@@ -26,13 +26,13 @@ def _of_model(args: Namespace, model: str) -> list[Case]:
         ((name, each),) = values.items()
         jobs = [dpo.job_of(args, model, kind="equal", **{name: value}) for value in each]
         named = zip(each, jobs, strict=True)
-        return Case(f"{model}, {what}", [Contender(f"{value}", job) for value, job in named])
+        return Case(f"{model}, {what}", [Contender(f"{value} {what}", job) for value, job in named])
 
     single = dpo.job_of(args, model, kind="equal")
-    several = [Contender(f"{count}", single, processes=count) for count in PROCESSES]
+    several = [Contender(f"{count} processes", single, processes=count) for count in PROCESSES]
     return [
         case("pairs", batch=[max(1, args.batch // 4) * factor for factor in FACTORS]),
-        case("tokens", longest=[args.longest // 4 * factor for factor in FACTORS]),
+        case("tokens", longest=[args.longest // 2 * factor for factor in FACTORS]),
         case("objectives", objectives=OBJECTIVES),
         case("lora_dim", lora_dim=LORA_DIMS),
         *([Case(f"{model}, processes", several)] if args.device == "cpu" else []),

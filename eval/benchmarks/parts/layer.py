@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.finding import installed
+from benchmarks import finding
 from benchmarks.measuring import Case, Contender
 
 TITLE = "One layer, forward and backward"
@@ -29,7 +29,7 @@ def cases(args: Namespace) -> list[Case]:
         Contender("this package", {**job, "kind": "panacea", "imports": own}),
         Contender("frozen layer", {**job, "kind": "frozen"}, ours=False),
     ]
-    if installed("peft"):
+    if finding.installed("peft"):
         peft = [*job["imports"], "peft"]
         contenders += [
             Contender(f"PEFT {name}", {**job, "kind": kind, "imports": peft}, ours=False)

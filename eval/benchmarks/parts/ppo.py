@@ -10,14 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks import training
-from benchmarks.finding import installed
-from benchmarks.measuring import Case, Contender
+from benchmarks import finding, training
+from benchmarks.measuring import WHOLE, Case, Contender
 from benchmarks.sizes import MODELS
 
 TITLE = "A rollout of PPO and its updates"
 MEAN_RESPONSE = 40  # tokens, with real lengths: each token ends it with the same probability
-WHOLE = "whole"
 
 
 def cases(args: Namespace) -> list[Case]:
@@ -29,7 +27,7 @@ def cases(args: Namespace) -> list[Case]:
         job |= dict(device=args.device, imports=training.imports("ppo"), phases=False, ptx=False)
         for trainer in args.trainers:
             contenders = [Contender("this package", {**job, "trainer": trainer})]
-            if installed("safe_rlhf"):
+            if finding.installed("safe_rlhf"):
                 theirs = {**job, "trainer": trainer, "base": "safe_rlhf"}
                 contenders.append(Contender("Safe-RLHF", theirs, ours=False))
             found.append(Case(f"{model}, {trainer}, {kind} lengths", contenders))
@@ -156,8 +154,8 @@ def prepare(job: dict[str, Any]) -> Callable[[Any], None]:
             rollout_and_updates(**drawn)
         parts = [times for name, times in watch.found.items() if name != WHOLE]
         if parts:
-            whole = watch.found[WHOLE]
+            whole = watch.found.pop(WHOLE)
             rest = {clock: whole[clock] - sum(part[clock] for part in parts) for clock in whole}
-            watch.found["the rest"] = rest
+            watch.found |= {"the rest": rest, WHOLE: whole}
 
     return work
