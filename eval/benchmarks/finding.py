@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
+import os
+import platform
 
 
 def installed(*names: str) -> bool:
     """Whether all these packages can be imported."""
     return all(importlib.util.find_spec(name) is not None for name in names)
+
+
+def machine(device: str) -> str:
+    """The kind of machine, and the versions that matter, in a line."""
+    kind = f"{os.cpu_count()} cores"
+    if device != "cpu":
+        import torch
+
+        kind = torch.cuda.get_device_name()
+    packages = ("torch", "transformers", "deepspeed", "peft", "trl")
+    versions = [
+        f"{name} {importlib.metadata.version(name)}" for name in packages if installed(name)
+    ]
+    found = [kind, platform.machine(), f"Python {platform.python_version()}", *versions]
+    return ", ".join(found)
 
 
 def accelerator() -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
-import platform
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -110,6 +110,7 @@ def results(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 "part": name,
                 "title": part.TITLE,
                 "case": case.label,
+                "clock": "cpu" if args.device == "cpu" else "wall",
                 "found": {who: dataclasses.asdict(one) for who, one in found.items()},
             }
 
@@ -119,7 +120,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the tables as they come, write the files."""
     args = build_parser().parse_args(argv)
     complete(args)
-    print(f"{args.size} on {args.device}, {platform.machine()}, Python {platform.python_version()}")
+    about = finding.machine(args.device)
+    print(f"size {args.size}; {about}")
     print(finding.missing_peers(), end="")
     with tempfile.TemporaryDirectory() as args.work:
         kept = []
@@ -129,8 +131,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.output:
         path = Path(args.output)
         given = {k: v for k, v in vars(args).items() if k != "work"}
+        shown = shlex.join(sys.argv[1:] if argv is None else argv)
         atomic_write_json(path.with_suffix(".json"), {"args": given, "results": kept})
-        atomic_write_text(path, tables.markdown(kept))
+        atomic_write_text(path, tables.markdown(kept, f"`{PROGRAM} {shown}`; {about}"))
 
 
 if __name__ == "__main__":

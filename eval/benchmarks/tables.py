@@ -26,7 +26,7 @@ def ratio(others: Sequence[float], firsts: Sequence[float]) -> float:
 
 def rows(result: dict[str, Any]) -> list[list[str]]:
     """A row for everyone and everything that was timed."""
-    found, lines = result["found"], []
+    found, clock, lines = result["found"], result["clock"], []
     first = next(iter(found.values()))
     for name in first["times"]:
         for who, one in found.items():
@@ -34,19 +34,19 @@ def rows(result: dict[str, Any]) -> list[list[str]]:
                 continue
             times = one["times"][name]
             cells = [duration(times["cpu"]), duration(times["wall"])]
-            compared = ratio(times["cpu"], first["times"][name]["cpu"])
+            compared = ratio(times[clock], first["times"][name][clock])
             times_first = "" if one is first else f"{compared:.2f}"
             peak = f"{one['peak_mib']:.0f}"
-            timed = name + share(one["times"], name)
+            timed = name + share(one["times"], name, clock)
             lines.append([result["case"], timed, who, *cells, times_first, peak])
     return lines
 
 
-def share(times: Times, name: str) -> str:
-    """How much of the whole's CPU time a part takes, if it is one."""
+def share(times: Times, name: str, clock: str) -> str:
+    """How much of the whole a part takes, if it is one."""
     if name == WHOLE or WHOLE not in times:
         return ""
-    part, whole = (statistics.median(times[key]["cpu"]) for key in (name, WHOLE))
+    part, whole = (statistics.median(times[key][clock]) for key in (name, WHOLE))
     return f", {part / whole:.0%}"
 
 
@@ -61,13 +61,13 @@ def text(result: dict[str, Any]) -> str:
     return "\n".join([f"\n{result['title']}: {result['case']}", *body])
 
 
-def markdown(results: Sequence[dict[str, Any]]) -> str:
-    """A table of each part."""
+def markdown(results: Sequence[dict[str, Any]], about: str) -> str:
+    """A table of each part, below what is said of the run."""
     parts: dict[str, list[str]] = {}
     for result in results:
         lines = parts.setdefault(result["title"], _heads(result["title"]))
         lines += [f"| {' | '.join(row)} |" for row in rows(result)]
-    return "\n\n".join("\n".join(lines) for lines in parts.values()) + "\n"
+    return "\n\n".join([about, *("\n".join(lines) for lines in parts.values())]) + "\n"
 
 
 def _heads(title: str) -> list[str]:

@@ -55,18 +55,20 @@ def found(*cpu, **more):
 
 
 def test_a_ratio_is_of_rounds_and_not_of_medians():
-    result = {"case": "c", "title": "t", "found": {"us": found(1, 2, 9), "it": found(3, 2, 18)}}
+    both = {"us": found(1, 2, 9), "it": found(3, 2, 18)}
+    result = {"case": "c", "title": "t", "clock": "cpu", "found": both}
     us, it = module("tables").rows(result)
     assert us == ["c", "step", "us", "2 s (1.5-5.5)", "4 s (3-11)", "", "2"]
     assert it[5] == "2.00"  # of 3, 1 and 2; the medians would give 1.5
-    assert "| c | step | it | 3 s (2.5-10.5) |" in module("tables").markdown([result])
+    assert "| c | step | it | 3 s (2.5-10.5) |" in module("tables").markdown([result], "a machine")
 
 
 def test_parts_show_their_share_of_the_whole():
-    times = {"whole": {"cpu": [2.0]}, "PTX": {"cpu": [0.5]}}
-    assert module("tables").share(times, "PTX") == ", 25%"
-    assert module("tables").share(times, "whole") == ""
-    assert module("tables").share({"PTX": {"cpu": [0.5]}}, "PTX") == ""
+    times = {"whole": {"cpu": [2.0], "wall": [5.0]}, "PTX": {"cpu": [0.5], "wall": [0.5]}}
+    share = module("tables").share
+    assert (share(times, "PTX", "cpu"), share(times, "PTX", "wall")) == (", 25%", ", 10%")
+    assert share(times, "whole", "cpu") == ""
+    assert share({"PTX": times["PTX"]}, "PTX", "cpu") == ""
 
 
 def test_of_several_processes_the_slowest_clock_and_all_cpu_time_count():

@@ -64,7 +64,9 @@ def make_step(job: dict[str, Any]) -> Callable[..., None]:
     optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.05, fused=True)
 
     def step(**batch: torch.Tensor) -> None:
-        trainer.compute_loss(model, _inputs(batch)).backward()
+        with trainer.compute_loss_context_manager():  # bfloat16 where that is asked for
+            loss = trainer.compute_loss(model, _inputs(batch))
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, CLIPPING)
         optimizer.step()
         optimizer.zero_grad()
