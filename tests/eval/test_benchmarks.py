@@ -6,11 +6,15 @@ import importlib
 import itertools
 import json
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 
+from safe_rlhf_panacea.base.engine import unwrap
+from safe_rlhf_panacea.base.functional import diverging_mask
+from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.errors import UserError
 from tests.warm_python import warm_python
 
@@ -191,3 +195,36 @@ def test_a_contender_that_fails_is_told(benchmark):
     job = dict(part="models", imports=[], device="cpu", model="none", work="/nonexistent")
     with pytest.raises(UserError, match=r"(?s)models failed: .*KeyError: 'none'"):
         benchmark.run_once({**job, "rewards": False})
+
+
+@pytest.mark.slow
+def test_trl_trains_as_many_numbers_and_counts_the_same_tokens(tmp_path):
+    pytest.importorskip("trl")
+    pytest.importorskip("peft")
+    args = Namespace(batch=4, longest=64, work=str(tmp_path), device="cpu")
+    job = module("parts.dpo").job_of(args, "tiny")
+    module("parts.models").prepare({**job, "rewards": False})(None)
+    theirs = module("parts.trl_step").make_trainer(job).model
+    ours = module("training").make_trainer(job)
+    sizes = [
+        sum(p.numel() for p in model.parameters() if p.requires_grad)
+        for model in (theirs, unwrap(ours.model))
+    ]
+    matrices = len(ours.panacea.policy.layers)
+    assert sizes[1] - sizes[0] == matrices * (job["lora_dim"] + 1)  # σ and s
+
+    batch = next(module("pairs").pair_batches("real", 4, 64, 64, 2))
+    inputs = module("parts.trl_step")._inputs(batch)
+    ids, counted = inputs["input_ids"], inputs["completion_mask"]
+    with torch.no_grad(), theirs.disable_adapter():
+        labels = ids.masked_fill(counted == 0, -100)
+        model_inputs = {"input_ids": ids, "attention_mask": inputs["attention_mask"]}
+        found = theirs(**model_inputs, labels=labels, fused_lm_head=True, use_cache=False)
+    better, worse = found.log_probs[:, 1 - ids.size(1) :].sum(dim=1).chunk(2)
+    with torch.no_grad(), ours.reference() as model:
+        log_probs = response_log_probs(model, ids, inputs["attention_mask"], 0)
+    masks = diverging_mask(*(batch[name] for name in module("parts.dpo").PLAIN_KEYS))
+    expected_better, expected_worse = (log_probs * torch.cat(masks)).sum(dim=1).chunk(2)
+    torch.testing.assert_close(
+        better - worse, expected_better - expected_worse, atol=1e-4, rtol=1e-4
+    )
