@@ -157,16 +157,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     measured = held(args, *configs)
     found = plan(measured, args)
-    changes = advice(found, measured, args)
+    fits = found.total <= args.card_gib * GIB
+    changes = [] if fits else advice(found, measured, args)
     if args.json:
         body = {"standing": found.standing, "parts": found.parts, "total": found.total}
         other = {"parts": found.other, "total": found.other_total}
         say(json.dumps({**body, "recomputation_the_other_way": other, "advice": changes}, indent=2))
-        return int(bool(changes))
+        return int(not fits)
     say("\n".join(table(found, measured, args)))
-    if not changes:
-        say(f"fits a card of {args.card_gib:g} GiB")
-        return 0
-    say(f"does not fit a card of {args.card_gib:g} GiB; any of these helps:")
-    say("\n".join(f"  {change}" for change in changes))
-    return 1
+    verdict = "fits" if fits else "does not fit"
+    say(f"{verdict} a card of {args.card_gib:g} GiB{'; what helps:' if changes else ''}")
+    for change in changes:
+        say(f"  {change}")
+    return int(not fits)

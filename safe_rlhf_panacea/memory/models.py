@@ -50,7 +50,7 @@ class Models:
 
         from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic, shared_copy, value_model
 
-        with self.fake:
+        with torch.device("meta"):
             self.policy = AutoModelForCausalLM.from_config(policy, dtype=self.dtype)
             self.rewards = [
                 AutoModelForScore.from_config(config, dtype=self.dtype).eval()
@@ -66,8 +66,28 @@ class Models:
                 self.critic = value_model(backbone)
                 self._adapt(self.critic)
                 self.critic.score_head.requires_grad_(True)
+        with self.fake:
+            self._pretend()
             for parameter in self.trained():
                 parameter.grad = torch.zeros_like(parameter)
+
+    def _pretend(self) -> None:
+        """Fake tensors on a CPU for those on the meta device, where masks could not join them."""
+        made: dict[int, torch.Tensor] = {}
+
+        def fake(tensor: torch.Tensor) -> torch.Tensor:
+            if id(tensor) not in made:
+                made[id(tensor)] = torch.empty(tensor.shape, dtype=tensor.dtype)
+                if isinstance(tensor, nn.Parameter):
+                    made[id(tensor)] = nn.Parameter(made[id(tensor)], tensor.requires_grad)
+            return made[id(tensor)]
+
+        # First all are found: a tensor that is gone could leave its id to another.
+        modules = {m for model in self.modules() for m in model.modules()}
+        tables = [table for m in modules for table in (m._parameters, m._buffers)]
+        places = [(t, n, v) for t in tables for n, v in t.items() if v is not None]
+        for table, name, tensor in places:
+            table[name] = fake(tensor)
 
     def _adapt(self, model: nn.Module) -> PanaceaAdapter:
         self.adapters.append(inject_adapter(model, self.config, self.state))
