@@ -16,7 +16,7 @@ from safe_rlhf_panacea.adapter import AdapterConfig
 from safe_rlhf_panacea.base.engine import set_gradient_checkpointing
 from safe_rlhf_panacea.base.passes import DEFAULT_ON_ACCELERATOR, DEFAULT_ON_CPU, limit
 from safe_rlhf_panacea.memory import steps
-from safe_rlhf_panacea.memory.live import LiveBytes
+from safe_rlhf_panacea.memory.live import LiveBytes, Meter
 from safe_rlhf_panacea.memory.models import Models
 
 
@@ -92,8 +92,9 @@ def _parts(models: Models, args: argparse.Namespace) -> dict[str, Callable[[], N
     rows = args.per_device_train_batch_size
     sequences = 2 * rows if args.algorithm == "dpo" else rows
     mean = args.mean_length or args.max_length
-    tokens = steps.Tokens.of_lengths(steps.lengths_of(sequences, args.max_length, mean))
     policy, adapter = models.policy, models.adapters[0]
+    lengths = steps.lengths_of(sequences, args.max_length, mean)
+    tokens = steps.Tokens.of_lengths(lengths, str(policy.device))
     update = partial(steps.policy_step, policy, tokens)
     if args.algorithm == "sft":
         return {"update": update}
@@ -116,7 +117,7 @@ def _parts(models: Models, args: argparse.Namespace) -> dict[str, Callable[[], N
     return found
 
 
-def _peak(live: LiveBytes, run: Callable[[], None]) -> tuple[int, int]:
+def _peak(live: Meter, run: Callable[[], None]) -> tuple[int, int]:
     """Bytes above what was there before, and those of logits."""
     gc.collect()  # an earlier graph that a cycle holds would be counted, and freed meanwhile
     live.restart()
@@ -125,24 +126,33 @@ def _peak(live: LiveBytes, run: Callable[[], None]) -> tuple[int, int]:
     return live.peak - before, live.widest - wide
 
 
-def held(args: argparse.Namespace, policy: Any, rewards: Sequence[Any]) -> Held:
+def held(
+    args: argparse.Namespace,
+    policy: Any,
+    rewards: Sequence[Any],
+    *,
+    meter: Meter | None = None,
+    device: str | None = None,
+) -> Held:
     """Run every part of a step, with recomputation where there are gradients and without.
 
     Args:
         args: the flags of ``main``.
         policy: transformers' configuration of the policy.
         rewards: those of the reward models; none for functions.
+        meter: what counts; default: ``LiveBytes``.
+        device: where to run it with real, random weights; None: without memory.
     """
     names = tuple(f"objective-{i}" for i in range(args.objectives))
     config = AdapterConfig(args.lora_dim, args.objectives, objectives=names)
     if args.lora_module_name is not None:
         config = AdapterConfig(**{**vars(config), "lora_module_name": args.lora_module_name})
     dtype = torch.bfloat16 if args.bf16 else torch.float32
-    live = LiveBytes(policy.get_text_config().vocab_size)
+    live = meter or LiveBytes(policy.get_text_config().vocab_size)
     models = Models(config, dtype)
     engines = [models.policy]
     with _limited(args), live:
-        models.make(policy, rewards, critic=args.algorithm == "ppo")
+        models.make(policy, rewards, critic=args.algorithm == "ppo", device=device)
         gc.collect()
         trained = sum(p.numel() for p in models.trained())
         weights = live.now - 2 * trained * dtype.itemsize  # the gradients are there, too

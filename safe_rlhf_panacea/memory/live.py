@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,6 +17,21 @@ def _positions(index: Any) -> Any:
     if isinstance(index, torch.Tensor) and index.dtype == torch.bool:
         return index.nonzero(as_tuple=True)
     return (index,)
+
+
+class Meter(Protocol):
+    """What counts bytes inside its ``with`` block: those alive, and the most since ``restart``."""
+
+    now: int
+    peak: int
+    wide: int
+    widest: int
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, *args: Any) -> Any: ...
+
+    def restart(self) -> None: ...
 
 
 class LiveBytes(TorchDispatchMode):

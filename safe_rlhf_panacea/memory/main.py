@@ -96,9 +96,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if args.num_return_sequences is None:
         args.num_return_sequences = 8 if args.algorithm == "grpo" else 1
     if args.mean_length is not None and args.mean_length > args.max_length:
-        raise UserError(
-            f"--mean_length {args.mean_length} is above --max_length {args.max_length}"
-        )
+        raise UserError(f"--mean_length {args.mean_length} is above --max_length {args.max_length}")
     if args.reward_models is not None:
         if args.algorithm not in ("ppo", "grpo"):
             raise UserError(f"--reward_models: --algorithm {args.algorithm} has none")
@@ -136,11 +134,11 @@ def table(found: Any, held: Any, args: argparse.Namespace) -> list[str]:
 
     ways = ("recomputed", "kept") if args.gradient_checkpointing else ("kept", "recomputed")
     lines = [f"{'GiB on each card':46}{''.join(f'{way:>10}' for way in ways)}"]
-    lines += [
-        line(TEXTS[name], size, size) for name, size in found.standing.items() if size
-    ]
+    lines += [line(TEXTS[name], size, size) for name, size in found.standing.items() if size]
     lines.append("and one after the other:")
-    lines += [line(f"  {TEXTS[name]}", size, found.other[name]) for name, size in found.parts.items()]
+    lines += [
+        line(f"  {TEXTS[name]}", size, found.other[name]) for name, size in found.parts.items()
+    ]
     lines.append(line("at most", found.total, found.other_total))
     logits = max(part.logits for part in held.parts.values())
     lines.append(f"(of the parts, logits are {logits / GIB:.2f} at most)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -44,8 +45,17 @@ class Models:
         self.rewards: list[Any] = []
         self.adapters: list[PanaceaAdapter] = []
 
-    def make(self, policy: Any, rewards: Iterable[Any], *, critic: bool) -> None:
-        """From configurations; the critic is where Panacea-PPO puts it."""
+    def make(
+        self, policy: Any, rewards: Iterable[Any], *, critic: bool, device: str | None = None
+    ) -> None:
+        """From configurations; the critic is where Panacea-PPO puts it.
+
+        Args:
+            policy: configuration of the policy.
+            rewards: configurations of the reward models.
+            critic: whether there is one.
+            device: where real, random weights are to be; None: none are.
+        """
         from transformers import AutoModelForCausalLM
 
         from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic, shared_copy, value_model
@@ -53,8 +63,7 @@ class Models:
         with torch.device("meta"):
             self.policy = AutoModelForCausalLM.from_config(policy, dtype=self.dtype)
             self.rewards = [
-                AutoModelForScore.from_config(config, dtype=self.dtype).eval()
-                for config in rewards
+                AutoModelForScore.from_config(config, dtype=self.dtype).eval() for config in rewards
             ]
             for reward in self.rewards:
                 reward.requires_grad_(False)
@@ -66,18 +75,19 @@ class Models:
                 self.critic = value_model(backbone)
                 self._adapt(self.critic)
                 self.critic.score_head.requires_grad_(True)
-        with self.fake:
-            self._pretend()
+        with self.fake if device is None else nullcontext():
+            self._fill(device or "cpu")
             for parameter in self.trained():
                 parameter.grad = torch.zeros_like(parameter)
 
-    def _pretend(self) -> None:
-        """Fake tensors on a CPU for those on the meta device, where masks could not join them."""
+    def _fill(self, device: str) -> None:
+        """Random tensors, or fake ones, for those on the meta device, which masks cannot join."""
         made: dict[int, torch.Tensor] = {}
 
-        def fake(tensor: torch.Tensor) -> torch.Tensor:
+        def filled(tensor: torch.Tensor) -> torch.Tensor:
             if id(tensor) not in made:
-                made[id(tensor)] = torch.empty(tensor.shape, dtype=tensor.dtype)
+                new = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+                made[id(tensor)] = new.normal_(std=0.02) if new.is_floating_point() else new.zero_()
                 if isinstance(tensor, nn.Parameter):
                     made[id(tensor)] = nn.Parameter(made[id(tensor)], tensor.requires_grad)
             return made[id(tensor)]
@@ -87,7 +97,7 @@ class Models:
         tables = [table for m in modules for table in (m._parameters, m._buffers)]
         places = [(t, n, v) for t in tables for n, v in t.items() if v is not None]
         for table, name, tensor in places:
-            table[name] = fake(tensor)
+            table[name] = filled(tensor)
 
     def _adapt(self, model: nn.Module) -> PanaceaAdapter:
         self.adapters.append(inject_adapter(model, self.config, self.state))

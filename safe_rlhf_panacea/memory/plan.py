@@ -90,9 +90,8 @@ def advice(found: Plan, held: Held, args: argparse.Namespace) -> list[str]:
         told.append("--bf16 true: half of weights and activations")
     if args.zero_stage < 3:
         sharded = argparse.Namespace(**{**vars(args), "zero_stage": 3, "gpus": max(args.gpus, 8)})
-        told.append(
-            f"--zero_stage 3 on {sharded.gpus} cards: {plan(held, sharded).total / GIB:.1f} GiB each"
-        )
+        each = plan(held, sharded).total / GIB
+        told.append(f"--zero_stage 3 on {sharded.gpus} cards: {each:.1f} GiB each")
     if args.algorithm in ("ppo", "grpo") and held.models > 1:
         told.append("a reward that is a function (--reward_models NAME=module:function)")
     return told
