@@ -156,6 +156,7 @@ def test_ppo_with_a_7b_policy_two_7b_rewards_and_a_critic_fits_one_card():
 
 @pytest.mark.small_model
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(not FOLDER, reason="PANACEA_SMALL_MODEL is not set")
 @pytest.mark.parametrize(("pairs", "max_length", "recomputed"), SHAPES)
 def test_a_real_training_takes_what_was_planned(pairs, max_length, recomputed, tmp_path):
@@ -170,7 +171,7 @@ def test_a_real_training_takes_what_was_planned(pairs, max_length, recomputed, t
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=800,
     )
     assert done.returncode == 0, done.stderr
     peak = int(done.stdout.split("peak ")[-1])
