@@ -10,6 +10,8 @@ from torch import nn
 
 from safe_rlhf_panacea.adapter.config import AdapterConfig
 from safe_rlhf_panacea.adapter.errors import AdapterError
+from safe_rlhf_panacea.adapter.frozen import frozen_linear
+from safe_rlhf_panacea.adapter.product import LowRankProduct, low_rank_product
 from safe_rlhf_panacea.adapter.recomputing import check_repetition, witnessed
 from safe_rlhf_panacea.adapter.state import PreferenceState
 
@@ -116,9 +118,12 @@ class SvdLoraLinear(nn.Module):
 
     def base_forward(self, x: torch.Tensor) -> torch.Tensor:
         """W x + b with the weight as it is: W0, or W(λ) while merged."""
-        if self.transposed:
-            return F.linear(x, self.weight.t(), self.bias)
-        return F.linear(x, self.weight, self.bias)
+        weight = self.weight.t() if self.transposed else self.weight
+        if torch.is_grad_enabled() or x.dim() != 3:
+            return F.linear(x, weight, self.bias)
+        # As with the adapter on: at σ = s = 0 both give the same bits.
+        tokens = x.reshape(-1, self.in_features)
+        return frozen_linear(tokens, weight, self.bias).view(*x.shape[:-1], self.out_features)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply W(λ).
@@ -136,19 +141,31 @@ class SvdLoraLinear(nn.Module):
         merged, eager = self._base_weight is not None, not torch.compiler.is_compiling()
         if eager:
             check_repetition(self.state, merged=merged)
-        result = self.base_forward(x)
         if merged or not self.state.enabled:
-            return result
-        low_rank = (x @ self.lora_V) * self._diagonal(x)
-        if eager:
-            low_rank = witnessed(low_rank, self.state)
-        # One fused product and sum; size = (B · ..., out_features)
-        updated = torch.addmm(
-            result.reshape(-1, self.out_features),
-            low_rank.reshape(-1, low_rank.size(-1)),
-            self.lora_U.t(),
-        )
-        return updated.view(result.shape)
+            return self.base_forward(x)
+        updated = self._updated(x)
+        return witnessed(updated, self.state) if eager else updated
+
+    def _updated(self, x: torch.Tensor) -> torch.Tensor:
+        """W(λ) x + b, size = (B, ..., out_features)."""
+        diagonal = self._diagonal(x)
+        if self._is_special(x):
+            return self.base_forward(x) + ((x @ self.lora_V) * diagonal) @ self.lora_U.t()
+        tokens = x.reshape(-1, self.in_features)  # size = (N, in_features)
+        flat = diagonal.reshape(-1, diagonal.size(-1)) if diagonal.dim() > 1 else diagonal
+        factors = (self.lora_V, self.lora_U, flat)
+        inputs = (tokens, self.weight, self.bias, *factors, self.transposed)
+        if torch.is_grad_enabled():
+            updated = LowRankProduct.apply(*inputs)
+        else:
+            updated, _ = low_rank_product(*inputs)
+        return updated.view(*x.shape[:-1], self.out_features)
+
+    def _is_special(self, x: torch.Tensor) -> bool:
+        """Whether the product must be left to torch: compiled, in mixed precision, or W0 trains."""
+        trained = self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad)
+        mixed = torch.is_autocast_enabled(x.device.type)
+        return torch.compiler.is_compiling() or mixed or (trained and torch.is_grad_enabled())
 
     def get_delta_weight(self, preference: torch.Tensor) -> torch.Tensor:
         """W(λ) - W0 in float32, size = (out_features, in_features), for one λ, size = (m,)."""

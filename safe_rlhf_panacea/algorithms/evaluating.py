@@ -99,7 +99,6 @@ class FrontEvaluator:
             args.seed,
             prompts_per_batch=max(1, rows // self.grid.size(0)),
             pairs_per_batch=max(1, rows // 2),
-            rows_per_forward=rows,
             progress=getattr(args, "progress", True),
         )
 

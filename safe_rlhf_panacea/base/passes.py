@@ -188,3 +188,24 @@ def by_token(
             result = values.new_zeros(*attention_mask.shape, *values.shape[2:])
         result = part.put_back(result, values)
     return result
+
+
+def by_row(
+    model: Any, run: Callable[[Pass], torch.Tensor], attention_mask: torch.Tensor
+) -> torch.Tensor:
+    """What ``run`` makes of every pass, in the order of the batch's rows.
+
+    Args:
+        model: a model, or an engine around one.
+        run: gives values by row of a pass, size = (n, ...).
+        attention_mask: size = (B, L).
+
+    Returns:
+        size = (B, ...).
+    """
+    found, rows = [], []
+    for part in passes(model, attention_mask):
+        with part.context(unwrap(model)):
+            found.append(run(part))
+        rows.append(part.rows)
+    return torch.cat(found)[torch.cat(rows).argsort()]

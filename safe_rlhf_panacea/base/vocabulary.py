@@ -110,25 +110,26 @@ def chosen_log_probs(
         logits = model(**inputs, use_cache=False).logits[where]
         return gather_log_probabilities(logits, tokens)
     own_forward, is_linear = head.forward, type(head) is nn.Linear
-    without_logits = _is_plain(head) and _is_last.get(head, True)
-    found: list[torch.Tensor] = []
+    fused = _is_plain(head) and _is_last.get(head, True)
+    sees_logits = not fused or head not in _is_last
     made: list[torch.Tensor] = []
 
     def forward(hidden: torch.Tensor) -> torch.Tensor:
-        if without_logits:
-            chosen = hidden[where]  # size = (N, E)
-            found.append(ChosenLogProbs.apply(chosen, head.weight, head.bias, tokens))
-            if head in _is_last:
-                return found[-1].view(1, -1, 1)
-        # An adapted head may have a λ for each row, and needs them all.
-        logits = own_forward(hidden[where]) if is_linear else own_forward(hidden)[where]
-        made.append(logits.unsqueeze(0))  # size = (1, N, V)
-        return made[-1]
+        columns = []
+        if sees_logits:
+            # An adapted head may have a λ for each row, and needs them all.
+            made.append(own_forward(hidden[where]) if is_linear else own_forward(hidden)[where])
+            columns.append(made[-1])
+        if fused:
+            found = ChosenLogProbs.apply(hidden[where], head.weight, head.bias, tokens)
+            columns.append(found.unsqueeze(-1))
+        return torch.cat(columns, dim=-1).unsqueeze(0)  # size = (1, N, V, or V + 1, or 1)
 
     with _head_as(head, forward):
-        result = model(**inputs, use_cache=False).logits
+        result = model(**inputs, use_cache=False).logits.squeeze(0)
     if head not in _is_last and len(tokens):
-        _is_last[head] = len(made) == 1 and torch.equal(made[0].to(result.dtype), result)
-    if without_logits and _is_last.get(head, True):
-        return found[0]
-    return gather_log_probabilities(result.squeeze(0), tokens)
+        logits = result[:, :-1] if fused else result
+        _is_last[head] = len(made) == 1 and torch.equal(made[0].to(result.dtype), logits)
+        if fused and not _is_last[head]:  # once in the life of a head
+            return chosen_log_probs(model, inputs, where, tokens)
+    return result[:, -1] if fused else gather_log_probabilities(result, tokens)

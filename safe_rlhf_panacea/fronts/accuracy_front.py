@@ -1,4 +1,4 @@
-"""The front of implicit-reward accuracies (section 5.1): every λ in one pass over the pairs."""
+"""The front of implicit-reward accuracies (section 5.1): every λ while the pairs are there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ def margins_over_grid(
     adapter: PanaceaAdapter,
     batch: dict[str, torch.Tensor],
     grid: torch.Tensor,
-    rows_per_forward: int,
 ) -> torch.Tensor:
     """log π/π_ref of the better response minus that of the worse, at every λ.
 
@@ -29,7 +28,6 @@ def margins_over_grid(
         adapter: its adapter; switched off it gives the reference, once for all λ.
         batch: collated pairs of ``PreferenceDataset``.
         grid: preference vectors, size = (N, m).
-        rows_per_forward: sequences in one forward pass.
 
     Returns:
         size = (N, B).
@@ -42,17 +40,14 @@ def margins_over_grid(
     with adapter.disabled():
         log_probs = token_log_probs(model, input_ids, attention_mask, counted)
         reference = log_probs.sum(dim=-1)  # size = (2B,)
-    pairs, points = input_ids.size(0), grid.size(0)
-    per_forward = max(1, rows_per_forward // pairs)
     sums = []
-    for part in grid.split(per_forward):
-        copies = part.size(0)
-        with adapter.at(part.repeat_interleave(pairs, dim=0)):
-            repeated = (x.repeat(copies, 1) for x in (input_ids, attention_mask, counted))
-            log_probs = token_log_probs(model, *repeated)
-        sums.append(log_probs.sum(dim=-1).view(copies, pairs))
-    ratios = torch.cat(sums) - reference  # size = (N, 2B)
-    return ratios.view(points, 2, -1)[:, 0] - ratios.view(points, 2, -1)[:, 1]
+    for preference in grid:
+        with adapter.at(preference):
+            # Cut as the reference was: at W0 every margin is a tie, to the last bit.
+            log_probs = token_log_probs(model, input_ids, attention_mask, counted)
+        sums.append(log_probs.sum(dim=-1))
+    better_ratios, worse_ratios = (torch.stack(sums) - reference).chunk(2, dim=1)  # (N, B) each
+    return better_ratios - worse_ratios
 
 
 @torch.no_grad()
@@ -64,7 +59,6 @@ def margins_of_pairs(
     grid: torch.Tensor,
     *,
     pairs_per_batch: int,
-    rows_per_forward: int,
     label: str = "",
     progress: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -76,7 +70,7 @@ def margins_of_pairs(
     device = next(model.parameters()).device
     grid, margins, labels = grid.to(device), [], []
     for batch in batches_of(dataset, indices, pairs_per_batch, device, label, progress):
-        found = margins_over_grid(model, adapter, batch, grid, rows_per_forward)  # (N, B)
+        found = margins_over_grid(model, adapter, batch, grid)  # (N, B)
         margins.append(found.double().cpu())
         labels.append(batch["labels"].double().cpu())
     return torch.cat(margins, dim=1), torch.cat(labels)

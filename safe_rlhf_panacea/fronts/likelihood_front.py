@@ -1,4 +1,4 @@
-"""The front of log-likelihoods of held-out texts: every λ in one pass over them."""
+"""The front of log-likelihoods of held-out texts: every λ while they are at hand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ def likelihoods_over_grid(
     adapter: PanaceaAdapter,
     batch: dict[str, torch.Tensor],
     grid: torch.Tensor,
-    rows_per_forward: int,
 ) -> torch.Tensor:
     """Mean log-probability per token of every answer: adapter off, then at every λ.
 
@@ -28,7 +27,6 @@ def likelihoods_over_grid(
         adapter: its adapter.
         batch: collated texts, B of them.
         grid: preference vectors, size = (N, m).
-        rows_per_forward: sequences in one forward pass.
 
     Returns:
         size = (1 + N, B).
@@ -36,12 +34,11 @@ def likelihoods_over_grid(
     texts = [batch[key] for key in ("input_ids", "labels", "attention_mask")]  # size = (B, L)
     with adapter.disabled():
         sums, tokens = answer_log_probs(model, *texts)
-    found, rows = [sums.unsqueeze(0)], len(sums)
-    for part in grid.split(max(1, rows_per_forward // rows)):
-        with adapter.at(part.repeat_interleave(rows, dim=0)):
-            sums, _ = answer_log_probs(model, *(text.repeat(len(part), 1) for text in texts))
-        found.append(sums.view(len(part), rows))
-    return torch.cat(found) / tokens
+    found = [sums]
+    for preference in grid:
+        with adapter.at(preference):
+            found.append(answer_log_probs(model, *texts)[0])
+    return torch.stack(found) / tokens
 
 
 @torch.no_grad()
@@ -53,7 +50,6 @@ def likelihoods_of_texts(
     grid: torch.Tensor,
     *,
     texts_per_batch: int,
-    rows_per_forward: int,
     label: str = "",
     progress: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,7 +61,7 @@ def likelihoods_of_texts(
     device = next(model.parameters()).device
     grid, found, labelled = grid.to(device), [], []
     for batch in batches_of(dataset, indices, texts_per_batch, device, label, progress):
-        values = likelihoods_over_grid(model, adapter, batch, grid, rows_per_forward)
+        values = likelihoods_over_grid(model, adapter, batch, grid)
         found.append(values.double().cpu())
         labelled.append(batch["labelled"].double().cpu())
     return torch.cat(found, dim=1), torch.cat(labelled)

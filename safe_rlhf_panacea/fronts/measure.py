@@ -39,7 +39,6 @@ class Policy:
             their luck.)
         prompts_per_batch: each forward pass has N times as many rows.
         pairs_per_batch: pairs read at a time.
-        rows_per_forward: sequences of pairs in one forward pass.
         progress: whether to show bars.
     """
 
@@ -50,7 +49,6 @@ class Policy:
     seed: int = 0
     prompts_per_batch: int = 32
     pairs_per_batch: int = 32
-    rows_per_forward: int = 256
     progress: bool = True
 
 
@@ -99,7 +97,7 @@ def measure(
         margins, labels = _of_all(policy, margins_of_pairs, pairs, grid, **options)
     likelihoods = labelled = None
     if texts is not None:
-        options = {"texts_per_batch": policy.rows_per_forward, "label": label}
+        options = {"texts_per_batch": 2 * policy.pairs_per_batch, "label": label}
         likelihoods, labelled = _of_all(policy, likelihoods_of_texts, texts, grid, **options)
     sampled = _sample(policy, rewards, prompts, grid, label)
     found = [sampled.rewards, sampled.log_ratios, margins, likelihoods]
@@ -129,7 +127,6 @@ def _of_all(
         data,
         _own_share(len(data)),
         grid,
-        rows_per_forward=policy.rows_per_forward,
         progress=policy.progress,
         **options,
     )

@@ -83,7 +83,7 @@ def measure(model: Any, adapter: PanaceaAdapter, probe: Mapping[str, Any]) -> Nu
 def _front(model: Any, adapter: PanaceaAdapter, probe: Mapping[str, Any]) -> list[list[float]]:
     pairs = FixedPairs(probe["pairs"], adapter.objectives)
     grid = torch.tensor(probe["grid"])
-    # Small batches, so that pairs are split over several and the grid over several passes.
+    # Small batches, so that pairs are split over several.
     measured = margins_of_pairs(
         model,
         adapter,
@@ -91,7 +91,6 @@ def _front(model: Any, adapter: PanaceaAdapter, probe: Mapping[str, Any]) -> lis
         range(len(pairs)),
         grid,
         pairs_per_batch=5,
-        rows_per_forward=20,
         progress=False,
     )
     front = accuracy_front(*measured, grid, adapter.objectives)

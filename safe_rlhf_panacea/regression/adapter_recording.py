@@ -62,7 +62,7 @@ def clear_pairs(model: Any, adapter: Any, probe: dict[str, Any], gap: float) -> 
     """The pairs whose margin is far from 0 at every λ of the grid."""
     pairs = FixedPairs(probe["pairs"], adapter.objectives)
     batch = pairs.get_collator()([pairs[i] for i in range(len(pairs))])
-    margins = margins_over_grid(model, adapter, batch, torch.tensor(probe["grid"]), 64)
+    margins = margins_over_grid(model, adapter, batch, torch.tensor(probe["grid"]))
     clear = margins.abs().amin(dim=0) > gap  # size = (B,)
     return [pair for pair, kept in zip(probe["pairs"], clear.tolist(), strict=True) if kept][:20]
 

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from safe_rlhf_panacea.base.datasets import ChatTemplate
 from safe_rlhf_panacea.base.datasets.template import AUTO, as_turns
+from safe_rlhf_panacea.base.passes import by_row
 from safe_rlhf_panacea.base.tokenizers import is_same_tokenizer
 from safe_rlhf_panacea.rewards.responses import Responses
 
@@ -64,8 +65,11 @@ class RewardModel:
         else:
             ids, mask = responses.input_ids, responses.attention_mask
         if self.is_classifier:
-            return self.model(ids, attention_mask=mask.long()).logits.float()
+            return by_row(self.model, lambda part: self._logits(part.of(ids), part.of(mask)), mask)
         return self.model(ids, attention_mask=mask).end_scores
+
+    def _logits(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return self.model(ids, attention_mask=mask.long()).logits.float()
 
     def _own_tokens(self, responses: Responses) -> tuple[torch.Tensor, torch.Tensor]:
         """The conversations in the model's own tokens, and their mask, padded on the right."""

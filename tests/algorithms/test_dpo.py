@@ -154,7 +154,6 @@ def test_it_learns_a_front_from_conflicting_labels(dpo_flags, base_model):
         range(len(dataset)),
         grid,
         pairs_per_batch=16,
-        rows_per_forward=64,
         progress=False,
     )
     front = accuracy_front(margins, labels, grid, trainer.panacea.objectives)

@@ -10,7 +10,7 @@ from torch import nn
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.base.log_probs import token_log_probs
-from safe_rlhf_panacea.base.passes import cut, limit, passes
+from safe_rlhf_panacea.base.passes import by_row, cut, limit, passes
 from tests.tiny import tiny_llama
 
 LENGTHS = [3, 11, 4, 12, 3, 5, 12, 2]
@@ -148,3 +148,10 @@ def test_with_recomputation_each_row_keeps_its_own_lambda(of_tokens):
         gradients.append([p.grad for p in adapter.parameters()])
     for first, second in zip(*gradients, strict=True):
         torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-6)
+
+
+def test_values_by_row_come_back_in_the_order_of_the_batch(of_tokens):
+    ids, mask = batch_of(LENGTHS, "both")
+    of_tokens(12)
+    sums = by_row(nn.Identity(), lambda part: (part.of(ids) * part.of(mask)).sum(dim=1), mask)
+    assert sums.tolist() == (ids * mask).sum(dim=1).tolist()

@@ -181,17 +181,19 @@ def own_conversations(tokenizer, *, is_classifier):
     """What a model with other tokens is given where the turns are known, as text."""
     seen = []
 
-    def model(ids, attention_mask):
-        rows = zip(ids, attention_mask.bool(), strict=True)
-        seen.extend(tokenizer.decode(row[kept]) for row, kept in rows)
-        scores = torch.zeros(len(ids), 1)
-        return SimpleNamespace(end_scores=scores, logits=scores)
+    class Reader(torch.nn.Module):
+        def forward(self, ids, attention_mask):
+            rows = zip(ids, attention_mask.bool(), strict=True)
+            seen.extend(tokenizer.decode(row[kept]) for row, kept in rows)
+            scores = torch.zeros(len(ids), 1)
+            return SimpleNamespace(end_scores=scores, logits=scores)
 
     policy = tiny_tokenizer()
     rows = padded_rows(policy)
     examples = [{"input": "x1"}, {"input": ["y", "z", "w"], "system": "s"}]
     responses = Responses(rows.input_ids, rows.attention_mask, 2, examples)
-    RewardModel("", model, tokenizer, policy, (EOS,), is_classifier=is_classifier).scores(responses)
+    model = RewardModel("", Reader(), tokenizer, policy, (EOS,), is_classifier=is_classifier)
+    model.scores(responses)
     return seen
 
 
