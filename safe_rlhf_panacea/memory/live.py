@@ -44,7 +44,7 @@ class LiveBytes(TorchDispatchMode):
     Attributes:
         now: bytes alive.
         peak: the most that were alive since ``restart``.
-        widest: the most of them in tensors whose last dimension is ``width``, such as logits.
+        widest: the most in tensors whose last dimension is ``width`` or more, such as logits.
     """
 
     def __init__(self, width: int = 0) -> None:
@@ -65,7 +65,7 @@ class LiveBytes(TorchDispatchMode):
             return
         self._known.add(key)
         size = storage.nbytes()
-        wide = size if tensor.dim() > 1 and tensor.size(-1) == self.width else 0
+        wide = size if tensor.dim() > 1 and tensor.size(-1) >= self.width > 0 else 0
         self._count(size, wide)
         self.peak, self.widest = max(self.peak, self.now), max(self.widest, self.wide)
         weakref.finalize(storage, self._forget, key, size, wide)
