@@ -40,7 +40,7 @@ test: $(INSTALLED_DEV)  ## run the tests, WORKERS at a time
 
 lint: $(INSTALLED_DEV)  ## check the Python sources with ruff and the shell scripts with ShellCheck
 	"$(BIN)/ruff" check .
-	"$(BIN)/shellcheck" bash/*.sh .ci/run
+	"$(BIN)/shellcheck" bash/*.sh eval/*.sh .ci/run
 
 front-benchmark: $(INSTALLED)  ## repeat the quickstart's fronts over SEEDS fresh seeds (long)
 	"$(BIN)/python" eval/front_benchmark.py --seeds $(SEEDS) $(ARGS)

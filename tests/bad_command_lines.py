@@ -43,6 +43,7 @@ GOOD = {
     "push": "--adapter adapter --repo me/it",
     "chat": "--adapter adapter",
     "serve": "--adapter adapter --port 0",
+    "memory": "--model model --algorithm dpo",
     "dashboard": "run --output out.html",
     "miniature": "--output_dir out",
     "world": "--output_dir out",
@@ -114,6 +115,8 @@ RANGES = [
     ("front_benchmark", "seeds workers", "0", COUNT),
     ("benchmarks.run", "rounds warmup batch prompts longest threads", "0", COUNT),
     ("regression", "pairs batch_size", "0", COUNT),
+    ("memory", "gpus objectives max_length lora_dim", "0 x", COUNT),
+    ("memory", "card_gib", "0 nan", POSITIVE),
     ("three_objectives figure_4_left_ppo_fronts", "reference_point", "'nan 0'", FINITE),
     ("sft dpo ppo evaluation compare miniature world front_benchmark", "output_dir", "''", EMPTY),
     ("figure_3_reward_distributions singular_values", "output_dir", "' '", EMPTY),
@@ -204,6 +207,11 @@ evaluation   ; --reward_models helpful=m:f harmless=m:f ; helpful and harmless a
 ppo          ; --objectives helpful funny         ; objective 'funny' has no reward model
 ppo          ; --reward_calibration none.json     ; none.json: no such file
 ppo          ; --reward_calibration damaged/adapter_config.json ; not valid JSON
+memory       ; --mean_length 600                  ; --mean_length 600 is above --max_length 512
+memory       ; --reward_models a=x b=y            ; --algorithm dpo has none
+memory       ; --algorithm ppo --reward_models a=x ; is 2, but there are 1 --reward_models
+memory       ; --model no/such/folder/            ; no/such/folder
+memory       ; --algorithm ddpo                   ; invalid choice: 'ddpo'
 panacea_sft  ; --train_datasets supervised:1:a.jsonl ; name its objective, as in helpful=superv
 panacea_sft  ; --train_datasets a=supervised:1:x b= ; data set '' has no name
 panacea_sft  ; --train_datasets a=x:1 b=x:2       ; x is given twice

@@ -28,7 +28,8 @@ PACKAGES = {
     "panacea_sft": "algorithms.sft",
     "grpo": "algorithms.grpo",
     **{
-        name: name for name in ("evaluation", "miniature", "dashboard", "regression", "experiments")
+        name: name
+        for name in ("evaluation", "memory", "miniature", "dashboard", "regression", "experiments")
     },
 }
 BASELINES = ("rewarded_soups", "discrete_policies", "fixed_scaling")

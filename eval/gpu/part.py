@@ -1,0 +1,76 @@
+"""What the parts share: flags, the device, and the two files that each leaves."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+# The sources beside this script are what runs, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+
+from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
+from safe_rlhf_panacea.errors import one_line_errors
+from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
+from safe_rlhf_panacea.printing import markdown_text, say
+
+Row = dict[str, Any]
+
+
+def device_of() -> str:
+    """A GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def machine() -> dict[str, str]:
+    """The card's name and the versions that decide."""
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return {"device": card, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """A table; numbers as short as they are readable."""
+
+    def cell(value: Any) -> str:
+        return f"{value:.4g}" if isinstance(value, float) else markdown_text(value)
+
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [[cell(row.get(name, "")) for name in columns] for row in rows]
+    lines = [columns, ["---"] * len(columns), *lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def run_part(name: str, text: str, rows_of: Callable[[argparse.Namespace], Any]) -> int:
+    """A whole part: 1 where a row says that something is not right.
+
+    Args:
+        name: of the part and its files.
+        text: what it shows.
+        rows_of: gives the rows of the table as they come; ``right`` is whether one is right.
+    """
+
+    @one_line_errors
+    def main() -> int:
+        parser = ArgumentParser(f"python eval/gpu/{name}.py", text, f"bash eval/on_a_gpu.sh {name}")
+        parser.add_argument("--output_dir", type=filled, required=True)
+        add_flag(parser, "--tiny", False, "sizes for a CPU")
+        args = parser.parse_args()
+        begin, rows = time.perf_counter(), []
+        for row in rows_of(args):
+            rows.append(row)
+            say(", ".join(f"{key} {value}" for key, value in row.items()))
+        folder = Path(args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        found = {**machine(), "tiny": args.tiny, "seconds": time.perf_counter() - begin}
+        atomic_write_json(folder / f"{name}.json", {**found, "rows": rows})
+        head = f"{text} ({found['device']}, torch {found['torch']}, {found['seconds']:.0f} s)"
+        atomic_write_text(folder / f"{name}.md", f"{head}\n\n{markdown(rows)}\n")
+        return int(not all(row.get("right", True) for row in rows))
+
+    return main()

@@ -1,0 +1,1 @@
+"""What a training will hold on each card, said before any card is rented."""

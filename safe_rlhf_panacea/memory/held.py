@@ -1,0 +1,186 @@
+"""What the models of a training and the parts of its step hold, by running them without memory."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from safe_rlhf_panacea.adapter import AdapterConfig
+from safe_rlhf_panacea.base.engine import set_gradient_checkpointing
+from safe_rlhf_panacea.base.passes import DEFAULT_ON_ACCELERATOR, DEFAULT_ON_CPU, limit
+from safe_rlhf_panacea.memory import steps
+from safe_rlhf_panacea.memory.live import LiveBytes, Meter
+from safe_rlhf_panacea.memory.models import Models
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a training step: bytes above what is there all the time, at most.
+
+    Attributes:
+        kept: activations of the whole pass stay for the backward pass.
+        recomputed: with gradient checkpointing.
+        logits: in tensors as wide as the vocabulary, of either.
+    """
+
+    kept: int
+    recomputed: int
+    logits: int
+
+
+@dataclass(frozen=True)
+class Held:
+    """Everything, in bytes, as one card without ZeRO has it.
+
+    Attributes:
+        models: backbones.
+        engines: trained models, each with an optimiser.
+        weights: of all models, buffers included, adapters not.
+        trained: elements of adapters and value head.
+        element: bytes of a weight.
+        largest: bytes of the largest model.
+        parts: of the step, by name.
+    """
+
+    models: int
+    engines: int
+    weights: int
+    trained: int
+    element: int
+    largest: int
+    parts: dict[str, Part]
+
+
+@contextmanager
+def _limited(args: argparse.Namespace) -> Iterator[None]:
+    """Passes as they would be cut on the device that is planned for."""
+    default = DEFAULT_ON_CPU if args.device == "cpu" else DEFAULT_ON_ACCELERATOR
+    before, limit.max_tokens = limit.max_tokens, args.max_tokens_per_pass or default
+    try:
+        yield
+    finally:
+        limit.max_tokens = before
+
+
+def _generate(models: Models, args: argparse.Namespace, rows: int) -> None:
+    """As trainers do: in float32 one λ is merged, in lower precision not."""
+    if models.dtype is torch.float32 and args.zero_stage < 3:
+        with models.adapters[0].merged(models.state.value):
+            steps.generate(models.policy, rows, args.max_length)
+    else:
+        steps.generate(models.policy, rows, args.max_length)
+
+
+def _score(models: Models, tokens: steps.Tokens) -> None:
+    steps.reference_pass(models.policy, models.adapters[0], tokens)
+    for index, reward in enumerate(models.rewards):
+        if index == 0 and models.critic is not None:
+            steps.score(models.critic, tokens, role="reward")
+        else:
+            steps.score(reward, tokens)
+
+
+def _parts(models: Models, args: argparse.Namespace) -> dict[str, Callable[[], None]]:
+    """The parts of a step by name, in their order."""
+    rows = args.per_device_train_batch_size
+    sequences = 2 * rows if args.algorithm == "dpo" else rows
+    mean = args.mean_length or args.max_length
+    policy, adapter = models.policy, models.adapters[0]
+    lengths = steps.lengths_of(sequences, args.max_length, mean)
+    tokens = steps.Tokens.of_lengths(lengths, str(policy.device))
+    update = partial(steps.policy_step, policy, tokens)
+    if args.algorithm == "sft":
+        return {"update": update}
+    if args.algorithm == "dpo":
+        return {
+            "reference": partial(steps.reference_pass, policy, adapter, tokens),
+            "update": update,
+        }
+    drawn = rows
+    if args.algorithm == "ppo":
+        drawn = min(rows, args.per_device_prompt_batch_size) * args.num_return_sequences
+        update = partial(steps.actor_critic_step, policy, models.critic, tokens)
+    found = {
+        "generation": partial(_generate, models, args, drawn),
+        "scoring": partial(_score, models, tokens),
+        "update": update,
+    }
+    if args.ptx:
+        found["ptx"] = partial(steps.policy_step, policy, tokens)
+    return found
+
+
+def _peak(live: Meter, run: Callable[[], None]) -> tuple[int, int]:
+    """Bytes above what was there before, and those of logits."""
+    gc.collect()  # an earlier graph that a cycle holds would be counted, and freed meanwhile
+    live.restart()
+    before, wide = live.now, live.wide
+    run()
+    return live.peak - before, live.widest - wide
+
+
+def held(
+    args: argparse.Namespace,
+    policy: Any,
+    rewards: Sequence[Any],
+    *,
+    meter: Meter | None = None,
+    device: str | None = None,
+) -> Held:
+    """Run every part of a step, with recomputation where there are gradients and without.
+
+    Args:
+        args: the flags of ``main``.
+        policy: transformers' configuration of the policy.
+        rewards: those of the reward models; none for functions.
+        meter: what counts; default: ``LiveBytes``.
+        device: where to run it with real, random weights; None: without memory.
+    """
+    names = tuple(f"objective-{i}" for i in range(args.objectives))
+    config = AdapterConfig(args.lora_dim, args.objectives, objectives=names)
+    if args.lora_module_name is not None:
+        config = AdapterConfig(**{**vars(config), "lora_module_name": args.lora_module_name})
+    dtype = torch.bfloat16 if args.bf16 else torch.float32
+    live = meter or LiveBytes(policy.get_text_config().vocab_size)
+    models = Models(config, dtype)
+    engines = [models.policy]
+    with _limited(args), live:
+        models.make(policy, rewards, critic=args.algorithm == "ppo", device=device)
+        gc.collect()
+        trained = sum(p.numel() for p in models.trained())
+        weights = live.now - 2 * trained * dtype.itemsize  # the gradients are there, too
+        engines = [m for m in (models.policy, models.critic) if m is not None]
+        peaks: dict[str, list[tuple[int, int]]] = {}
+        for recomputed in (False, True):
+            for engine in engines:
+                engine.train()
+                if recomputed:
+                    set_gradient_checkpointing(engine, True)
+            for name, run in _parts(models, args).items():
+                if recomputed and name not in ("update", "ptx"):
+                    peaks[name] *= 2  # nothing to recompute
+                else:
+                    peaks.setdefault(name, []).append(_peak(live, run))
+    return Held(
+        models=1 + len(rewards),
+        engines=len(engines),
+        weights=weights,
+        trained=trained,
+        element=dtype.itemsize,
+        largest=max(_bytes(module) for module in models.modules()),
+        parts={
+            name: Part(kept, recomputed, max(wide, again))
+            for name, ((kept, wide), (recomputed, again)) in peaks.items()
+        },
+    )
+
+
+def _bytes(module: torch.nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters())

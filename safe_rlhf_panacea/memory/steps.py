@@ -1,0 +1,84 @@
+"""The parts of a training step that hold memory, with the very functions of the trainers.
+
+They run alike on models with weights and on models that only pretend to have any. Every token
+counts as one of a response, which is the most that a batch of its lengths can ask for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from safe_rlhf_panacea.adapter import PanaceaAdapter
+from safe_rlhf_panacea.base.kv_cache import preallocated_cache
+from safe_rlhf_panacea.base.log_probs import token_log_probs
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A padded batch; ``ids`` and ``mask`` are size = (B, L)."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+
+    @classmethod
+    def of_lengths(cls, lengths: list[int], device: str = "cpu") -> Tokens:
+        """Rows of so many tokens each, padded on the right."""
+        ends = torch.tensor(lengths, device=device).unsqueeze(1)
+        mask = torch.arange(max(lengths), device=device) < ends
+        return cls(torch.zeros(mask.shape, dtype=torch.long, device=device), mask)
+
+
+def lengths_of(rows: int, max_length: int, mean_length: float) -> list[int]:
+    """One row of the largest length, the others so that the mean is right: padding is not free."""
+    if rows == 1:
+        return [max_length]
+    rest = (mean_length * rows - max_length) / (rows - 1)
+    return [max_length] + [min(max_length, max(1, round(rest)))] * (rows - 1)
+
+
+def log_probs(policy: Any, tokens: Tokens) -> torch.Tensor:
+    """Of every token, size = (B, L - 1)."""
+    return token_log_probs(policy, tokens.ids, tokens.mask, tokens.mask[:, 1:])
+
+
+def reference_pass(policy: Any, adapter: PanaceaAdapter, tokens: Tokens) -> None:
+    """The model with its adapter off, nothing kept."""
+    with torch.no_grad(), adapter.disabled():
+        log_probs(policy, tokens)
+
+
+def policy_step(policy: Any, tokens: Tokens) -> None:
+    """Forward and backward pass of a policy."""
+    log_probs(policy, tokens).sum().backward()
+
+
+def actor_critic_step(policy: Any, critic: Any, tokens: Tokens) -> None:
+    """Panacea-PPO's: both graphs are there before the first backward pass."""
+    actor = log_probs(policy, tokens)
+    values = critic(tokens.ids, attention_mask=tokens.mask).scores
+    actor.sum().backward()
+    values.float().sum().backward()
+
+
+@torch.no_grad()
+def score(reward: Any, tokens: Tokens, **role: str) -> None:
+    """A reward model's pass."""
+    reward(tokens.ids, attention_mask=tokens.mask, **role)
+
+
+@torch.no_grad()
+def generate(policy: Any, rows: int, max_length: int) -> None:
+    """The cache of a whole generation, and one forward pass that fills half of it."""
+    cache = preallocated_cache(policy.config, max_length)
+    tokens = Tokens.of_lengths([max(1, max_length // 2)] * rows, str(policy.device))
+    logits = policy(
+        input_ids=tokens.ids,
+        attention_mask=tokens.mask.long(),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits[:, -1]
+    logits.float().softmax(dim=-1).double().cumsum(dim=-1)  # what choosing a token takes
