@@ -115,25 +115,30 @@ def results(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             }
 
 
+def write(args: argparse.Namespace, kept: list[dict[str, Any]], about: str) -> None:
+    """What was found so far, as numbers and as tables."""
+    path = Path(args.output)
+    given = {name: value for name, value in vars(args).items() if name != "work"}
+    atomic_write_json(path.with_suffix(".json"), {"args": given, "results": kept})
+    atomic_write_text(path, tables.markdown(kept, about))
+
+
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print the tables as they come, write the files."""
+    """Measure; print and write the tables as they come."""
     args = build_parser().parse_args(argv)
     complete(args)
     about = finding.machine(args.device)
     print(f"size {args.size}; {about}")
     print(finding.missing_peers(), end="")
+    shown = shlex.join(sys.argv[1:] if argv is None else argv)
     with tempfile.TemporaryDirectory() as args.work:
         kept = []
         for result in results(args):
             kept.append(result)
             print(tables.text(result), flush=True)
-    if args.output:
-        path = Path(args.output)
-        given = {k: v for k, v in vars(args).items() if k != "work"}
-        shown = shlex.join(sys.argv[1:] if argv is None else argv)
-        atomic_write_json(path.with_suffix(".json"), {"args": given, "results": kept})
-        atomic_write_text(path, tables.markdown(kept, f"`{PROGRAM} {shown}`; {about}"))
+            if args.output:
+                write(args, kept, f"`{PROGRAM} {shown}`; {about}")
 
 
 if __name__ == "__main__":
