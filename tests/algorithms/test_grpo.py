@@ -92,8 +92,8 @@ def test_rollout_scoring_and_update_see_the_same_preference(grpo_flags, scope):
         assert preference.shape == (16, 2)
         assert torch.equal(watch.scored[step], preference)
         assert torch.equal(watch.learnt[step].expand(16, 2), preference)
-        drawn = watch.drawn[step * per_step]  # of the step's prompt pass
-        rows = drawn.expand(16, 2) if drawn.dim() == 1 else drawn
+        drawn = watch.drawn[step * per_step]  # of the step's prompt pass, which reads each once
+        rows = drawn.expand(4, 2).repeat_interleave(4, dim=0)
         assert torch.equal(rows, preference)
     assert len({tuple(p[0].tolist()) for p in watch.rolled}) == 3
 
