@@ -15,6 +15,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 INSTALLED_SMALL := $(VENV)/.installed-small
+INSTALLED_BENCH := $(VENV)/.installed-bench
 SOURCES := setup.py pyproject.toml $(filter-out /dev/null,$(wildcard $(CONSTRAINTS)))
 # Absolute, because pip would look for a relative one in its own build folders too.
 PIP_INSTALL := "$(BIN)/python" -m pip install --constraint "$(abspath $(CONSTRAINTS))"
@@ -22,7 +23,7 @@ PIP_INSTALL := "$(BIN)/python" -m pip install --constraint "$(abspath $(CONSTRAI
 .DEFAULT_GOAL := help
 # Two targets that install must not do so at once.
 .NOTPARALLEL:
-.PHONY: help quickstart small test lint front-benchmark regression clean
+.PHONY: help quickstart small test lint front-benchmark benchmark regression clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +44,9 @@ lint: $(INSTALLED_DEV)  ## check the Python sources with ruff and the shell scri
 
 front-benchmark: $(INSTALLED)  ## repeat the quickstart's fronts over SEEDS fresh seeds (long)
 	"$(BIN)/python" eval/front_benchmark.py --seeds $(SEEDS) $(ARGS)
+
+benchmark: $(INSTALLED_BENCH)  ## speed and memory, beside PEFT, TRL and Safe-RLHF (long)
+	"$(BIN)/python" eval/benchmarks/run.py $(ARGS)
 
 regression: $(INSTALLED)  ## hold today's code against recorded numbers (minutes)
 	"$(BIN)/python" eval/regression.py $(ARGS)
@@ -69,6 +73,12 @@ $(INSTALLED_SMALL): $(SOURCES)
 	$(make-environment)
 	@echo 'Installing into $(VENV) with what the small model needs: once, one to a few minutes'
 	$(PIP_INSTALL) --editable '.[small]'
+	@touch "$(INSTALLED)" "$@"
+
+$(INSTALLED_BENCH): $(SOURCES)
+	$(make-environment)
+	@echo 'Installing into $(VENV) with what is measured beside: once, one to a few minutes'
+	$(PIP_INSTALL) --editable '.[bench]'
 	@touch "$(INSTALLED)" "$@"
 
 $(INSTALLED_DEV): $(SOURCES)

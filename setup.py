@@ -87,6 +87,8 @@ setup(
         "serve": ["fastapi>=0.115", "uvicorn>=0.30"],
         # Only for `make small`: the model's file, and a rule reward's word list.
         "small": ["accelerate>=1.0", "gguf>=0.17", "vaderSentiment>=3.3"],
+        # Only for `make benchmark`: who the package is measured beside.
+        "bench": ["peft>=0.17", "trl>=1.16"],
         # Only for --log_type tensorboard.
         "tensorboard": ["tensorboard>=2.16"],
         "dev": [

@@ -52,7 +52,7 @@ GOOD = {
     "report": "--figures figures --output out.html",
     "seeds_table": "--runs run",
     "front_benchmark": "",
-    "port_against_safe_rlhf": "",
+    "benchmarks.run": "",
     "figure_3_reward_distributions": f"{FIGURE} --run front",
     "figure_4_left_ppo_fronts": f"{FIGURE} --runs front",
     "figure_4_right_front_evolution": f"{FIGURE} --runs front",
@@ -99,7 +99,6 @@ RANGES = [
     ("sft reward dpo ppo panacea_sft", "seed", f"-1 {2**32} 1.5", SEED),
     ("evaluation calibrate respond miniature world", "seed", "-1 x", SEED),
     ("front_benchmark", "first_seed", "-1", SEED),
-    ("port_against_safe_rlhf", "seed", "-1", SEED),
     ("sft reward dpo", "eval_split_ratio", "0 1 nan", "is not above 0 and below 1"),
     ("evaluation calibrate respond", "temperature", "nan -1", NOT_NEGATIVE),
     ("evaluation calibrate", "batch_size max_length", "0", COUNT),
@@ -114,7 +113,7 @@ RANGES = [
     ("discrete_policies evaluation", "grid_step", "nan -0.1 0", POSITIVE),
     ("fixed_scaling", "factors", "nan '1 inf'", FINITE),
     ("front_benchmark", "seeds workers", "0", COUNT),
-    ("port_against_safe_rlhf", "steps warmup repeats threads batch_size", "0", COUNT),
+    ("benchmarks.run", "rounds warmup batch prompts longest threads", "0", COUNT),
     ("regression", "pairs batch_size", "0", COUNT),
     ("memory", "gpus objectives max_length lora_dim", "0 x", COUNT),
     ("memory", "card_gib", "0 nan", POSITIVE),
@@ -294,7 +293,8 @@ report       ; --figures none                     ; none holds no figures
 report       ; --output file                      ; file exists
 seeds_table  ; --runs none                        ; no evaluations
 front_benchmark        ; --jobs nothing           ; invalid choice: 'nothing'
-port_against_safe_rlhf ; --sizes huge             ; invalid choice: 'huge'
+benchmarks.run ; --size huge                      ; invalid choice: 'huge'
+benchmarks.run ; --against model                  ; --against model: no checkout of this project
 figure_3_reward_distributions  ; --run none       ; none
 figure_3_reward_distributions  ;                  ; front has no responses.json
 figure_4_right_front_evolution ; --runs none      ; none

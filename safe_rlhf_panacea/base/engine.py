@@ -129,7 +129,12 @@ def unwrap(model: Any) -> nn.Module:
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether several processes hold a share of the weights each (ZeRO 3)."""
-    return get_world_size() > 1 and any(hasattr(p, "ds_id") for p in model.parameters())
+    return get_world_size() > 1 and is_under_zero3(model)
+
+
+def is_under_zero3(model: nn.Module) -> bool:
+    """Whether ZeRO 3 puts the weights together for every pass, of one process or of several."""
+    return any(hasattr(p, "ds_id") for p in model.parameters())
 
 
 def set_gradient_checkpointing(model: Any, on: bool) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.engine import is_sharded
-from safe_rlhf_panacea.base.functional import position_ids_from_mask
+from safe_rlhf_panacea.adapter import have_one_preference
+from safe_rlhf_panacea.base.engine import is_sharded, is_under_zero3
+from safe_rlhf_panacea.base.inversion import invert
 
 
 @dataclass(frozen=True)
@@ -92,48 +93,38 @@ def sample(
     # Under ZeRO 3 every forward pass is a collective: transformers keeps the processes in step.
     in_step = is_sharded(model)
     if config.is_plain and not in_step:
-        copies = config.num_return_sequences
-        if copies > 1:
-            input_ids = input_ids.repeat_interleave(copies, dim=0)
-            attention_mask = attention_mask.repeat_interleave(copies, dim=0)
         with _untrained(model):
             return _sample_plain(model, input_ids, attention_mask, config, generator, noise_copies)
     return _sample_generate(model, input_ids, attention_mask, config, in_step)
 
 
 def _choose(
-    logits: torch.Tensor,  # size = (B, V)
+    logits: torch.Tensor,  # size = (n, V)
+    rows: torch.Tensor,  # which rows of the batch these are, size = (n,)
+    batch: int,
     temperature: float,
     generator: torch.Generator | None,
     noise_copies: int,
 ) -> torch.Tensor:
-    """One token per row, by inverting the cumulative distribution, size = (B,).
+    """One token per row, by inverting the cumulative distribution, size = (n,).
 
     One uniform number per row is enough, where the Gumbel trick would draw one per token of the
-    vocabulary; summed in float64, so that a large vocabulary loses nothing.
+    vocabulary. The whole batch's are drawn, so that a row's do not depend on which others are left.
     """
     if temperature == 0:
         return logits.argmax(dim=-1)
-    cumulative = (logits.float() / temperature).softmax(dim=-1).double().cumsum(dim=-1)
-    rows = logits.size(0) // noise_copies
-    uniform = torch.rand(rows, 1, device=logits.device, dtype=torch.float64, generator=generator)
-    if noise_copies > 1:
-        uniform = uniform.repeat(noise_copies, 1)
-    tokens = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).squeeze(-1)
-    return tokens.clamp(max=logits.size(-1) - 1)  # a model that is not finite yields its size
+    uniform = torch.rand(
+        batch // noise_copies, device=logits.device, dtype=torch.float64, generator=generator
+    )
+    weights = (logits.float() / temperature).softmax(dim=-1)
+    return invert(weights, uniform.repeat(noise_copies)[rows])
 
 
-def _step_mask(model: Any, attended: torch.Tensor, step: int) -> torch.Tensor:
-    """The mask of one decoding step, size = (B, T) or, ready for use, (B, 1, 1, T).
-
-    A single new token may look at all that is attended; handing transformers that mask in four
-    dimensions saves it from building one at every step.
-    """
-    ready = step > 0 and getattr(model.config, "_attn_implementation", None) == "sdpa"
-    return attended[:, None, None, :] if ready else attended.long()
+def _without_gradients(model: Any) -> AbstractContextManager[Any]:
+    """Inference mode; not where ZeRO 3 fills parameters during a pass that are trained later."""
+    return torch.no_grad() if is_under_zero3(model) else torch.inference_mode()
 
 
-@torch.no_grad()
 def _sample_plain(
     model: Any,
     input_ids: torch.Tensor,
@@ -142,38 +133,34 @@ def _sample_plain(
     generator: torch.Generator | None,
     noise_copies: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    from safe_rlhf_panacea.base.kv_cache import preallocated_cache
+    from safe_rlhf_panacea.base.decoding import Decoding  # which imports transformers
 
-    batch, prompt_length = input_ids.shape
-    steps = config.max_length - prompt_length
+    copies, steps = config.num_return_sequences, config.max_length - input_ids.size(1)
+    prompts = input_ids.repeat_interleave(copies, dim=0)
+    prompt_mask = attention_mask.bool().repeat_interleave(copies, dim=0)
     if steps <= 0:
-        return input_ids, attention_mask.bool()
-    cache = preallocated_cache(model.config, config.max_length)
-    mask = torch.nn.functional.pad(attention_mask.bool(), (0, steps))  # size = (B, max_length)
+        return prompts, prompt_mask
+    batch = prompts.size(0)
     tokens = torch.full((batch, steps), config.pad_token_id, device=input_ids.device)
-    alive = torch.ones(batch, dtype=torch.bool, device=input_ids.device)
-    current, positions = input_ids, position_ids_from_mask(attention_mask)
     stops = torch.tensor(config.stop_ids, device=input_ids.device)
-    for step in range(steps):
-        logits = model(
-            input_ids=current,
-            attention_mask=_step_mask(model, mask[:, : prompt_length + step], step),
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        token = _choose(logits, config.temperature, generator, noise_copies)
-        tokens[:, step] = torch.where(alive, token, config.pad_token_id)
-        mask[:, prompt_length + step] = alive
-        alive = alive & ~is_end(token, stops)
-        if not alive.any():
-            steps = step + 1
-            break
-        current = tokens[:, step : step + 1]
-        positions = positions[:, -1:] + 1
-    sequences = torch.cat([input_ids, tokens[:, :steps]], dim=1)
-    return sequences, mask[:, : prompt_length + steps]
+    # What is returned is made outside: a graph cannot keep tensors of inference mode.
+    if have_one_preference(model, batch, copies):  # each prompt is read once for all its responses
+        inputs = (model, input_ids, attention_mask, steps, copies)
+    else:
+        inputs = (model, prompts, prompt_mask, steps)
+    with _without_gradients(model), Decoding(*inputs) as decoding:
+        for step in range(steps):
+            logits = decoding.logits()
+            rows = decoding.rows
+            token = _choose(logits, rows, batch, config.temperature, generator, noise_copies)
+            tokens[rows, step] = token
+            if decoding.append(token, is_end(token, stops)):
+                break
+    attended = up_to_end(tokens, stops)
+    length = int(attended.any(dim=0).sum())  # of the longest; more may have been decoded
+    response = tokens.masked_fill(~attended, config.pad_token_id)[:, :length]
+    mask = torch.cat([prompt_mask, attended[:, :length]], dim=1)
+    return torch.cat([prompts, response], dim=1), mask
 
 
 @torch.no_grad()

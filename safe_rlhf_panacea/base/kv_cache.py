@@ -38,8 +38,27 @@ class PreallocatedLayer(DynamicLayer):
         self.key_buffer[:, :, self.length : end] = key_states
         self.value_buffer[:, :, self.length : end] = value_states
         self.length = end
-        self.keys, self.values = self.key_buffer[:, :, :end], self.value_buffer[:, :, :end]
+        return self._filled()
+
+    def _filled(self) -> tuple[torch.Tensor, torch.Tensor]:
+        self.keys = self.key_buffer[:, :, : self.length]
+        self.values = self.value_buffer[:, :, : self.length]
         return self.keys, self.values
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Each row so often, side by side."""
+        self.key_buffer = self.key_buffer.repeat_interleave(repeats, dim=0)
+        self.value_buffer = self.value_buffer.repeat_interleave(repeats, dim=0)
+        self._filled()
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Keep some rows, in place: size = (n,), n at most B."""
+        if self.length == 0:
+            return
+        rows, (keys, values) = beam_idx.numel(), self._filled()
+        keys[:rows], values[:rows] = keys[beam_idx], values[beam_idx]
+        self.key_buffer, self.value_buffer = self.key_buffer[:rows], self.value_buffer[:rows]
+        self._filled()
 
 
 def preallocated_cache(config: Any, capacity: int) -> DynamicCache:

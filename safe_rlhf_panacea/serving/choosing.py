@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from safe_rlhf_panacea.base.inversion import invert
+
 
 @dataclass
 class Sampling:
@@ -29,20 +31,13 @@ class Sampling:
         self.numbers = random.Random(self.seed)
 
 
-def _invert(weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """One index per row by inverting the cumulative distribution, size = (B,)."""
-    cumulative = weights.double().cumsum(dim=-1)
-    found = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)
-    return found.squeeze(-1).clamp(max=weights.size(-1) - 1)
-
-
 def _nucleus(
     probabilities: torch.Tensor, top_p: torch.Tensor, uniform: torch.Tensor
 ) -> torch.Tensor:
     """One token per row among the likeliest that together reach ``top_p``, size = (B,)."""
     ordered, ids = probabilities.double().sort(dim=-1, descending=True)
     before = ordered.cumsum(dim=-1) - ordered
-    place = _invert(ordered.masked_fill(before >= top_p[:, None], 0.0), uniform)
+    place = invert(ordered.masked_fill(before >= top_p[:, None], 0.0), uniform)
     return ids.gather(-1, place[:, None]).squeeze(-1)
 
 
@@ -67,7 +62,7 @@ class Chooser:
         probabilities = (some.double() / temperatures[:, None]).softmax(dim=-1)
         uniform = self._column([self.rows[i].numbers.random() for i in which])
         if which is self.plain:
-            return _invert(probabilities, uniform)
+            return invert(probabilities, uniform)
         return _nucleus(probabilities, self._column([self.rows[i].top_p for i in which]), uniform)
 
     def choose(self, logits: torch.Tensor) -> torch.Tensor:

@@ -29,16 +29,16 @@ class SmallSettings:
         grid_step: of λ in the evaluation at the end.
     """
 
-    steps: int = 60
-    prompts: int = 4
+    steps: int = 40
+    prompts: int = 8
     responses: int = 4
-    answer: int = 40
+    answer: int = 32
     floor: int = 8
-    lr: float = 1e-3
+    lr: float = 2e-3
     kl_coeff: float = 0.05
     lora_dim: int = 8
     lora_scaling: float = 512.0
-    eval_interval: int = 30
+    eval_interval: int = 20
     grid_step: float = 0.25
 
 

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError, inject_adapter, taking_rows
+from safe_rlhf_panacea.adapter import (
+    AdapterConfig,
+    AdapterError,
+    have_one_preference,
+    inject_adapter,
+    taking_rows,
+)
 
 
 @pytest.fixture
@@ -51,3 +57,23 @@ def test_a_batch_that_does_not_match_is_refused(adapted):
     refused = pytest.raises(AdapterError, match="3 rows")
     with adapter.at(torch.rand(2, 2)), refused, taking_rows(model, torch.tensor([0]), batch=3):
         pass
+
+
+@pytest.mark.parametrize(
+    ("first", "batch", "copies", "expected"),
+    [
+        ([0.1, 0.1, 0.4, 0.4], 4, 2, True),
+        ([0.1, 0.1, 0.4, 0.4], 4, 4, False),
+        ([0.1, 0.4, 0.4, 0.1], 4, 2, False),
+        ([0.1, 0.4], 4, 2, True),  # each repeated
+        ([0.1, 0.4], 4, 4, False),
+        ([0.1, 0.4], 2, 1, True),
+    ],
+)
+def test_whether_rows_side_by_side_have_one_lambda(adapted, first, batch, copies, expected):
+    model, adapter = adapted
+    preference = torch.tensor([[value, 1 - value] for value in first])
+    with adapter.at(preference):
+        assert have_one_preference(model, batch, copies) == expected
+    with adapter.at(preference[0]):
+        assert have_one_preference(model, batch, copies)

@@ -1,0 +1,1 @@
+"""Benchmarks: ``run.py`` measures the parts, ``serving.py`` the server."""

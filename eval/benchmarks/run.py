@@ -1,0 +1,140 @@
+"""Measures the parts of this package, beside others that do the same and beside other checkouts.
+
+All contenders of a case are processes of their own that take their rounds in turn, so that a busy
+machine is as busy for each. A ratio is the median over the rounds of another's time by the first
+one's: above 1 the first is faster. Memory is the peak above what importing costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+# The sources beside this script are what runs, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from benchmarks import finding, tables
+from benchmarks.measuring import Case, measure, run_once
+from benchmarks.sizes import MODELS, SIZES
+from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled, positive_int
+from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
+
+PROGRAM = "python eval/benchmarks/run.py"
+PARTS = ("layer", "switch", "dpo", "ppo", "front", "growth")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags of this program."""
+    parser = ArgumentParser(PROGRAM, __doc__ or "", f"{PROGRAM} --parts dpo --against ../before")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--size", choices=[*SIZES], help="default: gpu where there is one, or cpu")
+    parser.add_argument("--models", nargs="+", choices=[*MODELS], help="default: the size's")
+    for name, text in (
+        ("rounds", "measured, of each"),
+        ("warmup", "rounds before them"),
+        ("batch", "pairs, or rows of a micro-batch"),
+        ("prompts", "of a rollout"),
+        ("longest", "tokens of a sequence"),
+    ):
+        parser.add_argument(f"--{name}", type=positive_int, help=f"{text}; default: the size's")
+    parser.add_argument("--threads", type=positive_int, default=1, help="of every process")
+    for name, choices in (("trainers", ["panacea", "plain"]), ("lengths", ["real", "equal"])):
+        parser.add_argument(f"--{name}", nargs="+", choices=choices, default=choices)
+    parser.add_argument("--against", type=filled, help="another checkout, measured beside this one")
+    add_flag(parser, "--alone", False, "one contender after the other, not in turn: less memory")
+    parser.add_argument("--output", type=filled, help="Markdown; the numbers go beside it as .json")
+    return parser
+
+
+def complete(args: argparse.Namespace) -> None:
+    """Fill in what the size says.
+
+    Raises:
+        UserError: the other checkout is none.
+    """
+    gpu = finding.accelerator()
+    args.device = "cuda" if gpu else "cpu"
+    args.size = args.size or ("gpu" if gpu else "cpu")
+    for name, value in SIZES[args.size].items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    if args.against and not (Path(args.against) / "safe_rlhf_panacea" / "__init__.py").is_file():
+        raise UserError(f"--against {args.against}: no checkout of this project")
+
+
+def beside(case: Case, against: str | None) -> Case:
+    """With everyone of this package once more, from the other checkout."""
+    if against is None:
+        return case
+    tree = Path(against).resolve()
+    contenders = []
+    for one in case.contenders:
+        contenders.append(one)
+        if one.ours:
+            contenders.append(dataclasses.replace(one, name=f"{one.name}, {tree.name}", tree=tree))
+    return Case(case.label, contenders)
+
+
+def write_models(args: argparse.Namespace) -> None:
+    """The folders of the models that trainers load."""
+    if not {"dpo", "ppo", "growth"} & {*args.parts}:
+        return
+    for model in args.models:
+        job = dict(part="models", imports=[], device=args.device, model=model, work=args.work)
+        run_once({**job, "rewards": "ppo" in args.parts})
+
+
+def results(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """What was found, case by case."""
+    write_models(args)
+    for name in args.parts:
+        part = importlib.import_module(f"benchmarks.parts.{name}")
+        for case in part.cases(args):
+            found = measure(
+                beside(case, args.against),
+                args.rounds,
+                args.warmup,
+                args.threads,
+                alone=args.alone,
+            )
+            yield {
+                "part": name,
+                "title": part.TITLE,
+                "case": case.label,
+                "clock": "cpu" if args.device == "cpu" else "wall",
+                "found": {who: dataclasses.asdict(one) for who, one in found.items()},
+            }
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print the tables as they come, write the files."""
+    args = build_parser().parse_args(argv)
+    complete(args)
+    about = finding.machine(args.device)
+    print(f"size {args.size}; {about}")
+    print(finding.missing_peers(), end="")
+    with tempfile.TemporaryDirectory() as args.work:
+        kept = []
+        for result in results(args):
+            kept.append(result)
+            print(tables.text(result), flush=True)
+    if args.output:
+        path = Path(args.output)
+        given = {k: v for k, v in vars(args).items() if k != "work"}
+        shown = shlex.join(sys.argv[1:] if argv is None else argv)
+        atomic_write_json(path.with_suffix(".json"), {"args": given, "results": kept})
+        atomic_write_text(path, tables.markdown(kept, f"`{PROGRAM} {shown}`; {about}"))
+
+
+if __name__ == "__main__":
+    main()

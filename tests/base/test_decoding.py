@@ -1,0 +1,150 @@
+"""Rows that have ended leave the batch: every response stays what it is for a row on its own."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+from transformers import MistralConfig, MistralForCausalLM
+
+from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
+from safe_rlhf_panacea.base import decoding
+from safe_rlhf_panacea.base.generation import SamplingConfig, sample
+from tests.tiny import tiny_llama
+
+PROMPTS, WIDTH, LENGTH = 6, 5, 45
+STOPS = (2, 9, 17)
+CONFIG = SamplingConfig(max_length=LENGTH, eos_token_id=STOPS, pad_token_id=0)
+ONE = torch.tensor([0.3, 0.7])
+
+
+@pytest.fixture(scope="module")
+def adapted():
+    model = tiny_llama(vocab=32).double()
+    generator = torch.Generator().manual_seed(0)
+    adapter = inject_adapter(model, AdapterConfig(lora_dim=2, objectives=("a", "b")))
+    for parameter in adapter.parameters():
+        # Large enough that rows at the wrong λ would draw other tokens.
+        nn.init.normal_(parameter, std=0.3, generator=generator)
+    return model, adapter
+
+
+def prompts(copies: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    ids = torch.randint(3, 32, (PROMPTS, WIDTH), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    mask[1, :3] = mask[4, :1] = False  # left padding
+    return ids.masked_fill(~mask, 0).repeat(copies, 1), mask.repeat(copies, 1)
+
+
+def numbers(blocks: int, rows: int) -> torch.Tensor:
+    """The random numbers that each step and row is to have, size = (LENGTH, rows)."""
+    generator = torch.Generator().manual_seed(7)
+    steps = [torch.rand(rows // blocks, generator=generator, dtype=torch.float64).repeat(blocks)]
+    while len(steps) < LENGTH:
+        more = torch.rand(rows // blocks, generator=generator, dtype=torch.float64)
+        steps.append(more.repeat(blocks))
+    return torch.stack(steps)
+
+
+@torch.no_grad()
+def alone(model, prompt: list[int], uniform: list[float], greedy: bool) -> list[int]:
+    """One response: no batch, no padding, no cache."""
+    response: list[int] = []
+    while len(response) < LENGTH - WIDTH and not (response and response[-1] in STOPS):
+        logits = model(torch.tensor([prompt + response])).logits[0, -1]
+        sums = logits.softmax(-1).cumsum(-1)
+        drawn = int((sums <= uniform[len(response)] * sums[-1]).sum())
+        response.append(int(logits.argmax()) if greedy else drawn)
+    return response
+
+
+@pytest.mark.parametrize(
+    ("greedy", "per_row", "blocks", "returned", "look_every"),
+    [
+        (False, False, 1, 1, 1),
+        (False, True, 1, 1, 4),
+        (True, False, 1, 1, 4),
+        (True, True, 1, 1, 1),
+        (False, True, 3, 1, 1),
+        (False, True, 1, 3, 1),
+        (False, "by prompt", 1, 3, 1),
+        (False, False, 2, 2, 4),
+    ],
+)
+def test_each_response_is_that_of_its_row_alone(
+    adapted, monkeypatch, greedy, per_row, blocks, returned, look_every
+):
+    model, adapter = adapted
+    monkeypatch.setitem(decoding.LOOK_EVERY, "cpu", look_every)
+    ids, mask = prompts(blocks)
+    rows = len(ids) * returned
+    each = torch.rand(rows, 2, generator=torch.Generator().manual_seed(2))
+    if per_row == "by prompt":
+        each = each[::returned].repeat_interleave(returned, dim=0)
+    config = dataclasses.replace(
+        CONFIG, temperature=0.0 if greedy else 1.0, num_return_sequences=returned
+    )
+    present: list[int] = []
+    hook = model.register_forward_pre_hook(
+        lambda _, __, kwargs: present.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    with adapter.at(each if per_row else ONE):
+        generator = torch.Generator().manual_seed(7)
+        sequences, attended = sample(model, ids, mask, config, generator, blocks)
+        after = adapter.preference.clone()
+    hook.remove()
+
+    assert torch.equal(after, each if per_row else ONE)
+    uniform = numbers(blocks, rows)
+    lengths = []
+    for row in range(rows):
+        prompt = ids[row // returned][mask[row // returned]].tolist()
+        with adapter.at(each[row] if per_row else ONE):
+            response = alone(model, prompt, uniform[:, row].tolist(), greedy)
+        lengths.append(len(response))
+        padding = sequences.size(1) - WIDTH - len(response)
+        assert sequences[row, WIDTH:].tolist() == response + [0] * padding
+        assert attended[row, WIDTH:].tolist() == [True] * len(response) + [False] * padding
+    assert sequences.size(1) == WIDTH + max(lengths)
+    # Responses to one prompt at one λ read it once.
+    assert present.pop(0) == (rows if per_row is True else len(ids))
+    check_who_was_present([rows, *present], lengths, look_every)
+
+
+def check_who_was_present(present: list[int], lengths: list[int], look_every: int) -> None:
+    """Whoever had to leave at the last look is not there."""
+    assert present[-1] < len(lengths)  # else the test shows nothing
+    for step in range(look_every, max(lengths)):
+        looked = step - step % look_every
+        alive = sum(length > looked for length in lengths)
+        assert alive <= present[step]
+        assert (present[step] - alive) < decoding.LEAVING * present[step]
+
+
+def test_sliding_windows_keep_the_rows_that_are_left():
+    config = MistralConfig(
+        vocab_size=32, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, sliding_window=4, pad_token_id=0,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = MistralForCausalLM(config).double().eval()
+    ids, mask = prompts()
+    greedy = dataclasses.replace(CONFIG, temperature=0.0)
+    sequences, attended = sample(model, ids, mask, greedy)
+    expected = model.generate(
+        input_ids=ids, attention_mask=mask.long(), max_length=LENGTH, do_sample=False,
+        eos_token_id=list(STOPS), pad_token_id=0,
+    )  # fmt: skip
+    lengths = attended[:, WIDTH:].sum(dim=1)
+    assert lengths.min() < lengths.max()  # else none would have left
+    assert torch.equal(sequences * attended, expected * attended)
+
+
+def test_responses_can_be_learnt_from():
+    model, (ids, mask) = tiny_llama(vocab=32), prompts()
+    sequences, attended = sample(model, ids, mask, CONFIG)
+    model(sequences, attention_mask=attended.long()).logits.mean().backward()
+    assert model.get_input_embeddings().weight.grad is not None
