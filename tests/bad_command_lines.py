@@ -208,6 +208,7 @@ ppo          ; --objectives helpful funny         ; objective 'funny' has no rew
 ppo          ; --reward_calibration none.json     ; none.json: no such file
 ppo          ; --reward_calibration damaged/adapter_config.json ; not valid JSON
 memory       ; --mean_length 600                  ; --mean_length 600 is above --max_length 512
+memory       ; --prompt_length 512                ; --prompt_length 512 fills --max_length 512
 memory       ; --reward_models a=x b=y            ; --algorithm dpo has none
 memory       ; --algorithm ppo --reward_models a=x ; is 2, but there are 1 --reward_models
 memory       ; --model no/such/folder/            ; no/such/folder

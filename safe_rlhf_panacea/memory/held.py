@@ -94,7 +94,7 @@ def _parts(models: Models, args: argparse.Namespace) -> dict[str, Callable[[], N
     mean = args.mean_length or args.max_length
     policy, adapter = models.policy, models.adapters[0]
     lengths = steps.lengths_of(sequences, args.max_length, mean)
-    tokens = steps.Tokens.of_lengths(lengths, str(policy.device))
+    tokens = steps.Tokens.of_lengths(lengths, str(policy.device), args.prompt_length)
     update = partial(steps.policy_step, policy, tokens)
     if args.algorithm == "sft":
         return {"update": update}

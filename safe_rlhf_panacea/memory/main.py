@@ -34,6 +34,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     for flag, default, text in (
         ("max_length", 512, "tokens in a sequence"),
         ("mean_length", None, "attended tokens on average (default: max_length, the worst case)"),
+        ("prompt_length", 1, "of it, tokens whose log-probability nobody asks (default: 1)"),
         ("max_tokens_per_pass", None, "(default: 1024 on a CPU, else 16384)"),
         ("per_device_train_batch_size", 16, "pairs or sequences in a backward pass"),
         ("per_device_prompt_batch_size", 16, "prompts in a rollout"),
@@ -97,6 +98,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         args.num_return_sequences = 8 if args.algorithm == "grpo" else 1
     if args.mean_length is not None and args.mean_length > args.max_length:
         raise UserError(f"--mean_length {args.mean_length} is above --max_length {args.max_length}")
+    if args.prompt_length >= args.max_length:
+        raise UserError(
+            f"--prompt_length {args.prompt_length} fills --max_length {args.max_length}"
+        )
     if args.reward_models is not None:
         if args.algorithm not in ("ppo", "grpo"):
             raise UserError(f"--reward_models: --algorithm {args.algorithm} has none")

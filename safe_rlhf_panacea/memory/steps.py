@@ -1,7 +1,6 @@
 """The parts of a training step that hold memory, with the very functions of the trainers.
 
-They run alike on models with weights and on models that only pretend to have any. Every token
-counts as one of a response, which is the most that a batch of its lengths can ask for.
+They run alike on models with weights and on models that only pretend to have any.
 """
 
 from __future__ import annotations
@@ -18,17 +17,20 @@ from safe_rlhf_panacea.base.log_probs import token_log_probs
 
 @dataclass(frozen=True)
 class Tokens:
-    """A padded batch; ``ids`` and ``mask`` are size = (B, L)."""
+    """A padded batch; ``ids`` and ``mask`` are size = (B, L), ``counted`` is (B, L - 1)."""
 
     ids: torch.Tensor
     mask: torch.Tensor
+    counted: torch.Tensor
 
     @classmethod
-    def of_lengths(cls, lengths: list[int], device: str = "cpu") -> Tokens:
-        """Rows of so many tokens each, padded on the right."""
+    def of_lengths(cls, lengths: list[int], device: str = "cpu", prompt_length: int = 1) -> Tokens:
+        """Rows of so many tokens each, padded on the right; those of the prompt do not count."""
         ends = torch.tensor(lengths, device=device).unsqueeze(1)
         mask = torch.arange(max(lengths), device=device) < ends
-        return cls(torch.zeros(mask.shape, dtype=torch.long, device=device), mask)
+        counted = mask[:, 1:].clone()
+        counted[:, : prompt_length - 1] = False
+        return cls(torch.zeros(mask.shape, dtype=torch.long, device=device), mask, counted)
 
 
 def lengths_of(rows: int, max_length: int, mean_length: float) -> list[int]:
@@ -40,8 +42,8 @@ def lengths_of(rows: int, max_length: int, mean_length: float) -> list[int]:
 
 
 def log_probs(policy: Any, tokens: Tokens) -> torch.Tensor:
-    """Of every token, size = (B, L - 1)."""
-    return token_log_probs(policy, tokens.ids, tokens.mask, tokens.mask[:, 1:])
+    """Of the tokens that count, size = (B, L - 1)."""
+    return token_log_probs(policy, tokens.ids, tokens.mask, tokens.counted)
 
 
 def reference_pass(policy: Any, adapter: PanaceaAdapter, tokens: Tokens) -> None:

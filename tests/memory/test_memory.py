@@ -160,7 +160,7 @@ def test_ppo_with_a_7b_policy_two_7b_rewards_and_a_critic_fits_one_card():
 @pytest.mark.skipif(not FOLDER, reason="PANACEA_SMALL_MODEL is not set")
 @pytest.mark.parametrize(("pairs", "max_length", "recomputed"), SHAPES)
 def test_a_real_training_takes_what_was_planned(pairs, max_length, recomputed, tmp_path):
-    from transformers import AutoConfig
+    from transformers import AutoConfig, AutoTokenizer
 
     limits = {f"MALLOC_{name}_THRESHOLD_": "65536" for name in ("MMAP", "TRIM")}
     words = [FOLDER, tmp_path, pairs, max_length, recomputed]
@@ -175,7 +175,11 @@ def test_a_real_training_takes_what_was_planned(pairs, max_length, recomputed, t
     )
     assert done.returncode == 0, done.stderr
     peak = int(done.stdout.split("peak ")[-1])
-    line = f"--max_length {max_length} --per_device_train_batch_size {pairs} --bf16 false"
-    args = flags(f"{line} --device cpu --gradient_checkpointing {recomputed}")
+    said = [{"role": "user", "content": "Go on:"}]
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+    prompt = tokenizer.apply_chat_template(said, add_generation_prompt=True, return_dict=False)
+    line = f"--max_length {max_length} --prompt_length {len(prompt)} --bf16 false"
+    line += f" --per_device_train_batch_size {pairs} --gradient_checkpointing {recomputed}"
+    args = flags(f"{line} --device cpu")
     planned = plan(held(args, AutoConfig.from_pretrained(FOLDER), []), args).total
     assert planned == pytest.approx(peak, rel=0.15)
