@@ -21,6 +21,7 @@ from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.base.functional import gather_log_probabilities
 
 BLOCK_ELEMENTS = 2**24  # logits that exist at a time: 64 MiB in float32
+PROBED = 4  # rows of logits by which it is found out what a model does with them
 
 
 class ChosenLogProbs(torch.autograd.Function):
@@ -111,25 +112,36 @@ def chosen_log_probs(
         return gather_log_probabilities(logits, tokens)
     own_forward, is_linear = head.forward, type(head) is nn.Linear
     fused = _is_plain(head) and _is_last.get(head, True)
-    sees_logits = not fused or head not in _is_last
-    made: list[torch.Tensor] = []
+    shown: list[torch.Tensor] = []  # logits that are to come out of the model as they are
 
     def forward(hidden: torch.Tensor) -> torch.Tensor:
-        columns = []
-        if sees_logits:
+        if not fused:
             # An adapted head may have a λ for each row, and needs them all.
-            made.append(own_forward(hidden[where]) if is_linear else own_forward(hidden)[where])
-            columns.append(made[-1])
-        if fused:
-            found = ChosenLogProbs.apply(hidden[where], head.weight, head.bias, tokens)
-            columns.append(found.unsqueeze(-1))
-        return torch.cat(columns, dim=-1).unsqueeze(0)  # size = (1, N, V, or V + 1, or 1)
+            shown.append(own_forward(hidden[where]) if is_linear else own_forward(hidden)[where])
+            return shown[-1].unsqueeze(0)  # size = (1, N, V)
+        chosen = hidden[where]  # size = (N, E)
+        found = ChosenLogProbs.apply(chosen, head.weight, head.bias, tokens)
+        if head in _is_last:
+            return found.view(1, -1, 1)
+        with torch.no_grad():
+            shown.append(own_forward(chosen[:PROBED]))
+        return _beside(shown[-1], found)
 
     with _head_as(head, forward):
         result = model(**inputs, use_cache=False).logits.squeeze(0)
     if head not in _is_last and len(tokens):
-        logits = result[:, :-1] if fused else result
-        _is_last[head] = len(made) == 1 and torch.equal(made[0].to(result.dtype), logits)
+        logits = result[:, : shown[-1].size(1)]
+        _is_last[head] = len(shown) == 1 and torch.equal(shown[0].to(result.dtype), logits)
         if fused and not _is_last[head]:  # once in the life of a head
             return chosen_log_probs(model, inputs, where, tokens)
-    return result[:, -1] if fused else gather_log_probabilities(result, tokens)
+    if not fused:
+        return gather_log_probabilities(result, tokens)
+    width = shown[-1].size(1) if shown else 0
+    return result[:, width:].flatten()[: len(tokens)]
+
+
+def _beside(logits: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities, size = (N,), in further columns of logits, size = (n, V)."""
+    columns = -(-len(found) // max(1, len(logits)))
+    rest = len(logits) * columns - len(found)
+    return torch.cat([logits, F.pad(found, (0, rest)).view(len(logits), columns)], 1).unsqueeze(0)

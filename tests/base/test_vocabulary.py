@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.base import vocabulary
-from safe_rlhf_panacea.base.vocabulary import ChosenLogProbs, chosen_log_probs
+from safe_rlhf_panacea.base.vocabulary import PROBED, ChosenLogProbs, chosen_log_probs
 
 
 @pytest.fixture
@@ -87,8 +87,9 @@ def test_what_a_model_does_to_its_logits_counts(behind, trained):
         torch.testing.assert_close(found, expected)
     count = len(tokens)
     # The first time to see what the model does with them; never the whole batch's.
-    widths = [12, 1] if behind == "nothing" else [12, 11, 11]
-    assert model.widths == [(count, width) for width in ([11, 11] if trained else widths)]
+    whole, probe = (count, 11), (PROBED, 11 + -(-count // PROBED))
+    widths = [probe, (count, 1)] if behind == "nothing" else [probe, whole, whole]
+    assert model.widths == ([whole, whole] if trained else widths)
     assert "forward" not in vars(model.head)
 
 
