@@ -35,7 +35,7 @@ class SmallSettings:
     answer: int = 32
     floor: int = 8
     lr: float = 2e-3
-    kl_coeff: float = 0.05
+    kl_coeff: float = 0.15
     lora_dim: int = 8
     lora_scaling: float = 512.0
     eval_interval: int = 20
