@@ -11,7 +11,7 @@ import gc
 from collections.abc import Iterator
 
 import torch
-from part import Row, device_of, run_part
+from part import MODELS, Row, device_of, run_part
 from transformers import LlamaConfig
 
 from safe_rlhf_panacea.memory.held import held
@@ -20,26 +20,14 @@ from safe_rlhf_panacea.memory.main import parse_arguments
 from safe_rlhf_panacea.memory.plan import GIB
 
 TOLERANCE = 0.15
-SHAPES = {
-    "tiny": dict(hidden_size=64, intermediate_size=128, num_hidden_layers=1, vocab_size=512),
-    "1B": dict(
-        hidden_size=2048,
-        intermediate_size=8192,
-        num_hidden_layers=16,
-        num_key_value_heads=8,
-        vocab_size=128256,
-        tie_word_embeddings=True,
-    ),
-    "7B": {},  # LlamaConfig's default
-}
 # Shape, flags.
 JOBS = [
-    ("1B", "--algorithm dpo --per_device_train_batch_size 4"),
-    ("1B", "--algorithm dpo --per_device_train_batch_size 4 --mean_length 180"),
-    ("1B", "--algorithm ppo --ptx --per_device_train_batch_size 8"),
-    ("1B", "--algorithm grpo --per_device_train_batch_size 8"),
-    ("7B", "--algorithm dpo --per_device_train_batch_size 2"),
-    ("7B", "--algorithm ppo --per_device_train_batch_size 4"),
+    ("1b", "--algorithm dpo --per_device_train_batch_size 4"),
+    ("1b", "--algorithm dpo --per_device_train_batch_size 4 --mean_length 180"),
+    ("1b", "--algorithm ppo --ptx --per_device_train_batch_size 8"),
+    ("1b", "--algorithm grpo --per_device_train_batch_size 8"),
+    ("7b", "--algorithm dpo --per_device_train_batch_size 2"),
+    ("7b", "--algorithm ppo --per_device_train_batch_size 4"),
 ]
 TINY = [("tiny", f"--algorithm {name} --max_length 32 --bf16 false") for name in ("dpo", "ppo")]
 
@@ -76,7 +64,7 @@ def rows(args: argparse.Namespace) -> Iterator[Row]:
     device = device_of()
     for shape, flags in TINY if args.tiny else JOBS:
         job = parse_arguments(f"--model {shape} --device {device} {flags}".split())
-        config = LlamaConfig(**SHAPES[shape])
+        config = LlamaConfig(**MODELS[shape])
         rewards = [config] * job.objectives if job.algorithm == "ppo" else []
         planned = held(job, config, rewards)
         meter = Allocated() if device == "cuda" else LiveBytes()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,13 +11,18 @@ from typing import Any
 
 # The sources beside this script are what runs, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from benchmarks.finding import machine
+from benchmarks.sizes import MODELS
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
 from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.printing import markdown_text, say
+
+__all__ = ["MODELS", "Row", "device_of", "run_part"]
 
 Row = dict[str, Any]
 
@@ -26,12 +30,6 @@ Row = dict[str, Any]
 def device_of() -> str:
     """A GPU where there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def machine() -> dict[str, str]:
-    """The card's name and the versions that decide."""
-    card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return {"device": card, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -67,9 +65,10 @@ def run_part(name: str, text: str, rows_of: Callable[[argparse.Namespace], Any])
             say(", ".join(f"{key} {value}" for key, value in row.items()))
         folder = Path(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        found = {**machine(), "tiny": args.tiny, "seconds": time.perf_counter() - begin}
+        about, seconds = machine(device_of()), time.perf_counter() - begin
+        found = {"machine": about, "tiny": args.tiny, "seconds": seconds}
         atomic_write_json(folder / f"{name}.json", {**found, "rows": rows})
-        head = f"{text} ({found['device']}, torch {found['torch']}, {found['seconds']:.0f} s)"
+        head = f"{text} ({about}; {seconds:.0f} s)"
         atomic_write_text(folder / f"{name}.md", f"{head}\n\n{markdown(rows)}\n")
         return int(not all(row.get("right", True) for row in rows))
 

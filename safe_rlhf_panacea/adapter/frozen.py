@@ -64,6 +64,7 @@ def frozen_linear(
         size = (N, out).
     """
     fits = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
-    if fits and not torch.compiler.is_compiling() and onednn_is_faster():
+    special = torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type)
+    if fits and not special and onednn_is_faster():
         return _by_onednn(x, weight, bias)
     return F.linear(x, weight, bias)

@@ -119,7 +119,7 @@ class SvdLoraLinear(nn.Module):
     def base_forward(self, x: torch.Tensor) -> torch.Tensor:
         """W x + b with the weight as it is: W0, or W(λ) while merged."""
         weight = self.weight.t() if self.transposed else self.weight
-        if torch.is_grad_enabled() or x.dim() != 3:
+        if torch.is_grad_enabled():
             return F.linear(x, weight, self.bias)
         # As with the adapter on: at σ = s = 0 both give the same bits.
         tokens = x.reshape(-1, self.in_features)

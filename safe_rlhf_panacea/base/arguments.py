@@ -217,8 +217,7 @@ def add_training_arguments(
     group.add_argument("--epochs", type=positive_int, default=epochs)
     group.add_argument("--max_steps", type=positive_int, help="stop after so many training steps")
     for name in ("train", "eval"):
-        flag = f"--per_device_{name}_batch_size"
-        group.add_argument(flag, type=positive_int, default=batch_size)
+        group.add_argument(f"--per_device_{name}_batch_size", type=positive_int, default=batch_size)
     group.add_argument("--gradient_accumulation_steps", type=positive_int, default=accumulation)
     text = "tokens, padding included, in one forward pass (default: 1024 on a CPU, else 16384)"
     group.add_argument("--max_tokens_per_pass", type=positive_int, help=text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -52,6 +52,12 @@ class Decoding(ExitStack):
         sdpa = getattr(model.config, "_attn_implementation", None) == "sdpa"
         self.takes_ready_masks = sdpa and not any(self.cache.is_sliding)
 
+    def __enter__(self) -> Decoding:
+        """Read the prompts at their own λ, where they are fewer than the rows."""
+        if self.copies > 1:
+            self.enter_context(taking_rows(self.model, self.rows, self.batch))
+        return self
+
     def _mask(self) -> torch.Tensor:
         """What this step may look at, size = (n, T) or, ready for use, (n, 1, 1, T).
 
@@ -67,24 +73,19 @@ class Decoding(ExitStack):
         # A number would cut the last place out of a prompt as a view with gaps, and the product of
         # such a view with a large vocabulary takes a slow way.
         last = 1 if self.step else self.rows.new_tensor([self.length - 1])
-        with self._first_rows() if self.step == 0 else nullcontext():
-            logits = self.model(
-                input_ids=self.current,
-                attention_mask=self._mask(),
-                position_ids=self.positions,
-                past_key_values=self.cache,
-                use_cache=True,
-                logits_to_keep=last,
-            ).logits[:, -1]
-        if self.step == 0 and self.copies > 1:
-            return self._repeat(logits)
-        return logits
-
-    def _first_rows(self) -> AbstractContextManager[None]:
-        return taking_rows(self.model, self.rows, self.batch)
+        logits = self.model(
+            input_ids=self.current,
+            attention_mask=self._mask(),
+            position_ids=self.positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=last,
+        ).logits[:, -1]
+        return self._repeat(logits) if self.step == 0 and self.copies > 1 else logits
 
     def _repeat(self, logits: torch.Tensor) -> torch.Tensor:
         """Go on with all rows, size = (B, V) to (B · copies, V)."""
+        self.close()  # the batch's own λ
         self.cache.batch_repeat_interleave(self.copies)
         self.rows = torch.arange(self.batch, device=self.rows.device)
         self.ended = torch.zeros_like(self.rows, dtype=torch.bool)

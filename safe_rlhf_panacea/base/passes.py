@@ -63,7 +63,7 @@ class Pass:
         return values[self.rows.unsqueeze(1), self.columns]
 
     def put_back(self, into: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """``into``, size = (B, L, ...), with this pass's values, size = (n, l, ...), in place."""
+        """``into``, size = (B, L, ...), but for this pass's values, size = (n, l, ...)."""
         return into.index_put((self.rows.unsqueeze(1), self.columns), values)
 
     def context(self, model: nn.Module) -> AbstractContextManager[None]:
@@ -111,7 +111,8 @@ def _in_step(groups: list[list[int]], rows: int, device: torch.device) -> list[l
     if len(groups) == count:
         return groups
     order = torch.tensor([row for group in groups for row in group])
-    return [part.tolist() for part in order.tensor_split(count)]
+    # Sorted: a group of all rows has them in the batch's order, and with them their λ.
+    return [sorted(part.tolist()) for part in order.tensor_split(count)]
 
 
 def _repeats_passes_by_row(model: nn.Module) -> bool:

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.adapter import AdapterConfig
+from safe_rlhf_panacea.adapter.frozen import onednn_is_faster
 from safe_rlhf_panacea.base.engine import set_gradient_checkpointing
-from safe_rlhf_panacea.base.passes import DEFAULT_ON_ACCELERATOR, DEFAULT_ON_CPU, limit
+from safe_rlhf_panacea.base.passes import PassLimit, limit
 from safe_rlhf_panacea.memory import steps
 from safe_rlhf_panacea.memory.live import LiveBytes, Meter
 from safe_rlhf_panacea.memory.models import Models
@@ -61,7 +62,7 @@ class Held:
 @contextmanager
 def _limited(args: argparse.Namespace) -> Iterator[None]:
     """Passes as they would be cut on the device that is planned for."""
-    default = DEFAULT_ON_CPU if args.device == "cpu" else DEFAULT_ON_ACCELERATOR
+    default = PassLimit().on(torch.device(args.device))
     before, limit.max_tokens = limit.max_tokens, args.max_tokens_per_pass or default
     try:
         yield
@@ -150,7 +151,7 @@ def held(
     dtype = torch.bfloat16 if args.bf16 else torch.float32
     live = meter or LiveBytes(policy.get_text_config().vocab_size)
     models = Models(config, dtype)
-    engines = [models.policy]
+    onednn_is_faster()  # now: what it measures with belongs to no part of a step
     with _limited(args), live:
         models.make(policy, rewards, critic=args.algorithm == "ppo", device=device)
         gc.collect()

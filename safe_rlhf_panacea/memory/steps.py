@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
+from safe_rlhf_panacea.base.inversion import invert
 from safe_rlhf_panacea.base.kv_cache import preallocated_cache
 from safe_rlhf_panacea.base.log_probs import token_log_probs
 
@@ -83,4 +84,4 @@ def generate(policy: Any, rows: int, max_length: int) -> None:
         use_cache=True,
         logits_to_keep=1,
     ).logits[:, -1]
-    logits.float().softmax(dim=-1).double().cumsum(dim=-1)  # what choosing a token takes
+    invert(logits.float().softmax(dim=-1), torch.rand(rows, dtype=torch.float64).to(logits.device))

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
+from safe_rlhf_panacea.base import passes as passes_module
 from safe_rlhf_panacea.base.log_probs import token_log_probs
 from safe_rlhf_panacea.base.passes import by_row, cut, limit, passes
 from tests.tiny import tiny_llama
@@ -155,3 +156,18 @@ def test_values_by_row_come_back_in_the_order_of_the_batch(of_tokens):
     of_tokens(12)
     sums = by_row(nn.Identity(), lambda part: (part.of(ids) * part.of(mask)).sum(dim=1), mask)
     assert sums.tolist() == (ids * mask).sum(dim=1).tolist()
+
+
+def test_with_sharded_weights_all_processes_make_as_many_passes(of_tokens, monkeypatch):
+    """Another process has one row only: so there is one pass, with the rows in their order."""
+    _, mask = batch_of(LENGTHS, "right")
+    of_tokens(24)
+    groups = len(passes(nn.Identity(), mask))
+    monkeypatch.setattr(passes_module, "is_sharded", lambda _: True)
+    for rows, most, expected in ((1, 1, 1), (4, 7, 4), (8, 7, 7)):
+        other = torch.tensor([most, -rows])
+        monkeypatch.setattr(passes_module, "all_reduce_max", lambda x, o=other: torch.maximum(x, o))
+        parts = passes(nn.Identity(), mask)
+        assert len(parts) == min(max(groups, expected), rows)
+        assert sorted(row for part in parts for row in part.rows.tolist()) == list(range(8))
+        assert all(part.rows.tolist() == sorted(part.rows.tolist()) for part in parts)

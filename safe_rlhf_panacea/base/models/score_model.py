@@ -98,23 +98,20 @@ class ScoreModel(nn.Module):
             UserError: a row without a single attended token.
             ValueError: no mask for a batch of several rows.
         """
-        if attention_mask is None:
-            if (kwargs.get("inputs_embeds") if input_ids is None else input_ids).size(0) > 1:
-                raise ValueError("attention_mask is required for a batch of several rows")
-            hidden = self._hidden(input_ids, None, position_ids, use_cache=use_cache, **kwargs)
-            attention_mask = hidden.new_ones(hidden.shape[:2], dtype=torch.bool)
-            return self.get_scores(hidden, attention_mask)
-        check_attended(attention_mask)
-        if input_ids is None or position_ids is not None or use_cache or kwargs:
-            mask = attention_mask
-            hidden = self._hidden(input_ids, mask, position_ids, use_cache=use_cache, **kwargs)
-        else:
+        if attention_mask is not None:
+            check_attended(attention_mask)
+        elif (kwargs.get("inputs_embeds") if input_ids is None else input_ids).size(0) > 1:
+            raise ValueError("attention_mask is required for a batch of several rows")
+        mask, plain = attention_mask, not (use_cache or kwargs)
+        if plain and input_ids is not None and mask is not None and position_ids is None:
             hidden = by_token(
-                self.backbone,
-                lambda part: self._hidden(part.of(input_ids), part.of(attention_mask)),
-                attention_mask,
-            )
-        return self.get_scores(hidden, attention_mask)
+                self.backbone, lambda part: self._hidden(part.of(input_ids), part.of(mask)), mask
+            )  # size = (B, L, E)
+        else:
+            hidden = self._hidden(input_ids, mask, position_ids, use_cache=use_cache, **kwargs)
+        if mask is None:
+            mask = hidden.new_ones(hidden.shape[:2], dtype=torch.bool)
+        return self.get_scores(hidden, mask)
 
     def _hidden(
         self,
