@@ -17,17 +17,24 @@ ROOT = Path(__file__).resolve().parents[2]
 # One block that all pass, one that the second process refuses, one that the first one does: it
 # alone looks at the folder, and the other used to wait for it.
 BLOCKS = """
+import atexit
 import sys
 import torch.distributed as dist
 from safe_rlhf_panacea.base import setup
 from safe_rlhf_panacea.base.arguments import add_deepspeed_arguments, add_output_arguments
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_training_arguments
-from safe_rlhf_panacea.base.distributed import refusing_together
+from safe_rlhf_panacea.base.distributed import leave_at_exit, refusing_together
 from safe_rlhf_panacea.errors import SharedError, UserError, one_line_errors
+
+def check_left():  # registered first, so called last
+    if dist.is_initialized():
+        print("the process group outlives the program", file=sys.stderr)
 
 @one_line_errors
 def main():
+    atexit.register(check_left)
     dist.init_process_group("gloo")
+    leave_at_exit()
     with refusing_together():
         pass
     try:
