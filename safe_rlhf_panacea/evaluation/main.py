@@ -34,6 +34,7 @@ from safe_rlhf_panacea.fronts.measure import sample_base
 from safe_rlhf_panacea.fronts.measurement import Measurement
 from safe_rlhf_panacea.fronts.methods import Member, Method, read_member
 from safe_rlhf_panacea.fronts.results import FRONT_FILE, LABELS, RESPONSES_FILE, front_of
+from safe_rlhf_panacea.fronts.units import names_of_pairs, unit_name, write_units
 from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.preference import default_grid, preference_grid
 from safe_rlhf_panacea.printing import say
@@ -120,8 +121,12 @@ def load_method(args: argparse.Namespace, members: Sequence[Member]) -> tuple[Me
 
 def measure_method(
     args: argparse.Namespace, method: Method, template: ChatTemplate, grid: torch.Tensor, label: str
-) -> Measurement:
-    """Rewards of responses at every λ, or accuracies on pairs where there are no rewards."""
+) -> tuple[Measurement, list[str]]:
+    """Rewards of responses at every λ, or accuracies on pairs where there are no rewards.
+
+    Returns:
+        What was found, and the names of the prompts or pairs.
+    """
     names = method.objectives
     policy = policy_of(args, method.model, method.adapter, template)
     tokenizer = template.tokenizer
@@ -132,14 +137,14 @@ def measure_method(
         rewards.check_columns([prompt.example for prompt in prompts], "the prompts")
         base = sample_base(policy, rewards, prompts) if args.with_base else None
         what = {"prompts": prompts, "rewards": rewards, "base": base}
+        units = [unit_name(prompt.text) for prompt in prompts]
     else:
         tokenizer.padding_side = "right"
-        what = {
-            "pairs": PreferenceDataset(
-                args.datasets, tokenizer, names, seed=args.seed, template=template
-            )
-        }
-    return method.measure(policy, grid, label=label, **what)
+        pairs = PreferenceDataset(
+            args.datasets, tokenizer, names, seed=args.seed, template=template
+        )
+        what, units = {"pairs": pairs}, names_of_pairs(pairs)
+    return method.measure(policy, grid, label=label, **what), units
 
 
 @one_line_errors
@@ -157,10 +162,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     method, tokenizer = load_method(args, members)
     label = args.label or LABELS[method.name]
     template = ChatTemplate.chosen(args.chat_template, method.chat_template, tokenizer)
-    measured = measure_method(args, method, template, grid, label)
+    measured, units = measure_method(args, method, template, grid, label)
     if is_main_process():
         result = measured.result(objectives, method.origin(label), args.reference_point)
-        write(args, measured, result, template)
+        write(args, measured, units, result, template)
         say(f"{front_table(front_of(result))}\n\n{indicator_table({label: result})}")
         say(f"\nWritten to {args.output_dir}: {FRONT_FILE}, front.png")
 
@@ -168,6 +173,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def write(
     args: argparse.Namespace,
     measured: Measurement,
+    units: Sequence[str],
     result: dict[str, Any],
     template: ChatTemplate,
 ) -> None:
@@ -176,6 +182,7 @@ def write(
     if args.reward_models:
         responses = [*measured.base_responses(), *measured.responses()]
         atomic_write_json(folder / RESPONSES_FILE, responses)
+    write_units(folder, units, measured.grid, measured.unit_values())
     atomic_write_json(folder / FRONT_FILE, result)
     plot_fronts(
         [front_of(result)],

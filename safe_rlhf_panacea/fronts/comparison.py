@@ -9,8 +9,20 @@ from typing import Any
 import numpy as np
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.fronts.bootstrap import (
+    DRAWS,
+    LEVEL,
+    Resampled,
+    interval,
+    resample,
+    same_units,
+)
 from safe_rlhf_panacea.fronts.comparison_notes import notes
-from safe_rlhf_panacea.fronts.differences import FrontDifference, front_difference
+from safe_rlhf_panacea.fronts.differences import (
+    FrontDifference,
+    front_difference,
+    with_intervals,
+)
 from safe_rlhf_panacea.fronts.indicators import summarize
 from safe_rlhf_panacea.fronts.run_labels import make_labels_distinct
 from safe_rlhf_panacea.fronts.runs import RunFront
@@ -30,6 +42,8 @@ class Comparison:
         baseline: label of the run that the others are held against.
         differences: every other run minus the baseline.
         notes: what a reader must know, a sentence each.
+        resampled: the draws of each run, by label; empty where the values behind a front are not
+            there, or those of other prompts or pairs.
     """
 
     runs: list[RunFront]
@@ -39,6 +53,7 @@ class Comparison:
     baseline: str
     differences: list[FrontDifference]
     notes: list[str]
+    resampled: dict[str, Resampled]
 
     def hypervolume_ratio(self, label: str) -> float | None:
         """A run's hypervolume over the baseline's; None where that is 0."""
@@ -56,20 +71,33 @@ class Comparison:
             "reference_point": self.reference_point,
             "reference_point_from": self.reference_from,
             "baseline": self.baseline,
+            "bootstrap": {"draws": DRAWS, "level": LEVEL} if self.resampled else None,
             "runs": [self._run(run) for run in self.runs],
             "differences": [difference.to_dict() for difference in self.differences],
             "notes": self.notes,
         }
 
+    def hypervolume_interval(self, label: str) -> list[float] | None:
+        """Of a run; None without draws."""
+        found = self.resampled.get(label)
+        return None if found is None else interval(found.hypervolumes).tolist()
+
     def _run(self, run: RunFront) -> dict[str, Any]:
         label = run.front.label
-        return {
+        found = {
             "label": label,
             **run.origin(),
             "own_reference_point": run.reference_point,
             "hypervolume_over_baseline": self.hypervolume_ratio(label),
             **self.summaries[label],
+            "cost": run.result.get("cost"),
+            "metadata": run.result.get("metadata"),
         }
+        if label in self.resampled:
+            found["hypervolume_interval"] = self.hypervolume_interval(label)
+            ends = interval(self.resampled[label].values).tolist()
+            found["intervals"] = ends  # of J, by λ and objective
+        return found
 
 
 def compare(
@@ -97,15 +125,32 @@ def compare(
         raise UserError(f"--baseline {chosen}: no such run; there are {', '.join(labels)}")
     point, source = common_reference_point(runs, reference_point)
     base = runs[labels.index(chosen)].front
+    resampled = resampled_runs(runs, point)
+    differences = [front_difference(run.front, base) for run in runs if run.front is not base]
+    if resampled:
+        differences = [
+            with_intervals(entry, resampled[entry.label], resampled[chosen])
+            for entry in differences
+        ]
     return Comparison(
         runs=runs,
         reference_point=point,
         reference_from=source,
         summaries={run.front.label: summarize(run.front, point) for run in runs},
         baseline=chosen,
-        differences=[front_difference(run.front, base) for run in runs if run.front is not base],
-        notes=notes(runs, point),
+        differences=differences,
+        notes=notes(runs, point, paired=bool(resampled)),
+        resampled=resampled,
     )
+
+
+def resampled_runs(runs: Sequence[RunFront], point: Sequence[float]) -> dict[str, Resampled]:
+    """The same draws of every run, by label; empty where they do not have the same units."""
+    found = [run.units for run in runs]
+    if not same_units(found):
+        return {}
+    draws = resample([units for units in found if units is not None], point)
+    return {run.front.label: one for run, one in zip(runs, draws, strict=True)}
 
 
 def check_comparable(runs: Sequence[RunFront]) -> None:

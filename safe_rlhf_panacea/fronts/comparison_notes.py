@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from safe_rlhf_panacea.fronts.bootstrap import DRAWS
 from safe_rlhf_panacea.fronts.runs import RunFront
 from safe_rlhf_panacea.fronts.schema import same_preference
 
@@ -12,6 +13,12 @@ ROUGH_GUIDE = (
     "Standard errors of differences are √(se² + se²), as if the runs were independent. Runs that "
     "share prompts or random numbers have correlated errors, and many λ are looked at, so the "
     "marks (*, more than two standard errors) are a rough guide, not a test."
+)
+PAIRED = (
+    "Intervals hold the middle 95 % of {draws} draws, with replacement, of the {units} prompts, "
+    "pairs or texts that all runs were evaluated on, the same draw for every run. They say nothing "
+    "of other training seeds, and many λ are looked at: of twenty marks (*, an interval without "
+    "0) one may be luck."
 )
 # Flags of the evaluation that decide what its numbers mean.
 SETTINGS = (
@@ -29,14 +36,26 @@ SETTINGS = (
 )
 
 
-def notes(runs: Sequence[RunFront], reference_point: Sequence[float]) -> list[str]:
-    """Sentences that hold for these runs, the general one last."""
+def notes(
+    runs: Sequence[RunFront], reference_point: Sequence[float], paired: bool = False
+) -> list[str]:
+    """Sentences that hold for these runs, the general one last.
+
+    Args:
+        runs: that are compared.
+        reference_point: of the hypervolumes.
+        paired: whether there are paired intervals.
+    """
+    units = runs[0].units
+    general = ROUGH_GUIDE
+    if paired and units is not None:
+        general = PAIRED.format(draws=DRAWS, units=len(units.names))
     return [
         *_below_reference(runs, reference_point),
         *_other_grids(runs),
         *_other_units(runs),
         *_other_settings(runs),
-        ROUGH_GUIDE,
+        general,
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.fronts.accuracy_front import accuracy_front
+from safe_rlhf_panacea.fronts.accuracy_front import accuracy_front, agreement
 from safe_rlhf_panacea.fronts.front import Front, FrontPoint
 from safe_rlhf_panacea.fronts.likelihood_front import labelled_statistics, likelihood_front
 from safe_rlhf_panacea.fronts.results import Origin, front_result
@@ -58,6 +58,17 @@ class Measurement:
         for point, kl, error in zip(front.points, *columns, strict=True):
             point.kl, point.kl_error = kl, error
         return front
+
+    def unit_values(self) -> torch.Tensor:
+        """What J is the mean of, by λ, by prompt, pair or text, and by objective.
+
+        Returns:
+            size = (N, U, m), float64; NaN where a pair or text does not count for an objective.
+        """
+        if self.margins is not None and self.labels is not None:
+            right = agreement(self.margins.unsqueeze(-1) * self.labels)  # size = (N, Q, m)
+            return right.masked_fill(self.labels.eq(0), float("nan"))
+        return self.sampled.rewards if self.likelihoods is None else self.likelihoods[1:]
 
     def base_point(self, objectives: Sequence[str]) -> FrontPoint | None:
         """What the model reaches with its adapter off."""

@@ -8,6 +8,7 @@ evaluated more than once, ``evaluations.jsonl``; the quickstart's a ``results.js
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.fronts.front import Front
 from safe_rlhf_panacea.fronts.results import FRONT_FILE, LABELS, checked, front_of
 from safe_rlhf_panacea.fronts.run_locations import RunLocation
+from safe_rlhf_panacea.fronts.units import Units, read_units
 from safe_rlhf_panacea.fronts.upgrade import upgrade_experiment
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.run_folder import RUN_FILE
@@ -62,6 +64,13 @@ class RunFront:
         """The run's own, m numbers."""
         return [float(value) for value in self.result["reference_point"]]
 
+    @cached_property
+    def units(self) -> Units | None:
+        """The values behind the points; None where they were not kept."""
+        if self.file.name != FRONT_FILE:
+            return None
+        return read_units(self.location.folder, self.front.preferences)
+
     @property
     def step(self) -> int | None:
         """Of training, where it was not the end."""
@@ -79,6 +88,8 @@ class RunFront:
             "step": self.step,
             "program": self.record.get("program"),
             "started_at": self.record.get("started_at"),
+            "seed": (self.record.get("args") or {}).get("seed"),
+            "versions": self.record.get("versions"),
             "commit": git.get("commit"),
             "modified": git.get("modified"),
         }

@@ -12,6 +12,7 @@ from safe_rlhf_panacea.fronts.runs import RunFront
 from safe_rlhf_panacea.show.comparison_tables import (
     difference_rows,
     headline,
+    hypervolume_rows,
     summary_lines,
 )
 from safe_rlhf_panacea.show.html import image, page
@@ -23,8 +24,9 @@ from safe_rlhf_panacea.show.tables import (
 )
 
 READING = (
-    "* marks differences of more than two standard errors: blue where the run is better than the "
-    "baseline, orange where it is worse. ⟨λ, ΔJ⟩ weighs the differences by what λ asks for."
+    "* marks differences whose interval leaves 0 out, or, where there are no intervals, those of "
+    "more than two standard errors: blue where the run is better than the baseline, orange where it is "
+    "worse. ⟨λ, ΔJ⟩ weighs the differences by what λ asks for."
 )
 NO_BREAK = "\u00a0"
 # Beside the style that all pages have.
@@ -85,7 +87,11 @@ def _indicators(comparison: Comparison) -> str:
     point = ", ".join(f"{value:g}" for value in comparison.reference_point)
     text = f"Hypervolumes are measured from ({point}), {comparison.reference_from}. "
     text += f"The baseline is {comparison.baseline}. ↑ more is better, ↓ less is better."
-    return f'{table_html(rows[0], rows[1:], kind="names")}\n<p class="says">{escape(text)}</p>'
+    parts = [table_html(rows[0], rows[1:], kind="names")]
+    if comparison.resampled:
+        head, *found = hypervolume_rows(comparison)
+        parts.append(table_html(head, found, kind="names"))
+    return "\n".join([*parts, f'<p class="says">{escape(text)}</p>'])
 
 
 def _differences(comparison: Comparison) -> list[str]:

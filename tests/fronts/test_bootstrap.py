@@ -1,0 +1,208 @@
+"""Intervals of fronts and of their differences, against draws written out one by one."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.fronts.bootstrap import (
+    interval,
+    multiplicities,
+    resample,
+    resampled_front,
+    same_units,
+)
+from safe_rlhf_panacea.fronts.comparison import compare
+from safe_rlhf_panacea.fronts.measurement import Measurement
+from safe_rlhf_panacea.fronts.reward_front import Sampled
+from safe_rlhf_panacea.fronts.run_locations import parse_run
+from safe_rlhf_panacea.fronts.runs import read_run
+from safe_rlhf_panacea.fronts.units import Units, read_units, unit_name, write_units
+from safe_rlhf_panacea.io import read_json
+from safe_rlhf_panacea.preference import preference_grid
+from safe_rlhf_panacea.show.compare_page import comparison_page
+from safe_rlhf_panacea.show.comparison_tables import comparison_text
+from tests.eval.evaluations import write_evaluation
+
+GRID = preference_grid(2, 0.5)
+NAMES = [f"unit {i}" for i in range(40)]
+
+
+def some_values(seed, count=40, half=False):
+    """size = (3, count, 2); with ``half`` every unit counts for one objective only."""
+    values = np.random.default_rng(seed).normal(size=(3, count, 2)) + 2
+    if half:
+        values[:, ::2, 0] = values[:, 1::2, 1] = np.nan
+    return values
+
+
+def write_run(folder, values, names=NAMES):
+    means = np.nanmean(values, axis=1)
+    rows = zip(GRID.tolist(), means.tolist(), strict=True)
+    keys = {"standard_errors": [0.1, 0.1], "kl": 0.2, "kl_error": 0.01}
+    front = [{"preference": at, "objectives": mean, **keys} for at, mean in rows]
+    write_evaluation(folder, 1.0, front=front)
+    write_units(folder, names, GRID, torch.tensor(values))
+    return read_run(parse_run(str(folder)))[0]
+
+
+# -- the file ------------------------------------------------------------------------------
+
+
+def test_values_are_written_read_and_written_alike(tmp_path):
+    values = some_values(0, half=True)
+    run = write_run(tmp_path / "a", values)
+    np.testing.assert_allclose(run.units.values, values, atol=1e-6)
+    assert run.units.names == NAMES
+    (tmp_path / "b").mkdir()
+    write_units(tmp_path / "b", run.units.names, GRID, torch.tensor(run.units.values))
+    files = [tmp_path / name / "values.json" for name in "ab"]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_units_are_named_by_their_texts():
+    assert unit_name("a", "b") == unit_name("a", "b") != unit_name("ab", "")
+    assert unit_name([1, 2], [3]) != unit_name([1], [2, 3])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"units": NAMES[:-1]}, "must have 39 entries, not 40"),
+        ({"preferences": [[0, 1], [1, 0]]}, "preferences must have 3 entries, not 2"),
+        ({"preferences": [[1, 0], [0.5, 0.5], [0, 1]]}, "its λ are not those of the front"),
+        ({"values": [[["1", 2]] * 40] * 3}, "must be a number or null"),
+        ({"values": None}, "values must be a list"),
+    ],
+)
+def test_damaged_values_are_refused_in_one_line(tmp_path, change, said):
+    run = write_run(tmp_path, some_values(0))
+    file = tmp_path / "values.json"
+    file.write_text(json.dumps({**read_json(file), **change}))
+    with pytest.raises(UserError, match=said) as caught:
+        read_units(tmp_path, run.front.preferences)
+    assert str(caught.value).startswith(f"{file}: ")
+
+
+# -- the draws -----------------------------------------------------------------------------
+
+
+def test_every_objective_keeps_as_many_units_as_it_has():
+    counted = ~np.isnan(some_values(0, half=True)[0])
+    counted[:10] = True  # a third kind, which counts for both
+    times = multiplicities(counted, draws=50)
+    assert times.shape == (50, 40) and (times == times.round()).all()
+    for group in (slice(0, 10), slice(10, 40, 2), slice(11, 40, 2)):
+        assert (times[:, group].sum(axis=1) == len(range(40)[group])).all()
+    assert len(np.unique(times, axis=0)) == 50
+    assert times.mean(axis=0) == pytest.approx(np.ones(40), abs=0.6)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_draws_are_means_over_the_drawn_units(half):
+    units = Units(NAMES, some_values(1, half=half))
+    times = multiplicities(~np.isnan(units.values[0]), draws=7)
+    found = resampled_front(units, times)
+    for d in range(7):
+        drawn = [u for u in range(40) for _ in range(int(times[d, u]))]
+        expected = np.nanmean(units.values[:, drawn], axis=1)
+        np.testing.assert_allclose(found[d], expected, rtol=1e-12)
+
+
+def test_interval_is_the_middle_95_percent():
+    draws = np.random.default_rng(3).permutation(np.arange(1001.0))
+    assert interval(draws) == pytest.approx(np.array([25, 975]))
+    both = interval(np.stack([draws, -draws], axis=1))
+    assert both == pytest.approx(np.array([[25, 975], [-975, -25]]))
+
+
+def test_hypervolumes_are_those_of_the_draws():
+    (found,) = resample([Units(NAMES, some_values(2))], [1.0, 1.0], draws=5)
+    for values, volume in zip(found.values, found.hypervolumes, strict=True):
+        inside = sorted(values[(values > 1).all(axis=1)].tolist(), reverse=True)
+        expected, height = 0.0, 1.0
+        for x, y in inside:  # from right to left, each strip above the last one's height
+            expected += (x - 1) * max(0.0, y - height)
+            height = max(height, y)
+        assert volume == pytest.approx(expected)
+
+
+def test_only_the_same_units_go_together():
+    first = Units(NAMES, some_values(0))
+    assert same_units([first, Units(NAMES, some_values(1))])
+    assert not same_units([first, Units(NAMES[::-1], some_values(1))])
+    assert not same_units([first, Units(NAMES, some_values(1, half=True))])
+    assert not same_units([first, None]) and not same_units([None, first])
+
+
+# -- in a comparison -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def comparison(tmp_path):
+    """Prompts that differ much, and a second run that is better by 0.1 on every one of them."""
+    values = some_values(4)
+    noise = np.random.default_rng(5).normal(scale=0.05, size=values.shape)
+    runs = [write_run(tmp_path / "one", values), write_run(tmp_path / "two", values + 0.1 + noise)]
+    return compare(runs)
+
+
+def test_pairing_takes_out_what_the_units_share(comparison):
+    (difference,) = comparison.differences
+    low, high = np.moveaxis(difference.intervals.values, -1, 0)
+    assert (low < difference.values).all() and (difference.values < high).all()
+    assert (high - low < 0.05).all()  # 4 · 0.05/√40 is 0.03; unpaired it would be near 0.9
+    assert difference.beyond.all()
+    one = comparison.resampled["one"].values
+    assert (np.ptp(interval(one), axis=-1) > 0.4).all()
+
+
+def test_numbers_of_the_comparison(comparison):
+    numbers = json.loads(json.dumps(comparison.to_dict()))
+    assert numbers["bootstrap"] == {"draws": 2000, "level": 0.95}
+    (difference,) = numbers["differences"]
+    low, high = difference["hypervolume_ratio_interval"]
+    assert low < numbers["runs"][1]["hypervolume_over_baseline"] < high
+    low, high = difference["mean_scalarised_interval"]
+    assert 0.05 < low < difference["mean_scalarised"] < high < 0.15
+    one = numbers["runs"][0]
+    assert one["hypervolume_interval"][0] < one["hypervolume"] < one["hypervolume_interval"][1]
+    for point, ends in zip(one["front"], one["intervals"], strict=True):
+        for value, (low, high) in zip(point["objectives"], ends, strict=True):
+            assert low < value < high
+
+
+def test_text_and_page_show_intervals(comparison):
+    (difference,) = comparison.differences
+    low, high = difference.intervals.values[0, 0]
+    cell = f"{difference.values[0, 0]:+.3f} [{low:+.3f}, {high:+.3f}] *"
+    for text in (comparison_text(comparison), comparison_page(comparison, b"", "command")):
+        assert cell in text and "95 % interval" in text
+        assert "2000 draws, with replacement, of the 40 prompts, pairs or texts" in text
+        assert "rough guide" not in text
+    assert "6 of 6 with an interval without 0" in comparison_text(comparison)
+
+
+def test_other_units_have_no_intervals(tmp_path):
+    runs = [write_run(tmp_path / "one", some_values(0))]
+    runs.append(write_run(tmp_path / "two", some_values(1), names=NAMES[::-1]))
+    comparison = compare(runs)
+    assert comparison.to_dict()["bootstrap"] is None
+    assert "rough guide" in comparison_text(comparison)
+
+
+def test_a_measurement_gives_what_its_front_is_the_mean_of():
+    margins = torch.tensor([[1.0, -2.0, 0.0], [3.0, 1.0, 1.0]]).double()
+    labels = torch.tensor([[1.0, -1.0], [1.0, 0.0], [0.0, 1.0]]).double()
+    nothing = Sampled([[], []], torch.zeros(2, 0, 2), torch.zeros(2, 1).double())
+    measured = Measurement(GRID[:2], [], nothing, margins=margins, labels=labels)
+    values = measured.unit_values()
+    nan = float("nan")
+    expected = [[[1, 0], [0, nan], [nan, 0.5]], [[1, 0], [1, nan], [nan, 1]]]
+    np.testing.assert_array_equal(values.numpy(), np.array(expected))
+    front = measured.front(["helpful", "harmless"])
+    np.testing.assert_allclose(np.nanmean(values, axis=1), front.values)
