@@ -18,12 +18,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.experiments.runner import Reproduction
+from safe_rlhf_panacea.experiments.runner import EXPERIMENTS, Reproduction
 from safe_rlhf_panacea.experiments.sizes import Size, sizes
 from safe_rlhf_panacea.experiments.table import Stage, launched_by
 from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, set_aside
 
-REPRODUCE = "reproduce_paper.sh"
+REAL_FRONTS = "real_fronts.sh"  # which the paper's models are too large for
 # Scripts that run a program of this package from start to end, and the size whose threads it has.
 WHOLE = {"quickstart.sh": "miniature", "small.sh": "small"}
 ENVIRONMENT = """\
@@ -49,17 +49,18 @@ def build_parser(script: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
         exit_on_error=False,
     )
-    text = "full: the paper's models, data and hyperparameters (default); small: the same path on "
+    text = "full: the paper's models, data and hyperparameters; small: the same path on "
     text += "SmolLM2-135M and hh-rlhf, minutes to hours on a CPU; miniature: on the quickstart's "
-    text += "models and data, minutes"
-    parser.add_argument("--size", choices=[*sizes()], default="full", help=text)
+    text += "models and data, minutes; default: %(default)s"
+    default = "small" if script == REAL_FRONTS else "full"
+    parser.add_argument("--size", choices=[*sizes()], default=default, help=text)
     text = "where all runs of one reproduction lie; default runs/paper, runs/small, runs/miniature"
     parser.add_argument("--runs", metavar="DIR", help=text)
     parser.add_argument("--dry_run", action="store_true", help="start nothing; say what would be")
     parser.add_argument("--num_gpus", metavar="N", help="of this machine; default: all")
     text = "several machines, as DeepSpeed's launcher reads them"
     parser.add_argument("--hostfile", metavar="FILE", help=text)
-    if script == REPRODUCE:
+    if script in EXPERIMENTS:
         text = "this stage alone, e.g. figure-7; done or not"
         parser.add_argument("--only", metavar="STAGE", help=text)
     else:
@@ -192,8 +193,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     stage = launched_by(script)
     if stage is not None:
         launch(stage, table, runs, args)
-    elif script == REPRODUCE:
+    elif script in EXPERIMENTS:
         set_environment(runs.size) if not args.dry_run else None
-        runs.run(args.only, args.dry_run)
+        runs.run(script, args.only, args.dry_run)
     else:
         raise UserError(f"{script}: no stage of the table has this launcher")

@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.experiments.real import REAL
 from safe_rlhf_panacea.experiments.sizes import Size, sizes
 from safe_rlhf_panacea.experiments.table import BEYOND, REPRODUCTION, STAGES, Stage
 from safe_rlhf_panacea.io import atomic_write_text
 from safe_rlhf_panacea.run_folder import is_finished
 
 ROOT = Path(__file__).resolve().parents[2]
+# What each of the scripts that run many stages runs; and what only --only asks for.
+EXPERIMENTS = {"reproduce_paper.sh": REPRODUCTION, "real_fronts.sh": REAL}
+ON_DEMAND = {"reproduce_paper.sh": BEYOND, "real_fronts.sh": ()}
 
 
 def fill(text: str, values: Mapping[str, Any]) -> list[str]:
@@ -160,14 +164,15 @@ class Reproduction:
                     ),
                 )
 
-    def run(self, only: str | None = None, dry_run: bool = False) -> None:
-        """Run what is left, or ``only`` one stage, done or not.
+    def run(self, script: str, only: str | None = None, dry_run: bool = False) -> None:
+        """Run what is left of a script's stages, or ``only`` one, done or not.
 
         Raises:
-            UserError: no such stage, or one that failed.
+            UserError: no such stage, one that failed, or one that the size does not have.
         """
         count, left = 0, []
-        rows = REPRODUCTION if only is None else (*REPRODUCTION, *BEYOND)
+        rows = EXPERIMENTS[script] if only is None else (*EXPERIMENTS[script], *ON_DEMAND[script])
+        self._check_size(script, rows)
         for count, stage in enumerate(self.stages(rows), start=1):
             if only not in (None, stage.name):
                 continue
@@ -187,7 +192,13 @@ class Reproduction:
         if dry_run:
             print(f"{len(left)} of {count} stages are left to do: {' '.join(left)}")
         else:
-            print(f"All {count} stages are done: {self.runs}/report.html")
+            print(f"All {count} stages are done: {self.runs}")
+
+    def _check_size(self, script: str, rows: Sequence[Stage]) -> None:
+        for stage in rows:
+            own = self.size.evaluations if stage.evaluation else self.size.flags
+            if (stage.evaluation or stage.settings or "") not in ("", *own):
+                raise UserError(f"{script} has no --size {self.size_name}: take --size small")
 
     def _run_stage(self, stage: Stage) -> None:
         start = time.monotonic()

@@ -10,15 +10,20 @@ import os
 import shlex
 from pathlib import Path
 
-from safe_rlhf_panacea.experiments.sizes import Size
+from safe_rlhf_panacea.experiments import rules
+from safe_rlhf_panacea.experiments.rules import RuleSettings
+from safe_rlhf_panacea.experiments.sizes import Size, has_fast_bfloat16
 
 MODEL_VARIABLE, DATA_VARIABLE = "PANACEA_SMALL_MODEL", "PANACEA_SMALL_DATA"
 HUB_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PAIRS_FILE = "hh-helpful-harmless-{split}.jsonl.gz"
+HELPSTEER2_FILE = "helpsteer2-pairs-{split}.jsonl.gz"
 OBJECTIVES = ("helpful", "harmless")
 _REFERENCE = {"ppo": "-3 -3", "three": "-3 -3 -3", "dpo": "0.25 0.25"}
 
-_CPU = " --max_length 128 --bf16 false --tf32 false "
+_LENGTH = " --max_length 128 "
+_CPU = f" {_LENGTH} --bf16 false --tf32 false "
+_DPO_CPU = f" {_LENGTH} --bf16 {{bf16}} --tf32 false "
 _BATCH = " --per_device_train_batch_size 8 --per_device_eval_batch_size 16 "
 _ONE_GO = f"{_BATCH} --gradient_accumulation_steps 1 "
 _REWARD_MODELS = "--reward_models helpful={runs}/reward-helpful harmless={runs}/reward-harmless "
@@ -27,6 +32,11 @@ _CALIBRATED = " --reward_calibration {runs}/calibration.json "
 _CALIBRATED_THREE = " --reward_calibration {runs}/calibration-three-objectives.json "
 _MANY = " --preference_scope sample --preference_sampler stratified "
 _STEPS, _EACH = " --max_steps 100 ", " --max_steps 50 "
+# Equal steps in all: Panacea's, those of two ingredients of soups, of three discrete policies.
+DPO_STEPS = 120
+_DISCRETE = f" --grid_step 0.5 --max_steps {DPO_STEPS // 3} "
+RULE_SETTINGS = RuleSettings()
+LONGEST_RULE_PROMPT = 45  # tokens, of small/prompts.py with SmolLM2's template
 
 
 def pairs(split: str, rows: int | None = None, kind: str = "pairs") -> str:
@@ -37,15 +47,35 @@ def pairs(split: str, rows: int | None = None, kind: str = "pairs") -> str:
         rows: at random, half of each objective's on the hub; None: all.
         kind: ``pairs``, or ``chosen`` for their better responses as supervised text.
     """
-    folder = os.environ.get(DATA_VARIABLE)
-    if folder:
-        path = Path(folder).expanduser() / PAIRS_FILE.format(split=split)
-        spec = f"{kind}:{1 if rows is None else f'{rows}/-1'}:{path}"
-        return shlex.quote(spec.replace("{", "{{").replace("}", "}}"))
+    local = _local(PAIRS_FILE, split, rows, kind)
+    if local:
+        return local
     share = "" if rows is None else f":{rows // len(OBJECTIVES)}/-1"
     if kind == "chosen":
         return " ".join(f"hh-rlhf-{name}-dialogue{share}" for name in OBJECTIVES)
     return " ".join(f"hh-rlhf-{name}-preference/{split}{share}" for name in OBJECTIVES)
+
+
+def _local(file: str, split: str, rows: int | None = None, kind: str = "pairs") -> str | None:
+    """A split in the folder that the environment names; None where it names none."""
+    folder = os.environ.get(DATA_VARIABLE)
+    if not folder:
+        return None
+    path = Path(folder).expanduser() / file.format(split=split)
+    spec = f"{kind}:{1 if rows is None else f'{rows}/-1'}:{path}"
+    return shlex.quote(spec.replace("{", "{{").replace("}", "}}"))
+
+
+def helpsteer2(split: str) -> str:
+    """HelpSteer2's pairs of a split, ``train`` or ``test``, ready for a command line."""
+    hub = f"HelpSteer2/{'train' if split == 'train' else 'validation'}"
+    return _local(HELPSTEER2_FILE, split) or hub
+
+
+def of_rules(row: str) -> str:
+    """A row of ``rules.py`` with what this size knows."""
+    longest = str(LONGEST_RULE_PROMPT + RULE_SETTINGS.answer)
+    return row.replace("{root}", "{runs}/rules").replace("{max_length}", longest)
 
 
 def size() -> Size:
@@ -54,8 +84,11 @@ def size() -> Size:
     model = "--model_name_or_path {model} --chat_template auto"
     reward = f"""{model} {train} --eval_datasets {pairs("test", 200)}
         --gradient_checkpointing false --zero_stage 0 --lr 5e-5 {_STEPS} {_CPU} {_ONE_GO}"""
-    dpo = f"""{model} --objectives {" ".join(OBJECTIVES)} {train}
-        --gradient_checkpointing false --lr 1e-3 {_CPU} {_ONE_GO}"""
+    pairwise = f"{model} --gradient_checkpointing false --lr 1e-3 {_DPO_CPU} {_ONE_GO}"
+    dpo = f"""{pairwise} --objectives {" ".join(OBJECTIVES)} {train}"""
+    conflict = f"""{pairwise} --objectives helpfulness verbosity
+        --train_datasets {helpsteer2("train")}"""
+    accuracy = f"{_LENGTH} --bf16 {{bf16}} --grid_step 0.25 --reference_point {_REFERENCE['dpo']}"
     rewarded = f"""
         --actor_model_name_or_path {{model}} --chat_template auto {_REWARD_MODELS}
         --reward_scales helpful=1 harmless=1 {_CALIBRATED} {train}
@@ -88,16 +121,19 @@ def size() -> Size:
             "rewarded_soups_ppo": f"{ppo} {_EACH}",
             "discrete_policies_ppo": f"{ppo} {_EACH}",
             "ablation_scaling": f"{ppo} {_MANY} {_STEPS}",
-            "panacea_dpo": f"{dpo} {_MANY} {eval_dpo} {_STEPS}",
-            "rewarded_soups_dpo": f"{dpo} {_EACH}",
-            "discrete_policies_dpo": f"{dpo} {_EACH}",
+            "panacea_dpo": f"{dpo} {_MANY} {eval_dpo} --max_steps {DPO_STEPS}",
+            "rewarded_soups_dpo": f"{dpo} --max_steps {DPO_STEPS // 2}",
+            "discrete_policies_dpo": f"{dpo} {_DISCRETE}",
+            "helpsteer2": conflict,
+            "rules": of_rules(rules.GRPO),
         },
         evaluations={
             "ppo": f"{prompts} {_CALIBRATED} --reference_point {_REFERENCE['ppo']}",
             "three": f"{prompts} {_CONCISE} {_CALIBRATED_THREE} "
             f"--reference_point {_REFERENCE['three']}",
-            "dpo": f"--datasets {pairs('test', 128)} --max_length 128 --grid_step 0.25 "
-            f"--reference_point {_REFERENCE['dpo']}",
+            "dpo": f"--datasets {pairs('test', 520)} {accuracy}",
+            "helpsteer2": f"--datasets {helpsteer2('test')} {accuracy}",
+            "rules": of_rules(rules.EVALUATION),
         },
         published=("sft",),
         prepares=(
@@ -106,5 +142,12 @@ def size() -> Size:
             "calibration",
             "calibration-three-objectives",
         ),
-        values={"model": os.environ.get(MODEL_VARIABLE) or HUB_MODEL},
+        values={
+            **rules.values(RULE_SETTINGS),
+            "half": RULE_SETTINGS.steps // 2,
+            "model": os.environ.get(MODEL_VARIABLE) or HUB_MODEL,
+            "bf16": str(has_fast_bfloat16()).lower(),
+            "dpo_steps": DPO_STEPS,
+            "dpo_steps_each": DPO_STEPS // 2,
+        },
     )

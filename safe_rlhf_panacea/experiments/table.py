@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _BASELINES = "safe_rlhf_panacea.baselines"
+EVALUATION = "safe_rlhf_panacea.evaluation"
 _SAFE_RLHF = "none: the paper gives no values for reward models; these are Safe-RLHF's"
 _RANK_9 = "with the baselines' rank k + 1 = 9 (appendix D)"
 
@@ -25,6 +26,7 @@ class Stage:
         each: a pattern below ``{runs}``; a stage for every folder that matches, ``{folder}``, with
             ``{each}`` for its name and ``{words}`` for its name without dashes.
         makes: the file that says that it is done, of a stage that leaves no ``run.json``.
+        settings: the key of the size's flags, where it is neither the launcher's nor the name.
     """
 
     name: str
@@ -36,11 +38,12 @@ class Stage:
     evaluation: str = ""
     each: str = ""
     makes: str = ""
+    settings: str = ""
 
     @property
     def key(self) -> str:
         """Of the size's flags."""
-        return self.launcher.removesuffix(".sh") or self.name
+        return self.settings or self.launcher.removesuffix(".sh") or self.name
 
 
 def _training(
@@ -50,15 +53,15 @@ def _training(
     return Stage(name, program, flags, launcher, mirrors, needs)
 
 
-def _evaluation(name: str, kind: str, flags: str, each: str = "") -> Stage:
+def evaluation_of(name: str, kind: str, flags: str, each: str = "") -> Stage:
+    """An evaluation into ``evaluation/<name>``; ``kind`` is the key of the size's evaluations."""
     output = f"--output_dir {{runs}}/evaluation/{name} --overwrite --seed {{seed}}"
-    program = "safe_rlhf_panacea.evaluation"
-    return Stage(f"evaluation-{name}", program, f"{output} {flags}", evaluation=kind, each=each)
+    return Stage(f"evaluation-{name}", EVALUATION, f"{output} {flags}", evaluation=kind, each=each)
 
 
 def _members(baseline: str, algorithm: str) -> Stage:
     name = f"{baseline.replace('_', '-')}-{algorithm}"
-    return _evaluation(name, algorithm, f"--method {baseline} --adapter {{runs}}/{name}/*")
+    return evaluation_of(name, algorithm, f"--method {baseline} --adapter {{runs}}/{name}/*")
 
 
 def _figure(name: str, program: str, flags: str) -> Stage:
@@ -66,18 +69,19 @@ def _figure(name: str, program: str, flags: str) -> Stage:
     return Stage(name, f"eval/{program}.py", f"{output} {flags}")
 
 
-def _fronts(*names: str) -> str:
+def fronts_of(*names: str) -> str:
+    """The folders of evaluations, ready for a command line."""
     return " ".join(f"{{runs}}/evaluation/{name}" for name in names)
 
 
 _DPO_NEEDS = ("world", "sft")
 _PPO_NEEDS = (*_DPO_NEEDS, "reward-helpful", "reward-harmless", "calibration")
 _REWARD = "safe_rlhf_panacea.base.values.reward"
-_DPO, _PPO = "safe_rlhf_panacea.algorithms.dpo", "safe_rlhf_panacea.algorithms.ppo"
-_GRPO = "safe_rlhf_panacea.algorithms.grpo"
+DPO, PPO = "safe_rlhf_panacea.algorithms.dpo", "safe_rlhf_panacea.algorithms.ppo"
+GRPO = "safe_rlhf_panacea.algorithms.grpo"
 _CALIBRATE = "safe_rlhf_panacea.evaluation.calibrate"
 
-_SOUPS, _DISCRETE = f"{_BASELINES}.rewarded_soups", f"{_BASELINES}.discrete_policies"
+SOUPS, _DISCRETE = f"{_BASELINES}.rewarded_soups", f"{_BASELINES}.discrete_policies"
 _ABLATION = f"{_BASELINES}.fixed_scaling"
 _FINETUNE = "safe_rlhf_panacea.base.finetune"
 _TAKEN = "none: the paper takes PKU-Alignment/alpaca-7b-reproduced; these are Safe-RLHF's values"
@@ -97,15 +101,15 @@ TRAININGS = (
     _training("sft", _FINETUNE, _TAKEN, ("world",)),
     _training("reward-helpful", _REWARD, _SAFE_RLHF, _DPO_NEEDS),
     _training("reward-harmless", _REWARD, _SAFE_RLHF, _DPO_NEEDS),
-    _training("panacea-ppo", _PPO, "Table 1", _PPO_NEEDS),
-    _training("rewarded-soups-ppo", _SOUPS, f"Table 1, {_RANK_9}", _PPO_NEEDS),
+    _training("panacea-ppo", PPO, "Table 1", _PPO_NEEDS),
+    _training("rewarded-soups-ppo", SOUPS, f"Table 1, {_RANK_9}", _PPO_NEEDS),
     _training("discrete-policies-ppo", _DISCRETE, f"Table 1, {_RANK_9}", _PPO_NEEDS),
-    _training("panacea-dpo-ls", _DPO, "Table 2", _DPO_NEEDS, "--aggregation ls"),
-    _training("panacea-dpo-tche", _DPO, "Table 2", _DPO_NEEDS, "--aggregation tche"),
-    _training("rewarded-soups-dpo", _SOUPS, f"Table 2, {_RANK_9}", _DPO_NEEDS),
+    _training("panacea-dpo-ls", DPO, "Table 2", _DPO_NEEDS, "--aggregation ls"),
+    _training("panacea-dpo-tche", DPO, "Table 2", _DPO_NEEDS, "--aggregation tche"),
+    _training("rewarded-soups-dpo", SOUPS, f"Table 2, {_RANK_9}", _DPO_NEEDS),
     _training("discrete-policies-dpo", _DISCRETE, f"Table 2, {_RANK_9}", _DPO_NEEDS),
     _training("ablation-scaling", _ABLATION, _FIXED, _PPO_NEEDS),
-    _training("panacea-ppo-three-objectives", _PPO, _THREE, _THREE_NEEDS),
+    _training("panacea-ppo-three-objectives", PPO, _THREE, _THREE_NEEDS),
 )
 
 _EACH = "--adapter {folder} --with_base false --label"
@@ -115,23 +119,26 @@ _DPO_TCHE = '--adapter {runs}/panacea-dpo-tche --label "Panacea, Tche"'
 _THREE_FRONT = "--adapter {runs}/panacea-ppo-three-objectives --grid_step 0.2"
 
 EVALUATIONS = (
-    _evaluation("panacea-ppo", "ppo", "--adapter {runs}/panacea-ppo"),
+    evaluation_of("panacea-ppo", "ppo", "--adapter {runs}/panacea-ppo"),
     _members("rewarded_soups", "ppo"),
     _members("discrete_policies", "ppo"),
-    _evaluation("panacea-ppo-{each}", "ppo", f'{_EACH} "Panacea, {{words}}"', _STEPS),
-    _evaluation("ablation-{each}", "ppo", f'{_EACH} "s = {{each}}"', _FACTORS),
-    _evaluation("panacea-dpo-ls", "dpo", _DPO_LS),
-    _evaluation("panacea-dpo-tche", "dpo", _DPO_TCHE),
+    evaluation_of("panacea-ppo-{each}", "ppo", f'{_EACH} "Panacea, {{words}}"', _STEPS),
+    evaluation_of("ablation-{each}", "ppo", f'{_EACH} "s = {{each}}"', _FACTORS),
+    evaluation_of("panacea-dpo-ls", "dpo", _DPO_LS),
+    evaluation_of("panacea-dpo-tche", "dpo", _DPO_TCHE),
     _members("rewarded_soups", "dpo"),
     _members("discrete_policies", "dpo"),
-    _evaluation("three-objectives", "three", _THREE_FRONT),
+    evaluation_of("three-objectives", "three", _THREE_FRONT),
 )
 
-_PANACEA = f"--run {_fronts('panacea-ppo')}"
-_PPO_FRONTS = _fronts("panacea-ppo", "rewarded-soups-ppo", "discrete-policies-ppo")
-_DPO_FRONTS = _fronts("panacea-dpo-ls", "panacea-dpo-tche")
-_DPO_FRONTS += f" {_fronts('rewarded-soups-dpo', 'discrete-policies-dpo')}"
-_STEP_FRONTS, _FIXED_FRONTS = _fronts("panacea-ppo-step-*"), _fronts("panacea-ppo", "ablation-*")
+_PANACEA = f"--run {fronts_of('panacea-ppo')}"
+_PPO_FRONTS = fronts_of("panacea-ppo", "rewarded-soups-ppo", "discrete-policies-ppo")
+_DPO_FRONTS = fronts_of("panacea-dpo-ls", "panacea-dpo-tche")
+_DPO_FRONTS += f" {fronts_of('rewarded-soups-dpo', 'discrete-policies-dpo')}"
+_STEP_FRONTS, _FIXED_FRONTS = (
+    fronts_of("panacea-ppo-step-*"),
+    fronts_of("panacea-ppo", "ablation-*"),
+)
 _REPORT = "--figures {runs}/figures --output {runs}/report.html --overwrite"
 
 FIGURES = (
@@ -142,7 +149,7 @@ FIGURES = (
     _figure("figure-6", "figure_6_8_responses", f"{_PANACEA} --extremes"),
     _figure("figure-8", "figure_6_8_responses", _PANACEA),
     _figure("figure-7", "figure_7_scaling_ablation", f"--runs {_FIXED_FRONTS}"),
-    _figure("three-objectives", "three_objectives", f"--runs {_fronts('three-objectives')}"),
+    _figure("three-objectives", "three_objectives", f"--runs {fronts_of('three-objectives')}"),
     _figure("singular-values", "singular_values", "--adapter {runs}/panacea-ppo"),
     Stage("report", "eval/report.py", _REPORT),
 )
@@ -150,8 +157,8 @@ FIGURES = (
 REPRODUCTION = (*TRAININGS, *EVALUATIONS, *FIGURES)
 # What the paper does not have; run when asked for.
 BEYOND = (
-    _training("panacea-grpo", _GRPO, _NO_GRPO, _PPO_NEEDS),
-    _evaluation("panacea-grpo", "ppo", "--adapter {runs}/panacea-grpo"),
+    _training("panacea-grpo", GRPO, _NO_GRPO, _PPO_NEEDS),
+    evaluation_of("panacea-grpo", "ppo", "--adapter {runs}/panacea-grpo"),
 )
 STAGES = {stage.name: stage for stage in (*PREPARATIONS, *REPRODUCTION, *BEYOND)}
 

@@ -25,8 +25,8 @@ from safe_rlhf_panacea.show.tables import (
 
 READING = (
     "* marks differences whose interval leaves 0 out, or, where there are no intervals, those of "
-    "more than two standard errors: blue where the run is better than the baseline, orange where it is "
-    "worse. ⟨λ, ΔJ⟩ weighs the differences by what λ asks for."
+    "more than two standard errors: blue where the run is better than the baseline, orange where "
+    "it is worse. ⟨λ, ΔJ⟩ weighs the differences by what λ asks for."
 )
 NO_BREAK = "\u00a0"
 # Beside the style that all pages have.

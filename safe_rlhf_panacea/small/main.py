@@ -12,13 +12,15 @@ from pathlib import Path
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, boolean, filled, seed_int
 from safe_rlhf_panacea.base.run_record import prepare_output_dir, write_run_record
 from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.experiments.rules import SMOKE, RuleSettings
+from safe_rlhf_panacea.experiments.sizes import has_fast_bfloat16
 from safe_rlhf_panacea.experiments.small import MODEL_VARIABLE
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.miniature.main import quiet_libraries
 from safe_rlhf_panacea.miniature.pipeline import Stopwatch
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.small.report import render
-from safe_rlhf_panacea.small.stages import SMOKE, Small, SmallSettings, has_fast_bfloat16
+from safe_rlhf_panacea.small.stages import Small
 
 PROGRAM = "python -m safe_rlhf_panacea.small"
 MODEL = "runs/small/model"
@@ -86,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         root=root,
         model=Path(args.model or os.environ.get(MODEL_VARIABLE) or MODEL).expanduser(),
         seed=args.seed,
-        settings=SMOKE if args.smoke else SmallSettings(),
+        settings=SMOKE if args.smoke else RuleSettings(),
         bf16=has_fast_bfloat16() if args.bf16 is None else args.bf16,
         log_type="wandb" if args.wandb else "none",
         progress=args.progress,

@@ -6,10 +6,15 @@ No topic is in two splits, so that an evaluation is of topics that no training s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from safe_rlhf_panacea.base.arguments import ArgumentParser, filled
+from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.io import atomic_write_text
+from safe_rlhf_panacea.printing import say
+
+PROGRAM = "python -m safe_rlhf_panacea.small.prompts"
 
 PHRASES = (
     "What is it like to spend a day on {}?",
@@ -69,3 +74,19 @@ def write_prompts(folder: Path) -> dict[str, Path]:
         lines = [json.dumps({"prompt": text}) + "\n" for text in prompts(split)]
         atomic_write_text(files[split], "".join(lines))
     return files
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the prompts."""
+    text = "Write a hundred short prompts in three files, for training, choosing and evaluating."
+    parser = ArgumentParser(PROGRAM, text, f"{PROGRAM} --output_dir runs/small/rules")
+    parser.add_argument("--output_dir", type=filled, required=True)
+    folder = Path(parser.parse_args(argv).output_dir).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, path in write_prompts(folder).items():
+        say(f"{path}: {len(list(prompts(split)))} prompts")
+
+
+if __name__ == "__main__":
+    main()

@@ -7,12 +7,13 @@ import json
 import pytest
 import torch
 
+from safe_rlhf_panacea.experiments.rules import SMOKE, RuleSettings, concise_options
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.rewards.rules import concise
 from safe_rlhf_panacea.small import main as program
 from safe_rlhf_panacea.small.model import RECORD
 from safe_rlhf_panacea.small.prompts import TOPICS, prompts, write_prompts
-from safe_rlhf_panacea.small.stages import SMOKE, Small, SmallSettings, concise_options
+from safe_rlhf_panacea.small.stages import Small
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 
@@ -29,7 +30,7 @@ def test_a_hundred_prompts_and_no_topic_in_two_splits(tmp_path):
 
 
 def test_conciseness_is_best_at_the_floor_and_worst_below_it():
-    options = concise_options(SmallSettings())
+    options = concise_options(RuleSettings())
     lengths = torch.tensor([0, 7, 8, 24, 32])
     assert concise(lengths, **options).tolist() == pytest.approx([-3, -3, 1, -1, -2])
 

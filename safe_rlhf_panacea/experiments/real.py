@@ -1,0 +1,99 @@
+"""Fronts of a real model on real text, for ``bash/real_fronts.sh``: rows like the paper's.
+
+Four experiments: DPO on helpful and harmless pairs, whose conflict shows in the model and not in
+single pairs; GRPO for two rules; DPO on pairs that carry both labels; reward models and then PPO
+and GRPO. Panacea and Rewarded Soups have equal total steps everywhere.
+"""
+
+from __future__ import annotations
+
+from safe_rlhf_panacea.experiments.table import (
+    DPO,
+    EVALUATION,
+    GRPO,
+    SOUPS,
+    STAGES,
+    Stage,
+    evaluation_of,
+    fronts_of,
+)
+
+COMPARE = "safe_rlhf_panacea.evaluation.compare"
+RULE_SEEDS = (11, 12, 13)
+# As long as Panacea's training, a model each; the half of it is as long as Panacea's for all.
+_RULE_SOUPS = "grpo --max_steps {steps} --save_interval {half} --lora_dim 9 --lora_scaling 576"
+_RULE_PANACEA = "--max_steps {steps} --lora_dim {lora_dim} --lora_scaling {lora_scaling}"
+
+
+def _comparison(output: str, fronts: str) -> Stage:
+    flags = f'--output_dir {output} --overwrite --baseline "Rewarded Soups"'
+    name = output.removeprefix("{runs}/").replace("/", "-")
+    return Stage(name, COMPARE, f"{fronts} {flags}")
+
+
+def _helpsteer2(method: str, program: str, flags: str, members: str = "") -> tuple[Stage, Stage]:
+    """A training on HelpSteer2's pairs, and its evaluation."""
+    name = f"helpsteer2-{method}"
+    output = f"--output_dir {{runs}}/{name} --seed {{seed}}"
+    return (
+        Stage(name, program, f"{flags} {output}", settings="helpsteer2"),
+        evaluation_of(name, "helpsteer2", f"--adapter {{runs}}/{name}{members}"),
+    )
+
+
+def _rules(seed: int) -> tuple[Stage, ...]:
+    """Panacea and soups of equal and of twice the steps, with one seed."""
+    home = f"{{runs}}/rules/seed-{seed}"
+    soups, half = f"{home}/soups", "checkpoints/adapter/step-{half}"
+
+    def trained(name: str, program: str, flags: str) -> Stage:
+        flags = f"{flags} --seed {seed} --output_dir {home}/{name}"
+        return Stage(f"rules-{seed}-{name}", program, flags, settings="rules")
+
+    def evaluated(name: str, adapters: str, label: str) -> Stage:
+        output = f"--output_dir {home}/evaluation/{name} --overwrite --seed {seed}"
+        flags = f'{output} --label "{label}" {adapters}'
+        return Stage(f"rules-{seed}-evaluation-{name}", EVALUATION, flags, evaluation="rules")
+
+    of_soups = "--method rewarded_soups --adapter"
+    equal = f"{of_soups} {soups}/positive/{half} {soups}/concise/{half}"
+    return (
+        trained("panacea", GRPO, f"{_RULE_PANACEA} --overwrite true"),
+        trained("soups", SOUPS, _RULE_SOUPS),
+        evaluated("panacea", f"--adapter {home}/panacea", "Panacea"),
+        evaluated("soups", equal, "Rewarded Soups"),
+        evaluated("soups-twice", f"{of_soups} {soups}/positive {soups}/concise", "Soups, twice"),
+        _comparison(
+            f"{home}/comparison",
+            " ".join(f"{home}/evaluation/{name}" for name in ("panacea", "soups", "soups-twice")),
+        ),
+    )
+
+
+_WITH_SOUPS = fronts_of("panacea-dpo-ls", "rewarded-soups-dpo", "discrete-policies-dpo")
+_HELPSTEER2 = ("helpsteer2-ls", "helpsteer2-tche", "helpsteer2-soups")
+_WHOLE = "--max_steps {dpo_steps} --preference_scope sample --overwrite true"
+_HALF = "dpo --max_steps {dpo_steps_each} --lora_dim 9 --lora_scaling 576"
+_REWARDED = ("panacea-ppo", "panacea-grpo", "rewarded-soups-ppo")
+REAL_PAIRS = (
+    *(STAGES[name] for name in ("panacea-dpo-ls", "rewarded-soups-dpo")),
+    *(STAGES[name] for name in ("discrete-policies-dpo", "evaluation-panacea-dpo-ls")),
+    *(STAGES[f"evaluation-{name}-dpo"] for name in ("rewarded-soups", "discrete-policies")),
+    _comparison("{runs}/comparison/dpo", _WITH_SOUPS),
+)
+REAL_CONFLICT = (
+    *_helpsteer2("ls", DPO, f"--aggregation ls {_WHOLE}"),
+    *_helpsteer2("tche", DPO, f"--aggregation tche {_WHOLE}"),
+    *_helpsteer2("soups", SOUPS, _HALF, "/*"),
+    _comparison("{runs}/comparison/helpsteer2", fronts_of(*_HELPSTEER2)),
+)
+REAL_REWARDS = (
+    *(STAGES[name] for name in ("reward-helpful", "reward-harmless", *_REWARDED)),
+    *(STAGES[f"evaluation-{name}"] for name in _REWARDED),
+    _comparison("{runs}/comparison/rewards", fronts_of(*_REWARDED)),
+)
+REAL_RULES = (
+    Stage("rules-prompts", "safe_rlhf_panacea.small.prompts", "--output_dir {runs}/rules"),
+    *(stage for seed in RULE_SEEDS for stage in _rules(seed)),
+)
+REAL = (*REAL_PAIRS, *REAL_RULES, *REAL_CONFLICT, *REAL_REWARDS)
