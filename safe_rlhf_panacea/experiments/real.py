@@ -7,6 +7,7 @@ and GRPO. Panacea and Rewarded Soups have equal total steps everywhere.
 
 from __future__ import annotations
 
+from safe_rlhf_panacea.experiments.rules import PANACEA
 from safe_rlhf_panacea.experiments.table import (
     DPO,
     EVALUATION,
@@ -22,7 +23,6 @@ COMPARE = "safe_rlhf_panacea.evaluation.compare"
 RULE_SEEDS = (11, 12, 13)
 # As long as Panacea's training, a model each; the half of it is as long as Panacea's for all.
 _RULE_SOUPS = "grpo --max_steps {steps} --save_interval {half} --lora_dim 9 --lora_scaling 576"
-_RULE_PANACEA = "--max_steps {steps} --lora_dim {lora_dim} --lora_scaling {lora_scaling}"
 
 
 def _comparison(output: str, fronts: str) -> Stage:
@@ -58,7 +58,7 @@ def _rules(seed: int) -> tuple[Stage, ...]:
     of_soups = "--method rewarded_soups --adapter"
     equal = f"{of_soups} {soups}/positive/{half} {soups}/concise/{half}"
     return (
-        trained("panacea", GRPO, f"{_RULE_PANACEA} --overwrite true"),
+        trained("panacea", GRPO, f"{PANACEA} --overwrite true"),
         trained("soups", SOUPS, _RULE_SOUPS),
         evaluated("panacea", f"--adapter {home}/panacea", "Panacea"),
         evaluated("soups", equal, "Rewarded Soups"),
@@ -72,7 +72,8 @@ def _rules(seed: int) -> tuple[Stage, ...]:
 
 _WITH_SOUPS = fronts_of("panacea-dpo-ls", "rewarded-soups-dpo", "discrete-policies-dpo")
 _HELPSTEER2 = ("helpsteer2-ls", "helpsteer2-tche", "helpsteer2-soups")
-_WHOLE = "--max_steps {dpo_steps} --preference_scope sample --overwrite true"
+_WHOLE = "--max_steps {dpo_steps} --overwrite true"
+_WHOLE += " --preference_scope sample --preference_sampler stratified"
 _HALF = "dpo --max_steps {dpo_steps_each} --lora_dim 9 --lora_scaling 576"
 _REWARDED = ("panacea-ppo", "panacea-grpo", "rewarded-soups-ppo")
 REAL_PAIRS = (

@@ -1,0 +1,157 @@
+"""The real fronts: every row is a command line of its program, and steps are equal."""
+
+from __future__ import annotations
+
+import pytest
+
+from safe_rlhf_panacea.algorithms.dpo import main as dpo
+from safe_rlhf_panacea.algorithms.grpo import main as grpo
+from safe_rlhf_panacea.baselines import rewarded_soups
+from safe_rlhf_panacea.dry_run import resolve
+from safe_rlhf_panacea.evaluation import compare
+from safe_rlhf_panacea.evaluation import main as evaluation
+from safe_rlhf_panacea.experiments import small
+from safe_rlhf_panacea.experiments.real import (
+    COMPARE,
+    REAL,
+    REAL_PAIRS,
+    REAL_RULES,
+    RULE_SEEDS,
+)
+from safe_rlhf_panacea.experiments.rules import RuleSettings
+from safe_rlhf_panacea.experiments.runner import Reproduction
+from safe_rlhf_panacea.experiments.table import DPO, EVALUATION, GRPO, SOUPS
+from safe_rlhf_panacea.small.prompts import main as write_prompts
+from safe_rlhf_panacea.small.stages import Small
+from tests.launchers.shell import dry_run, run
+
+SCRIPT = "real_fronts.sh"
+PARSERS = {
+    DPO: dpo.parse_arguments,
+    GRPO: grpo.parse_arguments,
+    SOUPS: lambda words: rewarded_soups.parse_flags(words[0], words[1:]),
+    EVALUATION: lambda words: evaluation.build_parser().parse_args(words),
+    COMPARE: lambda words: compare.build_parser().parse_args(words),
+    "safe_rlhf_panacea.small.prompts": lambda words: words,
+}
+
+
+@pytest.fixture(autouse=True)
+def local_copies(monkeypatch, tmp_path):
+    monkeypatch.setenv(small.MODEL_VARIABLE, "model")
+    monkeypatch.setenv(small.DATA_VARIABLE, str(tmp_path / "data"))
+
+
+@pytest.fixture
+def reproduction(tmp_path):
+    """Runs of which the folders of several adapters are there."""
+    for name in ("rewarded-soups-ppo", "rewarded-soups-dpo", "helpsteer2-soups"):
+        (tmp_path / name / "a").mkdir(parents=True)
+    (tmp_path / "discrete-policies-dpo" / "0.5_0.5").mkdir(parents=True)
+    return Reproduction(tmp_path, "small")
+
+
+def read(reproduction, stage):
+    return PARSERS[stage.program](reproduction.flags(stage))
+
+
+def named(rows):
+    return {stage.name: stage for stage in rows}
+
+
+@pytest.mark.parametrize("stage", [s for s in REAL if not s.launcher], ids=lambda s: s.name)
+def test_every_row_is_a_command_line_of_its_program(stage, reproduction):
+    assert "{" not in " ".join(reproduction.flags(stage))
+    read(reproduction, stage)
+
+
+def test_every_name_is_there_once():
+    assert len(named(REAL)) == len(REAL)
+
+
+def test_pairs_are_compared_at_equal_steps():
+    values = {
+        name: dry_run(f"{name}.sh", "--size", "small")["hyperparameters"]
+        for name in ("panacea_dpo", "rewarded_soups_dpo", "discrete_policies_dpo")
+    }
+    steps = {name: found["max_steps"] for name, found in values.items()}
+    assert steps["panacea_dpo"] == 2 * steps["rewarded_soups_dpo"]
+    assert steps["panacea_dpo"] == 3 * steps["discrete_policies_dpo"]  # λ at a step of 0.5
+    command = dry_run("discrete_policies_dpo.sh", "--size", "small")["command"].split()
+    assert command[len(command) - command[::-1].index("--grid_step")] == "0.5"
+    shared = ("lr", "per_device_train_batch_size", "train_datasets", "max_length", "scale_coeff")
+    for name in shared:
+        assert len({str(found[name]) for found in values.values()}) == 1
+
+
+def test_rules_are_trained_as_make_small_trains_them(reproduction, tmp_path):
+    """But for seed and folders, and the evaluations on the way."""
+    settings = RuleSettings()
+    made = Small(tmp_path, tmp_path, 0, settings, bf16=True)
+    longest = small.LONGEST_RULE_PROMPT
+    for seed in RULE_SEEDS:
+        stages = named(REAL_RULES)
+        panacea = read(reproduction, stages[f"rules-{seed}-panacea"])
+        soups = read(reproduction, stages[f"rules-{seed}-soups"])
+        assert panacea.seed == soups.seed == seed
+        assert panacea.max_steps == soups.max_steps == settings.steps
+        assert soups.save_interval == settings.steps // 2  # two of them: as many as Panacea has
+        assert (panacea.lora_dim, soups.lora_dim) == (8, 9)
+        assert panacea.lora_scaling / 8 == soups.lora_scaling / 9
+        assert panacea.max_length == longest + settings.answer
+        same = vars(panacea).keys() - {
+            *("seed", "output_dir", "overwrite", "max_steps", "save_interval", "objectives"),
+            *("lora_dim", "lora_scaling", "preference_scope", "preference_sampler"),
+        }
+        assert {k: vars(panacea)[k] for k in same} == {k: vars(soups)[k] for k in same}
+    from safe_rlhf_panacea.experiments import rules
+
+    made.max_length = longest + settings.answer
+    theirs = grpo.parse_arguments(made.flags(rules.GRPO + rules.PANACEA, "--output_dir", "x"))
+    for name in ("actor_lr", "kl_coeff", "num_return_sequences", "max_steps", "preference_scope"):
+        assert vars(theirs)[name] == vars(panacea)[name]
+
+
+def test_the_prompts_of_the_rules_are_written(tmp_path, capsys):
+    write_prompts(["--output_dir", str(tmp_path / "new" / "rules")])
+    assert "prompts-eval.jsonl: 24 prompts" in capsys.readouterr().out
+    files = sorted(path.name for path in (tmp_path / "new" / "rules").iterdir())
+    assert files == ["prompts-eval.jsonl", "prompts-train.jsonl", "prompts-tune.jsonl"]
+
+
+def test_comparisons_hold_panacea_against_soups(reproduction):
+    found = [stage for stage in REAL if stage.program == COMPARE]
+    assert len(found) == 3 + len(RULE_SEEDS)
+    for stage in found:
+        args = read(reproduction, stage)
+        assert args.baseline == "Rewarded Soups"
+        assert any("soups" in run for run in args.runs)
+    args = read(reproduction, named(REAL_PAIRS)["comparison-dpo"])
+    assert [run.rsplit("/", 1)[1] for run in args.runs] == [
+        "panacea-dpo-ls",
+        "rewarded-soups-dpo",
+        "discrete-policies-dpo",
+    ]
+
+
+def test_the_script_lists_what_is_left(tmp_path):
+    result = run(SCRIPT, "--dry_run", "--runs", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert f"{len(REAL)} of {len(REAL)} stages are left to do: panacea-dpo-ls" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", ["miniature", "full"])
+def test_other_sizes_do_not_have_it(size, tmp_path):
+    result = run(SCRIPT, "--dry_run", "--size", size, "--runs", str(tmp_path))
+    assert result.returncode == 2
+    assert result.stderr == f"error: {SCRIPT} has no --size {size}: take --size small\n"
+
+
+def test_helpsteer2_from_the_hub(monkeypatch, reproduction):
+    monkeypatch.delenv(small.DATA_VARIABLE)
+    flags = Reproduction(reproduction.runs, "small").flags(named(REAL)["helpsteer2-ls"])
+    values = resolve(DPO, flags)[0]
+    assert values["train_datasets"] == ["HelpSteer2/train"]
+    assert values["objectives"] == ["helpfulness", "verbosity"]
+    assert values["max_steps"] == small.DPO_STEPS
