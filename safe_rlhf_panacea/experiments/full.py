@@ -19,6 +19,8 @@ _REWARD = f"""
 _PPO = f"""
     --actor_model_name_or_path {_SFT_MODEL} {_REWARDS} {_FIVE} {_SAFE_RLHF} {_TRAIN}
     --ptx_datasets alpaca --preference_scope batch"""
+_GRPO = f"""
+    --actor_model_name_or_path {_SFT_MODEL} {_REWARDS} {_FIVE} {_SAFE_RLHF} {_TRAIN}"""
 _DPO = f"""
     --model_name_or_path {_SFT_MODEL} --objectives helpful harmless {_SAFE_RLHF} {_TRAIN}
     --preference_scope batch"""
@@ -35,9 +37,8 @@ SIZE = Size(
         "reward_helpful": f"{_REWARD} --objective helpful",
         "reward_harmless": f"{_REWARD} --objective harmless",
         "panacea_ppo": f"{_PPO} {_EVAL_PPO} --save_interval 1000",
-        "panacea_grpo": f"""
-            --actor_model_name_or_path {_SFT_MODEL} {_REWARDS} {_FIVE} {_SAFE_RLHF} {_TRAIN}
-            --preference_scope sample {_EVAL_PPO} --save_interval 1000""",
+        "panacea_grpo": f"{_GRPO} --preference_scope sample {_EVAL_PPO} --save_interval 1000",
+        "rewarded_soups_grpo": _GRPO,
         "panacea_ppo_three_objectives": f"{_PPO} {_EVAL_PPO} {_REWARDS} {_CONCISE}",
         "rewarded_soups_ppo": _PPO,
         "discrete_policies_ppo": _PPO,

@@ -57,7 +57,7 @@ GRPO = f"""{_REWARDED}
     --kl_coeff {{grpo_kl_coeff}} --num_return_sequences {{grpo_responses}}
     --per_device_prompt_batch_size {{grpo_prompts}} --per_device_train_batch_size {{grpo_batch}}
     --gradient_accumulation_steps 1 --update_iters {{update_iters}}
-    --actor_lr {{grpo_lr}} --max_steps {{grpo_steps}} """
+    --actor_lr {{grpo_lr}} """
 # Few steps see more of the simplex with one λ per sequence than with one per batch.
 MANY = " --preference_scope {preference_scope} --preference_sampler {preference_sampler} "
 RANK_OF_BASELINES = " --lora_dim 9 --lora_scaling 576 "
@@ -93,7 +93,8 @@ SIZE = Size(
         "calibration-three-objectives": f"{_CALIBRATE} {_CONCISE} "
         "--output_file {runs}/calibration-three-objectives.json",
         "panacea_ppo": f"{PPO} {_PTX} {MANY} {EVAL_PPO} {_STEPS_PPO} --save_interval 24",
-        "panacea_grpo": f"{GRPO} {MANY} {EVAL_PPO} --save_interval 24",
+        "panacea_grpo": f"{GRPO} {MANY} {EVAL_PPO} --max_steps {{grpo_steps}} --save_interval 24",
+        "rewarded_soups_grpo": f"{GRPO} --max_steps {{grpo_steps_each}}",
         "panacea_ppo_three_objectives": f"{PPO} {_PTX} {EVAL_PPO} {_STEPS_PPO}"
         f"--preference_scope sample --preference_sampler uniform {_REWARD_MODELS} {_CONCISE}"
         f"{_CALIBRATED_THREE} --reference_point {_REFERENCE['three']}",
@@ -125,5 +126,6 @@ SIZE = Size(
         "max_length": MAX_LENGTH,
         "dpo_steps_each": LAUNCHED.dpo_steps // len(OBJECTIVES),
         "ppo_steps_each": LAUNCHED.ppo_steps // len(OBJECTIVES),
+        "grpo_steps_each": LAUNCHED.grpo_steps // len(OBJECTIVES),
     },
 )

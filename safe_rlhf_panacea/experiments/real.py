@@ -31,6 +31,10 @@ def _comparison(output: str, fronts: str) -> Stage:
     return Stage(name, COMPARE, f"{fronts} {flags}")
 
 
+def _against_soups(algorithm: str) -> str:
+    return fronts_of(f"panacea-{algorithm}", f"rewarded-soups-{algorithm}")
+
+
 def _helpsteer2(method: str, program: str, flags: str, members: str = "") -> tuple[Stage, Stage]:
     """A training on HelpSteer2's pairs, and its evaluation."""
     name = f"helpsteer2-{method}"
@@ -75,7 +79,7 @@ _HELPSTEER2 = ("helpsteer2-ls", "helpsteer2-tche", "helpsteer2-soups")
 _WHOLE = "--max_steps {dpo_steps} --overwrite true"
 _WHOLE += " --preference_scope sample --preference_sampler stratified"
 _HALF = "dpo --max_steps {dpo_steps_each} --lora_dim 9 --lora_scaling 576"
-_REWARDED = ("panacea-ppo", "panacea-grpo", "rewarded-soups-ppo")
+_REWARDED = ("panacea-ppo", "rewarded-soups-ppo", "panacea-grpo", "rewarded-soups-grpo")
 REAL_PAIRS = (
     *(STAGES[name] for name in ("panacea-dpo-ls", "rewarded-soups-dpo")),
     *(STAGES[name] for name in ("discrete-policies-dpo", "evaluation-panacea-dpo-ls")),
@@ -91,7 +95,7 @@ REAL_CONFLICT = (
 REAL_REWARDS = (
     *(STAGES[name] for name in ("reward-helpful", "reward-harmless", *_REWARDED)),
     *(STAGES[f"evaluation-{name}"] for name in _REWARDED),
-    _comparison("{runs}/comparison/rewards", fronts_of(*_REWARDED)),
+    *(_comparison(f"{{runs}}/comparison/{a}", _against_soups(a)) for a in ("ppo", "grpo")),
 )
 REAL_RULES = (
     Stage("rules-prompts", "safe_rlhf_panacea.small.prompts", "--output_dir {runs}/rules"),

@@ -191,7 +191,7 @@ class Reproduction:
             raise UserError(f"--only {only}: no such stage")
         if dry_run:
             print(f"{len(left)} of {count} stages are left to do: {' '.join(left)}")
-        else:
+        elif only is None:
             print(f"All {count} stages are done: {self.runs}")
 
     def _check_size(self, script: str, rows: Sequence[Stage]) -> None:

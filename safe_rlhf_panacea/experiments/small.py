@@ -95,6 +95,9 @@ def size() -> Size:
         --actor_gradient_checkpointing false --actor_lr 1e-3 {_CPU}"""
     ppo = f"""{rewarded} --ptx_datasets {chosen} --ptx_coeff 0.1
         --critic_gradient_checkpointing false --per_device_prompt_batch_size 8 {_ONE_GO}"""
+    grpo = f"""{rewarded} --num_return_sequences 4 --per_device_prompt_batch_size 8
+        --per_device_train_batch_size 32 --per_device_eval_batch_size 16
+        --gradient_accumulation_steps 1"""
     evaluated = " --need_eval true --eval_strategy steps --eval_interval 50 "
     eval_ppo = f"{evaluated} --eval_datasets {pairs('test', 16)} "
     eval_dpo = f"{evaluated} --eval_datasets {pairs('test', 32)} --reference_point 0.25 0.25 "
@@ -112,10 +115,8 @@ def size() -> Size:
             "calibration-three-objectives": f"{calibrate} {_CONCISE} "
             "--output_file {runs}/calibration-three-objectives.json",
             "panacea_ppo": f"{ppo} {_MANY} {eval_ppo} {_STEPS} --save_interval 50",
-            "panacea_grpo": f"""{rewarded} {_MANY} {eval_ppo} {_STEPS} --save_interval 50
-                --num_return_sequences 4 --per_device_prompt_batch_size 8
-                --per_device_train_batch_size 32 --per_device_eval_batch_size 16
-                --gradient_accumulation_steps 1""",
+            "panacea_grpo": f"{grpo} {_MANY} {eval_ppo} {_STEPS} --save_interval 50",
+            "rewarded_soups_grpo": f"{grpo} {_EACH}",
             "panacea_ppo_three_objectives": f"{ppo} {eval_ppo} {_STEPS} {_REWARD_MODELS} "
             f"{_CONCISE} {_CALIBRATED_THREE} --preference_scope sample",
             "rewarded_soups_ppo": f"{ppo} {_EACH}",

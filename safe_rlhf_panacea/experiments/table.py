@@ -61,7 +61,8 @@ def evaluation_of(name: str, kind: str, flags: str, each: str = "") -> Stage:
 
 def _members(baseline: str, algorithm: str) -> Stage:
     name = f"{baseline.replace('_', '-')}-{algorithm}"
-    return evaluation_of(name, algorithm, f"--method {baseline} --adapter {{runs}}/{name}/*")
+    kind = "dpo" if algorithm == "dpo" else "ppo"
+    return evaluation_of(name, kind, f"--method {baseline} --adapter {{runs}}/{name}/*")
 
 
 def _figure(name: str, program: str, flags: str) -> Stage:
@@ -158,7 +159,9 @@ REPRODUCTION = (*TRAININGS, *EVALUATIONS, *FIGURES)
 # What the paper does not have; run when asked for.
 BEYOND = (
     _training("panacea-grpo", GRPO, _NO_GRPO, _PPO_NEEDS),
+    _training("rewarded-soups-grpo", SOUPS, _NO_GRPO, _PPO_NEEDS),
     evaluation_of("panacea-grpo", "ppo", "--adapter {runs}/panacea-grpo"),
+    _members("rewarded_soups", "grpo"),
 )
 STAGES = {stage.name: stage for stage in (*PREPARATIONS, *REPRODUCTION, *BEYOND)}
 

@@ -38,6 +38,7 @@ PARSERS = {
 
 @pytest.fixture(autouse=True)
 def local_copies(monkeypatch, tmp_path):
+    """Not for ``dry_run``'s memory, which other tests share: they go around it."""
     monkeypatch.setenv(small.MODEL_VARIABLE, "model")
     monkeypatch.setenv(small.DATA_VARIABLE, str(tmp_path / "data"))
 
@@ -45,7 +46,12 @@ def local_copies(monkeypatch, tmp_path):
 @pytest.fixture
 def reproduction(tmp_path):
     """Runs of which the folders of several adapters are there."""
-    for name in ("rewarded-soups-ppo", "rewarded-soups-dpo", "helpsteer2-soups"):
+    for name in (
+        "rewarded-soups-ppo",
+        "rewarded-soups-grpo",
+        "rewarded-soups-dpo",
+        "helpsteer2-soups",
+    ):
         (tmp_path / name / "a").mkdir(parents=True)
     (tmp_path / "discrete-policies-dpo" / "0.5_0.5").mkdir(parents=True)
     return Reproduction(tmp_path, "small")
@@ -71,13 +77,14 @@ def test_every_name_is_there_once():
 
 def test_pairs_are_compared_at_equal_steps():
     values = {
-        name: dry_run(f"{name}.sh", "--size", "small")["hyperparameters"]
+        name: dry_run.__wrapped__(f"{name}.sh", "--size", "small")["hyperparameters"]
         for name in ("panacea_dpo", "rewarded_soups_dpo", "discrete_policies_dpo")
     }
     steps = {name: found["max_steps"] for name, found in values.items()}
     assert steps["panacea_dpo"] == 2 * steps["rewarded_soups_dpo"]
     assert steps["panacea_dpo"] == 3 * steps["discrete_policies_dpo"]  # λ at a step of 0.5
-    command = dry_run("discrete_policies_dpo.sh", "--size", "small")["command"].split()
+    report = dry_run.__wrapped__("discrete_policies_dpo.sh", "--size", "small")
+    command = report["command"].split()
     assert command[len(command) - command[::-1].index("--grid_step")] == "0.5"
     shared = ("lr", "per_device_train_batch_size", "train_datasets", "max_length", "scale_coeff")
     for name in shared:
@@ -121,7 +128,7 @@ def test_the_prompts_of_the_rules_are_written(tmp_path, capsys):
 
 def test_comparisons_hold_panacea_against_soups(reproduction):
     found = [stage for stage in REAL if stage.program == COMPARE]
-    assert len(found) == 3 + len(RULE_SEEDS)
+    assert len(found) == 4 + len(RULE_SEEDS)
     for stage in found:
         args = read(reproduction, stage)
         assert args.baseline == "Rewarded Soups"

@@ -9,7 +9,7 @@ import pytest
 from safe_rlhf_panacea.io import read_json
 from tests.launchers.shell import BASH, dry_run, run
 
-SHARED = {"common.sh", "ppo_flags.sh", "dpo_flags.sh"}
+SHARED = {"common.sh", "ppo_flags.sh", "dpo_flags.sh", "grpo_flags.sh"}
 LAUNCHERS = sorted(path.name for path in BASH.glob("*.sh") if path.name not in SHARED)
 
 

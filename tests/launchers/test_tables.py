@@ -69,6 +69,9 @@ def test_the_launcher_of_grpo_shows_the_programs_defaults():
     differs = {name for name, value in values.items() if value != program[name]}
     assert differs - OF_THE_SIZE == OFF_IN_THE_PROGRAMS & set(values)
     assert "no GRPO" in report["mirrors"]
+    soups = dry_run("rewarded_soups_grpo.sh")["hyperparameters"]
+    shown = values.keys() - OF_THE_SIZE - {"objectives"}  # which soups read off the rewards
+    assert {name: soups[name] for name in shown} == {n: values[n] for n in shown} | BASELINE
 
 
 @pytest.mark.parametrize("launcher", [name for name in LAUNCHERS if "dpo" not in name])
