@@ -7,6 +7,8 @@ and GRPO. Panacea and Rewarded Soups have equal total steps everywhere.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from safe_rlhf_panacea.experiments.rules import PANACEA
 from safe_rlhf_panacea.experiments.table import (
     DPO,
@@ -81,8 +83,10 @@ _WHOLE += " --preference_scope sample --preference_sampler stratified"
 _HALF = "dpo --max_steps {dpo_steps_each} --lora_dim 9 --lora_scaling 576"
 _REWARDED = ("panacea-ppo", "rewarded-soups-ppo", "panacea-grpo", "rewarded-soups-grpo")
 REAL_PAIRS = (
-    *(STAGES[name] for name in ("panacea-dpo-ls", "rewarded-soups-dpo")),
-    *(STAGES[name] for name in ("discrete-policies-dpo", "evaluation-panacea-dpo-ls")),
+    # No front on the way: the test part is looked at once, at the end.
+    replace(STAGES["panacea-dpo-ls"], flags="--aggregation ls --need_eval false"),
+    *(STAGES[name] for name in ("rewarded-soups-dpo", "discrete-policies-dpo")),
+    STAGES["evaluation-panacea-dpo-ls"],
     *(STAGES[f"evaluation-{name}-dpo"] for name in ("rewarded-soups", "discrete-policies")),
     _comparison("{runs}/comparison/dpo", _WITH_SOUPS),
 )

@@ -85,6 +85,7 @@ def size() -> Size:
     reward = f"""{model} {train} --eval_datasets {pairs("test", 200)}
         --gradient_checkpointing false --zero_stage 0 --lr 5e-5 {_STEPS} {_CPU} {_ONE_GO}"""
     pairwise = f"{model} --gradient_checkpointing false --lr 1e-3 {_DPO_CPU} {_ONE_GO}"
+    pairwise += " --per_device_train_batch_size 16 "
     dpo = f"""{pairwise} --objectives {" ".join(OBJECTIVES)} {train}"""
     conflict = f"""{pairwise} --objectives helpfulness verbosity
         --train_datasets {helpsteer2("train")}"""

@@ -38,7 +38,7 @@ def test_from_the_hub(launcher):
     assert values["chat_template"] == "auto"
     fast = launcher.endswith("_dpo.sh") and has_fast_bfloat16()
     assert (values["max_length"], values["bf16"]) == (128, fast)
-    assert values["per_device_train_batch_size"] == 8
+    assert values["per_device_train_batch_size"] == (16 if launcher.endswith("_dpo.sh") else 8)
     assert not {"lora_dim", "lora_scaling", "scale_coeff", "kl_coeff"} & set(report["changed"])
     assert "PKU" not in json.dumps(report["hyperparameters"])
 
