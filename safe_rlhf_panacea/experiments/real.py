@@ -23,6 +23,7 @@ from safe_rlhf_panacea.experiments.table import (
 
 COMPARE = "safe_rlhf_panacea.evaluation.compare"
 RULE_SEEDS = (11, 12, 13)
+_RULE_METHODS = ("panacea", "soups", "soups-twice")
 # As long as Panacea's training, a model each; the half of it is as long as Panacea's for all.
 _RULE_SOUPS = "grpo --max_steps {steps} --save_interval {half} --lora_dim 9 --lora_scaling 576"
 
@@ -71,9 +72,16 @@ def _rules(seed: int) -> tuple[Stage, ...]:
         evaluated("soups-twice", f"{of_soups} {soups}/positive {soups}/concise", "Soups, twice"),
         _comparison(
             f"{home}/comparison",
-            " ".join(f"{home}/evaluation/{name}" for name in ("panacea", "soups", "soups-twice")),
+            " ".join(f"{home}/evaluation/{name}" for name in _RULE_METHODS),
         ),
     )
+
+
+def _pooled(name: str) -> Stage:
+    """The means over the seeds of the rules."""
+    folders = " ".join(f"{{runs}}/rules/seed-{seed}/evaluation/{name}" for seed in RULE_SEEDS)
+    output = f"--output_dir {{runs}}/evaluation/rules-{name} --overwrite"
+    return Stage(f"rules-pooled-{name}", "eval/pool_seeds.py", f"--runs {folders} {output}")
 
 
 _WITH_SOUPS = fronts_of("panacea-dpo-ls", "rewarded-soups-dpo", "discrete-policies-dpo")
@@ -104,5 +112,7 @@ REAL_REWARDS = (
 REAL_RULES = (
     Stage("rules-prompts", "safe_rlhf_panacea.small.prompts", "--output_dir {runs}/rules"),
     *(stage for seed in RULE_SEEDS for stage in _rules(seed)),
+    *map(_pooled, _RULE_METHODS),
+    _comparison("{runs}/comparison/rules", fronts_of(*(f"rules-{name}" for name in _RULE_METHODS))),
 )
 REAL = (*REAL_PAIRS, *REAL_RULES, *REAL_CONFLICT, *REAL_REWARDS)

@@ -33,6 +33,7 @@ PARSERS = {
     EVALUATION: lambda words: evaluation.build_parser().parse_args(words),
     COMPARE: lambda words: compare.build_parser().parse_args(words),
     "safe_rlhf_panacea.small.prompts": lambda words: words,
+    "eval/pool_seeds.py": lambda words: words,
 }
 
 
@@ -128,7 +129,7 @@ def test_the_prompts_of_the_rules_are_written(tmp_path, capsys):
 
 def test_comparisons_hold_panacea_against_soups(reproduction):
     found = [stage for stage in REAL if stage.program == COMPARE]
-    assert len(found) == 4 + len(RULE_SEEDS)
+    assert len(found) == 5 + len(RULE_SEEDS)
     for stage in found:
         args = read(reproduction, stage)
         assert args.baseline == "Rewarded Soups"

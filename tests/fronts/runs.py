@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from safe_rlhf_panacea.fronts.evaluations import Evaluation, append_evaluation
 from safe_rlhf_panacea.fronts.front import Front, FrontPoint
 from safe_rlhf_panacea.fronts.results import Origin, front_result
+from safe_rlhf_panacea.fronts.units import write_units
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from tests.eval.evaluations import write_evaluation
 
@@ -39,4 +44,17 @@ def write_quickstart(folder: Path, **radii: float) -> str:
         for name, kind in kinds.items()
     }
     atomic_write_json(folder / "results.json", {"experiments": experiments, "seed": 1})
+    return str(folder)
+
+
+def write_with_values(
+    folder: Path, values: np.ndarray, grid: torch.Tensor, names: Sequence[str], **changes: Any
+) -> str:
+    """An evaluation with what every prompt or pair gave, size = (N, U, m)."""
+    means = np.nanmean(values, axis=1)
+    keys = {"standard_errors": [0.1, 0.1], "kl": 0.2, "kl_error": 0.01}
+    rows = zip(grid.tolist(), means.tolist(), strict=True)
+    front = [{"preference": at, "objectives": mean, **keys} for at, mean in rows]
+    write_evaluation(folder, 1.0, front=front, **changes)
+    write_units(folder, names, grid, torch.tensor(values))
     return str(folder)

@@ -26,7 +26,7 @@ from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.preference import preference_grid
 from safe_rlhf_panacea.show.compare_page import comparison_page
 from safe_rlhf_panacea.show.comparison_tables import comparison_text
-from tests.eval.evaluations import write_evaluation
+from tests.fronts.runs import write_with_values
 
 GRID = preference_grid(2, 0.5)
 NAMES = [f"unit {i}" for i in range(40)]
@@ -41,13 +41,7 @@ def some_values(seed, count=40, half=False):
 
 
 def write_run(folder, values, names=NAMES):
-    means = np.nanmean(values, axis=1)
-    rows = zip(GRID.tolist(), means.tolist(), strict=True)
-    keys = {"standard_errors": [0.1, 0.1], "kl": 0.2, "kl_error": 0.01}
-    front = [{"preference": at, "objectives": mean, **keys} for at, mean in rows]
-    write_evaluation(folder, 1.0, front=front)
-    write_units(folder, names, GRID, torch.tensor(values))
-    return read_run(parse_run(str(folder)))[0]
+    return read_run(parse_run(write_with_values(folder, values, GRID, names)))[0]
 
 
 # -- the file ------------------------------------------------------------------------------
