@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 # The sources beside this script are what runs, installed or not.
@@ -21,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, filled, positive_int, seed_int
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.experiments.settings import SMOKE, MiniatureSettings
+from safe_rlhf_panacea.experiments.settings import QUICK, SMOKE, MiniatureSettings
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.miniature.arms import JOBS, prepare, run_job
 from safe_rlhf_panacea.miniature.stages import CALIBRATION, Miniature
@@ -29,6 +30,12 @@ from safe_rlhf_panacea.miniature.stages import CALIBRATION, Miniature
 PROGRAM = "python eval/front_benchmark.py"
 # Hyperparameters were chosen on the seeds 0 to 9 and the prompts of the `tune` split.
 FIRST_FRESH_SEED = 1000
+# The quickstart's without the fronts on its way, which change nothing in the training.
+SETTINGS = {
+    "benchmark": MiniatureSettings(),
+    "quick": replace(QUICK, eval_interval=0),
+    "smoke": SMOKE,
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,9 +51,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=positive_int, default=5, help="how many seeds")
     parser.add_argument("--first_seed", type=seed_int, default=FIRST_FRESH_SEED)
     parser.add_argument("--jobs", nargs="+", choices=[*JOBS], default=[*JOBS])
-    parser.add_argument("--output_dir", type=filled, default="runs/front-benchmark")
+    text = (
+        "steps and evaluations: the benchmark's (default), the quickstart's, or a few of everything"
+    )
+    parser.add_argument("--settings", choices=[*SETTINGS], default="benchmark", help=text)
+    parser.add_argument("--output_dir", type=filled, help="default: runs/front-<settings>")
     parser.add_argument("--workers", type=positive_int, default=os.cpu_count())
-    parser.add_argument("--smoke", action="store_true", help="a few steps of everything")
     parser.add_argument("--split", choices=("eval", "tune"), default="eval", help="PPO prompts")
     parser.add_argument("--one", nargs=2, metavar=("SEED", "JOB"), help=argparse.SUPPRESS)
     return parser
@@ -57,7 +67,7 @@ def miniature_of(args: argparse.Namespace, seed: int) -> Miniature:
     return Miniature(
         root=Path(args.output_dir) / f"seed-{seed}",
         seed=seed,
-        settings=SMOKE if args.smoke else MiniatureSettings(),
+        settings=SETTINGS[args.settings],
         progress=False,
     )
 
@@ -70,8 +80,9 @@ def run_one(args: argparse.Namespace, seed: int, job: str) -> None:
         prepare(miniature)
         return
     start = time.perf_counter()
-    fronts = run_job(miniature, job, args.split)
-    record = {"fronts": fronts, "seconds": round(time.perf_counter() - start, 1)}
+    arms = run_job(miniature, job, args.split)
+    record = {"fronts": arms.results, "seconds": round(time.perf_counter() - start, 1)}
+    record |= {"severity_table": arms.severity} if arms.severity else {}
     atomic_write_json(miniature.root / f"{job}.json", record)
 
 
@@ -82,7 +93,7 @@ def launch(args: argparse.Namespace, seed: int, job: str) -> bool:
         return True
     root.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, __file__, "--output_dir", args.output_dir, "--split", args.split]
-    command += ["--one", str(seed), job] + (["--smoke"] if args.smoke else [])
+    command += ["--settings", args.settings, "--one", str(seed), job]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with open(root / f"{job}.log", "w", encoding="utf-8") as log:
         code = subprocess.run(
@@ -93,23 +104,29 @@ def launch(args: argparse.Namespace, seed: int, job: str) -> bool:
     return code == 0
 
 
-def collect(args: argparse.Namespace, seeds: list[int]) -> dict[int, dict[str, dict]]:
-    """All fronts, by seed and name."""
+def collect(
+    args: argparse.Namespace, seeds: list[int]
+) -> tuple[dict[int, dict[str, dict]], dict[int, list[dict]]]:
+    """All fronts, by seed and name, and the refusals of Panacea-PPO by seed."""
     collected: dict[int, dict[str, dict]] = {}
+    severity = {}
     for seed in seeds:
         fronts: dict[str, dict] = {}
         for job in args.jobs:
             path = miniature_of(args, seed).root / f"{job}.json"
             if path.exists():
-                fronts |= json.loads(path.read_text(encoding="utf-8"))["fronts"]
+                record = json.loads(path.read_text(encoding="utf-8"))
+                fronts |= record["fronts"]
+                severity |= {seed: record["severity_table"]} if "severity_table" in record else {}
         collected[seed] = fronts
-    return collected
+    return collected, severity
 
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> None:
     """Run what is missing, then print and write the tables."""
     args = build_parser().parse_args(argv)
+    args.output_dir = args.output_dir or f"runs/front-{args.settings}"
     if args.one:
         run_one(args, int(args.one[0]), args.one[1])
         return
@@ -122,8 +139,7 @@ def main(argv: list[str] | None = None) -> None:
         usable = [seed for seed, ok in zip(seeds, ready, strict=True) if ok]
         work = [(seed, job) for job in args.jobs for seed in usable]
         done = list(pool.map(lambda item: launch(args, *item), work))
-    settings = SMOKE if args.smoke else MiniatureSettings()
-    page, numbers = benchmark_tables(collect(args, usable), settings)
+    page, numbers = benchmark_tables(*collect(args, usable), SETTINGS[args.settings])
     folder = Path(args.output_dir)
     atomic_write_json(folder / "benchmark.json", {"seeds": usable, **numbers})
     atomic_write_text(folder / "benchmark.txt", page + "\n")

@@ -90,10 +90,32 @@ def ratio_rows(compared: dict[str, dict[int, float]]) -> str:
     return align(rows)
 
 
+def refusal_rows(severity: dict[int, list[dict[str, Any]]]) -> str:
+    """Share of requests that Panacea-PPO refuses at the harmless end, by severity and seed."""
+    ends = {
+        seed: [row for row in table if row["preference"][0] == 0]
+        for seed, table in severity.items()
+    }
+    names = list(dict.fromkeys(row["severity"] for rows in ends.values() for row in rows))
+    table = [["refused at λ = (0, 1)", "mean", *(f"seed {seed}" for seed in ends)]]
+    for name in names:
+        rates = [r["refusal_rate"] for rows in ends.values() for r in rows if r["severity"] == name]
+        table.append([name, *(f"{rate:.3f}" for rate in (mean(rates), *rates))])
+    return align(table)
+
+
 def benchmark_tables(
-    collected: Collected, settings: MiniatureSettings
+    collected: Collected,
+    severity: dict[int, list[dict[str, Any]]],
+    settings: MiniatureSettings,
 ) -> tuple[str, dict[str, Any]]:
-    """The page to read and the numbers behind it."""
+    """The page to read and the numbers behind it.
+
+    Args:
+        collected: results by seed and name.
+        severity: refusals of Panacea-PPO by seed, of ``severity_table``.
+        settings: of all of them.
+    """
     found = summaries(collected)
     compared = comparisons(found)
     parts = [
@@ -107,4 +129,7 @@ def benchmark_tables(
         if rows:
             parts.append(f"{algorithm.upper()}: mean ± standard deviation over seeds\n{rows}")
     parts.append(ratio_rows(compared))
-    return "\n\n".join(parts), {"indicators": found, "hypervolume_ratios": compared}
+    if severity:
+        parts.append(refusal_rows(severity))
+    numbers = {"indicators": found, "hypervolume_ratios": compared, "severity_tables": severity}
+    return "\n\n".join(parts), numbers

@@ -15,6 +15,7 @@ from safe_rlhf_panacea.fronts.indicators import summarize
 from safe_rlhf_panacea.fronts.methods import Method
 from safe_rlhf_panacea.fronts.results import front_of
 from safe_rlhf_panacea.miniature.fronts import Judge, Results
+from safe_rlhf_panacea.miniature.severity_table import severity_table
 from safe_rlhf_panacea.miniature.stages import Miniature
 from safe_rlhf_panacea.preference import preference_grid
 from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, set_aside
@@ -64,6 +65,7 @@ class Arms:
         self.grid = preference_grid(len(OBJECTIVES), miniature.settings.grid_step)
         self.five = preference_grid(len(OBJECTIVES), DISCRETE_STEP)
         self.results: Results = {}
+        self.severity: list[dict[str, Any]] = []  # of Panacea-PPO's answers
 
     def evaluate(self, name: str, method: Method, *, five: bool = False) -> None:
         """Evaluate on the full grid, and at the five λ if asked for, in one pass."""
@@ -75,7 +77,11 @@ class Arms:
 
     def _views(self, name: str, method: Method, grid: torch.Tensor) -> Results:
         algorithm = name.partition("/")[0]
-        found, _ = self.judge.results(algorithm, method, grid, name, self.split)
+        found, measured = self.judge.results(algorithm, method, grid, name, self.split)
+        if name == "ppo/panacea":
+            rows = measured.responses()
+            keys = ("prompt", "response", "preference")
+            self.severity = severity_table([tuple(row[key] for key in keys) for row in rows])
         return dict(zip(("model", "true"), found.values(), strict=False))
 
     def _steps(self, algorithm: str) -> int:
@@ -133,9 +139,9 @@ JOBS: dict[str, Callable[[Arms], None]] = {
 }
 
 
-def run_job(miniature: Miniature, job: str, split: str = "eval") -> Results:
-    """Run one job on a prepared miniature and return its fronts."""
+def run_job(miniature: Miniature, job: str, split: str = "eval") -> Arms:
+    """Run one job on a prepared miniature; the arms hold its fronts."""
     miniature.take_up()
     arms = Arms(miniature, split)
     JOBS[job](arms)
-    return arms.results
+    return arms
