@@ -29,7 +29,10 @@ launch() {
         fi
     done
     # The trainer keeps copies of these files beside its results.
-    PANACEA_LAUNCHER="$0:${ROOT}/bash/common.sh:${ROOT}/bash/ppo_flags.sh:${ROOT}/bash/dpo_flags.sh"
+    PANACEA_LAUNCHER="$0"
+    for name in common ppo_flags dpo_flags grpo_flags; do
+        PANACEA_LAUNCHER+=":${ROOT}/bash/${name}.sh"
+    done
     export PANACEA_LAUNCHER
     exec "${PYTHON}" -m safe_rlhf_panacea.experiments "$(basename "$0")" "$@"
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fronts of a real language model on real text: Panacea beside Rewarded Soups.
 #
-# usage: bash bash/real_fronts.sh [--only STAGE] [flags]
+# usage: bash bash/real_fronts.sh [--only STAGE] [--seed SEED]
 #
 # SmolLM2-135M-Instruct, at equal total training steps: DPO on helpful and harmless pairs of
 # hh-rlhf, with discrete policies too; GRPO for two rewards that are rules, with three seeds; DPO on
@@ -14,8 +14,8 @@
 #           for all of it, an hour or two for each experiment. Model and pairs come from the hub, or
 #           from the folders that PANACEA_SMALL_MODEL and PANACEA_SMALL_DATA name.
 # example:  bash bash/real_fronts.sh --dry_run
-#           bash bash/real_fronts.sh --only rules-11-panacea
-# All further flags go to every launcher that trains.
+#           bash bash/real_fronts.sh --only panacea-dpo-ls
+# Of further flags it takes --seed, of the pairs' trainings: others would make steps unequal.
 
 # shellcheck source=bash/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"

@@ -81,7 +81,8 @@ def run_one(args: argparse.Namespace, seed: int, job: str) -> None:
         return
     start = time.perf_counter()
     arms = run_job(miniature, job, args.split)
-    record = {"fronts": arms.results, "seconds": round(time.perf_counter() - start, 1)}
+    record = {"settings": args.settings, "fronts": arms.results}
+    record["seconds"] = round(time.perf_counter() - start, 1)
     record |= {"severity_table": arms.severity} if arms.severity else {}
     atomic_write_json(miniature.root / f"{job}.json", record)
 
@@ -116,6 +117,10 @@ def collect(
             path = miniature_of(args, seed).root / f"{job}.json"
             if path.exists():
                 record = json.loads(path.read_text(encoding="utf-8"))
+                if record.get("settings", args.settings) != args.settings:
+                    raise UserError(
+                        f"{path} is of --settings {record['settings']}: take another --output_dir"
+                    )
                 fronts |= record["fronts"]
                 severity |= {seed: record["severity_table"]} if "severity_table" in record else {}
         collected[seed] = fronts

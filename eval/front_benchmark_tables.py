@@ -99,8 +99,14 @@ def refusal_rows(severity: dict[int, list[dict[str, Any]]]) -> str:
     names = list(dict.fromkeys(row["severity"] for rows in ends.values() for row in rows))
     table = [["refused at λ = (0, 1)", "mean", *(f"seed {seed}" for seed in ends)]]
     for name in names:
-        rates = [r["refusal_rate"] for rows in ends.values() for r in rows if r["severity"] == name]
-        table.append([name, *(f"{rate:.3f}" for rate in (mean(rates), *rates))])
+        rates = {
+            seed: row["refusal_rate"]
+            for seed, rows in ends.items()
+            for row in rows
+            if row["severity"] == name
+        }
+        cells = [f"{rates[seed]:.3f}" if seed in rates else "-" for seed in ends]
+        table.append([name, f"{mean(rates.values()):.3f}", *cells])
     return align(table)
 
 

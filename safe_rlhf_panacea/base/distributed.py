@@ -86,16 +86,17 @@ def init_distributed(local_rank: int = -1) -> torch.device:
 
 
 def leave_at_exit() -> None:
-    """Close the process group before Python ends, not while it does.
+    """Close gloo's process group before Python ends, not while it does.
 
     gloo's threads may still let go of tensors then. One that asks for the interpreter's lock when
     the interpreter is gone is killed, and the process with it: exit code -6 in 3 of 200 tries.
+    NCCL's group is left alone: closing it waits for processes that may have ended already.
     """
     atexit.register(_leave)
 
 
 def _leave() -> None:
-    if dist.is_initialized():
+    if dist.is_initialized() and dist.get_backend() == "gloo":
         dist.destroy_process_group()
 
 

@@ -34,7 +34,7 @@ from safe_rlhf_panacea.fronts.measure import sample_base
 from safe_rlhf_panacea.fronts.measurement import Measurement
 from safe_rlhf_panacea.fronts.methods import Member, Method, read_member
 from safe_rlhf_panacea.fronts.results import FRONT_FILE, LABELS, RESPONSES_FILE, front_of
-from safe_rlhf_panacea.fronts.units import names_of_pairs, unit_name, write_units
+from safe_rlhf_panacea.fronts.units import VALUES_FILE, names_of_pairs, unit_name, write_units
 from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.preference import default_grid, preference_grid
 from safe_rlhf_panacea.printing import say
@@ -167,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         result = measured.result(objectives, method.origin(label), args.reference_point)
         write(args, measured, units, result, template)
         say(f"{front_table(front_of(result))}\n\n{indicator_table({label: result})}")
-        say(f"\nWritten to {args.output_dir}: {FRONT_FILE}, front.png")
+        say(f"\nWritten to {args.output_dir}: {FRONT_FILE}, {VALUES_FILE}, front.png")
 
 
 def write(
@@ -182,8 +182,8 @@ def write(
     if args.reward_models:
         responses = [*measured.base_responses(), *measured.responses()]
         atomic_write_json(folder / RESPONSES_FILE, responses)
-    write_units(folder, units, measured.grid, measured.unit_values())
     atomic_write_json(folder / FRONT_FILE, result)
+    write_units(folder, units, measured.grid, measured.unit_values())
     plot_fronts(
         [front_of(result)],
         folder / "front.png",

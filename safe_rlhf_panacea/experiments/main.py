@@ -23,7 +23,9 @@ from safe_rlhf_panacea.experiments.sizes import Size, sizes
 from safe_rlhf_panacea.experiments.table import Stage, launched_by
 from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, set_aside
 
-REAL_FRONTS = "real_fronts.sh"  # which the paper's models are too large for
+REAL_FRONTS = "real_fronts.sh"
+# Of a script whose default is not that of the launchers: the size, and where its runs lie.
+DEFAULTS = {REAL_FRONTS: ("small", "runs/real")}
 # Scripts that run a program of this package from start to end, and the size whose threads it has.
 WHOLE = {"quickstart.sh": "miniature", "small.sh": "small"}
 ENVIRONMENT = """\
@@ -33,8 +35,10 @@ environment:
   PANACEA_SMALL_MODEL   for --size small: the model's folder, as safe_rlhf_panacea.small.model
                         writes it; default: HuggingFaceTB/SmolLM2-135M-Instruct from the hub
   PANACEA_SMALL_DATA    for --size small: a folder with hh-helpful-harmless-train.jsonl.gz and
-                        -test.jsonl.gz, pairs with better_helpful and better_harmless;
-                        default: Anthropic/hh-rlhf from the hub
+                        -test.jsonl.gz, pairs with better_helpful and better_harmless, for
+                        real_fronts.sh also helpsteer2-pairs-train.jsonl.gz and -test.jsonl.gz with
+                        better_helpfulness and better_verbosity;
+                        default: Anthropic/hh-rlhf and nvidia/HelpSteer2 from the hub
   WANDB_MODE            online, offline or disabled; default: offline without WANDB_API_KEY
 any other flag goes to the Python program and wins over the launcher's
 """
@@ -52,16 +56,16 @@ def build_parser(script: str) -> argparse.ArgumentParser:
     text = "full: the paper's models, data and hyperparameters; small: the same path on "
     text += "SmolLM2-135M and hh-rlhf, minutes to hours on a CPU; miniature: on the quickstart's "
     text += "models and data, minutes; default: %(default)s"
-    default = "small" if script == REAL_FRONTS else "full"
+    default, runs = DEFAULTS.get(script, ("full", "runs/paper, runs/small, runs/miniature"))
     parser.add_argument("--size", choices=[*sizes()], default=default, help=text)
-    text = "where all runs of one reproduction lie; default runs/paper, runs/small, runs/miniature"
+    text = f"where all runs of one reproduction lie; default {runs}"
     parser.add_argument("--runs", metavar="DIR", help=text)
     parser.add_argument("--dry_run", action="store_true", help="start nothing; say what would be")
     parser.add_argument("--num_gpus", metavar="N", help="of this machine; default: all")
     text = "several machines, as DeepSpeed's launcher reads them"
     parser.add_argument("--hostfile", metavar="FILE", help=text)
     if script in EXPERIMENTS:
-        text = "this stage alone, e.g. figure-7; done or not"
+        text = "this stage alone, e.g. panacea-dpo-ls; done or not"
         parser.add_argument("--only", metavar="STAGE", help=text)
     else:
         text = "resume what an interruption left in the run's folder, or rename it and begin anew"
@@ -85,8 +89,20 @@ def read_flags(script: str, words: Sequence[str]) -> tuple[argparse.Namespace, R
         raise UserError(f"--num_gpus {args.num_gpus} is not a number of GPUs")
     given = {"--hostfile": args.hostfile, "--num_gpus": args.num_gpus}
     machines = [word for flag, v in given.items() if v is not None for word in (flag, v)]
-    runs = Path(args.runs or sizes()[args.size].runs)
+    if script == REAL_FRONTS and (others := without_seed(passed)):
+        raise UserError(f"{others[0]}: {script} takes --seed only, so that steps stay equal")
+    runs = Path(args.runs or DEFAULTS.get(script, ("", sizes()[args.size].runs))[1])
     return args, Reproduction(runs, args.size, tuple(passed), tuple(machines))
+
+
+def without_seed(words: Sequence[str]) -> list[str]:
+    """A command line but for ``--seed``."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--seed")
+    try:
+        return parser.parse_known_args(words)[1]
+    except argparse.ArgumentError as error:
+        raise UserError(str(error).removeprefix("argument ")) from None
 
 
 def has_libraries() -> bool:

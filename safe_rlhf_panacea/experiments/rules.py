@@ -1,6 +1,6 @@
 """GRPO for two rewards that are rules, positivity and conciseness: what its runs share.
 
-``make small`` trains Panacea so; the real fronts (``table.REAL``) train Rewarded Soups as well.
+``make small`` trains Panacea so; the real fronts (``real.py``) train Rewarded Soups as well.
 """
 
 from __future__ import annotations
@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-OBJECTIVES = ("positive", "concise")
 
 
 @dataclass(frozen=True)

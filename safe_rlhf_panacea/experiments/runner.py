@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # What each of the scripts that run many stages runs; and what only --only asks for.
 EXPERIMENTS = {"reproduce_paper.sh": REPRODUCTION, "real_fronts.sh": REAL}
 ON_DEMAND = {"reproduce_paper.sh": BEYOND, "real_fronts.sh": ()}
+ENDS_WITH = {"reproduce_paper.sh": "report.html", "real_fronts.sh": "comparison"}
 
 
 def fill(text: str, values: Mapping[str, Any]) -> list[str]:
@@ -192,13 +193,15 @@ class Reproduction:
         if dry_run:
             print(f"{len(left)} of {count} stages are left to do: {' '.join(left)}")
         elif only is None:
-            print(f"All {count} stages are done: {self.runs}")
+            print(f"All {count} stages are done: {self.runs / ENDS_WITH[script]}")
 
     def _check_size(self, script: str, rows: Sequence[Stage]) -> None:
         for stage in rows:
             own = self.size.evaluations if stage.evaluation else self.size.flags
             if (stage.evaluation or stage.settings or "") not in ("", *own):
-                raise UserError(f"{script} has no --size {self.size_name}: take --size small")
+                having = [n for n, size in sizes().items() if stage.settings in size.flags]
+                other = " or ".join(f"--size {name}" for name in having)
+                raise UserError(f"{script} has no --size {self.size_name}: take {other}")
 
     def _run_stage(self, stage: Stage) -> None:
         start = time.monotonic()

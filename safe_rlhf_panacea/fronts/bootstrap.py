@@ -2,7 +2,7 @@
 
 Units are drawn with replacement, the same ones for every front (Efron and Tibshirani, 1993), so
 that what makes a prompt easy for all methods does not blur their difference. Intervals hold the
-middle 95 % of the draws. They say nothing of other training seeds.
+middle 95 % of the draws. They say nothing of other training seeds, and take units as independent.
 """
 
 from __future__ import annotations
@@ -18,12 +18,26 @@ from safe_rlhf_panacea.fronts.units import Units
 DRAWS = 2000
 SEED = 0
 LEVEL = 0.95
+FEWEST = 5  # units that are drawn among themselves
+ENOUGH = 20  # units of an objective that may be drawn with others': some are in every draw
+AT_A_TIME = 100  # draws, for the memory
 
 
 def interval(draws: np.ndarray) -> np.ndarray:
     """Lower and upper end over the first axis, stacked last; size = (..., 2)."""
     tail = (1 - LEVEL) / 2
     return np.stack(np.quantile(draws, [tail, 1 - tail], axis=0), axis=-1)
+
+
+def can_resample(found: Sequence[Units | None]) -> bool:
+    """Whether all fronts have the values of the same units, and enough of them."""
+    first = found[0]
+    if first is None or not same_units(found):
+        return False
+    counted = _counted(first)
+    alike = (counted == counted[0]).all()
+    enough = FEWEST if alike or _groups(counted).max() else ENOUGH
+    return bool((counted.sum(axis=0) >= enough).all())
 
 
 def same_units(found: Sequence[Units | None]) -> bool:
@@ -45,11 +59,17 @@ def _counted(units: Units) -> np.ndarray:
     return ~np.isnan(units.values[0])
 
 
+def _groups(counted: np.ndarray) -> np.ndarray:
+    """Of every unit, size = (U,): one per use; all in one where some use has few units."""
+    _, group, counts = np.unique(counted, axis=0, return_inverse=True, return_counts=True)
+    return group if counts.min() >= FEWEST else np.zeros_like(group)
+
+
 def multiplicities(counted: np.ndarray, draws: int, seed: int = SEED) -> np.ndarray:
     """How often every unit is drawn, size = (D, U).
 
-    Units that count for the same objectives are drawn among themselves: every objective keeps
-    as many units as it has.
+    Units that count for the same objectives are drawn among themselves, where there are a few of
+    each kind: every objective keeps as many units as it has.
 
     Args:
         counted: which units count for which objective, size = (U, m).
@@ -57,7 +77,7 @@ def multiplicities(counted: np.ndarray, draws: int, seed: int = SEED) -> np.ndar
         seed: of the draws.
     """
     generator = np.random.default_rng(seed)
-    _, group = np.unique(counted, axis=0, return_inverse=True)
+    group = _groups(counted)
     result = np.zeros((draws, len(counted)))
     for index in range(group.max() + 1):
         members = np.flatnonzero(group == index)
@@ -101,10 +121,18 @@ def resample(
         reference_point: of the hypervolumes, m numbers.
         draws: D.
     """
-    times = multiplicities(_counted(found[0]), draws)
     reference = np.asarray(reference_point, dtype=np.float64)
-    fronts = [resampled_front(units, times) for units in found]
+    fronts = _drawn(found, draws)
     return [
         Resampled(values, np.array([hypervolume(one, reference) for one in values]))
         for values in fronts
     ]
+
+
+def _drawn(found: Sequence[Units], draws: int) -> list[np.ndarray]:
+    """J of every draw of every front, size = (D, N, m) each."""
+    counted, parts = _counted(found[0]), []
+    for start in range(0, draws, AT_A_TIME):
+        times = multiplicities(counted, min(AT_A_TIME, draws - start), SEED + start)
+        parts.append([resampled_front(units, times) for units in found])
+    return [np.concatenate(of_one) for of_one in zip(*parts, strict=True)]

@@ -13,9 +13,9 @@ from safe_rlhf_panacea.fronts.bootstrap import (
     DRAWS,
     LEVEL,
     Resampled,
+    can_resample,
     interval,
     resample,
-    same_units,
 )
 from safe_rlhf_panacea.fronts.comparison_notes import notes
 from safe_rlhf_panacea.fronts.differences import (
@@ -27,7 +27,7 @@ from safe_rlhf_panacea.fronts.indicators import summarize
 from safe_rlhf_panacea.fronts.run_labels import make_labels_distinct
 from safe_rlhf_panacea.fronts.runs import RunFront
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -77,10 +77,9 @@ class Comparison:
             "notes": self.notes,
         }
 
-    def hypervolume_interval(self, label: str) -> list[float] | None:
-        """Of a run; None without draws."""
-        found = self.resampled.get(label)
-        return None if found is None else interval(found.hypervolumes).tolist()
+    def hypervolume_interval(self, label: str) -> list[float]:
+        """Of a run that was resampled."""
+        return interval(self.resampled[label].hypervolumes).tolist()
 
     def _run(self, run: RunFront) -> dict[str, Any]:
         label = run.front.label
@@ -147,7 +146,7 @@ def compare(
 def resampled_runs(runs: Sequence[RunFront], point: Sequence[float]) -> dict[str, Resampled]:
     """The same draws of every run, by label; empty where they do not have the same units."""
     found = [run.units for run in runs]
-    if not same_units(found):
+    if not can_resample(found):
         return {}
     draws = resample([units for units in found if units is not None], point)
     return {run.front.label: one for run, one in zip(runs, draws, strict=True)}

@@ -15,10 +15,12 @@ ROUGH_GUIDE = (
     "marks (*, more than two standard errors) are a rough guide, not a test."
 )
 PAIRED = (
-    "Intervals hold the middle 95 % of {draws} draws, with replacement, of the {units} prompts, "
-    "pairs or texts that all runs were evaluated on, the same draw for every run. They say nothing "
-    "of other training seeds, and many λ are looked at: of twenty marks (*, an interval without "
-    "0) one may be luck."
+    "Intervals hold the middle 95 % of {draws} draws, with replacement, of the {units} prompts "
+    "or pairs that all runs were evaluated on, the same draw for every run, and take these as "
+    "independent. They say nothing of other training seeds. Many λ are looked at: of twenty "
+    "numbers that do not really differ about one is marked (*, an interval without 0). A "
+    "hypervolume rewards the noise that a draw adds: its own interval lies a little high, that of "
+    "a ratio less so."
 )
 # Flags of the evaluation that decide what its numbers mean.
 SETTINGS = (
@@ -32,6 +34,7 @@ SETTINGS = (
     "normalize_reward",
     "max_length",
     "temperature",
+    "bf16",
     "seed",
 )
 

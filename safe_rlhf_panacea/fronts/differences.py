@@ -56,7 +56,7 @@ class FrontDifference:
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
         columns = (self.preferences, self.values, self.errors, self.beyond, self.scalarised)
-        keys = ("preference", "difference", "standard_error", "beyond_two_errors", "scalarised")
+        keys = ("preference", "difference", "standard_error", "marked", "scalarised")
         table = zip(*(column.tolist() for column in columns), strict=True)
         rows = [dict(zip(keys, row, strict=True)) for row in table]
         found = {

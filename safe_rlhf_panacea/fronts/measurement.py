@@ -60,15 +60,15 @@ class Measurement:
         return front
 
     def unit_values(self) -> torch.Tensor:
-        """What J is the mean of, by λ, by prompt, pair or text, and by objective.
+        """What J is the mean of, by λ, by prompt or pair, and by objective.
 
         Returns:
-            size = (N, U, m), float64; NaN where a pair or text does not count for an objective.
+            size = (N, U, m), float64; NaN where a pair does not count for an objective.
         """
         if self.margins is not None and self.labels is not None:
             right = agreement(self.margins.unsqueeze(-1) * self.labels)  # size = (N, Q, m)
             return right.masked_fill(self.labels.eq(0), float("nan"))
-        return self.sampled.rewards if self.likelihoods is None else self.likelihoods[1:]
+        return self.sampled.rewards
 
     def base_point(self, objectives: Sequence[str]) -> FrontPoint | None:
         """What the model reaches with its adapter off."""

@@ -69,7 +69,7 @@ class RunFront:
         """The values behind the points; None where they were not kept."""
         if self.file.name != FRONT_FILE:
             return None
-        return read_units(self.location.folder, self.front.preferences)
+        return read_units(self.location.folder, self.front)
 
     @property
     def step(self) -> int | None:
@@ -88,7 +88,6 @@ class RunFront:
             "step": self.step,
             "program": self.record.get("program"),
             "started_at": self.record.get("started_at"),
-            "seed": (self.record.get("args") or {}).get("seed"),
             "versions": self.record.get("versions"),
             "commit": git.get("commit"),
             "modified": git.get("modified"),

@@ -1,8 +1,8 @@
 """What a front's J are means of, unit by unit: beside ``front.json``, for paired comparisons.
 
-A unit is a prompt, a pair or a text. ``values.json`` holds ``units`` (a name made of each unit's
-text), ``preferences`` (the N λ) and ``values``: what every unit gave at every λ for every
-objective, null where it does not count for one.
+A unit is a prompt or a pair. ``values.json`` holds ``units`` (a name of each, made of a prompt's
+text or of a pair's tokens), ``preferences`` (the N λ) and ``values``: what every unit gave at every
+λ for every objective, null where it does not count for one.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import numpy as np
 import torch
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.fronts.front import Front
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.shapes import Number, misfit
 
 VALUES_FILE = "values.json"
 DIGITS = 6
+ROUNDED = 1e-5  # how far what was written with so many digits may be off
 NAME_LENGTH = 12
 
 
@@ -65,15 +67,15 @@ def write_units(
     plain = [[[None if v != v else v for v in unit] for unit in point] for point in rounded]
     preferences = grid.double().cpu().numpy().round(DIGITS).tolist()
     content = {"units": [*names], "preferences": preferences, "values": plain}
-    atomic_write_json(folder / VALUES_FILE, content)
+    atomic_write_json(folder / VALUES_FILE, content, indent=None)
 
 
-def read_units(folder: Path, preferences: np.ndarray) -> Units | None:
+def read_units(folder: Path, front: Front) -> Units | None:
     """The values behind a front; None where there is no file, as of earlier versions.
 
     Args:
         folder: of the evaluation.
-        preferences: of its front, size = (N, m).
+        front: of its ``front.json``.
 
     Raises:
         UserError: the file is damaged, or not that of the front.
@@ -82,7 +84,7 @@ def read_units(folder: Path, preferences: np.ndarray) -> Units | None:
     if not path.is_file():
         return None
     content = read_json(path)
-    points, m = preferences.shape
+    points, m = front.values.shape
     names = content.get("units") if isinstance(content, dict) else None
     count = len(names) if isinstance(names, list) else 0
     shape = {
@@ -92,6 +94,17 @@ def read_units(folder: Path, preferences: np.ndarray) -> Units | None:
     }
     if wrong := misfit(content, shape):
         raise UserError(f"{path}: not the values of the front beside it: {wrong}")
-    if not np.allclose(content["preferences"], preferences, atol=1e-5):
-        raise UserError(f"{path}: its λ are not those of the front beside it")
-    return Units(names, np.array(content["values"], dtype=np.float64))
+    values = np.array(content["values"], dtype=np.float64)
+    for mine, own in (
+        (content["preferences"], front.preferences),
+        (means_of(values), front.values),
+    ):
+        if not np.allclose(mine, own, atol=ROUNDED):
+            raise UserError(f"{path}: not the values of the front beside it: evaluate anew")
+    return Units(names, values)
+
+
+def means_of(values: np.ndarray) -> np.ndarray:
+    """J, the mean over the units that count; size = (N, U, m) to (N, m)."""
+    counted = ~np.isnan(values)
+    return np.nan_to_num(values).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)

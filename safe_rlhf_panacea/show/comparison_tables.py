@@ -25,9 +25,10 @@ def comparison_text(comparison: Comparison) -> str:
 def hypervolume_rows(comparison: Comparison) -> list[list[str]]:
     """A head and a row per run, with the hypervolume's interval."""
     rows = [["run", "hypervolume", "95 % interval"]]
-    for label, summary in comparison.summaries.items():
-        low, high = comparison.hypervolume_interval(label) or (float("nan"),) * 2
-        rows.append([label, f"{summary['hypervolume']:.4f}", f"[{low:.4f}, {high:.4f}]"])
+    for label in comparison.resampled:
+        low, high = comparison.hypervolume_interval(label)
+        volume = comparison.summaries[label]["hypervolume"]
+        rows.append([label, f"{volume:.4f}", f"[{low:.4f}, {high:.4f}]"])
     return rows
 
 

@@ -76,13 +76,18 @@ def write_prompts(folder: Path) -> dict[str, Path]:
     return files
 
 
+def build_parser() -> ArgumentParser:
+    """The flags of this program."""
+    text = "Write a hundred short prompts in three files, for training, choosing and evaluating."
+    parser = ArgumentParser(PROGRAM, text, f"{PROGRAM} --output_dir runs/real/rules")
+    parser.add_argument("--output_dir", type=filled, required=True)
+    return parser
+
+
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the prompts."""
-    text = "Write a hundred short prompts in three files, for training, choosing and evaluating."
-    parser = ArgumentParser(PROGRAM, text, f"{PROGRAM} --output_dir runs/small/rules")
-    parser.add_argument("--output_dir", type=filled, required=True)
-    folder = Path(parser.parse_args(argv).output_dir).expanduser()
+    folder = Path(build_parser().parse_args(argv).output_dir).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     for split, path in write_prompts(folder).items():
         say(f"{path}: {len(list(prompts(split)))} prompts")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -113,6 +114,17 @@ def read_front(folder):
     return json.loads((folder / "front.json").read_text(encoding="utf-8"))
 
 
+def assert_values_are_behind(folder):
+    """values.json holds what the points are means of."""
+    found = json.loads((folder / "values.json").read_text(encoding="utf-8"))
+    values = np.array(found["values"], dtype=float)  # size = (N, U, m); null is NaN
+    points = read_front(folder)["front"]
+    assert found["preferences"] == [point["preference"] for point in points]
+    means = [point["objectives"] for point in points]
+    np.testing.assert_allclose(np.nanmean(values, axis=1), means, atol=1e-5)
+    assert len(found["units"]) == len(set(found["units"])) == values.shape[1]
+
+
 def test_program_on_pairs_and_on_prompts(
     dpo_flags, pairs, prompts, reward_models, tmp_path, capsys
 ):
@@ -123,6 +135,7 @@ def test_program_on_pairs_and_on_prompts(
     )
     front = read_front(tmp_path / "accuracy")
     assert len(front["front"]) == 3
+    assert_values_are_behind(tmp_path / "accuracy")
     assert front["metadata"]["labelled_pairs"] == [64, 64]
     assert (front["method"], front["kind"], front["base"]) == ("panacea", "accuracy", None)
     assert "Spearman" in capsys.readouterr().out
@@ -142,6 +155,7 @@ def test_program_on_pairs_and_on_prompts(
         torch.tensor(of_base).double().mean(dim=0).tolist()
     )
     assert front["metadata"] == {"prompts": len(of_base)}
+    assert_values_are_behind(tmp_path / "rewards")
     low = torch.tensor(of_base).double()
     point = low.mean(dim=0) - 2 * low.std(dim=0)
     assert front["reference_point"] == pytest.approx(point.tolist(), abs=0.006)

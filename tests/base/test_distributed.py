@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 
+import pytest
 import torch
 
+from safe_rlhf_panacea.base import distributed
 from safe_rlhf_panacea.base.distributed import (
     all_reduce_max,
     all_reduce_means,
@@ -23,6 +25,27 @@ def test_one_process_without_a_launcher_leaves_no_port_behind(monkeypatch):
     assert (get_rank(), get_world_size()) == (0, 1)
     assert "MASTER_PORT" not in os.environ
     assert init_distributed() == device  # a second time does no harm
+
+
+def test_a_group_that_was_started_here_is_left_at_exit(monkeypatch):
+    import deepspeed
+
+    called = []
+    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: False)
+    monkeypatch.setattr(deepspeed, "init_distributed", lambda **_: called.append("started"))
+    monkeypatch.setattr(distributed, "leave_at_exit", lambda: called.append("will be left"))
+    init_distributed()
+    assert called == ["started", "will be left"]
+
+
+@pytest.mark.parametrize(("backend", "left"), [("gloo", 1), ("nccl", 0)])
+def test_only_gloo_s_group_is_closed(backend, left, monkeypatch):
+    called = []
+    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed.dist, "get_backend", lambda: backend)
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: called.append(1))
+    distributed._leave()
+    assert len(called) == left
 
 
 def test_means_of_tensors_of_any_shape():

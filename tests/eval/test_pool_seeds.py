@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from safe_rlhf_panacea.evaluation.compare import main as compare
-from safe_rlhf_panacea.io import read_json
+from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.preference import preference_grid
 from tests.fronts.runs import write_with_values
 
 GRID = preference_grid(2, 0.5)
-NAMES = [f"unit {i}" for i in range(9)]
+NAMES = [f"unit {i}" for i in range(30)]
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def main(monkeypatch):
 
 
 def some_values(seed):
-    values = np.random.default_rng(seed).normal(size=(3, 9, 2)).round(4)
-    values[:, 0, 1] = np.nan  # the first prompt does not count for the second objective
+    values = np.random.default_rng(seed).normal(size=(3, 30, 2)).round(4)
+    values[:, :6, 1] = np.nan  # the first prompts do not count for the second objective
     return values
 
 
@@ -39,7 +39,7 @@ def seeds(tmp_path):
         base = {"objectives": [0.1 * seed, 0.0], "standard_errors": [0.1, 0.3]}
         cost = {"training_seconds": 10.0 * seed, "stored_parameters": 7, "trained_models": 1}
         changes = {"base": base, "cost": cost, "reference_point": [-3.0 - seed, -4.0 + seed]}
-        changes |= {"label": "Panacea", "metadata": {"prompts": 9}}
+        changes |= {"label": "Panacea", "metadata": {"prompts": 30}}
         folder = tmp_path / f"seed-{seed}"
         folders.append(write_with_values(folder, some_values(seed), GRID, NAMES, **changes))
     return folders
@@ -58,13 +58,26 @@ def test_every_prompt_s_mean_over_the_seeds(main, seeds, tmp_path, capsys):
             variance = sum((v - mean) ** 2 for v in counted) / (len(counted) - 1)
             assert point["standard_errors"][i] == pytest.approx((variance / len(counted)) ** 0.5)
         assert point["kl"] == pytest.approx(0.2)
-        assert point["kl_error"] == pytest.approx(0.01 / 3**0.5)
+        assert point["kl_error"] == pytest.approx(0.01)  # the prompts are the same
     assert result["reference_point"] == [-5.0, -4.0]
     assert result["cost"]["training_seconds"] == 10.0
     assert result["base"]["objectives"] == pytest.approx([0.1, 0.0])
-    assert result["metadata"] == {"prompts": 9, "seeds": 3}
+    assert result["metadata"] == {"prompts": 30, "seeds": 3}
     values = read_json(out / "values.json")
     assert values["units"] == NAMES and values["values"][0][0][1] is None
+
+
+def test_evaluations_with_other_flags_do_not_go_together(main, seeds, tmp_path, capsys):
+    for n, folder in enumerate(seeds):
+        args = {"temperature": 1.0 if n < 2 else 0.5, "seed": n, "label": "x"}
+        atomic_write_json(Path(folder) / "run.json", {"args": args})
+    main(["--runs", *seeds[:2], "--output_dir", str(tmp_path / "two")])
+    record = read_json(tmp_path / "two" / "run.json")["args"]
+    assert record["temperature"] == 1.0 and "seed" not in record
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["--runs", *seeds, "--output_dir", str(tmp_path / "three")])
+    assert "differ in --temperature (see run.json)" in capsys.readouterr().err
 
 
 def test_what_it_writes_can_be_compared_and_replaced_when_asked(main, seeds, tmp_path, capsys):
@@ -86,6 +99,7 @@ def test_what_it_writes_can_be_compared_and_replaced_when_asked(main, seeds, tmp
         (NAMES, GRID.flip(0), {}, "were evaluated at different λ"),
         (NAMES, GRID, {"kind": "accuracy"}, "differ in their kind"),
         (NAMES, GRID, {"method": "rewarded_soups"}, "differ in their method"),
+        (NAMES, GRID, {"aggregation": "tche"}, "differ in their aggregation"),
     ],
 )
 def test_what_does_not_go_together(main, seeds, tmp_path, capsys, names, grid, changes, said):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 
 from safe_rlhf_panacea.algorithms.dpo import main as dpo
@@ -11,6 +14,7 @@ from safe_rlhf_panacea.dry_run import resolve
 from safe_rlhf_panacea.evaluation import compare
 from safe_rlhf_panacea.evaluation import main as evaluation
 from safe_rlhf_panacea.experiments import small
+from safe_rlhf_panacea.experiments.main import read_flags
 from safe_rlhf_panacea.experiments.real import (
     COMPARE,
     REAL,
@@ -21,7 +25,7 @@ from safe_rlhf_panacea.experiments.real import (
 from safe_rlhf_panacea.experiments.rules import RuleSettings
 from safe_rlhf_panacea.experiments.runner import Reproduction
 from safe_rlhf_panacea.experiments.table import DPO, EVALUATION, GRPO, SOUPS
-from safe_rlhf_panacea.small.prompts import main as write_prompts
+from safe_rlhf_panacea.small import prompts
 from safe_rlhf_panacea.small.stages import Small
 from tests.launchers.shell import dry_run, run
 
@@ -32,9 +36,18 @@ PARSERS = {
     SOUPS: lambda words: rewarded_soups.parse_flags(words[0], words[1:]),
     EVALUATION: lambda words: evaluation.build_parser().parse_args(words),
     COMPARE: lambda words: compare.build_parser().parse_args(words),
-    "safe_rlhf_panacea.small.prompts": lambda words: words,
-    "eval/pool_seeds.py": lambda words: words,
+    "safe_rlhf_panacea.small.prompts": lambda words: prompts.build_parser().parse_args(words),
+    "eval/pool_seeds.py": lambda words: pool_seeds().build_parser().parse_args(words),
 }
+
+
+def pool_seeds():
+    """The program of a file, not of a module."""
+    path = Path(__file__).resolve().parents[2] / "eval" / "pool_seeds.py"
+    spec = importlib.util.spec_from_file_location("pool_seeds_of_the_rows", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +134,7 @@ def test_rules_are_trained_as_make_small_trains_them(reproduction, tmp_path):
 
 
 def test_the_prompts_of_the_rules_are_written(tmp_path, capsys):
-    write_prompts(["--output_dir", str(tmp_path / "new" / "rules")])
+    prompts.main(["--output_dir", str(tmp_path / "new" / "rules")])
     assert "prompts-eval.jsonl: 24 prompts" in capsys.readouterr().out
     files = sorted(path.name for path in (tmp_path / "new" / "rules").iterdir())
     assert files == ["prompts-eval.jsonl", "prompts-train.jsonl", "prompts-tune.jsonl"]
@@ -154,6 +167,31 @@ def test_other_sizes_do_not_have_it(size, tmp_path):
     result = run(SCRIPT, "--dry_run", "--size", size, "--runs", str(tmp_path))
     assert result.returncode == 2
     assert result.stderr == f"error: {SCRIPT} has no --size {size}: take --size small\n"
+
+
+@pytest.mark.parametrize("flags", [("--max_steps", "3"), ("--need_eval", "true"), ("--seed",)])
+def test_flags_that_would_make_steps_unequal_are_refused(flags, tmp_path):
+    result = run(SCRIPT, "--dry_run", "--runs", str(tmp_path), *flags)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ") and flags[0] in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_its_runs_do_not_mix_with_those_of_reproductions():
+    real = read_flags(SCRIPT, ["--seed", "3"])[1]
+    assert (real.runs, real.size_name, real.values["seed"]) == (Path("runs/real"), "small", "3")
+    assert read_flags("reproduce_paper.sh", ["--size", "small"])[1].runs == Path("runs/small")
+
+
+def test_conflicting_pairs_are_compared_at_equal_steps(reproduction):
+    rows = named(REAL)
+    names = [f"helpsteer2-{method}" for method in ("ls", "tche", "soups")]
+    ls, tche, soups = (read(reproduction, rows[name]) for name in names)
+    assert ls.max_steps == tche.max_steps == 2 * soups.max_steps
+    assert (ls.aggregation, tche.aggregation) == ("ls", "tche")
+    assert ls.lora_scaling / ls.lora_dim == soups.lora_scaling / soups.lora_dim
+    for name in ("lr", "per_device_train_batch_size", "train_datasets", "max_length", "seed"):
+        assert vars(ls)[name] == vars(tche)[name] == vars(soups)[name]
 
 
 def test_helpsteer2_from_the_hub(monkeypatch, reproduction):

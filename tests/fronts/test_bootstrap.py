@@ -10,6 +10,7 @@ import torch
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.bootstrap import (
+    can_resample,
     interval,
     multiplicities,
     resample,
@@ -68,7 +69,11 @@ def test_units_are_named_by_their_texts():
     [
         ({"units": NAMES[:-1]}, "must have 39 entries, not 40"),
         ({"preferences": [[0, 1], [1, 0]]}, "preferences must have 3 entries, not 2"),
-        ({"preferences": [[1, 0], [0.5, 0.5], [0, 1]]}, "its λ are not those of the front"),
+        ({"preferences": [[1, 0], [0.5, 0.5], [0, 1]]}, "not the values of the front"),
+        (
+            {"values": some_values(1).tolist()},
+            "not the values of the front",
+        ),
         ({"values": [[["1", 2]] * 40] * 3}, "must be a number or null"),
         ({"values": None}, "values must be a list"),
     ],
@@ -78,7 +83,7 @@ def test_damaged_values_are_refused_in_one_line(tmp_path, change, said):
     file = tmp_path / "values.json"
     file.write_text(json.dumps({**read_json(file), **change}))
     with pytest.raises(UserError, match=said) as caught:
-        read_units(tmp_path, run.front.preferences)
+        read_units(tmp_path, run.front)
     assert str(caught.value).startswith(f"{file}: ")
 
 
@@ -94,6 +99,27 @@ def test_every_objective_keeps_as_many_units_as_it_has():
         assert (times[:, group].sum(axis=1) == len(range(40)[group])).all()
     assert len(np.unique(times, axis=0)) == 50
     assert times.mean(axis=0) == pytest.approx(np.ones(40), abs=0.6)
+
+
+def test_few_units_of_a_kind_are_drawn_with_the_others_if_there_are_enough():
+    values = some_values(0)
+    values[:, :3, 0] = np.nan  # three that count for the second objective only
+    units = Units(NAMES, values)
+    times = multiplicities(~np.isnan(values[0]), draws=50)
+    assert len({tuple(row) for row in times[:, :3].tolist()}) > 10  # they vary too
+    assert can_resample([units, units])
+    few = Units(NAMES[:21], values[:, :21])  # 18 count for the first, drawn with the three others
+    assert not can_resample([few, few])
+    alike = Units(NAMES[:6], values[:, 10:16])
+    assert can_resample([alike]) and not can_resample([Units(NAMES[:4], values[:, 10:14])])
+
+
+def test_draws_in_blocks_differ_from_block_to_block():
+    units = Units(NAMES, some_values(1))
+    (found,) = resample([units, units][:1], [0.0, 0.0], draws=250)
+    assert found.values.shape == (250, 3, 2) and len(np.unique(found.values[:, 0, 0])) == 250
+    (again,) = resample([units], [0.0, 0.0], draws=250)
+    assert np.array_equal(found.values, again.values)
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -176,7 +202,7 @@ def test_text_and_page_show_intervals(comparison):
     cell = f"{difference.values[0, 0]:+.3f} [{low:+.3f}, {high:+.3f}] *"
     for text in (comparison_text(comparison), comparison_page(comparison, b"", "command")):
         assert cell in text and "95 % interval" in text
-        assert "2000 draws, with replacement, of the 40 prompts, pairs or texts" in text
+        assert "2000 draws, with replacement, of the 40 prompts or pairs" in text
         assert "rough guide" not in text
     assert "6 of 6 with an interval without 0" in comparison_text(comparison)
 

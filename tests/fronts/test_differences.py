@@ -79,7 +79,7 @@ def test_differences_are_those_at_common_preferences(runs):
         "preference": [1.0, 0.0],
         "difference": [pytest.approx(1.1), -0.5],
         "standard_error": [0.5, 0.5],
-        "beyond_two_errors": [True, False],
+        "marked": [True, False],
         "scalarised": pytest.approx(1.1),
     }
 

@@ -108,7 +108,7 @@ def test_a_miniature_run_keeps_a_copy_of_its_launcher(runs):
     assert result.returncode == 0, result.stderr
     assert "logged offline" in result.stderr
     folder = runs / "panacea-dpo-ls"
-    for name in ("panacea_dpo.sh", "common.sh", "dpo_flags.sh"):
+    for name in ("panacea_dpo.sh", *SHARED):
         assert (folder / "launcher" / name).read_bytes() == (BASH / name).read_bytes()
     record = read_json(folder / "run.json")
     assert (record["args"]["seed"], record["args"]["lora_dim"]) == (7, 8)

@@ -64,7 +64,7 @@ def test_ratio_of_hypervolumes_by_hand(tables):
 
 def test_refusals_at_the_harmless_end_by_hand(tables):
     def rows(*rates):
-        kinds = zip(("harmless", "severe"), rates, strict=True)
+        kinds = zip(("harmless", "severe"), rates, strict=False)
         end = [{"preference": [0.0, 1.0], "severity": k, "refusal_rate": r} for k, r in kinds]
         other = {"preference": [1.0, 0.0], "severity": "harmless", "refusal_rate": 1.0}
         return [*end, other]
@@ -73,6 +73,8 @@ def test_refusals_at_the_harmless_end_by_hand(tables):
     lines = [line.split() for line in text.splitlines()]
     assert ["harmless", "0.150", "0.250", "0.050"] in lines
     assert ["severe", "0.750", "0.500", "1.000"] in lines
+    lines = tables.refusal_rows({3: rows(0.25, 0.5), 4: rows(0.05)[:1]}).splitlines()
+    assert ["severe", "0.500", "0.500", "-"] in [line.split() for line in lines]
 
 
 def test_the_program_runs_a_job_and_takes_up_what_is_there(tmp_path):
