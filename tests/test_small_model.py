@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,10 @@ import torch
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
 from safe_rlhf_panacea.base.datasets import ChatTemplate, SupervisedDataset
+from safe_rlhf_panacea.experiments.rules import RuleSettings
+from safe_rlhf_panacea.experiments.small import LONGEST_RULE_PROMPT
 from safe_rlhf_panacea.respond import PanaceaModel
+from safe_rlhf_panacea.small.stages import Small
 
 FOLDER = os.environ.get("PANACEA_SMALL_MODEL")
 pytestmark = [
@@ -51,6 +55,11 @@ def test_an_untrained_adapter_answers_as_transformers_does(untrained, turns, sys
     answer = panacea.respond(turns, "0.5,0.5", system=system, temperature=0, max_new_tokens=24)
     assert answer == tokenizer.decode(found, skip_special_tokens=True).strip()
     assert answer  # it says something
+
+
+def test_the_longest_prompt_of_the_rules_is_as_long_as_their_rows_say(tmp_path):
+    made = Small(tmp_path, Path(FOLDER), 0, RuleSettings(), bf16=False)
+    assert made.longest_prompt() == LONGEST_RULE_PROMPT
 
 
 def test_only_the_answer_and_its_end_are_learnt(untrained, tmp_path):
