@@ -117,7 +117,7 @@ def resample(
     """Every front on the same draws.
 
     Args:
-        found: of ``same_units``.
+        found: for which ``can_resample`` holds.
         reference_point: of the hypervolumes, m numbers.
         draws: D.
     """
