@@ -89,7 +89,7 @@ def leave_at_exit() -> None:
     """Close gloo's process group before Python ends, not while it does.
 
     gloo's threads may still let go of tensors then. One that asks for the interpreter's lock when
-    the interpreter is gone is killed, and the process with it: exit code -6 in 3 of 200 tries.
+    the interpreter is gone is killed, and the process with it: exit code -6 in 3 of 100 tries.
     NCCL's group is left alone: closing it waits for processes that may have ended already.
     """
     atexit.register(_leave)

@@ -21,6 +21,7 @@ HELPSTEER2_FILE = "helpsteer2-pairs-{split}.jsonl.gz"
 OBJECTIVES = ("helpful", "harmless")
 _REFERENCE = {"ppo": "-3 -3", "three": "-3 -3 -3", "dpo": "0.25 0.25"}
 
+_MODEL = "--model_name_or_path {model} --chat_template auto"
 _LENGTH = " --max_length 128 "
 _CPU = f" {_LENGTH} --bf16 false --tf32 false "
 _DPO_CPU = f" {_LENGTH} --bf16 {{bf16}} --tf32 false "
@@ -31,6 +32,7 @@ _CONCISE = " concise=safe_rlhf_panacea.reward_functions:concise?max_length=40,ma
 _CALIBRATED = " --reward_calibration {runs}/calibration.json "
 _CALIBRATED_THREE = " --reward_calibration {runs}/calibration-three-objectives.json "
 _MANY = " --preference_scope sample --preference_sampler stratified "
+_EVALUATED = " --need_eval true --eval_strategy steps --eval_interval 50 "
 _STEPS, _EACH = " --max_steps 100 ", " --max_steps 50 "
 # Equal steps in all: Panacea's, those of two ingredients of soups, of three discrete policies.
 DPO_STEPS = 120
@@ -78,65 +80,83 @@ def of_rules(row: str) -> str:
     return row.replace("{root}", "{runs}/rules").replace("{max_length}", longest)
 
 
-def size() -> Size:
-    """The size, with the model and the pairs that the environment names."""
-    train, chosen = f"--train_datasets {pairs('train')} ", pairs("train", 1000, "chosen")
-    model = "--model_name_or_path {model} --chat_template auto"
-    reward = f"""{model} {train} --eval_datasets {pairs("test", 200)}
-        --gradient_checkpointing false --zero_stage 0 --lr 5e-5 {_STEPS} {_CPU} {_ONE_GO}"""
-    pairwise = f"{model} --gradient_checkpointing false --lr 1e-3 {_DPO_CPU} {_ONE_GO}"
-    pairwise += " --per_device_train_batch_size 16 "
-    dpo = f"""{pairwise} --objectives {" ".join(OBJECTIVES)} {train}"""
-    conflict = f"""{pairwise} --objectives helpfulness verbosity
-        --train_datasets {helpsteer2("train")}"""
-    accuracy = f"{_LENGTH} --bf16 {{bf16}} --grid_step 0.25 --reference_point {_REFERENCE['dpo']}"
-    rewarded = f"""
+def _pairwise() -> dict[str, str]:
+    """The trainings on pairs, by their keys."""
+    shared = f"""{_MODEL} --gradient_checkpointing false --lr 1e-3 {_DPO_CPU} {_ONE_GO}
+        --per_device_train_batch_size 16 """
+    dpo = f"{shared} --objectives {' '.join(OBJECTIVES)} --train_datasets {pairs('train')} "
+    shown = f"{_EVALUATED} --eval_datasets {pairs('test', 32)} --reference_point 0.25 0.25 "
+    return {
+        "panacea_dpo": f"{dpo} {_MANY} {shown} --max_steps {DPO_STEPS}",
+        "rewarded_soups_dpo": f"{dpo} --max_steps {DPO_STEPS // 2}",
+        "discrete_policies_dpo": f"{dpo} {_DISCRETE}",
+        "helpsteer2": f"{shared} --objectives helpfulness verbosity "
+        f"--train_datasets {helpsteer2('train')}",
+    }
+
+
+def _rewarded() -> dict[str, str]:
+    """The trainings with reward models, by their keys."""
+    shared = f"""
         --actor_model_name_or_path {{model}} --chat_template auto {_REWARD_MODELS}
-        --reward_scales helpful=1 harmless=1 {_CALIBRATED} {train}
+        --reward_scales helpful=1 harmless=1 {_CALIBRATED} --train_datasets {pairs("train")}
         --actor_gradient_checkpointing false --actor_lr 1e-3 {_CPU}"""
-    ppo = f"""{rewarded} --ptx_datasets {chosen} --ptx_coeff 0.1
+    ppo = f"""{shared} --ptx_datasets {pairs("train", 1000, "chosen")} --ptx_coeff 0.1
         --critic_gradient_checkpointing false --per_device_prompt_batch_size 8 {_ONE_GO}"""
-    grpo = f"""{rewarded} --num_return_sequences 4 --per_device_prompt_batch_size 8
+    grpo = f"""{shared} --num_return_sequences 4 --per_device_prompt_batch_size 8
         --per_device_train_batch_size 32 --per_device_eval_batch_size 16
         --gradient_accumulation_steps 1"""
-    evaluated = " --need_eval true --eval_strategy steps --eval_interval 50 "
-    eval_ppo = f"{evaluated} --eval_datasets {pairs('test', 16)} "
-    eval_dpo = f"{evaluated} --eval_datasets {pairs('test', 32)} --reference_point 0.25 0.25 "
-    calibrate = f"{model} --datasets {pairs('train', 128)} --max_length 128 --seed {{seed}}"
-    calibrate += f" {_REWARD_MODELS}"
-    prompts = f"--datasets {pairs('test', 64)} --max_length 128 --grid_step 0.25 {_REWARD_MODELS}"
+    shown = f"{_EVALUATED} --eval_datasets {pairs('test', 16)} "
+    return {
+        "panacea_ppo": f"{ppo} {_MANY} {shown} {_STEPS} --save_interval 50",
+        "panacea_grpo": f"{grpo} {_MANY} {shown} {_STEPS} --save_interval 50",
+        "rewarded_soups_grpo": f"{grpo} {_EACH}",
+        "panacea_ppo_three_objectives": f"{ppo} {shown} {_STEPS} {_REWARD_MODELS} "
+        f"{_CONCISE} {_CALIBRATED_THREE} --preference_scope sample",
+        "rewarded_soups_ppo": f"{ppo} {_EACH}",
+        "discrete_policies_ppo": f"{ppo} {_EACH}",
+        "ablation_scaling": f"{ppo} {_MANY} {_STEPS}",
+    }
+
+
+def _foundations() -> dict[str, str]:
+    """What the policies start from or are rewarded by, by their keys."""
+    reward = f"""{_MODEL} --train_datasets {pairs("train")} --eval_datasets {pairs("test", 200)}
+        --gradient_checkpointing false --zero_stage 0 --lr 5e-5 {_STEPS} {_CPU} {_ONE_GO}"""
+    calibrate = f"{_MODEL} --datasets {pairs('train', 128)} {_LENGTH} --seed {{seed}} "
+    calibrate += _REWARD_MODELS
+    return {
+        "sft": f"""{_MODEL} --train_datasets {pairs("train", 1000, "chosen")}
+            --gradient_checkpointing false --zero_stage 0 {_STEPS} {_CPU} {_ONE_GO}""",
+        "reward_helpful": reward,
+        "reward_harmless": reward,
+        "calibration": f"{calibrate} --output_file {{runs}}/calibration.json",
+        "calibration-three-objectives": f"{calibrate} {_CONCISE} "
+        "--output_file {runs}/calibration-three-objectives.json",
+    }
+
+
+def _evaluations() -> dict[str, str]:
+    """The evaluations, by kind."""
+    prompts = f"--datasets {pairs('test', 64)} {_LENGTH} --grid_step 0.25 {_REWARD_MODELS}"
+    accuracy = f"{_LENGTH} --bf16 {{bf16}} --grid_step 0.25 --reference_point {_REFERENCE['dpo']}"
+    three = f"{_CONCISE} {_CALIBRATED_THREE} --reference_point {_REFERENCE['three']}"
+    return {
+        "ppo": f"{prompts} {_CALIBRATED} --reference_point {_REFERENCE['ppo']}",
+        "three": f"{prompts} {three}",
+        "dpo": f"--datasets {pairs('test', 520)} {accuracy}",
+        "helpsteer2": f"--datasets {helpsteer2('test')} {accuracy}",
+        "rules": of_rules(rules.EVALUATION),
+    }
+
+
+def size() -> Size:
+    """The size, with the model and the pairs that the environment names."""
+    flags = {**_foundations(), **_rewarded(), **_pairwise(), "rules": of_rules(rules.GRPO)}
     return Size(
         runs="runs/small",
-        flags={
-            "sft": f"""{model} --train_datasets {chosen} --gradient_checkpointing false
-                --zero_stage 0 {_STEPS} {_CPU} {_ONE_GO}""",
-            "reward_helpful": reward,
-            "reward_harmless": reward,
-            "calibration": f"{calibrate} --output_file {{runs}}/calibration.json",
-            "calibration-three-objectives": f"{calibrate} {_CONCISE} "
-            "--output_file {runs}/calibration-three-objectives.json",
-            "panacea_ppo": f"{ppo} {_MANY} {eval_ppo} {_STEPS} --save_interval 50",
-            "panacea_grpo": f"{grpo} {_MANY} {eval_ppo} {_STEPS} --save_interval 50",
-            "rewarded_soups_grpo": f"{grpo} {_EACH}",
-            "panacea_ppo_three_objectives": f"{ppo} {eval_ppo} {_STEPS} {_REWARD_MODELS} "
-            f"{_CONCISE} {_CALIBRATED_THREE} --preference_scope sample",
-            "rewarded_soups_ppo": f"{ppo} {_EACH}",
-            "discrete_policies_ppo": f"{ppo} {_EACH}",
-            "ablation_scaling": f"{ppo} {_MANY} {_STEPS}",
-            "panacea_dpo": f"{dpo} {_MANY} {eval_dpo} --max_steps {DPO_STEPS}",
-            "rewarded_soups_dpo": f"{dpo} --max_steps {DPO_STEPS // 2}",
-            "discrete_policies_dpo": f"{dpo} {_DISCRETE}",
-            "helpsteer2": conflict,
-            "rules": of_rules(rules.GRPO),
-        },
-        evaluations={
-            "ppo": f"{prompts} {_CALIBRATED} --reference_point {_REFERENCE['ppo']}",
-            "three": f"{prompts} {_CONCISE} {_CALIBRATED_THREE} "
-            f"--reference_point {_REFERENCE['three']}",
-            "dpo": f"--datasets {pairs('test', 520)} {accuracy}",
-            "helpsteer2": f"--datasets {helpsteer2('test')} {accuracy}",
-            "rules": of_rules(rules.EVALUATION),
-        },
+        flags=flags,
+        evaluations=_evaluations(),
         published=("sft",),
         prepares=(
             "reward-helpful",

@@ -18,6 +18,7 @@ import torch
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.front import Front
+from safe_rlhf_panacea.fronts.likelihood_front import labelled_statistics
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.shapes import Number, misfit
 
@@ -95,16 +96,8 @@ def read_units(folder: Path, front: Front) -> Units | None:
     if wrong := misfit(content, shape):
         raise UserError(f"{path}: not the values of the front beside it: {wrong}")
     values = np.array(content["values"], dtype=np.float64)
-    for mine, own in (
-        (content["preferences"], front.preferences),
-        (means_of(values), front.values),
-    ):
+    means = labelled_statistics(torch.from_numpy(values))[0].numpy()
+    for mine, own in ((content["preferences"], front.preferences), (means, front.values)):
         if not np.allclose(mine, own, atol=ROUNDED):
             raise UserError(f"{path}: not the values of the front beside it: evaluate anew")
     return Units(names, values)
-
-
-def means_of(values: np.ndarray) -> np.ndarray:
-    """J, the mean over the units that count; size = (N, U, m) to (N, m)."""
-    counted = ~np.isnan(values)
-    return np.nan_to_num(values).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
