@@ -122,7 +122,8 @@ def _rewarded() -> dict[str, str]:
 def _foundations() -> dict[str, str]:
     """What the policies start from or are rewarded by, by their keys."""
     reward = f"""{_MODEL} --train_datasets {pairs("train")} --eval_datasets {pairs("test", 200)}
-        --gradient_checkpointing false --zero_stage 0 --lr 5e-5 {_STEPS} {_CPU} {_ONE_GO}"""
+        --gradient_checkpointing false --zero_stage 0 --lr 5e-5 {_STEPS} {_CPU} {_ONE_GO}
+        --per_device_train_batch_size 16 """
     calibrate = f"{_MODEL} --datasets {pairs('train', 128)} {_LENGTH} --seed {{seed}} "
     calibrate += _REWARD_MODELS
     return {
