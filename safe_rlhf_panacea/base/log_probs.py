@@ -17,7 +17,7 @@ from safe_rlhf_panacea.base.vocabulary import chosen_log_probs
 
 
 @lru_cache(maxsize=64)
-def _takes_positions(model_type: type) -> bool:
+def takes_positions(model_type: type) -> bool:
     return "position_ids" in inspect.signature(model_type.forward).parameters
 
 
@@ -38,14 +38,14 @@ def token_log_probs(
     Returns:
         size = (B, L - 1), float32, 0 where a token does not count.
     """
-    takes_positions = _takes_positions(type(unwrap(model)))
+    with_positions = takes_positions(type(unwrap(model)))
     predicts = F.pad(counted.bool(), (0, 1))  # size = (B, L): where the next token counts
     predicted = F.pad(counted.bool(), (1, 0))  # size = (B, L): the tokens themselves
 
     def run(part: Pass) -> torch.Tensor:
         ids, mask, where = part.of(input_ids), part.of(attention_mask), part.of(predicts)
         inputs = {"input_ids": ids, "attention_mask": mask.long()}
-        if takes_positions:
+        if with_positions:
             inputs["position_ids"] = position_ids_from_mask(mask)
         found = chosen_log_probs(model, inputs, where, ids[part.of(predicted)])
         return found.new_zeros(where.shape).index_put((where,), found)  # size = (n, l)

@@ -9,7 +9,7 @@ places. The losses are those of the whole batch, and there is one backward pass 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter import SvdLoraLinear, taking_rows
+from safe_rlhf_panacea.base.attention import fastest_attention
 from safe_rlhf_panacea.base.distributed import all_reduce_max
 from safe_rlhf_panacea.base.engine import is_sharded, unwrap
 
@@ -66,11 +67,13 @@ class Pass:
         """``into``, size = (B, L, ...), but for this pass's values, size = (n, l, ...)."""
         return into.index_put((self.rows.unsqueeze(1), self.columns), values)
 
-    def context(self, model: nn.Module) -> AbstractContextManager[None]:
+    @contextmanager
+    def context(self, model: nn.Module) -> Iterator[None]:
         """In which a model that has a λ for each row of the batch has those of the pass."""
-        if self.rows.numel() == self.batch:
-            return nullcontext()  # all of them, in their order
-        return taking_rows(model, self.rows, self.batch)
+        some = self.rows.numel() != self.batch  # else all of them, in their order
+        with taking_rows(model, self.rows, self.batch) if some else nullcontext():
+            with fastest_attention(model, self.columns.size(1)):
+                yield
 
 
 def cut(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
@@ -115,7 +118,7 @@ def _in_step(groups: list[list[int]], rows: int, device: torch.device) -> list[l
     return [sorted(part.tolist()) for part in order.tensor_split(count)]
 
 
-def _repeats_passes_by_row(model: nn.Module) -> bool:
+def repeats_passes_by_row(model: nn.Module) -> bool:
     """Whether a backward pass would repeat forward passes at a λ that is then another's.
 
     Gradient checkpointing repeats a pass when all rows' λ hold again, not those of the pass.
@@ -128,7 +131,10 @@ def _repeats_passes_by_row(model: nn.Module) -> bool:
 
 
 def passes(
-    model: Any, attention_mask: torch.Tensor, counted: torch.Tensor | None = None
+    model: Any,
+    attention_mask: torch.Tensor,
+    counted: torch.Tensor | None = None,
+    of_batch: int | None = None,
 ) -> list[Pass]:
     """How a model, or an engine around one, is to go through a batch.
 
@@ -136,6 +142,7 @@ def passes(
         model: where it looks for what does not allow to cut.
         attention_mask: 1 on tokens, size = (B, L).
         counted: further tokens that are needed though nothing attends to them, size = (B, L).
+        of_batch: rows of the batch whose first B these are, which has the λ; None: B.
     """
     needed = attention_mask.bool() if counted is None else attention_mask.bool() | counted
     batch, width = needed.shape
@@ -143,17 +150,21 @@ def passes(
     first = needed.long().argmax(dim=1)  # size = (B,)
     end = width - needed.flip(1).long().argmax(dim=1)  # size = (B,)
     lengths = torch.where(needed.any(dim=1), end - first, 1)
-    if _repeats_passes_by_row(module):
+    if repeats_passes_by_row(module):
         groups = [list(range(batch))]
     else:
         groups = cut(lengths.tolist(), limit.on(device))
         if is_sharded(module):
             groups = _in_step(groups, batch, device)
-    return list(_made(groups, first, lengths, width))
+    return list(_made(groups, first, lengths, width, of_batch or batch))
 
 
 def _made(
-    groups: Sequence[Sequence[int]], first: torch.Tensor, lengths: torch.Tensor, width: int
+    groups: Sequence[Sequence[int]],
+    first: torch.Tensor,
+    lengths: torch.Tensor,
+    width: int,
+    batch: int,
 ) -> Iterator[Pass]:
     for group in groups:
         rows = torch.tensor(group, device=first.device)
@@ -161,7 +172,7 @@ def _made(
         # A row near the right edge begins earlier, so that all are of one length.
         begins = first[rows].clamp(max=width - length)
         columns = begins.unsqueeze(1) + torch.arange(length, device=first.device)
-        yield Pass(rows, columns, first.numel())
+        yield Pass(rows, columns, batch)
 
 
 def by_token(
@@ -169,6 +180,7 @@ def by_token(
     run: Callable[[Pass], torch.Tensor],
     attention_mask: torch.Tensor,
     counted: torch.Tensor | None = None,
+    of_batch: int | None = None,
 ) -> torch.Tensor:
     """What ``run`` makes of every pass, in the places of the whole batch.
 
@@ -177,12 +189,13 @@ def by_token(
         run: gives values by token of a pass, size = (n, l, ...).
         attention_mask: size = (B, L).
         counted: as for ``passes``.
+        of_batch: as for ``passes``.
 
     Returns:
         size = (B, L, ...), 0 on the columns that no pass has looked at.
     """
     result = None
-    for part in passes(model, attention_mask, counted):
+    for part in passes(model, attention_mask, counted, of_batch):
         with part.context(unwrap(model)):
             values = run(part)
         if result is None:

@@ -49,10 +49,12 @@ class ChosenLogProbs(torch.autograd.Function):
             block = slice(begin, begin + rows)
             logits = F.linear(hidden[block], weight, bias).to(dtype)  # size = (rows, V)
             chosen = tokens[block].unsqueeze(-1)
-            totals = logits.logsumexp(dim=-1, keepdim=True)
-            log_probs[block] = (logits.gather(-1, chosen) - totals).squeeze(-1)
+            of_chosen, largest = logits.gather(-1, chosen), logits.amax(dim=-1, keepdim=True)
+            exponentials = logits.sub_(largest).exp_()  # in place, and made once for both uses
+            totals = exponentials.sum(dim=-1, keepdim=True)
+            log_probs[block] = (of_chosen - largest - totals.log()).squeeze(-1)
             if slopes is not None:
-                differences = logits.sub_(totals).exp_().neg_()  # the token's own is 1 - p
+                differences = exponentials.div_(totals).neg_()  # the token's own is 1 - p
                 differences.scatter_add_(-1, chosen, torch.ones_like(totals))
                 slopes[block] = differences.to(weight.dtype) @ weight
         ctx.save_for_backward(slopes)
@@ -92,7 +94,7 @@ def _head_as(head: nn.Module, forward: Callable[..., torch.Tensor]) -> Iterator[
 def chosen_log_probs(
     model: Any,
     inputs: dict[str, torch.Tensor],
-    where: torch.Tensor,  # size = (n, l)
+    where: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
     tokens: torch.Tensor,  # size = (N,)
 ) -> torch.Tensor:
     """Log-probabilities of chosen next tokens in one forward pass.
@@ -100,7 +102,8 @@ def chosen_log_probs(
     Args:
         model: a causal language model of transformers, or an engine around one.
         inputs: of the forward pass; sequences are size = (n, l).
-        where: the N positions that predict a token which counts.
+        where: the N positions that predict a token which counts: bool, size = (n, l), or their
+            rows and columns, size = (N,) each.
         tokens: those tokens, in the order of ``where``.
 
     Returns:

@@ -24,7 +24,7 @@ _REFERENCE = {"ppo": "-3 -3", "three": "-3 -3 -3", "dpo": "0.25 0.25"}
 _MODEL = "--model_name_or_path {model} --chat_template auto"
 _LENGTH = " --max_length 128 "
 _CPU = f" {_LENGTH} --bf16 false --tf32 false "
-_DPO_CPU = f" {_LENGTH} --bf16 {{bf16}} --tf32 false "
+_FAST = f" {_LENGTH} --bf16 {{bf16}} --tf32 false "
 _BATCH = " --per_device_train_batch_size 8 --per_device_eval_batch_size 16 "
 _ONE_GO = f"{_BATCH} --gradient_accumulation_steps 1 "
 _REWARD_MODELS = "--reward_models helpful={runs}/reward-helpful harmless={runs}/reward-harmless "
@@ -82,7 +82,7 @@ def of_rules(row: str) -> str:
 
 def _pairwise() -> dict[str, str]:
     """The trainings on pairs, by their keys."""
-    shared = f"""{_MODEL} --gradient_checkpointing false --lr 1e-3 {_DPO_CPU} {_ONE_GO}
+    shared = f"""{_MODEL} --gradient_checkpointing false --lr 1e-3 {_FAST} {_ONE_GO}
         --per_device_train_batch_size 16 """
     dpo = f"{shared} --objectives {' '.join(OBJECTIVES)} --train_datasets {pairs('train')} "
     shown = f"{_EVALUATED} --eval_datasets {pairs('test', 32)} --reference_point 0.25 0.25 "
@@ -122,7 +122,7 @@ def _rewarded() -> dict[str, str]:
 def _foundations() -> dict[str, str]:
     """What the policies start from or are rewarded by, by their keys."""
     reward = f"""{_MODEL} --train_datasets {pairs("train")} --eval_datasets {pairs("test", 200)}
-        --gradient_checkpointing false --zero_stage 0 --lr 5e-5 {_STEPS} {_CPU} {_ONE_GO}
+        --gradient_checkpointing false --zero_stage 0 --lr 5e-5 {_STEPS} {_FAST} {_ONE_GO}
         --per_device_train_batch_size 16 """
     calibrate = f"{_MODEL} --datasets {pairs('train', 128)} {_LENGTH} --seed {{seed}} "
     calibrate += _REWARD_MODELS

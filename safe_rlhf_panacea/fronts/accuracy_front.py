@@ -9,7 +9,7 @@ import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.functional import diverging_mask
-from safe_rlhf_panacea.base.log_probs import token_log_probs
+from safe_rlhf_panacea.base.pairs import pair_log_probs
 from safe_rlhf_panacea.fronts.batches import batches_of
 from safe_rlhf_panacea.fronts.front import Front, grid_points
 
@@ -38,13 +38,13 @@ def margins_over_grid(
     attention_mask = torch.cat([better_mask, worse_mask])
     counted = torch.cat(diverging_mask(better, better_mask, worse, worse_mask))
     with adapter.disabled():
-        log_probs = token_log_probs(model, input_ids, attention_mask, counted)
+        log_probs = pair_log_probs(model, input_ids, attention_mask, counted)
         reference = log_probs.sum(dim=-1)  # size = (2B,)
     sums = []
     for preference in grid:
         with adapter.at(preference):
             # Cut as the reference was: at W0 every margin is a tie, to the last bit.
-            log_probs = token_log_probs(model, input_ids, attention_mask, counted)
+            log_probs = pair_log_probs(model, input_ids, attention_mask, counted)
         sums.append(log_probs.sum(dim=-1))
     better_ratios, worse_ratios = (torch.stack(sums) - reference).chunk(2, dim=1)  # (N, B) each
     return better_ratios - worse_ratios

@@ -11,8 +11,8 @@ import torch
 from safe_rlhf_panacea.base.datasets import PreferenceDataset
 from safe_rlhf_panacea.base.engine import init_eval_engine
 from safe_rlhf_panacea.base.functional import diverging_mask
-from safe_rlhf_panacea.base.log_probs import token_log_probs
 from safe_rlhf_panacea.base.losses import preference_loss, summed_log_ratios
+from safe_rlhf_panacea.base.pairs import pair_log_probs
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
 
 
@@ -96,8 +96,8 @@ class DPOTrainer(SupervisedTrainer):
         )
         # The reference goes first: the backward pass must find the policy as it was left.
         with torch.no_grad(), self.reference() as model:
-            reference = token_log_probs(model, input_ids, attention_mask, mask)  # (2B, L - 1)
-        policy = token_log_probs(self.model, input_ids, attention_mask, mask)
+            reference = pair_log_probs(model, input_ids, attention_mask, mask)  # (2B, L - 1)
+        policy = pair_log_probs(self.model, input_ids, attention_mask, mask)
         rewards = self.scale_coeff * summed_log_ratios(policy, reference, mask)  # size = (2B,)
         better, worse = rewards.chunk(2)
         return better, worse
