@@ -18,6 +18,7 @@ from safe_rlhf_panacea.base.vocabulary import chosen_log_probs
 
 @lru_cache(maxsize=64)
 def takes_positions(model_type: type) -> bool:
+    """Whether a model can be told where in its sequence each token stands."""
     return "position_ids" in inspect.signature(model_type.forward).parameters
 
 

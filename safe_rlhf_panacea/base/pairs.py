@@ -64,8 +64,9 @@ class JoinedPairs:
         skipped = torch.where(in_worse, better_length - common, 0)
         positions = (column - skipped).clamp(max=input_ids.size(1) - 1)
         kinds = BETTER - (column < common).long() + in_worse.long() + (column >= total).long()
-        theirs = torch.where(in_worse, of_worse.gather(1, positions), of_better.gather(1, positions))
-        theirs |= kinds.eq(COMMON) & of_worse.gather(1, positions)
+        also = of_worse.gather(1, positions)
+        wanted = torch.where(in_worse, also, of_better.gather(1, positions))
+        wanted |= kinds.eq(COMMON) & also
         begins = column == better_length  # the worse rest's first token, predicted as the better's
         token = torch.arange(input_ids.size(1), device=input_ids.device)  # size = (L,)
         moved = torch.where(token < common, token, token - common + better_length)
@@ -73,23 +74,21 @@ class JoinedPairs:
             ids=torch.where(in_worse, worse.gather(1, positions), better.gather(1, positions)),
             positions=positions,
             kinds=kinds,
-            counted=theirs & kinds.ne(PADDING),
+            counted=wanted & kinds.ne(PADDING),
             predictors=(torch.where(begins, common, column) - 1).clamp(min=0),
             places=torch.cat([token.expand_as(moved), moved]).clamp(max=len(column) - 1),
         )
 
     def inputs(self, module: nn.Module, part: Pass) -> dict[str, torch.Tensor]:
         """Of a forward pass over some rows."""
-        kinds = part.of(self.kinds)
-        mask = attention_mask(module, kinds)
         return {
             "input_ids": part.of(self.ids),
             "position_ids": part.of(self.positions),
-            "attention_mask": mask,
+            "attention_mask": mask_of(module, part.of(self.kinds)),
         }
 
 
-def attention_mask(module: nn.Module, kinds: torch.Tensor) -> torch.Tensor:
+def mask_of(module: nn.Module, kinds: torch.Tensor) -> torch.Tensor:
     """Which token attends to which, for kinds of tokens, size = (n, l); size = (n, 1, l, l)."""
     before = torch.ones(kinds.size(1), kinds.size(1), dtype=torch.bool, device=kinds.device).tril()
     asking, asked = kinds.unsqueeze(2), kinds.unsqueeze(1)
@@ -115,7 +114,7 @@ def _found_to_obey(model: Any, batch: int) -> bool:
     positions = torch.tensor([[0, 1, 1]] * 2, device=rows.device)
     changes = []
     for kinds in ([COMMON, BETTER, WORSE], [COMMON, COMMON, COMMON]):
-        mask = attention_mask(module, torch.tensor([kinds] * 2, device=rows.device))
+        mask = mask_of(module, torch.tensor([kinds] * 2, device=rows.device))
         inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
         try:
             with taking_rows(module, rows, batch):
@@ -147,8 +146,11 @@ def can_join(model: Any, batch: int) -> bool:
 
 
 def _cost(lengths: torch.Tensor, width: int) -> torch.Tensor:
-    """Of rows of tokens, in tokens that attend to nothing: a layer's products take about 24 E²
-    operations per token, and attention 4 E more per token that it sees."""
+    """Of rows of tokens, in tokens that attend to nothing.
+
+    A layer's products take about 24 E² operations per token, and attention 4 E for each token that
+    it sees.
+    """
     return (lengths * (1 + lengths / (6 * width))).sum()
 
 

@@ -71,9 +71,9 @@ class Pass:
     def context(self, model: nn.Module) -> Iterator[None]:
         """In which a model that has a λ for each row of the batch has those of the pass."""
         some = self.rows.numel() != self.batch  # else all of them, in their order
-        with taking_rows(model, self.rows, self.batch) if some else nullcontext():
-            with fastest_attention(model, self.columns.size(1)):
-                yield
+        own_rows = taking_rows(model, self.rows, self.batch) if some else nullcontext()
+        with own_rows, fastest_attention(model, self.columns.size(1)):
+            yield
 
 
 def cut(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:

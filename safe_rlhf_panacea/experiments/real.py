@@ -85,6 +85,8 @@ def _pooled(name: str) -> Stage:
     return Stage(f"rules-pooled-{name}", "eval/pool_seeds.py", f"--runs {folders} {output}")
 
 
+# No front on the way: the test part is looked at once, at the end.
+_UNSEEN = "--need_eval false"
 _WITH_SOUPS = fronts_of("panacea-dpo-ls", "rewarded-soups-dpo", "discrete-policies-dpo")
 _HELPSTEER2 = ("helpsteer2-ls", "helpsteer2-tche", "helpsteer2-soups")
 _WHOLE = "--max_steps {dpo_steps} --overwrite true"
@@ -92,8 +94,7 @@ _WHOLE += " --preference_scope sample --preference_sampler stratified"
 _HALF = "dpo --max_steps {dpo_steps_each} --lora_dim 9 --lora_scaling 576"
 _REWARDED = ("panacea-ppo", "rewarded-soups-ppo", "panacea-grpo", "rewarded-soups-grpo")
 REAL_PAIRS = (
-    # No front on the way: the test part is looked at once, at the end.
-    replace(STAGES["panacea-dpo-ls"], flags="--aggregation ls --need_eval false"),
+    replace(STAGES["panacea-dpo-ls"], flags=f"--aggregation ls {_UNSEEN}"),
     *(STAGES[name] for name in ("rewarded-soups-dpo", "discrete-policies-dpo")),
     STAGES["evaluation-panacea-dpo-ls"],
     *(STAGES[f"evaluation-{name}-dpo"] for name in ("rewarded-soups", "discrete-policies")),
@@ -106,7 +107,8 @@ REAL_CONFLICT = (
     _comparison("{runs}/comparison/helpsteer2", fronts_of(*_HELPSTEER2)),
 )
 REAL_REWARDS = (
-    *(STAGES[name] for name in ("reward-helpful", "reward-harmless", *_REWARDED)),
+    *(STAGES[name] for name in ("reward-helpful", "reward-harmless")),
+    *(replace(STAGES[name], flags=_UNSEEN) for name in _REWARDED),
     *(STAGES[f"evaluation-{name}"] for name in _REWARDED),
     *(_comparison(f"{{runs}}/comparison/{a}", _against_soups(a)) for a in ("ppo", "grpo")),
 )

@@ -41,14 +41,17 @@ SMOKE = RuleSettings(steps=2, prompts=2, responses=2, answer=16, eval_interval=2
 REWARDS = """
     --reward_models positive=safe_rlhf_panacea.reward_functions:positive
     concise=safe_rlhf_panacea.reward_functions:concise?{concise}"""
+# Advantages are normalised, so that what suits these rewards suits others.
+LEARNING = """
+    --update_iters 1 --advantage normalize_then_sum --kl_in loss --kl_coeff {kl_coeff}
+    --actor_lr {lr} --actor_lr_scheduler_type constant --actor_lr_warmup_ratio 0
+    --actor_weight_decay 0"""
 GRPO = f"""
     --actor_model_name_or_path {{model}} --chat_template auto {REWARDS}
     --train_datasets prompts:1:{{root}}/prompts-train.jsonl --max_length {{max_length}}
     --per_device_prompt_batch_size {{prompts}} --num_return_sequences {{responses}}
-    --per_device_train_batch_size {{rows}} --gradient_accumulation_steps 1 --update_iters 1
-    --advantage normalize_then_sum --kl_in loss --kl_coeff {{kl_coeff}}
-    --actor_lr {{lr}} --actor_lr_scheduler_type constant --actor_lr_warmup_ratio 0
-    --actor_weight_decay 0 --actor_gradient_checkpointing false --bf16 {{bf16}}"""
+    --per_device_train_batch_size {{rows}} --gradient_accumulation_steps 1
+    {LEARNING} --actor_gradient_checkpointing false --bf16 {{bf16}}"""
 PANACEA = """ --max_steps {steps} --lora_dim {lora_dim} --lora_scaling {lora_scaling}
     --preference_scope sample --preference_sampler stratified """
 # On the way, on prompts that nothing else is measured on.

@@ -33,7 +33,11 @@ _CALIBRATED = " --reward_calibration {runs}/calibration.json "
 _CALIBRATED_THREE = " --reward_calibration {runs}/calibration-three-objectives.json "
 _MANY = " --preference_scope sample --preference_sampler stratified "
 _EVALUATED = " --need_eval true --eval_strategy steps --eval_interval 50 "
-_STEPS, _EACH = " --max_steps 100 ", " --max_steps 50 "
+_STEPS = " --max_steps 100 "
+# With reward models: a rollout each, in all and of each of two ingredients.
+_UPDATES, _EACH = " --max_steps 60 --save_interval 30 ", " --max_steps 30 "
+# Prompt and response: half of hh-rlhf's prompts leave room for 64 tokens and more.
+_ROLLOUT = " --max_length 96 --bf16 {bf16} "
 # Equal steps in all: Panacea's, those of two ingredients of soups, of three discrete policies.
 DPO_STEPS = 120
 _DISCRETE = f" --grid_step 0.5 --max_steps {DPO_STEPS // 3} "
@@ -100,22 +104,23 @@ def _rewarded() -> dict[str, str]:
     shared = f"""
         --actor_model_name_or_path {{model}} --chat_template auto {_REWARD_MODELS}
         --reward_scales helpful=1 harmless=1 {_CALIBRATED} --train_datasets {pairs("train")}
-        --actor_gradient_checkpointing false --actor_lr 1e-3 {_CPU}"""
-    ppo = f"""{shared} --ptx_datasets {pairs("train", 1000, "chosen")} --ptx_coeff 0.1
+        --actor_gradient_checkpointing false --tf32 false {_ROLLOUT}"""
+    ppo = f"""{shared} --actor_lr 1e-3
+        --ptx_datasets {pairs("train", 1000, "chosen")} --ptx_coeff 0.1
         --critic_gradient_checkpointing false --per_device_prompt_batch_size 8 {_ONE_GO}"""
     grpo = f"""{shared} --num_return_sequences 4 --per_device_prompt_batch_size 8
         --per_device_train_batch_size 32 --per_device_eval_batch_size 16
-        --gradient_accumulation_steps 1"""
+        --gradient_accumulation_steps 1 {rules.LEARNING}"""
     shown = f"{_EVALUATED} --eval_datasets {pairs('test', 16)} "
     return {
-        "panacea_ppo": f"{ppo} {_MANY} {shown} {_STEPS} --save_interval 50",
-        "panacea_grpo": f"{grpo} {_MANY} {shown} {_STEPS} --save_interval 50",
+        "panacea_ppo": f"{ppo} {_MANY} {shown} {_UPDATES}",
+        "panacea_grpo": f"{grpo} {_MANY} {shown} {_UPDATES}",
         "rewarded_soups_grpo": f"{grpo} {_EACH}",
-        "panacea_ppo_three_objectives": f"{ppo} {shown} {_STEPS} {_REWARD_MODELS} "
+        "panacea_ppo_three_objectives": f"{ppo} {shown} {_UPDATES} {_REWARD_MODELS} "
         f"{_CONCISE} {_CALIBRATED_THREE} --preference_scope sample",
         "rewarded_soups_ppo": f"{ppo} {_EACH}",
         "discrete_policies_ppo": f"{ppo} {_EACH}",
-        "ablation_scaling": f"{ppo} {_MANY} {_STEPS}",
+        "ablation_scaling": f"{ppo} {_MANY} {_UPDATES}",
     }
 
 
@@ -139,7 +144,7 @@ def _foundations() -> dict[str, str]:
 
 def _evaluations() -> dict[str, str]:
     """The evaluations, by kind."""
-    prompts = f"--datasets {pairs('test', 64)} {_LENGTH} --grid_step 0.25 {_REWARD_MODELS}"
+    prompts = f"--datasets {pairs('test', 64)} {_ROLLOUT} --grid_step 0.25 {_REWARD_MODELS}"
     accuracy = f"{_LENGTH} --bf16 {{bf16}} --grid_step 0.25 --reference_point {_REFERENCE['dpo']}"
     three = f"{_CONCISE} {_CALIBRATED_THREE} --reference_point {_REFERENCE['three']}"
     return {

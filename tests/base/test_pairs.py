@@ -1,0 +1,201 @@
+"""A pair's common beginning goes through once, and every number is that of two rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    GemmaConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+)
+
+from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError, inject_adapter
+from safe_rlhf_panacea.base.functional import diverging_mask
+from safe_rlhf_panacea.base.log_probs import token_log_probs
+from safe_rlhf_panacea.base.pairs import can_join, pair_log_probs
+from safe_rlhf_panacea.base.passes import limit
+from tests.tiny import tiny_llama
+
+WIDTH = 16
+# Common tokens, length of the better sequence, of the worse one.
+PAIRS = [(5, 16, 9), (3, 7, 12), (8, 8, 15), (0, 6, 6), (10, 16, 16), (9, 9, 9)]
+
+_SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 40}
+_ENDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+_WIDE = {**_SIZES, **_ENDS, "intermediate_size": 48}
+_GROUPED = {**_WIDE, "num_key_value_heads": 2}
+_GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "vocab_size": 40, **_ENDS}
+JOINED = {
+    "llama": LlamaConfig(**_GROUPED),
+    "qwen2": Qwen2Config(**_GROUPED),
+    "gemma": GemmaConfig(**_GROUPED, head_dim=8),
+    "gpt-neox": GPTNeoXConfig(**_WIDE),
+    "gpt2": GPT2Config(**_GPT2, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0),
+}
+APART = {
+    "a window": MistralConfig(**_GROUPED, sliding_window=4),
+    "no positions": BloomConfig(hidden_size=32, n_layer=2, n_head=4, vocab_size=40, **_ENDS),
+}
+
+
+def batch_of_pairs():
+    """Token ids and mask, all better sequences first, and what DPO counts."""
+    generator = torch.Generator().manual_seed(3)
+    better = torch.randint(3, 40, (len(PAIRS), WIDTH), generator=generator)
+    worse = torch.randint(3, 40, better.shape, generator=generator)
+    masks = torch.zeros(2, *better.shape, dtype=torch.bool)
+    for row, (common, of_better, of_worse) in enumerate(PAIRS):
+        worse[row, :common] = better[row, :common]
+        if common < WIDTH and worse[row, common] == better[row, common]:
+            worse[row, common] = 3 + (better[row, common] - 2) % 37
+        masks[0, row, :of_better] = masks[1, row, :of_worse] = True
+    better, worse = better.where(masks[0], 0), worse.where(masks[1], 0)
+    return better, masks[0], worse, masks[1]
+
+
+def counted_of(better, better_mask, worse, worse_mask, **options):
+    return torch.cat(diverging_mask(better, better_mask, worse, worse_mask, **options))
+
+
+def model_of(config, attention):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).double()
+    for parameter in model.parameters():
+        parameter.data.mul_(5)  # so that a wrong position is seen
+    return model.eval()
+
+
+def tokens_through(model, run):
+    """What ``run`` gives, and how many tokens went through the model for it."""
+    seen = []
+
+    def hook(_, inputs, options):
+        seen.append(options["input_ids"].numel())
+
+    handle = model.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        return run(), sum(seen)
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("upstream_slice", [False, True])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", JOINED)
+def test_numbers_are_those_of_rows_apart(family, attention, upstream_slice):
+    model = model_of(JOINED[family], attention)
+    better, better_mask, worse, worse_mask = batch_of_pairs()
+    counted = counted_of(*batch_of_pairs(), upstream_slice=upstream_slice)
+    inputs = torch.cat([better, worse]), torch.cat([better_mask, worse_mask]), counted
+    assert can_join(model, 2 * len(PAIRS))
+    apart, of_apart = tokens_through(model, lambda: token_log_probs(model, *inputs))
+    joined, of_joined = tokens_through(model, lambda: pair_log_probs(model, *inputs))
+    # transformers' eager attention has its softmax in float32, whatever the model is in.
+    torch.testing.assert_close(joined, apart, rtol=0, atol=1e-10 if attention == "sdpa" else 1e-5)
+    assert apart.abs().sum() > 10
+    assert of_joined < 0.85 * of_apart
+
+
+def test_whatever_counts_is_given_the_beginning_too():
+    model = model_of(JOINED["llama"], "sdpa")
+    better, better_mask, worse, worse_mask = batch_of_pairs()
+    ids, mask = torch.cat([better, worse]), torch.cat([better_mask, worse_mask])
+    counted = mask[:, 1:] & (torch.arange(WIDTH - 1) % 3 > 0)
+    counted[: len(PAIRS)] &= torch.arange(WIDTH - 1) % 2 > 0  # other tokens of the better ones
+    found = pair_log_probs(model, ids, mask, counted)
+    torch.testing.assert_close(found, token_log_probs(model, ids, mask, counted))
+
+
+@pytest.mark.parametrize("kind", APART)
+def test_models_that_cannot_are_left_as_they_are(kind):
+    model = model_of(APART[kind], "eager" if kind == "no positions" else "sdpa")
+    better, better_mask, worse, worse_mask = batch_of_pairs()
+    inputs = torch.cat([better, worse]), torch.cat([better_mask, worse_mask])
+    counted = counted_of(*batch_of_pairs())
+    assert not can_join(model, 2 * len(PAIRS))
+    assert torch.equal(
+        pair_log_probs(model, *inputs, counted), token_log_probs(model, *inputs, counted)
+    )
+
+
+def test_a_model_that_does_not_obey_the_mask_is_found_out():
+    model = model_of(JOINED["llama"], "sdpa")
+    own = model.forward
+
+    def forward(input_ids=None, attention_mask=None, position_ids=None, **options):
+        return own(input_ids=input_ids, position_ids=position_ids, **options)
+
+    model.forward = forward
+    assert not can_join(model, 2 * len(PAIRS))
+
+
+def test_left_padding_is_left_as_it_is():
+    model = model_of(JOINED["llama"], "sdpa")
+    better, better_mask, worse, worse_mask = (part.flip(1) for part in batch_of_pairs())
+    ids, mask = torch.cat([better, worse]), torch.cat([better_mask, worse_mask])
+    counted = mask[:, 1:] & mask[:, :-1]
+    found = pair_log_probs(model, ids, mask, counted)
+    assert torch.equal(found, token_log_probs(model, ids, mask, counted))
+
+
+def test_long_rests_with_little_in_common_are_not_worth_it():
+    model = model_of(JOINED["llama"], "sdpa")
+    ids = torch.randint(3, 40, (2, 400), generator=torch.Generator().manual_seed(0))
+    ids[1, :4] = ids[0, :4]
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    assert can_join(model, 2)
+    _, tokens = tokens_through(model, lambda: pair_log_probs(model, ids, mask, mask[:, 1:]))
+    assert tokens == ids.numel()
+
+
+def adapted(gradient_checkpointing=False):
+    torch.manual_seed(0)
+    model = tiny_llama(vocab=40).double()
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    adapter = inject_adapter(model, AdapterConfig(lora_dim=2, objectives=("a", "b")))
+    for parameter in adapter.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    return model.train(), adapter
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("by_row", [False, True])
+@pytest.mark.parametrize("max_tokens", [24, None])
+def test_two_steps_give_the_gradients_of_rows_apart(by_row, max_tokens, checkpointing, monkeypatch):
+    monkeypatch.setattr(limit, "max_tokens", max_tokens)
+    better, better_mask, worse, worse_mask = batch_of_pairs()
+    ids, mask = torch.cat([better, worse]), torch.cat([better_mask, worse_mask])
+    counted = counted_of(*batch_of_pairs())
+    weights = torch.rand(counted.shape, generator=torch.Generator().manual_seed(1)).double()
+    preference = torch.rand(len(PAIRS), 2, generator=torch.Generator().manual_seed(2))
+    preference = preference.repeat(2, 1) if by_row else preference[0]
+    found = []
+    for way in (pair_log_probs, token_log_probs):
+        model, adapter = adapted(checkpointing)
+        optimizer = torch.optim.SGD(adapter.parameters(), lr=1e-3)
+        for _ in range(2):
+            optimizer.zero_grad()
+            with adapter.at(preference):
+                (way(model, ids, mask, counted) * weights).sum().backward()
+            optimizer.step()
+        found.append([p.grad.clone() for p in adapter.parameters()])
+    for joined, apart in zip(*found, strict=True):
+        # Singular values are made in float32.
+        torch.testing.assert_close(joined, apart, rtol=1e-5, atol=1e-6)
+    assert max(gradient.abs().max() for gradient in found[0]) > 1e-3
+
+
+def test_as_many_preferences_as_rows_are_demanded():
+    model, adapter = adapted()
+    better, better_mask, worse, worse_mask = batch_of_pairs()
+    ids, mask = torch.cat([better, worse]), torch.cat([better_mask, worse_mask])
+    with adapter.at(torch.full((len(PAIRS), 2), 0.5)), pytest.raises(AdapterError):
+        pair_log_probs(model, ids, mask, counted_of(*batch_of_pairs()))
