@@ -36,9 +36,11 @@ def test_from_the_hub(launcher):
             "hh-rlhf-harmless-preference/train",
         ]
     assert values["chat_template"] == "auto"
-    fast = launcher.endswith("_dpo.sh") and has_fast_bfloat16()
-    assert (values["max_length"], values["bf16"]) == (128, fast)
-    assert values["per_device_train_batch_size"] == (16 if launcher.endswith("_dpo.sh") else 8)
+    longest = 96 if "actor_model_name_or_path" in values else 128
+    fast = launcher != "sft.sh" and has_fast_bfloat16()
+    assert (values["max_length"], values["bf16"]) == (longest, fast)
+    on_pairs = launcher.startswith("reward_") or launcher.endswith("_dpo.sh")
+    assert values["per_device_train_batch_size"] == (16 if on_pairs else 8)
     assert not {"lora_dim", "lora_scaling", "scale_coeff", "kl_coeff"} & set(report["changed"])
     assert "PKU" not in json.dumps(report["hyperparameters"])
 
@@ -76,7 +78,8 @@ def test_evaluations_and_calibrations_read_their_flags(tmp_path):
             (tmp_path / f"{name}-{algorithm}" / "a").mkdir(parents=True)
     runs = Reproduction(tmp_path, "small")
     for row in (row for row in EVALUATIONS if not row.each):
-        assert evaluation.build_parser().parse_args(runs.flags(row)).max_length == 128
+        longest = 128 if row.evaluation == "dpo" else 96
+        assert evaluation.build_parser().parse_args(runs.flags(row)).max_length == longest
     for name in ("calibration", "calibration-three-objectives"):
         assert calibrate.build_parser().parse_args(runs.flags(STAGES[name])).max_length == 128
 
