@@ -38,6 +38,7 @@ PROGRAMS = {
         "world": ("miniature.world", "only the quickstart's corpus and untrained model"),
     },
     "Measure": {
+        "agreement": ("evaluation.agreement", "how often each reward agrees with labelled pairs"),
         "calibrate": ("evaluation.calibrate", "mean and spread of each reward before training"),
         "evaluate": ("evaluation", "the front of a trained adapter over a grid of λ"),
         "compare": ("evaluation.compare", "the fronts of several runs side by side"),

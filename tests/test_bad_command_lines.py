@@ -13,7 +13,7 @@ import pytest
 from safe_rlhf_panacea import chat, push, respond, serve
 from safe_rlhf_panacea.adapter.io import ADAPTER_TYPE
 from safe_rlhf_panacea.base.datasets import listing
-from safe_rlhf_panacea.evaluation import calibrate, compare
+from safe_rlhf_panacea.evaluation import agreement, calibrate, compare
 from safe_rlhf_panacea.export import card
 from safe_rlhf_panacea.miniature import world
 from tests.bad_command_lines import GOOD, rows
@@ -34,6 +34,7 @@ PACKAGES = {
 }
 BASELINES = ("rewarded_soups", "discrete_policies", "fixed_scaling")
 MODULES = {
+    "agreement": agreement,
     "calibrate": calibrate,
     "compare": compare,
     "respond": respond,

@@ -42,11 +42,16 @@ def add_reward_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
+    """``add_data_flags``, and how responses are drawn."""
+    add_data_flags(parser)
+    parser.add_argument("--temperature", type=non_negative_float, default=1.0)
+
+
+def add_data_flags(parser: argparse.ArgumentParser) -> None:
     """Prompts or pairs, and how they are worked off."""
     parser.add_argument("--datasets", nargs="+", required=True, metavar="SPEC")
     parser.add_argument("--max_length", type=positive_int, default=512)
     parser.add_argument("--batch_size", type=positive_int, default=16, help="prompts or pairs")
-    parser.add_argument("--temperature", type=non_negative_float, default=1.0)
     parser.add_argument("--seed", type=seed_int, default=42)
     add_flag(parser, "--bf16", False, "weights in bfloat16")
     add_flag(parser, "--trust_remote_code", False, "run code that comes with a model")
@@ -107,9 +112,19 @@ def rewards_of(
     args: argparse.Namespace, specs: Sequence[RewardSpec], policy: Policy
 ) -> RewardEnsemble:
     """Load what scores each objective of a policy, on the GPU if there is one."""
+    return rewards_for(args, specs, policy.tokenizer, policy.sampling.stop_ids)
+
+
+def rewards_for(
+    args: argparse.Namespace,
+    specs: Sequence[RewardSpec],
+    tokenizer: Any,
+    stop_ids: Sequence[int],
+) -> RewardEnsemble:
+    """Load what scores each objective of responses in a tokenizer's tokens."""
     dtype = torch.bfloat16 if args.bf16 else None
     loading = RewardLoading(args.max_length, dtype, args.normalize_reward, args.trust_remote_code)
-    rewards = load_rewards(specs, policy.tokenizer, policy.sampling.stop_ids, loading)
+    rewards = load_rewards(specs, tokenizer, stop_ids, loading)
     rewards.place(lambda model: model.to(device()))
     return rewards
 

@@ -24,7 +24,6 @@ _REFERENCE = {"ppo": "-3 -3", "three": "-3 -3 -3", "dpo": "0.25 0.25"}
 _MODEL = "--model_name_or_path {model} --chat_template auto"
 _LENGTH = " --max_length 128 "
 _CPU = f" {_LENGTH} --bf16 false --tf32 false "
-_FAST = f" {_LENGTH} --bf16 {{bf16}} --tf32 false "
 _BATCH = " --per_device_train_batch_size 8 --per_device_eval_batch_size 16 "
 _ONE_GO = f"{_BATCH} --gradient_accumulation_steps 1 "
 _REWARD_MODELS = "--reward_models helpful={runs}/reward-helpful harmless={runs}/reward-harmless "
@@ -36,10 +35,11 @@ _EVALUATED = " --need_eval true --eval_strategy steps --eval_interval 50 "
 _STEPS = " --max_steps 100 "
 # With reward models: a rollout each, in all and of each of two ingredients.
 _UPDATES, _EACH = " --max_steps 60 --save_interval 30 ", " --max_steps 30 "
-# Prompt and response: half of hh-rlhf's prompts leave room for 64 tokens and more.
-_ROLLOUT = " --max_length 96 --bf16 {bf16} "
-# Equal steps in all: Panacea's, those of two ingredients of soups, of three discrete policies.
-DPO_STEPS = 120
+# Of policies: prompt and response; most of hh-rlhf's prompts leave room for 64 tokens and more.
+_POLICY = " --max_length 96 --bf16 {bf16} "
+# Equal steps in all: Panacea's, about once through hh-rlhf's pairs, those of two ingredients of
+# soups, of three discrete policies.
+DPO_STEPS = 210
 _DISCRETE = f" --grid_step 0.5 --max_steps {DPO_STEPS // 3} "
 RULE_SETTINGS = RuleSettings()
 LONGEST_RULE_PROMPT = 45  # tokens, of small/prompts.py with SmolLM2's template
@@ -86,8 +86,8 @@ def of_rules(row: str) -> str:
 
 def _pairwise() -> dict[str, str]:
     """The trainings on pairs, by their keys."""
-    shared = f"""{_MODEL} --gradient_checkpointing false --lr 1e-3 {_FAST} {_ONE_GO}
-        --per_device_train_batch_size 16 """
+    shared = f"""{_MODEL} --gradient_checkpointing false --lr 1e-3 {_POLICY} --tf32 false
+        {_ONE_GO} --per_device_train_batch_size 16 """
     dpo = f"{shared} --objectives {' '.join(OBJECTIVES)} --train_datasets {pairs('train')} "
     shown = f"{_EVALUATED} --eval_datasets {pairs('test', 32)} --reference_point 0.25 0.25 "
     return {
@@ -104,7 +104,7 @@ def _rewarded() -> dict[str, str]:
     shared = f"""
         --actor_model_name_or_path {{model}} --chat_template auto {_REWARD_MODELS}
         --reward_scales helpful=1 harmless=1 {_CALIBRATED} --train_datasets {pairs("train")}
-        --actor_gradient_checkpointing false --tf32 false {_ROLLOUT}"""
+        --actor_gradient_checkpointing false --tf32 false {_POLICY}"""
     ppo = f"""{shared} --actor_lr 1e-3
         --ptx_datasets {pairs("train", 1000, "chosen")} --ptx_coeff 0.1
         --critic_gradient_checkpointing false --per_device_prompt_batch_size 8 {_ONE_GO}"""
@@ -127,7 +127,8 @@ def _rewarded() -> dict[str, str]:
 def _foundations() -> dict[str, str]:
     """What the policies start from or are rewarded by, by their keys."""
     reward = f"""{_MODEL} --train_datasets {pairs("train")} --eval_datasets {pairs("test", 200)}
-        --gradient_checkpointing false --zero_stage 0 --lr 5e-5 {_STEPS} {_FAST} {_ONE_GO}
+        --gradient_checkpointing false --zero_stage 0 --lr 5e-5 {_STEPS} {_LENGTH} --bf16 {{bf16}}
+        --tf32 false {_ONE_GO}
         --per_device_train_batch_size 16 """
     calibrate = f"{_MODEL} --datasets {pairs('train', 128)} {_LENGTH} --seed {{seed}} "
     calibrate += _REWARD_MODELS
@@ -144,8 +145,8 @@ def _foundations() -> dict[str, str]:
 
 def _evaluations() -> dict[str, str]:
     """The evaluations, by kind."""
-    prompts = f"--datasets {pairs('test', 64)} {_ROLLOUT} --grid_step 0.25 {_REWARD_MODELS}"
-    accuracy = f"{_LENGTH} --bf16 {{bf16}} --grid_step 0.25 --reference_point {_REFERENCE['dpo']}"
+    prompts = f"--datasets {pairs('test', 64)} {_POLICY} --grid_step 0.25 {_REWARD_MODELS}"
+    accuracy = f"{_POLICY} --grid_step 0.25 --reference_point {_REFERENCE['dpo']}"
     three = f"{_CONCISE} {_CALIBRATED_THREE} --reference_point {_REFERENCE['three']}"
     return {
         "ppo": f"{prompts} {_CALIBRATED} --reference_point {_REFERENCE['ppo']}",

@@ -36,7 +36,7 @@ def test_from_the_hub(launcher):
             "hh-rlhf-harmless-preference/train",
         ]
     assert values["chat_template"] == "auto"
-    longest = 96 if "actor_model_name_or_path" in values else 128
+    longest = 128 if launcher in ("sft.sh", "reward_helpful.sh", "reward_harmless.sh") else 96
     fast = launcher != "sft.sh" and has_fast_bfloat16()
     assert (values["max_length"], values["bf16"]) == (longest, fast)
     on_pairs = launcher.startswith("reward_") or launcher.endswith("_dpo.sh")
@@ -78,8 +78,9 @@ def test_evaluations_and_calibrations_read_their_flags(tmp_path):
             (tmp_path / f"{name}-{algorithm}" / "a").mkdir(parents=True)
     runs = Reproduction(tmp_path, "small")
     for row in (row for row in EVALUATIONS if not row.each):
-        longest = 128 if row.evaluation == "dpo" else 96
-        assert evaluation.build_parser().parse_args(runs.flags(row)).max_length == longest
+        assert evaluation.build_parser().parse_args(runs.flags(row)).max_length == (
+            128 if row.evaluation == "three" else 96
+        )
     for name in ("calibration", "calibration-three-objectives"):
         assert calibrate.build_parser().parse_args(runs.flags(STAGES[name])).max_length == 128
 

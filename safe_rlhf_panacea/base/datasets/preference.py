@@ -59,6 +59,7 @@ class PreferenceDataset(TokenizedDataset):
         skipped: rows left out because none of the objectives labels them.
         too_long: rows left out because their prompt leaves no room below ``max_length``.
         identical: rows left out because both responses are the same once truncated.
+        origins: of each pair, which of the labelled rows it was.
     """
 
     def __init__(
@@ -85,12 +86,14 @@ class PreferenceDataset(TokenizedDataset):
         labelled, choices = self._labelled(rows)
         self.skipped = len(rows) - len(labelled)
         better, worse, labels, prompt_lengths = [], [], [], []
+        self.origins = []
         for index, prompt, texts in self.encode_texts(labelled, "answer", "other_answer"):
             if texts[0] == texts[1]:
                 self.identical += 1
                 continue
             values = choices[index]
             first = next(value for value in values if value is not None)
+            self.origins.append(index)
             better.append(texts[first])
             worse.append(texts[1 - first])
             labels.append([0 if v is None else 1 if v == first else -1 for v in values])
