@@ -78,9 +78,7 @@ def test_evaluations_and_calibrations_read_their_flags(tmp_path):
             (tmp_path / f"{name}-{algorithm}" / "a").mkdir(parents=True)
     runs = Reproduction(tmp_path, "small")
     for row in (row for row in EVALUATIONS if not row.each):
-        assert evaluation.build_parser().parse_args(runs.flags(row)).max_length == (
-            128 if row.evaluation == "three" else 96
-        )
+        assert evaluation.build_parser().parse_args(runs.flags(row)).max_length == 96
     for name in ("calibration", "calibration-three-objectives"):
         assert calibrate.build_parser().parse_args(runs.flags(STAGES[name])).max_length == 128
 
