@@ -54,6 +54,13 @@ def token_log_probs(
     return by_token(model, run, attention_mask, predicts | predicted)[:, :-1]
 
 
+def response_tokens(attention_mask: torch.Tensor, start: int) -> torch.Tensor:
+    """Which next-token predictions are of a response, from number ``start`` on; (B, L - 1)."""
+    counted = attention_mask[:, 1:].bool().clone()
+    counted[:, :start] = False
+    return counted
+
+
 def response_log_probs(
     model: Any,
     input_ids: torch.Tensor,  # size = (B, L)
@@ -71,9 +78,7 @@ def response_log_probs(
     Returns:
         size = (B, L - 1), float32, 0 before ``start`` and on padding.
     """
-    counted = attention_mask[:, 1:].bool().clone()
-    counted[:, :start] = False
-    return token_log_probs(model, input_ids, attention_mask, counted)
+    return token_log_probs(model, input_ids, attention_mask, response_tokens(attention_mask, start))
 
 
 def answer_log_probs(

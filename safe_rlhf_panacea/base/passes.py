@@ -131,10 +131,7 @@ def repeats_passes_by_row(model: nn.Module) -> bool:
 
 
 def passes(
-    model: Any,
-    attention_mask: torch.Tensor,
-    counted: torch.Tensor | None = None,
-    of_batch: int | None = None,
+    model: Any, attention_mask: torch.Tensor, counted: torch.Tensor | None = None
 ) -> list[Pass]:
     """How a model, or an engine around one, is to go through a batch.
 
@@ -142,7 +139,6 @@ def passes(
         model: where it looks for what does not allow to cut.
         attention_mask: 1 on tokens, size = (B, L).
         counted: further tokens that are needed though nothing attends to them, size = (B, L).
-        of_batch: rows of the batch whose first B these are, which has the λ; None: B.
     """
     needed = attention_mask.bool() if counted is None else attention_mask.bool() | counted
     batch, width = needed.shape
@@ -156,15 +152,11 @@ def passes(
         groups = cut(lengths.tolist(), limit.on(device))
         if is_sharded(module):
             groups = _in_step(groups, batch, device)
-    return list(_made(groups, first, lengths, width, of_batch or batch))
+    return list(_made(groups, first, lengths, width))
 
 
 def _made(
-    groups: Sequence[Sequence[int]],
-    first: torch.Tensor,
-    lengths: torch.Tensor,
-    width: int,
-    batch: int,
+    groups: Sequence[Sequence[int]], first: torch.Tensor, lengths: torch.Tensor, width: int
 ) -> Iterator[Pass]:
     for group in groups:
         rows = torch.tensor(group, device=first.device)
@@ -172,7 +164,7 @@ def _made(
         # A row near the right edge begins earlier, so that all are of one length.
         begins = first[rows].clamp(max=width - length)
         columns = begins.unsqueeze(1) + torch.arange(length, device=first.device)
-        yield Pass(rows, columns, batch)
+        yield Pass(rows, columns, first.numel())
 
 
 def by_token(
@@ -180,7 +172,6 @@ def by_token(
     run: Callable[[Pass], torch.Tensor],
     attention_mask: torch.Tensor,
     counted: torch.Tensor | None = None,
-    of_batch: int | None = None,
 ) -> torch.Tensor:
     """What ``run`` makes of every pass, in the places of the whole batch.
 
@@ -189,13 +180,12 @@ def by_token(
         run: gives values by token of a pass, size = (n, l, ...).
         attention_mask: size = (B, L).
         counted: as for ``passes``.
-        of_batch: as for ``passes``.
 
     Returns:
         size = (B, L, ...), 0 on the columns that no pass has looked at.
     """
     result = None
-    for part in passes(model, attention_mask, counted, of_batch):
+    for part in passes(model, attention_mask, counted):
         with part.context(unwrap(model)):
             values = run(part)
         if result is None:

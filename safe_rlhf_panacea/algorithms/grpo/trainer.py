@@ -19,8 +19,9 @@ from safe_rlhf_panacea.algorithms.preference_source import begins_update, check_
 from safe_rlhf_panacea.algorithms.rewarded import PanaceaRollout, RewardedPart
 from safe_rlhf_panacea.base.distributed import all_reduce_max, all_reduce_means, all_reduce_sum
 from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate, unwrap
-from safe_rlhf_panacea.base.log_probs import response_log_probs
+from safe_rlhf_panacea.base.log_probs import response_tokens
 from safe_rlhf_panacea.base.losses import summed_log_ratios
+from safe_rlhf_panacea.base.prefix_sharing import grouped_log_probs
 from safe_rlhf_panacea.base.trainers.actor import load_actor
 from safe_rlhf_panacea.base.trainers.rl import Batch, RLTrainer
 from safe_rlhf_panacea.fronts.measurement import Measurement
@@ -128,8 +129,10 @@ class PanaceaGRPOTrainer(RLTrainer):
     def log_probs(
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
     ) -> torch.Tensor:
-        """Under the policy as it is held, size = (B, L - 1)."""
-        return response_log_probs(self.actor_model, sequence, attention_mask, start)
+        """Under the policy as it is held, each group's prompt read once; size = (B, L - 1)."""
+        counted = response_tokens(attention_mask, start)
+        groups = torch.arange(len(sequence)).view(-1, self.args.num_return_sequences)
+        return grouped_log_probs(self.actor_model, sequence, attention_mask, counted, groups)
 
     # -- updates ----------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from safe_rlhf_panacea.base.datasets import PreferenceDataset
 from safe_rlhf_panacea.base.engine import init_eval_engine
 from safe_rlhf_panacea.base.functional import diverging_mask
 from safe_rlhf_panacea.base.losses import preference_loss, summed_log_ratios
-from safe_rlhf_panacea.base.pairs import pair_log_probs
+from safe_rlhf_panacea.base.prefix_sharing import pair_log_probs
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
 
 

@@ -1,4 +1,4 @@
-"""A pair's common beginning goes through once, and every number is that of two rows."""
+"""What sequences begin with goes through once, and every number is that of rows of their own."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from transformers import (
 
 from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError, inject_adapter
 from safe_rlhf_panacea.base.functional import diverging_mask
-from safe_rlhf_panacea.base.log_probs import token_log_probs
-from safe_rlhf_panacea.base.pairs import can_join, pair_log_probs
+from safe_rlhf_panacea.base.log_probs import response_tokens, token_log_probs
 from safe_rlhf_panacea.base.passes import limit
+from safe_rlhf_panacea.base.prefix_sharing import can_share, grouped_log_probs, pair_log_probs
 from tests.tiny import tiny_llama
 
 WIDTH = 16
@@ -94,7 +94,7 @@ def test_numbers_are_those_of_rows_apart(family, attention, upstream_slice):
     better, better_mask, worse, worse_mask = batch_of_pairs()
     counted = counted_of(*batch_of_pairs(), upstream_slice=upstream_slice)
     inputs = torch.cat([better, worse]), torch.cat([better_mask, worse_mask]), counted
-    assert can_join(model, 2 * len(PAIRS))
+    assert can_share(model, 2 * len(PAIRS))
     apart, of_apart = tokens_through(model, lambda: token_log_probs(model, *inputs))
     joined, of_joined = tokens_through(model, lambda: pair_log_probs(model, *inputs))
     # transformers' eager attention has its softmax in float32, whatever the model is in.
@@ -119,7 +119,7 @@ def test_models_that_cannot_are_left_as_they_are(kind):
     better, better_mask, worse, worse_mask = batch_of_pairs()
     inputs = torch.cat([better, worse]), torch.cat([better_mask, worse_mask])
     counted = counted_of(*batch_of_pairs())
-    assert not can_join(model, 2 * len(PAIRS))
+    assert not can_share(model, 2 * len(PAIRS))
     assert torch.equal(
         pair_log_probs(model, *inputs, counted), token_log_probs(model, *inputs, counted)
     )
@@ -133,16 +133,72 @@ def test_a_model_that_does_not_obey_the_mask_is_found_out():
         return own(input_ids=input_ids, position_ids=position_ids, **options)
 
     model.forward = forward
-    assert not can_join(model, 2 * len(PAIRS))
+    assert not can_share(model, 2 * len(PAIRS))
 
 
-def test_left_padding_is_left_as_it_is():
+def groups_of_responses(prompts=(4, 9, 6), shortest=1, longest=8):
+    """Ids, mask and what counts of groups: prompts padded on the left, responses on the right."""
+    copies = 4
+    generator = torch.Generator().manual_seed(4)
+    width = max(prompts)
+    rows, masks = [], []
+    for prompt in prompts:
+        beginning = torch.randint(3, 40, (prompt,), generator=generator)
+        for copy in range(copies):
+            row, mask = torch.zeros(width + longest).long(), torch.zeros(width + longest).bool()
+            length = width + shortest + (3 * copy + prompt) % (longest - shortest + 1)
+            row[width - prompt : width] = beginning
+            row[width:length] = torch.randint(3, 40, (length - width,), generator=generator)
+            mask[width - prompt : length] = True
+            rows.append(row)
+            masks.append(mask)
+    ids, mask = torch.stack(rows), torch.stack(masks)
+    return ids, mask, response_tokens(mask, width - 1)
+
+
+@pytest.mark.parametrize("max_tokens", [40, None])
+def test_a_group_s_prompt_goes_through_once(max_tokens, monkeypatch):
+    monkeypatch.setattr(limit, "max_tokens", max_tokens)
     model = model_of(JOINED["llama"], "sdpa")
-    better, better_mask, worse, worse_mask = (part.flip(1) for part in batch_of_pairs())
-    ids, mask = torch.cat([better, worse]), torch.cat([better_mask, worse_mask])
-    counted = mask[:, 1:] & mask[:, :-1]
-    found = pair_log_probs(model, ids, mask, counted)
-    assert torch.equal(found, token_log_probs(model, ids, mask, counted))
+    ids, mask, counted = groups_of_responses()
+    groups = torch.arange(12).view(3, 4)
+    assert can_share(model, 12)
+    apart, of_apart = tokens_through(model, lambda: token_log_probs(model, ids, mask, counted))
+    found, of_found = tokens_through(
+        model, lambda: grouped_log_probs(model, ids, mask, counted, groups)
+    )
+    torch.testing.assert_close(found, apart, rtol=0, atol=1e-10)
+    assert of_found < 0.8 * of_apart
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(5))
+    shuffled = grouped_log_probs(
+        model, ids[order], mask[order], counted[order], order.argsort()[groups]
+    )
+    torch.testing.assert_close(shuffled, apart[order], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("prompt", "longest", "parts"), [(30, 4, 1), (50, 60, 2), (3, 160, 4)])
+def test_groups_are_parted_where_attention_would_cost_more(prompt, longest, parts):
+    model = model_of(JOINED["llama"], "sdpa")
+    ids, mask, counted = groups_of_responses((prompt,), longest - 3, longest)
+    assert can_share(model, 4)
+    rows = []
+    handle = model.register_forward_pre_hook(
+        lambda _, inputs, options: rows.append(len(options["input_ids"])), with_kwargs=True
+    )
+    grouped_log_probs(model, ids, mask, counted, torch.arange(4).view(1, 4))
+    handle.remove()
+    assert sum(rows) == parts
+
+
+def test_a_gap_within_a_row_is_left_as_it_is():
+    model = model_of(JOINED["llama"], "sdpa")
+    ids, mask, counted = groups_of_responses()
+    mask[0, 8] = False
+    assert can_share(model, 12)
+    _, tokens = tokens_through(
+        model, lambda: grouped_log_probs(model, ids, mask, counted, torch.arange(12).view(3, 4))
+    )
+    assert tokens >= mask.sum()
 
 
 def test_long_rests_with_little_in_common_are_not_worth_it():
@@ -150,7 +206,7 @@ def test_long_rests_with_little_in_common_are_not_worth_it():
     ids = torch.randint(3, 40, (2, 400), generator=torch.Generator().manual_seed(0))
     ids[1, :4] = ids[0, :4]
     mask = torch.ones_like(ids, dtype=torch.bool)
-    assert can_join(model, 2)
+    assert can_share(model, 2)
     _, tokens = tokens_through(model, lambda: pair_log_probs(model, ids, mask, mask[:, 1:]))
     assert tokens == ids.numel()
 
@@ -189,6 +245,28 @@ def test_two_steps_give_the_gradients_of_rows_apart(by_row, max_tokens, checkpoi
         found.append([p.grad.clone() for p in adapter.parameters()])
     for joined, apart in zip(*found, strict=True):
         # Singular values are made in float32.
+        torch.testing.assert_close(joined, apart, rtol=1e-5, atol=1e-6)
+    assert max(gradient.abs().max() for gradient in found[0]) > 1e-3
+
+
+@pytest.mark.parametrize("by_row", [False, True])
+def test_two_steps_on_groups_give_the_gradients_of_rows_apart(by_row):
+    ids, mask, counted = groups_of_responses()
+    weights = torch.rand(counted.shape, generator=torch.Generator().manual_seed(1)).double()
+    preference = torch.rand(3, 2, generator=torch.Generator().manual_seed(2))
+    preference = preference.repeat_interleave(4, dim=0) if by_row else preference[0]
+    found = []
+    for groups in (torch.arange(12).view(3, 4), torch.arange(12).view(12, 1)):
+        model, adapter = adapted()
+        optimizer = torch.optim.SGD(adapter.parameters(), lr=1e-3)
+        for _ in range(2):
+            optimizer.zero_grad()
+            with adapter.at(preference):
+                log_probs = grouped_log_probs(model, ids, mask, counted, groups)
+                (log_probs * weights).sum().backward()
+            optimizer.step()
+        found.append([p.grad.clone() for p in adapter.parameters()])
+    for joined, apart in zip(*found, strict=True):
         torch.testing.assert_close(joined, apart, rtol=1e-5, atol=1e-6)
     assert max(gradient.abs().max() for gradient in found[0]) > 1e-3
 
