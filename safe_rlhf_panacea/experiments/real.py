@@ -108,6 +108,7 @@ REAL_CONFLICT = (
 )
 REAL_REWARDS = (
     *(STAGES[name] for name in ("reward-helpful", "reward-harmless")),
+    Stage("agreement", "safe_rlhf_panacea.evaluation.agreement", makes="agreement.json"),
     *(replace(STAGES[name], flags=_UNSEEN) for name in _REWARDED),
     *(STAGES[f"evaluation-{name}"] for name in _REWARDED),
     *(_comparison(f"{{runs}}/comparison/{a}", _against_soups(a)) for a in ("ppo", "grpo")),

@@ -128,8 +128,8 @@ def _foundations() -> dict[str, str]:
     """What the policies start from or are rewarded by, by their keys."""
     reward = f"""{_MODEL} --train_datasets {pairs("train")} --eval_datasets {pairs("test", 200)}
         --gradient_checkpointing false --zero_stage 0 --lr 5e-5 {_STEPS} {_LENGTH} --bf16 {{bf16}}
-        --tf32 false {_ONE_GO}
-        --per_device_train_batch_size 16 """
+        --tf32 false {_ONE_GO} --per_device_train_batch_size 16 """
+    judged = f"{_MODEL} --datasets {pairs('test')} {_LENGTH}"
     calibrate = f"{_MODEL} --datasets {pairs('train', 128)} {_LENGTH} --seed {{seed}} "
     calibrate += _REWARD_MODELS
     return {
@@ -137,6 +137,7 @@ def _foundations() -> dict[str, str]:
             --gradient_checkpointing false --zero_stage 0 {_STEPS} {_CPU} {_ONE_GO}""",
         "reward_helpful": reward,
         "reward_harmless": reward,
+        "agreement": f"{judged} {_REWARD_MODELS} --overwrite --output_file {{runs}}/agreement.json",
         "calibration": f"{calibrate} --output_file {{runs}}/calibration.json",
         "calibration-three-objectives": f"{calibrate} {_CONCISE} "
         "--output_file {runs}/calibration-three-objectives.json",

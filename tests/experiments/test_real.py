@@ -11,7 +11,7 @@ from safe_rlhf_panacea.algorithms.dpo import main as dpo
 from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.baselines import rewarded_soups
 from safe_rlhf_panacea.dry_run import resolve
-from safe_rlhf_panacea.evaluation import compare
+from safe_rlhf_panacea.evaluation import agreement, compare
 from safe_rlhf_panacea.evaluation import main as evaluation
 from safe_rlhf_panacea.experiments import small
 from safe_rlhf_panacea.experiments.main import read_flags
@@ -36,6 +36,9 @@ PARSERS = {
     SOUPS: lambda words: rewarded_soups.parse_flags(words[0], words[1:]),
     EVALUATION: lambda words: evaluation.build_parser().parse_args(words),
     COMPARE: lambda words: compare.build_parser().parse_args(words),
+    "safe_rlhf_panacea.evaluation.agreement": lambda words: agreement.build_parser().parse_args(
+        words
+    ),
     "safe_rlhf_panacea.small.prompts": lambda words: prompts.build_parser().parse_args(words),
     "eval/pool_seeds.py": lambda words: pool_seeds().build_parser().parse_args(words),
 }
@@ -103,6 +106,18 @@ def test_pairs_are_compared_at_equal_steps():
     shared = ("lr", "per_device_train_batch_size", "train_datasets", "max_length", "scale_coeff")
     for name in shared:
         assert len({str(found[name]) for found in values.values()}) == 1
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+def test_rewards_are_compared_at_equal_updates(algorithm):
+    panacea, soups = (
+        dry_run.__wrapped__(f"{name}_{algorithm}.sh", "--size", "small")["hyperparameters"]
+        for name in ("panacea", "rewarded_soups")
+    )
+    assert panacea["max_steps"] == 2 * soups["max_steps"]
+    shared = ("actor_lr", "kl_coeff", "max_length", "bf16", "num_return_sequences")
+    for name in (*shared, "per_device_prompt_batch_size", "per_device_train_batch_size"):
+        assert panacea[name] == soups[name]
 
 
 def test_rules_are_trained_as_make_small_trains_them(reproduction, tmp_path):
