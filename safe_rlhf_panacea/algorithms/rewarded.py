@@ -10,6 +10,7 @@ import torch
 
 from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.base import Batch, unwrap
+from safe_rlhf_panacea.base.prefix_sharing import copies_of
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.trainers.rollout import Rollout
 from safe_rlhf_panacea.fronts.measure import different_prompts, measure, sample_base
@@ -67,11 +68,13 @@ class RewardedPart(PanaceaPart):
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
     ) -> torch.Tensor:
         """Of responses to the prompts last responded to, several of each side by side."""
-        examples = self.examples
+        examples, groups = self.examples, None
         if examples is not None:
             copies = len(sequence) // len(examples)
             examples = [example for example in examples for _ in range(copies)]
-        return self.trainer.rewards(Responses(sequence, attention_mask, prompt_length, examples))
+            groups = copies_of(len(sequence), copies)
+        responses = Responses(sequence, attention_mask, prompt_length, examples, groups)
+        return self.trainer.rewards(responses)
 
     def score(
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int

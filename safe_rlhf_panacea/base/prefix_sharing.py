@@ -1,4 +1,4 @@
-"""Log-probabilities of sequences that begin alike; what they begin with goes through once.
+"""Sequences that begin alike; what they begin with goes through a model once.
 
 The two responses of a pair, or a group's, are one row where the model allows it: their common
 beginning, then the rest of each. No token of one rest attends to another's, and every rest goes on
@@ -8,6 +8,7 @@ the tokens of hh-rlhf's pairs is saved, and of a group's prompt all copies but o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -37,6 +38,7 @@ class Joined:
         counted: whether a token's log-probability is wanted, size = (R, J).
         predictors: the column that predicts it, size = (R, J).
         places: where each token of the batch is in the flattened rows, size = (N, L).
+        owners: a row of the batch that has a joined row's λ, size = (R,).
     """
 
     ids: torch.Tensor
@@ -45,6 +47,7 @@ class Joined:
     counted: torch.Tensor
     predictors: torch.Tensor
     places: torch.Tensor
+    owners: torch.Tensor
 
     @property
     def present(self) -> torch.Tensor:
@@ -110,6 +113,7 @@ def join(
         counted=spread(counted, counted),
         predictors=spread(predictors, needed),
         places=places,
+        owners=groups[:, 0],
     )
 
 
@@ -144,10 +148,10 @@ def _found_to_obey(model: Any, batch: int) -> bool:
         inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
         try:
             with taking_rows(module, rows, batch):
-                logits = model(**inputs, use_cache=False).logits[:, 2]  # size = (2, V)
+                last = model(**inputs, use_cache=False)[0][:, 2]  # logits or hidden states, (2, V)
         except (RuntimeError, ValueError, IndexError, TypeError):
             return False  # it does not know such masks
-        changes.append((logits[0] - logits[1]).abs().max().item())
+        changes.append((last[0] - last[1]).abs().max().item())
     return changes[0] <= NOTHING * changes[1]
 
 
@@ -155,7 +159,7 @@ def can_share(model: Any, batch: int) -> bool:
     """Whether a model, or an engine around one, gives each sequence of a joined row its own.
 
     Args:
-        model: a causal language model of transformers.
+        model: a causal model of transformers, with its head or without.
         batch: rows of the batch at whose λ it stands.
     """
     module = unwrap(model)
@@ -180,15 +184,29 @@ def _cost(lengths: torch.Tensor, width: int) -> torch.Tensor:
     return (lengths * (1 + lengths / (6 * width))).sum()
 
 
-def _cheapest(
-    module: nn.Module,
-    input_ids: torch.Tensor,
-    needed: torch.Tensor,
-    counted: torch.Tensor,
-    groups: torch.Tensor,
+def shared(
+    model: Any,
+    input_ids: torch.Tensor,  # size = (N, L)
+    needed: torch.Tensor,  # size = (N, L), bool
+    counted: torch.Tensor,  # size = (N, L), bool
+    groups: torch.Tensor,  # size = (R, G)
 ) -> Joined | None:
-    """Whole groups, or parts of them where rows grow too long for attention; None: no group."""
-    width, size = module.config.get_text_config().hidden_size, groups.size(1)
+    """Sequences of which each group has one λ, joined as costs least; None: where none is.
+
+    Whole groups, or parts of them where rows would grow too long for attention.
+
+    Args:
+        model: a causal model of transformers, or an engine around one.
+        input_ids: prompts and responses.
+        needed: which tokens there are.
+        counted: of which of them something is wanted.
+        groups: which rows belong together, each of the N once.
+    """
+    size, groups = groups.size(1), groups.to(input_ids.device)
+    begins = (needed[:, 1:] & ~needed[:, :-1]).sum(dim=1) + needed[:, 0]  # size = (N,)
+    if size == 1 or not can_share(model, len(input_ids)) or not begins.eq(1).all():
+        return None
+    width = unwrap(model).config.get_text_config().hidden_size
     best, least = None, _cost(needed.sum(dim=1), width)
     for part in (size // parts for parts in range(1, size) if size % parts == 0):
         joined = join(input_ids, needed, counted, groups.reshape(-1, part))
@@ -196,6 +214,22 @@ def _cheapest(
         if cost < least:
             best, least = joined, cost
     return best
+
+
+def through(model: Any, joined: Joined, run: Callable[[Pass], torch.Tensor]) -> torch.Tensor:
+    """What ``run`` makes of every pass over joined rows, in the places of the batch.
+
+    Args:
+        model: a model, or an engine around one.
+        joined: N sequences.
+        run: gives values by token of a pass, size = (n, l, ...).
+
+    Returns:
+        size = (N, L, ...); what stands where there is no token means nothing.
+    """
+    with taking_rows(unwrap(model), joined.owners, len(joined.places)):
+        found = by_token(model, run, joined.present)  # size = (R, J, ...)
+    return found.flatten(0, 1)[joined.places]
 
 
 def grouped_log_probs(
@@ -218,14 +252,10 @@ def grouped_log_probs(
         size = (N, L - 1), float32, 0 where a token does not count.
     """
     wanted = F.pad(counted.bool(), (1, 0))  # size = (N, L)
-    needed = attention_mask.bool() | wanted
-    batch, module = len(input_ids), unwrap(model)
-    gaps = (needed[:, 1:] & ~needed[:, :-1]).sum(dim=1) + needed[:, 0] > 1
-    joined = None
-    if groups.size(1) > 1 and can_share(model, batch) and not gaps.any():
-        joined = _cheapest(module, input_ids, needed, wanted, groups.to(input_ids.device))
+    joined = shared(model, input_ids, attention_mask.bool() | wanted, wanted, groups)
     if joined is None:
         return token_log_probs(model, input_ids, attention_mask, counted)
+    module = unwrap(model)
 
     def run(part: Pass) -> torch.Tensor:
         inputs, where = joined.inputs(module, part), part.of(joined.counted)
@@ -233,18 +263,14 @@ def grouped_log_probs(
         found = chosen_log_probs(model, inputs, predictors, inputs["input_ids"][where])
         return found.new_zeros(where.shape).index_put((where,), found)  # size = (n, l)
 
-    members = groups.reshape(len(joined.ids), -1)[:, 0].to(input_ids.device)
-    with taking_rows(module, members, batch):
-        found = by_token(model, run, joined.present)  # size = (R, J)
-    return (found.flatten()[joined.places] * wanted)[:, 1:]
+    return (through(model, joined, run) * wanted)[:, 1:]
 
 
-def pair_log_probs(
-    model: Any,
-    input_ids: torch.Tensor,  # size = (2B, L), all better sequences, then all worse ones
-    attention_mask: torch.Tensor,  # size = (2B, L)
-    counted: torch.Tensor,  # size = (2B, L - 1)
-) -> torch.Tensor:
-    """``grouped_log_probs`` of B pairs."""
-    groups = torch.arange(len(input_ids)).view(2, -1).t()
-    return grouped_log_probs(model, input_ids, attention_mask, counted, groups)
+def pairs_of(rows: int) -> torch.Tensor:
+    """The groups of pairs of which all better sequences come first, then all worse ones; (B, 2)."""
+    return torch.arange(rows).view(2, -1).t()
+
+
+def copies_of(rows: int, copies: int) -> torch.Tensor:
+    """The groups of responses to one prompt, side by side; size = (rows / copies, copies)."""
+    return torch.arange(rows).view(-1, copies)

@@ -23,6 +23,7 @@ from safe_rlhf_panacea.base.arguments import (
 from safe_rlhf_panacea.base.datasets import ChatTemplate, PreferenceDataset, RawSample
 from safe_rlhf_panacea.base.datasets.base import Row
 from safe_rlhf_panacea.base.models.pretrained import load_tokenizer
+from safe_rlhf_panacea.base.prefix_sharing import pairs_of
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.arguments import (
@@ -102,6 +103,7 @@ class JudgedPairs(PreferenceDataset):
             torch.cat(attended, dim=1).bool().to(where),
             parts[0].size(1),
             [self.samples[row] for row in rows] * 2,
+            pairs_of(2 * len(rows)),
         )
 
 

@@ -9,7 +9,7 @@ import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.functional import diverging_mask
-from safe_rlhf_panacea.base.prefix_sharing import pair_log_probs
+from safe_rlhf_panacea.base.prefix_sharing import grouped_log_probs, pairs_of
 from safe_rlhf_panacea.fronts.batches import batches_of
 from safe_rlhf_panacea.fronts.front import Front, grid_points
 
@@ -37,14 +37,15 @@ def margins_over_grid(
     input_ids = torch.cat([better, worse])  # size = (2B, L)
     attention_mask = torch.cat([better_mask, worse_mask])
     counted = torch.cat(diverging_mask(better, better_mask, worse, worse_mask))
+    inputs = input_ids, attention_mask, counted, pairs_of(len(input_ids))
     with adapter.disabled():
-        log_probs = pair_log_probs(model, input_ids, attention_mask, counted)
+        log_probs = grouped_log_probs(model, *inputs)
         reference = log_probs.sum(dim=-1)  # size = (2B,)
     sums = []
     for preference in grid:
         with adapter.at(preference):
             # Cut as the reference was: at W0 every margin is a tie, to the last bit.
-            log_probs = pair_log_probs(model, input_ids, attention_mask, counted)
+            log_probs = grouped_log_probs(model, *inputs)
         sums.append(log_probs.sum(dim=-1))
     better_ratios, worse_ratios = (torch.stack(sums) - reference).chunk(2, dim=1)  # (N, B) each
     return better_ratios - worse_ratios

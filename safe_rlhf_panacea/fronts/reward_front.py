@@ -168,7 +168,9 @@ def sample_rewards(
         scores = torch.empty(sequences.size(0), 0)
         if rewards is not None:
             examples = _examples(chunk, grid.size(0))
-            scores = rewards(Responses(sequences, attended, width, examples))  # size = (N·B, m)
+            groups = torch.arange(len(sequences)).view(rows).t()  # of a prompt at every λ, (B, N)
+            responses = Responses(sequences, attended, width, examples, groups)
+            scores = rewards(responses)  # size = (N·B, m)
         earned.append(scores.double().view(*rows, -1).cpu())
         decoded = tokenizer.batch_decode(sequences[:, width:], skip_special_tokens=True)
         for index, text in enumerate(decoded):

@@ -23,12 +23,15 @@ class Responses:
         prompt_length: width of the padded prompts, after which the responses begin.
         examples: the raw sample that each row's prompt comes from: ``input``, the turns, and every
             further column of the data set; None where they are not known.
+        groups: rows that may begin alike, as those of one prompt, size = (R, G); each of the B
+            once, or None.
     """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     prompt_length: int
     examples: Sequence[Mapping[str, Any]] | None = None
+    groups: torch.Tensor | None = None
     _made: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:

@@ -66,7 +66,7 @@ class RewardModel:
             ids, mask = responses.input_ids, responses.attention_mask
         if self.is_classifier:
             return by_row(self.model, lambda part: self._logits(part.of(ids), part.of(mask)), mask)
-        return self.model(ids, attention_mask=mask).end_scores
+        return self.model(ids, attention_mask=mask, groups=responses.groups).end_scores
 
     def _logits(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return self.model(ids, attention_mask=mask.long()).logits.float()

@@ -20,7 +20,12 @@ from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError, inject_adapte
 from safe_rlhf_panacea.base.functional import diverging_mask
 from safe_rlhf_panacea.base.log_probs import response_tokens, token_log_probs
 from safe_rlhf_panacea.base.passes import limit
-from safe_rlhf_panacea.base.prefix_sharing import can_share, grouped_log_probs, pair_log_probs
+from safe_rlhf_panacea.base.prefix_sharing import (
+    can_share,
+    copies_of,
+    grouped_log_probs,
+    pairs_of,
+)
 from tests.tiny import tiny_llama
 
 WIDTH = 16
@@ -62,6 +67,10 @@ def batch_of_pairs():
 
 def counted_of(better, better_mask, worse, worse_mask, **options):
     return torch.cat(diverging_mask(better, better_mask, worse, worse_mask, **options))
+
+
+def pair_log_probs(model, ids, mask, counted):
+    return grouped_log_probs(model, ids, mask, counted, pairs_of(len(ids)))
 
 
 def model_of(config, attention):
@@ -161,7 +170,7 @@ def test_a_group_s_prompt_goes_through_once(max_tokens, monkeypatch):
     monkeypatch.setattr(limit, "max_tokens", max_tokens)
     model = model_of(JOINED["llama"], "sdpa")
     ids, mask, counted = groups_of_responses()
-    groups = torch.arange(12).view(3, 4)
+    groups = copies_of(12, 4)
     assert can_share(model, 12)
     apart, of_apart = tokens_through(model, lambda: token_log_probs(model, ids, mask, counted))
     found, of_found = tokens_through(
@@ -185,7 +194,7 @@ def test_groups_are_parted_where_attention_would_cost_more(prompt, longest, part
     handle = model.register_forward_pre_hook(
         lambda _, inputs, options: rows.append(len(options["input_ids"])), with_kwargs=True
     )
-    grouped_log_probs(model, ids, mask, counted, torch.arange(4).view(1, 4))
+    grouped_log_probs(model, ids, mask, counted, copies_of(4, 4))
     handle.remove()
     assert sum(rows) == parts
 
@@ -196,7 +205,7 @@ def test_a_gap_within_a_row_is_left_as_it_is():
     mask[0, 8] = False
     assert can_share(model, 12)
     _, tokens = tokens_through(
-        model, lambda: grouped_log_probs(model, ids, mask, counted, torch.arange(12).view(3, 4))
+        model, lambda: grouped_log_probs(model, ids, mask, counted, copies_of(12, 4))
     )
     assert tokens >= mask.sum()
 
@@ -256,7 +265,7 @@ def test_two_steps_on_groups_give_the_gradients_of_rows_apart(by_row):
     preference = torch.rand(3, 2, generator=torch.Generator().manual_seed(2))
     preference = preference.repeat_interleave(4, dim=0) if by_row else preference[0]
     found = []
-    for groups in (torch.arange(12).view(3, 4), torch.arange(12).view(12, 1)):
+    for groups in (copies_of(12, 4), copies_of(12, 1)):
         model, adapter = adapted()
         optimizer = torch.optim.SGD(adapter.parameters(), lr=1e-3)
         for _ in range(2):

@@ -53,6 +53,37 @@ def test_scores_of_padded_rows_are_those_of_each_row_alone(architecture, side):
 
 
 @ALL
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_what_rows_begin_with_is_read_once_and_scores_and_gradients_stay(architecture, side):
+    ids, mask = torch.zeros(4, 10).long(), torch.zeros(4, 10).bool()
+    generator = torch.Generator().manual_seed(1)
+    for row, length in enumerate((10, 7, 8, 6)):
+        place = slice(0, length) if side == "right" else slice(10 - length, 10)
+        ids[row, place] = torch.randint(3, VOCAB, (length,), generator=generator)
+        ids[row, place][:5] = 5 + torch.arange(5) + row // 2  # rows 0 and 1, 2 and 3 begin alike
+        mask[row, place] = True
+    found, tokens = [], []
+    for groups in (torch.tensor([[0, 1], [2, 3]]), None):
+        model = make(architecture).double()
+        model.backbone.register_forward_pre_hook(
+            lambda _, inputs, options: tokens.append(
+                (options["input_ids"] if "input_ids" in options else inputs[0]).numel()
+            ),
+            with_kwargs=True,
+        )
+        output = model(ids, attention_mask=mask, groups=groups)
+        output.end_scores.square().sum().backward()
+        gradients = [p.grad.flatten() for p in model.backbone.parameters() if p.grad is not None]
+        found.append((output.scores[mask], output.end_scores, torch.cat(gradients)))
+        assert torch.isfinite(output.scores).all()
+    for joined, apart in zip(*found, strict=True):
+        torch.testing.assert_close(joined, apart, rtol=1e-5, atol=1e-5)  # scores are float32
+    *of_joined, of_apart = tokens
+    assert of_joined[-1] <= 2 * 12 < of_apart
+    assert found[0][2].abs().max() > 1e-3
+
+
+@ALL
 def test_keys_are_safe_rlhfs(architecture):
     model = make(architecture)
     head = {"score_head.weight", "score_head.bias"}

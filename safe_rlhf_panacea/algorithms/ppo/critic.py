@@ -79,6 +79,7 @@ class RewardCritic(nn.Module):
         attention_mask: torch.Tensor,
         role: str = "critic",
         use_cache: bool = False,
+        groups: torch.Tensor | None = None,
     ) -> Any:
         """Scores in one of the two roles.
 
@@ -87,13 +88,14 @@ class RewardCritic(nn.Module):
             attention_mask: size = (B, L).
             role: ``critic`` for values at every token, ``reward`` for the reward model.
             use_cache: whether the backbone keeps its keys and values.
+            groups: as for the reward model, in whose role alone they count.
 
         Returns:
             The reward model's output, with ``scores``, size = (B, L, 1), and ``end_scores``.
         """
         if role == "reward":
             with self.adapter.disabled():
-                return self.reward_model(input_ids, attention_mask=attention_mask)
+                return self.reward_model(input_ids, attention_mask=attention_mask, groups=groups)
         output = self.reward_model(input_ids, attention_mask=attention_mask, use_cache=use_cache)
         output.scores = self.value_head(output.last_hidden_state)  # size = (B, L, 1)
         return output

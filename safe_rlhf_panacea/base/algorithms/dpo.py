@@ -12,7 +12,7 @@ from safe_rlhf_panacea.base.datasets import PreferenceDataset
 from safe_rlhf_panacea.base.engine import init_eval_engine
 from safe_rlhf_panacea.base.functional import diverging_mask
 from safe_rlhf_panacea.base.losses import preference_loss, summed_log_ratios
-from safe_rlhf_panacea.base.prefix_sharing import pair_log_probs
+from safe_rlhf_panacea.base.prefix_sharing import grouped_log_probs, pairs_of
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
 
 
@@ -94,10 +94,11 @@ class DPOTrainer(SupervisedTrainer):
                 upstream_slice=getattr(self.args, "upstream_dpo_slice", False),
             )
         )
+        inputs = input_ids, attention_mask, mask, pairs_of(len(input_ids))
         # The reference goes first: the backward pass must find the policy as it was left.
         with torch.no_grad(), self.reference() as model:
-            reference = pair_log_probs(model, input_ids, attention_mask, mask)  # (2B, L - 1)
-        policy = pair_log_probs(self.model, input_ids, attention_mask, mask)
+            reference = grouped_log_probs(model, *inputs)  # size = (2B, L - 1)
+        policy = grouped_log_probs(self.model, *inputs)
         rewards = self.scale_coeff * summed_log_ratios(policy, reference, mask)  # size = (2B,)
         better, worse = rewards.chunk(2)
         return better, worse

@@ -22,7 +22,8 @@ from safe_rlhf_panacea.base.models.score_output import (
     check_attended,
     last_attended,
 )
-from safe_rlhf_panacea.base.passes import by_token
+from safe_rlhf_panacea.base.passes import Pass, by_token
+from safe_rlhf_panacea.base.prefix_sharing import shared, through
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_path
 
@@ -80,6 +81,7 @@ class ScoreModel(nn.Module):
         attention_mask: torch.Tensor | None = None,  # size = (B, L)
         position_ids: torch.Tensor | None = None,  # size = (B, L)
         use_cache: bool = False,
+        groups: torch.Tensor | None = None,  # size = (R, G)
         **kwargs: Any,
     ) -> ScoreModelOutput:
         """Score every token that is attended, in passes over rows of similar length.
@@ -92,6 +94,7 @@ class ScoreModel(nn.Module):
                 B = 1.
             position_ids: when they are not to be counted from the mask.
             use_cache: whether the backbone keeps its keys and values.
+            groups: rows that may begin alike, each of the B once; that beginning is read once.
             kwargs: passed on to the backbone, for example ``inputs_embeds``.
 
         Raises:
@@ -104,14 +107,27 @@ class ScoreModel(nn.Module):
             raise ValueError("attention_mask is required for a batch of several rows")
         mask, plain = attention_mask, not (use_cache or kwargs)
         if plain and input_ids is not None and mask is not None and position_ids is None:
-            hidden = by_token(
-                self.backbone, lambda part: self._hidden(part.of(input_ids), part.of(mask)), mask
-            )  # size = (B, L, E)
+            hidden = self._in_passes(input_ids, mask, groups)  # size = (B, L, E)
         else:
             hidden = self._hidden(input_ids, mask, position_ids, use_cache=use_cache, **kwargs)
         if mask is None:
             mask = hidden.new_ones(hidden.shape[:2], dtype=torch.bool)
         return self.get_scores(hidden, mask)
+
+    def _in_passes(
+        self, input_ids: torch.Tensor, mask: torch.Tensor, groups: torch.Tensor | None
+    ) -> torch.Tensor:
+        backbone, there = self.backbone, mask.bool()
+        joined = None if groups is None else shared(backbone, input_ids, there, there, groups)
+        if joined is None:
+            return by_token(
+                backbone, lambda part: self._hidden(part.of(input_ids), part.of(mask)), mask
+            )
+
+        def run(part: Pass) -> torch.Tensor:
+            return backbone(**joined.inputs(backbone, part), use_cache=False).last_hidden_state
+
+        return through(backbone, joined, run) * there.unsqueeze(-1)
 
     def _hidden(
         self,
