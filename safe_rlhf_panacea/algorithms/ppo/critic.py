@@ -10,6 +10,7 @@ from torch import nn
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.models.score_model import ScoreModel
+from safe_rlhf_panacea.base.prefix_sharing import groups_for
 
 
 def shared_copy(module: nn.Module) -> nn.Module:
@@ -95,7 +96,8 @@ class RewardCritic(nn.Module):
         """
         if role == "reward":
             with self.adapter.disabled():
-                return self.reward_model(input_ids, attention_mask=attention_mask, groups=groups)
+                more = groups_for(self.reward_model, groups)
+                return self.reward_model(input_ids, attention_mask=attention_mask, **more)
         output = self.reward_model(input_ids, attention_mask=attention_mask, use_cache=use_cache)
         output.scores = self.value_head(output.last_hidden_state)  # size = (B, L, 1)
         return output
