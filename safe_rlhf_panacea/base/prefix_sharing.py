@@ -8,10 +8,8 @@ the tokens of hh-rlhf's pairs is saved, and of a group's prompt all copies but o
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -266,18 +264,6 @@ def grouped_log_probs(
         return found.new_zeros(where.shape).index_put((where,), found)  # size = (n, l)
 
     return (through(model, joined, run) * wanted)[:, 1:]
-
-
-@lru_cache(maxsize=64)
-def _takes_groups(model_type: type) -> bool:
-    return "groups" in inspect.signature(model_type.forward).parameters
-
-
-def groups_for(model: Any, groups: torch.Tensor | None) -> dict[str, torch.Tensor]:
-    """The argument of a score model's forward pass; none where it is not of this package."""
-    if groups is None or not _takes_groups(type(unwrap(model))):
-        return {}
-    return {"groups": groups}
 
 
 def pairs_of(rows: int) -> torch.Tensor:

@@ -11,8 +11,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from safe_rlhf_panacea.base.datasets import ChatTemplate
 from safe_rlhf_panacea.base.datasets.template import AUTO, as_turns
+from safe_rlhf_panacea.base.engine import unwrap
+from safe_rlhf_panacea.base.models.score_model import ScoreModel
 from safe_rlhf_panacea.base.passes import by_row
-from safe_rlhf_panacea.base.prefix_sharing import groups_for
 from safe_rlhf_panacea.base.tokenizers import is_same_tokenizer
 from safe_rlhf_panacea.rewards.responses import Responses
 
@@ -67,7 +68,9 @@ class RewardModel:
             ids, mask = responses.input_ids, responses.attention_mask
         if self.is_classifier:
             return by_row(self.model, lambda part: self._logits(part.of(ids), part.of(mask)), mask)
-        more = groups_for(self.model, responses.groups)
+        # Safe-RLHF's own models, and a critic that scores as well, know of no groups.
+        knows = isinstance(unwrap(self.model), ScoreModel)
+        more = {"groups": responses.groups} if knows else {}
         return self.model(ids, attention_mask=mask, **more).end_scores
 
     def _logits(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

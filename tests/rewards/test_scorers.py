@@ -182,7 +182,7 @@ def own_conversations(tokenizer, *, is_classifier):
     seen = []
 
     class Reader(torch.nn.Module):
-        def forward(self, ids, attention_mask, groups=None):
+        def forward(self, ids, attention_mask):
             rows = zip(ids, attention_mask.bool(), strict=True)
             seen.extend(tokenizer.decode(row[kept]) for row, kept in rows)
             scores = torch.zeros(len(ids), 1)

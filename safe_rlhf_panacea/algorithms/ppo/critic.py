@@ -10,7 +10,6 @@ from torch import nn
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.models.score_model import ScoreModel
-from safe_rlhf_panacea.base.prefix_sharing import groups_for
 
 
 def shared_copy(module: nn.Module) -> nn.Module:
@@ -80,7 +79,6 @@ class RewardCritic(nn.Module):
         attention_mask: torch.Tensor,
         role: str = "critic",
         use_cache: bool = False,
-        groups: torch.Tensor | None = None,
     ) -> Any:
         """Scores in one of the two roles.
 
@@ -89,15 +87,13 @@ class RewardCritic(nn.Module):
             attention_mask: size = (B, L).
             role: ``critic`` for values at every token, ``reward`` for the reward model.
             use_cache: whether the backbone keeps its keys and values.
-            groups: as for the reward model, in whose role alone they count.
 
         Returns:
             The reward model's output, with ``scores``, size = (B, L, 1), and ``end_scores``.
         """
         if role == "reward":
             with self.adapter.disabled():
-                more = groups_for(self.reward_model, groups)
-                return self.reward_model(input_ids, attention_mask=attention_mask, **more)
+                return self.reward_model(input_ids, attention_mask=attention_mask)
         output = self.reward_model(input_ids, attention_mask=attention_mask, use_cache=use_cache)
         output.scores = self.value_head(output.last_hidden_state)  # size = (B, L, 1)
         return output
