@@ -99,7 +99,7 @@ class PreferenceState:
             rows: which rows the pass consists of, in its order, int64.
             batch: how many rows the whole batch has.
         """
-        if self.value.dim() == 1:
+        if self.value.dim() == 1 or not self.enabled:  # off, λ is of nothing that runs
             yield
             return
         value = self.value.repeat_interleave(self.check_rows(batch), dim=0)

@@ -286,3 +286,13 @@ def test_as_many_preferences_as_rows_are_demanded():
     ids, mask = torch.cat([better, worse]), torch.cat([better_mask, worse_mask])
     with adapter.at(torch.full((len(PAIRS), 2), 0.5)), pytest.raises(AdapterError):
         pair_log_probs(model, ids, mask, counted_of(*batch_of_pairs()))
+
+
+def test_a_reference_does_not_care_whose_preferences_are_set():
+    model, adapter = adapted()
+    better, better_mask, worse, worse_mask = batch_of_pairs()
+    ids, mask = torch.cat([better, worse]), torch.cat([better_mask, worse_mask])
+    inputs = ids, mask, counted_of(*batch_of_pairs())
+    with torch.no_grad(), adapter.at(torch.full((3, 2), 0.5)), adapter.disabled():
+        found = pair_log_probs(model, *inputs)
+        torch.testing.assert_close(found, token_log_probs(model, *inputs))
