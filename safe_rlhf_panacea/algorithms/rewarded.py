@@ -10,7 +10,7 @@ import torch
 
 from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.base import Batch, unwrap
-from safe_rlhf_panacea.base.prefix_sharing import copies_of
+from safe_rlhf_panacea.base.prefix_sharing import side_by_side
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.trainers.rollout import Rollout
 from safe_rlhf_panacea.fronts.measure import different_prompts, measure, sample_base
@@ -72,7 +72,7 @@ class RewardedPart(PanaceaPart):
         if examples is not None:
             copies = len(sequence) // len(examples)
             examples = [example for example in examples for _ in range(copies)]
-            groups = copies_of(len(sequence), copies)
+            groups = side_by_side(len(sequence), copies)
         responses = Responses(sequence, attention_mask, prompt_length, examples, groups)
         return self.trainer.rewards(responses)
 

@@ -33,7 +33,9 @@ def fastest_attention(module: nn.Module, length: int) -> Iterator[None]:
     """
     config = getattr(module, "config", None)
     before = getattr(config, "_attn_implementation", None)
-    if before != "sdpa" or not _is_faster_written_out(module, length):
+    # A configuration within it may have an implementation of its own, which would be lost.
+    nested = before is not None and config.get_text_config() is not config
+    if before != "sdpa" or nested or not _is_faster_written_out(module, length):
         yield
         return
     config._attn_implementation = "eager"

@@ -32,9 +32,12 @@ class PassLimit:
 
     Attributes:
         max_tokens: the number; None: by device.
+        planned: the device that a plan is for, whose models only pretend to lie anywhere; None:
+            passes run where the models are.
     """
 
     max_tokens: int | None = None
+    planned: torch.device | None = None
 
     def on(self, device: torch.device) -> int:
         """The number that holds on a device."""
@@ -72,7 +75,10 @@ class Pass:
         """In which a model that has a λ for each row of the batch has those of the pass."""
         some = self.rows.numel() != self.batch  # else all of them, in their order
         own_rows = taking_rows(model, self.rows, self.batch) if some else nullcontext()
-        with own_rows, fastest_attention(model, self.columns.size(1)):
+        elsewhere = limit.planned is not None and limit.planned.type != "cpu"
+        length = self.columns.size(1)
+        attention = nullcontext() if elsewhere else fastest_attention(model, length)
+        with own_rows, attention:
             yield
 
 

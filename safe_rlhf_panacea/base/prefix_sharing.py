@@ -8,7 +8,8 @@ the tokens of hh-rlhf's pairs is saved, and of a group's prompt all copies but o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,11 +21,14 @@ from torch import nn
 from safe_rlhf_panacea.adapter import taking_rows
 from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.base.log_probs import takes_positions, token_log_probs
-from safe_rlhf_panacea.base.passes import Pass, by_token, repeats_passes_by_row
+from safe_rlhf_panacea.base.passes import Pass, by_token, limit, repeats_passes_by_row
 from safe_rlhf_panacea.base.vocabulary import chosen_log_probs
 
 PADDING, COMMON = -1, 0  # kinds of tokens; those of the i-th sequence's rest are i, from 1 on
-NOTHING = 1e-2  # of what a token changes where it is seen: rounding in bfloat16, and no more
+ROUNDING = 1e-2  # at most, of what a token changes where it is seen; of bfloat16
+# Names of what limits how far a layer sees, in transformers' configurations.
+_WINDOWS = ("sliding_window", "attention_window", "window_size", "attention_chunk_size")
+_WINDOWS += ("attention_types", "attention_layers")
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,21 @@ def mask_of(module: nn.Module, kinds: torch.Tensor) -> torch.Tensor:
 
 # Whether a model keeps tokens apart that a mask keeps apart: not all that take one do.
 _obeys: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+# What a model may raise that does not know such masks.
+_MISFITS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, AssertionError)
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Inside, nothing is dropped at random, and no random number is drawn."""
+    training = [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 @torch.no_grad()
@@ -143,16 +162,31 @@ def _found_to_obey(model: Any, batch: int) -> bool:
     ids = torch.tensor([[0, 1, 2], [0, 2, 2]], device=rows.device)
     positions = torch.tensor([[0, 1, 1]] * 2, device=rows.device)
     changes = []
-    for kinds in ([COMMON, 1, 2], [COMMON, COMMON, COMMON]):
-        mask = mask_of(module, torch.tensor([kinds] * 2, device=rows.device))
-        inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
-        try:
-            with taking_rows(module, rows, batch):
+    with taking_rows(module, rows, batch), _evaluating(module):
+        for kinds in ([COMMON, 1, 2], [COMMON, COMMON, COMMON]):
+            mask = mask_of(module, torch.tensor([kinds] * 2, device=rows.device))
+            inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
+            try:
                 last = model(**inputs, use_cache=False)[0][:, 2]  # logits or hidden states, (2, V)
-        except (RuntimeError, ValueError, IndexError, TypeError):
-            return False  # it does not know such masks
-        changes.append((last[0] - last[1]).abs().max().item())
-    return changes[0] <= NOTHING * changes[1]
+            except torch.OutOfMemoryError:
+                raise
+            except _MISFITS:
+                return False
+            changes.append((last[0] - last[1]).abs().max().item())
+    return changes[0] <= ROUNDING * changes[1]
+
+
+def _sees_all(module: nn.Module) -> bool:
+    """Whether no layer has a window, or a mask of its own over columns.
+
+    A ready mask replaces a window that transformers makes, and columns of a joined row are no
+    positions: GPT-Neo masks by them, in a buffer.
+    """
+    config = module.config.get_text_config()
+    windows = any(getattr(config, name, None) for name in _WINDOWS)
+    windows |= bool(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
+    own = (b for b in module.buffers() if b.dtype in (torch.bool, torch.uint8) and b.dim() > 1)
+    return not windows and not any(b.size(-1) == b.size(-2) > 1 for b in own)
 
 
 def can_share(model: Any, batch: int) -> bool:
@@ -161,17 +195,18 @@ def can_share(model: Any, batch: int) -> bool:
     Args:
         model: a causal model of transformers, with its head or without.
         batch: rows of the batch at whose λ it stands.
+
+    Raises:
+        AdapterError: it stands at another number of λ.
     """
     module = unwrap(model)
-    config = getattr(module, "config", None)
-    # A ready mask replaces the window of a layer that has one.
-    windows = getattr(config, "sliding_window", None) is not None
-    windows |= bool(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
-    known = getattr(config, "_attn_implementation", None) in ("sdpa", "eager")
-    if windows or not known or not takes_positions(type(module)) or repeats_passes_by_row(module):
+    known = getattr(getattr(module, "config", None), "_attn_implementation", None)
+    if known not in ("sdpa", "eager") or not takes_positions(type(module)):
+        return False
+    if repeats_passes_by_row(module):
         return False
     if module not in _obeys:
-        _obeys[module] = _found_to_obey(model, batch)
+        _obeys[module] = _sees_all(module) and _found_to_obey(model, batch)
     return _obeys[module]
 
 
@@ -193,7 +228,7 @@ def shared(
 ) -> Joined | None:
     """Sequences of which each group has one λ, joined as costs least; None: where none is.
 
-    Whole groups, or parts of them where rows would grow too long for attention.
+    Whole groups, or parts of them where rows would grow too long for attention, or for a pass.
 
     Args:
         model: a causal model of transformers, or an engine around one.
@@ -207,11 +242,13 @@ def shared(
     if size == 1 or not can_share(model, len(input_ids)) or not begins.eq(1).all():
         return None
     width = unwrap(model).config.get_text_config().hidden_size
-    best, least = None, _cost(needed.sum(dim=1), width)
+    lengths = needed.sum(dim=1)  # size = (N,)
+    longest = max(limit.on(input_ids.device), int(lengths.max()))
+    best, least = None, _cost(lengths, width)
     for part in (size // parts for parts in range(1, size) if size % parts == 0):
         joined = join(input_ids, needed, counted, groups.reshape(-1, part))
         cost = _cost(joined.present.sum(dim=1), width)
-        if cost < least:
+        if cost < least and joined.ids.size(1) <= longest:
             best, least = joined, cost
     return best
 
@@ -229,7 +266,9 @@ def through(model: Any, joined: Joined, run: Callable[[Pass], torch.Tensor]) -> 
     """
     with taking_rows(unwrap(model), joined.owners, len(joined.places)):
         found = by_token(model, run, joined.present)  # size = (R, J, ...)
-    return found.flatten(0, 1)[joined.places]
+    rows = found.flatten(0, 1).unsqueeze(-1).flatten(1)  # size = (R · J, ...)
+    # Of tokens that several sequences have, the gradient is summed in one order, always the same.
+    return F.embedding(joined.places, rows).view(*joined.places.shape, *found.shape[2:])
 
 
 def grouped_log_probs(
@@ -258,19 +297,26 @@ def grouped_log_probs(
     module = unwrap(model)
 
     def run(part: Pass) -> torch.Tensor:
-        inputs, where = joined.inputs(module, part), part.of(joined.counted)
-        predictors = where.nonzero()[:, 0], part.of(joined.predictors)[where]
-        found = chosen_log_probs(model, inputs, predictors, inputs["input_ids"][where])
+        inputs, where = joined.inputs(module, part), part.of(joined.counted)  # size = (n, l)
+        rows, columns = where.nonzero()[:, 0], part.of(joined.predictors)[where]
+        predicts = torch.zeros_like(where).index_put((rows, columns), where.new_tensor(True))
+        number = predicts.flatten().cumsum(0).view_as(where) - 1  # of each position that predicts
+        predictors, tokens = number[rows, columns], inputs["input_ids"][where]
+        found = chosen_log_probs(model, inputs, predicts, tokens, predictors)
         return found.new_zeros(where.shape).index_put((where,), found)  # size = (n, l)
 
     return (through(model, joined, run) * wanted)[:, 1:]
 
 
-def pairs_of(rows: int) -> torch.Tensor:
-    """The groups of pairs of which all better sequences come first, then all worse ones; (B, 2)."""
-    return torch.arange(rows).view(2, -1).t()
+def across(rows: int, blocks: int) -> torch.Tensor:
+    """Groups of one row of each of several blocks; of pairs, all better and then all worse ones.
+
+    Returns:
+        size = (rows / blocks, blocks).
+    """
+    return torch.arange(rows).view(blocks, -1).t()
 
 
-def copies_of(rows: int, copies: int) -> torch.Tensor:
-    """The groups of responses to one prompt, side by side; size = (rows / copies, copies)."""
+def side_by_side(rows: int, copies: int) -> torch.Tensor:
+    """Groups of so many rows one after the other; size = (rows / copies, copies)."""
     return torch.arange(rows).view(-1, copies)

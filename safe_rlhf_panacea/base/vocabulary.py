@@ -94,24 +94,32 @@ def _head_as(head: nn.Module, forward: Callable[..., torch.Tensor]) -> Iterator[
 def chosen_log_probs(
     model: Any,
     inputs: dict[str, torch.Tensor],
-    where: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
+    where: torch.Tensor,  # size = (n, l), bool
     tokens: torch.Tensor,  # size = (N,)
+    predictors: torch.Tensor | None = None,  # size = (N,), int64
 ) -> torch.Tensor:
     """Log-probabilities of chosen next tokens in one forward pass.
 
     Args:
         model: a causal language model of transformers, or an engine around one.
         inputs: of the forward pass; sequences are size = (n, l).
-        where: the N positions that predict a token which counts: bool, size = (n, l), or their
-            rows and columns, size = (N,) each.
-        tokens: those tokens, in the order of ``where``.
+        where: the positions that predict a token which counts.
+        tokens: those tokens, in the order of ``where`` unless ``predictors`` says another.
+        predictors: which of the positions predicts each token, where one may predict several.
 
     Returns:
         size = (N,), float32 or wider.
     """
+
+    def taken(values: torch.Tensor) -> torch.Tensor:
+        """Those that predict, size = (n, l, ...) to (N, ...)."""
+        found = values[where]
+        # A gradient that is indexed twice would be summed in any order, and never twice the same.
+        return found if predictors is None else F.embedding(predictors, found)
+
     head = unwrap(model).get_output_embeddings()
     if head is None:
-        logits = model(**inputs, use_cache=False).logits[where]
+        logits = taken(model(**inputs, use_cache=False).logits)
         return gather_log_probabilities(logits, tokens)
     own_forward, is_linear = head.forward, type(head) is nn.Linear
     fused = _is_plain(head) and _is_last.get(head, True)
@@ -120,9 +128,9 @@ def chosen_log_probs(
     def forward(hidden: torch.Tensor) -> torch.Tensor:
         if not fused:
             # An adapted head may have a λ for each row, and needs them all.
-            shown.append(own_forward(hidden[where]) if is_linear else own_forward(hidden)[where])
+            shown.append(own_forward(taken(hidden)) if is_linear else taken(own_forward(hidden)))
             return shown[-1].unsqueeze(0)  # size = (1, N, V)
-        chosen = hidden[where]  # size = (N, E)
+        chosen = taken(hidden)  # size = (N, E)
         found = ChosenLogProbs.apply(chosen, head.weight, head.bias, tokens)
         if head in _is_last:
             return found.view(1, -1, 1)
@@ -136,7 +144,7 @@ def chosen_log_probs(
         logits = result[:, : shown[-1].size(1)]
         _is_last[head] = len(shown) == 1 and torch.equal(shown[0].to(result.dtype), logits)
         if fused and not _is_last[head]:  # once in the life of a head
-            return chosen_log_probs(model, inputs, where, tokens)
+            return chosen_log_probs(model, inputs, where, tokens, predictors)
     if not fused:
         return gather_log_probabilities(result, tokens)
     width = shown[-1].size(1) if shown else 0

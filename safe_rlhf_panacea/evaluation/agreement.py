@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,12 +23,13 @@ from safe_rlhf_panacea.base.arguments import (
 from safe_rlhf_panacea.base.datasets import ChatTemplate, PreferenceDataset, RawSample
 from safe_rlhf_panacea.base.datasets.base import Row
 from safe_rlhf_panacea.base.models.pretrained import load_tokenizer
-from safe_rlhf_panacea.base.prefix_sharing import pairs_of
+from safe_rlhf_panacea.base.prefix_sharing import across
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.arguments import (
     add_data_flags,
     add_reward_flags,
+    check_rewards_and_file,
     device,
     read_rewards,
     rewards_for,
@@ -76,11 +77,17 @@ class JudgedPairs(PreferenceDataset):
     samples: list[RawSample]
 
     def encode(self, rows: list[Row]) -> int:
-        """Remember which row each pair was."""
+        """Refuse labels that no pair has after those that do not fit are gone."""
+        self.samples = []
         kept = super().encode(rows)
-        labelled, _ = self._labelled(rows)
-        self.samples = [labelled[index].sample for index in self.origins]
+        for name, found in zip(self.objectives, self.labels.ne(0).any(dim=0), strict=True):
+            if not found:
+                raise UserError(f"{self.source}: no pair that is left has a label for {name!r}")
         return kept
+
+    def keep(self, row: Row) -> None:
+        """Its text too."""
+        self.samples.append(row.sample)
 
     def responses(self, rows: Sequence[int]) -> Responses:
         """All better responses of some pairs, then all worse ones."""
@@ -103,23 +110,20 @@ class JudgedPairs(PreferenceDataset):
             torch.cat(attended, dim=1).bool().to(where),
             parts[0].size(1),
             [self.samples[row] for row in rows] * 2,
-            pairs_of(2 * len(rows)),
+            across(2 * len(rows), 2),
         )
 
 
 def margins_of(
     pairs: JudgedPairs, rewards: RewardEnsemble, batch_size: int, progress: bool
 ) -> torch.Tensor:
-    """Each reward of the better response less that of the worse one, size = (P, m), float64.
-
-    Rewards have their sign here, and the unit of their model.
-    """
-    margins, signs = [], torch.tensor([spec.sign for spec in rewards.specs])
+    """Each reward of the better response less that of the worse one, size = (P, m), float64."""
+    margins = []
     bar = progress_bar(total=len(pairs), desc="Scoring pairs", disable=not progress)
     for start in range(0, len(pairs), batch_size):
         rows = range(start, min(start + batch_size, len(pairs)))
-        better, worse = rewards.raw(rewards(pairs.responses(rows)).cpu()).chunk(2)
-        margins.append((better - worse).double() * signs)
+        better, worse = rewards(pairs.responses(rows)).double().cpu().chunk(2)
+        margins.append(better - worse)
         bar.update(len(rows))
     bar.close()
     return torch.cat(margins)
@@ -178,11 +182,9 @@ def table_of(found: dict[str, dict[str, Any]]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Read, score, write, print."""
     args = build_parser().parse_args(argv)
-    if not args.reward_models:
-        raise UserError("--reward_models is missing: there is nothing to hold to the labels")
-    if Path(args.output_file).exists() and not args.overwrite:
-        raise UserError(f"{args.output_file} exists: choose another file or give --overwrite")
-    specs = read_rewards(args, None)
+    check_rewards_and_file(args, "hold to the labels")
+    # A margin's certainty is in the unit of its model; what is shifted far loses it.
+    specs = [replace(spec, scale=1.0, shift=0.0) for spec in read_rewards(args, None)]
     tokenizer = load_tokenizer(args.model_name_or_path, args.max_length, "right")
     template = ChatTemplate.of(args.chat_template, tokenizer)
     objectives = args.objectives or [spec.name for spec in specs]

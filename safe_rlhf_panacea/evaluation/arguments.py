@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,6 +57,24 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "--bf16", False, "weights in bfloat16")
     add_flag(parser, "--trust_remote_code", False, "run code that comes with a model")
     add_flag(parser, "--progress", True, "show progress bars")
+
+
+def check_rewards_and_file(args: argparse.Namespace, what: str) -> None:
+    """Refuse what would be found out only after hours.
+
+    Raises:
+        UserError: there are no rewards to do ``what`` with, or the file cannot be written.
+    """
+    if not args.reward_models:
+        raise UserError(f"--reward_models is missing: there is nothing to {what}")
+    file = Path(args.output_file)
+    if file.is_dir():
+        raise UserError(f"{file} is a folder: --output_file is a file's name")
+    if file.exists() and not args.overwrite:
+        raise UserError(f"{file} exists: choose another file or give --overwrite")
+    above = next(folder for folder in file.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UserError(f"{above} is no folder: {file} cannot be written")
 
 
 def device() -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
@@ -19,10 +18,11 @@ from safe_rlhf_panacea.base.arguments import (
 )
 from safe_rlhf_panacea.base.datasets import ChatTemplate
 from safe_rlhf_panacea.base.datasets.specs import read_specs
-from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.evaluation.arguments import (
     add_reward_flags,
     add_sampling_flags,
+    check_rewards_and_file,
     load_model,
     policy_of,
     read_prompts,
@@ -65,10 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Sample, score, write, print."""
     args = build_parser().parse_args(argv)
-    if not args.reward_models:
-        raise UserError("--reward_models is missing: there is nothing to calibrate")
-    if Path(args.output_file).exists() and not args.overwrite:
-        raise UserError(f"{args.output_file} exists: choose another file or give --overwrite")
+    check_rewards_and_file(args, "calibrate")
     read_specs(args.datasets)
     specs = read_rewards(args, None)
     model, tokenizer = load_model(args, args.model_name_or_path)

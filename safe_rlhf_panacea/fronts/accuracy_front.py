@@ -9,7 +9,7 @@ import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.functional import diverging_mask
-from safe_rlhf_panacea.base.prefix_sharing import grouped_log_probs, pairs_of
+from safe_rlhf_panacea.base.prefix_sharing import across, grouped_log_probs
 from safe_rlhf_panacea.fronts.batches import batches_of
 from safe_rlhf_panacea.fronts.front import Front, grid_points
 
@@ -37,7 +37,7 @@ def margins_over_grid(
     input_ids = torch.cat([better, worse])  # size = (2B, L)
     attention_mask = torch.cat([better_mask, worse_mask])
     counted = torch.cat(diverging_mask(better, better_mask, worse, worse_mask))
-    inputs = input_ids, attention_mask, counted, pairs_of(len(input_ids))
+    inputs = input_ids, attention_mask, counted, across(len(input_ids), 2)
     with adapter.disabled():
         log_probs = grouped_log_probs(model, *inputs)
         reference = log_probs.sum(dim=-1)  # size = (2B,)

@@ -13,6 +13,7 @@ from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.losses import summed_log_ratios
+from safe_rlhf_panacea.base.prefix_sharing import across
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.fronts.front import Front, grid_points
 from safe_rlhf_panacea.rewards.responses import Responses
@@ -168,7 +169,7 @@ def sample_rewards(
         scores = torch.empty(sequences.size(0), 0)
         if rewards is not None:
             examples = _examples(chunk, grid.size(0))
-            groups = torch.arange(len(sequences)).view(rows).t()  # of a prompt at every λ, (B, N)
+            groups = across(len(sequences), grid.size(0))  # of a prompt at every λ, (B, N)
             responses = Responses(sequences, attended, width, examples, groups)
             scores = rewards(responses)  # size = (N·B, m)
         earned.append(scores.double().view(*rows, -1).cpu())

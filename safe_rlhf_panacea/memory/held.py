@@ -62,12 +62,13 @@ class Held:
 @contextmanager
 def _limited(args: argparse.Namespace) -> Iterator[None]:
     """Passes as they would be cut on the device that is planned for."""
-    default = PassLimit().on(torch.device(args.device))
-    before, limit.max_tokens = limit.max_tokens, args.max_tokens_per_pass or default
+    device, before = torch.device(args.device), (limit.max_tokens, limit.planned)
+    limit.max_tokens = args.max_tokens_per_pass or PassLimit().on(device)
+    limit.planned = device
     try:
         yield
     finally:
-        limit.max_tokens = before
+        limit.max_tokens, limit.planned = before
 
 
 def _generate(models: Models, args: argparse.Namespace, rows: int) -> None:

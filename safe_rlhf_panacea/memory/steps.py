@@ -1,6 +1,7 @@
-"""The parts of a training step that hold memory, with the very functions of the trainers.
+"""The parts of a training step that hold memory, with the functions of the trainers.
 
-They run alike on models with weights and on models that only pretend to have any.
+They run alike on models with weights and on models that only pretend to have any. Sequences share
+no beginning here, which depends on the data and holds no more.
 """
 
 from __future__ import annotations

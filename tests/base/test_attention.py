@@ -7,6 +7,7 @@ import torch
 
 from safe_rlhf_panacea.base.attention import LONGEST_WRITTEN_OUT, fastest_attention
 from safe_rlhf_panacea.base.log_probs import token_log_probs
+from safe_rlhf_panacea.base.passes import Pass, limit
 from tests.tiny import tiny_llama
 
 
@@ -37,6 +38,16 @@ def test_what_was_there_is_there_again_after_an_error():
     with pytest.raises(KeyError), fastest_attention(model, 16):
         raise KeyError
     assert model.config._attn_implementation == "sdpa"
+
+
+def test_a_plan_for_another_device_takes_what_that_takes(monkeypatch):
+    model = tiny_llama(vocab=20).bfloat16()
+    part = Pass(torch.arange(2), torch.arange(8).expand(2, 8), 2)
+    for planned, taken_there in ((None, "eager"), ("cpu", "eager"), ("cuda", "sdpa")):
+        device = None if planned is None else torch.device(planned)
+        monkeypatch.setattr(limit, "planned", device)
+        with part.context(model):
+            assert model.config._attn_implementation == taken_there
 
 
 def test_both_give_the_same_numbers(monkeypatch):

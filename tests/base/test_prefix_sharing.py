@@ -8,8 +8,10 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
+    Gemma3Config,
     GemmaConfig,
     GPT2Config,
+    GPTNeoConfig,
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
@@ -21,10 +23,10 @@ from safe_rlhf_panacea.base.functional import diverging_mask
 from safe_rlhf_panacea.base.log_probs import response_tokens, token_log_probs
 from safe_rlhf_panacea.base.passes import limit
 from safe_rlhf_panacea.base.prefix_sharing import (
+    across,
     can_share,
-    copies_of,
     grouped_log_probs,
-    pairs_of,
+    side_by_side,
 )
 from tests.tiny import tiny_llama
 
@@ -37,6 +39,8 @@ _ENDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 _WIDE = {**_SIZES, **_ENDS, "intermediate_size": 48}
 _GROUPED = {**_WIDE, "num_key_value_heads": 2}
 _GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "vocab_size": 40, **_ENDS}
+_NEO = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "vocab_size": 40, **_ENDS}
+_NEO |= {"max_position_embeddings": 20, "resid_dropout": 0, "embed_dropout": 0}
 JOINED = {
     "llama": LlamaConfig(**_GROUPED),
     "qwen2": Qwen2Config(**_GROUPED),
@@ -47,6 +51,22 @@ JOINED = {
 APART = {
     "a window": MistralConfig(**_GROUPED, sliding_window=4),
     "no positions": BloomConfig(hidden_size=32, n_layer=2, n_head=4, vocab_size=40, **_ENDS),
+    "a buffer of columns": GPTNeoConfig(**_NEO, attention_types=[[["global"], 2]]),
+    "a window in a buffer": GPTNeoConfig(
+        **_NEO, attention_types=[[["global", "local"], 1]], window_size=6
+    ),
+    "a window in a part": Gemma3Config(
+        text_config={**_GROUPED, "head_dim": 8, "sliding_window": 4},
+        vision_config={
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 14,
+        },
+        mm_tokens_per_image=4,
+    ),
 }
 
 
@@ -70,7 +90,7 @@ def counted_of(better, better_mask, worse, worse_mask, **options):
 
 
 def pair_log_probs(model, ids, mask, counted):
-    return grouped_log_probs(model, ids, mask, counted, pairs_of(len(ids)))
+    return grouped_log_probs(model, ids, mask, counted, across(len(ids), 2))
 
 
 def model_of(config, attention):
@@ -124,7 +144,8 @@ def test_whatever_counts_is_given_the_beginning_too():
 
 @pytest.mark.parametrize("kind", APART)
 def test_models_that_cannot_are_left_as_they_are(kind):
-    model = model_of(APART[kind], "eager" if kind == "no positions" else "sdpa")
+    only_eager = isinstance(APART[kind], (BloomConfig, GPTNeoConfig))
+    model = model_of(APART[kind], "eager" if only_eager else "sdpa")
     better, better_mask, worse, worse_mask = batch_of_pairs()
     inputs = torch.cat([better, worse]), torch.cat([better_mask, worse_mask])
     counted = counted_of(*batch_of_pairs())
@@ -132,6 +153,41 @@ def test_models_that_cannot_are_left_as_they_are(kind):
     assert torch.equal(
         pair_log_probs(model, *inputs, counted), token_log_probs(model, *inputs, counted)
     )
+
+
+def with_dropout():
+    torch.manual_seed(0)
+    config = GPT2Config(**_GPT2, resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5)
+    return AutoModelForCausalLM.from_config(config).train()
+
+
+def test_the_answer_does_not_depend_on_the_mode_nor_on_random_numbers():
+    model, before = with_dropout(), torch.get_rng_state()
+    modes = [part.training for part in model.modules()]
+    assert can_share(model, 4)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [part.training for part in model.modules()] == modes
+    assert can_share(with_dropout().eval(), 4)
+
+
+def test_running_out_of_memory_is_no_answer(monkeypatch):
+    model = model_of(JOINED["llama"], "sdpa")
+
+    def full(**_):
+        raise torch.OutOfMemoryError("full")
+
+    with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
+        patch.setattr(model, "forward", full)
+        can_share(model, 4)
+    assert can_share(model, 4)
+
+
+def test_a_wrong_number_of_preferences_is_no_answer():
+    model, adapter = adapted()
+    with adapter.at(torch.full((3, 2), 0.5)), pytest.raises(AdapterError):
+        can_share(model, 4)
+    with adapter.at(torch.full((4, 2), 0.5)):
+        assert can_share(model, 4)
 
 
 def test_a_model_that_does_not_obey_the_mask_is_found_out():
@@ -170,7 +226,7 @@ def test_a_group_s_prompt_goes_through_once(max_tokens, monkeypatch):
     monkeypatch.setattr(limit, "max_tokens", max_tokens)
     model = model_of(JOINED["llama"], "sdpa")
     ids, mask, counted = groups_of_responses()
-    groups = copies_of(12, 4)
+    groups = side_by_side(12, 4)
     assert can_share(model, 12)
     apart, of_apart = tokens_through(model, lambda: token_log_probs(model, ids, mask, counted))
     found, of_found = tokens_through(
@@ -194,9 +250,59 @@ def test_groups_are_parted_where_attention_would_cost_more(prompt, longest, part
     handle = model.register_forward_pre_hook(
         lambda _, inputs, options: rows.append(len(options["input_ids"])), with_kwargs=True
     )
-    grouped_log_probs(model, ids, mask, counted, copies_of(4, 4))
+    grouped_log_probs(model, ids, mask, counted, side_by_side(4, 4))
     handle.remove()
     assert sum(rows) == parts
+
+
+def test_no_pass_grows_beyond_its_limit(monkeypatch):
+    model = model_of(JOINED["llama"], "sdpa")
+    ids, mask, counted = groups_of_responses((9,))
+    assert can_share(model, 4)
+    sizes = {}
+    for tokens in (1000, 26, 20, 1):
+        monkeypatch.setattr(limit, "max_tokens", tokens)
+        seen = sizes[tokens] = []
+        handle = model.register_forward_pre_hook(
+            lambda _, inputs, options, seen=seen: seen.append(options["input_ids"].numel()),
+            with_kwargs=True,
+        )
+        grouped_log_probs(model, ids, mask, counted, side_by_side(4, 4))
+        handle.remove()
+    assert len(sizes[1000]) == 1 and sizes[1000][0] > 26
+    assert max(sizes[26]) <= 26 and sum(sizes[26]) < mask.sum()
+    assert max(sizes[20]) <= 20
+    assert max(sizes[1]) == mask.sum(dim=1).max()  # a single sequence cannot be cut
+
+
+def test_gradients_are_the_same_to_the_last_bit_on_two_threads():
+    torch.manual_seed(0)
+    model = tiny_llama(vocab=40, width=512, layers=1)
+    # One group: the token before its four responses has four gradients, two from each thread.
+    ids, mask, counted = groups_of_responses((8,), shortest=45, longest=48)
+    threads, found = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        for _ in range(60):
+            model.zero_grad()
+            log_probs = grouped_log_probs(model, ids, mask, counted, side_by_side(4, 4))
+            log_probs.sum().backward()
+            found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(gradient, found[0]) for gradient in found[1:])
+
+
+def test_bfloat16_on_a_cpu_gives_the_same_but_for_rounding():
+    model = model_of(JOINED["llama"], "sdpa").float()
+    for parameter in model.parameters():
+        parameter.data.div_(5)
+    model.bfloat16()
+    ids, mask, counted = groups_of_responses()
+    found = grouped_log_probs(model, ids, mask, counted, side_by_side(12, 4))
+    apart = token_log_probs(model, ids, mask, counted)
+    torch.testing.assert_close(found, apart, rtol=0, atol=0.05)
+    assert model.config._attn_implementation == "sdpa"
 
 
 def test_a_gap_within_a_row_is_left_as_it_is():
@@ -205,7 +311,7 @@ def test_a_gap_within_a_row_is_left_as_it_is():
     mask[0, 8] = False
     assert can_share(model, 12)
     _, tokens = tokens_through(
-        model, lambda: grouped_log_probs(model, ids, mask, counted, copies_of(12, 4))
+        model, lambda: grouped_log_probs(model, ids, mask, counted, side_by_side(12, 4))
     )
     assert tokens >= mask.sum()
 
@@ -265,7 +371,7 @@ def test_two_steps_on_groups_give_the_gradients_of_rows_apart(by_row):
     preference = torch.rand(3, 2, generator=torch.Generator().manual_seed(2))
     preference = preference.repeat_interleave(4, dim=0) if by_row else preference[0]
     found = []
-    for groups in (copies_of(12, 4), copies_of(12, 1)):
+    for groups in (side_by_side(12, 4), side_by_side(12, 1)):
         model, adapter = adapted()
         optimizer = torch.optim.SGD(adapter.parameters(), lr=1e-3)
         for _ in range(2):

@@ -68,7 +68,8 @@ def test_rules_are_right_as_often_as_one_counts(policy, data, tmp_path, capsys, 
 
 def test_signs_hold_and_scales_do_not_count(policy, data, tmp_path):
     rewards = ("--reward_models", f"long={RULES}:length", "--reward_signs", "long=-1")
-    run(policy, data, tmp_path / "out.json", *rewards, "--reward_scales", "long=7")
+    scaled = ("--reward_scales", "long=7", "--reward_shifts", "long=1e9")
+    run(policy, data, tmp_path / "out.json", *rewards, *scaled)
     found = read_json(tmp_path / "out.json")["long"]["long"]
     assert found["accuracy"] == pytest.approx(1 / 3)
     loss = sum(math.log1p(math.exp(margin)) for margin in (2, 2, -1)) / 3
@@ -151,6 +152,33 @@ def test_bad_input_is_one_line_and_writes_nothing(flags, message, policy, data, 
     error = capsys.readouterr().err.strip()
     assert message in error and len(error.splitlines()) == 1
     assert not (tmp_path / "out.json").exists()
+
+
+def test_a_label_whose_pairs_are_all_left_out_is_one_line(policy, data, tmp_path, capsys):
+    template = ChatTemplate.of("auto", tiny_tokenizer())
+    longest = len(template.prompt_ids("abc"))  # so that the pairs labelled by `a` are left out
+    rewards = ("--reward_models", f"long={RULES}:length")
+    flags = ("--objectives", "long", "a", "--max_length", str(longest))
+    only = tmp_path / "one.jsonl"
+    rows = [{k: v for k, v in ROWS[1].items() if k != "better_long"}, ROWS[2]]
+    only.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(SystemExit) as stop:
+        run(policy, f"pairs:1:{only}", tmp_path / "out.json", *rewards, *flags)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ") and "no pair that is left has a label for 'a'" in error
+    assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize("place", ["folder", "file/out.json"])
+def test_where_nothing_can_be_written_nothing_is_scored(place, policy, data, tmp_path, capsys):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("kept", encoding="utf-8")
+    rewards = ("--reward_models", f"long={RULES}:missing", "--overwrite")
+    with pytest.raises(SystemExit) as stop:
+        run(policy, data, tmp_path / place, *rewards)
+    assert stop.value.code == 2
+    assert "is a folder" in (error := capsys.readouterr().err) or "is no folder" in error
 
 
 def test_a_file_that_is_there_is_kept(policy, data, tmp_path, capsys):

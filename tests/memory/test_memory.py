@@ -15,6 +15,7 @@ from transformers import LlamaConfig
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.base.engine import set_gradient_checkpointing
+from safe_rlhf_panacea.base.passes import limit
 from safe_rlhf_panacea.memory import main, steps
 from safe_rlhf_panacea.memory.held import Held, Part, held
 from safe_rlhf_panacea.memory.live import LiveBytes
@@ -50,6 +51,18 @@ def test_storages_are_counted_from_their_making_to_their_end():
         third = torch.empty(100, dtype=torch.float64)
         del view, third
     assert (live.now, live.peak, live.widest) == (0, 928, 256)
+
+
+def test_a_plan_for_a_gpu_does_not_take_what_is_faster_on_a_cpu():
+    """Attention that is written out keeps matrices of every token by every token."""
+    config, kept = tiny_llama().config, {}
+    for device, length in (("cuda", 512), ("cuda", 513), ("cpu", 512)):
+        words = f"--bf16 true --device {device} --max_length {length} --mean_length {length}"
+        args = flags(f"{words} --per_device_train_batch_size 2", "sft")
+        kept[device, length] = held(args, config, []).parts["update"].kept
+    assert kept["cuda", 512] < kept["cuda", 513] < 1.02 * kept["cuda", 512]
+    assert kept["cpu", 512] > 1.5 * kept["cuda", 512]
+    assert limit.planned is None
 
 
 @pytest.mark.parametrize("recomputed", [False, True])

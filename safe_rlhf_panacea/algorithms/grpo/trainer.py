@@ -21,7 +21,7 @@ from safe_rlhf_panacea.base.distributed import all_reduce_max, all_reduce_means,
 from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate, unwrap
 from safe_rlhf_panacea.base.log_probs import response_tokens
 from safe_rlhf_panacea.base.losses import summed_log_ratios
-from safe_rlhf_panacea.base.prefix_sharing import copies_of, grouped_log_probs
+from safe_rlhf_panacea.base.prefix_sharing import grouped_log_probs, side_by_side
 from safe_rlhf_panacea.base.trainers.actor import load_actor
 from safe_rlhf_panacea.base.trainers.rl import Batch, RLTrainer
 from safe_rlhf_panacea.fronts.measurement import Measurement
@@ -131,7 +131,7 @@ class PanaceaGRPOTrainer(RLTrainer):
     ) -> torch.Tensor:
         """Under the policy as it is held, each group's prompt read once; size = (B, L - 1)."""
         counted = response_tokens(attention_mask, start)
-        groups = copies_of(len(sequence), self.args.num_return_sequences)
+        groups = side_by_side(len(sequence), self.args.num_return_sequences)
         return grouped_log_probs(self.actor_model, sequence, attention_mask, counted, groups)
 
     # -- updates ----------------------------------------------------------------------

@@ -12,7 +12,7 @@ from safe_rlhf_panacea.base.datasets import PreferenceDataset
 from safe_rlhf_panacea.base.engine import init_eval_engine
 from safe_rlhf_panacea.base.functional import diverging_mask
 from safe_rlhf_panacea.base.losses import preference_loss, summed_log_ratios
-from safe_rlhf_panacea.base.prefix_sharing import grouped_log_probs, pairs_of
+from safe_rlhf_panacea.base.prefix_sharing import across, grouped_log_probs
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
 
 
@@ -94,7 +94,7 @@ class DPOTrainer(SupervisedTrainer):
                 upstream_slice=getattr(self.args, "upstream_dpo_slice", False),
             )
         )
-        inputs = input_ids, attention_mask, mask, pairs_of(len(input_ids))
+        inputs = input_ids, attention_mask, mask, across(len(input_ids), 2)
         # The reference goes first: the backward pass must find the policy as it was left.
         with torch.no_grad(), self.reference() as model:
             reference = grouped_log_probs(model, *inputs)  # size = (2B, L - 1)

@@ -59,7 +59,6 @@ class PreferenceDataset(TokenizedDataset):
         skipped: rows left out because none of the objectives labels them.
         too_long: rows left out because their prompt leaves no room below ``max_length``.
         identical: rows left out because both responses are the same once truncated.
-        origins: of each pair, which of the labelled rows it was.
     """
 
     def __init__(
@@ -86,14 +85,13 @@ class PreferenceDataset(TokenizedDataset):
         labelled, choices = self._labelled(rows)
         self.skipped = len(rows) - len(labelled)
         better, worse, labels, prompt_lengths = [], [], [], []
-        self.origins = []
         for index, prompt, texts in self.encode_texts(labelled, "answer", "other_answer"):
             if texts[0] == texts[1]:
                 self.identical += 1
                 continue
             values = choices[index]
             first = next(value for value in values if value is not None)
-            self.origins.append(index)
+            self.keep(labelled[index])
             better.append(texts[first])
             worse.append(texts[1 - first])
             labels.append([0 if v is None else 1 if v == first else -1 for v in values])
@@ -105,6 +103,9 @@ class PreferenceDataset(TokenizedDataset):
         self.labels = torch.tensor(labels, dtype=torch.float32)  # size = (N, m)
         self.prompt_lengths = prompt_lengths
         return len(labels)
+
+    def keep(self, row: Row) -> None:
+        """Called with the row of every pair that stays, in their order; its text is let go."""
 
     def _labelled(self, rows: list[Row]) -> tuple[list[Row], list[list[int | None]]]:
         """Rows with a label that counts, and their labels in the order of the objectives."""

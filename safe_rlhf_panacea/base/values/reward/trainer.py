@@ -9,7 +9,7 @@ import torch
 from safe_rlhf_panacea.base.datasets import PreferenceDataset
 from safe_rlhf_panacea.base.losses import preference_loss
 from safe_rlhf_panacea.base.models import AutoModelForScore
-from safe_rlhf_panacea.base.prefix_sharing import pairs_of
+from safe_rlhf_panacea.base.prefix_sharing import across
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
 
 
@@ -48,7 +48,7 @@ class RewardTrainer(SupervisedTrainer):
         scores = self.model(
             torch.cat([better_input_ids, worse_input_ids]),
             attention_mask=torch.cat([better_attention_mask, worse_attention_mask]),
-            groups=pairs_of(2 * len(better_input_ids)),
+            groups=across(2 * len(better_input_ids), 2),
         ).end_scores.squeeze(-1)  # size = (2B,)
         better, worse = scores.chunk(2)
         loss = preference_loss(better - worse).mean()
