@@ -10,7 +10,7 @@ import torch
 
 from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.base import Batch, unwrap
-from safe_rlhf_panacea.base.prefix_sharing import side_by_side
+from safe_rlhf_panacea.base.joined_rows import side_by_side
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.trainers.rollout import Rollout
 from safe_rlhf_panacea.fronts.measure import different_prompts, measure, sample_base

@@ -9,7 +9,8 @@ import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.functional import diverging_mask
-from safe_rlhf_panacea.base.prefix_sharing import across, grouped_log_probs
+from safe_rlhf_panacea.base.joined_rows import across
+from safe_rlhf_panacea.base.prefix_sharing import grouped_log_probs
 from safe_rlhf_panacea.fronts.batches import batches_of
 from safe_rlhf_panacea.fronts.front import Front, grid_points
 

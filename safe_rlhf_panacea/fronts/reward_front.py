@@ -11,9 +11,9 @@ import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
+from safe_rlhf_panacea.base.joined_rows import across
 from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.losses import summed_log_ratios
-from safe_rlhf_panacea.base.prefix_sharing import across
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.fronts.front import Front, grid_points
 from safe_rlhf_panacea.rewards.responses import Responses

@@ -19,9 +19,10 @@ from safe_rlhf_panacea.algorithms.preference_source import begins_update, check_
 from safe_rlhf_panacea.algorithms.rewarded import PanaceaRollout, RewardedPart
 from safe_rlhf_panacea.base.distributed import all_reduce_max, all_reduce_means, all_reduce_sum
 from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate, unwrap
+from safe_rlhf_panacea.base.joined_rows import side_by_side
 from safe_rlhf_panacea.base.log_probs import response_tokens
 from safe_rlhf_panacea.base.losses import summed_log_ratios
-from safe_rlhf_panacea.base.prefix_sharing import grouped_log_probs, side_by_side
+from safe_rlhf_panacea.base.prefix_sharing import grouped_log_probs
 from safe_rlhf_panacea.base.trainers.actor import load_actor
 from safe_rlhf_panacea.base.trainers.rl import Batch, RLTrainer
 from safe_rlhf_panacea.fronts.measurement import Measurement

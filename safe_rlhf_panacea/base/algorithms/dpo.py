@@ -11,8 +11,9 @@ import torch
 from safe_rlhf_panacea.base.datasets import PreferenceDataset
 from safe_rlhf_panacea.base.engine import init_eval_engine
 from safe_rlhf_panacea.base.functional import diverging_mask
+from safe_rlhf_panacea.base.joined_rows import across
 from safe_rlhf_panacea.base.losses import preference_loss, summed_log_ratios
-from safe_rlhf_panacea.base.prefix_sharing import across, grouped_log_probs
+from safe_rlhf_panacea.base.prefix_sharing import grouped_log_probs
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
 
 

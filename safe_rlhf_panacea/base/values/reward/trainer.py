@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import torch
 
 from safe_rlhf_panacea.base.datasets import PreferenceDataset
+from safe_rlhf_panacea.base.joined_rows import across
 from safe_rlhf_panacea.base.losses import preference_loss
 from safe_rlhf_panacea.base.models import AutoModelForScore
-from safe_rlhf_panacea.base.prefix_sharing import across
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
 
 
