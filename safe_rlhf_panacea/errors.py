@@ -91,6 +91,7 @@ def _speaks() -> bool:
 
 def _is_everyones(error: Exception) -> bool:
     """Whether the other processes meet the same error: before they are joined, all of them do."""
-    import torch.distributed as dist
-
-    return isinstance(error, SharedError) or not (dist.is_available() and dist.is_initialized())
+    # Not imported here: who has not loaded torch, or lacks it, has joined no other process.
+    dist = sys.modules.get("torch.distributed")
+    joined = dist is not None and dist.is_available() and dist.is_initialized()
+    return isinstance(error, SharedError) or not joined

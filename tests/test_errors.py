@@ -6,6 +6,8 @@ import errno
 import os
 import resource
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -114,6 +116,18 @@ def test_an_interruption_is_one_line(told):
         raise KeyboardInterrupt
 
     assert told(body) == (130, "interrupted\n")
+
+
+def test_missing_libraries_are_one_line():
+    # As on a fresh machine, where a launcher finds a Python that has nothing installed.
+    code = (
+        "import sys\nsys.modules['torch'] = None\n"
+        "from safe_rlhf_panacea.errors import UserError, one_line_errors\n"
+        "def main(): raise UserError('no libraries')\n"
+        "one_line_errors(main)()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: no libraries\n")
 
 
 @pytest.mark.parametrize(
