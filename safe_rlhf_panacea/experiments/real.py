@@ -35,10 +35,6 @@ def _comparison(output: str, fronts: str) -> Stage:
     return Stage(name, COMPARE, f"{fronts} {flags}")
 
 
-def _against_soups(algorithm: str) -> str:
-    return fronts_of(f"panacea-{algorithm}", f"rewarded-soups-{algorithm}")
-
-
 def _helpsteer2(method: str, program: str, flags: str, members: str = "") -> tuple[Stage, Stage]:
     """A training on HelpSteer2's pairs, and its evaluation."""
     name = f"helpsteer2-{method}"
@@ -92,7 +88,29 @@ _HELPSTEER2 = ("helpsteer2-ls", "helpsteer2-tche", "helpsteer2-soups")
 _WHOLE = "--max_steps {dpo_steps} --overwrite true"
 _WHOLE += " --preference_scope sample --preference_sampler stratified"
 _HALF = "dpo --max_steps {dpo_steps_each} --lora_dim 9 --lora_scaling 576"
-_REWARDED = ("panacea-ppo", "rewarded-soups-ppo", "panacea-grpo", "rewarded-soups-grpo")
+_PPO = ("panacea-ppo", "rewarded-soups-ppo")
+GRPO_UPDATES = (60, 120, 240)  # Panacea's; each of the two ingredients of soups has half of them
+
+
+def _grpo_training(name: str, share: int) -> Stage:
+    """As long as the longest, saved at every length: the learning rate is constant."""
+    steps, saved = GRPO_UPDATES[-1] // share, GRPO_UPDATES[0] // share
+    return replace(STAGES[name], flags=f"{_UNSEEN} --max_steps {steps} --save_interval {saved}")
+
+
+def _grpo_fronts(updates: int) -> tuple[Stage, ...]:
+    """Both methods after so many updates in all, and how they compare."""
+    whole = updates == GRPO_UPDATES[-1]
+    panacea, soups = ("" if whole else f"/checkpoints/adapter/step-{updates // n}" for n in (1, 2))
+    members = f"--method rewarded_soups --adapter {{runs}}/rewarded-soups-grpo/*{soups}"
+    names = [f"{method}-grpo-{updates}" for method in ("panacea", "rewarded-soups")]
+    return (
+        evaluation_of(names[0], "ppo", f"--adapter {{runs}}/panacea-grpo{panacea}"),
+        evaluation_of(names[1], "ppo", members),
+        _comparison(f"{{runs}}/comparison/grpo-{updates}", fronts_of(*names)),
+    )
+
+
 REAL_PAIRS = (
     replace(STAGES["panacea-dpo-ls"], flags=f"--aggregation ls {_UNSEEN}"),
     *(STAGES[name] for name in ("rewarded-soups-dpo", "discrete-policies-dpo")),
@@ -109,9 +127,12 @@ REAL_CONFLICT = (
 REAL_REWARDS = (
     *(STAGES[name] for name in ("reward-helpful", "reward-harmless")),
     Stage("agreement", "safe_rlhf_panacea.evaluation.agreement", makes="agreement.json"),
-    *(replace(STAGES[name], flags=_UNSEEN) for name in _REWARDED),
-    *(STAGES[f"evaluation-{name}"] for name in _REWARDED),
-    *(_comparison(f"{{runs}}/comparison/{a}", _against_soups(a)) for a in ("ppo", "grpo")),
+    _grpo_training("panacea-grpo", share=1),
+    _grpo_training("rewarded-soups-grpo", share=2),
+    *(stage for updates in GRPO_UPDATES for stage in _grpo_fronts(updates)),
+    *(replace(STAGES[name], flags=_UNSEEN) for name in _PPO),
+    *(STAGES[f"evaluation-{name}"] for name in _PPO),
+    _comparison("{runs}/comparison/ppo", fronts_of(*_PPO)),
 )
 REAL_RULES = (
     Stage("rules-prompts", "safe_rlhf_panacea.small.prompts", "--output_dir {runs}/rules"),

@@ -17,6 +17,7 @@ from safe_rlhf_panacea.experiments import small
 from safe_rlhf_panacea.experiments.main import read_flags
 from safe_rlhf_panacea.experiments.real import (
     COMPARE,
+    GRPO_UPDATES,
     REAL,
     REAL_PAIRS,
     REAL_RULES,
@@ -70,6 +71,9 @@ def reproduction(tmp_path):
         "helpsteer2-soups",
     ):
         (tmp_path / name / "a").mkdir(parents=True)
+    for updates in GRPO_UPDATES[:-1]:
+        step = f"rewarded-soups-grpo/a/checkpoints/adapter/step-{updates // 2}"
+        (tmp_path / step).mkdir(parents=True)
     (tmp_path / "discrete-policies-dpo" / "0.5_0.5").mkdir(parents=True)
     return Reproduction(tmp_path, "small")
 
@@ -120,6 +124,24 @@ def test_rewards_are_compared_at_equal_updates(algorithm):
         assert panacea[name] == soups[name]
 
 
+def test_reward_models_are_compared_at_every_length(reproduction):
+    rows = named(REAL)
+    longest = GRPO_UPDATES[-1]
+    for name, share in {"panacea-grpo": 1, "rewarded-soups-grpo": 2}.items():
+        words = rows[name].flags.split()
+        steps, saved = (int(words[words.index(f) + 1]) for f in ("--max_steps", "--save_interval"))
+        assert (steps, words[:2]) == (longest // share, ["--need_eval", "false"])
+        for updates in GRPO_UPDATES:
+            read_from = read(reproduction, rows[f"evaluation-{name}-{updates}"]).adapter
+            step = updates // share
+            assert step % saved == 0
+            ends = "" if step == steps else f"/checkpoints/adapter/step-{step}"
+            folder = f"{reproduction.runs}/{name}" + ("/a" if share == 2 else "")
+            assert read_from == [folder + ends]
+    launched = dry_run.__wrapped__("panacea_grpo.sh", "--size", "small")["hyperparameters"]
+    assert launched["actor_lr_scheduler_type"] == "constant"  # else no step is a shorter run
+
+
 def test_rules_are_trained_as_make_small_trains_them(reproduction, tmp_path):
     """But for seed and folders, and the evaluations on the way."""
     settings = RuleSettings()
@@ -157,7 +179,7 @@ def test_the_prompts_of_the_rules_are_written(tmp_path, capsys):
 
 def test_comparisons_hold_panacea_against_soups(reproduction):
     found = [stage for stage in REAL if stage.program == COMPARE]
-    assert len(found) == 5 + len(RULE_SEEDS)
+    assert len(found) == 4 + len(GRPO_UPDATES) + len(RULE_SEEDS)
     for stage in found:
         args = read(reproduction, stage)
         assert args.baseline == "Rewarded Soups"
