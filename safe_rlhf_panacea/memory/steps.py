@@ -60,11 +60,9 @@ def policy_step(policy: Any, tokens: Tokens) -> None:
 
 
 def actor_critic_step(policy: Any, critic: Any, tokens: Tokens) -> None:
-    """Panacea-PPO's: both graphs are there before the first backward pass."""
-    actor = log_probs(policy, tokens)
-    values = critic(tokens.ids, attention_mask=tokens.mask).scores
-    actor.sum().backward()
-    values.float().sum().backward()
+    """Panacea-PPO's, one after the other."""
+    policy_step(policy, tokens)
+    critic(tokens.ids, attention_mask=tokens.mask).scores.float().sum().backward()
 
 
 @torch.no_grad()

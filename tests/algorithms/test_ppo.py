@@ -69,13 +69,44 @@ def test_on_policy_the_first_ratio_is_one_and_equals_the_stored_way(ppo_flags, t
         trainer.used_once = once
         torch.manual_seed(0)
         (batch,) = trainer.split_rl_micro_batches(prompt_batch(trainer))
-        assert ("log_probs" in batch, "reward_values" in batch) == (not once, not once)
+        assert ("log_probs" in batch) == (not once)
         before = dict(batch)
         infos.append(trainer.rl_step(batch))
         assert batch.keys() == before.keys()
         assert all(batch[name] is value for name, value in before.items())
     for key, value in infos[0].items():
         assert value == pytest.approx(infos[1][key], abs=1e-5), key
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_actor_and_critic_never_hold_a_graph_both(once, ppo_flags, monkeypatch):
+    trainer = ppo_trainer(ppo_flags)
+    trainer.used_once = once
+    order = []
+    for role, engine in {
+        "actor": trainer.actor_model,
+        "critic": trainer.reward_critic_model,
+    }.items():
+        # Engines are called with gradients in training steps only.
+        engine.register_forward_hook(
+            lambda *_, role=role: (
+                order.append(f"{role} forward") if torch.is_grad_enabled() else None
+            )
+        )
+        backward = engine.backward
+        monkeypatch.setattr(
+            engine,
+            "backward",
+            lambda loss, role=role, backward=backward: (
+                order.append(f"{role} backward"),
+                backward(loss),
+            ),
+        )
+    (batch,) = trainer.split_rl_micro_batches(prompt_batch(trainer))
+    assert order == []
+    trainer.rl_step(batch)
+    kinds = [step for step, before in zip(order, [None, *order], strict=False) if step != before]
+    assert kinds == ["actor forward", "actor backward", "critic forward", "critic backward"]
 
 
 def test_the_critic_with_its_adapter_off_is_the_reward_model(ppo_flags, reward_models):

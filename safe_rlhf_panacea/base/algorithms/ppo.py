@@ -139,19 +139,23 @@ class PPOTrainer(RLTrainer):
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> Rollout:
-        """Rewards, and log-probabilities and values as they were when the batch was drawn."""
+        """Rewards, and log-probabilities and values as they were when the batch was drawn.
+
+        On policy the actor's own training step gives the log-probabilities. The values are known
+        before, so that never actor and critic both hold what a backward pass needs.
+        """
         start = prompt.size(-1) - 1
         old: OldNumbers = {}
         if not self.on_policy:
             old = {
-                "log_probs": response_log_probs(self.actor_model, sequence, attention_mask, start),
-                "reward_values": self.critic_values(sequence, attention_mask),
+                "log_probs": response_log_probs(self.actor_model, sequence, attention_mask, start)
             }
         return {
             "prompt": prompt,
             "input_ids": sequence,
             "attention_mask": attention_mask,
             "ref_log_probs": self.reference_log_probs(sequence, attention_mask, start),
+            "reward_values": self.critic_values(sequence, attention_mask),
             **old,
             **self.score(sequence, attention_mask, prompt.size(-1)),
         }
@@ -222,9 +226,8 @@ class PPOTrainer(RLTrainer):
         mask = sequence_mask[:, start:]
 
         log_probs = response_log_probs(self.actor_model, input_ids, attention_mask, start)
-        values = self.critic_values(input_ids, attention_mask)
         old_log_probs = rl_batch.get("log_probs", log_probs.detach())  # on-policy: the same
-        old_values = rl_batch.get("reward_values", values.detach())
+        old_values = rl_batch["reward_values"]
         with torch.no_grad():
             rewards = self.add_kl_divergence_regularization(
                 rl_batch["reward"], rl_batch["prompt"], old_log_probs, ref_log_probs, sequence_mask
@@ -239,6 +242,7 @@ class PPOTrainer(RLTrainer):
         )
         self.actor_model.backward(actor_loss)
         self.actor_model.step()
+        values = self.critic_values(input_ids, attention_mask)
         critic_loss = self.critic_loss_fn(values[:, start:], old_values[:, start:], returns, mask)
         self.reward_critic_model.backward(critic_loss)
         self.reward_critic_model.step()

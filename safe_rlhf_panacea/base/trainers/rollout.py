@@ -8,7 +8,7 @@ import torch
 
 
 class OldNumbers(TypedDict, total=False):
-    """Policy and critic as they were when the responses were drawn; absent on-policy."""
+    """Policy and critic as they were when the responses were drawn."""
 
     log_probs: torch.Tensor
     reward_values: torch.Tensor
@@ -29,7 +29,7 @@ class Rollout(OldNumbers):
         log_probs: of the policy that drew the responses, size = (B, L - 1). On-policy there are
             none: the one training step comes before the next update, and its own forward pass
             gives these numbers.
-        reward_values: the critic's, size = (B, L - 1), likewise; none without a critic.
+        reward_values: the critic's, size = (B, L - 1); none without a critic.
     """
 
     prompt: torch.Tensor
