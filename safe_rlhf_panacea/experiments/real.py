@@ -89,7 +89,7 @@ _WHOLE = "--max_steps {dpo_steps} --overwrite true"
 _WHOLE += " --preference_scope sample --preference_sampler stratified"
 _HALF = "dpo --max_steps {dpo_steps_each} --lora_dim 9 --lora_scaling 576"
 _PPO = ("panacea-ppo", "rewarded-soups-ppo")
-GRPO_UPDATES = (60, 120, 240)  # Panacea's; each of the two ingredients of soups has half of them
+GRPO_UPDATES = (60, 120, 180)  # Panacea's; each of the two ingredients of soups has half of them
 
 
 def _grpo_training(name: str, share: int) -> Stage:
