@@ -27,7 +27,7 @@ HELP = "fronts of a small miniature against bands of several seeds (minutes)"
 ALGORITHMS = ("ppo", "dpo")
 # Four updates to a rollout: with two, and 72 steps, one seed in five learnt no front with PPO, and
 # bands from such seeds (101 to 110) would have let anything pass.
-SETTINGS = replace(QUICK, sft_steps=300, ppo_steps=120, update_iters=4)
+SETTINGS = replace(QUICK, sft_steps=300, ppo_steps=120, update_iters=4, eval_interval=48)
 SEEDS = tuple(range(201, 209))
 # Of the run that is held against the bands: none of SEEDS, and nothing was chosen on it.
 RUN_SEED = 200
