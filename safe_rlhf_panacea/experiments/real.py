@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from safe_rlhf_panacea.experiments.rules import PANACEA
+from safe_rlhf_panacea.experiments.small import GRPO_UPDATES
 from safe_rlhf_panacea.experiments.table import (
     DPO,
     EVALUATION,
@@ -89,13 +90,7 @@ _WHOLE = "--max_steps {dpo_steps} --overwrite true"
 _WHOLE += " --preference_scope sample --preference_sampler stratified"
 _HALF = "dpo --max_steps {dpo_steps_each} --lora_dim 9 --lora_scaling 576"
 _PPO = ("panacea-ppo", "rewarded-soups-ppo")
-GRPO_UPDATES = (60, 120, 180)  # Panacea's; each of the two ingredients of soups has half of them
-
-
-def _grpo_training(name: str, share: int) -> Stage:
-    """As long as the longest, saved at every length: the learning rate is constant."""
-    steps, saved = GRPO_UPDATES[-1] // share, GRPO_UPDATES[0] // share
-    return replace(STAGES[name], flags=f"{_UNSEEN} --max_steps {steps} --save_interval {saved}")
+_GRPO = ("panacea-grpo", "rewarded-soups-grpo")
 
 
 def _grpo_fronts(updates: int) -> tuple[Stage, ...]:
@@ -103,7 +98,7 @@ def _grpo_fronts(updates: int) -> tuple[Stage, ...]:
     whole = updates == GRPO_UPDATES[-1]
     panacea, soups = ("" if whole else f"/checkpoints/adapter/step-{updates // n}" for n in (1, 2))
     members = f"--method rewarded_soups --adapter {{runs}}/rewarded-soups-grpo/*{soups}"
-    names = [f"{method}-grpo-{updates}" for method in ("panacea", "rewarded-soups")]
+    names = [f"{name}-{updates}" for name in _GRPO]
     return (
         evaluation_of(names[0], "ppo", f"--adapter {{runs}}/panacea-grpo{panacea}"),
         evaluation_of(names[1], "ppo", members),
@@ -127,10 +122,8 @@ REAL_CONFLICT = (
 REAL_REWARDS = (
     *(STAGES[name] for name in ("reward-helpful", "reward-harmless")),
     Stage("agreement", "safe_rlhf_panacea.evaluation.agreement", makes="agreement.json"),
-    _grpo_training("panacea-grpo", share=1),
-    _grpo_training("rewarded-soups-grpo", share=2),
+    *(replace(STAGES[name], flags=_UNSEEN) for name in (*_GRPO, *_PPO)),
     *(stage for updates in GRPO_UPDATES for stage in _grpo_fronts(updates)),
-    *(replace(STAGES[name], flags=_UNSEEN) for name in _PPO),
     *(STAGES[f"evaluation-{name}"] for name in _PPO),
     _comparison("{runs}/comparison/ppo", fronts_of(*_PPO)),
 )

@@ -35,6 +35,8 @@ _EVALUATED = " --need_eval true --eval_strategy steps --eval_interval 50 "
 _STEPS = " --max_steps 100 "
 # With reward models: updates of Panacea, and of each of the two ingredients of soups.
 _UPDATES, _EACH = " --max_steps 60 --save_interval 30 ", " --max_steps 30 "
+# With GRPO longer, and looked at on the way: after 60 and 120 updates there was no front.
+GRPO_UPDATES = (60, 120, 180)
 # Of policies: prompt and response; most of hh-rlhf's prompts leave room for 64 tokens and more.
 _POLICY = " --max_length 96 --bf16 {bf16} "
 # Equal steps in all: Panacea's, those of two ingredients of soups, of three discrete policies.
@@ -101,6 +103,12 @@ def _pairwise() -> dict[str, str]:
     }
 
 
+def _grpo_length(models: int) -> str:
+    """Flags of one of so many models that share the updates; each length leaves a checkpoint."""
+    steps, saved = GRPO_UPDATES[-1] // models, GRPO_UPDATES[0] // models
+    return f" --max_steps {steps} --save_interval {saved} "
+
+
 def _rewarded() -> dict[str, str]:
     """The trainings with reward models, by their keys."""
     shared = f"""
@@ -116,8 +124,8 @@ def _rewarded() -> dict[str, str]:
     shown = f"{_EVALUATED} --eval_datasets {pairs('test', 16)} "
     return {
         "panacea_ppo": f"{ppo} {_MANY} {shown} {_UPDATES}",
-        "panacea_grpo": f"{grpo} {_MANY} {shown} {_UPDATES}",
-        "rewarded_soups_grpo": f"{grpo} {_EACH}",
+        "panacea_grpo": f"{grpo} {_MANY} {shown} {_grpo_length(1)}",
+        "rewarded_soups_grpo": f"{grpo} {_grpo_length(len(OBJECTIVES))}",
         "panacea_ppo_three_objectives": f"{ppo} {shown} {_UPDATES} {_REWARD_MODELS} "
         f"{_CONCISE} {_CALIBRATED_THREE} --preference_scope sample",
         "rewarded_soups_ppo": f"{ppo} {_EACH}",

@@ -17,7 +17,6 @@ from safe_rlhf_panacea.experiments import small
 from safe_rlhf_panacea.experiments.main import read_flags
 from safe_rlhf_panacea.experiments.real import (
     COMPARE,
-    GRPO_UPDATES,
     REAL,
     REAL_PAIRS,
     REAL_RULES,
@@ -25,6 +24,7 @@ from safe_rlhf_panacea.experiments.real import (
 )
 from safe_rlhf_panacea.experiments.rules import RuleSettings
 from safe_rlhf_panacea.experiments.runner import Reproduction
+from safe_rlhf_panacea.experiments.small import GRPO_UPDATES
 from safe_rlhf_panacea.experiments.table import DPO, EVALUATION, GRPO, SOUPS
 from safe_rlhf_panacea.small import prompts
 from safe_rlhf_panacea.small.stages import Small
@@ -126,20 +126,20 @@ def test_rewards_are_compared_at_equal_updates(algorithm):
 
 def test_reward_models_are_compared_at_every_length(reproduction):
     rows = named(REAL)
-    longest = GRPO_UPDATES[-1]
     for name, share in {"panacea-grpo": 1, "rewarded-soups-grpo": 2}.items():
-        words = rows[name].flags.split()
-        steps, saved = (int(words[words.index(f) + 1]) for f in ("--max_steps", "--save_interval"))
-        assert (steps, words[:2]) == (longest // share, ["--need_eval", "false"])
+        script = f"{name.replace('-', '_')}.sh"
+        launched = dry_run.__wrapped__(script, "--size", "small")["hyperparameters"]
+        assert launched["max_steps"] == GRPO_UPDATES[-1] // share
+        assert launched["actor_lr_scheduler_type"] == "constant"  # else no step is a shorter run
+        assert rows[name].flags == "--need_eval false"
         for updates in GRPO_UPDATES:
-            read_from = read(reproduction, rows[f"evaluation-{name}-{updates}"]).adapter
             step = updates // share
-            assert step % saved == 0
-            ends = "" if step == steps else f"/checkpoints/adapter/step-{step}"
+            assert step % launched["save_interval"] == 0
+            whole = step == launched["max_steps"]
             folder = f"{reproduction.runs}/{name}" + ("/a" if share == 2 else "")
-            assert read_from == [folder + ends]
-    launched = dry_run.__wrapped__("panacea_grpo.sh", "--size", "small")["hyperparameters"]
-    assert launched["actor_lr_scheduler_type"] == "constant"  # else no step is a shorter run
+            ends = "" if whole else f"/checkpoints/adapter/step-{step}"
+            asked = read(reproduction, rows[f"evaluation-{name}-{updates}"])
+            assert asked.adapter == [folder + ends]
 
 
 def test_rules_are_trained_as_make_small_trains_them(reproduction, tmp_path):

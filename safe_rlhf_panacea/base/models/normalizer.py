@@ -6,6 +6,7 @@ running statistics over batches equal those of all rows at once, and a batch of 
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
@@ -18,7 +19,7 @@ NormalizeFunction = Literal["affine", "scale", "translate", "identity"]
 NormalizerType = Literal["RunningMeanStd", "ExponentialMovingAverage"]
 
 
-class Normalizer(nn.Module):
+class Normalizer(nn.Module, abc.ABC):
     """Keeps mean and variance of the last dimension's D scores.
 
     Buffers: ``mean`` (D,), ``var`` (D,), ``count`` (1,). They start at 0, 1, 0 and stay float32
@@ -51,9 +52,9 @@ class Normalizer(nn.Module):
         """Standard deviation, size = (D,)."""
         return self.var.sqrt()
 
+    @abc.abstractmethod
     def update(self, data: torch.Tensor) -> None:
         """Take in scores, size = (N, D)."""
-        raise NotImplementedError
 
     def normalize(self, data: torch.Tensor, epsilon: float = 1e-8) -> torch.Tensor:
         """Normalise scores, size = (..., D), by the statistics as they are."""
