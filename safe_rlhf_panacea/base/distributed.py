@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,8 @@ import torch
 import torch.distributed as dist
 
 from safe_rlhf_panacea.errors import SharedError, one_line
+
+LETTING_GO = 0.2  # seconds for the threads of a group that is closed, on a busy machine
 
 
 def _free_port() -> str:
@@ -90,7 +93,9 @@ def leave_at_exit() -> None:
 
     gloo's threads may still let go of tensors then. One that asks for the interpreter's lock when
     the interpreter is gone is killed, and the process with it: exit code -6 in 3 of 100 tries.
-    NCCL's group is left alone: closing it waits for processes that may have ended already.
+    Where a DeepSpeed engine holds the group its threads outlive the closing, so they are given time
+    to let go of what they hold. NCCL's group is left alone: closing it waits for processes that may
+    have ended already.
     """
     atexit.register(_leave)
 
@@ -98,6 +103,7 @@ def leave_at_exit() -> None:
 def _leave() -> None:
     if dist.is_initialized() and dist.get_backend() == "gloo":
         dist.destroy_process_group()
+        time.sleep(LETTING_GO)  # without the interpreter's lock, which they need for a moment
 
 
 def init_if_launched() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 import torch
@@ -46,6 +47,18 @@ def test_only_gloo_s_group_is_closed(backend, left, monkeypatch):
     monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: called.append(1))
     distributed._leave()
     assert len(called) == left
+
+
+def test_its_threads_get_the_interpreter_s_lock_before_python_ends(monkeypatch):
+    """A DeepSpeed engine holds the group, so closing it does not wait for them."""
+    closed, released = threading.Event(), []
+    thread = threading.Thread(target=lambda: (closed.wait(), released.append("tensors")))
+    thread.start()
+    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed.dist, "get_backend", lambda: "gloo")
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", closed.set)
+    distributed._leave()
+    assert released == ["tensors"]
 
 
 def test_means_of_tensors_of_any_shape():
