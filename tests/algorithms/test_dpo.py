@@ -15,6 +15,7 @@ from safe_rlhf_panacea.base.functional import diverging_mask
 from safe_rlhf_panacea.base.trainers.supervised import to_device
 from safe_rlhf_panacea.fronts.accuracy_front import accuracy_front, margins_of_pairs
 from safe_rlhf_panacea.preference import preference_grid
+from tests.algorithms.conftest import write_lines
 from tests.algorithms.helpers import dpo_trainer
 
 
@@ -188,6 +189,38 @@ def test_gradient_checkpointing_gives_the_same_update(dpo_flags, tmp_path):
         trainer.train()
         results.append([p.detach().clone() for p in trainer.panacea.policy.parameters()])
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*results, strict=True))
+
+
+@pytest.fixture
+def one_label_each(tmp_path):
+    """Twelve pairs labelled for helpful, twenty for harmless."""
+    rows = []
+    for row in range(32):
+        label = {"better_helpful" if row < 12 else "better_harmless": row % 2}
+        rows.append({"prompt": "cde", "response_0": "aa", "response_1": "bb", **label})
+    return f"pairs:1:{write_lines(tmp_path / 'one-label-each.jsonl', rows)}"
+
+
+@pytest.mark.parametrize(
+    ("preference", "pairs_left"),
+    [("0,1", 20), ("1,0", 12), ("0.5,0.5", 32), (None, 32)],
+)
+def test_a_fixed_preference_trains_on_no_pair_it_gives_no_weight(
+    dpo_flags, one_label_each, preference, pairs_left
+):
+    flags = [*dpo_flags, "--train_datasets", one_label_each]
+    flags += ["--fixed_preference", preference] if preference else []
+    shown = ["--need_eval", "--eval_datasets", one_label_each]
+    trainer = dpo_trainer([*flags, *shown])
+    assert len(trainer.train_dataloader.dataset) == pairs_left
+    assert len(trainer.eval_dataloader.dataset) == 32
+
+
+def test_pairs_that_are_split_off_have_all_labels(dpo_flags, one_label_each):
+    flags = ["--train_datasets", one_label_each, "--fixed_preference", "0,1", "--need_eval"]
+    trainer = dpo_trainer([*dpo_flags, *flags, "--eval_split_ratio", "0.25"])
+    loaders = (trainer.train_dataloader, trainer.eval_dataloader)
+    assert [len(loader.dataset) for loader in loaders] == [24, 8]
 
 
 @pytest.mark.usefixtures("no_page")

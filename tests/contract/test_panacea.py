@@ -7,7 +7,14 @@ import torch
 
 from safe_rlhf_panacea.base.divergence import DivergedError
 from tests.contract.scripts import STEPS, Log, column, follow, rollouts
-from tests.contract.sides import SIDES, both_sides, make, needs_safe_rlhf, panacea_class
+from tests.contract.sides import (
+    SIDES,
+    both_sides,
+    make,
+    needs_safe_rlhf,
+    panacea_class,
+    plain_class,
+)
 
 pytestmark = needs_safe_rlhf
 
@@ -159,3 +166,36 @@ def test_a_step_that_is_not_finite_ends_the_run(files, tmp_path, algorithm, side
     trainer = make(panacea_class(algorithm, side), algorithm, side, files, tmp_path / side, extra)
     with pytest.raises(DivergedError, match=r"^step \d+ \(λ helpful=.*is (nan|inf)"):
         trainer.train()
+
+
+@pytest.fixture(scope="module")
+def one_label_each():
+    """A raw data set of the user's own: twelve pairs labelled for helpful, twenty for harmless."""
+    plain_class("dpo", "safe_rlhf")  # Safe-RLHF is patched before anything of it is imported
+    from safe_rlhf.datasets import RawDataset
+
+    class OneLabelEach(RawDataset):
+        NAME = "one-label-each"
+        ALIASES = ()
+
+        def __init__(self, path=None):
+            del path
+
+        def __getitem__(self, index):
+            label = {"helpful" if index < 12 else "harmless": index % 2}
+            return {"input": "cde", "answer": "aa", "other_answer": "bb", "labels": label}
+
+        def __len__(self):
+            return 32
+
+    return OneLabelEach  # Safe-RLHF itself holds it weakly
+
+
+@pytest.mark.parametrize(("preference", "pairs"), [("0,1", 20), ("1,0", 12), ("0.5,0.5", 32)])
+def test_a_fixed_preference_trains_on_no_pair_it_gives_no_weight(
+    files, tmp_path, one_label_each, preference, pairs
+):
+    extra = ["--train_datasets", one_label_each.NAME, "--fixed_preference", preference]
+    trainer_class = panacea_class("dpo", "safe_rlhf")
+    trainer = make(trainer_class, "dpo", "safe_rlhf", files, tmp_path, extra)
+    assert len(trainer.train_dataloader.dataset) == pairs

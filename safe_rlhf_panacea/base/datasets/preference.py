@@ -56,7 +56,8 @@ class PreferenceDataset(TokenizedDataset):
 
     Attributes:
         objectives: their names, in the order of ``labels``.
-        skipped: rows left out because none of the objectives labels them.
+        counted: those of which one must label a pair.
+        skipped: rows left out because none of ``counted`` labels them.
         too_long: rows left out because their prompt leaves no room below ``max_length``.
         identical: rows left out because both responses are the same once truncated.
     """
@@ -68,9 +69,12 @@ class PreferenceDataset(TokenizedDataset):
         objectives: Sequence[str] = ("helpful", "harmless"),
         seed: int = 0,
         *,
+        counted: Sequence[str] | None = None,
         template: ChatTemplate | None = None,
     ) -> None:
         """Read and tokenise pairs; the other arguments are ``TokenizedDataset``'s.
+
+        One of the objectives must label a pair; of ``counted``, where they are given.
 
         Raises:
             UserError: as ``TokenizedDataset``, and for an objective that labels no pair.
@@ -78,6 +82,7 @@ class PreferenceDataset(TokenizedDataset):
         self.objectives = (objectives,) if isinstance(objectives, str) else tuple(objectives)
         if not self.objectives or len(set(self.objectives)) < len(self.objectives):
             raise UserError(f"objectives {self.objectives}: one or more different names are needed")
+        self.counted = self.objectives if counted is None else tuple(counted)
         self.skipped = self.identical = 0
         super().__init__(specs, tokenizer, seed, template=template)
 
@@ -116,7 +121,7 @@ class PreferenceDataset(TokenizedDataset):
             labels = labels_of(row.sample)
             found.update(name for name, value in labels.items() if value is not None)
             values = [labels.get(name) for name in self.objectives]
-            if any(value is not None for value in values):
+            if any(labels.get(name) is not None for name in self.counted):
                 labelled.append(row)
                 choices.append(values)
         for name in self.objectives:

@@ -100,11 +100,13 @@ class LabelledPreferenceDataset(PreferenceDataset):
         objectives: Sequence[str] = ("helpful", "harmless"),
         seed: int | None = None,
         *,
+        counted: Sequence[str] | None = None,
         template: ChatTemplate | None = None,
     ) -> None:
         """Read the raw data sets and leave out what none of the objectives labels.
 
-        ``seed`` is not used: Safe-RLHF draws proportions of data sets with one of its own.
+        Of ``counted``, where they are given, one must label a pair. ``seed`` is not used:
+        Safe-RLHF draws proportions of data sets with one of its own.
 
         Raises:
             UserError: an objective labels no pair.
@@ -120,7 +122,8 @@ class LabelledPreferenceDataset(PreferenceDataset):
                 raise UserError(
                     f"no pair has a label for {name!r}; labels there: {', '.join(known) or 'none'}"
                 )
-        kept = [i for i, row in enumerate(labels) if any(value is not None for value in row)]
+        needed = [self.objectives.index(name) for name in counted or self.objectives]
+        kept = [i for i, row in enumerate(labels) if any(row[c] is not None for c in needed)]
         self.data = [self.data[i] for i in kept]
         self.rawdata = [self.rawdata[i] for i in kept]
 

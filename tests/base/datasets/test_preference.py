@@ -93,6 +93,14 @@ def test_unlabelled_rows_are_skipped_and_conflicts_counted(write: Callable[..., 
     assert dataset.objectives == OBJECTIVES
 
 
+def test_one_of_the_objectives_that_count_must_label_a_pair(write: Callable[..., Path]) -> None:
+    path = write([pair(helpful=0), pair(harmless=1), pair(helpful=0, harmless=1)])
+    dataset = make(path, counted=("harmless",))
+    assert dataset.labels.tolist() == [[0, 1], [1, -1]]
+    assert dataset.skipped == 1
+    assert make(path).labels.tolist() == [[1, 0], [0, 1], [1, -1]]
+
+
 @pytest.mark.parametrize("objectives", [("brief", "concise"), ("helpful", "brief")])
 def test_objective_without_any_label(
     write: Callable[..., Path], objectives: tuple[str, ...]
