@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled, seed_int
-from safe_rlhf_panacea.base.distributed import name_cpu_accelerator
 from safe_rlhf_panacea.base.run_record import prepare_output_dir, write_run_record
 from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.experiments.settings import QUICK, SMOKE
 from safe_rlhf_panacea.io import atomic_write_text
 from safe_rlhf_panacea.miniature.pipeline import Pipeline
+from safe_rlhf_panacea.miniature.processes import quiet_libraries
 from safe_rlhf_panacea.miniature.report import draw_fronts, render
 from safe_rlhf_panacea.miniature.stages import Miniature
 
@@ -41,17 +39,6 @@ def build_parser() -> argparse.ArgumentParser:
     add_flag(parser, "--progress", True, "show progress bars")
     add_flag(parser, "--smoke", False, "a few steps of everything, to see that it runs")
     return parser
-
-
-def quiet_libraries() -> None:
-    """Leave the terminal to the quickstart's own lines."""
-    from transformers.utils.logging import disable_progress_bar
-
-    name_cpu_accelerator()
-    disable_progress_bar()
-    os.environ.setdefault("WANDB_SILENT", "true")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore")
 
 
 @one_line_errors

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from safe_rlhf_panacea.base.run_record import package_versions
 from safe_rlhf_panacea.experiments.settings import OBJECTIVES, REASONS, MiniatureSettings
 from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.miniature.fronts import Judge, Results
+from safe_rlhf_panacea.miniature.processes import second_process
 from safe_rlhf_panacea.miniature.severity_table import severity_table
 from safe_rlhf_panacea.miniature.stages import Miniature
 from safe_rlhf_panacea.preference import preference_grid
@@ -37,7 +40,7 @@ class Stopwatch:
 class Pipeline:
     """Runs the stages in order and collects what they give."""
 
-    STAGES = 9
+    STAGES = 7
 
     def __init__(self, miniature: Miniature) -> None:
         """Take the run; nothing is written yet."""
@@ -55,20 +58,28 @@ class Pipeline:
         with self.stopwatch.stage("sft", "Supervised fine-tuning"):
             self.miniature.train_sft()
         with self.stopwatch.stage("rewards", "Training one reward model per objective"):
-            self.miniature.train_rewards()
+            first, *others = OBJECTIVES
+            beside = [self.start(Miniature.train_reward, objective) for objective in others]
+            self.miniature.train_reward(first)
+            for training in beside:
+                training.result()
             self.judge = Judge(self.miniature)
             self.miniature.calibrate(self.judge.calibrate())
 
+    def start(self, train: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Begin a training in the second process; it says nothing of how far it is."""
+        silent = copy(self.miniature)
+        silent.progress = False
+        return self.beside.submit(train, silent, *args)
+
     def train_both(self, algorithm: str, steps: int) -> tuple[Path, list[Path]]:
-        """Panacea, and soups with the same number of training steps in all."""
-        name = algorithm.upper()
-        with self.stopwatch.stage(f"panacea_{algorithm}", f"Panacea with {name}, {steps} steps"):
-            panacea = self.miniature.train_panacea(algorithm, f"panacea-{algorithm}", steps)
+        """Panacea, and beside it soups with the same number of training steps in all."""
         each = steps // len(OBJECTIVES)
-        text = f"Rewarded Soups with {name}, {len(OBJECTIVES)} × {each} steps"
-        with self.stopwatch.stage(f"soups_{algorithm}", text):
-            soup = self.miniature.train_soup(algorithm, f"soups-{algorithm}", each)
-        return panacea, soup
+        text = f"Panacea with {algorithm.upper()}, {steps} steps, and beside it Rewarded Soups"
+        with self.stopwatch.stage(f"train_{algorithm}", f"{text}, {len(OBJECTIVES)} × {each}"):
+            soup = self.start(Miniature.train_soup, algorithm, f"soups-{algorithm}", each)
+            panacea = self.miniature.train_panacea(algorithm, f"panacea-{algorithm}", steps)
+            return panacea, soup.result()
 
     def run_algorithm(self, algorithm: str, steps: int) -> None:
         """Train and evaluate with ``dpo`` or ``ppo``."""
@@ -102,9 +113,10 @@ class Pipeline:
 
     def run(self) -> dict[str, Any]:
         """All stages; returns and writes the results."""
-        self.prepare()
-        self.run_algorithm("dpo", self.settings.dpo_steps)
-        self.run_algorithm("ppo", self.settings.ppo_steps)
+        with second_process() as self.beside:
+            self.prepare()
+            self.run_algorithm("dpo", self.settings.dpo_steps)
+            self.run_algorithm("ppo", self.settings.ppo_steps)
         results = self.results()
         atomic_write_json(self.miniature.root / "results.json", results)
         return results

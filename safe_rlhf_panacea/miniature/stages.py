@@ -81,11 +81,6 @@ class Miniature:
         """Supervised fine-tuning of the untrained model."""
         sft_main(self.flags(SFT, "sft"))
 
-    def train_rewards(self) -> None:
-        """One reward model per objective."""
-        for objective in OBJECTIVES:
-            self.train_reward(objective)
-
     def train_reward(self, objective: str) -> None:
         """An objective's reward model."""
         reward_main(self.flags(REWARD, f"reward-{objective}", "--objective", objective))

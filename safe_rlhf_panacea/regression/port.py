@@ -17,7 +17,7 @@ def prepare_port() -> None:
         CannotRun: Safe-RLHF is underneath.
     """
     from safe_rlhf_panacea.base import backend
-    from safe_rlhf_panacea.miniature.main import quiet_libraries
+    from safe_rlhf_panacea.miniature.processes import quiet_libraries
 
     if backend().name != "port":
         raise CannotRun(

@@ -1,0 +1,40 @@
+"""The quickstart's second process: one thread each, and its errors are this one's."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from safe_rlhf_panacea.errors import fail
+from safe_rlhf_panacea.miniature.processes import second_process
+
+
+def test_both_have_one_thread_and_this_one_gets_its_own_back():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    with second_process() as beside:
+        assert beside.submit(torch.get_num_threads).result() == 1
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 3
+    torch.set_num_threads(before)
+
+
+def test_a_training_that_is_refused_there_ends_this_program(capfd):
+    with pytest.raises(SystemExit) as stop, second_process() as beside:
+        beside.submit(print, "of no interest").result()
+        beside.submit(fail, ValueError("this will not do")).result()
+    assert stop.value.code == 2
+    printed = capfd.readouterr()
+    assert printed.err.splitlines()[-1] == "error: this will not do"
+    assert "interest" not in printed.out
+
+
+def test_nobody_waits_for_it_after_an_interruption():
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), second_process() as beside:
+        beside.submit(int).result()  # it has begun
+        beside.submit(time.sleep, 300)
+        raise KeyboardInterrupt
+    assert time.monotonic() - start < 120
