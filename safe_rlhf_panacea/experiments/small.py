@@ -41,9 +41,10 @@ GRPO_UPDATES = (60, 120, 180)
 _POLICY = " --max_length 96 --bf16 {bf16} "
 # Equal steps in all: Panacea's, those of two ingredients of soups, of three discrete policies.
 DPO_STEPS = 120
-# Five times as much made all responses less likely, long ones above all, and taught no label; that
-# was seen on training pairs. This rate has taught none either in so many steps.
-_DPO_LR = 2e-4
+# Of one objective alone: on training pairs 4e-4 taught nothing in 20 steps, 1e-3 from the twentieth
+# step on, and 3e-3 made all responses less likely. Panacea's steps are for all objectives at once,
+# and 1e-3 had taught it nothing in 75: it has twice as much.
+_DPO_LR, _PANACEA_DPO_LR = 1e-3, 2e-3
 _DISCRETE = f" --grid_step 0.5 --max_steps {DPO_STEPS // 3} "
 RULE_SETTINGS = RuleSettings()
 LONGEST_RULE_PROMPT = 45  # tokens, of small/prompts.py with SmolLM2's template
@@ -95,7 +96,7 @@ def _pairwise() -> dict[str, str]:
     dpo = f"{shared} --objectives {' '.join(OBJECTIVES)} --train_datasets {pairs('train')} "
     shown = f"{_EVALUATED} --eval_datasets {pairs('test', 32)} --reference_point 0.25 0.25 "
     return {
-        "panacea_dpo": f"{dpo} {_MANY} {shown} --max_steps {DPO_STEPS}",
+        "panacea_dpo": f"{dpo} {_MANY} {shown} --max_steps {DPO_STEPS} --lr {_PANACEA_DPO_LR}",
         "rewarded_soups_dpo": f"{dpo} --max_steps {DPO_STEPS // 2}",
         "discrete_policies_dpo": f"{dpo} {_DISCRETE}",
         "helpsteer2": f"{shared} --objectives helpfulness verbosity "
