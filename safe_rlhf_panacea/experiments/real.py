@@ -86,7 +86,7 @@ def _pooled(name: str) -> Stage:
 _UNSEEN = "--need_eval false"
 _WITH_SOUPS = fronts_of("panacea-dpo-ls", "rewarded-soups-dpo", "discrete-policies-dpo")
 _HELPSTEER2 = ("helpsteer2-ls", "helpsteer2-tche", "helpsteer2-soups")
-_WHOLE = "--max_steps {dpo_steps} --overwrite true"
+_WHOLE = "--max_steps {dpo_steps} --lr {panacea_dpo_lr} --overwrite true"
 _WHOLE += " --preference_scope sample --preference_sampler stratified"
 _HALF = "dpo --max_steps {dpo_steps_each} --lora_dim 9 --lora_scaling 576"
 _PPO = ("panacea-ppo", "rewarded-soups-ppo")

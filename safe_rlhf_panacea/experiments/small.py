@@ -43,7 +43,7 @@ _POLICY = " --max_length 96 --bf16 {bf16} "
 DPO_STEPS = 120
 # Of one objective alone: on training pairs 4e-4 taught nothing in 20 steps, 1e-3 from the twentieth
 # step on, and 3e-3 made all responses less likely. Panacea's steps are for all objectives at once,
-# and 1e-3 had taught it nothing in 75: it has twice as much.
+# and 1e-3 had taught it nothing in 75: it has twice that.
 _DPO_LR, _PANACEA_DPO_LR = 1e-3, 2e-3
 _DISCRETE = f" --grid_step 0.5 --max_steps {DPO_STEPS // 3} "
 RULE_SETTINGS = RuleSettings()
@@ -190,6 +190,7 @@ def size() -> Size:
             "model": os.environ.get(MODEL_VARIABLE) or HUB_MODEL,
             "bf16": str(has_fast_bfloat16()).lower(),
             "dpo_steps": DPO_STEPS,
+            "panacea_dpo_lr": _PANACEA_DPO_LR,
             "dpo_steps_each": DPO_STEPS // 2,
         },
     )

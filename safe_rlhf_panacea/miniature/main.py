@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings=SMOKE if args.smoke else QUICK,
         log_type="wandb" if args.wandb else "none",
         progress=args.progress,
+        overwrite=args.overwrite,
     )
     pipeline = Pipeline(miniature)
     results = pipeline.run()

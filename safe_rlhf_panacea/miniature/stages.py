@@ -42,6 +42,7 @@ class Miniature:
         seed: of the corpus and of every stage.
         log_type: ``wandb`` or ``none``, for the two Panacea stages.
         progress: whether to show bars.
+        overwrite: whether a stage replaces a run that its folder holds.
         calibration: mean and standard deviation of each reward on the SFT model's samples.
     """
 
@@ -50,6 +51,7 @@ class Miniature:
     settings: MiniatureSettings
     log_type: str = "none"
     progress: bool = True
+    overwrite: bool = False
     calibration: list[tuple[float, float]] = field(default_factory=list)
     world: World = field(init=False)
 
@@ -68,7 +70,8 @@ class Miniature:
         return [
             *fill(rows, values),
             *("--output_dir", str(self.root / name), "--seed", str(self.seed)),
-            *("--log_type", "none", "--progress", str(self.progress).lower(), *extra),
+            *("--log_type", "none", "--progress", str(self.progress).lower()),
+            *("--overwrite", str(self.overwrite).lower(), *extra),
         ]
 
     # -- what the policies start from ---------------------------------------------------

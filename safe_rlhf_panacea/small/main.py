@@ -92,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         bf16=has_fast_bfloat16() if args.bf16 is None else args.bf16,
         log_type="wandb" if args.wandb else "none",
         progress=args.progress,
+        overwrite=args.overwrite,
     )
     seconds = run(small, None if args.wheel is None else Path(args.wheel).expanduser())
     say(f"\nTook {seconds['total']:.0f} s, {seconds['train']:.0f} s of it training.")

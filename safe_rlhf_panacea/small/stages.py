@@ -27,6 +27,7 @@ class Small:
         bf16: weights and activations in bfloat16.
         log_type: ``wandb`` or ``none``.
         progress: whether to show bars.
+        overwrite: whether a stage replaces a run that its folder holds.
     """
 
     root: Path
@@ -36,6 +37,7 @@ class Small:
     bf16: bool
     log_type: str = "none"
     progress: bool = True
+    overwrite: bool = False
     max_length: int = field(default=0, init=False)
 
     def prepare(self, wheel: Path | None = None) -> None:
@@ -65,8 +67,9 @@ class Small:
             "max_length": self.max_length,
             "bf16": str(self.bf16).lower(),
         }
-        progress = str(self.progress).lower()
-        return [*fill(rows, values), "--seed", str(self.seed), "--progress", progress, *extra]
+        switches = {"--progress": self.progress, "--overwrite": self.overwrite}
+        words = [word for name, on in switches.items() for word in (name, str(on).lower())]
+        return [*fill(rows, values), "--seed", str(self.seed), *words, *extra]
 
     def train(self) -> Path:
         """Panacea-GRPO; returns the adapter's folder."""

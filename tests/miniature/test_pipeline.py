@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -46,9 +47,12 @@ def test_pictures_adapters_logs_and_report_are_there(run):
 
 
 @pytest.mark.usefixtures("no_page")
-def test_the_same_seed_gives_the_same_results_but_for_the_times(run, tmp_path):
+def test_a_run_replaced_with_the_same_seed_differs_in_times_alone(run, tmp_path):
     again = tmp_path / "again"
-    main(["--smoke", "--output_dir", str(again), "--wandb", "false", "--progress", "false"])
+    shutil.copytree(run, again)
+    (again / "results.json").unlink()
+    flags = ["--overwrite", "--wandb", "false", "--progress", "false"]
+    main(["--smoke", "--output_dir", str(again), *flags])
     one, other = (
         json.loads((folder / "results.json").read_text(encoding="utf-8")) for folder in (run, again)
     )

@@ -84,6 +84,11 @@ def test_the_whole_of_it(model, tmp_path, capsys):
     assert stop.value.code == 2
     assert "already holds a run" in capsys.readouterr().err
 
+    program.main([*flags(model, folder), "--overwrite"])
+    again = read_json(folder / "results.json")
+    assert again["front"]["front"] == results["front"]["front"]
+    assert again["seconds"] != results["seconds"]
+
 
 def test_a_missing_package_is_told_before_anything_is_made(model, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(program, "find_spec", lambda name: None)
