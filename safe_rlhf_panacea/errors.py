@@ -18,7 +18,9 @@ FOREIGN = {
     r"PytorchStreamWriter failed|inline_container.*(unexpected pos|open file failed)": (
         "a file could not be written, perhaps for want of space: "
     ),
-    r"(closed|reset) by peer|remote process exited": "another process has ended: ",
+    r"(closed|reset) by peer|remote process exited|process pool was terminated": (
+        "another process has ended: "
+    ),
 }
 
 

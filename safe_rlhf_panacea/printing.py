@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+import warnings
 from typing import TextIO
 
 # C0 and C1 controls but tab and newline, line separators, marks that reorder text, and halves of
@@ -34,3 +36,16 @@ def markdown_text(text: object) -> str:
 def say(*parts: object, file: TextIO | None = None) -> None:
     """Print what may hold foreign text, at once."""
     print(*map(printable, parts), file=file or sys.stdout, flush=True)
+
+
+def quiet_libraries() -> None:
+    """Leave the terminal to the program's own lines."""
+    from transformers.utils.logging import disable_progress_bar
+
+    from safe_rlhf_panacea.base.distributed import name_cpu_accelerator
+
+    name_cpu_accelerator()
+    disable_progress_bar()
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore")

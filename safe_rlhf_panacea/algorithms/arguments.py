@@ -74,7 +74,8 @@ def add_panacea_arguments(parser: argparse.ArgumentParser, *, rewards: bool = Fa
     group.add_argument(
         "--fixed_preference",
         metavar="VECTOR",
-        help="baselines: train for this λ alone, with an adapter that has no preference part",
+        help="baselines: train for this λ alone, with an adapter that has no preference part, on "
+        "the pairs and texts that count for an objective to which it gives a weight",
     )
     _add_front_arguments(parser)
 

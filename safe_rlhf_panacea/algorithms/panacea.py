@@ -93,6 +93,23 @@ class Panacea:
         """The adapter that is trained for, saved and evaluated."""
         return self.adapters["policy"]
 
+    def counted(self, args: argparse.Namespace, specs: Any) -> tuple[str, ...]:
+        """The objectives of which a row of data has to count for one.
+
+        In a training at a fixed λ these are those with a weight: what counts for others alone
+        would teach nothing, at the price of its tokens. Data that is evaluated, or that a part is
+        split off from for it, may count for any.
+
+        Args:
+            args: the flags.
+            specs: the data sets; those of the training are the very object in ``args``.
+        """
+        split_off = args.need_eval and args.eval_datasets is None
+        if self.source.fixed is None or split_off or specs is not args.train_datasets:
+            return self.objectives
+        weighted = zip(self.objectives, self.source.fixed.tolist(), strict=True)
+        return tuple(name for name, weight in weighted if weight > 0)
+
     # -- λ ----------------------------------------------------------------------------
 
     def draw(self, rows: int, engine: Any, waiting: int = 0, passes: int = 1) -> torch.Tensor:

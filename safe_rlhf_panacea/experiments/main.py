@@ -31,7 +31,8 @@ WHOLE = {"quickstart.sh": "miniature", "small.sh": "small"}
 ENVIRONMENT = """\
 environment:
   PYTHON                the Python to use; default .venv/bin/python of this checkout, else python3
-  OMP_NUM_THREADS       threads; default of the miniature: one per core, at most 2
+  OMP_NUM_THREADS       threads; default of the miniature: one per core, at most 2; the two
+                        processes of the quickstart have one each, whatever it says
   PANACEA_SMALL_MODEL   for --size small: the model's folder, as safe_rlhf_panacea.small.model
                         writes it; default: HuggingFaceTB/SmolLM2-135M-Instruct from the hub
   PANACEA_SMALL_DATA    for --size small: a folder with hh-helpful-harmless-train.jsonl.gz and

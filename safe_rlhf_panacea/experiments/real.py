@@ -40,8 +40,9 @@ def _helpsteer2(method: str, program: str, flags: str, members: str = "") -> tup
     """A training on HelpSteer2's pairs, and its evaluation."""
     name = f"helpsteer2-{method}"
     output = f"--output_dir {{runs}}/{name} --seed {{seed}}"
+    settings = "panacea_helpsteer2" if program == DPO else "helpsteer2"
     return (
-        Stage(name, program, f"{flags} {output}", settings="helpsteer2"),
+        Stage(name, program, f"{flags} {output}", settings=settings),
         evaluation_of(name, "helpsteer2", f"--adapter {{runs}}/{name}{members}"),
     )
 
@@ -86,7 +87,7 @@ def _pooled(name: str) -> Stage:
 _UNSEEN = "--need_eval false"
 _WITH_SOUPS = fronts_of("panacea-dpo-ls", "rewarded-soups-dpo", "discrete-policies-dpo")
 _HELPSTEER2 = ("helpsteer2-ls", "helpsteer2-tche", "helpsteer2-soups")
-_WHOLE = "--max_steps {dpo_steps} --lr {panacea_dpo_lr} --overwrite true"
+_WHOLE = "--max_steps {dpo_steps} --overwrite true"
 _WHOLE += " --preference_scope sample --preference_sampler stratified"
 _HALF = "dpo --max_steps {dpo_steps_each} --lora_dim 9 --lora_scaling 576"
 _PPO = ("panacea-ppo", "rewarded-soups-ppo")

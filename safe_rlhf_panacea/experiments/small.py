@@ -95,12 +95,14 @@ def _pairwise() -> dict[str, str]:
         {_ONE_GO} --per_device_train_batch_size 16 """
     dpo = f"{shared} --objectives {' '.join(OBJECTIVES)} --train_datasets {pairs('train')} "
     shown = f"{_EVALUATED} --eval_datasets {pairs('test', 32)} --reference_point 0.25 0.25 "
+    conflict = f"{shared} --objectives helpfulness verbosity --train_datasets {helpsteer2('train')}"
+    panacea = f" --lr {_PANACEA_DPO_LR} "
     return {
-        "panacea_dpo": f"{dpo} {_MANY} {shown} --max_steps {DPO_STEPS} --lr {_PANACEA_DPO_LR}",
+        "panacea_dpo": f"{dpo} {_MANY} {shown} --max_steps {DPO_STEPS} {panacea}",
         "rewarded_soups_dpo": f"{dpo} --max_steps {DPO_STEPS // 2}",
         "discrete_policies_dpo": f"{dpo} {_DISCRETE}",
-        "helpsteer2": f"{shared} --objectives helpfulness verbosity "
-        f"--train_datasets {helpsteer2('train')}",
+        "panacea_helpsteer2": f"{conflict} {panacea}",
+        "helpsteer2": conflict,
     }
 
 
@@ -190,7 +192,6 @@ def size() -> Size:
             "model": os.environ.get(MODEL_VARIABLE) or HUB_MODEL,
             "bf16": str(has_fast_bfloat16()).lower(),
             "dpo_steps": DPO_STEPS,
-            "panacea_dpo_lr": _PANACEA_DPO_LR,
             "dpo_steps_each": DPO_STEPS // 2,
         },
     )

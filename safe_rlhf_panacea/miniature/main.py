@@ -13,9 +13,9 @@ from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.experiments.settings import QUICK, SMOKE
 from safe_rlhf_panacea.io import atomic_write_text
 from safe_rlhf_panacea.miniature.pipeline import Pipeline
-from safe_rlhf_panacea.miniature.processes import quiet_libraries
 from safe_rlhf_panacea.miniature.report import draw_fronts, render
 from safe_rlhf_panacea.miniature.stages import Miniature
+from safe_rlhf_panacea.printing import quiet_libraries
 
 PROGRAM = "python -m safe_rlhf_panacea.miniature"
 

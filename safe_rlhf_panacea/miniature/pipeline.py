@@ -67,7 +67,10 @@ class Pipeline:
             self.miniature.calibrate(self.judge.calibrate())
 
     def start(self, train: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Begin a training in the second process; it says nothing of how far it is."""
+        """Begin a training in the second process.
+
+        It says nothing of how far it is. What makes it fail is raised when its result is asked for.
+        """
         silent = copy(self.miniature)
         silent.progress = False
         return self.beside.submit(train, silent, *args)

@@ -1,4 +1,4 @@
-"""The quickstart's two processes, of one thread each: its numbers do not depend on the cores."""
+"""The quickstart's two processes, of one thread each, as many cores as there may be."""
 
 from __future__ import annotations
 
@@ -6,33 +6,30 @@ import multiprocessing
 import os
 import signal
 import sys
-import warnings
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 
-import torch
+from safe_rlhf_panacea.base.threads import one_thread
+from safe_rlhf_panacea.printing import quiet_libraries
 
-from safe_rlhf_panacea.base.distributed import name_cpu_accelerator
-
-
-def quiet_libraries() -> None:
-    """Leave the terminal to the program's own lines."""
-    from transformers.utils.logging import disable_progress_bar
-
-    name_cpu_accelerator()
-    disable_progress_bar()
-    os.environ.setdefault("WANDB_SILENT", "true")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore")
+THREADS = "OMP_NUM_THREADS"  # which a process reads when it begins, and records
 
 
 def _begin() -> None:
-    """What the second process does first; its errors alone are seen, and the first ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """What the second process does first; its errors alone are printed."""
+    threading.Thread(target=_end_with_the_first, daemon=True).start()
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    torch.set_num_threads(1)
     quiet_libraries()
+
+
+def _end_with_the_first() -> None:
+    """However that ends: a process that waits for work does not notice by itself."""
+    first = multiprocessing.parent_process()
+    assert first is not None  # this one was started by it
+    first.join()
+    os._exit(1)
 
 
 @contextmanager
@@ -42,16 +39,38 @@ def second_process() -> Iterator[Executor]:
     Models this small gain little by a second thread, and a sum over several threads is another
     number than one over one. An error of what runs there is raised where its result is asked for.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(1, mp_context=context, initializer=_begin)
+    others = multiprocessing.active_children()
+    with one_thread(), _environment(THREADS, "1"):
+        try:
+            _start(executor)
+            yield executor
+        except BaseException:  # an interruption too: nobody waits for the rest
+            for process in multiprocessing.active_children():
+                if process not in others:
+                    process.terminate()
+            raise
+        finally:
+            executor.shutdown()
+
+
+def _start(executor: Executor) -> None:
+    """Start its process now, which leaves interruptions to this one from its first moment on."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        yield executor
-    except BaseException:  # an interruption too: nobody waits for the rest
-        for process in multiprocessing.active_children():
-            process.terminate()
-        raise
+        executor.submit(int)
     finally:
-        executor.shutdown()
-        torch.set_num_threads(threads)
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before

@@ -1,4 +1,4 @@
-"""The miniature's training stages: rows of the table, run in this process."""
+"""The miniature's training stages: rows of the table, run in the process that asks."""
 
 from __future__ import annotations
 

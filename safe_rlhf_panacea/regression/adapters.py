@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from safe_rlhf_panacea.adapter import PanaceaAdapter, load_adapter, load_soup
+from safe_rlhf_panacea.base.threads import one_thread
 from safe_rlhf_panacea.regression.adapter_numbers import FRONT, measure
 from safe_rlhf_panacea.regression.checks import CannotRun, Check, worst_of
 from safe_rlhf_panacea.regression.references import read_reference
@@ -67,13 +66,8 @@ def run(options: Options) -> list[Check]:
     # v*: not what an interrupted recording left, which begins with a dot.
     paths = find_references(options, SUITE, f"v*/**/{FILE}")
     root = options.references / SUITE
-    # Models this small only wait for their threads: a hundred times as long on a busy machine.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():  # on a busy machine several take a hundred times as long
         return check_each(paths, lambda path: check_reference(path, root))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def record(options: Options) -> list[Path]:

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from safe_rlhf_panacea.base.threads import one_thread
 from safe_rlhf_panacea.regression.checks import CannotRun, Check, worst_of
-from safe_rlhf_panacea.regression.port import one_thread
 from safe_rlhf_panacea.regression.tiny_runs import flags_of
 from safe_rlhf_panacea.regression.tiny_world import TinyWorld
 from safe_rlhf_panacea.regression.trace import Trace, read_trace, trace

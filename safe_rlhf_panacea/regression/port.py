@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 
 from safe_rlhf_panacea.regression.checks import CannotRun
@@ -17,7 +14,7 @@ def prepare_port() -> None:
         CannotRun: Safe-RLHF is underneath.
     """
     from safe_rlhf_panacea.base import backend
-    from safe_rlhf_panacea.miniature.processes import quiet_libraries
+    from safe_rlhf_panacea.printing import quiet_libraries
 
     if backend().name != "port":
         raise CannotRun(
@@ -38,14 +35,3 @@ def check_cpu() -> None:
             "the recorded steps are of a CPU, and there is a GPU: "
             "run again with the environment variable CUDA_VISIBLE_DEVICES empty"
         )
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread inside: more of them only get in each other's way on a tiny model."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safe_rlhf_panacea.base.threads import one_thread
 from safe_rlhf_panacea.regression.checks import CannotRun, Check, worst_of
-from safe_rlhf_panacea.regression.port import check_cpu, one_thread, prepare_port
+from safe_rlhf_panacea.regression.port import check_cpu, prepare_port
 from safe_rlhf_panacea.regression.references import (
     check_recordable,
     read_reference,

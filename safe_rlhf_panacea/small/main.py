@@ -17,8 +17,7 @@ from safe_rlhf_panacea.experiments.sizes import has_fast_bfloat16
 from safe_rlhf_panacea.experiments.small import MODEL_VARIABLE
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.miniature.pipeline import Stopwatch
-from safe_rlhf_panacea.miniature.processes import quiet_libraries
-from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.printing import quiet_libraries, say
 from safe_rlhf_panacea.small.report import render
 from safe_rlhf_panacea.small.stages import Small
 

@@ -253,3 +253,21 @@ def test_bad_data_is_one_line(specs, words, sft_flags, texts, pairs, tmp_path, c
     lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert len(lines) == 1 and words in lines[0]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("preference", "texts"), [("0,1", 20), ("1,0", 12), ("0.5,0.5", 32), (None, 32)]
+)
+def test_a_fixed_preference_trains_on_no_text_it_gives_no_weight(
+    sft_flags, tmp_path, preference, texts
+):
+    specs = []
+    for name, count in (("helpful", 12), ("harmless", 20)):
+        rows = [{"prompt": "cde", "response": "ab"}] * count
+        path = write_lines(tmp_path / f"{name}-texts.jsonl", rows)
+        specs.append(f"{name}=supervised:1:{path}")
+    flags = [*sft_flags, "--train_datasets", *specs, "--need_eval", "--eval_datasets", *specs]
+    flags += ["--fixed_preference", preference] if preference else []
+    trainer = sft_trainer(flags)
+    assert len(trainer.train_dataloader.dataset) == texts
+    assert len(trainer.eval_dataloader.dataset) == 32

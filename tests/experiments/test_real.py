@@ -107,7 +107,10 @@ def test_pairs_are_compared_at_equal_steps():
     report = dry_run.__wrapped__("discrete_policies_dpo.sh", "--size", "small")
     command = report["command"].split()
     assert command[len(command) - command[::-1].index("--grid_step")] == "0.5"
-    shared = ("lr", "per_device_train_batch_size", "train_datasets", "max_length", "scale_coeff")
+    rates = {name: float(found["lr"]) for name, found in values.items()}
+    assert rates.pop("panacea_dpo") == 2e-3
+    assert set(rates.values()) == {1e-3}
+    shared = ("per_device_train_batch_size", "train_datasets", "max_length", "scale_coeff")
     for name in shared:
         assert len({str(found[name]) for found in values.values()}) == 1
 
@@ -227,7 +230,8 @@ def test_conflicting_pairs_are_compared_at_equal_steps(reproduction):
     assert ls.max_steps == tche.max_steps == 2 * soups.max_steps
     assert (ls.aggregation, tche.aggregation) == ("ls", "tche")
     assert ls.lora_scaling / ls.lora_dim == soups.lora_scaling / soups.lora_dim
-    for name in ("lr", "per_device_train_batch_size", "train_datasets", "max_length", "seed"):
+    assert (ls.lr, tche.lr, soups.lr) == (2e-3, 2e-3, 1e-3)
+    for name in ("per_device_train_batch_size", "train_datasets", "max_length", "seed"):
         assert vars(ls)[name] == vars(tche)[name] == vars(soups)[name]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -9,6 +11,17 @@ import torch
 
 from safe_rlhf_panacea.errors import fail
 from safe_rlhf_panacea.miniature.processes import second_process
+
+KILLED = """
+import os, signal, time
+from safe_rlhf_panacea.miniature.processes import second_process
+
+if __name__ == "__main__":
+    with second_process() as beside:
+        beside.submit(int).result()
+        beside.submit(time.sleep, 300)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def test_both_have_one_thread_and_this_one_gets_its_own_back():
@@ -38,3 +51,13 @@ def test_nobody_waits_for_it_after_an_interruption():
         beside.submit(time.sleep, 300)
         raise KeyboardInterrupt
     assert time.monotonic() - start < 120
+
+
+def test_it_ends_with_the_first_however_that_ends(tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    # The pipe is at its end when nobody holds it any more: an orphan would for five minutes.
+    done = subprocess.run(
+        [sys.executable, script], stderr=subprocess.PIPE, timeout=120, check=False
+    )
+    assert done.returncode == -9

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import safe_rlhf_panacea.base as base
+from safe_rlhf_panacea.base.threads import one_thread
 from safe_rlhf_panacea.regression.checks import CannotRun
-from safe_rlhf_panacea.regression.port import check_cpu, one_thread, prepare_port
+from safe_rlhf_panacea.regression.port import check_cpu, prepare_port
 
 
 def test_not_on_safe_rlhf(monkeypatch):

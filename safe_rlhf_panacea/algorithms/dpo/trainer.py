@@ -54,22 +54,9 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
             tokenizer=self.tokenizer,
             objectives=self.panacea.objectives,
             seed=self.args.seed,
-            counted=self._counted(specs),
+            counted=self.panacea.counted(self.args, specs),
             template=self.template,
         )
-
-    def _counted(self, specs: Any) -> tuple[str, ...]:
-        """The objectives one of which must label a pair: for a training, those with a weight.
-
-        At a fixed λ the others' pairs would teach nothing, at the price of their tokens. Pairs
-        that are evaluated, or split off for it, have them all.
-        """
-        args, source = self.args, self.panacea.source
-        evaluated = args.need_eval and args.eval_datasets is None
-        if source.fixed is None or evaluated or specs is not args.train_datasets:
-            return self.panacea.objectives
-        weighted = zip(self.panacea.objectives, source.fixed.tolist(), strict=True)
-        return tuple(name for name, weight in weighted if weight > 0)
 
     @contextmanager
     def reference(self) -> Iterator[Any]:

@@ -68,6 +68,7 @@ class ObjectiveTexts(SupervisedDataset):
         tokenizer: Any,
         objectives: Sequence[str],
         seed: int = 0,
+        counted: Sequence[str] | None = None,
         template: ChatTemplate | None = None,
     ) -> None:
         """Read and tokenise.
@@ -77,21 +78,26 @@ class ObjectiveTexts(SupervisedDataset):
             tokenizer: as for ``TokenizedDataset``.
             objectives: names, in the order of λ.
             seed: of the random subset where a proportion asks for one.
+            counted: the objectives of which a text has to count for one; None: any.
             template: as for ``TokenizedDataset``.
         """
         self.objectives = tuple(objectives)
+        self.counted = [counted is None or name in counted for name in objectives]
         self.counts_for = [[name in names for name in objectives] for names in named.values()]
         specs = [(spec.name, _attributes(spec)) for spec in named]
         super().__init__(specs, tokenizer, seed=seed, template=template)
 
     def encode(self, rows: list[Row]) -> int:
-        texts = [text for row in rows for text in self._texts(row)]
+        texts = [text for row in rows for text in self._texts(row) if self._counts(text[1])]
         if not texts:
             names = ", ".join(self.objectives)
             raise UserError(f"{self.source}: no pair has a label for one of {names}")
         kept = super().encode([row for row, _ in texts])
         self.labelled = torch.tensor([texts[i][1] for i in self.kept])  # size = (N, m)
         return kept
+
+    def _counts(self, counts_for: Sequence[bool]) -> bool:
+        return any(a and b for a, b in zip(counts_for, self.counted, strict=True))
 
     def _texts(self, row: Row) -> Iterator[tuple[Row, list[bool]]]:
         """The texts in a row, each with whether it counts, by objective."""
@@ -103,21 +109,19 @@ class ObjectiveTexts(SupervisedDataset):
         for side, answer in enumerate((row.sample["answer"], row.sample["other_answer"])):
             better = [labels.get(name) == side for name in self.objectives]
             counts = [a and b for a, b in zip(better, counts_for, strict=True)]
-            if any(counts):
-                sample: RawSample = {**row.sample, "answer": answer}
-                del sample["other_answer"]
-                yield row._replace(sample=sample), counts
+            sample: RawSample = {**row.sample, "answer": answer}
+            del sample["other_answer"]
+            yield row._replace(sample=sample), counts
 
     def check_whole(self) -> None:
-        """Whether every objective has a text left.
+        """Whether every objective that counts has a text left.
 
         Raises:
             UserError: naming the one that has none.
         """
-        for name, has_any in zip(
-            self.objectives, self.labelled[self._rows].any(dim=0).tolist(), strict=True
-        ):
-            if not has_any:
+        there = self.labelled[self._rows].any(dim=0).tolist()
+        for name, counted, has_any in zip(self.objectives, self.counted, there, strict=True):
+            if counted and not has_any:
                 raise UserError(f"{self.source}: no text is left for objective {name!r}")
 
     def get_row(self, row: int) -> dict[str, torch.Tensor]:  # type: ignore[override]

@@ -34,13 +34,17 @@ class PanaceaSFTTrainer(SupervisedTrainer):
 
     def make_dataset(self, specs: list[str]) -> ObjectiveTexts:
         """Texts with their objectives."""
-        named, names = read_named_specs("a data set", specs), self.panacea.objectives
         return ObjectiveTexts(
-            named, self.tokenizer, names, seed=self.args.seed, template=self.template
+            read_named_specs("a data set", specs),
+            self.tokenizer,
+            self.panacea.objectives,
+            seed=self.args.seed,
+            counted=self.panacea.counted(self.args, specs),
+            template=self.template,
         )
 
     def init_datasets(self) -> None:
-        """Load the data; every objective needs some."""
+        """Load the data; every objective that counts needs some."""
         super().init_datasets()
         for loader in (self.train_dataloader, self.eval_dataloader):
             if loader is not None:

@@ -49,7 +49,7 @@ def labels_of(sample: RawSample) -> dict[str, int | None]:
 
 
 class PreferenceDataset(TokenizedDataset):
-    """Pairs that carry a label of at least one of the objectives.
+    """Pairs that carry a label of at least one of the objectives that count.
 
     The better response of a pair is the one that the first objective with a label prefers;
     ``labels`` says which of the objectives agree with that order.
@@ -101,9 +101,11 @@ class PreferenceDataset(TokenizedDataset):
             worse.append(texts[1 - first])
             labels.append([0 if v is None else 1 if v == first else -1 for v in values])
             prompt_lengths.append(min(common_prefix(prompt, text) for text in texts))
-        self.report_left_out(
-            len(labelled), len(labels), responses_identical_once_truncated=self.identical
-        )
+        reasons = {"responses identical once truncated": self.identical}
+        if self.counted != self.objectives:
+            reasons[f"no label of {', '.join(self.counted)}"] = self.skipped
+        total = len(labels) + self.too_long + sum(reasons.values())
+        self.report_left_out(total, len(labels), **reasons)
         self.better, self.worse = RaggedTokens(better), RaggedTokens(worse)
         self.labels = torch.tensor(labels, dtype=torch.float32)  # size = (N, m)
         self.prompt_lengths = prompt_lengths

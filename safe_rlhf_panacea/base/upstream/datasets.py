@@ -122,7 +122,7 @@ class LabelledPreferenceDataset(PreferenceDataset):
                 raise UserError(
                     f"no pair has a label for {name!r}; labels there: {', '.join(known) or 'none'}"
                 )
-        needed = [self.objectives.index(name) for name in counted or self.objectives]
+        needed = [i for i, name in enumerate(self.objectives) if counted is None or name in counted]
         kept = [i for i, row in enumerate(labels) if any(row[c] is not None for c in needed)]
         self.data = [self.data[i] for i in kept]
         self.rawdata = [self.rawdata[i] for i in kept]

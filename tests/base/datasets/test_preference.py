@@ -93,9 +93,13 @@ def test_unlabelled_rows_are_skipped_and_conflicts_counted(write: Callable[..., 
     assert dataset.objectives == OBJECTIVES
 
 
-def test_one_of_the_objectives_that_count_must_label_a_pair(write: Callable[..., Path]) -> None:
+def test_one_of_the_objectives_that_count_must_label_a_pair(
+    write: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
     path = write([pair(helpful=0), pair(harmless=1), pair(helpful=0, harmless=1)])
-    dataset = make(path, counted=("harmless",))
+    with caplog.at_level(logging.WARNING):
+        dataset = make(path, counted=("harmless",))
+    assert "left out of 3 rows: 1 (no label of harmless)" in caplog.text
     assert dataset.labels.tolist() == [[0, 1], [1, -1]]
     assert dataset.skipped == 1
     assert make(path).labels.tolist() == [[1, 0], [0, 1], [1, -1]]
