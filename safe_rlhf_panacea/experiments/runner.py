@@ -87,11 +87,15 @@ class Reproduction:
         found = [path for path in self.runs.glob(pattern) if path.is_dir()]
         return sorted((p for p in found if ".interrupted-" not in p.name), key=_in_order)
 
+    def _size_flags(self, stage: Stage) -> str:
+        """What the size says of a stage, with the curly brackets; nothing of many."""
+        extra = self.size.evaluations if stage.evaluation else self.size.flags
+        return extra.get(stage.evaluation or stage.key, "")
+
     def flags(self, stage: Stage) -> list[str]:
         """Of a stage that no launcher starts: its own and the size's."""
-        extra = self.size.evaluations if stage.evaluation else self.size.flags
         words: list[str] = []
-        for word in shlex.split(f"{stage.flags} {extra.get(stage.evaluation or stage.key, '')}"):
+        for word in shlex.split(f"{stage.flags} {self._size_flags(stage)}"):
             if "*" in word:
                 words += map(str, self.matches(word.removeprefix("{runs}/")))
             else:
@@ -174,6 +178,9 @@ class Reproduction:
         count, left = 0, []
         rows = EXPERIMENTS[script] if only is None else (*EXPERIMENTS[script], *ON_DEMAND[script])
         self._check_size(script, rows)
+        if not dry_run:
+            for stage in (row for row in rows if only in (None, row.name)):
+                self._check_data(stage)
         for count, stage in enumerate(self.stages(rows), start=1):
             if only not in (None, stage.name):
                 continue
@@ -202,6 +209,13 @@ class Reproduction:
                 having = [n for n, size in sizes().items() if stage.settings in size.flags]
                 other = " or ".join(f"--size {name}" for name in having)
                 raise UserError(f"{script} has no --size {self.size_name}: take {other}")
+
+    def _check_data(self, stage: Stage) -> None:
+        """Whether the files a stage reads are there, before hours are spent on other stages."""
+        for word in shlex.split(self._size_flags(stage)):
+            data_set, _, path = word.rpartition(":")  # name:proportion:path
+            if ":" in data_set and "{" not in path and not Path(path).is_file():
+                raise UserError(f"{path} is missing: the stage {stage.name} needs it")
 
     def _run_stage(self, stage: Stage) -> None:
         start = time.monotonic()

@@ -82,6 +82,8 @@ class Pipeline:
         with self.stopwatch.stage(f"train_{algorithm}", f"{text}, {len(OBJECTIVES)} × {each}"):
             soup = self.start(Miniature.train_soup, algorithm, f"soups-{algorithm}", each)
             panacea = self.miniature.train_panacea(algorithm, f"panacea-{algorithm}", steps)
+            if not soup.done():
+                print("Waiting for Rewarded Soups", flush=True)
             return panacea, soup.result()
 
     def run_algorithm(self, algorithm: str, steps: int) -> None:

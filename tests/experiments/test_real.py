@@ -11,6 +11,7 @@ from safe_rlhf_panacea.algorithms.dpo import main as dpo
 from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.baselines import rewarded_soups
 from safe_rlhf_panacea.dry_run import resolve
+from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.evaluation import agreement, compare
 from safe_rlhf_panacea.evaluation import main as evaluation
 from safe_rlhf_panacea.experiments import small
@@ -242,3 +243,20 @@ def test_helpsteer2_from_the_hub(monkeypatch, reproduction):
     assert values["train_datasets"] == ["HelpSteer2/train"]
     assert values["objectives"] == ["helpfulness", "verbosity"]
     assert values["max_steps"] == small.DPO_STEPS
+
+
+def test_a_missing_file_is_told_before_the_first_stage_and_only_of_stages_that_run(
+    monkeypatch, tmp_path
+):
+    for split in ("train", "test"):
+        (tmp_path / small.PAIRS_FILE.format(split=split)).touch()
+    monkeypatch.setenv(small.DATA_VARIABLE, str(tmp_path))
+    runs = Reproduction(tmp_path / "runs", "small")
+    missing = tmp_path / small.HELPSTEER2_FILE.format(split="train")
+    with pytest.raises(UserError, match=f"^{missing} is missing: the stage helpsteer2-ls needs it"):
+        runs.run(SCRIPT)
+    assert not (tmp_path / "runs").exists()
+    monkeypatch.setattr(Reproduction, "_run_stage", lambda self, stage: done.append(stage.name))
+    done: list[str] = []
+    runs.run(SCRIPT, only="rewarded-soups-dpo")
+    assert done == ["rewarded-soups-dpo"]
