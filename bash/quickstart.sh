@@ -8,7 +8,7 @@
 # two Pareto fronts: a picture, a table and a results file in the run folder.
 #
 # needs:    Python 3.10 or newer with this package installed (`make quickstart` does both),
-#           2 CPU cores, 4 GiB of memory, about 4 minutes; no accelerator,
+#           2 CPU cores, 4 GiB of memory, about 5 minutes; no accelerator,
 #           no network, no account.
 # example:  bash bash/quickstart.sh --seed 1
 #
