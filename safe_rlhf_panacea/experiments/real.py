@@ -2,8 +2,8 @@
 
 Four experiments: DPO on helpful and harmless pairs, whose conflict shows in the model and not in
 single pairs; GRPO for two rules; DPO on pairs that carry both labels; reward models and then PPO
-and GRPO. Panacea and Rewarded Soups have equal total steps everywhere; for the rules there are
-soups of twice the steps beside.
+and GRPO. Panacea and Rewarded Soups have equal total steps everywhere, with DPO at learning rates
+of their own (``small.py``); for the rules there are soups of twice the steps beside.
 """
 
 from __future__ import annotations
