@@ -82,36 +82,39 @@ class ObjectiveTexts(SupervisedDataset):
             template: as for ``TokenizedDataset``.
         """
         self.objectives = tuple(objectives)
-        self.counted = [counted is None or name in counted for name in objectives]
+        self.counted = self.objectives if counted is None else tuple(counted)
         self.counts_for = [[name in names for name in objectives] for names in named.values()]
         specs = [(spec.name, _attributes(spec)) for spec in named]
         super().__init__(specs, tokenizer, seed=seed, template=template)
 
     def encode(self, rows: list[Row]) -> int:
-        texts = [text for row in rows for text in self._texts(row) if self._counts(text[1])]
+        texts = [text for row in rows for text in self._texts(row)]
         if not texts:
-            names = ", ".join(self.objectives)
+            names = ", ".join(self.counted)
             raise UserError(f"{self.source}: no pair has a label for one of {names}")
         kept = super().encode([row for row, _ in texts])
         self.labelled = torch.tensor([texts[i][1] for i in self.kept])  # size = (N, m)
         return kept
 
     def _counts(self, counts_for: Sequence[bool]) -> bool:
-        return any(a and b for a, b in zip(counts_for, self.counted, strict=True))
+        named = zip(self.objectives, counts_for, strict=True)
+        return any(counts and name in self.counted for name, counts in named)
 
     def _texts(self, row: Row) -> Iterator[tuple[Row, list[bool]]]:
-        """The texts in a row, each with whether it counts, by objective."""
+        """The texts in a row that count, each with whether it does, by objective."""
         counts_for = self.counts_for[row.data_set]
         if "other_answer" not in row.sample:
-            yield row, counts_for
+            if self._counts(counts_for):
+                yield row, counts_for
             return
         labels = labels_of(row.sample)
         for side, answer in enumerate((row.sample["answer"], row.sample["other_answer"])):
             better = [labels.get(name) == side for name in self.objectives]
             counts = [a and b for a, b in zip(better, counts_for, strict=True)]
-            sample: RawSample = {**row.sample, "answer": answer}
-            del sample["other_answer"]
-            yield row._replace(sample=sample), counts
+            if self._counts(counts):
+                sample: RawSample = {**row.sample, "answer": answer}
+                del sample["other_answer"]
+                yield row._replace(sample=sample), counts
 
     def check_whole(self) -> None:
         """Whether every objective that counts has a text left.
@@ -120,8 +123,8 @@ class ObjectiveTexts(SupervisedDataset):
             UserError: naming the one that has none.
         """
         there = self.labelled[self._rows].any(dim=0).tolist()
-        for name, counted, has_any in zip(self.objectives, self.counted, there, strict=True):
-            if counted and not has_any:
+        for name, has_any in zip(self.objectives, there, strict=True):
+            if name in self.counted and not has_any:
                 raise UserError(f"{self.source}: no text is left for objective {name!r}")
 
     def get_row(self, row: int) -> dict[str, torch.Tensor]:  # type: ignore[override]
