@@ -20,6 +20,7 @@ class AdapterConfig:
     Attributes:
         lora_dim: k, singular values that do not depend on λ.
         pref_dim: m, entries of the preference vector; 0 makes a plain SVD-LoRA.
+        pref_rank: r, singular values for each entry of λ; the paper has one.
         lora_scaling: the update is multiplied by ``lora_scaling / lora_dim``.
         lora_module_name: linear layers whose qualified name contains this are adapted.
         objectives: names of the m objectives, in the order of λ.
@@ -41,6 +42,7 @@ class AdapterConfig:
 
     lora_dim: int = 8
     pref_dim: int = 2
+    pref_rank: int = 1
     lora_scaling: float = 512.0
     lora_module_name: str = "layers."
     objectives: tuple[str, ...] = ()
@@ -60,6 +62,8 @@ class AdapterConfig:
             raise AdapterError(f"lora_dim is {self.lora_dim}: it must be at least 1")
         if self.pref_dim < 0:
             raise AdapterError(f"pref_dim is {self.pref_dim}: it must not be negative")
+        if self.pref_rank < 1:
+            raise AdapterError(f"pref_rank is {self.pref_rank}: it must be at least 1")
         if not (math.isfinite(self.lora_scaling) and self.lora_scaling > 0):
             raise AdapterError(f"lora_scaling is {self.lora_scaling}: it must be positive")
         for name in self.objectives:
@@ -85,8 +89,8 @@ class AdapterConfig:
 
     @property
     def rank(self) -> int:
-        """k + m."""
-        return self.lora_dim + self.pref_dim
+        """k + m·r, the columns of U and V."""
+        return self.lora_dim + self.pref_dim * self.pref_rank
 
     @property
     def factor(self) -> float:
@@ -116,6 +120,7 @@ def _check_types(values: Mapping[str, Any]) -> None:
     expected = {
         "lora_dim": Integral,
         "pref_dim": Integral,
+        "pref_rank": Integral,
         "lora_scaling": Real,
         "lora_module_name": str,
         "objectives": (list, tuple),

@@ -107,7 +107,7 @@ def about(facts: Facts) -> Iterator[str]:
     if names:
         rows.append(["objectives, in the order of λ", ", ".join(facts.objectives)])
         rows.append(["λ", "one weight per objective, none negative, with the sum 1"])
-    rows.append(["rank", f"{config.lora_dim} + {config.pref_dim}"])
+    rows.append(["rank", f"{config.lora_dim} + {config.pref_dim * config.pref_rank}"])
     rows.append(["adapted layers", f"linear layers with {config.lora_module_name!r} in their name"])
     template = TEMPLATES.get(config.chat_template, "a chat template, kept in adapter_config.json")
     rows.append(["prompt template", template])
