@@ -30,7 +30,7 @@ from safe_rlhf_panacea.base import (
 )
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.divergence import check_weights
-from safe_rlhf_panacea.preference import format_preference
+from safe_rlhf_panacea.preference import format_preference, label_weights
 
 SMOOTH_MU = 0.1
 
@@ -72,6 +72,7 @@ class Panacea:
         self.smooth_mu = getattr(args, "smooth_mu", None) or SMOOTH_MU
         self.ideal_point = IdealPoint(len(objectives))
         self.orthogonality_coeff = args.orthogonality_coeff
+        self.scaling_lr_multiplier = args.scaling_lr_multiplier
         self._held: Held | None = None
         self._latest = self.centre
 
@@ -86,6 +87,9 @@ class Panacea:
         self.template = template
         config = replace(self.config, chat_template=template.recorded)
         self.adapters[role] = inject_adapter(model, config)
+        for layer in self.adapters[role].layers.values():
+            if layer.lora_s is not None:
+                layer.lora_s.lr_multiplier = self.scaling_lr_multiplier
         return self.adapters[role]
 
     @property
@@ -112,10 +116,25 @@ class Panacea:
 
     # -- λ ----------------------------------------------------------------------------
 
-    def draw(self, rows: int, engine: Any, waiting: int = 0, passes: int = 1) -> torch.Tensor:
-        """λ of a batch, size = (B, m); a new one where ``begins_update`` says so."""
+    def draw(
+        self,
+        rows: int,
+        engine: Any,
+        waiting: int = 0,
+        passes: int = 1,
+        labelled: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """λ of a batch, size = (B, m); a new one where ``begins_update`` says so.
+
+        Args:
+            rows: B.
+            engine: the policy's.
+            waiting: see ``begins_update``.
+            passes: see ``begins_update``.
+            labelled: which objectives label each row, bool, size = (B, m), where not all do.
+        """
         begins = begins_update(engine, waiting, passes)
-        return self.source.draw(rows, begins_update=begins)
+        return self.source.draw(rows, begins_update=begins, labelled=labelled)
 
     @property
     def centre(self) -> torch.Tensor:
@@ -219,9 +238,11 @@ class Panacea:
         """The m losses of a batch, size = (B, m), as one at the λ that holds, with the penalty."""
         now = self._now
         scope = "batch" if now.shared else "sample"
-        preference = now.preference.to(losses.device).expand_as(losses)
+        weights = now.preference.to(losses.device).expand_as(losses)
+        if self.source.for_labels:
+            weights = label_weights(weights, labelled)
         total = aggregate_losses(
-            losses, labelled, preference, self.method, scope, reduce=all_reduce_sum
+            losses, labelled, weights, self.method, scope, reduce=all_reduce_sum
         )
         return total + self.penalty()
 
