@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ from safe_rlhf_panacea.evaluation.arguments import (
     rewards_of,
 )
 from safe_rlhf_panacea.fronts.measure import sample_base
-from safe_rlhf_panacea.fronts.measurement import Measurement
+from safe_rlhf_panacea.fronts.measurement import LOG_SIGMOID, Measurement
 from safe_rlhf_panacea.fronts.methods import Member, Method, read_member
 from safe_rlhf_panacea.fronts.results import FRONT_FILE, LABELS, RESPONSES_FILE, front_of
 from safe_rlhf_panacea.fronts.units import VALUES_FILE, names_of_pairs, unit_name, write_units
@@ -53,8 +54,10 @@ def build_parser() -> argparse.ArgumentParser:
         soup, or discrete policies, each at the λ that it was trained for.
 
         With --reward_models: mean reward per objective of sampled responses to prompts.
-        Without: accuracy of the implicit reward on labelled pairs. Either way with the KL to
-        the model with its adapter off. Under torchrun or deepspeed all processes share the work.
+        Without: accuracy of the implicit reward on labelled pairs, and in the folder log-sigmoid
+        the mean log σ of its margins in nats, which tells small differences apart. Either way with
+        the KL to the model with its adapter off. Under torchrun or deepspeed all processes share
+        the work.
         """,
         f"""
         {PROGRAM} --adapter runs/panacea-dpo --datasets pairs:1:test.jsonl --output_dir runs/front
@@ -143,7 +146,7 @@ def measure_method(
         pairs = PreferenceDataset(
             args.datasets, tokenizer, names, seed=args.seed, template=template
         )
-        what, units = {"pairs": pairs}, names_of_pairs(pairs)
+        what, units = {"pairs": pairs, "margin_scale": method.scale_coeff}, names_of_pairs(pairs)
     return method.measure(policy, grid, label=label, **what), units
 
 
@@ -165,9 +168,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     measured, units = measure_method(args, method, template, grid, label)
     if is_main_process():
         result = measured.result(objectives, method.origin(label), args.reference_point)
+        if measured.margins is not None:
+            in_nats = measured.in_log_sigmoid()
+            losses = in_nats.result(objectives, method.origin(label))
+            write(args, in_nats, units, losses, template, LOG_SIGMOID)
+            say(f"{front_table(front_of(losses))}\n")
         write(args, measured, units, result, template)
         say(f"{front_table(front_of(result))}\n\n{indicator_table({label: result})}")
         say(f"\nWritten to {args.output_dir}: {FRONT_FILE}, {VALUES_FILE}, front.png")
+        if measured.margins is not None:
+            say(f"and the same in nats, of the losses of the pairs, to its folder {LOG_SIGMOID}")
 
 
 def write(
@@ -176,9 +186,11 @@ def write(
     units: Sequence[str],
     result: dict[str, Any],
     template: ChatTemplate,
+    below: str = "",
 ) -> None:
     """Numbers, responses, picture, and the record last: it says that the folder is complete."""
-    folder = prepare_output_dir(args.output_dir, overwrite=args.overwrite)
+    folder = Path(args.output_dir) / below
+    folder = prepare_output_dir(folder, overwrite=args.overwrite or bool(below))
     if args.reward_models:
         responses = [*measured.base_responses(), *measured.responses()]
         atomic_write_json(folder / RESPONSES_FILE, responses)

@@ -131,6 +131,11 @@ class Method:
             self.members.sort(key=lambda member: member.preference.tolist())
         self.adapter = load_adapter(model, self.members[0].folder)
 
+    @property
+    def scale_coeff(self) -> float:
+        """DPO's β in training; 1 of an adapter that no pairs trained."""
+        return float(self.members[0].flags.get("scale_coeff") or 1.0)
+
     def origin(self, label: str = "") -> Origin:
         """What a result says of it; the seconds are None where a record lacks them."""
         first = self.members[0]
