@@ -35,6 +35,7 @@ from safe_rlhf_panacea.fronts.measure import sample_base
 from safe_rlhf_panacea.fronts.measurement import LOG_SIGMOID, Measurement
 from safe_rlhf_panacea.fronts.methods import Member, Method, read_member
 from safe_rlhf_panacea.fronts.results import FRONT_FILE, LABELS, RESPONSES_FILE, front_of
+from safe_rlhf_panacea.fronts.reward_front import Prompt
 from safe_rlhf_panacea.fronts.units import VALUES_FILE, names_of_pairs, unit_name, write_units
 from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.preference import default_grid, preference_grid
@@ -83,6 +84,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--reward_calibration", metavar="FILE", help="of evaluation.calibrate, as PPO had it"
     )
+    parser.add_argument(
+        "--cluster_column",
+        metavar="COLUMN",
+        help="with rewards: the data's column that names each prompt's family, such as its topic; "
+        "intervals of comparisons then draw whole families",
+    )
     add_flag(parser, "--with_base", True, "with rewards: evaluate the initial model as well")
     parser.add_argument(
         "--grid_step",
@@ -124,16 +131,17 @@ def load_method(args: argparse.Namespace, members: Sequence[Member]) -> tuple[Me
 
 def measure_method(
     args: argparse.Namespace, method: Method, template: ChatTemplate, grid: torch.Tensor, label: str
-) -> tuple[Measurement, list[str]]:
+) -> tuple[Measurement, list[str], list[str] | None]:
     """Rewards of responses at every λ, or accuracies on pairs where there are no rewards.
 
     Returns:
-        What was found, and the names of the prompts or pairs.
+        What was found, the names of the prompts or pairs, and their families where those are known.
     """
     names = method.objectives
     policy = policy_of(args, method.model, method.adapter, template)
     tokenizer = template.tokenizer
     what: dict[str, Any]
+    clusters = None
     if args.reward_models:
         rewards = rewards_of(args, read_rewards(args, names), policy)
         prompts = read_prompts(args, template)
@@ -141,13 +149,27 @@ def measure_method(
         base = sample_base(policy, rewards, prompts) if args.with_base else None
         what = {"prompts": prompts, "rewards": rewards, "base": base}
         units = [unit_name(prompt.text) for prompt in prompts]
+        if args.cluster_column is not None:
+            clusters = families_of(prompts, args.cluster_column)
     else:
         tokenizer.padding_side = "right"
         pairs = PreferenceDataset(
             args.datasets, tokenizer, names, seed=args.seed, template=template
         )
         what, units = {"pairs": pairs, "margin_scale": method.scale_coeff}, names_of_pairs(pairs)
-    return method.measure(policy, grid, label=label, **what), units
+    return method.measure(policy, grid, label=label, **what), units, clusters
+
+
+def families_of(prompts: Sequence[Prompt], column: str) -> list[str]:
+    """What stands in a column of each prompt's row.
+
+    Raises:
+        UserError: a row lacks it.
+    """
+    for prompt in prompts:
+        if (prompt.example or {}).get(column) is None:
+            raise UserError(f"--cluster_column {column}: the row of {prompt.text!r} lacks it")
+    return [str(prompt.example[column]) for prompt in prompts if prompt.example]
 
 
 @one_line_errors
@@ -165,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     method, tokenizer = load_method(args, members)
     label = args.label or LABELS[method.name]
     template = ChatTemplate.chosen(args.chat_template, method.chat_template, tokenizer)
-    measured, units = measure_method(args, method, template, grid, label)
+    measured, *units = measure_method(args, method, template, grid, label)
     if is_main_process():
         result = measured.result(objectives, method.origin(label), args.reference_point)
         if measured.margins is not None:
@@ -183,19 +205,29 @@ def main(argv: Sequence[str] | None = None) -> None:
 def write(
     args: argparse.Namespace,
     measured: Measurement,
-    units: Sequence[str],
+    units: Sequence[Any],
     result: dict[str, Any],
     template: ChatTemplate,
     below: str = "",
 ) -> None:
-    """Numbers, responses, picture, and the record last: it says that the folder is complete."""
+    """Numbers, responses, picture, and the record last: it says that the folder is complete.
+
+    Args:
+        args: the flags.
+        measured: at every λ.
+        units: names of the prompts or pairs, and their families or None.
+        result: of ``measured``.
+        template: how conversations were written.
+        below: a folder in the output folder.
+    """
     folder = Path(args.output_dir) / below
     folder = prepare_output_dir(folder, overwrite=args.overwrite or bool(below))
     if args.reward_models:
         responses = [*measured.base_responses(), *measured.responses()]
         atomic_write_json(folder / RESPONSES_FILE, responses)
     atomic_write_json(folder / FRONT_FILE, result)
-    write_units(folder, units, measured.grid, measured.unit_values())
+    names, clusters = units
+    write_units(folder, names, measured.grid, measured.unit_values(), clusters)
     plot_fronts(
         [front_of(result)],
         folder / "front.png",
