@@ -72,9 +72,9 @@ def _files(adapter: Path) -> list[Path]:
         UserError: one of these files is a link, whose target may be anything of this machine.
     """
     card = adapter / CARD_FILE
-    shown = card.read_text("utf-8", "replace") if card.is_file() and not card.is_symlink() else ""
-    pictures = {path.name for path in adapter.glob("*.png") if path.name in shown}
-    found = [path for path in sorted(adapter.iterdir()) if path.name in {*FILES, *pictures}]
+    text = card.read_text("utf-8", "replace") if card.is_file() and not card.is_symlink() else ""
+    names = {*FILES, *re.findall(r"[^\s()<>\[\]\"'/]+\.png", text)}
+    found = [path for path in sorted(adapter.iterdir()) if path.name in names]
     for path in found:
         if path.is_symlink():
             raise UserError(f"{path} is a link: only files that lie in the folder itself go up")

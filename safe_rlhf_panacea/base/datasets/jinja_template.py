@@ -1,4 +1,4 @@
-"""Chat templates in jinja, as models bring them; transformers renders them, elsewhere."""
+"""Chat templates in jinja, as models bring them; ``rendering.py`` has them rendered."""
 
 from __future__ import annotations
 

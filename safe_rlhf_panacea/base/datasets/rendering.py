@@ -1,7 +1,7 @@
 """Renders chat templates in a process of their own, with bounds on time, memory and length.
 
-A template comes with a model, from whoever made it, and is a program. transformers' sandbox keeps
-it from everything but its own text; here nor can it hang or use up the memory.
+A template comes with a model, from whoever made it, and is a program. transformers' sandbox lets it
+reach nothing but its text; here, besides, it can neither hang nor use up the memory.
 """
 
 from __future__ import annotations
