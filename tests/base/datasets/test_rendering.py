@@ -33,7 +33,7 @@ def growing(seed, more):
     ],
 )
 def test_time_memory_and_length_have_bounds(template, reason, monkeypatch):
-    monkeypatch.setattr(rendering, "SECONDS", 0.3)
+    monkeypatch.setattr(rendering, "SECONDS", 0.5)
     text = "\n{% if messages[0].content != 'b' %}" + template + "{% endif %}b"
     chat = JinjaTemplate(text, tiny_tokenizer(), "file.jinja")
     with pytest.raises(UserError, match=f"^file.jinja: the chat template fails on .*{reason}"):
