@@ -109,7 +109,7 @@ RANGES = [
     ("respond chat serve", "max_new_tokens", "0 -5", COUNT),
     ("chat", "temperature", "nan -1", NOT_NEGATIVE),
     ("chat", "top_p", "0 1.01", "is not above 0 and at most 1"),
-    ("serve", "max_rows max_waiting max_length max_body", "0 x", COUNT),
+    ("serve", "max_rows max_waiting max_length max_body max_connections", "0 x", COUNT),
     ("serve", "max_wait timeout", "0 nan", POSITIVE),
     ("serve", "port", "-1 65536 http", "is not a port"),
     ("serve", "token host model_name front", "''", EMPTY),

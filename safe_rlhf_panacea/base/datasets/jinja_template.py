@@ -1,18 +1,17 @@
-"""Chat templates in jinja, as models bring them; transformers renders them in a sandbox."""
+"""Chat templates in jinja, as models bring them; ``rendering.py`` has them rendered."""
 
 from __future__ import annotations
 
-import traceback
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from safe_rlhf_panacea.base.datasets.rendering import RenderingError, render
 from safe_rlhf_panacea.base.datasets.template import NAMES, ChatTemplate, Turns, as_turns
 from safe_rlhf_panacea.errors import UserError
 
 Messages = list[dict[str, str]]
 _QUESTION, _ANSWER = "7question0", "7answer0"  # no template has these words
-_COMPILED = ("<template>", "<unknown>")  # what jinja calls the file of a template in a traceback
 
 
 def read_text(path: str) -> str:
@@ -72,15 +71,6 @@ def own_template(tokenizer: Any) -> JinjaTemplate | None:
     return JinjaTemplate(text, tokenizer, f"{name}'s chat template")
 
 
-def _line_of(error: Exception) -> int | None:
-    """The line of the template at which it failed."""
-    if (line := getattr(error, "lineno", None)) is not None:
-        return line
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename in _COMPILED]
-    return lines[-1] if lines else None
-
-
 def _messages(turns: Turns, system: str | None) -> Messages:
     roles = ("user", "assistant")
     found = [{"role": roles[i % 2], "content": turn} for i, turn in enumerate(as_turns(turns))]
@@ -116,13 +106,11 @@ class JinjaTemplate(ChatTemplate):
 
     def _render(self, messages: Messages, *, answering: bool) -> str:
         try:
-            return self.tokenizer.apply_chat_template(
-                messages, chat_template=self.jinja, tokenize=False, add_generation_prompt=answering
-            )
-        except Exception as error:  # a template is a program, and may fail as any program may
-            line = _line_of(error)
-            place = self.source if line is None else f"{self.source}:{line}"
-            reason = " ".join(str(getattr(error, "message", None) or error).split())
+            tokens = self.tokenizer.special_tokens_map
+            return render(self.jinja, messages, tokens, answering=answering)
+        except RenderingError as error:
+            place = self.source if error.line is None else f"{self.source}:{error.line}"
+            reason = " ".join(str(error).split())
             roles = ", ".join(message["role"] for message in messages)
             raise UserError(
                 f"{place}: the chat template fails on a conversation of {roles}: {reason}"
