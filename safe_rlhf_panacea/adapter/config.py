@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
 
@@ -33,6 +33,7 @@ class AdapterConfig:
         base_model: where the base model comes from.
         chat_template: how conversations were written in training: ``safe-rlhf`` (older adapters
             do not say so), ``none``, or the text of a jinja template.
+        base_fingerprint: checksums of the base model, by tensor; older adapters have none.
 
     Raises:
         AdapterError: a value of the wrong type or out of range, or options that contradict
@@ -51,6 +52,7 @@ class AdapterConfig:
     init_singular: float = 0.0
     base_model: str | None = None
     chat_template: str = "safe-rlhf"
+    base_fingerprint: dict[str, str] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Check types and ranges."""
@@ -126,6 +128,7 @@ def _check_types(values: Mapping[str, Any]) -> None:
         "init_singular": Real,
         "base_model": (str, type(None)),
         "chat_template": str,
+        "base_fingerprint": (dict, type(None)),
     }
     for name, kind in expected.items():
         value = values[name]
@@ -135,5 +138,6 @@ def _check_types(values: Mapping[str, Any]) -> None:
             or (isinstance(value, bool) and kind is not bool)
             or (isinstance(value, Integral) and abs(value) > LARGEST)
             or (name == "objectives" and not all(isinstance(entry, str) for entry in value))
+            or (isinstance(value, dict) and not all(isinstance(v, str) for v in value.values()))
         ):
             raise AdapterError(f"adapter options of the wrong type: {name} is {value!r}")

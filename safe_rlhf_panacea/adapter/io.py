@@ -11,6 +11,7 @@ from torch import nn
 
 from safe_rlhf_panacea.adapter.config import AdapterConfig
 from safe_rlhf_panacea.adapter.errors import AdapterError
+from safe_rlhf_panacea.adapter.fingerprint import check_base
 from safe_rlhf_panacea.adapter.model import PanaceaAdapter, check_fit, inject_adapter
 
 CONFIG_NAME = "adapter_config.json"
@@ -104,11 +105,14 @@ def load_adapter(model: nn.Module, folder: str | Path) -> PanaceaAdapter:
     """Inject the adapter that ``folder`` holds.
 
     Raises:
-        AdapterError: files are missing or damaged, or the adapter belongs to another model.
+        AdapterError: files are missing or damaged, or the adapter belongs to another model: one
+            of other shapes, or one whose weights differ.
     """
     config, tensors = read_config(folder), read_tensors(folder)
     source = str(Path(folder) / WEIGHTS_NAME)
-    check_fit(model, config, tensors, source)  # first: a refused adapter leaves the model alone
+    # First: a refused adapter leaves the model alone.
+    check_fit(model, config, tensors, source)
+    check_base(dict(model.named_parameters()), config.base_fingerprint, str(folder))
     adapter = inject_adapter(model, config)
     adapter.load_state_dict(tensors, source=source)
     return adapter

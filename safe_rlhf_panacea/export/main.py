@@ -203,6 +203,7 @@ def export(
         lora_dim=adapter.config.lora_dim,
         weights=PARTS if form in ("peft-parts", "gguf") else None,
     )
+    adapter.check_base(base)
     with new_folder(Path(output_dir), record, overwrite=overwrite) as folder:
         FORMATS[form].write(job, folder)
     return Path(output_dir)

@@ -76,6 +76,7 @@ class PanaceaAdapters:
         adapter = self.loaded[adapter_name]
         if adapter.config.base_model not in (None, base_model):
             return None
+        adapter.check_base(base_model)
         objectives = adapter.objectives
         if not objectives:
             raise UserError(f"{name}: {adapter_name} does not depend on λ")

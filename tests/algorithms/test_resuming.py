@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 import wandb
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
 from safe_rlhf_panacea.algorithms.grpo.main import main as grpo
@@ -264,6 +264,22 @@ def test_other_data_of_the_same_size_are_refused(interrupted, tmp_path, capsys):
     data.write_text(text)
     dpo([*interrupted, "--resume"])
     assert is_finished(tmp_path / "out")
+
+
+def test_a_base_model_that_has_changed_is_refused(interrupted, base_model, tmp_path, capsys):
+    copy = shutil.copytree(base_model, tmp_path / "base")
+    at = interrupted.index("--model_name_or_path") + 1
+    flags = [*interrupted[:at], str(copy), *interrupted[at + 1 :]]
+    file = tmp_path / "out" / "run.json"
+    record = json.loads(file.read_text())
+    record["args"]["model_name_or_path"] = str(copy)
+    file.write_text(json.dumps(record))
+    tensors = load_file(copy / "model.safetensors")
+    tensors["model.layers.1.mlp.down_proj.weight"][0, 0] += 0.1
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    message = refused([*flags, "--resume"], capsys)
+    assert "the policy's base model is not the one that the run began with" in message
+    assert "down_proj" in message and not is_finished(tmp_path / "out")
 
 
 def test_an_older_record_and_what_a_kill_left(interrupted, tmp_path, capsys):
