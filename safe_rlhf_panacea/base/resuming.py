@@ -174,8 +174,14 @@ def can_go_on(output_dir: str | Path, flags: Mapping[str, Any]) -> bool:
     return isinstance(begun, dict) and not _changed({k: begun.get(k, now[k]) for k in now}, now)
 
 
-def take_up(output_dir: str | Path, args: argparse.Namespace, step: int) -> None:
+def take_up(output_dir: str | Path, args: argparse.Namespace, step: int, total: int) -> None:
     """Prepare the folder, once all is loaded: what was logged after the checkpoint comes again.
+
+    Args:
+        output_dir: the run's folder.
+        args: the flags.
+        step: of the checkpoint.
+        total: steps in the whole run; its last evaluation comes after its last checkpoint.
 
     Raises:
         UserError: a line of the logs is damaged.
@@ -185,15 +191,16 @@ def take_up(output_dir: str | Path, args: argparse.Namespace, step: int) -> None
         remove_leftovers(place)
     log_dir = Path(args.log_dir).expanduser() if args.log_dir else folder
     for file in (log_dir / METRICS_FILE, folder / EVALUATIONS_FILE):
-        _cut_after(file, step, evaluates_next=args.eval_strategy == "epoch")
+        _cut_after(file, step, evaluates_next=args.eval_strategy == "epoch" or step >= total)
     note_resumption(folder, step)
 
 
 def _cut_after(path: Path, step: int, *, evaluates_next: bool) -> None:
     """Leave out lines of later steps, and a last one that an interruption cut.
 
-    With ``evaluates_next`` also the evaluation at the step itself: one at the end of an epoch
-    comes after the checkpoint, and so comes again.
+    With ``evaluates_next`` also the evaluation at the step itself: one at the end of an epoch or
+    of the run comes after the checkpoint, and so comes again. An interruption may have fallen
+    between the files that it writes.
     """
     if not path.is_file():
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib import import_module
 
 import pytest
 import torch
@@ -156,7 +157,57 @@ def test_evaluations_with_nucleus_sampling_do_not_depend_on_a_resume(
     assert fronts[0] == fronts[1]
 
 
-def test_resumed_at_its_last_step_it_is_not_evaluated_again(dpo_flags, pairs, tmp_path, stop_at):
+class Killed(BaseException):
+    """Nothing that a program could catch."""
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "safe_rlhf_panacea.show.writers.atomic_write_json",  # after evaluations.jsonl
+        "safe_rlhf_panacea.show.writers.atomic_write_text",  # after results.json
+        "safe_rlhf_panacea.base.logger.append_line",  # before the line of metrics.jsonl
+    ],
+)
+def test_a_kill_within_the_last_evaluation_loses_nothing(place, dpo_flags, pairs, tmp_path):
+    flags = [*dpo_flags, "--max_steps", "3", "--save_interval", "3", "--need_eval"]
+    flags += ["--eval_datasets", f"pairs:8/-1:{pairs}", "--eval_interval", "2"]
+    folders = tmp_path / "whole", tmp_path / "parts"
+    flags += ["--eval_strategy", "steps", "--output_dir"]
+    dpo([*flags, str(folders[0])])
+
+    def killed(*args, **kwargs):
+        if len(read_evaluations(folders[1])) == 3:
+            raise Killed
+        return whole(*args, **kwargs)
+
+    module, _, name = place.rpartition(".")
+    whole = getattr(import_module(module), name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(place, killed)
+        with pytest.raises(Killed):
+            dpo([*flags, str(folders[1])])
+    dpo([*flags, str(folders[1]), "--resume"])
+    results = [json.loads((folder / "results.json").read_text()) for folder in folders]
+    assert results[0]["step"] == results[1]["step"] == 3
+    assert results[0]["front"] == results[1]["front"]
+    found = [[one.front for one in read_evaluations(folder)] for folder in folders]
+    assert found[0] == found[1] and len(found[0]) == 3
+    first, second = map(metrics, folders)
+    assert first == second and "front/hypervolume" in second[-1]
+
+
+def test_a_checkpoint_counts_once_its_adapter_is_there(dpo_flags, tmp_path, monkeypatch):
+    def killed(part):
+        raise Killed
+
+    monkeypatch.setattr("safe_rlhf_panacea.algorithms.part.PanaceaPart.checkpointed", killed)
+    with pytest.raises(Killed):
+        dpo([*dpo_flags, "--max_steps", "2", "--save_interval", "1"])
+    assert not (tmp_path / "out" / "checkpoints" / "latest").exists()
+
+
+def test_resumed_at_its_last_step_its_evaluation_is_there_once(dpo_flags, pairs, tmp_path, stop_at):
     flags = [*dpo_flags, "--max_steps", "4", "--save_interval", "2", "--need_eval"]
     flags += ["--eval_strategy", "steps", "--eval_interval", "2"]
     flags += ["--eval_datasets", f"pairs:8/-1:{pairs}"]
