@@ -1,4 +1,4 @@
-"""An adapter knows its base model again: other weights of the same shapes are refused in one line."""
+"""An adapter knows its base model again: other weights of the same shapes are refused."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_precision_of_a_load_makes_no_difference(dtype, saved_as, tmp_path):
     other = loaded(tmp_path / "base", dtype)
     with torch.no_grad():  # a last digit of bfloat16, which is no rounding
         other.model.layers[0].self_attn.q_proj.weight[3, 5] *= 1 + 2**-7
-    with pytest.raises(AdapterError, match="q_proj.weight differs"):
+    with pytest.raises(AdapterError, match=r"q_proj\.weight differs"):
         folder = "half" if dtype == torch.float16 else "adapter"
         load_adapter(other, tmp_path / folder)
     assert not hasattr(other, "panacea_adapter")

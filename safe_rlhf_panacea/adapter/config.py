@@ -30,7 +30,8 @@ class AdapterConfig:
         scaling_per_objective: one s per objective (Eq. 9) instead of one per matrix.
         init_std: standard deviation of U and V at the start.
         init_singular: start of σ and s; at 0 the adapted model is the base model.
-        base_model: where the base model comes from.
+        base_model: where the base model comes from: a name on the hub, or a folder. On disk it is
+            relative to the adapter's folder where both lie side by side.
         chat_template: how conversations were written in training: ``safe-rlhf`` (older adapters
             do not say so), ``none``, or the text of a jinja template.
         base_fingerprint: checksums of the base model, by tensor; older adapters have none.

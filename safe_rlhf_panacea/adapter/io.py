@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -34,6 +35,7 @@ def save_adapter(adapter: PanaceaAdapter, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"adapter_type": ADAPTER_TYPE, "format": FORMAT, **adapter.config.to_dict()}
+    config["base_model"] = _recorded(adapter.config.base_model, folder)
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     _write(folder / WEIGHTS_NAME, save(adapter.state_dict(), metadata={"format": "pt"}))
     _write(folder / CONFIG_NAME, text.encode())
@@ -74,9 +76,37 @@ def read_config(folder: str | Path) -> AdapterConfig:
             f"up to {FORMAT}: install a newer one"
         )
     try:
-        return AdapterConfig.from_dict(values)
+        config = AdapterConfig.from_dict(values)
     except AdapterError as error:
         raise AdapterError(f"{path}: {error}") from None
+    return replace(config, base_model=_found(config.base_model, Path(folder)))
+
+
+def _recorded(base: str | None, folder: Path) -> str | None:
+    """A base model as the adapter in ``folder`` names it: what lies beside, relative to it.
+
+    Beside is what some folder holds together with the adapter, other than the root or one that
+    holds the user's home: both can then be moved or copied together.
+    """
+    place = Path(base or "").expanduser()
+    if base is None or not place.is_dir():
+        return base  # a name on the hub
+    place, home = Path(os.path.realpath(place)), Path(os.path.realpath(Path.home()))
+    folder = Path(os.path.realpath(folder))
+    common = next((one for one in place.parents if one in folder.parents), None)
+    if common in (None, home, *home.parents):
+        return str(place)
+    text = Path(os.path.relpath(place, folder)).as_posix()
+    return text if text.startswith(".") else f"./{text}"
+
+
+def _found(recorded: str | None, folder: Path) -> str | None:
+    """The inverse of ``_recorded``; older records are relative to the current folder."""
+    if recorded is None or not recorded.startswith("."):
+        return recorded
+    places = [os.path.abspath(one / recorded) for one in (folder, Path(os.path.realpath(folder)))]
+    there = [place for place in (*places, recorded) if os.path.isdir(place)]
+    return (there or places)[0]
 
 
 def read_tensors(folder: str | Path) -> dict[str, torch.Tensor]:

@@ -132,7 +132,8 @@ class Method:
             self.members.sort(key=lambda member: member.preference.tolist())
         self.adapter = load_adapter(model, self.members[0].folder)
         for member in self.members[1:]:
-            check_base(dict(model.named_parameters()), member.config.base_fingerprint, str(member.folder))
+            saved, source = member.config.base_fingerprint, str(member.folder)
+            check_base(dict(model.named_parameters()), saved, source)
 
     def origin(self, label: str = "") -> Origin:
         """What a result says of it; the seconds are None where a record lacks them."""
