@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from contextlib import nullcontext
 from importlib import import_module
 
 import pytest
@@ -331,6 +333,75 @@ def test_a_base_model_that_has_changed_is_refused(interrupted, base_model, tmp_p
     message = refused([*flags, "--resume"], capsys)
     assert "the policy's base model is not the one that the run began with" in message
     assert "down_proj" in message and not is_finished(tmp_path / "out")
+
+
+CONSTANT = ("--lr_scheduler_type", "constant", "--save_interval", "2")
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("length", ["max_steps", "epochs"])
+def test_a_constant_schedule_goes_on_to_more_steps(length, finished, dpo_flags, tmp_path, stop_at):
+    """An epoch has eight steps."""
+    at = dpo_flags.index("--max_steps")
+    flags = [*dpo_flags[:at], *dpo_flags[at + 2 :], *CONSTANT]
+    first, second = (6, 10) if length == "max_steps" else (1, 2)
+    folders = tmp_path / "whole", tmp_path / "parts"
+    dpo([*flags, f"--{length}", str(second), "--output_dir", str(folders[0])])
+    flags += ["--output_dir", str(folders[1]), f"--{length}"]
+    stop_at(None if finished else 5)
+    with nullcontext() if finished else pytest.raises(Interrupted):
+        dpo([*flags, str(first)])
+    stop_at(9)
+    with pytest.raises(Interrupted):
+        dpo([*flags, str(second), "--resume"])
+    assert not is_finished(folders[1])  # not any more
+    stop_at(None)
+    dpo([*flags, str(second), "--resume"])
+    assert same_tensors(folders, "adapter_model.safetensors")
+    assert metrics(folders[0]) == metrics(folders[1])
+    record = json.loads((folders[1] / "run.json").read_text())
+    assert record["args"][length] == second and "finished_at" in record
+    assert record["resumed"][0]["before"][length] == first
+    assert "before" not in record["resumed"][1]
+
+
+def test_what_cannot_be_made_longer_says_what_to_do(interrupted, dpo_flags, tmp_path, capsys):
+    message = refused([*interrupted, "--resume", "--max_steps", "8"], capsys)
+    assert "--max_steps was 4 and is 8" in message and "--lr_scheduler_type cosine" in message
+    assert "finish it with its own flags" in message
+    flags = [*dpo_flags, *CONSTANT, "--max_steps", "4", "--output_dir", str(tmp_path / "short")]
+    dpo(flags)
+    message = refused([*flags, "--resume"], capsys)
+    assert "holds a finished run" in message and "a larger --max_steps" in message
+    message = refused([*flags, "--resume", "--max_steps", "3"], capsys)
+    assert "has made 4 steps already, and --max_steps and --epochs give 3" in message
+
+
+def test_the_refusal_of_a_used_folder_names_resume_first(interrupted, tmp_path, capsys):
+    message = refused(interrupted, capsys)
+    assert re.search("already holds a run.* --resume .*step 2.* --overwrite", message)
+    (tmp_path / "out" / "checkpoints" / "latest").unlink()
+    message = refused(interrupted, capsys)
+    assert "--resume" not in message and "no checkpoint" in message and "--overwrite" in message
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_ctrl_c_says_how_to_go_on(saved, dpo_flags, capsys, monkeypatch):
+    whole = Logger.log
+
+    def log(self, metrics, step):
+        if step == 3:
+            raise KeyboardInterrupt
+        whole(self, metrics, step)
+
+    monkeypatch.setattr(Logger, "log", log)
+    flags = [*dpo_flags, "--max_steps", "4"]
+    with pytest.raises(SystemExit) as stopped:
+        dpo([*flags, "--save_interval", "2"] if saved else flags)
+    assert stopped.value.code == 130
+    error = capsys.readouterr().err
+    assert error.startswith("interrupted: ") and error.count("\n") == 1
+    assert ("--resume goes on from step 2" in error) == saved and "--overwrite" in error
 
 
 def test_an_older_record_and_what_a_kill_left(interrupted, tmp_path, capsys):

@@ -133,7 +133,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
         """
         folder = self.args.output_dir
         check_same_run(folder, self.args, self.data_fingerprints(), self.template.recorded)
-        step = latest_step(folder)
+        step = latest_step(folder, vars(self.args))
         self.restore(load_checkpoint(self.checkpoint_engines(), folder, step))
         barrier()
 
