@@ -49,9 +49,7 @@ def checksum(tensor: torch.Tensor) -> str | None:
     return f"{HALF if half else 'bfloat16'}:{digest.hexdigest()[:16]}"
 
 
-def differing(
-    saved: Mapping[str, str] | None, now: Mapping[str, str | None] | None
-) -> str | None:
+def differing(saved: Mapping[str, str] | None, now: Mapping[str, str | None] | None) -> str | None:
     """The first tensor whose checksums differ; one that either side lacks says nothing."""
     for name, value in (saved or {}).items():
         other = (now or {}).get(name)

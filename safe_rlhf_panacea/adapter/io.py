@@ -88,16 +88,17 @@ def _recorded(base: str | None, folder: Path) -> str | None:
     Beside is what some folder holds together with the adapter, other than the root or one that
     holds the user's home: both can then be moved or copied together.
     """
-    place = Path(base or "").expanduser()
+    text, preference = split_base(base or "")
+    place, rest = Path(text).expanduser(), "" if preference is None else f"@{preference}"
     if base is None or not place.is_dir():
         return base  # a name on the hub
     place, home = Path(os.path.realpath(place)), Path(os.path.realpath(Path.home()))
     folder = Path(os.path.realpath(folder))
     common = next((one for one in place.parents if one in folder.parents), None)
     if common in (None, home, *home.parents):
-        return str(place)
+        return f"{place}{rest}"
     text = Path(os.path.relpath(place, folder)).as_posix()
-    return text if text.startswith(".") else f"./{text}"
+    return f"{text}{rest}" if text.startswith(".") else f"./{text}{rest}"
 
 
 def _found(recorded: str | None, folder: Path) -> str | None:
@@ -105,8 +106,17 @@ def _found(recorded: str | None, folder: Path) -> str | None:
     if recorded is None or not recorded.startswith("."):
         return recorded
     places = [os.path.abspath(one / recorded) for one in (folder, Path(os.path.realpath(folder)))]
-    there = [place for place in (*places, recorded) if os.path.isdir(place)]
+    there = [place for place in (*places, recorded) if os.path.isdir(split_base(place)[0])]
     return (there or places)[0]
+
+
+def split_base(base: str) -> tuple[str, str | None]:
+    """A folder, and the λ that stands behind an ``@``, where one does: an adapter as base model."""
+    path, at, preference = base.rpartition("@")
+    whole = not at or os.path.exists(os.path.expanduser(base))
+    if whole or not os.path.isdir(os.path.expanduser(path)):
+        return base, None
+    return path, preference
 
 
 def read_tensors(folder: str | Path) -> dict[str, torch.Tensor]:

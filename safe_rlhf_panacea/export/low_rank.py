@@ -66,13 +66,14 @@ class SavedAdapter:
     def check_base(self, base: str | None) -> None:
         """Whether the weights in a base model's folder are those that the adapter was trained on.
 
-        A name on the hub is not looked at: most formats need nothing of the base.
+        A name on the hub is not looked at, nor is an adapter: most formats need nothing of the
+        base, and who loads it compares.
 
         Raises:
             AdapterError: they are not.
         """
         saved = self.config.base_fingerprint
-        if saved and base and Path(base).is_dir():
+        if saved and base and (Path(base) / "config.json").is_file():
             tensors = read_base_tensors(resolve_model(base), tuple(saved))
             check_base(tensors, saved, str(self.folder))
 

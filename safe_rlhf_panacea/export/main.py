@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
+from safe_rlhf_panacea.base.models.adapted import find_adapter
 from safe_rlhf_panacea.base.models.loading import loading_errors, resolve_model
 from safe_rlhf_panacea.base.models.of_adapter import base_of
 from safe_rlhf_panacea.errors import UserError, one_line_errors
@@ -211,6 +212,12 @@ def export(
         weights=PARTS if form in ("peft-parts", "gguf") else None,
     )
     adapter.check_base(job.base_model)
+    under = find_adapter(job.base_model) if job.base_model and form != "merged" else None
+    if under is not None:
+        raise UserError(
+            f"{job.base_model}, the base model, is an adapter, which --format {form} cannot name: "
+            f"make a whole model of it with {under.merge_command}, and give --base_model DIR"
+        )
     with new_folder(Path(output_dir), record, overwrite=overwrite) as folder:
         FORMATS[form].write(job, folder)
     return Path(output_dir)
