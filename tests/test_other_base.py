@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError, inject_adapter, load_adapter
 from safe_rlhf_panacea.adapter.fingerprint import ROWS, checksum
@@ -116,3 +117,5 @@ def test_new_tokens_change_nothing_and_weights_without_numbers_have_no_checksum(
     weight = torch.randn(ROWS, 3)
     assert checksum(torch.cat([weight, torch.randn(5, 3)])) == checksum(weight)
     assert checksum(weight.to("meta")) is checksum(weight.to(torch.int8)) is None
+    with FakeTensorMode():  # as any of a library's own kinds of tensor
+        assert checksum(torch.nn.Parameter(torch.empty(3, 3))) is None

@@ -40,10 +40,11 @@ def checksum(tensor: torch.Tensor) -> str | None:
     So a checkpoint has one checksum whether it is loaded in float32, in bfloat16 or as it was
     saved. Of weights in float16 the hash says so: it can be held only against another such one.
     """
-    half = tensor.dtype == torch.float16
-    if tensor.is_meta or tensor.numel() == 0 or not (half or tensor.dtype in FULL):
+    tensor, half = tensor.detach(), tensor.dtype == torch.float16
+    plain = type(tensor) is torch.Tensor  # others are quantised, sharded or without numbers
+    if not plain or tensor.is_meta or tensor.numel() == 0 or not (half or tensor.dtype in FULL):
         return None
-    rows = tensor.detach()[:ROWS].to("cpu", torch.bfloat16).contiguous()
+    rows = tensor[:ROWS].to("cpu", torch.bfloat16).contiguous()
     digest = hashlib.sha256(f"{tuple(rows.shape)}".encode())
     digest.update(rows.view(torch.int16).numpy().tobytes())
     return f"{HALF if half else 'bfloat16'}:{digest.hexdigest()[:16]}"

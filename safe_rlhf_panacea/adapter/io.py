@@ -89,11 +89,11 @@ def _recorded(base: str | None, folder: Path) -> str | None:
     holds the user's home: both can then be moved or copied together.
     """
     text, preference = split_base(base or "")
-    place, rest = Path(text).expanduser(), "" if preference is None else f"@{preference}"
-    if base is None or not place.is_dir():
+    rest = "" if preference is None else f"@{preference}"
+    if base is None or not os.path.isdir(os.path.expanduser(text)):
         return base  # a name on the hub
-    place, home = Path(os.path.realpath(place)), Path(os.path.realpath(Path.home()))
-    folder = Path(os.path.realpath(folder))
+    places = os.path.expanduser(text), os.path.expanduser("~"), folder
+    place, home, folder = (Path(os.path.realpath(one)) for one in places)
     common = next((one for one in place.parents if one in folder.parents), None)
     if common in (None, home, *home.parents):
         return f"{place}{rest}"

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from safe_rlhf_panacea.adapter import PreferenceState, SvdLoraLinear
+from safe_rlhf_panacea.adapter import AdapterConfig, PreferenceState, SvdLoraLinear
 from safe_rlhf_panacea.adapter.fingerprint import check_base
 from safe_rlhf_panacea.adapter.io import (
     ADAPTER_TYPE,
@@ -67,8 +67,8 @@ class Adapted:
             return self.lora.merge_command
         command = f"python -m safe_rlhf_panacea.export --adapter {shlex.quote(str(self.folder))}"
         config = read_config(self.folder)
-        at = f"--preference {self.preference or _centre(config.objectives)} "
-        return f"{command} --format merged {at if config.pref_dim else ''}--output_dir DIR"
+        at = f"--preference {self.preference or _centre(config)} " if config.pref_dim else ""
+        return f"{command} --format merged {at}--output_dir DIR"
 
     def check(self) -> None:
         """Whether it can be added to its base.
@@ -88,7 +88,7 @@ class Adapted:
         if config.pref_dim > 0 and self.preference is None:
             raise UserError(
                 f"{self.folder} is a Panacea adapter, and a model to start from is taken at one λ: "
-                f"write {self.folder}@{_centre(config.objectives)}, or make a whole model of it "
+                f"write {self.folder}@{_centre(config)}, or make a whole model of it "
                 f"with {self.merge_command}"
             )
         if config.pref_dim > 0:
@@ -146,11 +146,10 @@ class Adapted:
             yield name, layer.get_delta_weight(preference)
 
 
-def _centre(objectives: tuple[str, ...]) -> str:
+def _centre(config: AdapterConfig) -> str:
     """An example of a λ."""
-    if not objectives:
-        return "λ"
-    return format_preference(torch.full((len(objectives),), 1 / len(objectives)), objectives)
+    middle = torch.full((config.pref_dim,), 1 / config.pref_dim)
+    return format_preference(middle, config.objectives)
 
 
 def find_adapter(name_or_path: str | os.PathLike[str]) -> Adapted | None:

@@ -87,9 +87,8 @@ def load_whole(
     foreign = f"{name} is no checkpoint of a {type(model).__name__}"
     if missing := _named(set(info["missing_keys"]) - set(may_lack)):
         raise UserError(f"{foreign}: {_few(missing)} missing")
-    mismatched = [key for key in info["mismatched_keys"] if _key(key) not in may_lack]
-    if mismatched:
-        raise UserError(f"{foreign}: {_shapes(min(mismatched))}")
+    if mismatched := sorted(info["mismatched_keys"]):
+        raise UserError(f"{foreign}: {_shapes(mismatched[0])}")
     left_over = [key for key in _named(info["unexpected_keys"]) if not may_hold(key)]
     if left_over:
         raise UserError(f"{foreign}: {_few(left_over)} unknown to it")
@@ -120,10 +119,6 @@ def _few(keys: list[str], shown: int = 3) -> str:
     more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
     verb = " is" if len(keys) == 1 else " are"
     return ", ".join(keys[:shown]) + more + verb
-
-
-def _key(mismatched: str | tuple[Any, ...]) -> str:
-    return mismatched if isinstance(mismatched, str) else mismatched[0]
 
 
 def _shapes(mismatched: str | tuple[Any, ...]) -> str:

@@ -63,31 +63,35 @@ def load_pretrained_models(
     Raises:
         UserError: a missing, truncated, pickled or foreign checkpoint, or no tokenizer.
     """
-    options = {"trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if cache_dir is not None:
         options["cache_dir"] = str(Path(cache_dir).expanduser())
-    places = model_max_length, padding_side
+    form = model_max_length, padding_side
     tokenizing = {**options, **(auto_tokenizer_kwargs or {})}
     if (adapted := find_adapter(model_name_or_path)) is not None:
         options |= {"auto_model_type": auto_model_type, "auto_model_kwargs": auto_model_kwargs}
         with adapted.base_errors():
             model, tokenizer = load_pretrained_models(
-                adapted.base, *places, auto_tokenizer_kwargs=auto_tokenizer_kwargs, **options
+                adapted.base, *form, auto_tokenizer_kwargs=auto_tokenizer_kwargs, **options
             )
         adapted.add_to(model, dtype)
         if has_tokenizer(adapted.folder):
-            tokenizer = load_tokenizer(str(adapted.folder), *places, **tokenizing)
+            tokenizer = load_tokenizer(str(adapted.folder), *form, **tokenizing)
     else:
         name = resolve_model(model_name_or_path)
         # The tokenizer first: it is quick, and a mistake shows before gigabytes are read.
-        tokenizer = load_tokenizer(name, *places, **tokenizing)
+        tokenizer = load_tokenizer(name, *form, **tokenizing)
         options |= {"dtype": "auto" if dtype is None else dtype, **(auto_model_kwargs or {})}
-        if auto_model_type is AutoModelForScore:
-            model = AutoModelForScore.from_pretrained(name, **options)
-        else:
-            model = load_whole(auto_model_type, name, lambda key: False, **options)
+        model = _load(auto_model_type, name, options)
     resize_tokenizer_embedding(tokenizer, model)
     return model.eval(), tokenizer
+
+
+def _load(auto_model_type: Any, name: str, options: dict[str, Any]) -> Any:
+    """A whole model as it was saved."""
+    if auto_model_type is AutoModelForScore:
+        return AutoModelForScore.from_pretrained(name, **options)
+    return load_whole(auto_model_type, name, lambda key: False, **options)
 
 
 def has_tokenizer(folder: Path) -> bool:
