@@ -11,6 +11,7 @@ import torch
 from safe_rlhf_panacea.adapter import AdapterConfig
 from safe_rlhf_panacea.adapter.fingerprint import check_base
 from safe_rlhf_panacea.adapter.io import read_config, read_tensors
+from safe_rlhf_panacea.base.models.adapted import find_adapter
 from safe_rlhf_panacea.base.models.loading import resolve_model
 from safe_rlhf_panacea.base.models.weights import read_tensors as read_base_tensors
 from safe_rlhf_panacea.errors import UserError
@@ -73,7 +74,7 @@ class SavedAdapter:
             AdapterError: they are not.
         """
         saved = self.config.base_fingerprint
-        if saved and base and (Path(base) / "config.json").is_file():
+        if saved and base and Path(base).is_dir() and find_adapter(base) is None:
             tensors = read_base_tensors(resolve_model(base), tuple(saved))
             check_base(tensors, saved, str(self.folder))
 

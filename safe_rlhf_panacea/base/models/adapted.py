@@ -29,6 +29,7 @@ from safe_rlhf_panacea.adapter.io import (
 from safe_rlhf_panacea.adapter.layer import factor_shapes
 from safe_rlhf_panacea.adapter.model import check_fit
 from safe_rlhf_panacea.base.models.lora import Lora, read_lora
+from safe_rlhf_panacea.base.models.weights import INDEX, WEIGHTS
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.preference import format_preference, parse_preference
@@ -160,7 +161,8 @@ def find_adapter(name_or_path: str | os.PathLike[str]) -> Adapted | None:
     """
     text, preference = split_base(str(name_or_path))
     folder = Path(text).expanduser()
-    if not (folder / CONFIG_NAME).is_file() or (folder / "config.json").is_file():
+    whole = any((folder / file).is_file() for file in (WEIGHTS, INDEX))
+    if whole or not (folder / CONFIG_NAME).is_file():
         if preference is not None:
             raise UserError(f"{folder} is no Panacea adapter: leave out @{preference}")
         return None

@@ -50,6 +50,7 @@ def write_lora(base, folder, *, task="CAUSAL_LM", model=AutoModelForCausalLM, **
 def test_a_lora_of_peft(kind, options, tmp_path):
     base, _ = saved(kind, tmp_path)
     wrapped = write_lora(base, tmp_path / "lora", **options)
+    wrapped.config.save_pretrained(tmp_path / "lora")  # some programs write this too
     model, tokenizer = load_pretrained_models(tmp_path / "lora")
     difference = model(tokens()).logits - wrapped(tokens()).logits
     assert difference.abs().max() < 1e-4
