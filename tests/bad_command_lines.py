@@ -146,6 +146,8 @@ sft          ; --chat_template none.jinja         ; none.jinja: no such chat tem
 sft          ; --chat_template ''                 ; --chat_template: {EMPTY}
 reward       ; --chat_template bad.jinja          ; bad.jinja:2: .*fails on .*division by zero
 dpo          ; --chat_template open.jinja         ; open.jinja:3: .*unexpected
+dpo          ; --model_name_or_path adapter       ; at one λ: write adapter@helpful=0.5,harmless=0.5
+calibrate    ; --model_name_or_path adapter@2,-1  ; preference vector .* negative entry
 ppo          ; --chat_template chatml             ; chatml: no such chat template
 evaluation   ; --chat_template deaf.jinja         ; deaf.jinja: .*leaves out what the user says
 calibrate    ; --chat_template file               ; file: the chat template is empty

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,13 +55,21 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def load_whole(auto_class: Any, name: str, may_hold: Callable[[str], bool], **kwargs: Any) -> Any:
+def load_whole(
+    auto_class: Any,
+    name: str,
+    may_hold: Callable[[str], bool],
+    *,
+    may_lack: Collection[str] = (),
+    **kwargs: Any,
+) -> Any:
     """``auto_class.from_pretrained`` with no weight made up and none left over.
 
     Args:
         auto_class: one of transformers' auto classes.
         name: a folder or hub name.
         may_hold: whether the checkpoint may hold this tensor though the model has none.
+        may_lack: tensors that the caller brings.
         kwargs: passed on.
 
     Raises:
@@ -77,7 +85,7 @@ def load_whole(auto_class: Any, name: str, may_hold: Callable[[str], bool], **kw
             **kwargs,
         )
     foreign = f"{name} is no checkpoint of a {type(model).__name__}"
-    if missing := _named(info["missing_keys"]):
+    if missing := _named(set(info["missing_keys"]) - set(may_lack)):
         raise UserError(f"{foreign}: {_few(missing)} missing")
     if mismatched := sorted(info["mismatched_keys"]):
         raise UserError(f"{foreign}: {_shapes(mismatched[0])}")

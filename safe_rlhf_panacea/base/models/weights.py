@@ -39,6 +39,8 @@ def check_model_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; a model's folder or a hub name is wanted")
     if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise UserError(f"{folder} holds an adapter and no whole model: no config.json")
         raise UserError(f"{folder} holds no model: config.json is missing")
     read_json(folder / "config.json", infinities=True)
     for file in weight_files(folder):

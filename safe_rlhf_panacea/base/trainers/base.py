@@ -64,6 +64,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
     args: argparse.Namespace
     logger: Logger
     global_step: int
+    total_steps: int
     epoch: int
     part: Part = Part()  # a subclass brings its own before the hooks run
 
@@ -132,7 +133,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
         """
         folder = self.args.output_dir
         check_same_run(folder, self.args, self.data_fingerprints(), self.template.recorded)
-        step = latest_step(folder)
+        step = latest_step(folder, vars(self.args))
         self.restore(load_checkpoint(self.checkpoint_engines(), folder, step))
         barrier()
 
@@ -156,7 +157,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
         if is_main_process():
             claim_folder(args.output_dir, overwrite=args.overwrite, resume=args.resume)
             if args.resume:
-                take_up(args.output_dir, args, self.global_step)
+                take_up(args.output_dir, args, self.global_step, self.total_steps)
             else:
                 about = {"program": args.program, "processes": get_world_size()}
                 about["data"] = self.data_fingerprints()
@@ -277,9 +278,9 @@ class TrainerBase(metaclass=abc.ABCMeta):
             )
         barrier()
         write_checksums(checkpoints, self.global_step, self.checkpoint_engines())
+        self.part.checkpointed()
         if is_main_process():
             note_latest(self.args.output_dir, self.global_step)
-        self.part.checkpointed()
 
     def save(self, model: Any = None, ds_config: dict[str, Any] | None = None) -> None:
         """Write a model and the tokenizer in Hugging Face format, or what the part saves."""
