@@ -10,7 +10,7 @@ import torch
 
 from safe_rlhf_panacea.base.datasets import RawSample
 from safe_rlhf_panacea.base.datasets.collator import CollatorBase
-from safe_rlhf_panacea.base.datasets.template import SafeRlhfTemplate
+from safe_rlhf_panacea.base.datasets.safe_rlhf_template import SafeRlhfTemplate
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.regression.checks import Check
 from safe_rlhf_panacea.regression.suites import Options

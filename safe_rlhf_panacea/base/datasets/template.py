@@ -1,6 +1,7 @@
 """How a conversation becomes text and tokens: all formatting of prompts is here.
 
-A template is a model's own (``jinja_template.py``), Safe-RLHF's, or none at all.
+A template is a model's own (``jinja_template.py``), Safe-RLHF's (``safe_rlhf_template.py``), or
+none at all.
 """
 
 from __future__ import annotations
@@ -11,13 +12,10 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
-from safe_rlhf_panacea.base.configs.constants import PROMPT_ASSISTANT, PROMPT_BEGIN, PROMPT_USER
 from safe_rlhf_panacea.errors import UserError
 
 AUTO, SAFE_RLHF, NONE = "auto", "safe-rlhf", "none"
 NAMES = (AUTO, SAFE_RLHF, NONE)
-# What Safe-RLHF writes before and after the words of a single turn.
-SAFE_RLHF_MARKS = (f"{PROMPT_BEGIN}{PROMPT_USER.split('{input}')[0]}".strip(), PROMPT_ASSISTANT)
 _WORDS = "7The1words0"  # stand in for a turn; no template has them
 
 Turns = str | Sequence[str]
@@ -36,37 +34,6 @@ def as_turns(turns: Turns) -> list[str]:
             "turns alternate user, assistant, ..., user"
         )
     return turns
-
-
-def format_prompt(input: Turns, eos_token: str | None = None) -> str:
-    """Write a conversation in Safe-RLHF's template, ready for the assistant's answer.
-
-    Args:
-        input: the user's text, or turns that alternate user, assistant, ..., user.
-        eos_token: closes each earlier answer of the assistant; only several turns need it.
-
-    Raises:
-        UserError: an even number of turns, or several turns and no ``eos_token``.
-    """
-    turns = as_turns(input)
-    if len(turns) > 1 and eos_token is None:
-        raise UserError("a conversation of several turns needs eos_token to close the answers")
-    parts = [PROMPT_BEGIN]
-    for index, turn in enumerate(turns):
-        if index % 2 == 0:
-            # Not str.format: the user's own braces are text.
-            parts += [PROMPT_USER.replace("{input}", turn), PROMPT_ASSISTANT]
-        else:
-            parts += [turn, eos_token or ""]
-    return "".join(parts)
-
-
-def without_template(prompt: str) -> str:
-    """A prompt as people read it, of an earlier result, which has it in Safe-RLHF's template."""
-    before, after = SAFE_RLHF_MARKS
-    if not (prompt.startswith(before) and prompt.endswith(after)):
-        return prompt
-    return prompt.removeprefix(before).removesuffix(after).strip()
 
 
 class ChatTemplate(abc.ABC):
@@ -103,6 +70,7 @@ class ChatTemplate(abc.ABC):
             UserError: a file that is missing or does not render.
         """
         from safe_rlhf_panacea.base.datasets.jinja_template import own_template, read_template
+        from safe_rlhf_panacea.base.datasets.safe_rlhf_template import SafeRlhfTemplate
 
         if choice == AUTO:
             return own_template(tokenizer) or SafeRlhfTemplate(tokenizer)
@@ -114,6 +82,7 @@ class ChatTemplate(abc.ABC):
     def as_recorded(recorded: str, tokenizer: Any) -> ChatTemplate:
         """The template that an adapter was trained with."""
         from safe_rlhf_panacea.base.datasets.jinja_template import JinjaTemplate
+        from safe_rlhf_panacea.base.datasets.safe_rlhf_template import SafeRlhfTemplate
 
         kinds = {SAFE_RLHF: SafeRlhfTemplate, NONE: PlainTemplate}
         if recorded in kinds:
@@ -250,21 +219,6 @@ class ChatTemplate(abc.ABC):
             text = text[len(before) : len(text) - len(after)]
         parts = re.split("|".join(map(re.escape, self.special_tokens)), text)
         return "\n".join(part.strip() for part in parts if part.strip())
-
-
-class SafeRlhfTemplate(ChatTemplate):
-    """Safe-RLHF's, in which a token across the boundary belongs to the answer, as it does there."""
-
-    JOINED: ClassVar[bool] = True
-    recorded = SAFE_RLHF
-
-    def prompt(self, turns: Turns, system: str | None = None) -> str:
-        if system is not None:
-            raise UserError(
-                "Safe-RLHF's template has no place for a system prompt: choose another "
-                "--chat_template, or leave the system prompt out"
-            )
-        return format_prompt(turns, eos_token=self.tokenizer.eos_token)
 
 
 class PlainTemplate(ChatTemplate):
