@@ -10,6 +10,12 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from safe_rlhf_panacea.base.datasets import ChatTemplate
+from safe_rlhf_panacea.base.datasets.control_tokens import (
+    as_text,
+    control_pattern,
+    special_tokens,
+    tokenize,
+)
 from safe_rlhf_panacea.base.datasets.template import AUTO, as_turns
 from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.base.models.score_model import ScoreModel
@@ -115,7 +121,8 @@ class RewardModel:
     def _encode(self, texts: list[str], ended: list[bool]) -> list[list[int]]:
         """With the model's own end token behind those that had ended."""
         end = self.own_tokenizer.eos_token_id
-        rows = self.own_tokenizer(texts, verbose=False)["input_ids"]
+        special = control_pattern(special_tokens(self.own_tokenizer))
+        rows = tokenize(self.own_tokenizer, [as_text(text, special) for text in texts])
         if end is None:
             return rows
         # Some tokenizers write it behind every text.

@@ -15,6 +15,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from safe_rlhf_panacea.base.datasets.collator import CollatorBase
+from safe_rlhf_panacea.base.datasets.control_tokens import CUT
 from safe_rlhf_panacea.base.datasets.raw import RawDataset, RawSample, split_indices
 from safe_rlhf_panacea.base.datasets.specs import DatasetSpec, Specs, read_specs
 from safe_rlhf_panacea.base.datasets.template import AUTO, ChatTemplate
@@ -84,10 +85,12 @@ class TokenizedDataset(Dataset[Sample]):
     Attributes:
         template: how conversations are written.
         too_long: rows dropped because their prompt leaves no room below ``max_length``.
+        spelling: rows in which somebody's words spell a control token.
         fingerprint: a hash of the raw samples, in their order; the parts of a split share it.
     """
 
     too_long: int
+    spelling: int
     fingerprint: str
 
     def __init__(
@@ -122,8 +125,15 @@ class TokenizedDataset(Dataset[Sample]):
         self.too_long = 0
         rows = select_rows(parsed, seed)
         self.fingerprint = fingerprint(rows)
+        self.spelling = 0
         kept = self.encode(rows)
         self._rows = list(range(kept))
+        if self.spelling and is_main_process():
+            LOGGER.warning(
+                "%s: %d of %d rows spell control tokens, which are read as text "
+                "(--chat_template raw reads tokens)",
+                *(self.source, self.spelling, len(rows)),
+            )
 
     @abc.abstractmethod
     def encode(self, rows: list[Row]) -> int:
@@ -197,6 +207,8 @@ class TokenizedDataset(Dataset[Sample]):
             prompts = [self.prompt(row) for row in chunk]
             both = list(zip(chunk, prompts, strict=True))
             rests = [[self.rest(row, prompt, field) for row, prompt in both] for field in fields]
+            texts = map("".join, zip(prompts, *rests, strict=True))
+            self.spelling += sum(CUT in text for text in texts)
             columns = zip(*self.template.encode(prompts, *rests), strict=True)
             for index, (row, (ids, *full)) in enumerate(zip(chunk, columns, strict=True)):
                 if len(ids) >= self.max_length:

@@ -55,4 +55,5 @@ class SafeRlhfTemplate(ChatTemplate):
                 "Safe-RLHF's template has no place for a system prompt: choose another "
                 "--chat_template, or leave the system prompt out"
             )
-        return format_prompt(turns, eos_token=self.tokenizer.eos_token)
+        said = [self.said(turn) for turn in as_turns(turns)]
+        return format_prompt(said, eos_token=self.tokenizer.eos_token)

@@ -12,10 +12,16 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
+from safe_rlhf_panacea.base.datasets.control_tokens import (
+    as_text,
+    control_pattern,
+    special_tokens,
+    tokenize,
+)
 from safe_rlhf_panacea.errors import UserError
 
-AUTO, SAFE_RLHF, NONE = "auto", "safe-rlhf", "none"
-NAMES = (AUTO, SAFE_RLHF, NONE)
+AUTO, SAFE_RLHF, NONE, RAW = "auto", "safe-rlhf", "none", "raw"
+NAMES = (AUTO, SAFE_RLHF, NONE, RAW)
 _WORDS = "7The1words0"  # stand in for a turn; no template has them
 
 Turns = str | Sequence[str]
@@ -40,7 +46,7 @@ class ChatTemplate(abc.ABC):
     """How one model is spoken to.
 
     Attributes:
-        recorded: ``safe-rlhf``, ``none`` or the jinja text: what is kept with an adapter.
+        recorded: ``safe-rlhf``, ``none``, ``raw`` or the jinja text: what is kept with an adapter.
         tokenizer: the model's.
         jinja: the text of a jinja template, None for the others.
     """
@@ -62,8 +68,8 @@ class ChatTemplate(abc.ABC):
         """The template that ``--chat_template`` names.
 
         Args:
-            choice: ``auto`` (the tokenizer's own, else Safe-RLHF's), ``safe-rlhf``, ``none``, or
-                the path of a jinja file.
+            choice: ``auto`` (the tokenizer's own, else Safe-RLHF's), ``safe-rlhf``, ``none``,
+                ``raw``, or the path of a jinja file.
             tokenizer: of the model that is spoken to.
 
         Raises:
@@ -84,7 +90,7 @@ class ChatTemplate(abc.ABC):
         from safe_rlhf_panacea.base.datasets.jinja_template import JinjaTemplate
         from safe_rlhf_panacea.base.datasets.safe_rlhf_template import SafeRlhfTemplate
 
-        kinds = {SAFE_RLHF: SafeRlhfTemplate, NONE: PlainTemplate}
+        kinds = {SAFE_RLHF: SafeRlhfTemplate, NONE: PlainTemplate, RAW: RawTemplate}
         if recorded in kinds:
             return kinds[recorded](tokenizer)
         return JinjaTemplate(recorded, tokenizer, "the adapter's chat template")
@@ -104,7 +110,9 @@ class ChatTemplate(abc.ABC):
 
     @abc.abstractmethod
     def prompt(self, turns: Turns, system: str | None = None) -> str:
-        """The conversation up to where the answer begins.
+        """The conversation up to where the answer begins, for ``encode``.
+
+        What is said has a ``CUT`` in each spelling of a control token.
 
         Args:
             turns: the user's words, or turns that alternate user, assistant, ..., user.
@@ -117,7 +125,15 @@ class ChatTemplate(abc.ABC):
     def rest(self, prompt: str, turns: Turns, answer: str, system: str | None = None) -> str:
         """What follows the prompt in training: the answer and its end."""
         del prompt, turns, system
-        return answer + self.answer_end
+        return self.said(answer) + self.answer_end
+
+    def said(self, text: str) -> str:
+        """What somebody says, cut so that no control token can come of it."""
+        return as_text(text, self._special)
+
+    @cached_property
+    def _special(self) -> re.Pattern[str]:
+        return control_pattern(self.special_tokens)
 
     @property
     def end_token(self) -> str:
@@ -144,9 +160,7 @@ class ChatTemplate(abc.ABC):
     @cached_property
     def special_tokens(self) -> list[str]:
         """The tokenizer's, among which is what ends a turn; the shortest first."""
-        added = self.tokenizer.added_tokens_decoder.values()
-        special = {str(token) for token in added if token.special}
-        return sorted(special | set(self.tokenizer.all_special_tokens), key=len)
+        return special_tokens(self.tokenizer)
 
     def encode(self, prompts: Sequence[str], *rests: Sequence[str]) -> list[list[list[int]]]:
         """Token ids of prompts and, column by column, of each prompt with what follows it.
@@ -156,7 +170,7 @@ class ChatTemplate(abc.ABC):
         """
         columns = ([p + r for p, r in zip(prompts, rest, strict=True)] for rest in rests)
         texts = [*prompts, *(text for column in columns for text in column)]
-        ids = self._tokenize(texts, self.ADDS_SPECIAL_TOKENS)
+        ids = tokenize(self.tokenizer, texts, self.ADDS_SPECIAL_TOKENS)
         count = len(prompts)
         starts, *wholes = (ids[i : i + count] for i in range(0, len(ids), count))
         if not self.JOINED:
@@ -167,18 +181,9 @@ class ChatTemplate(abc.ABC):
     def _part(self, starts: list[list[int]], wholes: list[list[int]], rests: Sequence[str]) -> None:
         pairs = enumerate(zip(starts, wholes, strict=True))
         apart = [i for i, (start, whole) in pairs if whole[: len(start)] != start]
-        own = self._tokenize([rests[i] for i in apart], False) if apart else []
+        own = tokenize(self.tokenizer, [rests[i] for i in apart], False)
         for i, ids in zip(apart, own, strict=True):
             wholes[i] = starts[i] + ids
-
-    def _tokenize(self, texts: list[str], add_special_tokens: bool) -> list[list[int]]:
-        return self.tokenizer(
-            texts,
-            add_special_tokens=add_special_tokens,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,  # it would warn of texts that are truncated later
-        )["input_ids"]
 
     def prompt_ids(self, turns: Turns, system: str | None = None) -> list[int]:
         """The tokens of ``prompt``."""
@@ -204,19 +209,26 @@ class ChatTemplate(abc.ABC):
     # -- for people -------------------------------------------------------------------
 
     @cached_property
-    def _around(self) -> tuple[str, str]:
-        """What stands before and after the words of a single turn."""
-        before, _, after = self.prompt(_WORDS).partition(_WORDS)
-        return before.strip(), after.strip()
+    def _around(self) -> tuple[str, str, list[int]]:
+        """What stands before and after the words of a single turn, and its special tokens."""
+        prompt = self.prompt(_WORDS)
+        before, _, after = prompt.partition(_WORDS)
+        return before.strip(), after.strip(), self._special_ids(self.encode([prompt])[0][0])
+
+    def _special_ids(self, input_ids: Sequence[int]) -> list[int]:
+        special = set(self.tokenizer.convert_tokens_to_ids(self.special_tokens))
+        return [token for token in input_ids if token in special]
 
     def shown(self, input_ids: Sequence[int]) -> str:
         """A prompt as people read it: of a single turn the user's words, else all of its text."""
-        text = self.tokenizer.decode(input_ids).strip()
-        if self.ADDS_SPECIAL_TOKENS:
-            text = self.tokenizer.decode(input_ids, skip_special_tokens=True).strip()
-        before, after = self._around
+        plain = self.ADDS_SPECIAL_TOKENS
+        text = self.tokenizer.decode(input_ids, skip_special_tokens=plain).strip()
+        before, after, special = self._around
         if text.startswith(before) and text.endswith(after):
-            text = text[len(before) : len(text) - len(after)]
+            text = text[len(before) : len(text) - len(after)].strip()
+            plain = plain or self._special_ids(input_ids) == special
+        if plain:  # what spells a control token was said
+            return text
         parts = re.split("|".join(map(re.escape, self.special_tokens)), text)
         return "\n".join(part.strip() for part in parts if part.strip())
 
@@ -231,7 +243,17 @@ class PlainTemplate(ChatTemplate):
         if len(turns) > 1 or system is not None:
             what = "a system prompt" if len(turns) == 1 else f"{len(turns)} turns"
             raise UserError(
-                f"--chat_template none writes a single turn as it is, and has no way to write "
-                f"{what}: choose another --chat_template"
+                f"--chat_template {self.recorded} writes a single turn as it is, and has no way "
+                f"to write {what}: choose another --chat_template"
             )
-        return turns[0]
+        return self.said(turns[0])
+
+
+class RawTemplate(PlainTemplate):
+    """None either, for prompts that hold a template already: their control tokens are real."""
+
+    ADDS_SPECIAL_TOKENS: ClassVar[bool] = False
+    recorded = RAW
+
+    def said(self, text: str) -> str:
+        return text
