@@ -60,6 +60,8 @@ class TemplatedText(SupervisedDataset):
 
     def preprocess(self, raw_sample: RawSample) -> dict[str, torch.Tensor]:
         """Tokens and labels; only the answer and its end are learnt."""
+        if "input" not in raw_sample and self.template.recorded == SAFE_RLHF:
+            return super().preprocess(raw_sample)
         if "input" not in raw_sample:
             raise UserError("a dialogue without an input is read with --chat_template safe-rlhf")
         start, (input_ids,) = encode(self.template, raw_sample, "answer")
@@ -72,8 +74,6 @@ class TemplatedText(SupervisedDataset):
 def templated(template: ChatTemplate) -> Iterator[None]:
     """Inside, Safe-RLHF's trainer of reinforcement learning makes data sets in a template."""
     names = {"PromptOnlyDataset": TemplatedPrompts, "SupervisedDataset": TemplatedText}
-    if template.recorded == SAFE_RLHF:
-        names = {}  # its own
     before = {name: getattr(rl_trainer, name) for name in names}
     try:
         for name, kind in names.items():
