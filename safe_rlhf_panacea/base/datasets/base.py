@@ -28,11 +28,15 @@ ROWS_PER_CALL = 1024  # rows handed to the tokenizer at once: enough to use all 
 
 
 class Row(NamedTuple):
-    """A raw sample and where it comes from: a place for messages, and which data set of a run."""
+    """A raw sample and where it comes from: a place for messages, and which data set of a run.
+
+    ``kind`` is the data set's.
+    """
 
     where: str
     sample: RawSample
     data_set: int = 0
+    kind: str = ""
 
 
 def select_rows(specs: list[DatasetSpec], seed: int) -> list[Row]:
@@ -47,7 +51,7 @@ def select_rows(specs: list[DatasetSpec], seed: int) -> list[Row]:
         indices = list(range(len(raw))) * copies
         generator = np.random.default_rng(child)
         indices += sorted(generator.choice(len(raw), size=rest, replace=False).tolist())
-        selected += [Row(raw.where(index), raw[index], number) for index in indices]
+        selected += [Row(raw.where(index), raw[index], number, raw.KIND) for index in indices]
     return selected
 
 

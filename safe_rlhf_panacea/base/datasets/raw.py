@@ -35,6 +35,14 @@ class RawSample(TypedDict, total=False):
     """Safe-RLHF's way to say that ``answer`` is better for the objective ``harmless``."""
 
 
+# What belongs to an answer of a sample, and not to its prompt.
+OF_ANSWERS = frozenset({"answer", "other_answer", "labels", "better", "safer"})
+# Reward functions are given something else under these names, so no column of prompts has one.
+TAKEN = frozenset(
+    {"input", "turns", "prompts", "responses", "prompt_ids", "response_ids", "response_lengths"}
+)
+
+
 def split_indices(
     rows: int, split_ratio: float, shuffle: bool, seed: int
 ) -> tuple[list[int], list[int]]:
