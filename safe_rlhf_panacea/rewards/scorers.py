@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -37,6 +38,7 @@ class RewardModel:
         stop_ids: the policy's tokens that end a response.
         reads_policy_tokens: whether both give every token the same id.
         is_classifier: whether it answers with ``logits``, and not with ``end_scores``.
+        now: the date and time that its chat template may write; None: those of the moment.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class RewardModel:
         self.tokenizer, self.stop_ids = tokenizer, stop_ids
         self.reads_policy_tokens = is_same_tokenizer(tokenizer, own_tokenizer)
         self.is_classifier = is_classifier
+        self.now: datetime.datetime | None = None
 
     def scorer(self, column: int) -> Scorer:
         """One of its D scores."""
@@ -110,7 +113,7 @@ class RewardModel:
         """Of a score model without one it is Safe-RLHF's; a classifier may know of no turns."""
         if self.is_classifier and not self.own_tokenizer.chat_template:
             return None
-        return ChatTemplate.of(AUTO, self.own_tokenizer)
+        return ChatTemplate.of(AUTO, self.own_tokenizer, self.now)
 
     def _encoded_anew(self, responses: Responses, ended: list[bool]) -> list[list[int]]:
         """As in Safe-RLHF, where the turns are not known: what the policy reads, as text."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 import traceback
 from functools import cached_property
@@ -76,6 +77,19 @@ def own_template(tokenizer: Any) -> JinjaTemplate | None:
     return JinjaTemplate(text, tokenizer, f"{name}'s chat template")
 
 
+def _dated(text: str, now: datetime.datetime) -> str:
+    """A template for which it is always ``now``: a line before it defines ``strftime_now`` anew.
+
+    A template can be handed no function, so it is a macro, which replaces ``%d`` and its like.
+    """
+    if "strftime_now" not in text:
+        return text
+    marks = [f"%{flag}{letter}" for flag in ("", "-") for letter in "aAbBcdfGHIjmMpSuUVwWxXyYzZ"]
+    pairs = [("%%", "\0"), *((mark, now.strftime(mark)) for mark in marks), ("\0", "%")]
+    replaced = "".join(f"|replace({mark!r},{value!r})" for mark, value in pairs)
+    return f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}\n{text}"
+
+
 def _line_of(error: Exception) -> int | None:
     """The line of the template at which it failed."""
     if (line := getattr(error, "lineno", None)) is not None:
@@ -113,13 +127,14 @@ class JinjaTemplate(ChatTemplate):
         _ = self._closing
 
     def _render(self, messages: Messages, *, answering: bool) -> str:
+        text = self.jinja if self.now is None else _dated(self.jinja, self.now)
         try:
             return self.tokenizer.apply_chat_template(
-                messages, chat_template=self.jinja, tokenize=False, add_generation_prompt=answering
+                messages, chat_template=text, tokenize=False, add_generation_prompt=answering
             )
         except Exception as error:  # a template is a program, and may fail as any program may
             line = _line_of(error)
-            place = self.source if line is None else f"{self.source}:{line}"
+            place = self.source if line is None else f"{self.source}:{line - (text != self.jinja)}"
             reason = " ".join(str(getattr(error, "message", None) or error).split())
             roles = ", ".join(message["role"] for message in messages)
             raise UserError(

@@ -7,6 +7,7 @@ none at all.
 from __future__ import annotations
 
 import abc
+import datetime
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -49,6 +50,7 @@ class ChatTemplate(abc.ABC):
         recorded: ``safe-rlhf``, ``none``, ``raw`` or the jinja text: what is kept with an adapter.
         tokenizer: the model's.
         jinja: the text of a jinja template, None for the others.
+        now: the date and time that the template may write; None: those of the moment.
     """
 
     # Whether the tokenizer puts its own special tokens around a text, such as BOS.
@@ -58,19 +60,21 @@ class ChatTemplate(abc.ABC):
 
     recorded: str
     jinja: str | None = None
+    now: datetime.datetime | None = None
 
     def __init__(self, tokenizer: Any) -> None:
         """Hold on to the tokenizer."""
         self.tokenizer = tokenizer
 
     @staticmethod
-    def of(choice: str, tokenizer: Any) -> ChatTemplate:
+    def of(choice: str, tokenizer: Any, now: datetime.datetime | None = None) -> ChatTemplate:
         """The template that ``--chat_template`` names.
 
         Args:
             choice: ``auto`` (the tokenizer's own, else Safe-RLHF's), ``safe-rlhf``, ``none``,
                 ``raw``, or the path of a jinja file.
             tokenizer: of the model that is spoken to.
+            now: the date and time that the template may write; None: those of the moment.
 
         Raises:
             UserError: a file that is missing or does not render.
@@ -79,10 +83,13 @@ class ChatTemplate(abc.ABC):
         from safe_rlhf_panacea.base.datasets.safe_rlhf_template import SafeRlhfTemplate
 
         if choice == AUTO:
-            return own_template(tokenizer) or SafeRlhfTemplate(tokenizer)
-        if choice in NAMES:
-            return ChatTemplate.as_recorded(choice, tokenizer)
-        return read_template(choice, tokenizer)
+            template = own_template(tokenizer) or SafeRlhfTemplate(tokenizer)
+        elif choice in NAMES:
+            template = ChatTemplate.as_recorded(choice, tokenizer)
+        else:
+            template = read_template(choice, tokenizer)
+        template.now = now
+        return template
 
     @staticmethod
     def as_recorded(recorded: str, tokenizer: Any) -> ChatTemplate:
