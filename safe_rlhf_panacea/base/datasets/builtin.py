@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import logging
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,11 +12,11 @@ from safe_rlhf_panacea.base.datasets.files import SUFFIXES, Rows, read_json_rows
 from safe_rlhf_panacea.base.datasets.hugging_face import read_hugging_face_rows, split_path
 from safe_rlhf_panacea.base.datasets.raw import TAKEN, RawDataset, RawSample
 from safe_rlhf_panacea.base.distributed import is_main_process
+from safe_rlhf_panacea.base.hub import may_be_hub_name
 from safe_rlhf_panacea.errors import UserError
 
 LOGGER = logging.getLogger(__name__)
 SAME = "identical responses"
-HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 LABEL_PREFIX = "better_"
 # Safe-RLHF's own fields, under the names that its two objectives have in the paper.
 SAFE_RLHF_LABELS = {"better_response_id": "helpful", "safer_response_id": "harmless"}
@@ -36,7 +35,7 @@ def is_json_file(path: str) -> bool:
         return True
     if Path(place).is_file() and not place.endswith(".parquet"):
         raise UserError(f"{path}: unknown kind of file; there are {', '.join(SUFFIXES)}, .parquet")
-    if not Path(place).exists() and not HUB_NAME.fullmatch(place):
+    if not Path(place).exists() and not may_be_hub_name(place):
         raise UserError(f"{path}: no such file or folder")
     return False
 
