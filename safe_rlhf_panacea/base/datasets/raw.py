@@ -109,7 +109,10 @@ class RawDataset(Dataset[RawSample]):
             cls = RawDataset._registry[name]
         except KeyError:
             known = ", ".join(cls.NAME for cls in RawDataset.registered())
-            raise UserError(f"unknown data set {name!r}; there are: {known}") from None
+            raise UserError(
+                f"unknown data set {name!r}; there are: {known}; a file, a folder or a data set of "
+                f"the hub is given as pairs:1:{name}, or prompts, supervised or chosen"
+            ) from None
         return cls() if path is None else cls(path=path)  # type: ignore[call-arg]
 
     make = load
