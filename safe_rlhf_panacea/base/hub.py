@@ -6,8 +6,8 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
-SECONDS = 5.0  # that the hub has to answer
+HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+SECONDS = 10.0  # that the hub has to answer
 
 
 def may_be_hub_name(text: str) -> bool:
@@ -35,10 +35,8 @@ def _answers() -> bool:
 def prepare_hub() -> bool:
     """Whether the hub answers, and may be asked.
 
-    Where the hub does not answer, look only among what was fetched before from now on.
-
-    Without this every file is asked for six times, with half a minute or more between the first
-    and the last.
+    If not, only what was fetched before is looked at from now on, in the whole process. Otherwise
+    every file would be asked for six times, with half a minute or more from the first to the last.
     """
     from huggingface_hub import constants
 

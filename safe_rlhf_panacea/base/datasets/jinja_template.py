@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import traceback
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -77,6 +77,7 @@ def own_template(tokenizer: Any) -> JinjaTemplate | None:
     return JinjaTemplate(text, tokenizer, f"{name}'s chat template")
 
 
+@lru_cache(maxsize=4)
 def _dated(text: str, now: datetime.datetime) -> str:
     """A template for which it is always ``now``: a line before it defines ``strftime_now`` anew.
 
