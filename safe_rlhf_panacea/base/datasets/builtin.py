@@ -235,8 +235,8 @@ class PromptsDataset(FileDataset):
     def convert(self, row: dict[str, Any], where: str) -> RawSample:
         if taken := sorted(TAKEN.intersection(row)):
             raise UserError(
-                f"{where}: the name of the column {taken[0]!r} is taken, for what reward functions "
-                "are given: rename it"
+                f"{where}: the column {taken[0]!r} has a name under which reward functions get "
+                "something else: rename it"
             )
         further = {name: row[name] for name in row if name not in ("prompt", "system")}
         return {**further, **prompt_fields(row, where)}  # type: ignore[typeddict-item]

@@ -128,7 +128,7 @@ def test_names_of_columns_that_are_taken(write: Callable[..., Path]) -> None:
     for name in ("input", *GIVEN):
         path = write([{"prompt": "q"}, {"prompt": "q", name: 0, "answer": 1, "labels": "z"}])
         with pytest.raises(
-            UserError, match=rf"data\.jsonl:2: .* column '{name}' is taken, .*: rename it"
+            UserError, match=rf"data\.jsonl:2: .* column '{name}' has a name .*: rename it"
         ):
             load("prompts", path)
     kept = load("prompts", write([{"prompt": "q", "answer": 1, "labels": "z", "place": [0]}]))
