@@ -160,8 +160,8 @@ def add_template_argument(parser: argparse.ArgumentParser, *, of_adapter: bool =
         default=None if of_adapter else "auto",
         metavar="TEMPLATE",
         help="auto: the tokenizer's own, else Safe-RLHF's; safe-rlhf; none: the prompt alone; raw: "
-        "with its control tokens; or a jinja file"
-        + (" (default: the one that the adapter names)" if of_adapter else ""),
+        "and its control tokens; a jinja file"
+        + (" (default: the adapter's)" if of_adapter else ""),
     )
 
 
