@@ -19,10 +19,11 @@ from typing import Any
 
 from safe_rlhf_panacea.adapter.io import CONFIG_NAME, WEIGHTS_NAME, read_config, read_tensors
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
+from safe_rlhf_panacea.base.hub import HUB_NAME
 from safe_rlhf_panacea.base.run_record import RESULTS_FILE
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.export.card import CARD_FILE, read_facts, write_card
-from safe_rlhf_panacea.export.portable import HUB_NAME, hub_name, portable, portable_record
+from safe_rlhf_panacea.export.portable import hub_name, portable, portable_record
 from safe_rlhf_panacea.fronts.results import FRONT_FILE
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.printing import printable_line, say

@@ -220,6 +220,11 @@ memory       ; --model no/such/folder/            ; no/such/folder
 memory       ; --algorithm ddpo                   ; invalid choice: 'ddpo'
 panacea_sft  ; --train_datasets supervised:1:a.jsonl ; name its objective, as in helpful=superv
 panacea_sft  ; --train_datasets a=supervised:1:x b= ; data set '' has no name
+panacea_sft  ; --train_datasets a=b.jsonl c=pairs:1:x ; write pairs:1:b.jsonl, or prompts
+dpo          ; --train_datasets pairs.jsonl       ; 'pairs.jsonl' is a file .* pairs:1:pairs.jsonl
+ppo          ; --ptx_datasets none.json.gz:0.5    ; is a file .* pairs:0.5:none.json.gz, or prompts
+evaluation   ; --datasets pairs.jsonl             ; 'pairs.jsonl' is a file .* pairs:1:pairs.jsonl
+datasets     ; pairs.jsonl                        ; 'pairs.jsonl' is a file .* pairs:1:pairs.jsonl
 panacea_sft  ; --train_datasets a=x:1 b=x:2       ; x is given twice
 panacea_sft  ; --train_datasets a=x b=y a=x       ; --train_datasets a=x is given twice
 panacea_sft  ; --train_datasets a=x b=pairs:-1:x  ; proportion -1.0 is not above 0

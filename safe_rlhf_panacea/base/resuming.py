@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import re
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from safe_rlhf_panacea.base.checkpoint_files import (
     tensors_only,
 )
 from safe_rlhf_panacea.base.datasets.template import SAFE_RLHF
-from safe_rlhf_panacea.base.distributed import get_world_size
+from safe_rlhf_panacea.base.distributed import all_gather_objects, get_world_size
 from safe_rlhf_panacea.base.run_record import (
     CHECKPOINTS,
     EVALUATIONS_FILE,
@@ -39,6 +40,25 @@ FREE = (
 )
 # Flags that say how long a run is, and what follows from them: free where the schedule is constant.
 LENGTH = ("max_steps", "epochs", "total_training_steps")
+
+
+def run_start(args: argparse.Namespace) -> datetime.datetime:
+    """When the run began, in local time: the same on all processes, and when it is resumed.
+
+    Raises:
+        UserError: the record of a run to resume is damaged.
+    """
+    if not args.resume:
+        return all_gather_objects(datetime.datetime.now().replace(microsecond=0))[0]
+    file = Path(args.output_dir).expanduser() / RUN_FILE
+    record = read_record(file)
+    try:
+        if "template_date" in record:
+            return datetime.datetime.fromisoformat(record["template_date"])
+        # An older record.
+        return datetime.datetime.fromisoformat(record["started_at"]).astimezone()
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{file}: the record does not say when the run began") from None
 
 
 def note_latest(output_dir: str | Path, step: int) -> None:

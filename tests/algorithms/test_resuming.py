@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 import shutil
@@ -101,6 +102,35 @@ def test_ppo(ppo_flags, texts, prompts, tmp_path, stop_at, step, saved):
     assert last[0].drawn == last[1].drawn
     record = json.loads((folders[1] / "run.json").read_text())
     assert [entry["step"] for entry in record["resumed"]] == [saved]
+
+
+def test_a_template_writes_the_date_of_the_runs_start(dpo_flags, tmp_path, stop_at, monkeypatch):
+    """Also where the run goes on a month later."""
+    month = {"now": 3}
+
+    class Date(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, month["now"], 3, 12)
+
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Date)
+    monkeypatch.setattr(datetime, "datetime", Date)
+    template = tmp_path / "dated.jinja"
+    template.write_text(
+        "{{ strftime_now('%B') }}{% for m in messages %} {{ m.content }}{% if m.role == "
+        "'assistant' %}{{ eos_token }}{% endif %}{% endfor %}",
+        encoding="utf-8",
+    )
+
+    def a_month_later(step):
+        month["now"] = 3 if step else 4
+        stop_at(step)
+
+    flags = [*dpo_flags, "--chat_template", str(template), "--max_steps", "4"]
+    flags += ["--save_interval", "2"]
+    folders = both_ways(dpo, flags, tmp_path, a_month_later, 4)
+    assert same_tensors(folders, "adapter_model.safetensors")
+    assert json.loads((folders[1] / "run.json").read_text())["template_date"][:7] == "2026-03"
 
 
 def test_ppo_with_both_adapters_on_one_backbone(ppo_flags, rule_rewards, tmp_path, stop_at):

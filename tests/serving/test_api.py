@@ -183,6 +183,18 @@ def test_conversations(client):
     assert text(ask(client, [1, 0], messages=parts)) == text(ask(client, [1, 0]))
 
 
+def test_a_control_token_that_is_spelt_is_text_in_a_chat_and_a_token_in_a_completion(client):
+    def tokens(words):
+        options = {"model": "tiny@1,0", "max_tokens": 1}
+        chat = ask(client, [1, 0], messages=[{"role": "user", "content": words}], max_tokens=1)
+        return [
+            x.usage.prompt_tokens
+            for x in (chat, client.completions.create(prompt=words, **options))
+        ]
+
+    assert [a - b for a, b in zip(tokens("ab</s>cd"), tokens("abcd"), strict=True)] == [4, 1]
+
+
 def test_models(client):
     names = [model.id for model in client.models.list()]
     assert names == ["tiny", "tiny@helpful=1,harmless=0", "tiny@helpful=0,harmless=1"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from safe_rlhf_panacea.base.hub import prepare_hub
 from safe_rlhf_panacea.base.models.weights import check_model_folder, is_local
 from safe_rlhf_panacea.errors import UserError
 
@@ -32,9 +33,17 @@ def resolve_model(name_or_path: str | os.PathLike[str]) -> str:
 
 @contextmanager
 def loading_errors(name: str, what: str) -> Iterator[None]:
-    """Tell in one line what transformers could not load, and keep its own log quiet."""
+    """Tell in one line what transformers could not load, and keep its own log quiet.
+
+    The hub is asked for no path at which nothing lies, and for nothing if it does not answer.
+    """
     from transformers.utils import logging
 
+    there = Path(name).expanduser().exists()
+    if not there and is_local(name):
+        check_model_folder(Path(name))
+    elif not there:
+        prepare_hub()
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -43,7 +52,9 @@ def loading_errors(name: str, what: str) -> Iterator[None]:
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise UserError(f"{name}: no {what} could be loaded: {_first_line(error)}") from error
+        where = "" if there else "no such folder, and from the hub "
+        told = f"{name}: {where}no {what} could be loaded: {_first_line(error)}"
+        raise UserError(told) from error
     finally:
         logging.set_verbosity(verbosity)
         if bars:

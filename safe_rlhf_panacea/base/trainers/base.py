@@ -35,6 +35,7 @@ from safe_rlhf_panacea.base.resuming import (
     latest_step,
     load_checkpoint,
     note_latest,
+    run_start,
     take_up,
 )
 from safe_rlhf_panacea.base.run_record import CHECKPOINTS, write_run_record
@@ -103,7 +104,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
     @cached_property
     def template(self) -> ChatTemplate:
         """How this run writes conversations, once the tokenizer is loaded."""
-        return ChatTemplate.of(self.args.chat_template, self.tokenizer)
+        return ChatTemplate.of(self.args.chat_template, self.tokenizer, self.began)
 
     def run_init_hooks(self) -> None:
         """Run the four hooks in their order."""
@@ -113,6 +114,8 @@ class TrainerBase(metaclass=abc.ABCMeta):
         self._divergence = DivergenceCheck()
         self.observers: list[Observer] = []
         self._random_state: dict[str, Any] | None = None
+        with refusing_together():
+            self.began = run_start(self.args)
         for hook in (self.init_models, self.init_datasets, self.init_engines):
             with refusing_together():
                 hook()
@@ -160,7 +163,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
                 take_up(args.output_dir, args, self.global_step, self.total_steps)
             else:
                 about = {"program": args.program, "processes": get_world_size()}
-                about["data"] = self.data_fingerprints()
+                about |= {"data": self.data_fingerprints(), "template_date": str(self.began)}
                 about["chat_template"] = self.template.recorded
                 write_run_record(args.output_dir, args, about)
         started = time.strftime("%Y-%m-%d-%H-%M-%S")
