@@ -9,7 +9,6 @@ import re
 import sysconfig
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.rewards.responses import Responses
+from safe_rlhf_panacea.rewards.returned import checked_scores
 
 FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)(?:\?(.*))?", re.DOTALL)
 Options = dict[str, float | str]
@@ -96,7 +96,7 @@ class FunctionReward:
         if self._takes_all:
             others = responses.columns - self._named - set(GIVEN)
             given |= {name: responses.column(name) for name in sorted(others)}
-        return _checked(self._call(given, len(responses)), self.path, responses.input_ids)
+        return checked_scores(self._call(given, len(responses)), self.path, responses.input_ids)
 
     def _call(self, given: dict[str, Any], rows: int) -> Any:
         try:
@@ -124,31 +124,6 @@ def _is_needed(parameter: inspect.Parameter) -> bool:
     """Whether there is nothing else that an argument could be."""
     variable = (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     return parameter.default is parameter.empty and parameter.kind not in variable
-
-
-def _checked(values: Any, path: str, like: torch.Tensor) -> torch.Tensor:
-    if not isinstance(values, torch.Tensor):
-        values = _numbers(values, path)
-    if values.is_complex():
-        raise UserError(f"{path} returned complex numbers")
-    scores = values.to(dtype=torch.float32, device=like.device)
-    if scores.shape != like.shape[:1]:
-        raise UserError(f"{path} returned shape {tuple(scores.shape)} for {len(like)} responses")
-    if not scores.isfinite().all():
-        row = int(scores.isfinite().logical_not().nonzero()[0])
-        raise UserError(f"{path} returned a score that is not finite: {scores[row]:g} in row {row}")
-    return scores
-
-
-def _numbers(values: Any, path: str) -> torch.Tensor:
-    """A sequence of numbers as a tensor, or which of its rows is none."""
-    try:
-        return torch.as_tensor(values, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        rows = values if isinstance(values, (list, tuple)) else ()
-    odd = next((i for i, value in enumerate(rows) if not isinstance(value, Real)), None)
-    what = f"a {type(values).__name__}" if odd is None else f"{rows[odd]!r} in row {odd}"
-    raise UserError(f"{path} returned {what}; one number per response is wanted")
 
 
 # -- where a user's code fails ----------------------------------------------------------
