@@ -5,13 +5,14 @@ from __future__ import annotations
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 
 from safe_rlhf_panacea.errors import UserError
 
 
 def checked_scores(values: Any, path: str, like: torch.Tensor) -> torch.Tensor:
-    """What a function returned as scores, size = (B,), float32.
+    """What a function returned as scores, size = (B,), float32; NaN where it returned None.
 
     Args:
         values: what it returned.
@@ -19,8 +20,14 @@ def checked_scores(values: Any, path: str, like: torch.Tensor) -> torch.Tensor:
         like: size = (B, ...), on the device of the scores.
 
     Raises:
-        UserError: it is not one finite number for each response.
+        UserError: it is not one finite number or None for each response.
     """
+    missing = torch.tensor(False)
+    if getattr(values, "dtype", None) == np.dtype(object):
+        values = values.tolist()
+    if isinstance(values, (list, tuple)):
+        missing = torch.tensor([value is None for value in values])
+        values = [0.0 if value is None else value for value in values]
     if not isinstance(values, torch.Tensor):
         values = _numbers(values, path)
     if values.is_complex():
@@ -30,8 +37,11 @@ def checked_scores(values: Any, path: str, like: torch.Tensor) -> torch.Tensor:
         raise UserError(f"{path} returned shape {tuple(scores.shape)} for {len(like)} responses")
     if not scores.isfinite().all():
         row = int(scores.isfinite().logical_not().nonzero()[0])
-        raise UserError(f"{path} returned a score that is not finite: {scores[row]:g} in row {row}")
-    return scores
+        hint = "; None says that a row does not count" if scores[row].isnan() else ""
+        raise UserError(
+            f"{path} returned a score that is not finite: {scores[row]:g} in row {row}{hint}"
+        )
+    return scores.masked_fill(missing.to(scores.device), torch.nan)
 
 
 def _numbers(values: Any, path: str) -> torch.Tensor:
@@ -42,4 +52,4 @@ def _numbers(values: Any, path: str) -> torch.Tensor:
         rows = values if isinstance(values, (list, tuple)) else ()
     odd = next((i for i, value in enumerate(rows) if not isinstance(value, Real)), None)
     what = f"a {type(values).__name__}" if odd is None else f"{rows[odd]!r} in row {odd}"
-    raise UserError(f"{path} returned {what}; one number per response is wanted")
+    raise UserError(f"{path} returned {what}; one number or None per response is wanted")
