@@ -81,6 +81,24 @@ def response_log_probs(
     return token_log_probs(model, input_ids, attention_mask, response_tokens(attention_mask, start))
 
 
+def of_each_token(sums: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """The mean over its text's tokens, for each token: their mean is that over all tokens.
+
+    Args:
+        sums: over the tokens of each text, size = (B,).
+        tokens: of each text, size = (B,).
+
+    Returns:
+        size = (tokens.sum(),).
+    """
+    return (sums / tokens).repeat_interleave(tokens)
+
+
+def answer_tokens(labels: torch.Tensor) -> torch.Tensor:
+    """Which next-token predictions are of an answer; size = (B, L) to (B, L - 1)."""
+    return labels[:, 1:].ne(IGNORE_INDEX)
+
+
 def answer_log_probs(
     model: Any,
     input_ids: torch.Tensor,  # size = (B, L)
@@ -92,6 +110,6 @@ def answer_log_probs(
     Returns:
         size = (B,) each.
     """
-    counted = labels[:, 1:].ne(IGNORE_INDEX)  # size = (B, L - 1)
+    counted = answer_tokens(labels)  # size = (B, L - 1)
     log_probs = token_log_probs(model, input_ids, attention_mask, counted)
     return log_probs.sum(dim=-1), counted.sum(dim=-1)

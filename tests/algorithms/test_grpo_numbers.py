@@ -122,7 +122,7 @@ def test_gradients_of_two_passes_over_a_rollout(
     device = trainer.args.device
     prompts = to_device(next(iter(trainer.prompt_only_dataloader)), device)
     assert not prompts["attention_mask"].all()
-    (batch,) = trainer.split_rl_micro_batches(prompts)
+    (batch,) = trainer.of_update(trainer.split_rl_micro_batches(prompts))
     ptx = to_device(next(iter(trainer.ptx_dataloader)), device)
     rollout = rolled_out([batch], trained_parameters(trainer.actor_model), weights, case)
     assert torch.allclose(batch["rewards"].double(), rollout.rewards, atol=1e-5)
@@ -155,7 +155,7 @@ def test_micro_batches_of_an_update_are_one_batch(
     noted = watch_gradients(trainer.actor_model)
     trainer.set_eval()
     prompts = to_device(next(iter(trainer.prompt_only_dataloader)), trainer.args.device)
-    batches = trainer.split_rl_micro_batches(prompts)
+    batches = trainer.of_update(trainer.split_rl_micro_batches(prompts))
     assert [len(batch["rewards"]) for batch in batches] == [8, 8]
     actor = trained_parameters(trainer.actor_model)
     rollout = rolled_out(batches, actor, weights, case)

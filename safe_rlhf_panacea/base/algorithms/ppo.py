@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
 
 from safe_rlhf_panacea.base.algorithms.ppo_models import PPOModels
-from safe_rlhf_panacea.base.distributed import all_reduce_max, all_reduce_means
+from safe_rlhf_panacea.base.distributed import all_reduce_max, all_reduce_means, all_reduce_sum
 from safe_rlhf_panacea.base.engine import learning_rate
-from safe_rlhf_panacea.base.functional import generalized_advantages, masked_mean, whiten
+from safe_rlhf_panacea.base.functional import (
+    generalized_advantages,
+    masked_mean,
+    moments,
+    row_means,
+    whiten,
+)
 from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.losses import (
     clipped_surrogate,
@@ -21,6 +28,7 @@ from safe_rlhf_panacea.base.losses import (
 )
 from safe_rlhf_panacea.base.trainers.rl import Batch
 from safe_rlhf_panacea.base.trainers.rollout import OldNumbers, Rollout
+from safe_rlhf_panacea.base.trainers.updates import average
 
 
 class PPOTrainer(PPOModels):
@@ -73,6 +81,11 @@ class PPOTrainer(PPOModels):
         """The critic's values before each next token, size = (B, L - 1), float32."""
         scores = self.reward_critic_model(sequence, attention_mask=attention_mask).scores
         return scores.squeeze(-1)[:, :-1].float()
+
+    @property
+    def on_policy(self) -> bool:
+        """The base's, unless whitening needs the advantages before the training step."""
+        return super().on_policy and not self.args.whiten_advantages
 
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
@@ -136,10 +149,11 @@ class PPOTrainer(PPOModels):
         old_log_probs: torch.Tensor,  # size = (B, T)
         advantages: torch.Tensor,  # size = (B, T)
         mask: torch.Tensor,  # size = (B, T)
+        count: torch.Tensor | None = None,  # size = ()
     ) -> torch.Tensor:
-        """The mean clipped surrogate, to be minimised."""
+        """The mean clipped surrogate, to be minimised; ``count`` is a rollout's."""
         surrogate = clipped_surrogate(log_probs, old_log_probs, advantages, self.clip_range_ratio)
-        return -masked_mean(surrogate, mask)
+        return -masked_mean(surrogate, mask, count)
 
     def critic_loss_fn(
         self,
@@ -147,12 +161,36 @@ class PPOTrainer(PPOModels):
         old_values: torch.Tensor,  # size = (B, T)
         returns: torch.Tensor,  # size = (B, T)
         mask: torch.Tensor,  # size = (B, T)
+        count: torch.Tensor | None = None,  # size = ()
     ) -> torch.Tensor:
-        """The mean error of the values, to be minimised."""
+        """The mean error of the values, to be minimised; ``count`` is a rollout's."""
         errors = clipped_value_errors(values, old_values, returns, self.clip_range_value)
-        return masked_mean(errors, mask)
+        return masked_mean(errors, mask, count)
 
     # -- updates ----------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _estimated(
+        self, rl_batch: Rollout, old_log_probs: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Rewards by token, advantages and returns, size = (B, L - 1) and (B, T) twice."""
+        prompt, sequence_mask = rl_batch["prompt"], rl_batch["attention_mask"][:, 1:]
+        rewards = self.add_kl_divergence_regularization(
+            rl_batch["reward"], prompt, old_log_probs, rl_batch["ref_log_probs"], sequence_mask
+        )
+        start = prompt.size(-1) - 1
+        return rewards, *self.get_advantages_and_returns(
+            rl_batch["reward_values"], rewards, sequence_mask, start
+        )
+
+    def of_update(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
+        """With the number of responses, and the moments of advantages that are to be whitened."""
+        masks = [r["attention_mask"][:, r["prompt"].size(-1) :] for r in rollouts]
+        known = {"count": average([mask.any(dim=-1).sum() for mask in masks])}
+        if self.args.whiten_advantages:
+            advantages = [self._estimated(r, r["log_probs"])[1] for r in rollouts]
+            known["moments"] = moments(list(zip(advantages, masks, strict=True)), all_reduce_sum)
+        return [{**rollout, **known} for rollout in rollouts]
 
     def rl_step(self, rl_batch: Rollout) -> dict[str, float]:
         """One backward pass of actor and critic on a rolled-out batch."""
@@ -160,40 +198,38 @@ class PPOTrainer(PPOModels):
         input_ids, attention_mask = rl_batch["input_ids"], rl_batch["attention_mask"]
         ref_log_probs = rl_batch["ref_log_probs"]
         start = rl_batch["prompt"].size(-1) - 1
-        sequence_mask = attention_mask[:, 1:]
-        mask = sequence_mask[:, start:]
+        mask = attention_mask[:, 1 + start :]
+        count = rl_batch.get("count")
 
         log_probs = response_log_probs(self.actor_model, input_ids, attention_mask, start)
         old_log_probs = rl_batch.get("log_probs", log_probs.detach())  # on-policy: the same
         old_values = rl_batch["reward_values"]
-        with torch.no_grad():
-            rewards = self.add_kl_divergence_regularization(
-                rl_batch["reward"], rl_batch["prompt"], old_log_probs, ref_log_probs, sequence_mask
-            )
-            advantages, returns = self.get_advantages_and_returns(
-                old_values, rewards, sequence_mask, start
-            )
-            weights = whiten(advantages, mask) if self.args.whiten_advantages else advantages
+        rewards, advantages, returns = self._estimated(rl_batch, old_log_probs)
+        weights = advantages
+        if self.args.whiten_advantages:
+            weights = whiten(advantages, mask, rl_batch.get("moments"))
 
         actor_loss = self.actor_loss_fn(
-            log_probs[:, start:], old_log_probs[:, start:], weights, mask
+            log_probs[:, start:], old_log_probs[:, start:], weights, mask, count
         )
         self.actor_model.backward(actor_loss)
         self.actor_model.step()
         values = self.critic_values(input_ids, attention_mask)
-        critic_loss = self.critic_loss_fn(values[:, start:], old_values[:, start:], returns, mask)
+        critic_loss = self.critic_loss_fn(
+            values[:, start:], old_values[:, start:], returns, mask, count
+        )
         self.reward_critic_model.backward(critic_loss)
         self.reward_critic_model.step()
 
-        lengths = mask.sum(dim=-1).float()  # size = (B,)
+        lengths, there = mask.sum(dim=-1).float(), mask.any(dim=-1)  # size = (B,)
         means = {
             "actor_loss": actor_loss,
             "reward_critic_loss": critic_loss,
             "reward": rl_batch["reward"],
             "reward_with_kl_penalty": (rewards[:, start:] * mask).sum(dim=-1),
-            "reward_advantage": masked_mean(advantages, mask),
-            "reward_return": masked_mean(returns, mask),
-            "reward_value": masked_mean(values.detach()[:, start:], mask),
+            "reward_advantage": row_means(advantages, mask)[there],
+            "reward_return": row_means(returns, mask)[there],
+            "reward_value": row_means(values.detach()[:, start:], mask)[there],
             "kl_divergence": summed_log_ratios(
                 old_log_probs[:, start:], ref_log_probs[:, start:], mask
             ),

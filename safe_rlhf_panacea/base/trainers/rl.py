@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,10 +14,11 @@ from safe_rlhf_panacea.base.engine import passes_since_update, unwrap
 from safe_rlhf_panacea.base.generation import sample
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.base.trainers import rl_data
-from safe_rlhf_panacea.base.trainers.actor import text_step
+from safe_rlhf_panacea.base.trainers.actor import text_count, text_step
 from safe_rlhf_panacea.base.trainers.rl_setup import RLSetup
 from safe_rlhf_panacea.base.trainers.rollout import Rollout
 from safe_rlhf_panacea.base.trainers.supervised import to_device
+from safe_rlhf_panacea.base.trainers.updates import by_update, counted
 
 Batch = rl_data.Batch
 
@@ -91,6 +92,10 @@ class RLTrainer(RLSetup):
     def rl_step(self, rl_batch: Rollout) -> dict[str, float]:
         """One step of all that is trained; the result has ``train/reward``."""
 
+    def of_update(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
+        """The micro-batches of an update, with what they must know of each other."""
+        return list(rollouts)
+
     def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
         """One step of the actor on supervised text."""
         return text_step(self.actor_model, ptx_batch, self.ptx_coeff)
@@ -133,14 +138,24 @@ class RLTrainer(RLSetup):
                 ptx_batches = list(self.split_ptx_micro_batches(to_device(ptx, self.args.device)))
             self.set_train()
             steps = list(zip(rl_batches, itertools.cycle(ptx_batches))) * self.args.update_iters
-            for rl_batch, ptx_batch in steps[: self.total_steps - self.global_step]:
-                info = self.rl_step(rl_batch)
-                if ptx_batch is not None:
-                    info |= self.ptx_step(ptx_batch)
-                self._after_step(info, bar)
+            steps = steps[: self.total_steps - self.global_step]
+            for part in by_update(steps, self.actor_model, 1 + self.use_ptx):
+                self._train_on(part, bar)
             self.save_if_due()
         bar.close()
         self.part.trained()
+
+    def _train_on(self, steps: Sequence[tuple[Rollout, Batch | None]], bar: Any) -> None:
+        """Training steps of one update."""
+        rl_batches = self.of_update([rl_batch for rl_batch, _ in steps])
+        ptx_batches: Sequence[Batch | None] = [ptx_batch for _, ptx_batch in steps]
+        if self.use_ptx:
+            ptx_batches = counted(ptx_batches, text_count, self.args.device)
+        for rl_batch, ptx_batch in zip(rl_batches, ptx_batches, strict=True):
+            info = self.rl_step(rl_batch)
+            if ptx_batch is not None:
+                info |= self.ptx_step(ptx_batch)
+            self._after_step(info, bar)
 
     def _after_step(self, info: dict[str, float], bar: Any) -> None:
         self.global_step += 1

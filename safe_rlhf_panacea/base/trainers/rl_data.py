@@ -55,13 +55,29 @@ def micro_batches(prompts: int, args: argparse.Namespace, whole_groups: bool) ->
 
 
 def steps_per_epoch(prompts: int, args: argparse.Namespace, whole_groups: bool = False) -> int:
-    """Training steps in one pass over a process's prompts, with the last batch, which is short."""
+    """Training steps in one pass over a process's prompts, with the last batch, which is short.
+
+    Of that, GRPO's whole groups take what fills whole updates.
+    """
     whole, rest = divmod(prompts, args.per_device_prompt_batch_size)
+    if whole_groups:
+        rest = min(rest, prompts_of_whole_updates(rest, args))
     full, short = (
         micro_batches(count, args, whole_groups)
         for count in (args.per_device_prompt_batch_size, rest)
     )
     return args.update_iters * (whole * full + short)
+
+
+def prompts_of_whole_updates(prompts: int, args: argparse.Namespace) -> int:
+    """How many of a rollout's prompts GRPO takes: the micro-batches of an update are compared.
+
+    At least all of them where its training steps fill whole updates.
+    """
+    accumulated = args.gradient_accumulation_steps
+    unit = accumulated // math.gcd(accumulated, args.update_iters)  # micro-batches
+    whole = micro_batches(prompts, args, whole_groups=True) // unit * unit
+    return whole * prompts_of_micro_batch(args, whole_groups=True)
 
 
 def rows_of_rollout(args: argparse.Namespace) -> int:
@@ -80,19 +96,18 @@ def rows_of_rollout(args: argparse.Namespace) -> int:
 
 
 def lengths(prompts: int, args: argparse.Namespace, whole_groups: bool = False) -> tuple[int, int]:
-    """Training steps in an epoch and in the run, the latter noted in the flags as well.
+    """Training steps in an epoch and in the run.
 
     Raises:
         UserError: the run would end before its first update.
     """
     per_epoch = steps_per_epoch(prompts, args, whole_groups)
-    total = run_length(args, per_epoch)
+    total = run_length(args, per_epoch) if per_epoch else 0
     if total < args.gradient_accumulation_steps:
         raise UserError(
             f"the run has {total} training steps, fewer than --gradient_accumulation_steps "
             f"{args.gradient_accumulation_steps}: it would end before its first update"
         )
-    args.total_training_steps = total
     return per_epoch, total
 
 

@@ -99,7 +99,6 @@ class RLSetup(TrainerBase):
         args = self.args
         configs = {role: dict(self.ds_train_config) for role in self.TRAINED}
         if self.use_ptx:
-            args.gradient_accumulation_steps *= 2
             configs["actor"]["train_batch_size"] *= 2
             configs["actor"]["gradient_accumulation_steps"] *= 2
         updates = self.total_steps // self.ds_train_config["gradient_accumulation_steps"]
