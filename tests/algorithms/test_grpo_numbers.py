@@ -113,9 +113,13 @@ def test_gradients_of_two_passes_over_a_rollout(
     ragged_prompts,
     texts,
     weights,
+    monkeypatch,
     case,
 ):
     ptx = ["--ptx_datasets", f"supervised:1:{texts}", "--ptx_coeff", str(PTX_COEFF)]
+    if case == CASES[1]:
+        monkeypatch.setattr(plain, "TEMPERATURE", 0.7)
+        ptx += ["--temperature", "0.7"]
     trainer = trainer_of(grpo_flags, ragged_prompts, case, "--update_iters", "2", *ptx)
     noted = watch_gradients(trainer.actor_model)
     trainer.set_eval()

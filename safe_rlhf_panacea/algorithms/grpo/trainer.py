@@ -123,10 +123,11 @@ class PanaceaGRPOTrainer(RLTrainer):
     def log_probs(
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
     ) -> torch.Tensor:
-        """Under the policy as it is held, each group's prompt read once; size = (B, L - 1)."""
+        """Under the policy as it is held and sampled, each prompt read once; size = (B, L - 1)."""
         counted = response_tokens(attention_mask, start)
         groups = side_by_side(len(sequence), self.args.num_return_sequences)
-        return grouped_log_probs(self.actor_model, sequence, attention_mask, counted, groups)
+        inputs = sequence, attention_mask, counted, groups
+        return grouped_log_probs(self.actor_model, *inputs, self.temperature)
 
     # -- updates ----------------------------------------------------------------------
 

@@ -55,13 +55,19 @@ class PPOTrainer(PPOModels):
         """A context in which the model that it gives is the reference."""
         return nullcontext(self.actor_reference_model)
 
+    def log_probs(
+        self, model: Any, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
+    ) -> torch.Tensor:
+        """Log-probabilities of responses at the temperature of sampling, size = (B, L - 1)."""
+        return response_log_probs(model, sequence, attention_mask, start, self.temperature)
+
     @torch.no_grad()
     def reference_log_probs(
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
     ) -> torch.Tensor:
         """Log-probabilities under the reference, size = (B, L - 1)."""
         with self.reference() as model:
-            return response_log_probs(model, sequence, attention_mask, start)
+            return self.log_probs(model, sequence, attention_mask, start)
 
     def score(
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
@@ -98,9 +104,7 @@ class PPOTrainer(PPOModels):
         start = prompt.size(-1) - 1
         old: OldNumbers = {}
         if not self.on_policy:
-            old = {
-                "log_probs": response_log_probs(self.actor_model, sequence, attention_mask, start)
-            }
+            old = {"log_probs": self.log_probs(self.actor_model, sequence, attention_mask, start)}
         return {
             "prompt": prompt,
             "input_ids": sequence,
@@ -201,7 +205,7 @@ class PPOTrainer(PPOModels):
         mask = attention_mask[:, 1 + start :]
         count = rl_batch.get("count")
 
-        log_probs = response_log_probs(self.actor_model, input_ids, attention_mask, start)
+        log_probs = self.log_probs(self.actor_model, input_ids, attention_mask, start)
         old_log_probs = rl_batch.get("log_probs", log_probs.detach())  # on-policy: the same
         old_values = rl_batch["reward_values"]
         rewards, advantages, returns = self._estimated(rl_batch, old_log_probs)

@@ -26,6 +26,8 @@ class RLSetup(TrainerBase):
     Attributes:
         TRAINED: each role that is trained, as its flags and checkpoints begin, and the attribute
             with its model, later its engine; in the order in which the engines are made.
+        temperature: of the policy and its reference wherever they are learnt from, as when they are
+            sampled; 1 where that is greedy.
         WHOLE_GROUPS: whether a micro-batch holds all responses to its prompts, and not one to each.
     """
 
@@ -55,6 +57,7 @@ class RLSetup(TrainerBase):
         self.kl_coeff = args.kl_coeff
         self.clip_range_ratio = args.clip_range_ratio
         self.ptx_coeff = args.ptx_coeff
+        self.temperature = args.temperature or 1.0
 
     def init_models(self) -> None:
         """Load actor, reference and rewards, in this order."""
