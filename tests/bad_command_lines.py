@@ -161,7 +161,6 @@ grpo         ; --num_return_sequences 1           ; is 1: GRPO compares .* and n
 grpo         ; --num_return_sequences 3           ; 16 is no multiple of --num_return_sequences 3
 grpo         ; --num_return_sequences 32          ; 16 is no multiple of --num_return_sequences 32
 grpo         ; --per_device_prompt_batch_size 6   ; is 24, which is no multiple of .*_batch_size 16
-grpo         ; --gradient_accumulation_steps 16   ; gives 8 training steps, no multiple of .* 16
 grpo         ; --temperature 0                    ; draws the same response .* again and again
 grpo         ; --equal_steps --advantage sum_then_normalize ; belongs to .* normalize_then_sum
 grpo         ; --advantage sum                    ; invalid choice: 'sum'

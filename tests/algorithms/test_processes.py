@@ -52,7 +52,6 @@ def test_two_processes_share_one_preference_and_one_adapter(
 ):
     flags = {"dpo": dpo_flags, "ppo": ppo_flags, "grpo": grpo_flags}[algorithm]
     flags = [*flags, "--gradient_accumulation_steps", "2"]
-    flags += ["--per_device_prompt_batch_size", "8"] * (algorithm == "grpo")
     found = run_two(algorithm, flags, tmp_path / "report.json")
     assert found["world_size"] == 2
     assert found["preferences"][0] == found["preferences"][1]

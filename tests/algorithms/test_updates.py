@@ -266,14 +266,16 @@ def test_ppo_whitens_and_averages_over_an_update(ppo_flags, uneven, weights, tmp
     close(renamed, torch.autograd.grad(losses[1], list(critic.values())), list(critic))
 
 
-def test_grpo_takes_the_prompts_that_fill_whole_updates(grpo_flags, tmp_path):
-    """Of six prompts, four and two at a time, the two would be half of an update."""
+@pytest.mark.parametrize("prompt_batch", [4, 2])
+def test_grpo_takes_the_prompts_that_fill_whole_updates(grpo_flags, tmp_path, prompt_batch):
+    """Of six prompts four make an update; in prompt batches of two, two of them do."""
     letters = [{"prompt": letter} for letter in "cdefgh"]
     prompts = write_lines(tmp_path / "six.jsonl", letters)
     trainer = grpo_trainer(
         [
             *(*grpo_flags, "--train_datasets", f"prompts:1:{prompts}", "--max_steps", "4"),
             *("--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "2"),
+            *("--per_device_prompt_batch_size", str(prompt_batch)),
         ]
     )
     step, seen = trainer.rl_step, []

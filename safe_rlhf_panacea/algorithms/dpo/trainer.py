@@ -12,7 +12,7 @@ import torch
 from safe_rlhf_panacea.aggregation import label_counts
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.algorithms.part import PanaceaPart
-from safe_rlhf_panacea.base import Batch, LabelledPreferenceDataset, unwrap
+from safe_rlhf_panacea.base import Batch, LabelledPreferenceDataset, all_reduce_means, unwrap
 from safe_rlhf_panacea.base.losses import labelled_margins, preference_loss
 from safe_rlhf_panacea.fronts.accuracy_front import agreement
 from safe_rlhf_panacea.fronts.measure import PROMPTS_OF_PAIRS, measure, prompts_of_pairs
@@ -68,8 +68,7 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
         preference = self.panacea.draw(count, self.model)  # size = (B, m)
         with self.panacea.at(preference, rows_of_pairs(preference)):
             info = super().train_step(**batch)
-        drawn = self.panacea.by_name("train/preference", preference)
-        return {**info, **{name: mean.item() for name, mean in drawn.items()}}
+        return info | all_reduce_means(self.panacea.by_name("train/preference", preference))
 
     def count(self, batch: Batch) -> torch.Tensor:
         """Labels of each objective, and labelled pairs."""

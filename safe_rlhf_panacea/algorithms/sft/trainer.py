@@ -11,6 +11,7 @@ from safe_rlhf_panacea.aggregation import label_counts
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.algorithms.sft.data import ObjectiveTexts, read_named_specs
+from safe_rlhf_panacea.base.distributed import all_reduce_means
 from safe_rlhf_panacea.base.log_probs import answer_log_probs, of_each_token
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
 from safe_rlhf_panacea.base.trainers.updates import Batch
@@ -57,8 +58,7 @@ class PanaceaSFTTrainer(SupervisedTrainer):
         preference = self.panacea.draw(len(batch["labels"]), self.model)  # size = (B, m)
         with self.panacea.at(preference):
             info = super().train_step(**batch)
-        drawn = self.panacea.by_name("train/preference", preference)
-        return {**info, **{name: mean.item() for name, mean in drawn.items()}}
+        return info | all_reduce_means(self.panacea.by_name("train/preference", preference))
 
     def count(self, batch: Batch) -> torch.Tensor:
         """Texts of each objective, and texts."""

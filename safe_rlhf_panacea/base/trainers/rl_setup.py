@@ -81,8 +81,8 @@ class RLSetup(TrainerBase):
     def init_datasets(self) -> None:
         """Load prompts and, if asked for, supervised text for the PTX loss."""
         args = self.args
-        rows = rl_data.rows_of_rollout(args)
-        loaders = rl_data.prompt_loaders(args, self.template)
+        rows = rl_data.rows_of_rollout(args, self.WHOLE_GROUPS)
+        loaders = rl_data.prompt_loaders(args, self.template, self.WHOLE_GROUPS)
         self.prompt_only_dataloader, self.data_sampler, self.eval_dataloader = loaders
         self.ptx_dataloader: DataLoader | None = None
         self.use_ptx = args.ptx_datasets is not None
