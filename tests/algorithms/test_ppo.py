@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
@@ -245,13 +244,9 @@ def test_a_rule_as_third_objective_is_learnt_at_its_vertex(ppo_flags, reward_mod
     assert mean_length() < 0.6 * before
 
 
-def test_ptx_steps_double_the_accumulation_and_see_the_rollouts_preference(
-    ppo_flags, texts, tmp_path
-):
+def test_ptx_steps_double_the_accumulation_and_see_the_rollouts_preference(ppo_flags, texts):
     flags = [*ppo_flags, "--ptx_datasets", f"supervised:1:{texts}", "--max_steps", "2"]
     trainer = ppo_trainer(flags)
-    record = json.loads((tmp_path / "out" / "run.json").read_text())["args"]
-    assert record["gradient_accumulation_steps"] == 1  # as the user gave it
     assert trainer.actor_model.gradient_accumulation_steps() == 2
     assert trainer.reward_critic_model.gradient_accumulation_steps() == 1
     trainer.train()

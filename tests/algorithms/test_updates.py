@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -264,6 +265,10 @@ def test_ppo_whitens_and_averages_over_an_update(ppo_flags, uneven, weights, tmp
     close(noted[0][0], torch.autograd.grad(total, list(actor.values())), list(actor))
     renamed = {plain_name(name): gradient for name, gradient in noted[1][0].items()}
     close(renamed, torch.autograd.grad(losses[1], list(critic.values())), list(critic))
+    # The actor accumulates twice as many passes, for the texts; the record has what was given.
+    record = json.loads((tmp_path / "out" / "run.json").read_text())["args"]
+    assert engines[0].gradient_accumulation_steps() == 4
+    assert record["gradient_accumulation_steps"] == trainer.args.gradient_accumulation_steps == 2
 
 
 @pytest.mark.parametrize("prompt_batch", [4, 2])
