@@ -16,6 +16,7 @@ from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.losses import summed_log_ratios
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.fronts.front import Front, grid_points
+from safe_rlhf_panacea.fronts.likelihood_front import labelled_statistics
 from safe_rlhf_panacea.rewards.responses import Responses
 
 Rewards = Callable[[Responses], torch.Tensor]  # size = (B, m)
@@ -36,7 +37,8 @@ class Sampled:
 
     Attributes:
         texts: N lists of P responses.
-        rewards: size = (N, P, m), float64; m = 0 without rewards.
+        rewards: size = (N, P, m), float64; m = 0 without rewards; NaN where an objective does not
+            count for a response.
         log_ratios: log π_λ(y|x)/π_ref(y|x) of every response, size = (N, P), float64; 0 for the
             reference itself.
     """
@@ -197,9 +199,10 @@ def reward_front(
     """Mean rewards, with their standard errors over prompts.
 
     Args:
-        rewards: size = (N, P, m), float64.
+        rewards: size = (N, P, m), float64; NaN where an objective does not count for a response.
         grid: size = (N, m).
         objectives: names, in the order of λ.
         label: the front's name.
     """
-    return Front(list(objectives), grid_points(grid, *mean_and_error(rewards)), label)
+    means, spreads, counts = labelled_statistics(rewards)
+    return Front(list(objectives), grid_points(grid, means, spreads / counts.sqrt()), label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,8 +28,9 @@ class RewardState:
     _logged: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list), repr=False)
 
     def log_metric(self, name: str, value: float) -> None:
-        """Log a number, of which a mean is shown."""
-        self._logged[name].append(float(value))
+        """Log a number, of which the mean is shown; what is not finite is left out."""
+        if math.isfinite(value):
+            self._logged[name].append(float(value))
 
     def logged(self) -> dict[str, float]:
         """The means of what was logged since the last call, over all processes; all must call."""

@@ -144,7 +144,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         with self.panacea.at(rl_batch["preference"]):
             info = super().rl_step(rl_batch)
         named = all_reduce_means(self.part.by_name(rl_batch))
-        return {**info, **{f"train/{name}": mean for name, mean in named.items()}}
+        found = {**info, **{f"train/{name}": mean for name, mean in named.items()}}
+        return {**self.part.logged("train"), **found}
 
     def actor_loss_fn(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
         """PPO's loss, with the penalty on U and V if asked for."""
