@@ -182,12 +182,12 @@ def _sample(
             progress=policy.progress,
         )
     count, world = len(prompts), get_world_size()
-    texts = all_gather_objects(mine.texts)  # by rank, λ and the rank's share
-    return Sampled(
-        [[texts[i % world][n][i // world] for i in range(count)] for n in range(len(grid))],
-        _together(mine.rewards, 1, count),
-        _together(mine.log_ratios, 1, count),
+    texts, extra = (
+        [[found[i % world][n][i // world] for i in range(count)] for n in range(len(grid))]
+        for found in map(all_gather_objects, (mine.texts, mine.extra))  # by rank, λ and its share
     )
+    rewards, ratios = (_together(part, 1, count) for part in (mine.rewards, mine.log_ratios))
+    return Sampled(texts, rewards, ratios, extra)
 
 
 def _own_share(total: int) -> list[int]:

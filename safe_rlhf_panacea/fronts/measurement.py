@@ -152,6 +152,7 @@ def _rows(prompts: Sequence[str], sampled: Sampled, grid: torch.Tensor) -> Itera
     for p, prompt in enumerate(prompts):
         for n, preference in enumerate(preferences):
             yield {
+                **(sampled.extra[n][p] if sampled.extra else {}),
                 "prompt": prompt,
                 "response": sampled.texts[n][p],
                 "preference": preference,
@@ -170,6 +171,7 @@ def join(parts: Sequence[Measurement]) -> Measurement:
         [texts for one in sampled for texts in one.texts],
         torch.cat([one.rewards for one in sampled]),
         torch.cat([one.log_ratios for one in sampled]),
+        [rows for one in sampled for rows in one.extra],
     )
     likelihoods = first.likelihoods
     if likelihoods is not None:

@@ -83,7 +83,7 @@ class Responses:
         ]
 
     def log_extra(self, column: str, values: Sequence[Any]) -> None:
-        """Keep a column that is shown beside the responses, B values."""
+        """Keep a column, B values: an evaluation writes it beside the responses."""
         self.extra[column] = list(values)
 
     def response_lengths(self, stop_ids: Sequence[int]) -> torch.Tensor:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.evaluation.main import main as evaluate
+from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.fronts.results import read_responses, read_result
 from tests.algorithms.conftest import evaluated, write_lines
 from tests.algorithms.helpers import grpo_trainer, ppo_trainer
@@ -25,7 +26,9 @@ def of_first_task(completions, task, trainer_state, log_metric, **kwargs):
     return [float(len(c)) if t == "1" else None for c, t in zip(completions, task, strict=True)]
 
 
-async def of_second_task(responses, task):
+async def of_second_task(responses, task, log_extra):
+    log_extra("initial", [text[:1] for text in responses])
+    log_extra("odd", [float("nan") for _ in responses])
     return [-float(len(r)) if t == "2" else None for r, t in zip(responses, task, strict=True)]
 
 
@@ -92,6 +95,8 @@ def test_a_training_on_two_tasks(algorithm, method, mixed_flags, base_model, tmp
     assert all(math.isfinite(line["eval/reward_two"]) for line in evaluations)
     assert {step for step, _ in steps} == {0, 1, 2}
     assert {total for _, total in steps} == {2}
+    (evaluation, *_) = read_evaluations(tmp_path / "out")
+    assert all(row["initial"] == row["response"][:1] for row in evaluation.responses)
     trainer.save()
     _check_evaluation(data, rewards, base_model, tmp_path)
 
@@ -103,6 +108,7 @@ def _check_evaluation(data, rewards, base_model, tmp_path):
     evaluate(command)
     front = read_result(tmp_path / "front")["front"]
     rows = read_responses(tmp_path / "front", ["one", "two"])
+    assert all((row["initial"], row["odd"]) == (row["response"][:1], "nan") for row in rows)
     for point in front:
         own = [row["rewards"] for row in rows if row["preference"] == point["preference"]]
         for index, mean in enumerate(point["objectives"]):
