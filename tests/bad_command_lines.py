@@ -142,6 +142,8 @@ sft          ; --output_dir file                  ; file is a file
 sft          ; --output_dir run                   ; run already holds a run
 sft          ; --resume                           ; out holds no run to resume
 sft          ; --resume --overwrite               ; either resumed or overwritten
+sft          ; --report_to none wandb             ; --report_to none wandb: none stands alone
+dpo          ; --report_to wandb mlflow           ; invalid choice: 'mlflow'
 sft          ; --chat_template none.jinja         ; none.jinja: no such chat template
 sft          ; --chat_template ''                 ; --chat_template: {EMPTY}
 reward       ; --chat_template bad.jinja          ; bad.jinja:2: .*fails on .*division by zero

@@ -147,9 +147,14 @@ class RewardedPart(PanaceaPart):
     def evaluated(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> Batch:
-        """Every objective's reward of the evaluation responses for which it counts."""
+        """Every objective's reward of evaluation responses, size = (B,) each.
+
+        NaN where it does not count for one.
+        """
         found = self.all_rewards(sequence, attention_mask, prompt.size(-1))
-        return self.panacea.by_label("eval/reward", found, ~found.isnan())
+        return {
+            f"eval/reward_{name}": found[:, i] for i, name in enumerate(self.panacea.objectives)
+        }
 
     def evaluate(self, base: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """With what functions have logged."""
