@@ -20,6 +20,7 @@ from safe_rlhf_panacea.aggregation import (
     aggregate_rewards,
     objective_weights,
 )
+from safe_rlhf_panacea.algorithms.adapter_progress import AdapterProgress
 from safe_rlhf_panacea.algorithms.arguments import adapter_config
 from safe_rlhf_panacea.algorithms.preference_source import PreferenceSource, begins_update
 from safe_rlhf_panacea.base import (
@@ -31,6 +32,7 @@ from safe_rlhf_panacea.base import (
 )
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.divergence import check_weights
+from safe_rlhf_panacea.base.engine import passes_since_update
 from safe_rlhf_panacea.preference import format_preference, label_weights
 
 SMOOTH_MU = 0.1
@@ -59,6 +61,7 @@ class Panacea:
         adapters: by role, ``policy`` first.
         source: where λ is drawn.
         ideal_point: z of the Tchebycheff aggregation of rewards (Eq. 13).
+        progress: follows the policy's adapter; None of one that does not depend on λ.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Panacea:
         self.ideal_point = IdealPoint(len(objectives))
         self.orthogonality_coeff = args.orthogonality_coeff
         self.scaling_lr_multiplier = args.scaling_lr_multiplier
+        self.progress: AdapterProgress | None = None
         self._held: Held | None = None
         self._latest = self.centre
 
@@ -91,6 +95,8 @@ class Panacea:
         for layer in self.adapters[role].layers.values():
             if layer.lora_s is not None:
                 layer.lora_s.lr_multiplier = self.scaling_lr_multiplier
+        if role == "policy" and config.pref_dim > 0:
+            self.progress = AdapterProgress(self.policy)
         return self.adapters[role]
 
     @property
@@ -271,6 +277,12 @@ class Panacea:
         ideal = None if self.method == "ls" else self.ideal_point.value.to(like)
         return self.method, ideal, self.smooth_mu
 
+    def progress_metrics(self, engine: Any) -> dict[str, float]:
+        """How fast the adapter's parts move, where the policy's engine has just made an update."""
+        if self.progress is None or passes_since_update(engine):
+            return {}
+        return self.progress.metrics()
+
     def penalty(self) -> torch.Tensor | float:
         """AdaLoRA's penalty on the policy's U and V, if asked for."""
         if self.orthogonality_coeff == 0:
@@ -294,7 +306,8 @@ class Panacea:
     def state_dict(self) -> dict[str, Any]:
         """The place in the stream of λ, the ideal point, the bases; weights are the engines'."""
         own = {"source": self.source.state_dict(), "ideal_point": self.ideal_point.state_dict()}
-        return {**own, "bases": fingerprints(self.adapters)}
+        progress = None if self.progress is None else self.progress.state_dict()
+        return {**own, "bases": fingerprints(self.adapters), "progress": progress}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where ``state_dict`` was taken.
@@ -305,6 +318,8 @@ class Panacea:
         check_unchanged(state.get("bases", {}), fingerprints(self.adapters))  # older: none
         self.source.load_state_dict(state["source"])
         self.ideal_point.load_state_dict(state["ideal_point"])
+        if self.progress is not None and state.get("progress") is not None:  # older: none
+            self.progress.load_state_dict(state["progress"])
 
     def save(self, tokenizer: Any, folder: str | Path) -> None:
         """Write the policy's adapter and the tokenizer once, whole also under ZeRO 3.
