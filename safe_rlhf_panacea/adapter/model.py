@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter.config import AdapterConfig
 from safe_rlhf_panacea.adapter.errors import AdapterError
+from safe_rlhf_panacea.adapter.following import follow_generate
 from safe_rlhf_panacea.adapter.layer import SvdLoraLinear, factor_shapes, linear_shape
 from safe_rlhf_panacea.adapter.state import PreferenceState
 
@@ -251,19 +250,6 @@ def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), child, module)
 
 
-def _generate(model: nn.Module, state: PreferenceState, *args: Any, **kwargs: Any) -> Any:
-    with state.expanded(), state.reusing():
-        return type(model).generate(model, *args, **kwargs)
-
-
-def _follow_generate(model: nn.Module, state: PreferenceState) -> None:
-    """Let λ follow the rows when ``generate`` repeats them."""
-    if not hasattr(model, "generate"):
-        return
-    # Not a closure: a copy of the model must generate with the copy.
-    model.generate = functools.partial(_generate, model, state)
-
-
 def inject_adapter(
     model: nn.Module,
     config: AdapterConfig,
@@ -293,5 +279,5 @@ def inject_adapter(
         _replace(model, name, layers[name])
     adapter = PanaceaAdapter(model, config, state, layers)
     object.__setattr__(model, "panacea_adapter", adapter)
-    _follow_generate(model, state)
+    follow_generate(model, state)
     return adapter
