@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter.state import PreferenceState
@@ -21,3 +23,18 @@ def follow_generate(model: nn.Module, state: PreferenceState) -> None:
         return
     # Not a closure: a copy of the model must generate with the copy.
     model.generate = functools.partial(_generate, model, state)
+
+
+def _note_shape(
+    state: PreferenceState, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> None:
+    given = (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds"))
+    for inputs in given:
+        if torch.is_tensor(inputs) and inputs.dim() == 2 + inputs.is_floating_point():
+            state.shape = (inputs.size(0), inputs.size(1))
+            return
+
+
+def follow_tokens(model: nn.Module, state: PreferenceState) -> None:
+    """Let λ follow the rows where a layer is given all tokens of a batch in one dimension."""
+    model.register_forward_pre_hook(functools.partial(_note_shape, state), with_kwargs=True)

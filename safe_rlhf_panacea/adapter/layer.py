@@ -99,7 +99,7 @@ class SvdLoraLinear(nn.Module):
         if not state.reuses or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self._make_diagonal(x)
         # `expands` too, or rows that only `generate` may repeat would pass after it.
-        key = (state.version, state.expands, x.dim(), x.size(0), x.dtype, x.device)
+        key = (state.version, state.expands, state.shape, x.dim(), x.size(0), x.dtype, x.device)
         key += tuple(p._version for p in (self.lora_sigma, self.lora_s) if p is not None)
         if self._cache is None or self._cache[0] != key:
             self._cache = (key, self._make_diagonal(x))
@@ -109,7 +109,7 @@ class SvdLoraLinear(nn.Module):
         diagonal = self.singular_values(self.state.value)
         if diagonal.dim() == 2:
             rows = x.size(0) if x.dim() > 1 else 1
-            copies = self.state.check_rows(rows)
+            copies = self.state.copies(x)
             if copies > 1:
                 diagonal = diagonal.repeat_interleave(copies, dim=0)
             # size = (B, 1, ..., 1, k + m)

@@ -11,7 +11,7 @@ from torch import nn
 
 from safe_rlhf_panacea.adapter.config import AdapterConfig
 from safe_rlhf_panacea.adapter.errors import AdapterError
-from safe_rlhf_panacea.adapter.following import follow_generate
+from safe_rlhf_panacea.adapter.following import follow_generate, follow_tokens
 from safe_rlhf_panacea.adapter.layer import SvdLoraLinear, factor_shapes, linear_shape
 from safe_rlhf_panacea.adapter.state import PreferenceState
 
@@ -183,9 +183,12 @@ class PanaceaAdapter:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether a module can be adapted: ``nn.Linear``, or transformers' ``Conv1D``."""
+    """Whether a module can be adapted: ``nn.Linear``, or transformers' ``Conv1D``.
+
+    A subclass with a forward pass of its own, such as some routers, computes something else.
+    """
     if isinstance(module, nn.Linear):
-        return True
+        return type(module).forward is nn.Linear.forward
     # by name, so that plain torch is enough for models that have none
     kind = type(module)
     return kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.")
@@ -280,4 +283,5 @@ def inject_adapter(
     adapter = PanaceaAdapter(model, config, state, layers)
     object.__setattr__(model, "panacea_adapter", adapter)
     follow_generate(model, state)
+    follow_tokens(model, state)
     return adapter
