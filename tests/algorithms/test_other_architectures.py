@@ -1,0 +1,44 @@
+"""Training from rewards where the policy's cache is no keys and values, or not only these."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tests.algorithms.helpers import grpo_trainer, ppo_trainer
+from tests.architectures import tiny_model
+from tests.tiny import tiny_tokenizer
+
+GROUPS = ("--num_return_sequences", "4")
+
+
+@pytest.mark.parametrize(
+    ("kind", "make", "flags"),
+    [
+        ("mamba", ppo_trainer, ()),
+        ("mamba", grpo_trainer, GROUPS),
+        ("qwen3_5_text", grpo_trainer, GROUPS),
+        ("rwkv", grpo_trainer, GROUPS),
+    ],
+)
+def test_it_trains(kind, make, flags, ragged_prompts, rule_rewards, tmp_path):
+    folder = tmp_path / kind
+    tiny_model(kind).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    trainer = make(
+        [
+            *("--actor_model_name_or_path", str(folder), "--reward_models", *rule_rewards),
+            *("--train_datasets", f"prompts:1:{ragged_prompts}", "--max_length", "32"),
+            *("--output_dir", str(tmp_path / "out"), "--max_steps", "2", "--lora_module_name", ""),
+            *("--per_device_prompt_batch_size", "8", "--per_device_train_batch_size", "8"),
+            *("--gradient_accumulation_steps", "1"),
+            *("--preference_scope", "sample", "--log_type", "none", "--progress", "false", *flags),
+        ]
+    )
+    steps = []
+    step = trainer.rl_step
+    trainer.rl_step = lambda batch: steps.append(step(batch)) or steps[-1]
+    trainer.train()
+    assert len(steps) == 2
+    assert all(math.isfinite(value) for values in steps for value in values.values())
