@@ -10,7 +10,7 @@ once for every model, because no property of a model tells it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -187,16 +187,12 @@ def fits(model: Any, way: Way) -> bool:
     return known[way]
 
 
-def fitting_way(model: Any, config: SamplingConfig) -> Way:
-    """The fastest way that gives a model's own answers.
+def first_fitting(model: Any, ways: Sequence[Way]) -> Way:
+    """The first of several ways that gives a model's own answers.
 
     Raises:
         UserError: none does.
     """
-    if is_sharded(model):  # of one process's rows another knows nothing
-        ways: tuple[Way, ...] = (by_generate,)
-    else:
-        ways = (by_loop, by_generate, by_row) if config.is_plain else (by_generate, by_row)
     for way in ways:
         if fits(model, way):
             return way
@@ -204,3 +200,14 @@ def fitting_way(model: Any, config: SamplingConfig) -> Way:
         f"a {type(model).__name__} cannot be sampled from: token by token, with its cache, it "
         "gives other logits than in one pass over the whole text"
     )
+
+
+def fitting_way(model: Any, config: SamplingConfig) -> Way:
+    """The fastest way that gives a model's own answers.
+
+    Raises:
+        UserError: none does.
+    """
+    if is_sharded(model):  # of one process's rows another knows nothing
+        return first_fitting(model, (by_generate,))
+    return first_fitting(model, (*([by_loop] * config.is_plain), by_generate, by_row))

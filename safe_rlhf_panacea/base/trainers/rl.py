@@ -28,6 +28,7 @@ from safe_rlhf_panacea.base.trainers.actor import text_step
 from safe_rlhf_panacea.base.trainers.base import TrainerBase
 from safe_rlhf_panacea.base.trainers.rollout import Rollout
 from safe_rlhf_panacea.base.trainers.supervised import to_device
+from safe_rlhf_panacea.base.ways import fitting_way
 
 Batch = rl_data.Batch
 
@@ -125,6 +126,7 @@ class RLTrainer(TrainerBase):
         for role, model in self.trained().items():
             engine = init_role_engine(model, args, role, configs[role], updates)
             setattr(self, self.TRAINED[role], engine)
+        fitting_way(unwrap(self.actor_model), self.generation_config)  # or it is refused here
 
     def trained(self) -> dict[str, Any]:
         """Role to model, after ``init_engines`` to engine, of all that is trained."""
