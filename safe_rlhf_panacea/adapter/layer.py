@@ -61,7 +61,8 @@ class SvdLoraLinear(nn.Module):
         self.config = config
         self.state = state
         self._make_factors(base.weight)
-        self._base_weight: torch.Tensor | None = None  # W0, while merged
+        # W0 while merged, in a tuple: torch would take it for a parameter of the layer.
+        self._base_weight: tuple[nn.Parameter] | None = None
         self._cache: tuple[tuple, torch.Tensor] | None = None
         self.reset_parameters()
 
@@ -176,7 +177,8 @@ class SvdLoraLinear(nn.Module):
     def merge(self, preference: torch.Tensor) -> None:
         """Put W(λ), computed in float32 and rounded once, in the place of W0.
 
-        W0 is kept beside it, so that ``unmerge`` gives it back bit for bit.
+        The layer has a parameter of its own until ``unmerge``: what shares W0 with it, such as the
+        embeddings or a critic on the same backbone, keeps W0.
 
         Raises:
             AdapterError: already merged.
@@ -184,15 +186,15 @@ class SvdLoraLinear(nn.Module):
         if self._base_weight is not None:
             raise AdapterError("the adapter is already merged: unmerge it first")
         delta = self.get_delta_weight(preference)
-        self._base_weight = self.weight.data
+        self._base_weight = (self.weight,)
         merged = self.weight.float() + (delta.t() if self.transposed else delta)
-        self.weight.data = merged.to(self.weight.dtype)
+        self.weight = nn.Parameter(merged.to(self.weight.dtype), requires_grad=False)
 
     @torch.no_grad()
     def unmerge(self) -> None:
-        """Give W0 back."""
+        """Give W0 back, bit for bit."""
         if self._base_weight is not None:
-            self.weight.data = self._base_weight
+            (self.weight,) = self._base_weight
             self._base_weight = None
 
     def extra_repr(self) -> str:
