@@ -105,6 +105,7 @@ class _Chooser:
         finite = logits.amax(dim=-1).isfinite().all()
         self.finite = finite if self.finite is None else self.finite & finite
         if self.config.by_transformers:
+            self.check()  # now: it would fail on such logits in its own words
             return None
         if self.config.temperature == 0:
             return logits.argmax(dim=-1)
