@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
 from safe_rlhf_panacea.base.models.loading import loading_errors, resolve_model
 from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.export.fitting import check_base
 from safe_rlhf_panacea.export.folder import check_target, describe, new_folder
 from safe_rlhf_panacea.export.gguf_lora import architecture_of, write_gguf
 from safe_rlhf_panacea.export.low_rank import (
@@ -55,6 +57,24 @@ class Job:
         name = resolve_model(self.base_model)
         with loading_errors(name, "configuration"):
             return AutoConfig.from_pretrained(name, trust_remote_code=self.trust_remote_code)
+
+    def check_base(self, *, needed: bool) -> None:
+        """Whether the adapter fits its base model; if that is not needed, where it is at hand.
+
+        Raises:
+            AdapterError: it does not.
+            UserError: the base model is needed, and cannot be read.
+        """
+        try:
+            config = self.base_config()
+        except UserError as error:
+            if needed:
+                raise
+            if self.base_model is not None:
+                text = f"whether the adapter fits its base model was not checked: {error}"
+                warnings.warn(text, RuntimeWarning, stacklevel=2)
+            return
+        check_base(self.adapter, config, trust_remote_code=self.trust_remote_code)
 
     def transposed(self) -> bool:
         """Whether the base keeps its weights as (in, out); PEFT corrects a wrong guess itself."""
@@ -203,6 +223,7 @@ def export(
         lora_dim=adapter.config.lora_dim,
         weights=PARTS if form in ("peft-parts", "gguf") else None,
     )
+    job.check_base(needed=form in ("gguf", "merged"))
     with new_folder(Path(output_dir), record, overwrite=overwrite) as folder:
         FORMATS[form].write(job, folder)
     return Path(output_dir)

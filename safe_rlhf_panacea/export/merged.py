@@ -11,6 +11,7 @@ import torch
 from safe_rlhf_panacea.adapter import PanaceaAdapter, load_adapter
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.models import load_pretrained_models
+from safe_rlhf_panacea.export.low_rank import check_product
 
 
 def _shares_weights(adapter: PanaceaAdapter, model: Any) -> bool:
@@ -37,7 +38,7 @@ def write_merged(
         trust_remote_code: run code that comes with the base model.
 
     Raises:
-        UserError: the base model cannot be loaded.
+        UserError: the base model cannot be loaded, or W(λ) is not finite in its precision.
         AdapterError: the adapter does not fit it.
     """
     model, tokenizer = load_pretrained_models(
@@ -47,6 +48,8 @@ def write_merged(
     if _shares_weights(adapter, model):
         model.config.tie_word_embeddings = False  # W(λ) of the head is not that of the embeddings
     adapter.merge(preference)
+    weights = {f"{name}.weight": layer.weight for name, layer in adapter.layers.items()}
+    check_product(weights, str(adapter_folder))
     own = {f"{layer}.{key}" for layer in adapter.layers for key in _parameter_names(adapter, layer)}
     state = {key: value for key, value in model.state_dict().items() if key not in own}
     model.save_pretrained(folder, state_dict=state)
