@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter, inject_adapter
+from safe_rlhf_panacea.adapter.coverage import coverage
 from safe_rlhf_panacea.aggregation import (
     IdealPoint,
     aggregate_losses,
@@ -58,6 +59,7 @@ class Panacea:
         adapters: by role, ``policy`` first.
         source: where λ is drawn.
         ideal_point: z of the Tchebycheff aggregation of rewards (Eq. 13).
+        coverage: how much of the policy is adapted; there once its adapter is.
     """
 
     def __init__(
@@ -86,6 +88,8 @@ class Panacea:
         self.template = template
         config = replace(self.config, chat_template=template.recorded)
         self.adapters[role] = inject_adapter(model, config)
+        if role == "policy":
+            self.coverage = coverage(self.adapters[role])  # now: an engine may shard the weights
         return self.adapters[role]
 
     @property

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from tests.algorithms.helpers import grpo_trainer, ppo_trainer
+from safe_rlhf_panacea.io import read_json
+from tests.algorithms.helpers import dpo_trainer, grpo_trainer, ppo_trainer
 from tests.architectures import tiny_model
 from tests.tiny import tiny_tokenizer
 
@@ -42,3 +43,23 @@ def test_it_trains(kind, make, flags, ragged_prompts, rule_rewards, tmp_path):
     trainer.train()
     assert len(steps) == 2
     assert all(math.isfinite(value) for values in steps for value in values.values())
+
+
+def test_a_mixtures_training_says_and_records_what_is_adapted(pairs, tmp_path, capsys):
+    folder = tmp_path / "qwen3_moe"
+    tiny_model("qwen3_moe").save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    dpo_trainer(
+        [
+            *("--model_name_or_path", str(folder), "--objectives", "helpful", "harmless"),
+            *("--train_datasets", f"pairs:1:{pairs}", "--output_dir", str(tmp_path / "out")),
+            *("--max_length", "64", "--max_steps", "2", "--per_device_train_batch_size", "8"),
+            *("--log_type", "none", "--progress", "false"),
+        ]
+    )
+    assert (
+        "The adapter reaches 33 % of the weights of the model's layers" in capsys.readouterr().out
+    )
+    assert read_json(tmp_path / "out" / "run.json")["adapted_share"] == pytest.approx(
+        0.33, abs=0.01
+    )

@@ -31,7 +31,7 @@ class Recorded:
         if is_main_process():
             claim_folder(args.output_dir, overwrite=args.overwrite)
             about = {"program": args.program, "chat_template": self.template.recorded}
-            write_run_record(args.output_dir, args, about)
+            write_run_record(args.output_dir, args, {**about, **self.part.about()})
         super().init_logger()
         self.part.opened()
 
