@@ -36,5 +36,11 @@ def _note_shape(
 
 
 def follow_tokens(model: nn.Module, state: PreferenceState) -> None:
-    """Let λ follow the rows where a layer is given all tokens of a batch in one dimension."""
-    model.register_forward_pre_hook(functools.partial(_note_shape, state), with_kwargs=True)
+    """Let λ follow the rows where a layer is given all tokens of a batch in one dimension.
+
+    Models inside a model are asked too: a score model cuts a batch into passes of its backbone.
+    """
+    note = functools.partial(_note_shape, state)
+    for module in model.modules():
+        if module is model or hasattr(module, "base_model_prefix"):
+            module.register_forward_pre_hook(note, with_kwargs=True)

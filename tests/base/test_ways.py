@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.adapter import AdapterError
+from safe_rlhf_panacea.algorithms.ppo.critic import value_model
 from safe_rlhf_panacea.base import ways
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.log_probs import response_log_probs
+from safe_rlhf_panacea.base.passes import limit
 from safe_rlhf_panacea.errors import UserError
 from tests.architectures import adapted, check_responses, tiny_model
 
@@ -78,3 +80,19 @@ def test_some_tokens_of_a_batch_are_no_rows():
     model(torch.tensor([[5, 6, 7], [8, 9, 10]]))
     with adapter.state.expanded(), pytest.raises(AdapterError, match="the batch has 4 rows"):
         layer(torch.ones(4, layer.in_features))
+
+
+@torch.no_grad()
+def test_a_critic_on_a_mixture_sees_each_rows_preference(monkeypatch):
+    monkeypatch.setattr(limit, "max_tokens", 6)  # a pass for each row
+    critic = value_model(tiny_model("qwen2_moe").model)
+    torch.nn.init.normal_(critic.score_head.weight)
+    adapter = adapted(critic)
+    ids = torch.tensor([[5, 9, 13, 17, 21, 25], [0, 0, 0, 7, 11, 15]])
+    with adapter.at(torch.eye(2)):
+        found = critic(ids, attention_mask=ids.ne(0)).end_scores
+    for row, preference in enumerate(torch.eye(2)):
+        alone = ids[row][ids[row].ne(0)][None]
+        with adapter.at(preference):
+            expected = critic(alone, attention_mask=alone.ne(0)).end_scores
+        torch.testing.assert_close(found[row], expected[0], atol=1e-5, rtol=1e-5)
