@@ -15,6 +15,7 @@ from safe_rlhf_panacea.serving.jobs import Job
 from safe_rlhf_panacea.serving.slots import SlotCache
 
 ATTENTION = {"full_attention", "sliding_attention"}
+WINDOWS = ("sliding_window", "window_size")  # the latter is GPT-Neo's
 NOT_FINITE = -1  # in the place of a token, where there is none to be drawn
 
 
@@ -37,12 +38,13 @@ def check_model(model: Any, max_length: int) -> None:
         raise UserError(f"a {name} cannot be served: not all its layers attend")
     if not fits(model, by_loop):
         raise UserError(f"a {name} cannot be served: rows of a batch would change its answers")
-    window = getattr(config, "sliding_window", None)
-    if window is not None and max_length > window:
-        raise UserError(
-            f"--max_length is {max_length}, and the model attends to {window} tokens: "
-            "longer sequences cannot be served"
-        )
+    windows = [getattr(config, name, None) for name in WINDOWS]
+    for window in filter(None, windows):
+        if max_length > window:
+            raise UserError(
+                f"--max_length is {max_length}, and the model attends to {window} tokens: "
+                "longer sequences cannot be served"
+            )
 
 
 class Batch:

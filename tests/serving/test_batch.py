@@ -13,6 +13,7 @@ from safe_rlhf_panacea.serving.choosing import Sampling
 from safe_rlhf_panacea.serving.jobs import Job
 from safe_rlhf_panacea.serving.slots import SlotCache
 from safe_rlhf_panacea.serving.text import TextStream
+from tests.architectures import tiny_model
 from tests.serving.models import loaded, preferences, saved_adapter
 
 MAX_LENGTH = 60
@@ -191,6 +192,12 @@ def test_models_that_cannot_be_batched_are_refused(model, monkeypatch):
     check_model(model.model, 32)
     with pytest.raises(ValueError, match="attends to 32 tokens"):
         check_model(model.model, 33)
+    with pytest.raises(ValueError, match="attends to 8 tokens"):
+        check_model(tiny_model("gpt_neo"), 9)
+    with pytest.raises(ValueError, match="a MambaForCausalLM cannot be served"):
+        check_model(tiny_model("mamba"), 9)
+    with pytest.raises(ValueError, match="rows of a batch would change its answers"):
+        check_model(tiny_model("openai-gpt"), 9)
     monkeypatch.setattr(config, "layer_types", ["linear_attention"], raising=False)
     with pytest.raises(ValueError, match="cannot be served"):
         check_model(model.model, 8)
