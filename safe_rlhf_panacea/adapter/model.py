@@ -183,15 +183,15 @@ class PanaceaAdapter:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether a module can be adapted: ``nn.Linear``, or transformers' ``Conv1D``.
+    """Whether a module can be adapted: ``nn.Linear``, or a linear layer of transformers' own.
 
     A subclass with a forward pass of its own, such as some routers, computes something else.
     """
-    if isinstance(module, nn.Linear):
-        return type(module).forward is nn.Linear.forward
-    # by name, so that plain torch is enough for models that have none
     kind = type(module)
-    return kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.")
+    # by name, so that plain torch is enough for models that have none
+    if kind.__name__ in ("Conv1D", "FalconLinear") and kind.__module__.startswith("transformers."):
+        return True
+    return isinstance(module, nn.Linear) and kind.forward is nn.Linear.forward
 
 
 def _matching(model: nn.Module, pattern: str) -> list[str]:

@@ -45,7 +45,7 @@ def by_loop(
     config: SamplingConfig,
     choose: Choose,
 ) -> torch.Tensor:
-    """By the loop of ``decoding.py``, which rows leave that have ended."""
+    """By the loop of ``decoding.py``; rows that have ended leave the batch."""
     (batch, width), copies = input_ids.shape, config.num_return_sequences
     if not have_one_preference(model, batch, copies):
         copies = 1  # else each prompt is read once for all its responses

@@ -37,3 +37,15 @@ def test_experts_are_named():
     found = of(model)
     assert found.share == pytest.approx(attention / (attention + experts + router))
     assert found.note == f"The adapter reaches 33 % of the weights of the model's layers: {EXPERTS}"
+
+
+@pytest.mark.parametrize("kind", ["falcon", "gpt2"])
+def test_linear_layers_of_transformers_own_are_adapted(kind):
+    assert of(tiny_model(kind), "h.").share == 1.0
+
+
+def test_a_router_with_a_forward_pass_of_its_own_gets_no_adapter():
+    """It gives more than a product; an adapter's forward pass would replace it."""
+    model = tiny_model("llama4_text")
+    adapter = inject_adapter(model, AdapterConfig(lora_dim=2, lora_module_name="feed_forward"))
+    assert adapter.layers and not any("router" in name for name in adapter.layers)
