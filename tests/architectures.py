@@ -79,11 +79,11 @@ OF_ONE_KIND: dict[str, dict[str, Any]] = {
 # How each is sampled from, where it is not by our loop (``base/ways.py``).
 OTHERWISE: dict[str, str] = {
     "by_generate": "falcon_mamba mamba mamba2 minimax openai-gpt recurrent_gemma",
-    "by_row": "bigbird_pegasus deepseek_v4 mvp reformer rwkv trocr",
+    "by_row": "bart bigbird_pegasus blenderbot blenderbot-small deepseek_v4 marian mbart mvp "
+    "pegasus plbart reformer rwkv trocr",
     # Their positions are not those that they are told, or their caches do not work on their own.
-    "refused": "bart blenderbot blenderbot-small camembert cpmant data2vec-text marian mbart moshi "
-    "pegasus plbart prophetnet roberta roberta-prelayernorm xlm xlm-roberta xlm-roberta-xl xlnet "
-    "xlstm",
+    "refused": "camembert cpmant data2vec-text moshi prophetnet roberta roberta-prelayernorm xlm "
+    "xlm-roberta xlm-roberta-xl xlnet xlstm",
     # Several kinds of input, of which the text's model is a kind of its own; or no tiny values.
     "not made": "blt cohere_compass_text dbrx dots3_note dots3_note_text emu3 fuyu gemma3 gemma3n "
     "gemma3n_text gemma4 gemma4_assistant gemma4_unified gemma4_unified_assistant git got_ocr2 "

@@ -10,13 +10,14 @@ once for every model, because no property of a model tells it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+from transformers import GenerationConfig
 
 from safe_rlhf_panacea.adapter import at_first_row, have_one_preference, taking_rows
 from safe_rlhf_panacea.base.decoding import Decoding
@@ -63,6 +64,16 @@ def by_loop(
     return tokens
 
 
+@contextmanager
+def _as_flags_say(model: Any) -> Iterator[None]:
+    """Without the beams, penalties and bans that a checkpoint may bring for ``generate``."""
+    before, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = before
+
+
 @torch.no_grad()
 def by_generate(
     model: Any,
@@ -80,21 +91,22 @@ def by_generate(
             return scores
         return torch.full_like(scores, -torch.inf).scatter(1, token[:, None], 0.0)
 
-    sequences = model.generate(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        max_length=config.max_length,
-        do_sample=config.by_transformers,
-        temperature=config.temperature if config.by_transformers else None,
-        top_p=config.top_p if config.by_transformers else None,
-        top_k=0 if config.by_transformers else None,
-        repetition_penalty=config.repetition_penalty,
-        logits_processor=[only_chosen],
-        eos_token_id=config.stop_ids,
-        pad_token_id=config.pad_token_id,
-        # Under ZeRO 3 every forward pass is a collective: processes are kept in step.
-        synced_gpus=is_sharded(model),
-    )
+    with _as_flags_say(model):
+        sequences = model.generate(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            max_length=config.max_length,
+            do_sample=config.by_transformers,
+            temperature=config.temperature if config.by_transformers else None,
+            top_p=config.top_p if config.by_transformers else None,
+            top_k=0 if config.by_transformers else None,
+            repetition_penalty=config.repetition_penalty,
+            logits_processor=[only_chosen],
+            eos_token_id=config.stop_ids,
+            pad_token_id=config.pad_token_id,
+            # Under ZeRO 3 every forward pass is a collective: processes are kept in step.
+            synced_gpus=is_sharded(model),
+        )
     return sequences[:, width:]
 
 

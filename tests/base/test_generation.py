@@ -111,6 +111,20 @@ def test_logits_that_are_not_finite_are_refused(model, prompts, top_p, temperatu
         sample(broken, ids, mask, config)
 
 
+def test_a_checkpoints_own_settings_of_generate_change_nothing(model, prompts):
+    """Where transformers samples: the flags say how, and not ``generation_config.json``."""
+    ids, mask = prompts
+    config = dataclasses.replace(CONFIG, temperature=2.0, max_length=40, top_p=0.9)
+    torch.manual_seed(0)
+    expected, _ = sample(model, ids, mask, config)
+    other = copy.deepcopy(model)
+    own = {"num_beams": 3, "no_repeat_ngram_size": 1, "min_new_tokens": 30, "min_p": 0.5}
+    other.generation_config.update(**own)
+    torch.manual_seed(0)
+    assert torch.equal(sample(other, ids, mask, config)[0], expected)
+    assert other.generation_config.num_beams == 3
+
+
 def test_num_return_sequences_stand_next_to_each_other(model, prompts):
     ids, mask = prompts
     for top_p in (1.0, 0.99):

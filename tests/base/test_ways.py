@@ -52,9 +52,9 @@ def test_what_is_drawn_does_not_depend_on_the_way():
 
 
 def test_a_model_that_no_way_fits_is_refused():
-    model = tiny_model("bart")
+    model = tiny_model("roberta")
     ids = torch.tensor([[5, 6, 7]])
-    with pytest.raises(UserError, match="a BartForCausalLM cannot be sampled from: token by token"):
+    with pytest.raises(UserError, match="a RobertaForCausalLM cannot be sampled from: token"):
         sample(model, ids, torch.ones_like(ids), CONFIG)
 
 
