@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
 
@@ -20,6 +20,7 @@ class AdapterConfig:
     Attributes:
         lora_dim: k, singular values that do not depend on λ.
         pref_dim: m, entries of the preference vector; 0 makes a plain SVD-LoRA.
+        pref_rank: r, singular values for each entry of λ; the paper has one.
         lora_scaling: the update is multiplied by ``lora_scaling / lora_dim``.
         lora_module_name: linear layers whose qualified name contains this are adapted.
         objectives: names of the m objectives, in the order of λ.
@@ -30,9 +31,11 @@ class AdapterConfig:
         scaling_per_objective: one s per objective (Eq. 9) instead of one per matrix.
         init_std: standard deviation of U and V at the start.
         init_singular: start of σ and s; at 0 the adapted model is the base model.
-        base_model: where the base model comes from.
+        base_model: where the base model comes from: a name on the hub, or a folder. On disk it is
+            relative to the adapter's folder where both lie side by side.
         chat_template: how conversations were written in training: ``safe-rlhf`` (older adapters
             do not say so), ``none``, or the text of a jinja template.
+        base_fingerprint: checksums of the base model, by tensor; older adapters have none.
 
     Raises:
         AdapterError: a value of the wrong type or out of range, or options that contradict
@@ -41,6 +44,7 @@ class AdapterConfig:
 
     lora_dim: int = 8
     pref_dim: int = 2
+    pref_rank: int = 1
     lora_scaling: float = 512.0
     lora_module_name: str = "layers."
     objectives: tuple[str, ...] = ()
@@ -51,6 +55,7 @@ class AdapterConfig:
     init_singular: float = 0.0
     base_model: str | None = None
     chat_template: str = "safe-rlhf"
+    base_fingerprint: dict[str, str] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Check types and ranges."""
@@ -60,6 +65,8 @@ class AdapterConfig:
             raise AdapterError(f"lora_dim is {self.lora_dim}: it must be at least 1")
         if self.pref_dim < 0:
             raise AdapterError(f"pref_dim is {self.pref_dim}: it must not be negative")
+        if self.pref_rank < 1:
+            raise AdapterError(f"pref_rank is {self.pref_rank}: it must be at least 1")
         if not (math.isfinite(self.lora_scaling) and self.lora_scaling > 0):
             raise AdapterError(f"lora_scaling is {self.lora_scaling}: it must be positive")
         for name in self.objectives:
@@ -85,8 +92,8 @@ class AdapterConfig:
 
     @property
     def rank(self) -> int:
-        """k + m."""
-        return self.lora_dim + self.pref_dim
+        """k + m·r, the columns of U and V."""
+        return self.lora_dim + self.pref_dim * self.pref_rank
 
     @property
     def factor(self) -> float:
@@ -116,6 +123,7 @@ def _check_types(values: Mapping[str, Any]) -> None:
     expected = {
         "lora_dim": Integral,
         "pref_dim": Integral,
+        "pref_rank": Integral,
         "lora_scaling": Real,
         "lora_module_name": str,
         "objectives": (list, tuple),
@@ -126,6 +134,7 @@ def _check_types(values: Mapping[str, Any]) -> None:
         "init_singular": Real,
         "base_model": (str, type(None)),
         "chat_template": str,
+        "base_fingerprint": (dict, type(None)),
     }
     for name, kind in expected.items():
         value = values[name]
@@ -135,5 +144,6 @@ def _check_types(values: Mapping[str, Any]) -> None:
             or (isinstance(value, bool) and kind is not bool)
             or (isinstance(value, Integral) and abs(value) > LARGEST)
             or (name == "objectives" and not all(isinstance(entry, str) for entry in value))
+            or (isinstance(value, dict) and not all(isinstance(v, str) for v in value.values()))
         ):
             raise AdapterError(f"adapter options of the wrong type: {name} is {value!r}")

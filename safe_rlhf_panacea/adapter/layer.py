@@ -41,11 +41,12 @@ class SvdLoraLinear(nn.Module):
 
         W(λ) = W0 + factor · U · diag(σ_1..σ_k, s·λ_1..s·λ_m) · Vᵀ
 
-    The base layer's ``weight`` and ``bias`` keep their names, so a base checkpoint still fits.
+    With ``pref_rank`` r, each s·λ_i stands r times in a row. The base layer's ``weight`` and
+    ``bias`` keep their names, so a base checkpoint still fits.
 
     Attributes:
-        lora_U: size = (out_features, k + m).
-        lora_V: size = (in_features, k + m).
+        lora_U: size = (out_features, k + m·r).
+        lora_V: size = (in_features, k + m·r).
         lora_sigma: size = (k,).
         lora_s: size = (1,), or (m,) with one scale per objective; absent if fixed or m = 0.
     """
@@ -86,12 +87,14 @@ class SvdLoraLinear(nn.Module):
             nn.init.constant_(self.lora_s, self.config.init_singular)
 
     def singular_values(self, preference: torch.Tensor) -> torch.Tensor:
-        """factor · (σ, s·λ) in float32; size = (..., k + m) for λ of size (..., m)."""
+        """factor · (σ, s·λ) in float32; size = (..., k + m·r) for λ of size (..., m)."""
         sigma = self.lora_sigma.float()
         if self.config.pref_dim == 0:
             return self.config.factor * sigma
         s = self.config.fixed_scaling if self.lora_s is None else self.lora_s.float()
-        scaled = preference.to(sigma.device) * s
+        scaled = preference.to(sigma.device) * s  # size = (..., m)
+        if self.config.pref_rank > 1:
+            scaled = scaled.repeat_interleave(self.config.pref_rank, dim=-1)
         return self.config.factor * torch.cat([sigma.expand(*scaled.shape[:-1], -1), scaled], -1)
 
     def _diagonal(self, x: torch.Tensor) -> torch.Tensor:
@@ -113,7 +116,7 @@ class SvdLoraLinear(nn.Module):
             copies = self.state.copies(x)
             if copies > 1:
                 diagonal = diagonal.repeat_interleave(copies, dim=0)
-            # size = (B, 1, ..., 1, k + m)
+            # size = (B, 1, ..., 1, k + m·r)
             diagonal = diagonal.view(rows, *([1] * (x.dim() - 2)), diagonal.size(-1))
         return diagonal.to(x.dtype)
 

@@ -38,6 +38,12 @@ def add_panacea_arguments(parser: argparse.ArgumentParser, *, rewards: bool = Fa
         "--lora_scaling", type=positive_float, default=512.0, help="factor × lora_dim"
     )
     group.add_argument("--pref_dim", type=positive_int, default=2, help="m, number of objectives")
+    group.add_argument(
+        "--pref_rank",
+        type=positive_int,
+        default=1,
+        help="singular values for each objective; the paper has one",
+    )
     group.add_argument("--lora_module_name", default="layers.", help="adapt layers named like this")
     add_flag(
         group,
@@ -47,6 +53,12 @@ def add_panacea_arguments(parser: argparse.ArgumentParser, *, rewards: bool = Fa
     )
     group.add_argument("--fixed_scaling", type=finite_float, help="ablation: s fixed at this value")
     add_flag(group, "--scaling_per_objective", False, "one s per objective (Eq. 9)")
+    group.add_argument(
+        "--scaling_lr_multiplier",
+        type=positive_float,
+        default=1.0,
+        help="learning rate of s, as a multiple of the others'",
+    )
     group.add_argument("--init_singular", type=finite_float, default=0.0, help="start of σ and s")
     group.add_argument(
         "--orthogonality_coeff",
@@ -71,6 +83,14 @@ def add_panacea_arguments(parser: argparse.ArgumentParser, *, rewards: bool = Fa
         type=probability,
         help="needed by --preference_sampler vertices: how often λ is a vertex, 0 to 1",
     )
+    if not rewards:
+        add_flag(
+            group,
+            "--preference_for_labels",
+            False,
+            "with --preference_scope sample: draw λ for the objectives that label a row, and weigh "
+            "its loss so that the expected loss stays the same; its gradient has less noise",
+        )
     group.add_argument(
         "--fixed_preference",
         metavar="VECTOR",
@@ -157,7 +177,16 @@ def check_panacea(args: argparse.Namespace, objectives: tuple[str, ...]) -> None
         raise UserError(
             f"--reference_point needs {len(objectives)} numbers, not {len(args.reference_point)}"
         )
-    PreferenceSampler(len(objectives), args.preference_sampler, scope=args.preference_scope)
+    PreferenceSampler(
+        len(objectives),
+        args.preference_sampler,
+        scope=args.preference_scope,
+        vertex_probability=args.vertex_probability,
+    )
+    if getattr(args, "preference_for_labels", False) and args.preference_scope != "sample":
+        raise UserError("--preference_for_labels belongs to --preference_scope sample")
+    if args.fixed_scaling is not None and args.scaling_lr_multiplier != 1:
+        raise UserError("--scaling_lr_multiplier says how fast s learns: --fixed_scaling fixes it")
     if args.fixed_preference is not None:
         parse_preference(args.fixed_preference, objectives)
         if args.preference_sampler != "uniform" or args.preference_scope != "batch":
@@ -171,6 +200,7 @@ def adapter_config(
     return AdapterConfig(
         lora_dim=args.lora_dim,
         pref_dim=0 if args.fixed_preference is not None else args.pref_dim,
+        pref_rank=1 if args.fixed_preference is not None else args.pref_rank,
         lora_scaling=args.lora_scaling,
         lora_module_name=args.lora_module_name,
         objectives=objectives,

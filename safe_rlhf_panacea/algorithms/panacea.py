@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import nn
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter, inject_adapter
 from safe_rlhf_panacea.adapter.coverage import coverage
+from safe_rlhf_panacea.adapter.fingerprint import check_unchanged
 from safe_rlhf_panacea.aggregation import (
     IdealPoint,
     aggregate_losses,
@@ -31,7 +32,7 @@ from safe_rlhf_panacea.base import (
 )
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.divergence import check_weights
-from safe_rlhf_panacea.preference import format_preference
+from safe_rlhf_panacea.preference import format_preference, label_weights
 
 SMOOTH_MU = 0.1
 
@@ -74,6 +75,7 @@ class Panacea:
         self.smooth_mu = getattr(args, "smooth_mu", None) or SMOOTH_MU
         self.ideal_point = IdealPoint(len(objectives))
         self.orthogonality_coeff = args.orthogonality_coeff
+        self.scaling_lr_multiplier = args.scaling_lr_multiplier
         self._held: Held | None = None
         self._latest = self.centre
 
@@ -90,6 +92,9 @@ class Panacea:
         self.adapters[role] = inject_adapter(model, config)
         if role == "policy":
             self.coverage = coverage(self.adapters[role])  # now: an engine may shard the weights
+        for layer in self.adapters[role].layers.values():
+            if layer.lora_s is not None:
+                layer.lora_s.lr_multiplier = self.scaling_lr_multiplier
         return self.adapters[role]
 
     @property
@@ -116,10 +121,25 @@ class Panacea:
 
     # -- λ ----------------------------------------------------------------------------
 
-    def draw(self, rows: int, engine: Any, waiting: int = 0, passes: int = 1) -> torch.Tensor:
-        """λ of a batch, size = (B, m); a new one where ``begins_update`` says so."""
+    def draw(
+        self,
+        rows: int,
+        engine: Any,
+        waiting: int = 0,
+        passes: int = 1,
+        labelled: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """λ of a batch, size = (B, m); a new one where ``begins_update`` says so.
+
+        Args:
+            rows: B.
+            engine: the policy's.
+            waiting: see ``begins_update``.
+            passes: see ``begins_update``.
+            labelled: which objectives label each row, bool, size = (B, m), where not all do.
+        """
         begins = begins_update(engine, waiting, passes)
-        return self.source.draw(rows, begins_update=begins)
+        return self.source.draw(rows, begins_update=begins, labelled=labelled)
 
     @property
     def centre(self) -> torch.Tensor:
@@ -223,9 +243,11 @@ class Panacea:
         """The m losses of a batch, size = (B, m), as one at the λ that holds, with the penalty."""
         now = self._now
         scope = "batch" if now.shared else "sample"
-        preference = now.preference.to(losses.device).expand_as(losses)
+        weights = now.preference.to(losses.device).expand_as(losses)
+        if self.source.for_labels:
+            weights = label_weights(weights, labelled)
         total = aggregate_losses(
-            losses, labelled, preference, self.method, scope, reduce=all_reduce_sum
+            losses, labelled, weights, self.method, scope, reduce=all_reduce_sum
         )
         return total + self.penalty()
 
@@ -262,11 +284,17 @@ class Panacea:
     # -- what is kept -----------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The place in the stream of λ and the ideal point; weights are the engines'."""
-        return {"source": self.source.state_dict(), "ideal_point": self.ideal_point.state_dict()}
+        """The place in the stream of λ, the ideal point, the bases; weights are the engines'."""
+        own = {"source": self.source.state_dict(), "ideal_point": self.ideal_point.state_dict()}
+        return {**own, "bases": fingerprints(self.adapters)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where ``state_dict`` was taken."""
+        """Go on where ``state_dict`` was taken.
+
+        Raises:
+            AdapterError: a base model has other weights than the run began with.
+        """
+        check_unchanged(state.get("bases", {}), fingerprints(self.adapters))  # older: none
         self.source.load_state_dict(state["source"])
         self.ideal_point.load_state_dict(state["ideal_point"])
 
@@ -283,6 +311,11 @@ class Panacea:
                 self.template.keep(tokenizer)
                 tokenizer.save_pretrained(folder)
         barrier()
+
+
+def fingerprints(adapters: Mapping[str, PanaceaAdapter]) -> dict[str, Any]:
+    """The base model's of every adapter, by role."""
+    return {role: adapter.config.base_fingerprint for role, adapter in adapters.items()}
 
 
 def adapter_checkpoint(output_dir: str | Path, step: int) -> Path:

@@ -23,6 +23,7 @@ class PreferenceSource:
     Attributes:
         fixed: the fixed vector, size = (m,), or None.
         shared: whether all rows of a batch have one vector: scope ``batch``, or a fixed one.
+        for_labels: whether λ is drawn for the labels of each row.
         drawn: how often this process drew each tenth of [0, 1] for λ_i, size = (m, 10).
     """
 
@@ -33,6 +34,7 @@ class PreferenceSource:
         if args.fixed_preference is not None:
             self.fixed = parse_preference(args.fixed_preference, objectives).to(self.device)
         self.shared = self.fixed is not None or args.preference_scope == "batch"
+        self.for_labels = getattr(args, "preference_for_labels", False)  # no flag where all count
         self._kept: torch.Tensor | None = None  # size = (1, m)
         self.drawn = torch.zeros(len(objectives), DRAWN_BINS, dtype=torch.int64)
         options = {}
@@ -50,7 +52,13 @@ class PreferenceSource:
             **options,
         )
 
-    def draw(self, batch_size: int, *, begins_update: bool = True) -> torch.Tensor:
+    def draw(
+        self,
+        batch_size: int,
+        *,
+        begins_update: bool = True,
+        labelled: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """λ of a batch, size = (B, m); in scope ``batch`` its rows are equal.
 
         In scope ``batch`` an update has one λ (Algorithm 1), however many batches are accumulated
@@ -60,6 +68,8 @@ class PreferenceSource:
         Args:
             batch_size: B.
             begins_update: whether no gradient of an earlier batch waits for the same update.
+            labelled: which objectives label each row, size = (B, m); used where λ is drawn for
+                the labels.
         """
         if self.fixed is not None:
             return self.fixed.expand(batch_size, -1)
@@ -67,11 +77,11 @@ class PreferenceSource:
             if begins_update or self._kept is None:
                 self._kept = self._next(1)
             return self._kept.expand(batch_size, -1)
-        return self._next(batch_size)
+        return self._next(batch_size, labelled if self.for_labels else None)
 
-    def _next(self, rows: int) -> torch.Tensor:
+    def _next(self, rows: int, labelled: torch.Tensor | None = None) -> torch.Tensor:
         """New vectors, size = (rows, m), and a note of them."""
-        preference = self.sampler.sample(rows)
+        preference = self.sampler.sample(rows, labelled)
         bins = (preference * DRAWN_BINS).long().clamp(0, DRAWN_BINS - 1)  # size = (B, m)
         self.drawn.scatter_add_(1, bins.T, torch.ones_like(bins.T))
         return preference.to(self.device)

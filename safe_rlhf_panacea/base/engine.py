@@ -14,17 +14,28 @@ from safe_rlhf_panacea.base.distributed import get_world_size
 from safe_rlhf_panacea.errors import UserError
 
 
-def get_optimizer_grouped_parameters(module: nn.Module, weight_decay: float) -> list[dict]:
-    """Trainable parameters in a decayed and an undecayed group, empty groups left out.
+def get_optimizer_grouped_parameters(
+    module: nn.Module, weight_decay: float, lr: float
+) -> list[dict]:
+    """Trainable parameters in groups of one weight decay and one learning rate.
 
-    Vectors and scalars (biases, norms, σ and s) are not decayed.
+    Vectors and scalars (biases, norms, σ and s) are not decayed. A parameter with the attribute
+    ``lr_multiplier`` learns so many times as fast as the others; these groups come last.
     """
-    trainable = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.dim() > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.dim() <= 1], "weight_decay": 0.0},
+    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            multiplier = getattr(parameter, "lr_multiplier", 1.0)
+            kind = (multiplier != 1, multiplier, parameter.dim() <= 1)
+            groups.setdefault(kind, []).append(parameter)
+    return [
+        {
+            "params": groups[special, multiplier, is_vector],
+            "weight_decay": 0.0 if is_vector else weight_decay,
+            "lr": lr * multiplier,
+        }
+        for special, multiplier, is_vector in sorted(groups)
     ]
-    return [group for group in groups if group["params"]]
 
 
 def _make_optimizer(groups: list[dict], lr: float, ds_config: dict[str, Any]) -> Any:
@@ -70,7 +81,7 @@ def init_train_engine(
     """
     from transformers import get_scheduler
 
-    groups = get_optimizer_grouped_parameters(model, weight_decay)
+    groups = get_optimizer_grouped_parameters(model, weight_decay, lr)
     if not groups:
         raise UserError("no parameter is trainable: nothing to optimise")
     optimizer = _make_optimizer(groups, lr, ds_config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from safe_rlhf_panacea.base.arguments import (
 from safe_rlhf_panacea.base.datasets import ChatTemplate, PreferenceDataset
 from safe_rlhf_panacea.base.datasets.specs import read_specs
 from safe_rlhf_panacea.base.distributed import init_if_launched, is_main_process
+from safe_rlhf_panacea.base.models.of_adapter import base_of
 from safe_rlhf_panacea.base.run_record import check_own_output, prepare_output_dir, write_run_record
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.arguments import (
@@ -31,9 +33,10 @@ from safe_rlhf_panacea.evaluation.arguments import (
     rewards_of,
 )
 from safe_rlhf_panacea.fronts.measure import sample_base
-from safe_rlhf_panacea.fronts.measurement import Measurement
+from safe_rlhf_panacea.fronts.measurement import LOG_SIGMOID, Measurement
 from safe_rlhf_panacea.fronts.methods import Member, Method, read_member
 from safe_rlhf_panacea.fronts.results import FRONT_FILE, LABELS, RESPONSES_FILE, front_of
+from safe_rlhf_panacea.fronts.reward_front import Prompt
 from safe_rlhf_panacea.fronts.units import VALUES_FILE, names_of_pairs, unit_name, write_units
 from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.preference import default_grid, preference_grid
@@ -53,8 +56,10 @@ def build_parser() -> argparse.ArgumentParser:
         soup, or discrete policies, each at the λ that it was trained for.
 
         With --reward_models: mean reward per objective of sampled responses to prompts.
-        Without: accuracy of the implicit reward on labelled pairs. Either way with the KL to
-        the model with its adapter off. Under torchrun or deepspeed all processes share the work.
+        Without: accuracy of the implicit reward on labelled pairs, and in the folder log-sigmoid
+        the mean log σ of its margins in nats, which tells small differences apart. Either way with
+        the KL to the model with its adapter off. Under torchrun or deepspeed all processes share
+        the work.
         """,
         f"""
         {PROGRAM} --adapter runs/panacea-dpo --datasets pairs:1:test.jsonl --output_dir runs/front
@@ -79,6 +84,12 @@ def build_parser() -> argparse.ArgumentParser:
     add_reward_flags(parser)
     parser.add_argument(
         "--reward_calibration", metavar="FILE", help="of evaluation.calibrate, as PPO had it"
+    )
+    parser.add_argument(
+        "--cluster_column",
+        metavar="COLUMN",
+        help="with rewards: the data's column that names each prompt's family, such as its topic; "
+        "intervals of comparisons then draw whole families",
     )
     add_flag(parser, "--with_base", True, "with rewards: evaluate the initial model as well")
     parser.add_argument(
@@ -112,25 +123,24 @@ def read_grid(args: argparse.Namespace, objectives: Sequence[str]) -> torch.Tens
 
 def load_method(args: argparse.Namespace, members: Sequence[Member]) -> tuple[Method, Any]:
     """The base model with what is evaluated on it, and its tokenizer."""
-    base = args.base_model or members[0].config.base_model
-    if base is None:
-        raise UserError(f"{args.adapter[0]} names no base model: give one with --base_model")
-    model, tokenizer = load_model(args, base)
+    with base_of(members[0].folder, members[0].config.base_model, args.base_model) as base:
+        model, tokenizer = load_model(args, base)
     return Method(model, members, args.method), tokenizer
 
 
 def measure_method(
     args: argparse.Namespace, method: Method, template: ChatTemplate, grid: torch.Tensor, label: str
-) -> tuple[Measurement, list[str]]:
+) -> tuple[Measurement, list[str], list[str] | None]:
     """Rewards of responses at every λ, or accuracies on pairs where there are no rewards.
 
     Returns:
-        What was found, and the names of the prompts or pairs.
+        What was found, the names of the prompts or pairs, and their families where those are known.
     """
     names = method.objectives
     policy = policy_of(args, method.model, method.adapter, template)
     tokenizer = template.tokenizer
     what: dict[str, Any]
+    clusters = None
     if args.reward_models:
         rewards = rewards_of(args, read_rewards(args, names), policy)
         prompts = read_prompts(args, template)
@@ -138,13 +148,27 @@ def measure_method(
         base = sample_base(policy, rewards, prompts) if args.with_base else None
         what = {"prompts": prompts, "rewards": rewards, "base": base}
         units = [unit_name(prompt.text) for prompt in prompts]
+        if args.cluster_column is not None:
+            clusters = families_of(prompts, args.cluster_column)
     else:
         tokenizer.padding_side = "right"
         pairs = PreferenceDataset(
             args.datasets, tokenizer, names, seed=args.seed, template=template
         )
-        what, units = {"pairs": pairs}, names_of_pairs(pairs)
-    return method.measure(policy, grid, label=label, **what), units
+        what, units = {"pairs": pairs, "margin_scale": method.scale_coeff}, names_of_pairs(pairs)
+    return method.measure(policy, grid, label=label, **what), units, clusters
+
+
+def families_of(prompts: Sequence[Prompt], column: str) -> list[str]:
+    """What stands in a column of each prompt's row.
+
+    Raises:
+        UserError: a row lacks it.
+    """
+    for prompt in prompts:
+        if (prompt.example or {}).get(column) is None:
+            raise UserError(f"--cluster_column {column}: the row of {prompt.text!r} lacks it")
+    return [str(prompt.example[column]) for prompt in prompts if prompt.example]
 
 
 @one_line_errors
@@ -162,28 +186,47 @@ def main(argv: Sequence[str] | None = None) -> None:
     method, tokenizer = load_method(args, members)
     label = args.label or LABELS[method.name]
     template = ChatTemplate.chosen(args.chat_template, method.chat_template, tokenizer)
-    measured, units = measure_method(args, method, template, grid, label)
+    measured, *units = measure_method(args, method, template, grid, label)
     if is_main_process():
         result = measured.result(objectives, method.origin(label), args.reference_point)
+        if measured.margins is not None:
+            in_nats = measured.in_log_sigmoid()
+            losses = in_nats.result(objectives, method.origin(label))
+            write(args, in_nats, units, losses, template, LOG_SIGMOID)
+            say(f"{front_table(front_of(losses))}\n")
         write(args, measured, units, result, template)
         say(f"{front_table(front_of(result))}\n\n{indicator_table({label: result})}")
         say(f"\nWritten to {args.output_dir}: {FRONT_FILE}, {VALUES_FILE}, front.png")
+        if measured.margins is not None:
+            say(f"and the same in nats, of the losses of the pairs, to its folder {LOG_SIGMOID}")
 
 
 def write(
     args: argparse.Namespace,
     measured: Measurement,
-    units: Sequence[str],
+    units: Sequence[Any],
     result: dict[str, Any],
     template: ChatTemplate,
+    below: str = "",
 ) -> None:
-    """Numbers, responses, picture, and the record last: it says that the folder is complete."""
-    folder = prepare_output_dir(args.output_dir, overwrite=args.overwrite)
+    """Numbers, responses, picture, and the record last: it says that the folder is complete.
+
+    Args:
+        args: the flags.
+        measured: at every λ.
+        units: names of the prompts or pairs, and their families or None.
+        result: of ``measured``.
+        template: how conversations were written.
+        below: a folder in the output folder.
+    """
+    folder = Path(args.output_dir) / below
+    folder = prepare_output_dir(folder, overwrite=args.overwrite or bool(below))
     if args.reward_models:
         responses = [*measured.base_responses(), *measured.responses()]
         atomic_write_json(folder / RESPONSES_FILE, responses)
     atomic_write_json(folder / FRONT_FILE, result)
-    write_units(folder, units, measured.grid, measured.unit_values())
+    names, clusters = units
+    write_units(folder, names, measured.grid, measured.unit_values(), clusters)
     plot_fronts(
         [front_of(result)],
         folder / "front.png",

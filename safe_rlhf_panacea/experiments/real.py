@@ -3,11 +3,13 @@
 Four experiments: DPO on helpful and harmless pairs, whose conflict shows in the model and not in
 single pairs; GRPO for two rules; DPO on pairs that carry both labels; reward models and then PPO
 and GRPO. Panacea and Rewarded Soups have equal total steps everywhere, with DPO at learning rates
-of their own (``small.py``); for the rules there are soups of twice the steps beside.
+of their own (``small.py``); for the rules there are soups of twice the steps beside. The first two
+run with several seeds, which are the units of what is said of the methods.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from safe_rlhf_panacea.experiments.rules import PANACEA
@@ -24,7 +26,8 @@ from safe_rlhf_panacea.experiments.table import (
 )
 
 COMPARE = "safe_rlhf_panacea.evaluation.compare"
-RULE_SEEDS = (11, 12, 13)
+PAIR_SEEDS = (31, 32, 33)
+RULE_SEEDS = (21, 22, 23, 24, 25)
 _RULE_METHODS = ("panacea", "soups", "soups-twice")
 # As long as Panacea's training, a model each; the half of it is as long as Panacea's for all.
 _RULE_SOUPS = "grpo --max_steps {steps} --save_interval {half} --lora_dim 9 --lora_scaling 576"
@@ -76,19 +79,48 @@ def _rules(seed: int) -> tuple[Stage, ...]:
     )
 
 
-def _pooled(name: str) -> Stage:
-    """The means over the seeds of the rules."""
-    folders = " ".join(f"{{runs}}/rules/seed-{seed}/evaluation/{name}" for seed in RULE_SEEDS)
-    output = f"--output_dir {{runs}}/evaluation/rules-{name} --overwrite"
-    return Stage(f"rules-pooled-{name}", "eval/pool_seeds.py", f"--runs {folders} {output}")
+def _over_seeds(home: str, seeds: Sequence[int], name: str, below: str = "") -> Stage:
+    """A method against soups of equal steps, the seeds as units.
+
+    Args:
+        home: the folder of the seeds' folders.
+        seeds: of the trainings.
+        name: of the method's evaluations.
+        below: the folder in each evaluation; empty: the evaluation itself.
+    """
+    folders = [
+        " ".join(f"{{runs}}/{home}/seed-{seed}/evaluation/{method}{below}" for seed in seeds)
+        for method in (name, "soups")
+    ]
+    output = f"--output_dir {{runs}}/over-seeds/{home}-{name}{below} --overwrite"
+    flags = f"--runs {folders[0]} --baselines {folders[1]} {output}"
+    kind = below.replace("/", "-")
+    return Stage(f"{home}-over-seeds-{name}{kind}", "eval/over_seeds.py", flags)
+
+
+def _pairs(seed: int) -> Iterator[Stage]:
+    """Panacea, Panacea as in the paper, and soups of equal steps, with one seed."""
+    home = f"{{runs}}/pairs/seed-{seed}"
+    trainings = {
+        "panacea": (DPO, "pairs_panacea", "--overwrite true"),
+        "paper": (DPO, "pairs_paper", "--overwrite true"),
+        "soups": (SOUPS, "rewarded_soups_dpo", "dpo --lora_dim 9 --lora_scaling 576"),
+    }
+    labels = {"panacea": "Panacea", "paper": "Panacea as in the paper", "soups": "Rewarded Soups"}
+    for name, (program, settings, flags) in trainings.items():
+        flags = f"{flags} --seed {seed} --output_dir {home}/{name}"
+        yield Stage(f"pairs-{seed}-{name}", program, flags, settings=settings)
+    for name, label in labels.items():
+        adapters = f"{home}/{name}" + ("/*" if name == "soups" else "")
+        output = f"--output_dir {home}/evaluation/{name} --overwrite --seed {seed}"
+        flags = f'{output} --label "{label}" --adapter {adapters}'
+        yield Stage(f"pairs-{seed}-evaluation-{name}", EVALUATION, flags, evaluation="dpo")
 
 
 # No front on the way: the test part is looked at once, at the end.
 _UNSEEN = "--need_eval false"
-_WITH_SOUPS = fronts_of("panacea-dpo-ls", "rewarded-soups-dpo", "discrete-policies-dpo")
 _HELPSTEER2 = ("helpsteer2-ls", "helpsteer2-tche", "helpsteer2-soups")
 _WHOLE = "--max_steps {dpo_steps} --overwrite true"
-_WHOLE += " --preference_scope sample --preference_sampler stratified"
 _HALF = "dpo --max_steps {dpo_steps_each} --lora_dim 9 --lora_scaling 576"
 _PPO = ("panacea-ppo", "rewarded-soups-ppo")
 _GRPO = ("panacea-grpo", "rewarded-soups-grpo")
@@ -108,11 +140,12 @@ def _grpo_fronts(updates: int) -> tuple[Stage, ...]:
 
 
 REAL_PAIRS = (
-    replace(STAGES["panacea-dpo-ls"], flags=f"--aggregation ls {_UNSEEN}"),
-    *(STAGES[name] for name in ("rewarded-soups-dpo", "discrete-policies-dpo")),
-    STAGES["evaluation-panacea-dpo-ls"],
-    *(STAGES[f"evaluation-{name}-dpo"] for name in ("rewarded-soups", "discrete-policies")),
-    _comparison("{runs}/comparison/dpo", _WITH_SOUPS),
+    *(stage for seed in PAIR_SEEDS for stage in _pairs(seed)),
+    *(
+        _over_seeds("pairs", PAIR_SEEDS, name, below)
+        for name in ("panacea", "paper")
+        for below in ("", "/log-sigmoid")
+    ),
 )
 REAL_CONFLICT = (
     *_helpsteer2("ls", DPO, f"--aggregation ls {_WHOLE}"),
@@ -131,7 +164,7 @@ REAL_REWARDS = (
 REAL_RULES = (
     Stage("rules-prompts", "safe_rlhf_panacea.small.prompts", "--output_dir {runs}/rules"),
     *(stage for seed in RULE_SEEDS for stage in _rules(seed)),
-    *map(_pooled, _RULE_METHODS),
-    _comparison("{runs}/comparison/rules", fronts_of(*(f"rules-{name}" for name in _RULE_METHODS))),
+    _over_seeds("rules", RULE_SEEDS, "panacea"),
+    _over_seeds("rules", RULE_SEEDS, "soups-twice"),
 )
 REAL = (*REAL_PAIRS, *REAL_RULES, *REAL_CONFLICT, *REAL_REWARDS)

@@ -58,7 +58,7 @@ PANACEA = """ --max_steps {steps} --lora_dim {lora_dim} --lora_scaling {lora_sca
 EVALUATED = """ --need_eval true --eval_strategy steps --eval_interval {eval_interval}
     --eval_datasets prompts:8/-1:{root}/prompts-tune.jsonl --per_device_eval_batch_size 40"""
 EVALUATION = f"""
-    --datasets prompts:1:{{root}}/prompts-eval.jsonl {REWARDS}
+    --datasets prompts:1:{{root}}/prompts-eval.jsonl --cluster_column topic {REWARDS}
     --max_length {{max_length}} --grid_step {{grid_step}} --batch_size 8 --bf16 {{bf16}}"""
 
 

@@ -42,9 +42,12 @@ _POLICY = " --max_length 96 --bf16 {bf16} "
 # Equal steps in all: Panacea's, those of two ingredients of soups, of three discrete policies.
 DPO_STEPS = 120
 # Of one objective alone: on training pairs 4e-4 taught nothing in 20 steps, 1e-3 from the twentieth
-# step on, and 3e-3 made all responses less likely. Panacea's steps are for all objectives at once,
-# and 1e-3 had taught it nothing in 75: it has twice that.
-_DPO_LR, _PANACEA_DPO_LR = 1e-3, 2e-3
+# step on, and 3e-3 made all responses less likely. As in the paper, with one singular value for
+# each objective, Panacea had learnt nothing at 1e-3 in 75 steps: it has twice that. With eight, and
+# λ drawn for the labels, it learns at the soups' rate (docs/early_fronts.md).
+_DPO_LR, _PAPER_DPO_LR = 1e-3, 2e-3
+_EARLY = " --pref_rank 8 --preference_scope sample --preference_for_labels true "
+_EARLY += " --preference_sampler vertices --vertex_probability 0.5 "
 _DISCRETE = f" --grid_step 0.5 --max_steps {DPO_STEPS // 3} "
 RULE_SETTINGS = RuleSettings()
 LONGEST_RULE_PROMPT = 45  # tokens, of small/prompts.py with SmolLM2's template
@@ -96,12 +99,14 @@ def _pairwise() -> dict[str, str]:
     dpo = f"{shared} --objectives {' '.join(OBJECTIVES)} --train_datasets {pairs('train')} "
     shown = f"{_EVALUATED} --eval_datasets {pairs('test', 32)} --reference_point 0.25 0.25 "
     conflict = f"{shared} --objectives helpfulness verbosity --train_datasets {helpsteer2('train')}"
-    panacea = f" --lr {_PANACEA_DPO_LR} "
+    paper = f" {_MANY} --lr {_PAPER_DPO_LR} "
     return {
-        "panacea_dpo": f"{dpo} {_MANY} {shown} --max_steps {DPO_STEPS} {panacea}",
+        "panacea_dpo": f"{dpo} {_EARLY} {shown} --max_steps {DPO_STEPS}",
+        "pairs_panacea": f"{dpo} {_EARLY} --max_steps {DPO_STEPS}",
+        "pairs_paper": f"{dpo} {paper} --max_steps {DPO_STEPS}",
         "rewarded_soups_dpo": f"{dpo} --max_steps {DPO_STEPS // 2}",
         "discrete_policies_dpo": f"{dpo} {_DISCRETE}",
-        "panacea_helpsteer2": f"{conflict} {panacea}",
+        "panacea_helpsteer2": f"{conflict} {paper}",
         "helpsteer2": conflict,
     }
 

@@ -113,7 +113,7 @@ def about(facts: Facts) -> Iterator[str]:
     if names:
         rows.append(["objectives, in the order of λ", ", ".join(facts.objectives)])
         rows.append(["λ", "one weight per objective, none negative, with the sum 1"])
-    rows.append(["rank", f"{config.lora_dim} + {config.pref_dim}"])
+    rows.append(["rank", f"{config.lora_dim} + {config.pref_dim * config.pref_rank}"])
     layers, share = f"linear layers with {config.lora_module_name!r} in their name", facts.share
     if share is not None:
         layers += f": {100 * share:.0f} % of the weights of the model's layers"

@@ -9,7 +9,11 @@ from pathlib import Path
 import torch
 
 from safe_rlhf_panacea.adapter import AdapterConfig
+from safe_rlhf_panacea.adapter.fingerprint import check_base
 from safe_rlhf_panacea.adapter.io import read_config, read_tensors
+from safe_rlhf_panacea.base.models.adapted import find_adapter
+from safe_rlhf_panacea.base.models.loading import resolve_model
+from safe_rlhf_panacea.base.models.weights import read_tensors as read_base_tensors
 from safe_rlhf_panacea.errors import UserError
 
 SHARED = "shared"  # the part that λ does not touch
@@ -60,6 +64,20 @@ class SavedAdapter:
                     raise UserError(f"{folder}: tensor {module}.{key} is missing")
         return adapter
 
+    def check_base(self, base: str | None) -> None:
+        """Whether the weights in a base model's folder are those that the adapter was trained on.
+
+        A name on the hub is not looked at, nor is an adapter: most formats need nothing of the
+        base, and who loads it compares.
+
+        Raises:
+            AdapterError: they are not.
+        """
+        saved = self.config.base_fingerprint
+        if saved and base and Path(base).is_dir() and find_adapter(base) is None:
+            tensors = read_base_tensors(resolve_model(base), tuple(saved))
+            check_base(tensors, saved, str(self.folder))
+
     @property
     def objectives(self) -> tuple[str, ...]:
         """Names of the parts that λ weights; none for an adapter that λ does not touch."""
@@ -73,7 +91,7 @@ class SavedAdapter:
     def factors(self) -> Iterator[tuple[str, torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Per layer: its name, U · factor and V, and the singular values at λ_i = 1.
 
-        Sizes: (out_features, k + m), (in_features, k + m), (k + m,), in float32.
+        Sizes: (out_features, k + m·r), (in_features, k + m·r), (k + m·r,), in float32.
         """
         config = self.config
         for module in self.modules:
@@ -84,7 +102,8 @@ class SavedAdapter:
             s = self.tensors.get(f"{module}.lora_s")
             if s is None:
                 s = torch.tensor([0.0 if config.fixed_scaling is None else config.fixed_scaling])
-            singular = torch.cat([sigma, s.float().expand(config.pref_dim)])
+            each = s.float().expand(config.pref_dim).repeat_interleave(config.pref_rank)
+            singular = torch.cat([sigma, each])
             yield module, config.factor * u, v, singular
 
 
@@ -126,14 +145,17 @@ def shared_part(adapter: SavedAdapter) -> dict[str, LowRank]:
 
 
 def objective_part(adapter: SavedAdapter, index: int) -> dict[str, LowRank]:
-    """What λ_i multiplies: one singular value per layer, at λ_i = 1."""
-    start = adapter.config.lora_dim + index
-    return _columns(adapter, start, start + 1)
+    """What λ_i multiplies: r singular values in each layer, at λ_i = 1."""
+    rank = adapter.config.pref_rank
+    start = adapter.config.lora_dim + index * rank
+    return _columns(adapter, start, start + rank)
 
 
 def at_preference(adapter: SavedAdapter, preference: torch.Tensor) -> dict[str, LowRank]:
-    """The whole update at one λ, size = (m,), as one product of rank k + m."""
-    weights = torch.cat([torch.ones(adapter.config.lora_dim), preference.float()])
+    """The whole update at one λ, size = (m,), as one product of rank k + m·r."""
+    config = adapter.config
+    of_objectives = preference.float().repeat_interleave(config.pref_rank)
+    weights = torch.cat([torch.ones(config.lora_dim), of_objectives])
     part = {
         module: LowRank(v.t().contiguous(), (u * (singular * weights)).contiguous())
         for module, u, v, singular in adapter.factors()

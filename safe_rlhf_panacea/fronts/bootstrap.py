@@ -1,8 +1,9 @@
 """How far fronts would move with other prompts or pairs: the paired bootstrap.
 
 Units are drawn with replacement, the same ones for every front (Efron and Tibshirani, 1993), so
-that what makes a prompt easy for all methods does not blur their difference. Intervals hold the
-middle 95 % of the draws. They say nothing of other training seeds, and take units as independent.
+that what makes a prompt easy for all methods does not blur their difference. Units that come in
+families (``Units.clusters``) are drawn by the family. Intervals hold the middle 95 % of the draws.
+They say nothing of other training seeds.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ def can_resample(found: Sequence[Units | None]) -> bool:
     first = found[0]
     if first is None or not same_units(found):
         return False
+    if first.clusters is not None and len(set(first.clusters)) < FEWEST:
+        return False
     counted = _counted(first)
     alike = (counted == counted[0]).all()
     enough = FEWEST if alike or _groups(counted).max() else ENOUGH
@@ -49,6 +52,7 @@ def same_units(found: Sequence[Units | None]) -> bool:
     return all(
         other is not None
         and other.names == first.names
+        and other.clusters == first.clusters
         and np.array_equal(_counted(other), counted)
         for other in found
     )
@@ -65,18 +69,25 @@ def _groups(counted: np.ndarray) -> np.ndarray:
     return group if counts.min() >= FEWEST else np.zeros_like(group)
 
 
-def multiplicities(counted: np.ndarray, draws: int, seed: int = SEED) -> np.ndarray:
+def multiplicities(
+    counted: np.ndarray, draws: int, seed: int = SEED, clusters: Sequence[str] | None = None
+) -> np.ndarray:
     """How often every unit is drawn, size = (D, U).
 
     Units that count for the same objectives are drawn among themselves, where there are a few of
-    each kind: every objective keeps as many units as it has.
+    each kind: every objective keeps as many units as it has. Families are drawn as a whole.
 
     Args:
         counted: which units count for which objective, size = (U, m).
         draws: D.
         seed: of the draws.
+        clusters: the family of each unit.
     """
     generator = np.random.default_rng(seed)
+    if clusters is not None:
+        _, family = np.unique(clusters, return_inverse=True)
+        count = family.max() + 1
+        return generator.multinomial(count, np.full(count, 1 / count), size=draws)[:, family]
     group = _groups(counted)
     result = np.zeros((draws, len(counted)))
     for index in range(group.max() + 1):
@@ -133,6 +144,7 @@ def _drawn(found: Sequence[Units], draws: int) -> list[np.ndarray]:
     """J of every draw of every front, size = (D, N, m) each."""
     counted, parts = _counted(found[0]), []
     for start in range(0, draws, AT_A_TIME):
-        times = multiplicities(counted, min(AT_A_TIME, draws - start), SEED + start)
+        size = min(AT_A_TIME, draws - start)
+        times = multiplicities(counted, size, SEED + start, found[0].clusters)
         parts.append([resampled_front(units, times) for units in found])
     return [np.concatenate(of_one) for of_one in zip(*parts, strict=True)]

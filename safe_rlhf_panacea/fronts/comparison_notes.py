@@ -16,11 +16,10 @@ ROUGH_GUIDE = (
 )
 PAIRED = (
     "Intervals hold the middle 95 % of {draws} draws, with replacement, of the {units} prompts "
-    "or pairs that all runs were evaluated on, the same draw for every run, and take these as "
-    "independent. They say nothing of other training seeds. Many λ are looked at: of twenty "
-    "numbers that do not really differ about one is marked (*, an interval without 0). A "
-    "hypervolume rewards the noise that a draw adds: its own interval lies a little high, that of "
-    "a ratio less so."
+    "or pairs that all runs were evaluated on, the same draw for every run, {families}. They say "
+    "nothing of other training seeds. Many λ are looked at: of twenty numbers that do not really "
+    "differ about one is marked (*, an interval without 0). A hypervolume rewards the noise that a "
+    "draw adds: its own interval lies a little high, that of a ratio less so."
 )
 # Flags of the evaluation that decide what its numbers mean.
 SETTINGS = (
@@ -52,7 +51,10 @@ def notes(
     units = runs[0].units
     general = ROUGH_GUIDE
     if paired and units is not None:
-        general = PAIRED.format(draws=DRAWS, units=len(units.names))
+        families = "and take these as independent"
+        if units.clusters is not None:
+            families = f"by the {len(set(units.clusters))} families that they come in"
+        general = PAIRED.format(draws=DRAWS, units=len(units.names), families=families)
     return [
         *_below_reference(runs, reference_point),
         *_other_grids(runs),

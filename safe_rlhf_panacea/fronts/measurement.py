@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from safe_rlhf_panacea.base.losses import preference_loss
 from safe_rlhf_panacea.fronts.accuracy_front import accuracy_front, agreement
-from safe_rlhf_panacea.fronts.front import Front, FrontPoint
+from safe_rlhf_panacea.fronts.front import Front, FrontPoint, grid_points
 from safe_rlhf_panacea.fronts.likelihood_front import labelled_statistics, likelihood_front
 from safe_rlhf_panacea.fronts.results import Origin, front_result
 from safe_rlhf_panacea.fronts.reward_front import Sampled, mean_and_error, reward_front
+
+LOG_SIGMOID = "log-sigmoid"
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,8 @@ class Measurement:
             float64; None without pairs.
         labels: +1, -1 or 0 of every pair and objective, size = (Q, m).
         margin_scale: DPO's β, for what is shown of margins.
-        kind: of the values: ``reward``, ``accuracy``, ``log-likelihood``, or whatever else scored
-            the responses.
+        kind: of the values: ``reward``, ``accuracy`` or ``log-sigmoid`` of pairs,
+            ``log-likelihood``, or whatever else scored the responses.
         likelihoods: log-probability per token of every held-out text with the adapter off, then
             at every λ, size = (1 + N, Q, m), float64; NaN where a text does not count for an
             objective. None without texts.
@@ -47,7 +51,10 @@ class Measurement:
 
     def front(self, objectives: Sequence[str], label: str = "") -> Front:
         """The points: mean rewards or accuracies, KL, and all their standard errors."""
-        if self.margins is not None and self.labels is not None:
+        if self.kind == LOG_SIGMOID:
+            front = likelihood_front(self.unit_values(), self.grid, objectives, label)
+            front.metadata = {"labelled_pairs": front.metadata["labelled_texts"]}
+        elif self.margins is not None and self.labels is not None:
             front = accuracy_front(self.margins, self.labels, self.grid, objectives, label)
         elif self.likelihoods is not None:
             front = likelihood_front(self.likelihoods[1:], self.grid, objectives, label)
@@ -66,13 +73,33 @@ class Measurement:
             size = (N, U, m), float64; NaN where a pair does not count for an objective.
         """
         if self.margins is not None and self.labels is not None:
-            right = agreement(self.margins.unsqueeze(-1) * self.labels)  # size = (N, Q, m)
-            return right.masked_fill(self.labels.eq(0), float("nan"))
+            towards = self.margins.unsqueeze(-1) * self.labels  # size = (N, Q, m)
+            if self.kind == LOG_SIGMOID:
+                values = -preference_loss(self.margin_scale * towards)
+            else:
+                values = agreement(towards)
+            return values.masked_fill(self.labels.eq(0), float("nan"))
         return self.sampled.rewards
+
+    def in_log_sigmoid(self) -> Measurement:
+        """The same pairs, measured by the mean log σ(±βΔ): the DPO loss of Eq. 14 with its sign.
+
+        An accuracy forgets by how much a pair is won: a few hundred pairs cannot tell 0.56 from
+        0.60.
+
+        Raises:
+            ValueError: there are no pairs.
+        """
+        if self.margins is None:
+            raise ValueError("only pairs have a log σ of their margin")
+        return replace(self, kind=LOG_SIGMOID)
 
     def base_point(self, objectives: Sequence[str]) -> FrontPoint | None:
         """What the model reaches with its adapter off."""
-        nowhere = torch.zeros(1, len(objectives))
+        nowhere = torch.zeros(1, len(objectives), dtype=torch.float64)
+        if self.kind == LOG_SIGMOID:  # every margin of the initial model is 0
+            at_zero = torch.full_like(nowhere, -math.log(2))
+            return grid_points(nowhere, at_zero, torch.zeros_like(nowhere))[0]
         if self.likelihoods is not None:
             return likelihood_front(self.likelihoods[:1], nowhere, objectives).points[0]
         if self.base is None:
@@ -84,8 +111,10 @@ class Measurement:
 
         Two standard deviations below the mean of what the model reaches with its adapter off, to
         two decimals. 0 for accuracies, which cannot be lower, and where that model was not
-        measured.
+        measured. -1 for the mean log σ of margins, where the initial model is at -0.69.
         """
+        if self.kind == LOG_SIGMOID:
+            return [-1.0] * self.grid.size(1)
         if self.likelihoods is not None:
             values = self.likelihoods[0]
         elif self.base is not None and self.margins is None:

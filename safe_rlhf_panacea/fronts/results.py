@@ -3,8 +3,9 @@
 Format 2 has these keys:
 
 - ``format``; ``kind``: ``reward`` (mean rewards of sampled responses), ``accuracy`` (of the
-  implicit reward on labelled pairs), ``log-likelihood`` (per token, of held-out texts) or
-  ``true score`` (the miniature's own judgement);
+  implicit reward on labelled pairs), ``log-sigmoid`` (mean log σ of its margins towards the label,
+  in nats), ``log-likelihood`` (per token, of held-out texts) or ``true score`` (the miniature's own
+  judgement);
 - ``label``, ``method`` (a key of ``LABELS``), ``aggregation``, ``fixed_scaling``, ``step`` (of
   training; null at its end), ``cost`` (``training_seconds``, ``stored_parameters``,
   ``trained_models``): what was measured;
@@ -32,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.base.datasets.template import without_template
+from safe_rlhf_panacea.base.datasets.safe_rlhf_template import without_template
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.front import Front, FrontPoint
 from safe_rlhf_panacea.fronts.indicators import summarize
@@ -51,6 +52,7 @@ LABELS = {
 UNITS = {
     "reward": "mean reward",
     "accuracy": "implicit-reward accuracy",
+    "log-sigmoid": "mean log σ of the margin",
     "log-likelihood": "mean log-probability per token",
     "true score": "the corpus's score",
 }

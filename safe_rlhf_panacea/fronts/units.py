@@ -2,7 +2,8 @@
 
 A unit is a prompt or a pair. ``values.json`` holds ``units`` (a name of each, made of a prompt's
 text or of a pair's tokens), ``preferences`` (the N λ) and ``values``: what every unit gave at every
-λ for every objective, null where it does not count for one.
+λ for every objective, null where it does not count for one. Where units come in families that are
+not independent, such as several phrasings of one topic, ``clusters`` names the family of each.
 """
 
 from __future__ import annotations
@@ -35,10 +36,12 @@ class Units:
     Attributes:
         names: of the U units.
         values: size = (N, U, m), float64; NaN where a unit does not count for an objective.
+        clusters: of each unit, the family that is drawn as a whole; None: every unit by itself.
     """
 
     names: list[str]
     values: np.ndarray
+    clusters: list[str] | None = None
 
 
 def unit_name(*parts: str | Sequence[int]) -> str:
@@ -54,7 +57,11 @@ def names_of_pairs(pairs: Any) -> list[str]:
 
 
 def write_units(
-    folder: Path, names: Iterable[str], grid: torch.Tensor, values: torch.Tensor
+    folder: Path,
+    names: Iterable[str],
+    grid: torch.Tensor,
+    values: torch.Tensor,
+    clusters: Sequence[str] | None = None,
 ) -> None:
     """Write ``values.json``.
 
@@ -63,11 +70,14 @@ def write_units(
         names: of the units.
         grid: preference vectors, size = (N, m).
         values: size = (N, U, m); NaN where a unit does not count.
+        clusters: of the units, where they come in families.
     """
     rounded = values.double().cpu().numpy().round(DIGITS).tolist()
     plain = [[[None if v != v else v for v in unit] for unit in point] for point in rounded]
     preferences = grid.double().cpu().numpy().round(DIGITS).tolist()
     content = {"units": [*names], "preferences": preferences, "values": plain}
+    if clusters is not None:
+        content["clusters"] = [*clusters]
     atomic_write_json(folder / VALUES_FILE, content, indent=None)
 
 
@@ -93,6 +103,9 @@ def read_units(folder: Path, front: Front) -> Units | None:
         "preferences": [[Number, m], points],
         "values": [[[(Number, type(None)), m], count], points],
     }
+    clusters = content.get("clusters") if isinstance(content, dict) else None
+    if clusters is not None:
+        shape["clusters"] = [str, count]
     if wrong := misfit(content, shape):
         raise UserError(f"{path}: not the values of the front beside it: {wrong}")
     values = np.array(content["values"], dtype=np.float64)
@@ -100,4 +113,4 @@ def read_units(folder: Path, front: Front) -> Units | None:
     for mine, own in ((content["preferences"], front.preferences), (means, front.values)):
         if not np.allclose(mine, own, atol=ROUNDED):
             raise UserError(f"{path}: not the values of the front beside it: evaluate anew")
-    return Units(names, values)
+    return Units(names, values, clusters)

@@ -3,7 +3,7 @@
 from safe_rlhf_panacea.preference.errors import PreferenceError
 from safe_rlhf_panacea.preference.grids import default_grid, preference_grid
 from safe_rlhf_panacea.preference.names import check_objective_names
-from safe_rlhf_panacea.preference.samplers import PreferenceSampler
+from safe_rlhf_panacea.preference.samplers import PreferenceSampler, label_weights
 from safe_rlhf_panacea.preference.vectors import (
     check_preference,
     format_preference,
@@ -17,6 +17,7 @@ __all__ = [
     "check_preference",
     "default_grid",
     "format_preference",
+    "label_weights",
     "parse_preference",
     "preference_grid",
 ]

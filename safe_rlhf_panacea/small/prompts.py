@@ -1,4 +1,4 @@
-"""A hundred short prompts, for training and for evaluation: phrases by topics.
+"""Short prompts for training and for evaluation: phrases by topics.
 
 No topic is in two splits, so that an evaluation is of topics that no training step has seen.
 """
@@ -55,15 +55,38 @@ TOPICS: dict[str, tuple[str, ...]] = {
         "ironing shirts",
         "watching birds",
         "mending socks",
+        "carving wood",
+        "planning a wedding",
+        "feeding pigeons",
+        "cleaning an oven",
+        "walking in the rain",
+        "learning sign language",
+        "visiting museums",
+        "commuting by bus",
+        "growing tomatoes",
+        "polishing shoes",
+        "camping in autumn",
+        "reading poetry aloud",
+        "packing suitcases",
+        "playing bridge",
+        "shovelling snow",
+        "making jam",
+        "proofreading contracts",
+        "cold showers",
     ),
 }
 
 
 def prompts(split: str) -> Iterator[str]:
     """The prompts of ``train``, ``tune`` or ``eval``."""
+    return (row["prompt"] for row in rows(split))
+
+
+def rows(split: str) -> Iterator[dict[str, str]]:
+    """The prompts of a split with their topics: phrasings of one topic are no independent data."""
     for topic in TOPICS[split]:
         for phrase in PHRASES:
-            yield phrase.format(topic)
+            yield {"prompt": phrase.format(topic), "topic": topic}
 
 
 def write_prompts(folder: Path) -> dict[str, Path]:
@@ -71,14 +94,14 @@ def write_prompts(folder: Path) -> dict[str, Path]:
     files = {}
     for split in TOPICS:
         files[split] = folder / f"prompts-{split}.jsonl"
-        lines = [json.dumps({"prompt": text}) + "\n" for text in prompts(split)]
+        lines = [json.dumps(row) + "\n" for row in rows(split)]
         atomic_write_text(files[split], "".join(lines))
     return files
 
 
 def build_parser() -> ArgumentParser:
     """The flags of this program."""
-    text = "Write a hundred short prompts in three files, for training, choosing and evaluating."
+    text = "Write short prompts in three files, for training, choosing and evaluating."
     parser = ArgumentParser(PROGRAM, text, f"{PROGRAM} --output_dir runs/real/rules")
     parser.add_argument("--output_dir", type=filled, required=True)
     return parser

@@ -32,13 +32,15 @@ def dense_weight(layer, preference):
     U, V = layer.lora_U.double(), layer.lora_V.double()
     for j in range(config.lora_dim):
         weight += factor * layer.lora_sigma[j].double() * torch.outer(U[:, j], V[:, j])
+    column = config.lora_dim
     for i in range(config.pref_dim):
         if config.fixed_scaling is not None:
             s = config.fixed_scaling
         else:
             s = layer.lora_s[i if config.scaling_per_objective else 0].double()
-        column = config.lora_dim + i
-        weight += factor * s * preference[i] * torch.outer(U[:, column], V[:, column])
+        for _ in range(config.pref_rank):
+            weight += factor * s * preference[i] * torch.outer(U[:, column], V[:, column])
+            column += 1
     return weight
 
 
@@ -47,6 +49,10 @@ CONFIGS = {
     "three objectives": AdapterConfig(lora_dim=2, pref_dim=3, lora_scaling=1.0),
     "one s per objective": AdapterConfig(lora_dim=2, lora_scaling=4.0, scaling_per_objective=True),
     "fixed s": AdapterConfig(lora_dim=2, lora_scaling=4.0, fixed_scaling=0.1),
+    "three values per objective": AdapterConfig(lora_dim=2, pref_rank=3, lora_scaling=4.0),
+    "two values and one s per objective": AdapterConfig(
+        lora_dim=2, pref_rank=2, lora_scaling=4.0, scaling_per_objective=True
+    ),
     "no preference": AdapterConfig(lora_dim=3, pref_dim=0, lora_scaling=3.0),
 }
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from safe_rlhf_panacea.adapter import load_adapter
 from safe_rlhf_panacea.algorithms.dpo.main import main as dpo_main
 from safe_rlhf_panacea.algorithms.ppo.main import main as ppo_main
+from safe_rlhf_panacea.base import load_pretrained_models
+from safe_rlhf_panacea.base.datasets import PreferenceDataset
 from safe_rlhf_panacea.base.generation import SamplingConfig
 from safe_rlhf_panacea.baselines.discrete_policies import main as discrete_main
 from safe_rlhf_panacea.baselines.rewarded_soups import main as soups_main
 from safe_rlhf_panacea.evaluation.calibrate import main as calibrate
 from safe_rlhf_panacea.evaluation.main import main as evaluate
-from safe_rlhf_panacea.fronts.accuracy_front import margins_over_grid
+from safe_rlhf_panacea.fronts.accuracy_front import margins_of_pairs, margins_over_grid
 from safe_rlhf_panacea.fronts.measure import Policy, measure, prompts_of_pairs
 from safe_rlhf_panacea.fronts.reward_front import Prompt
 from safe_rlhf_panacea.io import atomic_write_json, read_json
@@ -125,8 +129,34 @@ def assert_values_are_behind(folder):
     assert len(found["units"]) == len(set(found["units"])) == values.shape[1]
 
 
+def assert_losses_are_those_of_the_pairs(folder, pairs, base_model):
+    """The mean log σ(±βΔ) of the adapter's margins, in float64, beside the accuracies."""
+    front = read_front(folder / "accuracy" / "log-sigmoid")
+    assert_values_are_behind(folder / "accuracy" / "log-sigmoid")
+    assert (front["kind"], front["reference_point"]) == ("log-sigmoid", [-1.0, -1.0])
+    assert front["base"]["objectives"] == [-math.log(2)] * 2
+    model, tokenizer = load_pretrained_models(base_model, model_max_length=64)
+    adapter = load_adapter(model, folder / "out")
+    dataset = PreferenceDataset([f"pairs:1:{pairs}"], tokenizer, ("helpful", "harmless"))
+    for point in front["front"]:
+        grid = torch.tensor([point["preference"]])
+        margins, labels = margins_of_pairs(
+            model,
+            adapter,
+            dataset,
+            range(len(dataset)),
+            grid,
+            pairs_per_batch=64,
+            progress=False,
+        )
+        for index, value in enumerate(point["objectives"]):
+            towards = 0.1 * margins[0].numpy() * labels[:, index].numpy()
+            assert value == pytest.approx(-np.log1p(np.exp(-towards)).mean(), abs=1e-5)
+    assert abs(front["front"][0]["objectives"][0] + math.log(2)) > 1e-4
+
+
 def test_program_on_pairs_and_on_prompts(
-    dpo_flags, pairs, prompts, reward_models, tmp_path, capsys
+    dpo_flags, pairs, prompts, reward_models, base_model, tmp_path, capsys
 ):
     dpo_main(dpo_flags)
     common = ["--adapter", str(tmp_path / "out"), "--progress", "false", "--grid_step", "0.5"]
@@ -139,6 +169,7 @@ def test_program_on_pairs_and_on_prompts(
     assert front["metadata"]["labelled_pairs"] == [64, 64]
     assert (front["method"], front["kind"], front["base"]) == ("panacea", "accuracy", None)
     assert "Spearman" in capsys.readouterr().out
+    assert_losses_are_those_of_the_pairs(tmp_path, pairs, str(base_model))
     evaluate(
         [
             *common,

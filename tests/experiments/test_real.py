@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from safe_rlhf_panacea.experiments import small
 from safe_rlhf_panacea.experiments.main import read_flags
 from safe_rlhf_panacea.experiments.real import (
     COMPARE,
+    PAIR_SEEDS,
     REAL,
     REAL_PAIRS,
     REAL_RULES,
@@ -42,14 +44,14 @@ PARSERS = {
         words
     ),
     "safe_rlhf_panacea.small.prompts": lambda words: prompts.build_parser().parse_args(words),
-    "eval/pool_seeds.py": lambda words: pool_seeds().build_parser().parse_args(words),
+    "eval/over_seeds.py": lambda words: over_seeds().build_parser().parse_args(words),
 }
 
 
-def pool_seeds():
+def over_seeds():
     """The program of a file, not of a module."""
-    path = Path(__file__).resolve().parents[2] / "eval" / "pool_seeds.py"
-    spec = importlib.util.spec_from_file_location("pool_seeds_of_the_rows", path)
+    path = Path(__file__).resolve().parents[2] / "eval" / "over_seeds.py"
+    spec = importlib.util.spec_from_file_location("over_seeds_of_the_rows", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -68,14 +70,14 @@ def reproduction(tmp_path):
     for name in (
         "rewarded-soups-ppo",
         "rewarded-soups-grpo",
-        "rewarded-soups-dpo",
         "helpsteer2-soups",
     ):
         (tmp_path / name / "a").mkdir(parents=True)
     for updates in GRPO_UPDATES[:-1]:
         step = f"rewarded-soups-grpo/a/checkpoints/adapter/step-{updates // 2}"
         (tmp_path / step).mkdir(parents=True)
-    (tmp_path / "discrete-policies-dpo" / "0.5_0.5").mkdir(parents=True)
+    for seed in PAIR_SEEDS:
+        (tmp_path / "pairs" / f"seed-{seed}" / "soups" / "a").mkdir(parents=True)
     return Reproduction(tmp_path, "small")
 
 
@@ -97,23 +99,49 @@ def test_every_name_is_there_once():
     assert len(named(REAL)) == len(REAL)
 
 
-def test_pairs_are_compared_at_equal_steps():
-    values = {
-        name: dry_run.__wrapped__(f"{name}.sh", "--size", "small")["hyperparameters"]
-        for name in ("panacea_dpo", "rewarded_soups_dpo", "discrete_policies_dpo")
-    }
-    steps = {name: found["max_steps"] for name, found in values.items()}
-    assert steps["panacea_dpo"] == 2 * steps["rewarded_soups_dpo"]
-    assert steps["panacea_dpo"] == 3 * steps["discrete_policies_dpo"]  # λ at a step of 0.5
+def test_pairs_are_compared_at_equal_steps(reproduction):
+    rows = named(REAL_PAIRS)
+    for seed in PAIR_SEEDS:
+        panacea, paper, soups = (
+            read(reproduction, rows[f"pairs-{seed}-{name}"])
+            for name in ("panacea", "paper", "soups")
+        )
+        assert panacea.max_steps == paper.max_steps == 2 * soups.max_steps == small.DPO_STEPS
+        assert panacea.seed == paper.seed == soups.seed == seed
+        assert (panacea.lr, paper.lr, soups.lr) == (1e-3, 2e-3, 1e-3)
+        assert (panacea.pref_rank, panacea.preference_for_labels) == (8, True)
+        assert (paper.pref_rank, paper.preference_for_labels) == (1, False)  # Table 2
+        assert paper.scaling_lr_multiplier == 1
+        assert panacea.lora_scaling / panacea.lora_dim == soups.lora_scaling / soups.lora_dim
+        for flags in (panacea, paper, soups):
+            assert not flags.need_eval  # the test part is looked at once, at the end
+            for name in ("per_device_train_batch_size", "train_datasets", "max_length"):
+                assert vars(flags)[name] == vars(panacea)[name]
+
+
+def test_discrete_policies_have_their_share_of_the_steps():
     report = dry_run.__wrapped__("discrete_policies_dpo.sh", "--size", "small")
+    assert 3 * report["hyperparameters"]["max_steps"] == small.DPO_STEPS
     command = report["command"].split()
     assert command[len(command) - command[::-1].index("--grid_step")] == "0.5"
-    rates = {name: float(found["lr"]) for name, found in values.items()}
-    assert rates.pop("panacea_dpo") == 2e-3
-    assert set(rates.values()) == {1e-3}
-    shared = ("per_device_train_batch_size", "train_datasets", "max_length", "scale_coeff")
-    for name in shared:
-        assert len({str(found[name]) for found in values.values()}) == 1
+
+
+def test_seeds_are_compared_in_one_order(reproduction):
+    found = [stage for stage in REAL if stage.program == "eval/over_seeds.py"]
+    assert [stage.name for stage in found] == [
+        "pairs-over-seeds-panacea",
+        "pairs-over-seeds-panacea-log-sigmoid",
+        "pairs-over-seeds-paper",
+        "pairs-over-seeds-paper-log-sigmoid",
+        "rules-over-seeds-panacea",
+        "rules-over-seeds-soups-twice",
+    ]
+    for stage in found:
+        args = read(reproduction, stage)
+        seeds = [re.search(r"seed-(\d+)", folder)[1] for folder in args.runs]
+        assert seeds == [re.search(r"seed-(\d+)", folder)[1] for folder in args.baselines]
+        assert seeds == list(map(str, PAIR_SEEDS if "pairs" in stage.name else RULE_SEEDS))
+        assert all("/soups" in folder for folder in args.baselines)
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
@@ -176,30 +204,24 @@ def test_rules_are_trained_as_make_small_trains_them(reproduction, tmp_path):
 
 def test_the_prompts_of_the_rules_are_written(tmp_path, capsys):
     prompts.main(["--output_dir", str(tmp_path / "new" / "rules")])
-    assert "prompts-eval.jsonl: 24 prompts" in capsys.readouterr().out
+    assert "prompts-eval.jsonl: 96 prompts" in capsys.readouterr().out
     files = sorted(path.name for path in (tmp_path / "new" / "rules").iterdir())
     assert files == ["prompts-eval.jsonl", "prompts-train.jsonl", "prompts-tune.jsonl"]
 
 
 def test_comparisons_hold_panacea_against_soups(reproduction):
     found = [stage for stage in REAL if stage.program == COMPARE]
-    assert len(found) == 4 + len(GRPO_UPDATES) + len(RULE_SEEDS)
+    assert len(found) == 2 + len(GRPO_UPDATES) + len(RULE_SEEDS)
     for stage in found:
         args = read(reproduction, stage)
         assert args.baseline == "Rewarded Soups"
         assert any("soups" in run for run in args.runs)
-    args = read(reproduction, named(REAL_PAIRS)["comparison-dpo"])
-    assert [run.rsplit("/", 1)[1] for run in args.runs] == [
-        "panacea-dpo-ls",
-        "rewarded-soups-dpo",
-        "discrete-policies-dpo",
-    ]
 
 
 def test_the_script_lists_what_is_left(tmp_path):
     result = run(SCRIPT, "--dry_run", "--runs", str(tmp_path))
     assert result.returncode == 0, result.stderr
-    assert f"{len(REAL)} of {len(REAL)} stages are left to do: panacea-dpo-ls" in result.stdout
+    assert f"{len(REAL)} of {len(REAL)} stages are left to do: pairs-31-panacea" in result.stdout
     assert list(tmp_path.iterdir()) == []
 
 
@@ -258,5 +280,5 @@ def test_a_missing_file_is_told_before_the_first_stage_and_only_of_stages_that_r
     assert not (tmp_path / "runs").exists()
     monkeypatch.setattr(Reproduction, "_run_stage", lambda self, stage: done.append(stage.name))
     done: list[str] = []
-    runs.run(SCRIPT, only="rewarded-soups-dpo")
-    assert done == ["rewarded-soups-dpo"]
+    runs.run(SCRIPT, only="pairs-31-soups")
+    assert done == ["pairs-31-soups"]

@@ -51,6 +51,7 @@ MODELS = {
     "llama": (llama, {}),
     "per objective": (llama, {"scaling_per_objective": True}),
     "fixed": (llama, {"fixed_scaling": 0.05}),
+    "several values": (llama, {"pref_rank": 2, "scaling_per_objective": True}),
     "tied": (lambda: llama(tie_word_embeddings=True), {"lora_module_name": ""}),
     "conv1d": (gpt2, {"lora_module_name": "h."}),
     "qwen2": (qwen2, {}),

@@ -16,7 +16,7 @@ def delta_weight(tensors, module, config, preference):
     """factor · Σ_j d_j u_j v_jᵀ, one singular value after the other."""
     u, v = (tensors[f"{module}.lora_{x}"].double().numpy() for x in "UV")
     sigma = tensors[f"{module}.lora_sigma"].double().numpy()
-    total = np.zeros((u.shape[0], v.shape[0]))
+    total, r = np.zeros((u.shape[0], v.shape[0])), config.pref_rank
     for j in range(config.lora_dim):
         total += sigma[j] * np.outer(u[:, j], v[:, j])
     for i, weight in enumerate(preference):
@@ -24,12 +24,12 @@ def delta_weight(tensors, module, config, preference):
         if s is None:
             values = tensors[f"{module}.lora_s"].double().numpy()
             s = values[i] if len(values) > 1 else values[0]
-        j = config.lora_dim + i
-        total += weight * s * np.outer(u[:, j], v[:, j])
+        for j in range(config.lora_dim + i * r, config.lora_dim + (i + 1) * r):
+            total += weight * s * np.outer(u[:, j], v[:, j])
     return config.lora_scaling / config.lora_dim * total
 
 
-@pytest.mark.parametrize("kind", ["llama", "per objective", "fixed"])
+@pytest.mark.parametrize("kind", ["llama", "per objective", "fixed", "several values"])
 def test_parts_add_up_to_the_update_at_any_preference(kind, tmp_path):
     _, folder = saved(kind, tmp_path)
     adapter = SavedAdapter.read(folder)
@@ -38,7 +38,7 @@ def test_parts_add_up_to_the_update_at_any_preference(kind, tmp_path):
         objective_part(adapter, 0),
         objective_part(adapter, 1),
     )
-    assert helpful[adapter.modules[0]].a.shape[0] == 1
+    assert helpful[adapter.modules[0]].a.shape[0] == adapter.config.pref_rank
     assert shared[adapter.modules[0]].b.shape[1] == 3
     for preference in GRID:
         whole = at_preference(adapter, torch.tensor(preference))

@@ -226,3 +226,41 @@ def test_a_measurement_gives_what_its_front_is_the_mean_of():
     np.testing.assert_array_equal(values.numpy(), np.array(expected))
     front = measured.front(["helpful", "harmless"])
     np.testing.assert_allclose(np.nanmean(values, axis=1), front.values)
+
+
+# -- families ------------------------------------------------------------------------------
+
+
+def test_families_are_drawn_as_a_whole():
+    families = [f"topic {unit // 4}" for unit in range(40)]
+    times = multiplicities(np.ones((40, 2), dtype=bool), draws=200, clusters=families)
+    assert (times.reshape(200, 10, 4) == times.reshape(200, 10, 4)[:, :, :1]).all()
+    assert (times.sum(axis=1) == 40).all()
+    assert len(np.unique(times[:, ::4], axis=0)) > 190
+
+
+def test_intervals_are_as_wide_as_the_families_and_not_the_units_allow():
+    """Four phrasings that always agree are worth one: twice the standard error of 40 units."""
+    topics = np.random.default_rng(0).normal(size=(10, 2))
+    values = np.broadcast_to(np.repeat(topics, 4, axis=0), (3, 40, 2)) + 2
+    families = [f"topic {unit // 4}" for unit in range(40)]
+    apart, together = (Units(NAMES, values, clusters) for clusters in (None, families))
+    wide = resample([together, together], [0, 0])[0].values.std(axis=0)
+    narrow = resample([apart, apart], [0, 0])[0].values.std(axis=0)
+    exact = topics.std(axis=0) / 10**0.5  # the bootstrap's own standard error of a mean
+    np.testing.assert_allclose(wide, np.broadcast_to(exact, (3, 2)), rtol=0.07)
+    np.testing.assert_allclose(wide / narrow, 2, rtol=0.1)
+    assert not same_units([apart, together])
+    few = Units(NAMES, values, ["a"] * 20 + ["b"] * 20)
+    assert can_resample([together, together]) and not can_resample([few, few])
+
+
+def test_families_are_written_read_and_refused_where_they_do_not_fit(tmp_path):
+    run = write_run(tmp_path, some_values(0))
+    families = [f"topic {unit // 4}" for unit in range(40)]
+    write_units(tmp_path, NAMES, GRID, torch.tensor(run.units.values), families)
+    assert read_units(tmp_path, run.front).clusters == families
+    file = tmp_path / "values.json"
+    file.write_text(json.dumps({**read_json(file), "clusters": families[:-1]}))
+    with pytest.raises(UserError, match="clusters must have 40 entries, not 39"):
+        read_units(tmp_path, run.front)

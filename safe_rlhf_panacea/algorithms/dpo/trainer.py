@@ -66,8 +66,8 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
 
     def train_step(self, **batch: torch.Tensor) -> dict[str, Any]:
         """Take the step at the batch's λ, drawn where an update begins."""
-        count = batch["labels"].size(0)
-        preference = self.panacea.draw(count, self.model)  # size = (B, m)
+        labelled = batch["labels"].ne(0)  # size = (B, m)
+        preference = self.panacea.draw(len(labelled), self.model, labelled=labelled)
         with self.panacea.at(preference, rows_of_pairs(preference)):
             info = super().train_step(**batch)
         drawn = self.panacea.by_name("train/preference", preference)

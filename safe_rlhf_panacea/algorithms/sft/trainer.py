@@ -52,7 +52,8 @@ class PanaceaSFTTrainer(SupervisedTrainer):
 
     def train_step(self, **batch: torch.Tensor) -> dict[str, Any]:
         """Take the step at the batch's λ, drawn where an update begins."""
-        preference = self.panacea.draw(len(batch["labels"]), self.model)  # size = (B, m)
+        labelled = batch["labelled"].bool()  # size = (B, m)
+        preference = self.panacea.draw(len(labelled), self.model, labelled=labelled)
         with self.panacea.at(preference):
             info = super().train_step(**batch)
         drawn = self.panacea.by_name("train/preference", preference)

@@ -1,0 +1,207 @@
+"""One method against another over several seeds of training: the seeds are the units.
+
+Every seed gives a pair of evaluations, of the method and of the baseline. From each pair come the
+mean over λ of ⟨λ, ΔJ⟩ and the ratio of the hypervolumes, all from one reference point; over the
+seeds come a mean and a Student t-interval (for the ratio of its logarithm). The fronts that are
+drawn are means over the seeds, with the standard errors of these means.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+# The sources beside this script are what runs, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled, finite_float
+from safe_rlhf_panacea.base.run_record import (
+    check_own_output,
+    prepare_output_dir,
+    write_run_record,
+)
+from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.fronts.differences import front_difference
+from safe_rlhf_panacea.fronts.front import Front, grid_points
+from safe_rlhf_panacea.fronts.indicators import hypervolume, spearman
+from safe_rlhf_panacea.fronts.results import front_of, read_result
+from safe_rlhf_panacea.io import atomic_write_json
+from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.show.plots import plot_fronts
+from safe_rlhf_panacea.show.tables import align, front_table
+
+PROGRAM = "python eval/over_seeds.py"
+FORMAT = 1
+LEVEL = 0.95
+SAME = ("kind", "objectives", "axis_labels")
+
+
+def t_interval(values: Sequence[float]) -> list[float] | None:
+    """The 95 % interval of a mean by Student's t; None of fewer than two values."""
+    from scipy.stats import t
+
+    count = len(values)
+    if count < 2:
+        return None
+    half = t.ppf((1 + LEVEL) / 2, count - 1) * np.std(values, ddof=1) / np.sqrt(count)
+    return [float(np.mean(values) - half), float(np.mean(values) + half)]
+
+
+def read_pairs(
+    runs: Sequence[str], baselines: Sequence[str]
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The results of every seed, of the method and of the baseline.
+
+    Raises:
+        UserError: not as many of each, or results of different things or at different λ.
+    """
+    if len(runs) != len(baselines):
+        raise UserError(f"{len(runs)} --runs and {len(baselines)} --baselines: one of each a seed")
+    results = [read_result(folder) for folder in (*runs, *baselines)]
+    first = front_of(results[0]).preferences
+    for folder, result in zip((*runs, *baselines), results, strict=True):
+        for key in SAME:
+            if result.get(key) != results[0].get(key):
+                raise UserError(f"{folder} and {runs[0]} differ in their {key}")
+        own = front_of(result).preferences
+        if own.shape != first.shape or not np.allclose(own, first):
+            raise UserError(f"{folder} and {runs[0]} were evaluated at different λ")
+    return list(zip(results[: len(runs)], results[len(runs) :], strict=True))
+
+
+def one_seed(own: Front, base: Front, reference: np.ndarray) -> dict[str, Any]:
+    """What a seed says: the units of ``summary``."""
+    volumes = [hypervolume(front.values, reference) for front in (own, base)]
+    ends = [front.values[front.preferences.argmax(axis=0)].diagonal() for front in (own, base)]
+    return {
+        "mean_scalarised": float(front_difference(own, base).scalarised.mean()),
+        "hypervolume": volumes[0],
+        "hypervolume_baseline": volumes[1],
+        "hypervolume_ratio": volumes[0] / volumes[1] if volumes[1] > 0 else None,
+        "at_vertices": ends[0].tolist(),  # J_i where λ_i is largest
+        "at_vertices_baseline": ends[1].tolist(),
+        "spearman": spearman(own.values, own.preferences),
+        "spearman_baseline": spearman(base.values, base.preferences),
+    }
+
+
+def summary(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means over the seeds with their intervals; no ratio where a hypervolume is 0."""
+    gains = [seed["mean_scalarised"] for seed in seeds]
+    found: dict[str, Any] = {
+        "mean_scalarised": {"mean": float(np.mean(gains)), "interval": t_interval(gains)},
+        "hypervolume_ratio": None,
+    }
+    ratios = [seed["hypervolume_ratio"] for seed in seeds]
+    if all(ratio is not None and ratio > 0 for ratio in ratios):
+        logs = np.log(ratios).tolist()
+        ends = t_interval(logs)
+        found["hypervolume_ratio"] = {
+            "geometric_mean": float(np.exp(np.mean(logs))),
+            "interval": None if ends is None else np.exp(ends).tolist(),
+        }
+    return found
+
+
+def mean_front(results: Sequence[dict[str, Any]], label: str) -> Front:
+    """The mean over the seeds at every λ, with its standard error over the seeds."""
+    fronts = [front_of(result) for result in results]
+    values = torch.from_numpy(np.stack([front.values for front in fronts]))  # size = (S, N, m)
+    spread = values.std(dim=0) if len(fronts) > 1 else torch.zeros_like(values[0])
+    grid = torch.from_numpy(fronts[0].preferences)
+    points = grid_points(grid, values.mean(dim=0), spread / len(fronts) ** 0.5)
+    return Front(fronts[0].objectives, points, label, {"seeds": len(fronts)})
+
+
+def describe(seeds: Sequence[dict[str, Any]], found: dict[str, Any]) -> str:
+    """The table of the seeds, and what they say together."""
+    rows = [["seed", "mean ⟨λ, ΔJ⟩", "hypervolume ratio", "Spearman", "baseline's"]]
+    for number, seed in enumerate(seeds, start=1):
+        ratio = seed["hypervolume_ratio"]
+        ranks = [" ".join(f"{v:.2f}" for v in seed[k]) for k in ("spearman", "spearman_baseline")]
+        gain = f"{seed['mean_scalarised']:+.4f}"
+        rows.append([str(number), gain, "" if ratio is None else f"{ratio:.3f}", *ranks])
+    gain, ratio = found["mean_scalarised"], found["hypervolume_ratio"]
+    lines = [align(rows), "", f"mean ⟨λ, ΔJ⟩ {gain['mean']:+.4f}{_ends(gain['interval'], '+.4f')}"]
+    if ratio is not None:
+        text = f"{ratio['geometric_mean']:.3f}{_ends(ratio['interval'], '.3f')}"
+        lines.append(f"hypervolume ratio, geometric mean {text}")
+    return "\n".join(lines)
+
+
+def _ends(interval: Sequence[float] | None, form: str) -> str:
+    if interval is None:
+        return " (one seed: no interval)"
+    return f" [{interval[0]:{form}}, {interval[1]:{form}}], 95 % over the seeds"
+
+
+def build_parser() -> ArgumentParser:
+    """The flags of this program."""
+    parser = ArgumentParser(
+        PROGRAM,
+        "Compare two methods over several seeds, from evaluations of each seed in one order.",
+        f"""
+        {PROGRAM} --runs runs/seed-*/panacea --baselines runs/seed-*/soups \\
+          --output_dir runs/over-seeds
+        """,
+    )
+    parser.add_argument("--runs", nargs="+", required=True, metavar="FOLDER", help="a seed each")
+    parser.add_argument("--baselines", nargs="+", required=True, metavar="FOLDER", help="likewise")
+    parser.add_argument(
+        "--reference_point",
+        type=finite_float,
+        nargs="+",
+        help="of all hypervolumes; default: of each objective the lowest of all evaluations' own",
+    )
+    parser.add_argument("--output_dir", type=filled, required=True)
+    add_flag(parser, "--overwrite", False, "replace what the folder already holds")
+    return parser
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read, compare, print, write."""
+    args = build_parser().parse_args(argv)
+    check_own_output(args.output_dir, PROGRAM, args.overwrite)
+    pairs = read_pairs(args.runs, args.baselines)
+    both = [result for pair in pairs for result in pair]
+    lowest = np.min([result["reference_point"] for result in both], axis=0)
+    reference = lowest if args.reference_point is None else np.array(args.reference_point)
+    seeds = [one_seed(front_of(own), front_of(base), reference) for own, base in pairs]
+    found = summary(seeds)
+    fronts = [
+        mean_front([pair[side] for pair in pairs], pairs[0][side]["label"]) for side in (0, 1)
+    ]
+    folder = prepare_output_dir(args.output_dir, overwrite=args.overwrite)
+    first = pairs[0][0]
+    content = {
+        "format": FORMAT,
+        "kind": first["kind"],
+        "objectives": first["objectives"],
+        "reference_point": reference.tolist(),
+        "labels": [front.label for front in fronts],
+        **found,
+        "seeds": seeds,
+        "mean_fronts": [front.to_dict() for front in fronts],
+    }
+    atomic_write_json(folder / "over_seeds.json", content)
+    plot_fronts(
+        fronts,
+        folder / "over_seeds.png",
+        title=f"Means over {len(pairs)} seeds",
+        reference_point=reference.tolist(),
+        axis_labels=first["axis_labels"],
+    )
+    write_run_record(folder, args, {"program": PROGRAM})
+    for front in fronts:
+        say(f"{front_table(front)}\n")
+    say(f"{describe(seeds, found)}\n\nWritten to {folder}: over_seeds.json, over_seeds.png")
+
+
+if __name__ == "__main__":
+    main()
