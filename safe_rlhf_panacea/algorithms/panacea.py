@@ -239,15 +239,20 @@ class Panacea:
 
     # -- m objectives to one ----------------------------------------------------------
 
-    def loss(self, losses: torch.Tensor, labelled: torch.Tensor) -> torch.Tensor:
-        """The m losses of a batch, size = (B, m), as one at the λ that holds, with the penalty."""
+    def loss(
+        self, losses: torch.Tensor, labelled: torch.Tensor, counts: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The m losses of a batch, size = (B, m), as one at the λ that holds, with the penalty.
+
+        ``counts`` are ``label_counts`` of an average micro-batch of the update.
+        """
         now = self._now
         scope = "batch" if now.shared else "sample"
         weights = now.preference.to(losses.device).expand_as(losses)
         if self.source.for_labels:
             weights = label_weights(weights, labelled)
         total = aggregate_losses(
-            losses, labelled, weights, self.method, scope, reduce=all_reduce_sum
+            losses, labelled, weights, self.method, scope, all_reduce_sum, counts
         )
         return total + self.penalty()
 
@@ -275,6 +280,13 @@ class Panacea:
         if self.orthogonality_coeff == 0:
             return 0.0
         return self.orthogonality_coeff * self.policy.orthogonality()
+
+    def by_label(
+        self, what: str, values: torch.Tensor, labelled: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """``what_<objective>`` to its values, (B, m), on the rows that it labels, or on none."""
+        columns = zip(self.objectives, values.T, labelled.T, strict=True)
+        return {f"{what}_{name}": of[where] for name, of, where in columns}
 
     def by_name(self, what: str, values: torch.Tensor) -> dict[str, torch.Tensor]:
         """``what_<objective>`` to the mean over all rows; values of size (..., m)."""

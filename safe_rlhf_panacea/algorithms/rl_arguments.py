@@ -44,7 +44,10 @@ def add_rollout_arguments(
         ("kl_coeff", not_negative, kl_coeff, "weight of the KL term"),
         ("clip_range_ratio", positive, 0.2, "clipping of the probability ratio"),
         ("ptx_coeff", not_negative, 16.0, "weight of the supervised loss (with --ptx_datasets)"),
-        ("temperature", not_negative, 1.0, "of sampling; 0 is greedy"),
+        (
+            *("temperature", not_negative, 1.0),
+            "of sampling, and of policy and reference in the losses; 0 is greedy, with losses at 1",
+        ),
         ("top_p", arguments.share, 1.0, "nucleus mass of sampling"),
         ("repetition_penalty", positive, 1.0, "of sampling"),
     ):

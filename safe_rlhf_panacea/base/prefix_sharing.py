@@ -159,6 +159,7 @@ def grouped_log_probs(
     attention_mask: torch.Tensor,  # size = (N, L)
     counted: torch.Tensor,  # size = (N, L - 1)
     groups: torch.Tensor,  # size = (R, G)
+    temperature: float = 1.0,
 ) -> torch.Tensor:
     """``token_log_probs`` of sequences of which each group has one λ, and may begin alike.
 
@@ -168,6 +169,7 @@ def grouped_log_probs(
         attention_mask: 1 on tokens.
         counted: which next tokens count; entry t belongs to token t + 1.
         groups: which rows belong together, each of the N once.
+        temperature: by which the logits are divided, positive.
 
     Returns:
         size = (N, L - 1), float32, 0 where a token does not count.
@@ -175,7 +177,7 @@ def grouped_log_probs(
     wanted = F.pad(counted.bool(), (1, 0))  # size = (N, L)
     joined = shared(model, input_ids, attention_mask.bool() | wanted, wanted, groups)
     if joined is None:
-        return token_log_probs(model, input_ids, attention_mask, counted)
+        return token_log_probs(model, input_ids, attention_mask, counted, temperature)
     module = unwrap(model)
 
     def run(part: Pass) -> torch.Tensor:
@@ -184,7 +186,7 @@ def grouped_log_probs(
         predicts = torch.zeros_like(where).index_put((rows, columns), where.new_tensor(True))
         number = predicts.flatten().cumsum(0).view_as(where) - 1  # of each position that predicts
         predictors, tokens = number[rows, columns], inputs["input_ids"][where]
-        found = chosen_log_probs(model, inputs, predicts, tokens, predictors)
+        found = chosen_log_probs(model, inputs, predicts, tokens, predictors, temperature)
         return found.new_zeros(where.shape).index_put((where,), found)  # size = (n, l)
 
     return (through(model, joined, run) * wanted)[:, 1:]

@@ -59,7 +59,8 @@ def read_metrics(folder: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
 
 def curve_groups(metrics: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     """Which of the known series a run has, by panel."""
-    there = metrics[-1] if metrics else {}
+    # Not every line has every objective: a batch may have no label for one.
+    there = dict.fromkeys(name for line in metrics for name in line)
     groups = {}
     for title, (names, family) in CURVES.items():
         found = [name for name in names if name in there]

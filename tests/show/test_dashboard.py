@@ -11,6 +11,7 @@ from safe_rlhf_panacea.dashboard.main import main
 from safe_rlhf_panacea.fronts.evaluations import append_evaluation
 from safe_rlhf_panacea.show import writers
 from safe_rlhf_panacea.show.dashboard import Dashboard
+from safe_rlhf_panacea.show.page import curve_groups
 from tests.show.evaluations import evaluation
 
 
@@ -87,6 +88,8 @@ def test_the_page_can_be_drawn_anew(tmp_path, capsys):
     page = (tmp_path / "report.html").read_text()
     assert "<h2>Training</h2>" in page
     assert page.count("data:image/png;base64,") == 8
+    sparse = [{"step": 0, "train/loss_a": 1.0}, {"step": 1, "train/loss_b": 1.0}]
+    assert list(curve_groups(sparse).values()) == [["train/loss_a", "train/loss_b"]]
     with pytest.raises(SystemExit):
         main([str(tmp_path), "--output", str(tmp_path / "report.html")])
     assert "exists: choose another file" in capsys.readouterr().err

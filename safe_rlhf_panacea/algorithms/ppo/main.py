@@ -28,7 +28,8 @@ def _add_ppo_arguments(parser: argparse.ArgumentParser) -> None:
         ("clip_range_value", 5.0, "values are clipped to ± this around the old ones"),
     ):
         group.add_argument(f"--{flag}", type=arguments.positive_float, default=default, help=text)
-    arguments.add_flag(group, "--whiten_advantages", False, "zero mean, unit variance per batch")
+    text = "zero mean and unit variance over an update, or what one rollout has of it"
+    arguments.add_flag(group, "--whiten_advantages", False, text)
 
 
 def build_parser() -> argparse.ArgumentParser:

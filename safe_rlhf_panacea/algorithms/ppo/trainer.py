@@ -95,7 +95,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         """Make the engines; a reward model that carries the critic belongs to the critic's."""
         super().init_engines()
         accumulated = self.reward_critic_model.gradient_accumulation_steps()
-        check_shared(self.args, len(self.prompt_only_dataloader.sampler), accumulated)
+        prompts = len(self.prompt_only_dataloader.sampler)
+        check_shared(self.args, prompts, accumulated, self.total_steps)
         self.rewards.place(self._reward_engine)
 
     def _reward_engine(self, model: Any) -> Any:
