@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter, inject_adapter
+from safe_rlhf_panacea.adapter.coverage import coverage
 from safe_rlhf_panacea.adapter.fingerprint import check_unchanged
 from safe_rlhf_panacea.aggregation import (
     IdealPoint,
@@ -62,6 +63,7 @@ class Panacea:
         source: where λ is drawn.
         ideal_point: z of the Tchebycheff aggregation of rewards (Eq. 13).
         progress: follows the policy's adapter; None of one that does not depend on λ.
+        coverage: how much of the policy is adapted; there once its adapter is.
     """
 
     def __init__(
@@ -92,6 +94,8 @@ class Panacea:
         self.template = template
         config = replace(self.config, chat_template=template.recorded)
         self.adapters[role] = inject_adapter(model, config)
+        if role == "policy":
+            self.coverage = coverage(self.adapters[role])  # now: an engine may shard the weights
         for layer in self.adapters[role].layers.values():
             if layer.lora_s is not None:
                 layer.lora_s.lr_multiplier = self.scaling_lr_multiplier

@@ -23,8 +23,14 @@ class PanaceaPart(Part):
         """Hold on to the trainer, which has its component already."""
         self.trainer, self.panacea = trainer, trainer.panacea
 
+    def about(self) -> dict[str, Any]:
+        """How much of the policy the adapter reaches."""
+        return {"adapted_share": round(self.panacea.coverage.share, 4)}
+
     def opened(self) -> None:
-        """Open what shows the front."""
+        """Say which weights get no adapter, and open what shows the front."""
+        if self.panacea.coverage.note:
+            self.trainer.logger.print(self.panacea.coverage.note)
         self.evaluator = FrontEvaluator(self.trainer)
 
     def evaluate(self, base: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -132,6 +132,20 @@ def test_merged_agrees_and_refuses_what_it_cannot_do(ids):
         adapter.merge(torch.rand(4, 2))
 
 
+def test_a_merged_head_leaves_the_embeddings_that_it_is_tied_to(ids):
+    model = tiny_llama()
+    model.lm_head.weight = model.model.embed_tokens.weight
+    model, adapter = perturbed(model, AdapterConfig(lora_dim=3, lora_module_name="lm_head"))
+    weight, preference = model.model.embed_tokens.weight, torch.tensor([0.2, 0.8])
+    before, hidden = weight.detach().clone(), model.model(ids).last_hidden_state.double()
+    delta = adapter.layers["lm_head"].get_delta_weight(preference)
+    expected = hidden @ (before.double() + delta.double()).t()
+    with adapter.merged(preference):
+        assert torch.equal(model.model.embed_tokens.weight, before)
+        torch.testing.assert_close(model(ids).logits.double(), expected, atol=1e-4, rtol=1e-4)
+    assert model.lm_head.weight is weight and torch.equal(weight, before)
+
+
 @pytest.mark.parametrize("use_reentrant", [False, True])
 @pytest.mark.parametrize("per_sample", [False, True])
 def test_gradient_checkpointing_gives_the_same_gradients(ids, use_reentrant, per_sample):

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import MistralConfig, MistralForCausalLM
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
-from safe_rlhf_panacea.base import decoding
+from safe_rlhf_panacea.base import decoding, ways
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from tests.tiny import tiny_llama
 
@@ -28,6 +28,7 @@ def adapted():
     for parameter in adapter.parameters():
         # Large enough that rows at the wrong λ would draw other tokens.
         nn.init.normal_(parameter, std=0.3, generator=generator)
+    assert ways.fits(model, ways.by_loop)  # measured here, or the passes of it would be counted
     return model, adapter
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import pytest
 import torch
 
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
+from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_llama
 
 PAD, EOS = 0, 2
@@ -95,6 +97,32 @@ def test_a_prompt_that_fills_max_length_gets_an_empty_response(model, prompts):
         sequences, attended = sample(model, ids, mask, config)
         assert torch.equal(sequences, ids)
         assert torch.equal(attended, mask)
+
+
+@pytest.mark.parametrize(("top_p", "temperature"), [(1.0, 0.0), (1.0, 1.0), (0.9, 1.0)])
+def test_logits_that_are_not_finite_are_refused(model, prompts, top_p, temperature):
+    broken = copy.deepcopy(model)
+    broken.get_input_embeddings().weight.data[5] = torch.nan
+    ids, mask = prompts
+    config = dataclasses.replace(CONFIG, top_p=top_p, temperature=temperature)
+    sample(broken, ids.masked_fill(ids == 5, 6), mask, dataclasses.replace(config, max_length=7))
+    ids[2, 4] = 5
+    with pytest.raises(UserError, match="the model's logits are not finite"):
+        sample(broken, ids, mask, config)
+
+
+def test_a_checkpoints_own_settings_of_generate_change_nothing(model, prompts):
+    """Where transformers samples: the flags say how, and not ``generation_config.json``."""
+    ids, mask = prompts
+    config = dataclasses.replace(CONFIG, temperature=2.0, max_length=40, top_p=0.9)
+    torch.manual_seed(0)
+    expected, _ = sample(model, ids, mask, config)
+    other = copy.deepcopy(model)
+    own = {"num_beams": 3, "no_repeat_ngram_size": 1, "min_new_tokens": 30, "min_p": 0.5}
+    other.generation_config.update(**own)
+    torch.manual_seed(0)
+    assert torch.equal(sample(other, ids, mask, config)[0], expected)
+    assert other.generation_config.num_beams == 3
 
 
 def test_num_return_sequences_stand_next_to_each_other(model, prompts):

@@ -21,6 +21,7 @@ from safe_rlhf_panacea.base.trainers.updates import by_update, counted
 from safe_rlhf_panacea.base.upstream.datasets import templated
 from safe_rlhf_panacea.base.upstream.recompute import recompute_without_reentry
 from safe_rlhf_panacea.base.upstream.record import Recorded
+from safe_rlhf_panacea.base.ways import by_generate, first_fitting
 
 Batch = dict[str, Any]
 
@@ -81,8 +82,13 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         """Values to average over the evaluation prompts, size = (B,) each."""
 
     def __init__(self, *args: Any) -> None:
-        """Safe-RLHF's, and all tokens that end a response."""
+        """Safe-RLHF's, and all tokens that end a response.
+
+        Raises:
+            UserError: padded prompts change the policy's answers; Safe-RLHF has no other way.
+        """
         super().__init__(*args)
+        first_fitting(self.actor_model.module, [by_generate])
         stops = self.template.stop_ids(self.actor_model.module)
         self.generation_config.eos_token_id = list(stops)
 
