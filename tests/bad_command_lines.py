@@ -131,7 +131,9 @@ RANGES = [
 
 OTHERS = rf"""
 sft!         ;                                    ; the following arguments are required
-sft          ; --lrr 1                            ; unrecognized arguments: --lrr 1
+sft          ; --lrr 1                            ; no flag --lrr: did you mean --lr\? \(see
+sft!         ; --output-dir out                   ; no flag --output-dir: .*mean --output_dir\?
+sft          ; --nothing_like_it=1                ; there is no flag --nothing_like_it \(see
 sft          ; --fp16 --bf16                      ; --fp16 and --bf16 were both given
 sft          ; --bf16 maybe                       ; 'maybe' is neither true nor false
 sft          ; --need_eval                        ; exactly one of --eval_datasets and
@@ -167,7 +169,7 @@ grpo         ; --advantage sum                    ; invalid choice: 'sum'
 grpo         ; --kl_in both                       ; invalid choice: 'both'
 grpo         ; --smooth_mu 1 --aggregation tche   ; --smooth_mu belongs to --aggregation stche
 ppo          ; --smooth_mu 1                      ; --smooth_mu belongs to --aggregation stche
-grpo         ; --critic_lr 1                      ; unrecognized arguments: --critic_lr 1
+grpo         ; --critic_lr 1                      ; there is no flag --critic_lr
 dpo          ; --aggregation stche                ; invalid choice: 'stche'
 rewarded_soups! ; grpo {GRPO} --num_return_sequences 1 ; is 1: GRPO compares
 dpo          ; --objectives a b a                 ; an objective is named twice

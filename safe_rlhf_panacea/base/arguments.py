@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from itertools import takewhile
 from typing import Any, NoReturn
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.preference import PreferenceError, check_objective_names
 from safe_rlhf_panacea.printing import printable_line
 
 _defaults: dict[str, dict[str, Any]] = {}  # of the programs that have read a command line
@@ -43,6 +45,17 @@ class ArgumentParser(argparse.ArgumentParser):
             **kwargs,
         )
         self._negative_number_matcher = re.compile(r"-\.?\d")  # argparse's own: not -1e-5
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """Argparse's, but a flag that there is not is told before one that is missing."""
+        words = sys.argv[1:] if args is None else list(args)
+        for word in takewhile(lambda word: word != "--", words):
+            name, flags = word.partition("=")[0], self._option_string_actions
+            if word.startswith("--") and " " not in word and name not in flags:
+                close = get_close_matches(name, flags, n=1, cutoff=0.7)
+                hint = f": did you mean {close[0]}?" if close else ""
+                self.error(f"there is no flag {name}{hint}")
+        return super().parse_args(words, namespace)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Argparse's, and remember the defaults."""
@@ -127,6 +140,8 @@ def encodable(text: str) -> str:
 
 def objective_name(text: str) -> str:
     """The name of an objective."""
+    from safe_rlhf_panacea.preference import PreferenceError, check_objective_names
+
     try:
         check_objective_names([text])
     except PreferenceError as error:
@@ -144,6 +159,8 @@ def named_value(text: str) -> tuple[str, str]:
 
 def chat_template(text: str) -> str:
     """``auto``, ``safe-rlhf``, ``none``, or a jinja file that renders."""
+    if text in ("auto", "safe-rlhf", "none"):  # before torch is imported
+        return text
     from safe_rlhf_panacea.base.datasets.jinja_template import check_choice
 
     try:
