@@ -162,7 +162,12 @@ def check_panacea(args: argparse.Namespace, objectives: tuple[str, ...]) -> None
         raise UserError(
             f"--reference_point needs {len(objectives)} numbers, not {len(args.reference_point)}"
         )
-    PreferenceSampler(len(objectives), args.preference_sampler, scope=args.preference_scope)
+    PreferenceSampler(
+        len(objectives),
+        args.preference_sampler,
+        vertex_probability=args.vertex_probability,
+        scope=args.preference_scope,
+    )
     if args.fixed_preference is not None:
         parse_preference(args.fixed_preference, objectives)
         if args.preference_sampler != "uniform" or args.preference_scope != "batch":

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from safe_rlhf_panacea.export.main import main
+from safe_rlhf_panacea.export.main import FORMATS, main
 from tests.export.models import saved
 
 
@@ -35,6 +35,15 @@ def test_files_and_record(adapter, tmp_path, capsys):
     record = json.loads((out / "panacea.json").read_text())
     assert record["format"] == "peft-parts" and record["objectives"] == ["helpful", "harmless"]
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["parts"]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format(form, adapter, tmp_path, capsys):
+    flags = ["--preference", "1,0"] if FORMATS[form].preferences[0] else []
+    flags += ["--adapter", adapter, "--output_dir", tmp_path / "out", "--format", form]
+    code, printed, error = run(capsys, *flags)
+    assert code == 0, error
+    assert str(tmp_path / "out" / "panacea.json") in printed
 
 
 def test_an_export_is_replaced_only_when_asked(adapter, tmp_path, capsys):
