@@ -142,6 +142,12 @@ sft          ; --zero_stage 4                     ; invalid choice: 4
 sft          ; --lr_scheduler_type wild           ; invalid choice: 'wild'
 sft          ; --output_dir file                  ; file is a file
 sft          ; --output_dir run                   ; run already holds a run
+sft          ; --output_dir loop                  ; loop is a link that leads nowhere
+dpo          ; --output_dir loop/run              ; loop is a link that leads nowhere
+evaluation   ; --output_dir loop                  ; loop is a link that leads nowhere
+sft          ; --output_dir {chr(0xDCFF)}         ; '\\udcff' is not UTF-8 text
+datasets     ; pairs:1:{chr(0xDCFF)}              ; is not UTF-8 text
+push         ; --base_model {chr(0xDCFF)}         ; is not UTF-8 text
 sft          ; --resume                           ; out holds no run to resume
 sft          ; --resume --overwrite               ; either resumed or overwritten
 sft          ; --chat_template none.jinja         ; none.jinja: no such chat template
@@ -209,6 +215,9 @@ ppo          ; --reward_models helpful            ; is not of the form name=valu
 ppo          ; --reward_models a=x a=y            ; names an objective twice
 ppo          ; --reward_models a=m:f?x=1,y=2 b=m:f?y=2,x=1 ; a and b are the same function with the
 evaluation   ; --reward_models helpful=m:f harmless=m:f ; helpful and harmless are the same function
+ppo          ; --reward_models a=m b=m            ; a and b are the same model, m: they are one obj
+ppo          ; --reward_models a=run b=./run      ; a and b are the same model
+grpo         ; --reward_models a=m#0 b=m#0        ; a and b are the same model
 ppo          ; --objectives helpful funny         ; objective 'funny' has no reward model
 ppo          ; --reward_calibration none.json     ; none.json: no such file
 ppo          ; --reward_calibration damaged/adapter_config.json ; not valid JSON
@@ -243,6 +252,8 @@ evaluation   ; --reference_point 0 0 0            ; --reference_point needs 2 nu
 evaluation   ; --adapter none                     ; none holds no adapter
 evaluation   ; --adapter damaged                  ; adapter_config.json is not valid JSON
 evaluation   ; --adapter escaping                 ; '../../x' is no name
+respond!     ; --adapter above --preference 1,0 x ; objectives: '..' is no name
+serve        ; --adapter doubled                  ; not valid JSON: a key stands twice
 evaluation   ; --method magic                     ; invalid choice: 'magic'
 evaluation   ; --datasets pairs:1e300:x           ; makes over 100,000,000 rows
 evaluation   ; --output_dir run                   ; run already holds a run
@@ -261,12 +272,12 @@ compare      ; --baseline nobody                  ; nobody
 respond!     ; --adapter none --preference 1,0 x  ; none
 respond      ; ''                                 ; (unrecognized arguments|{EMPTY})
 respond!     ; --adapter adapter --preference 1,0 '' ; prompt: {EMPTY}
-respond!     ; --adapter adapter --preference 1,0 {chr(0xD800)} ; prompt: .*is not Unicode text
+respond!     ; --adapter adapter --preference 1,0 {chr(0xD800)} ; is not UTF-8 text
 chat!        ; --adapter none                     ; none holds no adapter
 chat         ; --preference 0.7,0.7               ; sums to 1.4, not to 1
 chat         ; --preference nice=1                ; unknown objective 'nice'
 chat         ; --chat_template none.jinja         ; no such chat template
-serve!       ; --adapter none                     ; none holds no adapter
+serve        ; --adapter none                     ; none holds no adapter
 serve        ; --preference 0.7,0.7               ; sums to 1.4, not to 1
 serve        ; --allow 'helpful<2'                ; is not of the form
 serve        ; --allow 'nice<=0.5'                ; unknown objective 'nice'
@@ -288,6 +299,8 @@ world        ; --output_dir made                  ; made holds a world already
 datasets     ; pairs:1e300:pairs.jsonl            ; makes over 100,000,000 rows
 datasets     ; nothing-like-it                    ; nothing-like-it
 datasets     ; pairs:1:none.jsonl                 ; none.jsonl
+datasets     ; pairs:1:doubled.jsonl              ; doubled.jsonl:1: .*the key 'prompt' stands twice
+datasets     ; pairs:1:yes.jsonl                  ; yes.jsonl:1: better_helpful is True. it is 0
 datasets     ; prompts:1:half.jsonl               ; half.jsonl:1: prompt has half a surrogate
 regression   ; --suite nothing                    ; invalid choice: 'nothing'
 regression   ; --record adapters --suite front    ; --record goes without --suite

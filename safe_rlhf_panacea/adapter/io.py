@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -58,7 +59,7 @@ def read_config(folder: str | Path) -> AdapterConfig:
     """
     path = Path(folder) / CONFIG_NAME
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
     except (FileNotFoundError, NotADirectoryError):
         raise AdapterError(f"{path} is missing: {folder} holds no adapter") from None
     except OSError as error:
@@ -76,6 +77,14 @@ def read_config(folder: str | Path) -> AdapterConfig:
         return AdapterConfig.from_dict(values)
     except AdapterError as error:
         raise AdapterError(f"{path}: {error}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON whose keys are different; Python would keep the last of equal ones."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
 
 
 def read_tensors(folder: str | Path) -> dict[str, torch.Tensor]:

@@ -58,9 +58,19 @@ class ArgumentParser(argparse.ArgumentParser):
         return super().parse_args(words, namespace)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Argparse's, and remember the defaults."""
+        """Argparse's, and remember the defaults.
+
+        Names of files are refused too if they are not UTF-8: records and cards, which are, name
+        them.
+        """
         _defaults[self.prog] = {action.dest: action.default for action in self._actions}
-        return super().parse_known_args(args, namespace)
+        words = sys.argv[1:] if args is None else list(args)
+        for word in words:
+            try:
+                encodable(word)
+            except argparse.ArgumentTypeError as error:
+                self.error(str(error))
+        return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         """One line, exit code 2."""
@@ -130,12 +140,12 @@ def file_name(text: str) -> str:
 
 
 def encodable(text: str) -> str:
-    """Text that tokenizers take: bytes that are not UTF-8 arrive as half surrogate pairs."""
+    """Text that files and tokenizers take: bytes that are not UTF-8 arrive as half surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(f"{text!a} is not Unicode text") from None
-    return filled(text)
+        raise argparse.ArgumentTypeError(f"{text!a} is not UTF-8 text") from None
+    return text
 
 
 def objective_name(text: str) -> str:

@@ -199,16 +199,24 @@ def _options(text: str, parameters: Parameters, path: str) -> Options:
 
 
 def _option(item: str, text: str, parameter: inspect.Parameter, path: str) -> float | str:
-    """A number where the parameter is one, or where it may be anything and the text is one."""
-    kind = str(getattr(parameter.annotation, "__name__", parameter.annotation))
-    if kind == "str" or isinstance(parameter.default, str):
+    """A value of the parameter's type, or where it may be anything, a number if the text is one."""
+    annotation = parameter.annotation
+    kinds = set(re.findall(r"\w+", getattr(annotation, "__name__", None) or str(annotation)))
+    kinds.add(type(parameter.default).__name__)
+    if "str" in kinds:
         return text
-    if (kind == "int" or type(parameter.default) is int) and re.fullmatch(r"[+-]?\d+", text):
+    if "bool" in kinds:
+        if text.lower() not in ("true", "false"):
+            raise UserError(f"{path}: {item!r} is not of the form name=true or name=false")
+        return text.lower() == "true"
+    if "int" in kinds and "float" not in kinds:
+        if not re.fullmatch(r"[+-]?\d+", text):
+            raise UserError(f"{path}: {item!r} is not of the form name=whole number")
         return int(text)
     try:
         number = float(text)
     except ValueError:
-        if kind in ("float", "int") or isinstance(parameter.default, (int, float)):
+        if "float" in kinds:
             raise UserError(f"{path}: {item!r} is not of the form name=number") from None
         return text
     if not math.isfinite(number):

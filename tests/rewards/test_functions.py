@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -41,9 +43,9 @@ def of_none(responses):
     raise KeyError
 
 
-def beginnings(responses, letters: int, least=1):
-    assert type(least) is int
-    return [len(text[:letters]) for text in responses]
+def beginnings(responses, letters: int, least=1, most: int | None = None, whole=False):
+    assert type(least) is int and type(most) in (int, type(None)) and type(whole) is bool
+    return [len(text[:letters]) + whole for text in responses]
 
 
 def rows_with(examples=EXAMPLES):
@@ -63,7 +65,24 @@ def test_tokens_turns_columns_and_options():
 
 
 def test_a_whole_number_stays_one():
-    assert reward("beginnings?letters=3,least=0")(rows_with()).tolist() == [2.0, 3.0]
+    assert reward("beginnings?letters=3,least=0,most=9")(rows_with()).tolist() == [2.0, 3.0]
+    assert reward("beginnings?letters=3,whole=false")(rows_with()).tolist() == [2.0, 3.0]
+    assert reward("beginnings?letters=3,whole=true")(rows_with()).tolist() == [3.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("letters=1.5", "'letters=1.5' is not of the form name=whole number"),
+        ("letters=1,least=0.5", "'least=0.5' is not of the form name=whole number"),
+        ("letters=1,most=1e3", "'most=1e3' is not of the form name=whole number"),
+        ("letters=x", "'letters=x' is not of the form name=whole number"),
+        ("letters=1,whole=0.0", "'whole=0.0' is not of the form name=true or name=false"),
+    ],
+)
+def test_an_option_of_another_type(options, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        reward(f"beginnings?{options}")
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def describe(spec: str) -> str:
     raw = RawDataset.load(asked.name, path=asked.path)
     rows = raw.rows_read if isinstance(raw, PublishedDataset) else len(raw)
     left_out = raw.left_out if isinstance(raw, PublishedDataset) else Counter[str]()
-    labels = [labels_of(sample) for sample in raw]
+    labels = [labels_of(sample, raw.where(i)) for i, sample in enumerate(raw)]
     first = (f"{field}: {one_line(value)}" for field, value in raw[0].items())
     taken = asked.count(len(raw))
     return "".join(
