@@ -78,6 +78,21 @@ def test_frequencies_follow_the_softmax_at_a_temperature(model):
     assert statistic < 61.1  # chi-square, 31 degrees of freedom, p = 0.001
 
 
+def test_each_sampling_option_counts_alone(model, prompts):
+    ids, mask = prompts
+    greedy, _ = sample(model, ids, mask, CONFIG)
+    nucleus = dataclasses.replace(CONFIG, temperature=1.0, top_p=1e-6)
+    assert torch.equal(sample(model, ids, mask, nucleus)[0], greedy)
+    repeating = dataclasses.replace(CONFIG, repetition_penalty=3.0, eos_token_id=31)
+    expected = model.generate(
+        input_ids=ids, attention_mask=mask.long(), max_length=16, do_sample=False,
+        repetition_penalty=3.0, eos_token_id=31, pad_token_id=PAD,
+    )  # fmt: skip
+    found, attended = sample(model, ids, mask, repeating)
+    assert torch.equal(found * attended, expected * attended)
+    assert not torch.equal(found[:, : greedy.size(1)], greedy)
+
+
 def test_blocks_share_their_random_numbers(model, prompts):
     ids, mask = prompts
     config = dataclasses.replace(CONFIG, temperature=1.0)
