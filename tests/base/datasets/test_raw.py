@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from safe_rlhf_panacea.base.datasets.preference import PreferenceDataset, labels_of
@@ -127,5 +128,6 @@ def test_safe_rlhf_flags_are_labels() -> None:
 def test_labels_of_another_type(sample: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=f"here: {message}"):
         labels_of({"input": "a", "answer": "b", "other_answer": "c", **sample}, "here")
-    whole = {"labels": {"helpful": 1.0, "kind": None}, "better": False, "safer": 1}
-    assert labels_of(whole) == {"helpful": 1, "kind": None, "harmless": 0}
+    whole = {"labels": {"helpful": 1.0, "kind": None, "brief": np.int64(1)}, "safer": np.True_}
+    assert labels_of(whole) == {"helpful": 1, "kind": None, "brief": 1, "harmless": 0}
+    assert labels_of({"better": False, "safer": 1}) == {"helpful": 1, "harmless": 0}
