@@ -18,6 +18,7 @@ INTERRUPTED = 130  # a shell's code for a program that was ended by SIGINT
 # How the libraries that write and send without Python tell of the operating system.
 FOREIGN = {
     r"\(os error \d+\)": "",
+    "^Could not determine home directory": "a path begins with ~ and a name that no user has: ",
     r"PytorchStreamWriter failed|inline_container.*(unexpected pos|open file failed)": (
         "a file could not be written, perhaps for want of space: "
     ),
@@ -95,13 +96,14 @@ def tell_interruption(
 ) -> None:
     """Tell Ctrl-C in one line, all else as Python does; a ``sys.excepthook``.
 
-    So Ctrl-C while libraries are imported is told in one line too. What comes after it, while
-    Python shuts down, ends the process at once, without a word.
+    So Ctrl-C while libraries are imported is told in one line too. In a process that has this
+    hook, which ends now, another one while Python shuts down ends it at once, without a word.
     """
     if not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
         return
-    if threading.current_thread() is threading.main_thread():
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and sys.excepthook is tell_interruption:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     if _speaks():
         say("interrupted", file=sys.stderr)

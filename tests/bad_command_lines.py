@@ -144,6 +144,8 @@ sft          ; --output_dir file                  ; file is a file
 sft          ; --output_dir run                   ; run already holds a run
 sft          ; --output_dir loop                  ; loop is a link that leads nowhere
 dpo          ; --output_dir loop/run              ; loop is a link that leads nowhere
+sft          ; --output_dir ~no-such-user/out     ; ~ and a name that no user has
+ppo          ; --reward_models a=~no-such-user/m b=m --output_dir ~no-such-user ; no user has
 evaluation   ; --output_dir loop                  ; loop is a link that leads nowhere
 sft          ; --output_dir {chr(0xDCFF)}         ; '\\udcff' is not UTF-8 text
 datasets     ; pairs:1:{chr(0xDCFF)}              ; is not UTF-8 text

@@ -42,9 +42,7 @@ def told(capsys):
             one_line_errors(body)()
         return stop.value.code, capsys.readouterr().err
 
-    before = signal.getsignal(signal.SIGINT)
-    yield run
-    signal.signal(signal.SIGINT, before)
+    return run
 
 
 @pytest.fixture
@@ -176,7 +174,9 @@ def test_an_interruption_is_one_line(told):
     def body():
         raise KeyboardInterrupt
 
+    before = signal.getsignal(signal.SIGINT)
     assert told(body) == (130, "interrupted\n")
+    assert signal.getsignal(signal.SIGINT) is before  # who calls from Python goes on
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +56,8 @@ class RewardSpec:
         """What scores it, the same for every way to write it."""
         if self.is_function:
             return function_address(self.path)
-        path = Path(self.model_path).expanduser()
-        return str(path.resolve()) if path.exists() else self.model_path, self.label
+        path = os.path.expanduser(self.model_path)
+        return os.path.realpath(path) if os.path.exists(path) else path, self.label
 
     @property
     def role(self) -> str:
