@@ -200,23 +200,24 @@ def _options(text: str, parameters: Parameters, path: str) -> Options:
 
 def _option(item: str, text: str, parameter: inspect.Parameter, path: str) -> float | str:
     """A value of the parameter's type, or where it may be anything, a number if the text is one."""
-    annotation = parameter.annotation
-    kinds = set(re.findall(r"\w+", getattr(annotation, "__name__", None) or str(annotation)))
-    kinds.add(type(parameter.default).__name__)
-    if "str" in kinds:
+    annotation, default = parameter.annotation, type(parameter.default)
+    name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    kinds = set(re.findall(r"\w+", name))  # of `int | None` both
+    if "str" in kinds or default is str:
         return text
-    if "bool" in kinds:
+    if "bool" in kinds or default is bool:
         if text.lower() not in ("true", "false"):
             raise UserError(f"{path}: {item!r} is not of the form name=true or name=false")
         return text.lower() == "true"
-    if "int" in kinds and "float" not in kinds:
-        if not re.fullmatch(r"[+-]?\d+", text):
-            raise UserError(f"{path}: {item!r} is not of the form name=whole number")
+    only_whole = "int" in kinds and "float" not in kinds
+    if (only_whole or default is int) and re.fullmatch(r"[+-]?\d+", text):
         return int(text)
+    if only_whole:
+        raise UserError(f"{path}: {item!r} is not of the form name=whole number")
     try:
         number = float(text)
     except ValueError:
-        if "float" in kinds:
+        if "float" in kinds or default in (int, float):
             raise UserError(f"{path}: {item!r} is not of the form name=number") from None
         return text
     if not math.isfinite(number):
