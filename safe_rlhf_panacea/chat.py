@@ -13,13 +13,13 @@ import torch
 from safe_rlhf_panacea.adapter.io import read_config
 from safe_rlhf_panacea.base.arguments import (
     ArgumentParser,
-    encodable,
     filled,
     non_negative_float,
     positive_int,
     seed_int,
     share,
 )
+from safe_rlhf_panacea.base.parser import encodable
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.preference import PreferenceError, format_preference, parse_preference
 from safe_rlhf_panacea.printing import printable, say
