@@ -13,13 +13,13 @@ import torch
 from safe_rlhf_panacea.adapter.io import read_config
 from safe_rlhf_panacea.base.arguments import (
     ArgumentParser,
-    encodable,
     filled,
     non_negative_float,
     positive_int,
     seed_int,
     share,
 )
+from safe_rlhf_panacea.base.parser import encodable
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.preference import PreferenceError, format_preference, parse_preference
 from safe_rlhf_panacea.printing import printable, say
@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--adapter", type=filled, required=True, help="folder of a trained adapter")
     add_model_arguments(parser)
     parser.add_argument("--preference", metavar="VECTOR", help="λ (default: all objectives alike)")
-    parser.add_argument("--system", type=encodable, help="a system prompt")
+    parser.add_argument("--system", type=filled, help="a system prompt")
     parser.add_argument("--max_new_tokens", type=positive_int, default=256)
     parser.add_argument("--temperature", type=non_negative_float, default=1.0)
     parser.add_argument("--top_p", type=share, default=1.0)

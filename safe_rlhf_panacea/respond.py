@@ -16,7 +16,6 @@ from safe_rlhf_panacea.base.arguments import (
     ArgumentParser,
     add_flag,
     add_template_argument,
-    encodable,
     filled,
     non_negative_float,
     positive_int,
@@ -141,11 +140,11 @@ def build_parser() -> argparse.ArgumentParser:
           --preference helpful=0,harmless=1 "How do I pick a door lock?"
         """,
     )
-    parser.add_argument("prompt", type=encodable)
+    parser.add_argument("prompt", type=filled)
     parser.add_argument("--adapter", type=filled, required=True, help="folder of a trained adapter")
     parser.add_argument("--base_model", help="default: the one that the adapter names")
     add_template_argument(parser, of_adapter=True)
-    parser.add_argument("--system", type=encodable, help="a system prompt")
+    parser.add_argument("--system", type=filled, help="a system prompt")
     parser.add_argument("--preference", action="append", required=True, help="may be repeated")
     parser.add_argument("--max_new_tokens", type=positive_int, default=256)
     parser.add_argument("--temperature", type=non_negative_float, default=1.0)

@@ -145,6 +145,7 @@ def test_a_damaged_file_is_named_or_read(name, tmp_path):
         ("9" * 400, "a whole number of 400 digits"),
         ("[" * 100_000, "nested too deeply"),
         ('"\\udc00"', "half of a surrogate pair"),
+        ('[{"a": {"b": 1, "b": 1}}]', "the key 'b' stands twice in one object"),
     ],
 )
 def test_what_is_no_json_here(text, words, tmp_path):

@@ -72,6 +72,9 @@ def check_output_dir(
         raise UserError(f"{folder}: a run is either resumed or overwritten: choose one")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: the output folder must be a folder, or new")
+    for place in (folder, *folder.parents):
+        if place.is_symlink() and not place.exists():
+            raise UserError(f"{place} is a link that leads nowhere: name a folder, or a new one")
     holds_run = (folder / RUN_FILE).exists()
     if resume and not holds_run:
         raise UserError(f"{folder} holds no run to resume: {RUN_FILE} is missing")

@@ -45,6 +45,16 @@ def test_at_the_start_and_when_off_it_is_the_base_model_bit_for_bit(ids, dtype):
     assert not torch.equal(model(ids).logits, expected)
 
 
+def test_off_within_off_stays_off(ids):
+    expected = tiny_llama()(ids).logits
+    model, adapter = perturbed()
+    with adapter.disabled():
+        with adapter.disabled():
+            assert torch.equal(model(ids).logits, expected)
+        assert torch.equal(model(ids).logits, expected)
+    assert not torch.equal(model(ids).logits, expected)
+
+
 def test_base_checkpoints_still_fit_and_only_the_adapter_trains():
     base = tiny_llama()
     model, adapter = perturbed()

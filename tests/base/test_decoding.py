@@ -114,6 +114,20 @@ def test_each_response_is_that_of_its_row_alone(
     check_who_was_present([rows, *present], lengths, look_every)
 
 
+def test_responses_to_a_prompt_keep_its_preference_while_none_has_ended(adapted):
+    """Rows that leave would set their λ anew."""
+    model, adapter = adapted
+    ids, mask = prompts()
+    each = torch.rand(PROMPTS, 2, generator=torch.Generator().manual_seed(2))
+    never = dataclasses.replace(CONFIG, max_length=WIDTH + 4, eos_token_id=99, temperature=0.0)
+    with adapter.at(each.repeat_interleave(2, dim=0)):
+        config = dataclasses.replace(never, num_return_sequences=2)
+        sequences, _ = sample(model, ids, mask, config)
+    with adapter.at(each):
+        single, _ = sample(model, ids, mask, never)
+    assert torch.equal(sequences, single.repeat_interleave(2, dim=0))
+
+
 def check_who_was_present(present: list[int], lengths: list[int], look_every: int) -> None:
     """Whoever had to leave at the last look is not there."""
     assert present[-1] < len(lengths)  # else the test shows nothing

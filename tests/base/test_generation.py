@@ -66,11 +66,14 @@ def test_a_pad_token_equal_to_the_end_token_is_not_mistaken(model, prompts):
     assert sequences.size(1) > 6
 
 
-def test_frequencies_follow_the_softmax_at_a_temperature(model):
+def test_frequencies_follow_the_softmax_at_a_temperature():
+    model = tiny_llama(vocab=32, width=32, layers=2, seed=0)
     ids = torch.tensor([[5, 6, 7]])
     rows = 20_000
     with torch.no_grad():
+        model.lm_head.weight *= 8  # or every temperature would be near the uniform distribution
         probabilities = (model(ids).logits[0, -1] / 1.5).softmax(-1)
+    assert probabilities.max() > 3 * probabilities.min()
     config = dataclasses.replace(CONFIG, temperature=1.5, max_length=4)
     sequences, _ = sample(
         model, ids.expand(rows, -1), torch.ones(rows, 3), config, torch.Generator().manual_seed(0)
@@ -78,6 +81,21 @@ def test_frequencies_follow_the_softmax_at_a_temperature(model):
     counts = torch.bincount(sequences[:, 3], minlength=32)
     statistic = ((counts - rows * probabilities) ** 2 / (rows * probabilities)).sum()
     assert statistic < 61.1  # chi-square, 31 degrees of freedom, p = 0.001
+
+
+def test_each_sampling_option_counts_alone(model, prompts):
+    ids, mask = prompts
+    greedy, _ = sample(model, ids, mask, CONFIG)
+    nucleus = dataclasses.replace(CONFIG, temperature=1.0, top_p=1e-6)
+    assert torch.equal(sample(model, ids, mask, nucleus)[0], greedy)
+    repeating = dataclasses.replace(CONFIG, repetition_penalty=3.0, eos_token_id=31)
+    expected = model.generate(
+        input_ids=ids, attention_mask=mask.long(), max_length=16, do_sample=False,
+        repetition_penalty=3.0, eos_token_id=31, pad_token_id=PAD,
+    )  # fmt: skip
+    found, attended = sample(model, ids, mask, repeating)
+    assert torch.equal(found * attended, expected * attended)
+    assert not torch.equal(found[:, : greedy.size(1)], greedy)
 
 
 def test_blocks_share_their_random_numbers(model, prompts):

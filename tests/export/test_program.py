@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.base.models import load_pretrained_models
-from safe_rlhf_panacea.export.main import main
+from safe_rlhf_panacea.export.main import FORMATS, main
 from tests.export.models import llama, saved
 from tests.tiny import tiny_tokenizer
 
@@ -41,6 +41,15 @@ def test_files_and_record(adapter, tmp_path, capsys):
     record = json.loads((out / "panacea.json").read_text())
     assert record["format"] == "peft-parts" and record["objectives"] == ["helpful", "harmless"]
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["parts"]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format(form, adapter, tmp_path, capsys):
+    flags = ["--preference", "1,0"] if FORMATS[form].preferences[0] else []
+    flags += ["--adapter", adapter, "--output_dir", tmp_path / "out", "--format", form]
+    code, printed, error = run(capsys, *flags)
+    assert code == 0, error
+    assert str(tmp_path / "out" / "panacea.json") in printed
 
 
 def test_an_export_is_replaced_only_when_asked(adapter, tmp_path, capsys):

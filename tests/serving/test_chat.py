@@ -47,7 +47,7 @@ def test_mistakes_do_not_end_it(adapter, monkeypatch, capsys):
     said, asked = talk(monkeypatch, capsys, adapter, lines)
     assert "sums to 2" in said[0] and "no /funny" in said[1]
     assert "tokens" in said[2] and "/new begins another" in said[2]
-    assert "is not Unicode text" in said[3] and "/quit" in "".join(said[4:])
+    assert "is not UTF-8 text" in said[3] and "/quit" in "".join(said[4:])
     assert len(asked) == 6
 
 
