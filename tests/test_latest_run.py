@@ -52,7 +52,7 @@ def test_where_links_cannot_be_made_there_is_none(tmp_path, monkeypatch, error):
 def test_a_run_is_not_deleted_through_the_link(tmp_path):
     run = make_run(tmp_path / "runs" / "run")
     point_latest(run)
-    with pytest.raises(UserError, match="link to the newest run, run: .* name its own folder"):
+    with pytest.raises(UserError, match="link to the newest run, run: "):
         prepare_output_dir(run.with_name("latest"), overwrite=True)
     assert sorted(path.name for path in run.iterdir()) == ["checkpoints", "run.json"]
     check_output_dir(run, overwrite=True)

@@ -22,7 +22,7 @@ def talk(monkeypatch, capsys, adapter, lines, *flags):
             raise EOFError from None
 
     monkeypatch.setattr(builtins, "input", typed)
-    flags = ["--temperature", "0", "--max_new_tokens", "8", *flags]
+    flags = ["--max_new_tokens", "8", *flags]
     chat.main(["--adapter", str(adapter), *flags])
     return capsys.readouterr().out.split("\n"), asked
 
@@ -34,6 +34,9 @@ def test_lambda_changes_between_turns_and_history_is_kept(adapter, monkeypatch, 
     assert asked == [*ends, *["helpful=0,harmless=1> "] * 2]
     model = PanaceaModel.load(adapter)
     options = {"max_new_tokens": 8, "temperature": 0}
+    assert model.respond("hello", "0.5,0.5", max_new_tokens=8) == model.respond(
+        "hello", "0.5,0.5", **options
+    )
     expected = [
         model.respond("hello", "0.5,0.5", **options),
         model.respond(["hello", said[0], "and now"], "1,0", **options),
