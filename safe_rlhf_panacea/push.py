@@ -186,7 +186,7 @@ def build_parser() -> argparse.ArgumentParser:
         Upload a trained adapter to the Hugging Face hub, with a model card, into a private
         repository. Checkpoints and logs stay here, and so do absolute paths.
         """,
-        f"{PROGRAM} --adapter runs/panacea-ppo --repo me/panacea-helpful-harmless",
+        f"{PROGRAM} --adapter runs/latest/panacea-ppo --repo me/panacea-helpful-harmless",
     )
     parser.add_argument("--adapter", type=filled, required=True, help="folder of a trained adapter")
     parser.add_argument(
