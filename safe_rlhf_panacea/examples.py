@@ -38,7 +38,7 @@ def read_examples(adapter: str | Path) -> Examples:
         UserError: the file is damaged.
     """
     path = Path(adapter) / EXAMPLES_FILE
-    if not path.is_file():
+    if not path.exists():
         return Examples()
     content = read_json(path)
     if wrong := misfit(content, {"prompts": [str], "note": str}):

@@ -20,6 +20,7 @@ from safe_rlhf_panacea.adapter.io import CONFIG_NAME, WEIGHTS_NAME, read_config,
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
 from safe_rlhf_panacea.base.run_record import RESULTS_FILE
 from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.examples import EXAMPLES_FILE
 from safe_rlhf_panacea.export.card import CARD_FILE, read_facts, write_card
 from safe_rlhf_panacea.export.portable import HUB_NAME, hub_name, portable, portable_record
 from safe_rlhf_panacea.fronts.results import FRONT_FILE
@@ -35,6 +36,7 @@ FILES = (
     FRONT_FILE,
     RESULTS_FILE,
     RUN_FILE,
+    EXAMPLES_FILE,
     TOKENIZER_CONFIG,
     "tokenizer.json",
     "tokenizer.model",

@@ -48,7 +48,7 @@ async function start() {
   facts = await reply.json();
   const names = facts.objectives;
   $("name").textContent = document.title = facts.model;
-  $("about").textContent = names.length > 1 ? `one model, any weight of ${names.join(", ")}` : "";
+  $("about").textContent = names.length > 1 ? `one model, any weight of ${list(names)}` : "";
   $("note").textContent = facts.examples.note;
   offer(facts.examples.prompts);
   $("tokens").max = facts.max_tokens;
