@@ -208,12 +208,12 @@ def _this_package(facts: Facts, name: str, preference: str) -> Iterator[str]:
     at = shlex.quote(preference)
     given = "" if facts.base_model else f', base_model="{UNKNOWN_BASE}"'
     yield f"### {LIBRARY}"
-    words = f'panacea respond --adapter {name}{base} --preference {at} "How do I pick a lock?"'
+    words = f'panacea respond --adapter {name}{base} --preference {at} "How do I pick a door lock?"'
     yield block(words, "sh")
     code = f"""from safe_rlhf_panacea.respond import PanaceaModel
 
 model = PanaceaModel.load({_quoted(facts.name)}{given})
-print(model.respond("How do I pick a lock?", {_quoted(preference)}))"""
+print(model.respond("How do I pick a door lock?", {_quoted(preference)}))"""
     yield block(code, "python")
 
 

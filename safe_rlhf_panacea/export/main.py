@@ -162,8 +162,8 @@ def build_parser() -> argparse.ArgumentParser:
         "Write a trained adapter in a form that another engine loads; docs/export.md shows how.\n\n"
         + "\n".join(f"  {name:11} {form.text}" for name, form in FORMATS.items()),
         f"""
-        {PROGRAM} --adapter runs/panacea-ppo --format peft-parts --output_dir exports/parts
-        {PROGRAM} --adapter runs/panacea-ppo --format merged \\
+        {PROGRAM} --adapter runs/latest/panacea-ppo --format peft-parts --output_dir exports/parts
+        {PROGRAM} --adapter runs/latest/panacea-ppo --format merged \\
           --preference helpful=0.7,harmless=0.3 --output_dir exports/merged
         """,
     )
