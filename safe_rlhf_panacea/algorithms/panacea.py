@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,12 +26,8 @@ from safe_rlhf_panacea.algorithms.preference_source import PreferenceSource, beg
 from safe_rlhf_panacea.base import (
     all_reduce_max,
     all_reduce_sum,
-    barrier,
-    gathered,
-    is_main_process,
 )
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
-from safe_rlhf_panacea.base.divergence import check_weights
 from safe_rlhf_panacea.base.engine import passes_since_update
 from safe_rlhf_panacea.preference import format_preference, label_weights
 
@@ -325,26 +320,7 @@ class Panacea:
         if self.progress is not None and state.get("progress") is not None:  # older: none
             self.progress.load_state_dict(state["progress"])
 
-    def save(self, tokenizer: Any, folder: str | Path) -> None:
-        """Write the policy's adapter and the tokenizer once, whole also under ZeRO 3.
-
-        Raises:
-            DivergedError: a weight is not finite.
-        """
-        check_weights(self.policy.named_parameters().items(), f"the adapter of {folder}")
-        with gathered(self.policy.parameters()):
-            if is_main_process():
-                self.policy.save(folder)
-                self.template.keep(tokenizer)
-                tokenizer.save_pretrained(folder)
-        barrier()
-
 
 def fingerprints(adapters: Mapping[str, PanaceaAdapter]) -> dict[str, Any]:
     """The base model's of every adapter, by role."""
     return {role: adapter.config.base_fingerprint for role, adapter in adapters.items()}
-
-
-def adapter_checkpoint(output_dir: str | Path, step: int) -> Path:
-    """Where a run keeps the adapter of one of its checkpoints."""
-    return Path(output_dir) / "checkpoints" / "adapter" / f"step-{step}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.algorithms.evaluating import FrontEvaluator, FrontTrainer
-from safe_rlhf_panacea.algorithms.panacea import adapter_checkpoint
+from safe_rlhf_panacea.base import barrier, gathered, is_main_process
+from safe_rlhf_panacea.base.divergence import check_weights
 from safe_rlhf_panacea.base.trainers.part import Part
 
 
@@ -57,11 +59,31 @@ class PanaceaPart(Part):
         """Write the adapter as it is now, ready to be loaded and evaluated."""
         trainer = self.trainer
         folder = adapter_checkpoint(trainer.args.output_dir, trainer.global_step)
-        self.panacea.save(trainer.tokenizer, folder)
+        self._write(trainer.tokenizer, folder)
 
     def save(self) -> bool:
         """Write the adapter and the tokenizer; the base model stays where it is."""
         trainer = self.trainer
-        self.panacea.save(trainer.tokenizer, trainer.args.output_dir)
+        self._write(trainer.tokenizer, trainer.args.output_dir)
         trainer.logger.print(f'Saved the adapter to "{trainer.args.output_dir}".')
         return True
+
+    def _write(self, tokenizer: Any, folder: str | Path) -> None:
+        """Write the policy's adapter and the tokenizer once, whole also under ZeRO 3.
+
+        Raises:
+            DivergedError: a weight is not finite.
+        """
+        policy = self.panacea.policy
+        check_weights(policy.named_parameters().items(), f"the adapter of {folder}")
+        with gathered(policy.parameters()):
+            if is_main_process():
+                policy.save(folder)
+                self.panacea.template.keep(tokenizer)
+                tokenizer.save_pretrained(folder)
+        barrier()
+
+
+def adapter_checkpoint(output_dir: str | Path, step: int) -> Path:
+    """Where a run keeps the adapter of one of its checkpoints."""
+    return Path(output_dir) / "checkpoints" / "adapter" / f"step-{step}"
