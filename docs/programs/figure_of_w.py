@@ -41,9 +41,7 @@ def draw_product(axes: Any) -> None:
         left = 14.4 + size * index
         axes.add_patch(Rectangle((left, 0), size, 10, facecolor=colour(index), edgecolor="white"))
         top = 7.25 - size * (index + 1)
-        axes.add_patch(
-            Rectangle((20.2 + size * index, top), size, size, facecolor=colour(index))
-        )
+        axes.add_patch(Rectangle((20.2 + size * index, top), size, size, facecolor=colour(index)))
         axes.add_patch(Rectangle((26.0, top), 10, size, facecolor=colour(index), edgecolor="white"))
     axes.add_patch(Rectangle((20.2, 2.75), 4.5, 4.5, fill=False, edgecolor="black", linewidth=0.6))
     for x, text in ((16.65, "$U$"), (22.45, r"$\mathrm{diag}(\sigma, s\lambda)$"), (31, "$V^T$")):

@@ -1,0 +1,61 @@
+"""The page *Getting started* as a newcomer follows it, with a tiny model and one epoch."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+
+from safe_rlhf_panacea import command
+from tests.docs.pages import ROOT, blocks, commands
+from tests.tiny import tiny_llama, tiny_tokenizer
+
+PAGE = ROOT / "docs" / "getting_started.md"
+MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+# What a model of one token per character and a test's time want; nothing else is changed.
+CHANGED = {"--max_length": "400", "--epochs": "1", "--max_new_tokens": "4"}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with the page's data file, and the model beside it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["panacea"])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    tiny_llama().save_pretrained(tmp_path / "model")
+    tiny_tokenizer(model_max_length=512).save_pretrained(tmp_path / "model")
+    for block in blocks(PAGE):
+        if block.title == "pairs.jsonl":
+            (tmp_path / block.title).write_text(block.text + "\n")
+    return tmp_path
+
+
+def adapted(words):
+    """A command of the page for the tiny model."""
+    words = ["model" if word == MODEL else word for word in words]
+    for flag, value in CHANGED.items():
+        if flag in words:
+            words[words.index(flag) + 1] = value
+    return words
+
+
+def test_the_page_trains_asks_and_exports(here, capsys):
+    peft = pytest.importorskip("peft")
+    ran = []
+    for block in blocks(PAGE):
+        for words in commands(block, here) if block.language == "bash" else ():
+            if words[:2] in (["panacea", name] for name in ("dpo", "respond", "export")):
+                command.main(adapted(words[1:]))
+                ran.append(words[1])
+        if block.language == "python":
+            exec(block.text.replace("temperature=0", "temperature=0, max_new_tokens=4"), {})
+            ran.append("python")
+    assert ran == ["dpo", "respond", "python", "export"]
+    record = json.loads((here / "runs" / "first" / "run.json").read_text())
+    assert record["finished_at"] and record["args"]["objectives"] == ["detailed", "brief"]
+    printed = capsys.readouterr().out
+    assert "[detailed=1,brief=0]" in printed and "[detailed=0,brief=1]" in printed
+    model = peft.AutoPeftModelForCausalLM.from_pretrained(here / "exports" / "first")
+    assert torch.isfinite(model(torch.tensor([[5, 6, 7]])).logits).all()
