@@ -1,4 +1,4 @@
-"""The page *Getting started* as a newcomer follows it, with a tiny model and one epoch."""
+"""What the pages tell a newcomer to run, run: with a tiny model, and one epoch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from safe_rlhf_panacea import command
+from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from tests.docs.pages import ROOT, blocks, commands
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 PAGE = ROOT / "docs" / "getting_started.md"
+USING = ROOT / "docs" / "using.md"
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 # What a model of one token per character and a test's time want; nothing else is changed.
 CHANGED = {"--max_length": "400", "--epochs": "1", "--max_new_tokens": "4"}
@@ -39,6 +41,23 @@ def adapted(words):
         if flag in words:
             words[words.index(flag) + 1] = value
     return words
+
+
+def test_an_adapter_in_a_model_of_ones_own(here):
+    (here / "path" / "to").mkdir(parents=True)
+    (here / "model").rename(here / "path" / "to" / "base")
+    config = AdapterConfig(objectives=("helpful", "harmless"), base_model="path/to/base")
+    adapter = inject_adapter(tiny_llama(), config)
+    for layer in adapter.layers.values():
+        torch.nn.init.constant_(layer.lora_s, 1.0)
+    adapter.save(here / "runs" / "panacea-ppo")
+    found = {}
+    *_, snippet = (block for block in blocks(USING) if block.language == "python")
+    exec(snippet.text, found)
+    plain, base, merged = (found[f"{name}logits"] for name in ("", "base_", "merged_"))
+    torch.testing.assert_close(merged, plain, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(base, tiny_llama()(found["tokens"]).logits, atol=0, rtol=0)
+    assert not torch.allclose(plain, base, atol=1e-3)
 
 
 def test_the_page_trains_asks_and_exports(here, capsys):
