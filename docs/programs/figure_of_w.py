@@ -68,7 +68,7 @@ def draw_values(axes: Any, preference: tuple[float, float]) -> None:
 
 def draw(file: Path) -> None:
     """Write the figure as SVG, the same bytes each time for one version of matplotlib."""
-    settings = {"svg.hashsalt": "panacea", "font.size": 10, "svg.fonttype": "path"}
+    settings = {"svg.hashsalt": "panacea", "font.size": 10, "svg.fonttype": "none"}
     with plt.rc_context(settings):
         figure = plt.figure(figsize=(8, 4.6), layout="constrained")
         grid = figure.add_gridspec(2, 3, height_ratios=(1.5, 1))
