@@ -72,9 +72,9 @@ def one_line_errors(main: Callable[..., int | None]) -> Callable[..., int | None
     def guarded(*args: object, **kwargs: object) -> int | None:
         try:
             return main(*args, **kwargs)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             if _speaks():
-                say("interrupted", file=sys.stderr)
+                say(": ".join(("interrupted", *map(str, stop.args))), file=sys.stderr)
             raise SystemExit(INTERRUPTED) from None
         except Exception as error:
             if one_line(error) is None:

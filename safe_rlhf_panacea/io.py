@@ -47,7 +47,7 @@ def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """A folder to fill, which takes the target's place when the block succeeds.
 
     Args:
-        target: new or empty.
+        target: new or empty; behind a link, which stays, the folder that it leads to.
         replace: a target that holds something is replaced.
 
     Raises:
@@ -57,6 +57,8 @@ def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
         raise UserError(f"{target} is a file: the output folder must be a folder, or new")
     if target.exists() and any(target.iterdir()) and not replace:
         raise UserError(f"{target} holds other files: choose a new or an empty folder")
+    if target.is_symlink():
+        target = Path(os.path.realpath(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     filled = temporary / "new"

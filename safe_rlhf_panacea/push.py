@@ -1,6 +1,7 @@
 """Upload a trained adapter to the Hugging Face hub: its files, its card, and nothing local.
 
-What goes up is named in ``FILES`` and ``SUFFIXES``; checkpoints, logs and everything else stay.
+What goes up is named in ``FILES``, and the pictures that the card shows; checkpoints, logs and
+everything else stay.
 ``run.json`` goes without absolute paths and without the environment, fronts without absolute paths.
 """
 
@@ -18,10 +19,11 @@ from typing import Any
 
 from safe_rlhf_panacea.adapter.io import CONFIG_NAME, WEIGHTS_NAME, read_config, read_tensors
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
+from safe_rlhf_panacea.base.hub import HUB_NAME
 from safe_rlhf_panacea.base.run_record import RESULTS_FILE
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.export.card import CARD_FILE, read_facts, write_card
-from safe_rlhf_panacea.export.portable import HUB_NAME, hub_name, portable, portable_record
+from safe_rlhf_panacea.export.portable import hub_name, portable, portable_record
 from safe_rlhf_panacea.fronts.results import FRONT_FILE
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.printing import printable_line, say
@@ -30,6 +32,7 @@ from safe_rlhf_panacea.run_folder import RUN_FILE, read_record
 PROGRAM = "python -m safe_rlhf_panacea.push"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 FILES = (
+    CARD_FILE,
     CONFIG_NAME,
     WEIGHTS_NAME,
     FRONT_FILE,
@@ -44,7 +47,6 @@ FILES = (
     "merges.txt",
     "chat_template.jinja",
 )
-SUFFIXES = (".md", ".png")  # the card, and pictures that it may show
 # Whose errors say that the hub, or the way to it, is not as it must be.
 LIBRARIES = ("huggingface_hub", "httpx", "httpx2", "httpcore", "requests", "urllib3")
 
@@ -64,16 +66,31 @@ def base_name(adapter: Path, base_model: str | None) -> str:
     return name
 
 
+def _files(adapter: Path) -> list[Path]:
+    """What may go up of a folder.
+
+    Raises:
+        UserError: one of these files is a link, whose target may be anything of this machine.
+    """
+    card = adapter / CARD_FILE
+    text = card.read_text("utf-8", "replace") if card.is_file() and not card.is_symlink() else ""
+    names = {*FILES, *re.findall(r"[^\s()<>\[\]\"'/]+\.png", text)}
+    found = [path for path in sorted(adapter.iterdir()) if path.name in names]
+    for path in found:
+        if path.is_symlink():
+            raise UserError(f"{path} is a link: only files that lie in the folder itself go up")
+    return [path for path in found if path.is_file()]
+
+
 def stage(adapter: Path, folder: Path, base_model: str) -> None:
     """Copy what may go up into an empty folder, as it may go up.
 
     Raises:
-        UserError, AdapterError: the adapter's files are missing or damaged.
+        UserError, AdapterError: the adapter's files are missing, damaged, or links.
     """
     read_tensors(adapter)
-    for path in sorted(adapter.iterdir()):
-        if path.is_file() and (path.name in FILES or path.suffix in SUFFIXES):
-            shutil.copyfile(path, folder / path.name)
+    for path in _files(adapter):
+        shutil.copyfile(path, folder / path.name)
     config = read_json(adapter / CONFIG_NAME)
     if config.get("base_model") != base_model:
         atomic_write_json(folder / CONFIG_NAME, {**config, "base_model": base_model})

@@ -26,8 +26,9 @@ from safe_rlhf_panacea.base.datasets import ChatTemplate
 from safe_rlhf_panacea.base.datasets.template import Turns
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.models import load_pretrained_models
+from safe_rlhf_panacea.base.models.of_adapter import base_of
 from safe_rlhf_panacea.base.models.positions import check_positions
-from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.preference import format_preference, parse_preference
 from safe_rlhf_panacea.printing import say
 
@@ -77,12 +78,9 @@ class PanaceaModel:
             AdapterError: the adapter's files are missing, truncated or of another model.
         """
         config = read_config(adapter)
-        base = base_model or config.base_model
-        if base is None:
-            raise UserError(f"{adapter} names no base model: give one with --base_model")
-        model, tokenizer = load_pretrained_models(
-            base, model_max_length=None, padding_side="left", trust_remote_code=trust_remote_code
-        )
+        options = {"padding_side": "left", "trust_remote_code": trust_remote_code}
+        with base_of(adapter, config.base_model, base_model) as base:
+            model, tokenizer = load_pretrained_models(base, None, **options)
         template = ChatTemplate.chosen(chat_template, config.chat_template, tokenizer)
         return cls(model.eval(), load_adapter(model, adapter), tokenizer, template)
 

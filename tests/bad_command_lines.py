@@ -109,7 +109,7 @@ RANGES = [
     ("respond chat serve", "max_new_tokens", "0 -5", COUNT),
     ("chat", "temperature", "nan -1", NOT_NEGATIVE),
     ("chat", "top_p", "0 1.01", "is not above 0 and at most 1"),
-    ("serve", "max_rows max_waiting max_length max_body", "0 x", COUNT),
+    ("serve", "max_rows max_waiting max_length max_body max_connections", "0 x", COUNT),
     ("serve", "max_wait timeout", "0 nan", POSITIVE),
     ("serve", "port", "-1 65536 http", "is not a port"),
     ("serve", "token host model_name front", "''", EMPTY),
@@ -146,6 +146,8 @@ sft          ; --chat_template none.jinja         ; none.jinja: no such chat tem
 sft          ; --chat_template ''                 ; --chat_template: {EMPTY}
 reward       ; --chat_template bad.jinja          ; bad.jinja:2: .*fails on .*division by zero
 dpo          ; --chat_template open.jinja         ; open.jinja:3: .*unexpected
+dpo          ; --model_name_or_path adapter       ; at one λ: write adapter@helpful=0.5,harmless=0.5
+calibrate    ; --model_name_or_path adapter@2,-1  ; preference vector .* negative entry
 ppo          ; --chat_template chatml             ; chatml: no such chat template
 evaluation   ; --chat_template deaf.jinja         ; deaf.jinja: .*leaves out what the user says
 calibrate    ; --chat_template file               ; file: the chat template is empty
@@ -218,6 +220,11 @@ memory       ; --model no/such/folder/            ; no/such/folder
 memory       ; --algorithm ddpo                   ; invalid choice: 'ddpo'
 panacea_sft  ; --train_datasets supervised:1:a.jsonl ; name its objective, as in helpful=superv
 panacea_sft  ; --train_datasets a=supervised:1:x b= ; data set '' has no name
+panacea_sft  ; --train_datasets a=b.jsonl c=pairs:1:x ; write pairs:1:b.jsonl, or prompts
+dpo          ; --train_datasets pairs.jsonl       ; 'pairs.jsonl' is a file .* pairs:1:pairs.jsonl
+ppo          ; --ptx_datasets none.json.gz:0.5    ; is a file .* pairs:0.5:none.json.gz, or prompts
+evaluation   ; --datasets pairs.jsonl             ; 'pairs.jsonl' is a file .* pairs:1:pairs.jsonl
+datasets     ; pairs.jsonl                        ; 'pairs.jsonl' is a file .* pairs:1:pairs.jsonl
 panacea_sft  ; --train_datasets a=x:1 b=x:2       ; x is given twice
 panacea_sft  ; --train_datasets a=x b=y a=x       ; --train_datasets a=x is given twice
 panacea_sft  ; --train_datasets a=x b=pairs:-1:x  ; proportion -1.0 is not above 0

@@ -40,6 +40,8 @@ def trained(tmp_path_factory):
         "train.log",
         "responses.json",
         "pytorch_model.bin",
+        "notes.md",
+        "screenshot.png",
     ):
         (folder / name).write_text('{"step": 1}\n')
     for name in ("checkpoints/step-2", "launcher", "wandb", "events"):
@@ -143,10 +145,22 @@ def test_files_are_those_that_others_need(trained, hub, tmp_path):
 
 def test_a_card_that_is_there_goes_up_as_it_is(trained, hub, tmp_path, capsys):
     folder = shutil.copytree(trained, tmp_path / "mine")
-    (folder / "README.md").write_text("# My own")
+    (folder / "README.md").write_text("# My own\n![](screenshot.png)")
     main(list(map(str, flags(folder))))
-    assert hub.files["README.md"] == b"# My own" and "front.png" not in hub.files
+    assert hub.files["README.md"] == (folder / "README.md").read_bytes()
+    assert "screenshot.png" in hub.files and not {"front.png", "notes.md"} & set(hub.files)
     assert "--front is for a new card" in refused(capsys, *flags(folder, "--front", folder))
+
+
+@pytest.mark.parametrize("name", ["README.md", "tokenizer.json", "adapter_model.safetensors"])
+def test_links_are_not_followed(name, trained, hub, tmp_path, capsys):
+    folder, secret = shutil.copytree(trained, tmp_path / "mine"), tmp_path / "secret"
+    (folder / name).unlink(missing_ok=True)
+    shutil.copyfile(trained / "adapter_model.safetensors", secret)
+    (folder / name).symlink_to(secret)
+    error = refused(capsys, *flags(folder, "--dry_run"))
+    assert f"{name} is a link: only files that lie in the folder itself go up" in error
+    assert not hub.calls
 
 
 def test_public_only_when_asked(trained, hub, capsys):

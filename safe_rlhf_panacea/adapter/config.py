@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
 
@@ -31,9 +31,11 @@ class AdapterConfig:
         scaling_per_objective: one s per objective (Eq. 9) instead of one per matrix.
         init_std: standard deviation of U and V at the start.
         init_singular: start of σ and s; at 0 the adapted model is the base model.
-        base_model: where the base model comes from.
+        base_model: where the base model comes from: a name on the hub, or a folder. On disk it is
+            relative to the adapter's folder where both lie side by side.
         chat_template: how conversations were written in training: ``safe-rlhf`` (older adapters
             do not say so), ``none``, or the text of a jinja template.
+        base_fingerprint: checksums of the base model, by tensor; older adapters have none.
 
     Raises:
         AdapterError: a value of the wrong type or out of range, or options that contradict
@@ -53,6 +55,7 @@ class AdapterConfig:
     init_singular: float = 0.0
     base_model: str | None = None
     chat_template: str = "safe-rlhf"
+    base_fingerprint: dict[str, str] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Check types and ranges."""
@@ -131,6 +134,7 @@ def _check_types(values: Mapping[str, Any]) -> None:
         "init_singular": Real,
         "base_model": (str, type(None)),
         "chat_template": str,
+        "base_fingerprint": (dict, type(None)),
     }
     for name, kind in expected.items():
         value = values[name]
@@ -140,5 +144,6 @@ def _check_types(values: Mapping[str, Any]) -> None:
             or (isinstance(value, bool) and kind is not bool)
             or (isinstance(value, Integral) and abs(value) > LARGEST)
             or (name == "objectives" and not all(isinstance(entry, str) for entry in value))
+            or (isinstance(value, dict) and not all(isinstance(v, str) for v in value.values()))
         ):
             raise AdapterError(f"adapter options of the wrong type: {name} is {value!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from safe_rlhf_panacea.adapter.config import AdapterConfig
 from safe_rlhf_panacea.adapter.errors import AdapterError
+from safe_rlhf_panacea.adapter.fingerprint import check_base
 from safe_rlhf_panacea.adapter.model import PanaceaAdapter, check_fit, inject_adapter
 
 CONFIG_NAME = "adapter_config.json"
@@ -33,6 +35,7 @@ def save_adapter(adapter: PanaceaAdapter, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"adapter_type": ADAPTER_TYPE, "format": FORMAT, **adapter.config.to_dict()}
+    config["base_model"] = _recorded(adapter.config.base_model, folder)
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     _write(folder / WEIGHTS_NAME, save(adapter.state_dict(), metadata={"format": "pt"}))
     _write(folder / CONFIG_NAME, text.encode())
@@ -73,9 +76,47 @@ def read_config(folder: str | Path) -> AdapterConfig:
             f"up to {FORMAT}: install a newer one"
         )
     try:
-        return AdapterConfig.from_dict(values)
+        config = AdapterConfig.from_dict(values)
     except AdapterError as error:
         raise AdapterError(f"{path}: {error}") from None
+    return replace(config, base_model=_found(config.base_model, Path(folder)))
+
+
+def _recorded(base: str | None, folder: Path) -> str | None:
+    """A base model as the adapter in ``folder`` names it: what lies beside, relative to it.
+
+    Beside is what some folder holds together with the adapter, other than the root or one that
+    holds the user's home: both can then be moved or copied together.
+    """
+    text, preference = split_base(base or "")
+    rest = "" if preference is None else f"@{preference}"
+    if base is None or not os.path.isdir(os.path.expanduser(text)):
+        return base  # a name on the hub
+    places = os.path.expanduser(text), os.path.expanduser("~"), folder
+    place, home, folder = (Path(os.path.realpath(one)) for one in places)
+    common = next((one for one in place.parents if one in folder.parents), None)
+    if common in (None, home, *home.parents):
+        return f"{place}{rest}"
+    text = Path(os.path.relpath(place, folder)).as_posix()
+    return f"{text}{rest}" if text.startswith(".") else f"./{text}{rest}"
+
+
+def _found(recorded: str | None, folder: Path) -> str | None:
+    """The inverse of ``_recorded``; older records are relative to the current folder."""
+    if recorded is None or not recorded.startswith("."):
+        return recorded
+    places = [os.path.abspath(one / recorded) for one in (folder, Path(os.path.realpath(folder)))]
+    there = [place for place in (*places, recorded) if os.path.isdir(split_base(place)[0])]
+    return (there or places)[0]
+
+
+def split_base(base: str) -> tuple[str, str | None]:
+    """A folder, and the λ that stands behind an ``@``, where one does: an adapter as base model."""
+    path, at, preference = base.rpartition("@")
+    whole = not at or os.path.exists(os.path.expanduser(base))
+    if whole or not os.path.isdir(os.path.expanduser(path)):
+        return base, None
+    return path, preference
 
 
 def read_tensors(folder: str | Path) -> dict[str, torch.Tensor]:
@@ -104,11 +145,14 @@ def load_adapter(model: nn.Module, folder: str | Path) -> PanaceaAdapter:
     """Inject the adapter that ``folder`` holds.
 
     Raises:
-        AdapterError: files are missing or damaged, or the adapter belongs to another model.
+        AdapterError: files are missing or damaged, or the adapter belongs to another model: one
+            of other shapes, or one whose weights differ.
     """
     config, tensors = read_config(folder), read_tensors(folder)
     source = str(Path(folder) / WEIGHTS_NAME)
-    check_fit(model, config, tensors, source)  # first: a refused adapter leaves the model alone
+    # First: a refused adapter leaves the model alone.
+    check_fit(model, config, tensors, source)
+    check_base(dict(model.named_parameters()), config.base_fingerprint, str(folder))
     adapter = inject_adapter(model, config)
     adapter.load_state_dict(tensors, source=source)
     return adapter

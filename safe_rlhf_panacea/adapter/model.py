@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from safe_rlhf_panacea.adapter.config import AdapterConfig
 from safe_rlhf_panacea.adapter.errors import AdapterError
+from safe_rlhf_panacea.adapter.fingerprint import fingerprint
 from safe_rlhf_panacea.adapter.layer import SvdLoraLinear, factor_shapes, linear_shape
 from safe_rlhf_panacea.adapter.state import PreferenceState
 
@@ -285,8 +287,9 @@ def inject_adapter(
     """
     state = state or PreferenceState(config.pref_dim)
     names = _matching(model, config.lora_module_name)
-    if config.only_optimize_lora:
+    if config.only_optimize_lora:  # else the base changes, and is not to be known again
         model.requires_grad_(False)
+        config = replace(config, base_fingerprint=fingerprint(model, names))
     layers = {}
     for name in names:
         layers[name] = layer_type(model.get_submodule(name), config, state)

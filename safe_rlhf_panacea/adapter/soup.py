@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter.errors import AdapterError
+from safe_rlhf_panacea.adapter.fingerprint import check_base
 from safe_rlhf_panacea.adapter.io import read_config, read_tensors
 from safe_rlhf_panacea.adapter.layer import SvdLoraLinear
 from safe_rlhf_panacea.adapter.model import PanaceaAdapter, check_fit, inject_adapter
@@ -42,8 +43,8 @@ def load_soup(
         objectives: names of the objectives.
 
     Raises:
-        AdapterError: ingredients that differ in shape, that have a preference part, or that are
-            missing or damaged.
+        AdapterError: ingredients that differ in shape, that have a preference part, that were
+            trained on another base, or that are missing or damaged.
     """
     if not folders:
         raise AdapterError("a soup needs at least one ingredient")
@@ -64,7 +65,10 @@ def load_soup(
         objectives=(),
     )
     source = ", ".join(map(str, folders))
-    check_fit(model, wide, tensors, source)  # first: a refused soup leaves the model alone
+    # First: a refused soup leaves the model alone.
+    check_fit(model, wide, tensors, source)
+    for folder, config in zip(folders, configs, strict=True):
+        check_base(dict(model.named_parameters()), config.base_fingerprint, str(folder))
     state = PreferenceState(len(folders))
     adapter = inject_adapter(model, wide, state, SoupLinear)
     adapter.load_state_dict(tensors, source=source)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter, inject_adapter
+from safe_rlhf_panacea.adapter.fingerprint import check_unchanged
 from safe_rlhf_panacea.aggregation import (
     IdealPoint,
     aggregate_losses,
@@ -279,11 +280,17 @@ class Panacea:
     # -- what is kept -----------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The place in the stream of λ and the ideal point; weights are the engines'."""
-        return {"source": self.source.state_dict(), "ideal_point": self.ideal_point.state_dict()}
+        """The place in the stream of λ, the ideal point, the bases; weights are the engines'."""
+        own = {"source": self.source.state_dict(), "ideal_point": self.ideal_point.state_dict()}
+        return {**own, "bases": fingerprints(self.adapters)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where ``state_dict`` was taken."""
+        """Go on where ``state_dict`` was taken.
+
+        Raises:
+            AdapterError: a base model has other weights than the run began with.
+        """
+        check_unchanged(state.get("bases", {}), fingerprints(self.adapters))  # older: none
         self.source.load_state_dict(state["source"])
         self.ideal_point.load_state_dict(state["ideal_point"])
 
@@ -300,6 +307,11 @@ class Panacea:
                 self.template.keep(tokenizer)
                 tokenizer.save_pretrained(folder)
         barrier()
+
+
+def fingerprints(adapters: Mapping[str, PanaceaAdapter]) -> dict[str, Any]:
+    """The base model's of every adapter, by role."""
+    return {role: adapter.config.base_fingerprint for role, adapter in adapters.items()}
 
 
 def adapter_checkpoint(output_dir: str | Path, step: int) -> Path:

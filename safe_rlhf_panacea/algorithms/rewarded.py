@@ -54,7 +54,10 @@ class RewardedPart(PanaceaPart):
             args.max_length, model_dtype(args), args.normalize_reward, args.trust_remote_code
         )
         stops = trainer.template.stop_ids(trainer.actor_model)
-        return load_rewards(args.reward_specs, trainer.tokenizer, stops, loading, load_own)
+        rewards = load_rewards(args.reward_specs, trainer.tokenizer, stops, loading, load_own)
+        for model in rewards.models:
+            model.now = trainer.template.now
+        return rewards
 
     def check_columns(self) -> None:
         """The data must have the columns that functions ask for."""

@@ -143,7 +143,7 @@ def named_value(text: str) -> tuple[str, str]:
 
 
 def chat_template(text: str) -> str:
-    """``auto``, ``safe-rlhf``, ``none``, or a jinja file that renders."""
+    """``auto``, ``safe-rlhf``, ``none``, ``raw``, or a jinja file that renders."""
     from safe_rlhf_panacea.base.datasets.jinja_template import check_choice
 
     try:
@@ -159,8 +159,9 @@ def add_template_argument(parser: argparse.ArgumentParser, *, of_adapter: bool =
         type=chat_template,
         default=None if of_adapter else "auto",
         metavar="TEMPLATE",
-        help="auto: the tokenizer's own, else Safe-RLHF's; safe-rlhf; none: the prompt as it is; "
-        "or a jinja file" + (" (default: the one that the adapter names)" if of_adapter else ""),
+        help="auto: the tokenizer's own, else Safe-RLHF's; safe-rlhf; none: the prompt alone; raw: "
+        "and its control tokens; a jinja file"
+        + (" (default: the adapter's)" if of_adapter else ""),
     )
 
 

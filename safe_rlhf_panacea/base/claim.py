@@ -76,7 +76,7 @@ def unlock_folder(path: str | os.PathLike[str]) -> None:
 
 
 def check_free(
-    path: str | os.PathLike[str], *, overwrite: bool = False, resume: bool = False
+    path: str | os.PathLike[str], *, overwrite: bool = False, resume: bool | None = None
 ) -> None:
     """Whether a folder may be claimed; one that holds a run already is locked from here on.
 
@@ -88,7 +88,7 @@ def check_free(
 
 
 def claim_folder(
-    path: str | os.PathLike[str], *, overwrite: bool = False, resume: bool = False
+    path: str | os.PathLike[str], *, overwrite: bool = False, resume: bool | None = None
 ) -> None:
     """Lock a folder and prepare it for a run.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import re
 from collections.abc import Mapping
@@ -18,10 +19,11 @@ from safe_rlhf_panacea.base.checkpoint_files import (
     tensors_only,
 )
 from safe_rlhf_panacea.base.datasets.template import SAFE_RLHF
-from safe_rlhf_panacea.base.distributed import get_world_size
+from safe_rlhf_panacea.base.distributed import all_gather_objects, get_world_size
 from safe_rlhf_panacea.base.run_record import (
     CHECKPOINTS,
     EVALUATIONS_FILE,
+    LATEST,
     METRICS_FILE,
     note_resumption,
     recordable,
@@ -30,13 +32,33 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_text, read_json_lines, remove_leftovers
 from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, read_record
 
-LATEST = "latest"  # the file that names the last whole checkpoint
 # Flags that may change from one part of a run to the next.
 FREE = (
     *("resume", "overwrite", "progress", "log_type", "log_dir", "log_project", "log_run_name"),
     *("local_rank", "device", "save_interval", "output_dir", "base"),
     "chat_template",  # what it stands for is compared
 )
+# Flags that say how long a run is, and what follows from them: free where the schedule is constant.
+LENGTH = ("max_steps", "epochs", "total_training_steps")
+
+
+def run_start(args: argparse.Namespace) -> datetime.datetime:
+    """When the run began, in local time: the same on all processes, and when it is resumed.
+
+    Raises:
+        UserError: the record of a run to resume is damaged.
+    """
+    if not args.resume:
+        return all_gather_objects(datetime.datetime.now().replace(microsecond=0))[0]
+    file = Path(args.output_dir).expanduser() / RUN_FILE
+    record = read_record(file)
+    try:
+        if "template_date" in record:
+            return datetime.datetime.fromisoformat(record["template_date"])
+        # An older record.
+        return datetime.datetime.fromisoformat(record["started_at"]).astimezone()
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{file}: the record does not say when the run began") from None
 
 
 def note_latest(output_dir: str | Path, step: int) -> None:
@@ -46,15 +68,22 @@ def note_latest(output_dir: str | Path, step: int) -> None:
     atomic_write_text(path, f"step-{step}\n")
 
 
-def latest_step(output_dir: str | Path) -> int:
+def latest_step(output_dir: str | Path, flags: Mapping[str, Any] | None = None) -> int:
     """The step of a run's last whole checkpoint.
+
+    Args:
+        output_dir: the run's folder.
+        flags: with a length that is not the recorded one, a finished run goes on as well.
 
     Raises:
         UserError: the run is finished, or has none.
     """
     folder = Path(output_dir).expanduser()
-    if is_finished(folder):
-        raise UserError(f"{folder} holds a finished run: there is nothing to resume")
+    if is_finished(folder) and not (flags and _other_length(folder, flags)):
+        raise UserError(
+            f"{folder} holds a finished run: there is nothing to resume; a larger --max_steps "
+            "goes on from its last checkpoint"
+        )
     file = folder / CHECKPOINTS / LATEST
     if not file.is_file():
         raise UserError(f"{folder} holds no checkpoint to resume from: train with --save_interval")
@@ -129,9 +158,12 @@ def check_same_run(
     now = _bound(vars(args))
     defaults = defaults_of(getattr(args, "program", ""))
     younger = {name: value for name, value in defaults.items() if name in now}
-    changed = _changed(_bound({**younger, **record["args"]}), now)
+    begun = _bound({**younger, **record["args"]})
+    free = {name: now.get(name) for name in LENGTH if name in begun}
+    changed = _changed({**begun, **free}, now)
     if changed:
         raise UserError(f"{path.parent}: a run resumes with its own flags; {'; '.join(changed)}")
+    _check_length(path.parent, begun, now)
     if record.get("chat_template", SAFE_RLHF) != template:
         raise UserError(
             f"{path.parent}: the chat template is not the one that the run began with "
@@ -144,6 +176,30 @@ def check_same_run(
                 f"{path.parent}: the data of --{flag} have changed since the run began: "
                 "a run resumes with its own data"
             )
+
+
+def _check_length(folder: Path, begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse another length where the learning rate's way was laid out for the first one."""
+    changed = _changed({name: begun.get(name) for name in LENGTH[:2]}, now)
+    bent = [
+        f"--{name} {value}"
+        for name, value in begun.items()
+        if name.endswith("lr_scheduler_type") and value != "constant"
+    ]
+    if changed and bent:
+        raise UserError(
+            f"{folder}: {'; '.join(changed)}: {bent[0]} lays out the learning rate for the whole "
+            "run, which only a constant one could outlast; finish it with its own flags, or begin "
+            "a longer run in another folder"
+        )
+
+
+def _other_length(folder: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags of a run's length that are not those of its record."""
+    begun = read_record(folder / RUN_FILE).get("args")
+    begun = begun if isinstance(begun, dict) else {}
+    names = [name for name in LENGTH if name in begun and name in flags]
+    return {name: flags[name] for name in names if flags[name] != begun[name]}
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -174,26 +230,37 @@ def can_go_on(output_dir: str | Path, flags: Mapping[str, Any]) -> bool:
     return isinstance(begun, dict) and not _changed({k: begun.get(k, now[k]) for k in now}, now)
 
 
-def take_up(output_dir: str | Path, args: argparse.Namespace, step: int) -> None:
+def take_up(output_dir: str | Path, args: argparse.Namespace, step: int, total: int) -> None:
     """Prepare the folder, once all is loaded: what was logged after the checkpoint comes again.
 
+    Args:
+        output_dir: the run's folder.
+        args: the flags.
+        step: of the checkpoint.
+        total: steps in the whole run; its last evaluation comes after its last checkpoint.
+
     Raises:
-        UserError: a line of the logs is damaged.
+        UserError: a line of the logs is damaged, or the run has come further than it is to.
     """
     folder = Path(output_dir).expanduser()
+    if step > total:
+        raise UserError(
+            f"{folder} has made {step} steps already, and --max_steps and --epochs give {total}"
+        )
     for place in (folder, folder / CHECKPOINTS):
         remove_leftovers(place)
     log_dir = Path(args.log_dir).expanduser() if args.log_dir else folder
     for file in (log_dir / METRICS_FILE, folder / EVALUATIONS_FILE):
-        _cut_after(file, step, evaluates_next=args.eval_strategy == "epoch")
-    note_resumption(folder, step)
+        _cut_after(file, step, evaluates_next=args.eval_strategy == "epoch" or step >= total)
+    note_resumption(folder, step, _other_length(folder, vars(args)))
 
 
 def _cut_after(path: Path, step: int, *, evaluates_next: bool) -> None:
     """Leave out lines of later steps, and a last one that an interruption cut.
 
-    With ``evaluates_next`` also the evaluation at the step itself: one at the end of an epoch
-    comes after the checkpoint, and so comes again.
+    With ``evaluates_next`` also the evaluation at the step itself: one at the end of an epoch or
+    of the run comes after the checkpoint, and so comes again. An interruption may have fallen
+    between the files that it writes.
     """
     if not path.is_file():
         return

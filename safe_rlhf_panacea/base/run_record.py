@@ -21,7 +21,7 @@ from typing import Any
 import safe_rlhf_panacea
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_json, read_json
-from safe_rlhf_panacea.run_folder import RUN_FILE, read_record
+from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, read_record
 
 LAUNCHER_FOLDER = "launcher"
 # The files of the launcher that started this run, separated as in PATH; set by bash/common.sh.
@@ -30,6 +30,7 @@ LAUNCHER_VARIABLE = "PANACEA_LAUNCHER"
 ENVIRONMENT = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HUB_OFFLINE", "WANDB_MODE")
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
+LATEST = "latest"  # the file among them that names the last whole one
 # Of the evaluations during training: all, the latest, and the page that shows them.
 EVALUATIONS_FILE, RESULTS_FILE, REPORT_FILE = "evaluations.jsonl", "results.json", "report.html"
 WANDB_FILE = "wandb_run.json"  # the id of the run of wandb, so that a resumed one goes on in it
@@ -54,9 +55,14 @@ SECRET = re.compile(
 
 
 def check_output_dir(
-    path: str | os.PathLike[str], overwrite: bool = False, resume: bool = False
+    path: str | os.PathLike[str], overwrite: bool = False, resume: bool | None = None
 ) -> Path:
     """Whether a folder may be claimed; changes nothing.
+
+    Args:
+        path: the folder.
+        overwrite: whether a run in it is to be replaced.
+        resume: whether it is to go on; None of programs that resume nothing.
 
     Raises:
         UserError: the path is a file, the folder holds a run already, or there is none to resume.
@@ -70,11 +76,23 @@ def check_output_dir(
     if resume and not holds_run:
         raise UserError(f"{folder} holds no run to resume: {RUN_FILE} is missing")
     if holds_run and not (overwrite or resume):
+        how = "" if resume is None else f"{how_to_go_on(folder)}, "
         raise UserError(
-            f"{folder} already holds a run ({RUN_FILE}): choose another output folder, "
+            f"{folder} already holds a run ({RUN_FILE}): {how}choose another output folder, "
             "or replace the run with --overwrite"
         )
     return folder
+
+
+def how_to_go_on(folder: Path) -> str:
+    """What a user can do with a training that stands in a folder, in a few words."""
+    if is_finished(folder):
+        return "it is finished"
+    latest = folder / CHECKPOINTS / LATEST
+    if not latest.is_file():
+        return "it has no checkpoint (--save_interval) to go on from"
+    step = latest.read_text(encoding="utf-8", errors="replace").strip().replace("-", " ")
+    return f"--resume goes on from {step}"
 
 
 def check_own_output(path: str | os.PathLike[str], program: str, overwrite: bool = False) -> Path:
@@ -92,7 +110,7 @@ def check_own_output(path: str | os.PathLike[str], program: str, overwrite: bool
 
 
 def prepare_output_dir(
-    path: str | os.PathLike[str], overwrite: bool = False, resume: bool = False
+    path: str | os.PathLike[str], overwrite: bool = False, resume: bool | None = None
 ) -> Path:
     """Claim a folder for a run.
 
@@ -182,12 +200,23 @@ def finish_run_record(path: str | os.PathLike[str], training_seconds: float) -> 
     atomic_write_json(file, {**read_record(file), **finished})
 
 
-def note_resumption(path: str | os.PathLike[str], step: int) -> None:
-    """Add to ``run.json`` that the run went on from a step, and when."""
+def note_resumption(path: str | os.PathLike[str], step: int, flags: Mapping[str, Any]) -> None:
+    """Add to ``run.json`` that the run went on from a step, and when.
+
+    Args:
+        path: the run's folder.
+        step: of the checkpoint.
+        flags: those of the record that are others now; what they were is kept.
+    """
     file = Path(path).expanduser() / RUN_FILE
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     record = read_record(file)
+    for key in ("finished_at", "training_seconds"):  # of a run that is made longer
+        record.pop(key, None)
     entry = {"at": now, "step": step, "versions": package_versions(), "git": git_state()}
+    if flags:
+        entry["before"] = {name: record["args"].get(name) for name in flags}
+        record["args"] = {**record["args"], **flags}
     atomic_write_json(file, {**record, "resumed": [*record.get("resumed", []), entry]})
 
 

@@ -25,7 +25,7 @@ from safe_rlhf_panacea.base.distributed import (
 from safe_rlhf_panacea.base.logger import check_log
 from safe_rlhf_panacea.base.passes import limit
 from safe_rlhf_panacea.base.resuming import latest_step
-from safe_rlhf_panacea.base.run_record import finish_run_record
+from safe_rlhf_panacea.base.run_record import finish_run_record, how_to_go_on
 from safe_rlhf_panacea.run_folder import RUN_FILE
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def prepare_run(args: argparse.Namespace, program: str) -> tuple[dict[str, Any],
             check_free(args.output_dir, overwrite=args.overwrite, resume=args.resume)
             check_log(args.log_type, args.log_dir)
             if args.resume:
-                latest_step(args.output_dir)
+                latest_step(args.output_dir, vars(args))
     args.program = program
     seed_everything(args.seed)
     precision = {"fp16": args.fp16, "bf16": args.bf16}
@@ -99,10 +99,13 @@ def run_to_end(trainer: TrainerBase) -> None:
         with refusing_together():
             if is_main_process() and (Path(folder) / RUN_FILE).exists():
                 finish_run_record(folder, seconds)
-    except BaseException:
+    except BaseException as error:
         if trainer.global_step == 0:
             trainer.logger.close()
             withdraw_claim(folder)
+        elif isinstance(error, KeyboardInterrupt) and hasattr(trainer.args, "resume"):
+            how = f"{folder}: {how_to_go_on(Path(folder))}, --overwrite begins anew"
+            raise KeyboardInterrupt(how) from None
         raise
     finally:
         unlock_folder(folder)

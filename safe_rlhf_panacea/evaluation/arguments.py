@@ -16,8 +16,9 @@ from safe_rlhf_panacea.base.arguments import (
     positive_int,
     seed_int,
 )
-from safe_rlhf_panacea.base.datasets import ChatTemplate, RawSample
-from safe_rlhf_panacea.base.datasets.base import refusing, select_rows
+from safe_rlhf_panacea.base.datasets import ChatTemplate
+from safe_rlhf_panacea.base.datasets.base import Row, refusing, select_rows
+from safe_rlhf_panacea.base.datasets.prompt_only import different_rows
 from safe_rlhf_panacea.base.datasets.specs import read_specs
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.generation import SamplingConfig
@@ -101,21 +102,22 @@ def read_prompts(args: argparse.Namespace, template: ChatTemplate) -> list[Promp
     Raises:
         UserError: no prompt is left, or the template refuses one.
     """
-    samples: dict[str, RawSample] = {}
-    for row in select_rows(read_specs(args.datasets), args.seed):
+
+    def written(row: Row) -> str:
         with refusing(row):
-            text = template.prompt(row.sample["input"], row.sample.get("system"))
-        samples.setdefault(text, row.sample)
-    (encoded,) = template.encode(list(samples))
+            return template.prompt(row.sample["input"], row.sample.get("system"))
+
+    rows = different_rows(select_rows(read_specs(args.datasets), args.seed), written)
+    (encoded,) = template.encode([written(row) for row in rows])
     short = [
-        Prompt(template.shown(ids), ids, sample)
-        for ids, sample in zip(encoded, samples.values(), strict=True)
+        Prompt(template.shown(ids), ids, row.sample)
+        for ids, row in zip(encoded, rows, strict=True)
         if len(ids) < args.max_length
     ]
     if not short:
         raise UserError(f"no prompt is shorter than --max_length {args.max_length} tokens")
-    if len(short) < len(samples) and is_main_process():
-        say(f"left out {len(samples) - len(short)} prompts of --max_length tokens or more")
+    if len(short) < len(rows) and is_main_process():
+        say(f"left out {len(rows) - len(short)} prompts of --max_length tokens or more")
     return short
 
 

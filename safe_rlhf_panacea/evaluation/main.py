@@ -20,6 +20,7 @@ from safe_rlhf_panacea.base.arguments import (
 from safe_rlhf_panacea.base.datasets import ChatTemplate, PreferenceDataset
 from safe_rlhf_panacea.base.datasets.specs import read_specs
 from safe_rlhf_panacea.base.distributed import init_if_launched, is_main_process
+from safe_rlhf_panacea.base.models.of_adapter import base_of
 from safe_rlhf_panacea.base.run_record import check_own_output, prepare_output_dir, write_run_record
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.arguments import (
@@ -122,10 +123,8 @@ def read_grid(args: argparse.Namespace, objectives: Sequence[str]) -> torch.Tens
 
 def load_method(args: argparse.Namespace, members: Sequence[Member]) -> tuple[Method, Any]:
     """The base model with what is evaluated on it, and its tokenizer."""
-    base = args.base_model or members[0].config.base_model
-    if base is None:
-        raise UserError(f"{args.adapter[0]} names no base model: give one with --base_model")
-    model, tokenizer = load_model(args, base)
+    with base_of(members[0].folder, members[0].config.base_model, args.base_model) as base:
+        model, tokenizer = load_model(args, base)
     return Method(model, members, args.method), tokenizer
 
 

@@ -12,11 +12,12 @@ from typing import Any
 import safe_rlhf_panacea
 from safe_rlhf_panacea.adapter.io import read_config
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
+from safe_rlhf_panacea.base.hub import HUB_NAME
 from safe_rlhf_panacea.base.run_record import METRICS_FILE, RESULTS_FILE
 from safe_rlhf_panacea.command import programs
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.export.card_text import LIBRARY, PICTURE_FILE, Facts, card_text
-from safe_rlhf_panacea.export.portable import HUB_NAME, hub_name, portable, portable_record
+from safe_rlhf_panacea.export.portable import hub_name, portable, portable_record
 from safe_rlhf_panacea.fronts.results import FRONT_FILE
 from safe_rlhf_panacea.fronts.run_locations import parse_run
 from safe_rlhf_panacea.fronts.runs import RunFront, read_run

@@ -11,6 +11,7 @@ import safe_rlhf_panacea
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.low_rank import SavedAdapter
 from safe_rlhf_panacea.io import atomic_folder, atomic_write_json, read_json
+from safe_rlhf_panacea.shapes import misfit
 
 RECORD = "panacea.json"
 
@@ -45,7 +46,8 @@ def check_target(folder: Path, *, overwrite: bool) -> None:
     """Whether an export may be written here.
 
     Raises:
-        UserError: something lies there already; only another export may be overwritten.
+        UserError: something lies there already; only another export may be overwritten, where the
+            folder holds nothing but what its record names.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
@@ -55,6 +57,20 @@ def check_target(folder: Path, *, overwrite: bool) -> None:
         raise UserError(f"{folder} holds other files: choose a new or an empty folder")
     if not overwrite:
         raise UserError(f"{folder} holds an export already: choose another one, or --overwrite")
+    files = read_record(folder).get("files")
+    if misfit(files, [str]):
+        raise UserError(
+            f"{folder / RECORD} names no files, as those of older versions: choose another folder, "
+            "or remove this one yourself"
+        )
+    named = {folder / file for file in (*files, RECORD)}
+    known = named.union(*(path.parents for path in named))
+    for path in sorted(folder.rglob("*")):
+        if path not in known or path.is_symlink():
+            raise UserError(
+                f"{folder} holds {path.relative_to(folder)}, which is no part of the export: move "
+                "it, or choose another folder"
+            )
 
 
 @contextmanager
@@ -67,4 +83,5 @@ def new_folder(target: Path, record: dict[str, Any], *, overwrite: bool) -> Iter
     check_target(target, overwrite=overwrite)
     with atomic_folder(target, replace=True) as filled:
         yield filled
-        atomic_write_json(filled / RECORD, record)
+        files = sorted(p.relative_to(filled).as_posix() for p in filled.rglob("*") if p.is_file())
+        atomic_write_json(filled / RECORD, {**record, "files": files})

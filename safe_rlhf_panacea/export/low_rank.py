@@ -9,7 +9,11 @@ from pathlib import Path
 import torch
 
 from safe_rlhf_panacea.adapter import AdapterConfig
+from safe_rlhf_panacea.adapter.fingerprint import check_base
 from safe_rlhf_panacea.adapter.io import read_config, read_tensors
+from safe_rlhf_panacea.base.models.adapted import find_adapter
+from safe_rlhf_panacea.base.models.loading import resolve_model
+from safe_rlhf_panacea.base.models.weights import read_tensors as read_base_tensors
 from safe_rlhf_panacea.errors import UserError
 
 SHARED = "shared"  # the part that λ does not touch
@@ -59,6 +63,20 @@ class SavedAdapter:
                 if f"{module}.{key}" not in tensors:
                     raise UserError(f"{folder}: tensor {module}.{key} is missing")
         return adapter
+
+    def check_base(self, base: str | None) -> None:
+        """Whether the weights in a base model's folder are those that the adapter was trained on.
+
+        A name on the hub is not looked at, nor is an adapter: most formats need nothing of the
+        base, and who loads it compares.
+
+        Raises:
+            AdapterError: they are not.
+        """
+        saved = self.config.base_fingerprint
+        if saved and base and Path(base).is_dir() and find_adapter(base) is None:
+            tensors = read_base_tensors(resolve_model(base), tuple(saved))
+            check_base(tensors, saved, str(self.folder))
 
     @property
     def objectives(self) -> tuple[str, ...]:

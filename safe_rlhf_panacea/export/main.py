@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
+from safe_rlhf_panacea.base.models.adapted import find_adapter
 from safe_rlhf_panacea.base.models.loading import loading_errors, resolve_model
+from safe_rlhf_panacea.base.models.of_adapter import base_of
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.export.folder import check_target, describe, new_folder
 from safe_rlhf_panacea.export.gguf_lora import architecture_of, write_gguf
@@ -38,9 +41,18 @@ class Job:
     """What a format needs to write its files."""
 
     adapter: SavedAdapter
-    base_model: str | None
+    given_base: str | None
     preferences: list[torch.Tensor]
     trust_remote_code: bool
+
+    @property
+    def base_model(self) -> str | None:
+        """Where the base model lies, if anything says so."""
+        return self.given_base or self.adapter.config.base_model
+
+    def base(self) -> AbstractContextManager[str]:
+        """Where the base model lies, in a block whose errors name the adapter."""
+        return base_of(self.adapter.folder, self.adapter.config.base_model, self.given_base)
 
     def base_config(self) -> Any:
         """The base model's configuration.
@@ -50,10 +62,8 @@ class Job:
         """
         from transformers import AutoConfig
 
-        if self.base_model is None:
-            raise UserError("the adapter names no base model: give one with --base_model")
-        name = resolve_model(self.base_model)
-        with loading_errors(name, "configuration"):
+        with self.base() as base, loading_errors(base, "configuration"):
+            name = resolve_model(base)
             return AutoConfig.from_pretrained(name, trust_remote_code=self.trust_remote_code)
 
     def transposed(self) -> bool:
@@ -97,15 +107,14 @@ def _write_vllm(job: Job, folder: Path) -> None:
 
 
 def _write_merged(job: Job, folder: Path) -> None:
-    if job.base_model is None:
-        raise UserError("the adapter names no base model: give one with --base_model")
-    write_merged(
-        folder,
-        job.adapter.folder,
-        job.base_model,
-        job.preferences[0],
-        trust_remote_code=job.trust_remote_code,
-    )
+    with job.base() as base:
+        write_merged(
+            folder,
+            job.adapter.folder,
+            base,
+            job.preferences[0],
+            trust_remote_code=job.trust_remote_code,
+        )
 
 
 @dataclass(frozen=True)
@@ -193,16 +202,22 @@ def export(
         UserError, AdapterError: files that are missing or damaged, or a folder that is taken.
     """
     adapter = SavedAdapter.read(adapter_folder)
-    base = base_model or adapter.config.base_model
-    job = Job(adapter, base, _checked(form, adapter, preferences), trust_remote_code)
+    job = Job(adapter, base_model, _checked(form, adapter, preferences), trust_remote_code)
     record = describe(
         adapter,
         form,
-        base_model=base,
+        base_model=job.base_model,
         preferences=[preference.tolist() for preference in preferences],
         lora_dim=adapter.config.lora_dim,
         weights=PARTS if form in ("peft-parts", "gguf") else None,
     )
+    adapter.check_base(job.base_model)
+    under = find_adapter(job.base_model) if job.base_model and form != "merged" else None
+    if under is not None:
+        raise UserError(
+            f"{job.base_model}, the base model, is an adapter, which --format {form} cannot name: "
+            f"make a whole model of it with {under.merge_command}, and give --base_model DIR"
+        )
     with new_folder(Path(output_dir), record, overwrite=overwrite) as folder:
         FORMATS[form].write(job, folder)
     return Path(output_dir)

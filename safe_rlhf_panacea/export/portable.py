@@ -15,7 +15,6 @@ PATH = re.compile(
     r"(?<![\w.~-])(?:[A-Za-z][\w+.-]*://[^=,;?]*|(?:~[\w-]*|[A-Za-z]:)?[/\\][^:=,;?]*)"
 )
 USER = re.compile(r"~[^/\\]*|/(home|Users)/[^/]*")  # no more than somebody's own folder
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 # Of run.json; neither the environment nor what happened on the way.
 SHARED_KEYS = (
     "program",
@@ -53,6 +52,4 @@ def portable_record(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def hub_name(model: str | None) -> str | None:
     """The name that others find a model by; None for a folder of this machine."""
-    if model is None or is_local(model) or not HUB_NAME.fullmatch(model):
-        return None
-    return model
+    return None if model is None or is_local(model) else model

@@ -31,6 +31,11 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank ma
 DECIMALS = 2  # of λ in a name, so that a server's disk holds a bounded number of folders
 
 
+def is_same_file(first: str, second: str) -> bool:
+    """Whether two paths lead to the same file or folder."""
+    return os.path.exists(first) and os.path.exists(second) and os.path.samefile(first, second)
+
+
 def padded_rank(rank: int) -> int:
     """The smallest rank that vLLM takes.
 
@@ -74,8 +79,10 @@ class PanaceaAdapters:
         if adapter_name not in self.loaded:
             self.loaded[adapter_name] = SavedAdapter.read(self.folders[adapter_name])
         adapter = self.loaded[adapter_name]
-        if adapter.config.base_model not in (None, base_model):
+        own = adapter.config.base_model
+        if own not in (None, base_model) and not is_same_file(own, base_model):
             return None
+        adapter.check_base(base_model)
         objectives = adapter.objectives
         if not objectives:
             raise UserError(f"{name}: {adapter_name} does not depend on λ")

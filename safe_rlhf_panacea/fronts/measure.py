@@ -193,17 +193,19 @@ def different_prompts(
     rows: Iterable[tuple[torch.Tensor, Mapping[str, Any] | None]],
     most: int | None,
 ) -> list[Prompt]:
-    """At most so many prompts, none twice; no more are read than needed.
+    """At most so many prompts; no more are read than needed.
+
+    Rows whose samples are known are different ones already. Of the others none is taken twice.
 
     Args:
         template: the policy's.
         rows: token ids, size = (S,), and the raw sample, if it is known.
         most: how many; None: all.
     """
-    found: dict[str, Prompt] = {}
+    found: dict[str | int, Prompt] = {}
     for ids, example in rows:
         prompt = Prompt(template.shown(ids.tolist()), tuple(ids.tolist()), example)
-        found.setdefault(prompt.text, prompt)
+        found.setdefault(prompt.text if example is None else len(found), prompt)
         if len(found) == most:
             break
     return list(found.values())

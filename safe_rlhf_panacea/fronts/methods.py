@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter, load_adapter, load_soup
+from safe_rlhf_panacea.adapter.fingerprint import check_base
 from safe_rlhf_panacea.adapter.io import WEIGHTS_NAME, read_config, read_tensors
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.measure import Policy, measure
@@ -130,6 +131,9 @@ class Method:
         if name == "discrete_policies":
             self.members.sort(key=lambda member: member.preference.tolist())
         self.adapter = load_adapter(model, self.members[0].folder)
+        for member in self.members[1:]:
+            saved, source = member.config.base_fingerprint, str(member.folder)
+            check_base(dict(model.named_parameters()), saved, source)
 
     @property
     def scale_coeff(self) -> float:

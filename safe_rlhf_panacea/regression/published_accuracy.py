@@ -10,7 +10,8 @@ import torch
 
 from safe_rlhf_panacea.base.datasets import RawSample
 from safe_rlhf_panacea.base.datasets.collator import CollatorBase
-from safe_rlhf_panacea.base.datasets.template import SafeRlhfTemplate
+from safe_rlhf_panacea.base.datasets.control_tokens import tokenize
+from safe_rlhf_panacea.base.datasets.safe_rlhf_template import SafeRlhfTemplate
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.regression.checks import Check
 from safe_rlhf_panacea.regression.suites import Options
@@ -38,7 +39,7 @@ class Padding(CollatorBase):
 @torch.no_grad()
 def score_texts(model: Any, tokenizer: Any, texts: Sequence[str], options: Options) -> torch.Tensor:
     """End scores, size = (N,); texts are cut off at the tokenizer's maximal length."""
-    rows = tokenizer(list(texts), truncation=True)["input_ids"]
+    rows = [row[: tokenizer.model_max_length] for row in tokenize(tokenizer, texts)]
     # Of like length side by side; the longest first, so that too little memory shows at once.
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
     scores, collate = torch.empty(len(rows)), Padding(tokenizer.pad_token_id)

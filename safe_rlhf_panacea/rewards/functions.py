@@ -6,6 +6,8 @@ import importlib
 import inspect
 import math
 import re
+import sysconfig
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -18,6 +20,8 @@ from safe_rlhf_panacea.rewards.responses import Responses
 
 FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)(?:\?(.*))?", re.DOTALL)
 Options = dict[str, float | str]
+FRAMES = 3  # of a user's code, that a message shows
+INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 Parameters = Mapping[str, inspect.Parameter]
 # What a function may ask for by name, besides the columns of the data set.
 GIVEN: dict[str, Callable[[Responses, Any, Sequence[int]], Any]] = {
@@ -99,11 +103,11 @@ class FunctionReward:
             return self._function(**given, **self._options)
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             row = self._failing_row(given, rows)
             where = "" if row is None else f" in row {row}"
             told = f"{type(error).__name__}: {error}".rstrip(": ")
-            raise UserError(f"{self.path} raised {told}{where}") from error
+            raise UserError(f"{self.path} raised {told}{where}{_at(error)}") from error
 
     def _failing_row(self, given: dict[str, Any], rows: int) -> int | None:
         """The first row that it raises for when it is given no other."""
@@ -111,7 +115,7 @@ class FunctionReward:
             try:
                 alone = {name: values[row : row + 1] for name, values in given.items()}
                 self._function(**alone, **self._options)
-            except Exception:
+            except (Exception, SystemExit):
                 return row
         return None
 
@@ -147,6 +151,27 @@ def _numbers(values: Any, path: str) -> torch.Tensor:
     raise UserError(f"{path} returned {what}; one number per response is wanted")
 
 
+# -- where a user's code fails ----------------------------------------------------------
+
+
+def _at(error: BaseException) -> str:
+    """The last lines of the user's own code that led to an error, the innermost first.
+
+    Code that is installed, such as a library that the user calls, is left out if there is other.
+    """
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename not in (__file__, importlib.__file__) and Path(frame.filename).is_file()
+    ]
+    own = [frame for frame in frames if not frame.filename.startswith(INSTALLED)] or frames
+    return "".join(
+        f"{', called from' if place else ', at'} {frame.filename}:{frame.lineno} in {frame.name} "
+        f"({frame.line})"
+        for place, frame in enumerate(reversed(own[-FRAMES:]))
+    )
+
+
 # -- from the command line to a function ----------------------------------------------
 
 
@@ -156,11 +181,12 @@ def _load_function(path: str) -> tuple[Callable[..., Any], Options]:
         raise UserError(f"{path}: not of the form module:function")
     module_name, name, text = match.groups()
     try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # a module of the user's own may fail as any program may
+        function = getattr(importlib.import_module(module_name), name, None)
+    except (Exception, SystemExit) as error:  # a user's module may fail as any program may
         kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
-        raise UserError(f"{path}: {module_name} cannot be imported: {kind}{error}") from None
-    function = getattr(module, name, None)
+        raise UserError(
+            f"{path}: {module_name} cannot be imported: {kind}{error}{_at(error)}"
+        ) from error
     if not callable(function):
         raise UserError(f"{path}: {module_name} has no function {name}")
     return function, _options(text or "", _parameters(function, path), path)

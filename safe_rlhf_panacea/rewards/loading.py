@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from safe_rlhf_panacea.base.distributed import is_main_process
+from safe_rlhf_panacea.base.models.adapted import find_adapter
+from safe_rlhf_panacea.base.models.auto import LM_HEADS
 from safe_rlhf_panacea.base.models.loading import load_whole, loading_errors, resolve_model
 from safe_rlhf_panacea.base.models.positions import check_positions
-from safe_rlhf_panacea.base.models.pretrained import load_tokenizer
+from safe_rlhf_panacea.base.models.pretrained import has_tokenizer, load_tokenizer
 from safe_rlhf_panacea.base.models.score_loading import load_score_model
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.printing import say
@@ -46,30 +48,54 @@ class RewardLoading:
 
     def classifier(self, path: str) -> Loaded:
         """One of transformers' with a classification head; it reads as much as it was made for."""
-        from transformers import AutoModelForSequenceClassification
-
-        name = resolve_model(path)
-        remote = {"trust_remote_code": self.trust_remote_code}
-        tokenizer = load_tokenizer(name, None, "right", **remote)
-        model = load_whole(
-            AutoModelForSequenceClassification,
-            name,
-            lambda key: False,
-            dtype="auto" if self.dtype is None else self.dtype,
-            **remote,
-        )
+        if (adapted := find_adapter(path)) is None:
+            model, tokenizer = self._classifier(resolve_model(path), {}, self.dtype)
+        else:
+            head = adapted.lora.head if adapted.lora else {}
+            with adapted.base_errors():
+                model, tokenizer = self._classifier(resolve_model(adapted.base), head, None)
+            if model.load_state_dict(head, strict=False).unexpected_keys:
+                raise UserError(f"{path}: its head does not fit a {type(model).__name__}")
+            adapted.add_to(model, self.dtype)
+            if has_tokenizer(adapted.folder):
+                tokenizer = load_tokenizer(str(adapted.folder), None, "right", **self._remote)
         _agree_on_padding(model, tokenizer)
         if most := _longest(model):
             tokenizer.model_max_length = min(tokenizer.model_max_length, most)
         return model.eval(), tokenizer
 
+    @property
+    def _remote(self) -> dict[str, bool]:
+        return {"trust_remote_code": self.trust_remote_code}
+
+    def _classifier(
+        self, name: str, head: Mapping[str, torch.Tensor], dtype: torch.dtype | None
+    ) -> Loaded:
+        """A classifier as it was saved, or to whose backbone a LoRA brings the head."""
+        from transformers import AutoModelForSequenceClassification
+
+        options: dict[str, Any] = {"dtype": dtype or "auto", **self._remote}
+        if head:  # as many labels as its last layer has outputs
+            options["num_labels"] = head[max(k for k in head if k.endswith("weight"))].size(0)
+        tokenizer = load_tokenizer(name, None, "right", **self._remote)
+        model = load_whole(
+            AutoModelForSequenceClassification,
+            name,
+            lambda key: bool(head) and key.startswith(LM_HEADS),
+            may_lack=head,
+            **options,
+        )
+        return model, tokenizer
+
     def is_classifier(self, path: str) -> bool:
-        """Whether a checkpoint's configuration names a classification head."""
+        """Whether a checkpoint's configuration, or a LoRA's, names a classification head."""
         from transformers import AutoConfig
 
+        if (adapted := find_adapter(path)) is not None:
+            return adapted.lora is not None and adapted.lora.is_classifier
         name = resolve_model(path)
         with loading_errors(name, "model"):
-            config = AutoConfig.from_pretrained(name, trust_remote_code=self.trust_remote_code)
+            config = AutoConfig.from_pretrained(name, **self._remote)
         return any(kind.endswith(CLASSIFIER) for kind in config.architectures or ())
 
 

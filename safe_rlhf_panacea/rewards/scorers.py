@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -10,6 +11,12 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from safe_rlhf_panacea.base.datasets import ChatTemplate
+from safe_rlhf_panacea.base.datasets.control_tokens import (
+    as_text,
+    control_pattern,
+    special_tokens,
+    tokenize,
+)
 from safe_rlhf_panacea.base.datasets.template import AUTO, as_turns
 from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.base.models.score_model import ScoreModel
@@ -31,6 +38,7 @@ class RewardModel:
         stop_ids: the policy's tokens that end a response.
         reads_policy_tokens: whether both give every token the same id.
         is_classifier: whether it answers with ``logits``, and not with ``end_scores``.
+        now: the date and time that its chat template may write; None: those of the moment.
     """
 
     def __init__(
@@ -50,6 +58,7 @@ class RewardModel:
         self.tokenizer, self.stop_ids = tokenizer, stop_ids
         self.reads_policy_tokens = is_same_tokenizer(tokenizer, own_tokenizer)
         self.is_classifier = is_classifier
+        self.now: datetime.datetime | None = None
 
     def scorer(self, column: int) -> Scorer:
         """One of its D scores."""
@@ -104,7 +113,7 @@ class RewardModel:
         """Of a score model without one it is Safe-RLHF's; a classifier may know of no turns."""
         if self.is_classifier and not self.own_tokenizer.chat_template:
             return None
-        return ChatTemplate.of(AUTO, self.own_tokenizer)
+        return ChatTemplate.of(AUTO, self.own_tokenizer, self.now)
 
     def _encoded_anew(self, responses: Responses, ended: list[bool]) -> list[list[int]]:
         """As in Safe-RLHF, where the turns are not known: what the policy reads, as text."""
@@ -115,7 +124,8 @@ class RewardModel:
     def _encode(self, texts: list[str], ended: list[bool]) -> list[list[int]]:
         """With the model's own end token behind those that had ended."""
         end = self.own_tokenizer.eos_token_id
-        rows = self.own_tokenizer(texts, verbose=False)["input_ids"]
+        special = control_pattern(special_tokens(self.own_tokenizer))
+        rows = tokenize(self.own_tokenizer, [as_text(text, special) for text in texts])
         if end is None:
             return rows
         # Some tokenizers write it behind every text.

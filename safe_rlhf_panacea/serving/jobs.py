@@ -13,6 +13,21 @@ from safe_rlhf_panacea.serving.text import TextStream
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """A token of an answer.
+
+    Attributes:
+        text: what it adds to the answer.
+        offset: characters of the answer before it.
+        log_prob: under the model's own distribution.
+    """
+
+    text: str
+    offset: int
+    log_prob: float
+
+
+@dataclass(frozen=True)
 class Piece:
     """A part of an answer.
 
@@ -20,11 +35,13 @@ class Piece:
         text: what is new.
         finish: on the last one ``stop`` or ``length``.
         error: on the last one, if there is no answer: HTTP status and a line.
+        chosen: the tokens since the last piece, where their log-probabilities are asked for.
     """
 
     text: str = ""
     finish: str | None = None
     error: tuple[int, str] | None = None
+    chosen: tuple[Chosen, ...] = ()
 
     @property
     def is_last(self) -> bool:
@@ -58,6 +75,8 @@ class Job:
     tokens: int = 0
     cancelled: bool = False
     created: float = field(default_factory=time.monotonic)
+    _chosen: list[Chosen] = field(default_factory=list)
+    _length: int = 0  # characters so far
 
     @property
     def age(self) -> float:
@@ -69,9 +88,15 @@ class Job:
         self.tokens += 1
         ended = token in self.stop_ids
         text = "" if ended else self.text.push(token)
-        if ended or self.text.stopped:
-            return Piece(text + self.text.finish(), finish="stop")
-        if self.tokens >= self.max_new_tokens:
+        if self.sampling.log_probs is not None and not ended:
+            new = self.text.latest
+            self._chosen.append(Chosen(new, self._length, self.sampling.log_probs[-1]))
+            self._length += len(new)
+        finish = "stop" if ended or self.text.stopped else None
+        if finish or self.tokens >= self.max_new_tokens:
             text += self.text.finish()
-            return Piece(text, finish="stop" if self.text.stopped else "length")
-        return Piece(text) if text else None
+            finish = finish or ("stop" if self.text.stopped else "length")
+        if not text and finish is None:
+            return None
+        chosen, self._chosen = tuple(self._chosen), []
+        return Piece(text, finish, chosen=chosen)

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -67,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("max_length", None, "tokens of prompt and answer"),
         ("max_new_tokens", 512, "tokens of an answer"),
         ("max_body", 2**20, "bytes of a request"),
+        ("max_connections", 512, "open at a time"),
     ):
         group.add_argument(f"--{name}", type=positive_int, default=default, help=text)
     group.add_argument("--max_wait", type=positive_float, default=60.0, help="seconds for a row")
@@ -89,6 +91,23 @@ def port(text: str) -> int:
     if not (text.isdigit() and int(text) < 2**16):
         raise argparse.ArgumentTypeError(f"{text} is not a port, a number from 0 to 65535")
     return int(text)
+
+
+def read_token(given: str | None) -> str | None:
+    """The bearer token of ``--token`` or the environment; white space around it is no part of it.
+
+    Raises:
+        UserError: there is nothing else, or no client could send it.
+    """
+    text = given or os.environ.get(TOKEN)
+    if not text:
+        return None
+    name, token = "--token" if given else TOKEN, text.strip()
+    if not token:
+        raise UserError(f"{name} holds nothing but white space: set a token, or leave it out")
+    if not token.isprintable():  # bytes that are not UTF-8 arrive as halves of surrogate pairs
+        raise UserError(f"{name} is not one line of text: it has control characters or no UTF-8")
+    return token
 
 
 def load_model(args: argparse.Namespace) -> PanaceaModel:
@@ -171,17 +190,20 @@ def make_server(args: argparse.Namespace) -> tuple[Any, Any, socket.socket]:
         import uvicorn
 
         from safe_rlhf_panacea.serving.app import make_app
+        from safe_rlhf_panacea.serving.connection import Connection
     except ImportError as error:
         raise UserError(
             f"{error.name} is not installed: pip install 'safe-rlhf-panacea[serve]'"
         ) from None
-    token = args.token or os.environ.get(TOKEN) or None
+    token = read_token(args.token)
     listening = open_socket(args.host, args.port)
     service, page = make_service(args)
     # A page of another site whose name has come to mean this machine knows no token, but may ask.
     hosts = LOCAL_NAMES if args.host in LOOPBACK and token is None else None
     config = uvicorn.Config(
         make_app(service, page, args.max_body, token, hosts),
+        http=partial(Connection, max_connections=args.max_connections),  # type: ignore[arg-type]
+        ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,

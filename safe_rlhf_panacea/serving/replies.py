@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from safe_rlhf_panacea.serving.jobs import Chosen, Piece
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -19,12 +21,14 @@ class Reply:
         model: the model's name with λ.
         preference: λ by name.
         prompt_tokens: of all prompts together.
+        log_probs: whether the tokens' log-probabilities are part of it.
     """
 
     chat: bool
     model: str
     preference: dict[str, float]
     prompt_tokens: int
+    log_probs: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
     number: str = field(default_factory=lambda: secrets.token_hex(12))
 
@@ -47,13 +51,25 @@ class Reply:
             "total_tokens": total,
         }
 
-    def whole(self, answers: Sequence[tuple[str, str]], tokens: int) -> dict[str, Any]:
-        """All answers, each a text and why it ended."""
+    def _log_probs(self, chosen: Sequence[Chosen]) -> dict[str, Any] | None:
+        if not self.log_probs:
+            return None
+        return {
+            "tokens": [token.text for token in chosen],
+            "token_logprobs": [token.log_prob for token in chosen],
+            "top_logprobs": [{token.text: token.log_prob} for token in chosen],
+            "text_offset": [token.offset for token in chosen],
+        }
+
+    def whole(self, answers: Sequence[Sequence[Piece]], tokens: int) -> dict[str, Any]:
+        """All answers, each with all its pieces."""
         choices = []
-        for index, (text, finish) in enumerate(answers):
+        for index, pieces in enumerate(answers):
+            text = "".join(piece.text for piece in pieces)
             said = {"message": {"role": "assistant", "content": text}}
-            choice = {"index": index, **(said if self.chat else {"text": text}), "logprobs": None}
-            choices.append({**choice, "finish_reason": finish})
+            choice = {"index": index, **(said if self.chat else {"text": text})}
+            choice["logprobs"] = self._log_probs([one for piece in pieces for one in piece.chosen])
+            choices.append({**choice, "finish_reason": pieces[-1].finish})
         kind = "chat.completion" if self.chat else "text_completion"
         return {**self._frame(kind, choices), "usage": self.usage(tokens)}
 
@@ -70,10 +86,13 @@ class Reply:
             [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}]
         )
 
-    def part(self, index: int, text: str, finish: str | None) -> str:
+    def part(self, index: int, piece: Piece) -> str:
         """A chunk with what is new of an answer."""
-        said = {"delta": {"content": text} if text else {}} if self.chat else {"text": text}
-        return self._chunk([{"index": index, **said, "logprobs": None, "finish_reason": finish}])
+        delta = {"content": piece.text} if piece.text else {}
+        said = {"delta": delta} if self.chat else {"text": piece.text}
+        noted = self._log_probs(piece.chosen)
+        choice = {"index": index, **said, "logprobs": noted, "finish_reason": piece.finish}
+        return self._chunk([choice])
 
     def last(self, tokens: int) -> str:
         """The chunk with counts of tokens alone."""

@@ -1,13 +1,16 @@
-"""What clients may send: OpenAI's fields that are understood here, and ``preference``."""
+"""What clients may send: fields of OpenAI's API and vLLM's, and ``preference``."""
 
 from __future__ import annotations
 
+import json
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
-# Fields that would change an answer and are not done here, with the values that ask for nothing.
+# Fields that are not done here, with the values that ask for nothing.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "annotations": ([],),
     "best_of": (1,),
     "echo": (False,),
     "frequency_penalty": (0,),
@@ -19,10 +22,26 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "presence_penalty": (0,),
     "response_format": ({"type": "text"},),
     "suffix": ("",),
+    "tool_calls": ([],),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
     "top_logprobs": (0,),
 }
+# Fields that never change an answer: what they hold is not looked at.
+HARMLESS = frozenset(
+    {
+        "include_obfuscation",
+        "metadata",
+        "parallel_tool_calls",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "user",
+    }
+)
 
 
 def _encodable(text: str) -> str:
@@ -39,16 +58,37 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Stop = Annotated[Text, Field(min_length=1, max_length=256)]
 
 
-class StreamOptions(BaseModel):
+class Fields(BaseModel):
+    """An object of a request. A field that is null means its default; unknown ones are refused."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_what_is_not_done(cls, values: Any) -> Any:
+        for name, value in values.items() if isinstance(values, dict) else ():
+            if value is None or name in HARMLESS or name in cls.model_fields:
+                continue
+            neutral = NEUTRAL.get(name, ())
+            if value not in neutral:
+                raise ValueError(f"{name[:100]} is not supported{_advice(name, neutral, cls)}")
+        return values
+
+
+def _advice(name: str, neutral: tuple[Any, ...], kind: type[BaseModel]) -> str:
+    """What to send instead of a field."""
+    if neutral:
+        return f": leave it out, or send {' or '.join(map(json.dumps, neutral))}"
+    close = get_close_matches(name, kind.model_fields, n=1, cutoff=0.75)
+    return f": did you mean {close[0]}?" if close else ""
+
+
+class StreamOptions(Fields):
     """What a stream has beside the text."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
-class GenerationRequest(BaseModel):
-    """What both kinds of requests have; null means the default, and other fields are ignored."""
-
-    model_config = ConfigDict(extra="ignore")
+class GenerationRequest(Fields):
+    """What both kinds of requests have."""
 
     model: Text | None = None
     preference: list[Finite] | dict[Text, Finite] | None = None
@@ -57,18 +97,19 @@ class GenerationRequest(BaseModel):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[Finite, Field(ge=0, le=100)] | None = None
     top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
+    min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[Finite, Field(ge=0.01, le=100)] | None = None
     n: Annotated[int, Field(ge=1)] | None = None
     seed: int | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
-    ignore_eos: bool = False
+    stop_token_ids: Annotated[list[int], Field(max_length=64)] | None = None
+    ignore_eos: bool | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_what_is_not_done(cls, values: Any) -> Any:
-        for name, neutral in NEUTRAL.items() if isinstance(values, dict) else ():
-            if values.get(name) is not None and values[name] not in neutral:
-                raise ValueError(f"{name} is not supported")
-        return values
+    @property
+    def wants_log_probs(self) -> bool:
+        """Whether the answer has its tokens' log-probabilities."""
+        return False
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -76,14 +117,14 @@ class GenerationRequest(BaseModel):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
 
-class TextPart(BaseModel):
+class TextPart(Fields):
     """A part of a message; only text is read."""
 
     type: Literal["text"]
     text: Text
 
 
-class Message(BaseModel):
+class Message(Fields):
     """A turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -113,6 +154,18 @@ class CompletionRequest(GenerationRequest):
     """Of ``/v1/completions``."""
 
     prompt: Text | list[int] | Annotated[list[Text], Field(min_length=1)]
+    logprobs: Annotated[int, Field(strict=True)] | None = None
+
+    @field_validator("logprobs")
+    @classmethod
+    def _of_the_chosen_token(cls, value: int | None) -> int | None:
+        if value:
+            raise ValueError("only 0 is supported, which gives the chosen token's")
+        return value
+
+    @property
+    def wants_log_probs(self) -> bool:
+        return self.logprobs is not None
 
     @property
     def wanted_tokens(self) -> int | None:

@@ -48,6 +48,20 @@ async def _gone(request: Request) -> None:
         pass
 
 
+def _sampling(body: GenerationRequest, prompt: Sequence[int], index: int) -> Sampling:
+    """How the answer with this index is drawn."""
+    return Sampling(
+        temperature=1.0 if body.temperature is None else body.temperature,
+        top_p=body.top_p or 1.0,
+        seed=None if body.seed is None else body.seed + index,
+        top_k=max(body.top_k or 0, 0),
+        min_p=body.min_p or 0.0,
+        repetition_penalty=body.repetition_penalty or 1.0,
+        prompt=prompt,
+        log_probs=[] if body.wants_log_probs else None,
+    )
+
+
 @dataclass
 class Service:
     """A loaded model and what it may be asked.
@@ -78,10 +92,13 @@ class Service:
         texts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
         if texts and all(isinstance(text, str) for text in texts):
             return self.model.tokenizer(texts)["input_ids"]  # as they are
-        size = self.model.model.get_input_embeddings().weight.size(0)
-        if not all(0 <= token < size for token in body.prompt):
-            raise ApiError(400, f"prompt: token ids go from 0 to {size - 1}", param="prompt")
+        self._check_ids("prompt", body.prompt)
         return [list(body.prompt)]
+
+    def _check_ids(self, name: str, ids: Sequence[int]) -> None:
+        size = self.model.model.get_input_embeddings().weight.size(0)
+        if not all(0 <= token < size for token in ids):
+            raise ApiError(400, f"{name}: token ids go from 0 to {size - 1}", param=name)
 
     def _length(self, prompt: Sequence[int], wanted: int | None) -> int:
         """The longest answer to a prompt, in tokens.
@@ -116,20 +133,21 @@ class Service:
         if copies * len(prompts) > self.engine.limits.max_rows:
             rows = self.engine.limits.max_rows
             raise ApiError(400, f"a request may have {rows} answers at most", param="n")
+        own = body.stop_token_ids or ()
+        self._check_ids("stop_token_ids", own)
+        stop_ids = (frozenset() if body.ignore_eos else self._stop_ids) | frozenset(own)
         jobs = []
         for prompt in prompts:
             length = self._length(prompt, body.wanted_tokens)
             for _ in range(copies):
                 index = len(jobs)
-                seed = None if body.seed is None else body.seed + index
-                temperature = 1.0 if body.temperature is None else body.temperature
                 jobs.append(
                     Job(
                         prompt,
                         preference,
                         length,
-                        Sampling(temperature, body.top_p or 1.0, seed),
-                        frozenset() if body.ignore_eos else self._stop_ids,
+                        _sampling(body, prompt, index),
+                        stop_ids,
                         TextStream(self._decoder, body.stops, strip=isinstance(body, ChatRequest)),
                         lambda piece, index=index: inbox.put(index, piece),
                     )
@@ -156,6 +174,7 @@ class Service:
                 for name, value in zip(self.rules.objectives, preference.tolist(), strict=True)
             },
             prompt_tokens=sum(map(len, prompts)),
+            log_probs=body.wants_log_probs,
         )
         try:
             self.engine.submit(jobs)
@@ -173,7 +192,7 @@ class Service:
         except BaseException:
             self._end(jobs, watch)
             raise
-        usage = body.stream_options is not None and body.stream_options.include_usage
+        usage = body.stream_options is not None and bool(body.stream_options.include_usage)
         return StreamingResponse(
             self._events(reply, jobs, inbox, watch, first, usage=usage),
             media_type="text/event-stream",
@@ -199,15 +218,13 @@ class Service:
     async def _whole(
         self, reply: Reply, jobs: Sequence[Job], inbox: Inbox, watch: asyncio.Future[None]
     ) -> Response:
-        texts, finishes = [""] * len(jobs), [""] * len(jobs)
+        answers: list[list[Piece]] = [[] for _ in jobs]
         try:
-            while not all(finishes):
+            while not all(pieces and pieces[-1].is_last for pieces in answers):
                 index, piece = await self._next(inbox)
-                texts[index] += piece.text
-                finishes[index] = piece.finish or ""
+                answers[index].append(piece)
         finally:
             self._end(jobs, watch)
-        answers = list(zip(texts, finishes, strict=True))
         return JSONResponse(reply.whole(answers, sum(job.tokens for job in jobs)))
 
     async def _events(
@@ -226,7 +243,7 @@ class Service:
             for opening in filter(None, map(reply.first, sorted(open_))):
                 yield opening
             while True:
-                yield reply.part(index, piece.text, piece.finish)
+                yield reply.part(index, piece)
                 if piece.is_last:
                     open_.discard(index)
                 if not open_:

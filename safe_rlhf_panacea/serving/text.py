@@ -21,6 +21,8 @@ class TextStream:
 
     Attributes:
         stopped: a stop text was found; nothing comes after it.
+        latest: what the last token has added, held back or not; the first of several tokens that
+            make a character together adds nothing.
     """
 
     def __init__(self, tokenizer: Any, stops: Sequence[str] = (), *, strip: bool = False) -> None:
@@ -34,6 +36,7 @@ class TextStream:
         self.tokenizer, self.stops = tokenizer, stops
         self.strip = strip
         self.stopped = False
+        self.latest = ""
         self._tokens: list[int] = []
         self._start = 0  # decoding begins here: a token may look different at the beginning
         self._done = 0  # tokens whose text was handed on
@@ -52,7 +55,8 @@ class TextStream:
     def push(self, token: int) -> str:
         """Text that is certain after one more token."""
         self._tokens.append(token)
-        return self._hand_out(self._new_text(last=False), last=False)
+        self.latest = self._new_text(last=False)
+        return self._hand_out(self.latest, last=False)
 
     def finish(self) -> str:
         """What was held back, at the end of the answer."""

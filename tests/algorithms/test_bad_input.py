@@ -81,11 +81,10 @@ GOOD = {"prompt": "cde", "response_0": "aa", "response_1": "bb", "better_helpful
         (["{not json"], "bad.jsonl:2"),
         ([json.dumps({**GOOD, "prompt": " "})], "bad.jsonl:2"),
         ([json.dumps({**GOOD, "response_1": ""})], "bad.jsonl:2"),
-        ([json.dumps({**GOOD, "response_1": "aa"})], "bad.jsonl:2"),
         ([json.dumps({**GOOD, "better_helpful": 2})], "bad.jsonl:2"),
         ([json.dumps({"prompt": "cde"})], "bad.jsonl:2"),
     ],
-    ids=["empty", "not JSON", "blank prompt", "blank answer", "same answers", "label", "missing"],
+    ids=["empty", "not JSON", "blank prompt", "blank answer", "label", "missing"],
 )
 def test_data_are_named_with_file_and_line(dpo_flags, refused, tmp_path, lines, words):
     path = tmp_path / "bad.jsonl"

@@ -155,6 +155,7 @@ def test_ppo_reads_prompts_in_the_template_and_shows_the_users_words(chat_model,
             *("--eval_grid_step", "0.5"),
         ]
     )
+    assert {model.now for model in trainer.rewards.models} == {trainer.template.now} != {None}
     tokenizer = trainer.tokenizer
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert set(trainer.generation_config.stop_ids) == {end, tokenizer.eos_token_id}

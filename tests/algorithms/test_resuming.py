@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import re
 import shutil
+from contextlib import nullcontext
+from importlib import import_module
 
 import pytest
 import torch
 import wandb
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
 from safe_rlhf_panacea.algorithms.grpo.main import main as grpo
@@ -100,6 +104,35 @@ def test_ppo(ppo_flags, texts, prompts, tmp_path, stop_at, step, saved):
     assert [entry["step"] for entry in record["resumed"]] == [saved]
 
 
+def test_a_template_writes_the_date_of_the_runs_start(dpo_flags, tmp_path, stop_at, monkeypatch):
+    """Also where the run goes on a month later."""
+    month = {"now": 3}
+
+    class Date(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, month["now"], 3, 12)
+
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Date)
+    monkeypatch.setattr(datetime, "datetime", Date)
+    template = tmp_path / "dated.jinja"
+    template.write_text(
+        "{{ strftime_now('%B') }}{% for m in messages %} {{ m.content }}{% if m.role == "
+        "'assistant' %}{{ eos_token }}{% endif %}{% endfor %}",
+        encoding="utf-8",
+    )
+
+    def a_month_later(step):
+        month["now"] = 3 if step else 4
+        stop_at(step)
+
+    flags = [*dpo_flags, "--chat_template", str(template), "--max_steps", "4"]
+    flags += ["--save_interval", "2"]
+    folders = both_ways(dpo, flags, tmp_path, a_month_later, 4)
+    assert same_tensors(folders, "adapter_model.safetensors")
+    assert json.loads((folders[1] / "run.json").read_text())["template_date"][:7] == "2026-03"
+
+
 def test_ppo_with_both_adapters_on_one_backbone(ppo_flags, rule_rewards, tmp_path, stop_at):
     flags = [*ppo_flags, "--reward_models", *rule_rewards, "--zero_stage", "2"]
     flags += ["--max_steps", "6", "--save_interval", "2"]
@@ -156,7 +189,57 @@ def test_evaluations_with_nucleus_sampling_do_not_depend_on_a_resume(
     assert fronts[0] == fronts[1]
 
 
-def test_resumed_at_its_last_step_it_is_not_evaluated_again(dpo_flags, pairs, tmp_path, stop_at):
+class Killed(BaseException):
+    """Nothing that a program could catch."""
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "safe_rlhf_panacea.show.writers.atomic_write_json",  # after evaluations.jsonl
+        "safe_rlhf_panacea.show.writers.atomic_write_text",  # after results.json
+        "safe_rlhf_panacea.base.logger.append_line",  # before the line of metrics.jsonl
+    ],
+)
+def test_a_kill_within_the_last_evaluation_loses_nothing(place, dpo_flags, pairs, tmp_path):
+    flags = [*dpo_flags, "--max_steps", "3", "--save_interval", "3", "--need_eval"]
+    flags += ["--eval_datasets", f"pairs:8/-1:{pairs}", "--eval_interval", "2"]
+    folders = tmp_path / "whole", tmp_path / "parts"
+    flags += ["--eval_strategy", "steps", "--output_dir"]
+    dpo([*flags, str(folders[0])])
+
+    def killed(*args, **kwargs):
+        if len(read_evaluations(folders[1])) == 3:
+            raise Killed
+        return whole(*args, **kwargs)
+
+    module, _, name = place.rpartition(".")
+    whole = getattr(import_module(module), name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(place, killed)
+        with pytest.raises(Killed):
+            dpo([*flags, str(folders[1])])
+    dpo([*flags, str(folders[1]), "--resume"])
+    results = [json.loads((folder / "results.json").read_text()) for folder in folders]
+    assert results[0]["step"] == results[1]["step"] == 3
+    assert results[0]["front"] == results[1]["front"]
+    found = [[one.front for one in read_evaluations(folder)] for folder in folders]
+    assert found[0] == found[1] and len(found[0]) == 3
+    first, second = map(metrics, folders)
+    assert first == second and "front/hypervolume" in second[-1]
+
+
+def test_a_checkpoint_counts_once_its_adapter_is_there(dpo_flags, tmp_path, monkeypatch):
+    def killed(part):
+        raise Killed
+
+    monkeypatch.setattr("safe_rlhf_panacea.algorithms.part.PanaceaPart.checkpointed", killed)
+    with pytest.raises(Killed):
+        dpo([*dpo_flags, "--max_steps", "2", "--save_interval", "1"])
+    assert not (tmp_path / "out" / "checkpoints" / "latest").exists()
+
+
+def test_resumed_at_its_last_step_its_evaluation_is_there_once(dpo_flags, pairs, tmp_path, stop_at):
     flags = [*dpo_flags, "--max_steps", "4", "--save_interval", "2", "--need_eval"]
     flags += ["--eval_strategy", "steps", "--eval_interval", "2"]
     flags += ["--eval_datasets", f"pairs:8/-1:{pairs}"]
@@ -264,6 +347,91 @@ def test_other_data_of_the_same_size_are_refused(interrupted, tmp_path, capsys):
     data.write_text(text)
     dpo([*interrupted, "--resume"])
     assert is_finished(tmp_path / "out")
+
+
+def test_a_base_model_that_has_changed_is_refused(interrupted, base_model, tmp_path, capsys):
+    copy = shutil.copytree(base_model, tmp_path / "base")
+    at = interrupted.index("--model_name_or_path") + 1
+    flags = [*interrupted[:at], str(copy), *interrupted[at + 1 :]]
+    file = tmp_path / "out" / "run.json"
+    record = json.loads(file.read_text())
+    record["args"]["model_name_or_path"] = str(copy)
+    file.write_text(json.dumps(record))
+    tensors = load_file(copy / "model.safetensors")
+    tensors["model.layers.1.mlp.down_proj.weight"][0, 0] += 0.1
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    message = refused([*flags, "--resume"], capsys)
+    assert "the policy's base model is not the one that the run began with" in message
+    assert "down_proj" in message and not is_finished(tmp_path / "out")
+
+
+CONSTANT = ("--lr_scheduler_type", "constant", "--save_interval", "2")
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("length", ["max_steps", "epochs"])
+def test_a_constant_schedule_goes_on_to_more_steps(length, finished, dpo_flags, tmp_path, stop_at):
+    """An epoch has eight steps."""
+    at = dpo_flags.index("--max_steps")
+    flags = [*dpo_flags[:at], *dpo_flags[at + 2 :], *CONSTANT]
+    first, second = (6, 10) if length == "max_steps" else (1, 2)
+    folders = tmp_path / "whole", tmp_path / "parts"
+    dpo([*flags, f"--{length}", str(second), "--output_dir", str(folders[0])])
+    flags += ["--output_dir", str(folders[1]), f"--{length}"]
+    stop_at(None if finished else 5)
+    with nullcontext() if finished else pytest.raises(Interrupted):
+        dpo([*flags, str(first)])
+    stop_at(9)
+    with pytest.raises(Interrupted):
+        dpo([*flags, str(second), "--resume"])
+    assert not is_finished(folders[1])  # not any more
+    stop_at(None)
+    dpo([*flags, str(second), "--resume"])
+    assert same_tensors(folders, "adapter_model.safetensors")
+    assert metrics(folders[0]) == metrics(folders[1])
+    record = json.loads((folders[1] / "run.json").read_text())
+    assert record["args"][length] == second and "finished_at" in record
+    assert record["resumed"][0]["before"][length] == first
+    assert "before" not in record["resumed"][1]
+
+
+def test_what_cannot_be_made_longer_says_what_to_do(interrupted, dpo_flags, tmp_path, capsys):
+    message = refused([*interrupted, "--resume", "--max_steps", "8"], capsys)
+    assert "--max_steps was 4 and is 8" in message and "--lr_scheduler_type cosine" in message
+    assert "finish it with its own flags" in message
+    flags = [*dpo_flags, *CONSTANT, "--max_steps", "4", "--output_dir", str(tmp_path / "short")]
+    dpo(flags)
+    message = refused([*flags, "--resume"], capsys)
+    assert "holds a finished run" in message and "a larger --max_steps" in message
+    message = refused([*flags, "--resume", "--max_steps", "3"], capsys)
+    assert "has made 4 steps already, and --max_steps and --epochs give 3" in message
+
+
+def test_the_refusal_of_a_used_folder_names_resume_first(interrupted, tmp_path, capsys):
+    message = refused(interrupted, capsys)
+    assert re.search("already holds a run.* --resume .*step 2.* --overwrite", message)
+    (tmp_path / "out" / "checkpoints" / "latest").unlink()
+    message = refused(interrupted, capsys)
+    assert "--resume" not in message and "no checkpoint" in message and "--overwrite" in message
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_ctrl_c_says_how_to_go_on(saved, dpo_flags, capsys, monkeypatch):
+    whole = Logger.log
+
+    def log(self, metrics, step):
+        if step == 3:
+            raise KeyboardInterrupt
+        whole(self, metrics, step)
+
+    monkeypatch.setattr(Logger, "log", log)
+    flags = [*dpo_flags, "--max_steps", "4"]
+    with pytest.raises(SystemExit) as stopped:
+        dpo([*flags, "--save_interval", "2"] if saved else flags)
+    assert stopped.value.code == 130
+    error = capsys.readouterr().err
+    assert error.startswith("interrupted: ") and error.count("\n") == 1
+    assert ("--resume goes on from step 2" in error) == saved and "--overwrite" in error
 
 
 def test_an_older_record_and_what_a_kill_left(interrupted, tmp_path, capsys):

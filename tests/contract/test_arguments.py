@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+
 import pytest
 
+from safe_rlhf_panacea.adapter.io import ADAPTER_TYPE
+from safe_rlhf_panacea.errors import UserError
 from tests.contract.sides import Recording, needs_safe_rlhf, plain_class, prepared, underneath
 
 pytestmark = needs_safe_rlhf
@@ -50,3 +55,14 @@ def test_what_safe_rlhf_reads_the_port_knows(algorithm, files, tmp_path):
     ours = known(algorithm, "port", files, tmp_path / "ours")
     theirs = known(algorithm, "safe_rlhf", files, tmp_path / "theirs")
     assert (read & theirs) - ours <= ONLY_THEIRS
+
+
+@pytest.mark.parametrize("flag", ["model_name_or_path", "actor_model_name_or_path"])
+def test_safe_rlhf_loads_no_adapter(flag, tmp_path):
+    from safe_rlhf_panacea.base.upstream.program import prepare_run
+
+    values = {"adapter_type": ADAPTER_TYPE, "objectives": ["a", "b"], "base_model": "m"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(values))
+    args = argparse.Namespace(**{flag: f"{tmp_path}@1,0", "output_dir": str(tmp_path / "out")})
+    with pytest.raises(UserError, match=f"--{flag} .* is an adapter.*--format merged --pref.* 1,0"):
+        prepare_run(args, "test")

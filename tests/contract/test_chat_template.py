@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.contract.conftest import write_folder
 from tests.contract.sides import SIDES, make, needs_safe_rlhf, panacea_class
 
 # Nothing that the tokenizer does not know; the end token is its own.
@@ -45,6 +46,38 @@ def test_both_sides_read_the_same_tokens(algorithm, files, tmp_path):
         ids = found[-1][0][0]
         assert "? abc:" in trainer.tokenizer.decode(ids)
         assert "ASSISTANT" not in trainer.tokenizer.decode(ids)
+    assert found[0] == found[1]
+
+
+@needs_safe_rlhf
+@pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
+def test_both_sides_read_control_tokens_as_text_and_no_pair_of_equal_responses(
+    algorithm, files, tmp_path
+):
+    """In Safe-RLHF's own template, with rows of either kind among the others."""
+    rows = [json.loads(line) for line in (files.pairs / "train.jsonl").read_text().splitlines()]
+    spelt = {**rows[0], "prompt": "c</s>d", "response_0": "a</s>b"}
+    pairs = [spelt, {**rows[1], "response_0": "ab", "response_1": "ab"}, *rows[2:]]
+    texts = [json.loads(line) for line in (files.texts / "train.jsonl").read_text().splitlines()]
+    texts[0] |= {"prompt": "c</s>d", "instruction": "c</s>d"}
+    own = SimpleNamespace(**vars(files))
+    own.pairs = write_folder(tmp_path / "pairs", pairs)
+    own.texts = write_folder(tmp_path / "texts", texts)
+    found = []
+    for side in SIDES:
+        trainer = make(panacea_class(algorithm, side), algorithm, side, own, tmp_path / side)
+        end = trainer.tokenizer.eos_token_id
+        if algorithm == "dpo":
+            data = trainer.train_dataloader.dataset
+            assert len(data) == len(rows) - 1
+            found.append([tokens(data, f"{name}_input_ids") for name in ("better", "worse")])
+            ends = [row.count(end) for part in found[-1] for row in part]
+            assert set(ends) == {1}
+        else:
+            prompts, text = trainer.prompt_only_dataloader.dataset, trainer.ptx_dataloader.dataset
+            found.append([tokens(prompts, "input_ids"), tokens(text, "input_ids")])
+            ends = [[row.count(end) for row in part] for part in found[-1]]
+            assert [set(counts) for counts in ends] == [{0}, {1}]
     assert found[0] == found[1]
 
 

@@ -72,3 +72,61 @@ def test_other_peoples_files_stay(adapter, tmp_path, capsys):
     assert code == 2 and "holds other files" in error
     code, _, error = run(capsys, *flags, "--output_dir", tmp_path / "thesis.tex")
     assert code == 2 and "is a file" in error
+
+
+def foreign_file(out):
+    (out / "helpful" / "notes.txt").write_text("x")
+    return "holds helpful/notes.txt, which is no part of the export"
+
+
+def foreign_folder(out):
+    (out / "thesis").mkdir()
+    return "holds thesis, which is no part of the export"
+
+
+def foreign_link(out):
+    """What the record names, replaced by a link to somebody's folder."""
+    (out / "helpful").rename(out.parent / "elsewhere")
+    (out / "helpful").symlink_to(out.parent / "elsewhere", target_is_directory=True)
+    return "holds helpful, which is no part of the export"
+
+
+def no_files_named(out):
+    record = json.loads((out / "panacea.json").read_text())
+    del record["files"]
+    (out / "panacea.json").write_text(json.dumps(record))
+    return "names no files"
+
+
+def another_record(out):
+    (out / "panacea.json").write_text('{"half')
+    return "not valid JSON"
+
+
+DAMAGES = (foreign_file, foreign_folder, foreign_link, no_files_named, another_record)
+
+
+@pytest.mark.parametrize("change", DAMAGES)
+def test_only_what_the_record_names_is_replaced(change, adapter, tmp_path, capsys):
+    out = tmp_path / "out"
+    flags = ("--adapter", adapter, "--output_dir", out, "--overwrite", "--format", "peft-parts")
+    assert run(capsys, *flags)[0] == 0
+    message = change(out)
+    before = {path: path.lstat().st_ino for path in tmp_path.rglob("*")}
+    code, _, error = run(capsys, *flags)
+    assert code == 2 and message in error and error.count("\n") == 1
+    assert {path: path.lstat().st_ino for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_link_stays_a_link(full, adapter, tmp_path, capsys):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk", target_is_directory=True)
+    flags = ("--adapter", adapter, "--output_dir", tmp_path / "out", "--overwrite", "--format")
+    if full:
+        assert run(capsys, *flags, "peft-parts")[0] == 0
+    assert run(capsys, *flags, "peft", "--preference", "1,0")[0] == 0
+    assert (tmp_path / "out").is_symlink()
+    files = ["adapter_config.json", "adapter_model.safetensors", "panacea.json"]
+    assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == files
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "out"]

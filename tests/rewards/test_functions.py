@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import sys
+
 import pytest
 import torch
 
@@ -69,15 +72,62 @@ def test_a_whole_number_stays_one():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("def f(:", "broken cannot be imported: SyntaxError: "),
-        ("1 / 0", "broken cannot be imported: ZeroDivisionError: division by zero"),
+        ("def f(:", r"broken cannot be imported: SyntaxError: .*\(broken\.py, line 1\)$"),
+        (
+            "import re\n1 / 0",
+            r"ZeroDivisionError: division by zero, at \S+broken\.py:2 in <module> \(1 / 0\)$",
+        ),
+        (
+            "import re\n\nre.compile('(')",
+            r"rror: missing \), .* position 0, at \S+broken\.py:3 in <module> \(re\.com.*\)$",
+        ),
+        (
+            "import sys\nsys.exit(0)",
+            r"imported: SystemExit: 0, at \S+broken\.py:2 in <module> \(sys\.exit\(0\)\)$",
+        ),
+        ("import not_there", r"No module named 'not_there', at \S+broken\.py:1 in <module> .*$"),
     ],
 )
 def test_a_module_that_fails_while_it_is_imported(text, message, tmp_path, monkeypatch):
     (tmp_path / "broken.py").write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
     with pytest.raises(UserError, match=message):
         FunctionReward("broken:f", tiny_tokenizer(), (EOS,))
+
+
+def test_a_bug_is_shown_with_its_place_and_who_called_it(tmp_path, monkeypatch):
+    """In the user's files, without the frames of libraries."""
+    (tmp_path / "helpers.py").write_text(
+        "import re\n\n\ndef found(text):\n    return re.compile(text + '(').match(text)\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "buggy.py").write_text(
+        "import helpers\n\n\ndef score(text):\n    return helpers.found(text)\n\n\n"
+        "def f(responses):\n    return [score(text) for text in responses]\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError) as caught:
+        FunctionReward("buggy:f", tiny_tokenizer(), (EOS,))(rows_with())
+    told, *places = re.split(", at |, called from ", str(caught.value))
+    assert re.fullmatch(r"buggy:f raised \w*[eE]rror: missing \), .* in row 0", told)
+    frames = [
+        f"{tmp_path}/helpers.py:5 in found (return re.compile(text + '(').match(text))",
+        f"{tmp_path}/buggy.py:5 in score (return helpers.found(text))",
+    ]
+    assert places[:2] == frames
+    assert places[2].startswith(f"{tmp_path}/buggy.py:9 in ")
+    assert caught.value.__cause__.__traceback__ is not None
+
+
+def leaves(responses):
+    sys.exit(0)
+
+
+def test_a_function_that_ends_the_program_is_an_error():
+    with pytest.raises(UserError, match=r"leaves raised SystemExit: 0 in row 0, at .* in leaves"):
+        reward("leaves")(rows_with())
 
 
 def test_text_is_decoded_once_for_all_functions(monkeypatch):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
+import torch
 
 openai = pytest.importorskip("openai")
 
@@ -17,9 +19,10 @@ def client(server):
         yield client
 
 
-def ask(client, preference=None, model="tiny", messages=QUESTION, **options):
+def ask(client, preference=None, model="tiny", messages=QUESTION, extra=None, **options):
     """A greedy answer of a chat."""
     body = {"ignore_eos": True} | ({} if preference is None else {"preference": preference})
+    body |= extra or {}
     options = {"max_tokens": 12, "temperature": 0, **options}
     return client.chat.completions.create(
         model=model, messages=messages, extra_body=body, **options
@@ -94,6 +97,74 @@ def test_several_choices_and_seeds(client):
     assert drawn(n=2, seed=1, top_p=1e-6)[0] == text(ask(client, [0.5, 0.5]))
 
 
+def test_settings_beyond_openais_change_the_answer(server, client):
+    """Each against what it must come to; ``test_choosing.py`` has the numbers."""
+    greedy = ask(client, [1, 0])
+    for more in ({"top_k": 1}, {"min_p": 1.0}):
+        drawn = [ask(client, [1, 0], temperature=3.0, seed=seed, extra=more) for seed in (1, 2)]
+        assert [text(answer) for answer in drawn] == [text(greedy)] * 2
+    prompt = [5, 6, 7]
+
+    def complete(**body):
+        return client.completions.create(
+            model="tiny@1,0", prompt=prompt, max_tokens=12, temperature=0, extra_body=body
+        )
+
+    model = server.service.model
+    model.adapter.set_preference(torch.tensor([1.0, 0.0]))
+    with torch.inference_mode():  # transformers' own penalty, on whole sequences
+        ids = model.model.generate(
+            torch.tensor([prompt]), max_new_tokens=12, min_new_tokens=12, do_sample=False,
+            repetition_penalty=5.0, pad_token_id=0,
+        )[0, 3:]  # fmt: skip
+    penalised = complete(repetition_penalty=5.0, ignore_eos=True).choices[0].text
+    assert penalised == model.tokenizer.decode(ids, skip_special_tokens=True)
+    assert penalised != complete(ignore_eos=True).choices[0].text
+    stop = int(ids[4])
+    assert stop not in ids[:4]
+    stopped = complete(repetition_penalty=5.0, ignore_eos=True, stop_token_ids=[1, stop])
+    assert stopped.usage.completion_tokens == 5 and stopped.choices[0].finish_reason == "stop"
+    assert stopped.choices[0].text == model.tokenizer.decode(ids[:4], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_chosen_tokens_log_probabilities(server, client, stream):
+    prompt = [5, 6, 7]
+    options = {"model": "tiny@1,0", "prompt": prompt, "max_tokens": 8, "stream": stream, "seed": 3}
+    options |= {"temperature": 0.7, "extra_body": {"ignore_eos": True, "top_k": 5}}
+    assert stream or client.completions.create(**options).choices[0].logprobs is None
+    answer = client.completions.create(logprobs=0, **options)
+    parts = [chunk.choices[0] for chunk in (answer if stream else [answer])]
+    whole = "".join(part.text for part in parts)
+    found = [part.logprobs for part in parts]
+    texts = [one for part in found for one in part.tokens]
+    values = [one for part in found for one in part.token_logprobs]
+    offsets = [one for part in found for one in part.text_offset]
+    top = [one for part in found for one in part.top_logprobs]
+    assert "".join(texts) == whole and len(texts) == 8
+    assert [whole[at : at + len(one)] for at, one in zip(offsets, texts, strict=True)] == texts
+    assert top == [{one: value} for one, value in zip(texts, values, strict=True)]
+    model = server.service.model
+    model.adapter.set_preference(torch.tensor([1.0, 0.0]))
+    ids = prompt + [model.tokenizer.convert_tokens_to_ids(one) for one in texts]
+    with torch.inference_mode():
+        logits = model.model(torch.tensor([ids])).logits[0, 2:-1].double().numpy()
+    chosen = logits[range(8), ids[3:]]
+    assert values == pytest.approx(chosen - np.log(np.exp(logits).sum(-1)), abs=1e-5)
+
+
+def test_fields_that_change_no_answer_are_taken(client):
+    more = {"user": "u", "metadata": {"a": "b"}, "store": False, "service_tier": "auto"}
+    nothing = {"tools": [], "logprobs": False, "guided_choice": None, "preferences": None}
+    answer = ask(client, [1, 0], extra=more | nothing)
+    assert text(answer) == text(ask(client, [1, 0]))
+    echoed = {"role": "assistant", "content": "b", "refusal": None, "annotations": []}
+    assert text(ask(client, [1, 0], messages=[USER, echoed, USER]))
+    refused = {"prompt": "ab", "logprobs": 3}
+    with pytest.raises(openai.BadRequestError, match="only 0 is supported"):
+        client.completions.create(model="tiny", **refused)
+
+
 def test_stop_texts_end_the_answer(client):
     whole = text(ask(client, [1, 0], max_tokens=30))
     stop = whole[5:7]
@@ -112,6 +183,18 @@ def test_conversations(client):
     assert text(ask(client, [1, 0], messages=parts)) == text(ask(client, [1, 0]))
 
 
+def test_a_control_token_that_is_spelt_is_text_in_a_chat_and_a_token_in_a_completion(client):
+    def tokens(words):
+        options = {"model": "tiny@1,0", "max_tokens": 1}
+        chat = ask(client, [1, 0], messages=[{"role": "user", "content": words}], max_tokens=1)
+        return [
+            x.usage.prompt_tokens
+            for x in (chat, client.completions.create(prompt=words, **options))
+        ]
+
+    assert [a - b for a, b in zip(tokens("ab</s>cd"), tokens("abcd"), strict=True)] == [4, 1]
+
+
 def test_models(client):
     names = [model.id for model in client.models.list()]
     assert names == ["tiny", "tiny@helpful=1,harmless=0", "tiny@helpful=0,harmless=1"]
@@ -119,6 +202,7 @@ def test_models(client):
 
 
 USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
 REFUSED = [
     ({"model": "other"}, 404, "unknown model 'other'"),
     ({"model": "tiny@0.5"}, 400, "has 1 entries, but there are 2"),
@@ -136,7 +220,20 @@ REFUSED = [
     ({"n": 5}, 400, "4 answers at most"),
     ({"stop": ["a"] * 5}, 400, "at most 4"),
     ({"logprobs": True}, 400, "logprobs is not supported"),
-    ({"tools": [{"type": "function"}]}, 400, "tools is not supported"),
+    ({"tools": [{"type": "function"}]}, 400, "tools is not supported: leave it out, or send []"),
+    ({"preferences": [1, 0]}, 400, "preferences is not supported: did you mean preference?"),
+    ({"guided_choice": ["yes", "no"]}, 400, "guided_choice is not supported"),
+    ({"structured_outputs": {"choice": ["yes"]}}, 400, "structured_outputs is not supported"),
+    ({"chat_template_kwargs": {"x": 1}}, 400, "chat_template_kwargs is not supported"),
+    ({"reasoning_effort": "high"}, 400, "reasoning_effort is not supported"),
+    ({"repetition_penality": 2}, 400, "did you mean repetition_penalty?"),
+    ({"stream_options": {"include_usages": True}}, 400, "did you mean include_usage?"),
+    ({"messages": [{**USER, "tool_calls": [{}]}]}, 400, "messages.0: tool_calls is not supported"),
+    ({"messages": [{"role": "user", "content": [IMAGE]}]}, 400, "image_url is not supported"),
+    ({"top_k": -2}, 400, "top_k: "),
+    ({"min_p": 1.5}, 400, "min_p: "),
+    ({"repetition_penalty": 0}, 400, "repetition_penalty: "),
+    ({"stop_token_ids": [10**9]}, 400, "stop_token_ids: token ids go from 0 to "),
     ({"messages": []}, 400, "messages: "),
     ({"messages": [USER, ANSWER]}, 400, "the last message must be the user's"),
     ({"messages": [USER, USER]}, 400, "alternate"),

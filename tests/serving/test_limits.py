@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -11,6 +13,7 @@ from tests.serving.server import serving
 
 BODY = {"messages": [{"role": "user", "content": "a"}], "ignore_eos": True, "temperature": 0}
 CHAT = "/v1/chat/completions"
+HEAD_SECONDS = "safe_rlhf_panacea.serving.connection.Connection.HEAD_SECONDS"
 
 
 @pytest.fixture
@@ -171,11 +174,10 @@ def test_a_body_that_is_too_large(server):
 
 def test_a_body_that_does_not_come_ends_in_time(adapter, monkeypatch):
     """Else it would keep the server from ending, too."""
-    import socket
-
     from safe_rlhf_panacea.serving.guard import Guard
 
     monkeypatch.setattr(Guard.__init__, "__defaults__", (None, 0.3))
+    monkeypatch.setattr(HEAD_SECONDS, 0.5)
     head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
     head += "Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{{"
     with serving(adapter, "--max_body", "1000") as running:
@@ -186,6 +188,79 @@ def test_a_body_that_does_not_come_ends_in_time(adapter, monkeypatch):
                 answer = b"".join(iter(lambda: connection.recv(4096), b""))
             assert answer.split()[1] == status
             assert b"within 0.3 seconds" in answer or status == b"413"
+        started = time.monotonic()
+    assert time.monotonic() - started < 5
+
+
+def closed(connection, seconds=5):
+    """Whether the server closes a connection in time."""
+    connection.settimeout(seconds)
+    try:
+        while connection.recv(65536):
+            pass
+    except ConnectionError:
+        pass
+    except TimeoutError:
+        return False
+    return True
+
+
+REQUEST = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",  # not a byte
+        REQUEST,  # a head without its end, to which more is added
+        REQUEST + b"\r\n" + REQUEST,  # the second one of a connection
+        b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n",
+    ],
+)
+def test_a_request_that_does_not_come_ends_in_time(server, monkeypatch, sent):
+    monkeypatch.setattr(HEAD_SECONDS, 0.5)
+    address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+    with socket.create_connection(address) as connection, server.http() as http:
+        connection.sendall(sent)
+        started = time.monotonic()
+        while sent and time.monotonic() - started < 3:  # longer than all that it may take
+            try:
+                connection.sendall(b"x: y\r\n")
+            except ConnectionError:
+                break
+            time.sleep(0.1)
+        assert closed(connection, 2) and time.monotonic() - started < 3
+        assert http.get("/health").status_code == 200
+
+
+def test_so_many_connections_at_a_time(adapter, monkeypatch):
+    monkeypatch.setattr(HEAD_SECONDS, 0.8)
+    with serving(adapter, "--max_connections", "3") as running, ExitStack() as stack:
+        address = ("127.0.0.1", int(running.url.rpartition(":")[2]))
+        for _ in range(3):
+            stack.enter_context(socket.create_connection(address))
+        with running.http() as http:
+            answer = http.get("/health")
+            assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
+            assert "too many connections" in answer.json()["error"]["message"]
+            time.sleep(1)
+            assert http.get("/health").status_code == 200
+
+
+def test_the_end_waits_for_nothing_that_has_not_arrived(adapter):
+    """Nor for clients that do not read: the default would be 30 and 301 seconds."""
+    with ExitStack() as stack, serving(adapter) as running:
+        address = ("127.0.0.1", int(running.url.rpartition(":")[2]))
+        open_ = [stack.enter_context(socket.create_connection(address)) for _ in range(4)]
+        open_[1].sendall(REQUEST)
+        head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
+        open_[2].sendall(head)
+        open_[3].setblocking(False)
+        request, sent = REQUEST.replace(b"/health", b"/") + b"\r\n", 0
+        with pytest.raises(BlockingIOError):  # the server reads no more of these
+            while sent < 10**8:
+                sent += open_[3].send(1000 * request)
+        time.sleep(0.3)
         started = time.monotonic()
     assert time.monotonic() - started < 5
 
@@ -236,7 +311,7 @@ def guarded(adapter):
     """A server with a token and bounds."""
     pytest.importorskip("fastapi")
     pytest.importorskip("openai")
-    flags = ["--token", "sesame-λ", "--allow", "helpful<=0.8", "--allow", "helpful>=0.25"]
+    flags = ["--token", " sesame-λ\n", "--allow", "helpful<=0.8", "--allow", "helpful>=0.25"]
     with serving(adapter, "--model_name", "tiny", *flags, "--max_length", "100") as running:
         yield running
 

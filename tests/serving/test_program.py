@@ -33,6 +33,8 @@ def refusal(capsys, *argv):
         (["--max_length", "129"], "the model has 128 positions"),
         (["--front", "nowhere"], "front.json: no such file"),
         (["--host", "no such host"], "--host no such host"),
+        (["--token", "open\nsesame"], "--token is not one line of text"),
+        (["--token", "sesame\udcff"], "--token is not one line of text"),
     ],
 )
 def test_refusals(adapter, flags, message, capsys):
@@ -54,6 +56,12 @@ def test_without_the_extra(adapter, monkeypatch, capsys):
     assert "uvicorn is not installed: pip install 'safe-rlhf-panacea[serve]'" in error
 
 
+def test_a_token_of_white_space_is_not_no_token(adapter, monkeypatch, capsys):
+    monkeypatch.setenv("PANACEA_TOKEN", " \n")
+    error = refusal(capsys, "--adapter", adapter, "--port", 0)
+    assert "PANACEA_TOKEN holds nothing but white space" in error
+
+
 @pytest.mark.multiprocess
 def test_sigterm_finishes_what_runs(adapter):
     pytest.importorskip("fastapi")
@@ -63,7 +71,7 @@ def test_sigterm_finishes_what_runs(adapter):
         [sys.executable, "-m", "safe_rlhf_panacea.serve", *map(str, flags)],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PANACEA_TOKEN": "from the environment"},
+        env={**os.environ, "PANACEA_TOKEN": "from the environment\n"},
     )
     label, _, url = process.stdout.readline().split()
     assert label == "adapter@helpful=1,harmless=0"

@@ -15,6 +15,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from safe_rlhf_panacea.base.datasets.collator import CollatorBase
+from safe_rlhf_panacea.base.datasets.control_tokens import CUT
 from safe_rlhf_panacea.base.datasets.raw import RawDataset, RawSample, split_indices
 from safe_rlhf_panacea.base.datasets.specs import DatasetSpec, Specs, read_specs
 from safe_rlhf_panacea.base.datasets.template import AUTO, ChatTemplate
@@ -27,11 +28,15 @@ ROWS_PER_CALL = 1024  # rows handed to the tokenizer at once: enough to use all 
 
 
 class Row(NamedTuple):
-    """A raw sample and where it comes from: a place for messages, and which data set of a run."""
+    """A raw sample and where it comes from: a place for messages, and which data set of a run.
+
+    ``kind`` is the data set's.
+    """
 
     where: str
     sample: RawSample
     data_set: int = 0
+    kind: str = ""
 
 
 def select_rows(specs: list[DatasetSpec], seed: int) -> list[Row]:
@@ -46,7 +51,7 @@ def select_rows(specs: list[DatasetSpec], seed: int) -> list[Row]:
         indices = list(range(len(raw))) * copies
         generator = np.random.default_rng(child)
         indices += sorted(generator.choice(len(raw), size=rest, replace=False).tolist())
-        selected += [Row(raw.where(index), raw[index], number) for index in indices]
+        selected += [Row(raw.where(index), raw[index], number, raw.KIND) for index in indices]
     return selected
 
 
@@ -84,10 +89,12 @@ class TokenizedDataset(Dataset[Sample]):
     Attributes:
         template: how conversations are written.
         too_long: rows dropped because their prompt leaves no room below ``max_length``.
+        spelling: rows in which somebody's words spell a control token.
         fingerprint: a hash of the raw samples, in their order; the parts of a split share it.
     """
 
     too_long: int
+    spelling: int
     fingerprint: str
 
     def __init__(
@@ -122,8 +129,15 @@ class TokenizedDataset(Dataset[Sample]):
         self.too_long = 0
         rows = select_rows(parsed, seed)
         self.fingerprint = fingerprint(rows)
+        self.spelling = 0
         kept = self.encode(rows)
         self._rows = list(range(kept))
+        if self.spelling and is_main_process():
+            LOGGER.warning(
+                "%s: %d of %d rows spell control tokens, which are read as text "
+                "(--chat_template raw reads tokens)",
+                *(self.source, self.spelling, len(rows)),
+            )
 
     @abc.abstractmethod
     def encode(self, rows: list[Row]) -> int:
@@ -197,6 +211,8 @@ class TokenizedDataset(Dataset[Sample]):
             prompts = [self.prompt(row) for row in chunk]
             both = list(zip(chunk, prompts, strict=True))
             rests = [[self.rest(row, prompt, field) for row, prompt in both] for field in fields]
+            texts = map("".join, zip(prompts, *rests, strict=True))
+            self.spelling += sum(CUT in text for text in texts)
             columns = zip(*self.template.encode(prompts, *rests), strict=True)
             for index, (row, (ids, *full)) in enumerate(zip(chunk, columns, strict=True)):
                 if len(ids) >= self.max_length:

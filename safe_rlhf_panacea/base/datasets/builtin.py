@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import abc
-import re
+import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
 from safe_rlhf_panacea.base.datasets.files import SUFFIXES, Rows, read_json_rows
 from safe_rlhf_panacea.base.datasets.hugging_face import read_hugging_face_rows, split_path
-from safe_rlhf_panacea.base.datasets.raw import RawDataset, RawSample
+from safe_rlhf_panacea.base.datasets.raw import TAKEN, RawDataset, RawSample
+from safe_rlhf_panacea.base.distributed import is_main_process
+from safe_rlhf_panacea.base.hub import may_be_hub_name
 from safe_rlhf_panacea.errors import UserError
 
-HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+LOGGER = logging.getLogger(__name__)
+SAME = "identical responses"
 LABEL_PREFIX = "better_"
 # Safe-RLHF's own fields, under the names that its two objectives have in the paper.
 SAFE_RLHF_LABELS = {"better_response_id": "helpful", "safer_response_id": "harmless"}
@@ -31,7 +35,7 @@ def is_json_file(path: str) -> bool:
         return True
     if Path(place).is_file() and not place.endswith(".parquet"):
         raise UserError(f"{path}: unknown kind of file; there are {', '.join(SUFFIXES)}, .parquet")
-    if not Path(place).exists() and not HUB_NAME.fullmatch(place):
+    if not Path(place).exists() and not may_be_hub_name(place):
         raise UserError(f"{path}: no such file or folder")
     return False
 
@@ -146,22 +150,44 @@ class PairsDataset(FileDataset):
     """Pairs: ``prompt``, ``system``, ``response_0``, ``response_1``, ``better_<objective>``.
 
     A label is 0 or 1, the better response, or null or absent, as ``system`` may be. Safe-RLHF's
-    ``better_response_id`` and ``safer_response_id`` count as ``helpful`` and ``harmless``.
+    ``better_response_id`` and ``safer_response_id`` count as ``helpful`` and ``harmless``. A pair
+    whose two responses are the same text is left out.
+
+    Attributes:
+        rows_read: rows of the table.
+        left_out: how many of them are no sample, by reason.
     """
 
     NAME: ClassVar[str] = "pairs"
     KIND: ClassVar[str] = "pairs"
 
+    def __init__(self, path: str | None = None) -> None:
+        """Read the pairs, and say how many are left out.
+
+        Raises:
+            UserError: as ``FileDataset``, or all are left out.
+        """
+        super().__init__(path)
+        whole, self.rows_read = self.samples, len(self.samples)
+        self.places = [i for i, s in enumerate(whole) if s["answer"] != s["other_answer"]]
+        self.samples = [whole[i] for i in self.places]
+        self.left_out = Counter({SAME: self.rows_read - len(self.samples)})
+        if not self.samples:
+            raise UserError(f"{path}: all of its {self.rows_read} pairs have {SAME}")
+        if self.left_out[SAME] and is_main_process():
+            told = f"{self.left_out[SAME]} ({SAME})"
+            LOGGER.warning("%s: left out of %d pairs: %s", path, self.rows_read, told)
+
     def convert(self, row: dict[str, Any], where: str) -> RawSample:
-        sample: RawSample = {
+        return {
             **prompt_fields(row, where),
             "answer": text_field(row, "response_0", where),
             "other_answer": text_field(row, "response_1", where),
             "labels": read_labels(row, where),
         }
-        if sample["answer"] == sample["other_answer"]:
-            raise UserError(f"{where}: both responses are the same text; leave out the row")
-        return sample
+
+    def where(self, index: int) -> str:
+        return self.table.where(self.places[index])
 
 
 class ChosenDataset(PairsDataset):
@@ -180,7 +206,7 @@ class ChosenDataset(PairsDataset):
             UserError: as ``FileDataset``, or no pair has a response that is chosen.
         """
         super().__init__(path)
-        found = [(i, self._chosen(sample)) for i, sample in enumerate(self.samples)]
+        found = [(i, self._chosen(s)) for i, s in zip(self.places, self.samples, strict=True)]
         self.places = [i for i, sample in found if sample is not None]
         self.samples = [sample for _, sample in found if sample is not None]
         if not self.samples:
@@ -196,20 +222,22 @@ class ChosenDataset(PairsDataset):
         del kept["other_answer"], kept["labels"]
         return kept
 
-    def where(self, index: int) -> str:
-        return self.table.where(self.places[index])
-
 
 class PromptsDataset(FileDataset):
     """Prompts: ``prompt``, and ``system`` where there is a system prompt.
 
-    Further columns are kept for reward functions that ask for them.
+    Further columns are kept for reward functions that ask for them; none has a name of ``TAKEN``.
     """
 
     NAME: ClassVar[str] = "prompts"
     KIND: ClassVar[str] = "prompts"
 
     def convert(self, row: dict[str, Any], where: str) -> RawSample:
+        if taken := sorted(TAKEN.intersection(row)):
+            raise UserError(
+                f"{where}: the column {taken[0]!r} has a name under which reward functions get "
+                "something else: rename it"
+            )
         further = {name: row[name] for name in row if name not in ("prompt", "system")}
         return {**further, **prompt_fields(row, where)}  # type: ignore[typeddict-item]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.base.datasets.files import Rows
+from safe_rlhf_panacea.base.hub import prepare_hub
 from safe_rlhf_panacea.errors import UserError
 
 ROWS_AT_ONCE = 1024  # rows of a table that are Python objects at one time
@@ -40,6 +41,8 @@ def _load(path: str, **options: Any) -> Any:
             f"{path}: reading it needs the package datasets (pip install datasets)"
         ) from None
     folder = Path(path)
+    if not folder.exists() and not prepare_hub():
+        datasets.config.HF_HUB_OFFLINE = True
     saved = any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
     try:
         if saved:

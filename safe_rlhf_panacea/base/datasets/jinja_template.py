@@ -1,18 +1,19 @@
-"""Chat templates in jinja, as models bring them; transformers renders them in a sandbox."""
+"""Chat templates in jinja, as models bring them; ``rendering.py`` has them rendered."""
 
 from __future__ import annotations
 
-import traceback
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from safe_rlhf_panacea.base.datasets.control_tokens import as_text, control_pattern
+from safe_rlhf_panacea.base.datasets.rendering import RenderingError, render
 from safe_rlhf_panacea.base.datasets.template import NAMES, ChatTemplate, Turns, as_turns
 from safe_rlhf_panacea.errors import UserError
 
 Messages = list[dict[str, str]]
 _QUESTION, _ANSWER = "7question0", "7answer0"  # no template has these words
-_COMPILED = ("<template>", "<unknown>")  # what jinja calls the file of a template in a traceback
 
 
 def read_text(path: str) -> str:
@@ -40,10 +41,12 @@ def check_choice(choice: str) -> str:
     """
     if choice in NAMES:
         return choice
-    from transformers import PreTrainedTokenizerBase
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
 
     tokens = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    read_template(choice, PreTrainedTokenizerBase(**tokens)).check()
+    empty = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), **tokens)
+    read_template(choice, empty).check()
     return choice
 
 
@@ -70,21 +73,6 @@ def own_template(tokenizer: Any) -> JinjaTemplate | None:
             "mean to a file and give that as --chat_template"
         ) from None
     return JinjaTemplate(text, tokenizer, f"{name}'s chat template")
-
-
-def _line_of(error: Exception) -> int | None:
-    """The line of the template at which it failed."""
-    if (line := getattr(error, "lineno", None)) is not None:
-        return line
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename in _COMPILED]
-    return lines[-1] if lines else None
-
-
-def _messages(turns: Turns, system: str | None) -> Messages:
-    roles = ("user", "assistant")
-    found = [{"role": roles[i % 2], "content": turn} for i, turn in enumerate(as_turns(turns))]
-    return [*([] if system is None else [{"role": "system", "content": system}]), *found]
 
 
 class JinjaTemplate(ChatTemplate):
@@ -116,21 +104,42 @@ class JinjaTemplate(ChatTemplate):
 
     def _render(self, messages: Messages, *, answering: bool) -> str:
         try:
-            return self.tokenizer.apply_chat_template(
-                messages, chat_template=self.jinja, tokenize=False, add_generation_prompt=answering
-            )
-        except Exception as error:  # a template is a program, and may fail as any program may
-            line = _line_of(error)
-            place = self.source if line is None else f"{self.source}:{line}"
-            reason = " ".join(str(getattr(error, "message", None) or error).split())
+            tokens = self.tokenizer.special_tokens_map
+            return render(self.jinja, messages, tokens, answering=answering, now=self.now)
+        except RenderingError as error:
+            place = self.source if error.line is None else f"{self.source}:{error.line}"
+            reason = " ".join(str(error).split())
             roles = ", ".join(message["role"] for message in messages)
             raise UserError(
                 f"{place}: the chat template fails on a conversation of {roles}: {reason}"
             ) from None
 
+    def said(self, text: str, role: str = "assistant") -> str:
+        """What somebody in a ``role`` says, cut as in every template.
+
+        Of the users' and system prompts' text also what spells another token that was added to the
+        vocabulary and that the template names: some models mark turns with such, and an answer may
+        hold some, as ``<think>``.
+        """
+        return super().said(text) if role == "assistant" else as_text(text, self._named)
+
+    @cached_property
+    def _named(self) -> re.Pattern[str]:
+        added = map(str, self.tokenizer.added_tokens_decoder.values())
+        # Not words that were added: they are no mark-up wherever they stand in the template.
+        named = {token for token in added if re.search(r"[^\w\s]", token) and token in self.jinja}
+        return control_pattern(named.union(self.special_tokens))
+
+    def _messages(self, turns: Turns, system: str | None) -> Messages:
+        roles = ("user", "assistant")
+        said = [(roles[i % 2], turn) for i, turn in enumerate(as_turns(turns))]
+        if system is not None:
+            said.insert(0, ("system", system))
+        return [{"role": role, "content": self.said(text, role)} for role, text in said]
+
     def prompt(self, turns: Turns, system: str | None = None) -> str:
-        text = self._render(_messages(turns, system), answering=True)
-        if system is not None and system.strip() not in text:
+        text = self._render(self._messages(turns, system), answering=True)
+        if system is not None and self.said(system, "system").strip() not in text:
             raise UserError(
                 f"{self.source}: the chat template leaves out the system prompt: choose another "
                 "--chat_template, or leave the system prompt out of the data"
@@ -143,7 +152,8 @@ class JinjaTemplate(ChatTemplate):
         Where a conversation with its answer is not written as the prompt and what follows, the
         answer follows the prompt as it is: that is what the model sees when it answers.
         """
-        messages = [*_messages(turns, system), {"role": "assistant", "content": answer}]
+        answer = self.said(answer)
+        messages = [*self._messages(turns, system), {"role": "assistant", "content": answer}]
         whole = self._render(messages, answering=False)
         if not (whole.startswith(prompt) and whole.endswith(self._closing)):
             return answer + self.answer_end
@@ -152,7 +162,7 @@ class JinjaTemplate(ChatTemplate):
     @cached_property
     def _closing(self) -> str:
         """All that the template writes after the last answer."""
-        messages = [*_messages(_QUESTION, None), {"role": "assistant", "content": _ANSWER}]
+        messages = [*self._messages(_QUESTION, None), {"role": "assistant", "content": _ANSWER}]
         _, found, after = self._render(messages, answering=False).rpartition(_ANSWER)
         if not found:
             raise UserError(f"{self.source}: the chat template leaves out what the assistant says")

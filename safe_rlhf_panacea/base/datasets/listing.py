@@ -84,8 +84,7 @@ def describe(spec: str) -> str:
     """
     (asked,) = read_specs(spec)
     raw = RawDataset.load(asked.name, path=asked.path)
-    rows = raw.rows_read if isinstance(raw, PublishedDataset) else len(raw)
-    left_out = raw.left_out if isinstance(raw, PublishedDataset) else Counter[str]()
+    rows, left_out = getattr(raw, "rows_read", len(raw)), +getattr(raw, "left_out", Counter())
     labels = [labels_of(sample) for sample in raw]
     first = (f"{field}: {one_line(value)}" for field, value in raw[0].items())
     taken = asked.count(len(raw))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypedDict
 
 import torch
@@ -10,10 +11,12 @@ import torch
 from safe_rlhf_panacea.base.datasets.base import Row, TokenizedDataset
 from safe_rlhf_panacea.base.datasets.collator import CollatorBase
 from safe_rlhf_panacea.base.datasets.ragged import RaggedTokens
-from safe_rlhf_panacea.base.datasets.raw import RawSample
+from safe_rlhf_panacea.base.datasets.raw import OF_ANSWERS, RawSample
 from safe_rlhf_panacea.base.datasets.specs import Specs
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.errors import UserError
+
+PROMPTS = "prompts"  # the kind of data set whose columns all belong to the prompt
 
 
 class PromptOnlySample(TypedDict):
@@ -31,12 +34,29 @@ class PromptOnlyBatch(TypedDict):
     examples: list[RawSample]  # the rows' raw samples
 
 
+def different_rows(rows: Iterable[Row], prompt: Callable[[Row], str]) -> list[Row]:
+    """The rows without those that came before, with the same prompt and the same columns.
+
+    The answers to a prompt, of pairs and of supervised text, are no columns of it.
+
+    Args:
+        rows: of any kind of data set.
+        prompt: a row's prompt in the template.
+    """
+    first: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        left_out = {"input", "system"} | (set() if row.kind == PROMPTS else OF_ANSWERS)
+        columns = {name: row.sample[name] for name in sorted(set(row.sample) - left_out)}
+        first.setdefault((prompt(row), json.dumps(columns, default=str)), row)
+    return list(first.values())
+
+
 class PromptOnlyDataset(TokenizedDataset):
-    """Different prompts: a prompt that comes twice is kept once.
+    """Prompts, each with the columns of its row: a whole row that comes twice is kept once.
 
     Attributes:
         too_long: prompts left out because they leave no room below ``max_length``.
-        duplicates: prompts left out because they came before.
+        duplicates: rows left out because the same ones came before.
         examples: the prompts' raw samples.
     """
 
@@ -65,14 +85,11 @@ class PromptOnlyDataset(TokenizedDataset):
         super().__init__(specs, tokenizer, seed, template=template)
 
     def encode(self, rows: list[Row]) -> int:
-        first: dict[str, Row] = {}
-        for row in rows:
-            first.setdefault(self.prompt(row), row)
-        unique = list(first.values())
+        unique = different_rows(rows, self.prompt)
         self.duplicates = len(rows) - len(unique)
         self.examples: list[RawSample] = []
         self.prompts = RaggedTokens(self._keep(unique))
-        self.report_left_out(len(unique), len(self.prompts))
+        self.report_left_out(len(rows), len(self.prompts), came_before=self.duplicates)
         return len(self.prompts)
 
     def _keep(self, rows: list[Row]) -> Iterator[list[int]]:

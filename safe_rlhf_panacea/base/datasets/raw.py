@@ -35,6 +35,14 @@ class RawSample(TypedDict, total=False):
     """Safe-RLHF's way to say that ``answer`` is better for the objective ``harmless``."""
 
 
+# What belongs to an answer of a sample, and not to its prompt.
+OF_ANSWERS = frozenset({"answer", "other_answer", "labels", "better", "safer"})
+# Reward functions are given something else under these names, so no column of prompts has one.
+TAKEN = frozenset(
+    {"input", "turns", "prompts", "responses", "prompt_ids", "response_ids", "response_lengths"}
+)
+
+
 def split_indices(
     rows: int, split_ratio: float, shuffle: bool, seed: int
 ) -> tuple[list[int], list[int]]:
@@ -101,7 +109,10 @@ class RawDataset(Dataset[RawSample]):
             cls = RawDataset._registry[name]
         except KeyError:
             known = ", ".join(cls.NAME for cls in RawDataset.registered())
-            raise UserError(f"unknown data set {name!r}; there are: {known}") from None
+            raise UserError(
+                f"unknown data set {name!r}; there are: {known}; a file, a folder or a data set of "
+                f"the hub is given as pairs:1:{name}, or prompts, supervised or chosen"
+            ) from None
         return cls() if path is None else cls(path=path)  # type: ignore[call-arg]
 
     make = load

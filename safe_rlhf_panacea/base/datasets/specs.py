@@ -7,8 +7,10 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
+from safe_rlhf_panacea.base.datasets.files import SUFFIXES
 from safe_rlhf_panacea.errors import UserError
 
 FORM = "name[:proportion[:path]]"
@@ -80,11 +82,17 @@ def parse_dataset(string: str) -> tuple[str, dict[str, Any]]:
         The name, and ``proportion`` and, where given, ``path``.
 
     Raises:
-        UserError: no name, a proportion that is no number, an empty path.
+        UserError: no name, or a file in its place, a proportion that is no number, an empty path.
     """
     name, *rest = string.split(":", 2)
     if not name.strip():
         raise UserError(f"data set {string!r} has no name; the form is {FORM}")
+    if name.endswith((*SUFFIXES, ".parquet")) or (Path(name).is_file() and Path(name).suffix):
+        share = rest[0] if rest else "1"
+        raise UserError(
+            f"data set {string!r} is a file without a name that says what it holds: write "
+            f"pairs:{share}:{name}, or prompts, supervised or chosen in place of pairs"
+        )
     attributes: dict[str, Any] = {"proportion": 1.0}
     if rest:
         attributes["proportion"] = _parse_proportion(rest[0].strip(), string)

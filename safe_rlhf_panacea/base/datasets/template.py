@@ -1,23 +1,28 @@
 """How a conversation becomes text and tokens: all formatting of prompts is here.
 
-A template is a model's own (``jinja_template.py``), Safe-RLHF's, or none at all.
+A template is a model's own (``jinja_template.py``), Safe-RLHF's (``safe_rlhf_template.py``), or
+none at all.
 """
 
 from __future__ import annotations
 
 import abc
+import datetime
 import re
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
-from safe_rlhf_panacea.base.configs.constants import PROMPT_ASSISTANT, PROMPT_BEGIN, PROMPT_USER
+from safe_rlhf_panacea.base.datasets.control_tokens import (
+    as_text,
+    control_pattern,
+    special_tokens,
+    tokenize,
+)
 from safe_rlhf_panacea.errors import UserError
 
-AUTO, SAFE_RLHF, NONE = "auto", "safe-rlhf", "none"
-NAMES = (AUTO, SAFE_RLHF, NONE)
-# What Safe-RLHF writes before and after the words of a single turn.
-SAFE_RLHF_MARKS = (f"{PROMPT_BEGIN}{PROMPT_USER.split('{input}')[0]}".strip(), PROMPT_ASSISTANT)
+AUTO, SAFE_RLHF, NONE, RAW = "auto", "safe-rlhf", "none", "raw"
+NAMES = (AUTO, SAFE_RLHF, NONE, RAW)
 _WORDS = "7The1words0"  # stand in for a turn; no template has them
 
 Turns = str | Sequence[str]
@@ -38,44 +43,14 @@ def as_turns(turns: Turns) -> list[str]:
     return turns
 
 
-def format_prompt(input: Turns, eos_token: str | None = None) -> str:
-    """Write a conversation in Safe-RLHF's template, ready for the assistant's answer.
-
-    Args:
-        input: the user's text, or turns that alternate user, assistant, ..., user.
-        eos_token: closes each earlier answer of the assistant; only several turns need it.
-
-    Raises:
-        UserError: an even number of turns, or several turns and no ``eos_token``.
-    """
-    turns = as_turns(input)
-    if len(turns) > 1 and eos_token is None:
-        raise UserError("a conversation of several turns needs eos_token to close the answers")
-    parts = [PROMPT_BEGIN]
-    for index, turn in enumerate(turns):
-        if index % 2 == 0:
-            # Not str.format: the user's own braces are text.
-            parts += [PROMPT_USER.replace("{input}", turn), PROMPT_ASSISTANT]
-        else:
-            parts += [turn, eos_token or ""]
-    return "".join(parts)
-
-
-def without_template(prompt: str) -> str:
-    """A prompt as people read it, of an earlier result, which has it in Safe-RLHF's template."""
-    before, after = SAFE_RLHF_MARKS
-    if not (prompt.startswith(before) and prompt.endswith(after)):
-        return prompt
-    return prompt.removeprefix(before).removesuffix(after).strip()
-
-
 class ChatTemplate(abc.ABC):
     """How one model is spoken to.
 
     Attributes:
-        recorded: ``safe-rlhf``, ``none`` or the jinja text: what is kept with an adapter.
+        recorded: ``safe-rlhf``, ``none``, ``raw`` or the jinja text: what is kept with an adapter.
         tokenizer: the model's.
         jinja: the text of a jinja template, None for the others.
+        now: the date and time that the template may write; None: those of the moment.
     """
 
     # Whether the tokenizer puts its own special tokens around a text, such as BOS.
@@ -85,37 +60,44 @@ class ChatTemplate(abc.ABC):
 
     recorded: str
     jinja: str | None = None
+    now: datetime.datetime | None = None
 
     def __init__(self, tokenizer: Any) -> None:
         """Hold on to the tokenizer."""
         self.tokenizer = tokenizer
 
     @staticmethod
-    def of(choice: str, tokenizer: Any) -> ChatTemplate:
+    def of(choice: str, tokenizer: Any, now: datetime.datetime | None = None) -> ChatTemplate:
         """The template that ``--chat_template`` names.
 
         Args:
-            choice: ``auto`` (the tokenizer's own, else Safe-RLHF's), ``safe-rlhf``, ``none``, or
-                the path of a jinja file.
+            choice: ``auto`` (the tokenizer's own, else Safe-RLHF's), ``safe-rlhf``, ``none``,
+                ``raw``, or the path of a jinja file.
             tokenizer: of the model that is spoken to.
+            now: the date and time that the template may write; None: those of the moment.
 
         Raises:
             UserError: a file that is missing or does not render.
         """
         from safe_rlhf_panacea.base.datasets.jinja_template import own_template, read_template
+        from safe_rlhf_panacea.base.datasets.safe_rlhf_template import SafeRlhfTemplate
 
         if choice == AUTO:
-            return own_template(tokenizer) or SafeRlhfTemplate(tokenizer)
-        if choice in NAMES:
-            return ChatTemplate.as_recorded(choice, tokenizer)
-        return read_template(choice, tokenizer)
+            template = own_template(tokenizer) or SafeRlhfTemplate(tokenizer)
+        elif choice in NAMES:
+            template = ChatTemplate.as_recorded(choice, tokenizer)
+        else:
+            template = read_template(choice, tokenizer)
+        template.now = now
+        return template
 
     @staticmethod
     def as_recorded(recorded: str, tokenizer: Any) -> ChatTemplate:
         """The template that an adapter was trained with."""
         from safe_rlhf_panacea.base.datasets.jinja_template import JinjaTemplate
+        from safe_rlhf_panacea.base.datasets.safe_rlhf_template import SafeRlhfTemplate
 
-        kinds = {SAFE_RLHF: SafeRlhfTemplate, NONE: PlainTemplate}
+        kinds = {SAFE_RLHF: SafeRlhfTemplate, NONE: PlainTemplate, RAW: RawTemplate}
         if recorded in kinds:
             return kinds[recorded](tokenizer)
         return JinjaTemplate(recorded, tokenizer, "the adapter's chat template")
@@ -135,7 +117,9 @@ class ChatTemplate(abc.ABC):
 
     @abc.abstractmethod
     def prompt(self, turns: Turns, system: str | None = None) -> str:
-        """The conversation up to where the answer begins.
+        """The conversation up to where the answer begins, for ``encode``.
+
+        What is said has a ``CUT`` in each spelling of a control token.
 
         Args:
             turns: the user's words, or turns that alternate user, assistant, ..., user.
@@ -148,7 +132,15 @@ class ChatTemplate(abc.ABC):
     def rest(self, prompt: str, turns: Turns, answer: str, system: str | None = None) -> str:
         """What follows the prompt in training: the answer and its end."""
         del prompt, turns, system
-        return answer + self.answer_end
+        return self.said(answer) + self.answer_end
+
+    def said(self, text: str) -> str:
+        """What somebody says, cut so that no control token can come of it."""
+        return as_text(text, self._special)
+
+    @cached_property
+    def _special(self) -> re.Pattern[str]:
+        return control_pattern(self.special_tokens)
 
     @property
     def end_token(self) -> str:
@@ -175,9 +167,7 @@ class ChatTemplate(abc.ABC):
     @cached_property
     def special_tokens(self) -> list[str]:
         """The tokenizer's, among which is what ends a turn; the shortest first."""
-        added = self.tokenizer.added_tokens_decoder.values()
-        special = {str(token) for token in added if token.special}
-        return sorted(special | set(self.tokenizer.all_special_tokens), key=len)
+        return special_tokens(self.tokenizer)
 
     def encode(self, prompts: Sequence[str], *rests: Sequence[str]) -> list[list[list[int]]]:
         """Token ids of prompts and, column by column, of each prompt with what follows it.
@@ -187,7 +177,7 @@ class ChatTemplate(abc.ABC):
         """
         columns = ([p + r for p, r in zip(prompts, rest, strict=True)] for rest in rests)
         texts = [*prompts, *(text for column in columns for text in column)]
-        ids = self._tokenize(texts, self.ADDS_SPECIAL_TOKENS)
+        ids = tokenize(self.tokenizer, texts, self.ADDS_SPECIAL_TOKENS)
         count = len(prompts)
         starts, *wholes = (ids[i : i + count] for i in range(0, len(ids), count))
         if not self.JOINED:
@@ -198,18 +188,9 @@ class ChatTemplate(abc.ABC):
     def _part(self, starts: list[list[int]], wholes: list[list[int]], rests: Sequence[str]) -> None:
         pairs = enumerate(zip(starts, wholes, strict=True))
         apart = [i for i, (start, whole) in pairs if whole[: len(start)] != start]
-        own = self._tokenize([rests[i] for i in apart], False) if apart else []
+        own = tokenize(self.tokenizer, [rests[i] for i in apart], False)
         for i, ids in zip(apart, own, strict=True):
             wholes[i] = starts[i] + ids
-
-    def _tokenize(self, texts: list[str], add_special_tokens: bool) -> list[list[int]]:
-        return self.tokenizer(
-            texts,
-            add_special_tokens=add_special_tokens,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,  # it would warn of texts that are truncated later
-        )["input_ids"]
 
     def prompt_ids(self, turns: Turns, system: str | None = None) -> list[int]:
         """The tokens of ``prompt``."""
@@ -235,36 +216,28 @@ class ChatTemplate(abc.ABC):
     # -- for people -------------------------------------------------------------------
 
     @cached_property
-    def _around(self) -> tuple[str, str]:
-        """What stands before and after the words of a single turn."""
-        before, _, after = self.prompt(_WORDS).partition(_WORDS)
-        return before.strip(), after.strip()
+    def _around(self) -> tuple[str, str, list[int]]:
+        """What stands before and after the words of a single turn, and its special tokens."""
+        prompt = self.prompt(_WORDS)
+        before, _, after = prompt.partition(_WORDS)
+        return before.strip(), after.strip(), self._special_ids(self.encode([prompt])[0][0])
+
+    def _special_ids(self, input_ids: Sequence[int]) -> list[int]:
+        special = set(self.tokenizer.convert_tokens_to_ids(self.special_tokens))
+        return [token for token in input_ids if token in special]
 
     def shown(self, input_ids: Sequence[int]) -> str:
         """A prompt as people read it: of a single turn the user's words, else all of its text."""
-        text = self.tokenizer.decode(input_ids).strip()
-        if self.ADDS_SPECIAL_TOKENS:
-            text = self.tokenizer.decode(input_ids, skip_special_tokens=True).strip()
-        before, after = self._around
+        plain = self.ADDS_SPECIAL_TOKENS
+        text = self.tokenizer.decode(input_ids, skip_special_tokens=plain).strip()
+        before, after, special = self._around
         if text.startswith(before) and text.endswith(after):
-            text = text[len(before) : len(text) - len(after)]
+            text = text[len(before) : len(text) - len(after)].strip()
+            plain = plain or self._special_ids(input_ids) == special
+        if plain:  # what spells a control token was said
+            return text
         parts = re.split("|".join(map(re.escape, self.special_tokens)), text)
         return "\n".join(part.strip() for part in parts if part.strip())
-
-
-class SafeRlhfTemplate(ChatTemplate):
-    """Safe-RLHF's, in which a token across the boundary belongs to the answer, as it does there."""
-
-    JOINED: ClassVar[bool] = True
-    recorded = SAFE_RLHF
-
-    def prompt(self, turns: Turns, system: str | None = None) -> str:
-        if system is not None:
-            raise UserError(
-                "Safe-RLHF's template has no place for a system prompt: choose another "
-                "--chat_template, or leave the system prompt out"
-            )
-        return format_prompt(turns, eos_token=self.tokenizer.eos_token)
 
 
 class PlainTemplate(ChatTemplate):
@@ -277,7 +250,17 @@ class PlainTemplate(ChatTemplate):
         if len(turns) > 1 or system is not None:
             what = "a system prompt" if len(turns) == 1 else f"{len(turns)} turns"
             raise UserError(
-                f"--chat_template none writes a single turn as it is, and has no way to write "
-                f"{what}: choose another --chat_template"
+                f"--chat_template {self.recorded} writes a single turn as it is, and has no way "
+                f"to write {what}: choose another --chat_template"
             )
-        return turns[0]
+        return self.said(turns[0])
+
+
+class RawTemplate(PlainTemplate):
+    """None either, for prompts that hold a template already: their control tokens are real."""
+
+    ADDS_SPECIAL_TOKENS: ClassVar[bool] = False
+    recorded = RAW
+
+    def said(self, text: str) -> str:
+        return text

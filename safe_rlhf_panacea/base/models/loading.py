@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from safe_rlhf_panacea.base.hub import prepare_hub
 from safe_rlhf_panacea.base.models.weights import check_model_folder, is_local
 from safe_rlhf_panacea.errors import UserError
 
@@ -32,9 +33,17 @@ def resolve_model(name_or_path: str | os.PathLike[str]) -> str:
 
 @contextmanager
 def loading_errors(name: str, what: str) -> Iterator[None]:
-    """Tell in one line what transformers could not load, and keep its own log quiet."""
+    """Tell in one line what transformers could not load, and keep its own log quiet.
+
+    The hub is asked for no path at which nothing lies, and for nothing if it does not answer.
+    """
     from transformers.utils import logging
 
+    there = Path(name).expanduser().exists()
+    if not there and is_local(name):
+        check_model_folder(Path(name))
+    elif not there:
+        prepare_hub()
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -43,7 +52,9 @@ def loading_errors(name: str, what: str) -> Iterator[None]:
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise UserError(f"{name}: no {what} could be loaded: {_first_line(error)}") from error
+        where = "" if there else "no such folder, and from the hub "
+        told = f"{name}: {where}no {what} could be loaded: {_first_line(error)}"
+        raise UserError(told) from error
     finally:
         logging.set_verbosity(verbosity)
         if bars:
@@ -55,13 +66,21 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def load_whole(auto_class: Any, name: str, may_hold: Callable[[str], bool], **kwargs: Any) -> Any:
+def load_whole(
+    auto_class: Any,
+    name: str,
+    may_hold: Callable[[str], bool],
+    *,
+    may_lack: Collection[str] = (),
+    **kwargs: Any,
+) -> Any:
     """``auto_class.from_pretrained`` with no weight made up and none left over.
 
     Args:
         auto_class: one of transformers' auto classes.
         name: a folder or hub name.
         may_hold: whether the checkpoint may hold this tensor though the model has none.
+        may_lack: tensors that the caller brings.
         kwargs: passed on.
 
     Raises:
@@ -77,7 +96,7 @@ def load_whole(auto_class: Any, name: str, may_hold: Callable[[str], bool], **kw
             **kwargs,
         )
     foreign = f"{name} is no checkpoint of a {type(model).__name__}"
-    if missing := _named(info["missing_keys"]):
+    if missing := _named(set(info["missing_keys"]) - set(may_lack)):
         raise UserError(f"{foreign}: {_few(missing)} missing")
     if mismatched := sorted(info["mismatched_keys"]):
         raise UserError(f"{foreign}: {_shapes(mismatched[0])}")

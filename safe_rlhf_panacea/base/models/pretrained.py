@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from safe_rlhf_panacea.base.models.adapted import find_adapter
 from safe_rlhf_panacea.base.models.auto import AutoModelForScore
 from safe_rlhf_panacea.base.models.loading import load_whole, loading_errors, resolve_model
 from safe_rlhf_panacea.errors import UserError
@@ -40,10 +41,13 @@ def load_pretrained_models(
 ) -> tuple[Any, Any]:
     """Load a model and its tokenizer.
 
-    Special tokens that the tokenizer lacks are added, and the embeddings grow with it.
+    Special tokens that the tokenizer lacks are added, and the embeddings grow with it. An adapter
+    is added to the weights of the model under it.
 
     Args:
-        model_name_or_path: a folder or a name on the Hugging Face hub; safetensors only.
+        model_name_or_path: a folder or a name on the Hugging Face hub; safetensors only. Also the
+            folder of a LoRA of PEFT, or of a Panacea adapter at one λ, as
+            ``FOLDER@helpful=0.5,harmless=0.5``.
         model_max_length: in tokens; None keeps the tokenizer's own.
         padding_side: ``left`` for generation, ``right`` for scoring and training.
         auto_model_type: ``AutoModelForCausalLM`` or ``AutoModelForScore``.
@@ -59,21 +63,40 @@ def load_pretrained_models(
     Raises:
         UserError: a missing, truncated, pickled or foreign checkpoint, or no tokenizer.
     """
-    name = resolve_model(model_name_or_path)
-    options = {"trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if cache_dir is not None:
         options["cache_dir"] = str(Path(cache_dir).expanduser())
-    # The tokenizer first: it is quick, and a mistake shows before gigabytes are read.
-    tokenizer = load_tokenizer(
-        name, model_max_length, padding_side, **options, **(auto_tokenizer_kwargs or {})
-    )
-    options |= {"dtype": "auto" if dtype is None else dtype, **(auto_model_kwargs or {})}
-    if auto_model_type is AutoModelForScore:
-        model = AutoModelForScore.from_pretrained(name, **options)
+    form = model_max_length, padding_side
+    tokenizing = {**options, **(auto_tokenizer_kwargs or {})}
+    if (adapted := find_adapter(model_name_or_path)) is not None:
+        options |= {"auto_model_type": auto_model_type, "auto_model_kwargs": auto_model_kwargs}
+        with adapted.base_errors():
+            model, tokenizer = load_pretrained_models(
+                adapted.base, *form, auto_tokenizer_kwargs=auto_tokenizer_kwargs, **options
+            )
+        adapted.add_to(model, dtype)
+        if has_tokenizer(adapted.folder):
+            tokenizer = load_tokenizer(str(adapted.folder), *form, **tokenizing)
     else:
-        model = load_whole(auto_model_type, name, lambda key: False, **options)
+        name = resolve_model(model_name_or_path)
+        # The tokenizer first: it is quick, and a mistake shows before gigabytes are read.
+        tokenizer = load_tokenizer(name, *form, **tokenizing)
+        options |= {"dtype": "auto" if dtype is None else dtype, **(auto_model_kwargs or {})}
+        model = _load(auto_model_type, name, options)
     resize_tokenizer_embedding(tokenizer, model)
     return model.eval(), tokenizer
+
+
+def _load(auto_model_type: Any, name: str, options: dict[str, Any]) -> Any:
+    """A whole model as it was saved."""
+    if auto_model_type is AutoModelForScore:
+        return AutoModelForScore.from_pretrained(name, **options)
+    return load_whole(auto_model_type, name, lambda key: False, **options)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds the files of a tokenizer."""
+    return any((folder / file).is_file() for file in TOKENIZER_FILES)
 
 
 def load_tokenizer(
@@ -86,7 +109,7 @@ def load_tokenizer(
     """
     from transformers import AutoTokenizer
 
-    if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in TOKENIZER_FILES):
+    if Path(name).is_dir() and not has_tokenizer(Path(name)):
         raise UserError(f"{name} holds no tokenizer: {TOKENIZER_FILES[0]} is missing")
     if model_max_length is not None:
         kwargs["model_max_length"] = model_max_length

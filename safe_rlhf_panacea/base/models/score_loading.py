@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 
+from safe_rlhf_panacea.base.models.adapted import find_adapter
 from safe_rlhf_panacea.base.models.auto import AutoModelForScore
 from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.models.pretrained import load_pretrained_models
+from safe_rlhf_panacea.errors import UserError
 
 
 def load_score_model(
@@ -33,6 +35,12 @@ def load_score_model(
     Raises:
         UserError: there is none, or it has fewer positions.
     """
+    adapted = find_adapter(path)
+    if adapted is not None and adapted.lora is None:
+        raise UserError(
+            f"{path} is a Panacea adapter, a policy and no reward model; one is trained from it "
+            "with python -m safe_rlhf_panacea.base.values.reward"
+        )
     model, tokenizer = load_pretrained_models(
         path,
         model_max_length=max_length,

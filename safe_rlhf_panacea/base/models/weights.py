@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from safe_rlhf_panacea.base.hub import may_be_hub_name
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.shapes import misfit
@@ -26,7 +27,7 @@ def is_local(name_or_path: str | os.PathLike[str]) -> bool:
         os.path.exists(text)
         or isinstance(name_or_path, os.PathLike)
         or text.startswith((".", "~", "/"))
-        or text.count("/") > 1
+        or not may_be_hub_name(text)
     )
 
 
@@ -37,8 +38,13 @@ def check_model_folder(folder: Path) -> None:
         UserError: the folder, its config.json or its weights are missing, pickled or truncated.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; a model's folder or a hub name is wanted")
+        raise UserError(
+            f"{folder}: no such folder; a model's folder or a hub name is wanted "
+            "(owner/name, where no folder called owner lies here)"
+        )
     if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise UserError(f"{folder} holds an adapter and no whole model: no config.json")
         raise UserError(f"{folder} holds no model: config.json is missing")
     read_json(folder / "config.json", infinities=True)
     for file in weight_files(folder):

@@ -35,6 +35,7 @@ from safe_rlhf_panacea.base.resuming import (
     latest_step,
     load_checkpoint,
     note_latest,
+    run_start,
     take_up,
 )
 from safe_rlhf_panacea.base.run_record import CHECKPOINTS, write_run_record
@@ -64,6 +65,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
     args: argparse.Namespace
     logger: Logger
     global_step: int
+    total_steps: int
     epoch: int
     part: Part = Part()  # a subclass brings its own before the hooks run
 
@@ -102,7 +104,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
     @cached_property
     def template(self) -> ChatTemplate:
         """How this run writes conversations, once the tokenizer is loaded."""
-        return ChatTemplate.of(self.args.chat_template, self.tokenizer)
+        return ChatTemplate.of(self.args.chat_template, self.tokenizer, self.began)
 
     def run_init_hooks(self) -> None:
         """Run the four hooks in their order."""
@@ -112,6 +114,8 @@ class TrainerBase(metaclass=abc.ABCMeta):
         self._divergence = DivergenceCheck()
         self.observers: list[Observer] = []
         self._random_state: dict[str, Any] | None = None
+        with refusing_together():
+            self.began = run_start(self.args)
         for hook in (self.init_models, self.init_datasets, self.init_engines):
             with refusing_together():
                 hook()
@@ -132,7 +136,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
         """
         folder = self.args.output_dir
         check_same_run(folder, self.args, self.data_fingerprints(), self.template.recorded)
-        step = latest_step(folder)
+        step = latest_step(folder, vars(self.args))
         self.restore(load_checkpoint(self.checkpoint_engines(), folder, step))
         barrier()
 
@@ -156,10 +160,10 @@ class TrainerBase(metaclass=abc.ABCMeta):
         if is_main_process():
             claim_folder(args.output_dir, overwrite=args.overwrite, resume=args.resume)
             if args.resume:
-                take_up(args.output_dir, args, self.global_step)
+                take_up(args.output_dir, args, self.global_step, self.total_steps)
             else:
                 about = {"program": args.program, "processes": get_world_size()}
-                about["data"] = self.data_fingerprints()
+                about |= {"data": self.data_fingerprints(), "template_date": str(self.began)}
                 about["chat_template"] = self.template.recorded
                 write_run_record(args.output_dir, args, about)
         started = time.strftime("%Y-%m-%d-%H-%M-%S")
@@ -277,9 +281,9 @@ class TrainerBase(metaclass=abc.ABCMeta):
             )
         barrier()
         write_checksums(checkpoints, self.global_step, self.checkpoint_engines())
+        self.part.checkpointed()
         if is_main_process():
             note_latest(self.args.output_dir, self.global_step)
-        self.part.checkpointed()
 
     def save(self, model: Any = None, ds_config: dict[str, Any] | None = None) -> None:
         """Write a model and the tokenizer in Hugging Face format, or what the part saves."""

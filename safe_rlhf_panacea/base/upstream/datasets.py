@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import compress
 from typing import Any
 
 import torch
@@ -21,7 +23,10 @@ from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
 from safe_rlhf_panacea.base.datasets.base import common_prefix
 from safe_rlhf_panacea.base.datasets.preference import labels_of
 from safe_rlhf_panacea.base.datasets.template import AUTO, SAFE_RLHF, ChatTemplate
+from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
+
+LOGGER = logging.getLogger(__name__)
 
 
 def encode(
@@ -60,6 +65,8 @@ class TemplatedText(SupervisedDataset):
 
     def preprocess(self, raw_sample: RawSample) -> dict[str, torch.Tensor]:
         """Tokens and labels; only the answer and its end are learnt."""
+        if "input" not in raw_sample and self.template.recorded == SAFE_RLHF:
+            return super().preprocess(raw_sample)
         if "input" not in raw_sample:
             raise UserError("a dialogue without an input is read with --chat_template safe-rlhf")
         start, (input_ids,) = encode(self.template, raw_sample, "answer")
@@ -72,8 +79,6 @@ class TemplatedText(SupervisedDataset):
 def templated(template: ChatTemplate) -> Iterator[None]:
     """Inside, Safe-RLHF's trainer of reinforcement learning makes data sets in a template."""
     names = {"PromptOnlyDataset": TemplatedPrompts, "SupervisedDataset": TemplatedText}
-    if template.recorded == SAFE_RLHF:
-        names = {}  # its own
     before = {name: getattr(rl_trainer, name) for name in names}
     try:
         for name, kind in names.items():
@@ -103,13 +108,13 @@ class LabelledPreferenceDataset(PreferenceDataset):
         counted: Sequence[str] | None = None,
         template: ChatTemplate | None = None,
     ) -> None:
-        """Read the raw data sets and leave out what none of the objectives labels.
+        """Read and tokenise; leave out what no objective labels, and pairs of equal responses.
 
         Of ``counted``, where they are given, one must label a pair. ``seed`` is not used:
         Safe-RLHF draws proportions of data sets with one of its own.
 
         Raises:
-            UserError: an objective labels no pair.
+            UserError: an objective labels no pair, or none is left.
         """
         del seed
         self.objectives = tuple(objectives)
@@ -124,8 +129,15 @@ class LabelledPreferenceDataset(PreferenceDataset):
                 )
         needed = [i for i, name in enumerate(self.objectives) if counted is None or name in counted]
         kept = [i for i, row in enumerate(labels) if any(row[c] is not None for c in needed)]
-        self.data = [self.data[i] for i in kept]
-        self.rawdata = [self.rawdata[i] for i in kept]
+        data = [self.preprocess(self.rawdata[i]) for i in kept]
+        differ = [not torch.equal(x["better_input_ids"], x["worse_input_ids"]) for x in data]
+        if not any(differ):
+            raise UserError(f"all {len(data)} pairs have identical responses once truncated")
+        if not all(differ) and is_main_process():
+            told = f"{differ.count(False)} (responses identical once truncated)"
+            LOGGER.warning("left out of %d pairs: %s", len(data), told)
+        self.data = list(compress(data, differ))
+        self.rawdata = [self.rawdata[i] for i in compress(kept, differ)]
 
     def _labels(self, sample: RawSample) -> list[int | None]:
         labels = labels_of(sample)
@@ -140,8 +152,6 @@ class LabelledPreferenceDataset(PreferenceDataset):
         first = next(value for value in values if value is not None)
         signs = [0.0 if v is None else 1.0 if v == first else -1.0 for v in values]
         prompt, both = encode(self.template, raw_sample, "answer", "other_answer")
-        if torch.equal(*both):
-            raise UserError("a pair's two responses are the same once tokenised and truncated")
         return {
             "better_input_ids": both[first],
             "worse_input_ids": both[1 - first],

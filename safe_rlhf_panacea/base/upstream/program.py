@@ -21,6 +21,7 @@ from safe_rlhf_panacea.base.distributed import (
     is_main_process,
     refusing_together,
 )
+from safe_rlhf_panacea.base.models.adapted import find_adapter
 from safe_rlhf_panacea.errors import UserError
 
 LOCAL_RANK = "--local_rank"
@@ -74,6 +75,20 @@ def parse_arguments(
     return args
 
 
+def _check_models(args: argparse.Namespace) -> None:
+    """Refuse adapters, which Safe-RLHF's own loading knows nothing of.
+
+    Raises:
+        UserError: saying how a whole model is made of it.
+    """
+    for flag, name in vars(args).items():
+        if flag.endswith("model_name_or_path") and name and (found := find_adapter(name)):
+            raise UserError(
+                f"--{flag} {name} is an adapter, which Safe-RLHF does not load: make a whole model "
+                f"of it with {found.merge_command}"
+            )
+
+
 def prepare_run(args: argparse.Namespace, program: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """What Safe-RLHF's ``main`` does before its trainer, on a CPU too.
 
@@ -81,8 +96,9 @@ def prepare_run(args: argparse.Namespace, program: str) -> tuple[dict[str, Any],
     configurations of DeepSpeed.
 
     Raises:
-        UserError: the output folder holds a run already.
+        UserError: the output folder holds a run already, or a model is an adapter.
     """
+    _check_models(args)
     args.output_dir = os.path.expanduser(args.output_dir)  # once, for all who write there
     args.device = init_distributed(args.local_rank)
     with refusing_together():

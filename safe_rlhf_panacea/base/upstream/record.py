@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +23,8 @@ class Recorded:
     @cached_property
     def template(self) -> ChatTemplate:
         """How this run writes conversations, once the tokenizer is loaded."""
-        return ChatTemplate.of(self.args.chat_template, self.tokenizer)
+        now = datetime.datetime.now()
+        return ChatTemplate.of(self.args.chat_template, self.tokenizer, now)
 
     def init_logger(self) -> None:
         """Record the run, then open Safe-RLHF's logger."""
@@ -31,6 +33,7 @@ class Recorded:
         if is_main_process():
             claim_folder(args.output_dir, overwrite=args.overwrite)
             about = {"program": args.program, "chat_template": self.template.recorded}
+            about["template_date"] = str(self.template.now)
             write_run_record(args.output_dir, args, about)
         super().init_logger()
         self.part.opened()

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from safe_rlhf_panacea.base.datasets.raw import RawDataset
+from safe_rlhf_panacea.base.datasets.raw import TAKEN, RawDataset
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.rewards.functions import GIVEN
 
 PAIR = {"prompt": "q", "response_0": "a", "response_1": "b"}
 
@@ -88,7 +90,6 @@ def test_labels_of_tables(write: Callable[..., Path]) -> None:
         ({"prompt": "\ud800"}, "prompt has half a surrogate pair"),
         ({"response_0": ""}, "response_0 is blank"),
         ({"response_1": ["b"]}, "response_1 is list; it is a string"),
-        ({"response_1": "a"}, "both responses are the same text"),
         ({"better_helpful": 2}, "better_helpful is 2; it is 0 or 1"),
         ({"better_helpful": "1"}, "better_helpful is '1'; it is 0 or 1"),
         ({"better_helpful": True}, "better_helpful is True; it is 0 or 1"),
@@ -104,6 +105,34 @@ def test_bad_rows_are_named(
     with pytest.raises(UserError, match=rf"data\.jsonl:2: {message}") as caught:
         load("pairs", path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["pairs", "chosen"])
+def test_pairs_of_two_equal_responses_are_left_out_and_counted(
+    write: Callable[..., Path], caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    same = {**PAIR, "response_1": "a", "better_helpful": 1}
+    path = write([same, {**PAIR, "prompt": "r", "better_helpful": 0}, same])
+    with caplog.at_level(logging.WARNING):
+        raw = RawDataset.load(name, path=str(path))
+    assert [sample["input"] for sample in raw] == ["r"]
+    assert raw.where(0) == f"{path}:2"
+    assert caplog.messages == [f"{path}: left out of 3 pairs: 2 (identical responses)"]
+    with pytest.raises(UserError, match=r"data\.jsonl: all of its 2 pairs have .* responses"):
+        load(name, write([same, same]))
+
+
+def test_names_of_columns_that_are_taken(write: Callable[..., Path]) -> None:
+    """Under these, reward functions are given something else."""
+    assert set(GIVEN) < TAKEN
+    for name in ("input", *GIVEN):
+        path = write([{"prompt": "q"}, {"prompt": "q", name: 0, "answer": 1, "labels": "z"}])
+        with pytest.raises(
+            UserError, match=rf"data\.jsonl:2: .* column '{name}' has a name .*: rename it"
+        ):
+            load("prompts", path)
+    kept = load("prompts", write([{"prompt": "q", "answer": 1, "labels": "z", "place": [0]}]))
+    assert kept[0] == {"input": "q", "answer": 1, "labels": "z", "place": [0]}
 
 
 def test_missing_field(write: Callable[..., Path]) -> None:

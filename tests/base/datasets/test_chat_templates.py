@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -263,3 +264,22 @@ def test_a_tokenizer_with_several_templates_and_no_default() -> None:
         ChatTemplate.of("auto", tokenizer)
     tokenizer.chat_template = {"default": chat_tokenizer("gemma").chat_template, "rag": "x"}
     assert ChatTemplate.of("auto", tokenizer).end_token == "<end_of_turn>"
+
+
+def test_a_template_with_a_date_of_its_own(tmp_path: Path) -> None:
+    """As in Llama's, in a macro; white space and lines stay those of the template."""
+    now = datetime.datetime(2021, 3, 4, 5, 6, 7)
+    path = tmp_path / "dated.jinja"
+    text = (
+        "  {% macro date(x) %}{{ strftime_now(x) }}{% endmacro %}\n\n"
+        "{% if strftime_now is defined %}{{ date('%d %b %Y, %-d.%m. 100%% %%d') }}{% endif %}"
+        "{% for m in messages %}\n"
+        "{{ m.content }}{{ nothing.at.all if m.content == 'fail' }}{% endfor %}"
+    )
+    path.write_text(text, encoding="utf-8")
+    template = ChatTemplate.of(str(path), chat_tokenizer(), now)
+    assert template.recorded == text
+    assert template.prompt("Hello?") == "\n04 Mar 2021, 4.03. 100% %dHello?"
+    assert "2021" not in ChatTemplate.of(str(path), chat_tokenizer()).prompt("Hello?")
+    with pytest.raises(UserError, match=r"dated\.jinja:4: "):
+        template.prompt("fail")

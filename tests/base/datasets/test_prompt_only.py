@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,28 @@ def decoded(dataset: PromptOnlyDataset) -> list[str]:
     return [text.removeprefix(start).removesuffix(end) for text in texts]
 
 
-def test_prompts_and_duplicates(write: Callable[..., Path]) -> None:
-    path = write([{"prompt": text, "place": i} for i, text in enumerate(("b", "a", "b", "c"))])
-    dataset = PromptOnlyDataset([f"prompts:1:{path}"], tiny_tokenizer())
-    assert decoded(dataset) == ["b", "a", "c"]
-    assert [dataset[i]["example"]["place"] for i in range(3)] == [0, 1, 3]
+def test_whole_rows_that_come_again_are_left_out_and_told(
+    write: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"prompt": text, "place": i} for text, i in (("b", 0), ("a", 1), ("b", 2), ("a", 1))]
+    with caplog.at_level(logging.WARNING):
+        dataset = PromptOnlyDataset([f"prompts:1:{write(rows)}"], tiny_tokenizer())
+    assert decoded(dataset) == ["b", "a", "b"]
+    assert [dataset[i]["example"]["place"] for i in range(3)] == [0, 1, 2]
     assert dataset.duplicates == 1
+    assert "left out of 4 rows: 1 (came before)" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["pairs", "supervised"])
+def test_a_prompt_that_several_answers_have_is_one_prompt(
+    write: Callable[..., Path], kind: str
+) -> None:
+    texts = ("a", "b", "c")
+    rows = [
+        {"prompt": "q", "response_0": text, "response_1": "d", "response": text} for text in texts
+    ]
+    dataset = PromptOnlyDataset([f"{kind}:1:{write(rows)}"], tiny_tokenizer())
+    assert (decoded(dataset), dataset.duplicates) == (["q"], 2)
 
 
 def test_pairs_serve_as_prompts(write: Callable[..., Path]) -> None:

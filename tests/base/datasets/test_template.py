@@ -2,11 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from safe_rlhf_panacea.base.datasets.template import (
-    ChatTemplate,
-    format_prompt,
-    without_template,
-)
+from safe_rlhf_panacea.base.datasets.safe_rlhf_template import format_prompt, without_template
+from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_tokenizer
 

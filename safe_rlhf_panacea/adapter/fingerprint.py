@@ -1,0 +1,96 @@
+"""What tells a base model from another one of the same shapes: checksums of a few tensors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+import torch
+from torch import nn
+
+from safe_rlhf_panacea.adapter.errors import AdapterError
+
+ROWS = 64  # of a tensor, from its first on; a tokenizer's new tokens come after them
+HALF = "float16"  # loses other bits than bfloat16 does
+FULL = (torch.float32, torch.float64, torch.bfloat16)
+
+
+def fingerprint(model: nn.Module, layers: Sequence[str]) -> dict[str, str]:
+    """Name to checksum of the input embeddings and of the first and the last adapted weight.
+
+    Empty where the weights are not at hand: quantised, without storage, or sharded.
+
+    Args:
+        model: the base model.
+        layers: qualified names of the adapted layers.
+    """
+    wanted = [model.get_submodule(name) for name in (layers[0], layers[-1])]
+    with suppress(AttributeError, NotImplementedError):  # a model that has none
+        wanted.append(model.get_input_embeddings())
+    weights = {id(getattr(module, "weight", None)) for module in wanted}
+    found = {name: p for name, p in model.named_parameters() if id(p) in weights}
+    sums = {name: checksum(tensor) for name, tensor in found.items()}
+    return {name: value for name, value in sums.items() if value is not None}
+
+
+def checksum(tensor: torch.Tensor) -> str | None:
+    """A hash of the first ``ROWS`` rows, rounded to bfloat16.
+
+    So a checkpoint has one checksum whether it is loaded in float32, in bfloat16 or as it was
+    saved. Of weights in float16 the hash says so: it can be held only against another such one.
+    """
+    tensor, half = tensor.detach(), tensor.dtype == torch.float16
+    plain = type(tensor) is torch.Tensor  # others are quantised, sharded or without numbers
+    if not plain or tensor.is_meta or tensor.numel() == 0 or not (half or tensor.dtype in FULL):
+        return None
+    rows = tensor[:ROWS].to("cpu", torch.bfloat16).contiguous()
+    digest = hashlib.sha256(f"{tuple(rows.shape)}".encode())
+    digest.update(rows.view(torch.int16).numpy().tobytes())
+    return f"{HALF if half else 'bfloat16'}:{digest.hexdigest()[:16]}"
+
+
+def differing(saved: Mapping[str, str] | None, now: Mapping[str, str | None] | None) -> str | None:
+    """The first tensor whose checksums differ; one that either side lacks says nothing."""
+    for name, value in (saved or {}).items():
+        other = (now or {}).get(name)
+        if other and value != other and value.startswith(HALF) == other.startswith(HALF):
+            return name
+    return None
+
+
+def check_unchanged(
+    saved: Mapping[str, Mapping[str, str] | None], now: Mapping[str, Mapping[str, str] | None]
+) -> None:
+    """Whether the base models of a resumed run, by role, are those that it began with.
+
+    Raises:
+        AdapterError: a tensor differs.
+    """
+    for role, sums in saved.items():
+        if name := differing(sums, now.get(role)):
+            raise AdapterError(
+                f"the {role}'s base model is not the one that the run began with: {name} "
+                "differs; a run resumes with its own"
+            )
+
+
+def check_base(
+    tensors: Mapping[str, torch.Tensor], saved: Mapping[str, str] | None, source: str
+) -> None:
+    """Whether a model is the base that an adapter was trained on.
+
+    Args:
+        tensors: the model's weights by name, at least those of the fingerprint.
+        saved: the adapter's fingerprint; None of older adapters, which fit whatever has the shapes.
+        source: the adapter's folder, for the message.
+
+    Raises:
+        AdapterError: a tensor differs.
+    """
+    now = {name: checksum(tensors[name]) for name in saved or {} if name in tensors}
+    if name := differing(saved, now):
+        raise AdapterError(
+            f"{source}: the adapter was trained on another base model of this shape: {name} "
+            "differs; give the one that it was trained on with --base_model"
+        )

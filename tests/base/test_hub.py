@@ -1,0 +1,81 @@
+"""A path at which nothing lies, given as a model or as data."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import datasets
+import pytest
+from huggingface_hub import constants
+
+from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
+from safe_rlhf_panacea.base import hub, load_pretrained_models
+from safe_rlhf_panacea.base.datasets.builtin import read_rows
+from safe_rlhf_panacea.base.models.pretrained import load_tokenizer
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.memory.models import read_config
+from safe_rlhf_panacea.respond import PanaceaModel
+from safe_rlhf_panacea.rewards.loading import RewardLoading
+from tests.tiny import tiny_llama
+
+
+def adapter_on(base: str) -> Path:
+    """An adapter of a model that lies elsewhere."""
+    config = AdapterConfig(lora_dim=2, objectives=("a", "b"), base_model=base)
+    inject_adapter(tiny_llama(layers=1), config).save(Path("adapter"))
+    return Path("adapter")
+
+
+LOAD = {
+    "model": load_pretrained_models,
+    "tokenizer": lambda name: load_tokenizer(name, 64, "right"),
+    "configuration": read_config,
+    "reward model": RewardLoading(64).is_classifier,
+    "base of an adapter": lambda name: PanaceaModel.load(adapter_on(name)),
+    "data": read_rows,
+}
+
+
+@pytest.fixture
+def unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The hub does not answer, and nobody waits for it; returns how often it is asked."""
+    asked: list[object] = []
+
+    class Session:
+        def head(self, *args: object, **kwargs: object) -> None:
+            asked.append(args)
+            raise ConnectionError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.utils.get_session", Session)
+    hub._answers.cache_clear()
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it is asked again"))
+    yield asked
+    hub._answers.cache_clear()
+
+
+@pytest.mark.parametrize("kind", LOAD)
+def test_a_hub_that_does_not_answer_is_asked_once(kind: str, unreachable: list[object]) -> None:
+    wanted = "no such f" if kind != "data" else "cannot be read as a file, a folder or a data set"
+    for _ in range(2):
+        with pytest.raises(UserError, match=f"^nobody/nothing: {wanted}"):
+            LOAD[kind]("nobody/nothing")
+    assert len(unreachable) == 1
+
+
+@pytest.mark.parametrize("kind", LOAD)
+@pytest.mark.parametrize("name", ["runs/nothing", "my models", "runs/"])
+def test_a_path_in_a_folder_that_is_here_is_no_name(
+    kind: str, name: str, unreachable: list[object]
+) -> None:
+    Path("runs").mkdir()
+    told = "no such f"
+    if name == "runs/":
+        wanted = {"data": "cannot be read as a data set", "tokenizer": "holds no tokenizer"}
+        told = wanted.get(kind, "holds no model|no configuration could be loaded")
+    with pytest.raises(UserError, match=f"{name.rstrip('/')}/?:? ({told})"):
+        LOAD[kind](name)
+    assert unreachable == []
