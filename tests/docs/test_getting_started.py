@@ -69,7 +69,7 @@ def test_the_page_trains_asks_and_exports(here, capsys):
                 command.main(adapted(words[1:]))
                 ran.append(words[1])
         if block.language == "python":
-            exec(block.text.replace("temperature=0", "temperature=0, max_new_tokens=4"), {})
+            exec(block.text.replace('brief=0.7"', 'brief=0.7", max_new_tokens=4'), {})
             ran.append("python")
     assert ran == ["dpo", "respond", "python", "export"]
     record = json.loads((here / "runs" / "first" / "run.json").read_text())
