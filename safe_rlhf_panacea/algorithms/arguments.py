@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from safe_rlhf_panacea.adapter import AdapterConfig
-from safe_rlhf_panacea.aggregation import METHODS, REWARD_METHODS
 from safe_rlhf_panacea.base.arguments import (
     add_flag,
     finite_float,
@@ -15,14 +14,13 @@ from safe_rlhf_panacea.base.arguments import (
     probability,
 )
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.preference import (
-    PreferenceSampler,
-    check_objective_names,
-    parse_preference,
-    preference_grid,
-)
 
+if TYPE_CHECKING:
+    from safe_rlhf_panacea.adapter import AdapterConfig
+
+# Written out, so that a command line is read before torch is imported.
 SAMPLERS = ("uniform", "dirichlet", "vertices", "stratified")
+AGGREGATIONS = ("ls", "tche")
 
 
 def add_panacea_arguments(parser: argparse.ArgumentParser, *, rewards: bool = False) -> None:
@@ -32,7 +30,14 @@ def add_panacea_arguments(parser: argparse.ArgumentParser, *, rewards: bool = Fa
         parser: the program's.
         rewards: whether it aggregates rewards, and not losses.
     """
-    group = parser.add_argument_group("panacea: adapter")
+    _add_adapter_arguments(parser.add_argument_group("panacea: adapter"))
+    group = parser.add_argument_group("panacea: preference vectors")
+    _add_aggregation_arguments(group, rewards)
+    _add_preference_arguments(group, rewards)
+    _add_front_arguments(parser)
+
+
+def _add_adapter_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--lora_dim", type=positive_int, default=8, help="k singular values")
     group.add_argument(
         "--lora_scaling", type=positive_float, default=512.0, help="factor × lora_dim"
@@ -66,8 +71,9 @@ def add_panacea_arguments(parser: argparse.ArgumentParser, *, rewards: bool = Fa
         default=0.0,
         help="weight of AdaLoRA's penalty on U, V",
     )
-    group = parser.add_argument_group("panacea: preference vectors")
-    _add_aggregation_arguments(group, rewards)
+
+
+def _add_preference_arguments(group: argparse._ArgumentGroup, rewards: bool) -> None:
     group.add_argument(
         "--preference_scope",
         choices=("batch", "sample"),
@@ -97,7 +103,6 @@ def add_panacea_arguments(parser: argparse.ArgumentParser, *, rewards: bool = Fa
         help="baselines: train for this λ alone, with an adapter that has no preference part, on "
         "the pairs and texts that count for an objective to which it gives a weight",
     )
-    _add_front_arguments(parser)
 
 
 def _add_aggregation_arguments(group: argparse._ArgumentGroup, rewards: bool) -> None:
@@ -114,7 +119,7 @@ def _add_aggregation_arguments(group: argparse._ArgumentGroup, rewards: bool) ->
             ", the largest of the m weighted mean losses of each micro-batch over all processes, "
             "where Eq. 16 has expectations"
         )
-    methods = REWARD_METHODS if rewards else METHODS
+    methods = (*AGGREGATIONS, "stche") if rewards else AGGREGATIONS
     group.add_argument("--aggregation", choices=methods, default="ls", help=text)
 
 
@@ -145,6 +150,13 @@ def check_panacea(args: argparse.Namespace, objectives: tuple[str, ...]) -> None
     Raises:
         UserError: naming the flags and what would be right.
     """
+    from safe_rlhf_panacea.preference import (
+        PreferenceSampler,
+        check_objective_names,
+        parse_preference,
+        preference_grid,
+    )
+
     check_objective_names(objectives)
     if len(set(objectives)) != len(objectives):
         raise UserError(f"an objective is named twice: {', '.join(objectives)}")
@@ -197,6 +209,8 @@ def adapter_config(
     args: argparse.Namespace, objectives: tuple[str, ...], base_model: str
 ) -> AdapterConfig:
     """The adapter that the flags describe; no preference part for a fixed preference."""
+    from safe_rlhf_panacea.adapter import AdapterConfig
+
     return AdapterConfig(
         lora_dim=args.lora_dim,
         pref_dim=0 if args.fixed_preference is not None else args.pref_dim,

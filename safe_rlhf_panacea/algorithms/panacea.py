@@ -6,13 +6,13 @@ import argparse
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter, inject_adapter
+from safe_rlhf_panacea.adapter.coverage import coverage
 from safe_rlhf_panacea.adapter.fingerprint import check_unchanged
 from safe_rlhf_panacea.aggregation import (
     IdealPoint,
@@ -21,17 +21,15 @@ from safe_rlhf_panacea.aggregation import (
     best_of_each,
     objective_weights,
 )
+from safe_rlhf_panacea.algorithms.adapter_progress import AdapterProgress
 from safe_rlhf_panacea.algorithms.arguments import adapter_config
 from safe_rlhf_panacea.algorithms.preference_source import PreferenceSource, begins_update
 from safe_rlhf_panacea.base import (
     all_reduce_max,
     all_reduce_sum,
-    barrier,
-    gathered,
-    is_main_process,
 )
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
-from safe_rlhf_panacea.base.divergence import check_weights
+from safe_rlhf_panacea.base.engine import passes_since_update
 from safe_rlhf_panacea.preference import format_preference, label_weights
 
 SMOOTH_MU = 0.1
@@ -60,6 +58,8 @@ class Panacea:
         adapters: by role, ``policy`` first.
         source: where λ is drawn.
         ideal_point: z of the Tchebycheff aggregation of rewards (Eq. 13).
+        progress: follows the policy's adapter; None of one that does not depend on λ.
+        coverage: how much of the policy is adapted; there once its adapter is.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class Panacea:
         self.ideal_point = IdealPoint(len(objectives))
         self.orthogonality_coeff = args.orthogonality_coeff
         self.scaling_lr_multiplier = args.scaling_lr_multiplier
+        self.progress: AdapterProgress | None = None
         self._held: Held | None = None
         self._latest = self.centre
 
@@ -89,9 +90,13 @@ class Panacea:
         self.template = template
         config = replace(self.config, chat_template=template.recorded)
         self.adapters[role] = inject_adapter(model, config)
+        if role == "policy":
+            self.coverage = coverage(self.adapters[role])  # now: an engine may shard the weights
         for layer in self.adapters[role].layers.values():
             if layer.lora_s is not None:
                 layer.lora_s.lr_multiplier = self.scaling_lr_multiplier
+        if role == "policy" and config.pref_dim > 0:
+            self.progress = AdapterProgress(self.policy)
         return self.adapters[role]
 
     @property
@@ -276,6 +281,12 @@ class Panacea:
         ideal = None if self.method == "ls" else self.ideal_point.value.to(like)
         return self.method, ideal, self.smooth_mu
 
+    def progress_metrics(self, engine: Any) -> dict[str, float]:
+        """How fast the adapter's parts move, where the policy's engine has just made an update."""
+        if self.progress is None or passes_since_update(engine):
+            return {}
+        return self.progress.metrics()
+
     def penalty(self) -> torch.Tensor | float:
         """AdaLoRA's penalty on the policy's U and V, if asked for."""
         if self.orthogonality_coeff == 0:
@@ -299,7 +310,8 @@ class Panacea:
     def state_dict(self) -> dict[str, Any]:
         """The place in the stream of λ, the ideal point, the bases; weights are the engines'."""
         own = {"source": self.source.state_dict(), "ideal_point": self.ideal_point.state_dict()}
-        return {**own, "bases": fingerprints(self.adapters)}
+        progress = None if self.progress is None else self.progress.state_dict()
+        return {**own, "bases": fingerprints(self.adapters), "progress": progress}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where ``state_dict`` was taken.
@@ -310,27 +322,10 @@ class Panacea:
         check_unchanged(state.get("bases", {}), fingerprints(self.adapters))  # older: none
         self.source.load_state_dict(state["source"])
         self.ideal_point.load_state_dict(state["ideal_point"])
-
-    def save(self, tokenizer: Any, folder: str | Path) -> None:
-        """Write the policy's adapter and the tokenizer once, whole also under ZeRO 3.
-
-        Raises:
-            DivergedError: a weight is not finite.
-        """
-        check_weights(self.policy.named_parameters().items(), f"the adapter of {folder}")
-        with gathered(self.policy.parameters()):
-            if is_main_process():
-                self.policy.save(folder)
-                self.template.keep(tokenizer)
-                tokenizer.save_pretrained(folder)
-        barrier()
+        if self.progress is not None and state.get("progress") is not None:  # older: none
+            self.progress.load_state_dict(state["progress"])
 
 
 def fingerprints(adapters: Mapping[str, PanaceaAdapter]) -> dict[str, Any]:
     """The base model's of every adapter, by role."""
     return {role: adapter.config.base_fingerprint for role, adapter in adapters.items()}
-
-
-def adapter_checkpoint(output_dir: str | Path, step: int) -> Path:
-    """Where a run keeps the adapter of one of its checkpoints."""
-    return Path(output_dir) / "checkpoints" / "adapter" / f"step-{step}"

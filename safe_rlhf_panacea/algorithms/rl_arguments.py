@@ -6,8 +6,6 @@ import argparse
 
 from safe_rlhf_panacea.algorithms.arguments import check_panacea
 from safe_rlhf_panacea.base import arguments
-from safe_rlhf_panacea.rewards.calibration import apply_calibration
-from safe_rlhf_panacea.rewards.spec import reward_specs
 
 
 def add_reward_arguments(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
@@ -63,6 +61,8 @@ def add_rollout_arguments(
 
 def read_rewards(args: argparse.Namespace) -> None:
     """Set ``reward_specs``, the objectives in the order of λ, and check Panacea's flags."""
+    from safe_rlhf_panacea.rewards.spec import reward_specs
+
     args.reward_specs = reward_specs(
         args.reward_models,
         args.reward_scales,
@@ -75,5 +75,7 @@ def read_rewards(args: argparse.Namespace) -> None:
 
 def calibrate_rewards(args: argparse.Namespace) -> None:
     """Standardise the rewards, if asked for."""
+    from safe_rlhf_panacea.rewards.calibration import apply_calibration
+
     if args.reward_calibration is not None:
         args.reward_specs = apply_calibration(args.reward_specs, args.reward_calibration)

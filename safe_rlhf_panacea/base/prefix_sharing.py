@@ -6,8 +6,7 @@ the tokens of hh-rlhf's pairs is saved, and of a group's prompt all copies but o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from safe_rlhf_panacea.adapter import taking_rows
+from safe_rlhf_panacea.base.dropout import evaluating
 from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.base.joined_rows import COMMON, Joined, join, mask_of
 from safe_rlhf_panacea.base.log_probs import takes_positions, token_log_probs
@@ -34,19 +34,6 @@ _obeys: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 _MISFITS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, AssertionError)
 
 
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Inside, nothing is dropped at random, and no random number is drawn."""
-    training = [part for part in module.modules() if part.training]
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
-
-
 @torch.no_grad()
 def _found_to_obey(model: Any, batch: int) -> bool:
     """Whether another first rest changes nothing of the second, but for rounding."""
@@ -55,7 +42,7 @@ def _found_to_obey(model: Any, batch: int) -> bool:
     ids = torch.tensor([[0, 1, 2], [0, 2, 2]], device=rows.device)
     positions = torch.tensor([[0, 1, 1]] * 2, device=rows.device)
     changes = []
-    with taking_rows(module, rows, batch), _evaluating(module):
+    with taking_rows(module, rows, batch), evaluating(module):
         for kinds in ([COMMON, 1, 2], [COMMON, COMMON, COMMON]):
             mask = mask_of(module, torch.tensor([kinds] * 2, device=rows.device))
             inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": mask}

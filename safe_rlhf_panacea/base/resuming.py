@@ -11,7 +11,6 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from safe_rlhf_panacea.base.arguments import defaults_of
 from safe_rlhf_panacea.base.checkpoint import TrainingState
 from safe_rlhf_panacea.base.checkpoint_files import (
     check_checksums,
@@ -20,6 +19,7 @@ from safe_rlhf_panacea.base.checkpoint_files import (
 )
 from safe_rlhf_panacea.base.datasets.template import SAFE_RLHF
 from safe_rlhf_panacea.base.distributed import all_gather_objects, get_world_size
+from safe_rlhf_panacea.base.parser import defaults_of
 from safe_rlhf_panacea.base.run_record import (
     CHECKPOINTS,
     EVALUATIONS_FILE,

@@ -93,6 +93,17 @@ def test_what_a_model_does_to_its_logits_counts(behind, trained):
     assert "forward" not in vars(model.head)
 
 
+def test_a_forward_of_the_heads_own_is_there_again():
+    model = Language(BEHIND["nothing"]).double()
+    class_forward = model.head.forward
+    model.head.forward = own = lambda hidden: 2 * class_forward(hidden)  # as accelerate's hooks
+    ids, where = torch.tensor([[4, 5]]), torch.tensor([[True, False]])
+    expected = model(ids, False).logits[0, 0].log_softmax(-1)[[7]]
+    found = chosen_log_probs(model, {"input_ids": ids}, where, torch.tensor([7]))
+    torch.testing.assert_close(found, expected)
+    assert model.head.forward is own
+
+
 def test_no_token_at_all_is_no_reason_to_take_a_model_for_another():
     model = Language(BEHIND["a cap"])
     ids, none = torch.zeros(1, 2, dtype=torch.long), torch.zeros(1, 2, dtype=torch.bool)

@@ -9,6 +9,7 @@ import pytest
 
 from safe_rlhf_panacea.dashboard.main import main
 from safe_rlhf_panacea.fronts.evaluations import append_evaluation
+from safe_rlhf_panacea.fronts.indicators import INDICATORS, MEANINGS
 from safe_rlhf_panacea.show import writers
 from safe_rlhf_panacea.show.dashboard import Dashboard
 from safe_rlhf_panacea.show.page import curve_groups
@@ -40,6 +41,16 @@ def test_files(tmp_path, monkeypatch):
     assert page.count("data:image/png;base64,") == 7
     assert "&lt;script&gt;" in page
     assert "<script" not in page
+    assert "width=device-width" in page
+    order = ["Answers at step 5", "The front now", "The growing front", "Indicators", "The run"]
+    assert sorted(order, key=lambda part: page.index(f"<h2>{part}")) == order
+    for label in (*INDICATORS.values(), "Spearman"):
+        assert page.count(f"<li><strong>{label.rstrip(' ↑↓')}</strong>: ") == 1
+    assert all("\n" not in text and len(text) < 90 for text in MEANINGS.values())
+    assert page.index("<details open><summary>&lt;b&gt;one&lt;/b&gt;</summary>") < page.index(
+        "<img"
+    )
+    assert page.count("<table>") == page.count('class="wide"') + page.count('class="wide answers"')
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)  # nothing from elsewhere
     dashboard.finish()
     assert "refresh" not in (tmp_path / "report.html").read_text()

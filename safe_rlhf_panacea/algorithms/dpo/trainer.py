@@ -68,7 +68,8 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
         preference = self.panacea.draw(len(labelled), self.model, labelled=labelled)
         with self.panacea.at(preference, rows_of_pairs(preference)):
             info = super().train_step(**batch)
-        return info | all_reduce_means(self.panacea.by_name("train/preference", preference))
+        drawn = all_reduce_means(self.panacea.by_name("train/preference", preference))
+        return {**info, **drawn, **self.panacea.progress_metrics(self.model)}
 
     def count(self, batch: Batch) -> torch.Tensor:
         """Labels of each objective, and labelled pairs."""

@@ -180,12 +180,14 @@ class PanaceaGRPOTrainer(RLTrainer):
             "train/groups_without_spread": all_reduce_sum(flat).item(),
             "train/max_generated_length": all_reduce_max(lengths.max()).item(),
             "train/actor_lr": learning_rate(self.actor_model),
+            **self.panacea.progress_metrics(self.actor_model),
         }
 
     def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
         """Supervised text at the λ of the rollout; its rows take the rollout's in turn."""
         with self.panacea.at_latest(ptx_batch["input_ids"].size(0)):
-            return super().ptx_step(ptx_batch)
+            info = super().ptx_step(ptx_batch)
+        return info | self.panacea.progress_metrics(self.actor_model)
 
     @torch.no_grad()
     def eval_rollout(

@@ -12,9 +12,7 @@ from safe_rlhf_panacea.algorithms.rl_arguments import (
     calibrate_rewards,
     read_rewards,
 )
-from safe_rlhf_panacea.algorithms.starting import prepare_run
 from safe_rlhf_panacea.base import arguments, backend
-from safe_rlhf_panacea.base.setup import run_to_end
 from safe_rlhf_panacea.errors import one_line_errors
 
 PROGRAM = "python -m safe_rlhf_panacea.algorithms.ppo"
@@ -86,5 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     calibrate_rewards(args)
     from safe_rlhf_panacea.algorithms.ppo.trainer import PanaceaPPOTrainer
+    from safe_rlhf_panacea.algorithms.starting import prepare_run
+    from safe_rlhf_panacea.base.setup import run_to_end
 
     run_to_end(PanaceaPPOTrainer(args, *prepare_run(args, PROGRAM)))

@@ -144,8 +144,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         with self.panacea.at(rl_batch["preference"]):
             info = super().rl_step(rl_batch)
         named = all_reduce_means(self.part.by_name(rl_batch))
-        found = {**info, **{f"train/{name}": mean for name, mean in named.items()}}
-        return {**self.part.logged("train"), **found}
+        info |= {f"train/{name}": mean for name, mean in named.items()}
+        return self.part.logged("train") | info | self.panacea.progress_metrics(self.actor_model)
 
     def actor_loss_fn(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
         """PPO's loss, with the penalty on U and V if asked for."""
@@ -154,7 +154,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
     def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
         """Supervised text at the λ of the rollout; its rows take the rollout's in turn."""
         with self.panacea.at_latest(ptx_batch["input_ids"].size(0)):
-            return super().ptx_step(ptx_batch)
+            info = super().ptx_step(ptx_batch)
+        return info | self.panacea.progress_metrics(self.actor_model)
 
     @torch.no_grad()
     def eval_rollout(

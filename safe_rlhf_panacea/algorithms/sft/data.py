@@ -107,7 +107,7 @@ class ObjectiveTexts(SupervisedDataset):
             if self._counts(counts_for):
                 yield row, counts_for
             return
-        labels = labels_of(row.sample)
+        labels = labels_of(row.sample, row.where)
         for side, answer in enumerate((row.sample["answer"], row.sample["other_answer"])):
             better = [labels.get(name) == side for name in self.objectives]
             counts = [a and b for a, b in zip(better, counts_for, strict=True)]

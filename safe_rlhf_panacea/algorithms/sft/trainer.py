@@ -59,7 +59,8 @@ class PanaceaSFTTrainer(SupervisedTrainer):
         preference = self.panacea.draw(len(labelled), self.model, labelled=labelled)
         with self.panacea.at(preference):
             info = super().train_step(**batch)
-        return info | all_reduce_means(self.panacea.by_name("train/preference", preference))
+        drawn = all_reduce_means(self.panacea.by_name("train/preference", preference))
+        return {**info, **drawn, **self.panacea.progress_metrics(self.model)}
 
     def count(self, batch: Batch) -> torch.Tensor:
         """Texts of each objective, and texts."""

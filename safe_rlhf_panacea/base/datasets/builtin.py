@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import logging
 from collections import Counter
+from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -89,7 +90,7 @@ def prompt_fields(row: dict[str, Any], where: str) -> RawSample:
 
 def label_value(value: Any, field: str, where: str) -> int | None:
     """0 or 1, the index of the better response, or None where it is unknown."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    is_number = isinstance(value, Real) and not isinstance(value, bool)  # NumPy's too
     if value is None or (is_number and value != value):  # tables write a missing number as NaN
         return None
     if not is_number or value not in (0, 1):

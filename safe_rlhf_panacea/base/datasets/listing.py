@@ -85,7 +85,7 @@ def describe(spec: str) -> str:
     (asked,) = read_specs(spec)
     raw = RawDataset.load(asked.name, path=asked.path)
     rows, left_out = getattr(raw, "rows_read", len(raw)), +getattr(raw, "left_out", Counter())
-    labels = [labels_of(sample) for sample in raw]
+    labels = [labels_of(sample, raw.where(i)) for i, sample in enumerate(raw)]
     first = (f"{field}: {one_line(value)}" for field, value in raw[0].items())
     taken = asked.count(len(raw))
     return "".join(

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 import torch
 
 from safe_rlhf_panacea.base.datasets.base import Row, TokenizedDataset, common_prefix
+from safe_rlhf_panacea.base.datasets.builtin import label_value
 from safe_rlhf_panacea.base.datasets.collator import CollatorBase
 from safe_rlhf_panacea.base.datasets.ragged import RaggedTokens
 from safe_rlhf_panacea.base.datasets.raw import RawSample
@@ -39,12 +40,24 @@ class PreferenceBatch(TypedDict):
     prompt_length: torch.Tensor  # size = (B,)
 
 
-def labels_of(sample: RawSample) -> dict[str, int | None]:
-    """Which answer is better, by objective; Safe-RLHF's flags are understood too."""
-    labels = dict(sample.get("labels", {}))
+def labels_of(sample: RawSample, where: str = "a pair") -> dict[str, int | None]:
+    """Which answer is better, by objective; Safe-RLHF's flags are understood too.
+
+    Args:
+        sample: a pair.
+        where: it comes from, for messages.
+
+    Raises:
+        UserError: a label is not 0, 1 or None, or a flag is not true or false.
+    """
+    given = sample.get("labels", {})
+    labels = {name: label_value(value, f"label {name!r}", where) for name, value in given.items()}
     for flag, objective in SAFE_RLHF_FLAGS.items():
+        value = sample.get(flag, True)
+        if value not in (True, False):
+            raise UserError(f"{where}: {flag} is {value!r}; it is true or false")
         if flag in sample:
-            labels.setdefault(objective, 0 if sample[flag] else 1)  # type: ignore[literal-required]
+            labels.setdefault(objective, 0 if value else 1)
     return labels
 
 
@@ -120,7 +133,7 @@ class PreferenceDataset(TokenizedDataset):
         found: Counter[str] = Counter()
         for row in rows:
             self.text(row, "other_answer")  # prompts or supervised text are told from pairs here
-            labels = labels_of(row.sample)
+            labels = labels_of(row.sample, row.where)
             found.update(name for name, value in labels.items() if value is not None)
             values = [labels.get(name) for name in self.objectives]
             if any(labels.get(name) is not None for name in self.counted):

@@ -13,9 +13,10 @@ from safe_rlhf_panacea.base.checkpoint import TrainingState
 from safe_rlhf_panacea.base.datasets import ResumableSampler
 from safe_rlhf_panacea.base.distributed import get_rank, get_world_size
 from safe_rlhf_panacea.base.dropout import has_dropout
-from safe_rlhf_panacea.base.engine import init_role_engine, set_gradient_checkpointing
+from safe_rlhf_panacea.base.engine import init_role_engine, set_gradient_checkpointing, unwrap
 from safe_rlhf_panacea.base.trainers import rl_data
 from safe_rlhf_panacea.base.trainers.base import TrainerBase
+from safe_rlhf_panacea.base.ways import fitting_way
 
 
 class RLSetup(TrainerBase):
@@ -108,6 +109,7 @@ class RLSetup(TrainerBase):
         for role, model in self.trained().items():
             engine = init_role_engine(model, args, role, configs[role], updates)
             setattr(self, self.TRAINED[role], engine)
+        fitting_way(unwrap(self.actor_model), self.generation_config)  # or it is refused here
 
     def trained(self) -> dict[str, Any]:
         """Role to model, after ``init_engines`` to engine, of all that is trained."""
