@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.rewards.given import RewardState, Source, given_to
+from safe_rlhf_panacea.rewards.given import OF_RUN, RewardState, Source, given_to
 from safe_rlhf_panacea.rewards.responses import Responses
 from safe_rlhf_panacea.rewards.returned import checked_scores
 
@@ -99,7 +99,10 @@ class FunctionReward:
         kinds = [parameter.kind for parameter in parameters.values()]
         self._takes_all = inspect.Parameter.VAR_KEYWORD in kinds
         self._named = set(parameters) - set(self._options)
-        self._by_row, self._of_run = given_to(self._named, takes_all=self._takes_all)
+        own = {n for n, p in parameters.items() if n in OF_RUN and p.default not in (p.empty, None)}
+        self._by_row, self._of_run = given_to(
+            self._named, takes_all=self._takes_all, options=own | {*self._options}
+        )
         known = {*self._by_row, *self._of_run, *self._options}
         _check_signature(parameters, known, path)
         self.columns = [n for n in parameters if n not in known and _is_needed(parameters[n])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,18 +94,21 @@ def has_trl_signature(names: set[str], *, takes_all: bool) -> bool:
     return takes_all and not names & {"responses", "response_ids", "response_lengths"}
 
 
-def given_to(names: set[str], *, takes_all: bool) -> tuple[Arguments, Arguments]:
+def given_to(
+    names: set[str], *, takes_all: bool, options: Collection[str] = ()
+) -> tuple[Arguments, Arguments]:
     """What a function is given besides columns of the data set.
 
     Args:
         names: of its arguments.
         takes_all: whether it takes ``**kwargs``; TRL's have everything there.
+        options: further names, which are given something else.
 
     Returns:
         Arguments with a value for each response, and arguments of the run.
     """
     is_trl = has_trl_signature(names, takes_all=takes_all)
-    wanted = names | {*TRL, *OF_RUN} if is_trl and takes_all else names
+    wanted = (names | {*TRL, *OF_RUN} if is_trl and takes_all else names) - {*options}
     tables = ({**OURS, **TRL} if is_trl else OURS), OF_RUN
     by_row, of_run = ({k: v for k, v in table.items() if k in wanted} for table in tables)
     return by_row, of_run

@@ -84,6 +84,19 @@ def test_own_names_keep_their_meaning():
     assert reward(score, RewardState(5))(rows_with(TEXTS)).tolist() == [0.0, 1.0]
 
 
+def test_an_option_that_is_called_like_something_of_the_run():
+    """A default that is a value says so, and the command line may too."""
+    assert reward(lambda responses, step=7: [step] * 2)(rows_with(TEXTS)).tolist() == [7.0, 7.0]
+    found = reward(lambda responses, step=None: [step] * 2, RewardState(3))(rows_with(TEXTS))
+    assert found.tolist() == [3.0, 3.0]
+    assert reward(f"{__name__}:stepping?step=5")(rows_with(TEXTS)).tolist() == [5.0, 5.0]
+
+
+def stepping(completions, step, **kwargs):
+    assert "step" not in kwargs
+    return [step] * len(completions)
+
+
 async def later(completions):
     await asyncio.sleep(0)
     return [float(len(text)) for text in completions]
