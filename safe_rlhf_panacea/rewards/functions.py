@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from safe_rlhf_panacea.base.run_record import address_of
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.rewards.given import OF_RUN, RewardState, Source, given_to
 from safe_rlhf_panacea.rewards.responses import Responses
@@ -153,10 +154,7 @@ class FunctionReward:
 
 def path_of(function: str | Function) -> str:
     """How a function is called in messages and records: its path."""
-    if isinstance(function, str):
-        return function
-    named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}:{named.__qualname__}"
+    return function if isinstance(function, str) else address_of(function)
 
 
 # -- functions that are async -------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safe_rlhf_panacea.errors import UserError
@@ -33,6 +33,10 @@ class RewardSpec:
     sign: float = 1.0
     scale: float = 1.0
     shift: float = 0.0
+
+    def __str__(self) -> str:
+        """As it is recorded, also of a function without its place in memory."""
+        return repr(replace(self, path=path_of(self.path)))
 
     @property
     def is_function(self) -> bool:

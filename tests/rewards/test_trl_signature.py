@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from safe_rlhf_panacea.base.run_record import recordable
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.functions import FunctionReward
@@ -199,6 +200,9 @@ def test_functions_in_place_of_addresses():
     brief = lambda responses: [-len(text) for text in responses]  # noqa: E731
     specs = reward_specs([("long", Length(2)), ("brief", brief)], scales=[("brief", "0.5")])
     assert all(spec.is_function for spec in specs)
+    recorded = recordable({"reward_specs": specs, "reward_models": [("long", Length(2))]})
+    assert recorded["reward_models"] == [["long", f"{__name__}:Length"]]
+    assert recorded["reward_specs"][0] == repr(RewardSpec("long", f"{__name__}:Length"))
     loading = RewardLoading(32)
     ensemble = load_rewards(specs, tiny_tokenizer(), (EOS,), loading)
     assert ensemble(rows_with(None)).tolist() == [[4.0, -1.0], [8.0, -2.0]]
