@@ -136,13 +136,14 @@ class Responses:
 
 def _is_conversation(example: Mapping[str, Any]) -> bool:
     """Whether a sample is one of messages: a list of turns, or with a system prompt."""
-    return "system" in example or not isinstance(example.get("input", ""), str)
+    return bool(example.get("system")) or not isinstance(example.get("input", ""), str)
 
 
 def _messages(example: Mapping[str, Any]) -> list[dict[str, str]]:
     """The prompt of a sample, as messages."""
     turns = [example["input"]] if isinstance(example["input"], str) else example["input"]
-    messages = [{"role": "system", "content": example["system"]}] if "system" in example else []
+    system = example.get("system")
+    messages = [{"role": "system", "content": system}] if system else []
     for place, text in enumerate(turns):
         messages.append({"role": "assistant" if place % 2 else "user", "content": text})
     return messages
