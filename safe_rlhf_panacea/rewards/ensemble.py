@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -90,14 +91,22 @@ class RewardEnsemble:
         """The m rewards of each response, size = (B, m), float32.
 
         NaN stands where an objective does not count for a row, which functions alone may say. A
-        model's NaN becomes an infinity, so that it shows and is not taken for that.
+        model's NaN becomes an infinity, so that it shows and is not taken for that. Functions that
+        are ``async`` run together, and beside the others.
         """
         columns = []
-        for spec, scorer in zip(self.specs, self.scorers, strict=True):
-            scores = scorer(responses).float()
-            if not getattr(scorer, "may_lack", False):
-                scores = scores.masked_fill(scores.isnan(), torch.inf)
-            columns.append(spec.sign * spec.scale * (scores - spec.shift))
+        with ThreadPoolExecutor() as threads:
+            begun = {
+                spec.name: threads.submit(scorer, responses)
+                for spec, scorer in zip(self.specs, self.scorers, strict=True)
+                if getattr(scorer, "is_async", False)
+            }
+            for spec, scorer in zip(self.specs, self.scorers, strict=True):
+                done = begun[spec.name].result() if spec.name in begun else scorer(responses)
+                scores = done.float()
+                if not getattr(scorer, "may_lack", False):
+                    scores = scores.masked_fill(scores.isnan(), torch.inf)
+                columns.append(spec.sign * spec.scale * (scores - spec.shift))
         return torch.stack(columns, dim=-1)
 
     def raw(self, rewards: torch.Tensor) -> torch.Tensor:

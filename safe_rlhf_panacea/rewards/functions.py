@@ -66,6 +66,7 @@ class FunctionReward:
         columns: of the data set, that it needs.
         may_lack: it may give NaN, where the function gave None.
         logs: whether it may log metrics.
+        is_async: whether the function is ``async``, so that others may run while it waits.
     """
 
     may_lack = True
@@ -108,6 +109,8 @@ class FunctionReward:
         _check_signature(parameters, known, path)
         self.columns = [n for n in parameters if n not in known and _is_needed(parameters[n])]
         self.logs = "log_metric" in self._of_run
+        is_async = inspect.iscoroutinefunction
+        self.is_async = is_async(self._function) or is_async(type(self._function).__call__)
 
     def __call__(self, responses: Responses) -> torch.Tensor:
         """Its scores, size = (B,), float32; NaN where it gave None."""

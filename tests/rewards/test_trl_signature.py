@@ -127,6 +127,27 @@ def test_async_functions():
     assert reward(later)(rows_with(TEXTS)).tolist() == [2.0, 4.0]  # the loop is still there
 
 
+def test_async_functions_run_together():
+    """The first one waits for the second."""
+    came = []
+
+    async def first(responses):
+        for _ in range(500):
+            await asyncio.sleep(0.01)
+            if came:
+                return [1.0, 2.0]
+        raise TimeoutError
+
+    async def second(responses):
+        came.append(True)
+        return [3.0, None]
+
+    scorers = [reward(first), reward(second)]
+    specs = [RewardSpec("a", first), RewardSpec("b", second)]
+    found = RewardEnsemble(specs, scorers)(rows_with(TEXTS))
+    assert torch.allclose(found, torch.tensor([[1.0, 3.0], [2.0, nan]]), equal_nan=True)
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
