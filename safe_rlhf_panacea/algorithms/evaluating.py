@@ -119,12 +119,13 @@ class FrontEvaluator:
             panacea.at(panacea.centre, shared=True),
         ):
             torch.manual_seed(args.seed + get_rank())
-            info = base()
-            trainer.set_train(mode=False)
+            info: dict[str, Any] = {}
             try:
+                info = base()
+                trainer.set_train(mode=False)
                 measured = trainer.measure_front()
             except NotFiniteError as error:
-                trainer.logger.print(f"step {trainer.global_step}: {error}")
+                trainer.logger.print(f"step {trainer.global_step}: no front: {error}")
                 return info
             finally:
                 trainer.set_train()

@@ -99,7 +99,7 @@ def measure(
     found = [sampled.rewards, sampled.log_ratios, margins, likelihoods]
     found.append(None if base is None else base.rewards)
     if not all(tensor is None or tensor.isfinite().all() for tensor in found):
-        raise NotFiniteError("the policy or its rewards are not finite; no front")
+        raise NotFiniteError("the policy or its rewards are not finite")
     return Measurement(
         grid,
         [prompt.text for prompt in prompts],

@@ -62,22 +62,26 @@ class RLTrainer(RLSetup):
         """Responses to a batch of prompts, size = (B·n, L), and their mask.
 
         Raises:
-            DivergedError: the policy's logits are not finite, on this process or on another one.
+            NotFiniteError: the policy's logits are not finite, on this process or on another one.
         """
         inputs = (prompt_only_batch[key] for key in ("input_ids", "attention_mask"))
         model = unwrap(self.actor_model)
+        return finite_on_all(lambda: sample(model, *inputs, self.generation_config))
+
+    @torch.no_grad()
+    def rollout(self, prompt_only_batch: Batch) -> list[Rollout]:
+        """Draw responses and gather what the update needs.
+
+        Raises:
+            DivergedError: the policy's logits are not finite.
+        """
         try:
-            return finite_on_all(lambda: sample(model, *inputs, self.generation_config))
+            sequences, mask = self.generate(prompt_only_batch)
         except NotFiniteError as error:
             raise DivergedError(
                 f"step {self.global_step + 1} ({self.about_batch()}): {error}; the last "
                 "checkpoint is kept; try a lower learning rate"
             ) from None
-
-    @torch.no_grad()
-    def rollout(self, prompt_only_batch: Batch) -> list[Rollout]:
-        """Draw responses and gather what the update needs."""
-        sequences, mask = self.generate(prompt_only_batch)
         copies, prompt = self.args.num_return_sequences, prompt_only_batch["input_ids"]
         parts = [slice(i, None, copies) for i in range(copies)]
         if self.WHOLE_GROUPS:
