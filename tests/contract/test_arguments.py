@@ -66,11 +66,3 @@ def test_safe_rlhf_loads_no_adapter(flag, tmp_path):
     args = argparse.Namespace(**{flag: f"{tmp_path}@1,0", "output_dir": str(tmp_path / "out")})
     with pytest.raises(UserError, match=f"--{flag} .* is an adapter.*--format merged --pref.* 1,0"):
         prepare_run(args, "test")
-
-
-def test_safe_rlhf_has_one_learning_rate_for_all_parameters(tmp_path):
-    from safe_rlhf_panacea.base.upstream.program import prepare_run
-
-    args = argparse.Namespace(scaling_lr_multiplier=8.0, output_dir=str(tmp_path / "out"))
-    with pytest.raises(UserError, match=r"--scaling_lr_multiplier.* PANACEA_BASE=port"):
-        prepare_run(args, "test")

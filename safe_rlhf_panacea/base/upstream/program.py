@@ -22,7 +22,6 @@ from safe_rlhf_panacea.base.distributed import (
     refusing_together,
 )
 from safe_rlhf_panacea.base.models.adapted import find_adapter
-from safe_rlhf_panacea.base.resolution import VARIABLE
 from safe_rlhf_panacea.errors import UserError
 
 LOCAL_RANK = "--local_rank"
@@ -90,19 +89,6 @@ def _check_models(args: argparse.Namespace) -> None:
             )
 
 
-def _check_learning_rate(args: argparse.Namespace) -> None:
-    """Refuse a learning rate for s alone: Safe-RLHF's own optimisers have one for all.
-
-    Raises:
-        UserError: saying what has it.
-    """
-    if getattr(args, "scaling_lr_multiplier", 1) != 1:
-        raise UserError(
-            "--scaling_lr_multiplier: Safe-RLHF's trainers have one learning rate for all "
-            f"parameters; leave it out, or set {VARIABLE}=port"
-        )
-
-
 def prepare_run(args: argparse.Namespace, program: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """What Safe-RLHF's ``main`` does before its trainer, on a CPU too.
 
@@ -110,11 +96,9 @@ def prepare_run(args: argparse.Namespace, program: str) -> tuple[dict[str, Any],
     configurations of DeepSpeed.
 
     Raises:
-        UserError: the output folder holds a run already, a model is an adapter, or a flag asks
-            for what Safe-RLHF cannot do.
+        UserError: the output folder holds a run already, or a model is an adapter.
     """
     _check_models(args)
-    _check_learning_rate(args)
     args.output_dir = os.path.expanduser(args.output_dir)  # once, for all who write there
     args.device = init_distributed(args.local_rank)
     with refusing_together():
