@@ -53,7 +53,7 @@ GOOD = {
     "regression": "",
     "report": "--figures figures --output out.html",
     "seeds_table": "--runs run",
-    "pool_seeds": "--runs front --output_dir out",
+    "over_seeds": "--runs front --baselines front --output_dir out",
     "front_benchmark": "",
     "benchmarks.run": "",
     "figure_3_reward_distributions": f"{FIGURE} --run front",
@@ -320,9 +320,9 @@ regression   ; --suite published --local_dir none ; none: no such folder
 report       ; --figures none                     ; none holds no figures
 report       ; --output file                      ; file exists
 seeds_table  ; --runs none                        ; no evaluations
-pool_seeds   ; --runs none                        ; no such f
-pool_seeds   ; --output_dir ''                    ; must not be empty
-pool_seeds   ; --runs front second                ; values.json: evaluate it anew
+over_seeds   ; --runs none                        ; none.*: no such f
+over_seeds   ; --output_dir ''                    ; must not be empty
+over_seeds   ; --runs front second                ; 2 --runs and 1 --baselines: one of each a seed
 front_benchmark        ; --jobs nothing           ; invalid choice: 'nothing'
 benchmarks.run ; --size huge                      ; invalid choice: 'huge'
 benchmarks.run ; --against model                  ; --against model: no checkout of this project
