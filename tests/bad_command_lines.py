@@ -53,7 +53,7 @@ GOOD = {
     "regression": "",
     "report": "--figures figures --output out.html",
     "seeds_table": "--runs run",
-    "pool_seeds": "--runs front --output_dir out",
+    "over_seeds": "--runs front --baselines front --output_dir out",
     "front_benchmark": "",
     "benchmarks.run": "",
     "figure_3_reward_distributions": f"{FIGURE} --run front",
@@ -257,6 +257,7 @@ discrete_policies  ; --lr -1                      ; -1 {NOT_NEGATIVE}
 fixed_scaling      ; --top_p 2                    ; 2 is not above 0 and at most 1
 evaluation   ; --grid_step 1e-9                   ; 1,000,000,001 vectors of 2 objectives
 evaluation   ; --grid_step 0.15                   ; grid step 0.15 does not divide 1
+evaluation   ; --cluster_column topic             ; --cluster_column .* needs --reward_models
 evaluation   ; --reference_point 0 0 0            ; --reference_point needs 2 numbers, not 3
 evaluation   ; --adapter none                     ; none holds no adapter
 evaluation   ; --adapter damaged                  ; adapter_config.json is not valid JSON
@@ -319,9 +320,9 @@ regression   ; --suite published --local_dir none ; none: no such folder
 report       ; --figures none                     ; none holds no figures
 report       ; --output file                      ; file exists
 seeds_table  ; --runs none                        ; no evaluations
-pool_seeds   ; --runs none                        ; no such f
-pool_seeds   ; --output_dir ''                    ; must not be empty
-pool_seeds   ; --runs front second                ; values.json: evaluate it anew
+over_seeds   ; --runs none                        ; none.*: no such f
+over_seeds   ; --output_dir ''                    ; must not be empty
+over_seeds   ; --runs front second                ; 2 --runs and 1 --baselines: one of each a seed
 front_benchmark        ; --jobs nothing           ; invalid choice: 'nothing'
 benchmarks.run ; --size huge                      ; invalid choice: 'huge'
 benchmarks.run ; --against model                  ; --against model: no checkout of this project
