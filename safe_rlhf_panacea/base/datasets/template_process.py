@@ -10,6 +10,7 @@ import sys
 
 MEMORY = 2**30  # bytes of address space
 LONGEST = 10**7  # characters of a conversation
+LONGEST_REASON = 500  # characters of why there is none
 _COMPILED = ("<template>", "<unknown>")  # what jinja calls the file of a template in a traceback
 
 
@@ -56,7 +57,8 @@ def _answer(tokenizer: object, request: dict) -> dict:
     except MemoryError:
         return {"line": None, "reason": f"it needs more than {MEMORY >> 20} MiB of memory"}
     except Exception as error:  # a template is a program, and may fail as any program may
-        return {"line": _line_of(error), "reason": str(getattr(error, "message", None) or error)}
+        reason = str(getattr(error, "message", None) or error)[:LONGEST_REASON]
+        return {"line": _line_of(error), "reason": reason}
 
 
 def main() -> None:

@@ -43,6 +43,12 @@ def test_a_failure_names_its_line_and_the_next_one_is_rendered():
     assert render(ECHO, SAID, {"eos_token": "\ud800é"}, answering=True) == "a\ud800é"
 
 
+def test_a_long_reason_is_cut():
+    with pytest.raises(RenderingError) as failure:
+        render("{{ raise_exception('x' * 1000000) }}", SAID, {}, answering=True)
+    assert 100 < len(str(failure.value)) <= 1000
+
+
 def test_the_date_is_the_one_given():
     template = "{{ strftime_now('%Y-%m-%d') }}"
     given = datetime(2001, 2, 3)
