@@ -60,9 +60,9 @@ class Lora:
         kind = "SequenceClassification" if self.is_classifier else "CausalLM"
         code = (
             f"import peft, transformers as t; "
-            f"peft.AutoPeftModelFor{kind}.from_pretrained({ascii(str(self.folder))})"
+            f"peft.AutoPeftModelFor{kind}.from_pretrained({str(self.folder)!a})"
             f".merge_and_unload().save_pretrained('DIR'); "
-            f"t.AutoTokenizer.from_pretrained({ascii(self.base)}).save_pretrained('DIR')"
+            f"t.AutoTokenizer.from_pretrained({self.base!a}).save_pretrained('DIR')"
         )
         return f"python -c {shlex.quote(code)}"  # the base's name may come from anybody
 
