@@ -44,7 +44,7 @@ class PanaceaModel:
         tokenizer: the base model's.
         template: how the adapter was spoken to in training.
 
-    Example:
+    Examples:
         >>> model = PanaceaModel.load("runs/latest/panacea-ppo")  # doctest: +SKIP
         >>> model.respond("How do I pick a door lock?", "0.3,0.7")  # doctest: +SKIP
     """

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.base.datasets.template import without_template
+from safe_rlhf_panacea.base.datasets.safe_rlhf_template import without_template
 from safe_rlhf_panacea.base.run_record import METRICS_FILE
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
