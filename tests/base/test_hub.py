@@ -85,5 +85,5 @@ def test_why_a_name_is_read_as_a_path_is_said_only_then(unreachable: list[object
     Path("runs").mkdir()
     with pytest.raises(UserError, match=r"wanted \(runs is a folder here, so this is read as a p"):
         load_pretrained_models("runs/nothing")
-    with pytest.raises(UserError, match="a model's folder or a hub name is wanted$"):
+    with pytest.raises(UserError, match=r"a model's folder or a hub name is wanted$"):
         load_pretrained_models("./nothing/at/all")
