@@ -136,15 +136,14 @@ class JinjaTemplate(ChatTemplate):
         return control_pattern(marks.union(self.special_tokens))
 
     def _samples(self) -> Iterator[str]:
-        """Conversations without and with a system prompt, if the template takes one.
+        """Conversations that show tokens which the template puts together: ``'<|' + role + '|>'``.
 
-        They show tokens that the template puts together, such as ``'<|' + role + '|>'``.
+        Those that it does not take are left out.
         """
-        said = [("user", _QUESTION), ("assistant", _ANSWER), ("user", _QUESTION)]
-        turns = [{"role": role, "content": text} for role, text in said]
-        yield self._render(turns, answering=True)
-        with suppress(UserError):
-            yield self._render([{"role": "system", "content": _QUESTION}, *turns], answering=True)
+        for roles in (("user",), ("user", "assistant", "user"), ("system", "user")):
+            messages = [{"role": role, "content": _QUESTION} for role in roles]
+            with suppress(UserError):
+                yield self._render(messages, answering=True)
 
     def _messages(self, turns: Turns, system: str | None) -> Messages:
         roles = ("user", "assistant")
