@@ -79,3 +79,11 @@ def test_a_path_in_a_folder_that_is_here_is_no_name(
     with pytest.raises(UserError, match=f"{name.rstrip('/')}/?:? ({told})"):
         LOAD[kind](name)
     assert unreachable == []
+
+
+def test_why_a_name_is_read_as_a_path_is_said_only_then(unreachable: list[object]) -> None:
+    Path("runs").mkdir()
+    with pytest.raises(UserError, match=r"wanted \(runs is a folder here, so this is read as a p"):
+        load_pretrained_models("runs/nothing")
+    with pytest.raises(UserError, match=r"a model's folder or a hub name is wanted$"):
+        load_pretrained_models("./nothing/at/all")

@@ -69,16 +69,24 @@ class Adapted:
             return self.lora.merge_command
         command = f"python -m safe_rlhf_panacea.export --adapter {shlex.quote(str(self.folder))}"
         config = read_config(self.folder)
-        at = f"--preference {self.preference or _centre(config)} " if config.pref_dim else ""
+        preference = shlex.quote(self.preference or _centre(config))
+        at = f"--preference {preference} " if config.pref_dim else ""
         return f"{command} --format merged {at}--output_dir DIR"
 
     def check(self) -> None:
         """Whether it can be added to its base.
 
         Raises:
-            UserError: a LoRA of a kind that only PEFT merges, no λ or one too many.
+            UserError: a LoRA of a kind that only PEFT merges, no λ or one too many, or an adapter
+                that is, perhaps by way of others, its own base model.
             PreferenceError: a λ that is none.
         """
+        folders, under = {os.path.realpath(self.folder)}, find_adapter(self.base)
+        while under is not None:
+            if os.path.realpath(under.folder) in folders:
+                raise UserError(f"{self.folder}: {under.folder} is an adapter on itself")
+            folders.add(os.path.realpath(under.folder))
+            under = find_adapter(under.base)
         if self.lora:
             if self.preference is not None:
                 raise UserError(f"{self.folder} is a LoRA: leave out @{self.preference}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import shlex
+import subprocess
 from dataclasses import replace
 
 import peft
@@ -14,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError, inject_adapter, load_adapter
 from safe_rlhf_panacea.adapter.fingerprint import UPDATE
 from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
-from safe_rlhf_panacea.base.models.adapted import Adapted
+from safe_rlhf_panacea.base.models.adapted import Adapted, find_adapter
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.main import main as export
 from safe_rlhf_panacea.preference import PreferenceError
@@ -138,12 +141,20 @@ def test_what_is_told(tmp_path):
         write_lora(base, tmp_path / what, **flags)
         message = refuse(tmp_path / what)
         assert what in message and "merge_and_unload" in message
+    named = adapter / "adapter_config.json"
+    named.write_text(json.dumps({**json.loads(named.read_text()), "base_model": f"{adapter}@{AT}"}))
+    assert "is an adapter on itself" in refuse(f"{adapter}@{AT}")
     file = lora / "adapter_config.json"
     values = json.loads(file.read_text())
     for change, what in (
         ({"peft_type": "IA3"}, "neither a Panacea adapter nor a LoRA"),
         ({"base_model_name_or_path": None}, "base_model_name_or_path must be a text"),
         ({"base_model_name_or_path": "/no/such"}, f"the base model of {lora}, an adapter"),
+        ({"base_model_name_or_path": str(lora)}, "is an adapter on itself"),
+        ({"base_model_name_or_path": f"{adapter}@{AT}"}, "is an adapter on itself"),
+        ({"alpha_pattern": {"q_proj": "x"}}, "alpha_pattern.q_proj must be a number"),
+        ({"alpha_pattern": ["q_proj"]}, "alpha_pattern must be"),
+        ({"alpha_pattern": {"(": 1}}, "alpha_pattern has '(', which is no regular expression"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights pissa"),
     ):
         file.write_text(json.dumps({**values, **change}))
@@ -155,6 +166,28 @@ def test_what_is_told(tmp_path):
     assert "has no place in this model" in refuse(lora)
     save_file({**tensors, key: tensors[key] / 0}, lora / "adapter_model.safetensors")
     assert "is not finite" in refuse(lora)
+
+
+def test_the_command_that_merges_runs_nothing_that_a_name_holds(tmp_path):
+    base, adapter = saved("llama", tmp_path)
+    write_lora(base, tmp_path / "lora")
+    name = """$(touch x)`touch x`'"); print(1) #"""
+    for folder, values in (
+        (tmp_path / "lora", {"base_model_name_or_path": name}),
+        (adapter, {"objectives": ["$(touch x)", "harmless"]}),
+    ):
+        file = folder / "adapter_config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+        command = find_adapter(folder).merge_command
+        assert "$(touch x)" in command
+        # What a shell leaves of each word, and what Python reads of a program.
+        words = subprocess.run(
+            ["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, text=True, check=True
+        ).stdout.split("\0")
+        assert words[:-1] == shlex.split(command) and "$(touch x)" in "".join(words)
+        if words[1] == "-c":
+            texts = {n.value for n in ast.walk(ast.parse(words[2])) if isinstance(n, ast.Constant)}
+            assert texts == {name, "DIR", str(folder)}
 
 
 def test_a_policy_is_no_reward_model(tmp_path):
