@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from safe_rlhf_panacea.base.datasets import RawSample
-from safe_rlhf_panacea.base.datasets.published.fields import Row
+from safe_rlhf_panacea.base.datasets.fields import Row
 from safe_rlhf_panacea.base.datasets.published.safe_rlhf import SafeRLHFV0Test
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.regression.checks import CannotRun

@@ -7,9 +7,9 @@ from safe_rlhf_panacea.base.datasets.published.hh_rlhf import (
     HhRLHFDialogueDataset,
     HhRLHFPreferenceDataset,
 )
-from safe_rlhf_panacea.base.datasets.published.reader import PublishedDataset
 from safe_rlhf_panacea.base.datasets.published.safe_rlhf import SafeRLHFDataset
 from safe_rlhf_panacea.base.datasets.published.ultrafeedback import UltraFeedbackDataset
+from safe_rlhf_panacea.base.datasets.reader import PublishedDataset
 
 __all__ = [
     "AlpacaDataset",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from safe_rlhf_panacea.base.datasets.published.fields import Row, text
-from safe_rlhf_panacea.base.datasets.published.reader import PublishedDataset
-from safe_rlhf_panacea.base.datasets.published.source import Part
+from safe_rlhf_panacea.base.datasets.fields import Row, text
 from safe_rlhf_panacea.base.datasets.raw import RawSample
+from safe_rlhf_panacea.base.datasets.reader import PublishedDataset
+from safe_rlhf_panacea.base.datasets.source import Part
 from safe_rlhf_panacea.errors import UserError
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
-from safe_rlhf_panacea.base.datasets.published.fields import (
+from safe_rlhf_panacea.base.datasets.fields import (
     LeaveOut,
     Row,
     higher,
@@ -19,9 +19,9 @@ from safe_rlhf_panacea.base.datasets.published.fields import (
     text,
     usable,
 )
-from safe_rlhf_panacea.base.datasets.published.reader import PublishedDataset
-from safe_rlhf_panacea.base.datasets.published.source import Part
 from safe_rlhf_panacea.base.datasets.raw import RawSample
+from safe_rlhf_panacea.base.datasets.reader import PublishedDataset
+from safe_rlhf_panacea.base.datasets.source import Part
 
 TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 

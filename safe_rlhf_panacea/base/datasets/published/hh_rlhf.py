@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from safe_rlhf_panacea.base.datasets.published.fields import LeaveOut, Row, pair, text, usable
-from safe_rlhf_panacea.base.datasets.published.reader import PublishedDataset
-from safe_rlhf_panacea.base.datasets.published.source import Part
+from safe_rlhf_panacea.base.datasets.fields import LeaveOut, Row, pair, text, usable
 from safe_rlhf_panacea.base.datasets.raw import RawSample
+from safe_rlhf_panacea.base.datasets.reader import PublishedDataset
+from safe_rlhf_panacea.base.datasets.source import Part
 
 SPEAKERS = ("Human", "Assistant")
 TURN = re.compile(r"\n\n(Human|Assistant):")

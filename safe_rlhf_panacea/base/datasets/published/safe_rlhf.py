@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from safe_rlhf_panacea.base.datasets.builtin import SAFE_RLHF_LABELS
-from safe_rlhf_panacea.base.datasets.published.fields import Row, choice, pair, text
-from safe_rlhf_panacea.base.datasets.published.reader import PublishedDataset
-from safe_rlhf_panacea.base.datasets.published.source import Part
+from safe_rlhf_panacea.base.datasets.fields import Row, choice, pair, text
 from safe_rlhf_panacea.base.datasets.raw import RawSample
+from safe_rlhf_panacea.base.datasets.reader import PublishedDataset
+from safe_rlhf_panacea.base.datasets.source import Part
 
 
 class SafeRLHFDataset(PublishedDataset):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from itertools import combinations
 from typing import Any, ClassVar
 
-from safe_rlhf_panacea.base.datasets.published.fields import (
+from safe_rlhf_panacea.base.datasets.fields import (
     LeaveOut,
     Row,
     higher,
@@ -20,9 +20,9 @@ from safe_rlhf_panacea.base.datasets.published.fields import (
     required,
     text,
 )
-from safe_rlhf_panacea.base.datasets.published.reader import PublishedDataset
-from safe_rlhf_panacea.base.datasets.published.source import Part
 from safe_rlhf_panacea.base.datasets.raw import RawSample
+from safe_rlhf_panacea.base.datasets.reader import PublishedDataset
+from safe_rlhf_panacea.base.datasets.source import Part
 from safe_rlhf_panacea.errors import UserError
 
 

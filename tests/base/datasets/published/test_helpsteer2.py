@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from safe_rlhf_panacea.base.datasets.published.fields import LeaveOut
+from safe_rlhf_panacea.base.datasets.fields import LeaveOut
 from safe_rlhf_panacea.base.datasets.published.helpsteer2 import HelpSteer2Dataset, parse_prompt
 from safe_rlhf_panacea.base.datasets.raw import RawDataset
 from safe_rlhf_panacea.errors import UserError

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from safe_rlhf_panacea.base.datasets.published.fields import LeaveOut, Row
-from safe_rlhf_panacea.base.datasets.published.source import Part, Source, open_hub, open_path
+from safe_rlhf_panacea.base.datasets.fields import LeaveOut, Row
 from safe_rlhf_panacea.base.datasets.raw import RawDataset, RawSample
+from safe_rlhf_panacea.base.datasets.source import Part, Source, open_hub, open_path
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
 
