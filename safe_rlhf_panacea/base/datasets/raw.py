@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import ClassVar, TypedDict
 
 import numpy as np
@@ -35,12 +35,59 @@ class RawSample(TypedDict, total=False):
     """Safe-RLHF's way to say that ``answer`` is better for the objective ``harmless``."""
 
 
+AUTO = "auto"  # the data set of which the columns say what it holds
+CHOSEN = "chosen"  # the label of pairs that do not say of which objective theirs is
+SAFE_RLHF_FLAGS = {"better": "helpful", "safer": "harmless"}
 # What belongs to an answer of a sample, and not to its prompt.
 OF_ANSWERS = frozenset({"answer", "other_answer", "labels", "better", "safer"})
 # Reward functions are given something else under these names, so no column of prompts has one.
 TAKEN = frozenset(
     {"input", "turns", "prompts", "responses", "prompt_ids", "response_ids", "response_lengths"}
 )
+
+
+def labels_of(sample: RawSample) -> dict[str, int | None]:
+    """Which answer is better, by objective; Safe-RLHF's flags are understood too."""
+    labels = dict(sample.get("labels", {}))
+    for flag, objective in SAFE_RLHF_FLAGS.items():
+        if flag in sample:
+            labels.setdefault(objective, 0 if sample[flag] else 1)  # type: ignore[literal-required]
+    return labels
+
+
+def labels_for(sample: RawSample, *objectives: str) -> list[int | None]:
+    """The labels of some objectives; a label that names none is that of a lone objective."""
+    labels = labels_of(sample)
+    if len(objectives) == 1 and CHOSEN in labels:
+        labels.setdefault(objectives[0], labels[CHOSEN])
+    return [labels.get(name) for name in objectives]
+
+
+def for_objective(samples: Iterable[RawSample], objective: str, told: str) -> list[RawSample]:
+    """Pairs with the labels of one objective only.
+
+    Args:
+        samples: pairs.
+        objective: its name.
+        told: what to call the data in messages.
+
+    Raises:
+        UserError: there is no such label, or a sample is no pair.
+    """
+    result: list[RawSample] = []
+    others: set[str] = set()
+    for sample in samples:
+        if "other_answer" not in sample:
+            raise UserError(f"{told}: no pairs, so {objective!r} has no label there")
+        (label,) = labels_for(sample, objective)
+        result.append({**sample, "labels": {objective: label}})
+        for flag in SAFE_RLHF_FLAGS:
+            result[-1].pop(flag, None)  # type: ignore[misc]
+        others |= labels_of(sample).keys()
+    if all(sample["labels"][objective] is None for sample in result):
+        there = ", ".join(sorted(others)) or "none"
+        raise UserError(f"{told}: no pair has a label for {objective!r}; labels there: {there}")
+    return result
 
 
 def split_indices(
@@ -99,6 +146,11 @@ class RawDataset(Dataset[RawSample]):
         return sorted(set(RawDataset._registry.values()), key=lambda cls: cls.NAME)
 
     @staticmethod
+    def names() -> Collection[str]:
+        """All names, other names included."""
+        return RawDataset._registry.keys()
+
+    @staticmethod
     def load(name: str, /, path: str | None = None) -> RawDataset:
         """Open a data set by name.
 
@@ -111,7 +163,7 @@ class RawDataset(Dataset[RawSample]):
             known = ", ".join(cls.NAME for cls in RawDataset.registered())
             raise UserError(
                 f"unknown data set {name!r}; there are: {known}; a file, a folder or a data set of "
-                f"the hub is given as pairs:1:{name}, or prompts, supervised or chosen"
+                f"the hub is given as {AUTO}:1:{name}"
             ) from None
         return cls() if path is None else cls(path=path)  # type: ignore[call-arg]
 

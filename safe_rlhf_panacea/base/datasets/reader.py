@@ -1,119 +1,128 @@
-"""The base of all readers of published data sets."""
+"""Samples made from the rows of a table; rows of no use are left out, counted and told."""
 
 from __future__ import annotations
 
-import abc
 import logging
 from array import array
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 from safe_rlhf_panacea.base.datasets.fields import LeaveOut, Row
 from safe_rlhf_panacea.base.datasets.raw import RawDataset, RawSample
-from safe_rlhf_panacea.base.datasets.source import Part, Source, open_hub, open_path
+from safe_rlhf_panacea.base.datasets.source import Source
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
 
 LOGGER = logging.getLogger(__name__)
+Numbered = Iterable[tuple[int, Any]]  # rows, or what is made of them, with a row's number
 
 
-class PublishedDataset(RawDataset):
-    """A part of a data set on the hub; a subclass says how to make samples of its rows.
+def each_row(rows: Numbered) -> Numbered:
+    """Every row is a unit of its own."""
+    return rows
 
-    Rows that are of no use are left out and counted, and one line says so.
+
+@dataclass(frozen=True)
+class Format:
+    """What the rows of a table are called by, what they hold, and how samples are made of them.
+
+    Attributes:
+        name: for messages.
+        kind: of its samples: ``pairs``, ``prompts`` or ``supervised``.
+        fields: what every row must have; all other fields are ignored.
+        convert: makes a sample, or a list of them, of a unit. It raises ``LeaveOut`` where the
+            unit is of no use, and ``UserError`` where it is something else than this format.
+        regroup: makes the units of the numbered rows, each with the number of the row that it
+            begins at; unless given, a row is a unit.
+        objectives: that label its pairs, where they are known before it is read.
+    """
+
+    name: str
+    kind: str
+    fields: tuple[str, ...]
+    convert: Callable[[Any], RawSample | list[RawSample]]
+    regroup: Callable[[Numbered], Numbered] = each_row
+    objectives: tuple[str, ...] = ()
+
+
+class TableDataset(RawDataset):
+    """A data set that ``read`` fills from a table.
 
     Attributes:
         rows_read: rows of the table.
-        left_out: how many of them (or of the pairs made from them) are no sample, by reason.
+        left_out: how many of them (or of the units made from them) are no sample, by reason.
     """
 
-    HUB: ClassVar[str]
-    """``owner/name``."""
-    REVISION: ClassVar[str | None] = None
-    """A branch, tag or commit; None is the newest."""
-    LICENCE: ClassVar[str]
-    PART: ClassVar[Part]
-    """The split, and the folder it is in."""
-    FIELDS: ClassVar[tuple[str, ...]]
-    """What every row must have; all other fields are ignored."""
-
-    def __init__(self, path: str | None = None) -> None:
-        """Read all rows.
-
-        Args:
-            path: a copy: one JSON or Parquet file, a folder with the hub's layout or saved
-                with ``save_to_disk``, or another data set of the hub. Nothing is the hub.
+    def format_of(self, first: Row) -> Format:
+        """The format of a table that begins with this row.
 
         Raises:
-            UserError: it cannot be had, has another schema (with file and row), or no row of
-                it is of use.
+            UserError: it has none that this data set reads.
         """
-        source = self._open(path)
+        raise NotImplementedError
+
+    def read(self, source: Source, told: str) -> None:
+        """Go through all rows once.
+
+        Args:
+            source: the rows.
+            told: what to call the data set in messages.
+
+        Raises:
+            UserError: a row has another schema (with file and row), or no row is of use.
+        """
         self._where = source.where
         self.samples: list[RawSample] = []
         self._row_of = array("q")  # the row that each sample begins at
         self.left_out: Counter[str] = Counter()
         self.rows_read = 0
-        for index, unit in self.regroup(self._counted(source.rows)):
-            self._add(index, unit)
-        self._tell(path)
-
-    def _open(self, path: str | None) -> Source:
-        if path is not None:
-            return open_path(path, self.PART)
+        rows = iter(source.rows)
+        first = next(rows, None)
+        if first is None:
+            raise UserError(f"{told}: no rows")
         try:
-            return open_hub(self.HUB, self.PART, self.REVISION)
+            self.format = self.format_of(first)
         except UserError as error:
-            raise UserError(f"{error}; a copy can be given as {self.NAME}:1:PATH") from error
+            raise UserError(f"{source.where(0)}: {error}") from None
+        for index, unit in self.format.regroup(self._counted(chain([first], rows))):
+            self._add(index, unit)
+        self._tell(told)
 
-    def _counted(self, rows: Iterable[Row]) -> Iterable[tuple[int, Row]]:
+    def _counted(self, rows: Iterable[Row]) -> Numbered:
         for index, row in enumerate(rows):
             self.rows_read += 1
-            for field in self.FIELDS:
+            for field in self.format.fields:
                 if field not in row:
                     raise UserError(
-                        f"{self._where(index)}: no field {field!r}; {self.NAME} has "
-                        f"{', '.join(self.FIELDS)}, the row: {', '.join(map(str, row))}"
+                        f"{self._where(index)}: no field {field!r}; the row has: "
+                        f"{', '.join(map(str, row))}; {self.format.name} needs "
+                        f"{', '.join(self.format.fields)}"
                     )
             yield index, row
 
     def _add(self, index: int, unit: Any) -> None:
         try:
-            self.samples.append(self.convert(unit))
-            self._row_of.append(index)
+            made = self.format.convert(unit)
         except LeaveOut as reason:
             self.left_out[str(reason)] += 1
         except UserError as error:
             raise UserError(f"{self._where(index)}: {error}") from None
+        else:
+            samples = made if isinstance(made, list) else [made]
+            self.samples += samples
+            self._row_of.extend([index] * len(samples))
 
-    def _tell(self, path: str | None) -> None:
-        source = f"{self.NAME} ({path})" if path else self.NAME
-        told = ", ".join(f"{count} ({reason})" for reason, count in self.left_out.most_common())
+    def _tell(self, told: str) -> None:
+        reasons = ", ".join(f"{count} ({why})" for why, count in self.left_out.most_common())
         if not self.samples:
-            why = f": {told}" if told else ""
-            raise UserError(f"{source}: nothing of use in {self.rows_read} rows{why}")
-        if told and is_main_process():
-            LOGGER.warning(
-                "%s: %d rows gave %d samples; left out: %s",
-                source,
-                self.rows_read,
-                len(self.samples),
-                told,
-            )
-
-    def regroup(self, rows: Iterable[tuple[int, Row]]) -> Iterable[tuple[int, Any]]:
-        """What makes one sample each, with the row it begins at: the rows, unless overridden."""
-        return rows
-
-    @abc.abstractmethod
-    def convert(self, unit: Any) -> RawSample:
-        """Make a sample of what ``regroup`` yields.
-
-        Raises:
-            LeaveOut: it is of no use.
-            UserError: it has another schema.
-        """
+            why = f": {reasons}" if reasons else ""
+            raise UserError(f"{told}: nothing of use in {self.rows_read} rows{why}")
+        if reasons and is_main_process():
+            counts = (self.rows_read, len(self.samples))
+            LOGGER.warning("%s: %d rows gave %d samples; left out: %s", told, *counts, reasons)
 
     def __getitem__(self, index: int) -> RawSample:
         return self.samples[index]
