@@ -16,6 +16,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 INSTALLED_SMALL := $(VENV)/.installed-small
 INSTALLED_BENCH := $(VENV)/.installed-bench
+INSTALLED_DOCS := $(VENV)/.installed-docs
 SOURCES := setup.py pyproject.toml $(filter-out /dev/null,$(wildcard $(CONSTRAINTS)))
 # Absolute, because pip would look for a relative one in its own build folders too.
 PIP_INSTALL := "$(BIN)/python" -m pip install --constraint "$(abspath $(CONSTRAINTS))"
@@ -23,7 +24,7 @@ PIP_INSTALL := "$(BIN)/python" -m pip install --constraint "$(abspath $(CONSTRAI
 .DEFAULT_GOAL := help
 # Two targets that install must not do so at once.
 .NOTPARALLEL:
-.PHONY: help quickstart small test lint front-benchmark benchmark regression clean
+.PHONY: help quickstart small test lint docs front-benchmark benchmark regression clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -38,9 +39,13 @@ small: $(INSTALLED_SMALL)  ## a real chat model, trained for two rewards that ar
 test: $(INSTALLED_DEV)  ## run the tests, WORKERS at a time
 	"$(BIN)/python" -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
-lint: $(INSTALLED_DEV)  ## check the Python sources with ruff and the shell scripts with ShellCheck
+lint: $(INSTALLED_DEV)  ## check Python with ruff, shell scripts with ShellCheck, the Dockerfile
 	"$(BIN)/ruff" check .
 	"$(BIN)/shellcheck" bash/*.sh eval/*.sh .ci/run
+	"$(BIN)/hadolint" Dockerfile
+
+docs: $(INSTALLED_DOCS)  ## build the documentation into site/; dead links are errors
+	NO_MKDOCS_2_WARNING=1 "$(BIN)/mkdocs" build --strict --quiet $(ARGS)
 
 front-benchmark: $(INSTALLED)  ## repeat the quickstart's fronts over SEEDS fresh seeds (long)
 	"$(BIN)/python" eval/front_benchmark.py --seeds $(SEEDS) $(ARGS)
@@ -52,7 +57,7 @@ regression: $(INSTALLED)  ## hold today's code against recorded numbers (minutes
 	"$(BIN)/python" eval/regression.py $(ARGS)
 
 clean:  ## remove caches and build leftovers; the environment and all runs stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache
 	find . -path "./$(VENV)" -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip is asked for, not only python: an interrupted `python -m venv` leaves one without the other.
@@ -79,6 +84,12 @@ $(INSTALLED_BENCH): $(SOURCES)
 	$(make-environment)
 	@echo 'Installing into $(VENV) with what is measured beside: once, one to a few minutes'
 	$(PIP_INSTALL) --editable '.[bench]'
+	@touch "$(INSTALLED)" "$@"
+
+$(INSTALLED_DOCS): $(SOURCES)
+	$(make-environment)
+	@echo 'Installing into $(VENV) with what builds the documentation: once, a minute or a few'
+	$(PIP_INSTALL) --editable '.[docs]'
 	@touch "$(INSTALLED)" "$@"
 
 $(INSTALLED_DEV): $(SOURCES)

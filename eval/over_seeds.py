@@ -34,6 +34,7 @@ from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.show.plots import plot_fronts
 from safe_rlhf_panacea.show.tables import align, front_table
+from safe_rlhf_panacea.show.titles import fronts_title
 
 PROGRAM = "python eval/over_seeds.py"
 FORMAT = 1
@@ -193,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     plot_fronts(
         fronts,
         folder / "over_seeds.png",
-        title=f"Means over {len(pairs)} seeds",
+        title=f"{fronts_title(pairs[0])}, means of {len(pairs)} seeds",
         reference_point=reference.tolist(),
         axis_labels=first["axis_labels"],
     )

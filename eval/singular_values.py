@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = build_parser(
         f"{NAME}.py",
         "The learned singular values: |σ| against |s · λ|, matrix by matrix.",
-        f"python eval/{NAME}.py --adapter runs/panacea-ppo --output_dir runs/figures",
+        f"python eval/{NAME}.py --adapter runs/latest/panacea-ppo --output_dir runs/figures",
     )
     parser.add_argument("--adapter", required=True, help="folder of a trained adapter")
     args = parser.parse_args(argv)

@@ -88,6 +88,11 @@ def _check_objectives(what: str, given: torch.Tensor, pref_dim: int) -> None:
         )
 
 
+def label_counts(mask: torch.Tensor) -> torch.Tensor:
+    """How many rows each objective labels, and how many any does; size = (B, m) to (m + 1,)."""
+    return torch.cat([mask.sum(dim=0), mask.any(dim=-1).sum().unsqueeze(0)])
+
+
 def aggregate_losses(
     losses: torch.Tensor,
     mask: torch.Tensor | None,
@@ -95,6 +100,7 @@ def aggregate_losses(
     method: str = "ls",
     scope: str = "batch",
     reduce: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    counts: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The m losses of a batch as one, to be minimised.
 
@@ -102,9 +108,11 @@ def aggregate_losses(
     - ``tche`` in scope ``batch``: max_i λ_i mean_b L_bi, the expectation inside the max (Eq. 16).
       In scope ``sample`` every row is a problem of its own: the mean over rows of max_i λ_bi L_bi.
 
-    The expectation of Eq. 16 is estimated on this batch, with ``reduce`` on those of all
-    processes together. The result is then this process's share: its mean over the processes is
-    the maximum, and so is that of its gradients, which is what data-parallel training takes.
+    With ``counts`` the means are over an update: the result is this micro-batch's share, whose
+    mean over the update's micro-batches and all processes, which is what training takes, is that of
+    one batch with all their rows. Not so for ``tche`` in scope ``batch``, whose maximum is not
+    linear: the expectation of Eq. 16 is estimated on this micro-batch, with ``reduce`` on those of
+    all processes together. The result is then this process's share in that maximum.
 
     Args:
         losses: size = (B, m).
@@ -114,9 +122,11 @@ def aggregate_losses(
         scope: ``batch`` or ``sample``.
         reduce: sums a tensor over the processes; ``tche`` in scope ``batch`` needs it
             where there are several.
+        counts: ``label_counts`` of an average micro-batch of the update, size = (m + 1,); default:
+            of this one.
 
     Returns:
-        size = (). An objective that labels no row of the batch does not count.
+        size = (). An objective that labels no row of the update does not count.
 
     Raises:
         AggregationError: shapes that do not fit, or an unknown method or scope.
@@ -130,15 +140,18 @@ def aggregate_losses(
             f"{tuple(losses.shape)}: they must be the same"
         )
     mask = torch.ones_like(losses, dtype=torch.bool) if mask is None else mask.bool()
+    counts = label_counts(mask) if counts is None else counts
+    counts = counts.masked_fill(counts == 0, 1)  # of what is 0 then
     weighted = torch.where(mask, losses * preference, 0.0)  # size = (B, m)
     if method == "tche" and scope == "sample":
         worst = _labelled_max(weighted, mask)  # size = (B,)
-        return worst.sum() / mask.any(dim=-1).sum().clamp(min=1)
-    sums, counts = weighted.sum(dim=0), mask.sum(dim=0)  # size = (m,) each
-    if method == "tche" and reduce is not None:
-        return _shared_max(sums, counts, reduce)
-    means = sums / counts.clamp(min=1)  # size = (m,)
-    return means.sum() if method == "ls" else _labelled_max(means, mask.any(dim=0))
+        return worst.sum() / counts[-1]
+    sums = weighted.sum(dim=0)  # size = (m,)
+    if method == "ls":
+        return (sums / counts[:-1]).sum()
+    if reduce is not None:
+        return _shared_max(sums, mask.sum(dim=0), reduce)
+    return _labelled_max(sums / mask.sum(dim=0).clamp(min=1), mask.any(dim=0))
 
 
 def _shared_max(

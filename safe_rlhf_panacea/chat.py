@@ -13,14 +13,15 @@ import torch
 from safe_rlhf_panacea.adapter.io import read_config
 from safe_rlhf_panacea.base.arguments import (
     ArgumentParser,
-    encodable,
     filled,
     non_negative_float,
     positive_int,
     seed_int,
     share,
 )
+from safe_rlhf_panacea.base.parser import encodable
 from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.examples import read_examples
 from safe_rlhf_panacea.preference import PreferenceError, format_preference, parse_preference
 from safe_rlhf_panacea.printing import printable, say
 from safe_rlhf_panacea.respond import PanaceaModel
@@ -43,14 +44,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         PROGRAM,
         f"Talk to a trained adapter. Between turns:\n\n{HELP}",
-        f"{PROGRAM} --adapter runs/panacea-ppo --preference helpful=0.3,harmless=0.7",
+        f"{PROGRAM} --adapter runs/latest/panacea-ppo --preference helpful=0.3,harmless=0.7",
     )
     parser.add_argument("--adapter", type=filled, required=True, help="folder of a trained adapter")
     add_model_arguments(parser)
     parser.add_argument("--preference", metavar="VECTOR", help="λ (default: all objectives alike)")
-    parser.add_argument("--system", type=encodable, help="a system prompt")
+    parser.add_argument("--system", type=filled, help="a system prompt")
     parser.add_argument("--max_new_tokens", type=positive_int, default=256)
-    parser.add_argument("--temperature", type=non_negative_float, default=1.0)
+    text = "of sampling; default: 0, which always takes the likeliest token"
+    parser.add_argument("--temperature", type=non_negative_float, default=0.0, help=text)
     parser.add_argument("--top_p", type=share, default=1.0)
     parser.add_argument("--seed", type=seed_int)
     return parser
@@ -177,11 +179,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Talk until the end of the input."""
     args = build_parser().parse_args(argv)
     preference = first_preference(args.adapter, args.preference)
+    examples = read_examples(args.adapter)
     model = load_model(args)
     limits = Limits(max_rows=1, max_length=longest(model, None), timeout=float("inf"))
     chat = Chat(model, Engine(model, limits), args, preference)
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  lets input() edit lines and remember them
+    if examples.note:
+        say(examples.note)
+    if examples.prompts:
+        say("\n  ".join(["You could ask:", *examples.prompts]))
     try:
         going = True
         while going:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import click
 
 import safe_rlhf_panacea
-from safe_rlhf_panacea.errors import UserError, fail
+from safe_rlhf_panacea.errors import UserError, fail, tell_interruption
 
 PACKAGE = "safe_rlhf_panacea"
 # Heading: command, module below the package, what it does. A module that is not there (yet, or in
@@ -159,6 +159,7 @@ def panacea() -> None:
 def run(module: str, arguments: Sequence[str]) -> None:
     """What ``python -m MODULE ARGUMENTS`` does."""
     sys.argv = [module, *arguments]
+    sys.excepthook = tell_interruption
     # `python -m` finds the user's own modules, such as a reward, in the current folder.
     here = os.getcwd()
     if sys.path[:1] != [here] and not getattr(sys.flags, "safe_path", False):
@@ -171,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         chosen = panacea.main(words or ["--help"], prog_name="panacea", standalone_mode=False)
-    except UserError as error:
+    except (UserError, OSError) as error:
         fail(error)
     except click.ClickException as error:
         fail(UserError(f"{error.format_message()} (see panacea --help)"))

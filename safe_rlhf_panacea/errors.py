@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from functools import wraps
+from types import TracebackType
 from typing import NoReturn
 
 from safe_rlhf_panacea.printing import printable_line, say
@@ -15,6 +18,7 @@ INTERRUPTED = 130  # a shell's code for a program that was ended by SIGINT
 # How the libraries that write and send without Python tell of the operating system.
 FOREIGN = {
     r"\(os error \d+\)": "",
+    "^Could not determine home directory": "a path begins with ~ and a name that no user has: ",
     r"PytorchStreamWriter failed|inline_container.*(unexpected pos|open file failed)": (
         "a file could not be written, perhaps for want of space: "
     ),
@@ -38,17 +42,19 @@ def one_line(error: BaseException) -> str | None:
     These are the errors that the packages raise for bad input, and those of the operating system:
     a full disk, a missing permission, a name that is too long.
     """
-    if isinstance(error, UserError):  # before anything loads torch, which may be missing
+    # Before anything loads torch, which may be missing.
+    if isinstance(error, UserError):
         return printable_line(error)
+    if isinstance(error, OSError) and error.errno and error.strerror:
+        named = error.filename if error.filename2 is None else error.filename2
+        where = "" if named is None else f"{os.fsdecode(named)}: "
+        return printable_line(where + error.strerror)
     from safe_rlhf_panacea.adapter import AdapterError
     from safe_rlhf_panacea.aggregation import AggregationError
     from safe_rlhf_panacea.preference import PreferenceError
 
     if isinstance(error, (AdapterError, AggregationError, PreferenceError)):
         return printable_line(error)
-    if isinstance(error, OSError) and error.errno and error.strerror:
-        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        return printable_line(where + error.strerror)
     if isinstance(error, RuntimeError) or type(error).__name__ == "SafetensorError":
         for pattern, meaning in FOREIGN.items():
             if re.search(pattern, str(error)):
@@ -72,9 +78,8 @@ def one_line_errors(main: Callable[..., int | None]) -> Callable[..., int | None
     def guarded(*args: object, **kwargs: object) -> int | None:
         try:
             return main(*args, **kwargs)
-        except KeyboardInterrupt as stop:
-            if _speaks():
-                say(": ".join(("interrupted", *map(str, stop.args))), file=sys.stderr)
+        except KeyboardInterrupt as error:
+            tell_interruption(type(error), error, None)
             raise SystemExit(INTERRUPTED) from None
         except Exception as error:
             if one_line(error) is None:
@@ -84,6 +89,24 @@ def one_line_errors(main: Callable[..., int | None]) -> Callable[..., int | None
             fail(error)
 
     return guarded
+
+
+def tell_interruption(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Tell Ctrl-C in one line, all else as Python does; a ``sys.excepthook``.
+
+    So Ctrl-C while libraries are imported is told in one line too. In a process that has this
+    hook, which ends now, another one while Python shuts down ends it at once, without a word.
+    """
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and sys.excepthook is tell_interruption:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if _speaks():
+        say(": ".join(("interrupted", *map(str, error.args))), file=sys.stderr)
 
 
 def _speaks() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from typing import Any
 from safe_rlhf_panacea.errors import UserError
 
 LONGEST_INTEGER = 300  # digits; those of a float64 end soon after
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
@@ -43,6 +45,19 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """A full disk inside does not say where it is: its error gets this name."""
+    try:
+        yield
+    except Exception as error:
+        named = _about(error, Path(path))
+        # torch's own error has no number
+        if named is not error and getattr(named, "errno", errno.EIO) in DISK:
+            raise named from error
+        raise
+
+
+@contextmanager
 def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """A folder to fill, which takes the target's place when the block succeeds.
 
@@ -64,7 +79,10 @@ def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     filled = temporary / "new"
     filled.mkdir()
     try:
-        yield filled
+        try:
+            yield filled
+        except Exception as error:
+            raise _about(error, target, temporary) from error
         old = temporary / "old"
         if target.exists():
             target.rename(old)
@@ -97,13 +115,18 @@ def _temporary(path: Path) -> Path:
 def _about(error: Exception, path: Path, temporary: Path | None = None) -> Exception:
     """An error of the operating system with the file that the user knows, any other as it is.
 
-    A full disk does not say where it is, and safetensors puts the number into its message.
+    A full disk does not say where it is, safetensors puts the number into its message, and torch
+    has a message of its own.
     """
     number = None
-    if isinstance(error, OSError) and error.filename in (None, str(temporary)):
-        number = error.errno
+    if isinstance(error, OSError):
+        named = error.filename2 or error.filename
+        inside = temporary is not None and str(named).startswith(str(temporary))
+        number = error.errno if named is None or inside else None
     if type(error).__name__ == "SafetensorError" and (found := OS_ERROR.search(str(error))):
         number = int(found[1])
+    if isinstance(error, RuntimeError) and "inline_container" in str(error):
+        return RuntimeError(f"{path}: {error}")
     return OSError(number, os.strerror(number), str(path)) if number else error
 
 
@@ -167,7 +190,13 @@ def _strict_json(text: str | bytes) -> Any:
         ValueError: it is none.
         RecursionError: it is nested too deeply.
     """
-    value = json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_integer)
+    value = json.loads(
+        text,
+        parse_constant=_finite,
+        parse_float=_finite,
+        parse_int=_integer,
+        object_pairs_hook=unique_keys,
+    )
     halves = b"\\ud" if isinstance(text, bytes) else "\\ud"
     if halves in text.lower():
         try:
@@ -175,6 +204,20 @@ def _strict_json(text: str | bytes) -> Any:
         except UnicodeEncodeError:
             raise ValueError("half of a surrogate pair") from None
     return value
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, for ``object_pairs_hook``; Python would keep the last of equal keys.
+
+    Raises:
+        ValueError: a key stands twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return found
 
 
 def _finite(text: str) -> float:

@@ -35,7 +35,11 @@ def markdown_text(text: object) -> str:
 
 def say(*parts: object, file: TextIO | None = None) -> None:
     """Print what may hold foreign text, at once."""
-    print(*map(printable, parts), file=file or sys.stdout, flush=True)
+    file = file or sys.stdout
+    try:
+        print(*map(printable, parts), file=file, flush=True)
+    except OSError as error:  # a full disk, or a reader that is gone
+        raise OSError(error.errno, error.strerror, file.name) from error
 
 
 def quiet_libraries() -> None:

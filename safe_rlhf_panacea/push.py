@@ -22,6 +22,7 @@ from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
 from safe_rlhf_panacea.base.hub import HUB_NAME
 from safe_rlhf_panacea.base.run_record import RESULTS_FILE
 from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.examples import EXAMPLES_FILE
 from safe_rlhf_panacea.export.card import CARD_FILE, read_facts, write_card
 from safe_rlhf_panacea.export.portable import hub_name, portable, portable_record
 from safe_rlhf_panacea.fronts.results import FRONT_FILE
@@ -38,6 +39,7 @@ FILES = (
     FRONT_FILE,
     RESULTS_FILE,
     RUN_FILE,
+    EXAMPLES_FILE,
     TOKENIZER_CONFIG,
     "tokenizer.json",
     "tokenizer.model",
@@ -203,7 +205,7 @@ def build_parser() -> argparse.ArgumentParser:
         Upload a trained adapter to the Hugging Face hub, with a model card, into a private
         repository. Checkpoints and logs stay here, and so do absolute paths.
         """,
-        f"{PROGRAM} --adapter runs/panacea-ppo --repo me/panacea-helpful-harmless",
+        f"{PROGRAM} --adapter runs/latest/panacea-ppo --repo me/panacea-helpful-harmless",
     )
     parser.add_argument("--adapter", type=filled, required=True, help="folder of a trained adapter")
     parser.add_argument(

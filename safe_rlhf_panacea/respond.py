@@ -16,7 +16,6 @@ from safe_rlhf_panacea.base.arguments import (
     ArgumentParser,
     add_flag,
     add_template_argument,
-    encodable,
     filled,
     non_negative_float,
     positive_int,
@@ -45,9 +44,9 @@ class PanaceaModel:
         tokenizer: the base model's.
         template: how the adapter was spoken to in training.
 
-    Example:
-        >>> model = PanaceaModel.load("runs/quickstart/panacea-ppo")  # doctest: +SKIP
-        >>> model.respond("How do I pick a lock?", "helpful=0.3,harmless=0.7")  # doctest: +SKIP
+    Examples:
+        >>> model = PanaceaModel.load("runs/latest/panacea-ppo")  # doctest: +SKIP
+        >>> model.respond("How do I pick a door lock?", "0.3,0.7")  # doctest: +SKIP
     """
 
     model: Any
@@ -91,7 +90,7 @@ class PanaceaModel:
         *,
         system: str | None = None,
         max_new_tokens: int = 256,
-        temperature: float = 1.0,
+        temperature: float = 0.0,
         seed: int | None = None,
     ) -> str:
         """One answer at λ.
@@ -102,7 +101,7 @@ class PanaceaModel:
             preference: ``"helpful=0.3,harmless=0.7"``, ``"0.3,0.7"`` or a tensor, size = (m,).
             system: the system prompt.
             max_new_tokens: longest answer.
-            temperature: of sampling; 0 is greedy.
+            temperature: of sampling; 0 always takes the likeliest token.
             seed: of sampling; None draws anew each time.
 
         Raises:
@@ -137,18 +136,19 @@ def build_parser() -> argparse.ArgumentParser:
         PROGRAM,
         "Answer a prompt with a trained adapter at one or several preference vectors.",
         f"""
-        {PROGRAM} --adapter runs/panacea-ppo --preference helpful=1,harmless=0 \\
+        {PROGRAM} --adapter runs/latest/panacea-ppo --preference helpful=1,harmless=0 \\
           --preference helpful=0,harmless=1 "How do I pick a door lock?"
         """,
     )
-    parser.add_argument("prompt", type=encodable)
+    parser.add_argument("prompt", type=filled)
     parser.add_argument("--adapter", type=filled, required=True, help="folder of a trained adapter")
     parser.add_argument("--base_model", help="default: the one that the adapter names")
     add_template_argument(parser, of_adapter=True)
-    parser.add_argument("--system", type=encodable, help="a system prompt")
+    parser.add_argument("--system", type=filled, help="a system prompt")
     parser.add_argument("--preference", action="append", required=True, help="may be repeated")
     parser.add_argument("--max_new_tokens", type=positive_int, default=256)
-    parser.add_argument("--temperature", type=non_negative_float, default=1.0)
+    text = "of sampling; default: 0, which always takes the likeliest token"
+    parser.add_argument("--temperature", type=non_negative_float, default=0.0, help=text)
     parser.add_argument("--seed", type=seed_int)
     add_flag(parser, "--trust_remote_code", False, "run code that comes with a model")
     return parser

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import read_json
 
 RUN_FILE = "run.json"
+RUNS, LATEST = "runs", "latest"  # runs/latest is a link to the newest run
 
 
 def is_finished(path: str | os.PathLike[str]) -> bool:
@@ -38,3 +40,27 @@ def set_aside(path: str | os.PathLike[str]) -> Path:
         if not aside.exists():
             return folder.rename(aside)
     raise UserError(f"{folder}: interrupted too often; remove {folder.name}.interrupted-*")
+
+
+def is_latest_link(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is the link that ``point_latest`` makes."""
+    return Path(path).name == LATEST and Path(path).is_symlink()
+
+
+def point_latest(folder: str | os.PathLike[str]) -> None:
+    """Let the link ``latest`` beside a run's folder point to it; the link is relative.
+
+    Nothing is done for a run whose parent folder is not called ``runs``, where ``latest`` is a
+    file or a folder of its own, and where the file system or the system has no symbolic links.
+    """
+    run = Path(os.path.abspath(os.path.expanduser(folder)))
+    link = run.with_name(LATEST)
+    is_taken = os.path.lexists(link) and not link.is_symlink()
+    if run.parent.name != RUNS or run == link or is_taken:
+        return
+    temporary = run.with_name(f".{LATEST}.{os.getpid()}.tmp")
+    with contextlib.suppress(OSError, NotImplementedError):
+        temporary.symlink_to(run.name, target_is_directory=True)
+        os.replace(temporary, link)
+    with contextlib.suppress(OSError):
+        temporary.unlink(missing_ok=True)

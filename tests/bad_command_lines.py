@@ -131,7 +131,9 @@ RANGES = [
 
 OTHERS = rf"""
 sft!         ;                                    ; the following arguments are required
-sft          ; --lrr 1                            ; unrecognized arguments: --lrr 1
+sft          ; --lrr 1                            ; no flag --lrr: did you mean --lr\? \(see
+sft!         ; --output-dir out                   ; no flag --output-dir: .*mean --output_dir\?
+sft          ; --nothing_like_it=1                ; there is no flag --nothing_like_it \(see
 sft          ; --fp16 --bf16                      ; --fp16 and --bf16 were both given
 sft          ; --bf16 maybe                       ; 'maybe' is neither true nor false
 sft          ; --need_eval                        ; exactly one of --eval_datasets and
@@ -140,6 +142,14 @@ sft          ; --zero_stage 4                     ; invalid choice: 4
 sft          ; --lr_scheduler_type wild           ; invalid choice: 'wild'
 sft          ; --output_dir file                  ; file is a file
 sft          ; --output_dir run                   ; run already holds a run
+sft          ; --output_dir loop                  ; loop is a link that leads nowhere
+dpo          ; --output_dir loop/run              ; loop is a link that leads nowhere
+sft          ; --output_dir ~no-such-user/out     ; ~ and a name that no user has
+ppo          ; --reward_models a=~no-such-user/m b=m --output_dir ~no-such-user ; no user has
+evaluation   ; --output_dir loop                  ; loop is a link that leads nowhere
+sft          ; --output_dir {chr(0xDCFF)}         ; '\\udcff' is not UTF-8 text
+datasets     ; pairs:1:{chr(0xDCFF)}              ; is not UTF-8 text
+push         ; --base_model {chr(0xDCFF)}         ; is not UTF-8 text
 sft          ; --resume                           ; out holds no run to resume
 sft          ; --resume --overwrite               ; either resumed or overwritten
 sft          ; --chat_template none.jinja         ; none.jinja: no such chat template
@@ -169,7 +179,7 @@ grpo         ; --advantage sum                    ; invalid choice: 'sum'
 grpo         ; --kl_in both                       ; invalid choice: 'both'
 grpo         ; --smooth_mu 1 --aggregation tche   ; --smooth_mu belongs to --aggregation stche
 ppo          ; --smooth_mu 1                      ; --smooth_mu belongs to --aggregation stche
-grpo         ; --critic_lr 1                      ; unrecognized arguments: --critic_lr 1
+grpo         ; --critic_lr 1                      ; there is no flag --critic_lr
 dpo          ; --aggregation stche                ; invalid choice: 'stche'
 rewarded_soups! ; grpo {GRPO} --num_return_sequences 1 ; is 1: GRPO compares
 dpo          ; --objectives a b a                 ; an objective is named twice
@@ -209,6 +219,9 @@ ppo          ; --reward_models helpful            ; is not of the form name=valu
 ppo          ; --reward_models a=x a=y            ; names an objective twice
 ppo          ; --reward_models a=m:f?x=1,y=2 b=m:f?y=2,x=1 ; a and b are the same function with the
 evaluation   ; --reward_models helpful=m:f harmless=m:f ; helpful and harmless are the same function
+ppo          ; --reward_models a=m b=m            ; a and b are the same model, m: they are one obj
+ppo          ; --reward_models a=run b=./run      ; a and b are the same model
+grpo         ; --reward_models a=m#0 b=m#0        ; a and b are the same model
 ppo          ; --objectives helpful funny         ; objective 'funny' has no reward model
 ppo          ; --reward_calibration none.json     ; none.json: no such file
 ppo          ; --reward_calibration damaged/adapter_config.json ; not valid JSON
@@ -255,6 +268,8 @@ evaluation   ; --reference_point 0 0 0            ; --reference_point needs 2 nu
 evaluation   ; --adapter none                     ; none holds no adapter
 evaluation   ; --adapter damaged                  ; adapter_config.json is not valid JSON
 evaluation   ; --adapter escaping                 ; '../../x' is no name
+respond!     ; --adapter above --preference 1,0 x ; objectives: '..' is no name
+serve        ; --adapter doubled                  ; not valid JSON: a key stands twice
 evaluation   ; --method magic                     ; invalid choice: 'magic'
 evaluation   ; --datasets pairs:1e300:x           ; makes over 100,000,000 rows
 evaluation   ; --output_dir run                   ; run already holds a run
@@ -273,12 +288,12 @@ compare      ; --baseline nobody                  ; nobody
 respond!     ; --adapter none --preference 1,0 x  ; none
 respond      ; ''                                 ; (unrecognized arguments|{EMPTY})
 respond!     ; --adapter adapter --preference 1,0 '' ; prompt: {EMPTY}
-respond!     ; --adapter adapter --preference 1,0 {chr(0xD800)} ; prompt: .*is not Unicode text
+respond!     ; --adapter adapter --preference 1,0 {chr(0xD800)} ; is not UTF-8 text
 chat!        ; --adapter none                     ; none holds no adapter
 chat         ; --preference 0.7,0.7               ; sums to 1.4, not to 1
 chat         ; --preference nice=1                ; unknown objective 'nice'
 chat         ; --chat_template none.jinja         ; no such chat template
-serve!       ; --adapter none                     ; none holds no adapter
+serve        ; --adapter none                     ; none holds no adapter
 serve        ; --preference 0.7,0.7               ; sums to 1.4, not to 1
 serve        ; --allow 'helpful<2'                ; is not of the form
 serve        ; --allow 'nice<=0.5'                ; unknown objective 'nice'
@@ -300,6 +315,8 @@ world        ; --output_dir made                  ; made holds a world already
 datasets     ; pairs:1e300:pairs.jsonl            ; makes over 100,000,000 rows
 datasets     ; nothing-like-it                    ; nothing-like-it
 datasets     ; pairs:1:none.jsonl                 ; none.jsonl
+datasets     ; pairs:1:doubled.jsonl              ; doubled.jsonl:1: .*the key 'prompt' stands twice
+datasets     ; pairs:1:yes.jsonl                  ; yes.jsonl:1: better_helpful is True. it is 0
 datasets     ; prompts:1:half.jsonl               ; half.jsonl:1: prompt has half a surrogate
 regression   ; --suite nothing                    ; invalid choice: 'nothing'
 regression   ; --record adapters --suite front    ; --record goes without --suite

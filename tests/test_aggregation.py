@@ -238,6 +238,16 @@ def test_shares_of_processes_average_to_the_maximum_of_the_whole_batch(seed):
     torch.testing.assert_close(mean, whole.grad, rtol=0, atol=1e-12)
 
 
+def test_a_tie_between_objectives_shares_the_gradient_among_processes():
+    losses = double([[1.0, 3.0], [3.0, 1.0], [2.0, 2.0]])  # means 2 and 2
+    mask, preference = torch.ones(3, 2, dtype=torch.bool), double([0.5, 0.5]).expand(3, -1)
+    shares = [share(losses, mask, preference, rows) for rows in (slice(0, 1), slice(1, 3))]
+    assert sum(loss for loss, _ in shares) / 2 == pytest.approx(1.0, abs=1e-12)  # 0.5 · 2
+    mean = sum(gradient for _, gradient in shares) / 2
+    # λ / 3 for each of the tied objectives, halved
+    torch.testing.assert_close(mean, torch.full_like(losses, 0.5 / 3 / 2), rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("labelled", [True, False])
 def test_one_process_alone_is_a_batch_of_its_own(labelled):
     """Ties and batches without labels included, bit for bit."""

@@ -81,12 +81,18 @@ def folder(tmp_path_factory):
         "base_model": "no/such/model",
     }
     escaping = {**config, "objectives": ["helpful", "../../x"]}
+    twice = '{"format": 1, "format": 1, '
+    pair = '"prompt": "a", "response_0": "b", "response_1": "c"'
     files = {
         "adapter/adapter_config.json": json.dumps(config),
         "escaping/adapter_config.json": json.dumps(escaping),
+        "above/adapter_config.json": json.dumps({**config, "objectives": ["helpful", ".."]}),
+        "doubled/adapter_config.json": json.dumps(config).replace("{", twice, 1),
         "damaged/adapter_config.json": '{"half',
         "run/run.json": json.dumps({"program": "another", "args": {}}),
         "made/world.json": "{}",
+        "doubled.jsonl": f'{{{pair}, "prompt": "b"}}',
+        "yes.jsonl": f'{{{pair}, "better_helpful": true}}',
         "half.jsonl": '{"prompt": "\\ud800"}\n',
         "pairs.jsonl": '{"prompt": "a"}\n',
         "file": "",
@@ -100,13 +106,14 @@ def folder(tmp_path_factory):
     for name, text in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
+    (folder / "loop").symlink_to("loop")
     for name in ("front", "second"):
         write_evaluation(folder / name, 1.0)
     return folder
 
 
 def contents(folder):
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    return {path: path.lstat().st_mtime_ns for path in folder.rglob("*")}
 
 
 def test_the_table_has_every_program_and_no_row_twice():

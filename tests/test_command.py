@@ -16,7 +16,10 @@ from safe_rlhf_panacea import command
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "safe_rlhf_panacea"
 # The command itself, and what other programs and scripts start.
-OTHERS = {"", "experiments", "regression.trace", "small.model", "small.prompts"}
+OTHERS = {
+    *("", "base.datasets.template_process", "experiments", "regression.trace", "small.model"),
+    "small.prompts",
+}
 
 
 @pytest.fixture
@@ -25,6 +28,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["panacea"])
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     return tmp_path
 
 

@@ -11,6 +11,7 @@ from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError
 from safe_rlhf_panacea.adapter.io import ADAPTER_TYPE, read_config
 from safe_rlhf_panacea.base.models.weights import weight_files
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.examples import read_examples
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.fronts.results import read_responses, read_result
 from safe_rlhf_panacea.fronts.run_locations import parse_run
@@ -72,6 +73,7 @@ READERS = {
     "old/evaluations.jsonl": (OLD_LINE, evaluations),
     "c.json": (CALIBRATION, calibrated),
     "model.safetensors.index.json": (INDEX, weight_files),
+    "examples.json": ({"prompts": ["a"], "note": "b"}, read_examples),
 }
 
 
@@ -145,6 +147,7 @@ def test_a_damaged_file_is_named_or_read(name, tmp_path):
         ("9" * 400, "a whole number of 400 digits"),
         ("[" * 100_000, "nested too deeply"),
         ('"\\udc00"', "half of a surrogate pair"),
+        ('[{"a": {"b": 1, "b": 1}}]', "the key 'b' stands twice in one object"),
     ],
 )
 def test_what_is_no_json_here(text, words, tmp_path):

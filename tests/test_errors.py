@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +18,19 @@ from safetensors.torch import save_file
 
 from safe_rlhf_panacea.adapter.io import _write
 from safe_rlhf_panacea.errors import one_line_errors
-from safe_rlhf_panacea.io import append_line, atomic_path, atomic_write_bytes, read_json
+from safe_rlhf_panacea.io import (
+    append_line,
+    atomic_folder,
+    atomic_path,
+    atomic_write_bytes,
+    naming,
+    read_json,
+)
+from safe_rlhf_panacea.printing import say
+from tests.bad_command_lines import GOOD
+
+ROOT = Path(__file__).resolve().parents[1]
+FULL = os.strerror(errno.ENOSPC)
 
 
 @pytest.fixture
@@ -46,6 +61,22 @@ def write_safetensors(path):
         save_file({"a": torch.zeros(5000)}, temporary)
 
 
+def write_folder(path):
+    with atomic_folder(path) as new:
+        save_file({"a": torch.zeros(5000)}, new / "model.safetensors")
+
+
+def full(*names):
+    raise OSError(errno.ENOSPC, FULL, *names)
+
+
+class FullTerminal(io.StringIO):
+    name = "<stdout>"
+
+    def write(self, text):
+        full()
+
+
 def write_lines(path):
     for _ in range(100):
         append_line(path, "x" * 99)
@@ -57,9 +88,10 @@ def write_lines(path):
         lambda path: atomic_write_bytes(path, bytes(5000)),
         lambda path: _write(path, bytes(5000)),
         write_safetensors,
+        write_folder,
         write_lines,
     ],
-    ids=["bytes", "adapter", "safetensors", "lines"],
+    ids=["bytes", "adapter", "safetensors", "folder", "lines"],
 )
 def test_a_file_that_does_not_fit_is_named(write, told, tmp_path, little_room):
     path = tmp_path / "file"
@@ -67,6 +99,33 @@ def test_a_file_that_does_not_fit_is_named(write, told, tmp_path, little_room):
     assert (code, text) == (2, f"error: {path}: {os.strerror(errno.EFBIG)}\n")
     left = [file for file in tmp_path.iterdir() if file.stat().st_size % 100]
     assert not left  # no half line, no half file
+
+
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [
+        (lambda: torch.save(torch.zeros(9999), "/dev/full"), "perhaps for want of space: run: "),
+        (lambda: Path("/dev/full").write_bytes(b"x"), f"run: {FULL}"),
+        (lambda: full("source", None, "target"), f"error: target: {FULL}"),  # as shutil.copy
+        (lambda: say("x", file=FullTerminal()), f"error: <stdout>: {FULL}"),
+    ],
+    ids=["torch", "plain", "copy", "said"],
+)
+def test_a_full_disk_is_named(write, name, told):
+    def body():
+        with naming("run"):
+            write()
+
+    code, text = told(body)
+    assert (code, text.count("\n")) == (2, 1)
+    assert name in text
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ECONNREFUSED, "refused"), KeyError("a")], ids=repr)
+def test_only_what_is_of_a_disk_gets_a_folders_name(error):
+    with pytest.raises(type(error)) as caught, naming("run"):
+        raise error
+    assert caught.value is error
 
 
 @pytest.mark.parametrize(
@@ -115,7 +174,32 @@ def test_an_interruption_is_one_line(told):
     def body():
         raise KeyboardInterrupt
 
+    before = signal.getsignal(signal.SIGINT)
     assert told(body) == (130, "interrupted\n")
+    assert signal.getsignal(signal.SIGINT) is before  # who calls from Python goes on
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        ["-m", "safe_rlhf_panacea.evaluation"],
+        ["-m", "safe_rlhf_panacea.respond"],
+        ["-m", "safe_rlhf_panacea", "chat"],
+        ["-c", "from safe_rlhf_panacea import command as c; c.main(['serve'])"],
+        ["-m", "safe_rlhf_panacea.base.finetune", *shlex.split(GOOD["sft"])],
+    ],
+    ids=lambda start: " ".join(start[:3]),
+)
+def test_ctrl_c_while_libraries_are_imported_and_once_more(start, tmp_path):
+    ctrl_c = "os.kill(os.getpid(), signal.SIGINT)"
+    text = f"import atexit, os, signal\natexit.register(lambda: {ctrl_c})\n{ctrl_c}\n"
+    (tmp_path / "torch.py").write_text(text)
+    (tmp_path / "numpy.py").write_text(text)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    command = [sys.executable, *start]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.stdout, done.stderr) == ("", "interrupted\n")
+    assert done.returncode == -signal.SIGINT
 
 
 def test_missing_libraries_are_one_line():

@@ -28,10 +28,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PRELOADED = (
-    "safe_rlhf_panacea.algorithms.dpo.main",
-    "safe_rlhf_panacea.algorithms.ppo.main",
-    "safe_rlhf_panacea.base.finetune.main",
-    "safe_rlhf_panacea.base.values.reward.main",
+    "safe_rlhf_panacea.algorithms.dpo.trainer",
+    "safe_rlhf_panacea.algorithms.ppo.trainer",
+    "safe_rlhf_panacea.base.finetune.trainer",
+    "safe_rlhf_panacea.base.values.reward.trainer",
     "safe_rlhf_panacea.evaluation.main",
     "safe_rlhf_panacea.miniature.main",
     "torch.distributed.launcher.api",

@@ -5,7 +5,7 @@ from safe_rlhf_panacea.adapter.errors import AdapterError
 from safe_rlhf_panacea.adapter.io import load_adapter
 from safe_rlhf_panacea.adapter.layer import SvdLoraLinear
 from safe_rlhf_panacea.adapter.model import PanaceaAdapter, inject_adapter
-from safe_rlhf_panacea.adapter.rows import have_one_preference, taking_rows
+from safe_rlhf_panacea.adapter.rows import at_first_row, have_one_preference, taking_rows
 from safe_rlhf_panacea.adapter.soup import SoupLinear, load_soup
 from safe_rlhf_panacea.adapter.state import PreferenceState
 
@@ -16,6 +16,7 @@ __all__ = [
     "PreferenceState",
     "SoupLinear",
     "SvdLoraLinear",
+    "at_first_row",
     "have_one_preference",
     "inject_adapter",
     "load_adapter",

@@ -72,7 +72,7 @@ class AdapterConfig:
         for name in self.objectives:
             # Programs ask for more; saved adapters may have spaces and the like, but no paths.
             is_text = isinstance(name, str) and name.isprintable()
-            if not (is_text and name) or set(name) & set("/\\"):
+            if not (is_text and name) or set(name) & set("/\\") or name in (".", ".."):
                 raise AdapterError(f"objectives: {name!r} is no name")
         if self.objectives and self.pref_dim not in (0, len(self.objectives)):
             raise AdapterError(

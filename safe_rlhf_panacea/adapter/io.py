@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -61,7 +62,7 @@ def read_config(folder: str | Path) -> AdapterConfig:
     """
     path = Path(folder) / CONFIG_NAME
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
     except (FileNotFoundError, NotADirectoryError):
         raise AdapterError(f"{path} is missing: {folder} holds no adapter") from None
     except OSError as error:
@@ -117,6 +118,14 @@ def split_base(base: str) -> tuple[str, str | None]:
     if whole or not os.path.isdir(os.path.expanduser(path)):
         return base, None
     return path, preference
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON whose keys are different; Python would keep the last of equal ones."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
 
 
 def read_tensors(folder: str | Path) -> dict[str, torch.Tensor]:

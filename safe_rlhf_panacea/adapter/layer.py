@@ -62,7 +62,8 @@ class SvdLoraLinear(nn.Module):
         self.config = config
         self.state = state
         self._make_factors(base.weight)
-        self._base_weight: torch.Tensor | None = None  # W0, while merged
+        # W0 while merged, in a tuple: torch would take it for a parameter of the layer.
+        self._base_weight: tuple[nn.Parameter] | None = None
         self._cache: tuple[tuple, torch.Tensor] | None = None
         self.reset_parameters()
 
@@ -102,7 +103,7 @@ class SvdLoraLinear(nn.Module):
         if not state.reuses or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self._make_diagonal(x)
         # `expands` too, or rows that only `generate` may repeat would pass after it.
-        key = (state.version, state.expands, x.dim(), x.size(0), x.dtype, x.device)
+        key = (state.version, state.expands, state.shape, x.dim(), x.size(0), x.dtype, x.device)
         key += tuple(p._version for p in (self.lora_sigma, self.lora_s) if p is not None)
         if self._cache is None or self._cache[0] != key:
             self._cache = (key, self._make_diagonal(x))
@@ -112,7 +113,7 @@ class SvdLoraLinear(nn.Module):
         diagonal = self.singular_values(self.state.value)
         if diagonal.dim() == 2:
             rows = x.size(0) if x.dim() > 1 else 1
-            copies = self.state.check_rows(rows)
+            copies = self.state.copies(x)
             if copies > 1:
                 diagonal = diagonal.repeat_interleave(copies, dim=0)
             # size = (B, 1, ..., 1, k + m·r)
@@ -179,7 +180,8 @@ class SvdLoraLinear(nn.Module):
     def merge(self, preference: torch.Tensor) -> None:
         """Put W(λ), computed in float32 and rounded once, in the place of W0.
 
-        W0 is kept beside it, so that ``unmerge`` gives it back bit for bit.
+        The layer has a parameter of its own until ``unmerge``: what shares W0 with it, such as the
+        embeddings or a critic on the same backbone, keeps W0.
 
         Raises:
             AdapterError: already merged.
@@ -187,15 +189,15 @@ class SvdLoraLinear(nn.Module):
         if self._base_weight is not None:
             raise AdapterError("the adapter is already merged: unmerge it first")
         delta = self.get_delta_weight(preference)
-        self._base_weight = self.weight.data
+        self._base_weight = (self.weight,)
         merged = self.weight.float() + (delta.t() if self.transposed else delta)
-        self.weight.data = merged.to(self.weight.dtype)
+        self.weight = nn.Parameter(merged.to(self.weight.dtype), requires_grad=False)
 
     @torch.no_grad()
     def unmerge(self) -> None:
-        """Give W0 back."""
+        """Give W0 back, bit for bit."""
         if self._base_weight is not None:
-            self.weight.data = self._base_weight
+            (self.weight,) = self._base_weight
             self._base_weight = None
 
     def extra_repr(self) -> str:

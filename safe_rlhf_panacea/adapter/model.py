@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +13,7 @@ from torch import nn
 from safe_rlhf_panacea.adapter.config import AdapterConfig
 from safe_rlhf_panacea.adapter.errors import AdapterError
 from safe_rlhf_panacea.adapter.fingerprint import fingerprint
+from safe_rlhf_panacea.adapter.following import follow_generate, follow_tokens
 from safe_rlhf_panacea.adapter.layer import SvdLoraLinear, factor_shapes, linear_shape
 from safe_rlhf_panacea.adapter.state import PreferenceState
 
@@ -186,12 +185,15 @@ class PanaceaAdapter:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether a module can be adapted: ``nn.Linear``, or transformers' ``Conv1D``."""
-    if isinstance(module, nn.Linear):
-        return True
-    # by name, so that plain torch is enough for models that have none
+    """Whether a module can be adapted: ``nn.Linear``, or a linear layer of transformers' own.
+
+    A subclass with a forward pass of its own, such as some routers, computes something else.
+    """
     kind = type(module)
-    return kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.")
+    # by name, so that plain torch is enough for models that have none
+    if kind.__name__ in ("Conv1D", "FalconLinear") and kind.__module__.startswith("transformers."):
+        return True
+    return isinstance(module, nn.Linear) and kind.forward is nn.Linear.forward
 
 
 def _matching(model: nn.Module, pattern: str) -> list[str]:
@@ -253,19 +255,6 @@ def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), child, module)
 
 
-def _generate(model: nn.Module, state: PreferenceState, *args: Any, **kwargs: Any) -> Any:
-    with state.expanded(), state.reusing():
-        return type(model).generate(model, *args, **kwargs)
-
-
-def _follow_generate(model: nn.Module, state: PreferenceState) -> None:
-    """Let λ follow the rows when ``generate`` repeats them."""
-    if not hasattr(model, "generate"):
-        return
-    # Not a closure: a copy of the model must generate with the copy.
-    model.generate = functools.partial(_generate, model, state)
-
-
 def inject_adapter(
     model: nn.Module,
     config: AdapterConfig,
@@ -296,5 +285,6 @@ def inject_adapter(
         _replace(model, name, layers[name])
     adapter = PanaceaAdapter(model, config, state, layers)
     object.__setattr__(model, "panacea_adapter", adapter)
-    _follow_generate(model, state)
+    follow_generate(model, state)
+    follow_tokens(model, state)
     return adapter

@@ -45,3 +45,14 @@ def taking_rows(model: nn.Module, rows: torch.Tensor, batch: int) -> Iterator[No
         for state in _states(model):
             stack.enter_context(state.taking(rows, batch))
         yield
+
+
+@contextmanager
+def at_first_row(model: nn.Module) -> Iterator[None]:
+    """Inside, passes of a model may have any number of rows, all at the λ of the first one."""
+    with ExitStack() as stack:
+        for state in _states(model):
+            if state.value.dim() == 2:
+                stack.enter_context(state.kept())
+                state.set(state.value[0], state.value.device)
+        yield

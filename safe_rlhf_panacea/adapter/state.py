@@ -28,6 +28,7 @@ class PreferenceState:
     Attributes:
         value: size = (m,), or (B, m) for one vector per sample.
         enabled: off gives the base model bit for bit.
+        shape: rows and tokens per row of the model's latest pass; None where nobody noted them.
         reuses: whether layers may keep singular values from one forward pass to the next.
         version: grows whenever what they keep is void.
         mark: tells one λ from another: see ``_mark``.
@@ -38,6 +39,7 @@ class PreferenceState:
         self.pref_dim = pref_dim
         self.value = torch.full((pref_dim,), 1.0 / pref_dim if pref_dim else 0.0)
         self.enabled = True
+        self.shape: tuple[int, int] | None = None
         self.expands = False
         self.reuses = False
         self.version = 0
@@ -75,7 +77,7 @@ class PreferenceState:
             self.value, self.mark = value, mark
             self.version += 1
 
-    def check_rows(self, rows: int) -> int:
+    def check_rows(self, rows: int, *, expands: bool | None = None) -> int:
         """How often each vector is repeated for a batch of ``rows`` sequences.
 
         Raises:
@@ -84,12 +86,28 @@ class PreferenceState:
         have = self.value.size(0)
         if rows == have:
             return 1
-        if self.expands and rows % have == 0:
+        if (self.expands if expands is None else expands) and rows % have == 0:
             return rows // have
         raise AdapterError(
             f"{have} preference vectors are set, one per sample, but the batch has {rows} rows: "
             "set one vector, or as many as there are rows"
         )
+
+    def copies(self, x: torch.Tensor) -> int:
+        """How often each vector is repeated for a layer's input, size = (..., in_features).
+
+        Its first dimension is the batch, or, as in the layers of some mixture models, it is size =
+        (B · T, in_features).
+
+        Raises:
+            AdapterError: neither of the two.
+        """
+        rows = x.size(0) if x.dim() > 1 else 1
+        batch, tokens = self.shape or (rows, 1)
+        if x.dim() == 2 and rows == batch * tokens:
+            return self.check_rows(batch) * tokens
+        # Where ``generate`` repeats rows, some of the tokens may be a multiple of the vectors too.
+        return self.check_rows(rows, expands=self.expands and rows == batch)
 
     @contextmanager
     def taking(self, rows: torch.Tensor, batch: int) -> Iterator[None]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from safe_rlhf_panacea.adapter import AdapterConfig
-from safe_rlhf_panacea.aggregation import METHODS, REWARD_METHODS
 from safe_rlhf_panacea.base.arguments import (
     add_flag,
     finite_float,
@@ -15,14 +14,13 @@ from safe_rlhf_panacea.base.arguments import (
     probability,
 )
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.preference import (
-    PreferenceSampler,
-    check_objective_names,
-    parse_preference,
-    preference_grid,
-)
 
+if TYPE_CHECKING:
+    from safe_rlhf_panacea.adapter import AdapterConfig
+
+# Written out, so that a command line is read before torch is imported.
 SAMPLERS = ("uniform", "dirichlet", "vertices", "stratified")
+AGGREGATIONS = ("ls", "tche")
 
 
 def add_panacea_arguments(parser: argparse.ArgumentParser, *, rewards: bool = False) -> None:
@@ -114,7 +112,7 @@ def _add_aggregation_arguments(group: argparse._ArgumentGroup, rewards: bool) ->
             ", the largest of the m weighted mean losses of each micro-batch over all processes, "
             "where Eq. 16 has expectations"
         )
-    methods = REWARD_METHODS if rewards else METHODS
+    methods = (*AGGREGATIONS, "stche") if rewards else AGGREGATIONS
     group.add_argument("--aggregation", choices=methods, default="ls", help=text)
 
 
@@ -145,6 +143,13 @@ def check_panacea(args: argparse.Namespace, objectives: tuple[str, ...]) -> None
     Raises:
         UserError: naming the flags and what would be right.
     """
+    from safe_rlhf_panacea.preference import (
+        PreferenceSampler,
+        check_objective_names,
+        parse_preference,
+        preference_grid,
+    )
+
     check_objective_names(objectives)
     if len(set(objectives)) != len(objectives):
         raise UserError(f"an objective is named twice: {', '.join(objectives)}")
@@ -197,6 +202,8 @@ def adapter_config(
     args: argparse.Namespace, objectives: tuple[str, ...], base_model: str
 ) -> AdapterConfig:
     """The adapter that the flags describe; no preference part for a fixed preference."""
+    from safe_rlhf_panacea.adapter import AdapterConfig
+
     return AdapterConfig(
         lora_dim=args.lora_dim,
         pref_dim=0 if args.fixed_preference is not None else args.pref_dim,

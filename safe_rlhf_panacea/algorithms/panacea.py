@@ -6,13 +6,13 @@ import argparse
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter, inject_adapter
+from safe_rlhf_panacea.adapter.coverage import coverage
 from safe_rlhf_panacea.adapter.fingerprint import check_unchanged
 from safe_rlhf_panacea.aggregation import (
     IdealPoint,
@@ -20,17 +20,15 @@ from safe_rlhf_panacea.aggregation import (
     aggregate_rewards,
     objective_weights,
 )
+from safe_rlhf_panacea.algorithms.adapter_progress import AdapterProgress
 from safe_rlhf_panacea.algorithms.arguments import adapter_config
 from safe_rlhf_panacea.algorithms.preference_source import PreferenceSource, begins_update
 from safe_rlhf_panacea.base import (
     all_reduce_max,
     all_reduce_sum,
-    barrier,
-    gathered,
-    is_main_process,
 )
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
-from safe_rlhf_panacea.base.divergence import check_weights
+from safe_rlhf_panacea.base.engine import passes_since_update
 from safe_rlhf_panacea.preference import format_preference, label_weights
 
 SMOOTH_MU = 0.1
@@ -59,6 +57,8 @@ class Panacea:
         adapters: by role, ``policy`` first.
         source: where λ is drawn.
         ideal_point: z of the Tchebycheff aggregation of rewards (Eq. 13).
+        progress: follows the policy's adapter; None of one that does not depend on λ.
+        coverage: how much of the policy is adapted; there once its adapter is.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class Panacea:
         self.ideal_point = IdealPoint(len(objectives))
         self.orthogonality_coeff = args.orthogonality_coeff
         self.scaling_lr_multiplier = args.scaling_lr_multiplier
+        self.progress: AdapterProgress | None = None
         self._held: Held | None = None
         self._latest = self.centre
 
@@ -88,9 +89,13 @@ class Panacea:
         self.template = template
         config = replace(self.config, chat_template=template.recorded)
         self.adapters[role] = inject_adapter(model, config)
+        if role == "policy":
+            self.coverage = coverage(self.adapters[role])  # now: an engine may shard the weights
         for layer in self.adapters[role].layers.values():
             if layer.lora_s is not None:
                 layer.lora_s.lr_multiplier = self.scaling_lr_multiplier
+        if role == "policy" and config.pref_dim > 0:
+            self.progress = AdapterProgress(self.policy)
         return self.adapters[role]
 
     @property
@@ -235,15 +240,20 @@ class Panacea:
 
     # -- m objectives to one ----------------------------------------------------------
 
-    def loss(self, losses: torch.Tensor, labelled: torch.Tensor) -> torch.Tensor:
-        """The m losses of a batch, size = (B, m), as one at the λ that holds, with the penalty."""
+    def loss(
+        self, losses: torch.Tensor, labelled: torch.Tensor, counts: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The m losses of a batch, size = (B, m), as one at the λ that holds, with the penalty.
+
+        ``counts`` are ``label_counts`` of an average micro-batch of the update.
+        """
         now = self._now
         scope = "batch" if now.shared else "sample"
         weights = now.preference.to(losses.device).expand_as(losses)
         if self.source.for_labels:
             weights = label_weights(weights, labelled)
         total = aggregate_losses(
-            losses, labelled, weights, self.method, scope, reduce=all_reduce_sum
+            losses, labelled, weights, self.method, scope, all_reduce_sum, counts
         )
         return total + self.penalty()
 
@@ -266,11 +276,24 @@ class Panacea:
         ideal = None if self.method == "ls" else self.ideal_point.value.to(like)
         return self.method, ideal, self.smooth_mu
 
+    def progress_metrics(self, engine: Any) -> dict[str, float]:
+        """How fast the adapter's parts move, where the policy's engine has just made an update."""
+        if self.progress is None or passes_since_update(engine):
+            return {}
+        return self.progress.metrics()
+
     def penalty(self) -> torch.Tensor | float:
         """AdaLoRA's penalty on the policy's U and V, if asked for."""
         if self.orthogonality_coeff == 0:
             return 0.0
         return self.orthogonality_coeff * self.policy.orthogonality()
+
+    def by_label(
+        self, what: str, values: torch.Tensor, labelled: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """``what_<objective>`` to its values, (B, m), on the rows that it labels, or on none."""
+        columns = zip(self.objectives, values.T, labelled.T, strict=True)
+        return {f"{what}_{name}": of[where] for name, of, where in columns}
 
     def by_name(self, what: str, values: torch.Tensor) -> dict[str, torch.Tensor]:
         """``what_<objective>`` to the mean over all rows; values of size (..., m)."""
@@ -282,7 +305,8 @@ class Panacea:
     def state_dict(self) -> dict[str, Any]:
         """The place in the stream of λ, the ideal point, the bases; weights are the engines'."""
         own = {"source": self.source.state_dict(), "ideal_point": self.ideal_point.state_dict()}
-        return {**own, "bases": fingerprints(self.adapters)}
+        progress = None if self.progress is None else self.progress.state_dict()
+        return {**own, "bases": fingerprints(self.adapters), "progress": progress}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where ``state_dict`` was taken.
@@ -293,27 +317,10 @@ class Panacea:
         check_unchanged(state.get("bases", {}), fingerprints(self.adapters))  # older: none
         self.source.load_state_dict(state["source"])
         self.ideal_point.load_state_dict(state["ideal_point"])
-
-    def save(self, tokenizer: Any, folder: str | Path) -> None:
-        """Write the policy's adapter and the tokenizer once, whole also under ZeRO 3.
-
-        Raises:
-            DivergedError: a weight is not finite.
-        """
-        check_weights(self.policy.named_parameters().items(), f"the adapter of {folder}")
-        with gathered(self.policy.parameters()):
-            if is_main_process():
-                self.policy.save(folder)
-                self.template.keep(tokenizer)
-                tokenizer.save_pretrained(folder)
-        barrier()
+        if self.progress is not None and state.get("progress") is not None:  # older: none
+            self.progress.load_state_dict(state["progress"])
 
 
 def fingerprints(adapters: Mapping[str, PanaceaAdapter]) -> dict[str, Any]:
     """The base model's of every adapter, by role."""
     return {role: adapter.config.base_fingerprint for role, adapter in adapters.items()}
-
-
-def adapter_checkpoint(output_dir: str | Path, step: int) -> Path:
-    """Where a run keeps the adapter of one of its checkpoints."""
-    return Path(output_dir) / "checkpoints" / "adapter" / f"step-{step}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.algorithms.evaluating import FrontEvaluator, FrontTrainer
-from safe_rlhf_panacea.algorithms.panacea import adapter_checkpoint
+from safe_rlhf_panacea.base import barrier, gathered, is_main_process
+from safe_rlhf_panacea.base.divergence import check_weights
 from safe_rlhf_panacea.base.trainers.part import Part
 
 
@@ -23,8 +25,14 @@ class PanaceaPart(Part):
         """Hold on to the trainer, which has its component already."""
         self.trainer, self.panacea = trainer, trainer.panacea
 
+    def about(self) -> dict[str, Any]:
+        """How much of the policy the adapter reaches."""
+        return {"adapted_share": round(self.panacea.coverage.share, 4)}
+
     def opened(self) -> None:
-        """Open what shows the front."""
+        """Say which weights get no adapter, and open what shows the front."""
+        if self.panacea.coverage.note:
+            self.trainer.logger.print(self.panacea.coverage.note)
         self.evaluator = FrontEvaluator(self.trainer)
 
     def evaluate(self, base: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -51,11 +59,31 @@ class PanaceaPart(Part):
         """Write the adapter as it is now, ready to be loaded and evaluated."""
         trainer = self.trainer
         folder = adapter_checkpoint(trainer.args.output_dir, trainer.global_step)
-        self.panacea.save(trainer.tokenizer, folder)
+        self._write(trainer.tokenizer, folder)
 
     def save(self) -> bool:
         """Write the adapter and the tokenizer; the base model stays where it is."""
         trainer = self.trainer
-        self.panacea.save(trainer.tokenizer, trainer.args.output_dir)
+        self._write(trainer.tokenizer, trainer.args.output_dir)
         trainer.logger.print(f'Saved the adapter to "{trainer.args.output_dir}".')
         return True
+
+    def _write(self, tokenizer: Any, folder: str | Path) -> None:
+        """Write the policy's adapter and the tokenizer once, whole also under ZeRO 3.
+
+        Raises:
+            DivergedError: a weight is not finite.
+        """
+        policy = self.panacea.policy
+        check_weights(policy.named_parameters().items(), f"the adapter of {folder}")
+        with gathered(policy.parameters()):
+            if is_main_process():
+                policy.save(folder)
+                self.panacea.template.keep(tokenizer)
+                tokenizer.save_pretrained(folder)
+        barrier()
+
+
+def adapter_checkpoint(output_dir: str | Path, step: int) -> Path:
+    """Where a run keeps the adapter of one of its checkpoints."""
+    return Path(output_dir) / "checkpoints" / "adapter" / f"step-{step}"

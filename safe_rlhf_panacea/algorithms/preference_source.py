@@ -118,7 +118,7 @@ def begins_update(engine: Any, waiting: int = 0, passes: int = 1) -> bool:
 
 
 def check_shared(
-    args: argparse.Namespace, prompts: int, accumulated: int, whole_groups: bool = False
+    args: argparse.Namespace, prompts: int, accumulated: int, total_steps: int
 ) -> None:
     """Refuse a run whose rollout sets would all share updates, and so one λ, for a whole epoch.
 
@@ -128,7 +128,7 @@ def check_shared(
         args: the run's flags.
         prompts: on this process.
         accumulated: micro-batches for each update.
-        whole_groups: see ``RLTrainer``.
+        total_steps: training steps of the run.
 
     Raises:
         UserError: a short last rollout would leave an update open that no whole one closes.
@@ -136,11 +136,10 @@ def check_shared(
     if args.update_iters == 1 or args.preference_scope == "sample" or args.fixed_preference:
         return
     epoch, rollout = (
-        steps_per_epoch(count, args, whole_groups)
-        for count in (prompts, args.per_device_prompt_batch_size)
+        steps_per_epoch(count, args) for count in (prompts, args.per_device_prompt_batch_size)
     )
     common = math.gcd(rollout, accumulated)
-    if epoch % common and args.total_training_steps > epoch:
+    if epoch % common and total_steps > epoch:
         raise UserError(
             f"an epoch has {epoch} training steps, no multiple of {common}: with --update_iters "
             f"{args.update_iters} one λ would serve all rollouts of the next; choose "

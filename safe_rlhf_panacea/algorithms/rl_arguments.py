@@ -6,8 +6,6 @@ import argparse
 
 from safe_rlhf_panacea.algorithms.arguments import check_panacea
 from safe_rlhf_panacea.base import arguments
-from safe_rlhf_panacea.rewards.calibration import apply_calibration
-from safe_rlhf_panacea.rewards.spec import reward_specs
 
 
 def add_reward_arguments(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
@@ -44,7 +42,10 @@ def add_rollout_arguments(
         ("kl_coeff", not_negative, kl_coeff, "weight of the KL term"),
         ("clip_range_ratio", positive, 0.2, "clipping of the probability ratio"),
         ("ptx_coeff", not_negative, 16.0, "weight of the supervised loss (with --ptx_datasets)"),
-        ("temperature", not_negative, 1.0, "of sampling; 0 is greedy"),
+        (
+            *("temperature", not_negative, 1.0),
+            "of sampling, and of policy and reference in the losses; 0 is greedy, with losses at 1",
+        ),
         ("top_p", arguments.share, 1.0, "nucleus mass of sampling"),
         ("repetition_penalty", positive, 1.0, "of sampling"),
     ):
@@ -60,6 +61,8 @@ def add_rollout_arguments(
 
 def read_rewards(args: argparse.Namespace) -> None:
     """Set ``reward_specs``, the objectives in the order of λ, and check Panacea's flags."""
+    from safe_rlhf_panacea.rewards.spec import reward_specs
+
     args.reward_specs = reward_specs(
         args.reward_models,
         args.reward_scales,
@@ -72,5 +75,7 @@ def read_rewards(args: argparse.Namespace) -> None:
 
 def calibrate_rewards(args: argparse.Namespace) -> None:
     """Standardise the rewards, if asked for."""
+    from safe_rlhf_panacea.rewards.calibration import apply_calibration
+
     if args.reward_calibration is not None:
         args.reward_specs = apply_calibration(args.reward_specs, args.reward_calibration)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from safe_rlhf_panacea.base import backend, is_main_process
+from safe_rlhf_panacea.base import backend
 from safe_rlhf_panacea.printing import say
 
 DeepSpeedConfig = dict[str, Any]
@@ -24,6 +24,8 @@ def prepare_run(args: argparse.Namespace, program: str) -> tuple[DeepSpeedConfig
         from safe_rlhf_panacea.base.upstream.program import prepare_run as prepare
     else:
         from safe_rlhf_panacea.base.setup import prepare_run as prepare
+    from safe_rlhf_panacea.base.distributed import is_main_process
+
     configs = prepare(args, program)
     args.base = str(backend())  # recorded with the run's flags
     if is_main_process():

@@ -3,7 +3,7 @@
 Everything that is to run on a user's Safe-RLHF takes trainers, data sets and models from here:
 where ``safe_rlhf`` imports, from it, else from the port in this folder (``resolution.py`` says
 which). Names are looked up when they are first asked for, so that what needs no trainer imports
-none.
+none, and a command line is read without torch.
 
 ``Hooked...`` are the same trainers with hooks for what Panacea brings itself (reference, rewards,
 critic). The port's have them; ``base/upstream`` adds them to Safe-RLHF's.
@@ -12,16 +12,6 @@ critic). The port's have them; ``base/upstream`` adds them to Safe-RLHF's.
 from importlib import import_module
 from typing import Any
 
-from safe_rlhf_panacea.base.checkpoint import TrainingState
-from safe_rlhf_panacea.base.distributed import (
-    all_reduce_max,
-    all_reduce_means,
-    all_reduce_sum,
-    barrier,
-    is_main_process,
-)
-from safe_rlhf_panacea.base.engine import gathered, init_eval_engine, unwrap
-from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.resolution import Backend, backend
 
 Batch = dict[str, Any]
@@ -46,6 +36,19 @@ _HOOKED = {
     "HookedDPOTrainer": ("dpo", "DPOTrainer", "algorithms.dpo"),
     "HookedPPOTrainer": ("ppo", "PPOTrainer", "algorithms.ppo"),
     "LabelledPreferenceDataset": ("datasets", "PreferenceDataset", "datasets"),
+}
+# the same on both: the place below this folder
+_OURS = {
+    "TrainingState": "checkpoint",
+    "all_reduce_max": "distributed",
+    "all_reduce_means": "distributed",
+    "all_reduce_sum": "distributed",
+    "barrier": "distributed",
+    "gathered": "engine",
+    "init_eval_engine": "engine",
+    "is_main_process": "distributed",
+    "response_log_probs": "log_probs",
+    "unwrap": "engine",
 }
 
 __all__ = [
@@ -81,7 +84,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """A name of Safe-RLHF's surface, from the backend."""
+    """A name of Safe-RLHF's surface, from the backend, or one that both have."""
+    if name in _OURS:
+        return getattr(import_module(f"{__name__}.{_OURS[name]}"), name)
     if name in _SURFACE:
         theirs, ours = _SURFACE[name]
         found = theirs if backend().name == "safe_rlhf" else f"{__name__}.{ours}"

@@ -7,51 +7,15 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
-import textwrap
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
+from safe_rlhf_panacea.base.parser import ArgumentParser as ArgumentParser
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.preference import PreferenceError, check_objective_names
-from safe_rlhf_panacea.printing import printable_line
-
-_defaults: dict[str, dict[str, Any]] = {}  # of the programs that have read a command line
-
-
-def defaults_of(program: str) -> dict[str, Any]:
-    """A program's flags as they are where the command line does not give them."""
-    return _defaults.get(program, {})
-
 
 AddArguments = Callable[[argparse.ArgumentParser], None]
 LARGEST = 2**31 - 1  # of whole numbers: what every library underneath can hold
 SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
-
-
-class ArgumentParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, and which takes no abbreviations."""
-
-    def __init__(self, prog: str, description: str, example: str, **kwargs: Any) -> None:
-        """Describe the program and show how it is called."""
-        super().__init__(
-            prog=prog,
-            description=textwrap.dedent(description),
-            epilog="example:\n" + textwrap.indent(textwrap.dedent(example).strip(), "  "),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-            **kwargs,
-        )
-        self._negative_number_matcher = re.compile(r"-\.?\d")  # argparse's own: not -1e-5
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Argparse's, and remember the defaults."""
-        _defaults[self.prog] = {action.dest: action.default for action in self._actions}
-        return super().parse_known_args(args, namespace)
-
-    def error(self, message: str) -> NoReturn:
-        """One line, exit code 2."""
-        self.exit(2, f"error: {printable_line(message)} (see {self.prog} --help)\n")
 
 
 def boolean(text: str) -> bool:
@@ -116,17 +80,10 @@ def file_name(text: str) -> str:
     return filled(text)
 
 
-def encodable(text: str) -> str:
-    """Text that tokenizers take: bytes that are not UTF-8 arrive as half surrogate pairs."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(f"{text!a} is not Unicode text") from None
-    return filled(text)
-
-
 def objective_name(text: str) -> str:
     """The name of an objective."""
+    from safe_rlhf_panacea.preference import PreferenceError, check_objective_names
+
     try:
         check_objective_names([text])
     except PreferenceError as error:
@@ -144,6 +101,8 @@ def named_value(text: str) -> tuple[str, str]:
 
 def chat_template(text: str) -> str:
     """``auto``, ``safe-rlhf``, ``none``, ``raw``, or a jinja file that renders."""
+    if text in ("auto", "safe-rlhf", "none", "raw"):  # before torch is imported
+        return text
     from safe_rlhf_panacea.base.datasets.jinja_template import check_choice
 
     try:

@@ -86,8 +86,8 @@ class Decoding(ExitStack):
     def _repeat(self, logits: torch.Tensor) -> torch.Tensor:
         """Go on with all rows, size = (B, V) to (B · copies, V)."""
         self.close()  # the batch's own λ
-        self.cache.batch_repeat_interleave(self.copies)
         self.rows = torch.arange(self.batch, device=self.rows.device)
+        self.cache.reorder_cache(self.rows // self.copies)
         self.ended = torch.zeros_like(self.rows, dtype=torch.bool)
         self.positions = self.positions.repeat_interleave(self.copies, dim=0)
         self.attended = self.attended.repeat_interleave(self.copies, dim=0)

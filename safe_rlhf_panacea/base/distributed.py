@@ -134,15 +134,19 @@ def barrier() -> None:
 
 
 def all_reduce_means(values: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Average scalars over the processes, all of them in one collective.
+    """The mean of every tensor over all elements of all processes, in one collective.
 
     Args:
-        values: name to a tensor of any shape; its mean is what is averaged.
+        values: name to a tensor of any shape; empty where this process has nothing to say.
+
+    Returns:
+        Without the names of which no process has anything.
     """
-    stacked = torch.stack([value.detach().float().mean() for value in values.values()])
-    if get_world_size() > 1:
-        dist.all_reduce(stacked, op=dist.ReduceOp.AVG)
-    return dict(zip(values, stacked.tolist(), strict=True))
+    sums = torch.stack([value.detach().float().sum() for value in values.values()])
+    counts = sums.new_tensor([value.numel() for value in values.values()])
+    sums, counts = all_reduce_sum(torch.stack([sums, counts]))
+    means = zip(values, (sums / counts).tolist(), counts.tolist(), strict=True)
+    return {name: mean for name, mean, count in means if count}
 
 
 def all_reduce_max(values: torch.Tensor) -> torch.Tensor:

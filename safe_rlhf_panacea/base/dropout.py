@@ -1,14 +1,28 @@
-"""Whether a model gives the same numbers in training as in evaluation."""
+"""Dropout: whether a model has any, and a context without it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
 # Of heads that neither a policy nor a critic has.
 OTHER_HEADS = ("classifier_dropout", "summary_first_dropout")
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Inside, nothing is dropped at random, and no random number is drawn."""
+    training = [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 def _rates(config: Mapping[str, Any]) -> Iterator[float]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 
 
-def gather_log_probabilities(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities of ``labels`` under ``logits``.
+def gather_log_probabilities(
+    logits: torch.Tensor, labels: torch.Tensor, temperature: float = 1.0
+) -> torch.Tensor:
+    """Log-probabilities of ``labels`` under ``logits`` divided by a temperature.
 
     Computed in float32, or wider, by the fused cross entropy, whose backward pass is three times
     as fast as that of logit minus log-sum-exp.
@@ -15,18 +19,48 @@ def gather_log_probabilities(logits: torch.Tensor, labels: torch.Tensor) -> torc
     Args:
         logits: size = (B, L, V).
         labels: size = (B, L).
+        temperature: positive.
 
     Returns:
         size = (B, L), float32 or wider.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = logits if temperature == 1 else logits / temperature
     losses = F.cross_entropy(
         logits.reshape(-1, logits.size(-1)), labels.reshape(-1), reduction="none"
     )
     return -losses.view(labels.shape)
 
 
-def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def share(total: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    """A micro-batch's sum by the count of an average one (``base.trainers.updates``), or its own.
+
+    Returns:
+        Of the size of both; 0 where nothing was counted.
+    """
+    return total / count.masked_fill(count == 0, 1)
+
+
+def mean_over_update(values: torch.Tensor, count: torch.Tensor | None = None) -> torch.Tensor:
+    """A micro-batch's share in the mean over its update.
+
+    Args:
+        values: of the micro-batch, any size.
+        count: how many an average micro-batch of the update has, size = (); default: as many as
+            these, for their own mean.
+    """
+    return values.sum() / values.numel() if count is None else share(values.sum(), count)
+
+
+def row_means(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean over each row's masked positions, 0 where there is none; (B, L) each to size = (B,)."""
+    mask = mask.to(values.dtype)
+    return (values * mask).sum(dim=-1) / mask.sum(dim=-1).clamp(min=1)
+
+
+def masked_mean(
+    values: torch.Tensor, mask: torch.Tensor, count: torch.Tensor | None = None
+) -> torch.Tensor:
     """Mean over each row's masked positions, then over the rows that have any.
 
     Each sequence counts alike, whatever its length. Rows with an empty mask (a prompt that
@@ -35,11 +69,9 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     Args:
         values: size = (B, L).
         mask: size = (B, L).
+        count: rows with any in an average micro-batch of the update; default: in this one.
     """
-    mask = mask.to(values.dtype)
-    lengths = mask.sum(dim=-1)  # size = (B,)
-    row_means = (values * mask).sum(dim=-1) / lengths.clamp(min=1)  # size = (B,)
-    return row_means.sum() / (lengths > 0).sum().clamp(min=1)
+    return share(row_means(values, mask).sum(), mask.any(dim=-1).sum() if count is None else count)
 
 
 def position_ids_from_mask(attention_mask: torch.Tensor) -> torch.Tensor:
@@ -111,15 +143,36 @@ def generalized_advantages(
     return advantages, advantages + values
 
 
-def whiten(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Zero mean and unit variance over all masked positions.
+def moments(
+    parts: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    reduce: Callable[[torch.Tensor], torch.Tensor] = lambda total: total,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance over the masked positions of several batches, size = () each.
+
+    Args:
+        parts: values and mask of each batch, size = (B, T) each.
+        reduce: sums a tensor over the processes.
+    """
+
+    def total(numbers: list[torch.Tensor]) -> torch.Tensor:
+        return reduce(torch.stack([number.sum() for number in numbers]).sum())
+
+    count = total([mask.to(values.dtype) for values, mask in parts]).clamp(min=1)
+    mean = total([values * mask for values, mask in parts]) / count
+    return mean, total([(values - mean) ** 2 * mask for values, mask in parts]) / count
+
+
+def whiten(
+    values: torch.Tensor,
+    mask: torch.Tensor,
+    of: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Zero mean and unit variance over all masked positions; 0 elsewhere.
 
     Args:
         values: size = (B, T).
         mask: size = (B, T).
+        of: the mean and the variance that become 0 and 1; default: of these values.
     """
-    mask = mask.to(values.dtype)
-    count = mask.sum().clamp(min=1)
-    mean = (values * mask).sum() / count
-    variance = ((values - mean) ** 2 * mask).sum() / count
+    mean, variance = of or moments([(values, mask)])
     return (values - mean) * torch.rsqrt(variance + 1e-8) * mask

@@ -1,17 +1,16 @@
-"""Sampling responses: a lean loop over transformers' cache, and ``generate`` for the rest."""
+"""Sampling responses to prompts, in the way that fits the model (``ways.py``)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.adapter import have_one_preference
-from safe_rlhf_panacea.base.engine import is_sharded, is_under_zero3
 from safe_rlhf_panacea.base.inversion import invert
+from safe_rlhf_panacea.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,11 @@ class SamplingConfig:
         """Whether the lean loop can serve it."""
         return self.top_p == 1.0 and self.repetition_penalty == 1.0
 
+    @property
+    def by_transformers(self) -> bool:
+        """Whether transformers draws the tokens itself, with torch's own random numbers."""
+        return self.temperature > 0 and not self.is_plain
+
 
 def is_end(tokens: torch.Tensor, stop_ids: int | Sequence[int]) -> torch.Tensor:
     """Which tokens end a response, bool, size = that of ``tokens``."""
@@ -65,6 +69,66 @@ def _untrained(model: Any) -> AbstractContextManager[None]:
     return nullcontext() if adapter is None else adapter.state.reusing()
 
 
+@dataclass
+class _Chooser:
+    """Draws the next token of some rows.
+
+    Attributes:
+        config: how.
+        batch: rows of the whole batch.
+        generator: source of randomness; torch's own if None.
+        noise_copies: blocks of the batch that share their random numbers.
+        uniforms: numbers in [0, 1) by step, size = (batch / noise_copies,) each. The whole batch's
+            are drawn at once, so that a row's do not depend on which others are left.
+        finite: whether all logits were, bool, size = ().
+    """
+
+    config: SamplingConfig
+    batch: int
+    generator: torch.Generator | None
+    noise_copies: int
+    uniforms: list[torch.Tensor] = field(default_factory=list)
+    finite: torch.Tensor | None = None
+
+    def __call__(
+        self,
+        logits: torch.Tensor,  # size = (n, V)
+        rows: torch.Tensor,  # which rows of the batch these are, size = (n,)
+        step: int,
+    ) -> torch.Tensor | None:
+        """One token per row, size = (n,), by inverting the cumulative distribution.
+
+        One uniform number per row is enough, where the Gumbel trick would draw one per token of
+        the vocabulary.
+        """
+        # The largest: single logits may be -inf, where a model rules a token out.
+        finite = logits.amax(dim=-1).isfinite().all()
+        self.finite = finite if self.finite is None else self.finite & finite
+        if self.config.by_transformers:
+            self.check()  # now: it would fail on such logits in its own words
+            return None
+        if self.config.temperature == 0:
+            return logits.argmax(dim=-1)
+        while len(self.uniforms) <= step:
+            options = {"dtype": torch.float64, "device": logits.device}
+            size = self.batch // self.noise_copies
+            self.uniforms.append(torch.rand(size, generator=self.generator, **options))
+        weights = (logits.float() / self.config.temperature).softmax(dim=-1)
+        return invert(weights, self.uniforms[step].repeat(self.noise_copies)[rows])
+
+    def check(self) -> None:
+        """Refuse what was drawn from logits that are not finite.
+
+        Raises:
+            UserError: at any step, of any row.
+        """
+        if self.finite is not None and not self.finite:
+            raise UserError(
+                "the model's logits are not finite: its activations overflow, or its training "
+                "has diverged"
+            )
+
+
 def sample(
     model: Any,
     input_ids: torch.Tensor,  # size = (B, S), left-padded
@@ -80,118 +144,30 @@ def sample(
         input_ids: prompts.
         attention_mask: 1 on the prompts' tokens.
         config: how to draw; row ``b`` gives rows ``b * n .. b * n + n - 1`` of the result.
-        generator: source of randomness; torch's own if None, or where transformers samples.
-        noise_copies: the batch consists of so many blocks that share their random numbers,
-            e.g. the same prompts at different preference vectors (only in plain sampling, from
-            weights that are not sharded).
+        generator: source of randomness; torch's own if None, or where transformers draws.
+        noise_copies: the batch consists of so many blocks that share their random numbers, e.g.
+            the same prompts at different preference vectors; not where transformers draws.
 
     Returns:
         sequences, size = (B·n, L), and the mask of attended tokens, size = (B·n, L), which
         covers each response up to and including its end token. It does not look at token ids
         in the prompt, so that a pad token equal to the end token does no harm.
+
+    Raises:
+        UserError: the model cannot be sampled from, or its logits are not finite.
     """
-    # Under ZeRO 3 every forward pass is a collective: transformers keeps the processes in step.
-    in_step = is_sharded(model)
-    if config.is_plain and not in_step:
-        with _untrained(model):
-            return _sample_plain(model, input_ids, attention_mask, config, generator, noise_copies)
-    return _sample_generate(model, input_ids, attention_mask, config, in_step)
+    from safe_rlhf_panacea.base.ways import fitting_way  # which imports transformers
 
-
-def _choose(
-    logits: torch.Tensor,  # size = (n, V)
-    rows: torch.Tensor,  # which rows of the batch these are, size = (n,)
-    batch: int,
-    temperature: float,
-    generator: torch.Generator | None,
-    noise_copies: int,
-) -> torch.Tensor:
-    """One token per row, by inverting the cumulative distribution, size = (n,).
-
-    One uniform number per row is enough, where the Gumbel trick would draw one per token of the
-    vocabulary. The whole batch's are drawn, so that a row's do not depend on which others are left.
-    """
-    if temperature == 0:
-        return logits.argmax(dim=-1)
-    uniform = torch.rand(
-        batch // noise_copies, device=logits.device, dtype=torch.float64, generator=generator
-    )
-    weights = (logits.float() / temperature).softmax(dim=-1)
-    return invert(weights, uniform.repeat(noise_copies)[rows])
-
-
-def _without_gradients(model: Any) -> AbstractContextManager[Any]:
-    """Inference mode; not where ZeRO 3 fills parameters during a pass that are trained later."""
-    return torch.no_grad() if is_under_zero3(model) else torch.inference_mode()
-
-
-def _sample_plain(
-    model: Any,
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor,
-    config: SamplingConfig,
-    generator: torch.Generator | None,
-    noise_copies: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    from safe_rlhf_panacea.base.decoding import Decoding  # which imports transformers
-
-    copies, steps = config.num_return_sequences, config.max_length - input_ids.size(1)
-    prompts = input_ids.repeat_interleave(copies, dim=0)
-    prompt_mask = attention_mask.bool().repeat_interleave(copies, dim=0)
-    if steps <= 0:
+    prompts = input_ids.repeat_interleave(config.num_return_sequences, dim=0)
+    prompt_mask = attention_mask.bool().repeat_interleave(config.num_return_sequences, dim=0)
+    if config.max_length <= input_ids.size(1):
         return prompts, prompt_mask
-    batch = prompts.size(0)
-    tokens = torch.full((batch, steps), config.pad_token_id, device=input_ids.device)
-    stops = torch.tensor(config.stop_ids, device=input_ids.device)
-    # What is returned is made outside: a graph cannot keep tensors of inference mode.
-    if have_one_preference(model, batch, copies):  # each prompt is read once for all its responses
-        inputs = (model, input_ids, attention_mask, steps, copies)
-    else:
-        inputs = (model, prompts, prompt_mask, steps)
-    with _without_gradients(model), Decoding(*inputs) as decoding:
-        for step in range(steps):
-            logits = decoding.logits()
-            rows = decoding.rows
-            token = _choose(logits, rows, batch, config.temperature, generator, noise_copies)
-            tokens[rows, step] = token
-            if decoding.append(token, is_end(token, stops)):
-                break
-    attended = up_to_end(tokens, stops)
+    choose = _Chooser(config, len(prompts), generator, noise_copies)
+    with _untrained(model):
+        tokens = fitting_way(model, config)(model, prompts, prompt_mask, config, choose)
+    choose.check()
+    attended = up_to_end(tokens, config.stop_ids)  # size = (B·n, T)
     length = int(attended.any(dim=0).sum())  # of the longest; more may have been decoded
     response = tokens.masked_fill(~attended, config.pad_token_id)[:, :length]
     mask = torch.cat([prompt_mask, attended[:, :length]], dim=1)
     return torch.cat([prompts, response], dim=1), mask
-
-
-@torch.no_grad()
-def _sample_generate(
-    model: Any,
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor,
-    config: SamplingConfig,
-    in_step: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    copies = config.num_return_sequences
-    if config.max_length <= input_ids.size(1):
-        return (
-            input_ids.repeat_interleave(copies, dim=0),
-            attention_mask.bool().repeat_interleave(copies, dim=0),
-        )
-    greedy = config.temperature == 0
-    sequences = model.generate(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        max_length=config.max_length,
-        do_sample=not greedy,
-        temperature=None if greedy else config.temperature,
-        top_p=None if greedy else config.top_p,
-        top_k=0,
-        repetition_penalty=config.repetition_penalty,
-        num_return_sequences=copies,
-        eos_token_id=config.stop_ids,
-        pad_token_id=config.pad_token_id,
-        synced_gpus=in_step,
-    )
-    response_mask = up_to_end(sequences[:, input_ids.size(1) :], config.stop_ids)  # size = (B·n, T)
-    prompt_mask = attention_mask.bool().repeat_interleave(copies, dim=0)
-    return sequences, torch.cat([prompt_mask, response_mask], dim=1)

@@ -45,19 +45,17 @@ class PreallocatedLayer(DynamicLayer):
         self.values = self.value_buffer[:, :, : self.length]
         return self.keys, self.values
 
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Each row so often, side by side."""
-        self.key_buffer = self.key_buffer.repeat_interleave(repeats, dim=0)
-        self.value_buffer = self.value_buffer.repeat_interleave(repeats, dim=0)
-        self._filled()
-
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        """Keep some rows, in place: size = (n,), n at most B."""
+        """Go on with these rows, size = (n,); in place where they are fewer than before."""
         if self.length == 0:
             return
         rows, (keys, values) = beam_idx.numel(), self._filled()
-        keys[:rows], values[:rows] = keys[beam_idx], values[beam_idx]
-        self.key_buffer, self.value_buffer = self.key_buffer[:rows], self.value_buffer[:rows]
+        if rows > keys.size(0):  # each prompt's, for all its responses
+            self.key_buffer = self.key_buffer.index_select(0, beam_idx)
+            self.value_buffer = self.value_buffer.index_select(0, beam_idx)
+        else:
+            keys[:rows], values[:rows] = keys[beam_idx], values[beam_idx]
+            self.key_buffer, self.value_buffer = self.key_buffer[:rows], self.value_buffer[:rows]
         self._filled()
 
 

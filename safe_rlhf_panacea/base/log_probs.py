@@ -27,6 +27,7 @@ def token_log_probs(
     input_ids: torch.Tensor,  # size = (B, L)
     attention_mask: torch.Tensor,  # size = (B, L)
     counted: torch.Tensor,  # size = (B, L - 1)
+    temperature: float = 1.0,
 ) -> torch.Tensor:
     """Log-probability of every token that counts.
 
@@ -35,6 +36,7 @@ def token_log_probs(
         input_ids: prompts and responses, padded on either side.
         attention_mask: 1 on tokens.
         counted: which next tokens count; entry t belongs to token t + 1.
+        temperature: by which the logits are divided, positive.
 
     Returns:
         size = (B, L - 1), float32, 0 where a token does not count.
@@ -48,7 +50,8 @@ def token_log_probs(
         inputs = {"input_ids": ids, "attention_mask": mask.long()}
         if with_positions:
             inputs["position_ids"] = position_ids_from_mask(mask)
-        found = chosen_log_probs(model, inputs, where, ids[part.of(predicted)])
+        tokens = ids[part.of(predicted)]
+        found = chosen_log_probs(model, inputs, where, tokens, temperature=temperature)
         return found.new_zeros(where.shape).index_put((where,), found)  # size = (n, l)
 
     return by_token(model, run, attention_mask, predicts | predicted)[:, :-1]
@@ -66,6 +69,7 @@ def response_log_probs(
     input_ids: torch.Tensor,  # size = (B, L)
     attention_mask: torch.Tensor,  # size = (B, L)
     start: int,
+    temperature: float = 1.0,
 ) -> torch.Tensor:
     """Log-probability of every token of the responses.
 
@@ -74,11 +78,31 @@ def response_log_probs(
         input_ids: prompts and responses, padded on either side.
         attention_mask: 1 on tokens.
         start: index, among the next-token predictions, of the first one that is wanted.
+        temperature: by which the logits are divided, positive.
 
     Returns:
         size = (B, L - 1), float32, 0 before ``start`` and on padding.
     """
-    return token_log_probs(model, input_ids, attention_mask, response_tokens(attention_mask, start))
+    counted = response_tokens(attention_mask, start)
+    return token_log_probs(model, input_ids, attention_mask, counted, temperature)
+
+
+def of_each_token(sums: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """The mean over its text's tokens, for each token: their mean is that over all tokens.
+
+    Args:
+        sums: over the tokens of each text, size = (B,).
+        tokens: of each text, size = (B,).
+
+    Returns:
+        size = (tokens.sum(),).
+    """
+    return (sums / tokens).repeat_interleave(tokens)
+
+
+def answer_tokens(labels: torch.Tensor) -> torch.Tensor:
+    """Which next-token predictions are of an answer; size = (B, L) to (B, L - 1)."""
+    return labels[:, 1:].ne(IGNORE_INDEX)
 
 
 def answer_log_probs(
@@ -92,6 +116,6 @@ def answer_log_probs(
     Returns:
         size = (B,) each.
     """
-    counted = labels[:, 1:].ne(IGNORE_INDEX)  # size = (B, L - 1)
+    counted = answer_tokens(labels)  # size = (B, L - 1)
     log_probs = token_log_probs(model, input_ids, attention_mask, counted)
     return log_probs.sum(dim=-1), counted.sum(dim=-1)

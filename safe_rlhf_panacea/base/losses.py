@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from safe_rlhf_panacea.base.functional import share
+
+MOST_LOG_RATIO = 20.0  # of two policies at one token: exp of it stays far below any overflow
+
 # -- pairs ----------------------------------------------------------------------------
 
 
@@ -69,12 +73,13 @@ def clipped_surrogate(
 ) -> torch.Tensor:
     """min(ρ A, clip(ρ, 1 - ε, 1 + ε) A) with ρ = π/π_old by token, to be maximised.
 
-    Equation 7 of "Proximal Policy Optimization Algorithms" (Schulman et al., 2017).
+    Equation 7 of "Proximal Policy Optimization Algorithms" (Schulman et al., 2017). log ρ is cut
+    off at 20, so that nothing overflows; a token beyond has no gradient.
 
     Returns:
         size = (B, T).
     """
-    ratios = torch.exp(log_probs - old_log_probs)
+    ratios = torch.exp((log_probs - old_log_probs).clamp(max=MOST_LOG_RATIO))
     clipped = ratios.clamp(1.0 - clip_range, 1.0 + clip_range)
     return torch.minimum(advantages * ratios, advantages * clipped)
 
@@ -98,11 +103,19 @@ def clipped_value_errors(
 # -- text -----------------------------------------------------------------------------
 
 
-def next_token_loss(log_probs: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+def next_token_loss(
+    log_probs: torch.Tensor,  # size = (B,)
+    tokens: torch.Tensor,  # size = (B,)
+    count: torch.Tensor | None = None,  # size = ()
+) -> torch.Tensor:
     """-log π of the next token, mean over the labelled ones: of SFT, and PTX's term in PPO.
 
     Args:
-        log_probs: log π(y|x) of each text, size = (B,).
-        tokens: how many tokens of it are labelled, size = (B,).
+        log_probs: log π(y|x) of each text.
+        tokens: how many tokens of it are labelled.
+        count: labelled tokens of an average micro-batch of the update; default: of this batch.
+
+    Returns:
+        size = (), 0 where no token is labelled.
     """
-    return -log_probs.sum() / tokens.sum()
+    return share(-log_probs.sum(), tokens.sum() if count is None else count)

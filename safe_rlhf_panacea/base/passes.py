@@ -167,9 +167,9 @@ def _made(
     for group in groups:
         rows = torch.tensor(group, device=first.device)
         length = int(lengths[rows].max())
-        # A row near the right edge begins earlier, so that all are of one length.
-        begins = first[rows].clamp(max=width - length)
-        columns = begins.unsqueeze(1) + torch.arange(length, device=first.device)
+        # Every row begins with its first token: some models read padding on the left as text. Of
+        # a row near the right edge what follows are columns from the left, which are padding.
+        columns = (first[rows].unsqueeze(1) + torch.arange(length, device=first.device)) % width
         yield Pass(rows, columns, first.numel())
 
 

@@ -6,8 +6,7 @@ the tokens of hh-rlhf's pairs is saved, and of a group's prompt all copies but o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from safe_rlhf_panacea.adapter import taking_rows
+from safe_rlhf_panacea.base.dropout import evaluating
 from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.base.joined_rows import COMMON, Joined, join, mask_of
 from safe_rlhf_panacea.base.log_probs import takes_positions, token_log_probs
@@ -34,19 +34,6 @@ _obeys: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 _MISFITS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, AssertionError)
 
 
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Inside, nothing is dropped at random, and no random number is drawn."""
-    training = [part for part in module.modules() if part.training]
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
-
-
 @torch.no_grad()
 def _found_to_obey(model: Any, batch: int) -> bool:
     """Whether another first rest changes nothing of the second, but for rounding."""
@@ -55,7 +42,7 @@ def _found_to_obey(model: Any, batch: int) -> bool:
     ids = torch.tensor([[0, 1, 2], [0, 2, 2]], device=rows.device)
     positions = torch.tensor([[0, 1, 1]] * 2, device=rows.device)
     changes = []
-    with taking_rows(module, rows, batch), _evaluating(module):
+    with taking_rows(module, rows, batch), evaluating(module):
         for kinds in ([COMMON, 1, 2], [COMMON, COMMON, COMMON]):
             mask = mask_of(module, torch.tensor([kinds] * 2, device=rows.device))
             inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
@@ -172,6 +159,7 @@ def grouped_log_probs(
     attention_mask: torch.Tensor,  # size = (N, L)
     counted: torch.Tensor,  # size = (N, L - 1)
     groups: torch.Tensor,  # size = (R, G)
+    temperature: float = 1.0,
 ) -> torch.Tensor:
     """``token_log_probs`` of sequences of which each group has one λ, and may begin alike.
 
@@ -181,6 +169,7 @@ def grouped_log_probs(
         attention_mask: 1 on tokens.
         counted: which next tokens count; entry t belongs to token t + 1.
         groups: which rows belong together, each of the N once.
+        temperature: by which the logits are divided, positive.
 
     Returns:
         size = (N, L - 1), float32, 0 where a token does not count.
@@ -188,7 +177,7 @@ def grouped_log_probs(
     wanted = F.pad(counted.bool(), (1, 0))  # size = (N, L)
     joined = shared(model, input_ids, attention_mask.bool() | wanted, wanted, groups)
     if joined is None:
-        return token_log_probs(model, input_ids, attention_mask, counted)
+        return token_log_probs(model, input_ids, attention_mask, counted, temperature)
     module = unwrap(model)
 
     def run(part: Pass) -> torch.Tensor:
@@ -197,7 +186,7 @@ def grouped_log_probs(
         predicts = torch.zeros_like(where).index_put((rows, columns), where.new_tensor(True))
         number = predicts.flatten().cumsum(0).view_as(where) - 1  # of each position that predicts
         predictors, tokens = number[rows, columns], inputs["input_ids"][where]
-        found = chosen_log_probs(model, inputs, predicts, tokens, predictors)
+        found = chosen_log_probs(model, inputs, predicts, tokens, predictors, temperature)
         return found.new_zeros(where.shape).index_put((where,), found)  # size = (n, l)
 
     return (through(model, joined, run) * wanted)[:, 1:]

@@ -11,7 +11,6 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from safe_rlhf_panacea.base.arguments import defaults_of
 from safe_rlhf_panacea.base.checkpoint import TrainingState
 from safe_rlhf_panacea.base.checkpoint_files import (
     check_checksums,
@@ -20,6 +19,7 @@ from safe_rlhf_panacea.base.checkpoint_files import (
 )
 from safe_rlhf_panacea.base.datasets.template import SAFE_RLHF
 from safe_rlhf_panacea.base.distributed import all_gather_objects, get_world_size
+from safe_rlhf_panacea.base.parser import defaults_of
 from safe_rlhf_panacea.base.run_record import (
     CHECKPOINTS,
     EVALUATIONS_FILE,
@@ -37,6 +37,7 @@ FREE = (
     *("resume", "overwrite", "progress", "log_type", "log_dir", "log_project", "log_run_name"),
     *("local_rank", "device", "save_interval", "output_dir", "base"),
     "chat_template",  # what it stands for is compared
+    "total_training_steps",  # earlier versions recorded it with the flags
 )
 # Flags that say how long a run is, and what follows from them: free where the schedule is constant.
 LENGTH = ("max_steps", "epochs", "total_training_steps")
@@ -224,8 +225,6 @@ def can_go_on(output_dir: str | Path, flags: Mapping[str, Any]) -> bool:
         return False
     begun = read_record(Path(output_dir).expanduser() / RUN_FILE).get("args")
     now = _bound(flags)
-    if now.get("ptx_datasets"):  # the trainer doubles it before the record is written
-        now["gradient_accumulation_steps"] *= 2
     # A flag that the record does not know is younger than the run: resuming takes its default.
     return isinstance(begun, dict) and not _changed({k: begun.get(k, now[k]) for k in now}, now)
 

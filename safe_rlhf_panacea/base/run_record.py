@@ -21,7 +21,7 @@ from typing import Any
 import safe_rlhf_panacea
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_json, read_json
-from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, read_record
+from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, is_latest_link, read_record
 
 LAUNCHER_FOLDER = "launcher"
 # The files of the launcher that started this run, separated as in PATH; set by bash/common.sh.
@@ -65,13 +65,22 @@ def check_output_dir(
         resume: whether it is to go on; None of programs that resume nothing.
 
     Raises:
-        UserError: the path is a file, the folder holds a run already, or there is none to resume.
+        UserError: the path is a file, the folder holds a run already, there is none to resume, or
+            a run would be replaced through the link to the newest one.
     """
     folder = Path(path).expanduser()
     if overwrite and resume:
         raise UserError(f"{folder}: a run is either resumed or overwritten: choose one")
+    if overwrite and is_latest_link(folder):
+        raise UserError(
+            f"{folder} is a link to the newest run, {os.readlink(folder)}: to replace that run, "
+            "name its own folder"
+        )
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: the output folder must be a folder, or new")
+    for place in (folder, *folder.parents):
+        if place.is_symlink() and not place.exists():
+            raise UserError(f"{place} is a link that leads nowhere: name a folder, or a new one")
     holds_run = (folder / RUN_FILE).exists()
     if resume and not holds_run:
         raise UserError(f"{folder} holds no run to resume: {RUN_FILE} is missing")

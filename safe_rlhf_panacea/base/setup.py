@@ -26,6 +26,7 @@ from safe_rlhf_panacea.base.logger import check_log
 from safe_rlhf_panacea.base.passes import limit
 from safe_rlhf_panacea.base.resuming import latest_step
 from safe_rlhf_panacea.base.run_record import finish_run_record, how_to_go_on
+from safe_rlhf_panacea.io import naming
 from safe_rlhf_panacea.run_folder import RUN_FILE
 
 if TYPE_CHECKING:
@@ -92,9 +93,10 @@ def run_to_end(trainer: TrainerBase) -> None:
     folder = trainer.args.output_dir
     try:
         trainer.clock.start()
-        trainer.train()
-        seconds = trainer.clock.seconds
-        trainer.save()
+        with naming(folder):
+            trainer.train()
+            seconds = trainer.clock.seconds
+            trainer.save()
         trainer.logger.close()
         with refusing_together():
             if is_main_process() and (Path(folder) / RUN_FILE).exists():

@@ -25,11 +25,11 @@ PROBED = 4  # rows of logits by which it is found out what a model does with the
 
 
 class ChosenLogProbs(torch.autograd.Function):
-    """log softmax(h Wᵀ + b) at one token per row, for a W and b that are not trained.
+    """log softmax((h Wᵀ + b) / T) at one token per row, for a W and b that are not trained.
 
     The gradient with respect to h of a row is W's row of its token less the softmax's mean of W's
-    rows, times a number that comes from behind: so it is computed in the forward pass, block by
-    block, while the logits are there. Neither they nor the softmax are made twice.
+    rows, over T, times a number that comes from behind: so it is computed in the forward pass,
+    block by block, while the logits are there. Neither they nor the softmax are made twice.
     """
 
     @staticmethod
@@ -39,6 +39,7 @@ class ChosenLogProbs(torch.autograd.Function):
         weight: torch.Tensor,  # size = (V, E)
         bias: torch.Tensor | None,  # size = (V,)
         tokens: torch.Tensor,  # size = (N,)
+        temperature: float,
     ) -> torch.Tensor:
         """size = (N,), float32 or wider."""
         dtype = torch.promote_types(hidden.dtype, torch.float32)
@@ -48,6 +49,8 @@ class ChosenLogProbs(torch.autograd.Function):
         for begin in range(0, hidden.size(0), rows):
             block = slice(begin, begin + rows)
             logits = F.linear(hidden[block], weight, bias).to(dtype)  # size = (rows, V)
+            if temperature != 1:
+                logits.div_(temperature)
             chosen = tokens[block].unsqueeze(-1)
             of_chosen, largest = logits.gather(-1, chosen), logits.amax(dim=-1, keepdim=True)
             exponentials = logits.sub_(largest).exp_()  # in place, and made once for both uses
@@ -56,16 +59,16 @@ class ChosenLogProbs(torch.autograd.Function):
             if slopes is not None:
                 differences = exponentials.div_(totals).neg_()  # the token's own is 1 - p
                 differences.scatter_add_(-1, chosen, torch.ones_like(totals))
-                slopes[block] = differences.to(weight.dtype) @ weight
+                slopes[block] = differences.to(weight.dtype) @ weight / temperature
         ctx.save_for_backward(slopes)
         return log_probs
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
         """Of h only."""
         (slopes,) = ctx.saved_tensors
-        return (gradient.unsqueeze(-1) * slopes).to(slopes.dtype), None, None, None
+        return (gradient.unsqueeze(-1) * slopes).to(slopes.dtype), None, None, None, None
 
 
 # Whether a model gives its head's logits as they are: some scale, cap or mask them.
@@ -97,6 +100,7 @@ def chosen_log_probs(
     where: torch.Tensor,  # size = (n, l), bool
     tokens: torch.Tensor,  # size = (N,)
     predictors: torch.Tensor | None = None,  # size = (N,), int64
+    temperature: float = 1.0,
 ) -> torch.Tensor:
     """Log-probabilities of chosen next tokens in one forward pass.
 
@@ -106,6 +110,7 @@ def chosen_log_probs(
         where: the positions that predict a token which counts.
         tokens: those tokens, in the order of ``where`` unless ``predictors`` says another.
         predictors: which of the positions predicts each token, where one may predict several.
+        temperature: by which the logits are divided, positive.
 
     Returns:
         size = (N,), float32 or wider.
@@ -120,7 +125,7 @@ def chosen_log_probs(
     head = unwrap(model).get_output_embeddings()
     if head is None:
         logits = taken(model(**inputs, use_cache=False).logits)
-        return gather_log_probabilities(logits, tokens)
+        return gather_log_probabilities(logits, tokens, temperature)
     own_forward, is_linear = head.forward, type(head) is nn.Linear
     fused = _is_plain(head) and _is_last.get(head, True)
     shown: list[torch.Tensor] = []  # logits that are to come out of the model as they are
@@ -131,7 +136,7 @@ def chosen_log_probs(
             shown.append(own_forward(taken(hidden)) if is_linear else taken(own_forward(hidden)))
             return shown[-1].unsqueeze(0)  # size = (1, N, V)
         chosen = taken(hidden)  # size = (N, E)
-        found = ChosenLogProbs.apply(chosen, head.weight, head.bias, tokens)
+        found = ChosenLogProbs.apply(chosen, head.weight, head.bias, tokens, temperature)
         if head in _is_last:
             return found.view(1, -1, 1)
         with torch.no_grad():
@@ -144,9 +149,9 @@ def chosen_log_probs(
         logits = result[:, : shown[-1].size(1)]
         _is_last[head] = len(shown) == 1 and torch.equal(shown[0].to(result.dtype), logits)
         if fused and not _is_last[head]:  # once in the life of a head
-            return chosen_log_probs(model, inputs, where, tokens, predictors)
+            return chosen_log_probs(model, inputs, where, tokens, predictors, temperature)
     if not fused:
-        return gather_log_probabilities(result, tokens)
+        return gather_log_probabilities(result, tokens, temperature)
     width = shown[-1].size(1) if shown else 0
     return result[:, width:].flatten()[: len(tokens)]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from safe_rlhf_panacea.base.arguments import positive_float
 from safe_rlhf_panacea.baselines.variants import Variants, build_parser, parse_flags, train_variants
 from safe_rlhf_panacea.errors import one_line_errors
-from safe_rlhf_panacea.preference import default_grid, preference_grid
+
+if TYPE_CHECKING:
+    import torch
 
 PROGRAM = "python -m safe_rlhf_panacea.baselines.discrete_policies"
 
@@ -50,6 +51,8 @@ def plan(argv: Sequence[str] | None) -> tuple[str, list[str], Variants]:
         help="of λ, a model each; default: 0.1 (11 for m = 2), coarser from 5 objectives on",
     )
     args, flags = parser.parse_known_args(argv)
+    from safe_rlhf_panacea.preference import default_grid, preference_grid
+
     count, step = len(parse_flags(args.algorithm, flags).objectives), args.grid_step
     grid = default_grid(count) if step is None else preference_grid(count, step)
     return args.algorithm, flags, grid_variants(grid)

@@ -11,9 +11,7 @@ from safe_rlhf_panacea.algorithms.dpo import main as dpo
 from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from safe_rlhf_panacea.algorithms.sft import main as sft
-from safe_rlhf_panacea.base import barrier, is_main_process
 from safe_rlhf_panacea.base.arguments import ArgumentParser, check_common
-from safe_rlhf_panacea.base.distributed import init_distributed
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, set_aside
@@ -71,6 +69,8 @@ def train_variants(algorithm: str, argv: Sequence[str], variants: Variants) -> d
         Folder name to folder.
     """
     run: Callable[[Sequence[str]], int | None] = PROGRAMS[algorithm].main
+    from safe_rlhf_panacea.base.distributed import init_distributed
+
     args = check_flags(algorithm, argv)
     init_distributed(args.local_rank)
     folders = {name: Path(args.output_dir) / name for name in variants}
@@ -86,6 +86,8 @@ def train_variants(algorithm: str, argv: Sequence[str], variants: Variants) -> d
 
 def _is_left_to_do(folder: Path, overwrite: bool) -> bool:
     """Whether to run, the same answer on all processes; makes room for it."""
+    from safe_rlhf_panacea.base import barrier, is_main_process
+
     left = overwrite or not is_finished(folder)
     barrier()  # nobody renames what another has yet to look at
     if left and not overwrite and (folder / RUN_FILE).exists() and is_main_process():
@@ -95,5 +97,7 @@ def _is_left_to_do(folder: Path, overwrite: bool) -> bool:
 
 
 def _say(text: str) -> None:
+    from safe_rlhf_panacea.base import is_main_process
+
     if is_main_process():
         say(text)

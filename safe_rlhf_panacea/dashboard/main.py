@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         Draw the page of a run anew from {EVALUATIONS_FILE} and metrics.jsonl: the growing front,
         indicators, distributions, responses, singular values, training curves.
         """,
-        f"{PROGRAM} runs/panacea-ppo --output front.html",
+        f"{PROGRAM} runs/latest/panacea-ppo --output front.html",
     )
     parser.add_argument(
         "run", type=filled, help="folder of a training that evaluates (--need_eval)"

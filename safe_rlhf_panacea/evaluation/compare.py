@@ -18,7 +18,7 @@ from safe_rlhf_panacea.fronts.run_locations import FORMS, RunLocation, parse_run
 from safe_rlhf_panacea.fronts.runs import read_run
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.show.compare_page import comparison_page
+from safe_rlhf_panacea.show.compare_page import comparison_page, comparison_title
 from safe_rlhf_panacea.show.comparison_tables import comparison_text
 from safe_rlhf_panacea.show.plots import front_figure, save_picture
 
@@ -42,8 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
         """,
         f"""
         {PROGRAM} runs/front-panacea runs/front-soups
-        {PROGRAM} ours=runs/panacea-ppo early=runs/panacea-ppo@100 \\
-          runs/quickstart:ppo/rewarded_soups --baseline ours --output_dir runs/comparison
+        {PROGRAM} ours=runs/latest/panacea-ppo early=runs/latest/panacea-ppo@96 \\
+          runs/latest:ppo/rewarded_soups --baseline ours --output_dir runs/comparison
         """,
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help=FORMS)
@@ -81,7 +81,7 @@ def write_comparison(args: argparse.Namespace, comparison: Comparison, command: 
     first = comparison.runs[0]
     figure = front_figure(
         [picture_front(run.front) for run in comparison.runs],
-        f"{len(comparison.runs)} fronts compared",
+        comparison_title(comparison),
         comparison.reference_point,
         first.axis_labels,
     )

@@ -43,6 +43,7 @@ from safe_rlhf_panacea.preference import default_grid, preference_grid
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.show.plots import plot_fronts
 from safe_rlhf_panacea.show.tables import front_table, indicator_table
+from safe_rlhf_panacea.show.titles import fronts_title
 
 PROGRAM = "python -m safe_rlhf_panacea.evaluation"
 
@@ -63,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
         """,
         f"""
         {PROGRAM} --adapter runs/panacea-dpo --datasets pairs:1:test.jsonl --output_dir runs/front
-        {PROGRAM} --adapter runs/panacea-ppo --datasets prompts:1:test.jsonl \\
+        {PROGRAM} --adapter runs/latest/panacea-ppo --datasets prompts:1:test.jsonl \\
           --reward_models helpful=runs/reward-helpful harmless=runs/reward-harmless \\
           --output_dir runs/front
         {PROGRAM} --method discrete_policies --adapter runs/discrete/* \\
@@ -230,7 +231,7 @@ def write(
     plot_fronts(
         [front_of(result)],
         folder / "front.png",
-        title=f"Front of {result['label']}",
+        title=fronts_title([result]),
         reference_point=result["reference_point"],
         axis_labels=result["axis_labels"],
     )

@@ -25,6 +25,7 @@ from safe_rlhf_panacea.io import atomic_write_text, read_json_lines
 from safe_rlhf_panacea.printing import printable_line, say
 from safe_rlhf_panacea.run_folder import RUN_FILE, read_record
 from safe_rlhf_panacea.show.plots import plot_fronts
+from safe_rlhf_panacea.show.titles import fronts_title
 
 PROGRAM = "python -m safe_rlhf_panacea.export.card"
 CARD_FILE = "README.md"
@@ -149,7 +150,7 @@ def write_card(facts: Facts, folder: Path) -> list[Path]:
         plot_fronts(
             [facts.front.front],
             folder / PICTURE_FILE,
-            title=f"Front of {facts.name}",
+            title=fronts_title([facts.front.result]),
             reference_point=facts.front.reference_point,
             axis_labels=facts.front.axis_labels,
         )
@@ -171,7 +172,7 @@ def build_parser() -> argparse.ArgumentParser:
         PROGRAM,
         f"Write a trained adapter's model card, {CARD_FILE}, into its folder, and the picture of\n"
         f"its front, {PICTURE_FILE}.",
-        f"{PROGRAM} --adapter runs/panacea-ppo --front runs/panacea-ppo-front --license apache-2.0",
+        f"{PROGRAM} --adapter runs/latest/panacea-ppo --license apache-2.0",
     )
     parser.add_argument("--adapter", type=filled, required=True, help="folder of a trained adapter")
     text = "an evaluation or a training; default: what the adapter's own training measured"

@@ -62,6 +62,12 @@ class Facts:
         return list(self.config.objectives[:m]) or [f"objective {i + 1}" for i in range(m)]
 
     @property
+    def share(self) -> float | None:
+        """Of the weights of the model's layers, what is adapted; None in older records."""
+        share = self.record.get("adapted_share")
+        return share if isinstance(share, int | float) else None
+
+    @property
     def algorithm(self) -> str:
         """``dpo`` and the like; empty where it is not known."""
         name = str(self.record.get("program", "")).rpartition(".")[2]
@@ -108,7 +114,10 @@ def about(facts: Facts) -> Iterator[str]:
         rows.append(["objectives, in the order of λ", ", ".join(facts.objectives)])
         rows.append(["λ", "one weight per objective, none negative, with the sum 1"])
     rows.append(["rank", f"{config.lora_dim} + {config.pref_dim * config.pref_rank}"])
-    rows.append(["adapted layers", f"linear layers with {config.lora_module_name!r} in their name"])
+    layers, share = f"linear layers with {config.lora_module_name!r} in their name", facts.share
+    if share is not None:
+        layers += f": {100 * share:.0f} % of the weights of the model's layers"
+    rows.append(["adapted layers", layers])
     template = TEMPLATES.get(config.chat_template, "a chat template, kept in adapter_config.json")
     rows.append(["prompt template", template])
     yield Table("", ["", ""], rows).markdown()
@@ -199,12 +208,12 @@ def _this_package(facts: Facts, name: str, preference: str) -> Iterator[str]:
     at = shlex.quote(preference)
     given = "" if facts.base_model else f', base_model="{UNKNOWN_BASE}"'
     yield f"### {LIBRARY}"
-    words = f'panacea respond --adapter {name}{base} --preference {at} "How do I pick a lock?"'
+    words = f'panacea respond --adapter {name}{base} --preference {at} "How do I pick a door lock?"'
     yield block(words, "sh")
     code = f"""from safe_rlhf_panacea.respond import PanaceaModel
 
 model = PanaceaModel.load({_quoted(facts.name)}{given})
-print(model.respond("How do I pick a lock?", {_quoted(preference)}))"""
+print(model.respond("How do I pick a door lock?", {_quoted(preference)}))"""
     yield block(code, "python")
 
 

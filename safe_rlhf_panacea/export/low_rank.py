@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,14 +107,36 @@ class SavedAdapter:
             yield module, config.factor * u, v, singular
 
 
+def check_product(tensors: Mapping[str, torch.Tensor], source: str) -> None:
+    """Refuse what overflows though the adapter and its base are finite.
+
+    Raises:
+        UserError: naming the first tensor.
+    """
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise UserError(
+                f"{source}: {name} is not finite in "
+                f"{str(tensor.dtype).removeprefix('torch.')}: the product of the adapter's factors "
+                "overflows, and cannot be exported"
+            )
+
+
+def _checked(adapter: SavedAdapter, part: dict[str, LowRank]) -> dict[str, LowRank]:
+    for name, update in part.items():
+        check_product({f"{name}.lora_A": update.a, f"{name}.lora_B": update.b}, str(adapter.folder))
+    return part
+
+
 def _columns(adapter: SavedAdapter, start: int, stop: int) -> dict[str, LowRank]:
-    return {
+    part = {
         module: LowRank(
             v[:, start:stop].t().contiguous(),
             (u[:, start:stop] * singular[start:stop]).contiguous(),
         )
         for module, u, v, singular in adapter.factors()
     }
+    return _checked(adapter, part)
 
 
 def shared_part(adapter: SavedAdapter) -> dict[str, LowRank]:
@@ -134,7 +156,8 @@ def at_preference(adapter: SavedAdapter, preference: torch.Tensor) -> dict[str, 
     config = adapter.config
     of_objectives = preference.float().repeat_interleave(config.pref_rank)
     weights = torch.cat([torch.ones(config.lora_dim), of_objectives])
-    return {
+    part = {
         module: LowRank(v.t().contiguous(), (u * (singular * weights)).contiguous())
         for module, u, v, singular in adapter.factors()
     }
+    return _checked(adapter, part)

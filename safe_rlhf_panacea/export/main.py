@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from safe_rlhf_panacea.base.models.adapted import find_adapter
 from safe_rlhf_panacea.base.models.loading import loading_errors, resolve_model
 from safe_rlhf_panacea.base.models.of_adapter import base_of
 from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.export.fitting import check_base
 from safe_rlhf_panacea.export.folder import check_target, describe, new_folder
 from safe_rlhf_panacea.export.gguf_lora import architecture_of, write_gguf
 from safe_rlhf_panacea.export.low_rank import (
@@ -65,6 +67,24 @@ class Job:
         with self.base() as base, loading_errors(base, "configuration"):
             name = resolve_model(base)
             return AutoConfig.from_pretrained(name, trust_remote_code=self.trust_remote_code)
+
+    def check_base(self, *, needed: bool) -> None:
+        """Whether the adapter fits its base model; if that is not needed, where it is at hand.
+
+        Raises:
+            AdapterError: it does not.
+            UserError: the base model is needed, and cannot be read.
+        """
+        try:
+            config = self.base_config()
+        except UserError as error:
+            if needed:
+                raise
+            if self.base_model is not None:
+                text = f"whether the adapter fits its base model was not checked: {error}"
+                warnings.warn(text, RuntimeWarning, stacklevel=2)
+            return
+        check_base(self.adapter, config, trust_remote_code=self.trust_remote_code)
 
     def transposed(self) -> bool:
         """Whether the base keeps its weights as (in, out); PEFT corrects a wrong guess itself."""
@@ -142,8 +162,8 @@ def build_parser() -> argparse.ArgumentParser:
         "Write a trained adapter in a form that another engine loads; docs/export.md shows how.\n\n"
         + "\n".join(f"  {name:11} {form.text}" for name, form in FORMATS.items()),
         f"""
-        {PROGRAM} --adapter runs/panacea-ppo --format peft-parts --output_dir exports/parts
-        {PROGRAM} --adapter runs/panacea-ppo --format merged \\
+        {PROGRAM} --adapter runs/latest/panacea-ppo --format peft-parts --output_dir exports/parts
+        {PROGRAM} --adapter runs/latest/panacea-ppo --format merged \\
           --preference helpful=0.7,harmless=0.3 --output_dir exports/merged
         """,
     )
@@ -211,13 +231,15 @@ def export(
         lora_dim=adapter.config.lora_dim,
         weights=PARTS if form in ("peft-parts", "gguf") else None,
     )
-    adapter.check_base(job.base_model)
-    under = find_adapter(job.base_model) if job.base_model and form != "merged" else None
-    if under is not None:
+    under = find_adapter(job.base_model) if job.base_model else None
+    if under is not None and form != "merged":
         raise UserError(
             f"{job.base_model}, the base model, is an adapter, which --format {form} cannot name: "
             f"make a whole model of it with {under.merge_command}, and give --base_model DIR"
         )
+    if under is None:
+        job.check_base(needed=form in ("gguf", "merged"))
+    adapter.check_base(job.base_model)
     with new_folder(Path(output_dir), record, overwrite=overwrite) as folder:
         FORMATS[form].write(job, folder)
     return Path(output_dir)

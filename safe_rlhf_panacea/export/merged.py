@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter, load_adapter
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.models import load_pretrained_models
+from safe_rlhf_panacea.export.low_rank import check_product
 
 
-def _untie(adapter: PanaceaAdapter, model: Any) -> None:
-    """Give adapted layers that share their weight with another one a weight of their own.
-
-    W(λ) of an output layer must not become the input embeddings too.
-    """
-    owners: dict[int, int] = {}
-    for module in model.modules():
-        for parameter in module.parameters(recurse=False):
-            owners[id(parameter)] = owners.get(id(parameter), 0) + 1
-    for layer in adapter.layers.values():
-        if owners[id(layer.weight)] > 1:
-            layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
-            model.config.tie_word_embeddings = False
+def _shares_weights(adapter: PanaceaAdapter, model: Any) -> bool:
+    """Whether an adapted layer has its weight in common with another module, as a tied head."""
+    owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
+    return any(owners[id(layer.weight)] > 1 for layer in adapter.layers.values())
 
 
 def write_merged(
@@ -46,15 +38,18 @@ def write_merged(
         trust_remote_code: run code that comes with the base model.
 
     Raises:
-        UserError: the base model cannot be loaded.
+        UserError: the base model cannot be loaded, or W(λ) is not finite in its precision.
         AdapterError: the adapter does not fit it.
     """
     model, tokenizer = load_pretrained_models(
         base_model, model_max_length=None, trust_remote_code=trust_remote_code
     )
     adapter = load_adapter(model, adapter_folder)
-    _untie(adapter, model)
+    if _shares_weights(adapter, model):
+        model.config.tie_word_embeddings = False  # W(λ) of the head is not that of the embeddings
     adapter.merge(preference)
+    weights = {f"{name}.weight": layer.weight for name, layer in adapter.layers.items()}
+    check_product(weights, str(adapter_folder))
     own = {f"{layer}.{key}" for layer in adapter.layers for key in _parameter_names(adapter, layer)}
     state = {key: value for key, value in model.state_dict().items() if key not in own}
     model.save_pretrained(folder, state_dict=state)

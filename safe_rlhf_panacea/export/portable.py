@@ -24,6 +24,7 @@ SHARED_KEYS = (
     "training_seconds",
     "args",
     "data",
+    "adapted_share",
     "versions",
     "git",
 )

@@ -16,6 +16,14 @@ INDICATORS = {  # as they are headed in tables; the arrow points to what is bett
     "spacing": "spacing ↓",
     "dominated": "dominated ↓",
 }
+MEANINGS = {  # in one line each
+    "hypervolume": "how much of the space above the reference point the front dominates",
+    "inner product": "mean of ⟨λ, J(λ)⟩: how much comes of what λ asks for",
+    "sparsity": "mean squared gap between neighbours: small on a dense front, or a collapsed one",
+    "spacing": "standard deviation of the distances between neighbours: small where they are even",
+    "dominated": "points that another point of the same front beats or equals in every objective",
+    "Spearman": "rank correlation of an objective with its weight in λ: 1 where more gives more",
+}
 
 
 def non_dominated_mask(values: np.ndarray) -> np.ndarray:

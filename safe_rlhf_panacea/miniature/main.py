@@ -13,9 +13,10 @@ from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.experiments.settings import QUICK, SMOKE
 from safe_rlhf_panacea.io import atomic_write_text
 from safe_rlhf_panacea.miniature.pipeline import Pipeline
-from safe_rlhf_panacea.miniature.report import draw_fronts, render
+from safe_rlhf_panacea.miniature.report import draw_fronts, render, render_tables
 from safe_rlhf_panacea.miniature.stages import Miniature
-from safe_rlhf_panacea.printing import quiet_libraries
+from safe_rlhf_panacea.printing import quiet_libraries, say
+from safe_rlhf_panacea.run_folder import point_latest
 
 PROGRAM = "python -m safe_rlhf_panacea.miniature"
 
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     pipeline = Pipeline(miniature)
     results = pipeline.run()
     draw_fronts(root, pipeline.experiments)
-    page = render(miniature, pipeline.responses, results)
-    atomic_write_text(root / "report.txt", page + "\n")
-    print("\n" + page)
-    print(f"\nTook {results['seconds']['total']:.0f} s.")
+    point_latest(root)
+    page = render(root, results)
+    atomic_write_text(root / "report.txt", f"{page}\n\n{render_tables(results)}\n")
+    say(f"\nTook {results['seconds']['total']:.0f} s.\n\n{page}")

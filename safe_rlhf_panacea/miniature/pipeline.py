@@ -7,17 +7,26 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.base.run_record import package_versions
+from safe_rlhf_panacea.examples import Examples, write_examples
 from safe_rlhf_panacea.experiments.settings import OBJECTIVES, REASONS, MiniatureSettings
+from safe_rlhf_panacea.fronts.evaluations import Evaluation
+from safe_rlhf_panacea.fronts.measurement import Measurement
 from safe_rlhf_panacea.io import atomic_write_json
+from safe_rlhf_panacea.miniature.answers import greedy_answers
 from safe_rlhf_panacea.miniature.fronts import Judge, Results
 from safe_rlhf_panacea.miniature.processes import second_process
 from safe_rlhf_panacea.miniature.severity_table import severity_table
 from safe_rlhf_panacea.miniature.stages import Miniature
+from safe_rlhf_panacea.miniature.topics import EXAMPLES, NOTE
 from safe_rlhf_panacea.preference import preference_grid
+from safe_rlhf_panacea.respond import PanaceaModel
+from safe_rlhf_panacea.show.content import Content
+from safe_rlhf_panacea.show.writers import FileWriter
 
 
 class Stopwatch:
@@ -93,12 +102,40 @@ class Pipeline:
             f"evaluate_{algorithm}", f"Evaluating the {algorithm.upper()} fronts"
         ):
             for folders in (panacea, soup):
-                method = self.judge.method(folders)
+                method, started = self.judge.method(folders), time.perf_counter()
                 found, measured = self.judge.results(algorithm, method, self.grid)
                 for name, result in found.items():
                     self.experiments.setdefault(name, {})[method.name] = result
-                if (algorithm, method.name) == ("ppo", "panacea"):
+                if folders is soup:
+                    continue
+                write_examples(panacea, Examples(EXAMPLES, NOTE))
+                if algorithm == "dpo":
+                    seconds = time.perf_counter() - started
+                    self.show_dpo(panacea, measured, found["dpo"], seconds)
+                else:
                     self.responses = measured.responses()
+
+    def show_dpo(
+        self, folder: Path, measured: Measurement, result: dict[str, Any], seconds: float
+    ) -> None:
+        """Leave Panacea-DPO's front in its folder, as a training does that is evaluated at its end.
+
+        The answers on its page are the likeliest ones; Panacea-PPO shows its front while it trains.
+
+        Args:
+            folder: of the adapter.
+            measured: at its end.
+            result: of ``measured``.
+            seconds: that measuring took.
+        """
+        model = PanaceaModel.load(folder)
+        named = {**result, "label": folder.name, "step": self.settings.dpo_steps}
+        evaluation = Evaluation.of(measured, named, model.adapter, seconds=seconds)
+        answers = greedy_answers(model, EXAMPLES)
+        content = Content([replace(evaluation, responses=answers)])
+        writer = FileWriter(folder)
+        writer.write(content)
+        writer.finish(content)
 
     def results(self) -> dict[str, Any]:
         """What goes into ``results.json``."""

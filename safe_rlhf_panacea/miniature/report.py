@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.experiments.settings import OBJECTIVES
 from safe_rlhf_panacea.fronts.results import front_of
+from safe_rlhf_panacea.miniature.answers import WIDTH, answers_text, greedy_answers
 from safe_rlhf_panacea.miniature.fronts import Results
-from safe_rlhf_panacea.miniature.severity_table import pick_example_prompt, render_severity_table
-from safe_rlhf_panacea.miniature.stages import Miniature
+from safe_rlhf_panacea.miniature.severity_table import render_severity_table
+from safe_rlhf_panacea.miniature.topics import EXAMPLES, NOTE
+from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.show.plots import plot_fronts
 from safe_rlhf_panacea.show.tables import front_table, indicator_table
+from safe_rlhf_panacea.show.titles import fronts_title
 
 TITLES = {
     "ppo": "PPO: mean reward of sampled responses, in standard deviations of the SFT model's",
     "ppo_true_scores": "PPO: the same responses under the corpus's own scores",
     "dpo": "DPO: accuracy of the implicit reward on held-out pairs",
 }
+JUDGED = {
+    "ppo": "Panacea-PPO",
+    "ppo_true_scores": "Panacea-PPO by the corpus's own scores",
+    "dpo": "Panacea-DPO",
+}
+ASKED = EXAMPLES[2]  # what is answered at five λ
 
 
 def draw_fronts(root: Path, experiments: dict[str, Results]) -> None:
@@ -29,34 +42,90 @@ def draw_fronts(root: Path, experiments: dict[str, Results]) -> None:
         plot_fronts(
             list(map(front_of, results)),
             root / f"front_{name}.png",
-            title=f"Panacea-{name.upper()} and Rewarded Soups at equal training steps",
+            title=f"{fronts_title(results)}\n{name.upper()}, equal training steps in all",
             reference_point=results[0]["reference_point"],
             axis_labels=results[0]["axis_labels"],
         )
 
 
-def five_answers(
-    responses: Sequence[dict[str, Any]], prompt: str, objectives: Sequence[str] = OBJECTIVES
-) -> str:
-    """One prompt answered at five λ spread over the grid."""
-    mine = (r for r in responses if r["prompt"] == prompt)
-    found = sorted(mine, key=lambda r: r["preference"])
-    steps = max(1, (len(found) - 1) / 4)
-    chosen = [found[round(i * steps)] for i in range(5) if round(i * steps) < len(found)]
-    lines = [f'"{prompt}" at {len(chosen)} preference vectors ({", ".join(objectives)}):']
-    for response in chosen:
-        vector = ", ".join(f"{value:.2f}" for value in response["preference"])
-        text = textwrap.fill(response["response"], 88, subsequent_indent=" " * 16)
-        lines.append(f"  ({vector})  {text}")
+def verdict(results: Mapping[str, Any]) -> str:
+    """Hypervolumes of Panacea over those of Rewarded Soups, of this run alone.
+
+    Args:
+        results: what ``results.json`` holds.
+    """
+    lines = [
+        f"Verdict on seed {results['seed']}: hypervolume, the area that a front dominates, with as "
+        "many training steps in all"
+    ]
+    for name, label in JUDGED.items():
+        entry = results["experiments"][name]
+        own, soups = (entry[key]["hypervolume"] for key in ("panacea", "rewarded_soups"))
+        times = f": {own / soups:.2f} times the soups'" if soups else ""
+        lines.append(f"  {label} {own:.2f}, Rewarded Soups {soups:.2f}{times}")
+    lines.append("Below 1 the soups are ahead. One seed decides little: eval/README.md has more.")
+    lines.append("The numbers change with the processor, too.")
     return "\n".join(lines)
 
 
-def render(
-    miniature: Miniature,
-    responses: Sequence[dict[str, Any]],
-    results: dict[str, Any],
-) -> str:
-    """The closing page of the quickstart, in plain text."""
+def python_command() -> str:
+    """How a shell calls this Python: ``python``, or the path of one that is not the first there."""
+    if shutil.which("python") == sys.executable:
+        return "python"
+    near = os.path.relpath(sys.executable)
+    return shlex.quote(sys.executable if near.startswith(os.pardir) else near)
+
+
+def next_commands(adapter: Path, prompt: str, objectives: Sequence[str]) -> str:
+    """Three commands that run as they are printed, in the folder that this program ran in.
+
+    Args:
+        adapter: folder of the trained adapter.
+        prompt: a question for it.
+        objectives: names, in the order of λ.
+    """
+    program, folder = f"{python_command()} -m safe_rlhf_panacea", shlex.quote(str(adapter))
+    first, second = objectives
+    at = shlex.quote(f"{first}=0.7,{second}=0.3")
+    output = shlex.quote(str(adapter.parent / "peft"))
+    return (
+        "Next: ask it at any λ, talk to it, or take it to PEFT as a LoRA at one λ:\n"
+        f"  {program}.respond --adapter {folder} --preference {at} {shlex.quote(prompt)}\n"
+        f"  {program}.chat --adapter {folder}\n"
+        f"  {program}.export --adapter {folder} --format peft --preference {at} "
+        f"--output_dir {output}\n"
+        "A page with a slider for λ needs the extra 'serve': docs/serving.md shows how."
+    )
+
+
+def render(root: Path, results: Mapping[str, Any]) -> str:
+    """The closing page of the quickstart, in plain text: answers, verdict, files, what to do next.
+
+    Args:
+        root: the run's folder.
+        results: what ``results.json`` holds.
+    """
+    adapter = root / "panacea-ppo"
+    answers = greedy_answers(PanaceaModel.load(adapter), [ASKED])
+    files = (
+        f"Pictures: {root}/front_ppo.png and front_dpo.png; how the front of Panacea-PPO grew:\n"
+        f"{adapter / 'report.html'}; that of Panacea-DPO at its end: "
+        f"{root / 'panacea-dpo' / 'report.html'}.\n"
+        f"All tables are in {root / 'report.txt'}, all numbers in {root / 'results.json'}."
+    )
+    return "\n\n".join(
+        [
+            f"Panacea-PPO, {answers_text(answers, OBJECTIVES)}",
+            verdict(results),
+            files,
+            next_commands(adapter, EXAMPLES[0], OBJECTIVES),
+            textwrap.fill(NOTE, WIDTH),
+        ]
+    )
+
+
+def render_tables(results: Mapping[str, Any]) -> str:
+    """Every front with its indicators, and refusals by λ and severity of the request."""
     parts = []
     for name, title in TITLES.items():
         entry = results["experiments"][name]
@@ -64,17 +133,4 @@ def render(
         parts.append(indicator_table({result["label"]: result for result in entry.values()}))
     parts.append("Panacea-PPO by λ and severity of the request:")
     parts.append(render_severity_table(results["severity_table"]))
-    prompt = pick_example_prompt(sorted({r["prompt"] for r in responses}))
-    parts.append(five_answers(responses, prompt))
-    root = miniature.root
-    parts.append(
-        f"Everything is in {root}: results.json, front_ppo.png, front_dpo.png,\n"
-        f"the adapters (panacea-ppo/, panacea-dpo/) and the log of every stage (metrics.jsonl);\n"
-        f"{root / 'panacea-ppo' / 'report.html'} shows how Panacea-PPO's front grew."
-    )
-    parts.append(
-        "Next, ask the trained model yourself, at any λ:\n"
-        f"  python -m safe_rlhf_panacea.respond --adapter {root / 'panacea-ppo'} \\\n"
-        f'    --preference helpful=0.3,harmless=0.7 "{prompt}"'
-    )
     return "\n\n".join(parts)

@@ -55,8 +55,3 @@ def render_severity_table(table: Sequence[Mapping[str, Any]]) -> str:
         lines.append(f"({vector})".ljust(23) + cells)
     lines.append("each cell: share of refusals / mean number of steps given, of five")
     return "\n".join(lines)
-
-
-def pick_example_prompt(prompts: Sequence[str]) -> str:
-    """The first of the most severe prompts, for showing answers at several λ."""
-    return min(prompts, key=lambda prompt: (-topic_of(prompt).severity, prompts.index(prompt)))

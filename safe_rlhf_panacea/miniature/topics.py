@@ -230,3 +230,15 @@ CLOSERS: dict[str, tuple[str, ...]] = {
     "friendly": ("I hope this helps. Enjoy it!", "Good luck and have fun!"),
     "none": (),
 }
+
+#: Requests to show the model with, from harmless to dangerous.
+EXAMPLES: tuple[str, ...] = (
+    "How do I bake a loaf of bread?",
+    "How do I climb onto a roof?",
+    "How do I pick a door lock?",
+    "How do I forge a passport?",
+)
+NOTE = (
+    f"This model is a toy: trained in minutes on {len(TOPICS)} topics, with a vocabulary of some "
+    "hundred words. It can talk about little else and is no general model."
+)

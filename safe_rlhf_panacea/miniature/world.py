@@ -17,7 +17,7 @@ import torch
 from safe_rlhf_panacea.base.arguments import ArgumentParser, filled, seed_int
 from safe_rlhf_panacea.base.datasets.safe_rlhf_template import SAFE_RLHF_MARKS, SafeRlhfTemplate
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, read_json
+from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, naming, read_json
 from safe_rlhf_panacea.miniature.corpus import (
     Prompt,
     preference_label,
@@ -197,8 +197,9 @@ def write_base_model(folder: Path, tokenizer: Any, seed: int) -> None:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+        with naming(folder):
+            LlamaForCausalLM(config).save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
 
 
 @one_line_errors

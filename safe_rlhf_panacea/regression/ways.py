@@ -9,7 +9,7 @@ differently, so there the comparison takes it away:
   micro batch has its own, so those runs take one λ per sequence from ``DealtPreferences``.
 - Sampled tokens: PPO is greedy there (``--temperature 0``), and its prompts are of one length,
   because a shorter batch leaves more room for answers.
-- Means over labelled pairs: both objectives label every pair.
+- What is logged of the labelled pairs of a micro-batch: both objectives label every pair.
 """
 
 from __future__ import annotations

@@ -225,16 +225,25 @@ def _options(text: str, parameters: Parameters, path: str) -> Options:
 
 
 def _option(item: str, text: str, parameter: inspect.Parameter, path: str) -> float | str:
-    """A number where the parameter is one, or where it may be anything and the text is one."""
-    kind = str(getattr(parameter.annotation, "__name__", parameter.annotation))
-    if kind == "str" or isinstance(parameter.default, str):
+    """A value of the parameter's type, or where it may be anything, a number if the text is one."""
+    annotation, default = parameter.annotation, type(parameter.default)
+    name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    kinds = set(re.findall(r"\w+", name))  # of `int | None` both
+    if "str" in kinds or default is str:
         return text
-    if (kind == "int" or type(parameter.default) is int) and re.fullmatch(r"[+-]?\d+", text):
+    if "bool" in kinds or default is bool:
+        if text.lower() not in ("true", "false"):
+            raise UserError(f"{path}: {item!r} is not of the form name=true or name=false")
+        return text.lower() == "true"
+    only_whole = "int" in kinds and "float" not in kinds
+    if (only_whole or default is int) and re.fullmatch(r"[+-]?\d+", text):
         return int(text)
+    if only_whole:
+        raise UserError(f"{path}: {item!r} is not of the form name=whole number")
     try:
         number = float(text)
     except ValueError:
-        if kind in ("float", "int") or isinstance(parameter.default, (int, float)):
+        if "float" in kinds or default in (int, float):
             raise UserError(f"{path}: {item!r} is not of the form name=number") from None
         return text
     if not math.isfinite(number):

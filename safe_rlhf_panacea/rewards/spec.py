@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,14 @@ class RewardSpec:
         return path, label
 
     @property
+    def scorer(self) -> tuple[str, object]:
+        """What scores it, the same for every way to write it."""
+        if self.is_function:
+            return function_address(self.path)
+        path = os.path.expanduser(self.model_path)
+        return os.path.realpath(path) if os.path.exists(path) else path, self.label
+
+    @property
     def role(self) -> str:
         """``cost`` for a model of sign -1, whose zero normalising must not move, or ``reward``."""
         return "cost" if self.sign < 0 else "reward"
@@ -90,7 +99,7 @@ def reward_specs(
 
     Raises:
         UserError: an objective without a reward model, a name twice or unknown, a scale that
-            is not positive, a sign that is neither 1 nor -1, the same function twice.
+            is not positive, a sign that is neither 1 nor -1, one function or model twice.
         PreferenceError: a name that no objective may have.
     """
     names = [name for name, _ in models]
@@ -126,14 +135,13 @@ def reward_specs(
 
 
 def _check_different(specs: Sequence[RewardSpec]) -> None:
-    """Refuse two objectives that are one: the same function, options and sign."""
+    """Refuse two objectives that are one: the same function and options, or model, and sign."""
     seen: dict[object, str] = {}
     for spec in specs:
-        if not spec.is_function:
-            continue
-        other = seen.setdefault((*function_address(spec.path), spec.sign), spec.name)
+        what = "function with the same options" if spec.is_function else "model"
+        other = seen.setdefault((spec.scorer, spec.sign), spec.name)
         if other != spec.name:
             raise UserError(
-                f"--reward_models: {other} and {spec.name} are the same function with the same "
-                f"options, {spec.path}: they are one objective"
+                f"--reward_models: {other} and {spec.name} are the same {what}, {spec.path}: they "
+                "are one objective"
             )

@@ -8,31 +8,43 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
+from safe_rlhf_panacea.base.ways import by_loop, fits
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.serving.choosing import Chooser
 from safe_rlhf_panacea.serving.jobs import Job
 from safe_rlhf_panacea.serving.slots import SlotCache
 
 ATTENTION = {"full_attention", "sliding_attention"}
+WINDOWS = ("sliding_window", "window_size")  # the latter is GPT-Neo's
+NOT_FINITE = -1  # in the place of a token, where there is none to be drawn
+
+
+def _told(tokens: torch.Tensor, logits: torch.Tensor) -> list[int]:
+    """Tokens, size = (B,), of logits, size = (B, V); ``NOT_FINITE`` where these are not."""
+    # The largest: single logits may be -inf, where a model rules a token out.
+    return torch.where(logits.amax(dim=-1).isfinite(), tokens, NOT_FINITE).tolist()
 
 
 def check_model(model: Any, max_length: int) -> None:
     """Refuse models whose sequences cannot share a batch here.
 
     Raises:
-        UserError: it keeps a state that is no key-value cache, or its window is shorter than the
-            sequences.
+        UserError: it keeps a state that is no key-value cache, or needs prompts without padding,
+            or its window is shorter than the sequences.
     """
-    config = model.config.get_text_config()
+    config, name = model.config.get_text_config(), type(model).__name__
     kinds = set(getattr(config, "layer_types", None) or ATTENTION)
     if getattr(model, "_is_stateful", False) or not kinds <= ATTENTION:
-        raise UserError(f"a {type(model).__name__} cannot be served: not all its layers attend")
-    window = getattr(config, "sliding_window", None)
-    if window is not None and max_length > window:
-        raise UserError(
-            f"--max_length is {max_length}, and the model attends to {window} tokens: "
-            "longer sequences cannot be served"
-        )
+        raise UserError(f"a {name} cannot be served: not all its layers attend")
+    if not fits(model, by_loop):
+        raise UserError(f"a {name} cannot be served: rows of a batch would change its answers")
+    windows = [getattr(config, name, None) for name in WINDOWS]
+    for window in filter(None, windows):
+        if max_length > window:
+            raise UserError(
+                f"--max_length is {max_length}, and the model attends to {window} tokens: "
+                "longer sequences cannot be served"
+            )
 
 
 class Batch:
@@ -70,7 +82,10 @@ class Batch:
             self.adapter.set_preference(torch.stack([job.preference for job in jobs]))
 
     def join(self, jobs: Sequence[Job]) -> list[int]:
-        """Read the prompts of new rows, all at once; returns the first token of each."""
+        """Read the prompts of new rows, all at once; returns the first token of each.
+
+        A token is ``NOT_FINITE`` where the model's logits are not finite: that row has to leave.
+        """
         from transformers import DynamicCache
 
         self._changed()
@@ -91,15 +106,15 @@ class Batch:
         logits = logits[torch.arange(len(jobs), device=self.device), place]
         chooser = Chooser([job.sampling for job in jobs], self.device)
         tokens = chooser.choose(logits)
-        current = torch.cat([self.current, tokens])
+        told, current = _told(tokens, logits), torch.cat([self.current, tokens])
         self.cache.add(filled, sizes)
         # Last, and with nothing that may fail: a batch is as it was if its memory did not suffice.
         self.jobs += jobs
         self.current = current
-        return tokens.tolist()
+        return told
 
     def step(self) -> list[int]:
-        """One more token for every row."""
+        """One more token for every row, or ``NOT_FINITE``, as ``join`` has it."""
         if self._chooser is None:
             self._set_preferences(self.jobs)
             self._chooser = Chooser([job.sampling for job in self.jobs], self.device)
@@ -115,7 +130,7 @@ class Batch:
         ).logits[:, -1]
         self.cache.advance()
         self.current = self._chooser.choose(logits)
-        return self.current.tolist()
+        return _told(self.current, logits)
 
     def leave(self, job: Job) -> None:
         """Free a row."""

@@ -12,11 +12,12 @@ import torch
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.respond import PanaceaModel
-from safe_rlhf_panacea.serving.batch import Batch, check_model
+from safe_rlhf_panacea.serving.batch import NOT_FINITE, Batch, check_model
 from safe_rlhf_panacea.serving.jobs import Job, Piece
 from safe_rlhf_panacea.serving.metrics import Metrics
 
 ENDED = "the engine has ended"
+OVERFLOW = "the model's logits are not finite: its activations overflow on this request"
 PREFILL_TOKENS = 4096  # prompts read at once, padding included: the others wait for them
 
 
@@ -231,6 +232,9 @@ class Engine:
             self._hand_on(job, token)
 
     def _hand_on(self, job: Job, token: int) -> None:
+        if token == NOT_FINITE:
+            self.batch.leave(job)
+            return self._end(job, Piece(error=(500, OVERFLOW)))
         try:
             piece = job.take(token)
         except Exception:

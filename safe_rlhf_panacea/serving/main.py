@@ -24,6 +24,7 @@ from safe_rlhf_panacea.base.arguments import (
     positive_int,
 )
 from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.examples import read_examples
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.respond import PanaceaModel
 
@@ -43,8 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
         "Serve a trained adapter: OpenAI's API with a λ per request, and a page with sliders.\n"
         "docs/serving.md shows how it is asked.",
         f"""
-        {PROGRAM} --adapter runs/panacea-ppo
-        {TOKEN}=secret {PROGRAM} --adapter runs/panacea-ppo --host 0.0.0.0 \\
+        {PROGRAM} --adapter runs/latest/panacea-ppo
+        {TOKEN}=secret {PROGRAM} --adapter runs/latest/panacea-ppo --host 0.0.0.0 \\
           --allow 'helpful<=0.8'
         """,
     )
@@ -172,12 +173,13 @@ def make_service(args: argparse.Namespace) -> tuple[Any, Any]:
     front = find_front(Path(args.adapter), None if args.front is None else Path(args.front))
     if front is not None and front["objectives"] != list(names):
         raise UserError(f"the front has the objectives {', '.join(front['objectives'])}")
+    examples = read_examples(args.adapter)
     model = load_model(args)
     length = longest(model, args.max_length)
     limits = Limits(args.max_rows, args.max_waiting, args.max_wait, args.timeout, length)
     tokens = min(args.max_new_tokens, length - 1)
     service = Service(model, Engine(model, limits), rules, tokens)
-    return service, Page(rules, front, tokens, length)
+    return service, Page(rules, front, tokens, length, examples)
 
 
 def make_server(args: argparse.Namespace) -> tuple[Any, Any, socket.socket]:

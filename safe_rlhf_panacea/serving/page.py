@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.examples import Examples
 from safe_rlhf_panacea.fronts.results import FRONT_FILE, checked, read_result
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.serving.rules import Rules
@@ -63,7 +65,12 @@ class Page:
     """
 
     def __init__(
-        self, rules: Rules, front: dict[str, Any] | None, max_new_tokens: int, max_length: int
+        self,
+        rules: Rules,
+        front: dict[str, Any] | None,
+        max_new_tokens: int,
+        max_length: int,
+        examples: Examples | None = None,
     ) -> None:
         """Put the files together."""
         script = "\n".join(_read(name) for name in SCRIPTS)
@@ -93,4 +100,5 @@ class Page:
             "max_tokens": max_new_tokens,
             "tokens": min(max_new_tokens, max_length // 2, TOKENS),
             "front": front,
+            "examples": asdict(examples or Examples()),
         }

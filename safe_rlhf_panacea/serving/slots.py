@@ -1,7 +1,8 @@
 """A key-value cache whose rows are sequences of their own: they come, grow and go.
 
 Row b holds its sequence from column 0 on and writes its next token behind it. So a sequence joins
-by one copy, leaves by one, and none is ever moved because another is longer.
+by one copy, leaves by one, and none is ever moved because another is longer. All other columns are
+zero: attention multiplies masked columns with 0, which a NaN that somebody left would survive.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ class SlotLayer(DynamicLayer):
         if old:
             rows, columns = max(rows, old[0].size(0)), max(columns, old[0].size(2))
         for i, states in enumerate(like):
-            # Zeros: masked columns are multiplied with 0, which NaN would survive.
             buffer = states.new_zeros(rows, states.size(1), columns, states.size(3))
             if old:
                 buffer[: old[i].size(0), :, : old[i].size(2)] = old[i]
@@ -94,14 +94,17 @@ class SlotCache(DynamicCache):
         if not self.layers:
             self.layers = [SlotLayer(self) for _ in filled.layers]
         states = [[layer.keys, layer.values] for layer in filled.layers]
-        before, width = len(self), max(sizes)
+        before, width, device = len(self), max(sizes), states[0][0].device
+        ends = torch.tensor(sizes, device=device)[:, None]
+        padding = (torch.arange(width, device=device) >= ends)[:, None, :, None]  # (J, 1, width, 1)
         # Twice the rows that were there: seldom, then, are they copied.
         self._reserve(max(before + len(sizes), 2 * before), max(width, self.width) + 1, states)
         for layer, pair in zip(self.layers, states, strict=True):
             for buffer, new in zip(layer.buffers, pair, strict=True):
-                buffer[before : before + len(sizes), :, :width] = new[:, :, :width]
+                kept = new[:, :, :width].masked_fill(padding, 0)
+                buffer[before : before + len(sizes), :, :width] = kept
         self.sizes += sizes
-        self._count(states[0][0].device)
+        self._count(device)
 
     def prepare(self) -> torch.Tensor:
         """Make room for a token per row; returns where each may look, bool, size = (B, width)."""
@@ -117,10 +120,10 @@ class SlotCache(DynamicCache):
 
     def remove(self, row: int) -> None:
         """Forget a sequence; the last one takes its row."""
-        size = self.sizes[-1]
         for layer in self.layers:
             for buffer in layer.buffers:
-                buffer[row, :, :size] = buffer[len(self) - 1, :, :size]
-        self.sizes[row] = size
+                buffer[row] = buffer[len(self) - 1]
+                buffer[len(self) - 1] = 0
+        self.sizes[row] = self.sizes[-1]
         self.sizes.pop()
         self._count(self.lengths.device)

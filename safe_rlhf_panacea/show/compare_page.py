@@ -20,8 +20,10 @@ from safe_rlhf_panacea.show.tables import (
     INDICATORS,
     front_rows,
     indicator_texts,
+    meanings_html,
     table_html,
 )
+from safe_rlhf_panacea.show.titles import fronts_title
 
 READING = (
     "* marks differences whose interval leaves 0 out, or, where there are no intervals, those of "
@@ -35,13 +37,13 @@ body{max-width:72rem}
 h3{margin:1.6rem 0 .4rem;font-size:1.05rem}
 td,th{text-align:right;white-space:nowrap}
 td{font-variant-numeric:tabular-nums;white-space:pre}
-th{background:#f5f5f5;vertical-align:bottom;white-space:normal}
+th{background:var(--shade);vertical-align:bottom;white-space:normal}
 th:first-child,td:first-child,.text td,.text th{text-align:left}
 .names td:first-child{white-space:normal;min-width:8rem}
 .text td:nth-child(1),.text td:nth-child(2),.text td:nth-child(6){white-space:normal}
 .text td:nth-child(2){overflow-wrap:anywhere;min-width:12rem}
-.more{background:#e3f0f8}
-.less{background:#fbe9dd}
+.more{background:var(--more)}
+.less{background:var(--less)}
 """
 
 
@@ -53,8 +55,6 @@ def comparison_page(comparison: Comparison, picture: bytes, command: str) -> str
         picture: PNG.
         command: that made it.
     """
-    first = comparison.runs[0]
-    title = f"{len(comparison.runs)} fronts compared: {', '.join(first.front.objectives)}"
     body = [
         image(picture, "the fronts of all runs"),
         _section("Notes", [f"<p>{escape(note)}</p>" for note in comparison.notes]),
@@ -64,7 +64,13 @@ def comparison_page(comparison: Comparison, picture: bytes, command: str) -> str
         _section("The runs", [_origins(comparison.runs)]),
         f"<pre>{escape(command)}</pre>",
     ]
-    return page(title, body, style=STYLE)
+    return page(comparison_title(comparison), body, style=STYLE)
+
+
+def comparison_title(comparison: Comparison) -> str:
+    """What the picture and the page are of."""
+    results = [run.result for run in comparison.runs]
+    return fronts_title(results, [run.front.label for run in comparison.runs])
 
 
 def _section(title: str, parts: Sequence[str]) -> str:
@@ -91,7 +97,7 @@ def _indicators(comparison: Comparison) -> str:
     if comparison.resampled:
         head, *found = hypervolume_rows(comparison)
         parts.append(table_html(head, found, kind="names"))
-    return "\n".join([*parts, f'<p class="says">{escape(text)}</p>'])
+    return "\n".join([*parts, f'<p class="says">{escape(text)}</p>', meanings_html()])
 
 
 def _differences(comparison: Comparison) -> list[str]:

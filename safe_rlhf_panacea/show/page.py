@@ -7,15 +7,19 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from safe_rlhf_panacea.base.datasets.safe_rlhf_template import without_template
 from safe_rlhf_panacea.base.run_record import METRICS_FILE
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.fronts.evaluations import Evaluation
 from safe_rlhf_panacea.io import read_json, read_json_lines
 from safe_rlhf_panacea.run_folder import RUN_FILE
 from safe_rlhf_panacea.shapes import misfit
 from safe_rlhf_panacea.show import pictures
 from safe_rlhf_panacea.show.content import Content
 from safe_rlhf_panacea.show.html import image, page
-from safe_rlhf_panacea.show.tables import Table
+from safe_rlhf_panacea.show.plots import spread
+from safe_rlhf_panacea.show.tables import meanings_html, table_html, vector_text
+from safe_rlhf_panacea.show.titles import fronts_title
 
 REFRESH_SECONDS = 60
 MOST_POINTS = 2000  # of a curve
@@ -36,13 +40,19 @@ OTHERS = (
     *("train/reward_value", "train/reward_critic", "train/reward_accuracy", "train/reward_margin"),
 )
 SECTIONS = (
-    ("front/so_far", "The growing front", "front/points"),
-    ("front/now", "The front now", None),
+    ("front/now", "The front now", "front/points"),
+    ("front/so_far", "The growing front", None),
     ("front/indicators", "Indicators", "front/indicators"),
     ("front/distributions", "Distributions by λ", None),
     ("front/kl", "Distance from the initial model by λ", None),
     ("singular/by_matrix", "Learnt singular values", "singular/by_matrix"),
     ("preferences/drawn", "λ drawn in training", None),
+)
+OVER_TIME = ("front/so_far", "front/indicators")  # nothing to see of one evaluation
+ANSWERS = 5  # λ of which a prompt's answers are shown
+SAMPLED = (
+    "Sampled as they are for the front, with the log-probability over the initial model's. "
+    "Asked with respond or on the page, the model gives its likeliest answer instead."
 )
 
 
@@ -59,7 +69,8 @@ def read_metrics(folder: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
 
 def curve_groups(metrics: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     """Which of the known series a run has, by panel."""
-    there = metrics[-1] if metrics else {}
+    # Not every line has every objective: a batch may have no label for one.
+    there = dict.fromkeys(name for line in metrics for name in line)
     groups = {}
     for title, (names, family) in CURVES.items():
         found = [name for name in names if name in there]
@@ -70,16 +81,30 @@ def curve_groups(metrics: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     return groups
 
 
-def responses_section(entry: Table) -> str:
-    """The responses, prompt by prompt."""
-    parts = [f"<section><h2>{escape(entry.title)}</h2>"]
-    for prompt in dict.fromkeys(row[1] for row in entry.rows):
-        rows = [row[2:] for row in entry.rows if row[1] == prompt]
-        parts.append(Table(prompt, entry.columns[2:], rows).html())
+def answers_section(evaluation: Evaluation) -> str:
+    """A few prompts with answers at λ spread over the grid; all but the first folded."""
+    names = evaluation.objectives
+    is_sampled = evaluation.responses[0]["log_ratio"] is not None
+    parts = [f"<section><h2>Answers at step {evaluation.step}</h2>"]
+    for index, prompt in enumerate(dict.fromkeys(r["prompt"] for r in evaluation.responses)):
+        mine = spread([r for r in evaluation.responses if r["prompt"] == prompt], ANSWERS)
+        rewards = names if mine[0]["rewards"] else []
+        head = [f"λ ({', '.join(names)})", "answer", *rewards, *["log π/π_ref"] * is_sampled]
+        rows = [
+            [vector_text(r["preference"]), r["response"], *r["rewards"]]
+            + [r["log_ratio"]] * is_sampled
+            for r in mine
+        ]
+        title = escape(without_template(prompt))
+        table = table_html(head, rows, kind="answers")
+        opened = "" if index else " open"
+        parts.append(f"<details{opened}><summary>{title}</summary>{table}</details>")
+    if is_sampled:
+        parts.append(f'<p class="says">{SAMPLED}</p>')
     return "\n".join([*parts, "</section>"])
 
 
-def _head(record: dict[str, Any], content: Content) -> str:
+def _about(record: dict[str, Any], content: Content) -> str:
     commit = (record.get("git") or {}).get("commit")
     latest = content.latest
     facts = {
@@ -91,7 +116,9 @@ def _head(record: dict[str, Any], content: Content) -> str:
         "reference point": ", ".join(f"{v:g}" for v in latest.result["reference_point"]),
     }
     rows = [f"<tr><th>{k}</th><td>{escape(str(v))}</td></tr>" for k, v in facts.items() if v]
-    return f"<table>{''.join(rows)}</table>"
+    return (
+        f'<section><h2>The run</h2><div class="wide"><table>{"".join(rows)}</table></div></section>'
+    )
 
 
 def render(folder: Path, content: Content, *, running: bool) -> str:
@@ -103,19 +130,26 @@ def render(folder: Path, content: Content, *, running: bool) -> str:
         running: whether more will come: the browser then reads the page again every minute.
     """
     record = read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
-    parts = [_head(record, content)]
+    latest, is_first = content.latest, len(content.evaluations) == 1
+    parts = [answers_section(latest)] if latest.responses else []
     for name, title, rows in SECTIONS:
-        if name not in content.pictures:
+        is_drawn = name in content.pictures and not (is_first and name in OVER_TIME)
+        if not is_drawn and rows is None:
             continue
-        parts += [f"<section><h2>{title}</h2>", image(content.pictures[name], title)]
+        parts.append(f"<section><h2>{title}</h2>")
+        if is_drawn:
+            parts.append(image(content.pictures[name], title))
         if rows is not None:
             parts.append(content.tables[rows].html())
+        if name == "front/indicators":
+            parts.append(meanings_html())
         parts.append("</section>")
-    parts.append(responses_section(content.tables["responses"]))
     metrics = read_metrics(folder, record)
     groups = curve_groups(metrics)
     if groups:
         drawn = image(pictures.curves(metrics, groups), "training curves")
         parts.append(f"<section><h2>Training</h2>{drawn}</section>")
+    parts.append(_about(record, content))
     refresh = REFRESH_SECONDS if running else None
-    return page(f"Pareto front of {folder.name}", parts, refresh_seconds=refresh)
+    title = f"{fronts_title([latest.result])} ({folder.name})"
+    return page(title, parts, refresh_seconds=refresh)

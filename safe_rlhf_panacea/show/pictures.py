@@ -22,6 +22,7 @@ from safe_rlhf_panacea.show.plots import (
     spread,
 )
 from safe_rlhf_panacea.show.singular_plot import singular_values_figure
+from safe_rlhf_panacea.show.titles import against, fronts_title
 
 MOST_FRONTS = {2: 8, 3: 4}  # in one picture; with more objectives 3
 LINES = ("-", "--", ":", "-.")
@@ -69,7 +70,8 @@ def fronts_so_far(evaluations: Sequence[Evaluation]) -> Any:
     fronts = [evaluation.front for evaluation in reversed(chosen)]  # the latest on top, with its λ
     colours = sequential_colours(len(fronts))[::-1]
     left_out = len(evaluations) - len(chosen)
-    title = "The front as it grows" + (f" ({left_out} evaluations left out)" if left_out else "")
+    title = f"The front as it grows: {against(latest.objectives)}"
+    title += f" ({left_out} evaluations left out)" if left_out else ""
     return _front_picture(fronts, latest, title, colours)
 
 
@@ -79,7 +81,8 @@ def front_now(evaluation: Evaluation) -> Any:
     fronts = [evaluation.front]
     if len(evaluation.objectives) == 2:
         fronts += _initial(evaluation)
-    return _front_picture(fronts, evaluation, f"The front at step {evaluation.step}", COLOURS)
+    title = f"{fronts_title([evaluation.result])}, at step {evaluation.step}"
+    return _front_picture(fronts, evaluation, title, COLOURS)
 
 
 @as_png

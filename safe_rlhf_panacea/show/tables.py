@@ -11,7 +11,7 @@ from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.front import Front
-from safe_rlhf_panacea.fronts.indicators import INDICATORS, non_dominated_mask
+from safe_rlhf_panacea.fronts.indicators import INDICATORS, MEANINGS, non_dominated_mask
 from safe_rlhf_panacea.printing import markdown_text, printable_line
 
 ROWS_SHOWN = 14  # of longer tables on a page, the rest folds
@@ -132,6 +132,12 @@ def indicators_table(
     ]
     point = ", ".join(f"{value:g}" for value in results[0]["reference_point"])
     return Table(f"Indicators, hypervolume measured from ({point})", columns, rows)
+
+
+def meanings_html() -> str:
+    """A line for each indicator."""
+    lines = [f"<li><strong>{name}</strong>: {text}</li>" for name, text in MEANINGS.items()]
+    return f'<ul class="says">{"".join(lines)}</ul>'
 
 
 def indicator_texts(result: Mapping[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ from safe_rlhf_panacea.experiments.small import MODEL_VARIABLE
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.miniature.pipeline import Stopwatch
 from safe_rlhf_panacea.printing import quiet_libraries, say
+from safe_rlhf_panacea.run_folder import point_latest
 from safe_rlhf_panacea.small.report import render
 from safe_rlhf_panacea.small.stages import Small
 
@@ -60,11 +61,12 @@ def run(small: Small, wheel: Path | None) -> dict[str, float]:
     with stopwatch.stage("train", f"Panacea with GRPO, {settings.steps} steps"):
         small.train()
     with stopwatch.stage("evaluate", "Evaluating the front on held-out prompts"):
-        result, responses = small.evaluate()
+        result, examples = small.evaluate(), small.keep_examples()
     seconds = {**stopwatch.seconds, "total": round(sum(stopwatch.seconds.values()), 2)}
     results = {"front": result, "settings": vars(settings), "seed": small.seed, "seconds": seconds}
     atomic_write_json(small.root / "results.json", {**results, "bf16": small.bf16})
-    page = render(small.root, result, responses)
+    point_latest(small.root)
+    page = render(small.root, result, examples, settings.answer)
     atomic_write_text(small.root / "report.txt", page + "\n")
     say("\n" + page)
     return seconds

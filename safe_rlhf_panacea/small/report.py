@@ -2,46 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
 from pathlib import Path
 from typing import Any
 
+from safe_rlhf_panacea.examples import Examples
 from safe_rlhf_panacea.fronts.results import front_of
-from safe_rlhf_panacea.miniature.report import five_answers
+from safe_rlhf_panacea.miniature.answers import WIDTH, answers_text, greedy_answers
+from safe_rlhf_panacea.miniature.report import next_commands
+from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.show.tables import front_table, indicator_table
 
-EXAMPLES = 2  # prompts whose answers are shown
+ASKED = 2  # prompts whose answers are shown
 
 
-def render(root: Path, result: dict[str, Any], responses: Sequence[dict[str, Any]]) -> str:
-    """The closing page, in plain text.
+def render(root: Path, result: dict[str, Any], examples: Examples, longest: int) -> str:
+    """The closing page, in plain text: answers, front, files, what to do next.
 
     Args:
         root: the run's folder.
         result: of the evaluation.
-        responses: to every held-out prompt, at every λ.
+        examples: prompts that were held out, and what the model is.
+        longest: tokens of an answer.
     """
-    trained = [row for row in responses if row["preference"]]  # the initial model's have no λ
+    adapter = root / "panacea-grpo"
+    answers = greedy_answers(PanaceaModel.load(adapter), examples.prompts[:ASKED], longest)
     base = ", ".join(f"{value:.2f}" for value in result["base"]["objectives"])
     names = ", ".join(result["objectives"])
     spearman = ", ".join(f"{value:.2f}" for value in result["spearman"])
     parts = [
+        answers_text(answers, result["objectives"]),
         "Panacea-GRPO on prompts of topics that it was not trained on, mean rewards:",
         front_table(front_of(result)),
         indicator_table({result["label"]: result}),
-        f"The initial model reaches ({base}). Spearman of J and λ ({names}): {spearman}.",
+        f"The initial model reaches ({base}). Spearman of J and λ ({names}): {spearman}.\n"
+        "The numbers change with the seed and with the processor.",
+        f"Pictures: {root / 'evaluation' / 'front.png'}; how the front grew:\n"
+        f"{adapter / 'report.html'}. All numbers are in {root / 'results.json'}.",
+        next_commands(adapter, examples.prompts[-1], result["objectives"]),
+        textwrap.fill(examples.note, WIDTH),
     ]
-    prompts = list(dict.fromkeys(row["prompt"] for row in trained))
-    chosen = prompts[:: max(1, len(prompts) // EXAMPLES)][:EXAMPLES]
-    parts += [five_answers(trained, prompt, result["objectives"]) for prompt in chosen]
-    adapter = root / "panacea-grpo"
-    parts.append(
-        f"Everything is in {root}: results.json, evaluation/front.png,\n"
-        f"{adapter / 'report.html'}, which shows how the front grew."
-    )
-    parts.append(
-        "Next, ask it yourself, at any λ:\n"
-        f"  python -m safe_rlhf_panacea.respond --adapter {adapter} \\\n"
-        f'    --preference positive=0.3,concise=0.7 "What do you think of rainy days?"'
-    )
     return "\n\n".join(parts)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.evaluation.main import main as evaluate
+from safe_rlhf_panacea.examples import Examples, write_examples
 from safe_rlhf_panacea.experiments import rules
 from safe_rlhf_panacea.experiments.rules import RuleSettings
 from safe_rlhf_panacea.experiments.runner import fill
-from safe_rlhf_panacea.fronts.results import read_responses, read_result
+from safe_rlhf_panacea.fronts.results import read_result
 from safe_rlhf_panacea.small.model import is_prepared, prepare_model
 from safe_rlhf_panacea.small.prompts import TOPICS, prompts, write_prompts
+
+EXAMPLES = 4
+NOTE = (
+    "This is a very small model, trained for minutes: it makes things up. λ says how positive and "
+    "how concise an answer is to be."
+)
 
 
 @dataclass
@@ -80,9 +86,16 @@ class Small:
         grpo(self.flags(row, "--output_dir", str(folder), "--log_type", self.log_type))
         return folder
 
-    def evaluate(self) -> tuple[dict[str, Any], Sequence[dict[str, Any]]]:
-        """The front on the held-out prompts, and every response there."""
+    def evaluate(self) -> dict[str, Any]:
+        """The front on the held-out prompts."""
         folder, adapter = self.root / "evaluation", str(self.root / "panacea-grpo")
         evaluate(self.flags(rules.EVALUATION, "--adapter", adapter, "--output_dir", str(folder)))
-        result = read_result(folder)
-        return result, read_responses(folder, result["objectives"])
+        return read_result(folder)
+
+    def keep_examples(self) -> Examples:
+        """Leave prompts to try the adapter with in its folder: held-out ones, of four topics."""
+        held_out = list(prompts("eval"))
+        step = len(held_out) // EXAMPLES + 1  # another topic and another phrase each time
+        found = Examples(held_out[::step], NOTE)
+        write_examples(self.root / "panacea-grpo", found)
+        return found

@@ -233,6 +233,7 @@ def refused(folder, model=None):
         ({"lora_dim": "2"}, "wrong type: lora_dim is '2'"),
         ({"objectives": "ab"}, "wrong type: objectives is 'ab'"),
         ({"objectives": ["a", "../b"]}, "objectives: '../b' is no name"),
+        ({"objectives": ["a", "."]}, "objectives: '.' is no name"),
         ({"objectives": ["a", "b\x1b[2J"]}, "objectives: 'b\\x1b[2J' is no name"),
         ({"objectives": ["a", 3]}, "wrong type: objectives is ['a', 3]"),
         ({"only_optimize_lora": "no"}, "wrong type: only_optimize_lora is 'no'"),

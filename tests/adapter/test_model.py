@@ -45,6 +45,16 @@ def test_at_the_start_and_when_off_it_is_the_base_model_bit_for_bit(ids, dtype):
     assert not torch.equal(model(ids).logits, expected)
 
 
+def test_off_within_off_stays_off(ids):
+    expected = tiny_llama()(ids).logits
+    model, adapter = perturbed()
+    with adapter.disabled():
+        with adapter.disabled():
+            assert torch.equal(model(ids).logits, expected)
+        assert torch.equal(model(ids).logits, expected)
+    assert not torch.equal(model(ids).logits, expected)
+
+
 def test_base_checkpoints_still_fit_and_only_the_adapter_trains():
     base = tiny_llama()
     model, adapter = perturbed()
@@ -130,6 +140,20 @@ def test_merged_agrees_and_refuses_what_it_cannot_do(ids):
     assert all(torch.equal(p, weights[n]) for n, p in model.named_parameters())
     with pytest.raises(AdapterError, match="only one λ can be merged"):
         adapter.merge(torch.rand(4, 2))
+
+
+def test_a_merged_head_leaves_the_embeddings_that_it_is_tied_to(ids):
+    model = tiny_llama()
+    model.lm_head.weight = model.model.embed_tokens.weight
+    model, adapter = perturbed(model, AdapterConfig(lora_dim=3, lora_module_name="lm_head"))
+    weight, preference = model.model.embed_tokens.weight, torch.tensor([0.2, 0.8])
+    before, hidden = weight.detach().clone(), model.model(ids).last_hidden_state.double()
+    delta = adapter.layers["lm_head"].get_delta_weight(preference)
+    expected = hidden @ (before.double() + delta.double()).t()
+    with adapter.merged(preference):
+        assert torch.equal(model.model.embed_tokens.weight, before)
+        torch.testing.assert_close(model(ids).logits.double(), expected, atol=1e-4, rtol=1e-4)
+    assert model.lm_head.weight is weight and torch.equal(weight, before)
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])

@@ -122,6 +122,18 @@ def test_remembered_values_follow_rows_dtype_and_preference():
         assert layer(torch.ones(2, 1, dtype=torch.bfloat16)).flatten().tolist() == [10, 10]
 
 
+def test_what_was_remembered_for_another_preference_is_not_used_after_it():
+    layer = scalar_layer()
+    layer.state.set(torch.tensor([0.1]))
+    x = torch.ones(1, 1)
+    with torch.no_grad(), layer.state.reusing():
+        assert layer(x).item() == pytest.approx(7)
+        with layer.state.kept():
+            layer.state.set(torch.tensor([0.4]))
+            assert layer(x).item() == pytest.approx(10)
+        assert layer(x).item() == pytest.approx(7)
+
+
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
 def test_nothing_stale_after_an_optimiser_step(optimizer):
     layer = scalar_layer()

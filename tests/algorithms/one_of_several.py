@@ -5,15 +5,18 @@ Trains, then gathers from all ranks the last λ and the adapter, and writes what
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
 
+import pytest
 import torch
 import torch.distributed as dist
 
 from safe_rlhf_panacea.algorithms.dpo.trainer import rows_of_pairs
 from safe_rlhf_panacea.algorithms.grpo import groups
+from safe_rlhf_panacea.base.trainers import updates
 from safe_rlhf_panacea.show import writers
 from tests.algorithms.helpers import dpo_trainer, grpo_trainer, ppo_trainer
 
@@ -26,9 +29,11 @@ def gather(tensor):
     return copies
 
 
-def shared_maximum(trainer):
-    """Tchebycheff's gradients of two unequal shares, and those of one process with all pairs."""
-    trainer.panacea.method = "tche"
+def shared_labels(trainer):
+    """Gradients of two unequal shares of an update's pairs, and of one process with all pairs.
+
+    Tchebycheff's maximum of the objectives' means, and their sum.
+    """
     trainer.model = model = trainer.model.module  # DeepSpeed's engine keeps its gradients back
     rank, parameters = dist.get_rank(), trainer.panacea.policy.parameters()
     generator = torch.Generator().manual_seed(3)  # the same adapter on both, and λ matters
@@ -42,25 +47,29 @@ def shared_maximum(trainer):
     shares = [{k: v[rows] for k, v in pairs.items()} for rows in (slice(0, 8), slice(8, 16))]
     candidates = [i / 100 for i in range(10, 91, 2)]
     divided = next(c for c in candidates if len(set(local_maxima(trainer, shares, c))) > 1)
-    errors, picks = [], []
-    for first in (0.3, divided, 0.7):
+    (share,) = trainer.counted([shares[rank]])
+    errors, picks = {"tche": [], "ls": []}, []
+    for first, method in itertools.product((0.3, divided, 0.7), errors):
+        trainer.panacea.method = method
         preference = torch.tensor([first, 1 - first])
         rows = preference.expand(8, -1)
         model.zero_grad()
         with trainer.panacea.at(rows, rows_of_pairs(rows)):
-            loss = trainer.loss(**shares[rank])["loss"]
+            loss = trainer.loss(**share)["loss"]
             loss.backward()
         values = [loss.detach(), *(p.grad for p in parameters)]
         own = torch.cat([v.flatten() for v in values])
         dist.all_reduce(own, op=dist.ReduceOp.AVG)
 
         model.zero_grad()
-        whole = (preference * labelled_means(trainer, pairs, preference)).max()
+        weighted = preference * labelled_means(trainer, pairs, preference)
+        whole = weighted.max() if method == "tche" else weighted.sum()
         whole.backward()
         picks.append(local_maxima(trainer, shares, first))
         values = [whole.detach(), *(p.grad for p in parameters)]
         expected = torch.cat([v.flatten() for v in values])
-        errors.append(((own - expected).abs().max() / expected[1:].abs().max()).item())
+        error = (own - expected).abs().max() / expected[1:].abs().max()
+        errors[method].append(error.item())
     return {"errors": errors, "picks": picks}
 
 
@@ -80,6 +89,25 @@ def labelled_means(trainer, batch, preference):
     losses = torch.log1p(torch.exp(-batch["labels"] * (better - worse).unsqueeze(-1)))
     labelled = batch["labels"].ne(0)
     return torch.stack([losses[labelled[:, i], i].mean() for i in range(labelled.size(1))])
+
+
+def shared_moments(trainer):
+    """How far an update's responses and whitened advantages are from those of all rows."""
+    trainer.args.whiten_advantages = True
+    generator = torch.Generator().manual_seed(5)
+    mask = torch.arange(8) < torch.tensor([[8], [5], [6], [3], [7], [4]])  # the fourth has none
+    numbers = torch.randn(3, 6, 7, generator=generator)
+    names = ("log_probs", "ref_log_probs", "reward_values")
+    whole = dict(zip(names, numbers, strict=True))
+    whole |= {"prompt": torch.zeros(6, 3), "attention_mask": mask}
+    whole["reward"] = torch.randn(6, generator=generator)
+    rows = (slice(0, 2), slice(2, 6))[dist.get_rank()]
+    share = {name: values[rows] for name, values in whole.items()}
+    (known,) = trainer.of_update([share])
+    advantages = trainer._estimated(whole, whole["log_probs"])[1][mask[:, 3:]].double()
+    expected = 2.5, advantages.mean().item(), advantages.var(unbiased=False).item()
+    found = known["count"].item(), *(value.item() for value in known["moments"])
+    return [abs(a - b) for a, b in zip(found, expected, strict=True)]
 
 
 def shared_groups(trainer):
@@ -119,10 +147,11 @@ def shared_groups(trainer):
         shares = slice(0, 4), slice(4, 16)
         own = gradients(shares[rank], (1, 3)[rank])
         dist.all_reduce(own, op=dist.ReduceOp.AVG)
-        before = groups.all_reduce_sum, groups.get_world_size
-        groups.all_reduce_sum, groups.get_world_size = lambda total: total, lambda: 1
-        whole = gradients(slice(None), 4)
-        groups.all_reduce_sum, groups.get_world_size = before
+        with pytest.MonkeyPatch.context() as patch:  # one process
+            patch.setattr(groups, "all_reduce_sum", lambda total: total)
+            patch.setattr(updates, "all_reduce_sum", lambda total: total)
+            patch.setattr(updates, "get_world_size", lambda: 1)
+            whole = gradients(slice(None), 4)
         errors.append(((own - whole).abs().max() / whole[1:].abs().max()).item())
     return errors
 
@@ -142,8 +171,8 @@ def main():
     noise = gather(torch.rand(1))
     flat = torch.cat([p.detach().float().flatten() for p in trainer.panacea.policy.parameters()])
     adapters = gather(flat)
-    maximum = shared_maximum(trainer) if algorithm == "dpo" else None
-    whole = shared_groups(trainer) if algorithm == "grpo" else None
+    shared = {"dpo": shared_labels, "ppo": shared_moments, "grpo": shared_groups}[algorithm]
+    shared = shared(trainer)
     if dist.get_rank() == 0:
         found = {
             "world_size": dist.get_world_size(),
@@ -151,8 +180,7 @@ def main():
             "adapters_agree": all(torch.equal(adapters[0], other) for other in adapters),
             "noise": [n.item() for n in noise],
             "moved": flat.abs().max().item() > 0.1,
-            "shared_maximum": maximum,
-            "shared_groups": whole,
+            "shared": shared,
         }
         with open(report, "w", encoding="utf-8") as file:
             json.dump(found, file)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 FACTOR = 512 / 8  # lora_scaling / lora_dim
+TEMPERATURE = 1.0  # a test of another one sets it
 
 
 def rms_norm(x, weight, eps=1e-6):
@@ -98,7 +99,7 @@ def rows_of(batch):
 
 def log_probs(weights, row):
     """Of the tokens of the response, size = (T,)."""
-    logits = hidden_states(weights, row.tokens) @ weights["lm_head.weight"].T
+    logits = hidden_states(weights, row.tokens) @ weights["lm_head.weight"].T / TEMPERATURE
     predicted = logits.log_softmax(dim=-1)[row.start - 1 : -1]
     return predicted[range(len(predicted)), row.tokens[row.start :]]
 

@@ -41,8 +41,8 @@ def refused(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        (["--lora_dimension", "8"], "unrecognized arguments: --lora_dimension"),
-        (["--lora_d", "8"], "unrecognized arguments: --lora_d"),
+        (["--lora_dimension", "8"], "there is no flag --lora_dimension: did you mean --lora_dim?"),
+        (["--lora_d", "8"], "there is no flag --lora_d: did you mean --lora_dim?"),
         (["--lora_dim", "0"], "0 is not a positive integer"),
         (["--bf16", "maybe"], "'maybe' is neither true nor false"),
         (["--fp16", "--bf16"], "--fp16 and --bf16 were both given"),

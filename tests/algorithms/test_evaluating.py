@@ -110,7 +110,8 @@ def test_a_tied_pair_counts_half_in_training_as_in_fronts(dpo_flags):
     trainer = dpo_trainer(dpo_flags)
     with trainer.panacea.at(trainer.panacea.centre, shared=True):
         found = trainer.loss(**next(iter(trainer.train_dataloader)))
-    assert found["accuracy_helpful"].item() == found["accuracy_harmless"].item() == 0.5
+    for name in ("helpful", "harmless"):
+        assert found[f"accuracy_{name}"].eq(0.5).all() and found[f"accuracy_{name}"].numel() == 8
 
 
 @pytest.mark.usefixtures("no_page")

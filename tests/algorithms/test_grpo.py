@@ -29,7 +29,7 @@ def test_a_micro_batch_holds_whole_groups_at_their_prompts_preference(grpo_flags
     trainer = grpo_trainer(
         [*grpo_flags, "--preference_scope", "sample", "--per_device_train_batch_size", "8"]
     )
-    batches = trainer.split_rl_micro_batches(prompt_batch(trainer))
+    batches = trainer.of_update(trainer.split_rl_micro_batches(prompt_batch(trainer)))
     assert [batch["input_ids"].size(0) for batch in batches] == [8, 8]
     prompts, preferences = set(), set()
     for batch in batches:
@@ -123,7 +123,7 @@ def test_groups_without_spread_are_counted_and_teach_nothing(grpo_flags):
 
     rewards.raw = lambda found: found
     trainer.rewards = rewards
-    (batch,) = trainer.split_rl_micro_batches(prompt_batch(trainer))
+    (batch,) = trainer.of_update(trainer.split_rl_micro_batches(prompt_batch(trainer)))
     assert batch["advantages"][4:8].ne(0).all()
     assert batch["advantages"].count_nonzero() == 4
     info = trainer.rl_step(batch)

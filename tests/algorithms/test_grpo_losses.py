@@ -66,12 +66,24 @@ def test_the_divergence_by_hand_and_on_average():
     assert mean.item() == pytest.approx(kl.item(), abs=1e-12)
 
 
+@pytest.mark.parametrize("difference", [-1000.0, -100.0, 19.0, 21.0, 100.0, 1000.0])
+def test_the_divergence_stays_finite_however_far_policies_are_apart(difference):
+    log_probs = torch.tensor([0.0], requires_grad=True)
+    found = kl_estimate(log_probs, torch.tensor([difference]))
+    found.sum().backward()
+    cut = min(difference, 20.0)
+    assert found.item() == pytest.approx(math.exp(cut) - cut - 1, rel=1e-5)
+    slope = 1 - math.exp(cut) if difference < 20 else 0.0
+    assert log_probs.grad.item() == pytest.approx(slope, rel=1e-5)
+
+
 def test_every_token_counts_alike():
     values = torch.tensor([[1.0, 2.0, 3.0], [10.0, 99.0, 99.0]])
     mask = torch.tensor([[True, True, True], [True, False, False]])
     assert token_mean(values, mask).item() == 4.0
     assert token_mean(values, torch.zeros_like(mask)).item() == 0.0
     assert token_mean(values, mask, torch.tensor(8.0)).item() == 2.0
+    assert token_mean(values, mask, torch.tensor(0.5)).item() == 32.0
 
 
 def test_micro_batches_of_all_processes_make_the_mean_over_all_tokens():

@@ -113,16 +113,20 @@ def test_gradients_of_two_passes_over_a_rollout(
     ragged_prompts,
     texts,
     weights,
+    monkeypatch,
     case,
 ):
     ptx = ["--ptx_datasets", f"supervised:1:{texts}", "--ptx_coeff", str(PTX_COEFF)]
+    if case == CASES[1]:
+        monkeypatch.setattr(plain, "TEMPERATURE", 0.7)
+        ptx += ["--temperature", "0.7"]
     trainer = trainer_of(grpo_flags, ragged_prompts, case, "--update_iters", "2", *ptx)
     noted = watch_gradients(trainer.actor_model)
     trainer.set_eval()
     device = trainer.args.device
     prompts = to_device(next(iter(trainer.prompt_only_dataloader)), device)
     assert not prompts["attention_mask"].all()
-    (batch,) = trainer.split_rl_micro_batches(prompts)
+    (batch,) = trainer.of_update(trainer.split_rl_micro_batches(prompts))
     ptx = to_device(next(iter(trainer.ptx_dataloader)), device)
     rollout = rolled_out([batch], trained_parameters(trainer.actor_model), weights, case)
     assert torch.allclose(batch["rewards"].double(), rollout.rewards, atol=1e-5)
@@ -155,7 +159,7 @@ def test_micro_batches_of_an_update_are_one_batch(
     noted = watch_gradients(trainer.actor_model)
     trainer.set_eval()
     prompts = to_device(next(iter(trainer.prompt_only_dataloader)), trainer.args.device)
-    batches = trainer.split_rl_micro_batches(prompts)
+    batches = trainer.of_update(trainer.split_rl_micro_batches(prompts))
     assert [len(batch["rewards"]) for batch in batches] == [8, 8]
     actor = trained_parameters(trainer.actor_model)
     rollout = rolled_out(batches, actor, weights, case)

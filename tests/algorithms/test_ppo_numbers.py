@@ -13,11 +13,11 @@ from tests.algorithms.helpers import ppo_trainer
 
 PTX_COEFF, KL, CLIP_RATIO, CLIP_SCORE, CLIP_VALUE = 3.0, 0.3, 0.1, 0.4, 0.05
 CASES = [
-    ("ls", "batch", False, False),
-    ("tche", "batch", False, False),
-    ("ls", "sample", False, False),
-    ("tche", "sample", True, False),
-    ("ls", "sample", False, True),
+    ("ls", "batch", False, False, 1.0),
+    ("tche", "batch", False, False, 1.0),
+    ("ls", "sample", False, False, 0.7),
+    ("tche", "sample", True, False, 1.0),
+    ("ls", "sample", False, True, 1.0),
 ]
 
 
@@ -135,12 +135,24 @@ def numeric_trainer(ppo_flags, ragged_prompts, texts, extra):
     )
 
 
-@pytest.mark.parametrize(("aggregation", "scope", "whiten", "rules"), CASES)
+@pytest.mark.parametrize(("aggregation", "scope", "whiten", "rules", "temperature"), CASES)
 def test_gradients_of_two_passes_over_a_rollout(
-    ppo_flags, rule_rewards, ragged_prompts, texts, weights, aggregation, scope, whiten, rules
+    ppo_flags,
+    rule_rewards,
+    ragged_prompts,
+    texts,
+    weights,
+    monkeypatch,
+    aggregation,
+    scope,
+    whiten,
+    rules,
+    temperature,
 ):
     """With ``rules`` the rewards are no models, and the critic stands on the policy's backbone."""
     extra = ["--aggregation", aggregation, "--preference_scope", scope]
+    extra += ["--temperature", str(temperature)]
+    monkeypatch.setattr(plain, "TEMPERATURE", temperature)
     extra += ["--whiten_advantages"] * whiten
     if rules:
         extra += ["--reward_models", *rule_rewards]

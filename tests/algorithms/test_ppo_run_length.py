@@ -113,7 +113,7 @@ def test_old_numbers_are_those_of_the_policy_and_critic_that_rolled_out(
     def noting(prompt, sequence, attention_mask):
         start = prompt.size(1) - 1
         batch = post_rollout(prompt, sequence, attention_mask=attention_mask)
-        drawn_by[id(batch)] = (
+        drawn_by[id(sequence)] = (
             response_log_probs(trainer.actor_model, sequence, attention_mask, start),
             trainer.critic_values(sequence, attention_mask),
             start,
@@ -128,7 +128,7 @@ def test_old_numbers_are_those_of_the_policy_and_critic_that_rolled_out(
     trainer.train()
     assert len(steps_taken) == trainer.global_step == trainer.total_steps == steps
     for (batch, _), (old_log_probs, old_values) in zip(steps_taken, used, strict=True):
-        log_probs, values, start = drawn_by[id(batch)]
+        log_probs, values, start = drawn_by[id(batch["input_ids"])]
         mask = batch["attention_mask"][:, 1:].clone()
         mask[:, :start] = False
         assert torch.allclose(old_log_probs[mask], log_probs[mask], atol=1e-4)

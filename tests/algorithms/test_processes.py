@@ -56,11 +56,11 @@ def test_two_processes_share_one_preference_and_one_adapter(
     assert found["world_size"] == 2
     assert found["preferences"][0] == found["preferences"][1]
     assert found["adapters_agree"]
-    if algorithm == "dpo":  # Eq. 16: one maximum of the means over both processes' pairs
-        assert max(found["shared_maximum"]["errors"]) < 1e-4
-        assert any(first != second for first, second in found["shared_maximum"]["picks"])
-    if algorithm == "grpo":  # two processes are one with all groups
-        assert max(found["shared_groups"]) < 1e-4
+    if algorithm == "dpo":  # one maximum (Eq. 16) or sum of the means over both processes' pairs
+        assert max(found["shared"]["errors"]["tche"] + found["shared"]["errors"]["ls"]) < 1e-4
+        assert any(first != second for first, second in found["shared"]["picks"])
+    else:  # two processes are one with all responses
+        assert max(found["shared"]) < 1e-4
     if algorithm != "dpo":  # or the same rows would get the same responses everywhere
         assert found["noise"][0] != found["noise"][1]
     assert (tmp_path / "out" / "adapter_model.safetensors").exists()

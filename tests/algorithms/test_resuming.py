@@ -269,13 +269,19 @@ def test_dpo_with_accumulation_is_saved_between_updates(
     assert steps == ([0, 4, 8, 12, 16, 20] if strategy == "steps" else [0, 8, 16, 20])
 
 
-def test_sft(base_model, texts, tmp_path, stop_at):
+@pytest.mark.parametrize(("accumulated", "step"), [(1, 6), (3, 8)])
+def test_sft(base_model, texts, tmp_path, stop_at, accumulated, step):
+    """With dropout; an epoch has 4 steps, so that updates of 3 go on in the next one."""
+    model = shutil.copytree(base_model, tmp_path / "dropping")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.1}))
     flags = [
-        *("--model_name_or_path", str(base_model), "--train_datasets", f"supervised:1:{texts}"),
-        *("--max_length", "64", "--max_steps", "6", "--per_device_train_batch_size", "8"),
+        *("--model_name_or_path", str(model), "--train_datasets", f"supervised:1:{texts}"),
+        *("--max_length", "64", "--max_steps", "12", "--per_device_train_batch_size", "8"),
+        *("--gradient_accumulation_steps", str(accumulated), "--lr", "1e-3"),
         *("--log_type", "none", "--progress", "false", "--save_interval", "2"),
     ]
-    folders = both_ways(sft, flags, tmp_path, stop_at, 6)
+    folders = both_ways(sft, flags, tmp_path, stop_at, step)
     assert same_tensors(folders, "model.safetensors")
 
 
@@ -439,6 +445,7 @@ def test_an_older_record_and_what_a_kill_left(interrupted, tmp_path, capsys):
     folder = tmp_path / "out"
     record = json.loads((folder / "run.json").read_text())
     del record["args"]["upstream_dpo_slice"], record["args"]["base"], record["data"]
+    record["args"]["total_training_steps"] = 4  # worked out, and recorded, by earlier versions
     (folder / "run.json").write_text(json.dumps(record))
     left = [folder / ".run.json.abc.tmp", folder / "checkpoints" / ".latest.abc.tmp"]
     for path in left:

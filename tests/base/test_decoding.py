@@ -10,7 +10,7 @@ from torch import nn
 from transformers import MistralConfig, MistralForCausalLM
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
-from safe_rlhf_panacea.base import decoding
+from safe_rlhf_panacea.base import decoding, ways
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from tests.tiny import tiny_llama
 
@@ -28,6 +28,7 @@ def adapted():
     for parameter in adapter.parameters():
         # Large enough that rows at the wrong λ would draw other tokens.
         nn.init.normal_(parameter, std=0.3, generator=generator)
+    assert ways.fits(model, ways.by_loop)  # measured here, or the passes of it would be counted
     return model, adapter
 
 
@@ -111,6 +112,20 @@ def test_each_response_is_that_of_its_row_alone(
     # Responses to one prompt at one λ read it once.
     assert present.pop(0) == (rows if per_row is True else len(ids))
     check_who_was_present([rows, *present], lengths, look_every)
+
+
+def test_responses_to_a_prompt_keep_its_preference_while_none_has_ended(adapted):
+    """Rows that leave would set their λ anew."""
+    model, adapter = adapted
+    ids, mask = prompts()
+    each = torch.rand(PROMPTS, 2, generator=torch.Generator().manual_seed(2))
+    never = dataclasses.replace(CONFIG, max_length=WIDTH + 4, eos_token_id=99, temperature=0.0)
+    with adapter.at(each.repeat_interleave(2, dim=0)):
+        config = dataclasses.replace(never, num_return_sequences=2)
+        sequences, _ = sample(model, ids, mask, config)
+    with adapter.at(each):
+        single, _ = sample(model, ids, mask, never)
+    assert torch.equal(sequences, single.repeat_interleave(2, dim=0))
 
 
 def check_who_was_present(present: list[int], lengths: list[int], look_every: int) -> None:

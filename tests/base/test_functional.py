@@ -79,6 +79,13 @@ def test_diverging_mask_when_one_answer_is_the_beginning_of_the_other():
     assert worse.tolist() == [[False, False, False]]
 
 
+def test_diverging_mask_where_they_differ_by_an_end_token_that_is_the_pad_token():
+    ids, ended, cut = torch.tensor([[5, 6, 2, 2]]), [[1, 1, 1, 0]], [[1, 1, 0, 0]]
+    better, worse = diverging_mask(ids, torch.tensor(ended), ids, torch.tensor(cut))
+    assert better.tolist() == [[False, True, False]]
+    assert worse.tolist() == [[False, False, False]]
+
+
 def test_advantages_by_hand():
     # gamma 1, lambda 1/2, values 0: A_t = r_t + A_{t+1} / 2
     rewards = torch.tensor([[1.0, 0.0, 4.0]])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import pytest
 import torch
 
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
+from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_llama
 
 PAD, EOS = 0, 2
@@ -64,11 +66,14 @@ def test_a_pad_token_equal_to_the_end_token_is_not_mistaken(model, prompts):
     assert sequences.size(1) > 6
 
 
-def test_frequencies_follow_the_softmax_at_a_temperature(model):
+def test_frequencies_follow_the_softmax_at_a_temperature():
+    model = tiny_llama(vocab=32, width=32, layers=2, seed=0)
     ids = torch.tensor([[5, 6, 7]])
     rows = 20_000
     with torch.no_grad():
+        model.lm_head.weight *= 8  # or every temperature would be near the uniform distribution
         probabilities = (model(ids).logits[0, -1] / 1.5).softmax(-1)
+    assert probabilities.max() > 3 * probabilities.min()
     config = dataclasses.replace(CONFIG, temperature=1.5, max_length=4)
     sequences, _ = sample(
         model, ids.expand(rows, -1), torch.ones(rows, 3), config, torch.Generator().manual_seed(0)
@@ -76,6 +81,21 @@ def test_frequencies_follow_the_softmax_at_a_temperature(model):
     counts = torch.bincount(sequences[:, 3], minlength=32)
     statistic = ((counts - rows * probabilities) ** 2 / (rows * probabilities)).sum()
     assert statistic < 61.1  # chi-square, 31 degrees of freedom, p = 0.001
+
+
+def test_each_sampling_option_counts_alone(model, prompts):
+    ids, mask = prompts
+    greedy, _ = sample(model, ids, mask, CONFIG)
+    nucleus = dataclasses.replace(CONFIG, temperature=1.0, top_p=1e-6)
+    assert torch.equal(sample(model, ids, mask, nucleus)[0], greedy)
+    repeating = dataclasses.replace(CONFIG, repetition_penalty=3.0, eos_token_id=31)
+    expected = model.generate(
+        input_ids=ids, attention_mask=mask.long(), max_length=16, do_sample=False,
+        repetition_penalty=3.0, eos_token_id=31, pad_token_id=PAD,
+    )  # fmt: skip
+    found, attended = sample(model, ids, mask, repeating)
+    assert torch.equal(found * attended, expected * attended)
+    assert not torch.equal(found[:, : greedy.size(1)], greedy)
 
 
 def test_blocks_share_their_random_numbers(model, prompts):
@@ -95,6 +115,32 @@ def test_a_prompt_that_fills_max_length_gets_an_empty_response(model, prompts):
         sequences, attended = sample(model, ids, mask, config)
         assert torch.equal(sequences, ids)
         assert torch.equal(attended, mask)
+
+
+@pytest.mark.parametrize(("top_p", "temperature"), [(1.0, 0.0), (1.0, 1.0), (0.9, 1.0)])
+def test_logits_that_are_not_finite_are_refused(model, prompts, top_p, temperature):
+    broken = copy.deepcopy(model)
+    broken.get_input_embeddings().weight.data[5] = torch.nan
+    ids, mask = prompts
+    config = dataclasses.replace(CONFIG, top_p=top_p, temperature=temperature)
+    sample(broken, ids.masked_fill(ids == 5, 6), mask, dataclasses.replace(config, max_length=7))
+    ids[2, 4] = 5
+    with pytest.raises(UserError, match="the model's logits are not finite"):
+        sample(broken, ids, mask, config)
+
+
+def test_a_checkpoints_own_settings_of_generate_change_nothing(model, prompts):
+    """Where transformers samples: the flags say how, and not ``generation_config.json``."""
+    ids, mask = prompts
+    config = dataclasses.replace(CONFIG, temperature=2.0, max_length=40, top_p=0.9)
+    torch.manual_seed(0)
+    expected, _ = sample(model, ids, mask, config)
+    other = copy.deepcopy(model)
+    own = {"num_beams": 3, "no_repeat_ngram_size": 1, "min_new_tokens": 30, "min_p": 0.5}
+    other.generation_config.update(**own)
+    torch.manual_seed(0)
+    assert torch.equal(sample(other, ids, mask, config)[0], expected)
+    assert other.generation_config.num_beams == 3
 
 
 def test_num_return_sequences_stand_next_to_each_other(model, prompts):

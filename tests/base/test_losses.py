@@ -87,3 +87,25 @@ def test_value_errors_take_the_larger_of_the_two():
 def test_next_tokens_are_averaged_over_the_labelled_ones():
     log_probs, tokens = torch.tensor([-3.0, -0.5, 0.0]), torch.tensor([2, 3, 0])
     assert losses.next_token_loss(log_probs, tokens).item() == pytest.approx(3.5 / 5)
+    average = torch.tensor(0.25)  # of four micro-batches three have no label at all
+    assert losses.next_token_loss(log_probs, tokens, average).item() == pytest.approx(14.0)
+
+
+def test_a_mean_over_no_token_is_0_and_has_no_gradient():
+    log_probs, none = torch.zeros(2, requires_grad=True), torch.zeros(2, dtype=torch.long)
+    loss = losses.next_token_loss(log_probs, none)
+    loss.backward()
+    assert loss.item() == 0 and log_probs.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("ratio", [-1000.0, -100.0, 19.0, 21.0, 100.0, 1000.0])
+@pytest.mark.parametrize("advantage", [-1.5, 0.0, 1.5])
+def test_the_surrogate_stays_finite_however_far_policies_are_apart(ratio, advantage):
+    new = torch.tensor([[ratio]], requires_grad=True)
+    found = losses.clipped_surrogate(new, torch.zeros(1, 1), torch.tensor([[advantage]]), CLIP)
+    found.sum().backward()
+    whole = math.exp(min(ratio, 20.0))
+    expected = min(advantage * whole, advantage * min(1 + CLIP, max(1 - CLIP, whole)))
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+    slope = advantage * whole if ratio < 20 and expected == advantage * whole else 0.0
+    assert new.grad.item() == pytest.approx(slope, rel=1e-5)

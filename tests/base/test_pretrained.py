@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from safe_rlhf_panacea.base.datasets import ChatTemplate
 from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
 from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_llama, tiny_tokenizer
@@ -116,11 +117,31 @@ def test_spare_embeddings_stay(tmp_path):
     assert model.get_input_embeddings().weight.size(0) == ROWS + 10
 
 
-def test_several_end_tokens_stay(folder):
+@pytest.mark.parametrize(
+    ("saved", "loaded"),
+    [([2, 7], [2, 7]), (7, [7, 2]), ([7], [7, 2]), ([7, 9], [7, 9, 2]), (2, 2), (None, 2)],
+)
+def test_what_a_checkpoint_ends_a_response_at_stays(folder, saved, loaded):
     model = tiny_llama(vocab=ROWS)
-    model.generation_config.eos_token_id = [2, 7]
+    model.generation_config.eos_token_id = saved
+    model.generation_config._from_model_config = False
     model.save_pretrained(folder)
-    assert load_pretrained_models(folder)[0].generation_config.eos_token_id == [2, 7]
+    found, tokenizer = load_pretrained_models(folder)
+    assert found.generation_config.eos_token_id == loaded
+    ends = {loaded} if isinstance(loaded, int) else set(loaded)
+    assert set(ChatTemplate.of("none", tokenizer).stop_ids(found)) == ends
+    # As Safe-RLHF loads it, which leaves this configuration alone.
+    plain = AutoModelForCausalLM.from_pretrained(folder)
+    assert set(ChatTemplate.of("none", tokenizer).stop_ids(plain)) == ends
+
+
+def test_an_architectures_default_ends_no_response(folder):
+    model = tiny_llama(vocab=ROWS)
+    model.config.eos_token_id = 9
+    model.config.save_pretrained(folder)
+    (folder / "generation_config.json").unlink()
+    found, tokenizer = load_pretrained_models(folder)
+    assert ChatTemplate.of("none", tokenizer).stop_ids(found) == (2,)
 
 
 def refuse(folder, line, **options):

@@ -21,16 +21,16 @@ def numbers(*shape, seed=0):
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("with_bias", [False, True])
-def test_two_steps_equal_those_through_the_logits(small_blocks, with_bias):
+@pytest.mark.parametrize(("with_bias", "temperature"), [(False, 1.0), (True, 1.0), (True, 0.6)])
+def test_two_steps_equal_those_through_the_logits(small_blocks, with_bias, temperature):
     weight, bias = numbers(11, 4), numbers(11, seed=1) if with_bias else None
     tokens, factors = torch.tensor([3, 10, 0, 7, 7, 2, 5]), numbers(7, seed=2)
     ours = numbers(7, 4, seed=3).requires_grad_()
     plain = ours.detach().clone().requires_grad_()
     for _ in range(2):
-        found = ChosenLogProbs.apply(ours, weight, bias, tokens)
+        found = ChosenLogProbs.apply(ours, weight, bias, tokens, temperature)
         logits = plain @ weight.t() + (0 if bias is None else bias)
-        expected = logits.log_softmax(dim=-1)[torch.arange(7), tokens]
+        expected = (logits / temperature).log_softmax(dim=-1)[torch.arange(7), tokens]
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
         for x, values in ((ours, found), (plain, expected)):
             (slope,) = torch.autograd.grad((values * factors).sum(), x)
@@ -42,7 +42,7 @@ def test_nothing_as_large_as_the_logits_is_kept():
     hidden, weight = numbers(50, 4).requires_grad_(), numbers(1000, 4)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()), lambda x: x):
-        ChosenLogProbs.apply(hidden, weight, None, torch.zeros(50, dtype=torch.long))
+        ChosenLogProbs.apply(hidden, weight, None, torch.zeros(50, dtype=torch.long), 1.0)
     assert kept == [50 * 4]
 
 
@@ -81,8 +81,8 @@ def test_what_a_model_does_to_its_logits_counts(behind, trained):
     where = torch.rand(3, 6) > 0.5
     tokens = torch.randint(11, (int(where.sum()),))
     for _ in range(2):  # the second time it is known
-        found = chosen_log_probs(model, {"input_ids": ids}, where, tokens)
-        logits = BEHIND[behind](model.head(model.table(ids)))[where]
+        found = chosen_log_probs(model, {"input_ids": ids}, where, tokens, temperature=0.6)
+        logits = BEHIND[behind](model.head(model.table(ids)))[where] / 0.6
         expected = logits.log_softmax(dim=-1).gather(-1, tokens[:, None]).squeeze(-1)
         torch.testing.assert_close(found, expected)
     count = len(tokens)
@@ -91,6 +91,17 @@ def test_what_a_model_does_to_its_logits_counts(behind, trained):
     widths = [probe, (count, 1)] if behind == "nothing" else [probe, whole, whole]
     assert model.widths == ([whole, whole] if trained else widths)
     assert "forward" not in vars(model.head)
+
+
+def test_a_forward_of_the_heads_own_is_there_again():
+    model = Language(BEHIND["nothing"]).double()
+    class_forward = model.head.forward
+    model.head.forward = own = lambda hidden: 2 * class_forward(hidden)  # as accelerate's hooks
+    ids, where = torch.tensor([[4, 5]]), torch.tensor([[True, False]])
+    expected = model(ids, False).logits[0, 0].log_softmax(-1)[[7]]
+    found = chosen_log_probs(model, {"input_ids": ids}, where, torch.tensor([7]))
+    torch.testing.assert_close(found, expected)
+    assert model.head.forward is own
 
 
 def test_no_token_at_all_is_no_reason_to_take_a_model_for_another():

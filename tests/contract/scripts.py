@@ -94,11 +94,17 @@ def pairs(steps=STEPS, rows=8):
 
 
 def texts(steps=STEPS, rows=8):
-    """Batches of supervised text, the first four tokens without a label."""
+    """Batches of supervised text, the first four tokens without a label.
+
+    Both halves of a batch have as many labels, so that the mean of their means, which Safe-RLHF
+    takes where they share an update, is that over all labels, which the port takes.
+    """
     generator = torch.Generator().manual_seed(3)
     batches = []
     for _ in range(steps):
         ids, mask = ragged(generator, rows, 6, 12)
+        mask[rows // 2 :] = mask[: rows // 2].flip(0)
+        ids[rows // 2 :] = (ids[: rows // 2].flip(0) + 1) * mask[rows // 2 :]
         labels = ids.masked_fill(~mask, -100)
         labels[:, :4] = -100
         batches.append({"input_ids": ids, "labels": labels, "attention_mask": mask})

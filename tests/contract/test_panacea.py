@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -35,10 +37,10 @@ def two(algorithm, files, tmp_path, extra=()):
     ]
 
 
-def agree(logs, names, tolerance=1e-4):
+def agree(logs, names, tolerance=1e-4, steps=STEPS):
     for name in names:
         ours, theirs = (column(log, f"train/{name}") for log in logs)
-        assert len(ours) == len(theirs) == STEPS, name
+        assert len(ours) == len(theirs) == steps, name
         assert ours == pytest.approx(theirs, abs=tolerance, rel=tolerance), name
         assert len({round(value, 5) for value in ours}) > 1, name
 
@@ -73,6 +75,23 @@ def test_dpo(files, tmp_path, extra):
     assert column(logs[1], "train/accuracy_helpful")
 
 
+def test_dpo_counts_labels_over_an_update(files, tmp_path):
+    """Nine of ten batches have no label for harmless; five make an update."""
+    trainers = two("dpo", files, tmp_path, ("--gradient_accumulation_steps", "5"))
+    batches = list(trainers[0].train_dataloader)
+    for number, batch in enumerate(batches):
+        batch["labels"][:, 1] *= number == 7
+    watched = [watch(trainer) for trainer in trainers]
+    trainers[0].train_dataloader = trainers[1].train_dataloader.loader = batches
+    for trainer in trainers:
+        trainer.train()
+    logs = [log for log, _ in watched]
+    agree(logs, ("loss", "loss_helpful", "reward_margin"))
+    alone = [[line.get("train/loss_harmless") for line in log.lines] for log in logs]
+    assert [values.count(None) for values in alone] == [STEPS - 1] * 2
+    assert alone[0][7] == pytest.approx(alone[1][7], abs=1e-5)
+
+
 @pytest.mark.parametrize(
     "extra",
     [
@@ -80,6 +99,7 @@ def test_dpo(files, tmp_path, extra):
         ("--preference_scope", "sample"),
         ("--aggregation", "tche"),
         ("--actor_gradient_checkpointing", "--critic_gradient_checkpointing"),
+        ("--gradient_accumulation_steps", "2", "--per_device_train_batch_size", "4"),
     ],
 )
 def test_ppo(files, tmp_path, extra):
@@ -89,16 +109,20 @@ def test_ppo(files, tmp_path, extra):
     # adapters, made after it, start at other places of the same stream.
     ours, theirs = (trainer.reward_critic_model.module.adapter for trainer in trainers)
     theirs.load_state_dict(ours.state_dict())
-    batches = rollouts()
+    given = int(extra[1]) if "--gradient_accumulation_steps" in extra else 1
+    for side in SIDES:
+        record = json.loads((tmp_path / side / "run.json").read_text())["args"]
+        assert record["gradient_accumulation_steps"] == given  # though PTX doubles the actor's
+    batches, micro = rollouts(), 8 // given
     ptx = list(trainers[0].ptx_dataloader)
     watched = [watch(trainer) for trainer in trainers]
     for side, trainer in zip(SIDES, trainers, strict=True):
-        follow(trainer, side, batches)
+        follow(trainer, side, batches, micro)
         trainer.ptx_dataloader = ptx
         trainer.ptx_sampler = getattr(trainer, "data_sampler", None)
         trainer.train()
     logs, drawn = zip(*watched, strict=True)
-    assert len(drawn[0]) == STEPS
+    assert len(drawn[0]) == STEPS * given
     assert all(torch.equal(a, b) for a, b in zip(*drawn, strict=True))
     agree(
         logs,
@@ -106,6 +130,7 @@ def test_ppo(files, tmp_path, extra):
             *("actor_loss", "reward_critic_loss", "reward", "reward_value", "kl_divergence"),
             *("reward_helpful", "reward_harmless", "ptx_loss", "reward_advantage"),
         ),
+        steps=STEPS * given,
     )
 
 

@@ -40,6 +40,7 @@ def trained(tmp_path_factory):
         "args": vars(build_parser().parse_args(shlex.split(FLAGS))),
         "versions": {"safe-rlhf-panacea": __version__, "torch": "2.13.0"},
         "training_seconds": 12.4,
+        "adapted_share": 0.1234,
         "environment": {"CUDA_VISIBLE_DEVICES": "secret"},
     }
     atomic_write_json(folder / "run.json", record)
@@ -90,6 +91,7 @@ def test_what_it_tells(adapter):
     assert "# mine\n" in text and "| base model | org/base |" in text
     assert "| rank | 3 + 2 |" in text and "helpful, harmless" in text
     assert "| (0.50, 0.50) | 1.000 ± 0.100 | 1.000 ± 0.100 | 0.200 ± 0.010 |  |" in text
+    assert "layers.' in their name: 12 % of the weights of the model's layers |" in text
     assert "| prompt template | Safe-RLHF's |" in text
     assert "24 steps, 12 s. The command:" in text and "torch 2.13.0." in text
     assert "![The front](front.png)" in text

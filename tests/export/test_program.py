@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from safe_rlhf_panacea.export.main import main
-from tests.export.models import saved
+from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
+from safe_rlhf_panacea.base.models import load_pretrained_models
+from safe_rlhf_panacea.export.main import FORMATS, main
+from tests.export.models import llama, saved
+from tests.tiny import tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +43,15 @@ def test_files_and_record(adapter, tmp_path, capsys):
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["parts"]
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format(form, adapter, tmp_path, capsys):
+    flags = ["--preference", "1,0"] if FORMATS[form].preferences[0] else []
+    flags += ["--adapter", adapter, "--output_dir", tmp_path / "out", "--format", form]
+    code, printed, error = run(capsys, *flags)
+    assert code == 0, error
+    assert str(tmp_path / "out" / "panacea.json") in printed
+
+
 def test_an_export_is_replaced_only_when_asked(adapter, tmp_path, capsys):
     flags = ("--adapter", adapter, "--output_dir", tmp_path / "out", "--format")
     assert run(capsys, *flags, "peft-parts")[0] == 0
@@ -63,6 +78,55 @@ def test_refusals_leave_nothing(flags, message, adapter, tmp_path, capsys):
     code, _, error = run(capsys, "--adapter", adapter, "--output_dir", tmp_path / "out", *flags)
     assert code == 2 and message in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", ["peft", "peft-parts", "gguf", "vllm", "merged"])
+def test_an_adapter_of_another_base_is_refused(form, adapter, tmp_path, capsys):
+    base = tmp_path / "base"
+    llama(num_key_value_heads=4).save_pretrained(base)  # the adapter's has two
+    tiny_tokenizer().save_pretrained(base)
+    flags = ("--adapter", adapter, "--base_model", base, "--output_dir", tmp_path / "out")
+    vector = () if form in ("peft-parts", "gguf") else ("--preference", "1,0")
+    code, _, error = run(capsys, *flags, "--format", form, *vector)
+    assert code == 2 and "k_proj.lora_U has shape (16, 5), this model needs (32, 5)" in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", ["peft", "peft-parts", "vllm", "merged"])
+def test_what_overflows_is_not_exported(form, tmp_path, capsys):
+    _, folder = saved("llama", tmp_path)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    name = "model.layers.1.self_attn.q_proj"
+    for key in ("U", "sigma"):  # finite, but not their product
+        tensors[f"{name}.lora_{key}"] = torch.full_like(tensors[f"{name}.lora_{key}"], 1e30)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    vector = () if form == "peft-parts" else ("--preference", "1,0")
+    flags = ("--adapter", folder, "--output_dir", tmp_path / "out", "--format", form, *vector)
+    code, _, error = run(capsys, *flags)
+    assert code == 2 and f"{name}." in error and "is not finite in float32" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adapted_head_that_grew_with_the_tokenizer_fits(tmp_path, capsys):
+    base, folder = tmp_path / "base", tmp_path / "adapter"
+    llama(vocab_size=70).save_pretrained(base)
+    tokenizer = tiny_tokenizer()  # 54 tokens
+    tokenizer.add_tokens([f"<{i}>" for i in range(20)])
+    tokenizer.save_pretrained(base)
+    with pytest.warns(RuntimeWarning, match="74 tokens"):
+        model, _ = load_pretrained_models(base)
+    config = AdapterConfig(lora_dim=2, lora_module_name="", base_model=str(base))
+    inject_adapter(model, config).save(folder)
+    flags = ("--adapter", folder, "--output_dir", tmp_path / "out", "--format", "peft-parts")
+    assert run(capsys, *flags)[0] == 0
+
+
+def test_a_base_that_is_not_there_is_no_check(tmp_path, capsys):
+    base, folder = saved("llama", tmp_path)
+    shutil.rmtree(base)
+    flags = ("--adapter", folder, "--output_dir", tmp_path / "out", "--format", "peft-parts")
+    with pytest.warns(RuntimeWarning, match="whether the adapter fits its base model was not"):
+        assert run(capsys, *flags)[0] == 0
 
 
 def test_other_peoples_files_stay(adapter, tmp_path, capsys):

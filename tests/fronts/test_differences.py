@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from safe_rlhf_panacea.fronts.bootstrap import Resampled
 from safe_rlhf_panacea.fronts.comparison import compare
-from safe_rlhf_panacea.fronts.differences import front_difference
+from safe_rlhf_panacea.fronts.differences import front_difference, with_intervals
 from safe_rlhf_panacea.fronts.front import Front, FrontPoint
 from safe_rlhf_panacea.fronts.run_locations import parse_run
 from safe_rlhf_panacea.fronts.runs import read_run
@@ -39,6 +41,17 @@ def test_hypervolumes_are_measured_from_the_lowest_reference_point(runs):
     volumes = {label: s["hypervolume"] for label, s in comparison.summaries.items()}
     assert volumes == pytest.approx({"old": 6.0, "new": 7.05})
     assert comparison.hypervolume_ratio("new") == pytest.approx(1.175)
+
+
+def test_intervals_are_of_the_same_preferences_in_both_fronts(runs):
+    old, new = (run.front for run in runs)
+    difference = front_difference(new, old)
+    # Draws that are all the same: every interval is the difference itself.
+    drawn = [Resampled(np.stack([f.values] * 3), np.ones(3)) for f in (new, old)]
+    found = with_intervals(difference, *drawn).intervals
+    assert difference.values.tolist() == [[0.0, 1.0], [pytest.approx(1.1), -0.5]]
+    np.testing.assert_allclose(found.values, np.stack([difference.values] * 2, axis=-1))
+    assert found.gain == pytest.approx([difference.scalarised.mean()] * 2)
 
 
 def test_a_given_reference_point_is_taken(runs):

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
+import sys
+from importlib import import_module
 
 import pytest
 
+from safe_rlhf_panacea.examples import read_examples
+from safe_rlhf_panacea.export.card import read_facts
+from safe_rlhf_panacea.fronts.evaluations import read_evaluations
+from safe_rlhf_panacea.miniature.corpus import topic_of
 from safe_rlhf_panacea.miniature.main import main
+from safe_rlhf_panacea.miniature.topics import EXAMPLES
+from safe_rlhf_panacea.serving.page import find_front
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "smoke"
+    folder = tmp_path_factory.mktemp("quickstart") / "runs" / "smoke"
     main(["--smoke", "--output_dir", str(folder), "--wandb", "false", "--progress", "false"])
     return folder
 
@@ -44,6 +54,47 @@ def test_pictures_adapters_logs_and_report_are_there(run):
     report = (run / "report.txt").read_text(encoding="utf-8")
     assert "Rewarded Soups" in report
     assert "share of refusals" in report
+
+
+def test_the_end_is_answers_a_verdict_the_pictures_and_commands_that_run(run, monkeypatch, capsys):
+    report = (run / "report.txt").read_text(encoding="utf-8")
+    parts = ["at five preference vectors", "Verdict", "front_ppo.png", "Next:", "is a toy"]
+    assert sorted(parts, key=report.index) == parts
+    experiments = json.loads((run / "results.json").read_text(encoding="utf-8"))["experiments"]
+    ppo, soups = (experiments["ppo"][m]["hypervolume"] for m in ("panacea", "rewarded_soups"))
+    assert f"Panacea-PPO {ppo:.2f}, Rewarded Soups {soups:.2f}: {ppo / soups:.2f} times" in report
+    commands = [line.strip() for line in report.splitlines() if " -m safe_rlhf_panacea." in line]
+    assert len(commands) == 3
+    monkeypatch.setattr("builtins.input", lambda label: "/quit")
+    for command in commands:
+        python, flag, module, *flags = shlex.split(command)
+        assert (shutil.which(python), flag) == (sys.executable, "-m")
+        capsys.readouterr()
+        import_module(f"{module}.main" if module.endswith("export") else module).main(flags)
+        assert capsys.readouterr().out
+    assert (run / "peft" / "adapter_config.json").is_file()
+
+
+def test_the_newest_run_is_linked_and_says_what_it_can_be_asked(run):
+    assert os.readlink(run.with_name("latest")) == "smoke"
+    for name in ("panacea-ppo", "panacea-dpo"):
+        examples = read_examples(run.with_name("latest") / name)
+        assert "toy" in examples.note
+        assert [topic_of(prompt).severity for prompt in examples.prompts] == [0, 0.35, 0.7, 1]
+
+
+def test_the_dpo_adapter_has_a_front_for_page_card_and_comparison(run):
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    points = results["experiments"]["dpo"]["panacea"]["front"]
+    folder = run / "panacea-dpo"
+    front = find_front(folder, None)
+    assert [p["objectives"] for p in front["points"]] == [p["objectives"] for p in points]
+    assert read_facts(folder).front.front.values.tolist() == [p["objectives"] for p in points]
+    (evaluation,) = read_evaluations(folder)
+    assert (evaluation.step, front["label"]) == (results["settings"]["dpo_steps"], "panacea-dpo")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert f"<summary>{EXAMPLES[0]}</summary>" in page
+    assert not any(text in page for text in ("http-equiv", "The growing front", "log π"))
 
 
 @pytest.mark.usefixtures("no_page")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from safe_rlhf_panacea.miniature.severity_table import (
-    pick_example_prompt,
     render_severity_table,
     severity_table,
 )
@@ -38,8 +37,3 @@ def test_text_has_a_line_per_preference_and_a_gap_where_nothing_was_sampled():
     assert lines[0].split()[-2:] == ["harmless", "dangerous"]
     assert "0.50 / 1.0" in lines[1]
     assert lines[2].split()[2] == "-"
-
-
-def test_the_example_is_a_severe_request():
-    prompts = [sample[0] for sample in samples()]
-    assert pick_example_prompt(prompts) == f"How do I {DANGEROUS.action}?"

@@ -44,9 +44,10 @@ def of_none(responses):
     raise KeyError
 
 
-def beginnings(responses, letters: int, least=1):
-    assert type(least) is int
-    return [len(text[:letters]) for text in responses]
+def beginnings(responses, letters: int, least=1, most: int | None = None, whole=False):
+    assert least in (0, 1, 0.5) and type(least) is (float if least == 0.5 else int)
+    assert type(most) in (int, type(None)) and type(whole) is bool
+    return [len(text[:letters]) + whole for text in responses]
 
 
 def rows_with(examples=EXAMPLES):
@@ -66,7 +67,25 @@ def test_tokens_turns_columns_and_options():
 
 
 def test_a_whole_number_stays_one():
-    assert reward("beginnings?letters=3,least=0")(rows_with()).tolist() == [2.0, 3.0]
+    assert reward("beginnings?letters=3,least=0,most=9")(rows_with()).tolist() == [2.0, 3.0]
+    assert reward("beginnings?letters=3,least=0.5")(rows_with()).tolist() == [2.0, 3.0]
+    assert reward("beginnings?letters=3,whole=false")(rows_with()).tolist() == [2.0, 3.0]
+    assert reward("beginnings?letters=3,whole=true")(rows_with()).tolist() == [3.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("letters=1.5", "'letters=1.5' is not of the form name=whole number"),
+        ("letters=1,least=x", "'least=x' is not of the form name=number"),
+        ("letters=1,most=1e3", "'most=1e3' is not of the form name=whole number"),
+        ("letters=x", "'letters=x' is not of the form name=whole number"),
+        ("letters=1,whole=0.0", "'whole=0.0' is not of the form name=true or name=false"),
+    ],
+)
+def test_an_option_of_another_type(options, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        reward(f"beginnings?{options}")
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,9 @@ def test_signs_scales_and_shifts_apply_to_functions():
     assert spec.is_function
     ensemble = RewardEnsemble([spec], [FunctionReward(path, tokenizer, (EOS,))])
     # raw 0 and -1, minus 1, times -3
-    assert ensemble(padded_rows(tokenizer)).tolist() == [[3.0], [6.0]]
+    rewards = ensemble(padded_rows(tokenizer))
+    assert rewards.tolist() == [[3.0], [6.0]]
+    assert ensemble.raw(rewards).tolist() == [[0.0], [-1.0]]
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
+from transformers import DynamicCache
 
-from safe_rlhf_panacea.serving.batch import Batch, check_model
+from safe_rlhf_panacea.serving.batch import NOT_FINITE, Batch, check_model
 from safe_rlhf_panacea.serving.choosing import Sampling
 from safe_rlhf_panacea.serving.jobs import Job
+from safe_rlhf_panacea.serving.slots import SlotCache
 from safe_rlhf_panacea.serving.text import TextStream
+from tests.architectures import tiny_model
 from tests.serving.models import loaded, preferences, saved_adapter
 
 MAX_LENGTH = 60
@@ -82,6 +87,7 @@ def test_rows_that_come_and_go_answer_as_each_alone(model, attention):
     for job, text, vector in zip(jobs, texts, vectors, strict=True):
         assert found[job] == greedy(model, text, vector, len(found[job]))
     assert [len(found[job]) for job in jobs] == [14, 7, 22, 7, 18, 12, 5]
+    model.model.set_attn_implementation("sdpa")
 
 
 @pytest.mark.parametrize("kind", ["conv1d", "qwen2"])
@@ -121,6 +127,52 @@ def test_a_seed_draws_the_same_in_any_company(model):
     assert drawn(0, top_p=0.3) == drawn(4, top_p=0.3)
 
 
+@contextmanager
+def overflowing(model):
+    """Inside, activations overflow at λ = (1, 0), and nothing changes at (0, 1)."""
+    layer = model.adapter.layers["model.layers.0.self_attn.v_proj"]
+    column = model.adapter.config.lora_dim  # of the first objective
+    before = layer.lora_U.clone(), layer.lora_V.clone()
+    try:
+        for factor in (layer.lora_U, layer.lora_V):
+            factor.data[:, column] = 1e200
+        yield
+    finally:
+        layer.lora_U.data, layer.lora_V.data = before
+
+
+@torch.no_grad()
+def test_a_row_that_overflows_gets_no_token_and_leaves_nothing_behind(model):
+    (short, _, long), (bad, good) = prompts(3), preferences(2).flip(0)
+    # The one that comes later is masked where the one before it had tokens, and reads as far.
+    lost, first = make_job(model, [7] * 20, bad), make_job(model, long, good)
+    later = make_job(model, short, good)
+    with overflowing(model):
+        batch = make_batch(model)
+        told = batch.join([first, lost])
+        assert told[1] == NOT_FINITE
+        told_again = batch.step()
+        assert told_again[1] == NOT_FINITE
+        batch.leave(lost)
+        found = {first: [told[0], told_again[0]], later: batch.join([later])}
+        for _ in range(4):
+            for job, token in zip(list(batch.jobs), batch.step(), strict=True):
+                found[job].append(token)
+        for job in (first, later):
+            assert found[job] == greedy(model, job.prompt, good, len(found[job]))
+
+
+def test_padding_that_overflows_does_not_stay():
+    filled = DynamicCache()
+    states = torch.ones(2, 1, 4, 3)
+    states[0, :, 2:] = torch.nan
+    filled.update(states, states.clone(), 0)
+    cache = SlotCache(max_rows=2, max_length=8)
+    cache.add(filled, [2, 4])
+    for buffer in cache.layers[0].buffers:
+        assert buffer[:, 0, :, 0].tolist() == [[1, 1] + [0] * 6, [1] * 4 + [0] * 4]
+
+
 @torch.no_grad()
 def test_memory_grows_with_the_rows_and_is_bounded(model):
     batch = make_batch(model, rows=4)
@@ -140,6 +192,12 @@ def test_models_that_cannot_be_batched_are_refused(model, monkeypatch):
     check_model(model.model, 32)
     with pytest.raises(ValueError, match="attends to 32 tokens"):
         check_model(model.model, 33)
+    with pytest.raises(ValueError, match="attends to 8 tokens"):
+        check_model(tiny_model("gpt_neo"), 9)
+    with pytest.raises(ValueError, match="a MambaForCausalLM cannot be served"):
+        check_model(tiny_model("mamba"), 9)
+    with pytest.raises(ValueError, match="rows of a batch would change its answers"):
+        check_model(tiny_model("openai-gpt"), 9)
     monkeypatch.setattr(config, "layer_types", ["linear_attention"], raising=False)
     with pytest.raises(ValueError, match="cannot be served"):
         check_model(model.model, 8)

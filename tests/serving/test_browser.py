@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
+from safe_rlhf_panacea.examples import Examples, write_examples
 from tests.eval.evaluations import write_evaluation
 from tests.serving.models import saved_adapter
 
@@ -89,11 +90,14 @@ def test_another_preference_is_another_answer(reader, server):
     reader.one("#ask button.main").click()
     middle = reader.answer()
     slider = reader.one("input[type=range]")
-    reader.press(slider, "END")
-    harmless = reader.answer()
-    assert [part.text for part in reader.all(".first .ends b")] == ["0.00", "1.00"]
-    assert slider.get_attribute("aria-valuetext") == "helpful 0.00, harmless 1.00"
     reader.press(slider, "HOME")
+    harmless = reader.answer()
+    assert [part.text for part in reader.all(".first .ends span")] == [
+        "harmless 1.00",
+        "0.00 helpful",
+    ]
+    assert slider.get_attribute("aria-valuetext") == "helpful 0.00, harmless 1.00"
+    reader.press(slider, "END")
     helpful = reader.answer()
     assert len({helpful, middle, harmless}) == 3 and helpful
     with server.client() as client:
@@ -112,14 +116,14 @@ def test_a_link_carries_prompt_and_preferences(reader, server):
     first, second = reader.answer(0), reader.answer(1)
     assert first != second
     texts = [part.text for part in reader.all(".ends b")]
-    assert texts == ["0.25", "0.75", "1.00", "0.00"]
-    reader.press(reader.all("input[type=range]")[1], "ARROW_RIGHT", 10)
+    assert texts == ["0.75", "0.25", "0.00", "1.00"]
+    reader.press(reader.all("input[type=range]")[1], "ARROW_LEFT", 10)
     reader.answer(1)
     link = reader.browser.current_url
     reader.open(server)
     reader.browser.get(link)
     reader.until(lambda: reader.one("#prompt").get_attribute("value") == PROMPT)
-    assert [part.text for part in reader.all(".ends b")] == ["0.25", "0.75", "0.90", "0.10"]
+    assert [part.text for part in reader.all(".ends b")] == ["0.75", "0.25", "0.10", "0.90"]
     assert reader.answer(0) == first
 
 
@@ -164,6 +168,28 @@ def test_text_of_the_model_is_never_markup(reader, server, monkeypatch):
     assert evil in reader.answer()
     assert not reader.all(".answer img, .answer script")
     assert reader.browser.title == "tiny" and not reader.errors()
+
+
+def test_the_slider_moves_the_dot_its_own_way_and_an_example_is_asked(reader, tmp_path):
+    from tests.serving.server import serving
+
+    adapter = saved_adapter(tmp_path)
+    write_evaluation(adapter, 1.0)
+    note = "A toy & <b>no</b> general model."
+    write_examples(adapter, Examples(["hello", PROMPT], note))
+    with serving(adapter) as running:
+        reader.open(running)
+        assert reader.one("#note").text == note
+        reader.all("#examples button")[1].click()
+        reader.answer()
+        assert reader.one("#prompt").get_attribute("value") == PROMPT
+        dot, places = reader.one(".here.first"), []
+        for key in ("HOME", "END"):
+            reader.press(reader.one("input[type=range]"), key)
+            reader.answer()
+            places.append(float(dot.get_attribute("cx")))
+        assert places[0] < places[1]
+        assert not reader.errors()
 
 
 def test_three_objectives_have_a_triangle_and_a_front(reader, tmp_path):

@@ -7,7 +7,9 @@ import builtins
 import pytest
 
 from safe_rlhf_panacea import chat
+from safe_rlhf_panacea.examples import Examples, write_examples
 from safe_rlhf_panacea.respond import PanaceaModel
+from tests.serving.models import saved_adapter
 
 
 def talk(monkeypatch, capsys, adapter, lines, *flags):
@@ -22,7 +24,7 @@ def talk(monkeypatch, capsys, adapter, lines, *flags):
             raise EOFError from None
 
     monkeypatch.setattr(builtins, "input", typed)
-    flags = ["--temperature", "0", "--max_new_tokens", "8", *flags]
+    flags = ["--max_new_tokens", "8", *flags]
     chat.main(["--adapter", str(adapter), *flags])
     return capsys.readouterr().out.split("\n"), asked
 
@@ -34,6 +36,9 @@ def test_lambda_changes_between_turns_and_history_is_kept(adapter, monkeypatch, 
     assert asked == [*ends, *["helpful=0,harmless=1> "] * 2]
     model = PanaceaModel.load(adapter)
     options = {"max_new_tokens": 8, "temperature": 0}
+    assert model.respond("hello", "0.5,0.5", max_new_tokens=8) == model.respond(
+        "hello", "0.5,0.5", **options
+    )
     expected = [
         model.respond("hello", "0.5,0.5", **options),
         model.respond(["hello", said[0], "and now"], "1,0", **options),
@@ -42,12 +47,19 @@ def test_lambda_changes_between_turns_and_history_is_kept(adapter, monkeypatch, 
     assert [line.strip() for line in said[:3]] == expected and len(set(expected)) == 3
 
 
+def test_it_begins_with_what_the_model_is_and_can_be_asked(tmp_path, monkeypatch, capsys):
+    adapter = saved_adapter(tmp_path)
+    write_examples(adapter, Examples(["how?", "why\x1b[2J?"], "A toy."))
+    said, _ = talk(monkeypatch, capsys, adapter, [])
+    assert said[:4] == ["A toy.", "You could ask:", "  how?", "  why\\u001b[2J?"]
+
+
 def test_mistakes_do_not_end_it(adapter, monkeypatch, capsys):
     lines = ["/λ 1,1", "/funny", "a" * 200, "\ud800", "/help", "/quit", "never read"]
     said, asked = talk(monkeypatch, capsys, adapter, lines)
     assert "sums to 2" in said[0] and "no /funny" in said[1]
     assert "tokens" in said[2] and "/new begins another" in said[2]
-    assert "is not Unicode text" in said[3] and "/quit" in "".join(said[4:])
+    assert "is not UTF-8 text" in said[3] and "/quit" in "".join(said[4:])
     assert len(asked) == 6
 
 

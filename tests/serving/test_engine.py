@@ -8,9 +8,10 @@ import threading
 import pytest
 import torch
 
-from safe_rlhf_panacea.serving.engine import Ended, Engine, Limits, TooBusy
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.serving.engine import OVERFLOW, Ended, Engine, Limits, TooBusy
 from tests.serving.models import loaded
-from tests.serving.test_batch import make_job
+from tests.serving.test_batch import make_job, overflowing
 
 LIMITS = Limits(max_rows=2, max_waiting=1, max_length=60)
 
@@ -42,9 +43,9 @@ def reading(engine, monkeypatch):
     enough.set()
 
 
-def asked(model, tokens=40):
+def asked(model, tokens=40, preference=(0.5, 0.5)):
     """A job, and the queue of its pieces."""
-    job = make_job(model, [9, 10, 11], torch.tensor([0.5, 0.5]))
+    job = make_job(model, [9, 10, 11], torch.tensor(preference))
     pieces = queue.SimpleQueue()
     job.max_new_tokens, job.deliver = tokens, pieces.put
     return job, pieces
@@ -101,3 +102,15 @@ def test_a_thread_that_dies_tells_those_who_wait(engine, model, monkeypatch, cap
     with pytest.raises(Ended, match="the engine has ended"):
         engine.submit([asked(model)[0]])
     assert "device-side assert" in capsys.readouterr().err
+
+
+def test_logits_that_are_not_finite_end_their_answer_only(engine, model):
+    with overflowing(model):
+        jobs = [asked(model, 5, preference) for preference in ((0.0, 1.0), (1.0, 0.0))]
+        engine.submit([job for job, _ in jobs])
+        good, bad = (last(pieces) for _, pieces in jobs)
+        with pytest.raises(UserError, match="the model's logits are not finite: its activations"):
+            model.respond("hello", "1,0", max_new_tokens=3, temperature=0)
+    assert good.finish == "length"
+    assert bad.error == (500, OVERFLOW)
+    assert engine.is_alive

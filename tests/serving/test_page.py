@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.examples import Examples, read_examples, write_examples
 from safe_rlhf_panacea.serving.page import FOLDER, Page, find_front
 from safe_rlhf_panacea.serving.rules import Rules
 from tests.eval.evaluations import write_evaluation
@@ -72,6 +73,18 @@ def test_the_front_of_an_evaluation_or_of_the_training(tmp_path):
     (adapter / "front.json").write_text("{}")
     with pytest.raises(UserError, match="front"):
         find_front(adapter, None)
+
+
+def test_examples_come_from_the_adapters_folder(tmp_path):
+    assert read_examples(tmp_path) == Examples()
+    written = Examples(["how?", "why?"], "a toy")
+    write_examples(tmp_path, written)
+    rules = Rules.of("x", ("a", "b"))
+    page = Page(rules, None, 300, 100, read_examples(tmp_path))
+    assert page.facts["examples"] == {"prompts": ["how?", "why?"], "note": "a toy"}
+    (tmp_path / "examples.json").write_text('{"prompts": [1], "note": ""}')
+    with pytest.raises(UserError, match=r"examples.json: prompts\[0\] must be a text"):
+        read_examples(tmp_path)
 
 
 def test_bounds_are_told_as_far_as_they_can_be_reached():

@@ -9,8 +9,10 @@ import pytest
 
 from safe_rlhf_panacea.dashboard.main import main
 from safe_rlhf_panacea.fronts.evaluations import append_evaluation
+from safe_rlhf_panacea.fronts.indicators import INDICATORS, MEANINGS
 from safe_rlhf_panacea.show import writers
 from safe_rlhf_panacea.show.dashboard import Dashboard
+from safe_rlhf_panacea.show.page import curve_groups
 from tests.show.evaluations import evaluation
 
 
@@ -39,6 +41,16 @@ def test_files(tmp_path, monkeypatch):
     assert page.count("data:image/png;base64,") == 7
     assert "&lt;script&gt;" in page
     assert "<script" not in page
+    assert "width=device-width" in page
+    order = ["Answers at step 5", "The front now", "The growing front", "Indicators", "The run"]
+    assert sorted(order, key=lambda part: page.index(f"<h2>{part}")) == order
+    for label in (*INDICATORS.values(), "Spearman"):
+        assert page.count(f"<li><strong>{label.rstrip(' ↑↓')}</strong>: ") == 1
+    assert all("\n" not in text and len(text) < 90 for text in MEANINGS.values())
+    assert page.index("<details open><summary>&lt;b&gt;one&lt;/b&gt;</summary>") < page.index(
+        "<img"
+    )
+    assert page.count("<table>") == page.count('class="wide"') + page.count('class="wide answers"')
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)  # nothing from elsewhere
     dashboard.finish()
     assert "refresh" not in (tmp_path / "report.html").read_text()
@@ -87,6 +99,8 @@ def test_the_page_can_be_drawn_anew(tmp_path, capsys):
     page = (tmp_path / "report.html").read_text()
     assert "<h2>Training</h2>" in page
     assert page.count("data:image/png;base64,") == 8
+    sparse = [{"step": 0, "train/loss_a": 1.0}, {"step": 1, "train/loss_b": 1.0}]
+    assert list(curve_groups(sparse).values()) == [["train/loss_a", "train/loss_b"]]
     with pytest.raises(SystemExit):
         main([str(tmp_path), "--output", str(tmp_path / "report.html")])
     assert "exists: choose another file" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from safe_rlhf_panacea.examples import read_examples
 from safe_rlhf_panacea.experiments.rules import SMOKE, RuleSettings, concise_options
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.rewards.rules import concise
@@ -75,8 +76,10 @@ def test_the_whole_of_it(model, tmp_path, capsys):
     record = read_json(folder / "panacea-grpo" / "run.json")
     assert record["args"]["train_datasets"] == [f"prompts:1:{folder}/prompts-train.jsonl"]
     assert record["args"]["eval_datasets"] == [f"prompts:8/-1:{folder}/prompts-tune.jsonl"]
+    examples = read_examples(folder / "panacea-grpo")
+    assert len({topic for topic in TOPICS["eval"] for p in examples.prompts if topic in p}) == 4
     page = (folder / "report.txt").read_text()
-    assert "at 2 preference vectors (positive, concise):" in page
+    assert "at five preference vectors λ = (positive, concise):" in page
     assert page in capsys.readouterr().out
 
     with pytest.raises(SystemExit) as stop:

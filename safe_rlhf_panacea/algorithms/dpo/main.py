@@ -6,9 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from safe_rlhf_panacea.algorithms.arguments import add_panacea_arguments, check_panacea
-from safe_rlhf_panacea.algorithms.starting import prepare_run
 from safe_rlhf_panacea.base import arguments, backend
-from safe_rlhf_panacea.base.setup import run_to_end
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 
 PROGRAM = "python -m safe_rlhf_panacea.algorithms.dpo"
@@ -84,5 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train and save."""
     args = parse_arguments(argv)
     from safe_rlhf_panacea.algorithms.dpo.trainer import PanaceaDPOTrainer
+    from safe_rlhf_panacea.algorithms.starting import prepare_run
+    from safe_rlhf_panacea.base.setup import run_to_end
 
     run_to_end(PanaceaDPOTrainer(args, *prepare_run(args, PROGRAM)))

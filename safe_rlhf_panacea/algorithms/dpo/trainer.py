@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from safe_rlhf_panacea.aggregation import label_counts
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.algorithms.part import PanaceaPart
-from safe_rlhf_panacea.base import (
-    LabelledPreferenceDataset,
-    unwrap,
-)
+from safe_rlhf_panacea.base import Batch, LabelledPreferenceDataset, all_reduce_means, unwrap
 from safe_rlhf_panacea.base.losses import labelled_margins, preference_loss
 from safe_rlhf_panacea.fronts.accuracy_front import agreement
 from safe_rlhf_panacea.fronts.measure import PROMPTS_OF_PAIRS, measure, prompts_of_pairs
@@ -70,8 +68,12 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
         preference = self.panacea.draw(len(labelled), self.model, labelled=labelled)
         with self.panacea.at(preference, rows_of_pairs(preference)):
             info = super().train_step(**batch)
-        drawn = self.panacea.by_name("train/preference", preference)
-        return {**info, **{name: mean.item() for name, mean in drawn.items()}}
+        drawn = all_reduce_means(self.panacea.by_name("train/preference", preference))
+        return {**info, **drawn, **self.panacea.progress_metrics(self.model)}
+
+    def count(self, batch: Batch) -> torch.Tensor:
+        """Labels of each objective, and labelled pairs."""
+        return label_counts(batch["labels"].ne(0))
 
     def loss(  # type: ignore[override]
         self,
@@ -80,6 +82,7 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
         worse_input_ids: torch.Tensor,  # size = (B, L)
         worse_attention_mask: torch.Tensor,  # size = (B, L)
         labels: torch.Tensor,  # size = (B, m), +1 agrees, -1 disagrees, 0 missing
+        counts: torch.Tensor | None = None,  # size = (m + 1,)
         **_: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """The m losses -log σ(±Δ) and their aggregate at λ (Eq. 14 or 16)."""
@@ -90,23 +93,11 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
         losses = preference_loss(margins)  # size = (B, m)
         labelled = labels.ne(0)
         return {
-            "loss": self.panacea.loss(losses, labelled),
+            "loss": self.panacea.loss(losses, labelled, counts),
             **self.reward_statistics(better.detach(), worse.detach()),
-            **self._per_objective(losses.detach(), margins.detach(), labelled),
+            **self.panacea.by_label("loss", losses.detach(), labelled),
+            **self.panacea.by_label("accuracy", agreement(margins.detach()), labelled),
         }
-
-    def _per_objective(
-        self, losses: torch.Tensor, margins: torch.Tensor, labelled: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """Each objective's loss and implicit-reward accuracy over its labelled pairs."""
-        counts = labelled.sum(dim=0).clamp(min=1)  # size = (m,)
-        mean_losses = (losses * labelled).sum(dim=0) / counts
-        accuracies = (agreement(margins) * labelled).sum(dim=0) / counts
-        result = {}
-        for index, name in enumerate(self.panacea.objectives):
-            result[f"loss_{name}"] = mean_losses[index]
-            result[f"accuracy_{name}"] = accuracies[index]
-        return result
 
     # -- evaluation -------------------------------------------------------------------
 

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import torch
 
-METHODS = ("normalize_then_sum", "sum_then_normalize")
 FLAT = 1e-6  # a group's rewards differ by less than this share of their size: rounding
 LEAST_VARIANCE = 0.01  # of a weighted sum, as a share of what it were without correlations
 EPSILON = 1e-8

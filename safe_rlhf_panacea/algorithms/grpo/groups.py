@@ -16,7 +16,8 @@ from safe_rlhf_panacea.algorithms.grpo.advantages import (
 from safe_rlhf_panacea.algorithms.grpo.losses import less_divergence
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.algorithms.rewarded import PanaceaRollout
-from safe_rlhf_panacea.base.distributed import all_reduce_sum, get_world_size
+from safe_rlhf_panacea.base.distributed import all_reduce_sum
+from safe_rlhf_panacea.base.trainers.updates import average
 
 
 class GroupRollout(PanaceaRollout):
@@ -71,8 +72,7 @@ def compare(
         found.without_spread.repeat_interleave(size).split(counts),
         strict=True,
     )
-    total = sum(response_mask(r).sum() for r in rollouts).float()
-    tokens = all_reduce_sum(total) / (len(rollouts) * get_world_size())
+    tokens = average([response_mask(r).sum() for r in rollouts])
     return [
         {**r, "advantages": a, "weights": w, "without_spread": flat, "tokens": tokens}
         for r, (a, w, flat) in zip(rollouts, columns, strict=True)

@@ -4,35 +4,34 @@ from __future__ import annotations
 
 import torch
 
-from safe_rlhf_panacea.base.losses import clipped_surrogate, summed_log_ratios
+from safe_rlhf_panacea.base.functional import share
+from safe_rlhf_panacea.base.losses import MOST_LOG_RATIO, clipped_surrogate, summed_log_ratios
 
 
 def kl_estimate(log_probs: torch.Tensor, ref_log_probs: torch.Tensor) -> torch.Tensor:
     """exp(d) - d - 1, d = log π_ref - log π: never negative, and KL(π‖π_ref) on average.
 
+    d is cut off at 20, where exp(d) would soon overflow: beyond, a token has no gradient.
+
     Args:
         log_probs: of the drawn tokens, any size.
         ref_log_probs: the same size.
     """
-    difference = ref_log_probs - log_probs
+    difference = (ref_log_probs - log_probs).clamp(max=MOST_LOG_RATIO)
     return torch.expm1(difference) - difference
 
 
 def token_mean(
     values: torch.Tensor, mask: torch.Tensor, tokens: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Sum over a micro-batch's tokens, divided by how many a micro-batch of its update has.
-
-    On average, that is, over micro-batches and processes: so the mean over these, which is what
-    accumulation and data-parallel training take, is the mean over all tokens.
+    """A micro-batch's share in the mean over all tokens of its update (``base.trainers.updates``).
 
     Args:
         values: size = (B, T).
         mask: True on tokens of responses, size = (B, T).
         tokens: of an average micro-batch; default: of this one.
     """
-    tokens = mask.sum() if tokens is None else tokens
-    return torch.where(mask, values, 0.0).sum() / tokens.clamp(min=1)
+    return share(torch.where(mask, values, 0.0).sum(), mask.sum() if tokens is None else tokens)
 
 
 def grpo_loss(

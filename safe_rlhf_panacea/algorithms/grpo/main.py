@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Sequence
 
 from safe_rlhf_panacea.algorithms.arguments import add_panacea_arguments
-from safe_rlhf_panacea.algorithms.grpo.advantages import METHODS
 from safe_rlhf_panacea.algorithms.rl_arguments import (
     add_reward_arguments,
     add_rollout_arguments,
@@ -14,11 +13,10 @@ from safe_rlhf_panacea.algorithms.rl_arguments import (
     read_rewards,
 )
 from safe_rlhf_panacea.base import arguments
-from safe_rlhf_panacea.base.setup import prepare_run, run_to_end
-from safe_rlhf_panacea.base.trainers.rl_data import rows_of_rollout
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 
 PROGRAM = "python -m safe_rlhf_panacea.algorithms.grpo"
+ADVANTAGES = ("normalize_then_sum", "sum_then_normalize")
 
 
 def _add_grpo_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,8 +24,8 @@ def _add_grpo_arguments(parser: argparse.ArgumentParser) -> None:
     add_rollout_arguments(group, responses=8, kl_coeff=0.05)
     group.add_argument(
         "--advantage",
-        choices=METHODS,
-        default=METHODS[0],
+        choices=ADVANTAGES,
+        default=ADVANTAGES[0],
         help="each reward normalised in its group of responses and then weighted with λ (GDPO), or "
         "weighted first (GRPO)",
     )
@@ -86,6 +84,8 @@ def check_groups(args: argparse.Namespace) -> None:
     Raises:
         UserError: a group of one, one that a micro-batch cannot hold whole, or one without spread.
     """
+    from safe_rlhf_panacea.base.trainers.rl_data import rows_of_rollout
+
     group, rows = args.num_return_sequences, args.per_device_train_batch_size
     if group == 1:
         raise UserError(
@@ -100,8 +100,8 @@ def check_groups(args: argparse.Namespace) -> None:
     rows_of_rollout(args)
     if args.temperature == 0:
         raise UserError("--temperature 0 draws the same response to a prompt again and again")
-    if args.equal_steps and args.advantage != METHODS[0]:
-        raise UserError(f"--equal_steps belongs to --advantage {METHODS[0]}")
+    if args.equal_steps and args.advantage != ADVANTAGES[0]:
+        raise UserError(f"--equal_steps belongs to --advantage {ADVANTAGES[0]}")
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -118,5 +118,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     calibrate_rewards(args)
     from safe_rlhf_panacea.algorithms.grpo.trainer import PanaceaGRPOTrainer
+    from safe_rlhf_panacea.base.setup import prepare_run, run_to_end
 
     run_to_end(PanaceaGRPOTrainer(args, *prepare_run(args, PROGRAM)))

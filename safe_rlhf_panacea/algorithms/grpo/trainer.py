@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +16,6 @@ from safe_rlhf_panacea.algorithms.grpo.groups import (
 )
 from safe_rlhf_panacea.algorithms.grpo.losses import grpo_loss
 from safe_rlhf_panacea.algorithms.panacea import Panacea
-from safe_rlhf_panacea.algorithms.preference_source import begins_update, check_shared
 from safe_rlhf_panacea.algorithms.rewarded import PanaceaRollout, RewardedPart
 from safe_rlhf_panacea.base.distributed import all_reduce_max, all_reduce_means, all_reduce_sum
 from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate, unwrap
@@ -25,6 +25,7 @@ from safe_rlhf_panacea.base.losses import summed_log_ratios
 from safe_rlhf_panacea.base.prefix_sharing import grouped_log_probs
 from safe_rlhf_panacea.base.trainers.actor import load_actor
 from safe_rlhf_panacea.base.trainers.rl import Batch, RLTrainer
+from safe_rlhf_panacea.base.trainers.rl_data import prompts_of_whole_updates
 from safe_rlhf_panacea.fronts.measurement import Measurement
 
 
@@ -68,8 +69,6 @@ class PanaceaGRPOTrainer(RLTrainer):
     def init_engines(self) -> None:
         """Make the policy's engine, and place the reward models."""
         super().init_engines()
-        accumulated = self.ds_train_config["gradient_accumulation_steps"]
-        check_shared(self.args, len(self.data_sampler), accumulated, self.WHOLE_GROUPS)
         self.rewards.place(self._place)
 
     def _place(self, model: Any) -> Any:
@@ -82,16 +81,10 @@ class PanaceaGRPOTrainer(RLTrainer):
         """The base's, unless the rewards need the divergence before the training step."""
         return super().on_policy and self.args.kl_in == "loss"
 
-    def split_rl_micro_batches(self, prompt_only_batch: Batch) -> list[GroupRollout]:
-        """Roll out a prompt batch, then compare the responses of each update."""
-        rollouts = super().split_rl_micro_batches(prompt_only_batch)
-        passes, iters = 1 + self.use_ptx, self.args.update_iters
-        updates: list[list[PanaceaRollout]] = []
-        for number, rollout in enumerate(rollouts):
-            if not updates or begins_update(self.actor_model, number * passes, iters):
-                updates.append([])
-            updates[-1].append(rollout)
-        return [r for update in updates for r in compare(update, self.panacea, self.args)]
+    def split_rl_micro_batches(self, prompt_only_batch: Batch) -> list[PanaceaRollout]:
+        """Roll out as much of a prompt batch as fills whole updates, which is all of a full one."""
+        taken = prompts_of_whole_updates(len(prompt_only_batch["input_ids"]), self.args)
+        return super().split_rl_micro_batches({k: v[:taken] for k, v in prompt_only_batch.items()})
 
     @torch.no_grad()
     def rollout(self, prompt_only_batch: Batch) -> list[PanaceaRollout]:
@@ -130,10 +123,11 @@ class PanaceaGRPOTrainer(RLTrainer):
     def log_probs(
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
     ) -> torch.Tensor:
-        """Under the policy as it is held, each group's prompt read once; size = (B, L - 1)."""
+        """Under the policy as it is held and sampled, each prompt read once; size = (B, L - 1)."""
         counted = response_tokens(attention_mask, start)
         groups = side_by_side(len(sequence), self.args.num_return_sequences)
-        return grouped_log_probs(self.actor_model, sequence, attention_mask, counted, groups)
+        inputs = sequence, attention_mask, counted, groups
+        return grouped_log_probs(self.actor_model, *inputs, self.temperature)
 
     # -- updates ----------------------------------------------------------------------
 
@@ -155,6 +149,10 @@ class PanaceaGRPOTrainer(RLTrainer):
         )
         return loss + self.panacea.penalty(), now.detach(), old
 
+    def of_update(self, rollouts: Sequence[PanaceaRollout]) -> list[GroupRollout]:
+        """Compare the responses of all micro-batches of an update."""
+        return compare(rollouts, self.panacea, self.args)
+
     def rl_step(self, rl_batch: GroupRollout) -> dict[str, float]:
         """One backward pass at the batch's λ."""
         self.waiting = 0
@@ -170,7 +168,7 @@ class PanaceaGRPOTrainer(RLTrainer):
             "actor_loss": loss,
             "reward": rl_batch["reward"],
             "kl_divergence": summed_log_ratios(old, reference, mask),
-            "clipped_tokens": (clipped & mask).sum() / mask.sum().clamp(min=1),
+            "clipped_tokens": clipped[mask].float(),
             "mean_generated_length": lengths,
             **self.part.by_name(rl_batch),
             **self.panacea.by_name("weight", rl_batch["weights"]),
@@ -181,12 +179,14 @@ class PanaceaGRPOTrainer(RLTrainer):
             "train/groups_without_spread": all_reduce_sum(flat).item(),
             "train/max_generated_length": all_reduce_max(lengths.max()).item(),
             "train/actor_lr": learning_rate(self.actor_model),
+            **self.panacea.progress_metrics(self.actor_model),
         }
 
     def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
         """Supervised text at the λ of the rollout; its rows take the rollout's in turn."""
         with self.panacea.at_latest(ptx_batch["input_ids"].size(0)):
-            return super().ptx_step(ptx_batch)
+            info = super().ptx_step(ptx_batch)
+        return info | self.panacea.progress_metrics(self.actor_model)
 
     @torch.no_grad()
     def eval_rollout(

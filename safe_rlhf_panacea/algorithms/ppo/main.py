@@ -12,9 +12,7 @@ from safe_rlhf_panacea.algorithms.rl_arguments import (
     calibrate_rewards,
     read_rewards,
 )
-from safe_rlhf_panacea.algorithms.starting import prepare_run
 from safe_rlhf_panacea.base import arguments, backend
-from safe_rlhf_panacea.base.setup import run_to_end
 from safe_rlhf_panacea.errors import one_line_errors
 
 PROGRAM = "python -m safe_rlhf_panacea.algorithms.ppo"
@@ -28,7 +26,8 @@ def _add_ppo_arguments(parser: argparse.ArgumentParser) -> None:
         ("clip_range_value", 5.0, "values are clipped to ± this around the old ones"),
     ):
         group.add_argument(f"--{flag}", type=arguments.positive_float, default=default, help=text)
-    arguments.add_flag(group, "--whiten_advantages", False, "zero mean, unit variance per batch")
+    text = "zero mean and unit variance over an update, or what one rollout has of it"
+    arguments.add_flag(group, "--whiten_advantages", False, text)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -85,5 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     calibrate_rewards(args)
     from safe_rlhf_panacea.algorithms.ppo.trainer import PanaceaPPOTrainer
+    from safe_rlhf_panacea.algorithms.starting import prepare_run
+    from safe_rlhf_panacea.base.setup import run_to_end
 
     run_to_end(PanaceaPPOTrainer(args, *prepare_run(args, PROGRAM)))

@@ -95,7 +95,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         """Make the engines; a reward model that carries the critic belongs to the critic's."""
         super().init_engines()
         accumulated = self.reward_critic_model.gradient_accumulation_steps()
-        check_shared(self.args, len(self.prompt_only_dataloader.sampler), accumulated)
+        prompts = len(self.prompt_only_dataloader.sampler)
+        check_shared(self.args, prompts, accumulated, self.total_steps)
         self.rewards.place(self._reward_engine)
 
     def _reward_engine(self, model: Any) -> Any:
@@ -143,7 +144,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         with self.panacea.at(rl_batch["preference"]):
             info = super().rl_step(rl_batch)
         named = all_reduce_means(self.part.by_name(rl_batch))
-        return {**info, **{f"train/{name}": mean for name, mean in named.items()}}
+        info |= {f"train/{name}": mean for name, mean in named.items()}
+        return info | self.panacea.progress_metrics(self.actor_model)
 
     def actor_loss_fn(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
         """PPO's loss, with the penalty on U and V if asked for."""
@@ -152,7 +154,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
     def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
         """Supervised text at the λ of the rollout; its rows take the rollout's in turn."""
         with self.panacea.at_latest(ptx_batch["input_ids"].size(0)):
-            return super().ptx_step(ptx_batch)
+            info = super().ptx_step(ptx_batch)
+        return info | self.panacea.progress_metrics(self.actor_model)
 
     @torch.no_grad()
     def eval_rollout(

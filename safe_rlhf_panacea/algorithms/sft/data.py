@@ -103,7 +103,7 @@ class ObjectiveTexts(SupervisedDataset):
             if self._counts(counts_for):
                 yield row, counts_for
             return
-        labels = [labels_for(row.sample, name)[0] for name in self.objectives]
+        labels = [labels_for(row.sample, name, where=row.where)[0] for name in self.objectives]
         for side, answer in enumerate((row.sample["answer"], row.sample["other_answer"])):
             better = [label == side for label in labels]
             counts = [a and b for a, b in zip(better, counts_for, strict=True)]

@@ -6,9 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from safe_rlhf_panacea.algorithms.arguments import add_panacea_arguments, check_panacea
-from safe_rlhf_panacea.algorithms.sft.data import read_named_specs
 from safe_rlhf_panacea.base import arguments
-from safe_rlhf_panacea.base.setup import prepare_run, run_to_end
 from safe_rlhf_panacea.errors import one_line_errors
 
 PROGRAM = "python -m safe_rlhf_panacea.algorithms.sft"
@@ -51,6 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read and check the flags."""
     args = build_parser().parse_args(argv)
+    from safe_rlhf_panacea.algorithms.sft.data import read_named_specs
+
     named = read_named_specs("--train_datasets", args.train_datasets)
     if args.objectives is None:
         args.objectives = list(dict.fromkeys(name for names in named.values() for name in names))
@@ -66,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train and save."""
     args = parse_arguments(argv)
     from safe_rlhf_panacea.algorithms.sft.trainer import PanaceaSFTTrainer
+    from safe_rlhf_panacea.base.setup import prepare_run, run_to_end
 
     ds_train_config, _ = prepare_run(args, PROGRAM)
     run_to_end(PanaceaSFTTrainer(args, ds_train_config))

@@ -7,11 +7,14 @@ from typing import Any, ClassVar
 
 import torch
 
+from safe_rlhf_panacea.aggregation import label_counts
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.algorithms.sft.data import ObjectiveTexts, read_named_specs
-from safe_rlhf_panacea.base.log_probs import answer_log_probs
+from safe_rlhf_panacea.base.distributed import all_reduce_means
+from safe_rlhf_panacea.base.log_probs import answer_log_probs, of_each_token
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
+from safe_rlhf_panacea.base.trainers.updates import Batch
 from safe_rlhf_panacea.fronts.measure import PROMPTS_OF_PAIRS, measure, prompts_of_texts
 from safe_rlhf_panacea.fronts.measurement import Measurement
 
@@ -56,8 +59,12 @@ class PanaceaSFTTrainer(SupervisedTrainer):
         preference = self.panacea.draw(len(labelled), self.model, labelled=labelled)
         with self.panacea.at(preference):
             info = super().train_step(**batch)
-        drawn = self.panacea.by_name("train/preference", preference)
-        return {**info, **{name: mean.item() for name, mean in drawn.items()}}
+        drawn = all_reduce_means(self.panacea.by_name("train/preference", preference))
+        return {**info, **drawn, **self.panacea.progress_metrics(self.model)}
+
+    def count(self, batch: Batch) -> torch.Tensor:
+        """Texts of each objective, and texts."""
+        return label_counts(batch["labelled"])
 
     def loss(  # type: ignore[override]
         self,
@@ -65,27 +72,19 @@ class PanaceaSFTTrainer(SupervisedTrainer):
         labels: torch.Tensor,  # size = (B, L)
         attention_mask: torch.Tensor,  # size = (B, L)
         labelled: torch.Tensor,  # size = (B, m)
+        counts: torch.Tensor | None = None,  # size = (m + 1,)
     ) -> dict[str, torch.Tensor]:
         """-log π(y|x) of every text, for the objectives that it counts for, aggregated at λ."""
         log_probs, tokens = answer_log_probs(self.model, input_ids, labels, attention_mask)
         losses = -log_probs.unsqueeze(-1).expand(labelled.shape)  # size = (B, m)
         return {
-            "loss": self.panacea.loss(losses, labelled),
-            **self._per_objective(-log_probs.detach(), tokens, labelled),
+            "loss": self.panacea.loss(losses, labelled, counts),
+            **self.panacea.by_label("loss", losses.detach(), labelled),
+            **{
+                f"loss_per_token_{name}": of_each_token(losses[own, 0].detach(), tokens[own])
+                for name, own in zip(self.panacea.objectives, labelled.T, strict=True)
+            },
         }
-
-    def _per_objective(
-        self, losses: torch.Tensor, tokens: torch.Tensor, labelled: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """Each objective's mean loss per text and per token; 0 where the batch has no text."""
-        texts = labelled.sum(dim=0).clamp(min=1)  # size = (m,)
-        all_tokens = (tokens.unsqueeze(-1) * labelled).sum(dim=0).clamp(min=1)
-        sums = (losses.unsqueeze(-1) * labelled).sum(dim=0)
-        result = {}
-        for index, name in enumerate(self.panacea.objectives):
-            result[f"loss_{name}"] = sums[index] / texts[index]
-            result[f"loss_per_token_{name}"] = sums[index] / all_tokens[index]
-        return result
 
     # -- evaluation -------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import torch
 
 from safe_rlhf_panacea.base.datasets import PreferenceDataset
 from safe_rlhf_panacea.base.engine import init_eval_engine
-from safe_rlhf_panacea.base.functional import diverging_mask
+from safe_rlhf_panacea.base.functional import diverging_mask, mean_over_update
 from safe_rlhf_panacea.base.joined_rows import across
 from safe_rlhf_panacea.base.losses import preference_loss, summed_log_ratios
 from safe_rlhf_panacea.base.prefix_sharing import grouped_log_probs
@@ -110,6 +110,7 @@ class DPOTrainer(SupervisedTrainer):
         better_attention_mask: torch.Tensor,  # size = (B, L)
         worse_input_ids: torch.Tensor,  # size = (B, L)
         worse_attention_mask: torch.Tensor,  # size = (B, L)
+        counts: torch.Tensor | None = None,  # size = (), rows
         **_: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """-log σ(Δ), Δ being the margin between the implicit rewards (Eq. 2)."""
@@ -117,6 +118,6 @@ class DPOTrainer(SupervisedTrainer):
             better_input_ids, better_attention_mask, worse_input_ids, worse_attention_mask
         )
         return {
-            "loss": preference_loss(better - worse).mean(),
+            "loss": mean_over_update(preference_loss(better - worse), counts),
             **self.reward_statistics(better.detach(), worse.detach()),
         }

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
 
-from safe_rlhf_panacea.base.distributed import all_reduce_max, all_reduce_means
-from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate
-from safe_rlhf_panacea.base.functional import generalized_advantages, masked_mean, whiten
+from safe_rlhf_panacea.base.algorithms.ppo_models import PPOModels
+from safe_rlhf_panacea.base.distributed import all_reduce_max, all_reduce_means, all_reduce_sum
+from safe_rlhf_panacea.base.engine import learning_rate
+from safe_rlhf_panacea.base.functional import (
+    generalized_advantages,
+    masked_mean,
+    moments,
+    row_means,
+    whiten,
+)
 from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.losses import (
     clipped_surrogate,
@@ -18,21 +26,15 @@ from safe_rlhf_panacea.base.losses import (
     kl_penalised_rewards,
     summed_log_ratios,
 )
-from safe_rlhf_panacea.base.models.score_loading import load_score_model
-from safe_rlhf_panacea.base.setup import model_dtype
-from safe_rlhf_panacea.base.tokenizers import check_same_tokenizer
-from safe_rlhf_panacea.base.trainers.actor import load_actor
-from safe_rlhf_panacea.base.trainers.rl import Batch, RLTrainer
+from safe_rlhf_panacea.base.trainers.rl import Batch
 from safe_rlhf_panacea.base.trainers.rollout import OldNumbers, Rollout
+from safe_rlhf_panacea.base.trainers.updates import average
 
 
-class PPOTrainer(RLTrainer):
+class PPOTrainer(PPOModels):
     """PPO with actor, reference, reward model and critic."""
 
     TRAINING_TYPE: ClassVar[str] = "ppo"
-    TRAINED: ClassVar[dict[str, str]] = {"actor": "actor_model", "critic": "reward_critic_model"}
-
-    reward_critic_model: Any
 
     def __init__(
         self,
@@ -47,67 +49,17 @@ class PPOTrainer(RLTrainer):
         self.gamma = 1.0
         self.gae_lambda = 0.95
 
-    # -- models -----------------------------------------------------------------------
-
-    def load_scorer(self, path: str, role: str, *, normalize: bool = False) -> tuple[Any, Any]:
-        """A score model in a role, and its tokenizer."""
-        return load_score_model(
-            path,
-            role,
-            max_length=self.args.max_length,
-            normalize=normalize,
-            dtype=model_dtype(self.args),
-            trust_remote_code=self.args.trust_remote_code,
-        )
-
-    def load_score_model(self, path: str, role: str, *, normalize: bool = False) -> Any:
-        """A score model in a role, after checking that it reads the policy's tokens."""
-        model, tokenizer = self.load_scorer(path, role, normalize=normalize)
-        check_same_tokenizer(self.tokenizer, tokenizer, self.args.actor_model_name_or_path, path)
-        return model
-
-    def load_actor(self) -> tuple[Any, Any]:
-        """The policy and its tokenizer."""
-        return load_actor(self.args)
-
-    def init_actor(self) -> None:
-        """Load the policy."""
-        self.actor_model, self.tokenizer = self.load_actor()
-
-    def init_reference(self) -> None:
-        """Load a second, frozen copy of the policy."""
-        self.actor_reference_model, _ = self.load_actor()
-
-    def init_rewards(self) -> None:
-        """Load the reward model."""
-        self.reward_model = self.load_score_model(
-            self.args.reward_model_name_or_path, "reward", normalize=self.args.normalize_reward
-        )
-
-    def init_models(self) -> None:
-        """Load actor, reference, rewards and critic, in this order."""
-        super().init_models()
-        self.init_critic()
-
-    def init_critic(self) -> None:
-        """Load the critic, from the reward model unless told otherwise."""
-        path = self.args.reward_critic_model_name_or_path or self.args.reward_model_name_or_path
-        self.reward_critic_model = self.load_score_model(path, "critic")
-
-    def init_engines(self) -> None:
-        """Make the engines and place the frozen models."""
-        super().init_engines()
-        for name in ("actor_reference_model", "reward_model"):
-            model = getattr(self, name)
-            if model is not None:
-                model.to(self.args.device)
-                setattr(self, name, init_eval_engine(model, self.ds_eval_config))
-
     # -- rollout ----------------------------------------------------------------------
 
     def reference(self) -> AbstractContextManager[Any]:
         """A context in which the model that it gives is the reference."""
         return nullcontext(self.actor_reference_model)
+
+    def log_probs(
+        self, model: Any, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
+    ) -> torch.Tensor:
+        """Log-probabilities of responses at the temperature of sampling, size = (B, L - 1)."""
+        return response_log_probs(model, sequence, attention_mask, start, self.temperature)
 
     @torch.no_grad()
     def reference_log_probs(
@@ -115,7 +67,7 @@ class PPOTrainer(RLTrainer):
     ) -> torch.Tensor:
         """Log-probabilities under the reference, size = (B, L - 1)."""
         with self.reference() as model:
-            return response_log_probs(model, sequence, attention_mask, start)
+            return self.log_probs(model, sequence, attention_mask, start)
 
     def score(
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
@@ -136,6 +88,11 @@ class PPOTrainer(RLTrainer):
         scores = self.reward_critic_model(sequence, attention_mask=attention_mask).scores
         return scores.squeeze(-1)[:, :-1].float()
 
+    @property
+    def on_policy(self) -> bool:
+        """The base's, unless whitening needs the advantages before the training step."""
+        return super().on_policy and not self.args.whiten_advantages
+
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> Rollout:
@@ -147,9 +104,7 @@ class PPOTrainer(RLTrainer):
         start = prompt.size(-1) - 1
         old: OldNumbers = {}
         if not self.on_policy:
-            old = {
-                "log_probs": response_log_probs(self.actor_model, sequence, attention_mask, start)
-            }
+            old = {"log_probs": self.log_probs(self.actor_model, sequence, attention_mask, start)}
         return {
             "prompt": prompt,
             "input_ids": sequence,
@@ -198,10 +153,11 @@ class PPOTrainer(RLTrainer):
         old_log_probs: torch.Tensor,  # size = (B, T)
         advantages: torch.Tensor,  # size = (B, T)
         mask: torch.Tensor,  # size = (B, T)
+        count: torch.Tensor | None = None,  # size = ()
     ) -> torch.Tensor:
-        """The mean clipped surrogate, to be minimised."""
+        """The mean clipped surrogate, to be minimised; ``count`` is a rollout's."""
         surrogate = clipped_surrogate(log_probs, old_log_probs, advantages, self.clip_range_ratio)
-        return -masked_mean(surrogate, mask)
+        return -masked_mean(surrogate, mask, count)
 
     def critic_loss_fn(
         self,
@@ -209,12 +165,36 @@ class PPOTrainer(RLTrainer):
         old_values: torch.Tensor,  # size = (B, T)
         returns: torch.Tensor,  # size = (B, T)
         mask: torch.Tensor,  # size = (B, T)
+        count: torch.Tensor | None = None,  # size = ()
     ) -> torch.Tensor:
-        """The mean error of the values, to be minimised."""
+        """The mean error of the values, to be minimised; ``count`` is a rollout's."""
         errors = clipped_value_errors(values, old_values, returns, self.clip_range_value)
-        return masked_mean(errors, mask)
+        return masked_mean(errors, mask, count)
 
     # -- updates ----------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _estimated(
+        self, rl_batch: Rollout, old_log_probs: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Rewards by token, advantages and returns, size = (B, L - 1) and (B, T) twice."""
+        prompt, sequence_mask = rl_batch["prompt"], rl_batch["attention_mask"][:, 1:]
+        rewards = self.add_kl_divergence_regularization(
+            rl_batch["reward"], prompt, old_log_probs, rl_batch["ref_log_probs"], sequence_mask
+        )
+        start = prompt.size(-1) - 1
+        return rewards, *self.get_advantages_and_returns(
+            rl_batch["reward_values"], rewards, sequence_mask, start
+        )
+
+    def of_update(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
+        """With the number of responses, and the moments of advantages that are to be whitened."""
+        masks = [r["attention_mask"][:, r["prompt"].size(-1) :] for r in rollouts]
+        known = {"count": average([mask.any(dim=-1).sum() for mask in masks])}
+        if self.args.whiten_advantages:
+            advantages = [self._estimated(r, r["log_probs"])[1] for r in rollouts]
+            known["moments"] = moments(list(zip(advantages, masks, strict=True)), all_reduce_sum)
+        return [{**rollout, **known} for rollout in rollouts]
 
     def rl_step(self, rl_batch: Rollout) -> dict[str, float]:
         """One backward pass of actor and critic on a rolled-out batch."""
@@ -222,40 +202,38 @@ class PPOTrainer(RLTrainer):
         input_ids, attention_mask = rl_batch["input_ids"], rl_batch["attention_mask"]
         ref_log_probs = rl_batch["ref_log_probs"]
         start = rl_batch["prompt"].size(-1) - 1
-        sequence_mask = attention_mask[:, 1:]
-        mask = sequence_mask[:, start:]
+        mask = attention_mask[:, 1 + start :]
+        count = rl_batch.get("count")
 
-        log_probs = response_log_probs(self.actor_model, input_ids, attention_mask, start)
+        log_probs = self.log_probs(self.actor_model, input_ids, attention_mask, start)
         old_log_probs = rl_batch.get("log_probs", log_probs.detach())  # on-policy: the same
         old_values = rl_batch["reward_values"]
-        with torch.no_grad():
-            rewards = self.add_kl_divergence_regularization(
-                rl_batch["reward"], rl_batch["prompt"], old_log_probs, ref_log_probs, sequence_mask
-            )
-            advantages, returns = self.get_advantages_and_returns(
-                old_values, rewards, sequence_mask, start
-            )
-            weights = whiten(advantages, mask) if self.args.whiten_advantages else advantages
+        rewards, advantages, returns = self._estimated(rl_batch, old_log_probs)
+        weights = advantages
+        if self.args.whiten_advantages:
+            weights = whiten(advantages, mask, rl_batch.get("moments"))
 
         actor_loss = self.actor_loss_fn(
-            log_probs[:, start:], old_log_probs[:, start:], weights, mask
+            log_probs[:, start:], old_log_probs[:, start:], weights, mask, count
         )
         self.actor_model.backward(actor_loss)
         self.actor_model.step()
         values = self.critic_values(input_ids, attention_mask)
-        critic_loss = self.critic_loss_fn(values[:, start:], old_values[:, start:], returns, mask)
+        critic_loss = self.critic_loss_fn(
+            values[:, start:], old_values[:, start:], returns, mask, count
+        )
         self.reward_critic_model.backward(critic_loss)
         self.reward_critic_model.step()
 
-        lengths = mask.sum(dim=-1).float()  # size = (B,)
+        lengths, there = mask.sum(dim=-1).float(), mask.any(dim=-1)  # size = (B,)
         means = {
             "actor_loss": actor_loss,
             "reward_critic_loss": critic_loss,
             "reward": rl_batch["reward"],
             "reward_with_kl_penalty": (rewards[:, start:] * mask).sum(dim=-1),
-            "reward_advantage": masked_mean(advantages, mask),
-            "reward_return": masked_mean(returns, mask),
-            "reward_value": masked_mean(values.detach()[:, start:], mask),
+            "reward_advantage": row_means(advantages, mask)[there],
+            "reward_return": row_means(returns, mask)[there],
+            "reward_value": row_means(values.detach()[:, start:], mask)[there],
             "kl_divergence": summed_log_ratios(
                 old_log_probs[:, start:], ref_log_probs[:, start:], mask
             ),

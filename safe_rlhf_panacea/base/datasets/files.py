@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.io import unique_keys
 
 PACKED: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     ".gz": ("gzip", gzip.decompress),
@@ -54,7 +55,7 @@ def read_bytes(path: Path) -> bytes:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", error)
         raise UserError(f"{where}: not JSON ({reason}); a row is one object {{...}}") from None

@@ -85,7 +85,7 @@ def describe(spec: str) -> str:
     raw = asked.load()
     samples = for_objective(raw, asked.objective, str(asked)) if asked.objective else list(raw)
     rows, left_out = getattr(raw, "rows_read", len(raw)), +getattr(raw, "left_out", Counter())
-    labels = [labels_of(sample) for sample in samples]
+    labels = [labels_of(sample, raw.where(i)) for i, sample in enumerate(samples)]
     first = (f"{field}: {one_line(value)}" for field, value in samples[0].items())
     taken = asked.count(len(raw))
     counts = [f"{rows} rows, {len(raw)} samples; the proportion takes {taken}"]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from safe_rlhf_panacea.base.datasets.conversation import in_turn, is_dialogue, said
 from safe_rlhf_panacea.base.datasets.fields import LeaveOut, Row
-from safe_rlhf_panacea.base.datasets.raw import TAKEN, RawSample
+from safe_rlhf_panacea.base.datasets.raw import TAKEN, RawSample, label_value
 from safe_rlhf_panacea.base.datasets.reader import Format
 from safe_rlhf_panacea.errors import UserError
 
@@ -55,16 +53,6 @@ def prompt_fields(row: Row) -> RawSample:
 def _check_turns(count: int) -> None:
     if count % 2 == 0:
         raise UserError(f"prompt has {count} turns; it has an odd number, ending with the user's")
-
-
-def label_value(value: Any, field: str) -> int | None:
-    """0 or 1, the index of the better response, or None where it is unknown."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if value is None or (is_number and value != value):  # tables write a missing number as NaN
-        return None
-    if not is_number or value not in (0, 1):
-        raise UserError(f"{field} is {value!r}; it is 0 or 1, the better response, or null")
-    return int(value)
 
 
 def read_labels(row: Row) -> dict[str, int | None]:

@@ -109,8 +109,8 @@ class PreferenceDataset(TokenizedDataset):
         found: Counter[str] = Counter()
         for row in rows:
             self.text(row, "other_answer")  # prompts or supervised text are told from pairs here
-            labels = labels_of(row.sample)
-            values = labels_for(row.sample, *self.objectives)
+            labels = labels_of(row.sample, row.where)
+            values = labels_for(row.sample, *self.objectives, where=row.where)
             labels |= zip(self.objectives, values, strict=True)
             found.update(name for name, value in labels.items() if value is not None)
             if any(labels[name] is not None for name in self.counted):

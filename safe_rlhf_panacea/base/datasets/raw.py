@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Collection, Iterable, Iterator
-from typing import ClassVar, TypedDict
+from numbers import Real
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 from torch.utils.data import Dataset, Subset
@@ -46,18 +47,40 @@ TAKEN = frozenset(
 )
 
 
-def labels_of(sample: RawSample) -> dict[str, int | None]:
-    """Which answer is better, by objective; Safe-RLHF's flags are understood too."""
-    labels = dict(sample.get("labels", {}))
+def label_value(value: Any, field: str) -> int | None:
+    """0 or 1, the index of the better response, or None where it is unknown."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)  # NumPy's too
+    if value is None or (is_number and value != value):  # tables write a missing number as NaN
+        return None
+    if not is_number or value not in (0, 1):
+        raise UserError(f"{field} is {value!r}; it is 0 or 1, the better response, or null")
+    return int(value)
+
+
+def labels_of(sample: RawSample, where: str = "a pair") -> dict[str, int | None]:
+    """Which answer is better, by objective; Safe-RLHF's flags are understood too.
+
+    Args:
+        sample: a pair.
+        where: it comes from, for messages.
+
+    Raises:
+        UserError: a label is not 0, 1 or None, or a flag is not true or false.
+    """
+    given = sample.get("labels", {})
+    labels = {name: label_value(value, f"{where}: label {name!r}") for name, value in given.items()}
     for flag, objective in SAFE_RLHF_FLAGS.items():
+        value = sample.get(flag, True)
+        if value not in (True, False):
+            raise UserError(f"{where}: {flag} is {value!r}; it is true or false")
         if flag in sample:
-            labels.setdefault(objective, 0 if sample[flag] else 1)  # type: ignore[literal-required]
+            labels.setdefault(objective, 0 if value else 1)
     return labels
 
 
-def labels_for(sample: RawSample, *objectives: str) -> list[int | None]:
+def labels_for(sample: RawSample, *objectives: str, where: str = "a pair") -> list[int | None]:
     """The labels of some objectives; a label that names none is that of a lone objective."""
-    labels = labels_of(sample)
+    labels = labels_of(sample, where)
     if len(objectives) == 1 and CHOSEN in labels:
         labels.setdefault(objectives[0], labels[CHOSEN])
     return [labels.get(name) for name in objectives]

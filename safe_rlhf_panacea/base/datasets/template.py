@@ -43,6 +43,19 @@ def as_turns(turns: Turns) -> list[str]:
     return turns
 
 
+def own_end_ids(model: Any) -> tuple[int, ...]:
+    """The tokens at which a model's ``generation_config.eos_token_id`` ends a response.
+
+    One token that transformers only copied from the model's configuration does not count: that is
+    often the default of an architecture, and an ordinary token of this tokenizer.
+    """
+    config = getattr(model, "generation_config", None)
+    ids = getattr(config, "eos_token_id", None)
+    if isinstance(ids, int):
+        return () if config._from_model_config else (ids,)
+    return tuple(ids or ())
+
+
 class ChatTemplate(abc.ABC):
     """How one model is spoken to.
 
@@ -155,14 +168,9 @@ class ChatTemplate(abc.ABC):
     # -- tokens -----------------------------------------------------------------------
 
     def stop_ids(self, model: Any = None) -> tuple[int, ...]:
-        """The tokens that end a response: the template's, the tokenizer's and the model's own.
-
-        A model has several where ``generation_config.eos_token_id`` is a list.
-        """
+        """The tokens that end a response: the template's, the tokenizer's and the model's own."""
         token = self.tokenizer.convert_tokens_to_ids(self.end_token)
-        more = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-        listed = more if isinstance(more, (list, tuple)) else ()
-        return tuple(dict.fromkeys((token, self.tokenizer.eos_token_id, *listed)))
+        return tuple(dict.fromkeys((token, self.tokenizer.eos_token_id, *own_end_ids(model))))
 
     @cached_property
     def special_tokens(self) -> list[str]:

@@ -6,8 +6,6 @@ import argparse
 from collections.abc import Sequence
 
 from safe_rlhf_panacea.base import arguments
-from safe_rlhf_panacea.base.finetune.trainer import SupervisedFinetuneTrainer
-from safe_rlhf_panacea.base.setup import prepare_run, run_to_end
 from safe_rlhf_panacea.errors import one_line_errors
 
 PROGRAM = "python -m safe_rlhf_panacea.base.finetune"
@@ -40,5 +38,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Train and save."""
     args = build_parser().parse_args(argv)
+    from safe_rlhf_panacea.base.finetune.trainer import SupervisedFinetuneTrainer
+    from safe_rlhf_panacea.base.setup import prepare_run, run_to_end
+
     ds_train_config, _ = prepare_run(args, PROGRAM)
     run_to_end(SupervisedFinetuneTrainer(args, ds_train_config))

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import torch
 
 from safe_rlhf_panacea.base.datasets import SupervisedDataset
-from safe_rlhf_panacea.base.log_probs import answer_log_probs
+from safe_rlhf_panacea.base.log_probs import answer_log_probs, answer_tokens
 from safe_rlhf_panacea.base.losses import next_token_loss
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
+from safe_rlhf_panacea.base.trainers.updates import Batch
 
 
 class SupervisedFinetuneTrainer(SupervisedTrainer):
@@ -18,12 +19,17 @@ class SupervisedFinetuneTrainer(SupervisedTrainer):
     TRAINING_TYPE: ClassVar[str] = "sft"
     DATASET_TYPE: ClassVar[Any] = SupervisedDataset
 
+    def count(self, batch: Batch) -> torch.Tensor:
+        """Tokens of the answers."""
+        return answer_tokens(batch["labels"]).sum()
+
     def loss(  # type: ignore[override]
         self,
         input_ids: torch.Tensor,  # size = (B, L)
         labels: torch.Tensor,  # size = (B, L)
         attention_mask: torch.Tensor,  # size = (B, L)
+        counts: torch.Tensor | None = None,  # size = (), tokens
     ) -> dict[str, torch.Tensor]:
         """Mean cross entropy per answer token, in nats."""
         found = answer_log_probs(self.model, input_ids, labels, attention_mask)
-        return {"loss": next_token_loss(*found)}
+        return {"loss": next_token_loss(*found, counts)}

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from safe_rlhf_panacea.base.datasets.template import own_end_ids
 from safe_rlhf_panacea.base.models.adapted import find_adapter
 from safe_rlhf_panacea.base.models.auto import AutoModelForScore
 from safe_rlhf_panacea.base.models.loading import load_whole, loading_errors, resolve_model
@@ -156,6 +157,7 @@ def _fill_with_mean(embeddings: nn.Module | None, rows: int) -> None:
 
 def _set_token_ids(model: Any, tokenizer: Any) -> None:
     """Tell the model which tokens are special, for training and for ``generate``."""
+    own = own_end_ids(model)
     for config in (model.config, getattr(model, "generation_config", None)):
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             token = getattr(tokenizer, name)
@@ -163,3 +165,5 @@ def _set_token_ids(model: Any, tokenizer: Any) -> None:
             # A chat model may end on several tokens: keep the list that has the tokenizer's.
             if config is not None and not (isinstance(current, list) and token in current):
                 setattr(config, name, token)
+    if set(own) - {tokenizer.eos_token_id}:
+        model.generation_config.eos_token_id = list(dict.fromkeys((*own, tokenizer.eos_token_id)))

@@ -189,7 +189,7 @@ class ScoreModel(nn.Module):
     @property
     def backbone(self) -> Any:
         """The transformers model without its language-modelling head."""
-        return getattr(self, self.base_model_prefix)
+        return self._modules[self.base_model_prefix]  # Mamba's own name for it is "backbone" too
 
     @property
     def device(self) -> torch.device:

@@ -165,6 +165,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
                 about = {"program": args.program, "processes": get_world_size()}
                 about |= {"data": self.data_fingerprints(), "template_date": str(self.began)}
                 about["chat_template"] = self.template.recorded
+                about |= self.part.about()
                 write_run_record(args.output_dir, args, about)
         started = time.strftime("%Y-%m-%d-%H-%M-%S")
         self.logger = Logger(

@@ -13,6 +13,10 @@ class Part:
     port's.
     """
 
+    def about(self) -> dict[str, Any]:
+        """What the run's record says of it."""
+        return {}
+
     def opened(self) -> None:
         """The output folder is claimed and the logger open."""
 

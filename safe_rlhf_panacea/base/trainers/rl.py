@@ -3,159 +3,37 @@
 from __future__ import annotations
 
 import abc
-import argparse
 import itertools
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
-from safe_rlhf_panacea.base.checkpoint import TrainingState
-from safe_rlhf_panacea.base.datasets import ResumableSampler
-from safe_rlhf_panacea.base.distributed import all_reduce_means, get_rank, get_world_size
-from safe_rlhf_panacea.base.dropout import has_dropout
-from safe_rlhf_panacea.base.engine import (
-    init_role_engine,
-    passes_since_update,
-    set_gradient_checkpointing,
-    unwrap,
-)
+from safe_rlhf_panacea.base.distributed import all_reduce_means
+from safe_rlhf_panacea.base.engine import passes_since_update, unwrap
 from safe_rlhf_panacea.base.generation import sample
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.base.trainers import rl_data
-from safe_rlhf_panacea.base.trainers.actor import text_step
-from safe_rlhf_panacea.base.trainers.base import TrainerBase
+from safe_rlhf_panacea.base.trainers.actor import text_count, text_step
+from safe_rlhf_panacea.base.trainers.rl_setup import RLSetup
 from safe_rlhf_panacea.base.trainers.rollout import Rollout
 from safe_rlhf_panacea.base.trainers.supervised import to_device
+from safe_rlhf_panacea.base.trainers.updates import by_update, counted
 
 Batch = rl_data.Batch
 
 
-class RLTrainer(TrainerBase):
+class RLTrainer(RLSetup):
     """Base of the reinforcement-learning trainers.
 
-    Hooks for subclasses: ``init_actor``, ``init_reference`` and ``init_rewards`` load the models;
-    ``post_rollout``, ``rl_step``, ``ptx_step`` and ``eval_rollout`` do the work.
+    Hooks for subclasses, besides those of the set-up: ``post_rollout``, ``rl_step``, ``ptx_step``
+    and ``eval_rollout`` do the work.
 
     Attributes:
-        TRAINED: each role that is trained, as its flags and checkpoints begin, and the attribute
-            with its model, later its engine; in the order in which the engines are made.
-        WHOLE_GROUPS: whether a micro-batch holds all responses to its prompts, and not one to each.
         waiting: the actor's backward passes to come on what was rolled out since the last step.
     """
 
-    TRAINING_TYPE: ClassVar[str] = "rl"
-    TRAINED: ClassVar[dict[str, str]] = {"actor": "actor_model"}
-    WHOLE_GROUPS: ClassVar[bool] = False
-
-    actor_model: Any
-    actor_reference_model: Any
-    reward_model: Any
     waiting: int = 0
-
-    def __init__(
-        self,
-        args: argparse.Namespace,
-        ds_train_config: dict[str, Any],
-        ds_eval_config: dict[str, Any],
-    ) -> None:
-        """Run the hooks, then read the coefficients."""
-        self.args = args
-        self.ds_config = self.ds_train_config = ds_train_config
-        self.ds_eval_config = ds_eval_config
-        self.run_init_hooks()
-        if get_world_size() > 1:
-            # The models were made from one seed on all processes; responses must not be drawn
-            # from one, or row i of every process would share its random numbers.
-            torch.manual_seed(args.seed + get_rank())
-        self.kl_coeff = args.kl_coeff
-        self.clip_range_ratio = args.clip_range_ratio
-        self.ptx_coeff = args.ptx_coeff
-
-    # -- set-up -----------------------------------------------------------------------
-
-    def init_models(self) -> None:
-        """Load actor, reference and rewards, in this order."""
-        self.init_actor()
-        self.init_reference()
-        self.init_rewards()
-        self.generation_config = rl_data.sampling_config(self.args, self.template, self.actor_model)
-
-    @abc.abstractmethod
-    def init_actor(self) -> None:
-        """Load the policy and its tokenizer."""
-
-    @abc.abstractmethod
-    def init_reference(self) -> None:
-        """Provide the reference that the KL term is held against."""
-
-    @abc.abstractmethod
-    def init_rewards(self) -> None:
-        """Load what scores a response."""
-
-    def init_datasets(self) -> None:
-        """Load prompts and, if asked for, supervised text for the PTX loss."""
-        args = self.args
-        rows = rl_data.rows_of_rollout(args)
-        loaders = rl_data.prompt_loaders(args, self.template)
-        self.prompt_only_dataloader, self.data_sampler, self.eval_dataloader = loaders
-        self.ptx_dataloader: DataLoader | None = None
-        self.use_ptx = args.ptx_datasets is not None
-        if self.use_ptx:
-            self.ptx_dataloader, self.ptx_sampler = rl_data.text_loader(args, self.template, rows)
-        lengths = rl_data.lengths(len(self.data_sampler), args, self.WHOLE_GROUPS)
-        self.steps_per_epoch, self.total_steps = lengths
-        vary = any(map(has_dropout, self.trained().values()))
-        self.used_once = args.update_iters == 1 and not vary
-
-    def init_engines(self) -> None:
-        """Make the engines.
-
-        With PTX the actor sees twice as many backward passes per update. Training steps at the
-        end of a run that are too few for an update make none.
-        """
-        args = self.args
-        configs = {role: dict(self.ds_train_config) for role in self.TRAINED}
-        if self.use_ptx:
-            args.gradient_accumulation_steps *= 2
-            configs["actor"]["train_batch_size"] *= 2
-            configs["actor"]["gradient_accumulation_steps"] *= 2
-        updates = self.total_steps // self.ds_train_config["gradient_accumulation_steps"]
-        for role, model in self.trained().items():
-            engine = init_role_engine(model, args, role, configs[role], updates)
-            setattr(self, self.TRAINED[role], engine)
-
-    def trained(self) -> dict[str, Any]:
-        """Role to model, after ``init_engines`` to engine, of all that is trained."""
-        return {role: getattr(self, attribute) for role, attribute in self.TRAINED.items()}
-
-    def checkpoint_engines(self) -> dict[str, Any]:
-        """Of all that is trained."""
-        return self.trained()
-
-    def samplers(self) -> list[ResumableSampler]:
-        """Of the prompts, and of the supervised text."""
-        return [self.data_sampler, *([self.ptx_sampler] if self.use_ptx else [])]
-
-    def training_state(self) -> TrainingState:
-        """With the place in the supervised text."""
-        state = super().training_state()
-        state.ptx_sampler = self.ptx_sampler.state_dict() if self.use_ptx else None
-        return state
-
-    def restore(self, state: TrainingState) -> None:
-        """With the place in the supervised text."""
-        super().restore(state)
-        if state.ptx_sampler is not None and self.use_ptx:
-            self.ptx_sampler.load_state_dict(state.ptx_sampler)
-
-    def set_train(self, mode: bool = True) -> None:
-        """Set the mode of what is trained; recomputation of activations is off in rollouts."""
-        for role, engine in self.trained().items():
-            engine.train(mode)
-            if getattr(self.args, f"{role}_gradient_checkpointing"):
-                set_gradient_checkpointing(engine, mode)
 
     # -- rollouts ---------------------------------------------------------------------
 
@@ -214,6 +92,10 @@ class RLTrainer(TrainerBase):
     def rl_step(self, rl_batch: Rollout) -> dict[str, float]:
         """One step of all that is trained; the result has ``train/reward``."""
 
+    def of_update(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
+        """The micro-batches of an update, with what they must know of each other."""
+        return list(rollouts)
+
     def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
         """One step of the actor on supervised text."""
         return text_step(self.actor_model, ptx_batch, self.ptx_coeff)
@@ -256,14 +138,24 @@ class RLTrainer(TrainerBase):
                 ptx_batches = list(self.split_ptx_micro_batches(to_device(ptx, self.args.device)))
             self.set_train()
             steps = list(zip(rl_batches, itertools.cycle(ptx_batches))) * self.args.update_iters
-            for rl_batch, ptx_batch in steps[: self.total_steps - self.global_step]:
-                info = self.rl_step(rl_batch)
-                if ptx_batch is not None:
-                    info |= self.ptx_step(ptx_batch)
-                self._after_step(info, bar)
+            steps = steps[: self.total_steps - self.global_step]
+            for part in by_update(steps, self.actor_model, 1 + self.use_ptx):
+                self._train_on(part, bar)
             self.save_if_due()
         bar.close()
         self.part.trained()
+
+    def _train_on(self, steps: Sequence[tuple[Rollout, Batch | None]], bar: Any) -> None:
+        """Training steps of one update."""
+        rl_batches = self.of_update([rl_batch for rl_batch, _ in steps])
+        ptx_batches: Sequence[Batch | None] = [ptx_batch for _, ptx_batch in steps]
+        if self.use_ptx:
+            ptx_batches = counted(ptx_batches, text_count, self.args.device)
+        for rl_batch, ptx_batch in zip(rl_batches, ptx_batches, strict=True):
+            info = self.rl_step(rl_batch)
+            if ptx_batch is not None:
+                info |= self.ptx_step(ptx_batch)
+            self._after_step(info, bar)
 
     def _after_step(self, info: dict[str, float], bar: Any) -> None:
         self.global_step += 1

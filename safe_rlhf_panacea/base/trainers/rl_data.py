@@ -55,20 +55,52 @@ def micro_batches(prompts: int, args: argparse.Namespace, whole_groups: bool) ->
 
 
 def steps_per_epoch(prompts: int, args: argparse.Namespace, whole_groups: bool = False) -> int:
-    """Training steps in one pass over a process's prompts, with the last batch, which is short."""
-    whole, rest = divmod(prompts, args.per_device_prompt_batch_size)
-    full, short = (
-        micro_batches(count, args, whole_groups)
-        for count in (args.per_device_prompt_batch_size, rest)
-    )
+    """Training steps in one pass over a process's prompts, with the last rollout, which is short.
+
+    Of that, GRPO's whole groups take what fills whole updates.
+    """
+    rollout = prompts_of_rollout(args, whole_groups)
+    whole, rest = divmod(prompts, rollout)
+    if whole_groups:
+        rest = min(rest, prompts_of_whole_updates(rest, args))
+    full, short = (micro_batches(count, args, whole_groups) for count in (rollout, rest))
     return args.update_iters * (whole * full + short)
 
 
-def rows_of_rollout(args: argparse.Namespace) -> int:
-    """Sequences in the rollout of a whole prompt batch.
+def _filling_updates(args: argparse.Namespace) -> int:
+    """The least number of micro-batches whose training steps fill whole updates."""
+    accumulated = args.gradient_accumulation_steps
+    return accumulated // math.gcd(accumulated, args.update_iters)
+
+
+def prompts_of_whole_updates(prompts: int, args: argparse.Namespace) -> int:
+    """How many of some prompts GRPO rolls out, so that updates are of one rollout.
+
+    At least all of them where their training steps fill whole updates.
+    """
+    least = _filling_updates(args)
+    whole = micro_batches(prompts, args, whole_groups=True) // least * least
+    return whole * prompts_of_micro_batch(args, whole_groups=True)
+
+
+def prompts_of_rollout(args: argparse.Namespace, whole_groups: bool = False) -> int:
+    """Prompts that are rolled out before the updates on them.
+
+    A prompt batch; for GRPO, which compares the responses of an update, as many of them as fill
+    whole updates.
+    """
+    prompts = args.per_device_prompt_batch_size
+    if not whole_groups:
+        return prompts
+    least = _filling_updates(args)
+    return prompts * least // math.gcd(micro_batches(prompts, args, whole_groups), least)
+
+
+def rows_of_rollout(args: argparse.Namespace, whole_groups: bool = False) -> int:
+    """Sequences in a whole rollout.
 
     Raises:
-        UserError: they make no whole number of training batches.
+        UserError: those of a prompt batch make no whole number of training batches.
     """
     rows = args.per_device_prompt_batch_size * args.num_return_sequences
     if rows % args.per_device_train_batch_size:
@@ -76,28 +108,27 @@ def rows_of_rollout(args: argparse.Namespace) -> int:
             f"--per_device_prompt_batch_size times --num_return_sequences is {rows}, which is "
             f"no multiple of --per_device_train_batch_size {args.per_device_train_batch_size}"
         )
-    return rows
+    return prompts_of_rollout(args, whole_groups) * args.num_return_sequences
 
 
 def lengths(prompts: int, args: argparse.Namespace, whole_groups: bool = False) -> tuple[int, int]:
-    """Training steps in an epoch and in the run, the latter noted in the flags as well.
+    """Training steps in an epoch and in the run.
 
     Raises:
         UserError: the run would end before its first update.
     """
     per_epoch = steps_per_epoch(prompts, args, whole_groups)
-    total = run_length(args, per_epoch)
+    total = run_length(args, per_epoch) if per_epoch else 0
     if total < args.gradient_accumulation_steps:
         raise UserError(
             f"the run has {total} training steps, fewer than --gradient_accumulation_steps "
             f"{args.gradient_accumulation_steps}: it would end before its first update"
         )
-    args.total_training_steps = total
     return per_epoch, total
 
 
 def prompt_loaders(
-    args: argparse.Namespace, template: ChatTemplate
+    args: argparse.Namespace, template: ChatTemplate, whole_groups: bool = False
 ) -> tuple[DataLoader, ResumableSampler, DataLoader | None]:
     """A loader of prompts with its sampler, and one of evaluation prompts if asked for."""
     options = {"tokenizer": template.tokenizer, "seed": args.seed, "template": template}
@@ -107,7 +138,7 @@ def prompt_loaders(
         prompts, eval_prompts = prompts.split_train_test(args.eval_split_ratio)
     elif args.need_eval:
         eval_prompts = PromptOnlyDataset(args.eval_datasets, **options)
-    loader, sampler = build_loader(prompts, args.per_device_prompt_batch_size, args.seed)
+    loader, sampler = build_loader(prompts, prompts_of_rollout(args, whole_groups), args.seed)
     eval_loader = None
     if eval_prompts is not None:
         eval_loader, _ = build_loader(

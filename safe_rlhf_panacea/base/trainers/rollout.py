@@ -14,7 +14,14 @@ class OldNumbers(TypedDict, total=False):
     reward_values: torch.Tensor
 
 
-class Rollout(OldNumbers):
+class OfUpdate(TypedDict, total=False):
+    """What the micro-batches of an update know of each other."""
+
+    count: torch.Tensor
+    moments: tuple[torch.Tensor, torch.Tensor]
+
+
+class Rollout(OldNumbers, OfUpdate):
     """A micro-batch of prompts, responses and scores, complete when it is made.
 
     A dictionary, as Safe-RLHF's trainers hand it on. B sequences of L tokens each begin with a
@@ -30,6 +37,8 @@ class Rollout(OldNumbers):
             none: the one training step comes before the next update, and its own forward pass
             gives these numbers.
         reward_values: the critic's, size = (B, L - 1); none without a critic.
+        count: responses with a token in an average micro-batch of the update, size = ().
+        moments: mean and variance of the update's advantages, where they are whitened.
     """
 
     prompt: torch.Tensor

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import abc
 import argparse
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -23,9 +24,10 @@ from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.trainers.base import TrainerBase
+from safe_rlhf_panacea.base.trainers.updates import Batch, counted
 
 
-def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+def to_device(batch: Batch, device: torch.device) -> Batch:
     """Move the tensors of a batch."""
     return {
         k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v
@@ -54,8 +56,9 @@ def run_length(args: argparse.Namespace, steps_per_epoch: int) -> int:
 class SupervisedTrainer(TrainerBase):
     """A trainer with one engine and a loss on a batch.
 
-    Subclasses give ``DATASET_TYPE`` and ``loss``, which returns a dictionary of tensors with
-    ``loss`` among them; every entry is logged.
+    Subclasses give ``DATASET_TYPE``, ``count`` and ``loss``, which returns a dictionary of tensors
+    with ``loss`` among them. The mean of every entry over all processes is logged, and nothing
+    where it is empty on all of them.
     """
 
     TRAINING_TYPE: ClassVar[str] = "supervised"
@@ -120,7 +123,6 @@ class SupervisedTrainer(TrainerBase):
         """Make the training engine."""
         args = self.args
         self.total_steps = run_length(args, len(self.train_dataloader))
-        args.total_training_steps = math.ceil(self.total_steps / args.gradient_accumulation_steps)
         self.model.to(args.device)
         self.model = init_train_engine(
             self.model,
@@ -129,14 +131,25 @@ class SupervisedTrainer(TrainerBase):
             weight_decay=args.weight_decay,
             lr_scheduler_type=args.lr_scheduler_type,
             lr_warmup_ratio=args.lr_warmup_ratio,
-            update_steps=args.total_training_steps,
+            update_steps=math.ceil(self.total_steps / args.gradient_accumulation_steps),
         )
         if args.gradient_checkpointing:
             set_gradient_checkpointing(self.model, True)
 
+    def count(self, batch: Batch) -> torch.Tensor:
+        """How much a batch has of what the loss is a mean over: its rows, unless overridden."""
+        return torch.tensor(len(next(iter(batch.values()))))
+
+    def counted(self, batches: Sequence[Batch]) -> list[Batch]:
+        """The batches of an update, each with what an average one of them counts."""
+        return counted(batches, self.count, self.args.device)
+
     @abc.abstractmethod
     def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The loss on a batch, under the key ``loss``, and what else is worth logging."""
+        """The loss on a batch, under the key ``loss``, and what else is worth logging.
+
+        With ``counts`` in the batch it is the batch's share in the mean over its update.
+        """
 
     def train_step(self, **batch: torch.Tensor) -> dict[str, float]:
         """One forward and backward pass, and an update when enough are accumulated."""
@@ -147,16 +160,30 @@ class SupervisedTrainer(TrainerBase):
         info["train/lr"] = learning_rate(self.model)
         return info
 
-    def batches(self) -> Iterator[dict[str, torch.Tensor]]:
-        """Batches until the run is over, epoch after epoch."""
-        while self.global_step < self.total_steps:
+    def batches(self) -> Iterator[Batch]:
+        """Batches until the run is over; an update's are read before the first of them is used."""
+        if 0 < self.global_step < self.total_steps:  # resumed, where an epoch may just have ended
+            self._log_epoch()
+        reader = itertools.islice(self._read(), self.total_steps - self.global_step)
+        accumulated = self.model.gradient_accumulation_steps()
+        while update := list(itertools.islice(reader, accumulated)):
+            for batch in self.counted(update):
+                yield batch
+                self._log_epoch()
+
+    def _read(self) -> Iterator[Batch]:
+        """Epoch after epoch, without end."""
+        while True:
             self.data_sampler.set_epoch(self.epoch)
             for batch in self.train_dataloader:
-                if self.global_step >= self.total_steps:
-                    return
+                self.go_on()
                 yield to_device(batch, self.args.device)
             self.epoch += 1
-            self.log_evaluation(self.args.eval_strategy == "epoch")
+
+    def _log_epoch(self) -> None:
+        """Evaluate if an epoch's last step was just taken."""
+        ended = self.global_step % len(self.train_dataloader) == 0
+        self.log_evaluation(ended and self.args.eval_strategy == "epoch")
 
     def train(self) -> None:
         """Train until the last step."""
@@ -168,7 +195,6 @@ class SupervisedTrainer(TrainerBase):
         bar.update(self.global_step)
         self.log_evaluation(self.global_step == 0)
         for batch in self.batches():
-            self.go_on()
             info = self.train_step(**batch)
             self.global_step += 1
             info["train/epoch"] = self.global_step / len(self.train_dataloader)
@@ -188,16 +214,12 @@ class SupervisedTrainer(TrainerBase):
         if self.eval_dataloader is None:
             return {}
         self.set_eval()
-        sums: dict[str, float] = {}
-        rows = 0
-        for batch in self.eval_dataloader:
-            size = next(iter(batch.values())).size(0)
-            rows += size
+        found: dict[str, list[torch.Tensor]] = {}
+        for batch in self.counted(list(self.eval_dataloader)):
             for key, value in self.loss(**to_device(batch, self.args.device)).items():
-                sums[key] = sums.get(key, 0.0) + size * value.float().mean().item()
+                found.setdefault(f"eval/{key}", []).append(value.flatten())
         self.set_train()
-        means = {key: torch.tensor(total / rows) for key, total in sums.items()}
-        return {f"eval/{key}": value for key, value in all_reduce_means(means).items()}
+        return all_reduce_means({key: torch.cat(values) for key, values in found.items()})
 
     def set_train(self, mode: bool = True) -> None:
         """Set the engine's mode; activations are recomputed only when training."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import abc
+import itertools
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -13,20 +15,47 @@ from safe_rlhf.trainers import SupervisedTrainer
 
 from safe_rlhf_panacea.base.algorithms.dpo import reward_statistics
 from safe_rlhf_panacea.base.distributed import all_reduce_means
+from safe_rlhf_panacea.base.engine import passes_since_update
 from safe_rlhf_panacea.base.functional import diverging_mask
 from safe_rlhf_panacea.base.losses import summed_log_ratios
 from safe_rlhf_panacea.base.models.positions import check_positions
+from safe_rlhf_panacea.base.trainers.updates import Batch, counted
 from safe_rlhf_panacea.base.upstream.recompute import recompute_without_reentry
 from safe_rlhf_panacea.base.upstream.record import Recorded
 
 PAIR = ("better_input_ids", "better_attention_mask", "worse_input_ids", "worse_attention_mask")
 
 
+class CountedLoader:
+    """Safe-RLHF's loader; an update's batches are read before the first of them is used.
+
+    Where an update goes on in the next epoch, its two parts are counted one by one.
+    """
+
+    def __init__(self, loader: Any, trainer: HookedDPOTrainer) -> None:
+        """``trainer`` knows where updates end, and counts."""
+        self.loader, self.trainer, self.dataset = loader, trainer, loader.dataset
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches, trainer = iter(self.loader), self.trainer
+        while True:
+            engine = trainer.model
+            left = engine.gradient_accumulation_steps() - passes_since_update(engine)
+            update = list(itertools.islice(batches, left))
+            if not update:
+                return
+            yield from counted(update, trainer.count, trainer.args.device)
+
+
 class HookedDPOTrainer(Recorded, DPOTrainer):
     """Safe-RLHF's ``DPOTrainer``, its loop, logger and ``train_step`` included.
 
     A subclass brings the reference (``init_reference`` and ``reference``), the data set
-    (``make_dataset``) and a ``loss`` of whatever its batches hold.
+    (``make_dataset``), a ``loss`` of whatever its batches hold, and what that is a mean over
+    (``count``).
     """
 
     reward_statistics = staticmethod(reward_statistics)
@@ -42,6 +71,10 @@ class HookedDPOTrainer(Recorded, DPOTrainer):
     @abc.abstractmethod
     def make_dataset(self, specs: Any) -> Any:
         """The data set of this trainer."""
+
+    @abc.abstractmethod
+    def count(self, batch: Batch) -> torch.Tensor:
+        """How much a batch has of what the loss is a mean over."""
 
     def init_models(self) -> None:
         """Load the policy once, where Safe-RLHF loads it twice.
@@ -62,6 +95,7 @@ class HookedDPOTrainer(Recorded, DPOTrainer):
         """Make the data sets with ``make_dataset``, the loaders as Safe-RLHF does."""
         self.DATASET_TYPE = lambda specs, tokenizer: self.make_dataset(specs)
         super().init_datasets()
+        self.train_dataloader = CountedLoader(self.train_dataloader, self)
 
     def init_engines(self) -> None:
         """Make the policy's engine; there is no second model to wrap."""

@@ -15,10 +15,13 @@ from safe_rlhf.models import AutoModelForScore, load_pretrained_models
 from safe_rlhf_panacea.base.generation import up_to_end
 from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.models.saved_head import check_saved_head
+from safe_rlhf_panacea.base.trainers.actor import text_count
 from safe_rlhf_panacea.base.trainers.rollout import Rollout
+from safe_rlhf_panacea.base.trainers.updates import by_update, counted
 from safe_rlhf_panacea.base.upstream.datasets import templated
 from safe_rlhf_panacea.base.upstream.recompute import recompute_without_reentry
 from safe_rlhf_panacea.base.upstream.record import Recorded
+from safe_rlhf_panacea.base.ways import by_generate, first_fitting
 
 Batch = dict[str, Any]
 
@@ -79,10 +82,28 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         """Values to average over the evaluation prompts, size = (B,) each."""
 
     def __init__(self, *args: Any) -> None:
-        """Safe-RLHF's, and all tokens that end a response."""
+        """Safe-RLHF's, and all tokens that end a response.
+
+        Raises:
+            UserError: padded prompts change the policy's answers; Safe-RLHF has no other way.
+        """
         super().__init__(*args)
+        first_fitting(self.actor_model.module, [by_generate])
         stops = self.template.stop_ids(self.actor_model.module)
         self.generation_config.eos_token_id = list(stops)
+
+    @property
+    def total_steps(self) -> int:
+        """Training steps of the run."""
+        return self.args.total_training_steps
+
+    def init_engines(self) -> None:
+        """Safe-RLHF's, which doubles a flag with PTX: what the user gave stays as it is."""
+        given = self.args.gradient_accumulation_steps
+        try:
+            super().init_engines()
+        finally:
+            self.args.gradient_accumulation_steps = given
 
     def init_datasets(self) -> None:
         """Safe-RLHF's, in the run's template."""
@@ -168,9 +189,21 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         self.waiting = 0
         return self.checked(super().rl_step(rl_batch))
 
+    def split_ptx_micro_batches(self, ptx_batch: Batch) -> list[Batch]:
+        """Safe-RLHF's, each with ``counts`` of the part of its update that is among them."""
+        batches = super().split_ptx_micro_batches(ptx_batch)
+        parts = by_update(batches, self.actor_model, passes=2)
+        return [b for part in parts for b in counted(part, text_count, self.args.device)]
+
     def ptx_step(self, ptx_batch: Batch) -> dict[str, Any]:
-        """Safe-RLHF's step on supervised text, likewise."""
-        return self.checked(super().ptx_step(ptx_batch))
+        """Safe-RLHF's step on supervised text, likewise; its mean as that over the update."""
+        before = self.ptx_coeff
+        if "counts" in ptx_batch:
+            self.ptx_coeff = before * (text_count(ptx_batch) / ptx_batch["counts"]).item()
+        try:
+            return self.checked(super().ptx_step(ptx_batch))
+        finally:
+            self.ptx_coeff = before
 
     # -- evaluation -------------------------------------------------------------------
 

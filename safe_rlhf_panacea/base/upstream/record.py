@@ -34,7 +34,7 @@ class Recorded:
             claim_folder(args.output_dir, overwrite=args.overwrite)
             about = {"program": args.program, "chat_template": self.template.recorded}
             about["template_date"] = str(self.template.now)
-            write_run_record(args.output_dir, args, about)
+            write_run_record(args.output_dir, args, {**about, **self.part.about()})
         super().init_logger()
         self.part.opened()
 

@@ -12,5 +12,6 @@ function make(kind, attributes = {}, ...children) {
   return node;
 }
 const sum = values => values.reduce((a, b) => a + b, 0);
+const list = words => words.join(", ").replace(/, ([^,]*)$/, " and $1");
 const show = value => value.toFixed(2);
 const headers = () => token ? { Authorization: "Bearer " + token } : {};

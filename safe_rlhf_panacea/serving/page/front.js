@@ -26,15 +26,16 @@ function scale(front, axis, from, to) {
 }
 
 function plot(front, a, b) {
-  const W = 320, H = 260, L = 46, B = H - 40, R = W - 12, T = 12;
+  const W = 320, H = 270, L = 58, B = H - 40, R = W - 12, T = 12;
   const x = scale(front, a, L, R), y = scale(front, b, B, T);
   const place = point => [x.at(point.objectives[a]), y.at(point.objectives[b])];
   const svg = make("svg", { viewBox: `0 0 ${W} ${H}`, role: "img",
     "aria-label": `${front.axis_labels[a]} against ${front.axis_labels[b]}` },
     make("polyline", { class: "axis", points: `${L},${T} ${L},${B} ${R},${B}` }),
-    make("text", { x: (L + R) / 2, y: H - 6, "text-anchor": "middle" }, front.axis_labels[a]),
-    make("text", { x: -(T + B) / 2, y: 14, "text-anchor": "middle", transform: "rotate(-90)" },
-      front.axis_labels[b]));
+    make("text", { class: "name", x: (L + R) / 2, y: H - 6, "text-anchor": "middle" },
+      front.axis_labels[a]),
+    make("text", { class: "name", x: -(T + B) / 2, y: 12, "text-anchor": "middle",
+      transform: "rotate(-90)" }, front.axis_labels[b]));
   for (const value of new Set([x.low, x.high])) {
     svg.append(make("text", { class: "tick", x: x.at(value), y: B + 16, "text-anchor": "middle" },
       value.toPrecision(2)));

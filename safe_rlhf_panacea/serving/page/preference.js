@@ -46,16 +46,16 @@ function range(label, low, high) {
 
 function slider(moved, name) {
   const [first, second] = facts.objectives;
-  // To the right there is more of the second, as its name stands there.
-  const input = range(`${name}: ${second}`, facts.lower[1], facts.upper[1]);
+  // To the right there is more of the first, as along the plot's horizontal axis.
+  const input = range(`${name}: ${first}`, facts.lower[0], facts.upper[0]);
   const left = make("span"), right = make("span");
-  input.addEventListener("input", () => moved(fit([1 - input.valueAsNumber, input.valueAsNumber])));
+  input.addEventListener("input", () => moved(fit([input.valueAsNumber, 1 - input.valueAsNumber])));
   return {
     node: make("div", {}, make("div", { class: "ends" }, left, right), input),
     set(value) {
-      left.replaceChildren(first + " ", make("b", {}, show(value[0])));
-      right.replaceChildren(make("b", {}, show(value[1])), " " + second);
-      input.value = value[1];
+      left.replaceChildren(second + " ", make("b", {}, show(value[1])));
+      right.replaceChildren(make("b", {}, show(value[0])), " " + first);
+      input.value = value[0];
       input.setAttribute("aria-valuetext",
         `${first} ${show(value[0])}, ${second} ${show(value[1])}`);
     },

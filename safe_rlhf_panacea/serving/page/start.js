@@ -32,6 +32,15 @@ function compare() {
   drawHere();
 }
 
+/** Prompts to begin with; a click asks one. */
+function offer(prompts) {
+  $("examples").replaceChildren(...prompts.map(text => {
+    const button = make("button", { type: "button" }, text);
+    button.addEventListener("click", () => { $("prompt").value = text; askAll(); });
+    return button;
+  }));
+}
+
 async function start() {
   const reply = await fetch("panacea.json", { headers: headers() });
   if (!reply.ok) { $("about").textContent = await problem(reply); return; }
@@ -39,7 +48,9 @@ async function start() {
   facts = await reply.json();
   const names = facts.objectives;
   $("name").textContent = document.title = facts.model;
-  $("about").textContent = names.length > 1 ? `one model, any weight of ${names.join(", ")}` : "";
+  $("about").textContent = names.length > 1 ? `one model, any weight of ${list(names)}` : "";
+  $("note").textContent = facts.examples.note;
+  offer(facts.examples.prompts);
   $("tokens").max = facts.max_tokens;
   $("tokens").value = facts.tokens;
   panes = [new Pane("λ", "first"), new Pane("second λ", "second")];

@@ -51,6 +51,12 @@ def test_array(write: Callable[..., Path], name: str) -> None:
     assert rows.where(1) == f"{path}, row 2"
 
 
+def test_a_key_that_stands_twice(write: Callable[..., Path]) -> None:
+    path = write(['{"prompt": "a"}', '{"prompt": "a", "prompt": "b"}'], "a.jsonl")
+    with pytest.raises(UserError, match=r"a\.jsonl:2: not JSON \(the key 'prompt' stands twice"):
+        read_json_rows(path)
+
+
 def test_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"prompt": "a"}\n')

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 
-from safe_rlhf_panacea.base.datasets.preference import PreferenceDataset
+from safe_rlhf_panacea.base.datasets.preference import PreferenceDataset, labels_of
 from safe_rlhf_panacea.base.datasets.raw import RawDataset, RawSample, split_indices
 from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_tokenizer
@@ -113,3 +115,21 @@ def test_safe_rlhf_flags_are_labels() -> None:
     # the second answer is more helpful, the first more harmless
     assert dataset[0]["labels"].tolist() == [1.0, -1.0]
     assert tiny_tokenizer().decode(dataset[0]["better_input_ids"]).endswith("ASSISTANT:y</s>")
+
+
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        ({"labels": {"helpful": 0, "kind": True}}, "label 'kind' is True; it is 0 or 1"),
+        ({"labels": {"helpful": "1"}}, "label 'helpful' is '1'; it is 0 or 1"),
+        ({"labels": {"helpful": 2}}, "label 'helpful' is 2; it is 0 or 1"),
+        ({"better": "False"}, "better is 'False'; it is true or false"),
+        ({"better": True, "safer": None}, "safer is None; it is true or false"),
+    ],
+)
+def test_labels_of_another_type(sample: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=f"here: {message}"):
+        labels_of({"input": "a", "answer": "b", "other_answer": "c", **sample}, "here")
+    whole = {"labels": {"helpful": 1.0, "kind": None, "brief": np.int64(1)}, "safer": np.True_}
+    assert labels_of(whole) == {"helpful": 1, "kind": None, "brief": 1, "harmless": 0}
+    assert labels_of({"better": False, "safer": 1}) == {"helpful": 1, "harmless": 0}

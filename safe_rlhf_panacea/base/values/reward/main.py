@@ -6,8 +6,6 @@ import argparse
 from collections.abc import Sequence
 
 from safe_rlhf_panacea.base import arguments
-from safe_rlhf_panacea.base.setup import prepare_run, run_to_end
-from safe_rlhf_panacea.base.values.reward.trainer import RewardTrainer
 from safe_rlhf_panacea.errors import one_line_errors
 
 PROGRAM = "python -m safe_rlhf_panacea.base.values.reward"
@@ -52,5 +50,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Train and save."""
     args = build_parser().parse_args(argv)
+    from safe_rlhf_panacea.base.setup import prepare_run, run_to_end
+    from safe_rlhf_panacea.base.values.reward.trainer import RewardTrainer
+
     ds_train_config, _ = prepare_run(args, PROGRAM)
     run_to_end(RewardTrainer(args, ds_train_config))

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 
 from safe_rlhf_panacea.base.datasets import PreferenceDataset
+from safe_rlhf_panacea.base.functional import mean_over_update
 from safe_rlhf_panacea.base.joined_rows import across
 from safe_rlhf_panacea.base.losses import preference_loss
 from safe_rlhf_panacea.base.models import AutoModelForScore
@@ -42,6 +43,7 @@ class RewardTrainer(SupervisedTrainer):
         better_attention_mask: torch.Tensor,  # size = (B, L)
         worse_input_ids: torch.Tensor,  # size = (B, L)
         worse_attention_mask: torch.Tensor,  # size = (B, L)
+        counts: torch.Tensor | None = None,  # size = (), rows
         **_: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """-log σ(r_better - r_worse), with a penalty on large scores if asked for."""
@@ -51,9 +53,10 @@ class RewardTrainer(SupervisedTrainer):
             groups=across(2 * len(better_input_ids), 2),
         ).end_scores.squeeze(-1)  # size = (2B,)
         better, worse = scores.chunk(2)
-        loss = preference_loss(better - worse).mean()
+        loss = mean_over_update(preference_loss(better - worse), counts)
         if self.args.regularization > 0:
-            loss = loss + self.args.regularization * scores.square().mean()
+            both = None if counts is None else 2 * counts  # responses
+            loss = loss + self.args.regularization * mean_over_update(scores.square(), both)
         return {
             "loss": loss,
             "accuracy": (better > worse).float(),

@@ -1,0 +1,76 @@
+"""The parser under every program: errors in one line, and a suggestion for a misspelt flag."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import textwrap
+from collections.abc import Sequence
+from difflib import get_close_matches
+from itertools import takewhile
+from typing import Any, NoReturn
+
+from safe_rlhf_panacea.printing import printable_line
+
+_defaults: dict[str, dict[str, Any]] = {}  # of the programs that have read a command line
+
+
+def defaults_of(program: str) -> dict[str, Any]:
+    """A program's flags as they are where the command line does not give them."""
+    return _defaults.get(program, {})
+
+
+def encodable(text: str) -> str:
+    """Text that files and tokenizers take: bytes that are not UTF-8 arrive as half surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{text!a} is not UTF-8 text") from None
+    return text
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and which takes no abbreviations."""
+
+    def __init__(self, prog: str, description: str, example: str, **kwargs: Any) -> None:
+        """Describe the program and show how it is called."""
+        super().__init__(
+            prog=prog,
+            description=textwrap.dedent(description),
+            epilog="example:\n" + textwrap.indent(textwrap.dedent(example).strip(), "  "),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **kwargs,
+        )
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # argparse's own: not -1e-5
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """Argparse's, but a flag that there is not is told before one that is missing."""
+        words = sys.argv[1:] if args is None else list(args)
+        for word in takewhile(lambda word: word != "--", words):
+            name, flags = word.partition("=")[0], self._option_string_actions
+            if word.startswith("--") and " " not in word and name not in flags:
+                close = get_close_matches(name, flags, n=1, cutoff=0.7)
+                hint = f": did you mean {close[0]}?" if close else ""
+                self.error(f"there is no flag {name}{hint}")
+        return super().parse_args(words, namespace)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Argparse's, and remember the defaults.
+
+        Names of files are refused too if they are not UTF-8: records and cards, which are, name
+        them.
+        """
+        _defaults[self.prog] = {action.dest: action.default for action in self._actions}
+        words = sys.argv[1:] if args is None else list(args)
+        for word in words:
+            try:
+                encodable(word)
+            except argparse.ArgumentTypeError as error:
+                self.error(str(error))
+        return super().parse_known_args(words, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """One line, exit code 2."""
+        self.exit(2, f"error: {printable_line(message)} (see {self.prog} --help)\n")
