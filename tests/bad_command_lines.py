@@ -243,8 +243,8 @@ datasets     ; none.jsonl                         ; none.jsonl: no such file
 datasets     ; helpful=pairs.jsonl                ; no pairs, so 'helpful' has no label there
 datasets     ; file.jsonl                         ; columns question are of no format .*: prompt/
 datasets     ; tools.jsonl                        ; tools.jsonl:2: messages: message 2 is about a
-datasets     ; supervised:1:chosen.jsonl          ; chosen/rejected are pairs; chosen:1:PATH reads
-datasets     ; pairs:1:tools.jsonl                ; messages are supervised texts; supervised:1:PATH
+datasets     ; supervised:1:chosen.jsonl          ; chosen/rejected are pairs. chosen:1:PATH
+datasets     ; pairs:1:tools.jsonl                ; messages are supervised texts. super
 panacea_sft  ; --train_datasets a=x:1 b=x:2       ; x is given twice
 panacea_sft  ; --train_datasets a=x b=y a=x       ; --train_datasets a=x is given twice
 panacea_sft  ; --train_datasets a=x b=pairs:-1:x  ; proportion -1.0 is not above 0

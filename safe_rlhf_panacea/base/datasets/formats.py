@@ -214,13 +214,6 @@ RANKED = Format(
 FORMATS = (
     PAIRS,
     Format(
-        "context/response1/response2/overall_preference",
-        "pairs",
-        ("context", "response1", "response2", "overall_preference"),
-        helpsteer3,
-    ),
-    RANKED,
-    Format(
         "conversations/chosen/rejected",
         "pairs",
         ("conversations", "chosen", "rejected"),
@@ -228,6 +221,13 @@ FORMATS = (
     ),
     Format("prompt/chosen/rejected", "pairs", ("prompt", "chosen", "rejected"), chosen_rejected),
     Format("chosen/rejected", "pairs", ("chosen", "rejected"), chosen_rejected),
+    Format(
+        "context/response1/response2/overall_preference",
+        "pairs",
+        ("context", "response1", "response2", "overall_preference"),
+        helpsteer3,
+    ),
+    RANKED,
     SUPERVISED,
     Format("prompt/completion", "supervised", ("prompt", "completion"), completion),
     Format("messages", "supervised", ("messages",), chat),
