@@ -62,8 +62,7 @@ def select_rows(specs: list[DatasetSpec], seed: int) -> list[Row]:
         indices += sorted(generator.choice(len(raw), size=rest, replace=False).tolist())
         samples = raw if spec.objective is None else for_objective(raw, spec.objective, str(spec))
         tell_format(spec, raw)
-        rows = (Row(raw.where(i), samples[i], number, raw.KIND) for i in indices)
-        selected += rows
+        selected += [Row(raw.where(i), samples[i], number, raw.KIND) for i in indices]
     return selected
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from safe_rlhf_panacea.base.datasets.fields import LeaveOut, Row
 from safe_rlhf_panacea.base.datasets.files import Rows
-from safe_rlhf_panacea.base.datasets.formats import FORMATS, format_of
+from safe_rlhf_panacea.base.datasets.formats import FORMATS, RANKED, format_of
 from safe_rlhf_panacea.base.datasets.own import PAIRS, PROMPTS, SUPERVISED
 from safe_rlhf_panacea.base.datasets.raw import (
     AUTO,
@@ -70,7 +70,8 @@ class FileDataset(TableDataset):
 
 def _dicts(rows: Iterable[Any]) -> Iterator[Row]:
     if hasattr(rows, "keys"):
-        raise UserError(f"rows are splits ({', '.join(map(str, rows))}); give one of them")
+        kind = type(rows).__name__
+        raise UserError(f"rows is {kind}; it is an iterable of dictionaries, such as one split")
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
             raise UserError(f"rows, row {index + 1}: {type(row).__name__}; a row is a dictionary")
@@ -127,8 +128,8 @@ class PromptsDataset(FileDataset):
     OWN = PROMPTS
 
     def choose(self, first: Row) -> Format:
-        form = None if "prompt" in first else format_of(first, "pairs", "supervised")
-        if form is None:
+        form = format_of(first, "pairs", "supervised")
+        if form is None or ("prompt" in first and form is not RANKED):
             return PROMPTS
         return replace(form, convert=lambda unit: _asked(form.convert(unit)))
 

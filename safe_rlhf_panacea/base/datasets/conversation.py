@@ -11,9 +11,9 @@ from safe_rlhf_panacea.errors import UserError
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 ROLES = {
-    **{"system": SYSTEM, "developer": SYSTEM},
-    **{"user": USER, "human": USER, "Human": USER},
-    **{"assistant": ASSISTANT, "gpt": ASSISTANT, "Assistant": ASSISTANT},
+    **dict.fromkeys(("system", "developer"), SYSTEM),
+    **dict.fromkeys(("user", "human", "Human"), USER),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "Assistant"), ASSISTANT),
 }
 TOOLS = frozenset({"tool", "function", "function_call", "observation", "ipython"})
 BEGINNING = "\n\nHuman:"  # of a dialogue in one text, as hh-rlhf has it

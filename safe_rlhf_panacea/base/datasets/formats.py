@@ -39,10 +39,11 @@ def in_row(row: Row, messages: Said) -> Conversation:
 
     Raises:
         LeaveOut: as ``in_turn``.
-        UserError: the row gives tools to the model.
+        UserError: the row gives tools or images to the model.
     """
-    if row.get("tools"):
-        raise UserError("the column tools is not empty; leave out rows with tools")
+    for column in ("tools", "images"):
+        if row.get(column):
+            raise UserError(f"the column {column} is not empty; leave out rows with {column}")
     return in_turn(messages, row.get("system"))
 
 
@@ -97,6 +98,8 @@ def chosen_rejected(row: Row) -> RawSample:
     prompt = row.get("prompt", row.get("conversations"))
     one, other = row["chosen"], row["rejected"]
     if prompt is None and isinstance(one, str) and isinstance(other, str) and not is_dialogue(one):
+        if asked := sorted(row.keys() & {"question", "instruction", "input", "query"}):
+            raise UserError(f"no field 'prompt'; rename {asked[0]!r} if that is the prompt")
         prompt, chosen, rejected = common_beginning(one, other)
         row = {**row, "chosen": chosen, "rejected": rejected}
     scores = [row.get(f"score_{side}") for side in ("chosen", "rejected")]

@@ -103,9 +103,8 @@ def for_objective(samples: Iterable[RawSample], objective: str, told: str) -> li
         if "other_answer" not in sample:
             raise UserError(f"{told}: no pairs, so {objective!r} has no label there")
         (label,) = labels_for(sample, objective)
-        result.append({**sample, "labels": {objective: label}})
-        for flag in SAFE_RLHF_FLAGS:
-            result[-1].pop(flag, None)  # type: ignore[misc]
+        rest = {name: value for name, value in sample.items() if name not in SAFE_RLHF_FLAGS}
+        result.append({**rest, "labels": {objective: label}})  # type: ignore[typeddict-item]
         others |= labels_of(sample).keys()
     if all(sample["labels"][objective] is None for sample in result):
         there = ", ".join(sorted(others)) or "none"

@@ -75,7 +75,7 @@ class DatasetSpec:
 
 
 Spec = str | tuple[str, Attributes] | RawDataset | DatasetSpec
-Specs = str | RawDataset | Iterable[Spec] | Mapping[str, Attributes]
+Specs = str | RawDataset | DatasetSpec | Iterable[Spec] | Mapping[str, Attributes]
 
 
 def _parse_proportion(text: str, string: str) -> float | Fraction:
@@ -99,8 +99,8 @@ def is_place(name: str) -> bool:
     place, _, _ = name.partition("#")
     if name.endswith((*SUFFIXES, ".parquet")) or Path(place).expanduser().exists():
         return True
-    known = {known.partition("/")[0] for known in RawDataset.names()}
-    return "/" in place and place.partition("/")[0] not in known and may_be_hub_name(place)
+    families = {cls.NAME.partition("/")[0] for cls in RawDataset.registered()}
+    return "/" in place and place.partition("/")[0] not in families and may_be_hub_name(place)
 
 
 def parse_dataset(string: str) -> tuple[str, dict[str, Any]]:
@@ -164,7 +164,7 @@ def read_specs(specs: Specs) -> list[DatasetSpec]:
     Raises:
         UserError: nothing given, a malformed entry, or the same data twice.
     """
-    if isinstance(specs, (str, RawDataset)):
+    if isinstance(specs, (str, RawDataset, DatasetSpec)):
         specs = [specs]
     entries: Iterable[Spec] = specs.items() if isinstance(specs, Mapping) else specs
     result = [_read_spec(entry) for entry in entries]

@@ -107,7 +107,7 @@ READ: list[tuple[str, dict[str, Any], list[dict[str, Any]]]] = [
     ),
     (
         "prompt/answers by rank",
-        {"prompt": DIALOGUE, "answers": RANKED},
+        {"prompt": DIALOGUE, "answers": RANKED, "turns": 2},
         [
             pair(THREE, better=1) | {"answer": "c", "other_answer": "a"},
             pair(THREE, better=1) | {"answer": "c", "other_answer": "b"},
@@ -224,6 +224,7 @@ def test_rows_of_no_use_are_counted(row: dict[str, Any], reason: str) -> None:
             "the column tools is not empty",
         ),
         (CHOSEN | {"tools": ["f"]}, "the column tools is not empty"),
+        (CHOSEN | {"images": ["f"]}, "the column images is not empty"),
         (
             {"messages": [{"role": "bot", "content": "a"}]},
             "message 1 has the role 'bot'; roles are",
@@ -238,6 +239,10 @@ def test_rows_of_no_use_are_counted(row: dict[str, Any], reason: str) -> None:
             "prompt/completion/label has one rated",
         ),
         ({"text": "q"}, "the columns text are of no format that is read: prompt/response_0"),
+        (
+            {"question": "q", "chosen": "a b", "rejected": "a c"},
+            "no field 'prompt'; rename 'question'",
+        ),
         (CHOSEN | {"system": 3}, "system is int; it is a string"),
     ],
 )
@@ -307,7 +312,7 @@ def test_rows_from_python() -> None:
     prompts = PromptOnlyDataset([from_rows(rows), from_rows([{"prompt": "s"}])], tiny_tokenizer())
     assert [example["input"] for example in prompts.examples] == ["q", "r", "s"]
     for bad, message in [
-        (lambda: from_rows(datasets.DatasetDict(train=table)), r"rows are splits \(train\)"),
+        (lambda: from_rows(datasets.DatasetDict(train=table)), "rows is DatasetDict; it is an"),
         (lambda: from_rows(["q"]), "rows, row 1: str; a row is a dictionary"),
         (lambda: from_rows([]), "rows: no rows"),
         (lambda: from_rows(rows, "pears"), "unknown kind of data 'pears'; .*: auto, chosen, pairs"),

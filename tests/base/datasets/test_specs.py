@@ -36,6 +36,7 @@ def test_parse(string: str, name: str, attributes: dict[str, object]) -> None:
         ("lr=0.1/saved", "lr=0.1/saved", 1.0),
         ("lr=0.1/saved#test", "lr=0.1/saved#test", 1.0),
         ("owner/name", "owner/name", 1.0),
+        ("nvidia/HelpSteer3", "nvidia/HelpSteer3", 1.0),  # of an owner who has one with a name here
         ("owner/name#dev:2", "owner/name#dev", 2.0),
     ],
 )
