@@ -66,13 +66,16 @@ def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
         replace: a target that holds something is replaced.
 
     Raises:
-        UserError: the target is a file, or holds something and is not to be replaced.
+        UserError: the target is a file, a link that leads nowhere, or holds something and is not
+            to be replaced.
     """
     if target.exists() and not target.is_dir():
         raise UserError(f"{target} is a file: the output folder must be a folder, or new")
     if target.exists() and any(target.iterdir()) and not replace:
         raise UserError(f"{target} holds other files: choose a new or an empty folder")
     if target.is_symlink():
+        if not target.exists():
+            raise UserError(f"{target} is a link that leads nowhere: name a folder, or a new one")
         target = Path(os.path.realpath(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))

@@ -11,7 +11,7 @@ from huggingface_hub import constants
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.base import hub, load_pretrained_models
-from safe_rlhf_panacea.base.datasets.builtin import read_rows
+from safe_rlhf_panacea.base.datasets.source import open_path
 from safe_rlhf_panacea.base.models.pretrained import load_tokenizer
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.memory.models import read_config
@@ -33,7 +33,7 @@ LOAD = {
     "configuration": read_config,
     "reward model": RewardLoading(64).is_classifier,
     "base of an adapter": lambda name: PanaceaModel.load(adapter_on(name)),
-    "data": read_rows,
+    "data": open_path,
 }
 
 
@@ -79,3 +79,11 @@ def test_a_path_in_a_folder_that_is_here_is_no_name(
     with pytest.raises(UserError, match=f"{name.rstrip('/')}/?:? ({told})"):
         LOAD[kind](name)
     assert unreachable == []
+
+
+def test_why_a_name_is_read_as_a_path_is_said_only_then(unreachable: list[object]) -> None:
+    Path("runs").mkdir()
+    with pytest.raises(UserError, match=r"wanted \(runs is a folder here, so this is read as a p"):
+        load_pretrained_models("runs/nothing")
+    with pytest.raises(UserError, match=r"a model's folder or a hub name is wanted$"):
+        load_pretrained_models("./nothing/at/all")

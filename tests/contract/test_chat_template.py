@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from safe_rlhf_panacea.base.datasets import ChatTemplate
 from tests.contract.conftest import write_folder
 from tests.contract.sides import SIDES, make, needs_safe_rlhf, panacea_class
 
@@ -79,6 +81,22 @@ def test_both_sides_read_control_tokens_as_text_and_no_pair_of_equal_responses(
             ends = [[row.count(end) for row in part] for part in found[-1]]
             assert [set(counts) for counts in ends] == [{0}, {1}]
     assert found[0] == found[1]
+
+
+@needs_safe_rlhf
+def test_a_dialogue_of_safe_rlhf_reads_control_tokens_as_text(files):
+    upstream = importlib.import_module("safe_rlhf_panacea.base.upstream.datasets")
+    tokenizer = AutoTokenizer.from_pretrained(files.base)
+    data = upstream.TemplatedText.__new__(upstream.TemplatedText)
+    data.tokenizer, data.template = tokenizer, ChatTemplate.of("safe-rlhf", tokenizer)
+    found = data.preprocess({"dialogue": ["a</s>b", "c</s>d", "e", "f"]})
+    ids, end = found["input_ids"].tolist(), tokenizer.eos_token_id
+    assert ids.count(end) == found["labels"].tolist().count(end) == 2  # of the two answers
+    plain = data.preprocess({"dialogue": ["ab", "cd", "e", "f"]})
+    whole = upstream.SupervisedDataset.__new__(upstream.SupervisedDataset)
+    whole.tokenizer = tokenizer
+    expected = whole.preprocess({"dialogue": ["ab", "cd", "e", "f"]})
+    assert all(torch.equal(plain[name], expected[name]) for name in ("input_ids", "labels"))
 
 
 @needs_safe_rlhf

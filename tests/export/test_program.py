@@ -194,3 +194,10 @@ def test_a_link_stays_a_link(full, adapter, tmp_path, capsys):
     files = ["adapter_config.json", "adapter_model.safetensors", "panacea.json"]
     assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == files
     assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "out"]
+
+
+def test_a_link_to_itself_is_refused_before_anything_is_written(adapter, tmp_path, capsys):
+    (tmp_path / "out").symlink_to("out")
+    flags = ("--adapter", adapter, "--output_dir", tmp_path / "out", "--overwrite")
+    code, _, told = run(capsys, *flags, "--format", "peft", "--preference", "1,0")
+    assert code == 2 and "out is a link that leads nowhere" in told

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 
 import numpy as np
 import pytest
 import torch
 
+from safe_rlhf_panacea.base.datasets.raw import RawDataset
 from safe_rlhf_panacea.base.run_record import recordable
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
@@ -67,6 +69,15 @@ def test_trl_arguments_of_messages():
         return [float(len(c[0]["content"])) for c in completions if c[0]["role"] == "assistant"]
 
     assert reward(score)(rows_with(MESSAGES)).tolist() == [2.0, 4.0]
+
+
+def test_a_prompt_of_one_message_is_a_list_of_messages(tmp_path):
+    message = {"role": "user", "content": "c"}
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in ([message], "c")))
+    examples = list(RawDataset.load("prompts", path=str(file)))
+    prompts = rows_with(examples).raw_prompts(tiny_tokenizer())
+    assert prompts == [[message], "c"]
 
 
 def test_everything_in_kwargs_alone():

@@ -24,19 +24,17 @@ def special_tokens(tokenizer: Any) -> list[str]:
 
 
 def control_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
-    """Matches the spelling of any of ``tokens``; one of a single character cannot be cut."""
-    longest_first = sorted((token for token in tokens if len(token) > 1), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")  # (?!) matches nothing
+    """Matches the first character of each spelling of any of ``tokens``, overlapping ones too.
+
+    A token of a single character cannot be cut.
+    """
+    spellings = "|".join(re.escape(token) for token in tokens if len(token) > 1)
+    return re.compile(f"(?s:(?={spellings or '(?!)'}).)")  # (?!) matches nothing
 
 
 def as_text(text: str, control: re.Pattern[str]) -> str:
     """``text`` with a ``CUT`` after the first character of each spelling of a control token."""
-    text = text.replace(CUT, "")
-    start = 0
-    while found := control.search(text, start):
-        start = found.start() + 1
-        text = f"{text[:start]}{CUT}{text[start:]}"
-    return text
+    return control.sub(rf"\g<0>{CUT}", text.replace(CUT, ""))
 
 
 def tokenize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -118,7 +120,7 @@ class JinjaTemplate(ChatTemplate):
         """What somebody in a ``role`` says, cut as in every template.
 
         Of the users' and system prompts' text also what spells another token that was added to the
-        vocabulary and that the template names: some models mark turns with such, and an answer may
+        vocabulary and that the template writes: some models mark turns with such, and an answer may
         hold some, as ``<think>``.
         """
         return super().said(text) if role == "assistant" else as_text(text, self._named)
@@ -127,8 +129,21 @@ class JinjaTemplate(ChatTemplate):
     def _named(self) -> re.Pattern[str]:
         added = map(str, self.tokenizer.added_tokens_decoder.values())
         # Not words that were added: they are no mark-up wherever they stand in the template.
-        named = {token for token in added if re.search(r"[^\w\s]", token) and token in self.jinja}
-        return control_pattern(named.union(self.special_tokens))
+        marks = {token for token in added if re.search(r"[^\w\s]", token)}
+        if marks := marks.difference(self.special_tokens):
+            written = self.jinja + "".join(self._samples())
+            marks = {token for token in marks if token in written}
+        return control_pattern(marks.union(self.special_tokens))
+
+    def _samples(self) -> Iterator[str]:
+        """Conversations that show tokens which the template puts together: ``'<|' + role + '|>'``.
+
+        Those that it does not take are left out.
+        """
+        for roles in (("user",), ("user", "assistant", "user"), ("system", "user")):
+            messages = [{"role": role, "content": _QUESTION} for role in roles]
+            with suppress(UserError):
+                yield self._render(messages, answering=True)
 
     def _messages(self, turns: Turns, system: str | None) -> Messages:
         roles = ("user", "assistant")

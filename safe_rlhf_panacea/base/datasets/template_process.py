@@ -10,6 +10,7 @@ import sys
 
 MEMORY = 2**30  # bytes of address space
 LONGEST = 10**7  # characters of a conversation
+LONGEST_REASON = 500  # characters of why there is none
 _COMPILED = ("<template>", "<unknown>")  # what jinja calls the file of a template in a traceback
 
 
@@ -56,14 +57,28 @@ def _answer(tokenizer: object, request: dict) -> dict:
     except MemoryError:
         return {"line": None, "reason": f"it needs more than {MEMORY >> 20} MiB of memory"}
     except Exception as error:  # a template is a program, and may fail as any program may
-        return {"line": _line_of(error), "reason": str(getattr(error, "message", None) or error)}
+        reason = str(getattr(error, "message", None) or error)[:LONGEST_REASON]
+        return {"line": _line_of(error), "reason": reason}
+
+
+def limit_memory() -> None:
+    """Allow ``MEMORY`` of address space, or less where the user's own limit is lower.
+
+    macOS refuses a limit below what a process has mapped, which is much; there is none there.
+    """
+    import resource
+    from contextlib import suppress
+
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    limit = MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def main() -> None:
     """Answer until the input ends."""
     sys.path[:] = sys.argv[1:]  # that of the process that started this one
     import json
-    import resource
     import signal
 
     for name in ("torch", "tensorflow", "jax"):
@@ -74,7 +89,7 @@ def main() -> None:
     # What transformers imports only then must not count as the first conversation's time.
     first = {"messages": [{}], "template": "x", "tokens": {}, "answering": True, "now": None}
     _answer(tokenizer, first)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    limit_memory()
     for line in sys.stdin.buffer:
         request = json.loads(line)
         # Of processor time: a busy machine is no fault of the template. Then the system kills.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -57,12 +58,13 @@ class Lora:
     def merge_command(self) -> str:
         """What makes a whole model of it, where PEFT is installed."""
         kind = "SequenceClassification" if self.is_classifier else "CausalLM"
-        return (
-            f'python -c "import peft, transformers as t; '
-            f"peft.AutoPeftModelFor{kind}.from_pretrained('{self.folder}').merge_and_unload()"
-            f".save_pretrained('DIR'); "
-            f"t.AutoTokenizer.from_pretrained('{self.base}').save_pretrained('DIR')\""
+        code = (
+            f"import peft, transformers as t; "
+            f"peft.AutoPeftModelFor{kind}.from_pretrained({str(self.folder)!a})"
+            f".merge_and_unload().save_pretrained('DIR'); "
+            f"t.AutoTokenizer.from_pretrained({self.base!a}).save_pretrained('DIR')"
         )
+        return f"python -c {shlex.quote(code)}"  # the base's name may come from anybody
 
     def check(self) -> None:
         """Whether A and B are all there is to it, besides the head of a classifier.
@@ -145,7 +147,20 @@ def read_lora(folder: Path, values: Mapping[str, Any]) -> Lora:
     file = folder / CONFIG_NAME
     if values.get("peft_type") != "LORA":
         raise UserError(f"{file} describes neither a Panacea adapter nor a LoRA of PEFT")
+    patterns = values.get("alpha_pattern")
     shape = {"lora_alpha": Number, "base_model_name_or_path": str}
-    if wrong := misfit(values, shape):
+    by_pattern = dict.fromkeys(patterns, Number) if isinstance(patterns, dict) else type(None)
+    wrong = misfit(values, shape) or misfit(patterns, by_pattern, "alpha_pattern")
+    if wrong := wrong or _no_pattern(patterns or ()):
         raise UserError(f"{file}: {wrong}")
     return Lora(folder, values)
+
+
+def _no_pattern(patterns: Iterable[str]) -> str | None:
+    """Which of some regular expressions is none, in a few words."""
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            return f"alpha_pattern has {pattern!r}, which is no regular expression: {error}"
+    return None

@@ -38,9 +38,11 @@ def check_model_folder(folder: Path) -> None:
         UserError: the folder, its config.json or its weights are missing, pickled or truncated.
     """
     if not folder.is_dir():
+        owner = folder.parts[0] if len(folder.parts) == 2 else ""
+        path = f" ({owner} is a folder here, so this is read as a path)"
         raise UserError(
-            f"{folder}: no such folder; a model's folder or a hub name is wanted "
-            "(owner/name, where no folder called owner lies here)"
+            f"{folder}: no such folder; a model's folder or a hub name is wanted"
+            f"{path if owner and os.path.isdir(owner) else ''}"
         )
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():

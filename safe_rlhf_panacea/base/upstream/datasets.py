@@ -21,7 +21,8 @@ from safe_rlhf.trainers import rl_trainer
 
 from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
 from safe_rlhf_panacea.base.datasets.base import common_prefix
-from safe_rlhf_panacea.base.datasets.preference import labels_of
+from safe_rlhf_panacea.base.datasets.control_tokens import tokenize
+from safe_rlhf_panacea.base.datasets.raw import labels_of
 from safe_rlhf_panacea.base.datasets.template import AUTO, SAFE_RLHF, ChatTemplate
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
@@ -66,13 +67,19 @@ class TemplatedText(SupervisedDataset):
     def preprocess(self, raw_sample: RawSample) -> dict[str, torch.Tensor]:
         """Tokens and labels; only the answer and its end are learnt."""
         if "input" not in raw_sample and self.template.recorded == SAFE_RLHF:
-            return super().preprocess(raw_sample)
+            said = [self.template.said(line) for line in raw_sample["dialogue"]]
+            return super().preprocess({**raw_sample, "dialogue": said})
         if "input" not in raw_sample:
             raise UserError("a dialogue without an input is read with --chat_template safe-rlhf")
         start, (input_ids,) = encode(self.template, raw_sample, "answer")
         labels = input_ids.clone()
         labels[: common_prefix(start, input_ids.tolist())] = IGNORE_INDEX
         return {"input_ids": input_ids, "labels": labels}
+
+    def tokenize(self, text: str) -> torch.Tensor:  # type: ignore[override]
+        """The tokens of a dialogue, truncated, size = (L,); what is said gives no control token."""
+        (ids,) = tokenize(self.tokenizer, [text])
+        return torch.tensor(ids[: self.tokenizer.model_max_length])
 
 
 @contextmanager

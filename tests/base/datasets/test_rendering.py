@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import resource
 from datetime import datetime
 
 import pytest
 
-from safe_rlhf_panacea.base.datasets import rendering
+from safe_rlhf_panacea.base.datasets import rendering, template_process
 from safe_rlhf_panacea.base.datasets.jinja_template import JinjaTemplate
 from safe_rlhf_panacea.base.datasets.rendering import RenderingError, render
 from safe_rlhf_panacea.errors import UserError
@@ -41,6 +42,30 @@ def test_a_failure_names_its_line_and_the_next_one_is_rendered():
         render("\n{{ messages[7].content }}", SAID, {}, answering=True)
     assert failure.value.line == 2
     assert render(ECHO, SAID, {"eos_token": "\ud800é"}, answering=True) == "a\ud800é"
+
+
+@pytest.mark.parametrize(
+    ("own", "error", "asked"),
+    [(resource.RLIM_INFINITY, ValueError, 2**30), (2**40, OSError, 2**30), (2**20, None, 2**20)],
+)
+def test_a_system_that_takes_no_limit_renders_nonetheless(own, error, asked, monkeypatch):
+    found = []
+
+    def set_limit(which, limits):
+        found.append(limits)
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (own, own))
+    monkeypatch.setattr(resource, "setrlimit", set_limit)
+    template_process.limit_memory()
+    assert found == [(asked, asked)]
+
+
+def test_a_long_reason_is_cut():
+    with pytest.raises(RenderingError) as failure:
+        render("{{ raise_exception('x' * 1000000) }}", SAID, {}, answering=True)
+    assert 100 < len(str(failure.value)) <= 1000
 
 
 def test_the_date_is_the_one_given():

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import shlex
+import subprocess
+from dataclasses import replace
 
 import peft
 import pytest
@@ -10,7 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError, inject_adapter, load_adapter
+from safe_rlhf_panacea.adapter.fingerprint import UPDATE
 from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
+from safe_rlhf_panacea.base.models.adapted import Adapted, find_adapter
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.main import main as export
 from safe_rlhf_panacea.preference import PreferenceError
@@ -134,12 +141,20 @@ def test_what_is_told(tmp_path):
         write_lora(base, tmp_path / what, **flags)
         message = refuse(tmp_path / what)
         assert what in message and "merge_and_unload" in message
+    named = adapter / "adapter_config.json"
+    named.write_text(json.dumps({**json.loads(named.read_text()), "base_model": f"{adapter}@{AT}"}))
+    assert "is an adapter on itself" in refuse(f"{adapter}@{AT}")
     file = lora / "adapter_config.json"
     values = json.loads(file.read_text())
     for change, what in (
         ({"peft_type": "IA3"}, "neither a Panacea adapter nor a LoRA"),
         ({"base_model_name_or_path": None}, "base_model_name_or_path must be a text"),
         ({"base_model_name_or_path": "/no/such"}, f"the base model of {lora}, an adapter"),
+        ({"base_model_name_or_path": str(lora)}, "is an adapter on itself"),
+        ({"base_model_name_or_path": f"{adapter}@{AT}"}, "is an adapter on itself"),
+        ({"alpha_pattern": {"q_proj": "x"}}, "alpha_pattern.q_proj must be a number"),
+        ({"alpha_pattern": ["q_proj"]}, "alpha_pattern must be"),
+        ({"alpha_pattern": {"(": 1}}, "alpha_pattern has '(', which is no regular expression"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights pissa"),
     ):
         file.write_text(json.dumps({**values, **change}))
@@ -153,6 +168,28 @@ def test_what_is_told(tmp_path):
     assert "is not finite" in refuse(lora)
 
 
+def test_the_command_that_merges_runs_nothing_that_a_name_holds(tmp_path):
+    base, adapter = saved("llama", tmp_path)
+    write_lora(base, tmp_path / "lora")
+    name = """$(touch x)`touch x`'"); print(1) #"""
+    for folder, values in (
+        (tmp_path / "lora", {"base_model_name_or_path": name}),
+        (adapter, {"objectives": ["$(touch x)", "harmless"]}),
+    ):
+        file = folder / "adapter_config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+        command = find_adapter(folder).merge_command
+        assert "$(touch x)" in command
+        # What a shell leaves of each word, and what Python reads of a program.
+        words = subprocess.run(
+            ["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, text=True, check=True
+        ).stdout.split("\0")
+        assert words[:-1] == shlex.split(command) and "$(touch x)" in "".join(words)
+        if words[1] == "-c":
+            texts = {n.value for n in ast.walk(ast.parse(words[2])) if isinstance(n, ast.Constant)}
+            assert texts == {name, "DIR", str(folder)}
+
+
 def test_a_policy_is_no_reward_model(tmp_path):
     base, adapter = saved("llama", tmp_path)
     write_lora(base, tmp_path / "lora")
@@ -161,3 +198,47 @@ def test_a_policy_is_no_reward_model(tmp_path):
     for message, path in paths.items():
         with pytest.raises(UserError, match=message):
             load_rewards([RewardSpec("a", str(path))], tiny_tokenizer(), [2], RewardLoading(64))
+
+
+def on_top(start, folder):
+    """An adapter on a model that is an adapter itself."""
+    model, _ = load_pretrained_models(start)
+    config = AdapterConfig(lora_dim=2, objectives=("helpful", "harmless"))
+    inject_adapter(model, config).save(folder)
+
+
+@pytest.mark.parametrize("kind", ["panacea", "lora"])
+def test_the_base_is_known_again_where_it_is_added_up_with_other_rounding(
+    kind, tmp_path, monkeypatch
+):
+    """As on another machine; another λ, or another adapter in its place, is another base."""
+    base, _ = saved("llama", tmp_path)
+    first, start = tmp_path / "first", str(tmp_path / "first")
+    if kind == "lora":
+        write_lora(base, first)
+    else:
+        adapter = inject_adapter(fresh(base), AdapterConfig(objectives=("helpful", "harmless")))
+        for parameter in adapter.parameters():
+            parameter.data.normal_(std=0.1)
+        adapter.config = replace(adapter.config, base_model=str(base))
+        adapter.save(first)
+        start = f"{first}@0.3,0.7"
+    on_top(start, tmp_path / "second")
+    rounded, added = [], Adapted.add_to
+
+    def add_to(self, model, dtype=None):
+        added(self, model, dtype)
+        for parameter in model.parameters():
+            if hasattr(parameter, UPDATE):
+                rounded.append(parameter.data.mul_(1 + 2**-7))
+
+    monkeypatch.setattr(Adapted, "add_to", add_to)
+    load_adapter(load_pretrained_models(start.replace("0.3,0.7", AT))[0], tmp_path / "second")
+    assert rounded
+    if kind == "panacea":
+        with pytest.raises(AdapterError, match=r"another base model of this shape: .* differs"):
+            load_adapter(load_pretrained_models(f"{first}@1,0")[0], tmp_path / "second")
+    file = first / "adapter_model.safetensors"
+    save_file({k: 2 * v for k, v in load_file(file).items()}, file, metadata={"format": "pt"})
+    with pytest.raises(AdapterError, match=r"another base model of this shape: .* differs"):
+        load_adapter(load_pretrained_models(start)[0], tmp_path / "second")
