@@ -258,6 +258,7 @@ fixed_scaling      ; --top_p 2                    ; 2 is not above 0 and at most
 evaluation   ; --grid_step 1e-9                   ; 1,000,000,001 vectors of 2 objectives
 evaluation   ; --grid_step 0.15                   ; grid step 0.15 does not divide 1
 evaluation   ; --reference_point 0 0 0            ; --reference_point needs 2 numbers, not 3
+evaluation   ; --cluster_column topic             ; --cluster_column .* needs --reward_models
 evaluation   ; --adapter none                     ; none holds no adapter
 evaluation   ; --adapter damaged                  ; adapter_config.json is not valid JSON
 evaluation   ; --adapter escaping                 ; '../../x' is no name

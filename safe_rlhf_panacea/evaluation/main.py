@@ -146,11 +146,11 @@ def measure_method(
         rewards = rewards_of(args, read_rewards(args, names), policy)
         prompts = read_prompts(args, template)
         rewards.check_columns([prompt.example for prompt in prompts], "the prompts")
+        if args.cluster_column is not None:
+            clusters = families_of(prompts, args.cluster_column)
         base = sample_base(policy, rewards, prompts) if args.with_base else None
         what = {"prompts": prompts, "rewards": rewards, "base": base}
         units = [unit_name(prompt.text) for prompt in prompts]
-        if args.cluster_column is not None:
-            clusters = families_of(prompts, args.cluster_column)
     else:
         tokenizer.padding_side = "right"
         pairs = PreferenceDataset(
@@ -178,6 +178,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     check_own_output(args.output_dir, PROGRAM, args.overwrite)
     read_specs(args.datasets)
+    if args.cluster_column is not None and not args.reward_models:
+        raise UserError("--cluster_column names a column of prompts: it needs --reward_models")
     members = [read_member(folder) for folder in args.adapter]
     objectives = members[0].config.objectives
     grid = read_grid(args, objectives)
