@@ -59,8 +59,11 @@ def read_pairs(
     """The results of every seed, of the method and of the baseline.
 
     Raises:
-        UserError: not as many of each, or results of different things or at different λ.
+        UserError: not as many of each, a run twice, or results of different things or at
+            different λ.
     """
+    if len({Path(folder).resolve() for folder in runs}) < len(runs):
+        raise UserError("--runs names a folder twice: every seed is one evaluation")
     if len(runs) != len(baselines):
         raise UserError(f"{len(runs)} --runs and {len(baselines)} --baselines: one of each a seed")
     results = [read_result(folder) for folder in (*runs, *baselines)]

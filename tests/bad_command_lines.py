@@ -53,7 +53,7 @@ GOOD = {
     "regression": "",
     "report": "--figures figures --output out.html",
     "seeds_table": "--runs run",
-    "pool_seeds": "--runs front --output_dir out",
+    "over_seeds": "--runs front --baselines front --output_dir out",
     "front_benchmark": "",
     "benchmarks.run": "",
     "figure_3_reward_distributions": f"{FIGURE} --run front",
@@ -233,16 +233,23 @@ memory       ; --model no/such/folder/            ; no/such/folder
 memory       ; --algorithm ddpo                   ; invalid choice: 'ddpo'
 panacea_sft  ; --train_datasets supervised:1:a.jsonl ; name its objective, as in helpful=superv
 panacea_sft  ; --train_datasets a=supervised:1:x b= ; data set '' has no name
-panacea_sft  ; --train_datasets a=b.jsonl c=pairs:1:x ; write pairs:1:b.jsonl, or prompts
-dpo          ; --train_datasets pairs.jsonl       ; 'pairs.jsonl' is a file .* pairs:1:pairs.jsonl
-ppo          ; --ptx_datasets none.json.gz:0.5    ; is a file .* pairs:0.5:none.json.gz, or prompts
-evaluation   ; --datasets pairs.jsonl             ; 'pairs.jsonl' is a file .* pairs:1:pairs.jsonl
-datasets     ; pairs.jsonl                        ; 'pairs.jsonl' is a file .* pairs:1:pairs.jsonl
+dpo!         ; --model_name_or_path m {PAIRS} {LOGS} ; --objectives is missing, and --train_data
+dpo          ; --train_datasets kind=x            ; named for 'kind', which is none of --objecti
+dpo          ; --need_eval --eval_datasets kind=x ; named for 'kind', which is none of --objecti
+dpo          ; --train_datasets =x                ; data set '=x' names no objective before the =
+dpo          ; --train_datasets a=x b=y           ; named for 'a', which is none of --objectives
+datasets     ; pairs.jsonl:0                      ; proportion 0.0 is not above 0
+datasets     ; none.jsonl                         ; none.jsonl: no such file
+datasets     ; helpful=pairs.jsonl                ; no pairs, so 'helpful' has no label there
+datasets     ; file.jsonl                         ; columns question are of no format .*: prompt/
+datasets     ; tools.jsonl                        ; tools.jsonl:2: messages: message 2 is about a
+datasets     ; supervised:1:chosen.jsonl          ; chosen/rejected are pairs. chosen:1:PATH
+datasets     ; pairs:1:tools.jsonl                ; messages are supervised texts. super
 panacea_sft  ; --train_datasets a=x:1 b=x:2       ; x is given twice
 panacea_sft  ; --train_datasets a=x b=y a=x       ; --train_datasets a=x is given twice
 panacea_sft  ; --train_datasets a=x b=pairs:-1:x  ; proportion -1.0 is not above 0
 panacea_sft  ; --train_datasets a=x               ; --pref_dim is 2, but there are 1 objectives
-panacea_sft  ; --train_datasets ../a=x b=y        ; objective name '../a': {NAME}
+panacea_sft  ; --train_datasets ../a=x b=y        ; name its objective, as in helpful=../a=x
 panacea_sft  ; --objectives helpful kind          ; names 'harmless', which is none of --objectives
 panacea_sft  ; --objectives helpful harmless kind --pref_dim 3 ; 'kind' has no data set: add kind=
 panacea_sft  ; --need_eval --eval_datasets helpful=x ; 'harmless' has no data set.*--eval_datasets
@@ -257,6 +264,7 @@ discrete_policies  ; --lr -1                      ; -1 {NOT_NEGATIVE}
 fixed_scaling      ; --top_p 2                    ; 2 is not above 0 and at most 1
 evaluation   ; --grid_step 1e-9                   ; 1,000,000,001 vectors of 2 objectives
 evaluation   ; --grid_step 0.15                   ; grid step 0.15 does not divide 1
+evaluation   ; --cluster_column topic             ; --cluster_column .* needs --reward_models
 evaluation   ; --reference_point 0 0 0            ; --reference_point needs 2 numbers, not 3
 evaluation   ; --cluster_column topic             ; --cluster_column .* needs --reward_models
 evaluation   ; --adapter none                     ; none holds no adapter
@@ -320,9 +328,9 @@ regression   ; --suite published --local_dir none ; none: no such folder
 report       ; --figures none                     ; none holds no figures
 report       ; --output file                      ; file exists
 seeds_table  ; --runs none                        ; no evaluations
-pool_seeds   ; --runs none                        ; no such f
-pool_seeds   ; --output_dir ''                    ; must not be empty
-pool_seeds   ; --runs front second                ; values.json: evaluate it anew
+over_seeds   ; --runs none                        ; none.*: no such f
+over_seeds   ; --output_dir ''                    ; must not be empty
+over_seeds   ; --runs front second                ; 2 --runs and 1 --baselines: one of each a seed
 front_benchmark        ; --jobs nothing           ; invalid choice: 'nothing'
 benchmarks.run ; --size huge                      ; invalid choice: 'huge'
 benchmarks.run ; --against model                  ; --against model: no checkout of this project

@@ -46,6 +46,11 @@ MODULES = {
     "datasets": listing,
 }
 ROWS = rows()
+USER = {"role": "user", "content": "a"}
+ANSWERS = (
+    {"role": "assistant", "content": "b"},
+    {"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]},
+)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +96,9 @@ def folder(tmp_path_factory):
         "half.jsonl": '{"prompt": "\\ud800"}\n',
         "pairs.jsonl": '{"prompt": "a"}\n',
         "file": "",
+        "file.jsonl": '{"question": "a"}\n',
+        "chosen.jsonl": '{"chosen": "a b", "rejected": "a c"}\n',
+        "tools.jsonl": "\n".join(json.dumps({"messages": [USER, answer]}) for answer in ANSWERS),
         "bad.jinja": "{{ bos_token }}\n{{ 1 / 0 }}",
         "open.jinja": "{{ bos_token }}\n\n{{ messages[0] }",
         "deaf.jinja": "{{ bos_token }} Hello!",

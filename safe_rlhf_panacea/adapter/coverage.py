@@ -14,7 +14,7 @@ WHOLE = 0.995  # what a rounded percentage calls all of it
 
 @dataclass(frozen=True)
 class Coverage:
-    """What of the weights of a model's layers, its embeddings and head left out, is adapted.
+    """The share of a model's weights that is adapted; embeddings and output head do not count.
 
     Attributes:
         share: of the numbers in them, from 0 to 1.
@@ -39,7 +39,7 @@ class Coverage:
 
 
 def _order(parameter: nn.Parameter) -> int:
-    """1 for a vector, 2 for a matrix, 3 for one of each expert."""
+    """How many dimensions are larger than 1: three where there is a matrix for each expert."""
     return sum(size > 1 for size in parameter.shape)
 
 

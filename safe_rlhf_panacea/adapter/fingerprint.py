@@ -13,6 +13,9 @@ from safe_rlhf_panacea.adapter.errors import AdapterError
 
 ROWS = 64  # of a tensor, from its first on; a tokenizer's new tokens come after them
 HALF = "float16"  # loses other bits than bfloat16 does
+# An attribute of a weight to which an update was added: the checksum of that. Its own last bits
+# depend on the machine that has added it.
+UPDATE = "update_checksum"
 FULL = (torch.float32, torch.float64, torch.bfloat16)
 
 
@@ -39,7 +42,10 @@ def checksum(tensor: torch.Tensor) -> str | None:
 
     So a checkpoint has one checksum whether it is loaded in float32, in bfloat16 or as it was
     saved. Of weights in float16 the hash says so: it can be held only against another such one.
+    So does that of a weight to which an update was added as it was loaded: it is the update's.
     """
+    if hasattr(tensor, UPDATE):
+        return f"update:{getattr(tensor, UPDATE)}"
     tensor, half = tensor.detach(), tensor.dtype == torch.float16
     plain = type(tensor) is torch.Tensor  # others are quantised, sharded or without numbers
     if not plain or tensor.is_meta or tensor.numel() == 0 or not (half or tensor.dtype in FULL):
@@ -51,10 +57,13 @@ def checksum(tensor: torch.Tensor) -> str | None:
 
 
 def differing(saved: Mapping[str, str] | None, now: Mapping[str, str | None] | None) -> str | None:
-    """The first tensor whose checksums differ; one that either side lacks says nothing."""
+    """The first tensor whose checksums differ; one that either side lacks says nothing.
+
+    Nor do two of different kinds, which stand before the colon.
+    """
     for name, value in (saved or {}).items():
-        other = (now or {}).get(name)
-        if other and value != other and value.startswith(HALF) == other.startswith(HALF):
+        other = (now or {}).get(name) or ""
+        if value != other and value.partition(":")[0] == other.partition(":")[0]:
             return name
     return None
 

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
+from safe_rlhf_panacea.base.distributed import all_reduce_sum
 
 DECAY = 0.9  # of the averages over steps, as Adam's first moment has it
 NORMS_EVERY = 10  # updates
 PARTS = {"shared": "lora_sigma", "preference": "lora_s"}
 
 
-def signal_to_noise(mean: torch.Tensor, square: torch.Tensor, count: int) -> float:
+def signal_to_noise(mean: torch.Tensor, square: torch.Tensor, count: int) -> torch.Tensor:
     """|E g| / √(Σ Var g) of a gradient, from its moving averages over ``count`` steps.
 
     With weights w_t of the steps, E ‖mean‖² = ‖E g‖² + Σ w_t² · Σ Var g; both are solved for.
@@ -29,32 +30,36 @@ def signal_to_noise(mean: torch.Tensor, square: torch.Tensor, count: int) -> flo
         count: of steps, at least 2.
 
     Returns:
-        0 where the average is no longer than noise alone makes it.
+        size = (), 0 where the average is no longer than noise alone makes it.
     """
     power = DECAY**count
     mean, square = mean.double() / (1 - power), square.double() / (1 - power)
     weights = (1 - DECAY) * (1 + power) / ((1 + DECAY) * (1 - power))  # Σ w_t²
-    length, total = mean.square().sum().item(), square.sum().item()
-    signal = max(0.0, (length - weights * total) / (1 - weights))
+    length, total = mean.square().sum(), square.sum()
+    signal = ((length - weights * total) / (1 - weights)).clamp(min=0)
     noise = total - signal
-    return (signal / noise) ** 0.5 if noise > 0 else 0.0
+    return torch.where(noise > 0, signal / noise, 0.0).sqrt()
 
 
 @torch.no_grad()
-def part_norms(adapter: PanaceaAdapter) -> dict[str, float]:
-    """‖ΔW‖ of each part over all layers, Frobenius; of the preference part at λ_i = 1 for all i."""
+def part_norms(adapter: PanaceaAdapter) -> dict[str, torch.Tensor]:
+    """‖ΔW‖ of each part over all layers, Frobenius; of the preference part at λ_i = 1 for all i.
+
+    Returns:
+        Part to norm, size = (); they stay on the device.
+    """
     config = adapter.config
     ends = {"shared": (0, config.lora_dim), "preference": (config.lora_dim, config.rank)}
-    squares = dict.fromkeys(ends, 0.0)
-    ones = torch.ones(config.pref_dim)
+    squares: dict[str, list[torch.Tensor]] = {part: [] for part in ends}
+    first, *_ = adapter.layers.values()
+    ones = torch.ones(config.pref_dim, device=first.lora_sigma.device)
     for layer in adapter.layers.values():
-        singular = layer.singular_values(ones.to(layer.lora_sigma.device))
-        u, v = layer.lora_U.float() * singular, layer.lora_V.float()
+        u, v = layer.lora_U.float() * layer.singular_values(ones), layer.lora_V.float()
         for part, (start, stop) in ends.items():
             left, right = u[:, start:stop], v[:, start:stop]
             # ‖L Rᵀ‖² = Σ (LᵀL) ∘ (RᵀR), without the product of its own size
-            squares[part] += ((left.t() @ left) * (right.t() @ right)).sum().item()
-    return {part: square**0.5 for part, square in squares.items()}
+            squares[part].append(((left.t() @ left) * (right.t() @ right)).sum())
+    return {part: torch.stack(found).sum().sqrt() for part, found in squares.items()}
 
 
 class AdapterProgress:
@@ -68,53 +73,65 @@ class AdapterProgress:
         """Hook into the backward passes."""
         self.adapter = adapter
         self.count = 0
-        self._gradients: dict[str, dict[int, torch.Tensor]] = {part: {} for part in PARTS}
-        self._averages: dict[str, torch.Tensor] = {}  # size = (2, n): of g and of g²
+        self._columns: dict[str, slice] = {}  # of each part among the n numbers of both
+        self._size = 0  # n
+        self._gradient: torch.Tensor | None = None  # size = (n,): the update's so far
+        self._averages: torch.Tensor | None = None  # size = (2, n): of g and of g²
         for part, name in PARTS.items():
-            for number, layer in enumerate(adapter.layers.values()):
+            start = self._size
+            for layer in adapter.layers.values():
                 parameter = getattr(layer, name)
                 if parameter is not None and parameter.requires_grad:
-                    parameter.register_hook(self._adds(part, number))
+                    parameter.register_hook(self._adding(self._size, parameter.numel()))
+                    self._size += parameter.numel()
+            if self._size > start:
+                self._columns[part] = slice(start, self._size)
 
-    def _adds(self, part: str, number: int) -> Any:
-        """A hook that sums what the micro-batches of an update bring."""
-        gradients = self._gradients[part]
+    def _adding(self, start: int, size: int) -> Any:
+        """A hook that adds what a micro-batch brings to the gradient of its update."""
 
         def add(gradient: torch.Tensor) -> None:
-            before = gradients.get(number)
-            found = gradient.detach().float()
-            gradients[number] = found.clone() if before is None else before + found
+            if self._gradient is None:
+                self._gradient = gradient.new_zeros(self._size, dtype=torch.float32)
+            self._gradient[start : start + size] += gradient.detach().float()
 
         return add
 
+    @torch.no_grad()
     def metrics(self) -> dict[str, float]:
-        """After an update: what to log of it; empty where there is nothing to tell yet."""
+        """After an update: what to log of it; empty where there is nothing to tell yet.
+
+        All processes call it: the gradient of an update is the sum of theirs.
+        """
+        if self._gradient is None:
+            return {}
+        self.count += 1
+        gradient, self._gradient = all_reduce_sum(self._gradient), None
+        new = torch.stack([gradient, gradient.square()])
+        before = 0 if self._averages is None else self._averages * DECAY
+        self._averages = before + new * (1 - DECAY)
         found = {}
-        if any(self._gradients.values()):
-            self.count += 1
-        for part, gradients in self._gradients.items():
-            if not gradients:
-                continue
-            flat = torch.cat([gradients[number] for number in sorted(gradients)])
-            gradients.clear()
-            new = torch.stack([flat, flat.square()])
-            before = self._averages.get(part)
-            self._averages[part] = new * (1 - DECAY) + (0 if before is None else before * DECAY)
-            if self.count > 1:
-                ratio = signal_to_noise(*self._averages[part], self.count)
+        if self.count > 1:
+            for part, columns in self._columns.items():
+                ratio = signal_to_noise(*self._averages[:, columns], self.count)
                 found[f"train/signal_to_noise_{part}"] = ratio
         sharded = any(hasattr(p, "ds_id") for p in self.adapter.parameters())  # ZeRO 3
-        if self.count % NORMS_EVERY == 0 and self.count and not sharded:
+        if self.count % NORMS_EVERY == 0 and not sharded:
             norms = part_norms(self.adapter)
             found |= {f"train/norm_{part}": norm for part, norm in norms.items()}
-        return found
+        if not found:
+            return {}
+        values = torch.stack([value.double() for value in found.values()])
+        return dict(zip(found, values.tolist(), strict=True))  # the one wait for the device
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on with the same numbers."""
-        return {"count": self.count, "averages": {k: v.cpu() for k, v in self._averages.items()}}
+        averages = None if self._averages is None else self._averages.cpu()
+        return {"count": self.count, "averages": averages}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where ``state_dict`` was taken."""
         device = next(iter(self.adapter.layers.values())).lora_sigma.device
         self.count = state["count"]
-        self._averages = {part: value.to(device) for part, value in state["averages"].items()}
+        averages = state["averages"]
+        self._averages = None if averages is None else averages.to(device)

@@ -30,7 +30,14 @@ def add_panacea_arguments(parser: argparse.ArgumentParser, *, rewards: bool = Fa
         parser: the program's.
         rewards: whether it aggregates rewards, and not losses.
     """
-    group = parser.add_argument_group("panacea: adapter")
+    _add_adapter_arguments(parser.add_argument_group("panacea: adapter"))
+    group = parser.add_argument_group("panacea: preference vectors")
+    _add_aggregation_arguments(group, rewards)
+    _add_preference_arguments(group, rewards)
+    _add_front_arguments(parser)
+
+
+def _add_adapter_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--lora_dim", type=positive_int, default=8, help="k singular values")
     group.add_argument(
         "--lora_scaling", type=positive_float, default=512.0, help="factor × lora_dim"
@@ -64,8 +71,9 @@ def add_panacea_arguments(parser: argparse.ArgumentParser, *, rewards: bool = Fa
         default=0.0,
         help="weight of AdaLoRA's penalty on U, V",
     )
-    group = parser.add_argument_group("panacea: preference vectors")
-    _add_aggregation_arguments(group, rewards)
+
+
+def _add_preference_arguments(group: argparse._ArgumentGroup, rewards: bool) -> None:
     group.add_argument(
         "--preference_scope",
         choices=("batch", "sample"),
@@ -95,7 +103,6 @@ def add_panacea_arguments(parser: argparse.ArgumentParser, *, rewards: bool = Fa
         help="baselines: train for this λ alone, with an adapter that has no preference part, on "
         "the pairs and texts that count for an objective to which it gives a weight",
     )
-    _add_front_arguments(parser)
 
 
 def _add_aggregation_arguments(group: argparse._ArgumentGroup, rewards: bool) -> None:

@@ -15,9 +15,9 @@ from safe_rlhf_panacea.base import unwrap
 from safe_rlhf_panacea.base.clock import TrainingClock
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, refusing_together
-from safe_rlhf_panacea.base.generation import SamplingConfig
+from safe_rlhf_panacea.base.generation import NotFiniteError, SamplingConfig
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
-from safe_rlhf_panacea.fronts.measure import NotFiniteError, Policy
+from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement
 from safe_rlhf_panacea.fronts.results import Origin
 from safe_rlhf_panacea.preference import default_grid, preference_grid
@@ -119,12 +119,13 @@ class FrontEvaluator:
             panacea.at(panacea.centre, shared=True),
         ):
             torch.manual_seed(args.seed + get_rank())
-            info = base()
-            trainer.set_train(mode=False)
+            info: dict[str, Any] = {}
             try:
+                info = base()
+                trainer.set_train(mode=False)
                 measured = trainer.measure_front()
             except NotFiniteError as error:
-                trainer.logger.print(f"step {trainer.global_step}: {error}")
+                trainer.logger.print(f"step {trainer.global_step}: no front: {error}")
                 return info
             finally:
                 trainer.set_train()

@@ -57,7 +57,8 @@ class Panacea:
         adapters: by role, ``policy`` first.
         source: where λ is drawn.
         ideal_point: z of the Tchebycheff aggregation of rewards (Eq. 13).
-        progress: follows the policy's adapter; None of one that does not depend on λ.
+        progress: follows the policy's adapter; None of one that does not depend on λ, and in
+            float16, where gradients come multiplied by a loss scale that changes.
         coverage: how much of the policy is adapted; there once its adapter is.
     """
 
@@ -74,6 +75,7 @@ class Panacea:
         self.ideal_point = IdealPoint(len(objectives))
         self.orthogonality_coeff = args.orthogonality_coeff
         self.scaling_lr_multiplier = args.scaling_lr_multiplier
+        self.scaled = args.fp16
         self.progress: AdapterProgress | None = None
         self._held: Held | None = None
         self._latest = self.centre
@@ -89,13 +91,13 @@ class Panacea:
         self.template = template
         config = replace(self.config, chat_template=template.recorded)
         self.adapters[role] = inject_adapter(model, config)
-        if role == "policy":
-            self.coverage = coverage(self.adapters[role])  # now: an engine may shard the weights
         for layer in self.adapters[role].layers.values():
             if layer.lora_s is not None:
                 layer.lora_s.lr_multiplier = self.scaling_lr_multiplier
-        if role == "policy" and config.pref_dim > 0:
-            self.progress = AdapterProgress(self.policy)
+        if role == "policy":
+            self.coverage = coverage(self.policy)  # now: an engine may shard the weights
+            if config.pref_dim > 0 and not self.scaled:
+                self.progress = AdapterProgress(self.policy)
         return self.adapters[role]
 
     @property

@@ -132,8 +132,8 @@ def add_flag(group: Any, name: str, default: bool, text: str) -> None:
 def add_dataset_arguments(
     parser: argparse.ArgumentParser, *, ptx: bool = False, form: str = "name[:proportion[:path]]"
 ) -> None:
-    """Data sets as ``name[:proportion[:path]]``."""
-    form = f"data sets as {form}"
+    """Data sets as ``name[:proportion[:path]]``, or a path alone."""
+    form = f"data sets as {form}, or a path or hub name in place of name"
     group = parser.add_argument_group("data")
     group.add_argument("--train_datasets", nargs="+", required=True, metavar="SPEC", help=form)
     group.add_argument("--eval_datasets", nargs="+", metavar="SPEC", help=form)

@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, cast
 
 import torch
 
 from safe_rlhf_panacea.base.distributed import all_gather_objects
 from safe_rlhf_panacea.base.engine import gradient_norm
+from safe_rlhf_panacea.base.generation import NotFiniteError
 from safe_rlhf_panacea.errors import SharedError
 
 # Updates in a row that float16's loss scaler may skip: it starts at 2^16 and halves with each.
 MOST_SKIPPED = 15
 CHECKED = ("loss", "reward")  # what is in the names of the values that must be finite
+Found = TypeVar("Found")
 
 
 class DivergedError(SharedError):
     """The training has diverged, or its weights are not finite; all processes find the same."""
+
+
+def finite_on_all(action: Callable[[], Found]) -> Found:
+    """What an action gives; where it is not finite on one process, all of them are told.
+
+    Raises:
+        NotFiniteError: the action raised it, on this process or on another one.
+    """
+    found, told = None, None
+    try:
+        found = action()
+    except NotFiniteError as error:
+        told = str(error)
+    for message in all_gather_objects(told):
+        if message is not None:
+            raise NotFiniteError(message)
+    return cast(Found, found)
 
 
 class DivergenceCheck:

@@ -16,26 +16,34 @@ from safe_rlhf_panacea.errors import UserError
 
 def get_optimizer_grouped_parameters(
     module: nn.Module, weight_decay: float, lr: float
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Trainable parameters in groups of one weight decay and one learning rate.
 
-    Vectors and scalars (biases, norms, σ and s) are not decayed. A parameter with the attribute
-    ``lr_multiplier`` learns so many times as fast as the others; these groups come last.
+    Vectors and scalars (biases, norms, σ and s) are not decayed.
     """
-    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
-    for parameter in module.parameters():
-        if parameter.requires_grad:
-            multiplier = getattr(parameter, "lr_multiplier", 1.0)
-            kind = (multiplier != 1, multiplier, parameter.dim() <= 1)
-            groups.setdefault(kind, []).append(parameter)
-    return [
-        {
-            "params": groups[special, multiplier, is_vector],
-            "weight_decay": 0.0 if is_vector else weight_decay,
-            "lr": lr * multiplier,
-        }
-        for special, multiplier, is_vector in sorted(groups)
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.dim() <= 1], "weight_decay": 0.0},
     ]
+    return with_own_rates(groups, lr)
+
+
+def with_own_rates(groups: list[dict[str, Any]], lr: float) -> list[dict[str, Any]]:
+    """The groups of an optimiser, split where parameters have learning rates of their own.
+
+    A parameter with the attribute ``lr_multiplier`` learns so many times as fast as the others. Its
+    group has an ``lr`` and comes after those that have the optimiser's. Empty groups are left out.
+    """
+    split = []
+    for group in groups:
+        found: dict[float, list[nn.Parameter]] = {1.0: []}
+        for parameter in group["params"]:
+            found.setdefault(getattr(parameter, "lr_multiplier", 1.0), []).append(parameter)
+        own = found.pop(1.0)
+        split.append({**group, "params": own})
+        split += [{**group, "params": p, "lr": lr * factor} for factor, p in found.items()]
+    return sorted((group for group in split if group["params"]), key=lambda group: "lr" in group)
 
 
 def _make_optimizer(groups: list[dict], lr: float, ds_config: dict[str, Any]) -> Any:

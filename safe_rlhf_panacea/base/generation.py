@@ -13,6 +13,10 @@ from safe_rlhf_panacea.base.inversion import invert
 from safe_rlhf_panacea.errors import UserError
 
 
+class NotFiniteError(UserError):
+    """What a model gives is not finite: NaN, or an infinity."""
+
+
 @dataclass(frozen=True)
 class SamplingConfig:
     """How responses are drawn.
@@ -120,10 +124,10 @@ class _Chooser:
         """Refuse what was drawn from logits that are not finite.
 
         Raises:
-            UserError: at any step, of any row.
+            NotFiniteError: at any step, of any row.
         """
         if self.finite is not None and not self.finite:
-            raise UserError(
+            raise NotFiniteError(
                 "the model's logits are not finite: its activations overflow, or its training "
                 "has diverged"
             )
@@ -154,7 +158,8 @@ def sample(
         in the prompt, so that a pad token equal to the end token does no harm.
 
     Raises:
-        UserError: the model cannot be sampled from, or its logits are not finite.
+        UserError: the model cannot be sampled from.
+        NotFiniteError: its logits are not finite.
     """
     from safe_rlhf_panacea.base.ways import fitting_way  # which imports transformers
 

@@ -15,8 +15,8 @@ from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, get_world_size
-from safe_rlhf_panacea.base.generation import SamplingConfig
-from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.base.divergence import finite_on_all
+from safe_rlhf_panacea.base.generation import NotFiniteError, SamplingConfig
 from safe_rlhf_panacea.fronts.accuracy_front import margins_of_pairs
 from safe_rlhf_panacea.fronts.likelihood_front import by_objective, likelihoods_of_texts
 from safe_rlhf_panacea.fronts.measurement import Measurement
@@ -50,10 +50,6 @@ class Policy:
     prompts_per_batch: int = 32
     pairs_per_batch: int = 32
     progress: bool = True
-
-
-class NotFiniteError(UserError):
-    """The policy or its rewards are not finite: there is no front to show."""
 
 
 @torch.no_grad()
@@ -103,7 +99,7 @@ def measure(
     found = [sampled.rewards, sampled.log_ratios, margins, likelihoods]
     found.append(None if base is None else base.rewards)
     if not all(tensor is None or tensor.isfinite().all() for tensor in found):
-        raise NotFiniteError("the policy or its rewards are not finite; no front")
+        raise NotFiniteError("the policy or its rewards are not finite")
     return Measurement(
         grid,
         [prompt.text for prompt in prompts],
@@ -154,18 +150,20 @@ def _sample(
     seed = policy.seed + get_rank()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)  # transformers' sampling (top_p and the like) knows no generator
-        mine = sample_rewards(
-            policy.model,
-            policy.adapter,
-            policy.tokenizer,
-            rewards,
-            [prompts[i] for i in _own_share(len(prompts))],
-            grid,
-            policy.sampling,
-            generator=torch.Generator(device=device).manual_seed(seed),
-            prompts_per_batch=policy.prompts_per_batch,
-            label=label,
-            progress=policy.progress,
+        mine = finite_on_all(
+            lambda: sample_rewards(
+                policy.model,
+                policy.adapter,
+                policy.tokenizer,
+                rewards,
+                [prompts[i] for i in _own_share(len(prompts))],
+                grid,
+                policy.sampling,
+                generator=torch.Generator(device=device).manual_seed(seed),
+                prompts_per_batch=policy.prompts_per_batch,
+                label=label,
+                progress=policy.progress,
+            )
         )
     count, world = len(prompts), get_world_size()
     texts = all_gather_objects(mine.texts)  # by rank, λ and the rank's share

@@ -97,7 +97,8 @@ def sample_over_grid(
         )
         if adapter is None:
             return sequences, attended, torch.zeros(points * batch)
-        ratios = response_log_ratios(model, adapter, sequences, attended, width)
+        temperature = config.temperature or 1.0  # a greedy policy's at 1, as in training
+        ratios = response_log_ratios(model, adapter, sequences, attended, width, temperature)
         return sequences, attended, ratios
 
 
@@ -108,18 +109,21 @@ def response_log_ratios(
     sequences: torch.Tensor,  # size = (B, L)
     attended: torch.Tensor,  # size = (B, L)
     prompt_length: int,
+    temperature: float = 1.0,
 ) -> torch.Tensor:
     """log π_λ(y|x)/π_ref(y|x) at the λ that is set; the reference is the adapter switched off.
 
-    Its mean over responses drawn from π_λ estimates KL(π_λ ‖ π_ref) in nats.
+    Both are taken at a temperature: at that of sampling, the mean over responses drawn from π_λ
+    estimates KL(π_λ ‖ π_ref) in nats.
 
     Returns:
         size = (B,), float32.
     """
     start = prompt_length - 1
-    policy = response_log_probs(model, sequences, attended, start)  # size = (B, L - 1)
+    inputs = (model, sequences, attended, start, temperature)
+    policy = response_log_probs(*inputs)  # size = (B, L - 1)
     with adapter.disabled():
-        reference = response_log_probs(model, sequences, attended, start)
+        reference = response_log_probs(*inputs)
     mask = attended[:, prompt_length:]
     return summed_log_ratios(policy[:, start:], reference[:, start:], mask)
 

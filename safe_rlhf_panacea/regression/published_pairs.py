@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from safe_rlhf_panacea.base.datasets import RawSample
-from safe_rlhf_panacea.base.datasets.published.fields import Row
-from safe_rlhf_panacea.base.datasets.published.safe_rlhf import SafeRLHFV0Test
+from safe_rlhf_panacea.base.datasets.fields import Row
+from safe_rlhf_panacea.base.datasets.published.converters import SAFE_RLHF, safe_rlhf
+from safe_rlhf_panacea.base.datasets.published.table import published
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.regression.checks import CannotRun
 from safe_rlhf_panacea.regression.published_checkpoints import missing
@@ -12,19 +15,19 @@ from safe_rlhf_panacea.regression.suites import Options
 from safe_rlhf_panacea.regression.tiny_base import frozen_stream
 
 FOLDER = "PKU-SafeRLHF"
+SPLIT = published("PKU-SafeRLHF-v0/test")
 SAFE_FIELDS = ("is_response_0_safe", "is_response_1_safe")
 
 
-class PairsWithSafety(SafeRLHFV0Test):
-    """The test split, whose samples also say whether each answer is ``safe``."""
+def with_safety(row: Row) -> RawSample:
+    """A pair that also says whether each answer is ``safe``."""
+    safe = [row[field] for field in SAFE_FIELDS]
+    if not all(isinstance(value, bool) for value in safe):
+        raise UserError(f"{' and '.join(SAFE_FIELDS)} are {safe}; they are true or false")
+    return {**safe_rlhf(row), "safe": safe}  # type: ignore[typeddict-unknown-key]
 
-    FIELDS = (*SafeRLHFV0Test.FIELDS, *SAFE_FIELDS)
 
-    def convert(self, unit: Row) -> RawSample:
-        safe = [unit[field] for field in SAFE_FIELDS]
-        if not all(isinstance(value, bool) for value in safe):
-            raise UserError(f"{' and '.join(SAFE_FIELDS)} are {safe}; they are true or false")
-        return {**super().convert(unit), "safe": safe}  # type: ignore[typeddict-unknown-key]
+FORM = replace(SAFE_RLHF, fields=(*SAFE_RLHF.fields, *SAFE_FIELDS), convert=with_safety)
 
 
 def read_pairs(options: Options) -> list[RawSample]:
@@ -41,7 +44,7 @@ def read_pairs(options: Options) -> list[RawSample]:
         if not folder.exists():
             raise CannotRun(_missing(options))
     try:
-        data = PairsWithSafety(str(folder) if folder else None)
+        data = SPLIT(str(folder) if folder else None, FORM)
     except UserError as error:
         raise error if folder else CannotRun(f"{_missing(options)} ({error})") from None
     if options.pairs is None or options.pairs >= len(data):
@@ -58,5 +61,5 @@ def _show_bars(shown: bool) -> None:
 
 
 def _missing(options: Options) -> str:
-    hub = f"the data set {PairsWithSafety.HUB}"
-    return missing(hub, PairsWithSafety.REVISION, "the folder as it is", options)
+    hub = f"the data set {SPLIT.HUB}"
+    return missing(hub, SPLIT.REVISION, "the folder as it is", options)

@@ -41,7 +41,7 @@ class DealtPreferences:
     other λ by design. With these, runs that cut their batches differently see the same.
     """
 
-    fixed, shared = None, False
+    fixed, shared, for_labels = None, False, False
 
     def __init__(self, rows: int, seed: int = 0) -> None:
         """Draw ``rows`` vectors of two objectives."""
@@ -49,9 +49,11 @@ class DealtPreferences:
         self._rows = torch.from_numpy(np.stack([first, 1 - first], axis=-1))
         self._next = 0
 
-    def draw(self, batch_size: int, *, begins_update: bool = True) -> torch.Tensor:
-        """The next rows, size = (B, 2), wherever an update begins."""
-        del begins_update
+    def draw(
+        self, batch_size: int, *, begins_update: bool = True, labelled: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The next rows, size = (B, 2), wherever an update begins and whatever labels them."""
+        del begins_update, labelled
         start, self._next = self._next, self._next + batch_size
         return self._rows[start : self._next]
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from safe_rlhf_panacea.algorithms.arguments import check_panacea
-from safe_rlhf_panacea.algorithms.dpo.main import build_parser as dpo_parser
+from safe_rlhf_panacea.algorithms.dpo.main import parse_arguments
 from safe_rlhf_panacea.algorithms.dpo.trainer import PanaceaDPOTrainer
 from safe_rlhf_panacea.algorithms.grpo.main import parse_arguments as parse_grpo
 from safe_rlhf_panacea.algorithms.grpo.trainer import PanaceaGRPOTrainer
@@ -15,8 +14,7 @@ from safe_rlhf_panacea.base.setup import prepare_run
 
 
 def dpo_trainer(flags, trainer_type=PanaceaDPOTrainer):
-    args = dpo_parser().parse_args(flags)
-    check_panacea(args, tuple(args.objectives))
+    args = parse_arguments(flags)
     return trainer_type(args, *prepare_run(args, "test"))
 
 

@@ -6,8 +6,10 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
+from safe_rlhf_panacea.algorithms import adapter_progress
 from safe_rlhf_panacea.algorithms.adapter_progress import (
     NORMS_EVERY,
     AdapterProgress,
@@ -47,7 +49,7 @@ def test_signal_to_noise_of_known_gradients(count, ratio):
         ratio * signs + torch.randn(len(signs), generator=generator, dtype=torch.float64)
         for _ in range(count)
     ]
-    found = signal_to_noise(*averages(steps), count)
+    found = signal_to_noise(*averages(steps), count).item()
     assert found == pytest.approx(ratio, abs=0.08)
 
 
@@ -61,7 +63,7 @@ def test_norms_of_the_dense_parts(adapter):
             dense = (u[:, columns] * values[columns]) @ v[:, columns].t()
             squares[part] += dense.square().sum().item()
     for part, square in squares.items():
-        assert found[part] == pytest.approx(math.sqrt(square), rel=1e-5)
+        assert found[part].item() == pytest.approx(math.sqrt(square), rel=1e-5)
 
 
 def test_gradients_of_micro_batches_are_summed_and_a_resumed_run_goes_on(adapter):
@@ -83,7 +85,7 @@ def test_gradients_of_micro_batches_are_summed_and_a_resumed_run_goes_on(adapter
             for parameter in parameters:
                 parameter.add_(0.1)
     assert state is not None and whole.count == 2
-    expected = signal_to_noise(*averages(sums), 2)
+    expected = signal_to_noise(*averages(sums), 2).item()
     assert found["train/signal_to_noise_preference"] == pytest.approx(expected, rel=1e-4)
     resumed = AdapterProgress(adapter)
     resumed.load_state_dict(halves.state_dict())
@@ -104,3 +106,39 @@ def test_norms_come_every_so_many_updates(adapter):
         for what in ("norm", "signal_to_noise")
         for part in ("shared", "preference")
     }
+
+
+def test_gradients_are_those_of_all_processes(adapter, monkeypatch):
+    """With the other process's each number is another multiple of the own one."""
+    multiples = torch.linspace(-2, 30, 200)
+    monkeypatch.setattr(adapter_progress, "all_reduce_sum", lambda own: own * multiples[: len(own)])
+    parameters = [p for name, p in adapter.named_parameters().items() if name.endswith("sigma")]
+    progress, sums = AdapterProgress(adapter), []
+    for token in (4, 5, 6):
+        for parameter in parameters:
+            parameter.grad = None
+        adapter.model(torch.tensor([[3, token]])).logits.square().mean().backward()
+        own = torch.cat([p.grad for p in parameters])
+        sums.append((own * multiples[: len(own)]).double())
+        found = progress.metrics()
+    expected = signal_to_noise(*averages(sums), 3).item()
+    assert 0 < found["train/signal_to_noise_shared"] == pytest.approx(expected, rel=1e-4)
+
+
+class Waits(TorchDispatchMode):
+    """Counts single numbers that are read: on a GPU the host waits for each."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_host_does_not_wait_for_each_layer(adapter):
+    progress = AdapterProgress(adapter)
+    progress.count = NORMS_EVERY - 1
+    adapter.model(torch.tensor([[3, 4]])).logits.mean().backward()
+    with Waits() as waits:
+        assert len(progress.metrics()) == 4
+    assert waits.count == 0

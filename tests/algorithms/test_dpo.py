@@ -235,3 +235,29 @@ def test_evaluation_at_the_end_of_every_epoch_the_last_one_too(dpo_flags, pairs)
     trainer.train()
     assert trainer.global_step == 4
     assert calls == [0, 2, 4]
+
+
+def test_a_data_set_for_each_objective_is_trained_as_labelled_pairs_are(dpo_flags, tmp_path):
+    asked = [{"role": "user", "content": "cd"}]
+    helpful = [{"prompt": asked, "chosen": "aaa", "rejected": "b" * n} for n in range(1, 9)]
+    harmless = [{"chosen": f"ef {'b' * n}", "rejected": "ef aaa"} for n in range(1, 9)]
+    files = {
+        "helpful": write_lines(tmp_path / "helpful.jsonl", helpful),
+        "harmless": write_lines(tmp_path / "harmless.jsonl", harmless),
+    }
+    rows = [
+        {"prompt": prompt, "response_0": "aaa", "response_1": "b" * n, label: better}
+        for prompt, label, better in [("cd", "better_helpful", 0), ("ef", "better_harmless", 1)]
+        for n in range(1, 9)
+    ]
+    labelled = write_lines(tmp_path / "labelled.jsonl", rows)
+    start = dpo_flags.index("--objectives")
+    flags = [*dpo_flags[:start], *dpo_flags[start + 3 :]]  # the data names the objectives
+    named = dpo_trainer([*flags, "--train_datasets", *(f"{k}={v}" for k, v in files.items())])
+    flags = [*dpo_flags, "--train_datasets", f"pairs:1:{labelled}", "--output_dir"]
+    plain = dpo_trainer([*flags, str(tmp_path / "plain")])
+    assert named.panacea.objectives == plain.panacea.objectives
+    for one, other in zip(named.train_dataloader, plain.train_dataloader, strict=True):
+        for field in ("better_input_ids", "worse_input_ids", "labels", "prompt_length"):
+            assert torch.equal(one[field], other[field])
+        assert loss_at(named, one)["loss"] == loss_at(plain, other)["loss"]

@@ -181,7 +181,7 @@ def test_a_policy_that_is_not_finite_costs_a_front_and_not_the_training(
     with torch.no_grad():
         next(iter(trainer.panacea.policy.layers.values())).lora_s.fill_(float("nan"))
     trainer.logger.log(trainer.eval(), step=0)
-    assert "step 0: the policy or its rewards are not finite; no front" in capsys.readouterr().out
+    assert "step 0: no front: the model's logits are not finite" in capsys.readouterr().out
     assert read_evaluations(tmp_path / "out") == []
 
 

@@ -50,3 +50,10 @@ def test_the_reference_is_the_base_model_without_dropout():
         assert torch.equal(model(ids).logits, base(ids).logits)
     assert model.training and held.policy.state.enabled
     assert not torch.equal(model(ids).logits, model(ids).logits)  # else there was no dropout
+
+
+@pytest.mark.parametrize(("flags", "followed"), [([], True), (["--fp16"], False)])
+def test_gradients_times_a_changing_loss_scale_are_not_followed(flags, followed):
+    held = panacea(*flags)
+    held.attach(tiny_llama(vocab=32), "policy", SimpleNamespace(recorded="none"))
+    assert (held.progress is not None) == followed

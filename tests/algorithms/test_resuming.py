@@ -229,6 +229,33 @@ def test_a_kill_within_the_last_evaluation_loses_nothing(place, dpo_flags, pairs
     assert first == second and "front/hypervolume" in second[-1]
 
 
+@pytest.mark.parametrize("strategy", ["steps", "epoch"])
+def test_a_kill_before_a_whole_model_is_saved_loses_no_evaluation(
+    strategy, base_model, texts, tmp_path
+):
+    """Of a training without a front; its last step ends an epoch."""
+    flags = [
+        *("--model_name_or_path", str(base_model), "--train_datasets", f"supervised:1:{texts}"),
+        *("--max_length", "64", "--max_steps", "4", "--per_device_train_batch_size", "8"),
+        *("--log_type", "none", "--progress", "false", "--save_interval", "4", "--need_eval"),
+        *("--eval_datasets", f"supervised:8/-1:{texts}", "--eval_strategy", strategy),
+        *("--eval_interval", "2", "--output_dir"),
+    ]
+    folders = tmp_path / "whole", tmp_path / "parts"
+    sft([*flags, str(folders[0])])
+
+    def killed(*args, **kwargs):
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("safe_rlhf_panacea.base.trainers.base.TrainerBase.save", killed)
+        with pytest.raises(Killed):
+            sft([*flags, str(folders[1])])
+    sft([*flags, str(folders[1]), "--resume"])
+    first, second = map(metrics, folders)
+    assert first == second and second[-1].keys() == {"step", "eval/loss"}
+
+
 def test_a_checkpoint_counts_once_its_adapter_is_there(dpo_flags, tmp_path, monkeypatch):
     def killed(part):
         raise Killed

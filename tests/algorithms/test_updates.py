@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 
 from safe_rlhf_panacea.base.finetune import main as finetune
+from safe_rlhf_panacea.base.finetune.trainer import SupervisedFinetuneTrainer
 from safe_rlhf_panacea.base.setup import prepare_run
 from safe_rlhf_panacea.base.trainers.updates import by_update
 from safe_rlhf_panacea.base.values.reward import main as reward
+from safe_rlhf_panacea.base.values.reward.trainer import RewardTrainer
 from tests.algorithms import plain_ppo as plain
 from tests.algorithms.conftest import write_lines
 from tests.algorithms.helpers import dpo_trainer, grpo_trainer, ppo_trainer, sft_trainer
@@ -72,7 +74,7 @@ def one_update(trainer):
     trainer.train_step = lambda **batch: used.append(batch) or step(**batch)
     if draw is not None:
         own = draw.draw
-        draw.draw = lambda *args: drawn.append(own(*args)) or drawn[-1]
+        draw.draw = lambda *args, **named: drawn.append(own(*args, **named)) or drawn[-1]
     trainer.train()
     assert len(gradients) == 1
     return SimpleNamespace(used=used, drawn=drawn, gradients=gradients[0], logged=logged)
@@ -109,7 +111,7 @@ def test_finetune(base_model, uneven, tmp_path, rows, accumulated):
             *("--log_type", "none", "--progress", "false", *split(rows, accumulated)),
         ]
     )
-    trainer = finetune.SupervisedFinetuneTrainer(args, prepare_run(args, "test")[0])
+    trainer = SupervisedFinetuneTrainer(args, prepare_run(args, "test")[0])
     tensors, trained = tensors_of(trainer)
     update = one_update(trainer)
     total, tokens = 0, 0
@@ -131,7 +133,7 @@ def test_reward(base_model, sparse, tmp_path, rows, accumulated):
             *("--log_type", "none", "--progress", "false", *split(rows, accumulated)),
         ]
     )
-    trainer = reward.RewardTrainer(args, prepare_run(args, "test")[0])
+    trainer = RewardTrainer(args, prepare_run(args, "test")[0])
     tensors, trained = tensors_of(trainer)
     update = one_update(trainer)
     losses, squares = [], []

@@ -11,7 +11,7 @@ from huggingface_hub import constants
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.base import hub, load_pretrained_models
-from safe_rlhf_panacea.base.datasets.builtin import read_rows
+from safe_rlhf_panacea.base.datasets.source import open_path
 from safe_rlhf_panacea.base.models.pretrained import load_tokenizer
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.memory.models import read_config
@@ -33,7 +33,7 @@ LOAD = {
     "configuration": read_config,
     "reward model": RewardLoading(64).is_classifier,
     "base of an adapter": lambda name: PanaceaModel.load(adapter_on(name)),
-    "data": read_rows,
+    "data": open_path,
 }
 
 

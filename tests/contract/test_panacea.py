@@ -58,6 +58,8 @@ def same_start(trainers):
         ("--aggregation", "tche"),
         ("--gradient_checkpointing",),
         ("--upstream_dpo_slice",),
+        ("--pref_rank", "2", "--scaling_lr_multiplier", "4"),
+        ("--preference_scope", "sample", "--preference_for_labels"),
     ],
 )
 def test_dpo(files, tmp_path, extra):
@@ -73,6 +75,16 @@ def test_dpo(files, tmp_path, extra):
     assert all(torch.equal(a, b) for a, b in zip(*drawn, strict=True))
     agree(logs, ("loss", "loss_helpful", "loss_harmless", "reward_margin"))
     assert column(logs[1], "train/accuracy_helpful")
+
+
+def test_s_has_a_rate_of_its_own_in_actor_and_critic(files, tmp_path):
+    for trainer in two("ppo", files, tmp_path, ("--scaling_lr_multiplier", "4")):
+        for role, adapter in trainer.panacea.adapters.items():
+            engine = trainer.actor_model if role == "policy" else trainer.reward_critic_model
+            scales = {id(layer.lora_s) for layer in adapter.layers.values()}
+            last = engine.optimizer.param_groups[-1]
+            assert {id(parameter) for parameter in last["params"]} == scales
+            assert last["lr"] == pytest.approx(4 * engine.optimizer.param_groups[0]["lr"])
 
 
 def test_dpo_counts_labels_over_an_update(files, tmp_path):

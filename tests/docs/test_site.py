@@ -37,7 +37,7 @@ def test_the_page_of_options_has_every_option_of_a_program(hooks):
     assert [option for option in options if f"`{option}`" not in rows] == []
     assert "| `--epochs` | `EPOCHS` | `1` |" in rows
     assert "| `--bf16` | `true`, `false` | `false` |" in rows
-    assert "| `--objectives` | `OBJECTIVES` … | required | names, in the order of λ |" in rows
+    assert "| `--train_datasets` | `SPEC` … | required | data sets as [objective=]name" in rows
 
 
 def test_a_cell_is_text(hooks):

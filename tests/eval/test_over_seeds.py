@@ -91,12 +91,15 @@ def test_one_reference_point_for_all_seeds_and_no_interval_of_one(main, seeds, t
     [
         ({"kind": "accuracy"}, "differ in their kind"),
         ({"front": None}, "3 --runs and 2 --baselines"),
+        ({"runs": "twice"}, "--runs names a folder twice"),
     ],
 )
 def test_what_does_not_go_together_is_refused(main, seeds, tmp_path, change, message, capsys):
     own, base = seeds
     if "kind" in change:
         write(tmp_path / "base-2", [[0, 1], [1, 1], [1, 0]], **change)
+    elif "runs" in change:
+        own = [own[0], own[1], own[0]]
     else:
         base = base[:2]
     with pytest.raises(SystemExit) as caught:

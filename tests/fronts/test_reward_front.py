@@ -48,3 +48,26 @@ def test_row_n_b_is_prompt_b_at_preference_n(adapted):
             assert ratios[row].item() == pytest.approx(each.sum().item(), abs=1e-4)
             found.add((b, *tokens.tolist()))
     assert len(found) > 2 * PROMPTS  # else λ would make no difference
+
+
+def test_the_divergence_is_that_of_the_policy_as_it_is_sampled(adapted):
+    """Log-ratios at the temperature, against float64."""
+    model, adapter = adapted
+    config = SamplingConfig(max_length=4, eos_token_id=31, pad_token_id=0, temperature=0.5)
+    ids = torch.tensor([[5, 6]]).expand(400, -1)
+    grid = torch.tensor([[0.3, 0.7]])
+    generator = torch.Generator().manual_seed(3)
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    sequences, attended, ratios = sample_over_grid(
+        model, adapter, ids, mask, grid, config, generator
+    )
+    assert len(sequences.unique(dim=0)) > 20
+    for row in range(5):
+        length = int(attended[row].sum())
+        tokens = sequences[row, 2:length, None]
+        both = []
+        for context in (adapter.at(grid[0]), adapter.disabled()):
+            with context, torch.no_grad():
+                logits = model(sequences[row : row + 1, :length]).logits[0, 1:-1]
+            both.append((logits.double() / 0.5).log_softmax(-1).gather(-1, tokens).sum().item())
+        assert ratios[row].item() == pytest.approx(both[0] - both[1], abs=1e-4)

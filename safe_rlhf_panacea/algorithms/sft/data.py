@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from safe_rlhf_panacea.base.datasets.base import Row
-from safe_rlhf_panacea.base.datasets.preference import labels_of
-from safe_rlhf_panacea.base.datasets.raw import RawSample
-from safe_rlhf_panacea.base.datasets.specs import DatasetSpec, read_specs
+from safe_rlhf_panacea.base.datasets.raw import RawSample, labels_for
+from safe_rlhf_panacea.base.datasets.specs import DatasetSpec, Spec, read_specs
 from safe_rlhf_panacea.base.datasets.supervised import SupervisedCollator, SupervisedDataset
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.errors import UserError
@@ -19,7 +19,7 @@ NamedSpecs = Mapping[DatasetSpec, Sequence[str]]
 
 
 def read_named_specs(
-    flag: str, texts: Sequence[str], objectives: Sequence[str] | None = None
+    flag: str, texts: Sequence[Spec], objectives: Sequence[str] | None = None
 ) -> dict[DatasetSpec, list[str]]:
     """The data sets of ``objective=name[:proportion[:path]]``, each with its objectives.
 
@@ -32,27 +32,24 @@ def read_named_specs(
         UserError: no objective, an unknown one or one without data, or a malformed data set.
     """
     named: dict[DatasetSpec, list[str]] = {}
-    for text in texts:
-        name, equals, form = text.partition("=")
-        if not equals or not name or ":" in name:
-            raise UserError(f"{flag} {text}: name its objective, as in helpful={text}")
-        names = named.setdefault(read_specs(form)[0], [])
+    for given in texts:
+        (spec,) = read_specs([given])
+        name = spec.objective
+        if name is None:
+            raise UserError(f"{flag} {given}: name its objective, as in helpful={given}")
+        names = named.setdefault(replace(spec, objective=None), [])
         if name in names:
-            raise UserError(f"{flag} {text} is given twice")
+            raise UserError(f"{flag} {given} is given twice")
         names.append(name)
-    read_specs([(spec.name, _attributes(spec)) for spec in named])  # none in two proportions
+    read_specs(list(named))  # none in two proportions
     if objectives is not None:
-        given = {name for names in named.values() for name in names}
-        if unknown := sorted(given - set(objectives)):
+        all_names = {name for names in named.values() for name in names}
+        if unknown := sorted(all_names - set(objectives)):
             raise UserError(f"{flag} names {unknown[0]!r}, which is none of --objectives")
         for name in objectives:
-            if name not in given:
+            if name not in all_names:
                 raise UserError(f"objective {name!r} has no data set: add {name}=... to {flag}")
     return named
-
-
-def _attributes(spec: DatasetSpec) -> dict[str, Any]:
-    return {"proportion": spec.proportion, "path": spec.path}
 
 
 class ObjectiveTexts(SupervisedDataset):
@@ -84,8 +81,7 @@ class ObjectiveTexts(SupervisedDataset):
         self.objectives = tuple(objectives)
         self.counted = self.objectives if counted is None else tuple(counted)
         self.counts_for = [[name in names for name in objectives] for names in named.values()]
-        specs = [(spec.name, _attributes(spec)) for spec in named]
-        super().__init__(specs, tokenizer, seed=seed, template=template)
+        super().__init__(list(named), tokenizer, seed=seed, template=template)
 
     def encode(self, rows: list[Row]) -> int:
         texts = [text for row in rows for text in self._texts(row)]
@@ -107,9 +103,9 @@ class ObjectiveTexts(SupervisedDataset):
             if self._counts(counts_for):
                 yield row, counts_for
             return
-        labels = labels_of(row.sample, row.where)
+        labels = [labels_for(row.sample, name, where=row.where)[0] for name in self.objectives]
         for side, answer in enumerate((row.sample["answer"], row.sample["other_answer"])):
-            better = [labels.get(name) == side for name in self.objectives]
+            better = [label == side for label in labels]
             counts = [a and b for a, b in zip(better, counts_for, strict=True)]
             if self._counts(counts):
                 sample: RawSample = {**row.sample, "answer": answer}

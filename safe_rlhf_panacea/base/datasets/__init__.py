@@ -6,6 +6,7 @@ from safe_rlhf_panacea.base.datasets.builtin import (
     PairsDataset,
     PromptsDataset,
     SupervisedTextDataset,
+    from_rows,
 )
 from safe_rlhf_panacea.base.datasets.collator import CollatorBase
 from safe_rlhf_panacea.base.datasets.preference import (
@@ -56,5 +57,6 @@ __all__ = [
     "SupervisedSample",
     "SupervisedTextDataset",
     "TokenizedDataset",
+    "from_rows",
     "parse_dataset",
 ]

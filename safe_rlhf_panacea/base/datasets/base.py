@@ -7,6 +7,7 @@ import copy
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -16,11 +17,19 @@ from torch.utils.data import Dataset
 
 from safe_rlhf_panacea.base.datasets.collator import CollatorBase
 from safe_rlhf_panacea.base.datasets.control_tokens import CUT
-from safe_rlhf_panacea.base.datasets.raw import RawDataset, RawSample, split_indices
+from safe_rlhf_panacea.base.datasets.raw import (
+    CHOSEN,
+    RawDataset,
+    RawSample,
+    for_objective,
+    labels_of,
+    split_indices,
+)
 from safe_rlhf_panacea.base.datasets.specs import DatasetSpec, Specs, read_specs
 from safe_rlhf_panacea.base.datasets.template import AUTO, ChatTemplate
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.printing import say
 
 Sample = dict[str, Any]
 LOGGER = logging.getLogger(__name__)
@@ -44,15 +53,29 @@ def select_rows(specs: list[DatasetSpec], seed: int) -> list[Row]:
     selected = []
     seeds = np.random.SeedSequence(seed).spawn(len(specs))
     for number, (spec, child) in enumerate(zip(specs, seeds, strict=True)):
-        raw = RawDataset.load(spec.name, path=spec.path)
+        raw = spec.load()
         if len(raw) == 0:
             raise UserError(f"{spec}: no rows")
         copies, rest = divmod(spec.count(len(raw)), len(raw))
         indices = list(range(len(raw))) * copies
         generator = np.random.default_rng(child)
         indices += sorted(generator.choice(len(raw), size=rest, replace=False).tolist())
-        selected += [Row(raw.where(index), raw[index], number, raw.KIND) for index in indices]
+        samples = raw if spec.objective is None else for_objective(raw, spec.objective, str(spec))
+        tell_format(spec, raw)
+        selected += [Row(raw.where(i), samples[i], number, raw.KIND) for i in indices]
     return selected
+
+
+def tell_format(spec: DatasetSpec, raw: RawDataset) -> None:
+    """Say in one line what was read where columns told it, and for which objectives."""
+    form = getattr(raw, "seen", "")
+    if not form or not is_main_process():
+        return
+    names = [spec.objective] if spec.objective else sorted({n for s in raw for n in labels_of(s)})
+    named = ", ".join(name for name in names if name != CHOSEN)
+    what = "texts" if raw.KIND == "supervised" else raw.KIND
+    for_whom = f" for {named}" if named and raw.KIND == "pairs" else ""
+    say(f"{spec}: {form}, {len(raw)} {what}{for_whom}", file=sys.stderr)
 
 
 def fingerprint(rows: list[Row]) -> str:

@@ -1,150 +1,81 @@
-"""The built-in raw data sets: pairs, prompts and supervised text from a path."""
+"""Data sets of the user's own: from a path, from the hub, or from Python."""
 
 from __future__ import annotations
 
-import abc
-import logging
-from collections import Counter
-from numbers import Real
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
-from safe_rlhf_panacea.base.datasets.files import SUFFIXES, Rows, read_json_rows
-from safe_rlhf_panacea.base.datasets.hugging_face import read_hugging_face_rows, split_path
-from safe_rlhf_panacea.base.datasets.raw import TAKEN, RawDataset, RawSample
-from safe_rlhf_panacea.base.distributed import is_main_process
-from safe_rlhf_panacea.base.hub import may_be_hub_name
+from safe_rlhf_panacea.base.datasets.fields import LeaveOut, Row
+from safe_rlhf_panacea.base.datasets.files import Rows
+from safe_rlhf_panacea.base.datasets.formats import FORMATS, RANKED, format_of
+from safe_rlhf_panacea.base.datasets.own import PAIRS, PROMPTS, SUPERVISED
+from safe_rlhf_panacea.base.datasets.raw import (
+    AUTO,
+    OF_ANSWERS,
+    RawDataset,
+    RawSample,
+    for_objective,
+)
+from safe_rlhf_panacea.base.datasets.reader import Format, TableDataset
+from safe_rlhf_panacea.base.datasets.source import Source, open_path
 from safe_rlhf_panacea.errors import UserError
 
-LOGGER = logging.getLogger(__name__)
-SAME = "identical responses"
-LABEL_PREFIX = "better_"
-# Safe-RLHF's own fields, under the names that its two objectives have in the paper.
-SAFE_RLHF_LABELS = {"better_response_id": "helpful", "safer_response_id": "harmless"}
 
+class FileDataset(TableDataset):
+    """A data set in one of the formats of ``FORMATS``; a subclass says which of them it takes.
 
-def is_json_file(path: str) -> bool:
-    """Whether a path is a JSON file; if not, it is for the package ``datasets`` to read.
-
-    Raises:
-        UserError: nothing is there, or a kind of file that nobody here can read.
+    Attributes:
+        seen: the name of the table's format where its columns told it, else ``""``.
     """
-    place = split_path(path)[0]
-    if place.endswith(SUFFIXES) and not Path(place).is_dir():
-        if not Path(place).is_file():
-            raise UserError(f"{path}: no such file")
-        return True
-    if Path(place).is_file() and not place.endswith(".parquet"):
-        raise UserError(f"{path}: unknown kind of file; there are {', '.join(SUFFIXES)}, .parquet")
-    if not Path(place).exists() and not may_be_hub_name(place):
-        raise UserError(f"{path}: no such file or folder")
-    return False
 
+    OWN: ClassVar[Format]
+    """The format of this package that its samples are named for."""
+    seen = ""
 
-def read_rows(path: str) -> Rows:
-    """Read whatever lies at a path, or is on the hub under that name.
-
-    Raises:
-        UserError: nothing is there, it cannot be read, or it has no rows.
-    """
-    if is_json_file(path):
-        return read_json_rows(split_path(path)[0])
-    return read_hugging_face_rows(path)
-
-
-def text_field(row: dict[str, Any], field: str, where: str) -> str:
-    """A field that must be text and not blank."""
-    value = row.get(field)
-    if value is None:
-        raise UserError(f"{where}: no field {field!r}; the row has: {', '.join(map(str, row))}")
-    if not isinstance(value, str):
-        raise UserError(f"{where}: {field} is {type(value).__name__}; it is a string")
-    if not value.strip():
-        raise UserError(f"{where}: {field} is blank; write some text or leave out the row")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{where}: {field} has half a surrogate pair; it is Unicode text") from None
-    return value
-
-
-def prompt_field(row: dict[str, Any], where: str) -> str | list[str]:
-    """The field ``prompt``: text, or turns that alternate user, assistant, ..., user."""
-    turns = row.get("prompt")
-    if not isinstance(turns, list):
-        return text_field(row, "prompt", where)
-    if len(turns) % 2 == 0:
-        raise UserError(
-            f"{where}: prompt has {len(turns)} turns; it has an odd number, ending with the user's"
-        )
-    return [text_field({"prompt": turn}, "prompt", where) for turn in turns]
-
-
-def prompt_fields(row: dict[str, Any], where: str) -> RawSample:
-    """``prompt``, and ``system`` where the row has one."""
-    sample: RawSample = {"input": prompt_field(row, where)}
-    if row.get("system") not in (None, ""):
-        sample["system"] = text_field(row, "system", where)
-    return sample
-
-
-def label_value(value: Any, field: str, where: str) -> int | None:
-    """0 or 1, the index of the better response, or None where it is unknown."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)  # NumPy's too
-    if value is None or (is_number and value != value):  # tables write a missing number as NaN
-        return None
-    if not is_number or value not in (0, 1):
-        raise UserError(
-            f"{where}: {field} is {value!r}; it is 0 or 1, the better response, or null"
-        )
-    return int(value)
-
-
-def read_labels(row: dict[str, Any], where: str) -> dict[str, int | None]:
-    """All labels of a row of pairs, by objective."""
-    labels: dict[str, int | None] = {}
-    for field, value in row.items():
-        if field in SAFE_RLHF_LABELS:
-            labels.setdefault(SAFE_RLHF_LABELS[field], label_value(value, field, where))
-        elif field.startswith(LABEL_PREFIX) and field != LABEL_PREFIX:
-            labels[field.removeprefix(LABEL_PREFIX)] = label_value(value, field, where)
-    return labels
-
-
-class FileDataset(RawDataset):
-    """A raw data set whose rows come from a path; a subclass says how to read one row."""
-
-    def __init__(self, path: str | None = None) -> None:
+    def __init__(self, path: str | None = None, *, rows: Iterable[Row] | None = None) -> None:
         """Read and check all rows.
 
         Args:
             path: a ``.jsonl`` or ``.json`` file, plain, gzipped or xz; a ``.parquet`` file; a
                 folder that ``datasets`` can read; or a data set on the hub. The last two may
                 end in ``#split``.
+            rows: in place of a path, the rows themselves.
 
         Raises:
             UserError: with file and line (or row).
         """
-        if path is None:
+        if rows is not None:
+            self.read(Source(_dicts(rows), Rows("rows", []).where), "rows")
+        elif path is None:
             raise UserError(f"data set {self.NAME!r} needs a path: {self.NAME}:1:file.jsonl")
-        self.table = read_rows(path)
-        self.samples = [
-            self.convert(row, self.table.where(index)) for index, row in enumerate(self.table.rows)
-        ]
-        self.table.rows.clear()  # the samples hold all that is needed
+        else:
+            self.read(open_path(path), path)
 
-    @abc.abstractmethod
-    def convert(self, row: dict[str, Any], where: str) -> RawSample:
-        """Check a row and make it a sample."""
+    def format_of(self, first: Row) -> Format:
+        form = self.choose(first)
+        if self.NAME == AUTO or form.name not in {PAIRS.name, PROMPTS.name, SUPERVISED.name}:
+            self.seen = form.name
+        return form
 
-    def __getitem__(self, index: int) -> RawSample:
-        return self.samples[index]
+    def choose(self, first: Row) -> Format:
+        """The format of a table that begins with this row."""
+        form = format_of(first, self.OWN.kind)
+        other = form or format_of(first, "pairs", "supervised")
+        if form is None and other is not None:
+            they = {"pairs": "pairs; chosen", "supervised": "supervised texts; supervised"}
+            raise UserError(f"{other.name} are {they[other.kind]}:1:PATH reads them")
+        return form or self.OWN
 
-    def __len__(self) -> int:
-        return len(self.samples)
 
-    def where(self, index: int) -> str:
-        return self.table.where(index)
+def _dicts(rows: Iterable[Any]) -> Iterator[Row]:
+    if hasattr(rows, "keys"):
+        kind = type(rows).__name__
+        raise UserError(f"rows is {kind}; it is an iterable of dictionaries, such as one split")
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise UserError(f"rows, row {index + 1}: {type(row).__name__}; a row is a dictionary")
+        yield row
 
 
 class PairsDataset(FileDataset):
@@ -152,46 +83,16 @@ class PairsDataset(FileDataset):
 
     A label is 0 or 1, the better response, or null or absent, as ``system`` may be. Safe-RLHF's
     ``better_response_id`` and ``safer_response_id`` count as ``helpful`` and ``harmless``. A pair
-    whose two responses are the same text is left out.
-
-    Attributes:
-        rows_read: rows of the table.
-        left_out: how many of them are no sample, by reason.
+    whose two responses are the same text is left out. Pairs of other formats, of which one response
+    is better on the whole, have the label ``CHOSEN``.
     """
 
     NAME: ClassVar[str] = "pairs"
     KIND: ClassVar[str] = "pairs"
-
-    def __init__(self, path: str | None = None) -> None:
-        """Read the pairs, and say how many are left out.
-
-        Raises:
-            UserError: as ``FileDataset``, or all are left out.
-        """
-        super().__init__(path)
-        whole, self.rows_read = self.samples, len(self.samples)
-        self.places = [i for i, s in enumerate(whole) if s["answer"] != s["other_answer"]]
-        self.samples = [whole[i] for i in self.places]
-        self.left_out = Counter({SAME: self.rows_read - len(self.samples)})
-        if not self.samples:
-            raise UserError(f"{path}: all of its {self.rows_read} pairs have {SAME}")
-        if self.left_out[SAME] and is_main_process():
-            told = f"{self.left_out[SAME]} ({SAME})"
-            LOGGER.warning("%s: left out of %d pairs: %s", path, self.rows_read, told)
-
-    def convert(self, row: dict[str, Any], where: str) -> RawSample:
-        return {
-            **prompt_fields(row, where),
-            "answer": text_field(row, "response_0", where),
-            "other_answer": text_field(row, "response_1", where),
-            "labels": read_labels(row, where),
-        }
-
-    def where(self, index: int) -> str:
-        return self.table.where(self.places[index])
+    OWN = PAIRS
 
 
-class ChosenDataset(PairsDataset):
+class ChosenDataset(FileDataset):
     """Pairs as supervised text: the response that a pair's labels prefer.
 
     A pair without a label, or whose labels disagree, is left out.
@@ -199,48 +100,44 @@ class ChosenDataset(PairsDataset):
 
     NAME: ClassVar[str] = "chosen"
     KIND: ClassVar[str] = "supervised"
+    OWN = PAIRS
 
-    def __init__(self, path: str | None = None) -> None:
-        """Read the pairs.
+    def choose(self, first: Row) -> Format:
+        form = super().choose(first)
+        return replace(form, convert=lambda unit: _chosen(form.convert(unit)))
 
-        Raises:
-            UserError: as ``FileDataset``, or no pair has a response that is chosen.
-        """
-        super().__init__(path)
-        found = [(i, self._chosen(s)) for i, s in zip(self.places, self.samples, strict=True)]
-        self.places = [i for i, sample in found if sample is not None]
-        self.samples = [sample for _, sample in found if sample is not None]
-        if not self.samples:
-            raise UserError(f"{path}: no pair has a label, or labels that agree")
 
-    @staticmethod
-    def _chosen(sample: RawSample) -> RawSample | None:
-        better = {value for value in sample["labels"].values() if value is not None}
-        if len(better) != 1:
-            return None
-        answer = sample["other_answer"] if better == {1} else sample["answer"]
-        kept: RawSample = {**sample, "answer": answer}
-        del kept["other_answer"], kept["labels"]
-        return kept
+def _chosen(sample: Any) -> RawSample:
+    better = {value for value in sample["labels"].values() if value is not None}
+    if len(better) != 1:
+        raise LeaveOut("no label, or labels that disagree")
+    answer = sample["other_answer"] if better == {1} else sample["answer"]
+    rest = {name: value for name, value in sample.items() if name not in OF_ANSWERS}
+    return {**rest, "answer": answer}  # type: ignore[typeddict-item]
 
 
 class PromptsDataset(FileDataset):
     """Prompts: ``prompt``, and ``system`` where there is a system prompt.
 
     Further columns are kept for reward functions that ask for them; none has a name of ``TAKEN``.
+    Of pairs and conversations without ``prompt``, the prompts are taken.
     """
 
     NAME: ClassVar[str] = "prompts"
     KIND: ClassVar[str] = "prompts"
+    OWN = PROMPTS
 
-    def convert(self, row: dict[str, Any], where: str) -> RawSample:
-        if taken := sorted(TAKEN.intersection(row)):
-            raise UserError(
-                f"{where}: the column {taken[0]!r} has a name under which reward functions get "
-                "something else: rename it"
-            )
-        further = {name: row[name] for name in row if name not in ("prompt", "system")}
-        return {**further, **prompt_fields(row, where)}  # type: ignore[typeddict-item]
+    def choose(self, first: Row) -> Format:
+        form = format_of(first, "pairs", "supervised")
+        if form is None or ("prompt" in first and form is not RANKED):
+            return PROMPTS
+        return replace(form, convert=lambda unit: _asked(form.convert(unit)))
+
+
+def _asked(made: RawSample | list[RawSample]) -> RawSample:
+    sample = made[-1] if isinstance(made, list) else made
+    rest = {name: value for name, value in sample.items() if name not in OF_ANSWERS}
+    return rest  # type: ignore[return-value]
 
 
 class SupervisedTextDataset(FileDataset):
@@ -248,6 +145,40 @@ class SupervisedTextDataset(FileDataset):
 
     NAME: ClassVar[str] = "supervised"
     KIND: ClassVar[str] = "supervised"
+    OWN = SUPERVISED
 
-    def convert(self, row: dict[str, Any], where: str) -> RawSample:
-        return {**prompt_fields(row, where), "answer": text_field(row, "response", where)}
+
+class AnyDataset(FileDataset):
+    """Whatever the columns of the first row say: pairs, supervised text or prompts."""
+
+    NAME: ClassVar[str] = AUTO
+
+    def choose(self, first: Row) -> Format:
+        form = format_of(first, "pairs", "supervised", "prompts")
+        if form is None:
+            known = ", ".join(form.name for form in FORMATS)
+            columns = ", ".join(map(str, first))
+            raise UserError(f"the columns {columns} are of no format that is read: {known}")
+        self.KIND = form.kind  # type: ignore[misc]
+        return form
+
+
+def from_rows(rows: Iterable[Row], kind: str = AUTO, objective: str | None = None) -> RawDataset:
+    """Make a data set of rows in memory, which the tokenised data sets take in place of a name.
+
+    Args:
+        rows: dictionaries, in a format of ``FORMATS``: a list, a ``datasets.Dataset``, or any
+            other iterable, which is gone through once.
+        kind: ``pairs``, ``prompts``, ``supervised``, ``chosen``, or ``auto``: as the columns say.
+        objective: of pairs, the one that their labels are for; None: as the rows say.
+
+    Raises:
+        UserError: with the number of the row, or no row is of use.
+    """
+    kinds = {cls.NAME: cls for cls in FileDataset.__subclasses__()}
+    if kind not in kinds:
+        raise UserError(f"unknown kind of data {kind!r}; there are: {', '.join(sorted(kinds))}")
+    data = kinds[kind](rows=rows)
+    if objective is not None:
+        data.samples = for_objective(data.samples, objective, "rows")
+    return data

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.base.datasets.files import Rows
 from safe_rlhf_panacea.base.hub import prepare_hub
 from safe_rlhf_panacea.errors import UserError
 
@@ -110,16 +109,3 @@ def iterate_rows(data: Any) -> Iterator[dict[str, Any]]:
     for columns in data.iter(batch_size=ROWS_AT_ONCE):
         for values in zip(*columns.values(), strict=True):
             yield dict(zip(columns, values, strict=True))
-
-
-def read_hugging_face_rows(path: str) -> Rows:
-    """Read all rows of what ``open_table`` opens.
-
-    Raises:
-        UserError: as ``open_table``, or no rows.
-    """
-    data, source = open_table(path)
-    rows = data.to_list()
-    if not rows:
-        raise UserError(f"{source}: no rows")
-    return Rows(source, rows)

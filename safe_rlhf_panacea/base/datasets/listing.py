@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser
-from safe_rlhf_panacea.base.datasets.preference import labels_of
 from safe_rlhf_panacea.base.datasets.published import PublishedDataset
-from safe_rlhf_panacea.base.datasets.raw import RawDataset
+from safe_rlhf_panacea.base.datasets.raw import RawDataset, for_objective, labels_of
 from safe_rlhf_panacea.base.datasets.specs import FORM, read_specs
 from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.printing import say
@@ -83,14 +82,18 @@ def describe(spec: str) -> str:
         UserError: as reading it for a training would.
     """
     (asked,) = read_specs(spec)
-    raw = RawDataset.load(asked.name, path=asked.path)
+    raw = asked.load()
+    samples = for_objective(raw, asked.objective, str(asked)) if asked.objective else list(raw)
     rows, left_out = getattr(raw, "rows_read", len(raw)), +getattr(raw, "left_out", Counter())
-    labels = [labels_of(sample, raw.where(i)) for i, sample in enumerate(raw)]
-    first = (f"{field}: {one_line(value)}" for field, value in raw[0].items())
+    labels = [labels_of(sample, raw.where(i)) for i, sample in enumerate(samples)]
+    first = (f"{field}: {one_line(value)}" for field, value in samples[0].items())
     taken = asked.count(len(raw))
+    counts = [f"{rows} rows, {len(raw)} samples; the proportion takes {taken}"]
+    if form := getattr(raw, "seen", ""):
+        counts.insert(0, f"{form}: {raw.KIND}")
     return "".join(
         (
-            section(spec, [f"{rows} rows, {len(raw)} samples; the proportion takes {taken}"]),
+            section(spec, counts),
             section("left out", (f"{n} ({why})" for why, n in left_out.most_common())),
             section("labels", label_lines(labels)),
             section("conflicts", conflict_lines(labels)),

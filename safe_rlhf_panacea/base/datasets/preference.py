@@ -9,15 +9,12 @@ from typing import Any, TypedDict
 import torch
 
 from safe_rlhf_panacea.base.datasets.base import Row, TokenizedDataset, common_prefix
-from safe_rlhf_panacea.base.datasets.builtin import label_value
 from safe_rlhf_panacea.base.datasets.collator import CollatorBase
 from safe_rlhf_panacea.base.datasets.ragged import RaggedTokens
-from safe_rlhf_panacea.base.datasets.raw import RawSample
+from safe_rlhf_panacea.base.datasets.raw import CHOSEN, labels_for, labels_of
 from safe_rlhf_panacea.base.datasets.specs import Specs
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.errors import UserError
-
-SAFE_RLHF_FLAGS = {"better": "helpful", "safer": "harmless"}
 
 
 class PreferenceSample(TypedDict):
@@ -38,27 +35,6 @@ class PreferenceBatch(TypedDict):
     worse_attention_mask: torch.Tensor  # size = (B, L)
     labels: torch.Tensor  # size = (B, m)
     prompt_length: torch.Tensor  # size = (B,)
-
-
-def labels_of(sample: RawSample, where: str = "a pair") -> dict[str, int | None]:
-    """Which answer is better, by objective; Safe-RLHF's flags are understood too.
-
-    Args:
-        sample: a pair.
-        where: it comes from, for messages.
-
-    Raises:
-        UserError: a label is not 0, 1 or None, or a flag is not true or false.
-    """
-    given = sample.get("labels", {})
-    labels = {name: label_value(value, f"label {name!r}", where) for name, value in given.items()}
-    for flag, objective in SAFE_RLHF_FLAGS.items():
-        value = sample.get(flag, True)
-        if value not in (True, False):
-            raise UserError(f"{where}: {flag} is {value!r}; it is true or false")
-        if flag in sample:
-            labels.setdefault(objective, 0 if value else 1)
-    return labels
 
 
 class PreferenceDataset(TokenizedDataset):
@@ -134,16 +110,18 @@ class PreferenceDataset(TokenizedDataset):
         for row in rows:
             self.text(row, "other_answer")  # prompts or supervised text are told from pairs here
             labels = labels_of(row.sample, row.where)
+            values = labels_for(row.sample, *self.objectives, where=row.where)
+            labels |= zip(self.objectives, values, strict=True)
             found.update(name for name, value in labels.items() if value is not None)
-            values = [labels.get(name) for name in self.objectives]
-            if any(labels.get(name) is not None for name in self.counted):
+            if any(labels[name] is not None for name in self.counted):
                 labelled.append(row)
                 choices.append(values)
         for name in self.objectives:
             if not found[name]:
                 there = ", ".join(sorted(+found)) or "none"
+                hint = f"; say for whom, as in {name}=PATH" if found[CHOSEN] else ""
                 raise UserError(
-                    f"{self.source}: no pair has a label for {name!r}; labels there: {there}"
+                    f"{self.source}: no pair has a label for {name!r}; labels there: {there}{hint}"
                 )
         return labelled, choices
 

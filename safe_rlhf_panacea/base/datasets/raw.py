@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Collection, Iterator
-from typing import ClassVar, TypedDict
+from collections.abc import Collection, Iterable, Iterator
+from numbers import Real
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 from torch.utils.data import Dataset, Subset
@@ -35,12 +36,80 @@ class RawSample(TypedDict, total=False):
     """Safe-RLHF's way to say that ``answer`` is better for the objective ``harmless``."""
 
 
+AUTO = "auto"  # the data set of which the columns say what it holds
+CHOSEN = "chosen"  # the label of pairs that do not say of which objective theirs is
+SAFE_RLHF_FLAGS = {"better": "helpful", "safer": "harmless"}
 # What belongs to an answer of a sample, and not to its prompt.
 OF_ANSWERS = frozenset({"answer", "other_answer", "labels", "better", "safer"})
 # Reward functions are given something else under these names, so no column of prompts has one.
 TAKEN = frozenset(
     {"input", "turns", "prompts", "responses", "prompt_ids", "response_ids", "response_lengths"}
 )
+
+
+def label_value(value: Any, field: str) -> int | None:
+    """0 or 1, the index of the better response, or None where it is unknown."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)  # NumPy's too
+    if value is None or (is_number and value != value):  # tables write a missing number as NaN
+        return None
+    if not is_number or value not in (0, 1):
+        raise UserError(f"{field} is {value!r}; it is 0 or 1, the better response, or null")
+    return int(value)
+
+
+def labels_of(sample: RawSample, where: str = "a pair") -> dict[str, int | None]:
+    """Which answer is better, by objective; Safe-RLHF's flags are understood too.
+
+    Args:
+        sample: a pair.
+        where: it comes from, for messages.
+
+    Raises:
+        UserError: a label is not 0, 1 or None, or a flag is not true or false.
+    """
+    given = sample.get("labels", {})
+    labels = {name: label_value(value, f"{where}: label {name!r}") for name, value in given.items()}
+    for flag, objective in SAFE_RLHF_FLAGS.items():
+        value = sample.get(flag, True)
+        if value not in (True, False):
+            raise UserError(f"{where}: {flag} is {value!r}; it is true or false")
+        if flag in sample:
+            labels.setdefault(objective, 0 if value else 1)
+    return labels
+
+
+def labels_for(sample: RawSample, *objectives: str, where: str = "a pair") -> list[int | None]:
+    """The labels of some objectives; a label that names none is that of a lone objective."""
+    labels = labels_of(sample, where)
+    if len(objectives) == 1 and CHOSEN in labels:
+        labels.setdefault(objectives[0], labels[CHOSEN])
+    return [labels.get(name) for name in objectives]
+
+
+def for_objective(samples: Iterable[RawSample], objective: str, told: str) -> list[RawSample]:
+    """Pairs with the labels of one objective only.
+
+    Args:
+        samples: pairs.
+        objective: its name.
+        told: what to call the data in messages.
+
+    Raises:
+        UserError: there is no such label, or a sample is no pair.
+    """
+    result: list[RawSample] = []
+    others: set[str] = set()
+    for sample in samples:
+        if "other_answer" not in sample:
+            raise UserError(f"{told}: no pairs, so {objective!r} has no label there")
+        (label,) = labels_for(sample, objective)
+        rest = {name: value for name, value in sample.items() if name not in SAFE_RLHF_FLAGS}
+        result.append({**rest, "labels": {objective: label}})  # type: ignore[typeddict-item]
+        others |= labels_of(sample).keys()
+    if all(sample["labels"][objective] is None for sample in result):
+        there = ", ".join(sorted(others)) or "none"
+        raise UserError(f"{told}: no pair has a label for {objective!r}; labels there: {there}")
+    return result
 
 
 def split_indices(
@@ -99,6 +168,11 @@ class RawDataset(Dataset[RawSample]):
         return sorted(set(RawDataset._registry.values()), key=lambda cls: cls.NAME)
 
     @staticmethod
+    def names() -> Collection[str]:
+        """All names, other names included."""
+        return RawDataset._registry.keys()
+
+    @staticmethod
     def load(name: str, /, path: str | None = None) -> RawDataset:
         """Open a data set by name.
 
@@ -111,7 +185,7 @@ class RawDataset(Dataset[RawSample]):
             known = ", ".join(cls.NAME for cls in RawDataset.registered())
             raise UserError(
                 f"unknown data set {name!r}; there are: {known}; a file, a folder or a data set of "
-                f"the hub is given as pairs:1:{name}, or prompts, supervised or chosen"
+                f"the hub is given as {AUTO}:1:{name}"
             ) from None
         return cls() if path is None else cls(path=path)  # type: ignore[call-arg]
 

@@ -35,7 +35,8 @@ class SupervisedDataset(TokenizedDataset):
         for row in rows:
             if "other_answer" in row.sample:
                 raise UserError(
-                    f"{row.where}: a pair; supervised text has one response, so say which"
+                    f"{row.where}: a pair; supervised text has one response, and chosen:1:PATH "
+                    "takes the better one"
                 )
         texts, self.prompt_lengths = [], []
         self.kept: list[int] = []  # which of the rows

@@ -6,6 +6,7 @@ computed in float32, as ``--format merged`` of the export writes it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter import AdapterConfig, PreferenceState, SvdLoraLinear
-from safe_rlhf_panacea.adapter.fingerprint import check_base
+from safe_rlhf_panacea.adapter.fingerprint import UPDATE, check_base
 from safe_rlhf_panacea.adapter.io import (
     ADAPTER_TYPE,
     CONFIG_NAME,
@@ -113,7 +114,7 @@ class Adapted:
             raise UserError(f"{error} (the base model of {self.folder}, an adapter)") from error
 
     def add_to(self, model: nn.Module, dtype: torch.dtype | str | None = None) -> None:
-        """Add the update to the weights of the base model, and leave no other trace.
+        """Add the update to the weights of the base model, and note its checksum on each of them.
 
         An output layer that shares its weight with the input embeddings gets one of its own.
         Buffers, such as the frequencies of the positions, keep their type.
@@ -125,7 +126,7 @@ class Adapted:
         Raises:
             UserError, AdapterError: files that are damaged, or an adapter of another model.
         """
-        embeddings = model.get_input_embeddings().weight
+        embeddings, checksum = model.get_input_embeddings().weight, self._checksum()
         for name, update in self.lora.updates(model) if self.lora else self._updates(model):
             module = model.get_submodule(name)
             if module.weight is embeddings:
@@ -133,9 +134,18 @@ class Adapted:
             update = update if isinstance(module, nn.Linear) else update.t()  # Conv1D: (in, out)
             merged = module.weight.detach().float() + update
             module.weight = nn.Parameter(merged.to(module.weight.dtype))
+            setattr(module.weight, UPDATE, checksum)
         dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
         for parameter in model.parameters() if dtype else ():
             parameter.data = parameter.data.to(dtype)
+
+    def _checksum(self) -> str:
+        """Of what is added: the file of weights, and λ."""
+        digest = hashlib.sha256((self.folder / WEIGHTS_NAME).read_bytes())
+        if self.preference is not None:
+            preference = parse_preference(self.preference, read_config(self.folder).objectives)
+            digest.update(str(preference.tolist()).encode())
+        return digest.hexdigest()[:16]
 
     @torch.no_grad()
     def _updates(self, model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

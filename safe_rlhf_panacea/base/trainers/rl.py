@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.base.distributed import all_reduce_means
+from safe_rlhf_panacea.base.divergence import DivergedError, finite_on_all
 from safe_rlhf_panacea.base.engine import passes_since_update, unwrap
-from safe_rlhf_panacea.base.generation import sample
+from safe_rlhf_panacea.base.generation import NotFiniteError, sample
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.base.trainers import rl_data
 from safe_rlhf_panacea.base.trainers.actor import text_count, text_step
@@ -58,18 +59,29 @@ class RLTrainer(RLSetup):
         return self.used_once and before < self.actor_model.gradient_accumulation_steps()
 
     def generate(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Responses to a batch of prompts, size = (B·n, L), and their mask."""
-        return sample(
-            unwrap(self.actor_model),
-            prompt_only_batch["input_ids"],
-            prompt_only_batch["attention_mask"],
-            self.generation_config,
-        )
+        """Responses to a batch of prompts, size = (B·n, L), and their mask.
+
+        Raises:
+            NotFiniteError: the policy's logits are not finite, on this process or on another one.
+        """
+        inputs = (prompt_only_batch[key] for key in ("input_ids", "attention_mask"))
+        model = unwrap(self.actor_model)
+        return finite_on_all(lambda: sample(model, *inputs, self.generation_config))
 
     @torch.no_grad()
     def rollout(self, prompt_only_batch: Batch) -> list[Rollout]:
-        """Draw responses and gather what the update needs."""
-        sequences, mask = self.generate(prompt_only_batch)
+        """Draw responses and gather what the update needs.
+
+        Raises:
+            DivergedError: the policy's logits are not finite.
+        """
+        try:
+            sequences, mask = self.generate(prompt_only_batch)
+        except NotFiniteError as error:
+            raise DivergedError(
+                f"step {self.global_step + 1} ({self.about_batch()}): {error}; the last "
+                "checkpoint is kept; try a lower learning rate"
+            ) from None
         copies, prompt = self.args.num_return_sequences, prompt_only_batch["input_ids"]
         parts = [slice(i, None, copies) for i in range(copies)]
         if self.WHOLE_GROUPS:

@@ -162,8 +162,10 @@ class SupervisedTrainer(TrainerBase):
 
     def batches(self) -> Iterator[Batch]:
         """Batches until the run is over; an update's are read before the first of them is used."""
-        if 0 < self.global_step < self.total_steps:  # resumed, where an epoch may just have ended
+        if self.global_step > 0:  # resumed: an evaluation that comes after the checkpoint
             self._log_epoch()
+            if self.global_step == self.total_steps:
+                self._log_interval()
         reader = itertools.islice(self._read(), self.total_steps - self.global_step)
         accumulated = self.model.gradient_accumulation_steps()
         while update := list(itertools.islice(reader, accumulated)):
@@ -185,11 +187,17 @@ class SupervisedTrainer(TrainerBase):
         ended = self.global_step % len(self.train_dataloader) == 0
         self.log_evaluation(ended and self.args.eval_strategy == "epoch")
 
+    def _log_interval(self) -> None:
+        """Evaluate if it is time for that after so many steps."""
+        due = self.global_step % self.args.eval_interval == 0
+        self.log_evaluation(due and self.args.eval_strategy == "steps")
+
     def train(self) -> None:
         """Train until the last step."""
-        args = self.args
         bar = progress_bar(
-            total=self.total_steps, desc=f"Training {self.TRAINING_TYPE}", disable=not args.progress
+            total=self.total_steps,
+            desc=f"Training {self.TRAINING_TYPE}",
+            disable=not self.args.progress,
         )
         self.set_train()
         bar.update(self.global_step)
@@ -202,8 +210,7 @@ class SupervisedTrainer(TrainerBase):
             self.check_step(info)
             bar.set_postfix_str(f"loss {info['train/loss']:.4f}", refresh=False)
             bar.update(1)
-            due = self.global_step % args.eval_interval == 0
-            self.log_evaluation(args.eval_strategy == "steps" and due)
+            self._log_interval()
             self.save_if_due()
         bar.close()
         self.part.trained()

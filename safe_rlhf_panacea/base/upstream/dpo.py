@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safe_rlhf.algorithms.dpo.trainer import DPOTrainer
 from safe_rlhf.models import load_pretrained_models
-from safe_rlhf.trainers import SupervisedTrainer
+from safe_rlhf.trainers import SupervisedTrainer, supervised_trainer
 
 from safe_rlhf_panacea.base.algorithms.dpo import reward_statistics
 from safe_rlhf_panacea.base.distributed import all_reduce_means
@@ -20,6 +20,7 @@ from safe_rlhf_panacea.base.functional import diverging_mask
 from safe_rlhf_panacea.base.losses import summed_log_ratios
 from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.trainers.updates import Batch, counted
+from safe_rlhf_panacea.base.upstream.rates import own_rates
 from safe_rlhf_panacea.base.upstream.recompute import recompute_without_reentry
 from safe_rlhf_panacea.base.upstream.record import Recorded
 
@@ -99,7 +100,8 @@ class HookedDPOTrainer(Recorded, DPOTrainer):
 
     def init_engines(self) -> None:
         """Make the policy's engine; there is no second model to wrap."""
-        SupervisedTrainer.init_engines(self)
+        with own_rates(supervised_trainer, self.args.lr):
+            SupervisedTrainer.init_engines(self)
 
     def implicit_rewards(
         self,

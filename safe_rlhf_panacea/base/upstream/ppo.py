@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safe_rlhf.algorithms.ppo.trainer import PPOTrainer
 from safe_rlhf.models import AutoModelForScore, load_pretrained_models
+from safe_rlhf.trainers import rl_trainer
 
 from safe_rlhf_panacea.base.generation import up_to_end
 from safe_rlhf_panacea.base.models.positions import check_positions
@@ -19,6 +20,7 @@ from safe_rlhf_panacea.base.trainers.actor import text_count
 from safe_rlhf_panacea.base.trainers.rollout import Rollout
 from safe_rlhf_panacea.base.trainers.updates import by_update, counted
 from safe_rlhf_panacea.base.upstream.datasets import templated
+from safe_rlhf_panacea.base.upstream.rates import own_rates
 from safe_rlhf_panacea.base.upstream.recompute import recompute_without_reentry
 from safe_rlhf_panacea.base.upstream.record import Recorded
 from safe_rlhf_panacea.base.ways import by_generate, first_fitting
@@ -150,6 +152,11 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         check_positions(model, self.args.max_length, path)
         model.set_normalize(normalize)
         return model, tokenizer
+
+    def _init_train_engine(self, *args: Any, lr: float, **kwargs: Any) -> Any:
+        """Safe-RLHF's, which knows one learning rate for all parameters."""
+        with own_rates(rl_trainer, lr):
+            return super()._init_train_engine(*args, lr=lr, **kwargs)
 
     def _init_eval_engine(self, model: Any, ds_config: Batch) -> Any:
         """No engine for a slot."""

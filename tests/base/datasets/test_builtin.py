@@ -51,7 +51,8 @@ def test_the_chosen_responses_of_pairs(write: Callable[..., Path]) -> None:
     path = write([{**PAIR, **row} for row in labels])
     assert load("chosen", path) == [{"input": "q", "answer": "a"}, {"input": "q", "answer": "b"}]
     assert RawDataset.load("chosen", path=str(path)).where(1) == f"{path}:4"
-    with pytest.raises(UserError, match="no pair has a label, or labels that agree"):
+    told = r"nothing of use in 1 rows: 1 \(no label, or labels that disagree\)"
+    with pytest.raises(UserError, match=told):
         load("chosen", write([PAIR]))
 
 
@@ -117,8 +118,9 @@ def test_pairs_of_two_equal_responses_are_left_out_and_counted(
         raw = RawDataset.load(name, path=str(path))
     assert [sample["input"] for sample in raw] == ["r"]
     assert raw.where(0) == f"{path}:2"
-    assert caplog.messages == [f"{path}: left out of 3 pairs: 2 (identical responses)"]
-    with pytest.raises(UserError, match=r"data\.jsonl: all of its 2 pairs have .* responses"):
+    assert caplog.messages == [f"{path}: 3 rows gave 1 samples; left out: 2 (identical responses)"]
+    told = r"data\.jsonl: nothing of use in 2 rows: 2 \(identical responses\)"
+    with pytest.raises(UserError, match=told):
         load(name, write([same, same]))
 
 
@@ -137,9 +139,8 @@ def test_names_of_columns_that_are_taken(write: Callable[..., Path]) -> None:
 
 def test_missing_field(write: Callable[..., Path]) -> None:
     path = write([{"text": "q", "response": "a"}])
-    with pytest.raises(
-        UserError, match=r"data\.jsonl:1: no field 'prompt'; the row has: text, response"
-    ):
+    told = r"data\.jsonl:1: no field 'prompt'; the row has: text, response; prompt needs prompt$"
+    with pytest.raises(UserError, match=told):
         load("prompts", path)
     with pytest.raises(UserError, match=r"data\.jsonl:1: no field 'response'"):
         load("supervised", write([{"prompt": "q"}]))

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea.base.datasets.builtin import read_rows
 from safe_rlhf_panacea.base.datasets.preference import PreferenceDataset
+from safe_rlhf_panacea.base.datasets.raw import RawDataset
+from safe_rlhf_panacea.base.datasets.source import open_path
 from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_tokenizer
 
@@ -29,14 +30,14 @@ def quiet_local_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_saved_folder(tmp_path: Path) -> None:
     folder = str(tmp_path / "saved")
     datasets.Dataset.from_list(ROWS).save_to_disk(folder)
-    rows = read_rows(folder)
-    assert rows.rows == ROWS
+    rows = open_path(folder)
+    assert list(rows.rows) == ROWS
     assert rows.where(1) == f"{folder}, row 2"
     # the row without a label is skipped, as from JSON
     dataset = PreferenceDataset([f"pairs:1:{folder}"], tiny_tokenizer(), objectives=("helpful",))
     assert (len(dataset), dataset.skipped) == (1, 1)
     with pytest.raises(UserError, match="saved: has no splits; leave out #test"):
-        read_rows(f"{folder}#test")
+        open_path(f"{folder}#test")
 
 
 def test_saved_splits(tmp_path: Path) -> None:
@@ -44,27 +45,27 @@ def test_saved_splits(tmp_path: Path) -> None:
     parts = {"train": ROWS[:1], "test": ROWS[1:]}
     splits = {name: datasets.Dataset.from_list(rows) for name, rows in parts.items()}
     datasets.DatasetDict(splits).save_to_disk(folder)
-    assert read_rows(folder).rows == ROWS[:1]  # train unless another is named
-    rows = read_rows(f"{folder}#test")
-    assert rows.rows == ROWS[1:]
+    assert list(open_path(folder).rows) == ROWS[:1]  # train unless another is named
+    rows = open_path(f"{folder}#test")
+    assert list(rows.rows) == ROWS[1:]
     assert rows.where(0) == f"{folder}#test, row 1"
     with pytest.raises(UserError, match="there is no split 'dev'; there are: train, test"):
-        read_rows(f"{folder}#dev")
+        open_path(f"{folder}#dev")
 
 
 def test_parquet_folder_and_file(tmp_path: Path) -> None:
     path = tmp_path / "parquet" / "data.parquet"
     path.parent.mkdir()
     datasets.Dataset.from_list(ROWS).to_parquet(str(path))
-    assert read_rows(str(path.parent)).rows == ROWS
-    assert read_rows(str(path)).rows == ROWS
+    assert list(open_path(str(path.parent)).rows) == ROWS
+    assert list(open_path(str(path)).rows) == ROWS
 
 
 def test_json_folder(tmp_path: Path) -> None:
     folder = tmp_path / "json"
     folder.mkdir()
     datasets.Dataset.from_list(ROWS).to_json(str(folder / "test.jsonl"))
-    assert read_rows(str(folder)).rows == ROWS  # the only split, though not train
+    assert list(open_path(str(folder)).rows) == ROWS  # the only split, though not train
 
 
 def test_bad_row_of_a_table(tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_folder_without_data(tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
     with pytest.raises(UserError, match="empty: cannot be read as a data set") as caught:
-        read_rows(str(folder))
+        open_path(str(folder))
     assert "\n" not in str(caught.value)
 
 
@@ -90,16 +91,16 @@ def test_hub_name(monkeypatch: pytest.MonkeyPatch) -> None:
         return {"train": datasets.Dataset.from_list(ROWS)}
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert read_rows("owner/name").rows == ROWS
-    assert read_rows("owner/name#train").rows == ROWS
+    assert list(open_path("owner/name").rows) == ROWS
+    assert list(open_path("owner/name#train").rows) == ROWS
     assert asked == ["owner/name", "owner/name"]
 
 
 def test_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = {"train": datasets.Dataset.from_dict({"prompt": []})}
     monkeypatch.setattr(datasets, "load_dataset", lambda name: nothing)
-    with pytest.raises(UserError, match="owner/name#train: no rows"):
-        read_rows("owner/name")
+    with pytest.raises(UserError, match="owner/name: no rows"):
+        RawDataset.load("prompts", path="owner/name")
 
 
 def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,14 +113,14 @@ def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
         r"\(ConnectionError: cannot reach owner/name\)"
     )
     with pytest.raises(UserError, match=expected):
-        read_rows("owner/name")
+        open_path("owner/name")
 
 
 def test_package_missing(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match="owner/name: reading it needs the package datasets"):
-        read_rows("owner/name")
-    assert len(read_rows(str(write(ROWS)))) == 2  # JSON does without
+        open_path("owner/name")
+    assert len(list(open_path(str(write(ROWS))).rows)) == 2  # JSON does without
 
 
 def test_imported_only_when_needed() -> None:

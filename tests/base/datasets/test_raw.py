@@ -49,7 +49,7 @@ def test_registered_by_name_and_alias() -> None:
 def test_unknown_name_lists_the_known() -> None:
     with pytest.raises(UserError, match=r"unknown data set 'pears'; .*pairs, prompts, supervised"):
         RawDataset.load("pears")
-    with pytest.raises(UserError, match=r"a folder or .* is given as pairs:1:my/folder, or"):
+    with pytest.raises(UserError, match=r"a folder or .* is given as auto:1:my/folder$"):
         RawDataset.load("my/folder")
 
 

@@ -26,6 +26,42 @@ def test_parse(string: str, name: str, attributes: dict[str, object]) -> None:
     assert parse_dataset(string) == (name, attributes)
 
 
+@pytest.mark.parametrize(
+    ("string", "path", "proportion"),
+    [
+        ("x/data.jsonl", "x/data.jsonl", 1.0),  # whether or not it is there
+        ("data.json.gz:0.5", "data.json.gz", 0.5),
+        ("data.parquet:100/-1", "data.parquet", Fraction(-100)),
+        ("~/x.jsonl", str(Path.home() / "x.jsonl"), 1.0),
+        ("lr=0.1/saved", "lr=0.1/saved", 1.0),
+        ("lr=0.1/saved#test", "lr=0.1/saved#test", 1.0),
+        ("owner/name", "owner/name", 1.0),
+        ("nvidia/HelpSteer3", "nvidia/HelpSteer3", 1.0),  # of an owner who has one with a name here
+        ("owner/name#dev:2", "owner/name#dev", 2.0),
+    ],
+)
+def test_a_place_without_a_name(
+    string: str, path: str, proportion: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr=0.1" / "saved").mkdir(parents=True)
+    (tmp_path / "alpaca").mkdir()
+    assert read_specs(string) == [DatasetSpec("auto", proportion, path)]
+    assert read_specs(f"kind={string}") == [DatasetSpec("auto", proportion, path, "kind")]
+    assert parse_dataset("alpaca")[0] == "alpaca"  # a name, though there is such a folder
+    assert parse_dataset("PKU-SafeRLHF/tset")[0] == "PKU-SafeRLHF/tset"  # and no name of the hub
+
+
+def test_objectives() -> None:
+    assert read_specs("kind=pairs:2:x=1.jsonl") == [DatasetSpec("pairs", 2.0, "x=1.jsonl", "kind")]
+    assert read_specs("pairs:2:x=1.jsonl") == [DatasetSpec("pairs", 2.0, "x=1.jsonl")]
+    specs = read_specs(["a=x.jsonl", "b=x.jsonl"])
+    assert [spec.objective for spec in specs] == ["a", "b"]
+    assert read_specs(specs) == specs
+    with pytest.raises(UserError, match=r"x\.jsonl is given twice"):
+        read_specs(["a=x.jsonl", "a=x.jsonl:2"])
+
+
 def test_home_is_expanded() -> None:
     assert parse_dataset("pairs:1:~/x.jsonl")[1]["path"] == str(Path.home() / "x.jsonl")
 

@@ -6,6 +6,7 @@ import ast
 import json
 import shlex
 import subprocess
+from dataclasses import replace
 
 import peft
 import pytest
@@ -13,8 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError, inject_adapter, load_adapter
+from safe_rlhf_panacea.adapter.fingerprint import UPDATE
 from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
-from safe_rlhf_panacea.base.models.adapted import find_adapter
+from safe_rlhf_panacea.base.models.adapted import Adapted, find_adapter
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.main import main as export
 from safe_rlhf_panacea.preference import PreferenceError
@@ -195,3 +198,47 @@ def test_a_policy_is_no_reward_model(tmp_path):
     for message, path in paths.items():
         with pytest.raises(UserError, match=message):
             load_rewards([RewardSpec("a", str(path))], tiny_tokenizer(), [2], RewardLoading(64))
+
+
+def on_top(start, folder):
+    """An adapter on a model that is an adapter itself."""
+    model, _ = load_pretrained_models(start)
+    config = AdapterConfig(lora_dim=2, objectives=("helpful", "harmless"))
+    inject_adapter(model, config).save(folder)
+
+
+@pytest.mark.parametrize("kind", ["panacea", "lora"])
+def test_the_base_is_known_again_where_it_is_added_up_with_other_rounding(
+    kind, tmp_path, monkeypatch
+):
+    """As on another machine; another λ, or another adapter in its place, is another base."""
+    base, _ = saved("llama", tmp_path)
+    first, start = tmp_path / "first", str(tmp_path / "first")
+    if kind == "lora":
+        write_lora(base, first)
+    else:
+        adapter = inject_adapter(fresh(base), AdapterConfig(objectives=("helpful", "harmless")))
+        for parameter in adapter.parameters():
+            parameter.data.normal_(std=0.1)
+        adapter.config = replace(adapter.config, base_model=str(base))
+        adapter.save(first)
+        start = f"{first}@0.3,0.7"
+    on_top(start, tmp_path / "second")
+    rounded, added = [], Adapted.add_to
+
+    def add_to(self, model, dtype=None):
+        added(self, model, dtype)
+        for parameter in model.parameters():
+            if hasattr(parameter, UPDATE):
+                rounded.append(parameter.data.mul_(1 + 2**-7))
+
+    monkeypatch.setattr(Adapted, "add_to", add_to)
+    load_adapter(load_pretrained_models(start.replace("0.3,0.7", AT))[0], tmp_path / "second")
+    assert rounded
+    if kind == "panacea":
+        with pytest.raises(AdapterError, match=r"another base model of this shape: .* differs"):
+            load_adapter(load_pretrained_models(f"{first}@1,0")[0], tmp_path / "second")
+    file = first / "adapter_model.safetensors"
+    save_file({k: 2 * v for k, v in load_file(file).items()}, file, metadata={"format": "pt"})
+    with pytest.raises(AdapterError, match=r"another base model of this shape: .* differs"):
+        load_adapter(load_pretrained_models(start)[0], tmp_path / "second")

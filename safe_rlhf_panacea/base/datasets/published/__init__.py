@@ -1,23 +1,5 @@
-"""Readers of published data sets; importing them makes their names known."""
+"""Published data sets; importing them makes their names known."""
 
-from safe_rlhf_panacea.base.datasets.published.alpaca import AlpacaDataset
-from safe_rlhf_panacea.base.datasets.published.beavertails import BeaverTailsDataset
-from safe_rlhf_panacea.base.datasets.published.helpsteer2 import HelpSteer2Dataset
-from safe_rlhf_panacea.base.datasets.published.hh_rlhf import (
-    HhRLHFDialogueDataset,
-    HhRLHFPreferenceDataset,
-)
-from safe_rlhf_panacea.base.datasets.published.reader import PublishedDataset
-from safe_rlhf_panacea.base.datasets.published.safe_rlhf import SafeRLHFDataset
-from safe_rlhf_panacea.base.datasets.published.ultrafeedback import UltraFeedbackDataset
+from safe_rlhf_panacea.base.datasets.published.table import PublishedDataset
 
-__all__ = [
-    "AlpacaDataset",
-    "BeaverTailsDataset",
-    "HelpSteer2Dataset",
-    "HhRLHFDialogueDataset",
-    "HhRLHFPreferenceDataset",
-    "PublishedDataset",
-    "SafeRLHFDataset",
-    "UltraFeedbackDataset",
-]
+__all__ = ["PublishedDataset"]

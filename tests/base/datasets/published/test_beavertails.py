@@ -27,5 +27,6 @@ def test_each_prompt_once(write: Callable[..., Path], part: str) -> None:
 
 
 def test_another_schema(write: Callable[..., Path]) -> None:
-    with pytest.raises(UserError, match=r"data\.jsonl:2: no field 'prompt'; BeaverTails/30k_test"):
+    told = r"data\.jsonl:2: no field 'prompt'; the row has: question; BeaverTails needs prompt$"
+    with pytest.raises(UserError, match=told):
         RawDataset.load("BeaverTails/30k_test", path=str(write([ROW, {"question": "q"}])))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from safe_rlhf_panacea.base.datasets.published import fields
+from safe_rlhf_panacea.base.datasets import fields
 from safe_rlhf_panacea.errors import UserError
 
 

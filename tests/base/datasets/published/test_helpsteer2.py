@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from safe_rlhf_panacea.base.datasets.published.fields import LeaveOut
-from safe_rlhf_panacea.base.datasets.published.helpsteer2 import HelpSteer2Dataset, parse_prompt
+from safe_rlhf_panacea.base.datasets.fields import LeaveOut
+from safe_rlhf_panacea.base.datasets.published import PublishedDataset
+from safe_rlhf_panacea.base.datasets.published.converters import parse_prompt
 from safe_rlhf_panacea.base.datasets.raw import RawDataset
 from safe_rlhf_panacea.errors import UserError
 
@@ -18,9 +19,9 @@ def row(prompt: Any, response: Any, *ratings: Any) -> dict[str, Any]:
     return {"prompt": prompt, "response": response} | dict(zip(ATTRIBUTES, ratings, strict=True))
 
 
-def load(path: Path, name: str = "HelpSteer2/train") -> HelpSteer2Dataset:
+def load(path: Path, name: str = "HelpSteer2/train") -> PublishedDataset:
     raw = RawDataset.load(name, path=str(path))
-    assert isinstance(raw, HelpSteer2Dataset)
+    assert isinstance(raw, PublishedDataset)
     return raw
 
 

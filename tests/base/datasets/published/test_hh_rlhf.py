@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from safe_rlhf_panacea.base.datasets.conversation import parse_dialogue
+from safe_rlhf_panacea.base.datasets.fields import LeaveOut
 from safe_rlhf_panacea.base.datasets.preference import PreferenceDataset
-from safe_rlhf_panacea.base.datasets.published.fields import LeaveOut
-from safe_rlhf_panacea.base.datasets.published.hh_rlhf import parse_dialogue
 from safe_rlhf_panacea.base.datasets.raw import RawDataset
 from safe_rlhf_panacea.base.datasets.supervised import SupervisedDataset
 from safe_rlhf_panacea.errors import UserError

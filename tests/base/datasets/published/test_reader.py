@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from safe_rlhf_panacea.base.datasets import reader
 from safe_rlhf_panacea.base.datasets.preference import PreferenceDataset
-from safe_rlhf_panacea.base.datasets.published import reader
-from safe_rlhf_panacea.base.datasets.published.reader import PublishedDataset
+from safe_rlhf_panacea.base.datasets.published import PublishedDataset
 from safe_rlhf_panacea.base.datasets.raw import RawDataset
 from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_tokenizer

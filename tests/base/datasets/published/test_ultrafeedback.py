@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from safe_rlhf_panacea.base.datasets.published import UltraFeedbackDataset
+from safe_rlhf_panacea.base.datasets.published import PublishedDataset
 from safe_rlhf_panacea.base.datasets.raw import RawDataset
 from safe_rlhf_panacea.errors import UserError
 
@@ -43,9 +43,9 @@ def row(*completions: Any) -> dict[str, Any]:
     }
 
 
-def load(path: Path) -> UltraFeedbackDataset:
+def load(path: Path) -> PublishedDataset:
     raw = RawDataset.load("UltraFeedback", path=str(path))
-    assert isinstance(raw, UltraFeedbackDataset)
+    assert isinstance(raw, PublishedDataset)
     return raw
 
 

@@ -1,4 +1,4 @@
-"""Where the rows of a published data set come from: the hub, or a copy of it."""
+"""Where the rows of a data set come from: a file, a folder, or the hub."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safe_rlhf_panacea.base.datasets.builtin import is_json_file
-from safe_rlhf_panacea.base.datasets.files import Rows, read_json_rows
+from safe_rlhf_panacea.base.datasets.files import SUFFIXES, Rows, read_json_rows
 from safe_rlhf_panacea.base.datasets.hugging_face import (
     iterate_rows,
     open_hub_table,
     open_table,
     split_path,
 )
+from safe_rlhf_panacea.base.hub import may_be_hub_name
+from safe_rlhf_panacea.errors import UserError
 
 
 class Source(NamedTuple):
@@ -48,11 +49,33 @@ def open_hub(name: str, part: Part, revision: str | None = None) -> Source:
     return _table(*open_hub_table(name, part.split, revision, part.folder))
 
 
-def open_path(path: str, part: Part) -> Source:
-    """Open a part of a local copy, or of another data set of the hub with the same layout.
+def is_json_file(path: str) -> bool:
+    """Whether a path is a JSON file; if not, it is for the package ``datasets`` to read.
 
-    A file is taken whole. Of a folder, the part's split is taken, unless ``path`` names
-    another one as ``folder#split``.
+    Raises:
+        UserError: nothing is there, or a kind of file that nobody here can read.
+    """
+    place = split_path(path)[0]
+    if place.endswith(SUFFIXES) and not Path(place).is_dir():
+        if not Path(place).is_file():
+            raise UserError(f"{path}: no such file")
+        return True
+    if Path(place).is_file() and not place.endswith(".parquet"):
+        raise UserError(f"{path}: unknown kind of file; there are {', '.join(SUFFIXES)}, .parquet")
+    if not Path(place).exists() and not may_be_hub_name(place):
+        raise UserError(f"{path}: no such file or folder")
+    return False
+
+
+def open_path(path: str, part: Part | None = None) -> Source:
+    """Open what lies at a path, or is on the hub under that name.
+
+    A file is taken whole. Elsewhere ``folder#split`` names a split.
+
+    Args:
+        path: of a file, a folder, or a data set of the hub.
+        part: taken of a copy of a published data set, unless ``path`` names another split; None:
+            the split ``train``, or the only one.
 
     Raises:
         UserError: nothing readable there, or no such split.
@@ -61,10 +84,10 @@ def open_path(path: str, part: Part) -> Source:
     if is_json_file(path):
         table = read_json_rows(place)
         return Source(table.rows, Rows(table.source, [], table.lines).where)
+    if part is None or Path(place).is_file():
+        return _table(*open_table(path))
     if not Path(place).exists():
         return open_hub(place, part._replace(split=named or part.split))
-    if not Path(place).is_dir():
-        return _table(*open_table(path))
     folder, split = part.within(Path(place))
     return _table(*open_table(f"{folder}#{named}" if named else str(folder), split))
 

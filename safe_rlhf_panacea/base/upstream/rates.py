@@ -1,0 +1,30 @@
+"""Learning rates of their own where Safe-RLHF makes its optimisers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from safe_rlhf_panacea.base.engine import with_own_rates
+
+
+@contextmanager
+def own_rates(trainers: ModuleType, lr: float) -> Iterator[None]:
+    """Inside, parameters with an ``lr_multiplier`` come in optimiser groups with their own rate.
+
+    Args:
+        trainers: Safe-RLHF's module that calls ``get_optimizer_grouped_parameters``.
+        lr: the learning rate of the others.
+    """
+    original = trainers.get_optimizer_grouped_parameters
+
+    def split(*args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+        return with_own_rates(original(*args, **kwargs), lr)
+
+    trainers.get_optimizer_grouped_parameters = split  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        trainers.get_optimizer_grouped_parameters = original  # type: ignore[attr-defined]
