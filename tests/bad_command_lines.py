@@ -266,7 +266,6 @@ evaluation   ; --grid_step 1e-9                   ; 1,000,000,001 vectors of 2 o
 evaluation   ; --grid_step 0.15                   ; grid step 0.15 does not divide 1
 evaluation   ; --cluster_column topic             ; --cluster_column .* needs --reward_models
 evaluation   ; --reference_point 0 0 0            ; --reference_point needs 2 numbers, not 3
-evaluation   ; --cluster_column topic             ; --cluster_column .* needs --reward_models
 evaluation   ; --adapter none                     ; none holds no adapter
 evaluation   ; --adapter damaged                  ; adapter_config.json is not valid JSON
 evaluation   ; --adapter escaping                 ; '../../x' is no name

@@ -178,8 +178,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     check_own_output(args.output_dir, PROGRAM, args.overwrite)
     read_specs(args.datasets)
-    if args.cluster_column is not None and not args.reward_models:
-        raise UserError("--cluster_column names a column of prompts: it needs --reward_models")
     members = [read_member(folder) for folder in args.adapter]
     objectives = members[0].config.objectives
     grid = read_grid(args, objectives)
