@@ -183,8 +183,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     grid = read_grid(args, objectives)
     if args.reward_models:
         read_rewards(args, objectives)
-    elif args.cluster_column is not None:
-        raise UserError("--cluster_column names families of prompts: it needs --reward_models")
+    else:
+        check_own_output(Path(args.output_dir) / LOG_SIGMOID, PROGRAM, overwrite=True)
+        if args.cluster_column is not None:
+            raise UserError("--cluster_column names families of prompts: it needs --reward_models")
     init_if_launched()
     method, tokenizer = load_method(args, members)
     label = args.label or LABELS[method.name]
