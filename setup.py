@@ -92,8 +92,9 @@ setup(
         "small": ["accelerate>=1.0", "gguf>=0.17", "vaderSentiment>=3.3"],
         # Only for `make benchmark`: who the package is measured beside.
         "bench": ["peft>=0.17", "trl>=1.16"],
-        # Only for --log_type tensorboard.
+        # Only for --report_to tensorboard, and trackio.
         "tensorboard": ["tensorboard>=2.16"],
+        "trackio": ["trackio>=0.43"],
         # Only for `make docs`. Material for MkDocs gets security updates until May 2027.
         "docs": ["latex2mathml>=3.77", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1.0,<2"],
         "dev": [

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from figure_program import (
     Report,
     build_parser,
@@ -14,6 +15,7 @@ from figure_program import (
 )
 
 from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.fronts.likelihood_front import labelled_statistics
 from safe_rlhf_panacea.fronts.results import read_responses, read_result
 from safe_rlhf_panacea.show.plots import literal, new_figure, spread
 from safe_rlhf_panacea.show.tables import Table, vector_text
@@ -23,11 +25,11 @@ SHOWN = 5  # λ
 
 
 def by_preference(rows: Sequence[dict[str, Any]]) -> dict[tuple[float, ...], np.ndarray]:
-    """λ to rewards, size = (N, m); the initial model's under ()."""
+    """λ to rewards, size = (N, m), NaN where one does not count; the initial model's under ()."""
     grouped: dict[tuple[float, ...], list[list[float]]] = {}
     for row in rows:
         grouped.setdefault(tuple(row["preference"]), []).append(row["rewards"])
-    return {key: np.array(values) for key, values in grouped.items()}
+    return {key: np.array(values, dtype=np.float64) for key, values in grouped.items()}
 
 
 def density(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
@@ -47,11 +49,11 @@ def draw(
     panels = figure.subplots(1, len(labels), squeeze=False)[0]
     for index, (axes, label) in enumerate(zip(panels, labels, strict=True)):
         everything = np.concatenate([values[:, index] for values in groups.values()])
-        low, high = np.quantile(everything, [0.002, 0.998])
+        low, high = np.nanquantile(everything, [0.002, 0.998])
         margin = 0.15 * (high - low or 1.0)
         grid = np.linspace(low - margin, high + margin, 300)
         for (name, values), colour in zip(groups.items(), colours, strict=True):
-            column = values[:, index]
+            column = values[:, index][~np.isnan(values[:, index])]
             style = {"linestyle": "--", "linewidth": 2} if colour == "0.25" else {"linewidth": 1.8}
             axes.plot(grid, density(column, grid), color=colour, label=name, **style)
             axes.axvline(column.mean(), color=colour, linewidth=0.9, alpha=0.6, zorder=1)
@@ -83,8 +85,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     shown = {"initial model": base} | {vector_text(key): groups[key] for key in chosen}
     rows = []
     for name, values in shown.items():
-        above = (values > base.mean(axis=0)).mean(axis=0)
-        rows.append([name, *values.mean(axis=0), *values.std(axis=0, ddof=1), *above])
+        above = np.where(np.isnan(values), np.nan, values > np.nanmean(base, axis=0))
+        means, spreads, _ = labelled_statistics(torch.from_numpy(values))
+        rows.append([name, *means.tolist(), *spreads.tolist(), *np.nanmean(above, axis=0)])
     names = result["objectives"]
     report = Report(
         figure="Figure 3",

@@ -27,13 +27,15 @@ NAMES = {True: "figure_6_responses", False: "figure_8_responses"}
 
 def most_varied(rows: Sequence[dict[str, Any]]) -> str:
     """The prompt whose rewards change most with λ, each objective in units of its spread."""
-    rewards = np.array([row["rewards"] for row in rows])
-    unit = rewards.std(axis=0)
+    rewards = np.array([row["rewards"] for row in rows], dtype=np.float64)
+    unit = np.nanstd(rewards, axis=0)
     unit[unit == 0] = 1.0
     by_prompt: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
         by_prompt.setdefault(row["prompt"], []).append(index)
-    return max(by_prompt, key=lambda text: (rewards[by_prompt[text]] / unit).std(axis=0).sum())
+    return max(
+        by_prompt, key=lambda text: np.nansum(np.std(rewards[by_prompt[text]] / unit, axis=0))
+    )
 
 
 @one_line_errors

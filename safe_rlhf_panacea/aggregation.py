@@ -35,14 +35,16 @@ def tchebycheff(
     """min_i λ_i (v_i - z_i), to be maximised (Eq. 7).
 
     Args:
-        values: size = (..., m).
+        values: size = (..., m); NaN where an objective does not count.
         preference: size = (m,) or (..., m).
         ideal: z, size = (m,).
 
     Returns:
-        size = (...).
+        size = (...); 0 where no objective counts.
     """
-    return (preference * (values - ideal)).amin(dim=-1)
+    missing = values.isnan()
+    gaps = (preference * (values - ideal)).masked_fill(missing, torch.inf)
+    return gaps.amin(dim=-1).masked_fill(missing.all(dim=-1), 0.0)
 
 
 def smooth_tchebycheff(
@@ -53,15 +55,18 @@ def smooth_tchebycheff(
     At most μ log m below Eq. 7's minimum, which it becomes as μ goes to 0.
 
     Args:
-        values: size = (..., m).
+        values: size = (..., m); NaN where an objective does not count.
         preference: size = (m,) or (..., m).
         ideal: z, size = (m,).
         smooth_mu: μ, positive, in the units of the values.
 
     Returns:
-        size = (...).
+        size = (...); 0 where no objective counts.
     """
-    return -smooth_mu * torch.logsumexp(preference * (ideal - values) / smooth_mu, dim=-1)
+    missing = values.isnan()
+    gaps = (preference * (ideal - values)).masked_fill(missing, -torch.inf)
+    smooth = -smooth_mu * torch.logsumexp(gaps / smooth_mu, dim=-1)
+    return smooth.masked_fill(missing.all(dim=-1), 0.0)
 
 
 def _check(
@@ -182,10 +187,15 @@ def aggregate_rewards(
 ) -> torch.Tensor:
     """The m rewards of each sequence as one, to be maximised.
 
-    Σ_i λ_i r_i (Eq. 12), -max_i λ_i (z_i - r_i) (Eq. 13), or its smooth form.
+    Σ_i λ_i r_i (Eq. 12), -max_i λ_i (z_i - r_i) (Eq. 13), or its smooth form, over the objectives
+    that count for a sequence; 0 where none does.
+
+    The λ_i of those that count are not made to sum to one: as in Eq. 14, an objective has the
+    weight λ_i wherever it counts, so that a sequence for which only objectives of λ_i = 0 count
+    teaches nothing, and the weights are continuous in λ there.
 
     Args:
-        rewards: size = (B, m).
+        rewards: size = (B, m); NaN where an objective does not count for a sequence.
         preference: size = (B, m).
         method: ``ls``, ``tche`` or ``stche``.
         ideal: z, size = (m,); needed by ``tche`` and ``stche``.
@@ -199,7 +209,7 @@ def aggregate_rewards(
     """
     _check(rewards, preference, method, REWARD_METHODS)
     if method == "ls":
-        return linear_scalarization(rewards, preference)
+        return linear_scalarization(torch.where(rewards.isnan(), 0.0, rewards), preference)
     if ideal is None:
         raise AggregationError(f"{method} needs an ideal point")
     _check_objectives("an ideal point", ideal, rewards.size(-1))
@@ -223,12 +233,21 @@ def objective_weights(
     softmax of λ (z - v) / μ.
 
     Returns:
-        size = (B, m).
+        size = (B, m); 0 where v is NaN, that is, an objective does not count.
     """
     with torch.enable_grad():
         leaf = values.detach().requires_grad_()
         total = aggregate_rewards(leaf, preference, method, ideal, smooth_mu).sum()
         return torch.autograd.grad(total, leaf)[0]
+
+
+def best_of_each(rewards: torch.Tensor) -> torch.Tensor:
+    """The largest of each objective's rewards, size = (m,); -inf where it counts for no row.
+
+    Args:
+        rewards: size = (B, m); NaN where an objective does not count.
+    """
+    return rewards.masked_fill(rewards.isnan(), -torch.inf).amax(dim=0)
 
 
 class IdealPoint:
@@ -240,27 +259,29 @@ class IdealPoint:
 
     def __init__(self, pref_dim: int) -> None:
         """Nothing has been seen yet."""
+        self._updated = False
         self._best = torch.full((pref_dim,), -torch.inf)
 
     @property
     def value(self) -> torch.Tensor:
-        """z, size = (m,).
+        """z, size = (m,); -inf for an objective that has not counted so far.
 
         Raises:
             AggregationError: before the first update.
         """
-        if torch.isinf(self._best).any():
+        if not self._updated:
             raise AggregationError("the ideal point is not known before the first update")
         return self._best.clone()
 
     def update(self, rewards: torch.Tensor) -> None:
-        """Take in rewards, size = (B, m).
+        """Take in rewards, size = (B, m); NaN where an objective does not count.
 
         Raises:
             AggregationError: another number of objectives.
         """
         _check_objectives("rewards", rewards, self._best.numel())
-        self._best = torch.maximum(self._best, rewards.detach().float().amax(dim=0).cpu())
+        self._best = torch.maximum(self._best, best_of_each(rewards.detach().float()).cpu())
+        self._updated = True
 
     def state_dict(self) -> dict[str, Any]:
         """The best values."""
@@ -274,3 +295,4 @@ class IdealPoint:
         """
         _check_objectives("a saved ideal point", state["best"], self._best.numel())
         self._best = state["best"].clone()
+        self._updated = not bool(self._best.isneginf().all())

@@ -152,6 +152,8 @@ datasets     ; pairs:1:{chr(0xDCFF)}              ; is not UTF-8 text
 push         ; --base_model {chr(0xDCFF)}         ; is not UTF-8 text
 sft          ; --resume                           ; out holds no run to resume
 sft          ; --resume --overwrite               ; either resumed or overwritten
+sft          ; --report_to none wandb             ; --report_to none wandb: none stands alone
+dpo          ; --report_to wandb mlflow           ; invalid choice: 'mlflow'
 sft          ; --chat_template none.jinja         ; none.jinja: no such chat template
 sft          ; --chat_template ''                 ; --chat_template: {EMPTY}
 reward       ; --chat_template bad.jinja          ; bad.jinja:2: .*fails on .*division by zero

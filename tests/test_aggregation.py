@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -426,3 +427,67 @@ def test_smooth_tchebycheff_needs_a_positive_mu(mu):
 def test_losses_have_no_smooth_tchebycheff():
     said = "unknown aggregation 'stche': choose ls or tche"
     assert message(aggregate_losses, double(LOSSES), None, batched(ONE)[0], "stche") == said
+
+
+def missing(values):
+    """None as NaN, in float64."""
+    return double([[math.nan if v is None else v for v in row] for row in values])
+
+
+WITH_NONE = [[3.0, None, -2.0], [None, None, 4.0], [None, None, None], [1.0, 2.0, 3.0]]
+IDEAL, MU = [3.0, 2.5, 4.0], 0.3
+
+
+def plain_reward(row, weights, method):
+    """Of one sequence, in Python's floats, over what it has."""
+    there = [(v, w, z) for v, w, z in zip(row, weights, IDEAL, strict=True) if v is not None]
+    if not there:
+        return 0.0
+    if method == "ls":
+        return sum(w * v for v, w, _ in there)  # the weights as they are: not made to sum to one
+    if method == "tche":
+        return min(w * (v - z) for v, w, z in there)
+    return -MU * math.log(sum(math.exp(w * (z - v) / MU) for v, w, z in there))
+
+
+@pytest.mark.parametrize("method", ["ls", "tche", "stche"])
+def test_rewards_of_objectives_that_do_not_count(method):
+    """Values, and as their gradients the weights of the objectives."""
+    preference = [[0.5, 0.3, 0.2], [0.1, 0.9, 0.0], [0.2, 0.3, 0.5], [0.6, 0.1, 0.3]]
+    given = (double(preference), method, double(IDEAL), MU)
+    found = aggregate_rewards(missing(WITH_NONE), *given)
+    expected = [plain_reward(*rows, method) for rows in zip(WITH_NONE, preference, strict=True)]
+    torch.testing.assert_close(found, double(expected), rtol=0, atol=1e-12)
+    weights = objective_weights(missing(WITH_NONE), *given)
+    step = 1e-6
+    for b, i in itertools.product(range(4), range(3)):
+        rise = 0.0
+        if WITH_NONE[b][i] is not None:
+            up, down = (
+                [*WITH_NONE[b][:i], WITH_NONE[b][i] + d, *WITH_NONE[b][i + 1 :]]
+                for d in (step, -step)
+            )
+            rise = plain_reward(up, preference[b], method) - plain_reward(
+                down, preference[b], method
+            )
+        assert weights[b, i].item() == pytest.approx(rise / (2 * step), abs=1e-7)
+
+
+def test_the_ideal_point_of_objectives_that_have_not_counted():
+    point = IdealPoint(3)
+    point.update(missing([[3.0, None, -2.0], [None, None, 4.0]]))
+    assert point.value.tolist() == [3.0, -math.inf, 4.0]
+    rewards = missing([[1.0, None, 4.0], [None, None, None]])
+    third = double([[1 / 3] * 3] * 2)
+    ideal = point.value.double()
+    for method in ("tche", "stche"):
+        assert aggregate_rewards(rewards, third, method, ideal, 0.1).isfinite().all()
+        assert objective_weights(rewards, third, method, ideal, 0.1).isfinite().all()
+    assert aggregate_rewards(rewards, third, "tche", ideal).tolist() == pytest.approx([-2 / 3, 0])
+    other = IdealPoint(3)
+    other.load_state_dict(point.state_dict())
+    other.update(missing([[None, 1.0, None]]))
+    assert other.value.tolist() == [3.0, 1.0, 4.0]
+    nothing = IdealPoint(1)
+    nothing.update(missing([[None]]))
+    assert nothing.value.tolist() == [-math.inf]

@@ -34,6 +34,7 @@ NEEDS = {
 # What is refused on purpose.
 REFUSED = {
     "--only_optimize_lora false": "must be true",
+    "--report_to trackio": "needs the package trackio",
     "--resume true": "holds no run to resume|is of a single training",
     **dict.fromkeys(
         (*(f"--preference_sampler {name}" for name in KINDS), "--preference_scope sample"),

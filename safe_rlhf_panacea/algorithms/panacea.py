@@ -18,6 +18,7 @@ from safe_rlhf_panacea.aggregation import (
     IdealPoint,
     aggregate_losses,
     aggregate_rewards,
+    best_of_each,
     objective_weights,
 )
 from safe_rlhf_panacea.algorithms.adapter_progress import AdapterProgress
@@ -260,10 +261,14 @@ class Panacea:
         return total + self.penalty()
 
     def reward(self, rewards: torch.Tensor) -> torch.Tensor:
-        """The m rewards of each row, size = (B, m), as one at the λ that holds, size = (B,)."""
+        """The m rewards of each row as one at the λ that holds, size = (B,).
+
+        Args:
+            rewards: size = (B, m); NaN where an objective does not count for a row.
+        """
         preference = self.preference.expand_as(rewards)
         if self.method != "ls":
-            best = all_reduce_max(rewards.amax(dim=0))  # the processes share one ideal point
+            best = all_reduce_max(best_of_each(rewards))  # the processes share one ideal point
             self.ideal_point.update(best.unsqueeze(0))
         return aggregate_rewards(rewards, preference, *self._aggregation(rewards))
 

@@ -26,7 +26,8 @@ class PanaceaRollout(Rollout):
 
     Attributes:
         preference: λ of each row, size = (B, m).
-        rewards: the m rewards that ``reward`` aggregates, size = (B, m).
+        rewards: the m rewards that ``reward`` aggregates, size = (B, m); NaN where an objective
+            does not count for a response.
     """
 
     preference: torch.Tensor
@@ -40,10 +41,12 @@ class RewardedPart(PanaceaPart):
         examples: the raw samples of the prompts last responded to: Safe-RLHF's hooks have no
             argument for them.
         initial: the initial model on the evaluation prompts, once measured.
+        loaded: the rewards, once ``load`` was called.
     """
 
     examples: list[dict[str, Any]] | None = None
     initial: Sampled | None = None
+    loaded: RewardEnsemble
 
     # -- rewards ----------------------------------------------------------------------
 
@@ -55,6 +58,7 @@ class RewardedPart(PanaceaPart):
         )
         stops = trainer.template.stop_ids(trainer.actor_model)
         rewards = load_rewards(args.reward_specs, trainer.tokenizer, stops, loading, load_own)
+        self.loaded = rewards
         for model in rewards.models:
             model.now = trainer.template.now
         return rewards
@@ -77,7 +81,14 @@ class RewardedPart(PanaceaPart):
             examples = [example for example in examples for _ in range(copies)]
             groups = side_by_side(len(sequence), copies)
         responses = Responses(sequence, attention_mask, prompt_length, examples, groups)
+        self._tell_progress()
         return self.trainer.rewards(responses)
+
+    def _tell_progress(self) -> None:
+        """Functions may ask how far the training is."""
+        trainer = self.trainer
+        state = self.loaded.state
+        state.global_step, state.max_steps = trainer.global_step, trainer.total_steps
 
     def score(
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
@@ -112,28 +123,48 @@ class RewardedPart(PanaceaPart):
             yield
 
     def by_name(self, rollout: PanaceaRollout) -> dict[str, torch.Tensor]:
-        """Mean rewards, what was said before sign, scale and shift, and λ, by objective."""
-        means = rollout["rewards"].mean(dim=0)  # size = (m,)
-        return {
-            **self.panacea.by_name("reward", means),
-            **self.panacea.by_name("raw_reward", self.trainer.rewards.raw(means)),
+        """Rewards, what was said before sign, scale and shift, and λ, by objective.
+
+        Where an objective may not count, also whether none does for a response.
+        """
+        rewards = rollout["rewards"]  # size = (B, m)
+        counted = ~rewards.isnan()
+        named = {
+            **self.panacea.by_label("reward", rewards, counted),
+            **self.panacea.by_label("raw_reward", self.loaded.raw(rewards), counted),
             **self.panacea.by_name("preference", rollout["preference"]),
         }
+        if self.loaded.may_lack:
+            named["without_reward"] = (~counted).all(dim=-1).float()
+        return named
+
+    def logged(self, where: str) -> dict[str, float]:
+        """What functions have logged since the last call, under ``where/``."""
+        return {f"{where}/{name}": mean for name, mean in self.loaded.logged().items()}
 
     # -- evaluation -------------------------------------------------------------------
 
     def evaluated(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> Batch:
-        """Every objective's reward of evaluation responses, size = (B,) each."""
+        """Every objective's reward of evaluation responses, size = (B,) each.
+
+        NaN where it does not count for one.
+        """
         found = self.all_rewards(sequence, attention_mask, prompt.size(-1))
         return {
             f"eval/reward_{name}": found[:, i] for i, name in enumerate(self.panacea.objectives)
         }
 
+    def evaluate(self, base: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """With what functions have logged."""
+        found = super().evaluate(base)
+        return {**self.logged("eval"), **found}
+
     def measure_front(self) -> Measurement:
         """Rewards of responses to the evaluation prompts."""
         trainer, args = self.trainer, self.trainer.args
+        self._tell_progress()
         data = trainer.eval_dataloader.dataset
         names = ("temperature", "top_p", "repetition_penalty")
         sampling = {name: getattr(args, name) for name in names}

@@ -206,6 +206,8 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     add_flag(group, "--resume", False, text)
     log_types = ("wandb", "tensorboard", "none")
     group.add_argument("--log_type", choices=log_types, default="wandb", help="(default: offline)")
+    text = "in place of --log_type: one or several of wandb, tensorboard, trackio; or none"
+    group.add_argument("--report_to", nargs="+", choices=(*log_types, "trackio"), help=text)
     group.add_argument("--log_dir", type=filled, help="default: output_dir")
     group.add_argument("--log_project", help="default: safe-rlhf-panacea")
     group.add_argument("--log_run_name")

@@ -1,4 +1,4 @@
-"""Where metrics go: a file always, weights & biases or TensorBoard if asked for.
+"""Where metrics go: a file always; weights & biases, TensorBoard or trackio if asked for.
 
 Only the main process writes. The environment is never recorded.
 """
@@ -19,13 +19,13 @@ from tqdm import tqdm
 
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.run_record import METRICS_FILE, recordable
-from safe_rlhf_panacea.base.wandb_run import open_run, wanted_mode
+from safe_rlhf_panacea.base.wandb_run import PROJECT, open_run, wanted_mode
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import append_line, cut_half_line
 from safe_rlhf_panacea.printing import printable, printable_line
 
-LogType = Literal["wandb", "tensorboard", "file", "none"]
-NEEDS = {"wandb": "wandb", "tensorboard": "torch.utils.tensorboard"}  # modules
+LogType = Literal["wandb", "tensorboard", "trackio", "file", "none"]
+NEEDS = {"wandb": "wandb", "tensorboard": "torch.utils.tensorboard", "trackio": "trackio"}
 
 
 class Logger:
@@ -37,11 +37,12 @@ class Logger:
     Attributes:
         wandb: the run of wandb, on the main process; None without.
         writer: TensorBoard's writer, likewise.
+        trackio: the run of trackio, likewise.
     """
 
     def __init__(
         self,
-        log_type: LogType | None = None,
+        log_type: LogType | Sequence[LogType] | None = None,
         log_dir: str | os.PathLike[str] | None = None,
         log_project: str | None = None,
         log_run_name: str | None = None,
@@ -52,41 +53,44 @@ class Logger:
         """Open the logs.
 
         Args:
-            log_type: ``wandb``, ``tensorboard``, or ``file``, ``none`` or None for the file
-                alone.
+            log_type: one or several of ``wandb``, ``tensorboard`` and ``trackio``; or ``file``,
+                ``none`` or None for the file alone.
             log_dir: folder of all logs; None for no file.
-            log_project: wandb's project.
-            log_run_name: wandb's name of the run.
-            config: what wandb shows as the run's configuration.
-            resume: go on in the run of wandb that was opened for this folder before.
+            log_project: wandb's and trackio's project.
+            log_run_name: their name of the run.
+            config: what they show as the run's configuration.
+            resume: go on in the run of wandb that was opened for this folder before, and in
+                trackio's of this name.
 
         Raises:
             UserError: an unknown type, no folder for it, or its package is not installed.
         """
-        log_type = log_type or "none"
-        if log_type not in ("wandb", "tensorboard", "file", "none"):
-            raise UserError(f"log_type {log_type!r} is none of wandb, tensorboard, file and none")
-        if log_type != "none" and log_dir is None:
-            raise UserError(f"log_type {log_type} needs a log_dir")
+        self.log_types = [log_type or "none"] if isinstance(log_type, str | None) else log_type
+        for name in self.log_types:
+            if name not in (*NEEDS, "file", "none"):
+                raise UserError(f"log_type {name!r} is none of {', '.join(NEEDS)}, file and none")
+            if name != "none" and log_dir is None:
+                raise UserError(f"log_type {name} needs a log_dir")
         if is_main_process():
-            check_log(log_type, log_dir)
-        self.log_type = log_type
+            check_log(self.log_types, log_dir)
         self.log_dir = None if log_dir is None else Path(log_dir).expanduser()
         self._metrics: Path | None = None
         self.wandb: Any = None
         self.writer: Any = None
+        self.trackio: Any = None
         if not is_main_process():
             return
         if self.log_dir is not None:
             self.log_dir.mkdir(parents=True, exist_ok=True)
             self._metrics = self.log_dir / METRICS_FILE
             cut_half_line(self._metrics)
-        if log_type == "wandb":
-            self.wandb = open_run(
-                self.log_dir, log_project, log_run_name, recordable(config or {}), resume=resume
-            )
-        elif log_type == "tensorboard":
+        about = log_project, log_run_name, recordable(config or {})
+        if "wandb" in self.log_types:
+            self.wandb = open_run(self.log_dir, *about, resume=resume)
+        if "tensorboard" in self.log_types:
             self.writer = _open_tensorboard(self.log_dir)
+        if "trackio" in self.log_types:
+            self.trackio = _open_trackio(*about, resume=resume)
         atexit.register(self.close)
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
@@ -102,6 +106,8 @@ class Logger:
                 self.print(f"step {step} is missing in {self._metrics}: {error}")
         if self.wandb is not None:
             self.wandb.log(values, step=step)
+        if self.trackio is not None:
+            self.trackio.log(values, step=step)
         if self.writer is not None:
             for name, value in values.items():
                 self.writer.add_scalar(name, value, global_step=step)
@@ -137,28 +143,36 @@ class Logger:
     def close(self) -> None:
         """Close the logs; twice does no harm."""
         atexit.unregister(self.close)
-        if self.wandb is not None:
-            self.wandb.finish()
+        for run in (self.wandb, self.trackio):
+            if run is not None:
+                run.finish()
         if self.writer is not None:
             self.writer.close()
-        self.wandb = self.writer = self._metrics = None
+        self.wandb = self.writer = self.trackio = self._metrics = None
 
 
-def check_log(log_type: LogType | None, log_dir: str | os.PathLike[str] | None) -> None:
+def log_types(args: argparse.Namespace) -> list[LogType]:
+    """Where a run logs: ``--report_to``, or else ``--log_type``."""
+    return args.report_to or [args.log_type]
+
+
+def check_log(log_types: Sequence[LogType], log_dir: str | os.PathLike[str] | None) -> None:
     """Whether a logger can be opened, before anything is loaded; changes nothing.
 
     Raises:
-        UserError: its package is not installed, the environment asks for an unknown mode of
-            wandb, or the folder is a file or lies below one.
+        UserError: a package is not installed, ``none`` does not stand alone, the environment asks
+            for an unknown mode of wandb, or the folder is a file or lies below one.
     """
-    if log_type in NEEDS:
+    if "none" in log_types and len(log_types) > 1:
+        raise UserError(f"--report_to {' '.join(log_types)}: none stands alone")
+    for name in filter(NEEDS.get, log_types):
         try:
-            importlib.import_module(NEEDS[log_type])
+            importlib.import_module(NEEDS[name])
         except ImportError as error:
             raise UserError(
-                f"log_type {log_type} needs the package {log_type}: pip install {log_type}"
+                f"log_type {name} needs the package {name}: pip install {name}"
             ) from error
-    if log_type == "wandb":
+    if "wandb" in log_types:
         wanted_mode()
     folder = None if log_dir is None else Path(log_dir).expanduser().absolute()
     there = next((p for p in (folder, *folder.parents) if p.exists()), None) if folder else None
@@ -170,6 +184,23 @@ def _open_tensorboard(log_dir: Path) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(log_dir))
+
+
+def _open_trackio(
+    project: str | None, name: str | None, config: dict[str, Any], *, resume: bool
+) -> Any:
+    """Its files lie where trackio keeps them (``TRACKIO_DIR``); no server is started."""
+    import trackio
+
+    return trackio.init(
+        project=project or PROJECT,
+        name=name,
+        config=config,
+        resume="allow" if resume else "never",
+        embed=False,
+        auto_log_gpu=False,
+        auto_log_cpu=False,
+    )
 
 
 def _scalar(value: Any) -> Any:

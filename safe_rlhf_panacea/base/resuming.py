@@ -34,7 +34,8 @@ from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, read_record
 
 # Flags that may change from one part of a run to the next.
 FREE = (
-    *("resume", "overwrite", "progress", "log_type", "log_dir", "log_project", "log_run_name"),
+    *("resume", "overwrite", "progress", "log_dir", "log_project", "log_run_name"),
+    *("log_type", "report_to"),
     *("local_rank", "device", "save_interval", "output_dir", "base"),
     "chat_template",  # what it stands for is compared
     "total_training_steps",  # earlier versions recorded it with the flags

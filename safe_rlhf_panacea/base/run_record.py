@@ -14,7 +14,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +244,15 @@ def _plain(value: Any) -> Any:
         return str(value)  # JSON has neither infinities nor NaN
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
+    if callable(value) and not isinstance(value, type):
+        return address_of(value)  # its text has a place in memory
     return str(value)
+
+
+def address_of(function: Callable[..., Any]) -> str:
+    """``module:name`` of a function, or of the type of another object that can be called."""
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}:{named.__qualname__}"
 
 
 def package_versions() -> dict[str, str]:

@@ -22,7 +22,7 @@ from safe_rlhf_panacea.base.distributed import (
     is_main_process,
     refusing_together,
 )
-from safe_rlhf_panacea.base.logger import check_log
+from safe_rlhf_panacea.base.logger import check_log, log_types
 from safe_rlhf_panacea.base.passes import limit
 from safe_rlhf_panacea.base.resuming import latest_step
 from safe_rlhf_panacea.base.run_record import finish_run_record, how_to_go_on
@@ -59,7 +59,7 @@ def prepare_run(args: argparse.Namespace, program: str) -> tuple[dict[str, Any],
     with refusing_together():
         if is_main_process():
             check_free(args.output_dir, overwrite=args.overwrite, resume=args.resume)
-            check_log(args.log_type, args.log_dir)
+            check_log(log_types(args), args.log_dir)
             if args.resume:
                 latest_step(args.output_dir, vars(args))
     args.program = program

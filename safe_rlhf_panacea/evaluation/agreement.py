@@ -117,7 +117,10 @@ class JudgedPairs(PreferenceDataset):
 def margins_of(
     pairs: JudgedPairs, rewards: RewardEnsemble, batch_size: int, progress: bool
 ) -> torch.Tensor:
-    """Each reward of the better response less that of the worse one, size = (P, m), float64."""
+    """Each reward of the better response less that of the worse one, size = (P, m), float64.
+
+    NaN where a reward does not count for one of the two.
+    """
     margins = []
     bar = progress_bar(total=len(pairs), desc="Scoring pairs", disable=not progress)
     for start in range(0, len(pairs), batch_size):
@@ -136,7 +139,7 @@ def judged(margins: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
     of equal width: the expected calibration error is the mean distance between them.
 
     Args:
-        margins: towards the better response, size = (P,).
+        margins: towards the better response, size = (P,); NaN where there is none.
         labels: +1 agrees that it is, -1 disagrees, 0 there is none, size = (P,).
 
     Returns:
@@ -144,7 +147,7 @@ def judged(margins: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
         the mean of -log σ(margin towards the label); ``calibration_error``; and ``bins`` that
         hold a pair, each with ``pairs``, ``certainty`` and ``accuracy``.
     """
-    towards = (margins * labels)[labels != 0]
+    towards = (margins * labels)[(labels != 0) & ~margins.isnan()]
     right, certainty = agreement(towards), towards.abs().sigmoid()
     accuracy, number = right.mean().item(), len(towards)
     index = ((certainty - 0.5) * 2 * BINS).long().clamp(max=BINS - 1)
@@ -196,9 +199,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         spec.name: {
             name: judged(margins[:, column], pairs.labels[:, label].double())
             for label, name in enumerate(objectives)
+            if (pairs.labels[:, label].ne(0) & ~margins[:, column].isnan()).any()
         }
         for column, spec in enumerate(specs)
     }
+    for name, by_label in found.items():
+        if not by_label:
+            raise UserError(f"the reward {name!r} counts for both responses of no labelled pair")
     atomic_write_json(args.output_file, found)
     say(f"{table_of(found)}\n\nA coin has log loss 0.693. Written to {args.output_file}")
 

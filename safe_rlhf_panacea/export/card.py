@@ -35,6 +35,7 @@ LOCAL_FLAGS = {
     "overwrite",
     "resume",
     "log_type",
+    "report_to",
     "log_dir",
     "log_project",
     "log_run_name",

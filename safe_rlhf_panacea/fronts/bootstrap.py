@@ -44,7 +44,10 @@ def can_resample(found: Sequence[Units | None]) -> bool:
 
 
 def same_units(found: Sequence[Units | None]) -> bool:
-    """Whether all fronts have the values of the same units, in the same order and use."""
+    """Whether all fronts have the values of the same units, in the same order and use.
+
+    Where a reward does not count for some responses to a prompt only, the use is not the same.
+    """
     first = found[0]
     if first is None:
         return False
@@ -53,7 +56,7 @@ def same_units(found: Sequence[Units | None]) -> bool:
         other is not None
         and other.names == first.names
         and other.clusters == first.clusters
-        and np.array_equal(_counted(other), counted)
+        and (~np.isnan(other.values) == counted).all()
         for other in found
     )
 

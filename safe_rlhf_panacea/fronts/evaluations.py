@@ -146,7 +146,7 @@ def check_evaluation(where: str, values: Mapping[str, Any]) -> None:
         "prompt": str,
         "response": str,
         "preference": [Number, m],
-        "rewards": ([Number, m], [Number, 0]),
+        "rewards": ([(Number, NONE), m], [Number, 0]),
         "log_ratio": (Number, NONE),
     }
     shape = {

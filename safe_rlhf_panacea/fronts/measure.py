@@ -82,7 +82,8 @@ def measure(
         label: beside the bars.
 
     Raises:
-        NotFiniteError: a NaN or an infinity among what was found; on all processes alike.
+        NotFiniteError: a NaN or an infinity among what was found, or an objective that counts for
+            no response; on all processes alike.
     """
     if prompts is None:
         prompts = prompts_of_pairs(pairs)
@@ -96,10 +97,13 @@ def measure(
         options = {"texts_per_batch": 2 * policy.pairs_per_batch, "label": label}
         likelihoods, labelled = _of_all(policy, likelihoods_of_texts, texts, grid, **options)
     sampled = _sample(policy, rewards, prompts, grid, label)
-    found = [sampled.rewards, sampled.log_ratios, margins, likelihoods]
-    found.append(None if base is None else base.rewards)
-    if not all(tensor is None or tensor.isfinite().all() for tensor in found):
+    found = [sampled.log_ratios, margins, likelihoods]
+    scored = [sampled.rewards] + ([] if base is None else [base.rewards])
+    odd = any(tensor is not None and not tensor.isfinite().all() for tensor in found)
+    if odd or any(earned.isinf().any() for earned in scored):
         raise NotFiniteError("the policy or its rewards are not finite")
+    for earned in scored:
+        check_counted(earned)
     return Measurement(
         grid,
         [prompt.text for prompt in prompts],
@@ -111,6 +115,16 @@ def measure(
         kind="accuracy" if pairs is not None else "reward" if texts is None else "log-likelihood",
         likelihoods=None if likelihoods is None else by_objective(likelihoods, labelled),
     )
+
+
+def check_counted(rewards: torch.Tensor) -> None:
+    """Refuse rewards, size = (N, P, m), of which an objective has none at some λ."""
+    without = rewards.isnan().all(dim=1).any(dim=0)  # size = (m,)
+    if without.any():
+        number = int(without.nonzero()[0]) + 1
+        raise NotFiniteError(
+            f"objective {number} of {len(without)} counts for no response to the prompts; no front"
+        )
 
 
 def _of_all(
@@ -166,12 +180,12 @@ def _sample(
             )
         )
     count, world = len(prompts), get_world_size()
-    texts = all_gather_objects(mine.texts)  # by rank, λ and the rank's share
-    return Sampled(
-        [[texts[i % world][n][i // world] for i in range(count)] for n in range(len(grid))],
-        _together(mine.rewards, 1, count),
-        _together(mine.log_ratios, 1, count),
+    texts, extra = (
+        [[found[i % world][n][i // world] for i in range(count)] for n in range(len(grid))]
+        for found in map(all_gather_objects, (mine.texts, mine.extra))  # by rank, λ and its share
     )
+    rewards, ratios = (_together(part, 1, count) for part in (mine.rewards, mine.log_ratios))
+    return Sampled(texts, rewards, ratios, extra)
 
 
 def _own_share(total: int) -> list[int]:

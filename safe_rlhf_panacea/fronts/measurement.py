@@ -70,7 +70,8 @@ class Measurement:
         """What J is the mean of, by λ, by prompt or pair, and by objective.
 
         Returns:
-            size = (N, U, m), float64; NaN where a pair does not count for an objective.
+            size = (N, U, m), float64; NaN where a pair or a response does not count for an
+            objective.
         """
         if self.margins is not None and self.labels is not None:
             towards = self.margins.unsqueeze(-1) * self.labels  # size = (N, Q, m)
@@ -151,10 +152,11 @@ def _rows(prompts: Sequence[str], sampled: Sampled, grid: torch.Tensor) -> Itera
     for p, prompt in enumerate(prompts):
         for n, preference in enumerate(preferences):
             yield {
+                **(sampled.extra[n][p] if sampled.extra else {}),
                 "prompt": prompt,
                 "response": sampled.texts[n][p],
                 "preference": preference,
-                "rewards": sampled.rewards[n, p].tolist(),
+                "rewards": [None if r != r else r for r in sampled.rewards[n, p].tolist()],
                 "log_ratio": round(sampled.log_ratios[n, p].item(), 4),
             }
 
@@ -169,6 +171,7 @@ def join(parts: Sequence[Measurement]) -> Measurement:
         [texts for one in sampled for texts in one.texts],
         torch.cat([one.rewards for one in sampled]),
         torch.cat([one.log_ratios for one in sampled]),
+        [rows for one in sampled for rows in one.extra],
     )
     likelihoods = first.likelihoods
     if likelihoods is not None:

@@ -37,7 +37,7 @@ from safe_rlhf_panacea.base.datasets.safe_rlhf_template import without_template
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.front import Front, FrontPoint
 from safe_rlhf_panacea.fronts.indicators import summarize
-from safe_rlhf_panacea.fronts.schema import FORMAT, check_result, check_whole_result
+from safe_rlhf_panacea.fronts.schema import FORMAT, NONE, check_result, check_whole_result
 from safe_rlhf_panacea.fronts.upgrade import upgrade
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.shapes import Number, misfit
@@ -176,7 +176,8 @@ def read_responses(folder: str | Path, objectives: Sequence[str]) -> list[dict[s
     m = len(objectives)
     # The initial model's responses stand there without a λ.
     vector = ([Number, m], [Number, 0])
-    row = {"prompt": str, "response": str, "preference": vector, "rewards": [Number, m]}
+    rewards = [(Number, NONE), m]  # null where an objective does not count
+    row = {"prompt": str, "response": str, "preference": vector, "rewards": rewards}
     if wrong := misfit(rows, [row]):
         raise UserError(f"{path}: it does not fit the {m} objectives of its front.json: {wrong}")
     if not rows:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.losses import summed_log_ratios
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.fronts.front import Front, grid_points
+from safe_rlhf_panacea.fronts.likelihood_front import labelled_statistics
 from safe_rlhf_panacea.rewards.responses import Responses
 
 Rewards = Callable[[Responses], torch.Tensor]  # size = (B, m)
@@ -36,14 +38,17 @@ class Sampled:
 
     Attributes:
         texts: N lists of P responses.
-        rewards: size = (N, P, m), float64; m = 0 without rewards.
+        rewards: size = (N, P, m), float64; m = 0 without rewards; NaN where an objective does not
+            count for a response.
         log_ratios: log π_λ(y|x)/π_ref(y|x) of every response, size = (N, P), float64; 0 for the
             reference itself.
+        extra: what reward functions have logged of every response, by column, as plain values.
     """
 
     texts: list[list[str]]
     rewards: torch.Tensor
     log_ratios: torch.Tensor
+    extra: list[list[dict[str, Any]]] = field(default_factory=list)
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -161,6 +166,7 @@ def sample_rewards(
     grid = grid.to(next(model.parameters()).device)
     earned, ratios = [], []
     texts: list[list[str]] = [[] for _ in grid]
+    extra: list[list[dict[str, Any]]] = [[] for _ in grid]
     bar = progress_bar(total=len(prompts), desc=f"Evaluating {label}".strip(), disable=not progress)
     for chunk in _chunks(prompts, prompts_per_batch):
         padded = pad_left([prompt.input_ids for prompt in chunk], tokenizer.pad_token_id)
@@ -170,19 +176,27 @@ def sample_rewards(
         )
         width, rows = input_ids.size(1), (grid.size(0), len(chunk))
         ratios.append(found.view(rows).double().cpu())
-        scores = torch.empty(sequences.size(0), 0)
+        scores, logged = torch.empty(sequences.size(0), 0), {}
         if rewards is not None:
             examples = _examples(chunk, grid.size(0))
             groups = across(len(sequences), grid.size(0))  # of a prompt at every λ, (B, N)
             responses = Responses(sequences, attended, width, examples, groups)
-            scores = rewards(responses)  # size = (N·B, m)
+            scores, logged = rewards(responses), responses.extra  # size = (N·B, m)
         earned.append(scores.double().view(*rows, -1).cpu())
         decoded = tokenizer.batch_decode(sequences[:, width:], skip_special_tokens=True)
         for index, text in enumerate(decoded):
             texts[index // len(chunk)].append(text.strip())
+            row = {column: _plain(values[index]) for column, values in logged.items()}
+            extra[index // len(chunk)].append(row)
         bar.update(len(chunk))
     bar.close()
-    return Sampled(texts, torch.cat(earned, dim=1), torch.cat(ratios, dim=1))
+    return Sampled(texts, torch.cat(earned, dim=1), torch.cat(ratios, dim=1), extra)
+
+
+def _plain(value: Any) -> str | float | int | None:
+    """A value as JSON has it; what it has no form for as text."""
+    odd = isinstance(value, float) and not math.isfinite(value)
+    return value if isinstance(value, str | float | int | None) and not odd else str(value)
 
 
 def mean_and_error(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -201,9 +215,10 @@ def reward_front(
     """Mean rewards, with their standard errors over prompts.
 
     Args:
-        rewards: size = (N, P, m), float64.
+        rewards: size = (N, P, m), float64; NaN where an objective does not count for a response.
         grid: size = (N, m).
         objectives: names, in the order of λ.
         label: the front's name.
     """
-    return Front(list(objectives), grid_points(grid, *mean_and_error(rewards)), label)
+    means, spreads, counts = labelled_statistics(rewards)
+    return Front(list(objectives), grid_points(grid, means, spreads / counts.sqrt()), label)

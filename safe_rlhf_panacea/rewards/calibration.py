@@ -31,16 +31,20 @@ def calibration(names: Sequence[str], rewards: torch.Tensor) -> dict[str, dict[s
 
     Args:
         names: the objectives.
-        rewards: of the initial model's responses, as the models gave them, size = (N, m).
+        rewards: of the initial model's responses, as the models gave them, size = (N, m); NaN
+            where an objective does not count, which ``responses`` leaves out.
 
     Raises:
-        UserError: an objective that gives every response the same reward.
+        UserError: an objective that gives every response the same reward, or counts for none.
     """
     entries = {}
     for name, column in zip(names, rewards.double().unbind(dim=-1), strict=True):
-        if not column.isfinite().all():
-            row = int(column.isfinite().logical_not().nonzero()[0])
+        if column.isinf().any():
+            row = int(column.isinf().nonzero()[0])
             raise UserError(f"{name} gives response {row + 1} {column[row]:g}: nothing to scale")
+        column = column[~column.isnan()]
+        if len(column) < 2:
+            raise UserError(f"{name} counts for {len(column)} responses: nothing to scale")
         mean, std = column.mean().item(), column.std().item()
         if not std >= SMALLEST:
             raise UserError(f"{name} gives all {len(column)} responses {mean:g}: nothing to scale")

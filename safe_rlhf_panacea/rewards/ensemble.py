@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.rewards.given import RewardState
 from safe_rlhf_panacea.rewards.responses import Responses
 from safe_rlhf_panacea.rewards.scorers import RewardModel, Scorer
 from safe_rlhf_panacea.rewards.spec import RewardSpec
@@ -20,6 +22,7 @@ class RewardEnsemble:
         specs: one per objective.
         scorers: one per objective.
         models: those that the scorers ask, each once.
+        state: of the training; functions read it and log there.
     """
 
     def __init__(
@@ -27,6 +30,7 @@ class RewardEnsemble:
         specs: Sequence[RewardSpec],
         scorers: Sequence[Scorer],
         models: Sequence[RewardModel] = (),
+        state: RewardState | None = None,
     ) -> None:
         """Hold on to the scorers."""
         if len(specs) != len(scorers):
@@ -34,11 +38,22 @@ class RewardEnsemble:
         self.specs = list(specs)
         self.scorers = list(scorers)
         self.models = list(models)
+        self.state = state or RewardState()
 
     @property
     def names(self) -> tuple[str, ...]:
         """The objectives, in the order of λ."""
         return tuple(spec.name for spec in self.specs)
+
+    @property
+    def may_lack(self) -> bool:
+        """Whether an objective may not count for a row: a function may say so."""
+        return any(getattr(scorer, "may_lack", False) for scorer in self.scorers)
+
+    def logged(self) -> dict[str, float]:
+        """What functions have logged since the last call, as means over all processes."""
+        logs = any(getattr(scorer, "logs", False) for scorer in self.scorers)
+        return self.state.logged() if logs else {}
 
     def place(self, engine: Callable[[Any], Any]) -> None:
         """Put every model where it is to run, or into its engine."""
@@ -73,11 +88,25 @@ class RewardEnsemble:
 
     @torch.no_grad()
     def __call__(self, responses: Responses) -> torch.Tensor:
-        """The m rewards of each response, size = (B, m), float32."""
-        columns = [
-            spec.sign * spec.scale * (scorer(responses).float() - spec.shift)
-            for spec, scorer in zip(self.specs, self.scorers, strict=True)
-        ]
+        """The m rewards of each response, size = (B, m), float32.
+
+        NaN stands where an objective does not count for a row, which functions alone may say. A
+        model's NaN becomes an infinity, so that it shows and is not taken for that. Functions that
+        are ``async`` run together, and beside the others.
+        """
+        columns = []
+        with ThreadPoolExecutor() as threads:
+            begun = {
+                spec.name: threads.submit(scorer, responses)
+                for spec, scorer in zip(self.specs, self.scorers, strict=True)
+                if getattr(scorer, "is_async", False)
+            }
+            for spec, scorer in zip(self.specs, self.scorers, strict=True):
+                done = begun[spec.name].result() if spec.name in begun else scorer(responses)
+                scores = done.float()
+                if not getattr(scorer, "may_lack", False):
+                    scores = scores.masked_fill(scores.isnan(), torch.inf)
+                columns.append(spec.sign * spec.scale * (scores - spec.shift))
         return torch.stack(columns, dim=-1)
 
     def raw(self, rewards: torch.Tensor) -> torch.Tensor:

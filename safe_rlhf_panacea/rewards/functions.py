@@ -1,37 +1,34 @@
-"""Rewards that are Python functions: ``module:function?name=value,...``."""
+"""Rewards that are Python functions, as such or as ``module:function?name=value,...``."""
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import importlib
 import inspect
 import math
 import re
 import sysconfig
+import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from safe_rlhf_panacea.base.run_record import address_of
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.rewards.given import OF_RUN, RewardState, Source, given_to
 from safe_rlhf_panacea.rewards.responses import Responses
+from safe_rlhf_panacea.rewards.returned import checked_scores
 
 FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)(?:\?(.*))?", re.DOTALL)
 Options = dict[str, float | str]
 FRAMES = 3  # of a user's code, that a message shows
 INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 Parameters = Mapping[str, inspect.Parameter]
-# What a function may ask for by name, besides the columns of the data set.
-GIVEN: dict[str, Callable[[Responses, Any, Sequence[int]], Any]] = {
-    "prompts": lambda responses, tokenizer, stop_ids: responses.prompts(tokenizer),
-    "responses": lambda responses, tokenizer, stop_ids: responses.responses(tokenizer),
-    "response_lengths": lambda responses, tokenizer, stop_ids: responses.response_lengths(stop_ids),
-    "prompt_ids": lambda responses, tokenizer, stop_ids: responses.prompt_ids(),
-    "response_ids": lambda responses, tokenizer, stop_ids: responses.response_ids(),
-    "turns": lambda responses, tokenizer, stop_ids: responses.turns(),
-}
+Function = Callable[..., Any]
 
 
 def is_function(path: str) -> bool:
@@ -52,103 +49,153 @@ class FunctionReward:
     ``prompts`` (B strings, with the template, as the policy reads them), ``responses`` (B strings),
     ``response_lengths`` (tokens without the end token, int64, size = (B,)), ``prompt_ids`` and
     ``response_ids`` (B lists of token ids without padding), ``turns`` (B conversations, lists of
-    strings that alternate user, assistant, ..., user). Any other argument without a default is a
-    column of the data set, a list of B values; ``**others`` gets all columns that are left. It
-    returns B finite numbers.
+    strings that alternate user, assistant, ..., user), ``step`` (of the training; 0 outside one).
+    Any other argument without a default is a column of the data set, a list of B values;
+    ``**others`` gets all columns that are left.
+
+    A function of TRL's signature (``given.has_trl_signature``) gets TRL's arguments instead:
+    ``completions``, ``prompts`` as the data have them (both messages where the data have
+    messages), ``completion_ids``, ``trainer_state``, ``log_metric``, ``log_extra`` and columns,
+    all of them in its ``**kwargs``.
+
+    It returns B finite numbers, or None in the rows where its objective does not count; it may be
+    ``async``.
 
     Attributes:
         path: ``module:function``, with options ``?name=value,name=value`` if it has some.
         columns: of the data set, that it needs.
+        may_lack: it may give NaN, where the function gave None.
+        logs: whether it may log metrics.
+        is_async: whether the function is ``async``, so that others may run while it waits.
     """
 
-    def __init__(self, path: str, tokenizer: Any, stop_ids: Sequence[int]) -> None:
+    may_lack = True
+
+    def __init__(
+        self,
+        function: str | Function,
+        tokenizer: Any,
+        stop_ids: Sequence[int],
+        state: RewardState | None = None,
+    ) -> None:
         """Find the function.
 
         Args:
-            path: see above.
+            function: it, or its path: see above.
             tokenizer: the policy's.
             stop_ids: the policy's tokens that end a response.
+            state: of the training, if it is asked for.
 
         Raises:
             UserError: the module cannot be imported, has no such function, or the function does
                 not take the options, or arguments by name.
         """
-        self.path, self._policy = path, (tokenizer, stop_ids)
-        self._function, self._options = _load_function(path)
+        self.path = path = path_of(function)
+        self._policy = tokenizer, stop_ids, state or RewardState()
+        self._options: Options = {}
+        if isinstance(function, str):
+            self._function, self._options = _load_function(function)
+        else:
+            self._function = function
         parameters = _parameters(self._function, path)
-        _check_signature(parameters, self._options, path)
-        open_ = [name for name in parameters if name not in self._options]
-        self._given = [name for name in open_ if name in GIVEN]
-        self.columns = [
-            name for name in open_ if name not in GIVEN and _is_needed(parameters[name])
-        ]
         kinds = [parameter.kind for parameter in parameters.values()]
         self._takes_all = inspect.Parameter.VAR_KEYWORD in kinds
-        self._named = set(parameters)
+        self._named = set(parameters) - set(self._options)
+        own = {n for n, p in parameters.items() if n in OF_RUN and p.default not in (p.empty, None)}
+        self._by_row, self._of_run = given_to(
+            self._named, takes_all=self._takes_all, options=own | {*self._options}
+        )
+        known = {*self._by_row, *self._of_run, *self._options}
+        _check_signature(parameters, known, path)
+        self.columns = [n for n in parameters if n not in known and _is_needed(parameters[n])]
+        self.logs = "log_metric" in self._of_run
+        is_async = inspect.iscoroutinefunction
+        self.is_async = is_async(self._function) or is_async(type(self._function).__call__)
 
     def __call__(self, responses: Responses) -> torch.Tensor:
-        """Its scores, size = (B,), float32."""
+        """Its scores, size = (B,), float32; NaN where it gave None."""
+        source = Source(responses, *self._policy)
         try:
-            given = {name: GIVEN[name](responses, *self._policy) for name in self._given}
+            given = {name: make(source) for name, make in self._by_row.items()}
             given |= {name: responses.column(name) for name in self.columns}
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from None
         if self._takes_all:
-            others = responses.columns - self._named - set(GIVEN)
-            given |= {name: responses.column(name) for name in sorted(others)}
-        return _checked(self._call(given, len(responses)), self.path, responses.input_ids)
+            others = responses.columns - self._named - {*self._by_row, *self._of_run}
+            given |= {name: responses.column(name) for name in sorted(others - {*self._options})}
+        of_run = {name: make(source) for name, make in self._of_run.items()}
+        values = self._call(given, of_run, len(responses))
+        for column, logged in responses.extra.items():
+            if len(logged) != len(responses):
+                raise UserError(
+                    f"{self.path} logged {len(logged)} values of {column!r} for "
+                    f"{len(responses)} responses"
+                )
+        return checked_scores(values, self.path, responses.input_ids)
 
-    def _call(self, given: dict[str, Any], rows: int) -> Any:
+    def _call(self, given: dict[str, Any], of_run: dict[str, Any], rows: int) -> Any:
         try:
-            return self._function(**given, **self._options)
+            return _finished(self._function(**given, **of_run, **self._options))
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from None
         except (Exception, SystemExit) as error:
-            row = self._failing_row(given, rows)
+            row = self._failing_row(given, of_run, rows)
             where = "" if row is None else f" in row {row}"
             told = f"{type(error).__name__}: {error}".rstrip(": ")
             raise UserError(f"{self.path} raised {told}{where}{_at(error)}") from error
 
-    def _failing_row(self, given: dict[str, Any], rows: int) -> int | None:
+    def _failing_row(self, given: dict[str, Any], of_run: dict[str, Any], rows: int) -> int | None:
         """The first row that it raises for when it is given no other."""
         for row in range(rows):
             try:
                 alone = {name: values[row : row + 1] for name, values in given.items()}
-                self._function(**alone, **self._options)
+                _finished(self._function(**alone, **of_run, **self._options))
             except (Exception, SystemExit):
                 return row
         return None
+
+
+def path_of(function: str | Function) -> str:
+    """How a function is called in messages and records: its path."""
+    return function if isinstance(function, str) else address_of(function)
+
+
+# -- functions that are async -------------------------------------------------------------
+
+
+@functools.cache
+def _event_loop() -> asyncio.AbstractEventLoop:
+    """One for all calls, as clients that a module keeps are bound to theirs; in a thread.
+
+    A notebook's own thread runs a loop already.
+    """
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="async rewards", daemon=True).start()
+    return loop
+
+
+async def _outcome(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
+    """What it returns or raises; a SystemExit would end the loop's thread."""
+    try:
+        return await coroutine, None
+    except BaseException as error:
+        return None, error
+
+
+def _finished(result: Any) -> Any:
+    """What a function returns, once an ``async`` one has come to its end."""
+    if not inspect.iscoroutine(result):
+        return result
+    value, error = asyncio.run_coroutine_threadsafe(_outcome(result), _event_loop()).result()
+    if error is not None:
+        raise error
+    return value
 
 
 def _is_needed(parameter: inspect.Parameter) -> bool:
     """Whether there is nothing else that an argument could be."""
     variable = (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     return parameter.default is parameter.empty and parameter.kind not in variable
-
-
-def _checked(values: Any, path: str, like: torch.Tensor) -> torch.Tensor:
-    if not isinstance(values, torch.Tensor):
-        values = _numbers(values, path)
-    if values.is_complex():
-        raise UserError(f"{path} returned complex numbers")
-    scores = values.to(dtype=torch.float32, device=like.device)
-    if scores.shape != like.shape[:1]:
-        raise UserError(f"{path} returned shape {tuple(scores.shape)} for {len(like)} responses")
-    if not scores.isfinite().all():
-        row = int(scores.isfinite().logical_not().nonzero()[0])
-        raise UserError(f"{path} returned a score that is not finite: {scores[row]:g} in row {row}")
-    return scores
-
-
-def _numbers(values: Any, path: str) -> torch.Tensor:
-    """A sequence of numbers as a tensor, or which of its rows is none."""
-    try:
-        return torch.as_tensor(values, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        rows = values if isinstance(values, (list, tuple)) else ()
-    odd = next((i for i, value in enumerate(rows) if not isinstance(value, Real)), None)
-    what = f"a {type(values).__name__}" if odd is None else f"{rows[odd]!r} in row {odd}"
-    raise UserError(f"{path} returned {what}; one number per response is wanted")
 
 
 # -- where a user's code fails ----------------------------------------------------------
@@ -175,7 +222,7 @@ def _at(error: BaseException) -> str:
 # -- from the command line to a function ----------------------------------------------
 
 
-def _load_function(path: str) -> tuple[Callable[..., Any], Options]:
+def _load_function(path: str) -> tuple[Function, Options]:
     match = FUNCTION.fullmatch(path)
     if match is None:
         raise UserError(f"{path}: not of the form module:function")
@@ -192,17 +239,17 @@ def _load_function(path: str) -> tuple[Callable[..., Any], Options]:
     return function, _options(text or "", _parameters(function, path), path)
 
 
-def _parameters(function: Callable[..., Any], path: str) -> Parameters:
+def _parameters(function: Function, path: str) -> Parameters:
     try:
         return inspect.signature(function).parameters
     except (TypeError, ValueError):  # some that are written in C
         raise UserError(f"{path} does not say which arguments it takes") from None
 
 
-def _check_signature(parameters: Parameters, options: Options, path: str) -> None:
+def _check_signature(parameters: Parameters, known: set[str], path: str) -> None:
     """Refuse now what could only fail at the first response."""
     for name, parameter in parameters.items():
-        wanted = name in GIVEN or name in options or _is_needed(parameter)
+        wanted = name in known or _is_needed(parameter)
         if parameter.kind == parameter.POSITIONAL_ONLY and wanted:
             raise UserError(f"{path}: {name} must be an argument that can be given by name")
 

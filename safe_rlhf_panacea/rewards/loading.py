@@ -19,6 +19,7 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.functions import FunctionReward
+from safe_rlhf_panacea.rewards.given import RewardState
 from safe_rlhf_panacea.rewards.scorers import RewardModel, Scorer
 from safe_rlhf_panacea.rewards.spec import RewardSpec
 
@@ -118,8 +119,9 @@ def load_rewards(
     Raises:
         UserError: a model or a function that is not there, or a label that a model does not have.
     """
+    state = RewardState()
     scorers: dict[str, Scorer] = {
-        spec.name: FunctionReward(spec.path, tokenizer, stop_ids)
+        spec.name: FunctionReward(spec.path, tokenizer, stop_ids, state)
         for spec in specs
         if spec.is_function
     }
@@ -143,7 +145,9 @@ def load_rewards(
     for model in models.values():
         if not model.reads_policy_tokens and is_main_process():
             say(f"{model.path} has other tokens than the policy: it reads the text in its own")
-    return RewardEnsemble(specs, [scorers[spec.name] for spec in specs], list(models.values()))
+    return RewardEnsemble(
+        specs, [scorers[spec.name] for spec in specs], list(models.values()), state
+    )
 
 
 def _agree_on_padding(model: Any, tokenizer: Any) -> None:

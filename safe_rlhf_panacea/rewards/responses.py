@@ -25,6 +25,7 @@ class Responses:
             further column of the data set; None where they are not known.
         groups: rows that may begin alike, as those of one prompt, size = (R, G); each of the B
             once, or None.
+        extra: columns that reward functions have logged beside the rewards, B values each.
     """
 
     input_ids: torch.Tensor
@@ -32,6 +33,7 @@ class Responses:
     prompt_length: int
     examples: Sequence[Mapping[str, Any]] | None = None
     groups: torch.Tensor | None = None
+    extra: dict[str, list[Any]] = field(default_factory=dict)
     _made: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -58,6 +60,31 @@ class Responses:
         """As text, without special tokens."""
         part = self.input_ids[:, self.prompt_length :]
         return self.once("responses", lambda: _decode(tokenizer, part))
+
+    def raw_prompts(self, tokenizer: Any) -> list[Any]:
+        """As the data have them, without the template: B strings, or B lists of messages.
+
+        Where no samples are known they are as the policy reads them.
+        """
+        if self.examples is None:
+            return self.prompts(tokenizer)
+        return [
+            _messages(example) if _is_conversation(example) else example["input"]
+            for example in self.examples
+        ]
+
+    def completions(self, tokenizer: Any) -> list[Any]:
+        """The responses: strings, or, where the prompt is a list of messages, one message each."""
+        texts = self.responses(tokenizer)
+        examples = self.examples or [{}] * len(texts)
+        return [
+            [{"role": "assistant", "content": text}] if _is_conversation(example) else text
+            for text, example in zip(texts, examples, strict=True)
+        ]
+
+    def log_extra(self, column: str, values: Sequence[Any]) -> None:
+        """Keep a column, B values: an evaluation writes it beside the responses."""
+        self.extra[column] = list(values)
 
     def response_lengths(self, stop_ids: Sequence[int]) -> torch.Tensor:
         """In tokens, without those that end a response, int64, size = (B,)."""
@@ -105,6 +132,21 @@ class Responses:
                 has = ", ".join(example)
                 raise UserError(f"the data of row {row} have no column {name!r}; they have: {has}")
         return [example[name] for example in self.examples]
+
+
+def _is_conversation(example: Mapping[str, Any]) -> bool:
+    """Whether a sample is one of messages: a list of turns, or with a system prompt."""
+    return bool(example.get("system")) or not isinstance(example.get("input", ""), str)
+
+
+def _messages(example: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The prompt of a sample, as messages."""
+    turns = [example["input"]] if isinstance(example["input"], str) else example["input"]
+    system = example.get("system")
+    messages = [{"role": "system", "content": system}] if system else []
+    for place, text in enumerate(turns):
+        messages.append({"role": "assistant" if place % 2 else "user", "content": text})
+    return messages
 
 
 def _decode(tokenizer: Any, tokens: torch.Tensor) -> list[str]:

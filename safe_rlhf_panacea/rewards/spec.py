@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.preference import check_objective_names
-from safe_rlhf_panacea.rewards.functions import function_address, is_function
+from safe_rlhf_panacea.rewards.functions import (
+    Function,
+    function_address,
+    is_function,
+    path_of,
+)
 
 
 @dataclass(frozen=True)
 class RewardSpec:
-    """One objective and what scores it: the path of a model, or ``module:function``.
+    """One objective and what scores it: the path of a model, ``module:function``, or a function.
 
     Of a model with several scores ``PATH#label`` is one, by its label or its index.
 
@@ -24,15 +29,19 @@ class RewardSpec:
     """
 
     name: str
-    path: str
+    path: str | Function
     sign: float = 1.0
     scale: float = 1.0
     shift: float = 0.0
 
+    def __str__(self) -> str:
+        """As it is recorded, also of a function without its place in memory."""
+        return repr(replace(self, path=path_of(self.path)))
+
     @property
     def is_function(self) -> bool:
         """Whether a function scores it, and no model."""
-        return is_function(self.path)
+        return not isinstance(self.path, str) or is_function(self.path)
 
     @property
     def model_path(self) -> str:
@@ -46,6 +55,8 @@ class RewardSpec:
 
     @property
     def _parts(self) -> tuple[str, str | None]:
+        if not isinstance(self.path, str):
+            raise TypeError(f"{self.name} is scored by a function, and no model")
         path, mark, label = self.path.rpartition("#")
         if not mark or Path(self.path).expanduser().exists():  # a folder may have such a name
             return self.path, None
@@ -54,6 +65,8 @@ class RewardSpec:
     @property
     def scorer(self) -> tuple[str, object]:
         """What scores it, the same for every way to write it."""
+        if not isinstance(self.path, str):
+            return path_of(self.path), id(self.path)
         if self.is_function:
             return function_address(self.path)
         path = os.path.expanduser(self.model_path)
@@ -82,7 +95,7 @@ def _numbers(pairs: Sequence[tuple[str, str]], flag: str, names: Sequence[str]) 
 
 
 def reward_specs(
-    models: Sequence[tuple[str, str]],
+    models: Sequence[tuple[str, str | Function]],
     scales: Sequence[tuple[str, str]] = (),
     signs: Sequence[tuple[str, str]] = (),
     shifts: Sequence[tuple[str, str]] = (),
@@ -91,7 +104,7 @@ def reward_specs(
     """Put the command line's ``name=value`` pairs together.
 
     Args:
-        models: name and path of each reward model, in the order of λ.
+        models: name and path of each reward model, or a function, in the order of λ.
         scales: factors by name, 1 where not given.
         signs: 1 or -1 by name, 1 where not given.
         shifts: what is subtracted from the score, by name, 0 where not given.
@@ -106,7 +119,7 @@ def reward_specs(
     check_objective_names(names)
     if len(set(names)) != len(names):
         raise UserError(f"--reward_models names an objective twice: {', '.join(names)}")
-    paths: Mapping[str, str] = dict(models)
+    paths: Mapping[str, str | Function] = dict(models)
     for name in objectives or ():
         if name not in paths:
             raise UserError(
@@ -142,6 +155,6 @@ def _check_different(specs: Sequence[RewardSpec]) -> None:
         other = seen.setdefault((spec.scorer, spec.sign), spec.name)
         if other != spec.name:
             raise UserError(
-                f"--reward_models: {other} and {spec.name} are the same {what}, {spec.path}: they "
-                "are one objective"
+                f"--reward_models: {other} and {spec.name} are the same {what}, "
+                f"{path_of(spec.path)}: they are one objective"
             )

@@ -1,4 +1,7 @@
-"""GRPO's advantages and loss in Python's floats, one response at a time, from the equations."""
+"""GRPO's advantages and loss in Python's floats, one response at a time, from the equations.
+
+A reward of None does not count; nor does a response without any.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +22,25 @@ def weights_at(means, preference, method, ideal=None, mu=None):
 
 def normalized(values, size=None):
     """A group's values less their mean, over their population's standard deviation."""
-    if max(values) - min(values) <= 1e-6 * (max(map(abs, values)) if size is None else size):
+    there = [v for v in values if v is not None]
+    if not there:
         return None
-    mean = sum(values) / len(values)
-    std = math.sqrt(sum((v - mean) ** 2 for v in values) / len(values))
-    return [(v - mean) / std for v in values]
+    if max(there) - min(there) <= 1e-6 * (max(map(abs, there)) if size is None else size):
+        return None
+    mean = sum(there) / len(there)
+    std = math.sqrt(sum((v - mean) ** 2 for v in there) / len(there))
+    return [None if v is None else (v - mean) / std for v in values]
 
 
 def of_sums(rewards, weights):
     """GRPO's advantages of each group; None for one without spread."""
     result = []
     for group, w in zip(rewards, weights, strict=True):
-        sums = [sum(a * b for a, b in zip(w, row, strict=True)) for row in group]
-        size = max(sum(abs(a * b) for a, b in zip(w, row, strict=True)) for row in group)
-        result.append(normalized(sums, size))
+        parts = [
+            [a * b for a, b in zip(w, row, strict=True) if b is not None] for row in group
+        ]  # of Σ w_i r_i
+        size = max(sum(map(abs, products)) for products in parts)
+        result.append(normalized([sum(products) if products else None for products in parts], size))
     return result
 
 
@@ -47,6 +55,7 @@ def of_each(rewards, weights, equal_steps):
             for c in columns
             if c[i] is not None and c[j] is not None
             for a, b in zip(c[i], c[j], strict=True)
+            if a is not None and b is not None
         ]
         return sum(pairs) / len(pairs) if pairs else 0.0
 
@@ -56,17 +65,20 @@ def of_each(rewards, weights, equal_steps):
         if not there:
             summed.append(None)
             continue
-        values = [sum(w[i] * c[i][g] for i in there) for g in range(len(c[there[0]]))]
+        parts = [
+            [w[i] * c[i][g] for i in there if c[i][g] is not None] for g in range(len(c[there[0]]))
+        ]
+        values = [sum(products) if products else None for products in parts]
         if equal_steps:
             variance = sum(w[i] * w[j] * correlation(i, j) for i in there for j in there)
             variance = max(variance, 0.01 * sum(w[i] ** 2 for i in there))
-            values = [v / math.sqrt(variance) for v in values]
+            values = [v if v is None else v / math.sqrt(variance) for v in values]
         summed.append(values)
-    flat = [v for values in summed if values is not None for v in values]
+    flat = [v for values in summed if values is not None for v in values if v is not None]
     if not flat:
         return summed
     std = math.sqrt(sum(v * v for v in flat) / len(flat) + 1e-8)
-    return [values and [v / std for v in values] for values in summed]
+    return [values and [v if v is None else v / std for v in values] for values in summed]
 
 
 def loss(log_probs, old, ref, advantages, mask, clip, kl_coeff):

@@ -36,7 +36,8 @@ def drawn(seed, groups=5, size=4, objectives=3):
 
 
 def zeros_for_none(groups, size):
-    return double([[0.0] * size if group is None else group for group in groups])
+    rows = [[None] * size if group is None else group for group in groups]
+    return double([[0.0 if value is None else value for value in row] for row in rows])
 
 
 @pytest.mark.parametrize("equal_steps", [False, True])
@@ -57,6 +58,43 @@ def test_sum_then_normalize_agrees_with_a_loop(seed):
     expected = plain_grpo.of_sums(rewards.tolist(), weights.tolist())
     torch.testing.assert_close(found.values, zeros_for_none(expected, 4), rtol=0, atol=1e-10)
     assert found.without_spread.tolist() == [False, True, True, False, False]
+
+
+@pytest.mark.parametrize("advantage", ["sums", "each", "equal steps"])
+@pytest.mark.parametrize("seed", range(3))
+def test_rewards_that_are_missing_agree_with_a_loop(seed, advantage):
+    rewards, weights = drawn(seed, groups=8)
+    rewards[3, :, 1] = math.nan  # an objective of which a group has no value,
+    rewards[4, 1:3] = math.nan  # responses without any,
+    rewards[5, :3, 0] = math.nan  # an objective that counts once in a group,
+    rewards[6] = math.nan  # and a group without anything
+    rewards[7, 0, 2] = math.nan
+    plain = [
+        [[None if r != r else r for r in response] for response in group]
+        for group in rewards.tolist()
+    ]
+    if advantage == "sums":
+        found = sum_then_normalize(rewards, weights)
+        expected = plain_grpo.of_sums(plain, weights.tolist())
+    else:
+        equal_steps = advantage == "equal steps"
+        found = normalize_then_sum(rewards, weights, equal_steps=equal_steps)
+        expected = plain_grpo.of_each(plain, weights.tolist(), equal_steps)
+    torch.testing.assert_close(found.values, zeros_for_none(expected, 4), rtol=0, atol=1e-10)
+    assert found.without_spread.tolist() == [group is None for group in expected]
+    assert found.values[6].tolist() == [0.0] * 4
+    assert found.values[4].ne(0).tolist() == [True, False, False, True]
+    torch.testing.assert_close(found.values.sum(dim=1), torch.zeros(8).double(), rtol=0, atol=1e-10)
+
+
+def test_mean_rewards_leave_out_what_is_missing():
+    rewards = double([[[math.nan, 4.0], [2.0, math.nan]], [[10.0, math.nan]] * 2])
+    (first, second) = mean_rewards(rewards, shared=False).tolist()
+    assert first == [2.0, 4.0]
+    assert second[0] == 10.0
+    assert math.isnan(second[1])
+    expected = pytest.approx([22 / 3, 4.0])
+    assert mean_rewards(rewards, shared=True).tolist() == [expected] * 2
 
 
 def test_by_hand():
@@ -92,8 +130,8 @@ def test_equal_steps_are_equal_at_every_preference(correlation):
         sizes[equal] = stds[1] / stds[0]
     assert sizes[True] == pytest.approx(1.0, abs=0.02)
     # Var(½ a + ½ b) = (1 + c) / 2 with c the correlation of what is normalised in groups of four.
-    _, flat = normalize_in_groups(rewards)
-    c = correlations(normalize_in_groups(rewards)[0], flat)[0, 1].item()
+    everywhere = torch.ones_like(rewards, dtype=torch.bool)
+    c = correlations(normalize_in_groups(rewards)[0], everywhere)[0, 1].item()
     assert sizes[False] == pytest.approx(math.sqrt((1 + c) / 2), abs=0.02)
 
 
@@ -154,7 +192,7 @@ def test_the_other_groups_do_not_notice_one_without_spread(advantage):
 @pytest.mark.parametrize("advantage", [normalize_then_sum, sum_then_normalize])
 def test_a_reward_that_is_no_number_shows(advantage):
     rewards, weights = drawn(0)
-    rewards[3, 1, 0] = math.nan
+    rewards[3, 1, 0] = math.inf  # a NaN says that the objective does not count there
     assert advantage(rewards, weights).values[3].isnan().any()
 
 
@@ -191,5 +229,5 @@ def test_mean_rewards_of_a_batch_or_of_each_group():
     assert mean_rewards(rewards, shared=False).tolist() == [[1.0, 6.0], [15.0, 0.0]]
     assert mean_rewards(rewards, shared=True).tolist() == [[8.0, 3.0]] * 2
     # With another process, of one group of (0, 0).
-    both = mean_rewards(rewards, shared=True, reduce=lambda own: own + double([0.0, 0.0, 1.0]))
+    both = mean_rewards(rewards, shared=True, reduce=lambda own: own + double([[0.0], [2.0]]))
     assert both[0].tolist() == pytest.approx([16 / 3, 2.0])

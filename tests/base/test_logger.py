@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -128,7 +130,36 @@ def test_several_runs_in_one_process(tmp_path):
     assert [read_metrics(tmp_path / name)[0]["x"] for name in "ab"] == [0, 1]
 
 
-def test_bad_arguments(tmp_path):
+def test_several_logs_at_once_and_trackio(tmp_path, monkeypatch):
+    """The package is a stand-in; its arguments are those of trackio 0.43."""
+    calls = []
+
+    def init(project, name, config, resume, embed, auto_log_gpu, auto_log_cpu):
+        assert not (embed or auto_log_gpu or auto_log_cpu)  # no server, no data on the machine
+        calls.append((project, name, config, resume))
+        return SimpleNamespace(
+            log=lambda values, step: calls.append((step, values)),
+            finish=lambda: calls.append("finish"),
+        )
+
+    monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(init=init))
+    kinds = ["trackio", "tensorboard"]
+    logger = Logger(kinds, log_dir=tmp_path, log_run_name="run", config={"lr": 1}, resume=True)
+    logger.log({"train/loss": torch.tensor(0.5)}, step=3)
+    logger.close()
+    opened = ("safe-rlhf-panacea", "run", {"lr": 1}, "allow")
+    assert calls == [opened, (3, {"train/loss": 0.5}), "finish"]
+    assert read_metrics(tmp_path) == [{"step": 3, "train/loss": 0.5}]
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_bad_arguments(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "trackio", None)  # not installed
+    with pytest.raises(UserError, match="log_type trackio needs the package trackio: pip install"):
+        Logger(["tensorboard", "trackio"], log_dir=tmp_path)
+    with pytest.raises(UserError, match="--report_to none wandb: none stands alone"):
+        Logger(["none", "wandb"], log_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(UserError, match="log_type 'mlflow' is none of wandb, tensorboard"):
         Logger("mlflow", log_dir=tmp_path)
     with pytest.raises(UserError, match="log_type wandb needs a log_dir"):

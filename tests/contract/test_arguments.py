@@ -9,14 +9,15 @@ import pytest
 
 from safe_rlhf_panacea.adapter.io import ADAPTER_TYPE
 from safe_rlhf_panacea.errors import UserError
+from tests.contract import sides
 from tests.contract.sides import Recording, needs_safe_rlhf, plain_class, prepared, underneath
 
 pytestmark = needs_safe_rlhf
 ALGORITHMS = pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
 # What the port reads and Safe-RLHF has no name for.
 ONLY_OURS = {
-    "dpo": {"max_steps", "progress", "resume"},
-    "ppo": {"max_steps", "progress", "resume", "whiten_advantages"},
+    "dpo": {"max_steps", "progress", "report_to", "resume"},
+    "ppo": {"max_steps", "progress", "report_to", "resume", "whiten_advantages"},
 }
 # What Safe-RLHF reads (the last two deepspeed does, which it gives its arguments) and the port,
 # which always saves in the run's precision, does not.
@@ -66,3 +67,14 @@ def test_safe_rlhf_loads_no_adapter(flag, tmp_path):
     args = argparse.Namespace(**{flag: f"{tmp_path}@1,0", "output_dir": str(tmp_path / "out")})
     with pytest.raises(UserError, match=f"--{flag} .* is an adapter.*--format merged --pref.* 1,0"):
         prepare_run(args, "test")
+
+
+@ALGORITHMS
+def test_report_to_is_log_type_there(algorithm, files, tmp_path, monkeypatch):
+    without = [word for word in sides.COMMON if word not in ("--log_type", "none")]
+    monkeypatch.setattr(sides, "COMMON", without)
+    kinds = {}
+    for words in ("--report_to tensorboard", "--report_to=wandb", "--report_to none"):
+        args, *_ = prepared(algorithm, "safe_rlhf", files, tmp_path / "out", words.split())
+        kinds[words] = args.log_type
+    assert list(kinds.values()) == ["tensorboard", "wandb", None]

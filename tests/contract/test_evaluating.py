@@ -51,3 +51,37 @@ def test_fronts_are_shown(algorithm, side, files, tmp_path, monkeypatch):
     assert len(last.responses) == 4 * 5
     assert json.loads((tmp_path / "results.json").read_text()) == last.result
     assert "data:image/png;base64," in (tmp_path / "report.html").read_text()
+
+
+def every_second(responses):
+    return [float(len(text)) if row % 2 else None for row, text in enumerate(responses)]
+
+
+def never(responses):
+    return [None] * len(responses)
+
+
+@both_sides
+def test_rewards_that_are_missing(side, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(writers, "render", lambda *_, **__: "")
+    rewards = [f"helpful={__name__}:every_second", f"harmless={__name__}:never"]
+    extra = [*evaluating("ppo", side, files), "--reward_models", *rewards]
+    trainer = make(panacea_class("ppo", side), "ppo", side, files, tmp_path, extra)
+    logged = []
+    log = trainer.logger.log
+
+    def stop_early(metrics, step):
+        logged.append(dict(metrics))
+        log(metrics, step=step)
+        if len(logged) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer.logger, "log", stop_early)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    evaluation, step = logged
+    assert evaluation["eval/reward_helpful"] > 0
+    assert step["train/reward_helpful"] > 0
+    assert step["train/without_reward"] == 0.5
+    assert np.isfinite(step["train/reward"])
+    assert not {"eval/reward_harmless", "train/reward_harmless"} & {*evaluation, *step}

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
-from safe_rlhf_panacea.io import read_json
+from safe_rlhf_panacea.io import atomic_write_json, read_json
 from tests.eval.evaluations import write_evaluation, write_responses
 from tests.tiny import tiny_llama
 
@@ -181,6 +181,16 @@ def test_reward_distributions(program, out, tmp_path, capsys):
     assert last["mean helpful"] == 5.5
     assert last["helpful above the initial mean"] == 1.0
     assert rows[0]["helpful above the initial mean"] == 0.5
+    # Where an objective does not count, a response is left out of its numbers.
+    responses = read_json(tmp_path / "run" / "responses.json")
+    responses[2]["rewards"][0] = responses[4]["rewards"][0] = None  # at λ1 = 1 and at 0
+    atomic_write_json(tmp_path / "run" / "responses.json", responses)
+    main([*argv, "--overwrite"])
+    report = read_json(out / "figure_3_reward_distributions.json")
+    last = table_rows(report, "Rewards by λ")[-1]
+    assert (last["mean helpful"], last["helpful above the initial mean"]) == (10.0, 1.0)
+    assert last["mean harmless"] == -5.5
+    program("figure_6_8_responses")(["--run", run, "--output_dir", str(out)])
 
 
 def test_responses_are_escaped_and_the_most_varied_prompt_is_shown(program, out, tmp_path, capsys):

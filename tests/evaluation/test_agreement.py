@@ -66,6 +66,28 @@ def test_rules_are_right_as_often_as_one_counts(policy, data, tmp_path, capsys, 
     assert "0.667 ± 0.272" in text and "0.693" in text
 
 
+def for_some(responses, input):
+    """Longer is better, after prompts of several letters; nothing otherwise."""
+    return [len(r) if len(i) > 1 else None for r, i in zip(responses, input, strict=True)]
+
+
+def for_none(responses):
+    return [None] * len(responses)
+
+
+def test_pairs_for_which_a_reward_does_not_count_are_left_out(policy, data, tmp_path, capsys):
+    rewards = ("--reward_models", f"some={__name__}:for_some", f"long={RULES}:length")
+    rewards = (*rewards, "--objectives", "long")
+    run(policy, data, tmp_path / "out.json", *rewards)
+    found = read_json(tmp_path / "out.json")
+    assert [found[name]["long"]["pairs"] for name in ("some", "long")] == [2, 3]
+    assert found["some"]["long"]["accuracy"] == 1.0
+    with pytest.raises(SystemExit):
+        run(policy, data, tmp_path / "none.json", "--reward_models", f"long={__name__}:for_none")
+    assert "the reward 'long' counts for both responses of no" in capsys.readouterr().err
+    assert not (tmp_path / "none.json").exists()
+
+
 def test_signs_hold_and_scales_do_not_count(policy, data, tmp_path):
     rewards = ("--reward_models", f"long={RULES}:length", "--reward_signs", "long=-1")
     scaled = ("--reward_scales", "long=7", "--reward_shifts", "long=1e9")

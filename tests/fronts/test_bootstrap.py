@@ -156,6 +156,9 @@ def test_only_the_same_units_go_together():
     assert same_units([first, Units(NAMES, some_values(1))])
     assert not same_units([first, Units(NAMES[::-1], some_values(1))])
     assert not same_units([first, Units(NAMES, some_values(1, half=True))])
+    some = some_values(1)
+    some[1, 3, 0] = np.nan  # a response for which a reward does not count, at one λ
+    assert not same_units([Units(NAMES, some)]) and not can_resample([Units(NAMES, some)])
     assert not same_units([first, None]) and not same_units([None, first])
 
 

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import json
+import math
+import statistics
 
 import numpy as np
 import pytest
+import torch
 
 from safe_rlhf_panacea.fronts.front import Front, FrontPoint
+from safe_rlhf_panacea.fronts.measure import NotFiniteError, check_counted
+from safe_rlhf_panacea.fronts.reward_front import reward_front
 
 
 @pytest.fixture
@@ -56,3 +61,16 @@ def test_fronts_do_not_share_their_metadata():
     first, second = Front(["a"], []), Front(["a"], [])
     first.metadata["x"] = 1
     assert second.metadata == {}
+
+
+def test_responses_for_which_a_reward_does_not_count_are_left_out():
+    rewards = torch.tensor([[[1.0, 4.0], [2.0, math.nan], [6.0, math.nan], [math.nan, 8.0]]])
+    front = reward_front(rewards.double(), torch.tensor([[0.5, 0.5]]), ["a", "b"])
+    (point,) = front.points
+    assert point.objectives == [3.0, 6.0]
+    expected = [statistics.stdev([1, 2, 6]) / 3**0.5, statistics.stdev([4, 8]) / 2**0.5]
+    assert point.standard_errors == pytest.approx(expected)
+    check_counted(rewards)
+    without = torch.cat([rewards, torch.tensor([[[1.0, math.nan]] * 4])])  # at the second λ
+    with pytest.raises(NotFiniteError, match="objective 2 of 2 counts for no response to the pro"):
+        check_counted(without)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.rewards.calibration import apply_calibration, write_calibration
 from safe_rlhf_panacea.rewards.spec import RewardSpec
 
@@ -38,17 +39,18 @@ def test_what_a_file_may_say(mean, std, words, tmp_path):
 
 def test_what_is_there_is_applied(tmp_path):
     file = tmp_path / "c.json"
-    rewards = torch.tensor([[1.0], [2.0], [6.0]])
+    rewards = torch.tensor([[1.0], [2.0], [float("nan")], [6.0]])  # for one it does not count
     write_calibration(file, ["kind"], rewards)
     (spec,) = apply_calibration(SPECS, file)
     std = ((4 + 1 + 9) / 2) ** 0.5
+    assert read_json(file)["kind"]["responses"] == 3
     assert (spec.shift, spec.scale) == (3.0, pytest.approx(1 / std))
 
 
 @pytest.mark.parametrize(
     ("rewards", "words"),
     [
-        ([1.0, float("nan"), 2.0], "gives response 2 nan"),
+        ([1.0, float("nan")], "counts for 1 responses"),
         ([1.0, 2.0, float("inf")], "gives response 3 inf"),
         ([1.0, 1.0, 1.0], "gives all 3 responses 1"),
         ([0.0, 1e-35, 0.0], "gives all 3 responses"),

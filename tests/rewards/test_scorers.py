@@ -91,7 +91,7 @@ def test_signs_scales_and_shifts_apply_to_functions():
     [
         ("too_many", r"returned shape \(3,\) for 2 responses"),
         ("one_number", r"returned shape \(\)"),
-        ("nothing", "returned a NoneType; one number per response is wanted"),
+        ("nothing", "returned a NoneType; one number or None per response is wanted"),
         ("infinite", "not finite: inf in row 1"),
         ("beyond_single_precision", "not finite: inf in row 1"),
         ("huge", "returned a list; one number"),

@@ -49,19 +49,20 @@ def mean_rewards(rewards: torch.Tensor, *, shared: bool, reduce: Reduce = alone)
     """J, the mean rewards at each prompt's λ.
 
     Args:
-        rewards: size = (P, G, m).
+        rewards: size = (P, G, m); NaN where an objective does not count for a response.
         shared: whether all prompts, on all processes, have one λ.
         reduce: sums a tensor over the processes.
 
     Returns:
-        size = (P, m).
+        size = (P, m); NaN where an objective counts for no response.
     """
-    groups = rewards.mean(dim=1)  # size = (P, m)
+    counted = ~rewards.isnan()
+    totals = torch.where(counted, rewards, 0.0).sum(dim=1)  # size = (P, m)
+    counts = counted.sum(dim=1).to(totals)
     if not shared:
-        return groups
-    count = groups.new_full((1,), len(groups))
-    total, count = reduce(torch.cat([groups.sum(dim=0), count])).split((groups.size(1), 1))
-    return (total / count).expand_as(groups)
+        return totals / counts
+    total, count = reduce(torch.stack([totals.sum(dim=0), counts.sum(dim=0)]))
+    return (total / count).expand_as(totals)
 
 
 def normalize_in_groups(
@@ -70,52 +71,64 @@ def normalize_in_groups(
     """(v - mean) / std of each group, with the population's std; 0 where there is no spread.
 
     Args:
-        values: size = (P, G, ...).
+        values: size = (P, G, ...); NaN where one does not count.
         size: what a group's spread is held against, size = (P, ...); default: its largest value.
 
     Returns:
-        The normalised values, size = (P, G, ...), and which groups have no spread, size =
-        (P, ...). A value that is no number shows in its group.
+        The normalised values, size = (P, G, ...), 0 where one does not count, and which groups
+        have no spread, size = (P, ...). An infinite value shows in its group.
     """
-    spread = values.amax(dim=1) - values.amin(dim=1)  # size = (P, ...)
-    flat = spread <= FLAT * (values.abs().amax(dim=1) if size is None else size)
-    centred = values - values.mean(dim=1, keepdim=True)
+    missing = values.isnan()
+    least, most = values.masked_fill(missing, torch.inf), values.masked_fill(missing, -torch.inf)
+    spread = most.amax(dim=1) - least.amin(dim=1)  # size = (P, ...), -inf without values
+    if size is None:
+        size = values.abs().masked_fill(missing, 0.0).amax(dim=1)
+    flat = (spread <= FLAT * size) & ~spread.isposinf()
+    centred = values - _mean(values).unsqueeze(1)
     centred = centred / spread.masked_fill(flat, 1.0).unsqueeze(1)  # squares must not underflow
-    std = centred.square().mean(dim=1, keepdim=True).sqrt()
+    std = _mean(centred.square()).sqrt().unsqueeze(1)
     normalized = centred / std.masked_fill(flat.unsqueeze(1), 1.0)
-    return normalized.masked_fill(flat.unsqueeze(1), 0.0), flat
+    return normalized.masked_fill(flat.unsqueeze(1) | missing, 0.0), flat
+
+
+def _mean(values: torch.Tensor) -> torch.Tensor:
+    """Of those of each group that are there, size = (P, ...); of size (P, G, ...)."""
+    there = ~values.isnan()
+    return torch.where(there, values, 0.0).sum(dim=1) / there.sum(dim=1)
 
 
 def correlations(
-    normalized: torch.Tensor, flat: torch.Tensor, reduce: Reduce = alone
+    normalized: torch.Tensor, there: torch.Tensor, reduce: Reduce = alone
 ) -> torch.Tensor:
-    """C_ij, the mean of a_i a_j over the groups in which both objectives have spread.
+    """C_ij, the mean of a_i a_j over the responses for which both objectives are there.
 
     Args:
-        normalized: each objective's normalised rewards, size = (P, G, m).
-        flat: where an objective has no spread, size = (P, m).
+        normalized: each objective's normalised rewards, size = (P, G, m); 0 where it is not there.
+        there: where an objective counts and has spread in its group, bool, size = (P, G, m).
         reduce: sums a tensor over the processes.
 
     Returns:
         size = (m, m), with ones on the diagonal.
     """
-    there = (~flat).to(normalized)
-    products = torch.einsum("pgi,pgj->ij", normalized, normalized)
-    counts = normalized.size(1) * there.T @ there
-    products, counts = reduce(torch.stack([products, counts]))
+    pairs = (torch.einsum("pgi,pgj->ij", a, a) for a in (normalized, there.to(normalized)))
+    products, counts = reduce(torch.stack(list(pairs)))
     return products / counts.clamp(min=1)
 
 
 def sum_then_normalize(rewards: torch.Tensor, weights: torch.Tensor) -> Advantages:
     """GRPO: the weighted sum of a response's rewards, normalised within its group.
 
+    Responses for which no objective counts are not compared with the others; their advantage is 0.
+
     Args:
-        rewards: size = (P, G, m).
+        rewards: size = (P, G, m); NaN where an objective does not count for a response.
         weights: size = (P, m).
     """
-    weights = weights.unsqueeze(1)  # size = (P, 1, m)
-    size = (rewards * weights).abs().sum(dim=-1).amax(dim=1)  # size = (P,)
-    return Advantages(*normalize_in_groups((rewards * weights).sum(dim=-1), size))
+    missing = rewards.isnan()
+    weighted = (rewards * weights.unsqueeze(1)).masked_fill(missing, 0.0)
+    size = weighted.abs().sum(dim=-1).amax(dim=1)  # size = (P,)
+    summed = weighted.sum(dim=-1).masked_fill(missing.all(dim=-1), torch.nan)  # size = (P, G)
+    return Advantages(*normalize_in_groups(summed, size))
 
 
 def normalize_then_sum(
@@ -132,22 +145,27 @@ def normalize_then_sum(
     objectives' correlations and w without the objectives that have no spread there. Otherwise
     conflicting objectives make the smaller steps the closer λ is to the centre.
 
+    An objective is normalised over the responses of a group for which it counts, and gives no
+    others an advantage. The weights of those that count are not made to sum to one, as in
+    ``aggregation.aggregate_rewards``.
+
     Args:
-        rewards: size = (P, G, m).
+        rewards: size = (P, G, m); NaN where an objective does not count for a response.
         weights: size = (P, m).
         equal_steps: divide by √(wᵀCw).
         reduce: sums a tensor over the processes.
     """
     normalized, flat = normalize_in_groups(rewards)
+    there = ~(rewards.isnan() | flat.unsqueeze(1))
     weights = weights.masked_fill(flat, 0.0)
     without = (weights == 0).all(dim=-1)  # size = (P,)
     summed = (normalized * weights.unsqueeze(1)).sum(dim=-1)  # size = (P, G)
     if equal_steps:
-        correlated = weights @ correlations(normalized, flat, reduce)
+        correlated = weights @ correlations(normalized, there, reduce)
         variance = (correlated * weights).sum(dim=-1)  # size = (P,)
         least = LEAST_VARIANCE * weights.square().sum(dim=-1)
         std = torch.maximum(variance, least).sqrt().masked_fill(without, 1.0)
         summed = summed / std.unsqueeze(1)
-    counted = (~without).sum() * rewards.size(1)
+    counted = (there & weights.ne(0).unsqueeze(1)).any(dim=-1).sum()
     total, count = reduce(torch.stack([summed.square().sum(), counted.to(summed)]))
     return Advantages(summed * torch.rsqrt(total / count.clamp(min=1) + EPSILON), without)

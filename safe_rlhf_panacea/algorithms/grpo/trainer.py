@@ -175,6 +175,7 @@ class PanaceaGRPOTrainer(RLTrainer):
         }
         flat = rl_batch["without_spread"].sum() / self.args.num_return_sequences
         return {
+            **self.part.logged("train"),
             **{f"train/{key}": value for key, value in all_reduce_means(means).items()},
             "train/groups_without_spread": all_reduce_sum(flat).item(),
             "train/max_generated_length": all_reduce_max(lengths.max()).item(),

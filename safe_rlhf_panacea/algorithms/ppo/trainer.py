@@ -145,7 +145,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
             info = super().rl_step(rl_batch)
         named = all_reduce_means(self.part.by_name(rl_batch))
         info |= {f"train/{name}": mean for name, mean in named.items()}
-        return info | self.panacea.progress_metrics(self.actor_model)
+        return self.part.logged("train") | info | self.panacea.progress_metrics(self.actor_model)
 
     def actor_loss_fn(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
         """PPO's loss, with the penalty on U and V if asked for."""

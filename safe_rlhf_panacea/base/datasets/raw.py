@@ -44,6 +44,7 @@ OF_ANSWERS = frozenset({"answer", "other_answer", "labels", "better", "safer"})
 # Reward functions are given something else under these names, so no column of prompts has one.
 TAKEN = frozenset(
     {"input", "turns", "prompts", "responses", "prompt_ids", "response_ids", "response_lengths"}
+    | {"completions", "completion_ids", "step", "trainer_state", "log_metric", "log_extra"}
 )
 
 

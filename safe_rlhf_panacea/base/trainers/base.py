@@ -29,7 +29,7 @@ from safe_rlhf_panacea.base.distributed import (
 )
 from safe_rlhf_panacea.base.divergence import DivergenceCheck, check_weights
 from safe_rlhf_panacea.base.engine import unwrap, whole_state_dict
-from safe_rlhf_panacea.base.logger import Logger
+from safe_rlhf_panacea.base.logger import Logger, log_types
 from safe_rlhf_panacea.base.resuming import (
     check_same_run,
     latest_step,
@@ -169,7 +169,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
                 write_run_record(args.output_dir, args, about)
         started = time.strftime("%Y-%m-%d-%H-%M-%S")
         self.logger = Logger(
-            log_type=args.log_type,
+            log_type=log_types(args),
             log_dir=args.log_dir or args.output_dir,
             log_project=args.log_project,
             log_run_name=args.log_run_name

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.distributed import all_reduce_means
 from safe_rlhf_panacea.base.divergence import DivergedError, finite_on_all
 from safe_rlhf_panacea.base.engine import passes_since_update, unwrap
 from safe_rlhf_panacea.base.generation import NotFiniteError, sample
@@ -19,7 +18,7 @@ from safe_rlhf_panacea.base.trainers.actor import text_count, text_step
 from safe_rlhf_panacea.base.trainers.rl_setup import RLSetup
 from safe_rlhf_panacea.base.trainers.rollout import Rollout
 from safe_rlhf_panacea.base.trainers.supervised import to_device
-from safe_rlhf_panacea.base.trainers.updates import by_update, counted
+from safe_rlhf_panacea.base.trainers.updates import by_update, counted, means_of_evaluation
 
 Batch = rl_data.Batch
 
@@ -116,7 +115,7 @@ class RLTrainer(RLSetup):
     def eval_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> Batch:
-        """Values to average over the evaluation prompts, size = (B,) each."""
+        """Values to average over the evaluation prompts, size = (B,) each; NaN: none there."""
 
     # -- loops ------------------------------------------------------------------------
 
@@ -193,7 +192,7 @@ class RLTrainer(RLSetup):
             for key, values in found.items():
                 collected.setdefault(key, []).append(values)
         self.set_train()
-        return all_reduce_means({key: torch.cat(values) for key, values in collected.items()})
+        return means_of_evaluation(collected)
 
     def save(self, model: Any = None, ds_config: dict[str, Any] | None = None) -> None:
         """Save the actor."""

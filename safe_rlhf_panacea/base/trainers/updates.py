@@ -9,12 +9,12 @@ engine's mean is then the sum over the update, divided by the count over the upd
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.distributed import all_reduce_sum, get_world_size
+from safe_rlhf_panacea.base.distributed import all_reduce_means, all_reduce_sum, get_world_size
 from safe_rlhf_panacea.base.engine import passes_since_update
 
 Batch = dict[str, Any]
@@ -40,6 +40,16 @@ def counted(
     """The batches of an update, each with ``counts``: what an average one of them counts."""
     counts = average([count(batch).to(device) for batch in batches])
     return [{**batch, "counts": counts} for batch in batches]
+
+
+def means_of_evaluation(collected: Mapping[str, Sequence[torch.Tensor]]) -> dict[str, float]:
+    """Means over the evaluation prompts of all processes.
+
+    Args:
+        collected: name to the values of every batch, size = (B,) each; NaN is left out.
+    """
+    joined = {name: torch.cat([*values]) for name, values in collected.items()}
+    return all_reduce_means({name: one[~one.isnan()] for name, one in joined.items()})
 
 
 def by_update(steps: Sequence[Any], engine: Any, passes: int = 1) -> list[Sequence[Any]]:

@@ -18,7 +18,7 @@ from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.models.saved_head import check_saved_head
 from safe_rlhf_panacea.base.trainers.actor import text_count
 from safe_rlhf_panacea.base.trainers.rollout import Rollout
-from safe_rlhf_panacea.base.trainers.updates import by_update, counted
+from safe_rlhf_panacea.base.trainers.updates import by_update, counted, means_of_evaluation
 from safe_rlhf_panacea.base.upstream.datasets import templated
 from safe_rlhf_panacea.base.upstream.rates import own_rates
 from safe_rlhf_panacea.base.upstream.recompute import recompute_without_reentry
@@ -81,7 +81,7 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
     def eval_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> Batch:
-        """Values to average over the evaluation prompts, size = (B,) each."""
+        """Values to average over the evaluation prompts, size = (B,) each; NaN: none there."""
 
     def __init__(self, *args: Any) -> None:
         """Safe-RLHF's, and all tokens that end a response.
@@ -215,13 +215,19 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
     # -- evaluation -------------------------------------------------------------------
 
     def evaluate(self) -> Batch:
-        """Safe-RLHF's evaluation, over batches that are noted down for ``eval_step``."""
+        """Safe-RLHF's evaluation, over batches that are noted down for ``eval_step``.
+
+        Its means are taken anew, without what does not count.
+        """
+        self._found: dict[str, list[torch.Tensor]] = {}
         loader = self.eval_dataloader
         self.eval_dataloader = None if loader is None else self._noting(loader)
         try:
-            return super().evaluate()
+            info = super().evaluate()
         finally:
             self.eval_dataloader = loader
+        means = means_of_evaluation(self._found) if self._found else {}
+        return {name: mean for name, mean in info.items() if name not in self._found} | means
 
     def _noting(self, loader: Any) -> Iterator[Batch]:
         for batch in loader:
@@ -231,4 +237,7 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
     def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
         """The hook that also knows where the responses begin."""
         mask = self._attended(input_ids, attention_mask)
-        return self.eval_rollout(self._prompt, input_ids, mask)
+        found = self.eval_rollout(self._prompt, input_ids, mask)
+        for key, values in found.items():
+            self._found.setdefault(key, []).append(values)
+        return found

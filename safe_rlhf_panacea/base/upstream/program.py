@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +26,7 @@ from safe_rlhf_panacea.base.models.adapted import find_adapter
 from safe_rlhf_panacea.errors import UserError
 
 LOCAL_RANK = "--local_rank"
-LOG_TYPE = "--log_type"
+LOG_TYPE, REPORT_TO = "--log_type", "--report_to"  # one place there, under either name
 
 
 def flags_of(argv: Sequence[str]) -> set[str]:
@@ -54,6 +55,7 @@ def parse_arguments(
         argv: the command line; None for this process's.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    words = [re.sub(f"^{REPORT_TO}(?==|$)", LOG_TYPE, word) for word in words]
     arguments.add_flag(panacea, "--overwrite", False, "replace a run that the folder holds")
     if "-h" in words or "--help" in words:
         panacea.print_help()

@@ -9,7 +9,7 @@ import pytest
 
 from safe_rlhf_panacea.base.datasets.raw import TAKEN, RawDataset
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.rewards.functions import GIVEN
+from safe_rlhf_panacea.rewards.given import OF_RUN, OURS, TRL
 
 PAIR = {"prompt": "q", "response_0": "a", "response_1": "b"}
 
@@ -126,8 +126,8 @@ def test_pairs_of_two_equal_responses_are_left_out_and_counted(
 
 def test_names_of_columns_that_are_taken(write: Callable[..., Path]) -> None:
     """Under these, reward functions are given something else."""
-    assert set(GIVEN) < TAKEN
-    for name in ("input", *GIVEN):
+    assert {"input", *OURS, *TRL, *OF_RUN} == TAKEN
+    for name in sorted(TAKEN):
         path = write([{"prompt": "q"}, {"prompt": "q", name: 0, "answer": 1, "labels": "z"}])
         with pytest.raises(
             UserError, match=rf"data\.jsonl:2: .* column '{name}' has a name .*: rename it"
