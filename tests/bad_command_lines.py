@@ -276,6 +276,7 @@ serve        ; --adapter doubled                  ; not valid JSON: a key stands
 evaluation   ; --method magic                     ; invalid choice: 'magic'
 evaluation   ; --datasets pairs:1e300:x           ; makes over 100,000,000 rows
 evaluation   ; --output_dir run                   ; run already holds a run
+evaluation   ; --output_dir above                 ; above/log-sigmoid holds another program's run
 evaluation   ; --output_dir run --overwrite       ; run holds another program's run
 evaluation   ; --output_dir file                  ; file is a file
 evaluation   ; --reward_models a=x                ; objective 'helpful' has no reward model

@@ -90,6 +90,7 @@ def folder(tmp_path_factory):
         "doubled/adapter_config.json": json.dumps(config).replace("{", twice, 1),
         "damaged/adapter_config.json": '{"half',
         "run/run.json": json.dumps({"program": "another", "args": {}}),
+        "above/log-sigmoid/run.json": json.dumps({"program": "another", "args": {}}),
         "made/world.json": "{}",
         "doubled.jsonl": f'{{{pair}, "prompt": "b"}}',
         "yes.jsonl": f'{{{pair}, "better_helpful": true}}',
@@ -104,7 +105,7 @@ def folder(tmp_path_factory):
         "deaf.jinja": "{{ bos_token }} Hello!",
     }
     for name, text in files.items():
-        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "loop").symlink_to("loop")
     for name in ("front", "second"):

@@ -146,11 +146,11 @@ def measure_method(
         rewards = rewards_of(args, read_rewards(args, names), policy)
         prompts = read_prompts(args, template)
         rewards.check_columns([prompt.example for prompt in prompts], "the prompts")
+        if args.cluster_column is not None:
+            clusters = families_of(prompts, args.cluster_column)
         base = sample_base(policy, rewards, prompts) if args.with_base else None
         what = {"prompts": prompts, "rewards": rewards, "base": base}
         units = [unit_name(prompt.text) for prompt in prompts]
-        if args.cluster_column is not None:
-            clusters = families_of(prompts, args.cluster_column)
     else:
         tokenizer.padding_side = "right"
         pairs = PreferenceDataset(
@@ -183,8 +183,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     grid = read_grid(args, objectives)
     if args.reward_models:
         read_rewards(args, objectives)
-    elif args.cluster_column is not None:
-        raise UserError("--cluster_column names families of prompts: it needs --reward_models")
+    else:
+        check_own_output(Path(args.output_dir) / LOG_SIGMOID, PROGRAM, overwrite=True)
+        if args.cluster_column is not None:
+            raise UserError("--cluster_column names families of prompts: it needs --reward_models")
     init_if_launched()
     method, tokenizer = load_method(args, members)
     label = args.label or LABELS[method.name]

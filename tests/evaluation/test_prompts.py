@@ -6,9 +6,13 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
+import pytest
+
 from safe_rlhf_panacea.base.datasets import ChatTemplate, PromptOnlyDataset
+from safe_rlhf_panacea.evaluation import main as program
 from safe_rlhf_panacea.evaluation.arguments import read_prompts
 from safe_rlhf_panacea.fronts.measure import different_prompts
+from tests.serving.models import saved_adapter
 from tests.tiny import tiny_tokenizer
 
 
@@ -27,3 +31,37 @@ def test_rows_of_one_prompt_and_other_columns_are_all_measured(tmp_path: Path) -
     prompts = different_prompts(template, found, 2)
     assert [prompt.example["reference"] for prompt in prompts] == ["0", "1"]
     assert {prompt.text for prompt in prompts} == {"solve it"}
+
+
+@pytest.mark.parametrize("lacking", [False, True])
+def test_families_of_prompts_are_read_before_anything_is_sampled(
+    lacking: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "lengths.py").write_text(
+        "def reward(responses):\n    return [*map(len, responses)]"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    rows = [{"prompt": "a", "topic": "x"}, {"prompt": "b", "topic": 7}, {"prompt": "c"}]
+    path = tmp_path / "data.jsonl"
+    kept = rows if lacking else rows[:2]
+    path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    sampled: list[object] = []
+    whole = program.sample_base
+    monkeypatch.setattr(program, "sample_base", lambda *args: sampled.append(0) or whole(*args))
+    command = (
+        f"--adapter {saved_adapter(tmp_path)} --datasets prompts:1:{path} --output_dir "
+        f"{tmp_path / 'out'} --cluster_column topic --max_length 40 --grid_step 1 --progress false "
+        "--reward_models helpful=lengths:reward harmless=lengths:reward --reward_signs harmless=-1"
+    )
+    if not lacking:
+        program.main(command.split())
+        values = json.loads((tmp_path / "out" / "values.json").read_text(encoding="utf-8"))
+        assert values["clusters"] == ["x", "7"] and sampled
+        return
+    with pytest.raises(SystemExit):
+        program.main(command.split())
+    assert "--cluster_column topic: the row of 'c' lacks it" in capsys.readouterr().err
+    assert not sampled
