@@ -18,13 +18,14 @@ from tests.test_bad_command_lines import folder, programs  # noqa: F401 (fixture
 
 # What these do at once is not for a test of flags.
 ONLY_READ = {"miniature", "world", "datasets", "dashboard", "front_benchmark", "benchmarks.run"}
-ONLY_READ |= {"regression", "compare", "card"}
+ONLY_READ |= {"regression", "compare", "over_seeds", "card"}
 ONLY_READ |= {"figure_4_left_ppo_fronts", "figure_7_scaling_ablation"}
 LINES = {**GOOD, "experiments": f"panacea_dpo.sh {DRY}"}
 # What a value needs beside it.
 NEEDS = {
     "--preference_sampler vertices": "--vertex_probability 0.4",
     "--preference_sampler stratified": "--preference_scope sample",
+    "--preference_for_labels true": "--preference_scope sample",
     "--offload parameter": "--zero_stage 3",
     "--offload optimizer": "--zero_stage 2",
     "--offload all": "--zero_stage 3",
@@ -37,7 +38,10 @@ REFUSED = {
     "--report_to trackio": "needs the package trackio",
     "--resume true": "holds no run to resume|is of a single training",
     **dict.fromkeys(
-        (*(f"--preference_sampler {name}" for name in KINDS), "--preference_scope sample"),
+        (
+            *(f"--preference_sampler {name}" for name in KINDS),
+            *("--preference_scope sample", "--preference_for_labels true"),
+        ),
         "--fixed_preference draws nothing",  # soups and discrete policies
     ),
     "--scaling_per_objective true": "--fixed_scaling and --scaling_per_objective exclude",

@@ -17,7 +17,7 @@ from safe_rlhf_panacea.preference import samplers
 
 PROGRAMS = {"dpo": dpo, "grpo": grpo, "ppo": ppo, "sft": sft}
 # These are of other tests: processes, memory, logs.
-LEFT_OUT = {"zero_stage", "offload", "log_type"}
+LEFT_OUT = {"zero_stage", "offload", "log_type", "report_to"}
 NEEDS = {"vertices": ("--vertex_probability", "0.4"), "dirichlet": ("--dirichlet_alpha", "2")}
 
 
