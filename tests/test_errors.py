@@ -196,8 +196,15 @@ def test_ctrl_c_while_libraries_are_imported_and_once_more(start, tmp_path):
     (tmp_path / "torch.py").write_text(text)
     (tmp_path / "numpy.py").write_text(text)
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    command = [sys.executable, *start]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(
+        [sys.executable, *start],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        # A shell's background jobs ignore the signal, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert (done.stdout, done.stderr) == ("", "interrupted\n")
     assert done.returncode == -signal.SIGINT
 

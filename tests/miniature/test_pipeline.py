@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_the_end_is_answers_a_verdict_the_pictures_and_commands_that_run(run, mo
     monkeypatch.setattr("builtins.input", lambda label: "/quit")
     for command in commands:
         python, flag, module, *flags = shlex.split(command)
-        assert (shutil.which(python), flag) == (sys.executable, "-m")
+        assert (Path(shutil.which(python)).absolute(), flag) == (Path(sys.executable), "-m")
         capsys.readouterr()
         import_module(f"{module}.main" if module.endswith("export") else module).main(flags)
         assert capsys.readouterr().out

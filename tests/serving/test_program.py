@@ -34,7 +34,7 @@ def refusal(capsys, *argv):
         (["--front", "nowhere"], "front.json: no such file"),
         (["--host", "no such host"], "--host no such host"),
         (["--token", "open\nsesame"], "--token is not one line of text"),
-        (["--token", "sesame\udcff"], "--token is not one line of text"),
+        (["--token", "sesame\udcff"], "'sesame\\udcff' is not UTF-8 text"),
     ],
 )
 def test_refusals(adapter, flags, message, capsys):
