@@ -63,7 +63,7 @@ def verdict(results: Mapping[str, Any]) -> str:
         own, soups = (entry[key]["hypervolume"] for key in ("panacea", "rewarded_soups"))
         times = f": {own / soups:.2f} times the soups'" if soups else ""
         lines.append(f"  {label} {own:.2f}, Rewarded Soups {soups:.2f}{times}")
-    lines.append("Below 1 the soups are ahead. One seed decides little: eval/README.md has more.")
+    lines.append("Below 1 the soups are ahead. One seed decides little: docs/results.md has more.")
     lines.append("The numbers change with the processor, too.")
     return "\n".join(lines)
 
