@@ -2,22 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from safe_rlhf_panacea.errors import UserError, one_line
+from safe_rlhf_panacea.io import unique_keys
 from safe_rlhf_panacea.serving.engine import ENDED
 from safe_rlhf_panacea.serving.errors import ApiError, error_body
 from safe_rlhf_panacea.serving.guard import Guard
 from safe_rlhf_panacea.serving.page import Page
 from safe_rlhf_panacea.serving.schema import ChatRequest, CompletionRequest
 from safe_rlhf_panacea.serving.service import Service
+
+
+class UniqueKeys(Request):
+    """A request whose JSON has every key once: of two values the last would win unseen."""
+
+    async def json(self) -> Any:
+        """The body.
+
+        Raises:
+            HTTPException: a key stands twice in one object.
+        """
+        if not hasattr(self, "_json"):
+            try:
+                self._json = json.loads(await self.body(), object_pairs_hook=unique_keys)
+            except (json.JSONDecodeError, UnicodeDecodeError):
+                raise
+            except ValueError as error:
+                raise HTTPException(400, str(error)) from None
+        return self._json
+
+
+class UniqueKeysRoute(APIRoute):
+    """A route that reads its body as ``UniqueKeys`` does."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Hand on the request in that form."""
+        handle = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            return await handle(UniqueKeys(request.scope, request.receive))
+
+        return handler
 
 
 def _add_api(app: FastAPI, service: Service) -> None:
@@ -118,6 +153,7 @@ def make_app(
     """
     # No pages of FastAPI's own: they would load scripts from elsewhere.
     app = FastAPI(title="Panacea", docs_url=None, redoc_url=None)
+    app.router.route_class = UniqueKeysRoute
     _add_api(app, service)
     _add_pages(app, service, page)
     _add_errors(app)

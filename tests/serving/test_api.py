@@ -274,6 +274,18 @@ def test_bodies_that_are_no_request(server, content):
     assert answer.status_code == 400 and answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("place", ["", "messages"])
+def test_a_key_that_stands_twice_is_refused(server, place):
+    """Of two values of a key the last one would win without a word."""
+    twice = '"preference": [1, 0], "preference": [0, 1], "messages": [{"role": "user"'
+    if place:
+        twice = '"messages": [{"role": "user", "content": "b", "role": "user"'
+    with server.http(headers={"content-type": "application/json"}) as http:
+        answer = http.post("/v1/chat/completions", content=f'{{{twice}, "content": "a"}}]}}')
+    assert answer.status_code == 400
+    assert "stands twice" in answer.json()["error"]["message"]
+
+
 def test_the_clients_own_errors(client):
     with pytest.raises(openai.NotFoundError, match="unknown model"):
         ask(client, model="gpt-4")
