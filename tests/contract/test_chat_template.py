@@ -113,7 +113,7 @@ def test_an_end_of_turn_that_pads_as_well_is_attended_to(files, tmp_path):
     sequence = torch.tensor([[end, 9, end, 10, 11, end, end], [9, 10, end, 11, 12, 13, 14]])
     expected = torch.tensor([[0, 1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1, 1]]).bool()
     prompt, found = sequence[:, :4], []
-    trainer.eval_rollout = lambda prompt, sequence, attention_mask: found.append(attention_mask)
+    trainer.eval_rollout = lambda prompt, sequence, mask: found.append(mask) or {}
     with trainer.panacea.at(torch.full((2, 2), 0.5)):
         batch = trainer.post_rollout(prompt, sequence, attention_mask=sequence.ne(end))
     trainer.eval_step(sequence, sequence.ne(end))
