@@ -67,7 +67,7 @@ def draw(
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Draw."""
+    """Read the evaluations, draw the figure and write it with its numbers."""
     parser = build_parser(
         f"{NAME}.py",
         "Figure 3: reward distributions of the initial model and of Panacea at several λ.",

@@ -21,7 +21,7 @@ REPORT = Report(
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Draw."""
+    """Read the evaluations, draw the figure and write it with its numbers."""
     compare_methods(
         NAME,
         "reward",

@@ -22,7 +22,7 @@ NAME = "figure_4_right_front_evolution"
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Draw."""
+    """Read the evaluations, draw the figure and write it with its numbers."""
     parser = build_parser(
         f"{NAME}.py",
         "Figure 4 right: how the front grows, from evaluations of a run's checkpoints.",

@@ -23,7 +23,7 @@ NAME = "figure_7_scaling_ablation"
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Draw."""
+    """Read the evaluations, draw the figure and write it with its numbers."""
     parser = build_parser(
         f"{NAME}.py",
         "Figure 7: fronts with the learnt scaling factor and with fixed ones.",

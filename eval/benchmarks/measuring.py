@@ -149,7 +149,7 @@ class Workers:
         return found
 
     def work(self) -> list[dict[str, Any]]:
-        """One round."""
+        """Let every process work through one round, and return what each of them measured."""
         for process in self.processes:
             process.stdin.write("\n")
             process.stdin.flush()

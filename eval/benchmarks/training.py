@@ -18,7 +18,7 @@ class _Silent:
     """A logger that says nothing."""
 
     def print(self, *_: Any, **__: Any) -> None:
-        """Say nothing."""
+        """Take any message and write none of it."""
 
     log = close = print
 

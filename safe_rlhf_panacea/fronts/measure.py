@@ -97,13 +97,8 @@ def measure(
         options = {"texts_per_batch": 2 * policy.pairs_per_batch, "label": label}
         likelihoods, labelled = _of_all(policy, likelihoods_of_texts, texts, grid, **options)
     sampled = _sample(policy, rewards, prompts, grid, label)
-    found = [sampled.log_ratios, margins, likelihoods]
     scored = [sampled.rewards] + ([] if base is None else [base.rewards])
-    odd = any(tensor is not None and not tensor.isfinite().all() for tensor in found)
-    if odd or any(earned.isinf().any() for earned in scored):
-        raise NotFiniteError("the policy or its rewards are not finite")
-    for earned in scored:
-        check_counted(earned)
+    check_finite([sampled.log_ratios, margins, likelihoods], scored)
     return Measurement(
         grid,
         [prompt.text for prompt in prompts],
@@ -115,6 +110,23 @@ def measure(
         kind="accuracy" if pairs is not None else "reward" if texts is None else "log-likelihood",
         likelihoods=None if likelihoods is None else by_objective(likelihoods, labelled),
     )
+
+
+def check_finite(found: Sequence[torch.Tensor | None], scored: Sequence[torch.Tensor]) -> None:
+    """Refuse what makes no front.
+
+    Args:
+        found: must be finite where it is there.
+        scored: rewards, size = (N, P, m) each; NaN where an objective does not count.
+
+    Raises:
+        NotFiniteError: a NaN or an infinity, or an objective that counts for no response.
+    """
+    odd = any(tensor is not None and not tensor.isfinite().all() for tensor in found)
+    if odd or any(earned.isinf().any() for earned in scored):
+        raise NotFiniteError("the policy or its rewards are not finite")
+    for earned in scored:
+        check_counted(earned)
 
 
 def check_counted(rewards: torch.Tensor) -> None:

@@ -15,7 +15,7 @@ REPEATS = 1000
 
 
 def cases(args: Namespace) -> list[Case]:
-    """One."""
+    """The case of this part: another λ for all matrices of a 7B model."""
     job = dict(part="switch", device=args.device, imports=["torch", "safe_rlhf_panacea.adapter"])
     return [Case(f"{BLOCKS * MATRICES} matrices", [Contender("this package", job)])]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import logging
 from array import array
 from collections import Counter
@@ -56,13 +57,13 @@ class TableDataset(RawDataset):
         left_out: how many of them (or of the units made from them) are no sample, by reason.
     """
 
+    @abc.abstractmethod
     def format_of(self, first: Row) -> Format:
         """The format of a table that begins with this row.
 
         Raises:
             UserError: it has none that this data set reads.
         """
-        raise NotImplementedError
 
     def read(self, source: Source, told: str) -> None:
         """Go through all rows once.
