@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from safe_rlhf_panacea.base.passes import Pass, by_token
 from safe_rlhf_panacea.base.vocabulary import chosen_log_probs
 
 
-@lru_cache(maxsize=64)
 def takes_positions(model_type: type) -> bool:
     """Whether a model can be told where in its sequence each token stands."""
     return "position_ids" in inspect.signature(model_type.forward).parameters
