@@ -29,7 +29,7 @@ class TrainingState:
         epoch: passes over the data done.
         random_state: of all processes, from ``capture_random_state``.
         sampler: place in the data, the data sampler's ``state_dict``.
-        panacea: place in the stream of λ and the ideal point; None where no λ is drawn.
+        panacea: place in the stream of λ and the ideal point; empty where no λ is drawn.
         ptx_sampler: place in the supervised text of PTX, likewise; None without.
         training_seconds: spent so far.
     """
@@ -38,7 +38,7 @@ class TrainingState:
     epoch: int
     random_state: dict[str, Any]
     sampler: dict[str, Any] = field(default_factory=dict)
-    panacea: dict[str, Any] | None = None
+    panacea: dict[str, Any] = field(default_factory=dict)
     ptx_sampler: dict[str, Any] | None = None
     training_seconds: float = 0.0
 

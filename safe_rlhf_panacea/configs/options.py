@@ -61,7 +61,8 @@ def option(
         kind: reads a value, or each item of several; default: by the field's type.
         names: further names of the flag.
         metavar: stands for its value in the help; default: as argparse has it.
-        required: whether a command line must give it.
+        required: whether a command line must give it; its type need not name the None that it is
+            until then.
     """
     about = {"text": text, "kind": kind, "names": names, "metavar": metavar, "required": required}
     return dataclasses.field(default=default, metadata=about)

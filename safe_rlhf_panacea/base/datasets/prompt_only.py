@@ -105,7 +105,7 @@ class PromptOnlyDataset(TokenizedDataset):
             )
         super().reject(row, tokens)
 
-    def get_row(self, row: int) -> PromptOnlySample:  # type: ignore[override]
+    def get_row(self, row: int) -> PromptOnlySample:
         return {"input_ids": self.prompts[row], "example": self.examples[row]}
 
     def get_collator(self) -> PromptOnlyCollator:
@@ -115,7 +115,7 @@ class PromptOnlyDataset(TokenizedDataset):
 class PromptOnlyCollator(CollatorBase):
     """Pads prompts on the left: responses follow on the right."""
 
-    def __call__(self, samples: list[PromptOnlySample]) -> PromptOnlyBatch:  # type: ignore[override]
+    def __call__(self, samples: list[PromptOnlySample]) -> PromptOnlyBatch:
         input_ids, mask = self.pad([sample["input_ids"] for sample in samples], side="left")
         examples = [sample["example"] for sample in samples]
         return {"input_ids": input_ids, "attention_mask": mask, "examples": examples}

@@ -105,6 +105,8 @@ class LabelledPreferenceDataset(PreferenceDataset):
     first objective with a label prefers.
     """
 
+    rawdata: Any
+
     def __init__(
         self,
         specs: Any,
@@ -150,7 +152,7 @@ class LabelledPreferenceDataset(PreferenceDataset):
         labels = labels_of(sample)
         return [labels.get(name) for name in self.objectives]
 
-    def preprocess(self, raw_sample: RawSample) -> dict[str, torch.Tensor]:
+    def preprocess(self, raw_sample: RawSample) -> dict[str, Any]:
         """Tokens, in Safe-RLHF's template its own, ``labels`` and ``prompt_length``.
 
         Labels are of size (m,): +1 agrees, -1 disagrees, 0 missing.
