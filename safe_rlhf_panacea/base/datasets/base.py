@@ -205,7 +205,8 @@ class TokenizedDataset(Dataset[Sample]):
             raise UserError(
                 f"{row.where}: {type(self).__name__} needs {field!r}, but the row has only {has}"
             )
-        return row.sample[field]  # type: ignore[literal-required]
+        fields: Mapping[str, Any] = row.sample
+        return fields[field]
 
     def prompt(self, row: Row) -> str:
         """The row's prompt in the template."""
