@@ -55,3 +55,17 @@ def test_a_notebook_runs_from_top_to_bottom(notebook, model, tmp_path, monkeypat
 def test_there_is_one_for_each_algorithm():
     assert {"dpo", "grpo", "reward_models_and_ppo", "sft"} <= {path.stem for path in SCRIPTS}
     assert len(NOTEBOOKS) == 2
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_the_first_python_of_a_page_trains_and_answers(page, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("prompts.jsonl").write_text(
+        "".join(f'{{"prompt": "abc{letter}"}}\n' for letter in "abcdefghijklmnop")
+    )
+    text = (EXAMPLES.parent / page).read_text(encoding="utf-8")
+    source = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    source = source.replace("HuggingFaceTB/SmolLM2-135M-Instruct", str(model))
+    space = run(source.replace("max_steps=40", "max_steps=8"), page, model)
+    assert (space["run"].output_dir / "adapter_model.safetensors").exists()
+    assert isinstance(space["run"].model.respond("abc", [0.5, 0.5], max_new_tokens=4), str)
