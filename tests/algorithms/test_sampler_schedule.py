@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 from tests.algorithms.helpers import dpo_trainer
 
-VERTICES = "--preference_sampler vertices --vertex_probability 1 --vertex_probability_end 0".split()
-DIRICHLET = "--preference_sampler dirichlet --dirichlet_alpha 8 --dirichlet_alpha_end 4".split()
+VERTICES = shlex.split(
+    "--preference_sampler vertices --vertex_probability 1 --vertex_probability_end 0"
+)
+DIRICHLET = shlex.split(
+    "--preference_sampler dirichlet --dirichlet_alpha 8 --dirichlet_alpha_end 4"
+)
 
 
 @pytest.mark.parametrize(
