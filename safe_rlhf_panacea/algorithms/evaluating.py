@@ -47,6 +47,7 @@ class FrontTrainer(Protocol):
     logger: Any
     tokenizer: Any
     global_step: int
+    total_steps: int
     eval_dataloader: Any
     panacea: Panacea
     clock: TrainingClock

@@ -55,10 +55,6 @@ class RewardedTrainer(FrontTrainer, Protocol):
     rewards: RewardEnsemble
     waiting: int
 
-    @property
-    def total_steps(self) -> int:
-        """Training steps of the run."""
-
 
 class RewardedPart(PanaceaPart):
     """Joins a trainer that keeps what ``load`` gives in ``rewards``, and its policy's engine.
@@ -78,6 +74,10 @@ class RewardedPart(PanaceaPart):
     def __init__(self, trainer: RewardedTrainer) -> None:
         """Hold on to the trainer, which has its component already."""
         super().__init__(trainer)
+
+    def about(self) -> dict[str, Any]:
+        """With the rewards' units, as a calibration may have set them."""
+        return {**super().about(), "reward_specs": self.trainer.args.reward_specs}
 
     # -- rewards ----------------------------------------------------------------------
 
