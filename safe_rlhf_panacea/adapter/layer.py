@@ -70,7 +70,7 @@ class SvdLoraLinear(nn.Module):
         self._make_factors(self.weight)
         # W0 while merged, in a tuple: torch would take it for a parameter of the layer.
         self._base_weight: tuple[nn.Parameter] | None = None
-        self._cache: tuple[tuple, torch.Tensor] | None = None
+        self._cache: tuple[tuple[object, ...], torch.Tensor] | None = None
         self.reset_parameters()
 
     def _make_factors(self, like: torch.Tensor) -> None:

@@ -48,7 +48,7 @@ def with_own_rates(groups: list[dict[str, Any]], lr: float) -> list[dict[str, An
     return sorted((group for group in split if group["params"]), key=lambda group: "lr" in group)
 
 
-def _make_optimizer(groups: list[dict], lr: float, ds_config: dict[str, Any]) -> Any:
+def _make_optimizer(groups: list[dict[str, Any]], lr: float, ds_config: dict[str, Any]) -> Any:
     offload = ds_config["zero_optimization"].get("offload_optimizer", {}).get("device", "none")
     if offload != "none":
         from deepspeed.ops.adam import DeepSpeedCPUAdam

@@ -51,9 +51,7 @@ class ArgumentParser(argparse.ArgumentParser):
         )
         self._negative_number_matcher = re.compile(r"-\.?\d")  # argparse's own: not -1e-5
 
-    def parse_args(  # type: ignore[override]  # argparse's overloads, all in one
-        self, args: Iterable[str] | None = None, namespace: Any = None
-    ) -> Any:
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         """Argparse's, but a flag that there is not is told before one that is missing."""
         words = sys.argv[1:] if args is None else list(args)
         for word in takewhile(lambda word: word != "--", words):

@@ -38,7 +38,7 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
 
     def __init__(self, args: DPOConfig, *ds_configs: dict[str, Any]) -> None:
         """Make what the hooks attach to, then run them."""
-        self.panacea = Panacea(args, args.objective_names(), args.model_name_or_path)
+        self.panacea = Panacea(args, tuple(args.objectives or ()), args.model_name_or_path)
         self.part = PanaceaPart(self)
         super().__init__(args, *ds_configs)
 

@@ -28,7 +28,7 @@ class PanaceaSFTTrainer(SupervisedTrainer):
 
     def __init__(self, args: SFTConfig, ds_train_config: dict[str, Any]) -> None:
         """Make the component, then run the hooks."""
-        self.panacea = Panacea(args, args.objective_names(), args.model_name_or_path)
+        self.panacea = Panacea(args, tuple(args.objectives or ()), args.model_name_or_path)
         self.part = PanaceaPart(self)
         super().__init__(args, ds_train_config)
 

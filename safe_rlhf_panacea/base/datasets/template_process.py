@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datetime import tzinfo
+    from typing import Any
 
     from transformers import PreTrainedTokenizerBase
     from typing_extensions import Self
@@ -46,7 +47,7 @@ def _set_date(text: str | None) -> None:
     vars(chat_template_utils)["datetime"] = Date
 
 
-def _answer(tokenizer: PreTrainedTokenizerBase, request: dict) -> dict:
+def _answer(tokenizer: PreTrainedTokenizerBase, request: dict[str, Any]) -> dict[str, Any]:
     """The rendered text, or why there is none and the template's line."""
     try:
         _set_date(request["now"])

@@ -131,7 +131,7 @@ def lengths(prompts: int, args: RewardedConfig, whole_groups: bool = False) -> t
 
 def prompt_loaders(
     args: RewardedConfig, template: ChatTemplate, whole_groups: bool = False
-) -> tuple[DataLoader, ResumableSampler, DataLoader | None]:
+) -> tuple[DataLoader[Any], ResumableSampler, DataLoader[Any] | None]:
     """A loader of prompts with its sampler, and one of evaluation prompts if asked for."""
     options: dict[str, Any] = {"tokenizer": template.tokenizer, "seed": args.seed}
     options["template"] = template
@@ -152,7 +152,7 @@ def prompt_loaders(
 
 def text_loader(
     args: RewardedConfig, template: ChatTemplate, rows: int
-) -> tuple[DataLoader, ResumableSampler]:
+) -> tuple[DataLoader[Any], ResumableSampler]:
     """A loader of supervised text for the PTX loss, and its sampler."""
     dataset = SupervisedDataset(
         args.ptx_datasets or (), tokenizer=template.tokenizer, seed=args.seed, template=template
@@ -160,7 +160,7 @@ def text_loader(
     return build_loader(dataset, rows, args.seed)
 
 
-def endless(loader: DataLoader, sampler: ResumableSampler) -> Iterator[Batch]:
+def endless(loader: DataLoader[Any], sampler: ResumableSampler) -> Iterator[Batch]:
     """Epoch after epoch, from the sampler's present one on."""
     for epoch in itertools.count(sampler.epoch):
         sampler.set_epoch(epoch)

@@ -42,7 +42,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 def build_loader(
     dataset: Any, batch_size: int, seed: int, *, shuffle: bool = True
-) -> tuple[DataLoader, ResumableSampler]:
+) -> tuple[DataLoader[Any], ResumableSampler]:
     """A loader over this process's share of a data set, and the sampler that knows where it is."""
     sampler = ResumableSampler(
         len(dataset), seed=seed, shuffle=shuffle, rank=get_rank(), world_size=get_world_size()
@@ -72,8 +72,8 @@ class SupervisedTrainer(TrainerBase):
     PADDING_SIDE: ClassVar[Literal["left", "right"]] = "right"
 
     model: Any
-    train_dataloader: DataLoader
-    eval_dataloader: DataLoader | None
+    train_dataloader: DataLoader[Any]
+    eval_dataloader: DataLoader[Any] | None
 
     def __init__(self, args: TrainConfig, ds_train_config: dict[str, Any]) -> None:
         """Run the hooks."""

@@ -76,7 +76,7 @@ class TemplatedText(SupervisedDataset):
         labels[: common_prefix(start, input_ids.tolist())] = IGNORE_INDEX
         return {"input_ids": input_ids, "labels": labels}
 
-    def tokenize(self, text: str) -> torch.Tensor:  # type: ignore[override]
+    def tokenize(self, text: str) -> torch.Tensor:
         """The tokens of a dialogue, truncated, size = (L,); what is said gives no control token."""
         (ids,) = tokenize(self.tokenizer, [text])
         return torch.tensor(ids[: self.tokenizer.model_max_length])
