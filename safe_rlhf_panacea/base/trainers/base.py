@@ -59,7 +59,6 @@ class TrainerBase(metaclass=abc.ABCMeta):
     """
 
     TRAINING_TYPE: ClassVar[str]
-
     tokenizer: Any
     args: Any
     data_sampler: ResumableSampler
@@ -108,8 +107,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
 
     def run_init_hooks(self) -> None:
         """Run the four hooks in their order."""
-        self.global_step = self.saved_at = 0
-        self.epoch = 0
+        self.global_step = self.saved_at = self.epoch = 0
         self.clock = TrainingClock()
         self._divergence = DivergenceCheck()
         self.observers: list[Observer] = []
@@ -145,8 +143,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
         found = {}
         for name, flag in LOADERS.items():
             dataset = getattr(getattr(self, name, None), "dataset", None)
-            fingerprint = getattr(dataset, "fingerprint", None)
-            if fingerprint is not None:
+            if (fingerprint := getattr(dataset, "fingerprint", None)) is not None:
                 found[flag] = fingerprint
         return found
 
