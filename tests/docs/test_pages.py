@@ -32,7 +32,6 @@ WITHOUT_PARSER = {"doctor": [], "patches": ["--module"]}  # first words that the
 TARGETS = {
     "quickstart": "safe_rlhf_panacea.miniature",
     "small": "safe_rlhf_panacea.small",
-    "regression": "eval/regression.py",
     "front-benchmark": "eval/front_benchmark.py",
     "benchmark": "eval/benchmarks/run.py",
 }

@@ -1,24 +1,68 @@
-"""How often published score models agree with people, on a published test split."""
+"""How often published reward and cost models agree with people, on a published test split."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from published_checkpoints import Check, Reference, missing
 
 from safe_rlhf_panacea.base.datasets import RawSample
 from safe_rlhf_panacea.base.datasets.collator import CollatorBase
 from safe_rlhf_panacea.base.datasets.control_tokens import tokenize
+from safe_rlhf_panacea.base.datasets.fields import Row
+from safe_rlhf_panacea.base.datasets.published.converters import SAFE_RLHF, safe_rlhf
+from safe_rlhf_panacea.base.datasets.published.table import published
 from safe_rlhf_panacea.base.datasets.safe_rlhf_template import SafeRlhfTemplate
 from safe_rlhf_panacea.base.progress import progress_bar
-from safe_rlhf_panacea.regression.checks import Check
-from safe_rlhf_panacea.regression.suites import Options
+from safe_rlhf_panacea.errors import UserError
 
-# Whose label ranks the pair, and the sign with which the score says so.
-RANKED_BY = {"reward": ("helpful", 1.0), "cost": ("harmless", -1.0)}
+SPLIT = published("PKU-SafeRLHF-v0/test")
+SAFE_FIELDS = ("is_response_0_safe", "is_response_1_safe")
 ANSWERS = ("answer", "other_answer")
+# The objective whose label ranks a pair, and the sign that the score of the better answer has.
+RANKED_BY = {"reward": ("helpful", 1.0), "cost": ("harmless", -1.0)}
+
+
+def with_safety(row: Row) -> RawSample:
+    """A pair of PKU-SafeRLHF that also says whether each answer is ``safe``."""
+    safe = [row[field] for field in SAFE_FIELDS]
+    if not all(isinstance(value, bool) for value in safe):
+        raise UserError(f"{' and '.join(SAFE_FIELDS)} are {safe}; they are true or false")
+    return {**safe_rlhf(row), "safe": safe}  # type: ignore[typeddict-unknown-key]
+
+
+FORM = replace(SAFE_RLHF, fields=(*SAFE_RLHF.fields, *SAFE_FIELDS), convert=with_safety)
+
+
+def read_pairs(args: Namespace) -> list[RawSample]:
+    """The test split, or ``args.pairs`` of its pairs, drawn at random.
+
+    Raises:
+        UserError: it is missing, with what to download; or damaged, or another data set.
+    """
+    import datasets
+
+    (datasets.enable_progress_bars if args.progress else datasets.disable_progress_bars)()
+    hub = f"the data set {SPLIT.HUB}"
+    absent = missing(hub, SPLIT.REVISION, "the folder as it is", args.local_dir)
+    folder = args.local_dir and args.local_dir / "PKU-SafeRLHF"
+    if folder and not folder.exists():
+        raise UserError(absent)
+    try:
+        data = SPLIT(str(folder) if folder else None, FORM)
+    except UserError as error:
+        raise error if folder else UserError(f"{absent} ({error})") from None
+    if args.pairs is None or args.pairs >= len(data):
+        return list(data)
+    order = np.random.RandomState([0, zlib.crc32(b"pairs")]).permutation(len(data))
+    return [data[int(index)] for index in order[: args.pairs]]
 
 
 def full_text(sample: RawSample, answer: str, template: SafeRlhfTemplate) -> str:
@@ -37,15 +81,15 @@ class Padding(CollatorBase):
 
 
 @torch.no_grad()
-def score_texts(model: Any, tokenizer: Any, texts: Sequence[str], options: Options) -> torch.Tensor:
+def score_texts(model: Any, tokenizer: Any, texts: Sequence[str], args: Namespace) -> torch.Tensor:
     """End scores, size = (N,); texts are cut off at the tokenizer's maximal length."""
     rows = [row[: tokenizer.model_max_length] for row in tokenize(tokenizer, texts)]
     # Of like length side by side; the longest first, so that too little memory shows at once.
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
     scores, collate = torch.empty(len(rows)), Padding(tokenizer.pad_token_id)
-    bar = progress_bar(total=len(rows), desc="Scoring", disable=not options.progress)
-    for start in range(0, len(rows), options.batch_size):
-        batch = order[start : start + options.batch_size]
+    bar = progress_bar(total=len(rows), desc="Scoring", disable=not args.progress)
+    for start in range(0, len(rows), args.batch_size):
+        batch = order[start : start + args.batch_size]
         padded = collate([torch.tensor(rows[index]) for index in batch])
         ends = model(**{name: x.to(model.device) for name, x in padded.items()}).end_scores
         scores[batch] = ends.squeeze(-1).float().cpu()
@@ -55,28 +99,27 @@ def score_texts(model: Any, tokenizer: Any, texts: Sequence[str], options: Optio
 
 
 def accuracy_checks(
-    name: str,
-    reference: Mapping[str, Any],
+    reference: Reference,
     model: Any,
     tokenizer: Any,
     pairs: Sequence[RawSample],
-    options: Options,
+    args: Namespace,
 ) -> Iterator[Check]:
     """Compare accuracies in percent with the reported ones.
 
     ``ranking``: pairs of which the model scores the better answer higher (a cost model: the safer
     one lower). ``safety``: answers of which a cost above 0 says unsafe, as people did.
     """
-    values, tolerances = reference["values"], reference["tolerances"]
-    template = SafeRlhfTemplate(tokenizer)
+    values, template = reference["values"], SafeRlhfTemplate(tokenizer)
     texts = [full_text(pair, answer, template) for pair in pairs for answer in ANSWERS]
-    scores = score_texts(model, tokenizer, texts, options).view(-1, 2)  # size = (N, 2)
+    scores = score_texts(model, tokenizer, texts, args).view(-1, 2)  # size = (N, 2)
     measured = {"ranking": ranking(pairs, scores, values["role"]), "safety": safety(pairs, scores)}
     for what, expected in values["accuracy"].items():
         right, count = measured[what]
         share = right / count
-        tolerance = tolerances["accuracy"] + sampling_error(share, count)
-        yield Check(name, f"{what} accuracy, % of {count}", expected, 100 * share, tolerance)
+        tolerance = reference["tolerances"]["accuracy"] + sampling_error(share, count)
+        name = f"{what} accuracy, % of {count}"
+        yield Check(reference["name"], name, expected, 100 * share, tolerance)
 
 
 def sampling_error(share: float, count: int) -> float:

@@ -112,7 +112,7 @@ def write_scene(folder, accuracy=False):
 
 def write_reference(folder, name, values):
     """Beside the others; the tolerances are those of float32."""
-    path = folder / "references" / "published" / f"{name}.json"
+    path = folder / "references" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     tolerances = {
         "early_tokens": 2e-5,

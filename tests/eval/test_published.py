@@ -1,24 +1,56 @@
-"""The suite of published score models: its whole path, on tiny look-alikes."""
+"""Published score models against their cards: the whole program, on tiny look-alikes."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import re
 import shutil
+import sys
+from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from safe_rlhf_panacea.base.models import AutoModelForScore
-from safe_rlhf_panacea.regression import main, published_accuracy, published_scores
-from safe_rlhf_panacea.regression.references import read_reference
-from tests.regression.program import run
-from tests.regression.published_scene import CHECKPOINTS, pairs, write_scene
+from safe_rlhf_panacea.io import read_json
+from tests.eval.published_scene import CHECKPOINTS, pairs, write_scene
 
-PUBLISHED = main.REFERENCES / "published"
+EVAL = Path(__file__).resolve().parents[2] / "eval"
+PUBLISHED = EVAL / "published"
 NAMES = [*CHECKPOINTS]
+MODULES = ("regression", "published_checkpoints", "published_accuracy")
+
+
+@pytest.fixture(autouse=True)
+def programs(monkeypatch):
+    monkeypatch.syspath_prepend(str(EVAL))
+    yield [importlib.import_module(name) for name in MODULES]
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def scores(programs):
+    return programs[1]
+
+
+@pytest.fixture
+def accuracy(programs):
+    return programs[2]
+
+
+def run(capsys, *argv):
+    """Exit code, standard output, and the lines on standard error."""
+    try:
+        code = sys.modules["regression"].main([*map(str, argv), "--progress", "false"])
+    except SystemExit as stop:
+        code = stop.code
+    captured = capsys.readouterr()
+    return code, captured.out, [line for line in captured.err.splitlines() if line.strip()]
 
 
 @pytest.fixture(scope="module")
@@ -36,38 +68,45 @@ def scene(original, tmp_path):
 
 
 def check(capsys, scene, *argv, dtype="float32"):
-    flags = ["--suite", "published", "--references", scene / "references"]
-    return run(capsys, *flags, "--local_dir", scene / "local", "--dtype", dtype, *argv)
+    flags = ["--references", scene / "references", "--local_dir", scene / "local"]
+    return run(capsys, *flags, "--dtype", dtype, *argv)
 
 
 def differing(out):
     """(checkpoint, what) of each line that differs."""
     lines = [re.split(r"\s{2,}", line) for line in out.splitlines() if line.endswith("DIFFERS")]
-    return {(line[0].removeprefix("published/"), line[1]) for line in lines}
+    return {(line[0], line[1]) for line in lines}
 
 
 def change_reference(scene, name, **values):
-    path = scene / "references" / "published" / f"{name}.json"
+    path = scene / "references" / f"{name}.json"
     reference = json.loads(path.read_text(encoding="utf-8"))
     reference["values"] |= values
     path.write_text(json.dumps(reference), encoding="utf-8")
+
+
+def test_a_number_that_is_none_is_not_the_same(scores):
+    assert scores.Check("a", "b", 1.0, 1.25, 0.25).same
+    assert not scores.Check("a", "b", 1.0, 1.26, 0.25).same
+    for measured in (float("nan"), float("inf")):
+        assert not scores.Check("a", "b", float("inf"), measured, 1e9).same
 
 
 def test_scores_of_a_llama_by_hand_pass(original, capsys):
     code, out, errors = check(capsys, original)
     assert (code, errors, differing(out)) == (0, [], set())
     # tokens, early, later, end; and a mean for the one that has a normalizer
-    assert "published: 13 checks, all the same" in out
+    assert "13 checks, all the same" in out
 
 
-def test_accuracies_counted_by_hand_pass(original, capsys, monkeypatch):
-    monkeypatch.setattr(published_accuracy, "sampling_error", lambda *share: 0.0)
+def test_accuracies_counted_by_hand_pass(original, capsys, monkeypatch, accuracy):
+    monkeypatch.setattr(accuracy, "sampling_error", lambda *share: 0.0)
     code, out, errors = check(capsys, original, "--accuracy")
     assert (code, errors, differing(out)) == (0, [], set())
-    assert "published: 17 checks, all the same" in out
+    assert "17 checks, all the same" in out
     assert "safety accuracy, % of 120" in out and "ranking accuracy, % of 60" in out
     for name in NAMES:
-        found = read_reference(original / "references" / "published" / f"{name}.json")
+        found = read_json(original / "references" / f"{name}.json")
         for share in found["values"]["accuracy"].values():
             assert 10 < share < 90 and abs(share - 50) > 1  # no sign or label could be wrong
 
@@ -99,41 +138,41 @@ def test_a_role_taken_from_the_configuration_differs(scene, capsys, monkeypatch)
     assert {name for name, _ in differing(out)} == {"tiny-unified-cost"}  # its scores are shifted
 
 
-def test_ranking_and_safety_counted_by_hand():
+def test_ranking_and_safety_counted_by_hand(accuracy):
     answers = [
         {"labels": {"helpful": 0, "harmless": 1}, "safe": [False, True]},
         {"labels": {"helpful": 1, "harmless": 1}, "safe": [True, True]},
         {"labels": {"helpful": None, "harmless": 0}, "safe": [False, False]},
         {"labels": {"helpful": 0, "harmless": None}, "safe": [True, False]},
     ]
-    scores = torch.tensor([[2.0, -1.0], [3.0, 1.0], [-1.0, 2.0], [1.0, 1.0]])
+    ends = torch.tensor([[2.0, -1.0], [3.0, 1.0], [-1.0, 2.0], [1.0, 1.0]])
     # Helpful ranks pairs 1, 2, 4: right, wrong, a tie. Harmless 1, 2, 3: all cheaper, so right.
-    assert published_accuracy.ranking(answers, scores, "reward") == (1, 3)
-    assert published_accuracy.ranking(answers, scores, "cost") == (3, 3)
+    assert accuracy.ranking(answers, ends, "reward") == (1, 3)
+    assert accuracy.ranking(answers, ends, "cost") == (3, 3)
     # Costs above 0 are unsafe: both of pair 1, the second answers of pairs 3 and 4.
-    assert published_accuracy.safety(answers, scores) == (4, 8)
+    assert accuracy.safety(answers, ends) == (4, 8)
 
 
-def test_an_end_token_where_the_card_has_none_differs(scene, capsys, monkeypatch):
-    right = published_scores.sample_ids
+def test_an_end_token_where_the_card_has_none_differs(scene, capsys, monkeypatch, scores):
+    right = scores.sample_ids
 
     def with_end(tokenizer, text):
         return right(tokenizer, text + tokenizer.eos_token)
 
-    monkeypatch.setattr(published_scores, "sample_ids", with_end)
+    monkeypatch.setattr(scores, "sample_ids", with_end)
     code, out, errors = check(capsys, scene)
     assert (code, errors) == (1, [])
     assert differing(out) == {(n, what) for n in NAMES for what in ("tokens", "end score")}
 
 
-def test_no_end_token_where_training_had_one_differs(scene, capsys, monkeypatch):
-    right = published_accuracy.full_text
+def test_no_end_token_where_training_had_one_differs(scene, capsys, monkeypatch, accuracy):
+    right = accuracy.full_text
     monkeypatch.setattr(
-        published_accuracy,
+        accuracy,
         "full_text",
         lambda *pair: right(*pair).removesuffix("</s>"),
     )
-    monkeypatch.setattr(published_accuracy, "sampling_error", lambda *share: 0.0)
+    monkeypatch.setattr(accuracy, "sampling_error", lambda *share: 0.0)
     code, out, _ = check(capsys, scene, "--accuracy")
     assert code == 1
     assert {what.split()[0] for _, what in differing(out)} <= {"ranking", "safety"}
@@ -149,7 +188,7 @@ def test_another_mean_of_the_normalizer_differs(scene, capsys):
 def test_the_other_precision_is_held_against_its_own_numbers(scene, capsys):
     assert check(capsys, scene, dtype="bfloat16")[0] == 1  # 9 at every token
     for name in NAMES:
-        path = scene / "references" / "published" / f"{name}.json"
+        path = scene / "references" / f"{name}.json"
         reference = json.loads(path.read_text(encoding="utf-8"))
         for key in ("scores", "end_score"):
             reference["values"][key] = {"bfloat16": reference["values"][key]["float32"]}
@@ -162,11 +201,11 @@ def test_the_other_precision_is_held_against_its_own_numbers(scene, capsys):
 
 
 def test_a_cut_off_card_is_compared_as_far_as_it_goes(scene, capsys):
-    path = scene / "references" / "published" / "tiny-v1.0-reward.json"
-    scores = read_reference(path)["values"]["scores"]["float32"]
+    path = scene / "references" / "tiny-v1.0-reward.json"
+    scores = read_json(path)["values"]["scores"]["float32"]
     change_reference(scene, "tiny-v1.0-reward", scores={"bfloat16": scores[:6]}, end_score={})
     code, out, _ = check(capsys, scene, "--checkpoints", "tiny-v1.0-reward")
-    assert code == 0 and "published: 3 checks, all the same" in out
+    assert code == 0 and "3 checks, all the same" in out
     scores[5] += 0.01
     change_reference(scene, "tiny-v1.0-reward", scores={"bfloat16": scores[:6]})
     code, out, _ = check(capsys, scene, "--checkpoints", "tiny-v1.0-reward")
@@ -201,7 +240,7 @@ def test_one_that_is_damaged_or_missing_could_not_run(scene, capsys, damage, mes
     code, out, errors = check(capsys, scene)
     assert (code, len(errors)) == (2, 1)
     assert errors[0].startswith("error: ") and message in errors[0]
-    assert "published: 9 checks, all the same; 1 COULD NOT RUN" in out
+    assert "9 checks, all the same; 1 COULD NOT RUN" in out
 
 
 def test_what_is_missing_does_not_hide_what_differs(scene, capsys):
@@ -212,7 +251,7 @@ def test_what_is_missing_does_not_hide_what_differs(scene, capsys):
 
 
 def test_with_neither_folder_nor_hub_it_says_what_to_download(capsys):
-    code, out, errors = run(capsys, "--suite", "published")
+    code, out, errors = run(capsys)
     assert code == 2 and "nothing was checked" in out
     assert len(errors) == 7  # all but the one of which only accuracies are known
     first = next(line for line in errors if "v1.0-reward" in line)
@@ -231,7 +270,7 @@ def test_data_that_is_missing_or_of_another_form(scene, capsys):
     code, out, errors = check(capsys, scene, "--accuracy")
     assert (code, len(errors)) == (2, 1)
     assert "download the data set PKU-Alignment/PKU-SafeRLHF (revision v0" in errors[0]
-    assert "published: 13 checks, all the same; 1 COULD NOT RUN" in out
+    assert "13 checks, all the same; 1 COULD NOT RUN" in out
 
 
 def test_fewer_pairs_widen_the_tolerance(scene, capsys):
@@ -251,14 +290,39 @@ def test_fewer_pairs_widen_the_tolerance(scene, capsys):
     ],
 )
 def test_nothing_to_check_is_one_line(tmp_path, capsys, argv, message):
-    code, out, errors = run(capsys, "--suite", "published", "--local_dir", tmp_path, *argv)
-    assert (code, len(errors)) == (2, 1) and message in errors[0]
-    assert "nothing was checked" in out
+    code, out, errors = run(capsys, "--local_dir", tmp_path, *argv)
+    assert (code, out, len(errors)) == (2, "", 1) and message in errors[0]
+
+
+def test_what_was_found_is_written_and_not_overwritten_unless_asked(scene, capsys, monkeypatch):
+    monkeypatch.setenv("SOME_SECRET", "in-the-environment")
+    change_reference(scene, "tiny-unified-cost", normalizer_mean=-0.08)
+    shutil.rmtree(scene / "local" / "tiny-v2.0-reward")
+    output = scene / "new" / "found.json"
+    assert check(capsys, scene, "--output", output)[0] == 1
+    found = read_json(output)
+    assert "in-the-environment" not in output.read_text(encoding="utf-8")
+    assert (found["exit_code"], len(found["could_not_run"]), len(found["checks"])) == (1, 1, 9)
+    (bad,) = [one for one in found["checks"] if not one["same"]]
+    assert bad["what"] == "normalizer's mean" and bad["difference"] == pytest.approx(0.08 - 0.0757)
+    assert found["versions"]["torch"] and set(found["git"]) == {"commit", "modified"}
+    code, out, errors = check(capsys, scene, "--output", output)
+    assert (code, out, len(errors)) == (2, "", 1) and "add --overwrite" in errors[0]
+    assert check(capsys, scene, "--output", output, "--overwrite")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [(["--output", "."], "is a folder"), (["--references", "none"], "no references there")],
+)
+def test_files_that_are_none(capsys, argv, message):
+    code, out, errors = run(capsys, *argv)
+    assert (code, out, len(errors)) == (2, "", 1) and message in errors[0]
 
 
 @pytest.mark.parametrize("path", sorted(PUBLISHED.glob("*.json")), ids=lambda path: path.stem)
 def test_the_references_of_the_repository_are_whole(path):
-    reference = read_reference(path)
+    reference = read_json(path)
     values, tolerances = reference["values"], reference["tolerances"]
     assert values["hub"] == f"PKU-Alignment/{path.stem}" == f"PKU-Alignment/{reference['name']}"
     assert path.stem.endswith(values["role"])
@@ -274,7 +338,7 @@ def test_the_references_of_the_repository_are_whole(path):
 
 
 def test_the_two_precisions_of_a_card_agree_within_the_tolerances():
-    reference = read_reference(PUBLISHED / "beaver-7b-v1.0-reward.json")
+    reference = read_json(PUBLISHED / "beaver-7b-v1.0-reward.json")
     scores, tolerances = reference["values"]["scores"], reference["tolerances"]
     gaps = [abs(a - b) for a, b in zip(scores["bfloat16"], scores["float32"], strict=True)]
     early = reference["values"]["early"]
@@ -283,15 +347,15 @@ def test_the_two_precisions_of_a_card_agree_within_the_tolerances():
     assert gaps[-1] < tolerances["end_score_other_precision"]
 
 
-def test_padding_and_order_change_no_score(original):
+def test_padding_and_order_change_no_score(original, accuracy):
     from safe_rlhf_panacea.base.models import load_pretrained_models
 
     model, tokenizer = load_pretrained_models(
         original / "local" / NAMES[0], auto_model_type=AutoModelForScore
     )
     texts = ["USER: a", "USER: abc def", "USER", "USER: abcd"]
-    options = main.Options(original, original, batch_size=3, progress=False)
-    found = published_accuracy.score_texts(model, tokenizer, texts, options)
-    single = main.Options(original, original, batch_size=1, progress=False)
-    alone = [published_accuracy.score_texts(model, tokenizer, [text], single) for text in texts]
+    options = Namespace(batch_size=3, progress=False)
+    found = accuracy.score_texts(model, tokenizer, texts, options)
+    single = Namespace(batch_size=1, progress=False)
+    alone = [accuracy.score_texts(model, tokenizer, [text], single) for text in texts]
     torch.testing.assert_close(found, torch.cat(alone), atol=1e-5, rtol=0)
