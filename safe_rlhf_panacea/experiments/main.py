@@ -18,8 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.experiments.runner import EXPERIMENTS, Reproduction
-from safe_rlhf_panacea.experiments.sizes import Size, sizes
+from safe_rlhf_panacea.experiments.runner import ENDS_WITH, Reproduction
+from safe_rlhf_panacea.experiments.sizes import RUNS, Size, size_of
 from safe_rlhf_panacea.experiments.table import Stage, launched_by
 from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, set_aside
 
@@ -57,15 +57,15 @@ def build_parser(script: str) -> argparse.ArgumentParser:
     text = "full: the paper's models, data and hyperparameters; small: the same path on "
     text += "SmolLM2-135M and hh-rlhf, minutes to hours on a CPU; miniature: on the quickstart's "
     text += "models and data, minutes; default: %(default)s"
-    default, runs = DEFAULTS.get(script, ("full", "runs/paper, runs/small, runs/miniature"))
-    parser.add_argument("--size", choices=[*sizes()], default=default, help=text)
+    default, runs = DEFAULTS.get(script, ("full", ", ".join(RUNS.values())))
+    parser.add_argument("--size", choices=[*RUNS], default=default, help=text)
     text = f"where all runs of one reproduction lie; default {runs}"
     parser.add_argument("--runs", metavar="DIR", help=text)
     parser.add_argument("--dry_run", action="store_true", help="start nothing; say what would be")
     parser.add_argument("--num_gpus", metavar="N", help="of this machine; default: all")
     text = "several machines, as DeepSpeed's launcher reads them"
     parser.add_argument("--hostfile", metavar="FILE", help=text)
-    if script in EXPERIMENTS:
+    if script in ENDS_WITH:
         text = "this stage alone, e.g. panacea-dpo-ls; done or not"
         parser.add_argument("--only", metavar="STAGE", help=text)
     else:
@@ -92,7 +92,7 @@ def read_flags(script: str, words: Sequence[str]) -> tuple[argparse.Namespace, R
     machines = [word for flag, v in given.items() if v is not None for word in (flag, v)]
     if script == REAL_FRONTS and (others := without_seed(passed)):
         raise UserError(f"{others[0]}: {script} takes --seed only, so that steps stay equal")
-    runs = Path(args.runs or DEFAULTS.get(script, ("", sizes()[args.size].runs))[1])
+    runs = Path(args.runs or DEFAULTS.get(script, ("", RUNS[args.size]))[1])
     return args, Reproduction(runs, args.size, tuple(passed), tuple(machines))
 
 
@@ -179,7 +179,8 @@ def launch(
     if args.dry_run:
         from safe_rlhf_panacea.dry_run import print_report
 
-        print_report(stage, runs.size_name, start, paper, own)
+        about = {"launcher": stage.launcher, "mirrors": stage.mirrors, "size": runs.size_name}
+        print_report(stage.program, about, start, paper, own)
         return
     set_environment(runs.size)
     runs.prepare(stage)
@@ -203,14 +204,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         if {"-h", "--help"} & set(words) and not has_libraries():
             return  # the script itself has said what it does
         need_libraries()
-        set_environment(sizes()[WHOLE[script]])
+        set_environment(size_of(WHOLE[script]))
         become([sys.executable, "-m", f"safe_rlhf_panacea.{WHOLE[script]}", *words])
     args, runs = read_flags(script, words)
     need_libraries()
     stage = launched_by(script)
     if stage is not None:
         launch(stage, table, runs, args)
-    elif script in EXPERIMENTS:
+    elif script in ENDS_WITH:
         set_environment(runs.size) if not args.dry_run else None
         runs.run(script, args.only, args.dry_run)
     else:

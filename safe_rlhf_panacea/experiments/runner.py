@@ -8,29 +8,21 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.experiments.real import REAL
-from safe_rlhf_panacea.experiments.sizes import Size, sizes
-from safe_rlhf_panacea.experiments.table import BEYOND, REPRODUCTION, STAGES, Stage
+from safe_rlhf_panacea.experiments.sizes import RUNS, Size, fill, size_of
+from safe_rlhf_panacea.experiments.table import Stage, stages_by_name, stages_of
 from safe_rlhf_panacea.io import atomic_write_text
 from safe_rlhf_panacea.run_folder import is_finished
 
 ROOT = Path(__file__).resolve().parents[2]
-# What each of the scripts that run many stages runs; and what only --only asks for.
-EXPERIMENTS = {"reproduce_paper.sh": REPRODUCTION, "real_fronts.sh": REAL}
-ON_DEMAND = {"reproduce_paper.sh": BEYOND, "real_fronts.sh": ()}
+# The scripts that run many stages, and what they end with.
 ENDS_WITH = {"reproduce_paper.sh": "report.html", "real_fronts.sh": "comparison"}
-
-
-def fill(text: str, values: Mapping[str, Any]) -> list[str]:
-    """The words of a row, with what stands in curly brackets filled in."""
-    return [word.format_map(values) for word in shlex.split(text)]
 
 
 def last_value(words: Sequence[str], flag: str, default: str) -> str:
@@ -68,13 +60,17 @@ class Reproduction:
     @cached_property
     def size(self) -> Size:
         """What the size brings."""
-        return sizes()[self.size_name]
+        return size_of(self.size_name)
 
-    @property
+    @cached_property
     def values(self) -> dict[str, Any]:
         """For the curly brackets of the rows."""
+        own = {
+            name: value.replace("{runs}", str(self.runs)) if isinstance(value, str) else value
+            for name, value in self.size.values.items()
+        }
         return {
-            **self.size.values,
+            **own,
             "runs": self.runs,
             "seed": last_value(self.passed, "--seed", "42"),
             "aggregation": last_value(self.passed, "--aggregation", "ls"),
@@ -93,13 +89,15 @@ class Reproduction:
         return extra.get(stage.evaluation or stage.key, "")
 
     def flags(self, stage: Stage) -> list[str]:
-        """Of a stage that no launcher starts: its own and the size's."""
+        """Of a stage that no launcher starts: its own and the size's, then where it writes."""
         words: list[str] = []
         for word in shlex.split(f"{stage.flags} {self._size_flags(stage)}"):
             if "*" in word:
                 words += map(str, self.matches(word.removeprefix("{runs}/")))
             else:
-                words.append(word.format_map(self.values))
+                words += fill([word], self.values)
+        if stage.output:
+            words += ["--output_dir", str(self.runs / stage.output), "--overwrite"]
         return words
 
     def folder(self, stage: Stage) -> Path:
@@ -111,17 +109,23 @@ class Reproduction:
 
     def launcher_flags(self, stage: Stage, table: Sequence[str]) -> tuple[list[str], list[str]]:
         """The paper's flags, and what size and user put after them."""
-        paper = [*table, *fill(sizes()["full"].flags[stage.key], self.values)]
+        paper = [*table, *fill(shlex.split(size_of("full").flags[stage.key]), self.values)]
         paper += ["--output_dir", str(self.folder(stage))]
         own = "" if self.size_name == "full" else self.size.flags[stage.key]
-        return paper, [*fill(own, self.values), *self.passed]
+        return paper, [*fill(shlex.split(own), self.values), *self.passed]
 
     def command(self, stage: Stage) -> list[str]:
         """What starts a stage."""
         if stage.launcher:
             launcher = str(ROOT / "bash" / stage.launcher)
             own = ["--size", self.size_name, "--runs", str(self.runs), *self.machines]
-            return ["bash", launcher, *own, *self.passed, *fill(stage.flags, self.values)]
+            return [
+                "bash",
+                launcher,
+                *own,
+                *self.passed,
+                *fill(shlex.split(stage.flags), self.values),
+            ]
         program = ["-m", stage.program]
         if stage.program.endswith(".py"):
             program = [str(ROOT / stage.program)]
@@ -142,14 +146,14 @@ class Reproduction:
         """Make what a stage needs and is not there yet, with the launchers' own flags."""
         alone = replace(self, passed=("--seed", self.values["seed"]), machines=())
         for name in filter(self.size.prepares.__contains__, stage.needs):
-            needed = STAGES[name]
+            needed = stages_by_name()[name]
             if not self.is_there(needed):
                 print(f"== {name} is missing: made first", file=sys.stderr, flush=True)
                 run(alone.command(needed) + (["--go_on"] if needed.launcher else []))
 
     # -- all stages -----------------------------------------------------------------------------
 
-    def stages(self, rows: Sequence[Stage] = REPRODUCTION) -> Iterator[Stage]:
+    def stages(self, rows: Sequence[Stage]) -> Iterator[Stage]:
         """The rows in order; those for each of several folders once these are there."""
         for row in rows:
             if row.name in self.size.published:
@@ -158,15 +162,12 @@ class Reproduction:
                 yield row
                 continue
             for folder in self.matches(row.each):
-                names = {"each": folder.name, "words": folder.name.replace("-", " ")}
-                yield replace(
-                    row,
-                    name=row.name.replace("{each}", folder.name),
-                    flags=re.sub(
-                        r"\{(each|words|folder)\}",
-                        lambda m, f=folder, n=names: {**n, "folder": shlex.quote(str(f))}[m[1]],
-                        row.flags,
-                    ),
+                yield row.filled(
+                    {
+                        "folder": shlex.quote(str(folder)),
+                        "each": folder.name,
+                        "words": folder.name.replace("-", " "),
+                    }
                 )
 
     def run(self, script: str, only: str | None = None, dry_run: bool = False) -> None:
@@ -176,7 +177,7 @@ class Reproduction:
             UserError: no such stage, one that failed, or one that the size does not have.
         """
         count, left = 0, []
-        rows = EXPERIMENTS[script] if only is None else (*EXPERIMENTS[script], *ON_DEMAND[script])
+        rows = stages_of(script, on_demand=only is not None)
         self._check_size(script, rows)
         if not dry_run:
             for stage in (row for row in rows if only in (None, row.name)):
@@ -206,15 +207,14 @@ class Reproduction:
         for stage in rows:
             own = self.size.evaluations if stage.evaluation else self.size.flags
             if (stage.evaluation or stage.settings or "") not in ("", *own):
-                having = [n for n, size in sizes().items() if stage.settings in size.flags]
+                having = [name for name in RUNS if stage.settings in size_of(name).flags]
                 other = " or ".join(f"--size {name}" for name in having)
                 raise UserError(f"{script} has no --size {self.size_name}: take {other}")
 
     def _check_data(self, stage: Stage) -> None:
-        """Whether the files a stage reads are there, before hours are spent on other stages."""
-        for word in shlex.split(self._size_flags(stage)):
-            data_set, _, path = word.rpartition(":")  # name:proportion:path
-            if ":" in data_set and "{" not in path and not Path(path).is_file():
+        """Whether the user's files are there, before hours are spent on other stages."""
+        for name, path in self.size.files.items():
+            if f"{{{name}}}" in self._size_flags(stage) and not path.is_file():
                 raise UserError(f"{path} is missing: the stage {stage.name} needs it")
 
     def _run_stage(self, stage: Stage) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.baselines.fixed_scaling import FACTORS
-from safe_rlhf_panacea.experiments.settings import OBJECTIVES
+from safe_rlhf_panacea.experiments.sizes import OBJECTIVES
 from safe_rlhf_panacea.fronts.indicators import summarize
 from safe_rlhf_panacea.fronts.methods import Method
 from safe_rlhf_panacea.fronts.results import front_of
 from safe_rlhf_panacea.miniature.fronts import Judge, Results
-from safe_rlhf_panacea.miniature.severity_table import severity_table
+from safe_rlhf_panacea.miniature.report import severity_table
 from safe_rlhf_panacea.miniature.stages import Miniature
 from safe_rlhf_panacea.preference import preference_grid
 from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, set_aside

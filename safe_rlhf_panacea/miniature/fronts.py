@@ -14,7 +14,7 @@ from safe_rlhf_panacea.base.datasets import ChatTemplate, PreferenceDataset
 from safe_rlhf_panacea.base.datasets.template import AUTO
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.models import load_pretrained_models
-from safe_rlhf_panacea.experiments.settings import OBJECTIVES, REFERENCE_POINTS
+from safe_rlhf_panacea.experiments.sizes import OBJECTIVES, reference_points
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement
 from safe_rlhf_panacea.fronts.methods import Method, read_member
@@ -29,7 +29,7 @@ from safe_rlhf_panacea.rewards.responses import Responses
 from safe_rlhf_panacea.rewards.spec import RewardSpec
 
 EVALUATION_SEED = 20_000
-Results = dict[str, dict[str, Any]]  # by the key of REFERENCE_POINTS
+Results = dict[str, dict[str, Any]]  # by the kinds of reference_points()
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -75,7 +75,7 @@ class Judge:
     def calibrate(self) -> list[tuple[float, float]]:
         """Mean and standard deviation of each raw reward on responses of the SFT model."""
         settings = self.miniature.settings
-        texts = read_prompts(self.miniature.world.prompts_train)
+        texts = read_prompts(self.miniature.world.file("prompts-train"))
         chosen = self.miniature.shuffled(texts, settings.calibration_prompts)
         model, _ = self.fresh_policy()
         prompts = [self.template.prompt_ids(text) for text in chosen]
@@ -123,7 +123,7 @@ class Judge:
             name: front_result(
                 view.front(OBJECTIVES, label),
                 view.kind,
-                list(REFERENCE_POINTS[name]),
+                reference_points()[name],
                 origin,
                 unit=units.get(name),
             )
@@ -134,7 +134,7 @@ class Judge:
     def _pairs(self) -> dict[str, Any]:
         """Of the evaluation split."""
         self.tokenizer.padding_side = "right"
-        count, path = self.miniature.settings.eval_pairs, self.miniature.world.pairs_eval
+        count, path = self.miniature.settings.eval_pairs, self.miniature.world.file("pairs-eval")
         return {
             "pairs": PreferenceDataset([f"pairs:{count}/-1:{path}"], self.tokenizer, OBJECTIVES)
         }
@@ -142,8 +142,8 @@ class Judge:
     def _prompts(self, split: str) -> dict[str, Any]:
         """Of the ``eval`` or the ``tune`` split, with the rewards of the responses."""
         world, settings = self.miniature.world, self.miniature.settings
-        paths = {"eval": world.prompts_eval, "tune": world.prompts_tune}
-        raw = self.miniature.shuffled(read_prompts(paths[split]), settings.eval_prompts)
+        texts = read_prompts(world.file(f"prompts-{split}"))
+        raw = self.miniature.shuffled(texts, settings.eval_prompts)
         prompts = [Prompt(text, self.template.prompt_ids(text)) for text in raw]
         return {"prompts": prompts * settings.eval_repeats, "rewards": self.rewards()}
 

@@ -73,7 +73,7 @@ def parse(text: str, topic: Topic) -> Parts:
     )
 
 
-def _kinds_in(text: str, phrases: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
+def _kinds_in(text: str, phrases: Mapping[str, Sequence[str]]) -> frozenset[str]:
     return frozenset(
         kind
         for kind, wordings in phrases.items()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from safe_rlhf_panacea.miniature.severity_table import (
-    render_severity_table,
-    severity_table,
-)
+from safe_rlhf_panacea.miniature.report import render_severity_table, severity_table
 from safe_rlhf_panacea.miniature.topics import TOPICS
 
 SCARF = next(topic for topic in TOPICS if topic.action == "knit a scarf")

@@ -10,13 +10,12 @@ one case of twenty.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from statistics import fmean, stdev
 
 import pytest
 from scipy.stats import t
 
-from safe_rlhf_panacea.experiments.settings import OBJECTIVES, QUICK, REFERENCE_POINTS
+from safe_rlhf_panacea.experiments.sizes import OBJECTIVES, reference_points, settings
 from safe_rlhf_panacea.fronts.front import Front, FrontPoint
 from safe_rlhf_panacea.fronts.indicators import summarize
 from safe_rlhf_panacea.fronts.results import front_of
@@ -24,7 +23,9 @@ from safe_rlhf_panacea.preference import preference_grid
 
 # Four updates to a rollout: with two, and 72 steps, one seed in five learnt no front with PPO, and
 # bands from such seeds would have let anything pass.
-SETTINGS = replace(QUICK, sft_steps=300, ppo_steps=120, update_iters=4, eval_interval=0)
+SETTINGS = settings(
+    "miniature", "quick", sft_steps=300, ppo_steps=120, update_iters=4, eval_interval=0
+)
 SEEDS = range(201, 209)
 # Of the training that is held against the bands: none of SEEDS, and nothing was chosen on it.
 SEED = 200
@@ -77,7 +78,7 @@ def train_fronts(seed, root):
     for name, steps in (("dpo", SETTINGS.dpo_steps), ("ppo", SETTINGS.ppo_steps)):
         folder = miniature.train_panacea(name, f"panacea-{name}", steps)
         results, _ = judge.results(name, judge.method(folder), grid)
-        found[name] = front_numbers(front_of(results[name]), REFERENCE_POINTS[name])
+        found[name] = front_numbers(front_of(results[name]), reference_points()[name])
     return found
 
 
