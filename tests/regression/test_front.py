@@ -67,12 +67,17 @@ def front_numbers(front, reference_point):
 
 def train_fronts(seed, root):
     """Corpus, SFT, rewards, Panacea-DPO and -PPO, and the numbers of their fronts."""
-    from safe_rlhf_panacea.miniature.arms import prepare
+    from safe_rlhf_panacea.miniature.fronts import Judge
     from safe_rlhf_panacea.miniature.stages import Miniature
 
     root.mkdir(parents=True)
     miniature = Miniature(root=root, seed=seed, settings=SETTINGS, progress=False)
-    judge = prepare(miniature)
+    miniature.build_world()
+    miniature.train_sft()
+    for objective in OBJECTIVES:
+        miniature.train_reward(objective)
+    judge = Judge(miniature)
+    miniature.calibrate(judge.calibrate())
     grid = preference_grid(len(OBJECTIVES), SETTINGS.grid_step)
     found = {}
     for name, steps in (("dpo", SETTINGS.dpo_steps), ("ppo", SETTINGS.ppo_steps)):

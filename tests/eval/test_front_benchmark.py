@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import pytest
 
 from safe_rlhf_panacea.fronts.front import Front, FrontPoint
 from safe_rlhf_panacea.fronts.results import Origin, front_result
-from safe_rlhf_panacea.miniature.arms import select
 from safe_rlhf_panacea.preference import preference_grid
 from tests.warm_python import warm_python
 
@@ -17,11 +17,15 @@ PROGRAM = Path(__file__).resolve().parents[2] / "eval" / "front_benchmark.py"
 
 
 @pytest.fixture
-def tables(monkeypatch):
+def module(monkeypatch):
+    """Imports one of the program's modules."""
     monkeypatch.syspath_prepend(str(PROGRAM.parent))
-    import front_benchmark_tables
+    return importlib.import_module
 
-    return front_benchmark_tables
+
+@pytest.fixture
+def tables(module):
+    return module("front_benchmark_tables")
 
 
 def front(*points):
@@ -34,12 +38,13 @@ def front(*points):
     return front_result(whole, "accuracy", [0.25, 0.25], origin)
 
 
-def test_select_takes_the_points_of_a_grid_in_its_order():
+def test_select_takes_the_points_of_a_grid_in_its_order(module):
     whole = Front(
         ["a", "b"],
         [FrontPoint(p.tolist(), [i, -i], [0, 0]) for i, p in enumerate(preference_grid(2, 0.1))],
     )
     result = front_result(whole, "reward", [0, -20], Origin("panacea", "", {}, None, 1.0, 10))
+    select = module("front_benchmark_arms").select
     chosen = select(result, preference_grid(2, 0.5))
     assert [point["objectives"][0] for point in chosen["front"]] == [0, 5, 10]
     # Of (0, 0), (5, -5) and (10, -10), from (0, -20).
