@@ -17,7 +17,7 @@ BASELINES = "safe_rlhf_panacea.baselines."
 
 
 def resolve(module: str, argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """Every flag of a program with its value, and a baseline's variants by folder name."""
+    """Every flag of a program with its value, and a baseline's command lines by folder."""
     if module.startswith(BASELINES):
         algorithm, flags, variants = import_module(module).plan(argv)
         args = check_flags(algorithm, flags)
@@ -30,7 +30,7 @@ def resolve(module: str, argv: Sequence[str]) -> tuple[dict[str, Any], dict[str,
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What the command line or the size changes of the launcher's own values."""
+    """The launcher's value and the new one of all flags that the size or the user changed."""
     return {
         name: {"launcher": before.get(name), "now": value}
         for name, value in after.items()

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.experiments.runner import ENDS_WITH, Reproduction
+from safe_rlhf_panacea.experiments.runner import ENDS_WITH, Reproduction, value_of
 from safe_rlhf_panacea.experiments.sizes import RUNS, Size, size_of
 from safe_rlhf_panacea.experiments.table import Stage, launched_by
 from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, set_aside
@@ -46,7 +46,7 @@ any other flag goes to the Python program and wins over the launcher's
 
 
 def build_parser(script: str) -> argparse.ArgumentParser:
-    """The flags of every launcher."""
+    """A parser of the flags that every launcher has."""
     parser = argparse.ArgumentParser(
         usage=argparse.SUPPRESS,
         epilog=ENVIRONMENT,
@@ -75,7 +75,7 @@ def build_parser(script: str) -> argparse.ArgumentParser:
 
 
 def read_flags(script: str, words: Sequence[str]) -> tuple[argparse.Namespace, Reproduction]:
-    """The launcher's own flags, and the runs that they and the others describe.
+    """Read a launcher's own flags, and make the reproduction that all flags describe.
 
     Raises:
         UserError: a flag without its value, or with a bad one.
@@ -90,25 +90,15 @@ def read_flags(script: str, words: Sequence[str]) -> tuple[argparse.Namespace, R
         raise UserError(f"--num_gpus {args.num_gpus} is not a number of GPUs")
     given = {"--hostfile": args.hostfile, "--num_gpus": args.num_gpus}
     machines = [word for flag, v in given.items() if v is not None for word in (flag, v)]
-    if script == REAL_FRONTS and (others := without_seed(passed)):
+    if script == REAL_FRONTS and (others := value_of("--seed", passed)[1]):
         raise UserError(f"{others[0]}: {script} takes --seed only, so that steps stay equal")
     runs = Path(args.runs or DEFAULTS.get(script, ("", RUNS[args.size]))[1])
     return args, Reproduction(runs, args.size, tuple(passed), tuple(machines))
 
 
-def without_seed(words: Sequence[str]) -> list[str]:
-    """A command line but for ``--seed``."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--seed")
-    try:
-        return parser.parse_known_args(words)[1]
-    except argparse.ArgumentError as error:
-        raise UserError(str(error).removeprefix("argument ")) from None
-
-
 def has_libraries() -> bool:
     """Look for the libraries without importing them, which would take seconds."""
-    return all(map(find_spec, ("torch", "transformers", "deepspeed", "moocore")))
+    return all(map(find_spec, ("torch", "transformers", "deepspeed", "moocore", "yaml")))
 
 
 def need_libraries() -> None:
@@ -125,7 +115,7 @@ def need_libraries() -> None:
 
 
 def set_environment(size: Size) -> None:
-    """Threads, network and wandb, where the user says nothing of them."""
+    """Set the environment variables for threads, network and wandb that the user has not set."""
     if "WANDB_MODE" not in os.environ and "WANDB_API_KEY" not in os.environ:
         os.environ["WANDB_MODE"] = "offline"
         text = "wandb: no WANDB_API_KEY, so runs are logged offline (wandb sync uploads them later)"
@@ -138,7 +128,7 @@ def set_environment(size: Size) -> None:
 
 
 def has_gpu() -> bool:
-    """Whether the driver lists one."""
+    """Whether NVIDIA's driver lists a GPU."""
     if shutil.which("nvidia-smi") is None:
         return False
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False)
@@ -157,7 +147,11 @@ def start_of(module: str, machines: Sequence[str]) -> list[str]:
 
 
 def make_room(folder: Path, module: str, flags: Sequence[str]) -> list[str]:
-    """What an interruption left is gone on with, if it can be, else renamed; further flags."""
+    """Deal with what an earlier run left in a folder: resume it, or rename it.
+
+    Returns:
+        ``--resume`` where the program can go on from a checkpoint of the same flags, else nothing.
+    """
     if not (folder / RUN_FILE).exists():
         return []
     from safe_rlhf_panacea.base.resuming import can_go_on
@@ -173,7 +167,7 @@ def make_room(folder: Path, module: str, flags: Sequence[str]) -> list[str]:
 def launch(
     stage: Stage, table: Sequence[str], runs: Reproduction, args: argparse.Namespace
 ) -> None:
-    """Become the program of a launcher, or say what it would be."""
+    """Replace this process by the launcher's program; with ``--dry_run`` print what it would be."""
     paper, own = runs.launcher_flags(stage, table)
     start = start_of(stage.program, runs.machines)
     if args.dry_run:
@@ -189,14 +183,14 @@ def launch(
 
 
 def become(command: Sequence[str]) -> None:
-    """Replace this process."""
+    """Replace this process by a command."""
     sys.stdout.flush()
     os.execv(command[0], command)
 
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Start what a script asks for."""
+    """Start the program or the stages that belong to a script."""
     script, *words = sys.argv[1:] if argv is None else argv
     own = words.index("--") if "--" in words else 0
     table, words = words[:own], words[own + 1 :] if "--" in words else words

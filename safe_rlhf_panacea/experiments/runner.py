@@ -1,4 +1,4 @@
-"""Running stages of the table: what is finished is skipped, what was interrupted goes on."""
+"""Runs stages of the table: skips what is finished, and goes on with what was interrupted."""
 
 from __future__ import annotations
 
@@ -25,14 +25,19 @@ ROOT = Path(__file__).resolve().parents[2]
 ENDS_WITH = {"reproduce_paper.sh": "report.html", "real_fronts.sh": "comparison"}
 
 
-def last_value(words: Sequence[str], flag: str, default: str) -> str:
-    """The value that counts of a flag in a command line."""
+def value_of(flag: str, words: Sequence[str], default: str = "") -> tuple[str, list[str]]:
+    """The value that counts of a flag in a command line, and the words that are not of this flag.
+
+    Raises:
+        UserError: the flag has no value.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument(flag, default=default)
     try:
-        return getattr(parser.parse_known_args(words)[0], flag.removeprefix("--"))
+        found, others = parser.parse_known_args(words)
     except argparse.ArgumentError as error:
         raise UserError(str(error).removeprefix("argument ")) from None
+    return getattr(found, flag.removeprefix("--")), others
 
 
 def _in_order(path: Path) -> list[tuple[int, str]]:
@@ -59,12 +64,12 @@ class Reproduction:
 
     @cached_property
     def size(self) -> Size:
-        """What the size brings."""
+        """Models, data and steps of the size."""
         return size_of(self.size_name)
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """For the curly brackets of the rows."""
+        """What the names in curly brackets stand for in rows and sizes."""
         own = {
             name: value.replace("{runs}", str(self.runs)) if isinstance(value, str) else value
             for name, value in self.size.values.items()
@@ -72,8 +77,8 @@ class Reproduction:
         return {
             **own,
             "runs": self.runs,
-            "seed": last_value(self.passed, "--seed", "42"),
-            "aggregation": last_value(self.passed, "--aggregation", "ls"),
+            "seed": value_of("--seed", self.passed, "42")[0],
+            "aggregation": value_of("--aggregation", self.passed, "ls")[0],
         }
 
     # -- command lines ----------------------------------------------------------------------
@@ -84,12 +89,12 @@ class Reproduction:
         return sorted((p for p in found if ".interrupted-" not in p.name), key=_in_order)
 
     def _size_flags(self, stage: Stage) -> str:
-        """What the size says of a stage, with the curly brackets; nothing of many."""
+        """The size's flags for a stage, not filled in; empty where the size has none."""
         extra = self.size.evaluations if stage.evaluation else self.size.flags
         return extra.get(stage.evaluation or stage.key, "")
 
     def flags(self, stage: Stage) -> list[str]:
-        """Of a stage that no launcher starts: its own and the size's, then where it writes."""
+        """The flags of a stage without a launcher: its own, the size's, the output folder."""
         words: list[str] = []
         for word in shlex.split(f"{stage.flags} {self._size_flags(stage)}"):
             if "*" in word:
@@ -101,21 +106,21 @@ class Reproduction:
         return words
 
     def folder(self, stage: Stage) -> Path:
-        """Where a launcher's run lies; Panacea-DPO's name follows the aggregation."""
+        """The folder of a launcher's run; that of Panacea-DPO is named by its aggregation."""
         name = stage.name
         if stage.launcher == "panacea_dpo.sh":
             name = f"panacea-dpo-{self.values['aggregation']}"
         return self.runs / name
 
     def launcher_flags(self, stage: Stage, table: Sequence[str]) -> tuple[list[str], list[str]]:
-        """The paper's flags, and what size and user put after them."""
+        """The flags of a launcher's program: the paper's, and those of size and user after them."""
         paper = [*table, *fill(shlex.split(size_of("full").flags[stage.key]), self.values)]
         paper += ["--output_dir", str(self.folder(stage))]
         own = "" if self.size_name == "full" else self.size.flags[stage.key]
         return paper, [*fill(shlex.split(own), self.values), *self.passed]
 
     def command(self, stage: Stage) -> list[str]:
-        """What starts a stage."""
+        """The command that starts a stage."""
         if stage.launcher:
             launcher = str(ROOT / "bash" / stage.launcher)
             own = ["--size", self.size_name, "--runs", str(self.runs), *self.machines]
@@ -137,13 +142,13 @@ class Reproduction:
         return self.runs / "done" / stage.name
 
     def is_there(self, stage: Stage) -> bool:
-        """Whether a stage left what others need."""
+        """Whether a stage was finished before, so that others can use what it made."""
         if stage.makes:
             return (self.runs / stage.makes).is_file()
         return bool(stage.launcher) and is_finished(self.runs / stage.name)
 
     def prepare(self, stage: Stage) -> None:
-        """Make what a stage needs and is not there yet, with the launchers' own flags."""
+        """Run the unfinished stages that a stage needs, with the launchers' own flags."""
         alone = replace(self, passed=("--seed", self.values["seed"]), machines=())
         for name in filter(self.size.prepares.__contains__, stage.needs):
             needed = stages_by_name()[name]
@@ -154,7 +159,7 @@ class Reproduction:
     # -- all stages -----------------------------------------------------------------------------
 
     def stages(self, rows: Sequence[Stage]) -> Iterator[Stage]:
-        """The rows in order; those for each of several folders once these are there."""
+        """The stages in order; a row with ``each`` becomes one for every folder that is there."""
         for row in rows:
             if row.name in self.size.published:
                 continue
@@ -212,7 +217,7 @@ class Reproduction:
                 raise UserError(f"{script} has no --size {self.size_name}: take {other}")
 
     def _check_data(self, stage: Stage) -> None:
-        """Whether the user's files are there, before hours are spent on other stages."""
+        """Refuse a stage whose data files are missing, before hours are spent on other stages."""
         for name, path in self.size.files.items():
             if f"{{{name}}}" in self._size_flags(stage) and not path.is_file():
                 raise UserError(f"{path} is missing: the stage {stage.name} needs it")

@@ -52,7 +52,7 @@ class Size:
 
 @functools.cache
 def read_yaml(file: str) -> Any:
-    """A file of this folder."""
+    """The content of a YAML file of this folder; each is read once."""
     import yaml  # here: a launcher says in one line that the libraries are missing
 
     return yaml.safe_load(Path(__file__).with_name(file).read_text(encoding="utf-8"))

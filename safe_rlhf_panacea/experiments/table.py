@@ -105,5 +105,5 @@ def stages_of(script: str, *, on_demand: bool = False) -> tuple[Stage, ...]:
 
 
 def launched_by(launcher: str) -> Stage | None:
-    """The first stage of a launcher; None for a script that is none."""
+    """The first stage with this launcher; None where no stage has it."""
     return next((stage for stage in stages_by_name().values() if stage.launcher == launcher), None)

@@ -23,6 +23,7 @@ from safe_rlhf_panacea.experiments.sizes import OBJECTIVES, read_yaml, settings
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
 from safe_rlhf_panacea.fronts.measurement import Measurement
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
+from safe_rlhf_panacea.miniature.corpus import EXAMPLES, NOTE
 from safe_rlhf_panacea.miniature.fronts import Judge, Results
 from safe_rlhf_panacea.miniature.processes import second_process
 from safe_rlhf_panacea.miniature.report import (
@@ -34,7 +35,6 @@ from safe_rlhf_panacea.miniature.report import (
     severity_table,
 )
 from safe_rlhf_panacea.miniature.stages import Miniature
-from safe_rlhf_panacea.miniature.topics import EXAMPLES, NOTE
 from safe_rlhf_panacea.preference import preference_grid
 from safe_rlhf_panacea.printing import quiet_libraries, say
 from safe_rlhf_panacea.respond import PanaceaModel
@@ -51,7 +51,7 @@ class Pipeline:
     STAGES = 7
 
     def __init__(self, miniature: Miniature) -> None:
-        """Take the run; nothing is written yet."""
+        """Prepare to run the stages; nothing is written yet."""
         self.miniature = miniature
         self.settings = miniature.settings
         self.stopwatch = Stopwatch(self.STAGES)
@@ -60,7 +60,7 @@ class Pipeline:
         self.responses: list[dict[str, Any]] = []
 
     def prepare(self) -> None:
-        """Corpus, SFT model, reward models."""
+        """Make the corpus, the SFT model and the reward models."""
         with self.stopwatch.stage("world", "Writing the corpus and an untrained model"):
             self.miniature.build_world()
         with self.stopwatch.stage("sft", "Supervised fine-tuning"):
@@ -84,7 +84,7 @@ class Pipeline:
         return self.beside.submit(train, silent, *args)
 
     def train_both(self, algorithm: str, steps: int) -> tuple[Path, list[Path]]:
-        """Panacea, and beside it soups with the same number of training steps in all."""
+        """Train Panacea, and in the second process soups with the same number of steps in all."""
         each = steps // len(OBJECTIVES)
         text = f"Panacea with {algorithm.upper()}, {steps} steps, and beside it Rewarded Soups"
         with self.stopwatch.stage(f"train_{algorithm}", f"{text}, {len(OBJECTIVES)} × {each}"):
@@ -137,7 +137,7 @@ class Pipeline:
         writer.finish(content)
 
     def results(self) -> dict[str, Any]:
-        """What goes into ``results.json``."""
+        """The content of ``results.json``."""
         seconds = self.stopwatch.seconds
         return {
             "experiments": self.experiments,
@@ -153,7 +153,7 @@ class Pipeline:
         }
 
     def run(self) -> dict[str, Any]:
-        """All stages; returns and writes the results."""
+        """Run all stages; write the results and return them."""
         with second_process() as self.beside:
             self.prepare()
             self.run_algorithm("dpo", self.settings.dpo_steps)

@@ -15,9 +15,8 @@ from typing import Any
 
 from safe_rlhf_panacea.experiments.sizes import OBJECTIVES
 from safe_rlhf_panacea.fronts.results import front_of
-from safe_rlhf_panacea.miniature.corpus import topic_of
+from safe_rlhf_panacea.miniature.corpus import EXAMPLES, NOTE, SEVERITIES, topic_of
 from safe_rlhf_panacea.miniature.fronts import Results
-from safe_rlhf_panacea.miniature.topics import EXAMPLES, NOTE, SEVERITIES
 from safe_rlhf_panacea.miniature.true_scores import parse
 from safe_rlhf_panacea.preference import preference_grid
 from safe_rlhf_panacea.respond import PanaceaModel
@@ -41,10 +40,10 @@ ASKED = EXAMPLES[2]  # what is answered at five λ
 
 
 class Stopwatch:
-    """Wall seconds per stage, announced as they begin."""
+    """Announces stages as they begin, and keeps the wall seconds of each."""
 
     def __init__(self, total_stages: int) -> None:
-        """Count the stages from one."""
+        """Announce stages as ``[1/total_stages]`` and so on."""
         self.seconds: dict[str, float] = {}
         self.total = total_stages
 
@@ -100,7 +99,7 @@ def answers_text(answers: Sequence[dict[str, Any]], objectives: Sequence[str]) -
 
 
 def draw_fronts(root: Path, experiments: dict[str, Results]) -> None:
-    """``front_ppo.png`` and ``front_dpo.png``."""
+    """Write ``front_ppo.png`` and ``front_dpo.png`` into the run's folder."""
     for name in ("ppo", "dpo"):
         results = list(experiments[name].values())
         plot_fronts(
@@ -113,7 +112,7 @@ def draw_fronts(root: Path, experiments: dict[str, Results]) -> None:
 
 
 def verdict(results: Mapping[str, Any]) -> str:
-    """Hypervolumes of Panacea over those of Rewarded Soups, of this run alone.
+    """Panacea's hypervolumes beside those of Rewarded Soups, and their ratios, of this run alone.
 
     Args:
         results: what ``results.json`` holds.

@@ -1,4 +1,4 @@
-"""The miniature's training stages: rows of the table, run in the process that asks."""
+"""The miniature's trainings, with the texts of ``miniature.yaml``, run in the calling process."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class Miniature:
 
     @property
     def sft(self) -> Path:
-        """The SFT model."""
+        """The folder of the SFT model."""
         return self.root / "sft"
 
     def reward(self, objective: str) -> Path:
-        """An objective's reward model."""
+        """The folder of an objective's reward model."""
         return self.root / f"reward-{objective}"
 
     def flags(self, rows: str, name: str, *extra: str) -> list[str]:
@@ -86,11 +86,11 @@ class Miniature:
         self.world = build_world(self.root / "world", self.seed)
 
     def train_sft(self) -> None:
-        """Supervised fine-tuning of the untrained model."""
+        """Fine-tune the untrained model on the corpus's texts."""
         sft_main(self.flags("sft", "sft"))
 
     def train_reward(self, objective: str) -> None:
-        """An objective's reward model."""
+        """Train an objective's reward model."""
         reward_main(self.flags("reward", f"reward-{objective}", "--objective", objective))
 
     def calibrate(self, found: Sequence[tuple[float, float]]) -> None:
@@ -103,7 +103,7 @@ class Miniature:
         atomic_write_json(self.root / CALIBRATION, entries)
 
     def take_up(self) -> None:
-        """What all of the above left."""
+        """Read what the methods above left in the folder, in place of calling them."""
         self.world = load_world(self.root / "world")
         entries = read_json(self.root / CALIBRATION)
         self.calibration = [(entries[o]["mean"], entries[o]["std"]) for o in OBJECTIVES]
@@ -113,7 +113,7 @@ class Miniature:
     def train_panacea(
         self, algorithm: str, name: str, steps: int, extra: Sequence[str] = ()
     ) -> Path:
-        """Panacea with ``dpo`` or ``ppo``; returns the adapter's folder."""
+        """Train Panacea with ``dpo`` or ``ppo``; return the adapter's folder."""
         shown = "shown_ppo" if algorithm == "ppo" and self.settings.eval_interval else ""
         rows = f"{POLICIES[algorithm]} many {shown}"
         flags = self.flags(rows, name, "--max_steps", str(steps), "--log_type", self.log_type)
@@ -126,7 +126,7 @@ class Miniature:
         return self.flags(rows, name, "--max_steps", str(steps))
 
     def train_soup(self, algorithm: str, name: str, steps_each: int) -> list[Path]:
-        """Rewarded Soups' ingredients, in the order of the objectives."""
+        """Train Rewarded Soups' ingredients; return their folders, one for each objective."""
         return list(
             train_soup(algorithm, self.baseline_flags(algorithm, name, steps_each)).values()
         )
@@ -134,10 +134,10 @@ class Miniature:
     def train_discrete(
         self, algorithm: str, name: str, steps_each: int, grid: torch.Tensor
     ) -> list[Path]:
-        """Discrete policies, one per row of ``grid``."""
+        """Train discrete policies, one per row of ``grid``; return their folders."""
         flags = self.baseline_flags(algorithm, name, steps_each)
         return list(train_discrete_policies(algorithm, flags, grid).values())
 
     def shuffled(self, items: Sequence[str], count: int) -> list[str]:
-        """A seeded choice of ``count`` items."""
+        """Choose ``count`` items at random, by the run's seed."""
         return random.Random(self.seed).sample(list(items), min(count, len(items)))

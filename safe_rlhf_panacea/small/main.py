@@ -99,7 +99,7 @@ class Small:
         return max(len(template.prompt_ids(text)) for text in texts)
 
     def flags(self, rows: str, folder: Path, *extra: str) -> list[str]:
-        """A command line with this run's values filled in.
+        """The command line of a program, with this run's values filled in.
 
         Args:
             rows: names of texts that ``small.yaml`` has under ``shared``.
@@ -122,14 +122,14 @@ class Small:
         ]
 
     def train(self) -> None:
-        """Train with Panacea-GRPO."""
+        """Train Panacea-GRPO for the two rules."""
         from safe_rlhf_panacea.algorithms.grpo.main import main as grpo
 
         rows = "rules rules_panacea rules_shown"
         grpo(self.flags(rows, self.adapter, "--log_type", self.log_type))
 
     def evaluate(self) -> dict[str, Any]:
-        """The front on the held-out prompts."""
+        """Measure the front on the held-out prompts; return the evaluation's result."""
         folder = self.root / "evaluation"
         evaluate(self.flags("rules_evaluation", folder, "--adapter", str(self.adapter)))
         return read_result(folder)
@@ -173,7 +173,7 @@ def render(small: Small, result: dict[str, Any], examples: Examples) -> str:
 
 
 def run(small: Small, wheel: Path | None) -> dict[str, float]:
-    """All stages; writes the results and the page, and returns the stages' seconds."""
+    """Run all stages; write the results and the closing page; return the stages' seconds."""
     stopwatch = Stopwatch(3)
     with stopwatch.stage("prepare", "The model and the prompts"):
         small.prepare(wheel)

@@ -52,7 +52,7 @@ def build_parser() -> ArgumentParser:
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write the prompts."""
+    """Write the prompts of all splits to a folder."""
     folder = Path(build_parser().parse_args(argv).output_dir).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     for split, path in write_prompts(folder).items():

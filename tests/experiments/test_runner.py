@@ -10,7 +10,7 @@ import pytest
 from safe_rlhf_panacea.dry_run import resolve
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.experiments.main import make_room, read_flags
-from safe_rlhf_panacea.experiments.runner import Reproduction, last_value
+from safe_rlhf_panacea.experiments.runner import Reproduction, value_of
 from safe_rlhf_panacea.experiments.sizes import DATA_VARIABLE, fill
 from safe_rlhf_panacea.experiments.table import stages_of
 from tests.launchers.shell import run
@@ -27,8 +27,9 @@ def test_what_is_filled_in_is_one_word_and_a_list_as_many_as_it_has_entries():
 
 
 def test_the_last_value_counts():
-    assert last_value(["--seed", "1", "--x", "y", "--seed=2"], "--seed", "42") == "2"
-    assert last_value(["--x", "--seeds", "3"], "--seed", "42") == "42"
+    words = ["--seed", "1", "--x", "y", "--seed=2"]
+    assert value_of("--seed", words, "42") == ("2", ["--x", "y"])
+    assert value_of("--seed", ["--x", "--seeds", "3"], "42")[0] == "42"
 
 
 def test_a_stage_for_every_checkpoint_in_the_order_of_steps(tmp_path):
