@@ -19,7 +19,7 @@ from safe_rlhf_panacea.base.arguments import (
     seed_int,
     share,
 )
-from safe_rlhf_panacea.base.parser import encodable
+from safe_rlhf_panacea.configs.parser import encodable
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.examples import read_examples
 from safe_rlhf_panacea.preference import PreferenceError, format_preference, parse_preference

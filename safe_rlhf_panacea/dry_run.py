@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from safe_rlhf_panacea.base.arguments import check_common
 from safe_rlhf_panacea.base.run_record import recordable
 from safe_rlhf_panacea.baselines.variants import check_flags
 from safe_rlhf_panacea.printing import say
@@ -23,10 +22,7 @@ def resolve(module: str, argv: Sequence[str]) -> tuple[dict[str, Any], dict[str,
         args = check_flags(algorithm, flags)
         return {"algorithm": algorithm, **recordable(args)}, dict(variants)
     program = import_module(f"{module}.main")
-    parse = getattr(program, "parse_arguments", None) or program.build_parser().parse_args
-    args = parse(argv)
-    check_common(args)
-    return {key: value for key, value in recordable(args).items() if key != "reward_specs"}, {}
+    return recordable(program.parse_arguments(argv)), {}
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.adapter import PanaceaAdapter, load_adapter
+from safe_rlhf_panacea.adapter import PanaceaAdapter, load_adapter, load_soup
 from safe_rlhf_panacea.adapter.io import read_config
 from safe_rlhf_panacea.base.arguments import (
     ArgumentParser,
@@ -28,7 +28,7 @@ from safe_rlhf_panacea.base.models import load_pretrained_models
 from safe_rlhf_panacea.base.models.of_adapter import base_of
 from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.errors import one_line_errors
-from safe_rlhf_panacea.preference import format_preference, parse_preference
+from safe_rlhf_panacea.preference import Preference, format_preference, parse_preference
 from safe_rlhf_panacea.printing import say
 
 PROGRAM = "python -m safe_rlhf_panacea.respond"
@@ -76,17 +76,32 @@ class PanaceaModel:
             UserError: the folder names no base model, or the base is not there.
             AdapterError: the adapter's files are missing, truncated or of another model.
         """
-        config = read_config(adapter)
-        options = {"padding_side": "left", "trust_remote_code": trust_remote_code}
-        with base_of(adapter, config.base_model, base_model) as base:
-            model, tokenizer = load_pretrained_models(base, None, **options)
-        template = ChatTemplate.chosen(chat_template, config.chat_template, tokenizer)
-        return cls(model.eval(), load_adapter(model, adapter), tokenizer, template)
+        remote = {"trust_remote_code": trust_remote_code}
+        model, tokenizer, template = _load_base(adapter, base_model, chat_template, **remote)
+        return cls(model, load_adapter(model, adapter), tokenizer, template)
+
+    @classmethod
+    def load_soup(
+        cls, folders: Mapping[str, str | Path], base_model: str | None = None, **options: Any
+    ) -> PanaceaModel:
+        """Load Rewarded Soups: single-objective adapters whose weights λ interpolates.
+
+        Args:
+            folders: an adapter's for each objective, in the order of λ.
+            base_model: another place of the base model.
+            options: as for ``load``.
+
+        Raises:
+            UserError, AdapterError: as ``load``; also ingredients that do not go together.
+        """
+        paths = list(folders.values())
+        model, tokenizer, template = _load_base(paths[0], base_model, **options)
+        return cls(model, load_soup(model, paths, list(folders)), tokenizer, template)
 
     def respond(
         self,
         prompt: Turns,
-        preference: str | torch.Tensor,
+        preference: Preference,
         *,
         system: str | None = None,
         max_new_tokens: int = 256,
@@ -98,7 +113,8 @@ class PanaceaModel:
         Args:
             prompt: the user's words, without any template, or the turns of a conversation, which
                 alternate user, assistant, ..., user.
-            preference: ``"helpful=0.3,harmless=0.7"``, ``"0.3,0.7"`` or a tensor, size = (m,).
+            preference: ``{"helpful": 0.3, "harmless": 0.7}``, ``"helpful=0.3,harmless=0.7"``,
+                ``[0.3, 0.7]`` or a tensor, size = (m,).
             system: the system prompt.
             max_new_tokens: longest answer.
             temperature: of sampling; 0 always takes the likeliest token.
@@ -108,8 +124,6 @@ class PanaceaModel:
             PreferenceError: the vector is off the simplex or names an unknown objective.
             UserError: the template has no place for a system prompt, or for several turns.
         """
-        if isinstance(preference, str):
-            preference = parse_preference(preference, self.adapter.objectives)
         self.adapter.set_preference(preference)
         ids = torch.tensor([self.template.prompt_ids(prompt, system)])  # size = (1, S)
         length = ids.size(1) + max_new_tokens
@@ -128,6 +142,22 @@ class PanaceaModel:
         ids = ids.to(device)
         tokens, _ = sample(self.model, ids, torch.ones_like(ids).bool(), config, generator)
         return self.tokenizer.decode(tokens[0, ids.size(1) :], skip_special_tokens=True).strip()
+
+
+def _load_base(
+    adapter: str | Path,
+    base_model: str | None,
+    chat_template: str | None = None,
+    *,
+    trust_remote_code: bool = False,
+) -> tuple[Any, Any, ChatTemplate]:
+    """The base model under an adapter, its tokenizer, and the adapter's template."""
+    config = read_config(adapter)
+    options = {"padding_side": "left", "trust_remote_code": trust_remote_code}
+    with base_of(adapter, config.base_model, base_model) as base:
+        model, tokenizer = load_pretrained_models(base, None, **options)
+    template = ChatTemplate.chosen(chat_template, config.chat_template, tokenizer)
+    return model.eval(), tokenizer, template
 
 
 def build_parser() -> argparse.ArgumentParser:

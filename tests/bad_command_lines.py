@@ -250,7 +250,7 @@ datasets     ; pairs:1:tools.jsonl                ; messages are supervised text
 panacea_sft  ; --train_datasets a=x:1 b=x:2       ; x is given twice
 panacea_sft  ; --train_datasets a=x b=y a=x       ; --train_datasets a=x is given twice
 panacea_sft  ; --train_datasets a=x b=pairs:-1:x  ; proportion -1.0 is not above 0
-panacea_sft  ; --train_datasets a=x               ; --pref_dim is 2, but there are 1 objectives
+panacea_sft  ; --train_datasets a=x --pref_dim 2  ; --pref_dim is 2, but there are 1 objectives
 panacea_sft  ; --train_datasets ../a=x b=y        ; name its objective, as in helpful=../a=x
 panacea_sft  ; --objectives helpful kind          ; names 'harmless', which is none of --objectives
 panacea_sft  ; --objectives helpful harmless kind --pref_dim 3 ; 'kind' has no data set: add kind=

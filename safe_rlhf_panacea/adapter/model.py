@@ -16,6 +16,7 @@ from safe_rlhf_panacea.adapter.fingerprint import fingerprint
 from safe_rlhf_panacea.adapter.following import follow_generate, follow_tokens
 from safe_rlhf_panacea.adapter.layer import SvdLoraLinear, factor_shapes, linear_shape
 from safe_rlhf_panacea.adapter.state import PreferenceState
+from safe_rlhf_panacea.preference import Preference, parse_preference
 
 
 class PanaceaAdapter:
@@ -55,19 +56,23 @@ class PanaceaAdapter:
         """The current λ, size = (m,) or (B, m)."""
         return self.state.value
 
-    def set_preference(self, preference: torch.Tensor) -> None:
+    def set_preference(self, preference: Preference) -> None:
         """Set λ, size = (m,) for a whole batch or (B, m) for one vector per sample.
+
+        Anything but a tensor is read by ``parse_preference``.
 
         Raises:
             AdapterError: another shape, or the adapter is merged.
         """
         if self.is_merged:
             raise AdapterError("the adapter is merged at one λ: unmerge it before setting another")
+        if not isinstance(preference, torch.Tensor):
+            preference = parse_preference(preference, self.objectives)
         # Moved once here, and not by every layer at every step.
         self.state.set(preference, next(iter(self.layers.values())).lora_sigma.device)
 
     @contextmanager
-    def at(self, preference: torch.Tensor) -> Iterator[None]:
+    def at(self, preference: Preference) -> Iterator[None]:
         """``set_preference`` for a while; the λ that was set before holds again afterwards.
 
         Does nothing to an adapter that does not depend on λ.
@@ -101,7 +106,7 @@ class PanaceaAdapter:
         """Whether the weights are W(λ) at the moment."""
         return any(layer._base_weight is not None for layer in self.layers.values())
 
-    def merge(self, preference: torch.Tensor) -> None:
+    def merge(self, preference: Preference) -> None:
         """Write W(λ) into the weights, for λ of size (m,).
 
         Computed in float32 and rounded once: logits agree with the adapted model's to 1e-4 relative
@@ -110,6 +115,8 @@ class PanaceaAdapter:
         Raises:
             AdapterError: λ per sample, another shape, or already merged.
         """
+        if not isinstance(preference, torch.Tensor):
+            preference = parse_preference(preference, self.objectives)
         if preference.dim() != 1:
             raise AdapterError("only one λ can be merged: its shape must be (m,)")
         self.set_preference(preference)
@@ -122,7 +129,7 @@ class PanaceaAdapter:
             layer.unmerge()
 
     @contextmanager
-    def merged(self, preference: torch.Tensor) -> Iterator[None]:
+    def merged(self, preference: Preference) -> Iterator[None]:
         """Merged at λ inside the context; the λ that was set before holds again after it."""
         with self.at(preference):
             self.merge(preference)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,14 @@ from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.base import unwrap
 from safe_rlhf_panacea.base.clock import TrainingClock
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
-from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, refusing_together
+from safe_rlhf_panacea.base.distributed import (
+    all_gather_objects,
+    get_rank,
+    own_device,
+    refusing_together,
+)
 from safe_rlhf_panacea.base.generation import NotFiniteError, SamplingConfig
+from safe_rlhf_panacea.configs.panacea import PanaceaConfig
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement
@@ -26,7 +31,7 @@ from safe_rlhf_panacea.show.dashboard import Dashboard
 COARSE = (0.25, 0.5)  # steps of a grid that training can stop for
 
 
-def evaluation_grid(args: argparse.Namespace, count: int, fixed: torch.Tensor | None) -> Any:
+def evaluation_grid(args: PanaceaConfig, count: int, fixed: torch.Tensor | None) -> Any:
     """The λ of every evaluation during training, size = (N, m)."""
     if fixed is not None:
         return fixed.unsqueeze(0)
@@ -111,7 +116,7 @@ class FrontEvaluator:
         if trainer.eval_dataloader is None:
             return {}
         started, args = time.perf_counter(), trainer.args
-        devices = [args.device] if torch.device(args.device).type == "cuda" else []
+        devices = [own_device()] if torch.device(own_device()).type == "cuda" else []
         panacea = trainer.panacea
         with (
             trainer.clock.stopped(),
@@ -136,6 +141,25 @@ class FrontEvaluator:
             with refusing_together():
                 series = self.dashboard.publish(evaluation)
             return {**info, **series}
+
+    def measured(self, grid: torch.Tensor | None = None) -> Any:
+        """The front now, at a grid of λ, size = (N, m), or at its own; nothing is published."""
+        trainer, panacea, own = self.trainer, self.trainer.panacea, self.grid
+        if grid is not None:
+            self.grid = grid.to(own.device)
+        device = own_device()
+        try:
+            with (
+                trainer.clock.stopped(),
+                torch.random.fork_rng([device] if device.type == "cuda" else []),
+                panacea.at(panacea.centre, shared=True),
+            ):
+                torch.manual_seed(trainer.args.seed + get_rank())
+                trainer.set_train(mode=False)
+                measured = trainer.measure_front()
+        finally:
+            self.grid = own
+        return measured.result(panacea.objectives, self.origin(), trainer.args.reference_point)
 
     def _drawn(self) -> dict[str, list[int]]:
         """How often training drew each tenth of λ_i, on all processes."""

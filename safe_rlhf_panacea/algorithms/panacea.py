@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +21,6 @@ from safe_rlhf_panacea.aggregation import (
     objective_weights,
 )
 from safe_rlhf_panacea.algorithms.adapter_progress import AdapterProgress
-from safe_rlhf_panacea.algorithms.arguments import adapter_config
 from safe_rlhf_panacea.algorithms.preference_source import PreferenceSource, begins_update
 from safe_rlhf_panacea.base import (
     all_reduce_max,
@@ -30,6 +28,8 @@ from safe_rlhf_panacea.base import (
 )
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.engine import passes_since_update
+from safe_rlhf_panacea.base.models.loaded import LoadedModel
+from safe_rlhf_panacea.configs.panacea import PanaceaConfig, adapter_config
 from safe_rlhf_panacea.preference import format_preference, label_weights
 
 SMOOTH_MU = 0.1
@@ -63,12 +63,11 @@ class Panacea:
         coverage: how much of the policy is adapted; there once its adapter is.
     """
 
-    def __init__(
-        self, args: argparse.Namespace, objectives: tuple[str, ...], base_model: str
-    ) -> None:
-        """Read the flags."""
+    def __init__(self, args: PanaceaConfig, objectives: tuple[str, ...], base_model: Any) -> None:
+        """Read the options; ``base_model`` is the model's name, folder, or ``LoadedModel``."""
         self.objectives = objectives
-        self.config = adapter_config(args, objectives, base_model)
+        name = base_model.name if isinstance(base_model, LoadedModel) else base_model
+        self.config = adapter_config(args, objectives, name)
         self.adapters: dict[str, PanaceaAdapter] = {}
         self.source = PreferenceSource(args, objectives)
         self.method = args.aggregation
@@ -106,7 +105,7 @@ class Panacea:
         """The adapter that is trained for, saved and evaluated."""
         return self.adapters["policy"]
 
-    def counted(self, args: argparse.Namespace, specs: Any) -> tuple[str, ...]:
+    def counted(self, args: PanaceaConfig, specs: Any) -> tuple[str, ...]:
         """The objectives of which a row of data has to count for one.
 
         In a training at a fixed λ these are those with a weight: what counts for others alone

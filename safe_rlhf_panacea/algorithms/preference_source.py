@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, get_world_size
+from safe_rlhf_panacea.base.distributed import (
+    all_gather_objects,
+    get_rank,
+    get_world_size,
+    own_device,
+)
 from safe_rlhf_panacea.base.engine import passes_since_update
 from safe_rlhf_panacea.base.trainers.rl_data import steps_per_epoch
+from safe_rlhf_panacea.configs.panacea import PanaceaConfig
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.preference import PreferenceSampler, parse_preference
 
@@ -27,9 +32,9 @@ class PreferenceSource:
         drawn: how often this process drew each tenth of [0, 1] for λ_i, size = (m, 10).
     """
 
-    def __init__(self, args: argparse.Namespace, objectives: tuple[str, ...]) -> None:
+    def __init__(self, args: PanaceaConfig, objectives: tuple[str, ...]) -> None:
         """Read the flags; ranks that share a λ share the sampler's seed."""
-        self.device = args.device
+        self.device = own_device()
         self.fixed = None
         if args.fixed_preference is not None:
             self.fixed = parse_preference(args.fixed_preference, objectives).to(self.device)
@@ -117,9 +122,7 @@ def begins_update(engine: Any, waiting: int = 0, passes: int = 1) -> bool:
     return first and before % engine.gradient_accumulation_steps() == 0
 
 
-def check_shared(
-    args: argparse.Namespace, prompts: int, accumulated: int, total_steps: int
-) -> None:
+def check_shared(args: PanaceaConfig, prompts: int, accumulated: int, total_steps: int) -> None:
     """Refuse a run whose rollout sets would all share updates, and so one λ, for a whole epoch.
 
     Only with several passes over a set: there a set cannot be cut where an update ends.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 from safe_rlhf_panacea.base import backend
@@ -11,7 +10,7 @@ from safe_rlhf_panacea.printing import say
 DeepSpeedConfig = dict[str, Any]
 
 
-def prepare_run(args: argparse.Namespace, program: str) -> tuple[DeepSpeedConfig, DeepSpeedConfig]:
+def prepare_run(args: Any) -> tuple[DeepSpeedConfig, DeepSpeedConfig]:
     """Start the processes, seed, and say in one line which Safe-RLHF is underneath.
 
     Returns:
@@ -26,8 +25,7 @@ def prepare_run(args: argparse.Namespace, program: str) -> tuple[DeepSpeedConfig
         from safe_rlhf_panacea.base.setup import prepare_run as prepare
     from safe_rlhf_panacea.base.distributed import is_main_process
 
-    configs = prepare(args, program)
-    args.base = str(backend())  # recorded with the run's flags
+    configs = prepare(args)
     if is_main_process():
-        say(args.base)
+        say(str(backend()))
     return configs

@@ -88,6 +88,13 @@ def init_distributed(local_rank: int = -1) -> torch.device:
     return device
 
 
+def own_device() -> torch.device:
+    """The device of this process: its GPU, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
 def leave_at_exit() -> None:
     """Close gloo's process group before Python ends, not while it does.
 

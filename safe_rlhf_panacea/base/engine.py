@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from contextlib import nullcontext
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.base.configs.deepspeed_config import ADAM_BETAS
-from safe_rlhf_panacea.base.distributed import get_world_size
+from safe_rlhf_panacea.base.distributed import get_world_size, own_device
 from safe_rlhf_panacea.errors import UserError
 
 
@@ -119,14 +118,14 @@ def _keep_gradient_norm(engine: Any) -> None:
 
 
 def init_role_engine(
-    model: nn.Module, args: argparse.Namespace, role: str, ds_config: dict[str, Any], updates: int
+    model: nn.Module, args: Any, role: str, ds_config: dict[str, Any], updates: int
 ) -> Any:
     """The training engine of ``actor`` or ``critic``, with the flags that begin with its name."""
     options = {
         name: getattr(args, f"{role}_{name}")
         for name in ("lr", "weight_decay", "lr_scheduler_type", "lr_warmup_ratio")
     }
-    model.to(args.device)
+    model.to(own_device())
     engine = init_train_engine(model, ds_config, update_steps=updates, **options)
     if getattr(args, f"{role}_gradient_checkpointing"):
         set_gradient_checkpointing(engine, True)

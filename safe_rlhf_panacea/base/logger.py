@@ -20,6 +20,7 @@ from tqdm import tqdm
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.run_record import METRICS_FILE, recordable
 from safe_rlhf_panacea.base.wandb_run import PROJECT, open_run, wanted_mode
+from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import append_line, cut_half_line
 from safe_rlhf_panacea.printing import printable, printable_line
@@ -151,7 +152,7 @@ class Logger:
         self.wandb = self.writer = self.trackio = self._metrics = None
 
 
-def log_types(args: argparse.Namespace) -> list[LogType]:
+def log_types(args: TrainConfig) -> list[LogType]:
     """Where a run logs: ``--report_to``, or else ``--log_type``."""
     return args.report_to or [args.log_type]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
 import re
@@ -19,7 +18,6 @@ from safe_rlhf_panacea.base.checkpoint_files import (
 )
 from safe_rlhf_panacea.base.datasets.template import SAFE_RLHF
 from safe_rlhf_panacea.base.distributed import all_gather_objects, get_world_size
-from safe_rlhf_panacea.base.parser import defaults_of
 from safe_rlhf_panacea.base.run_record import (
     CHECKPOINTS,
     EVALUATIONS_FILE,
@@ -28,6 +26,8 @@ from safe_rlhf_panacea.base.run_record import (
     note_resumption,
     recordable,
 )
+from safe_rlhf_panacea.configs.options import options_of
+from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_text, read_json_lines, remove_leftovers
 from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, read_record
@@ -44,7 +44,7 @@ FREE = (
 LENGTH = ("max_steps", "epochs", "total_training_steps")
 
 
-def run_start(args: argparse.Namespace) -> datetime.datetime:
+def run_start(args: TrainConfig) -> datetime.datetime:
     """When the run began, in local time: the same on all processes, and when it is resumed.
 
     Raises:
@@ -132,7 +132,7 @@ def load_checkpoint(engines: dict[str, Any], output_dir: str | Path, step: int) 
 
 
 def check_same_run(
-    output_dir: str | Path, args: argparse.Namespace, data: Mapping[str, str], template: str
+    output_dir: str | Path, args: TrainConfig, data: Mapping[str, str], template: str
 ) -> None:
     """Whether a run goes on with the flags, the data and the processes that it began with.
 
@@ -158,8 +158,7 @@ def check_same_run(
             "an exact resume needs as many"
         )
     now = _bound(vars(args))
-    defaults = defaults_of(getattr(args, "program", ""))
-    younger = {name: value for name, value in defaults.items() if name in now}
+    younger = {one.name: one.default for one in options_of(type(args)).values()}
     begun = _bound({**younger, **record["args"]})
     free = {name: now.get(name) for name in LENGTH if name in begun}
     changed = _changed({**begun, **free}, now)
@@ -230,7 +229,7 @@ def can_go_on(output_dir: str | Path, flags: Mapping[str, Any]) -> bool:
     return isinstance(begun, dict) and not _changed({k: begun.get(k, now[k]) for k in now}, now)
 
 
-def take_up(output_dir: str | Path, args: argparse.Namespace, step: int, total: int) -> None:
+def take_up(output_dir: str | Path, args: TrainConfig, step: int, total: int) -> None:
     """Prepare the folder, once all is loaded: what was logged after the checkpoint comes again.
 
     Args:

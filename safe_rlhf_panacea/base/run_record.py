@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import safe_rlhf_panacea
+from safe_rlhf_panacea.configs.options import Options
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.io import atomic_write_json, read_json
+from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, read_json
 from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, is_latest_link, read_record
 
 LAUNCHER_FOLDER = "launcher"
@@ -33,6 +34,7 @@ CHECKPOINTS = "checkpoints"
 LATEST = "latest"  # the file among them that names the last whole one
 # Of the evaluations during training: all, the latest, and the page that shows them.
 EVALUATIONS_FILE, RESULTS_FILE, REPORT_FILE = "evaluations.jsonl", "results.json", "report.html"
+OPTIONS_FILE = "run.yaml"
 WANDB_FILE = "wandb_run.json"  # the id of the run of wandb, so that a resumed one goes on in it
 PACKAGES = (
     "torch",
@@ -148,6 +150,7 @@ def run_files(folder: Path) -> list[Path]:
         EVALUATIONS_FILE,
         RESULTS_FILE,
         REPORT_FILE,
+        OPTIONS_FILE,
     )
     paths = (folder / name for name in (*names, WANDB_FILE, RUN_FILE))
     return [path for path in paths if path.exists()]
@@ -166,10 +169,13 @@ def remove_run(folder: Path, keep: Collection[str] = ()) -> None:
 
 def write_run_record(
     path: str | os.PathLike[str],
-    args: Mapping[str, Any] | argparse.Namespace,
+    args: Mapping[str, Any] | Options | argparse.Namespace,
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write ``run.json``, and beside it a copy of the launcher, where one started this run.
+
+    Typed options also get a ``run.yaml`` with those that are not at their defaults, which
+    ``--config`` reads.
 
     Args:
         path: the run's folder.
@@ -189,6 +195,11 @@ def write_run_record(
     }
     file = Path(path).expanduser() / RUN_FILE
     _copy_launcher(file.parent / LAUNCHER_FOLDER)
+    if isinstance(args, Options):
+        import yaml
+
+        given = yaml.safe_dump(recordable(args.given()), sort_keys=False, allow_unicode=True)
+        atomic_write_text(file.parent / OPTIONS_FILE, given)
     atomic_write_json(file, record)
     return file
 
@@ -229,9 +240,9 @@ def note_resumption(path: str | os.PathLike[str], step: int, flags: Mapping[str,
     atomic_write_json(file, {**record, "resumed": [*record.get("resumed", []), entry]})
 
 
-def recordable(values: Mapping[str, Any] | argparse.Namespace) -> dict[str, Any]:
+def recordable(values: Mapping[str, Any] | Options | argparse.Namespace) -> dict[str, Any]:
     """Values as JSON has them; what its name says is a secret is left out."""
-    items = vars(values) if isinstance(values, argparse.Namespace) else values
+    items = values if isinstance(values, Mapping) else vars(values)
     return {str(k): _plain(v) for k, v in items.items() if not SECRET.search(str(k))}
 
 
@@ -287,3 +298,8 @@ def git_state() -> dict[str, Any] | None:
         }
     except (OSError, subprocess.SubprocessError):
         return None  # no git here, or no commit yet
+
+
+def program_of(trainer: object) -> str:
+    """How the program of a trainer is called: the package that the trainer's module is in."""
+    return f"python -m {type(trainer).__module__.removesuffix('.trainer')}"

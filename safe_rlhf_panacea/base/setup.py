@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from safe_rlhf_panacea.base.arguments import check_common
 from safe_rlhf_panacea.base.claim import check_free, unlock_folder, withdraw_claim
 from safe_rlhf_panacea.base.configs.deepspeed_config import (
     get_deepspeed_eval_config,
@@ -31,6 +29,7 @@ from safe_rlhf_panacea.run_folder import RUN_FILE
 
 if TYPE_CHECKING:
     from safe_rlhf_panacea.base.trainers.base import TrainerBase
+    from safe_rlhf_panacea.configs.training import TrainConfig
 
 
 def seed_everything(seed: int) -> None:
@@ -40,29 +39,28 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def prepare_run(args: argparse.Namespace, program: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Check the flags and the output folder, start the processes, seed.
+def prepare_run(args: TrainConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Check the output folder, start the processes, seed.
 
     Nothing is written yet: the trainer claims the folder once its models and data are loaded.
-    Sets ``args.device`` and returns the training and evaluation configurations of DeepSpeed.
+
+    Returns:
+        The training and evaluation configurations of DeepSpeed.
 
     Raises:
-        UserError: contradictory flags, or a folder that already holds a run.
+        UserError: the folder holds a run already, or logs cannot be written.
     """
-    check_common(args)
     if args.tf32:
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
     limit.max_tokens = args.max_tokens_per_pass
-    args.output_dir = str(Path(args.output_dir).expanduser())  # once, for all who write there
-    args.device = init_distributed(args.local_rank)
+    init_distributed(args.local_rank)
     with refusing_together():
         if is_main_process():
             check_free(args.output_dir, overwrite=args.overwrite, resume=args.resume)
             check_log(log_types(args), args.log_dir)
             if args.resume:
                 latest_step(args.output_dir, vars(args))
-    args.program = program
     seed_everything(args.seed)
     precision = {"fp16": args.fp16, "bf16": args.bf16}
     train_config = get_deepspeed_train_config(
@@ -78,7 +76,7 @@ def prepare_run(args: argparse.Namespace, program: str) -> tuple[dict[str, Any],
     return train_config, eval_config
 
 
-def model_dtype(args: argparse.Namespace) -> torch.dtype:
+def model_dtype(args: TrainConfig) -> torch.dtype:
     """The type in which weights are loaded."""
     if args.bf16:
         return torch.bfloat16

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safe_rlhf_panacea.base.arguments import positive_float
-from safe_rlhf_panacea.baselines.variants import Variants, build_parser, parse_flags, train_variants
+from safe_rlhf_panacea.baselines.variants import (
+    Variants,
+    build_parser,
+    objectives_of,
+    parse_flags,
+    train_variants,
+)
 from safe_rlhf_panacea.errors import one_line_errors
 
 if TYPE_CHECKING:
@@ -53,7 +59,7 @@ def plan(argv: Sequence[str] | None) -> tuple[str, list[str], Variants]:
     args, flags = parser.parse_known_args(argv)
     from safe_rlhf_panacea.preference import default_grid, preference_grid
 
-    count, step = len(parse_flags(args.algorithm, flags).objectives), args.grid_step
+    count, step = len(objectives_of(parse_flags(args.algorithm, flags))), args.grid_step
     grid = default_grid(count) if step is None else preference_grid(count, step)
     return args.algorithm, flags, grid_variants(grid)
 

@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from safe_rlhf_panacea.baselines.variants import Variants, build_parser, parse_flags, train_variants
+from safe_rlhf_panacea.baselines.variants import (
+    Variants,
+    build_parser,
+    objectives_of,
+    parse_flags,
+    train_variants,
+)
 from safe_rlhf_panacea.errors import one_line_errors
 
 PROGRAM = "python -m safe_rlhf_panacea.baselines.rewarded_soups"
@@ -16,7 +22,7 @@ PROGRAM = "python -m safe_rlhf_panacea.baselines.rewarded_soups"
 
 def vertices(algorithm: str, flags: Sequence[str]) -> Variants:
     """One variant per objective, in the order of λ."""
-    objectives = parse_flags(algorithm, flags).objectives
+    objectives = objectives_of(parse_flags(algorithm, flags))
     vectors = {
         name: ",".join(f"{other}={int(other == name)}" for other in objectives)
         for name in objectives

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from safe_rlhf_panacea.algorithms.dpo import main as dpo
 from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from safe_rlhf_panacea.algorithms.sft import main as sft
-from safe_rlhf_panacea.base.arguments import ArgumentParser, check_common
+from safe_rlhf_panacea.base.arguments import ArgumentParser
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, set_aside
@@ -32,22 +32,24 @@ def build_parser(prog: str, description: str, example: str) -> ArgumentParser:
     return parser
 
 
-def parse_flags(algorithm: str, argv: Sequence[str]) -> argparse.Namespace:
-    """Read the algorithm's flags without running it, with ``objectives`` filled in."""
-    args = PROGRAMS[algorithm].parse_arguments(argv)
-    if algorithm in ("grpo", "ppo"):
-        args.objectives = [spec.name for spec in args.reward_specs]
-    return args
+def parse_flags(algorithm: str, argv: Sequence[str]) -> Any:
+    """Read the algorithm's options without running it."""
+    return PROGRAMS[algorithm].parse_arguments(argv)
 
 
-def check_flags(algorithm: str, argv: Sequence[str]) -> argparse.Namespace:
+def objectives_of(args: Any) -> list[str]:
+    """The objectives of options, in the order of λ; of Safe-RLHF's namespace too."""
+    specs = getattr(args, "reward_specs", None)
+    return list(args.objectives) if specs is None else [spec.name for spec in specs]
+
+
+def check_flags(algorithm: str, argv: Sequence[str]) -> Any:
     """Read the algorithm's flags and check what can be checked before anything runs.
 
     Raises:
         UserError: as the algorithm would, or ``--resume``.
     """
     args = parse_flags(algorithm, argv)
-    check_common(args)
     if args.resume:
         raise UserError("--resume is of a single training; this program skips what is finished")
     return args

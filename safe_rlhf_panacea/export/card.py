@@ -15,6 +15,7 @@ from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
 from safe_rlhf_panacea.base.hub import HUB_NAME
 from safe_rlhf_panacea.base.run_record import METRICS_FILE, RESULTS_FILE
 from safe_rlhf_panacea.command import programs
+from safe_rlhf_panacea.configs.options import options_of
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.export.card_text import LIBRARY, PICTURE_FILE, Facts, card_text
 from safe_rlhf_panacea.export.portable import hub_name, portable, portable_record
@@ -76,10 +77,10 @@ def _defaults(record: Mapping[str, Any]) -> dict[str, Any]:
     if not same or module not in {program.module for program in programs("Train")}:
         return {}
     try:
-        build_parser = import_module(f"{module}.main").build_parser
+        command = import_module(f"{module}.main").COMMAND
     except (ImportError, AttributeError):
         return {}
-    return {action.dest: action.default for action in build_parser()._actions}
+    return {one.name: one.default for one in options_of(command.cls).values()}
 
 
 def read_front(run: str, objectives: Sequence[str]) -> RunFront:

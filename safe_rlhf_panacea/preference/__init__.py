@@ -5,12 +5,14 @@ from safe_rlhf_panacea.preference.grids import default_grid, preference_grid
 from safe_rlhf_panacea.preference.names import check_objective_names
 from safe_rlhf_panacea.preference.samplers import PreferenceSampler, label_weights
 from safe_rlhf_panacea.preference.vectors import (
+    Preference,
     check_preference,
     format_preference,
     parse_preference,
 )
 
 __all__ = [
+    "Preference",
     "PreferenceError",
     "PreferenceSampler",
     "check_objective_names",

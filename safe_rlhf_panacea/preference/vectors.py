@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
 from safe_rlhf_panacea.preference.errors import PreferenceError
 
 TOLERANCE = 1e-4
+Preference = str | Mapping[str, float] | Sequence[float] | torch.Tensor
 
 
 def check_preference(preference: torch.Tensor, pref_dim: int, atol: float = TOLERANCE) -> None:
@@ -64,8 +66,13 @@ def _by_name(parts: Sequence[str], text: str, objectives: Sequence[str]) -> list
     return [values[name] for name in objectives]
 
 
-def parse_preference(text: str, objectives: Sequence[str]) -> torch.Tensor:
-    """Read ``0.7,0.3`` or ``helpful=0.7,harmless=0.3``.
+def parse_preference(preference: Preference, objectives: Sequence[str]) -> torch.Tensor:
+    """Read a preference vector.
+
+    Args:
+        preference: text (``0.7,0.3`` or ``helpful=0.7,harmless=0.3``), numbers by name, a sequence
+            of numbers, or a tensor, size = (m,).
+        objectives: names, in the order of λ.
 
     Returns:
         size = (m,), float32, in the order of ``objectives``.
@@ -73,6 +80,7 @@ def parse_preference(text: str, objectives: Sequence[str]) -> torch.Tensor:
     Raises:
         PreferenceError: not on the simplex, of another length, or with unknown names.
     """
+    text = preference if isinstance(preference, str) else _written(preference)
     parts = text.strip().removesuffix(",").split(",") if text.strip() else []
     if any("=" in part for part in parts):
         values = _by_name(parts, text, objectives)
@@ -83,9 +91,22 @@ def parse_preference(text: str, objectives: Sequence[str]) -> torch.Tensor:
                 f"preference {text!r} has {len(values)} entries, but there are "
                 f"{len(objectives)} objectives ({', '.join(objectives)})"
             )
-    preference = torch.tensor(values, dtype=torch.float32)
-    check_preference(preference, len(objectives))
-    return preference
+    vector = torch.tensor(values, dtype=torch.float32)
+    check_preference(vector, len(objectives))
+    return vector
+
+
+def _written(preference: Any) -> str:
+    """A vector from Python as the text that stands for it."""
+    try:
+        if isinstance(preference, Mapping):
+            return ",".join(f"{name}={float(value)!r}" for name, value in preference.items())
+        values = preference.tolist() if hasattr(preference, "tolist") else preference
+        return ",".join(repr(float(value)) for value in values)
+    except (TypeError, ValueError):
+        raise PreferenceError(
+            f"preference {preference!r} is neither text, numbers by name nor a vector of numbers"
+        ) from None
 
 
 def format_preference(preference: torch.Tensor, objectives: Sequence[str] = ()) -> str:

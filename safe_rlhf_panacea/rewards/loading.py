@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.models.adapted import find_adapter
 from safe_rlhf_panacea.base.models.auto import LM_HEADS
+from safe_rlhf_panacea.base.models.loaded import LoadedModel
 from safe_rlhf_panacea.base.models.loading import load_whole, loading_errors, resolve_model
 from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.models.pretrained import has_tokenizer, load_tokenizer
@@ -43,13 +45,23 @@ class RewardLoading:
     normalize: bool = False
     trust_remote_code: bool = False
 
-    def score_model(self, path: str, role: str) -> Loaded:
+    def score_model(self, path: str | LoadedModel, role: str) -> Loaded:
         """Safe-RLHF's kind, in a role."""
+        if isinstance(path, LoadedModel):
+            raise UserError(
+                f"{path}: a model in memory that is a reward is one for sequence classification; "
+                "a score model is given by its folder"
+            )
         return load_score_model(path, role, **vars(self))
 
-    def classifier(self, path: str) -> Loaded:
+    def classifier(self, path: str | LoadedModel) -> Loaded:
         """One of transformers' with a classification head; it reads as much as it was made for."""
-        if (adapted := find_adapter(path)) is None:
+        if isinstance(path, LoadedModel):
+            model, tokenizer = path.model, copy.deepcopy(path.tokenizer)
+            tokenizer.padding_side = "right"
+            if self.dtype is not None:
+                model.to(self.dtype)
+        elif (adapted := find_adapter(path)) is None:
             model, tokenizer = self._classifier(resolve_model(path), {}, self.dtype)
         else:
             head = adapted.lora.head if adapted.lora else {}
@@ -88,10 +100,12 @@ class RewardLoading:
         )
         return model, tokenizer
 
-    def is_classifier(self, path: str) -> bool:
+    def is_classifier(self, path: str | LoadedModel) -> bool:
         """Whether a checkpoint's configuration, or a LoRA's, names a classification head."""
         from transformers import AutoConfig
 
+        if isinstance(path, LoadedModel):
+            return type(path.model).__name__.endswith(CLASSIFIER)
         if (adapted := find_adapter(path)) is not None:
             return adapted.lora is not None and adapted.lora.is_classifier
         name = resolve_model(path)
@@ -125,7 +139,7 @@ def load_rewards(
         for spec in specs
         if spec.is_function
     }
-    models: dict[tuple[str, str], RewardModel] = {}
+    models: dict[tuple[Any, str], RewardModel] = {}
     for spec in specs:
         if spec.is_function:
             continue
@@ -137,10 +151,10 @@ def load_rewards(
             else:
                 loaded = (load_own or loading.score_model)(*key)
             models[key] = RewardModel(
-                spec.model_path, *loaded, tokenizer, stop_ids, is_classifier=is_classifier
+                str(spec.model_path), *loaded, tokenizer, stop_ids, is_classifier=is_classifier
             )
             if is_classifier and models[key].reads_policy_tokens:  # as they are, none cut off
-                check_positions(loaded[0], loading.max_length, spec.model_path)
+                check_positions(loaded[0], loading.max_length, str(spec.model_path))
         scorers[spec.name] = models[key].scorer(_column(models[key], spec))
     for model in models.values():
         if not model.reads_policy_tokens and is_main_process():

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from safe_rlhf_panacea.base.models.loaded import LoadedModel
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.preference import check_objective_names
 from safe_rlhf_panacea.rewards.functions import (
@@ -20,7 +21,9 @@ from safe_rlhf_panacea.rewards.functions import (
 
 @dataclass(frozen=True)
 class RewardSpec:
-    """One objective and what scores it: the path of a model, ``module:function``, or a function.
+    """One objective and what scores it.
+
+    That is the path of a model, a ``LoadedModel``, ``module:function``, or a function.
 
     Of a model with several scores ``PATH#label`` is one, by its label or its index.
 
@@ -29,7 +32,7 @@ class RewardSpec:
     """
 
     name: str
-    path: str | Function
+    path: str | LoadedModel | Function
     sign: float = 1.0
     scale: float = 1.0
     shift: float = 0.0
@@ -41,11 +44,13 @@ class RewardSpec:
     @property
     def is_function(self) -> bool:
         """Whether a function scores it, and no model."""
-        return not isinstance(self.path, str) or is_function(self.path)
+        if isinstance(self.path, str):
+            return is_function(self.path)
+        return not isinstance(self.path, LoadedModel)
 
     @property
-    def model_path(self) -> str:
-        """The path without the label."""
+    def model_path(self) -> str | LoadedModel:
+        """The path without the label, or the model."""
         return self._parts[0]
 
     @property
@@ -54,7 +59,9 @@ class RewardSpec:
         return self._parts[1]
 
     @property
-    def _parts(self) -> tuple[str, str | None]:
+    def _parts(self) -> tuple[str | LoadedModel, str | None]:
+        if isinstance(self.path, LoadedModel):
+            return self.path, None if self.path.label is None else str(self.path.label)
         if not isinstance(self.path, str):
             raise TypeError(f"{self.name} is scored by a function, and no model")
         path, mark, label = self.path.rpartition("#")
@@ -65,6 +72,8 @@ class RewardSpec:
     @property
     def scorer(self) -> tuple[str, object]:
         """What scores it, the same for every way to write it."""
+        if isinstance(self.path, LoadedModel):
+            return str(self.path), (id(self.path.model), self.path.label)
         if not isinstance(self.path, str):
             return path_of(self.path), id(self.path)
         if self.is_function:
@@ -95,7 +104,7 @@ def _numbers(pairs: Sequence[tuple[str, str]], flag: str, names: Sequence[str]) 
 
 
 def reward_specs(
-    models: Sequence[tuple[str, str | Function]],
+    models: Sequence[tuple[str, str | LoadedModel | Function]],
     scales: Sequence[tuple[str, str]] = (),
     signs: Sequence[tuple[str, str]] = (),
     shifts: Sequence[tuple[str, str]] = (),
@@ -119,7 +128,7 @@ def reward_specs(
     check_objective_names(names)
     if len(set(names)) != len(names):
         raise UserError(f"--reward_models names an objective twice: {', '.join(names)}")
-    paths: Mapping[str, str | Function] = dict(models)
+    paths: Mapping[str, str | LoadedModel | Function] = dict(models)
     for name in objectives or ():
         if name not in paths:
             raise UserError(

@@ -15,19 +15,19 @@ from safe_rlhf_panacea.base.setup import prepare_run
 
 def dpo_trainer(flags, trainer_type=PanaceaDPOTrainer):
     args = parse_arguments(flags)
-    return trainer_type(args, *prepare_run(args, "test"))
+    return trainer_type(args, *prepare_run(args))
 
 
 def ppo_trainer(flags, trainer_type=PanaceaPPOTrainer):
     args = parse_ppo(flags)
-    return trainer_type(args, *prepare_run(args, "test"))
+    return trainer_type(args, *prepare_run(args))
 
 
 def grpo_trainer(flags):
     args = parse_grpo(flags)
-    return PanaceaGRPOTrainer(args, *prepare_run(args, "test"))
+    return PanaceaGRPOTrainer(args, *prepare_run(args))
 
 
 def sft_trainer(flags, trainer_type=PanaceaSFTTrainer):
     args = parse_sft(flags)
-    return trainer_type(args, prepare_run(args, "test")[0])
+    return trainer_type(args, prepare_run(args)[0])

@@ -93,7 +93,7 @@ def labelled_means(trainer, batch, preference):
 
 def shared_moments(trainer):
     """How far an update's responses and whitened advantages are from those of all rows."""
-    trainer.args.whiten_advantages = True
+    trainer.args = trainer.args.with_(whiten_advantages=True)
     generator = torch.Generator().manual_seed(5)
     mask = torch.arange(8) < torch.tensor([[8], [5], [6], [3], [7], [4]])  # the fourth has none
     numbers = torch.randn(3, 6, 7, generator=generator)
@@ -142,8 +142,8 @@ def shared_groups(trainer):
 
     errors = []
     for advantage in ("normalize_then_sum", "sum_then_normalize"):
-        trainer.args.advantage = advantage
-        trainer.args.equal_steps = advantage == "normalize_then_sum"
+        trainer.args = trainer.args.with_(advantage=advantage)
+        trainer.args = trainer.args.with_(equal_steps=advantage == "normalize_then_sum")
         shares = slice(0, 4), slice(4, 16)
         own = gradients(shares[rank], (1, 3)[rank])
         dist.all_reduce(own, op=dist.ReduceOp.AVG)

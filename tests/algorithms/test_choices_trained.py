@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from typing import get_args
 
 import pytest
 
 from safe_rlhf_panacea import aggregation
-from safe_rlhf_panacea.algorithms import arguments
 from safe_rlhf_panacea.algorithms.dpo import main as dpo
 from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from safe_rlhf_panacea.algorithms.sft import main as sft
+from safe_rlhf_panacea.configs.panacea import Sampler
 from safe_rlhf_panacea.preference import samplers
 
 PROGRAMS = {"dpo": dpo, "grpo": grpo, "ppo": ppo, "sft": sft}
@@ -23,12 +24,12 @@ NEEDS = {"vertices": ("--vertex_probability", "0.4"), "dirichlet": ("--dirichlet
 
 def choices(program):
     """The values of each flag that has choices, in its parser's order."""
-    found = {a.dest: a.choices for a in PROGRAMS[program].build_parser()._actions if a.choices}
+    found = {a.dest: a.choices for a in PROGRAMS[program].COMMAND.parser()._actions if a.choices}
     return {name: values for name, values in found.items() if name not in LEFT_OUT}
 
 
 def test_the_flags_offer_what_there_is():
-    assert arguments.SAMPLERS == samplers.KINDS
+    assert get_args(Sampler) == samplers.KINDS
     assert choices("dpo")["aggregation"] == aggregation.METHODS
     assert choices("ppo")["aggregation"] == aggregation.REWARD_METHODS
 

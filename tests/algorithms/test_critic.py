@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.algorithms.panacea import Panacea
+from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.models import load_pretrained_models
 from safe_rlhf_panacea.base.trainers.supervised import to_device
@@ -34,7 +35,7 @@ def stir(adapter, seed):
 
 
 def sequences(trainer):
-    batch = to_device(next(iter(trainer.prompt_only_dataloader)), trainer.args.device)
+    batch = to_device(next(iter(trainer.prompt_only_dataloader)), own_device())
     return batch["input_ids"], batch["attention_mask"]
 
 
@@ -196,7 +197,7 @@ def test_two_objectives_of_one_classifier(ppo_flags, tmp_path):
     seen = []
     trainer.rewards = lambda responses: seen.append(responses) or rewards(responses)
     (batch,) = trainer.split_rl_micro_batches(
-        to_device(next(iter(trainer.prompt_only_dataloader)), trainer.args.device)
+        to_device(next(iter(trainer.prompt_only_dataloader)), own_device())
     )
     logits = rewards.models[0].scores(seen[0])
     assert torch.equal(batch["rewards"], logits[:, [1, 0]])

@@ -11,6 +11,7 @@ from safe_rlhf_panacea.adapter import load_adapter
 from safe_rlhf_panacea.algorithms.dpo.main import main
 from safe_rlhf_panacea.algorithms.dpo.trainer import rows_of_pairs
 from safe_rlhf_panacea.base import load_pretrained_models
+from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.functional import diverging_mask
 from safe_rlhf_panacea.base.trainers.supervised import to_device
 from safe_rlhf_panacea.fronts.accuracy_front import accuracy_front, margins_of_pairs
@@ -20,7 +21,7 @@ from tests.algorithms.helpers import dpo_trainer
 
 
 def first_batch(trainer):
-    return to_device(next(iter(trainer.train_dataloader)), trainer.args.device)
+    return to_device(next(iter(trainer.train_dataloader)), own_device())
 
 
 def perturb(trainer, seed=0):
@@ -105,7 +106,7 @@ def test_the_upstream_slice_differs_and_only_by_its_flag(dpo_flags):
     perturb(trainer)
     batch = first_batch(trainer)
     own = loss_at(trainer, batch)["reward_margin"]
-    trainer.args.upstream_dpo_slice = True
+    trainer.args = trainer.args.with_(upstream_dpo_slice=True)
     upstream = loss_at(trainer, batch)["reward_margin"]
     assert (own - upstream).abs().max() > 1e-3
     keys = ("better_input_ids", "better_attention_mask", "worse_input_ids", "worse_attention_mask")

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.trainers.supervised import to_device
 from tests.algorithms import plain_grpo
 from tests.algorithms import plain_ppo as plain
@@ -123,7 +124,7 @@ def test_gradients_of_two_passes_over_a_rollout(
     trainer = trainer_of(grpo_flags, ragged_prompts, case, "--update_iters", "2", *ptx)
     noted = watch_gradients(trainer.actor_model)
     trainer.set_eval()
-    device = trainer.args.device
+    device = own_device()
     prompts = to_device(next(iter(trainer.prompt_only_dataloader)), device)
     assert not prompts["attention_mask"].all()
     (batch,) = trainer.of_update(trainer.split_rl_micro_batches(prompts))
@@ -158,7 +159,7 @@ def test_micro_batches_of_an_update_are_one_batch(
     trainer = trainer_of(grpo_flags, ragged_prompts, case, *small)
     noted = watch_gradients(trainer.actor_model)
     trainer.set_eval()
-    prompts = to_device(next(iter(trainer.prompt_only_dataloader)), trainer.args.device)
+    prompts = to_device(next(iter(trainer.prompt_only_dataloader)), own_device())
     batches = trainer.of_update(trainer.split_rl_micro_batches(prompts))
     assert [len(batch["rewards"]) for batch in batches] == [8, 8]
     actor = trained_parameters(trainer.actor_model)

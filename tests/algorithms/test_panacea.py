@@ -18,7 +18,6 @@ ONE = torch.tensor([[0.25, 0.75]])
 
 def panacea(*flags):
     args = parse_arguments([*FLAGS, *flags])
-    args.device = torch.device("cpu")
     return module.Panacea(args, ("a", "b"), "m")
 
 

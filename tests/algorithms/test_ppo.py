@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.trainers.supervised import to_device
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
@@ -15,7 +16,7 @@ from tests.algorithms.helpers import ppo_trainer
 
 
 def prompt_batch(trainer):
-    return to_device(next(iter(trainer.prompt_only_dataloader)), trainer.args.device)
+    return to_device(next(iter(trainer.prompt_only_dataloader)), own_device())
 
 
 def perturb(trainer, seed=0):
@@ -251,7 +252,7 @@ def test_ptx_steps_double_the_accumulation_and_see_the_rollouts_preference(ppo_f
     assert trainer.reward_critic_model.gradient_accumulation_steps() == 1
     trainer.train()
     (batch,) = trainer.split_rl_micro_batches(prompt_batch(trainer))
-    ptx = to_device(next(iter(trainer.ptx_dataloader)), trainer.args.device)
+    ptx = to_device(next(iter(trainer.ptx_dataloader)), own_device())
     trainer.rl_step(batch)
     info = trainer.ptx_step(ptx)
     assert torch.equal(trainer.panacea.latest, batch["preference"])

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.trainers.supervised import to_device
 from tests.algorithms import plain_ppo as plain
 from tests.algorithms.helpers import ppo_trainer
@@ -163,7 +164,7 @@ def test_gradients_of_two_passes_over_a_rollout(
     engines = trainer.actor_model, trainer.reward_critic_model
     noted = [watch_gradients(engine) for engine in engines]
     trainer.set_eval()
-    device = trainer.args.device
+    device = own_device()
     prompts = to_device(next(iter(trainer.prompt_only_dataloader)), device)
     assert not prompts["attention_mask"].all()
     (batch,) = trainer.split_rl_micro_batches(prompts)
@@ -197,7 +198,7 @@ def test_a_rollout_stores_its_policys_log_probabilities_and_its_critics_values(
     wobble(trainer)
     engines = trainer.actor_model, trainer.reward_critic_model
     trainer.set_eval()
-    prompts = to_device(next(iter(trainer.prompt_only_dataloader)), trainer.args.device)
+    prompts = to_device(next(iter(trainer.prompt_only_dataloader)), own_device())
     (batch,) = trainer.split_rl_micro_batches(prompts)
     rollout = rolled_out(batch, *map(trained_parameters, engines), weights, "ls")
     start = batch["prompt"].size(1) - 1
@@ -224,7 +225,7 @@ def test_responses_are_drawn_at_the_temperature_of_the_flag(ppo_flags, weights):
     wobble(trainer)
     actor = trained_parameters(trainer.actor_model)
     trainer.set_eval()
-    prompts = to_device(next(iter(trainer.prompt_only_dataloader)), trainer.args.device)
+    prompts = to_device(next(iter(trainer.prompt_only_dataloader)), own_device())
     torch.manual_seed(7)
     (batch,) = trainer.split_rl_micro_batches(prompts)
     torch.manual_seed(7)

@@ -10,6 +10,7 @@ import torch
 
 from safe_rlhf_panacea.algorithms.sft.main import main
 from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
+from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.trainers.supervised import to_device
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.show import pictures
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("no_page")
 
 def batches(trainer, count=1):
     loader = iter(trainer.train_dataloader)
-    return [to_device(next(loader), trainer.args.device) for _ in range(count)]
+    return [to_device(next(loader), own_device()) for _ in range(count)]
 
 
 def weights_and_factors(trainer):

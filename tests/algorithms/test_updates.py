@@ -104,14 +104,14 @@ def hold(update, loss, tensors, trained):
 
 @SPLITS
 def test_finetune(base_model, uneven, tmp_path, rows, accumulated):
-    args = finetune.build_parser().parse_args(
+    args = finetune.parse_arguments(
         [
             *("--model_name_or_path", str(base_model), "--output_dir", str(tmp_path / "out")),
             *("--train_datasets", f"supervised:1:{uneven}", "--max_length", "64"),
             *("--log_type", "none", "--progress", "false", *split(rows, accumulated)),
         ]
     )
-    trainer = SupervisedFinetuneTrainer(args, prepare_run(args, "test")[0])
+    trainer = SupervisedFinetuneTrainer(args, prepare_run(args)[0])
     tensors, trained = tensors_of(trainer)
     update = one_update(trainer)
     total, tokens = 0, 0
@@ -125,7 +125,7 @@ def test_finetune(base_model, uneven, tmp_path, rows, accumulated):
 
 @SPLITS
 def test_reward(base_model, sparse, tmp_path, rows, accumulated):
-    args = reward.build_parser().parse_args(
+    args = reward.parse_arguments(
         [
             *("--model_name_or_path", str(base_model), "--output_dir", str(tmp_path / "out")),
             *("--train_datasets", f"pairs:1:{sparse}", "--max_length", "64"),
@@ -133,7 +133,7 @@ def test_reward(base_model, sparse, tmp_path, rows, accumulated):
             *("--log_type", "none", "--progress", "false", *split(rows, accumulated)),
         ]
     )
-    trainer = RewardTrainer(args, prepare_run(args, "test")[0])
+    trainer = RewardTrainer(args, prepare_run(args)[0])
     tensors, trained = tensors_of(trainer)
     update = one_update(trainer)
     losses, squares = [], []

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
-
 import torch
 
-from safe_rlhf_panacea.algorithms.ppo.main import build_parser
+from safe_rlhf_panacea.algorithms.ppo.main import COMMAND
 from safe_rlhf_panacea.algorithms.preference_source import begins_update
 from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.base.log_probs import answer_log_probs, response_log_probs
 from safe_rlhf_panacea.base.losses import next_token_loss
 from safe_rlhf_panacea.base.setup import prepare_run
 from safe_rlhf_panacea.base.trainers.rl import RLTrainer
-
-OF_A_CRITIC = ("critic", "clip_range_score", "clip_range_value")
+from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 
 
 class Reinforce(RLTrainer):
@@ -65,10 +62,8 @@ class Reinforce(RLTrainer):
 
 def reinforce(flags):
     """The trainer, from PPO's flags without the critic's."""
-    args = build_parser().parse_args(flags)
-    kept = {k: v for k, v in vars(args).items() if not k.startswith(OF_A_CRITIC)}
-    args = argparse.Namespace(**kept)
-    return Reinforce(args, *prepare_run(args, "test"))
+    args = RewardedConfig.of(COMMAND.given(flags))
+    return Reinforce(args, *prepare_run(args))
 
 
 def test_it_trains_paces_and_keeps_its_checkpoint(ppo_flags, prompts, tmp_path):

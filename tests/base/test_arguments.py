@@ -6,8 +6,10 @@ import argparse
 
 import pytest
 
-from safe_rlhf_panacea.algorithms.dpo.main import build_parser
+from safe_rlhf_panacea.algorithms.dpo.main import COMMAND
 from safe_rlhf_panacea.base import arguments
+from safe_rlhf_panacea.configs.algorithms import DPOConfig
+from safe_rlhf_panacea.configs.options import check_numbers
 from safe_rlhf_panacea.errors import UserError
 
 NEEDED = ["--model_name_or_path", "m", "--objectives", "a", "b"]
@@ -16,7 +18,7 @@ NEEDED += ["--train_datasets", "x", "--output_dir", "y"]
 
 def test_the_ends_of_ranges_are_inside():
     words = "--lr 0 --weight_decay 0 --lr_warmup_ratio 1 --seed 4294967295 --lora_scaling 1e-9"
-    args = build_parser().parse_args([*NEEDED, *words.split()])
+    args = COMMAND.parser().parse_args([*NEEDED, *words.split()])
     assert (args.lr, args.weight_decay, args.lr_warmup_ratio) == (0, 0, 1)
     assert (args.seed, args.lora_scaling) == (2**32 - 1, 1e-9)
     assert (arguments.share("1"), arguments.probability("0")) == (1, 0)
@@ -24,7 +26,7 @@ def test_the_ends_of_ranges_are_inside():
 
 def test_negative_numbers_with_an_exponent_are_values():
     words = ["--reference_point", "-1e-3", "-.5", "--init_singular", "-2E+1"]
-    args = build_parser().parse_args([*NEEDED, *words])
+    args = COMMAND.parser().parse_args([*NEEDED, *words])
     assert args.reference_point == [-1e-3, -0.5]
     assert args.init_singular == -20
 
@@ -39,11 +41,11 @@ def test_negative_numbers_with_an_exponent_are_values():
     ],
 )
 def test_numbers_that_another_parser_read(changes, message):
-    parser = build_parser()
+    parser = COMMAND.parser()
     args = parser.parse_args(NEEDED)
-    arguments.check_ranges(args, parser)
-    arguments.check_ranges(argparse.Namespace(lr=1e-3, unknown=float("nan")), parser)
+    check_numbers(DPOConfig, args)
+    check_numbers(DPOConfig, argparse.Namespace(lr=1e-3, unknown=float("nan")))
     vars(args).update(changes)
     with pytest.raises(UserError) as caught:
-        arguments.check_ranges(args, parser)
+        check_numbers(DPOConfig, args)
     assert message in str(caught.value)

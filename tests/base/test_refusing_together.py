@@ -21,8 +21,7 @@ import atexit
 import sys
 import torch.distributed as dist
 from safe_rlhf_panacea.base import setup
-from safe_rlhf_panacea.base.arguments import add_deepspeed_arguments, add_output_arguments
-from safe_rlhf_panacea.base.arguments import ArgumentParser, add_training_arguments
+from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.base.distributed import leave_at_exit, refusing_together
 from safe_rlhf_panacea.errors import SharedError, UserError, one_line_errors
 
@@ -45,13 +44,8 @@ def main():
         assert str(error) == "this will not do"
     else:
         raise AssertionError
-    setup.check_common = lambda args: None
     setup.init_distributed = lambda local_rank: None
-    parser = ArgumentParser("test", "", "")
-    add_training_arguments(parser, epochs=1)
-    add_output_arguments(parser)
-    add_deepspeed_arguments(parser)
-    setup.prepare_run(parser.parse_args(["--output_dir", sys.argv[1]]), "test")
+    setup.prepare_run(TrainConfig(output_dir=sys.argv[1]))
 
 main()
 """

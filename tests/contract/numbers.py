@@ -65,7 +65,7 @@ def dpo_loss(side, files, folder):
     for name, weight in trainer.model.module.named_parameters():
         found[f"gradient norm of {name}"] = numbers(weight.grad.norm())
     if side == "port":
-        trainer.args.upstream_dpo_slice = True
+        vars(trainer.args)["upstream_dpo_slice"] = True
         original = trainer.loss(**batch)
     else:
         original = type(trainer).loss.__wrapped__(trainer, **batch)

@@ -117,9 +117,9 @@ def prepared(algorithm, side, files, folder, extra=()):
         flags += ["--progress", "false"]
     with underneath(side):
         args = main.parse_arguments(flags)
-        args.reward_model_name_or_path = str(files.rewards["helpful"])  # for the plain trainers
-        args.reward_critic_model_name_or_path = None
-        return args, *starting.prepare_run(args, "test")
+        models = {"reward_model_name_or_path": str(files.rewards["helpful"])}
+        vars(args).update(models, reward_critic_model_name_or_path=None)  # for the plain trainers
+        return args, *starting.prepare_run(args)
 
 
 def make(trainer_class, algorithm, side, files, folder, extra=()):

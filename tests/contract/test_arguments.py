@@ -20,8 +20,8 @@ ONLY_OURS = {
     "ppo": {"max_steps", "progress", "report_to", "resume", "whiten_advantages"},
 }
 # What Safe-RLHF reads (the last two deepspeed does, which it gives its arguments) and the port,
-# which always saves in the run's precision, does not.
-ONLY_THEIRS = {"save_16bit", "deepspeed_config", "deepscale_config"}
+# which always saves in the run's precision and finds its own device, does not.
+ONLY_THEIRS = {"save_16bit", "deepspeed_config", "deepscale_config", "device"}
 
 
 def known(algorithm, side, files, folder):
@@ -66,7 +66,7 @@ def test_safe_rlhf_loads_no_adapter(flag, tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps(values))
     args = argparse.Namespace(**{flag: f"{tmp_path}@1,0", "output_dir": str(tmp_path / "out")})
     with pytest.raises(UserError, match=f"--{flag} .* is an adapter.*--format merged --pref.* 1,0"):
-        prepare_run(args, "test")
+        prepare_run(args)
 
 
 @ALGORITHMS

@@ -57,7 +57,7 @@ def test_dpo_loss_with_the_corrected_slice(dpo):
 def test_dpo_loss_with_the_original_slice_on_both(dpo):
     port, theirs, batch = dpo
     corrected = port.loss(**batch)["loss"].item()
-    port.args.upstream_dpo_slice = True
+    port.args = port.args.with_(upstream_dpo_slice=True)
     original = type(theirs).loss.__wrapped__  # what the patch dpo_slice has wrapped
     found = port.loss(**batch), original(theirs, **batch)
     assert abs(found[0]["loss"].item() - corrected) > 1e-4

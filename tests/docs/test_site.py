@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import safe_rlhf_panacea
-from safe_rlhf_panacea.algorithms.dpo.main import build_parser
+from safe_rlhf_panacea.algorithms.dpo.main import COMMAND
 from tests.docs.pages import ROOT
 
 
@@ -30,9 +30,9 @@ def hooks():
 
 def test_the_page_of_options_has_every_option_of_a_program(hooks):
     parser = hooks.parser_of("safe_rlhf_panacea.algorithms.dpo")
-    assert parser.prog == build_parser().prog
+    assert parser.prog == COMMAND.parser().prog
     rows = "\n".join(hooks.option_rows(parser))
-    options = [o for action in build_parser()._actions[1:] for o in action.option_strings]
+    options = [o for action in COMMAND.parser()._actions[1:] for o in action.option_strings]
     assert len(options) > 50
     assert [option for option in options if f"`{option}`" not in rows] == []
     assert "| `--epochs` | `EPOCHS` | `1` |" in rows

@@ -14,7 +14,7 @@ import yaml
 from markdown_it import MarkdownIt
 
 from safe_rlhf_panacea import __version__, command
-from safe_rlhf_panacea.algorithms.dpo.main import build_parser
+from safe_rlhf_panacea.algorithms.dpo.main import COMMAND
 from safe_rlhf_panacea.export.card import LOCAL_FLAGS, changed_flags, main
 from safe_rlhf_panacea.export.portable import hub_name, portable
 from safe_rlhf_panacea.io import atomic_write_json, read_json
@@ -37,7 +37,7 @@ def trained(tmp_path_factory):
     write_training(folder, {10: 1.0, 20: 2.0})
     record = {
         "program": "python -m safe_rlhf_panacea.algorithms.dpo",
-        "args": vars(build_parser().parse_args(shlex.split(FLAGS))),
+        "args": vars(COMMAND.parser().parse_args(shlex.split(FLAGS))),
         "versions": {"safe-rlhf-panacea": __version__, "torch": "2.13.0"},
         "training_seconds": 12.4,
         "adapted_share": 0.1234,
@@ -103,7 +103,7 @@ def test_the_command_is_the_trainings(adapter, undrawn):
     _, text = card(adapter)
     words = shlex.split(blocks(text, "sh")[0].replace("\\\n", " "))
     assert words[:3] == ["python", "-m", "safe_rlhf_panacea.algorithms.dpo"]
-    given = vars(build_parser().parse_args([*words[3:], "--output_dir", "x"]))
+    given = vars(COMMAND.parser().parse_args([*words[3:], "--output_dir", "x"]))
     for name, value in read_json(adapter / "run.json")["args"].items():
         if name not in LOCAL_FLAGS:
             assert given[name] == portable(value), name

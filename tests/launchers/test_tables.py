@@ -7,6 +7,7 @@ import pytest
 from safe_rlhf_panacea.algorithms.dpo import main as dpo
 from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
+from safe_rlhf_panacea.base.run_record import recordable
 from safe_rlhf_panacea.baselines import discrete_policies, rewarded_soups
 from tests.launchers.paper_tables import TABLE_1, TABLE_2
 from tests.launchers.shell import dry_run
@@ -41,7 +42,8 @@ REQUIRED = {
 def defaults(algorithm):
     """What the program takes where nothing is said."""
     parse = {"dpo": dpo, "ppo": ppo, "grpo": grpo}[algorithm].parse_arguments
-    return vars(parse([*REQUIRED[algorithm], "--train_datasets", "x", "--output_dir", "y"]))
+    flags = [*REQUIRED[algorithm], "--train_datasets", "x", "--output_dir", "y"]
+    return recordable(parse(flags))
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from safe_rlhf_panacea.algorithms.dpo.trainer import rows_of_pairs
+from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.trainers.supervised import to_device
 from tests.regression.tiny_world import build_tiny_world
 from tests.regression.training import (
@@ -173,7 +174,7 @@ def test_the_norm_is_that_of_the_unclipped_gradient(zero_stage, world, tmp_path)
     """A loss so large that clipping at 1 bites; the gradient of every batch by autograd."""
     extra = ["--scale_coeff", "3", "--max_steps", "1", "--zero_stage", zero_stage]
     trainer = make_trainer("dpo", flags_of("dpo", world, tmp_path / "by-hand", extra))
-    batch = to_device(next(iter(trainer.train_dataloader)), trainer.args.device)
+    batch = to_device(next(iter(trainer.train_dataloader)), own_device())
     preference = trainer.panacea.source.draw(8)
     trainer.model = trainer.model.module  # the engine wants its own backward pass
     parameters = [p for p in trainer.model.parameters() if p.requires_grad]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,6 +13,7 @@ from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.base import Batch, LabelledPreferenceDataset, all_reduce_means, unwrap
 from safe_rlhf_panacea.base.losses import labelled_margins, preference_loss
+from safe_rlhf_panacea.configs.algorithms import DPOConfig
 from safe_rlhf_panacea.fronts.accuracy_front import agreement
 from safe_rlhf_panacea.fronts.measure import PROMPTS_OF_PAIRS, measure, prompts_of_pairs
 from safe_rlhf_panacea.fronts.measurement import Measurement
@@ -34,7 +34,7 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
 
     TRAINING_TYPE: ClassVar[str] = "panacea-dpo"
 
-    def __init__(self, args: argparse.Namespace, *ds_configs: dict[str, Any]) -> None:
+    def __init__(self, args: DPOConfig, *ds_configs: dict[str, Any]) -> None:
         """Make what the hooks attach to, then run them."""
         self.panacea = Panacea(args, tuple(args.objectives), args.model_name_or_path)
         self.part = PanaceaPart(self)

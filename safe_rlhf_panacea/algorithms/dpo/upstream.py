@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from typing import Any
 
-from safe_rlhf_panacea.algorithms.arguments import add_panacea_arguments, check_panacea
-from safe_rlhf_panacea.algorithms.dpo import main
-from safe_rlhf_panacea.base import arguments
 from safe_rlhf_panacea.base.upstream import program
+from safe_rlhf_panacea.configs.algorithms import DPOConfig
+from safe_rlhf_panacea.configs.command_line import add_options
+from safe_rlhf_panacea.configs.options import check_numbers
+from safe_rlhf_panacea.configs.panacea import LabelPreferenceOptions, check_panacea
+from safe_rlhf_panacea.configs.parser import ArgumentParser
 
 PROGRAM = "python -m safe_rlhf_panacea.algorithms.dpo"
+NAMES = ("objectives", "upstream_dpo_slice")
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> ArgumentParser:
     """The flags that Safe-RLHF's parser does not know; none of them is required."""
-    parser = arguments.ArgumentParser(
+    parser = ArgumentParser(
         PROGRAM,
         """
         Panacea-DPO on Safe-RLHF: its launch scripts run with this module in place of theirs.
@@ -23,23 +26,16 @@ def build_parser() -> argparse.ArgumentParser:
         f"deepspeed --module {PROGRAM.split()[-1]} --model_name_or_path … --train_datasets …",
         add_help=False,
     )
-    parser.add_argument(
-        "--objectives",
-        nargs="+",
-        default=["helpful", "harmless"],
-        help="names, in the order of λ; Safe-RLHF's data has helpful (better) and harmless (safer)",
+    add_options(
+        parser, DPOConfig, only=(*program.PANACEA_OPTIONS, LabelPreferenceOptions), names=NAMES
     )
-    arguments.add_flag(
-        parser, "--upstream_dpo_slice", False, "sum the tokens that Safe-RLHF's own loss sums"
-    )
-    arguments.add_template_argument(parser)
-    add_panacea_arguments(parser)
+    parser.set_defaults(objectives=["helpful", "harmless"])  # its data's: better and safer
     return parser
 
 
-def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None = None) -> Any:
     """Read and check the flags."""
     args = program.parse_arguments("safe_rlhf.algorithms.dpo.main", build_parser(), argv)
-    arguments.check_ranges(args, main.build_parser())
+    check_numbers(DPOConfig, args)
     check_panacea(args, tuple(args.objectives))
     return args

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 import torch
@@ -18,6 +17,7 @@ from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.algorithms.rewarded import PanaceaRollout
 from safe_rlhf_panacea.base.distributed import all_reduce_sum
 from safe_rlhf_panacea.base.trainers.updates import average
+from safe_rlhf_panacea.configs.algorithms import GRPOConfig
 
 
 class GroupRollout(PanaceaRollout):
@@ -48,7 +48,7 @@ def of_response(rollout: PanaceaRollout, numbers: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def compare(
-    rollouts: Sequence[PanaceaRollout], panacea: Panacea, args: argparse.Namespace
+    rollouts: Sequence[PanaceaRollout], panacea: Panacea, args: GRPOConfig
 ) -> list[GroupRollout]:
     """Advantages, over all groups of all processes.
 
@@ -84,9 +84,7 @@ def _less_divergence(rollout: PanaceaRollout, kl_coeff: float) -> torch.Tensor:
     return less_divergence(rollout["rewards"], old, ref, response_mask(rollout), kl_coeff)
 
 
-def _advantages(
-    rewards: torch.Tensor, weights: torch.Tensor, args: argparse.Namespace
-) -> Advantages:
+def _advantages(rewards: torch.Tensor, weights: torch.Tensor, args: GRPOConfig) -> Advantages:
     if args.advantage == "sum_then_normalize":
         return sum_then_normalize(rewards, weights)
     return normalize_then_sum(rewards, weights, equal_steps=args.equal_steps, reduce=all_reduce_sum)

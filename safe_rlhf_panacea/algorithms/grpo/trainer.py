@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -17,7 +16,12 @@ from safe_rlhf_panacea.algorithms.grpo.groups import (
 from safe_rlhf_panacea.algorithms.grpo.losses import grpo_loss
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.algorithms.rewarded import PanaceaRollout, RewardedPart
-from safe_rlhf_panacea.base.distributed import all_reduce_max, all_reduce_means, all_reduce_sum
+from safe_rlhf_panacea.base.distributed import (
+    all_reduce_max,
+    all_reduce_means,
+    all_reduce_sum,
+    own_device,
+)
 from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate, unwrap
 from safe_rlhf_panacea.base.joined_rows import side_by_side
 from safe_rlhf_panacea.base.log_probs import response_tokens
@@ -26,6 +30,7 @@ from safe_rlhf_panacea.base.prefix_sharing import grouped_log_probs
 from safe_rlhf_panacea.base.trainers.actor import load_actor
 from safe_rlhf_panacea.base.trainers.rl import Batch, RLTrainer
 from safe_rlhf_panacea.base.trainers.rl_data import prompts_of_whole_updates
+from safe_rlhf_panacea.configs.algorithms import GRPOConfig
 from safe_rlhf_panacea.fronts.measurement import Measurement
 
 
@@ -38,7 +43,7 @@ class PanaceaGRPOTrainer(RLTrainer):
     TRAINING_TYPE: ClassVar[str] = "panacea-grpo"
     WHOLE_GROUPS: ClassVar[bool] = True
 
-    def __init__(self, args: argparse.Namespace, *ds_configs: dict[str, Any]) -> None:
+    def __init__(self, args: GRPOConfig, *ds_configs: dict[str, Any]) -> None:
         """Make what the hooks attach to, then run them."""
         objectives = tuple(spec.name for spec in args.reward_specs)
         self.panacea = Panacea(args, objectives, args.actor_model_name_or_path)
@@ -72,7 +77,7 @@ class PanaceaGRPOTrainer(RLTrainer):
         self.rewards.place(self._place)
 
     def _place(self, model: Any) -> Any:
-        return init_eval_engine(model.to(self.args.device), self.ds_eval_config)
+        return init_eval_engine(model.to(own_device()), self.ds_eval_config)
 
     # -- rollout ----------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,8 @@ from safe_rlhf_panacea.base import (
     init_eval_engine,
     unwrap,
 )
+from safe_rlhf_panacea.base.distributed import own_device
+from safe_rlhf_panacea.configs.algorithms import PPOConfig
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.measurement import Measurement
 
@@ -39,7 +40,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
 
     TRAINING_TYPE: ClassVar[str] = "panacea-ppo"
 
-    def __init__(self, args: argparse.Namespace, *ds_configs: dict[str, Any]) -> None:
+    def __init__(self, args: PPOConfig, *ds_configs: dict[str, Any]) -> None:
         """Make what the hooks attach to, then run them."""
         objectives = tuple(spec.name for spec in args.reward_specs)
         self.panacea = Panacea(args, objectives, args.actor_model_name_or_path)
@@ -103,7 +104,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         critic = self.reward_critic_model
         if model is getattr(unwrap(critic), "reward_model", None):
             return functools.partial(critic, role="reward")
-        return init_eval_engine(model.to(self.args.device), self.ds_eval_config)
+        return init_eval_engine(model.to(own_device()), self.ds_eval_config)
 
     # -- rollout ----------------------------------------------------------------------
 

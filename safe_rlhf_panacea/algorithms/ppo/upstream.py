@@ -10,13 +10,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from safe_rlhf_panacea.algorithms.arguments import add_panacea_arguments, check_panacea
-from safe_rlhf_panacea.algorithms.ppo import main
-from safe_rlhf_panacea.base import arguments
 from safe_rlhf_panacea.base.upstream import program
+from safe_rlhf_panacea.configs.algorithms import PPOConfig, RewardOptions
+from safe_rlhf_panacea.configs.command_line import add_options
+from safe_rlhf_panacea.configs.options import check_numbers
+from safe_rlhf_panacea.configs.panacea import RewardPreferenceOptions, check_panacea
+from safe_rlhf_panacea.configs.parser import ArgumentParser
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.rewards.calibration import apply_calibration
 from safe_rlhf_panacea.rewards.spec import reward_specs
 
 PROGRAM = "python -m safe_rlhf_panacea.algorithms.ppo"
@@ -29,9 +33,9 @@ IDLE = (
 )
 
 
-def build_parser(add_reward_arguments: arguments.AddArguments) -> argparse.ArgumentParser:
+def build_parser() -> ArgumentParser:
     """The flags that Safe-RLHF's parser does not know; none of them is required."""
-    parser = arguments.ArgumentParser(
+    parser = ArgumentParser(
         PROGRAM,
         """
         Panacea-PPO on Safe-RLHF: its launch scripts run with this module in place of theirs.
@@ -40,9 +44,9 @@ def build_parser(add_reward_arguments: arguments.AddArguments) -> argparse.Argum
         "--reward_models helpful=PATH harmless=PATH --train_datasets …",
         add_help=False,
     )
-    add_reward_arguments(parser)
-    arguments.add_template_argument(parser)
-    add_panacea_arguments(parser, rewards=True)
+    add_options(
+        parser, PPOConfig, only=(RewardOptions, *program.PANACEA_OPTIONS, RewardPreferenceOptions)
+    )
     return parser
 
 
@@ -58,25 +62,25 @@ def _models(ours: argparse.Namespace, args: argparse.Namespace) -> list[tuple[st
     return [("helpful", args.reward_model_name_or_path), ("harmless", cost)]
 
 
-def parse_arguments(
-    argv: Sequence[str] | None, add_reward_arguments: arguments.AddArguments
-) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None = None) -> Any:
     """Read and check the flags; ``reward_specs`` holds the objectives in the order of λ."""
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = build_parser(add_reward_arguments)
+    parser = build_parser()
     given = program.flags_of(words)
     ours, _ = parser.parse_known_args(words)
     if ours.reward_models and REWARD not in given:
         words += [REWARD, ours.reward_models[0][1]]  # Safe-RLHF's parser requires it
     name = "ppo_lag" if COST in given else "ppo"
     args = program.parse_arguments(f"safe_rlhf.algorithms.{name}.main", parser, words)
-    arguments.check_ranges(args, main.build_parser())
+    check_numbers(PPOConfig, args)
     models = _models(ours, args)
     if not ours.reward_models and not args.reward_signs:
         args.reward_signs = [("harmless", "-1")]  # a cost: lower is safer
     args.reward_specs = reward_specs(
         models, args.reward_scales, args.reward_signs, args.reward_shifts, args.objectives
     )
+    if args.reward_calibration is not None:
+        args.reward_specs = apply_calibration(args.reward_specs, args.reward_calibration)
     check_panacea(args, tuple(spec.name for spec in args.reward_specs))
     idle = [flag for flag in IDLE if flag in given]
     if idle:

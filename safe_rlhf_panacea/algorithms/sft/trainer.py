@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +14,7 @@ from safe_rlhf_panacea.base.distributed import all_reduce_means
 from safe_rlhf_panacea.base.log_probs import answer_log_probs, of_each_token
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
 from safe_rlhf_panacea.base.trainers.updates import Batch
+from safe_rlhf_panacea.configs.algorithms import SFTConfig
 from safe_rlhf_panacea.fronts.measure import PROMPTS_OF_PAIRS, measure, prompts_of_texts
 from safe_rlhf_panacea.fronts.measurement import Measurement
 
@@ -24,7 +24,7 @@ class PanaceaSFTTrainer(SupervisedTrainer):
 
     TRAINING_TYPE: ClassVar[str] = "panacea-sft"
 
-    def __init__(self, args: argparse.Namespace, ds_train_config: dict[str, Any]) -> None:
+    def __init__(self, args: SFTConfig, ds_train_config: dict[str, Any]) -> None:
         """Make the component, then run the hooks."""
         self.panacea = Panacea(args, tuple(args.objectives), args.model_name_or_path)
         self.part = PanaceaPart(self)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
 
 from safe_rlhf_panacea.base.datasets import PreferenceDataset
+from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.engine import init_eval_engine
 from safe_rlhf_panacea.base.functional import diverging_mask, mean_over_update
 from safe_rlhf_panacea.base.joined_rows import across
 from safe_rlhf_panacea.base.losses import preference_loss, summed_log_ratios
 from safe_rlhf_panacea.base.prefix_sharing import grouped_log_probs
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
+from safe_rlhf_panacea.configs.algorithms import DPOConfig
 
 
 def reward_statistics(better: torch.Tensor, worse: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -43,7 +44,7 @@ class DPOTrainer(SupervisedTrainer):
 
     def __init__(
         self,
-        args: argparse.Namespace,
+        args: DPOConfig,
         ds_train_config: dict[str, Any],
         ds_eval_config: dict[str, Any],
     ) -> None:
@@ -65,7 +66,7 @@ class DPOTrainer(SupervisedTrainer):
         """Make the policy's engine and place the reference."""
         super().init_engines()
         if self.reference_model is not None:
-            self.reference_model.to(self.args.device)
+            self.reference_model.to(own_device())
             self.reference_model = init_eval_engine(self.reference_model, self.ds_eval_config)
 
     def reference(self) -> AbstractContextManager[Any]:

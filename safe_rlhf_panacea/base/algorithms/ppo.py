@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
@@ -29,6 +28,7 @@ from safe_rlhf_panacea.base.losses import (
 from safe_rlhf_panacea.base.trainers.rl import Batch
 from safe_rlhf_panacea.base.trainers.rollout import OldNumbers, Rollout
 from safe_rlhf_panacea.base.trainers.updates import average
+from safe_rlhf_panacea.configs.algorithms import PPOConfig
 
 
 class PPOTrainer(PPOModels):
@@ -38,7 +38,7 @@ class PPOTrainer(PPOModels):
 
     def __init__(
         self,
-        args: argparse.Namespace,
+        args: PPOConfig,
         ds_train_config: dict[str, Any],
         ds_eval_config: dict[str, Any],
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.engine import init_eval_engine
 from safe_rlhf_panacea.base.models.score_loading import load_score_model
 from safe_rlhf_panacea.base.setup import model_dtype
@@ -70,5 +71,5 @@ class PPOModels(RLTrainer):
         for name in ("actor_reference_model", "reward_model"):
             model = getattr(self, name)
             if model is not None:
-                model.to(self.args.device)
+                model.to(own_device())
                 setattr(self, name, init_eval_engine(model, self.ds_eval_config))

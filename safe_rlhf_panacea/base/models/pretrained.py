@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from safe_rlhf_panacea.base.datasets.template import own_end_ids
 from safe_rlhf_panacea.base.models.adapted import find_adapter
 from safe_rlhf_panacea.base.models.auto import AutoModelForScore
+from safe_rlhf_panacea.base.models.loaded import LoadedModel
 from safe_rlhf_panacea.base.models.loading import load_whole, loading_errors, resolve_model
 from safe_rlhf_panacea.errors import UserError
 
@@ -28,7 +30,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model",
 
 
 def load_pretrained_models(
-    model_name_or_path: str | os.PathLike[str],
+    model_name_or_path: str | os.PathLike[str] | LoadedModel,
     /,
     model_max_length: int | None = 512,
     padding_side: Literal["left", "right"] = "right",
@@ -48,7 +50,7 @@ def load_pretrained_models(
     Args:
         model_name_or_path: a folder or a name on the Hugging Face hub; safetensors only. Also the
             folder of a LoRA of PEFT, or of a Panacea adapter at one λ, as
-            ``FOLDER@helpful=0.5,harmless=0.5``.
+            ``FOLDER@helpful=0.5,harmless=0.5``. A ``LoadedModel`` is taken as it is.
         model_max_length: in tokens; None keeps the tokenizer's own.
         padding_side: ``left`` for generation, ``right`` for scoring and training.
         auto_model_type: ``AutoModelForCausalLM`` or ``AutoModelForScore``.
@@ -68,6 +70,8 @@ def load_pretrained_models(
     if cache_dir is not None:
         options["cache_dir"] = str(Path(cache_dir).expanduser())
     form = model_max_length, padding_side
+    if isinstance(model_name_or_path, LoadedModel):
+        return _taken_over(model_name_or_path, auto_model_type, dtype, *form)
     tokenizing = {**options, **(auto_tokenizer_kwargs or {})}
     if (adapted := find_adapter(model_name_or_path)) is not None:
         options |= {"auto_model_type": auto_model_type, "auto_model_kwargs": auto_model_kwargs}
@@ -86,6 +90,26 @@ def load_pretrained_models(
         model = _load(auto_model_type, name, options)
     resize_tokenizer_embedding(tokenizer, model)
     return model.eval(), tokenizer
+
+
+def _taken_over(
+    loaded: LoadedModel,
+    auto_model_type: Any,
+    dtype: torch.dtype | str | None,
+    model_max_length: int | None,
+    padding_side: str,
+) -> tuple[Any, Any]:
+    """A model in memory, in the wanted precision, and a copy of its tokenizer."""
+    if auto_model_type is AutoModelForScore:
+        raise UserError(f"{loaded}: a score model is loaded by name or from a folder")
+    if isinstance(dtype, torch.dtype):
+        loaded.model.to(dtype)
+    tokenizer = copy.deepcopy(loaded.tokenizer)
+    tokenizer.padding_side = padding_side
+    if model_max_length is not None:
+        tokenizer.model_max_length = model_max_length
+    resize_tokenizer_embedding(tokenizer, loaded.model)
+    return loaded.model.eval(), tokenizer
 
 
 def _load(auto_model_type: Any, name: str, options: dict[str, Any]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import torch
@@ -14,9 +13,10 @@ from safe_rlhf_panacea.base.losses import next_token_loss
 from safe_rlhf_panacea.base.models import load_pretrained_models
 from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.setup import model_dtype
+from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 
 
-def load_actor(args: argparse.Namespace) -> tuple[Any, Any]:
+def load_actor(args: RewardedConfig) -> tuple[Any, Any]:
     """The policy and its tokenizer, which pads on the left."""
     path = args.actor_model_name_or_path
     model, tokenizer = load_pretrained_models(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import argparse
 import os
 import time
 from functools import cached_property
@@ -38,7 +37,7 @@ from safe_rlhf_panacea.base.resuming import (
     run_start,
     take_up,
 )
-from safe_rlhf_panacea.base.run_record import CHECKPOINTS, write_run_record
+from safe_rlhf_panacea.base.run_record import CHECKPOINTS, program_of, write_run_record
 from safe_rlhf_panacea.base.trainers.observer import Observer
 from safe_rlhf_panacea.base.trainers.part import Part
 
@@ -62,7 +61,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
     TRAINING_TYPE: ClassVar[str]
 
     tokenizer: Any
-    args: argparse.Namespace
+    args: Any
     logger: Logger
     global_step: int
     total_steps: int
@@ -162,7 +161,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
             if args.resume:
                 take_up(args.output_dir, args, self.global_step, self.total_steps)
             else:
-                about = {"program": args.program, "processes": get_world_size()}
+                about = {"program": program_of(self), "processes": get_world_size()}
                 about |= {"data": self.data_fingerprints(), "template_date": str(self.began)}
                 about["chat_template"] = self.template.recorded
                 about |= self.part.about()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.divergence import DivergedError, finite_on_all
 from safe_rlhf_panacea.base.engine import passes_since_update, unwrap
 from safe_rlhf_panacea.base.generation import NotFiniteError, sample
@@ -143,10 +144,10 @@ class RLTrainer(RLSetup):
                 break
             self.go_on()
             self.set_eval()
-            rl_batches = self.split_rl_micro_batches(to_device(prompts, self.args.device))
+            rl_batches = self.split_rl_micro_batches(to_device(prompts, own_device()))
             ptx_batches: list[Batch | None] = [None] * len(rl_batches)
             if ptx is not None:
-                ptx_batches = list(self.split_ptx_micro_batches(to_device(ptx, self.args.device)))
+                ptx_batches = list(self.split_ptx_micro_batches(to_device(ptx, own_device())))
             self.set_train()
             steps = list(zip(rl_batches, itertools.cycle(ptx_batches))) * self.args.update_iters
             steps = steps[: self.total_steps - self.global_step]
@@ -161,7 +162,7 @@ class RLTrainer(RLSetup):
         rl_batches = self.of_update([rl_batch for rl_batch, _ in steps])
         ptx_batches: Sequence[Batch | None] = [ptx_batch for _, ptx_batch in steps]
         if self.use_ptx:
-            ptx_batches = counted(ptx_batches, text_count, self.args.device)
+            ptx_batches = counted(ptx_batches, text_count, own_device())
         for rl_batch, ptx_batch in zip(rl_batches, ptx_batches, strict=True):
             info = self.rl_step(rl_batch)
             if ptx_batch is not None:
@@ -186,7 +187,7 @@ class RLTrainer(RLSetup):
         self.set_eval()
         collected: dict[str, list[torch.Tensor]] = {}
         for batch in self.eval_dataloader:
-            batch = to_device(batch, self.args.device)
+            batch = to_device(batch, own_device())
             sequences, mask = self.generate(batch)
             found = self.eval_rollout(batch["input_ids"], sequences, attention_mask=mask)
             for key, values in found.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
 from collections.abc import Iterator
@@ -18,12 +17,13 @@ from safe_rlhf_panacea.base.datasets import (
 )
 from safe_rlhf_panacea.base.generation import SamplingConfig
 from safe_rlhf_panacea.base.trainers.supervised import build_loader, run_length
+from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 from safe_rlhf_panacea.errors import UserError
 
 Batch = dict[str, Any]
 
 
-def sampling_config(args: argparse.Namespace, template: ChatTemplate, model: Any) -> SamplingConfig:
+def sampling_config(args: RewardedConfig, template: ChatTemplate, model: Any) -> SamplingConfig:
     """How the flags want a model's responses to be drawn."""
     return SamplingConfig(
         max_length=args.max_length,
@@ -42,19 +42,19 @@ def split_rows(batch: Batch, rows: int) -> list[Batch]:
     return [{k: v[i : i + rows] for k, v in batch.items()} for i in range(0, total, rows)]
 
 
-def prompts_of_micro_batch(args: argparse.Namespace, whole_groups: bool) -> int:
+def prompts_of_micro_batch(args: RewardedConfig, whole_groups: bool) -> int:
     """How many prompts a micro-batch holds: all responses to each of them, or one."""
     rows = args.per_device_train_batch_size
     return rows // args.num_return_sequences if whole_groups else rows
 
 
-def micro_batches(prompts: int, args: argparse.Namespace, whole_groups: bool) -> int:
+def micro_batches(prompts: int, args: RewardedConfig, whole_groups: bool) -> int:
     """How many micro-batches the rollout of so many prompts gives."""
     cuts = math.ceil(prompts / prompts_of_micro_batch(args, whole_groups))
     return cuts if whole_groups else cuts * args.num_return_sequences
 
 
-def steps_per_epoch(prompts: int, args: argparse.Namespace, whole_groups: bool = False) -> int:
+def steps_per_epoch(prompts: int, args: RewardedConfig, whole_groups: bool = False) -> int:
     """Training steps in one pass over a process's prompts, with the last rollout, which is short.
 
     Of that, GRPO's whole groups take what fills whole updates.
@@ -67,13 +67,13 @@ def steps_per_epoch(prompts: int, args: argparse.Namespace, whole_groups: bool =
     return args.update_iters * (whole * full + short)
 
 
-def _filling_updates(args: argparse.Namespace) -> int:
+def _filling_updates(args: RewardedConfig) -> int:
     """The least number of micro-batches whose training steps fill whole updates."""
     accumulated = args.gradient_accumulation_steps
     return accumulated // math.gcd(accumulated, args.update_iters)
 
 
-def prompts_of_whole_updates(prompts: int, args: argparse.Namespace) -> int:
+def prompts_of_whole_updates(prompts: int, args: RewardedConfig) -> int:
     """How many of some prompts GRPO rolls out, so that updates are of one rollout.
 
     At least all of them where their training steps fill whole updates.
@@ -83,7 +83,7 @@ def prompts_of_whole_updates(prompts: int, args: argparse.Namespace) -> int:
     return whole * prompts_of_micro_batch(args, whole_groups=True)
 
 
-def prompts_of_rollout(args: argparse.Namespace, whole_groups: bool = False) -> int:
+def prompts_of_rollout(args: RewardedConfig, whole_groups: bool = False) -> int:
     """Prompts that are rolled out before the updates on them.
 
     A prompt batch; for GRPO, which compares the responses of an update, as many of them as fill
@@ -96,7 +96,7 @@ def prompts_of_rollout(args: argparse.Namespace, whole_groups: bool = False) -> 
     return prompts * least // math.gcd(micro_batches(prompts, args, whole_groups), least)
 
 
-def rows_of_rollout(args: argparse.Namespace, whole_groups: bool = False) -> int:
+def rows_of_rollout(args: RewardedConfig, whole_groups: bool = False) -> int:
     """Sequences in a whole rollout.
 
     Raises:
@@ -111,7 +111,7 @@ def rows_of_rollout(args: argparse.Namespace, whole_groups: bool = False) -> int
     return prompts_of_rollout(args, whole_groups) * args.num_return_sequences
 
 
-def lengths(prompts: int, args: argparse.Namespace, whole_groups: bool = False) -> tuple[int, int]:
+def lengths(prompts: int, args: RewardedConfig, whole_groups: bool = False) -> tuple[int, int]:
     """Training steps in an epoch and in the run.
 
     Raises:
@@ -128,7 +128,7 @@ def lengths(prompts: int, args: argparse.Namespace, whole_groups: bool = False) 
 
 
 def prompt_loaders(
-    args: argparse.Namespace, template: ChatTemplate, whole_groups: bool = False
+    args: RewardedConfig, template: ChatTemplate, whole_groups: bool = False
 ) -> tuple[DataLoader, ResumableSampler, DataLoader | None]:
     """A loader of prompts with its sampler, and one of evaluation prompts if asked for."""
     options = {"tokenizer": template.tokenizer, "seed": args.seed, "template": template}
@@ -148,7 +148,7 @@ def prompt_loaders(
 
 
 def text_loader(
-    args: argparse.Namespace, template: ChatTemplate, rows: int
+    args: RewardedConfig, template: ChatTemplate, rows: int
 ) -> tuple[DataLoader, ResumableSampler]:
     """A loader of supervised text for the PTX loss, and its sampler."""
     dataset = SupervisedDataset(

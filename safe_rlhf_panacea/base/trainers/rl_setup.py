@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import argparse
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +16,7 @@ from safe_rlhf_panacea.base.engine import init_role_engine, set_gradient_checkpo
 from safe_rlhf_panacea.base.trainers import rl_data
 from safe_rlhf_panacea.base.trainers.base import TrainerBase
 from safe_rlhf_panacea.base.ways import fitting_way
+from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 
 
 class RLSetup(TrainerBase):
@@ -42,7 +42,7 @@ class RLSetup(TrainerBase):
 
     def __init__(
         self,
-        args: argparse.Namespace,
+        args: RewardedConfig,
         ds_train_config: dict[str, Any],
         ds_eval_config: dict[str, Any],
     ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import argparse
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from safe_rlhf_panacea.base.datasets import ResumableSampler
-from safe_rlhf_panacea.base.distributed import all_reduce_means, get_rank, get_world_size
+from safe_rlhf_panacea.base.distributed import (
+    all_reduce_means,
+    get_rank,
+    get_world_size,
+    own_device,
+)
 from safe_rlhf_panacea.base.engine import (
     init_train_engine,
     learning_rate,
@@ -25,6 +29,7 @@ from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.trainers.base import TrainerBase
 from safe_rlhf_panacea.base.trainers.updates import Batch, counted
+from safe_rlhf_panacea.configs.training import TrainConfig
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -48,7 +53,7 @@ def build_loader(
     return loader, sampler
 
 
-def run_length(args: argparse.Namespace, steps_per_epoch: int) -> int:
+def run_length(args: TrainConfig, steps_per_epoch: int) -> int:
     """Training steps in a run: all epochs, or ``max_steps`` whether more or less."""
     return args.max_steps or args.epochs * steps_per_epoch
 
@@ -70,7 +75,7 @@ class SupervisedTrainer(TrainerBase):
     train_dataloader: DataLoader
     eval_dataloader: DataLoader | None
 
-    def __init__(self, args: argparse.Namespace, ds_train_config: dict[str, Any]) -> None:
+    def __init__(self, args: TrainConfig, ds_train_config: dict[str, Any]) -> None:
         """Run the hooks."""
         self.args = args
         self.ds_config = self.ds_train_config = ds_train_config
@@ -123,7 +128,7 @@ class SupervisedTrainer(TrainerBase):
         """Make the training engine."""
         args = self.args
         self.total_steps = run_length(args, len(self.train_dataloader))
-        self.model.to(args.device)
+        self.model.to(own_device())
         self.model = init_train_engine(
             self.model,
             self.ds_train_config,
@@ -142,7 +147,7 @@ class SupervisedTrainer(TrainerBase):
 
     def counted(self, batches: Sequence[Batch]) -> list[Batch]:
         """The batches of an update, each with what an average one of them counts."""
-        return counted(batches, self.count, self.args.device)
+        return counted(batches, self.count, own_device())
 
     @abc.abstractmethod
     def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -179,7 +184,7 @@ class SupervisedTrainer(TrainerBase):
             self.data_sampler.set_epoch(self.epoch)
             for batch in self.train_dataloader:
                 self.go_on()
-                yield to_device(batch, self.args.device)
+                yield to_device(batch, own_device())
             self.epoch += 1
 
     def _log_epoch(self) -> None:
@@ -223,7 +228,7 @@ class SupervisedTrainer(TrainerBase):
         self.set_eval()
         found: dict[str, list[torch.Tensor]] = {}
         for batch in self.counted(list(self.eval_dataloader)):
-            for key, value in self.loss(**to_device(batch, self.args.device)).items():
+            for key, value in self.loss(**to_device(batch, own_device())).items():
                 found.setdefault(f"eval/{key}", []).append(value.flatten())
         self.set_train()
         return all_reduce_means({key: torch.cat(values) for key, values in found.items()})

@@ -14,7 +14,7 @@ from safe_rlhf.models import load_pretrained_models
 from safe_rlhf.trainers import SupervisedTrainer, supervised_trainer
 
 from safe_rlhf_panacea.base.algorithms.dpo import reward_statistics
-from safe_rlhf_panacea.base.distributed import all_reduce_means
+from safe_rlhf_panacea.base.distributed import all_reduce_means, own_device
 from safe_rlhf_panacea.base.engine import passes_since_update
 from safe_rlhf_panacea.base.functional import diverging_mask
 from safe_rlhf_panacea.base.losses import summed_log_ratios
@@ -48,7 +48,7 @@ class CountedLoader:
             update = list(itertools.islice(batches, left))
             if not update:
                 return
-            yield from counted(update, trainer.count, trainer.args.device)
+            yield from counted(update, trainer.count, own_device())
 
 
 class HookedDPOTrainer(Recorded, DPOTrainer):

@@ -13,6 +13,7 @@ from safe_rlhf.algorithms.ppo.trainer import PPOTrainer
 from safe_rlhf.models import AutoModelForScore, load_pretrained_models
 from safe_rlhf.trainers import rl_trainer
 
+from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.generation import up_to_end
 from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.models.saved_head import check_saved_head
@@ -200,7 +201,7 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         """Safe-RLHF's, each with ``counts`` of the part of its update that is among them."""
         batches = super().split_ptx_micro_batches(ptx_batch)
         parts = by_update(batches, self.actor_model, passes=2)
-        return [b for part in parts for b in counted(part, text_count, self.args.device)]
+        return [b for part in parts for b in counted(part, text_count, own_device())]
 
     def ptx_step(self, ptx_batch: Batch) -> dict[str, Any]:
         """Safe-RLHF's step on supervised text, likewise; its mean as that over the update."""

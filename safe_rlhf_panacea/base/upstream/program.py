@@ -14,7 +14,6 @@ from safe_rlhf.configs import get_deepspeed_eval_config, get_deepspeed_train_con
 from safe_rlhf.logger import set_logger_level
 from safe_rlhf.utils import seed_everything
 
-from safe_rlhf_panacea.base import arguments
 from safe_rlhf_panacea.base.claim import check_free
 from safe_rlhf_panacea.base.distributed import (
     get_rank,
@@ -23,8 +22,13 @@ from safe_rlhf_panacea.base.distributed import (
     refusing_together,
 )
 from safe_rlhf_panacea.base.models.adapted import find_adapter
+from safe_rlhf_panacea.configs import kinds
+from safe_rlhf_panacea.configs.panacea import AdapterOptions, FrontOptions
+from safe_rlhf_panacea.configs.training import TemplateOptions
 from safe_rlhf_panacea.errors import UserError
 
+# The options that every Panacea program adds to Safe-RLHF's own.
+PANACEA_OPTIONS = (AdapterOptions, FrontOptions, TemplateOptions)
 LOCAL_RANK = "--local_rank"
 LOG_TYPE, REPORT_TO = "--log_type", "--report_to"  # one place there, under either name
 
@@ -56,7 +60,14 @@ def parse_arguments(
     """
     words = list(sys.argv[1:] if argv is None else argv)
     words = [re.sub(f"^{REPORT_TO}(?==|$)", LOG_TYPE, word) for word in words]
-    arguments.add_flag(panacea, "--overwrite", False, "replace a run that the folder holds")
+    panacea.add_argument(
+        "--overwrite",
+        type=kinds.boolean,
+        nargs="?",
+        const=True,
+        default=False,
+        help="replace a run that the folder holds",
+    )
     if "-h" in words or "--help" in words:
         panacea.print_help()
         print("\nand Safe-RLHF's own:\n")
@@ -91,7 +102,7 @@ def _check_models(args: argparse.Namespace) -> None:
             )
 
 
-def prepare_run(args: argparse.Namespace, program: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def prepare_run(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     """What Safe-RLHF's ``main`` does before its trainer, on a CPU too.
 
     Sets ``args.device`` and ``args.global_rank``; returns the training and evaluation
@@ -106,7 +117,6 @@ def prepare_run(args: argparse.Namespace, program: str) -> tuple[dict[str, Any],
     with refusing_together():
         if is_main_process():
             check_free(args.output_dir, overwrite=args.overwrite)
-    args.program = program
     args.global_rank = get_rank()
     seed_everything(args.seed)
     set_logger_level()

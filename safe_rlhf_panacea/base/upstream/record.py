@@ -11,7 +11,7 @@ from safe_rlhf_panacea.base.clock import TrainingClock
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.divergence import DivergenceCheck
-from safe_rlhf_panacea.base.run_record import write_run_record
+from safe_rlhf_panacea.base.run_record import program_of, write_run_record
 from safe_rlhf_panacea.base.trainers.part import Part
 
 
@@ -32,7 +32,7 @@ class Recorded:
         args = self.args
         if is_main_process():
             claim_folder(args.output_dir, overwrite=args.overwrite)
-            about = {"program": args.program, "chat_template": self.template.recorded}
+            about = {"program": program_of(self), "chat_template": self.template.recorded}
             about["template_date"] = str(self.template.now)
             write_run_record(args.output_dir, args, {**about, **self.part.about()})
         super().init_logger()

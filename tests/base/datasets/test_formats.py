@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from safe_rlhf_panacea.algorithms.dpo.main import build_parser, parse_arguments
+from safe_rlhf_panacea.algorithms.dpo.main import COMMAND, parse_arguments
 from safe_rlhf_panacea.algorithms.sft.data import ObjectiveTexts, read_named_specs
 from safe_rlhf_panacea.base.datasets import (
     PreferenceDataset,
@@ -286,7 +286,7 @@ def test_pairs_that_do_not_say_for_whom(write: Callable[..., Path]) -> None:
 def test_the_objectives_of_dpo_are_those_of_its_data() -> None:
     given = "--model_name_or_path m --output_dir o --train_datasets b=x.jsonl a=y.jsonl b=z.jsonl"
     assert parse_arguments(given.split()).objectives == ["b", "a"]
-    assert build_parser().parse_args([*given.split(), "--objectives", "a"]).objectives == ["a"]
+    assert COMMAND.parser().parse_args([*given.split(), "--objectives", "a"]).objectives == ["a"]
 
 
 def test_supervised_text_of_several_objectives(write: Callable[..., Path]) -> None:

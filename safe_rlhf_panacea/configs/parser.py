@@ -13,13 +13,6 @@ from typing import Any, NoReturn
 
 from safe_rlhf_panacea.printing import printable_line
 
-_defaults: dict[str, dict[str, Any]] = {}  # of the programs that have read a command line
-
-
-def defaults_of(program: str) -> dict[str, Any]:
-    """A program's flags as they are where the command line does not give them."""
-    return _defaults.get(program, {})
-
 
 def encodable(text: str) -> str:
     """Text that files and tokenizers take: bytes that are not UTF-8 arrive as half surrogates."""
@@ -28,6 +21,19 @@ def encodable(text: str) -> str:
     except UnicodeEncodeError:
         raise argparse.ArgumentTypeError(f"{text!a} is not UTF-8 text") from None
     return text
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """The description as it stands, and every default that the help does not name itself."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        if action.required or not action.option_strings or "default" in text:
+            return text
+        if default in (None, (), [], argparse.SUPPRESS):
+            return text
+        shown = str(default).lower() if isinstance(default, bool) else str(default)
+        return f"{text} (default: {shown.replace('%', '%%')})".strip()
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -39,7 +45,7 @@ class ArgumentParser(argparse.ArgumentParser):
             prog=prog,
             description=textwrap.dedent(description),
             epilog="example:\n" + textwrap.indent(textwrap.dedent(example).strip(), "  "),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Formatter,
             allow_abbrev=False,
             **kwargs,
         )
@@ -57,12 +63,10 @@ class ArgumentParser(argparse.ArgumentParser):
         return super().parse_args(words, namespace)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Argparse's, and remember the defaults.
+        """Argparse's; text that is not UTF-8 is refused, names of files too.
 
-        Names of files are refused too if they are not UTF-8: records and cards, which are, name
-        them.
+        Records and cards, which are UTF-8, name them.
         """
-        _defaults[self.prog] = {action.dest: action.default for action in self._actions}
         words = sys.argv[1:] if args is None else list(args)
         for word in words:
             try:

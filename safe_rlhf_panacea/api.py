@@ -1,0 +1,431 @@
+"""Training from Python: one class for each algorithm, over the programs' own trainers.
+
+Every class takes a model, data and typed options; ``train()`` trains, ``history`` holds what was
+logged, ``evaluate()`` measures the front, and ``model`` answers at any λ.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import torch
+
+from safe_rlhf_panacea.adapter.io import WEIGHTS_NAME
+from safe_rlhf_panacea.base.datasets.builtin import from_rows
+from safe_rlhf_panacea.base.datasets.raw import RawDataset
+from safe_rlhf_panacea.base.datasets.specs import DatasetSpec
+from safe_rlhf_panacea.base.models.loaded import LoadedModel
+from safe_rlhf_panacea.base.run_record import METRICS_FILE
+from safe_rlhf_panacea.configs.algorithms import (
+    DPOConfig,
+    GRPOConfig,
+    PPOConfig,
+    RewardConfig,
+    SFTConfig,
+)
+from safe_rlhf_panacea.configs.training import TrainConfig
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.io import read_json_lines
+from safe_rlhf_panacea.preference import Preference, parse_preference, preference_grid
+from safe_rlhf_panacea.respond import PanaceaModel
+
+Config = TypeVar("Config", bound=TrainConfig)
+Model = str | Path | LoadedModel | tuple[Any, Any]
+# A file, folder or hub name, several, rows in memory, or one of these for each objective.
+Data = str | Path | Iterable[Any] | Mapping[str, Any]
+
+
+class History(list[dict[str, Any]]):
+    """What a training logged, a dictionary for each line, ``step`` among its keys."""
+
+    def to_pandas(self) -> Any:
+        """A table with a column for each metric."""
+        import pandas
+
+        return pandas.DataFrame(list(self))
+
+
+class TrainingRun(Generic[Config]):
+    """One training: base of the classes of all algorithms.
+
+    Attributes:
+        config: the options, completed by what the constructor was given.
+        trainer: the trainer, once ``train`` was called.
+    """
+
+    TRAINER: ClassVar[str]  # module:class
+    MODEL_OPTION: ClassVar[str] = "model_name_or_path"
+    config: Config
+    trainer: Any = None
+
+    def __init__(
+        self,
+        model: Model,
+        train_dataset: Data,
+        eval_dataset: Data | None = None,
+        *,
+        config: Config,
+        **more: Any,
+    ) -> None:
+        """Complete the options and check them; nothing is loaded yet.
+
+        Args:
+            model: a hub name or folder, a ``LoadedModel``, or a model and its tokenizer.
+            train_dataset: a file, folder or hub name, several of them, a ``datasets.Dataset`` or
+                another iterable of rows, or a dictionary with one of these for each objective.
+            eval_dataset: the same for evaluations, which then happen as ``config`` says.
+            config: the options, with ``output_dir``.
+            more: further options of the data.
+
+        Raises:
+            UserError: options that contradict each other, or data of no known form.
+        """
+        changes: dict[str, Any] = {self.MODEL_OPTION: _model(model), **more}
+        changes["train_datasets"] = data_specs(train_dataset)
+        if eval_dataset is not None:
+            changes |= {"eval_datasets": data_specs(eval_dataset), "need_eval": True}
+        config = config.with_(**changes)
+        if config.output_dir is None:
+            raise UserError("output_dir is missing in the options: the folder of this run")
+        config.check()
+        self.config = config
+
+    def train(self) -> TrainingRun[Config]:
+        """Train to the end and save to ``config.output_dir``.
+
+        The random numbers of the process are afterwards as they were before.
+
+        Returns:
+            This run.
+
+        Raises:
+            UserError: bad data or models, a folder that holds a run already, or a second call.
+        """
+        from safe_rlhf_panacea.algorithms.starting import prepare_run
+        from safe_rlhf_panacea.base.setup import run_to_end
+
+        if self.trainer is not None:
+            raise UserError("this run is trained already: make a new one to train again")
+        module, _, name = self.TRAINER.partition(":")
+        trainer_type = getattr(import_module(module), name)
+        with _random_numbers_kept():
+            self.trainer = trainer_type(self.config, *self._engine_configs(prepare_run))
+            run_to_end(self.trainer)
+        return self
+
+    def _engine_configs(self, prepare_run: Any) -> tuple[Any, ...]:
+        """DeepSpeed's configurations, as many as the trainer takes."""
+        return tuple(prepare_run(self.config)[:1])
+
+    @property
+    def output_dir(self) -> Path:
+        """The folder of this run."""
+        return Path(self.config.output_dir or "")
+
+    @property
+    def history(self) -> History:
+        """What has been logged so far; empty before ``train``."""
+        file = Path(self.config.log_dir or self.output_dir) / METRICS_FILE
+        return History(read_json_lines(file) if file.exists() else [])
+
+
+class PanaceaRun(TrainingRun[Config]):
+    """A training of a Panacea adapter."""
+
+    config: Any
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names, in the order of λ."""
+        names: tuple[str, ...] = self.config.objective_names()
+        return names
+
+    def __init__(
+        self,
+        model: Model,
+        train_dataset: Data,
+        eval_dataset: Data | None = None,
+        *,
+        config: Config,
+        **more: Any,
+    ) -> None:
+        """Complete the options, those that follow from the objectives too."""
+        super().__init__(model, train_dataset, eval_dataset, config=config, **more)
+        self.config = self.config.resolved()
+
+    @property
+    def model(self) -> PanaceaModel:
+        """The trained model, ready to answer at any λ; without a second copy of its weights.
+
+        Raises:
+            UserError: it is not trained.
+        """
+        if self.trainer is not None and self.config.zero_stage < 3:
+            from safe_rlhf_panacea.base.engine import set_gradient_checkpointing, unwrap
+
+            panacea = self.trainer.panacea
+            engine = getattr(self.trainer, "actor_model", None) or self.trainer.model
+            if getattr(unwrap(engine), "is_gradient_checkpointing", False):
+                set_gradient_checkpointing(engine, False)
+            model = unwrap(engine).eval()
+            return PanaceaModel(
+                model, panacea.policy, self.trainer.tokenizer, self.trainer.template
+            )
+        if (self.output_dir / WEIGHTS_NAME).exists():
+            remote = self.config.trust_remote_code
+            return PanaceaModel.load(self.output_dir, trust_remote_code=remote)
+        raise UserError(f"{self.output_dir} holds no trained adapter yet: call train() first")
+
+    def evaluate(self, grid: float | Iterable[Preference] | None = None) -> Any:
+        """Measure the front on the evaluation data.
+
+        Args:
+            grid: the λ: a step between them, or the vectors themselves; default: those of the
+                evaluations while training.
+
+        Returns:
+            The front, a ``FrontResult``.
+
+        Raises:
+            UserError: not trained in this process, or no evaluation data.
+        """
+        trainer = self.trainer
+        if trainer is None:
+            raise UserError("there is nothing to evaluate yet: call train() first")
+        if trainer.eval_dataloader is None:
+            raise UserError("evaluate() needs data: give eval_dataset when the run is made")
+        return trainer.part.evaluator.measured(
+            None if grid is None else _grid(grid, self.objectives)
+        )
+
+
+class PanaceaDPO(PanaceaRun[DPOConfig]):
+    """Panacea-DPO on pairs: rows labelled for each objective, or data sets of one objective each.
+
+    Examples:
+        >>> run = PanaceaDPO(  # doctest: +SKIP
+        ...     "HuggingFaceTB/SmolLM2-135M-Instruct",
+        ...     {"helpful": "helpful.jsonl", "harmless": "harmless.jsonl"},
+        ...     config=DPOConfig(output_dir="runs/dpo"),
+        ... )
+        >>> run.train().model.respond("How do I pick a lock?", [0.2, 0.8])  # doctest: +SKIP
+    """
+
+    TRAINER = "safe_rlhf_panacea.algorithms.dpo.trainer:PanaceaDPOTrainer"
+
+    def _engine_configs(self, prepare_run: Any) -> tuple[Any, ...]:
+        return tuple(prepare_run(self.config))
+
+
+class PanaceaSFT(PanaceaRun[SFTConfig]):
+    """Panacea-SFT: a data set of prompts and answers for each objective."""
+
+    TRAINER = "safe_rlhf_panacea.algorithms.sft.trainer:PanaceaSFTTrainer"
+
+
+class RewardedRun(PanaceaRun[Config]):
+    """Panacea with rewards: base of ``PanaceaGRPO`` and ``PanaceaPPO``."""
+
+    MODEL_OPTION = "actor_model_name_or_path"
+
+    def __init__(
+        self,
+        model: Model,
+        rewards: Mapping[str, Any],
+        train_dataset: Data,
+        eval_dataset: Data | None = None,
+        *,
+        ptx_dataset: Data | None = None,
+        config: Config,
+    ) -> None:
+        """Complete the options and check them; nothing is loaded yet.
+
+        Args:
+            model: a hub name or folder, a ``LoadedModel``, or a model and its tokenizer.
+            rewards: what scores each objective, by name, in the order of λ: a function, the
+                ``module:function`` of one, the folder or hub name of a reward model or classifier,
+                ``PATH#LABEL`` for one of its labels, or a ``LoadedModel``.
+            train_dataset: prompts, as for ``TrainingRun``.
+            eval_dataset: prompts for evaluations.
+            ptx_dataset: supervised text that is learnt beside.
+            config: the options, with ``output_dir``.
+
+        Raises:
+            UserError: options that contradict each other, or data of no known form.
+        """
+        more: dict[str, Any] = {"reward_models": tuple((k, _path(v)) for k, v in rewards.items())}
+        if ptx_dataset is not None:
+            more["ptx_datasets"] = data_specs(ptx_dataset)
+        super().__init__(model, train_dataset, eval_dataset, config=config, **more)
+
+    def _engine_configs(self, prepare_run: Any) -> tuple[Any, ...]:
+        return tuple(prepare_run(self.config))
+
+
+class PanaceaGRPO(RewardedRun[GRPOConfig]):
+    """Panacea-GRPO: groups of responses to each prompt, compared with each other.
+
+    Examples:
+        >>> def brief(responses, **_):
+        ...     return [-len(response.split()) / 40 for response in responses]
+        >>> run = PanaceaGRPO(  # doctest: +SKIP
+        ...     "HuggingFaceTB/SmolLM2-135M-Instruct",
+        ...     {"positive": "safe_rlhf_panacea.reward_functions:positive", "brief": brief},
+        ...     "prompts.jsonl",
+        ...     config=GRPOConfig(output_dir="runs/grpo", max_steps=40),
+        ... )
+        >>> run.train()  # doctest: +SKIP
+    """
+
+    TRAINER = "safe_rlhf_panacea.algorithms.grpo.trainer:PanaceaGRPOTrainer"
+
+
+class PanaceaPPO(RewardedRun[PPOConfig]):
+    """Panacea-PPO: one critic that knows λ."""
+
+    TRAINER = "safe_rlhf_panacea.algorithms.ppo.trainer:PanaceaPPOTrainer"
+
+
+class RewardModel(TrainingRun[RewardConfig]):
+    """A reward model for one objective, ``config.objective``, from labelled pairs.
+
+    After ``train()`` its folder, ``output_dir``, is a reward for ``PanaceaPPO`` and
+    ``PanaceaGRPO``.
+    """
+
+    TRAINER = "safe_rlhf_panacea.base.values.reward.trainer:RewardTrainer"
+
+
+class RewardedSoups:
+    """The baseline Rewarded Soups: one training for each objective, weights interpolated by λ.
+
+    Examples:
+        >>> soups = RewardedSoups(  # doctest: +SKIP
+        ...     PanaceaDPO, "model/", "pairs.jsonl", config=DPOConfig(output_dir="runs/soups")
+        ... )
+        >>> soups.train()  # doctest: +SKIP
+    """
+
+    def __init__(self, algorithm: type[PanaceaRun[Any]], *args: Any, **kwargs: Any) -> None:
+        """Make the training of each objective, in ``output_dir/<objective>``.
+
+        Args:
+            algorithm: ``PanaceaDPO`` and the like.
+            args: what it takes; a model is given by its name or folder.
+            kwargs: likewise. For a fair comparison ``lora_dim`` is k + 1 where Panacea has k
+                (appendix D).
+
+        Raises:
+            UserError: as ``algorithm`` does, or a model in memory, which each training would adapt.
+        """
+        model = kwargs.get("model", args[0] if args else None)
+        if not isinstance(model, str | Path):
+            raise UserError("soups train the model several times: give its name or folder")
+        config = kwargs["config"]
+        objectives = algorithm(*args, **kwargs).objectives
+        self.runs = {}
+        for index, name in enumerate(objectives):
+            vertex = ",".join(str(float(i == index)) for i in range(len(objectives)))
+            own = config.with_(
+                output_dir=str(Path(config.output_dir) / name), fixed_preference=vertex
+            )
+            self.runs[name] = algorithm(*args, **{**kwargs, "config": own})
+
+    def train(self) -> RewardedSoups:
+        """Train what is not finished yet.
+
+        Returns:
+            This baseline.
+        """
+        from safe_rlhf_panacea.run_folder import is_finished
+
+        for run in self.runs.values():
+            if run.config.overwrite or not is_finished(run.output_dir):
+                run.train()
+                run.trainer = None  # one backbone at a time
+        return self
+
+    @property
+    def model(self) -> PanaceaModel:
+        """The soup, ready to answer at any λ.
+
+        Raises:
+            UserError: not all of it is trained.
+        """
+        return PanaceaModel.load_soup({name: run.output_dir for name, run in self.runs.items()})
+
+
+def _path(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _model(model: Model) -> str | LoadedModel:
+    if isinstance(model, tuple):
+        return LoadedModel(*model)
+    return str(model) if isinstance(model, Path) else model
+
+
+def data_specs(data: Data) -> tuple[Any, ...]:
+    """Data from Python as the options have it.
+
+    Raises:
+        UserError: an empty data set, or a row that is in no known format.
+    """
+    if isinstance(data, Mapping):
+        found = [_named(spec, name) for name, part in data.items() for spec in data_specs(part)]
+        return tuple(found)
+    if isinstance(data, str | Path):
+        return (str(data),)
+    if isinstance(data, RawDataset | DatasetSpec):
+        return (data,)
+    if isinstance(data, list | tuple) and data and isinstance(data[0], str | Path):
+        return tuple(map(str, data))
+    if not isinstance(data, Iterable):
+        raise UserError(f"data must be a path, a name, or rows, not a {type(data).__name__}")
+    return (DatasetSpec("rows", data=from_rows(data)),)
+
+
+def _named(spec: Any, objective: str) -> Any:
+    if isinstance(spec, str):
+        return f"{objective}={spec}"
+    if isinstance(spec, RawDataset):
+        spec = DatasetSpec("rows", data=spec)
+    return DatasetSpec(spec.name, spec.proportion, spec.path, objective, spec.data)
+
+
+def _grid(grid: float | Iterable[Preference], objectives: tuple[str, ...]) -> torch.Tensor:
+    """The wanted λ, size = (N, m)."""
+    if isinstance(grid, int | float):
+        return preference_grid(len(objectives), grid)
+    return torch.stack([parse_preference(preference, objectives) for preference in grid])
+
+
+@contextmanager
+def _random_numbers_kept() -> Iterator[None]:
+    """Inside, random numbers may be drawn and seeded; afterwards they go on as before."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+__all__ = [
+    "History",
+    "PanaceaDPO",
+    "PanaceaGRPO",
+    "PanaceaPPO",
+    "PanaceaRun",
+    "PanaceaSFT",
+    "RewardModel",
+    "RewardedSoups",
+    "TrainingRun",
+]

@@ -1,0 +1,31 @@
+"""A model that is in memory already, in place of the name that one is loaded by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model of transformers with its tokenizer.
+
+    A training takes it over: it gets the run's precision, and an adapter, in place.
+
+    Attributes:
+        model: a causal language model, or, as a reward, a model for sequence classification.
+        tokenizer: the model's.
+        label: as a reward, which of several labels is meant, by name or index.
+    """
+
+    model: Any
+    tokenizer: Any
+    label: str | int | None = None
+
+    @property
+    def name(self) -> str | None:
+        """Where it was loaded from, as far as it knows."""
+        return getattr(self.model.config, "_name_or_path", None) or None
+
+    def __str__(self) -> str:
+        return self.name or f"a {type(self.model).__name__} in memory"

@@ -1,0 +1,312 @@
+"""The options of each training program."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from safe_rlhf_panacea.configs import kinds
+from safe_rlhf_panacea.configs.options import Options, configuration, option
+from safe_rlhf_panacea.configs.panacea import (
+    LabelPreferenceOptions,
+    PanaceaConfig,
+    RewardPreferenceOptions,
+)
+from safe_rlhf_panacea.configs.training import (
+    ActorScheduleOptions,
+    CriticScheduleOptions,
+    DataOptions,
+    ScheduleOptions,
+    TrainConfig,
+)
+from safe_rlhf_panacea.errors import UserError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from safe_rlhf_panacea.rewards.spec import RewardSpec
+
+FORM = "name[:proportion[:path]]"
+OBJECTIVES = "in the order of λ; default: as --train_datasets names them"
+
+
+@configuration
+class ModelOptions(Options):
+    """The one model that is trained."""
+
+    model_name_or_path: Any = option(
+        text="folder or hub name", kind=kinds.source, metavar="MODEL", required=True
+    )
+
+
+@configuration
+class FinetuneConfig(ScheduleOptions, TrainConfig, ModelOptions):
+    """Plain supervised fine-tuning."""
+
+    epochs: int = 3
+
+
+@configuration
+class RewardConfig(ScheduleOptions, TrainConfig, ModelOptions):
+    """A reward model for one objective."""
+
+    objective: str | None = option(
+        text="whose labels to learn, e.g. helpful", kind=kinds.objective_name, required=True
+    )
+    regularization: float = option(0.0, "weight of mean score²", kind=kinds.non_negative_float)
+    epochs: int = 2
+    weight_decay: float = 0.1
+
+
+@configuration
+class NamedDataConfig(LabelPreferenceOptions, ScheduleOptions, PanaceaConfig, ModelOptions):
+    """Panacea on data that names its objectives."""
+
+    train_datasets: tuple[Any, ...] | None = option(
+        text=f"data sets as [objective=]{FORM}, or a path or hub name in place of name",
+        kind=kinds.source,
+        metavar="SPEC",
+        required=True,
+    )
+    objectives: tuple[str, ...] | None = option(text=OBJECTIVES)
+    lr: float = 2e-4
+    weight_decay: float = 0.05
+
+    def named_objectives(self) -> list[str]:
+        """The objectives that the training data sets are named for, each once."""
+        return named_objectives(self.train_datasets or ())
+
+    def objective_names(self) -> tuple[str, ...]:
+        """``objectives``, or those that the data sets are named for."""
+        found = tuple(self.objectives or self.named_objectives())
+        if not found:
+            raise UserError(
+                "--objectives is missing, and --train_datasets names none (helpful=PATH)"
+            )
+        return found
+
+    def resolved(self) -> Self:
+        """These options, with the objectives and their number filled in."""
+        return super().resolved().with_(objectives=self.objective_names())
+
+
+@configuration
+class DPOConfig(NamedDataConfig):
+    """Panacea-DPO; the defaults are those of the paper's Table 2, but precision."""
+
+    GROUP: ClassVar[str] = "dpo"
+
+    scale_coeff: float = option(0.1, "β of DPO", kind=kinds.positive_float)
+    upstream_dpo_slice: bool = option(False, "sum the tokens that Safe-RLHF's loss sums")
+
+    def check(self) -> None:
+        """Refuse what contradicts itself, and data sets of objectives that there are not."""
+        super().check()
+        for name in [*self.named_objectives(), *named_objectives(self.eval_datasets or ())]:
+            if name not in self.objective_names():
+                raise UserError(f"a data set is named for {name!r}, which is none of --objectives")
+
+
+@configuration
+class SFTConfig(NamedDataConfig):
+    """Panacea-SFT."""
+
+    def check(self) -> None:
+        """Refuse what contradicts itself, and objectives without data."""
+        from safe_rlhf_panacea.algorithms.sft.data import read_named_specs
+
+        read_named_specs("--train_datasets", self.train_datasets or ())
+        super().check()
+        objectives = self.objective_names()
+        read_named_specs("--train_datasets", self.train_datasets or (), objectives)
+        if self.eval_datasets is not None:
+            read_named_specs("--eval_datasets", self.eval_datasets, objectives)
+
+
+def named_objectives(specs: Any) -> list[str]:
+    """The objectives that data sets are named for, each once."""
+    from safe_rlhf_panacea.base.datasets.specs import read_specs
+
+    named = (spec.objective for spec in (read_specs(specs) if specs else ()))
+    return list(dict.fromkeys(name for name in named if name is not None))
+
+
+@configuration
+class RewardOptions(Options):
+    """What is rewarded, and in which units."""
+
+    GROUP: ClassVar[str] = "rewards"
+
+    reward_models: tuple[tuple[str, Any], ...] | None = option(
+        text="in the order of λ", kind=kinds.named_value, metavar="NAME=PATH", required=True
+    )
+    objectives: tuple[str, ...] | None = option(text="another order of λ than --reward_models'")
+    reward_scales: tuple[tuple[str, Any], ...] = option(
+        (), "factor on a reward", kind=kinds.named_value, metavar="NAME=VALUE"
+    )
+    reward_signs: tuple[tuple[str, Any], ...] = option(
+        (), "-1 for a cost model", kind=kinds.named_value, metavar="NAME=VALUE"
+    )
+    reward_shifts: tuple[tuple[str, Any], ...] = option(
+        (), "subtracted from the score first", kind=kinds.named_value, metavar="NAME=VALUE"
+    )
+    reward_calibration: str | None = option(
+        text="of evaluation.calibrate: standardise with it", metavar="FILE"
+    )
+
+
+@configuration
+class RolloutOptions(Options):
+    """Drawing responses and updating on them."""
+
+    GROUP: ClassVar[str] = "rollouts"
+
+    kl_coeff: float = option(0.02, "weight of the KL term", kind=kinds.non_negative_float)
+    clip_range_ratio: float = option(
+        0.2, "clipping of the probability ratio", kind=kinds.positive_float
+    )
+    ptx_coeff: float = option(
+        16.0,
+        "weight of the supervised loss (with --ptx_datasets)",
+        kind=kinds.non_negative_float,
+    )
+    temperature: float = option(
+        1.0,
+        "of sampling, and of policy and reference in the losses; 0 is greedy, with losses at 1",
+        kind=kinds.non_negative_float,
+    )
+    top_p: float = option(1.0, "nucleus mass of sampling", kind=kinds.share)
+    repetition_penalty: float = option(1.0, "of sampling", kind=kinds.positive_float)
+    update_iters: int = option(1, "passes over every rollout", kind=kinds.positive_int)
+    num_return_sequences: int = option(1, "responses to each prompt", kind=kinds.positive_int)
+    per_device_prompt_batch_size: int = option(16, "prompts in a rollout", kind=kinds.positive_int)
+    normalize_reward: bool = option(False, "use the models' own normalisers")
+
+
+@configuration
+class TextOptions(DataOptions):
+    """``DataOptions`` with supervised text beside the prompts."""
+
+    GROUP: ClassVar[str] = DataOptions.GROUP
+
+    ptx_datasets: tuple[Any, ...] | None = option(
+        text="supervised text that is learnt beside", kind=kinds.source, metavar="SPEC"
+    )
+
+
+@configuration
+class RewardedConfig(
+    RewardPreferenceOptions,
+    ActorScheduleOptions,
+    RolloutOptions,
+    RewardOptions,
+    PanaceaConfig,
+    TextOptions,
+):
+    """Panacea with rewards: what PPO and GRPO share."""
+
+    actor_model_name_or_path: Any = option(
+        text="the SFT model", kind=kinds.source, metavar="MODEL", required=True
+    )
+
+    @property
+    def reward_specs(self) -> list[RewardSpec]:
+        """The objectives with what scores them, in the order of λ, standardised if asked for.
+
+        Raises:
+            UserError: the options of rewards contradict each other, or a bad calibration.
+        """
+        from safe_rlhf_panacea.rewards.calibration import apply_calibration
+
+        specs = plain_reward_specs(self)
+        if self.reward_calibration is None:
+            return specs
+        return apply_calibration(specs, self.reward_calibration)
+
+    def objective_names(self) -> tuple[str, ...]:
+        """Those of the rewards."""
+        return tuple(spec.name for spec in plain_reward_specs(self))
+
+
+def plain_reward_specs(args: Any) -> list[RewardSpec]:
+    """The objectives with what scores them, in the order of λ, before any calibration."""
+    from safe_rlhf_panacea.rewards.spec import reward_specs
+
+    return reward_specs(
+        args.reward_models or (),
+        args.reward_scales,
+        args.reward_signs,
+        args.reward_shifts,
+        args.objectives,
+    )
+
+
+@configuration
+class PPOConfig(CriticScheduleOptions, RewardedConfig):
+    """Panacea-PPO; the defaults are those of the paper's Table 1, but precision."""
+
+    GROUP: ClassVar[str] = "ppo"
+
+    clip_range_score: float = option(
+        50.0, "per-token rewards are clipped to ± this", kind=kinds.positive_float
+    )
+    clip_range_value: float = option(
+        5.0, "values are clipped to ± this around the old ones", kind=kinds.positive_float
+    )
+    whiten_advantages: bool = option(
+        False, "zero mean and unit variance over an update, or what one rollout has of it"
+    )
+    epochs: int = 2
+    gradient_accumulation_steps: int = 2
+    actor_lr: float = 2e-3
+
+
+@configuration
+class GRPOConfig(RewardedConfig):
+    """Panacea-GRPO, which the paper does not have: the defaults are a choice."""
+
+    GROUP: ClassVar[str] = "grpo"
+
+    advantage: Literal["normalize_then_sum", "sum_then_normalize"] = option(
+        "normalize_then_sum",
+        "each reward normalised in its group of responses and then weighted with λ (GDPO), or "
+        "weighted first (GRPO)",
+    )
+    equal_steps: bool = option(
+        False,
+        "with normalize_then_sum: divide by the standard deviation of the sum, which depends on λ "
+        "and on how the rewards are correlated",
+    )
+    kl_in: Literal["loss", "reward"] = option(
+        "loss",
+        "where the divergence from the initial model counts: at every token, or off each "
+        "response's rewards",
+    )
+    gradient_accumulation_steps: int = 8
+    kl_coeff: float = 0.05
+    num_return_sequences: int = 8
+
+    def check(self) -> None:
+        """Refuse what contradicts itself, and groups that cannot be compared.
+
+        Raises:
+            UserError: also a group of one, one that no micro-batch holds, or one without spread.
+        """
+        super().check()
+        from safe_rlhf_panacea.base.trainers.rl_data import rows_of_rollout
+
+        group, rows = self.num_return_sequences, self.per_device_train_batch_size
+        if group == 1:
+            raise UserError(
+                "--num_return_sequences is 1: GRPO compares the responses to a prompt with each "
+                "other and needs at least 2"
+            )
+        if rows % group:
+            raise UserError(
+                f"--per_device_train_batch_size {rows} is no multiple of --num_return_sequences "
+                f"{group}: a micro-batch holds whole groups"
+            )
+        rows_of_rollout(self)
+        if self.temperature == 0:
+            raise UserError("--temperature 0 draws the same response to a prompt again and again")
+        if self.equal_steps and self.advantage != "normalize_then_sum":
+            raise UserError("--equal_steps belongs to --advantage normalize_then_sum")

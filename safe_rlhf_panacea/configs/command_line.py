@@ -1,0 +1,130 @@
+"""Command lines of classes of options: flags, ``--config FILE``, ``--help``; argparse parses."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Collection, Sequence
+from typing import Any, Generic, TypeVar
+
+from safe_rlhf_panacea.configs import kinds
+from safe_rlhf_panacea.configs.options import Option, Options, options_of, read_yaml
+from safe_rlhf_panacea.configs.parser import ArgumentParser
+
+AnyOptions = TypeVar("AnyOptions", bound=Options)
+CONFIG = "config"
+
+
+def add_options(
+    parser: argparse.ArgumentParser,
+    cls: type[Options],
+    *,
+    only: Sequence[type[Options]] | None = None,
+    names: Collection[str] = (),
+) -> None:
+    """Add a flag for every option of a class, those of one title together.
+
+    Args:
+        parser: gets the flags; where one is not given, its namespace has the default.
+        cls: the class.
+        only: the classes above it whose options are added; None: all.
+        names: further options that are added.
+    """
+    sections: dict[str, Any] = {}
+    wanted = {name for part in only or (cls,) for name in options_of(part)} | set(names)
+    for one in options_of(cls).values():
+        if one.name not in wanted:
+            continue
+        if one.group not in sections:
+            section = parser.add_argument_group(one.group) if one.group else parser
+            sections[one.group] = section
+        _add_flag(sections[one.group], one)
+
+
+def _add_flag(section: Any, one: Option) -> None:
+    about: dict[str, Any] = {
+        "default": one.default,
+        "help": one.text.replace("%", "%%"),
+        "required": one.required,
+    }
+    if one.choices:
+        about |= {"choices": one.choices, "type": type(one.choices[0])}
+    else:
+        about["type"] = one.kind
+    if one.several:
+        about["nargs"] = "+"
+    elif one.kind is kinds.boolean:  # bare (--bf16), or with a value (--bf16 true)
+        about |= {"nargs": "?", "const": True}
+    if one.metavar is not None:
+        about["metavar"] = one.metavar
+    names = (one.name, *one.names)
+    section.add_argument(*(f"--{name}" for name in names), dest=one.name, **about)
+
+
+class Program(Generic[AnyOptions]):
+    """A program's command line, which gives its options.
+
+    Args:
+        cls: the class of its options.
+        name: how it is called.
+        description: what it does, for ``--help``.
+        example: a call of it.
+    """
+
+    def __init__(self, cls: type[AnyOptions], name: str, description: str, example: str) -> None:
+        """Describe the program; no parser is made yet."""
+        self.cls, self.name = cls, name
+        self._about = (description, example)
+
+    def parser(self) -> ArgumentParser:
+        """Its flags."""
+        needed = [f"--{one.name} …" for one in options_of(self.cls).values() if one.required]
+        usage = " ".join(["%(prog)s [-h]", *needed, "[further options]"])
+        parser = ArgumentParser(self.name, *self._about, usage=usage)
+        parser.add_argument(
+            f"--{CONFIG}",
+            metavar="FILE",
+            type=kinds.filled,
+            help="YAML with lines of the form option: value; flags win over it",
+        )
+        add_options(parser, self.cls)
+        return parser
+
+    def given(self, argv: Sequence[str] | None = None) -> dict[str, Any]:
+        """The options that a command line and its ``--config`` give, by name.
+
+        Raises:
+            SystemExit: a bad command line, after one line that says what is wrong.
+            UserError: a bad ``--config``, or a required option that neither gives.
+        """
+        parser = self.parser()
+        for action in parser._actions:
+            action.required = False  # --config may give it
+        unset = object()
+        names = (CONFIG, *options_of(self.cls))
+        space = argparse.Namespace(**dict.fromkeys(names, unset))
+        words = sys.argv[1:] if argv is None else list(argv)
+        read = vars(parser.parse_args(words, space))
+        found = {name: value for name, value in read.items() if value is not unset}
+        file = found.pop(CONFIG, None)
+        if file is not None:
+            found = {**read_yaml(self.cls, file), **found}
+        missing = [
+            f"--{one.name}"
+            for one in options_of(self.cls).values()
+            if one.required and found.get(one.name) is None
+        ]
+        if missing:
+            parser.error(f"the following arguments are required: {', '.join(missing)}")
+        return found
+
+    def read(self, argv: Sequence[str] | None = None) -> AnyOptions:
+        """The checked options of a command line; None: this process's.
+
+        Raises:
+            SystemExit: a bad command line, after one line that says what is wrong.
+            UserError: a bad ``--config``, or options that contradict each other.
+        """
+        options = self.cls(**self.given(argv))
+        options.check()
+        return options

@@ -1,0 +1,156 @@
+"""What a value of an option may be: from text of a command line or YAML, or from Python.
+
+A kind takes the text or the value, returns the value, and raises ``ArgumentTypeError``, which says
+what is wrong with it. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safe_rlhf_panacea.errors import UserError
+
+Kind = Callable[[Any], Any]
+LARGEST = 2**31 - 1  # of whole numbers: what every library underneath can hold
+
+
+def boolean(value: Any) -> bool:
+    """``true`` or ``false``, as Safe-RLHF's launchers write them."""
+    if isinstance(value, bool):
+        return value
+    lowered = str(value).lower()
+    if lowered in ("true", "yes", "1"):
+        return True
+    if lowered in ("false", "no", "0"):
+        return False
+    raise ArgumentTypeError(f"{value!r} is neither true nor false")
+
+
+def number(what: str, is_right: Callable[[float], bool]) -> Kind:
+    """A finite number, described by ``what``, for which ``is_right`` holds."""
+
+    def read(value: Any) -> float:
+        try:
+            found = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise ArgumentTypeError(f"{value!r} is not a number") from None
+        if not (math.isfinite(found) and is_right(found)):
+            raise ArgumentTypeError(f"{value} is not {what}")
+        return found
+
+    return read
+
+
+def integer(what: str, least: int, most: int = LARGEST) -> Kind:
+    """A whole number from ``least`` to ``most``, described by ``what``."""
+
+    def read(value: Any) -> int:
+        try:
+            found = int(value) if isinstance(value, str) else value.__index__()
+        except (AttributeError, TypeError, ValueError):
+            raise ArgumentTypeError(f"{value!r} is not {what}") from None
+        if isinstance(value, bool) or not least <= found <= most:
+            limit = f": the largest is {most}" if found > most else ""
+            raise ArgumentTypeError(f"{value} is not {what}{limit}")
+        return int(found)
+
+    return read
+
+
+finite_float = number("a finite number", lambda value: True)
+positive_float = number("a positive number", lambda value: value > 0)
+non_negative_float = number("a number of at least 0", lambda value: value >= 0)
+probability = number("between 0 and 1", lambda value: 0 <= value <= 1)
+share = number("above 0 and at most 1", lambda value: 0 < value <= 1)
+proper_share = number("above 0 and below 1", lambda value: 0 < value < 1)
+any_int = integer("an integer", -LARGEST)
+positive_int = integer("a positive integer", 1)
+seed_int = integer("a seed, an integer from 0 on", 0, 2**32 - 1)  # NumPy takes no larger one
+
+
+def text(value: Any) -> str:
+    """Text, or a path of Python's as text."""
+    if not isinstance(value, str | os.PathLike):
+        raise ArgumentTypeError(f"{value!r} is not text")
+    return os.fspath(value)
+
+
+def filled(value: Any) -> str:
+    """Text that is there: an empty path would be the current folder."""
+    found = text(value)
+    if not found.strip():
+        raise ArgumentTypeError("must not be empty")
+    return found
+
+
+def folder(value: Any) -> str:
+    """A path, with the home folder in place of a leading ``~``."""
+    try:
+        return str(Path(filled(value)).expanduser())
+    except RuntimeError:
+        raise ArgumentTypeError(f"{value} begins with ~ and a name that no user has") from None
+
+
+def file_name(value: Any) -> str:
+    """A name without folders."""
+    found = text(value)
+    if "/" in found or "\\" in found or found in (".", ".."):
+        raise ArgumentTypeError(f"{found!r} is a path, not a name")
+    return filled(found)
+
+
+def objective_name(value: Any) -> str:
+    """The name of an objective."""
+    from safe_rlhf_panacea.preference import PreferenceError, check_objective_names
+
+    try:
+        check_objective_names([value])
+    except PreferenceError as error:
+        raise ArgumentTypeError(str(error)) from None
+    return text(value)
+
+
+def named_value(value: Any) -> tuple[str, Any]:
+    """``name=value``, or such a pair."""
+    if not isinstance(value, str):
+        name, found = value
+        return text(name), found
+    name, separator, found = value.partition("=")
+    if not separator or not name or not found:
+        raise ArgumentTypeError(f"{value!r} is not of the form name=value")
+    return name, found
+
+
+def chat_template(value: Any) -> str:
+    """``auto``, ``safe-rlhf``, ``none``, ``raw``, or a jinja file that renders."""
+    if value in ("auto", "safe-rlhf", "none", "raw"):  # before torch is imported
+        return text(value)
+    from safe_rlhf_panacea.base.datasets.jinja_template import check_choice
+
+    try:
+        return check_choice(filled(value))
+    except UserError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def source(value: Any) -> Any:
+    """A path or name, or an object from Python that stands for one."""
+    return filled(value) if isinstance(value, str) else value
+
+
+def one_of(choices: tuple[Any, ...]) -> Kind:
+    """One of some values, or its text."""
+    by_text = {str(choice): choice for choice in choices}
+
+    def read(value: Any) -> Any:
+        if isinstance(value, bool) or str(value) not in by_text:
+            among = ", ".join(map(repr, by_text))
+            raise ArgumentTypeError(f"invalid choice: {value!r} (choose from {among})")
+        return by_text[str(value)]
+
+    return read

@@ -1,0 +1,254 @@
+"""Options as fields of frozen dataclasses: the one source of flags, YAML, records and reference.
+
+A class of options declares each with its type, its default and ``option(...)``; a subclass that
+only changes a default writes ``name: type = default``. Values are read by the option's kind,
+whether they come from a command line, from YAML or from Python.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import types
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from typing_extensions import dataclass_transform
+
+from safe_rlhf_panacea.configs import kinds
+from safe_rlhf_panacea.errors import UserError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Made = TypeVar("Made")
+_BY_TYPE: dict[Any, kinds.Kind] = {
+    bool: kinds.boolean,
+    int: kinds.any_int,
+    float: kinds.finite_float,
+    str: kinds.text,
+}
+
+
+def option(
+    default: Any = None,
+    text: str = "",
+    *,
+    kind: kinds.Kind | None = None,
+    names: tuple[str, ...] = (),
+    metavar: str | None = None,
+    required: bool = False,
+) -> Any:
+    """A field of a class of options.
+
+    Args:
+        default: its value where none is given.
+        text: its help.
+        kind: reads a value, or each item of several; default: by the field's type.
+        names: further names of the flag.
+        metavar: stands for its value in the help; default: as argparse has it.
+        required: whether a command line must give it.
+    """
+    about = {"text": text, "kind": kind, "names": names, "metavar": metavar, "required": required}
+    return dataclasses.field(default=default, metadata=about)
+
+
+@dataclass_transform(
+    frozen_default=True, kw_only_default=True, field_specifiers=(option, dataclasses.field)
+)
+def configuration(cls: type[Made]) -> type[Made]:
+    """Make a class of options: a frozen dataclass whose fields are given by name."""
+    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """What is known of one option of a class.
+
+    Attributes:
+        name: of the field, and of the flag.
+        default: where none is given.
+        text: its help.
+        group: the title of the class that declares it.
+        kind: reads a value, or each item of several.
+        several: whether it takes several values.
+        choices: the values that it may have; empty: whatever its kind reads.
+        names: further names of the flag.
+        metavar: stands for its value in the help.
+        required: whether a command line must give it.
+    """
+
+    name: str
+    default: Any
+    text: str
+    group: str
+    kind: kinds.Kind
+    several: bool
+    choices: tuple[Any, ...]
+    names: tuple[str, ...]
+    metavar: str | None
+    required: bool
+
+    def read(self, value: Any) -> Any:
+        """A value, or the values, as the option has them.
+
+        Raises:
+            ArgumentTypeError: saying what is wrong with the value.
+        """
+        if value is None and (self.default is None or self.several):
+            return self.default
+        if not self.several:
+            return self.kind(value)
+        if isinstance(value, Mapping):
+            value = tuple(value.items())
+        if isinstance(value, str) or not isinstance(value, list | tuple):
+            value = (value,)
+        return tuple(map(self.kind, value))
+
+
+@functools.cache
+def options_of(cls: type[Options]) -> dict[str, Option]:
+    """The options of a class by name: in the order in which the classes list them."""
+    declared = _declared(cls)
+    hints = get_type_hints(cls)
+    found = {}
+    for field in dataclasses.fields(cls):
+        owner, about = declared[field.name]
+        item, several = _item_type(hints[field.name])
+        choices = get_args(item) if get_origin(item) is Literal else ()
+        kind = about["kind"] or (kinds.one_of(choices) if choices else _BY_TYPE[item])
+        more = {name: about[name] for name in ("text", "names", "metavar", "required")}
+        found[field.name] = Option(
+            name=field.name,
+            default=field.default,
+            group=owner.__dict__.get("GROUP", ""),
+            kind=kind,
+            several=several,
+            choices=choices,
+            **more,
+        )
+    return found
+
+
+def _declared(cls: type[Options]) -> dict[str, tuple[type[Options], Mapping[str, Any]]]:
+    """The class that declares each option first, and what it says of it."""
+    found: dict[str, tuple[type[Options], Mapping[str, Any]]] = {}
+    for owner in reversed(cls.__mro__):
+        if not (isinstance(owner, type) and issubclass(owner, Options)):
+            continue
+        for name in inspect.get_annotations(owner):
+            field = owner.__dataclass_fields__.get(name)
+            if field is not None and "text" in field.metadata:
+                group = found.get(name, (owner,))[0]
+                found[name] = (group, field.metadata)
+    return found
+
+
+def _item_type(hint: Any) -> tuple[Any, bool]:
+    """The type of one value of a field without ``None``, and whether the field has several."""
+    if get_origin(hint) in (Union, types.UnionType):
+        (hint,) = (item for item in get_args(hint) if item is not type(None))
+    if get_origin(hint) is tuple:
+        return get_args(hint)[0], True
+    return hint, False
+
+
+@configuration
+class Options:
+    """Base of all classes of options: values are read and checked when one is made.
+
+    Raises:
+        UserError: naming the option and what is wrong with its value.
+    """
+
+    GROUP: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        """Read every value by its option's kind."""
+        for name, one in options_of(type(self)).items():
+            try:
+                value = one.read(getattr(self, name))
+            except ArgumentTypeError as error:
+                raise UserError(f"--{name}: {error}") from None
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any] | Namespace) -> Self:
+        """Of what ``values`` has of this class's options; the rest has its defaults."""
+        found = vars(values) if isinstance(values, Namespace) else values
+        return cls(**{name: found[name] for name in options_of(cls) if name in found})
+
+    def check(self) -> None:
+        """Refuse options that contradict each other, before anything is loaded.
+
+        Raises:
+            UserError: naming them and what would be right.
+        """
+
+    def with_(self, **changes: Any) -> Self:
+        """The same options with some changed."""
+        return dataclasses.replace(self, **changes)
+
+    def given(self) -> dict[str, Any]:
+        """The options whose values are not the defaults."""
+        found = options_of(type(self)).values()
+        values = {one.name: getattr(self, one.name) for one in found}
+        return {one.name: values[one.name] for one in found if values[one.name] != one.default}
+
+
+def check_numbers(cls: type[Options], values: Namespace) -> None:
+    """Hold the numbers that another parser read to the ranges of a class's options.
+
+    Raises:
+        UserError: naming the option.
+    """
+    for name, one in options_of(cls).items():
+        value = getattr(values, name, None)
+        if isinstance(value, int | float) and not one.choices:
+            try:
+                one.kind(value)
+            except ArgumentTypeError as error:
+                raise UserError(f"--{name}: {error}") from None
+
+
+def read_yaml(cls: type[Options], path: str) -> dict[str, Any]:
+    """The options that a YAML file gives, ``name: value``, as they stand there.
+
+    Raises:
+        UserError: the file is missing or no such mapping, or an option that there is not.
+    """
+    import yaml
+
+    file = Path(path).expanduser()
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"--config {file}: {reason}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"--config {file}: must hold lines of the form option: value")
+    for name in found:
+        if name not in options_of(cls):
+            raise UserError(f"--config {file}: there is no option {name!r}{suggestion(name, cls)}")
+    return found
+
+
+def suggestion(name: Any, cls: type[Options]) -> str:
+    """``: did you mean …?`` for a misspelt option, or nothing."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(str(name), options_of(cls), n=1, cutoff=0.7)
+    return f": did you mean {close[0]}?" if close else ""

@@ -1,0 +1,233 @@
+"""What Panacea adds: the adapter, preference vectors, aggregation; defaults are the paper's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from safe_rlhf_panacea.configs import kinds
+from safe_rlhf_panacea.configs.options import Options, configuration, option
+from safe_rlhf_panacea.configs.training import TrainConfig
+from safe_rlhf_panacea.errors import UserError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from safe_rlhf_panacea.adapter import AdapterConfig
+
+Sampler = Literal["uniform", "dirichlet", "vertices", "stratified"]
+
+
+@configuration
+class FrontOptions(Options):
+    """The front that is measured while training."""
+
+    GROUP: ClassVar[str] = "panacea: the front while training (with --need_eval)"
+
+    eval_grid_step: float | None = option(
+        text="of λ; default: 0.25, 0.5 from 4 objectives on, vertices and centre from 8 on",
+        kind=kinds.positive_float,
+    )
+    eval_prompts: int | None = option(
+        text="prompts that are responded to at every λ; default: all (PPO), 16 (DPO, SFT)",
+        kind=kinds.positive_int,
+    )
+    reference_point: tuple[float, ...] | None = option(
+        text="of the hypervolume; default: 0 (DPO), two standard deviations below the initial "
+        "model's mean (PPO, SFT)"
+    )
+
+
+@configuration
+class PreferenceOptions(Options):
+    """How λ is drawn, and how it makes one objective of m."""
+
+    GROUP: ClassVar[str] = "panacea: preference vectors"
+
+    aggregation: Literal["ls", "tche"] = option(
+        "ls",
+        "weighted sum, or Tchebycheff, the largest of the m weighted mean losses of each "
+        "micro-batch over all processes, where Eq. 16 has expectations",
+    )
+    preference_scope: Literal["batch", "sample"] = option(
+        "batch", "one λ per update (Algorithm 1) or one per sequence"
+    )
+    preference_sampler: Sampler = option("uniform")
+    dirichlet_alpha: float | None = option(
+        text="with --preference_sampler dirichlet", kind=kinds.positive_float
+    )
+    vertex_probability: float | None = option(
+        text="needed by --preference_sampler vertices: how often λ is a vertex, 0 to 1",
+        kind=kinds.probability,
+    )
+    fixed_preference: Any = option(
+        text="baselines: train for this λ alone, with an adapter that has no preference part, on "
+        "the pairs and texts that count for an objective to which it gives a weight",
+        kind=kinds.source,
+        metavar="VECTOR",
+    )
+
+
+@configuration
+class LabelPreferenceOptions(PreferenceOptions):
+    """``PreferenceOptions`` where not every objective labels every row."""
+
+    GROUP: ClassVar[str] = PreferenceOptions.GROUP
+
+    preference_for_labels: bool = option(
+        False,
+        "with --preference_scope sample: draw λ for the objectives that label a row, and weigh "
+        "its loss so that the expected loss stays the same; its gradient has less noise",
+    )
+
+
+@configuration
+class RewardPreferenceOptions(PreferenceOptions):
+    """``PreferenceOptions`` of rewards."""
+
+    GROUP: ClassVar[str] = PreferenceOptions.GROUP
+
+    aggregation: Literal["ls", "tche", "stche"] = option(
+        "ls", "weighted sum, or Tchebycheff; stche is its smooth form"
+    )
+    smooth_mu: float | None = option(
+        text="with --aggregation stche: its μ, in the units of the rewards (default: 0.1)",
+        kind=kinds.positive_float,
+    )
+
+
+@configuration
+class AdapterOptions(Options):
+    """The SVD-LoRA adapter."""
+
+    GROUP: ClassVar[str] = "panacea: adapter"
+
+    lora_dim: int = option(8, "k singular values", kind=kinds.positive_int)
+    lora_scaling: float = option(512.0, "factor × lora_dim", kind=kinds.positive_float)
+    pref_dim: int | None = option(
+        text="m; default: the number of objectives", kind=kinds.positive_int
+    )
+    pref_rank: int = option(
+        1, "singular values for each objective; the paper has one", kind=kinds.positive_int
+    )
+    lora_module_name: str = option("layers.", "adapt layers named like this")
+    only_optimize_lora: bool = option(
+        True, "freeze everything but the adapter; anything but true is refused"
+    )
+    fixed_scaling: float | None = option(text="ablation: s fixed at this value")
+    scaling_per_objective: bool = option(False, "one s per objective (Eq. 9)")
+    scaling_lr_multiplier: float = option(
+        1.0, "learning rate of s, as a multiple of the others'", kind=kinds.positive_float
+    )
+    init_singular: float = option(0.0, "start of σ and s")
+    orthogonality_coeff: float = option(
+        0.0, "weight of AdaLoRA's penalty on U, V", kind=kinds.non_negative_float
+    )
+
+
+@configuration
+class PanaceaConfig(FrontOptions, PreferenceOptions, AdapterOptions, TrainConfig):
+    """What every training of a Panacea adapter can be told.
+
+    Subclasses say which objectives there are, in ``objective_names``.
+    """
+
+    def objective_names(self) -> tuple[str, ...]:
+        """The objectives, in the order of λ.
+
+        Raises:
+            UserError: there are none.
+        """
+        raise NotImplementedError
+
+    def resolved(self) -> Self:
+        """These options, with those filled in that follow from the objectives."""
+        return self.with_(pref_dim=len(self.objective_names()))
+
+    def check(self) -> None:
+        """Refuse what contradicts itself, Panacea's options too."""
+        super().check()
+        check_panacea(self, self.objective_names())
+
+
+def check_panacea(args: Any, objectives: tuple[str, ...]) -> None:
+    """Refuse contradictions among Panacea's options.
+
+    Args:
+        args: the options, or a namespace that has them.
+        objectives: names, in the order of λ.
+
+    Raises:
+        UserError: naming the options and what would be right.
+    """
+    from safe_rlhf_panacea.preference import (
+        PreferenceSampler,
+        check_objective_names,
+        parse_preference,
+        preference_grid,
+    )
+
+    check_objective_names(objectives)
+    if len(set(objectives)) != len(objectives):
+        raise UserError(f"an objective is named twice: {', '.join(objectives)}")
+    if args.pref_dim not in (None, len(objectives)):
+        raise UserError(
+            f"--pref_dim is {args.pref_dim}, but there are {len(objectives)} objectives "
+            f"({', '.join(objectives)}): they must agree"
+        )
+    if args.fixed_scaling is not None and args.scaling_per_objective:
+        raise UserError("--fixed_scaling and --scaling_per_objective exclude each other")
+    if not args.only_optimize_lora:
+        raise UserError(
+            "--only_optimize_lora must be true: the reference is the base model with the adapter "
+            "off, and only the adapter is saved, so the base model must not be trained"
+        )
+    if getattr(args, "smooth_mu", None) is not None and args.aggregation != "stche":
+        raise UserError("--smooth_mu belongs to --aggregation stche")
+    needs = {"dirichlet_alpha": "dirichlet", "vertex_probability": "vertices"}
+    for flag, sampler in needs.items():
+        if getattr(args, flag) is not None and args.preference_sampler != sampler:
+            raise UserError(f"--{flag} belongs to --preference_sampler {sampler}")
+    if args.preference_sampler == "vertices" and args.vertex_probability is None:
+        raise UserError(
+            "--preference_sampler vertices needs --vertex_probability: how often λ is a vertex, "
+            "such as 0.3"
+        )
+    if args.eval_grid_step is not None:
+        preference_grid(len(objectives), args.eval_grid_step)
+    if args.reference_point is not None and len(args.reference_point) != len(objectives):
+        raise UserError(
+            f"--reference_point needs {len(objectives)} numbers, not {len(args.reference_point)}"
+        )
+    PreferenceSampler(
+        len(objectives),
+        args.preference_sampler,
+        scope=args.preference_scope,
+        vertex_probability=args.vertex_probability,
+    )
+    if getattr(args, "preference_for_labels", False) and args.preference_scope != "sample":
+        raise UserError("--preference_for_labels belongs to --preference_scope sample")
+    if args.fixed_scaling is not None and args.scaling_lr_multiplier != 1:
+        raise UserError("--scaling_lr_multiplier says how fast s learns: --fixed_scaling fixes it")
+    if args.fixed_preference is not None:
+        parse_preference(args.fixed_preference, objectives)
+        if args.preference_sampler != "uniform" or args.preference_scope != "batch":
+            raise UserError("--fixed_preference draws nothing: leave the sampler's flags out")
+
+
+def adapter_config(args: Any, objectives: tuple[str, ...], base_model: str | None) -> AdapterConfig:
+    """The adapter that the options describe; no preference part for a fixed preference."""
+    from safe_rlhf_panacea.adapter import AdapterConfig
+
+    fixed = args.fixed_preference is not None
+    return AdapterConfig(
+        lora_dim=args.lora_dim,
+        pref_dim=0 if fixed else len(objectives),
+        pref_rank=1 if fixed else args.pref_rank,
+        lora_scaling=args.lora_scaling,
+        lora_module_name=args.lora_module_name,
+        objectives=objectives,
+        fixed_scaling=args.fixed_scaling,
+        scaling_per_objective=args.scaling_per_objective,
+        init_singular=args.init_singular,
+        base_model=base_model,
+    )

@@ -1,0 +1,183 @@
+"""What the training programs share: names are Safe-RLHF's."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from safe_rlhf_panacea.configs import kinds
+from safe_rlhf_panacea.configs.options import Options, configuration, option
+from safe_rlhf_panacea.errors import UserError
+
+Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
+DATASET = "data sets as name[:proportion[:path]], or a path or hub name in place of name"
+
+
+@configuration
+class TemplateOptions(Options):
+    """How conversations are written."""
+
+    chat_template: str = option(
+        "auto",
+        "auto: the tokenizer's own, else Safe-RLHF's; safe-rlhf; none: the prompt alone; raw: and "
+        "its control tokens; a jinja file",
+        kind=kinds.chat_template,
+        metavar="TEMPLATE",
+    )
+
+
+@configuration
+class DataOptions(Options):
+    """The data, each set as text or as an object that ``base.datasets.from_rows`` makes."""
+
+    GROUP: ClassVar[str] = "data"
+
+    train_datasets: tuple[Any, ...] | None = option(
+        text=DATASET, kind=kinds.source, metavar="SPEC", required=True
+    )
+    eval_datasets: tuple[Any, ...] | None = option(text=DATASET, kind=kinds.source, metavar="SPEC")
+    eval_split_ratio: float | None = option(
+        text="share of the training data held out", kind=kinds.proper_share
+    )
+    trust_remote_code: bool = option(False, "run code that comes with a model")
+
+
+@configuration
+class LengthOptions(Options):
+    """Length, batches, precision and seed."""
+
+    GROUP: ClassVar[str] = "training"
+
+    max_length: int = option(512, "tokens in a sequence", kind=kinds.positive_int)
+    epochs: int = option(1, kind=kinds.positive_int)
+    max_steps: int | None = option(
+        text="stop after so many training steps", kind=kinds.positive_int
+    )
+    per_device_train_batch_size: int = option(16, kind=kinds.positive_int)
+    per_device_eval_batch_size: int = option(16, kind=kinds.positive_int)
+    gradient_accumulation_steps: int = option(1, kind=kinds.positive_int)
+    max_tokens_per_pass: int | None = option(
+        text="tokens, padding included, in one forward pass (default: 1024 on a CPU, else 16384)",
+        kind=kinds.positive_int,
+    )
+    seed: int = option(42, kind=kinds.seed_int)
+    fp16: bool = option(False, "float16 with loss scaling")
+    bf16: bool = option(False, "bfloat16 with float32 master weights")
+    tf32: bool = option(False, "TensorFloat-32 matrix products on a GPU")
+
+
+@configuration
+class ScheduleOptions(Options):
+    """The learning rate of the one model that is trained."""
+
+    GROUP: ClassVar[str] = "optimiser"
+
+    lr: float = option(2e-5, "peak", kind=kinds.non_negative_float, names=("learning_rate",))
+    weight_decay: float = option(0.0, kind=kinds.non_negative_float)
+    lr_scheduler_type: Scheduler = option("cosine")
+    lr_warmup_ratio: float = option(0.03, kind=kinds.probability)
+    gradient_checkpointing: bool = option(False, "recompute activations")
+
+
+@configuration
+class ActorScheduleOptions(Options):
+    """The learning rate of the policy in reinforcement learning."""
+
+    GROUP: ClassVar[str] = "actor_optimiser"
+
+    actor_lr: float = option(
+        1e-3, "peak", kind=kinds.non_negative_float, names=("actor_learning_rate",)
+    )
+    actor_weight_decay: float = option(0.01, kind=kinds.non_negative_float)
+    actor_lr_scheduler_type: Scheduler = option("cosine")
+    actor_lr_warmup_ratio: float = option(0.03, kind=kinds.probability)
+    actor_gradient_checkpointing: bool = option(False, "recompute activations")
+
+
+@configuration
+class CriticScheduleOptions(Options):
+    """The learning rate of PPO's critic."""
+
+    GROUP: ClassVar[str] = "critic_optimiser"
+
+    critic_lr: float = option(
+        1e-3, "peak", kind=kinds.non_negative_float, names=("critic_learning_rate",)
+    )
+    critic_weight_decay: float = option(0.0, kind=kinds.non_negative_float)
+    critic_lr_scheduler_type: Scheduler = option("constant")
+    critic_lr_warmup_ratio: float = option(0.03, kind=kinds.probability)
+    critic_gradient_checkpointing: bool = option(False, "recompute activations")
+
+
+@configuration
+class EvaluationOptions(Options):
+    """When to evaluate during training."""
+
+    GROUP: ClassVar[str] = "evaluation"
+
+    need_eval: bool = option(False, "evaluate during training")
+    eval_strategy: Literal["epoch", "steps"] = option("epoch")
+    eval_interval: int = option(1_000_000, kind=kinds.positive_int)
+
+
+@configuration
+class OutputOptions(Options):
+    """Where results and logs go."""
+
+    GROUP: ClassVar[str] = "output"
+
+    output_dir: str | None = option(
+        text="folder of this run; must hold none yet", kind=kinds.folder, required=True
+    )
+    overwrite: bool = option(False, "replace a run that the folder already holds")
+    resume: bool = option(
+        False, "go on from the latest checkpoint in output_dir; its files are read as data"
+    )
+    log_type: Literal["wandb", "tensorboard", "none"] = option("wandb", "wandb works offline")
+    report_to: tuple[Literal["wandb", "tensorboard", "none", "trackio"], ...] | None = option(
+        text="in place of --log_type: one or several of wandb, tensorboard, trackio; or none"
+    )
+    log_dir: str | None = option(text="default: output_dir", kind=kinds.filled)
+    log_project: str | None = option(text="default: safe-rlhf-panacea")
+    log_run_name: str | None = option()
+    progress: bool = option(True, "show progress bars")
+    save_interval: int = option(1_000_000, "steps between checkpoints", kind=kinds.positive_int)
+
+
+@configuration
+class DeepSpeedOptions(Options):
+    """DeepSpeed's own; its launcher sets ``local_rank``."""
+
+    GROUP: ClassVar[str] = "deepspeed"
+
+    local_rank: int = option(-1, "set by the launcher")
+    zero_stage: Literal[0, 1, 2, 3] = option(0)
+    offload: Literal["none", "parameter", "optimizer", "all"] = option("none")
+
+
+@configuration
+class TrainConfig(
+    DeepSpeedOptions, OutputOptions, EvaluationOptions, LengthOptions, DataOptions, TemplateOptions
+):
+    """What every training program can be told."""
+
+    def check(self) -> None:
+        """Refuse options that contradict each other, before models and data are loaded.
+
+        Raises:
+            UserError: naming two options that do not go together, or a malformed data set.
+        """
+        from safe_rlhf_panacea.base.datasets.specs import read_specs
+
+        for name in ("train_datasets", "eval_datasets", "ptx_datasets"):
+            if getattr(self, name, None) is not None:
+                read_specs(getattr(self, name))
+        if self.fp16 and self.bf16:
+            raise UserError("--fp16 and --bf16 were both given: choose one")
+        if self.need_eval and (self.eval_datasets is None) == (self.eval_split_ratio is None):
+            raise UserError(
+                "--need_eval wants exactly one of --eval_datasets and --eval_split_ratio"
+            )
+        if self.offload != "none" and self.zero_stage < 2:
+            raise UserError(f"--offload {self.offload} needs --zero_stage 2 or 3")
+        if self.offload in ("parameter", "all") and self.zero_stage != 3:
+            raise UserError(f"--offload {self.offload} needs --zero_stage 3")

@@ -1,0 +1,116 @@
+"""Typed options: one source for flags, YAML, records and Python."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from safe_rlhf_panacea.algorithms.dpo.main import COMMAND, parse_arguments
+from safe_rlhf_panacea.configs.algorithms import (
+    DPOConfig,
+    FinetuneConfig,
+    GRPOConfig,
+    PPOConfig,
+    RewardConfig,
+    SFTConfig,
+)
+from safe_rlhf_panacea.configs.options import options_of
+from safe_rlhf_panacea.errors import UserError
+
+CONFIGS = (DPOConfig, SFTConfig, GRPOConfig, PPOConfig, RewardConfig, FinetuneConfig)
+NEEDED = "--model_name_or_path m --train_datasets a=x b=y --output_dir out".split()
+
+
+@pytest.mark.parametrize("cls", CONFIGS)
+def test_every_default_is_a_value_of_its_option(cls):
+    for one in options_of(cls).values():
+        assert one.default is None or one.read(one.default) == one.default
+    assert cls() == cls.of({})
+    assert cls().given() == {}
+
+
+def test_options_are_frozen_and_changed_in_a_copy():
+    config = DPOConfig(lora_dim=4)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.lora_dim = 5
+    assert (config.with_(seed=3).seed, config.with_(seed=3).lora_dim, config.seed) == (3, 4, 42)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lora_dim": 0}, "--lora_dim: 0 is not a positive integer"),
+        ({"lora_dim": 1.5}, "--lora_dim: 1.5 is not a positive integer"),
+        ({"seed": True}, "--seed: True is not a seed"),
+        ({"lr": "fast"}, "--lr: 'fast' is not a number"),
+        ({"lr": float("inf")}, "--lr: inf is not a number of at least 0"),
+        ({"bf16": "maybe"}, "--bf16: 'maybe' is neither true nor false"),
+        ({"zero_stage": 4}, "--zero_stage: invalid choice: 4 (choose from '0', '1', '2', '3')"),
+        ({"report_to": ["wandb", "x"]}, "--report_to: invalid choice: 'x'"),
+        ({"output_dir": 3}, "--output_dir: 3 is not text"),
+        ({"epochs": None}, "--epochs: None is not a positive integer"),
+    ],
+)
+def test_a_bad_value_from_python_is_named(values, message):
+    with pytest.raises(UserError) as caught:
+        DPOConfig(**values)
+    assert message in str(caught.value)
+
+
+def test_a_value_is_the_same_from_text_yaml_and_python(tmp_path):
+    file = tmp_path / "run.yaml"
+    values = {"lr": "1e-3", "bf16": True, "report_to": ["none"], "reference_point": [0, -1]}
+    file.write_text(yaml.safe_dump({**values, "lora_dim": 4}))
+    words = "--lr 1e-3 --bf16 --report_to none --reference_point 0 -1 --lora_dim 3".split()
+    from_words = parse_arguments([*NEEDED, *words])
+    from_yaml = parse_arguments([*NEEDED, "--config", str(file), "--lora_dim", "3"])
+    given = {"model_name_or_path": "m", "train_datasets": ["a=x", "b=y"], "output_dir": "out"}
+    from_python = DPOConfig(**{**values, **given, "lora_dim": 3}).resolved()
+    assert from_words == from_yaml == from_python
+    assert (from_words.pref_dim, from_words.objectives) == (2, ("a", "b"))
+    assert from_words.reference_point == (0.0, -1.0)
+
+
+def test_what_yaml_gives_need_not_be_a_flag(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("model_name_or_path: m\ntrain_datasets: [a=x, b=y]\noutput_dir: out\n")
+    assert COMMAND.read(["--config", str(file)]).train_datasets == ("a=x", "b=y")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "No such file"),
+        ("lora_dimm: 4", "there is no option 'lora_dimm': did you mean lora_dim?"),
+        ("- 3", "must hold lines of the form option: value"),
+        ("a: [", "while parsing"),
+        ("lora_dim: 0", "--lora_dim: 0 is not a positive integer"),
+    ],
+)
+def test_a_bad_file_of_options_is_one_line(text, message, tmp_path):
+    file = tmp_path / "run.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(UserError) as caught:
+        COMMAND.read([*NEEDED, "--config", str(file)])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("program", ["algorithms.ppo", "algorithms.dpo", "algorithms.grpo"])
+def test_help_has_every_default_and_loads_no_torch(program):
+    code = f"""if True:
+        import runpy, sys
+        sys.argv = ["x", "--help"]
+        try:
+            runpy.run_module("safe_rlhf_panacea.{program}", run_name="__main__")
+        except SystemExit:
+            assert "torch" not in sys.modules and "transformers" not in sys.modules
+    """
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for words in ("--lora_scaling LORA_SCALING", "(default: 512.0)", "--config FILE"):
+        assert words in found.stdout
