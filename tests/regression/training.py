@@ -142,7 +142,7 @@ def make_trainer(algorithm, flags):
             super().init_engines()
 
     args = parse_arguments(flags)
-    return FixedStart(args, *prepare_run(args, __name__))
+    return FixedStart(args, *prepare_run(args))
 
 
 @dataclass(frozen=True)
