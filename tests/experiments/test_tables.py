@@ -254,7 +254,7 @@ def test_conflicting_pairs_are_compared_at_equal_steps(reproduction, monkeypatch
         assert vars(ls)[name] == vars(tche)[name] == vars(soups)[name]
     monkeypatch.delenv(DATA_VARIABLE)
     hub = read(Reproduction(reproduction.runs, "small"), REAL["helpsteer2-ls"])
-    assert hub.train_datasets == ["HelpSteer2/train"]
+    assert [*hub.train_datasets] == ["HelpSteer2/train"]
     assert list(hub.objectives) == ["helpfulness", "verbosity"]
 
 
