@@ -98,12 +98,13 @@ class Program(Generic[AnyOptions]):
             UserError: a bad ``--config``, or a required option that neither gives.
         """
         parser = self.parser()
-        for action in parser._actions:
-            action.required = False  # --config may give it
         unset = object()
         names = (CONFIG, *options_of(self.cls))
         space = argparse.Namespace(**dict.fromkeys(names, unset))
         words = sys.argv[1:] if argv is None else list(argv)
+        if any(word.partition("=")[0] == f"--{CONFIG}" for word in words):
+            for action in parser._actions:
+                action.required = False  # the file may give it
         read = vars(parser.parse_args(words, space))
         found = {name: value for name, value in read.items() if value is not unset}
         file = found.pop(CONFIG, None)
