@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from statistics import mean, stdev
+from types import SimpleNamespace
 from typing import Any
 
-from safe_rlhf_panacea.experiments.settings import MiniatureSettings
 from safe_rlhf_panacea.fronts.results import checked
 from safe_rlhf_panacea.fronts.upgrade import upgrade_arm
 from safe_rlhf_panacea.show.tables import INDICATORS, align
@@ -113,7 +113,7 @@ def refusal_rows(severity: dict[int, list[dict[str, Any]]]) -> str:
 def benchmark_tables(
     collected: Collected,
     severity: dict[int, list[dict[str, Any]]],
-    settings: MiniatureSettings,
+    settings: SimpleNamespace,
 ) -> tuple[str, dict[str, Any]]:
     """The page to read and the numbers behind it.
 

@@ -27,10 +27,7 @@ PACKAGES = {
     "ppo": "algorithms.ppo",
     "panacea_sft": "algorithms.sft",
     "grpo": "algorithms.grpo",
-    **{
-        name: name
-        for name in ("evaluation", "memory", "miniature", "dashboard", "regression", "experiments")
-    },
+    **{name: name for name in ("evaluation", "memory", "miniature", "dashboard", "experiments")},
 }
 BASELINES = ("rewarded_soups", "discrete_policies", "fixed_scaling")
 MODULES = {
@@ -67,7 +64,12 @@ def programs():
         loaded[name] = importlib.import_module(name)
     yield {name: module.main for name, module in loaded.items()}
     sys.path = before
-    for name in [*programs_of_eval, "figure_program"]:
+    for name in [
+        *programs_of_eval,
+        "figure_program",
+        "published_checkpoints",
+        "published_accuracy",
+    ]:
         sys.modules.pop(name, None)
 
 
