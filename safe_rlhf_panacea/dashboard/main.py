@@ -11,8 +11,8 @@ from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.io import atomic_write_text
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.show.content import Content
-from safe_rlhf_panacea.show.page import render
+from safe_rlhf_panacea.show.pages import render
+from safe_rlhf_panacea.show.writers import Content
 
 PROGRAM = "python -m safe_rlhf_panacea.dashboard"
 

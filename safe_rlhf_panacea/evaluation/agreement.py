@@ -34,7 +34,7 @@ from safe_rlhf_panacea.evaluation.arguments import (
     read_rewards,
     rewards_for,
 )
-from safe_rlhf_panacea.fronts.accuracy_front import agreement
+from safe_rlhf_panacea.fronts.held_out import agreement
 from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble

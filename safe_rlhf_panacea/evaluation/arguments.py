@@ -26,12 +26,19 @@ from safe_rlhf_panacea.base.models import load_pretrained_models
 from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.measure import Policy
-from safe_rlhf_panacea.fronts.reward_front import Prompt
+from safe_rlhf_panacea.fronts.sampling import Prompt
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards.calibration import apply_calibration
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
 from safe_rlhf_panacea.rewards.spec import RewardSpec, reward_specs
+
+
+def utf8_text(text: str) -> str:
+    """Text that JSON can hold; a command line may have other bytes."""
+    if text.encode(errors="ignore").decode() != text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8 text")
+    return text
 
 
 def add_reward_flags(parser: argparse.ArgumentParser) -> None:

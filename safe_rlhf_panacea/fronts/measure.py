@@ -17,10 +17,9 @@ from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, get_world_size
 from safe_rlhf_panacea.base.divergence import finite_on_all
 from safe_rlhf_panacea.base.generation import NotFiniteError, SamplingConfig
-from safe_rlhf_panacea.fronts.accuracy_front import margins_of_pairs
-from safe_rlhf_panacea.fronts.likelihood_front import by_objective, likelihoods_of_texts
+from safe_rlhf_panacea.fronts.held_out import likelihoods_over_grid, margins_over_grid, over_rows
 from safe_rlhf_panacea.fronts.measurement import Measurement
-from safe_rlhf_panacea.fronts.reward_front import Prompt, Rewards, Sampled, sample_rewards
+from safe_rlhf_panacea.fronts.sampling import Prompt, Rewards, Sampled, sample_rewards
 
 PROMPTS_OF_PAIRS = 16  # that are responded to for the KL, where there are pairs only
 
@@ -90,15 +89,19 @@ def measure(
     policy.model.eval()
     margins = labels = None
     if pairs is not None:
-        options = {"pairs_per_batch": policy.pairs_per_batch, "label": label}
-        margins, labels = _of_all(policy, margins_of_pairs, pairs, grid, **options)
-    likelihoods = labelled = None
+        margins, labels = _of_all(
+            policy, margins_over_grid, pairs, grid, rows=policy.pairs_per_batch, label=label
+        )
+    likelihoods = None
     if texts is not None:
-        options = {"texts_per_batch": 2 * policy.pairs_per_batch, "label": label}
-        likelihoods, labelled = _of_all(policy, likelihoods_of_texts, texts, grid, **options)
+        found, labelled = _of_all(
+            policy, likelihoods_over_grid, texts, grid, rows=2 * policy.pairs_per_batch, label=label
+        )
+        likelihoods = found.unsqueeze(-1).where(labelled.bool(), torch.nan)  # size = (1 + N, Q, m)
+        check_finite([found], [])
     sampled = _sample(policy, rewards, prompts, grid, label)
     scored = [sampled.rewards] + ([] if base is None else [base.rewards])
-    check_finite([sampled.log_ratios, margins, likelihoods], scored)
+    check_finite([sampled.log_ratios, margins], scored)
     return Measurement(
         grid,
         [prompt.text for prompt in prompts],
@@ -108,7 +111,7 @@ def measure(
         labels,
         margin_scale,
         kind="accuracy" if pairs is not None else "reward" if texts is None else "log-likelihood",
-        likelihoods=None if likelihoods is None else by_objective(likelihoods, labelled),
+        likelihoods=likelihoods,
     )
 
 
@@ -140,18 +143,12 @@ def check_counted(rewards: torch.Tensor) -> None:
 
 
 def _of_all(
-    policy: Policy, found_of: Callable[..., Any], data: Any, grid: torch.Tensor, **options: Any
+    policy: Policy, over_grid: Callable[..., Any], data: Any, grid: torch.Tensor, **options: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What ``margins_of_pairs`` or ``likelihoods_of_texts`` finds, shared by all processes."""
-    values, labels = found_of(
-        policy.model,
-        policy.adapter,
-        data,
-        _own_share(len(data)),
-        grid,
-        progress=policy.progress,
-        **options,
-    )
+    """What ``over_rows`` finds for all rows of ``data``, which all processes share."""
+    share = _own_share(len(data))
+    inputs = (over_grid, policy.model, policy.adapter, data, share, grid)
+    values, labels = over_rows(*inputs, progress=policy.progress, **options)
     return _together(values, 1, len(data)), _together(labels, 0, len(data))
 
 

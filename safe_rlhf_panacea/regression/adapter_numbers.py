@@ -9,7 +9,13 @@ import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.datasets import PreferenceCollator
-from safe_rlhf_panacea.fronts.accuracy_front import accuracy_front, margins_of_pairs
+from safe_rlhf_panacea.fronts.held_out import (
+    agreement,
+    labelled_statistics,
+    margins_over_grid,
+    over_rows,
+    towards_labels,
+)
 
 # Name of a number series to its rows; the front's begins with this.
 FRONT = "front"
@@ -84,14 +90,9 @@ def _front(model: Any, adapter: PanaceaAdapter, probe: Mapping[str, Any]) -> lis
     pairs = FixedPairs(probe["pairs"], adapter.objectives)
     grid = torch.tensor(probe["grid"])
     # Small batches, so that pairs are split over several.
-    measured = margins_of_pairs(
-        model,
-        adapter,
-        pairs,
-        range(len(pairs)),
-        grid,
-        pairs_per_batch=5,
-        progress=False,
+    rows = range(len(pairs))
+    measured = over_rows(
+        margins_over_grid, model, adapter, pairs, rows, grid, rows=5, progress=False
     )
-    front = accuracy_front(*measured, grid, adapter.objectives)
-    return [[round(value, 6) for value in point.objectives] for point in front.points]
+    accuracies, _, _ = labelled_statistics(agreement(towards_labels(*measured)))
+    return [[round(value, 6) for value in row] for row in accuracies.tolist()]

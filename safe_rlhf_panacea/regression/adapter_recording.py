@@ -14,7 +14,7 @@ import torch
 import safe_rlhf_panacea
 from safe_rlhf_panacea.adapter import inject_adapter
 from safe_rlhf_panacea.base.run_record import git_state
-from safe_rlhf_panacea.fronts.accuracy_front import margins_over_grid
+from safe_rlhf_panacea.fronts.held_out import margins_over_grid
 from safe_rlhf_panacea.preference import preference_grid
 from safe_rlhf_panacea.regression.adapter_cases import CASES, REASON, TOLERANCES, VOCAB, Case
 from safe_rlhf_panacea.regression.adapter_numbers import FixedPairs, measure

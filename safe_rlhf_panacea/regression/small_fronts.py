@@ -6,9 +6,7 @@ import contextlib
 from pathlib import Path
 
 from safe_rlhf_panacea.experiments.settings import OBJECTIVES, REFERENCE_POINTS, MiniatureSettings
-from safe_rlhf_panacea.fronts.front import Front
-from safe_rlhf_panacea.fronts.indicators import summarize
-from safe_rlhf_panacea.fronts.results import front_of
+from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.regression.port import prepare_port
 
 Numbers = dict[str, dict[str, float]]
@@ -28,19 +26,19 @@ def train_fronts(seed: int, settings: MiniatureSettings, root: Path, *, progress
         dpo = miniature.train_panacea("dpo", "panacea-dpo", settings.dpo_steps)
         ppo = miniature.train_panacea("ppo", "panacea-ppo", settings.ppo_steps)
         grid = preference_grid(len(OBJECTIVES), settings.grid_step)
-        found: dict[str, Front] = {}
+        found: dict[str, FrontResult] = {}
         for name, folder in (("ppo", ppo), ("dpo", dpo)):
             results, _ = judge.results(name, judge.method(folder), grid)
-            found[name] = front_of(results[name])
+            found[name] = results[name]
     return {name: front_numbers(front, name) for name, front in found.items()}
 
 
-def front_numbers(front: Front, algorithm: str) -> dict[str, float]:
+def front_numbers(front: FrontResult, algorithm: str) -> dict[str, float]:
     """The indicators of a front, and J of every λ and objective, by name.
 
     The extent of an objective is J_i where its weight is 1, minus J_i where it is 0.
     """
-    summary = summarize(front, list(REFERENCE_POINTS[algorithm]))
+    summary = front.measured_from(REFERENCE_POINTS[algorithm]).indicators
     numbers = {name: float(summary[name]) for name in ("hypervolume", "inner_product", "dominated")}
     for name, value in zip(front.objectives, summary["spearman"], strict=True):
         numbers[f"Spearman of {name}"] = value

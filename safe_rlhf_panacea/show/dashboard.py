@@ -7,8 +7,7 @@ from typing import Any
 
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.fronts.evaluations import Evaluation, read_evaluations
-from safe_rlhf_panacea.show.content import Content, scalars
-from safe_rlhf_panacea.show.writers import Writer, writers_for
+from safe_rlhf_panacea.show.writers import Content, Writer, scalars, writers_for
 
 
 class Dashboard:

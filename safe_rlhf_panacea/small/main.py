@@ -63,7 +63,8 @@ def run(small: Small, wheel: Path | None) -> dict[str, float]:
     with stopwatch.stage("evaluate", "Evaluating the front on held-out prompts"):
         result, examples = small.evaluate(), small.keep_examples()
     seconds = {**stopwatch.seconds, "total": round(sum(stopwatch.seconds.values()), 2)}
-    results = {"front": result, "settings": vars(settings), "seed": small.seed, "seconds": seconds}
+    results = {"settings": vars(settings), "seed": small.seed, "seconds": seconds}
+    results["front"] = result.to_json()
     atomic_write_json(small.root / "results.json", {**results, "bf16": small.bf16})
     point_latest(small.root)
     page = render(small.root, result, examples, settings.answer)

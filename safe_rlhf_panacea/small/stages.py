@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from safe_rlhf_panacea.evaluation.main import main as evaluate
 from safe_rlhf_panacea.examples import Examples, write_examples
 from safe_rlhf_panacea.experiments import rules
 from safe_rlhf_panacea.experiments.rules import RuleSettings
 from safe_rlhf_panacea.experiments.runner import fill
-from safe_rlhf_panacea.fronts.results import read_result
+from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.small.model import is_prepared, prepare_model
 from safe_rlhf_panacea.small.prompts import TOPICS, prompts, write_prompts
 
@@ -86,11 +85,11 @@ class Small:
         grpo(self.flags(row, "--output_dir", str(folder), "--log_type", self.log_type))
         return folder
 
-    def evaluate(self) -> dict[str, Any]:
+    def evaluate(self) -> FrontResult:
         """The front on the held-out prompts."""
         folder, adapter = self.root / "evaluation", str(self.root / "panacea-grpo")
         evaluate(self.flags(rules.EVALUATION, "--adapter", adapter, "--output_dir", str(folder)))
-        return read_result(folder)
+        return FrontResult.load(folder)
 
     def keep_examples(self) -> Examples:
         """Leave prompts to try the adapter with in its folder: held-out ones, of four topics."""

@@ -1,21 +1,18 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.front import Front, FrontPoint
 from safe_rlhf_panacea.fronts.indicators import (
     dominated_count,
     hypervolume,
+    indicators,
     inner_product,
     non_dominated_mask,
     spacing,
     sparsity,
     spearman,
-    summarize,
 )
 
 # Three points of a front and two that (2, 2) dominates, one of them weakly.
@@ -23,23 +20,19 @@ PLANE = np.array([[1.0, 3.0], [2.0, 2.0], [1.0, 2.0], [4.0, 1.0], [1.5, 0.5]])
 PREFERENCES = np.array([[0.0, 1.0], [0.25, 0.75], [0.5, 0.5], [1.0, 0.0], [0.75, 0.25]])
 
 
-def test_dominance_by_hand():
-    assert non_dominated_mask(PLANE).tolist() == [True, True, False, True, False]
-    assert dominated_count(PLANE) == 2
-
-
-def test_equal_points_do_not_dominate_each_other():
-    assert non_dominated_mask(np.ones((3, 2))).tolist() == [True] * 3
-    assert dominated_count(np.array([[1.0, 1.0], [1.0, 1.0], [1.0, 2.0]])) == 2
-
-
-def test_dominance_has_no_tolerance():
-    assert non_dominated_mask(np.array([[0.0, 0.0], [0.0, 1e-12]])).tolist() == [False, True]
-
-
-def test_dominance_of_three_objectives():
-    values = np.array([[1.0, 1, 1], [0, 0, 2], [1, 0, 1], [0, 0, 2]])
-    assert non_dominated_mask(values).tolist() == [True, True, False, True]
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        (PLANE, [True, True, False, True, False]),
+        (np.ones((3, 2)), [True] * 3),  # equal points do not dominate each other
+        (np.array([[1.0, 1.0], [1.0, 1.0], [1.0, 2.0]]), [False, False, True]),
+        (np.array([[0.0, 0.0], [0.0, 1e-12]]), [False, True]),  # there is no tolerance
+        (np.array([[1.0, 1, 1], [0, 0, 2], [1, 0, 1], [0, 0, 2]]), [True, True, False, True]),
+    ],
+)
+def test_dominance_by_hand(values, kept):
+    assert non_dominated_mask(values).tolist() == kept
+    assert dominated_count(values) == kept.count(False)
 
 
 def test_hypervolume_of_the_plane_by_hand():
@@ -47,10 +40,6 @@ def test_hypervolume_of_the_plane_by_hand():
     assert hypervolume(PLANE, np.zeros(2)) == pytest.approx(4 + 2 + 1, abs=1e-12)
     # From (-1, 0.5): 5 · 0.5 + 3 + 2.
     assert hypervolume(PLANE, np.array([-1.0, 0.5])) == pytest.approx(7.5, abs=1e-12)
-
-
-def test_hypervolume_takes_the_reference_as_a_list():
-    assert hypervolume(PLANE, [0, 0]) == pytest.approx(7, abs=1e-12)
 
 
 def test_points_on_or_below_the_reference_count_nothing():
@@ -129,25 +118,12 @@ def test_spearman_of_a_constant_is_zero():
     assert spearman(values, np.full((3, 2), 0.5)) == [0.0, 0.0]
 
 
-def test_a_summary_has_every_indicator_and_is_json():
-    points = [
-        FrontPoint(preference, objectives, [0.1, 0.2])
-        for preference, objectives in zip(PREFERENCES.tolist(), PLANE.tolist(), strict=True)
-    ]
-    summary = json.loads(json.dumps(summarize(Front(["a", "b"], points), [0.0, 0.0])))
-    assert summary.pop("front")[1] == {
-        "preference": [0.25, 0.75],
-        "objectives": [2.0, 2.0],
-        "standard_errors": [0.1, 0.2],
-        "kl": None,
-        "kl_error": None,
-    }
-    assert summary.pop("spearman") == pytest.approx(spearman(PLANE, PREFERENCES))
-    assert summary.pop("spacing") == pytest.approx(0.387426, abs=1e-6)
-    assert summary == {
-        "reference_point": [0.0, 0.0],
+def test_all_of_them_together():
+    assert indicators(PLANE, PREFERENCES, [0.0, 0.0]) == {
         "hypervolume": pytest.approx(7),
         "inner_product": pytest.approx(2.35),
         "sparsity": pytest.approx(1.75),
+        "spacing": pytest.approx(0.387426, abs=1e-6),
         "dominated": 2,
+        "spearman": pytest.approx(spearman(PLANE, PREFERENCES)),
     }

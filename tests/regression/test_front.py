@@ -8,7 +8,7 @@ import math
 import pytest
 
 from safe_rlhf_panacea.experiments.settings import SMOKE
-from safe_rlhf_panacea.fronts.front import Front, FrontPoint
+from safe_rlhf_panacea.fronts.result import FrontPoint, FrontResult
 from safe_rlhf_panacea.regression import front, references
 from safe_rlhf_panacea.regression.bands import joint_bands, prediction_band
 from safe_rlhf_panacea.regression.checks import CannotRun
@@ -35,8 +35,12 @@ def test_joint_bands_share_the_false_alarms_and_have_floors():
 def test_numbers_of_a_front_by_hand():
     grid = [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]
     values = [[0.25, 0.75], [0.5, 0.5], [0.75, 0.5]]
-    points = [FrontPoint(p, j, [0, 0]) for p, j in zip(grid, values, strict=True)]
-    numbers = front_numbers(Front(["helpful", "harmless"], points), "dpo")
+    points = [
+        FrontPoint(preference=p, objectives=j, standard_errors=[0, 0])
+        for p, j in zip(grid, values, strict=True)
+    ]
+    names = {"objectives": ["helpful", "harmless"], "reference_point": [0, 0]}
+    numbers = front_numbers(FrontResult(kind="accuracy", points=points, **names), "dpo")
     assert numbers["extent of helpful"] == 0.5
     assert numbers["extent of harmless"] == 0.25
     assert numbers["dominated"] == 1  # (0.5, 0.5), by (0.75, 0.5)
@@ -69,8 +73,12 @@ def test_numbers_that_are_missing_are_named():
 def made_up(start):
     """The numbers of two fronts on SMOKE's grid."""
     grid = [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]
-    points = [FrontPoint(p, [start + p[0], start + p[1]], [0, 0]) for p in grid]
-    whole = Front(["helpful", "harmless"], points)
+    points = [
+        FrontPoint(preference=p, objectives=[start + v for v in p], standard_errors=[0, 0])
+        for p in grid
+    ]
+    names = {"objectives": ["helpful", "harmless"], "reference_point": [0, 0]}
+    whole = FrontResult(kind="reward", points=points, **names)
     return {name: front_numbers(whole, name) for name in front.ALGORITHMS}
 
 

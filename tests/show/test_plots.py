@@ -8,28 +8,43 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.front import Front, FrontPoint
+from safe_rlhf_panacea.fronts.result import FrontPoint, FrontResult
 from safe_rlhf_panacea.show import plots
-from safe_rlhf_panacea.show.plots import plot_fronts
+from safe_rlhf_panacea.show.plots import front_figure, save_picture
 
 NAMES = ["helpful", "harmless"]
 
 
-def curve(label, scale=1.0, dominated=()):
+def plot_fronts(fronts, path, title):
+    return save_picture(front_figure(fronts, title), path)
+
+
+def made(vectors, values, label="", errors=(0.02, 0.03), **fields):
+    points = [
+        FrontPoint(preference=v, objectives=j, standard_errors=errors)
+        for v, j in zip(vectors, values, strict=True)
+    ]
+    given = {"objectives": NAMES, "reference_point": [0.0] * len(errors), **fields}
+    return FrontResult(kind="reward", points=points, label=label, **given)
+
+
+def curve(label, scale=1.0, dominated=(), shift=0.0, **fields):
     """A quarter of a circle from (0, 1) to (1, 0); the points of ``dominated`` are drawn in."""
-    points = []
+    vectors, values = [], []
     for index in range(11):
         angle, radius = index / 10 * np.pi / 2, scale * (0.5 if index in dominated else 1)
-        values = [float(radius * np.sin(angle)), float(radius * np.cos(angle))]
-        points.append(FrontPoint([index / 10, 1 - index / 10], values, [0.02, 0.03]))
-    return Front(NAMES, points, label)
+        vectors.append([index / 10, 1 - index / 10])
+        values.append([float(radius * f(angle)) + shift for f in (np.sin, np.cos)])
+    return made(vectors, values, label, **fields)
 
 
-def three(label):
-    vectors = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.5, 0.5, 0.0]]
-    values = [[4.0, 0.0, 1.0], [0.0, 2.0, 2.0], [1.0, 0.0, 3.0], [0.0, 0.0, 1.0]]
-    points = [FrontPoint(v, j, [0.1] * 3) for v, j in zip(vectors, values, strict=True)]
-    return Front(["helpful", "harmless", "short"], points, label)
+VECTORS = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.5, 0.5, 0.0]]
+VALUES = [[4.0, 0.0, 1.0], [0.0, 2.0, 2.0], [1.0, 0.0, 3.0], [0.0, 0.0, 1.0]]
+
+
+def three(label, values=VALUES, **fields):
+    names = {"objectives": ["helpful", "harmless", "short"], **fields}
+    return made(VECTORS, values, label, [0.1] * 3, **names)
 
 
 @pytest.fixture
@@ -44,8 +59,8 @@ def drawn(monkeypatch, tmp_path):
 
     monkeypatch.setattr(Figure, "savefig", keep)
 
-    def draw(fronts, **options):
-        plot_fronts(fronts, tmp_path / "front.png", "Title", **options)
+    def draw(fronts):
+        plot_fronts(fronts, tmp_path / "front.png", "Title")
         return figures[-1]
 
     return draw
@@ -55,17 +70,12 @@ def notes(axes):
     return [text for text in axes.texts if isinstance(text, Annotation)]
 
 
-def boxes(figure, artists):
-    FigureCanvasAgg(figure).draw()
-    return [artist.get_window_extent() for artist in artists]
-
-
 @pytest.mark.parametrize("fronts", [[curve("A"), curve("B", 0.8)], [three("A"), three("B")]])
 @pytest.mark.parametrize(
     ("name", "start"), [("front.png", b"\x89PNG\r\n"), ("front.pdf", b"%PDF-"), ("F.PNG", b"\x89P")]
 )
 def test_png_and_pdf_by_the_suffix(tmp_path, fronts, name, start):
-    plot_fronts(fronts, tmp_path / name, "Title", reference_point=[0.0] * len(fronts[0].objectives))
+    plot_fronts(fronts, tmp_path / name, "Title")
     data = (tmp_path / name).read_bytes()
     assert data.startswith(start)
     assert len(data) > 5000
@@ -113,7 +123,7 @@ def test_a_failure_leaves_the_old_picture_and_no_debris(tmp_path, monkeypatch):
 
 
 def test_texts_of_the_plane(drawn):
-    figure = drawn([curve("Panacea"), curve("Soups", 0.8)], reference_point=[-2.0, 0.5])
+    figure = drawn([curve("Panacea", reference_point=[-2.0, 0.5]), curve("Soups", 0.8)])
     (axes,) = figure.axes
     assert figure.get_suptitle() == "Title"
     assert figure.get_supxlabel() == "hypervolume measured from (−2, 0.5)"
@@ -125,12 +135,8 @@ def test_texts_of_the_plane(drawn):
 
 
 def test_axis_labels_replace_the_names(drawn):
-    (axes,) = drawn([curve("A")], axis_labels=["reward 1", "reward 2"]).axes
+    (axes,) = drawn([curve("A", axis_labels=["reward 1", "reward 2"])]).axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("reward 1 – better →", "reward 2 – better →")
-
-
-def test_without_a_reference_point_nothing_is_said_of_it(drawn):
-    assert drawn([curve("A")]).get_supxlabel() == ""
 
 
 def test_methods_differ_in_colour_and_marker(drawn):
@@ -196,7 +202,7 @@ def test_the_first_front_says_its_preferences(drawn):
     [
         [curve("A"), curve("B", 0.9, dominated=(0, 9, 10))],
         [curve("A", 0.9), *(curve(f"B{k}", 0.9 + k / 25) for k in range(1, 5))],
-        [Front(NAMES, [FrontPoint([i / 4, 1 - i / 4], [1.0, 1.0], [0.1, 0.1]) for i in range(5)])],
+        [made([[i / 4, 1 - i / 4] for i in range(5)], [[1.0, 1.0]] * 5)],
     ],
 )
 def test_labels_cover_neither_points_nor_legend_nor_each_other(drawn, fronts):
@@ -213,32 +219,26 @@ def test_labels_cover_neither_points_nor_legend_nor_each_other(drawn, fronts):
         assert frame.contains(box.x1, box.y1)
 
 
-def test_the_legend_takes_the_emptiest_corner(drawn):
-    front = curve("A", 30.0)  # far from the limits that axes have before they are drawn
-    for point in front.points:
-        point.objectives = [value - 21.2 for value in point.objectives]
+@pytest.mark.parametrize(
+    ("front", "is_low"),
+    [
+        (curve("A", 30.0, shift=-21.2), True),  # far from the limits of axes that are not drawn
+        (curve("A", -1.0), False),  # towards the lower left
+    ],
+)
+def test_the_legend_takes_an_empty_corner(drawn, front, is_low):
     figure = drawn([front])
     (axes,) = figure.axes
-    (box,) = boxes(figure, [axes.get_legend()])
+    FigureCanvasAgg(figure).draw()
+    box = axes.get_legend().get_window_extent()
     spots = axes.transData.transform(front.values)
     assert not any(box.contains(*spot) for spot in spots)
     centre = axes.transAxes.inverted().transform([(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2])
-    assert (centre < 0.5).all()
-
-
-def test_the_legend_leaves_the_lower_left_to_points(drawn):
-    front = curve("A")
-    for point in front.points:  # a front towards the lower left
-        point.objectives = [-value for value in point.objectives]
-    figure = drawn([front])
-    (axes,) = figure.axes
-    (box,) = boxes(figure, [axes.get_legend()])
-    spots = axes.transData.transform(front.values)
-    assert not any(box.contains(*spot) for spot in spots)
+    assert (centre < 0.5).all() == is_low
 
 
 def test_nothing_is_clipped(drawn):
-    figure = drawn([curve("A")], reference_point=[0.0, 0.0], axis_labels=["x" * 40, "y" * 40])
+    figure = drawn([curve("A", axis_labels=["x" * 40, "y" * 40])])
     FigureCanvasAgg(figure).draw()
     box, page = figure.get_tightbbox(), figure.bbox_inches
     assert min(box.x0, box.y0) >= page.x0
@@ -247,13 +247,13 @@ def test_nothing_is_clipped(drawn):
 
 
 def test_a_single_point_without_a_label(drawn):
-    (axes,) = drawn([Front(NAMES, [FrontPoint([0.25, 0.75], [1.0, 1.0], [0.0, 0.0])])]).axes
+    (axes,) = drawn([made([[0.25, 0.75]], [[1.0, 1.0]])]).axes
     assert [note.get_text() for note in notes(axes)] == ["λ₁=0.25"]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["front"]
 
 
 def test_three_objectives_are_parallel_axes_coloured_by_preference(drawn):
-    figure = drawn([three("A"), three("B")], reference_point=[0.0] * 3)
+    figure = drawn([three("A"), three("B")])
     first, second, bar = figure.axes
     assert [axes.get_title() for axes in (first, second)] == [
         "A – dominated ones dotted",
@@ -277,10 +277,7 @@ def test_three_objectives_are_parallel_axes_coloured_by_preference(drawn):
 
 
 def test_an_objective_that_never_moves_is_drawn_too(drawn):
-    front = three("A")
-    for point in front.points:
-        point.objectives[1] = 7.0
-    lines = drawn([front]).axes[0].lines[:4]
+    lines = drawn([three("A", [[a, 7.0, c] for a, _, c in VALUES])]).axes[0].lines[:4]
     assert [line.get_ydata()[1] for line in lines] == [0.0] * 4
 
 
@@ -297,9 +294,8 @@ BROKEN = r"_$\frac{1$ a_b $ \$"
 
 @pytest.mark.parametrize("make", [curve, three])
 def test_labels_are_shown_as_they_are_written(drawn, make):
-    front = make(BROKEN)
-    names = [BROKEN, *front.objectives[1:]]
-    figure = drawn([Front(names, front.points, BROKEN)])
+    names = [BROKEN, *make("").objectives[1:]]
+    figure = drawn([make(BROKEN, objectives=names)])
     FigureCanvasAgg(figure).draw()
     texts = [text for text in figure.findobj(Text) if r"\frac" in text.get_text()]
     assert len(texts) >= 3

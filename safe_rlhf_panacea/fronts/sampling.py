@@ -1,9 +1,9 @@
-"""Responses at every λ of a grid in one pass over the prompts, and the front of their rewards."""
+"""Responses at every λ of a grid in one pass over the prompts, and what they earn."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +16,6 @@ from safe_rlhf_panacea.base.joined_rows import across
 from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.losses import summed_log_ratios
 from safe_rlhf_panacea.base.progress import progress_bar
-from safe_rlhf_panacea.fronts.front import Front, grid_points
-from safe_rlhf_panacea.fronts.likelihood_front import labelled_statistics
 from safe_rlhf_panacea.rewards.responses import Responses
 
 Rewards = Callable[[Responses], torch.Tensor]  # size = (B, m)
@@ -63,11 +61,6 @@ def _examples(prompts: Sequence[Prompt], copies: int) -> list[Mapping[str, Any]]
     """Of all rows of a forward pass, if those of all prompts are known."""
     examples = [prompt.example for prompt in prompts if prompt.example is not None]
     return examples * copies if len(examples) == len(prompts) else None
-
-
-def _chunks(items: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
-    for start in range(0, len(items), size):
-        yield list(items[start : start + size])
 
 
 @torch.no_grad()
@@ -168,7 +161,8 @@ def sample_rewards(
     texts: list[list[str]] = [[] for _ in grid]
     extra: list[list[dict[str, Any]]] = [[] for _ in grid]
     bar = progress_bar(total=len(prompts), desc=f"Evaluating {label}".strip(), disable=not progress)
-    for chunk in _chunks(prompts, prompts_per_batch):
+    for start in range(0, len(prompts), prompts_per_batch):
+        chunk = prompts[start : start + prompts_per_batch]
         padded = pad_left([prompt.input_ids for prompt in chunk], tokenizer.pad_token_id)
         input_ids, mask = (tensor.to(grid.device) for tensor in padded)
         sequences, attended, found = sample_over_grid(
@@ -197,28 +191,3 @@ def _plain(value: Any) -> str | float | int | None:
     """A value as JSON has it; what it has no form for as text."""
     odd = isinstance(value, float) and not math.isfinite(value)
     return value if isinstance(value, str | float | int | None) and not odd else str(value)
-
-
-def mean_and_error(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Means over prompts, and their standard errors: 0 where there is one prompt.
-
-    Args:
-        values: size = (N, P, …), float64.
-    """
-    means, count = values.mean(dim=1), values.size(1)
-    return means, values.std(dim=1) / count**0.5 if count > 1 else torch.zeros_like(means)
-
-
-def reward_front(
-    rewards: torch.Tensor, grid: torch.Tensor, objectives: Sequence[str], label: str = ""
-) -> Front:
-    """Mean rewards, with their standard errors over prompts.
-
-    Args:
-        rewards: size = (N, P, m), float64; NaN where an objective does not count for a response.
-        grid: size = (N, m).
-        objectives: names, in the order of λ.
-        label: the front's name.
-    """
-    means, spreads, counts = labelled_statistics(rewards)
-    return Front(list(objectives), grid_points(grid, means, spreads / counts.sqrt()), label)
