@@ -20,7 +20,7 @@ from safe_rlhf_panacea.fronts.evaluations import Evaluation
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement, origin
 from safe_rlhf_panacea.preference import default_grid, preference_grid
-from safe_rlhf_panacea.show.dashboard import Dashboard
+from safe_rlhf_panacea.show.writers import Dashboard
 
 COARSE = (0.25, 0.5)  # steps of a grid that training can stop for
 

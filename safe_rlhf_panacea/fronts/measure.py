@@ -5,50 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
-from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, get_world_size
 from safe_rlhf_panacea.base.divergence import finite_on_all
-from safe_rlhf_panacea.base.generation import NotFiniteError, SamplingConfig
+from safe_rlhf_panacea.base.generation import NotFiniteError
 from safe_rlhf_panacea.fronts.held_out import likelihoods_over_grid, margins_over_grid, over_rows
 from safe_rlhf_panacea.fronts.measurement import Measurement
-from safe_rlhf_panacea.fronts.sampling import Prompt, Rewards, Sampled, sample_rewards
+from safe_rlhf_panacea.fronts.sampling import Policy, Prompt, Rewards, Sampled, sample_rewards
 
 PROMPTS_OF_PAIRS = 16  # that are responded to for the KL, where there are pairs only
-
-
-@dataclass(frozen=True)
-class Policy:
-    """A policy as it is measured.
-
-    Attributes:
-        model: the module itself.
-        adapter: its adapter; None: the model alone.
-        tokenizer: its tokenizer.
-        sampling: how responses are drawn.
-        seed: of the sampling, so that evaluations differ by the policy and not by luck. (With
-            top_p, a repetition penalty or sharded weights the points of one front do not share
-            their luck.)
-        prompts_per_batch: each forward pass has N times as many rows.
-        pairs_per_batch: pairs read at a time.
-        progress: whether to show bars.
-    """
-
-    model: nn.Module
-    adapter: PanaceaAdapter | None
-    tokenizer: Any
-    sampling: SamplingConfig
-    seed: int = 0
-    prompts_per_batch: int = 32
-    pairs_per_batch: int = 32
-    progress: bool = True
 
 
 @torch.no_grad()
@@ -170,31 +141,18 @@ def _sample(
 ) -> Sampled:
     """This process samples its share; returned is what all have found."""
     device = next(policy.model.parameters()).device
-    seed = policy.seed + get_rank()
+    seed, mine = policy.seed + get_rank(), [prompts[i] for i in _own_share(len(prompts))]
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)  # transformers' sampling (top_p and the like) knows no generator
-        mine = finite_on_all(
-            lambda: sample_rewards(
-                policy.model,
-                policy.adapter,
-                policy.tokenizer,
-                rewards,
-                [prompts[i] for i in _own_share(len(prompts))],
-                grid,
-                policy.sampling,
-                generator=torch.Generator(device=device).manual_seed(seed),
-                prompts_per_batch=policy.prompts_per_batch,
-                label=label,
-                progress=policy.progress,
-            )
-        )
+        generator = torch.Generator(device=device).manual_seed(seed)
+        found = finite_on_all(lambda: sample_rewards(policy, rewards, mine, grid, generator, label))
     count, world = len(prompts), get_world_size()
     texts, extra = (
-        [[found[i % world][n][i // world] for i in range(count)] for n in range(len(grid))]
-        for found in map(all_gather_objects, (mine.texts, mine.extra))  # by rank, λ and its share
+        [[part[i % world][n][i // world] for i in range(count)] for n in range(len(grid))]
+        for part in map(all_gather_objects, (found.texts, found.extra))  # by rank, λ and its share
     )
-    rewards, ratios = (_together(part, 1, count) for part in (mine.rewards, mine.log_ratios))
-    return Sampled(texts, rewards, ratios, extra)
+    together = (_together(part, 1, count) for part in (found.rewards, found.log_ratios))
+    return Sampled(texts, *together, extra)
 
 
 def _own_share(total: int) -> list[int]:

@@ -8,12 +8,13 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.run_record import EVALUATIONS_FILE, REPORT_FILE, RESULTS_FILE
-from safe_rlhf_panacea.fronts.evaluations import Evaluation, append_evaluation
+from safe_rlhf_panacea.fronts.evaluations import Evaluation, append_evaluation, read_evaluations
 from safe_rlhf_panacea.fronts.indicators import INDICATORS, non_dominated_mask
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, cut_half_line
 from safe_rlhf_panacea.show import pictures
@@ -128,16 +129,6 @@ class Content:
         }
 
 
-class Writer(Protocol):
-    """Shows content."""
-
-    def write(self, content: Content) -> None:
-        """Show an evaluation that has just been made."""
-
-    def finish(self, content: Content) -> None:
-        """Show that no further one will come."""
-
-
 class FileWriter:
     """``evaluations.jsonl``, ``results.json`` (the latest evaluation) and ``report.html``."""
 
@@ -199,9 +190,6 @@ class WandbWriter:
             )
         return charts
 
-    def finish(self, content: Content) -> None:
-        """Nothing: the logger closes the run."""
-
 
 class TensorboardWriter:
     """Pictures, histograms, and tables as text."""
@@ -224,15 +212,62 @@ class TensorboardWriter:
             self.writer.add_text(name, table.markdown(), global_step=step)
         self.writer.flush()
 
-    def finish(self, content: Content) -> None:
-        """Nothing: the logger closes the writer."""
 
+class Dashboard:
+    """A run's evaluations and where they are shown; only the main process shows anything.
 
-def writers_for(folder: Path, logger: Any) -> Sequence[Writer]:
-    """Files always, and wherever the run's logger logs, Safe-RLHF's or the port's."""
-    found: list[Writer] = [FileWriter(folder)]
-    if logger.wandb is not None:
-        found.append(WandbWriter(logger.wandb))
-    if logger.writer is not None:
-        found.append(TensorboardWriter(logger.writer))
-    return found
+    Attributes:
+        evaluations: all evaluations, those before a resume among them; only the latest is whole.
+        writers: files always; wandb and TensorBoard where the run's logger logs to them.
+    """
+
+    def __init__(self, folder: Path, logger: Any) -> None:
+        """Go on where the folder's evaluations end.
+
+        Args:
+            folder: the run's.
+            logger: with ``wandb``, ``writer`` (TensorBoard's) and ``print``.
+
+        Raises:
+            UserError: the folder's evaluations are damaged.
+        """
+        self.logger = logger
+        self.evaluations: list[Evaluation] = []
+        self.writers: list[FileWriter | WandbWriter | TensorboardWriter] = []
+        self._shown = False
+        if is_main_process():
+            self.evaluations = read_evaluations(folder)
+            self.writers.append(FileWriter(folder))
+            if logger.wandb is not None:
+                self.writers.append(WandbWriter(logger.wandb))
+            if logger.writer is not None:
+                self.writers.append(TensorboardWriter(logger.writer))
+
+    def publish(self, evaluation: Evaluation) -> dict[str, float]:
+        """Show an evaluation; returns its time series for the caller to log.
+
+        What goes wrong the first time is raised: the run has only begun. Later it costs a line
+        and not the training.
+        """
+        if is_main_process():
+            self.evaluations = [*(s.light() for s in self.evaluations), evaluation]
+            content = Content(self.evaluations)
+            for writer in self.writers:
+                self._try(writer.write, content)
+            self._shown = True
+        return scalars(evaluation)
+
+    def finish(self) -> None:
+        """No further evaluation will come: the page no longer reads itself again."""
+        for writer in self.writers:
+            if isinstance(writer, FileWriter) and self.evaluations:
+                self._try(writer.finish, Content(self.evaluations))
+
+    def _try(self, action: Any, content: Content) -> None:
+        try:
+            action(content)
+        except Exception as error:
+            if not self._shown:
+                raise
+            name = type(action.__self__).__name__
+            self.logger.print(f"dashboard: {name} failed and is left out: {error!r}")

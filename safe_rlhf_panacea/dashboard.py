@@ -52,3 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror}") from error
     say(f"Written to {output}")
+
+
+if __name__ == "__main__":
+    main()
