@@ -196,21 +196,16 @@ def compare(
 def _compared(
     run: Run, front: FrontResult, baseline: FrontResult, drawn: Resampled | None
 ) -> ComparedFront:
-    """One front of a comparison.
-
-    Args:
-        run: as it was read.
-        front: its front, measured from the common point.
-        baseline: likewise.
-        drawn: its draws, if there are any.
-    """
+    """A run of a comparison; its front and the baseline are measured from the common point."""
     own, base = (one.indicators["hypervolume"] for one in (front, baseline))
-    found: dict[str, Any] = {"hypervolume_over_baseline": own / base if base > 0 else None}
-    if drawn is not None:
-        found["hypervolume_interval"] = interval(drawn.hypervolumes).tolist()
-        found["intervals"] = interval(drawn.values).tolist()
-    own_point = run.result.reference_point
-    return ComparedFront(**front.fields(), **run.origin(), own_reference_point=own_point, **found)
+    return ComparedFront(
+        **front.fields(),
+        **run.origin(),
+        own_reference_point=run.result.reference_point,
+        hypervolume_over_baseline=own / base if base > 0 else None,
+        hypervolume_interval=drawn and interval(drawn.hypervolumes).tolist(),
+        intervals=drawn and interval(drawn.values).tolist(),
+    )
 
 
 def check_comparable(runs: Sequence[Run]) -> None:

@@ -68,10 +68,6 @@ SECTIONS = (
 )
 OVER_TIME = ("front/so_far", "front/indicators")  # nothing to see of one evaluation
 ANSWERS = 5  # λ of which a prompt's answers are shown
-SAMPLED = (
-    "Sampled as they are for the front, with the log-probability over the initial model's. "
-    "Asked with respond or on the page, the model gives its likeliest answer instead."
-)
 NO_BREAK = "\u00a0"
 
 
@@ -92,6 +88,7 @@ def environment() -> Environment:
         autoescape=True,
         undefined=StrictUndefined,
     )
+    found.globals["meaning"] = MEANINGS
     found.filters["base64"] = lambda data: base64.b64encode(data).decode()
     found.filters["cell"] = _cell
     found.filters["cell_class"] = lambda value: "n" if isinstance(value, int | float) else ""
@@ -131,7 +128,12 @@ def folded_table(title: str, columns: Sequence[str], rows: Sequence[Any], opened
 
 def page(title: str, parts: Sequence[Markup]) -> str:
     """A page of parts, one below the other; what is not ``Markup`` is escaped."""
-    return environment().get_template("page.html").render(title=title, parts=parts, refresh=None)
+    return _rendered("page.html", title, parts=parts)
+
+
+def _rendered(template: str, title: str, refresh: int | None = None, **values: Any) -> str:
+    """A page made of a template; the browser reads it again after ``refresh`` seconds."""
+    return environment().get_template(template).render(title=title, refresh=refresh, **values)
 
 
 # -- a training run ---------------------------------------------------------------------------
@@ -178,28 +180,6 @@ def _answers(evaluation: Evaluation, is_sampled: bool) -> list[dict[str, Any]]:
     return found
 
 
-def _sections(content: Content, metrics: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Pictures and tables, each below its title, where there is something to see."""
-    found = []
-    for name, title, table in SECTIONS:
-        is_drawn = name in content.pictures
-        if name in OVER_TIME and len(content.evaluations) == 1:
-            is_drawn = False
-        if is_drawn or table is not None:
-            found.append(
-                {
-                    "title": title,
-                    "picture": content.pictures[name] if is_drawn else None,
-                    "table": None if table is None else content.tables[table],
-                    "meanings": MEANINGS if name == "front/indicators" else None,
-                }
-            )
-    if groups := curve_groups(metrics):
-        drawn = {"title": "Training", "picture": pictures.curves(metrics, groups)}
-        found.append({**drawn, "table": None, "meanings": None})
-    return found
-
-
 def render(folder: Path, content: Content, *, running: bool) -> str:
     """``report.html``: a training run on one page.
 
@@ -209,28 +189,28 @@ def render(folder: Path, content: Content, *, running: bool) -> str:
         running: whether more will come: the browser then reads the page again every minute.
     """
     record = read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
-    latest = content.latest
+    latest, metrics = content.latest, read_metrics(folder, record)
     is_sampled = bool(latest.responses) and latest.responses[0]["log_ratio"] is not None
-    return (
-        environment()
-        .get_template("report.html")
-        .render(
-            title=f"{fronts_title([latest.result])} ({folder.name})",
-            refresh=REFRESH_SECONDS if running else None,
-            step=latest.step,
-            answers=_answers(latest, is_sampled),
-            is_sampled=is_sampled,
-            sampled=SAMPLED,
-            sections=_sections(content, read_metrics(folder, record)),
-            facts={
-                "program": record.get("program"),
-                "started": record.get("started_at"),
-                "commit": (record.get("git") or {}).get("commit"),
-                "objectives": ", ".join(latest.objectives),
-                "evaluations": f"{len(content.evaluations)}, the latest at step {latest.step}",
-                "reference point": point_text(latest.result.reference_point),
-            },
-        )
+    groups = curve_groups(metrics)
+    return _rendered(
+        "report.html",
+        f"{fronts_title([latest.result])} ({folder.name})",
+        refresh=REFRESH_SECONDS if running else None,
+        step=latest.step,
+        answers=_answers(latest, is_sampled),
+        is_sampled=is_sampled,
+        content=content,
+        sections=SECTIONS,
+        left_out=OVER_TIME if len(content.evaluations) == 1 else (),
+        curves=pictures.curves(metrics, groups) if groups else None,
+        facts={
+            "program": record.get("program"),
+            "started": record.get("started_at"),
+            "commit": (record.get("git") or {}).get("commit"),
+            "objectives": ", ".join(latest.objectives),
+            "evaluations": f"{len(content.evaluations)}, the latest at step {latest.step}",
+            "reference point": point_text(latest.result.reference_point),
+        },
     )
 
 
@@ -245,48 +225,37 @@ def comparison_page(comparison: FrontComparison, picture: bytes, command: str) -
         picture: PNG of the fronts.
         command: that made it.
     """
-    intervals = hypervolume_rows(comparison)
-    return (
-        environment()
-        .get_template("compare.html")
-        .render(
-            title=fronts_title(comparison.runs),
-            refresh=None,
-            picture=picture,
-            comparison=comparison,
-            indicators=_indicators(comparison),
-            hypervolumes=(intervals[0], intervals[1:]) if intervals else None,
-            point=point_text(comparison.reference_point),
-            meaning=MEANINGS,
-            differences=[_difference(comparison, one) for one in comparison.differences],
-            points=[(run.label, *_head_and_rows(front_rows(run))) for run in comparison.runs],
-            origins=_origins(comparison.runs),
-            command=command,
-        )
+    return _rendered(
+        "compare.html",
+        fronts_title(comparison.runs),
+        picture=picture,
+        comparison=comparison,
+        indicators=_indicator_rows(comparison),
+        hypervolumes=hypervolume_rows(comparison),
+        point=point_text(comparison.reference_point),
+        differences=[_difference(comparison, one) for one in comparison.differences],
+        points=[(run.label, front_rows(run)) for run in comparison.runs],
+        origins=_origin_rows(comparison.runs),
+        command=command,
     )
 
 
-def _head_and_rows(rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    return rows[0], rows[1:]
-
-
-def _indicators(comparison: FrontComparison) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of the table of indicators."""
+def _indicator_rows(comparison: FrontComparison) -> list[list[str]]:
+    """A head and a row of indicators per run."""
     arrows = {" ↑": f"{NO_BREAK}↑", " ↓": f"{NO_BREAK}↓"}
     names = [name[:-2] + arrows[name[-2:]] for name in INDICATORS.values()]
     spearman = [f"Spearman {name}, its{NO_BREAK}λ" for name in comparison.objectives]
-    rows = []
+    rows = [["run", "points", names[0], "÷ baseline’s", *names[1:], *spearman]]
     for run in comparison.runs:
         ratio = run.hypervolume_over_baseline
         first, *others = indicator_texts(run)
         times = "" if ratio is None else f"{ratio:.3f}"
         rows.append([run.label, str(len(run.points)), first, times, *others])
-    return ["run", "points", names[0], "÷ baseline’s", *names[1:], *spearman], rows
+    return rows
 
 
 def _difference(comparison: FrontComparison, difference: FrontDifference) -> dict[str, Any]:
     """A difference as the template needs it; marked cells are coloured by their sign."""
-    columns, rows = _head_and_rows(difference_rows(comparison.objectives, difference))
     classes = []
     for row in difference.rows:
         signs = ["more" if value > 0 else "less" for value in row.difference]
@@ -294,19 +263,17 @@ def _difference(comparison: FrontComparison, difference: FrontDifference) -> dic
         classes.append(["", *marked, ""])
     return {
         "title": headline(difference),
-        "columns": columns,
-        "rows": rows,
+        "rows": difference_rows(comparison.objectives, difference),
         "classes": classes,
         "lines": summary_lines(comparison, difference),
     }
 
 
-def _origins(runs: Sequence[ComparedFront]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of the table of where the runs come from."""
-    rows = []
+def _origin_rows(runs: Sequence[ComparedFront]) -> list[list[str]]:
+    """A head and a row per run that says where it comes from."""
+    rows = [["run", "folder", "file", "method", "step", "program", "commit", "started at"]]
     for run in runs:
         commit = str(run.commit or "")[:12] + (" (files modified)" if run.modified else "")
         cells = [run.run, run.file, run.method, run.step, run.program, commit, run.started_at]
         rows.append([run.label, *("" if cell is None else str(cell) for cell in cells)])
-    head = ["run", "folder", "file", "method", "step", "program", "commit", "started at"]
-    return head, rows
+    return rows

@@ -35,15 +35,6 @@ def record(folder, program, **args):
     )
 
 
-def test_without_a_folder_nothing_is_written(tmp_path, runs, capsys):
-    before = sorted(tmp_path.rglob("*"))
-    main(runs)
-    text = capsys.readouterr().out
-    assert text.startswith(f"one: {runs[0]}\ntwo: {runs[1]}\n\nmethod")
-    assert "two minus one" in text and "rough guide" in text
-    assert sorted(tmp_path.rglob("*")) == before
-
-
 def test_numbers_picture_and_record(tmp_path, runs, capsys):
     out = tmp_path / "out"
     main([*runs, "--reference_point", "-1", "-1", "--output_dir", str(out)])
@@ -100,16 +91,12 @@ def test_every_kind_of_run_in_one_picture(tmp_path, runs, capsys):
     assert "Make sure that the units are the same" in capsys.readouterr().out
 
 
-def test_a_comparison_is_not_written_over_unasked(tmp_path, runs, capsys):
-    out = tmp_path / "out"
+def test_nothing_is_written_over_unasked(tmp_path, runs, capsys):
+    out, training = tmp_path / "out", tmp_path / "training"
     main([*runs, "--output_dir", str(out)])
     assert "already holds a run" in refused([*runs, "--output_dir", out], capsys)
     main([*reversed(runs), "--output_dir", str(out), "--overwrite"])
     assert read_json(out / "compare.json")["baseline"] == "two"
-
-
-def test_another_programs_run_is_never_written_over(tmp_path, runs, capsys):
-    training = tmp_path / "training"
     (training / "checkpoints").mkdir(parents=True)
     record(training, "python -m safe_rlhf_panacea.algorithms.ppo")
     argv = [*runs, "--output_dir", training, "--overwrite"]
@@ -118,11 +105,15 @@ def test_another_programs_run_is_never_written_over(tmp_path, runs, capsys):
     assert "is one of the runs" in refused([*runs, "--output_dir", runs[1]], capsys)
 
 
-def test_a_mistake_leaves_nothing_behind(tmp_path, runs, capsys):
-    out = tmp_path / "out"
+def test_without_a_folder_and_after_a_mistake_nothing_is_written(tmp_path, runs, capsys):
+    before, out = sorted(tmp_path.rglob("*")), tmp_path / "out"
+    main(runs)
+    text = capsys.readouterr().out
+    assert text.startswith(f"one: {runs[0]}\ntwo: {runs[1]}\n\nmethod")
+    assert "two minus one" in text and "rough guide" in text
     for wrong in (["--baseline", "x"], ["--reference_point", "1"], [tmp_path / "none"]):
         refused([*runs, *wrong, "--output_dir", out], capsys)
-    assert not out.exists()
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_flags_and_grids_are_held_against_each_other(tmp_path, runs, capsys):

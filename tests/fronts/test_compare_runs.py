@@ -124,27 +124,21 @@ def test_a_folders_own_signs_are_its_name(tmp_path):
 # -- what does not go together ---------------------------------------------------------------
 
 
-def test_one_front_is_none_to_compare(tmp_path):
-    assert "two or more" in refused(write_evaluation(tmp_path / "a", 1.0))
-
-
 def test_objectives_and_kinds_must_agree(tmp_path):
     two = write_evaluation(tmp_path / "two", 1.0)
     three = write_evaluation(tmp_path / "three", 1.0, m=3)
     turned = write_evaluation(tmp_path / "turned", 1.0, objectives=["harmless", "helpful"])
     accuracy = write_evaluation(tmp_path / "accuracy", 1.0, kind="accuracy")
+    assert "two or more" in refused(two)
     assert "three has objectives helpful, harmless, concise" in refused(two, three)
     assert "objectives harmless, helpful" in refused(two, turned)
     assert "accuracy has kind accuracy" in refused(two, accuracy)
     quick = write_quickstart(tmp_path / "quick", panacea=2.0)
     assert "kind true score" in refused(f"{quick}:ppo", f"{quick}:ppo_true_scores")
-
-
-def test_wrong_points_and_labels_are_refused(tmp_path):
-    runs = [write_evaluation(tmp_path / name, 1.0) for name in "ab"]
-    assert "needs 2 finite numbers" in refused(*runs, reference_point=[0.0])
-    assert "needs 2 finite numbers" in refused(*runs, reference_point=[0.0, float("nan")])
-    assert refused(*runs, baseline="c") == "--baseline c: no such run; there are a, b"
+    other = write_evaluation(tmp_path / "other", 1.0)
+    for point in ([0.0], [0.0, float("nan")]):
+        assert "needs 2 finite numbers" in refused(two, other, reference_point=point)
+    assert refused(two, other, baseline="c") == "--baseline c: no such run; there are two, other"
 
 
 # -- files that are no fronts ------------------------------------------------------------------
