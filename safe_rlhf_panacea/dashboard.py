@@ -19,7 +19,7 @@ PROGRAM = "python -m safe_rlhf_panacea.dashboard"
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read, draw, write."""
+    """Read a run's evaluations, draw its page and write it."""
     parser = ArgumentParser(
         PROGRAM,
         f"""

@@ -35,7 +35,7 @@ class Record(BaseModel):
 
 
 def validated(kind: type[Model], where: str, content: Any) -> Model:
-    """Read a record from plain values.
+    """Make a record of plain values that were read from a file.
 
     Args:
         kind: of the record.

@@ -51,7 +51,7 @@ def add_reward_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
-    """``add_data_flags``, and how responses are drawn."""
+    """Add the flags of ``add_data_flags``, and the temperature at which responses are drawn."""
     add_data_flags(parser)
     parser.add_argument("--temperature", type=non_negative_float, default=1.0)
 
@@ -86,7 +86,7 @@ def check_rewards_and_file(args: argparse.Namespace, what: str) -> None:
 
 
 def device() -> str:
-    """The GPU if there is one."""
+    """Where models are loaded: ``cuda`` if there is a GPU, else ``cpu``."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -27,7 +27,7 @@ LABEL_WIDTH = 24  # characters in a line of the legend; panels have room for twi
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags of this program."""
+    """The parser of this program's flags."""
     parser = ArgumentParser(
         PROGRAM,
         """

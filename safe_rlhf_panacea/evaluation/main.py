@@ -48,7 +48,7 @@ PROGRAM = "python -m safe_rlhf_panacea.evaluation"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags of this program."""
+    """The parser of this program's flags."""
     parser = ArgumentParser(
         PROGRAM,
         """

@@ -126,13 +126,13 @@ class FrontComparison(Record):
         return {**values, "runs": [{**shared, **run} for run in runs]}
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as plain values."""
+        """All fields as plain values, as ``compare.json`` has them."""
         plain = self.model_dump(mode="json", by_alias=True, exclude={"runs"})
         return {**plain, "runs": [run.to_json() for run in self.runs]}
 
     @classmethod
     def load(cls, path: str | Path) -> FrontComparison:
-        """Read a ``compare.json``.
+        """Read what ``evaluation.compare`` wrote to ``compare.json``.
 
         Raises:
             UserError: it is not there, or damaged.

@@ -108,18 +108,18 @@ class Evaluation(Record):
 
     @property
     def step(self) -> int:
-        """The training step."""
+        """The step of training at which the policy was evaluated."""
         assert self.result.step is not None
         return self.result.step
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """Names, in the order of λ."""
+        """Names of the objectives, in the order of λ."""
         return self.result.objectives
 
     @property
     def front(self) -> FrontResult:
-        """The result, labelled with its step."""
+        """The result with ``step N`` as its label, for pictures of several steps."""
         return self.result.having(label=f"step {self.step}")
 
     def light(self) -> Evaluation:

@@ -38,7 +38,7 @@ def non_dominated_mask(values: np.ndarray) -> np.ndarray:
 
 
 def dominated_count(values: np.ndarray) -> int:
-    """How many points another point dominates."""
+    """The number of points that another point of the same front dominates."""
     return int((~non_dominated_mask(values)).sum())
 
 

@@ -87,7 +87,7 @@ def measure(
 
 
 def check_finite(found: Sequence[torch.Tensor | None], scored: Sequence[torch.Tensor]) -> None:
-    """Refuse what makes no front.
+    """Raise an error if what was measured cannot make a front.
 
     Args:
         found: must be finite where it is there.

@@ -101,7 +101,7 @@ class Method:
     def __init__(
         self, model: nn.Module, members: Sequence[Member], name: str | None = None
     ) -> None:
-        """Inject the adapter."""
+        """Check the members and inject the adapter into the model."""
         name = name or ("panacea" if len(members) == 1 else "rewarded_soups")
         objectives = members[0].config.objectives
         for member in members:

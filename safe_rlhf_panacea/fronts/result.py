@@ -41,7 +41,7 @@ SAME_PREFERENCE = 1e-6  # two λ that differ by no more are the same one
 
 
 class Reached(Record):
-    """What a model reaches.
+    """The mean value of each objective that a model reaches.
 
     Attributes:
         objectives: J_1..J_m, to be maximised.
@@ -81,7 +81,7 @@ class FrontPoint(Reached):
 
 
 class Cost(Record):
-    """What a method cost.
+    """What training and storing a method took.
 
     Attributes:
         training_seconds: of all its trainings; None where they are not known.
@@ -172,12 +172,12 @@ class FrontResult(Record):
 
     @cached_property
     def values(self) -> np.ndarray:
-        """J, size = (N, m), float64."""
+        """The values J of all points, size = (N, m), float64."""
         return np.array([point.objectives for point in self.points], dtype=np.float64)
 
     @cached_property
     def preferences(self) -> np.ndarray:
-        """λ, size = (N, m), float64."""
+        """The λ of all points, size = (N, m), float64."""
         return np.array([point.preference for point in self.points], dtype=np.float64)
 
     @cached_property
@@ -212,7 +212,7 @@ class FrontResult(Record):
 
     @classmethod
     def from_json(cls, where: str, content: Any) -> FrontResult:
-        """Read what ``to_json`` gave.
+        """Make a front of the plain values that ``to_json`` gave.
 
         Raises:
             UserError: what does not fit, with ``where``, the file and its line, before it.
@@ -234,7 +234,7 @@ class FrontResult(Record):
 
     @classmethod
     def load(cls, path: str | Path) -> FrontResult:
-        """Read what ``save`` wrote.
+        """Read a front from the files that ``save`` wrote.
 
         Args:
             path: the folder of an evaluation, or the file of a front without unit values.

@@ -26,7 +26,7 @@ FORMS = "FOLDER, FOLDER@STEP or FOLDER:EXPERIMENT[/METHOD], and LABEL= before it
 
 @dataclass(frozen=True)
 class RunLocation:
-    """One RUN of a command line.
+    """One RUN of a command line: a folder, and which of its fronts is meant.
 
     Attributes:
         text: as it was written.
@@ -44,7 +44,7 @@ class RunLocation:
 
     @property
     def place(self) -> str:
-        """What was written, without the label."""
+        """The run as the user wrote it, without the label."""
         return f"{self.folder}{self.at}" + ("" if self.choice is None else f":{self.choice}")
 
     @property

@@ -52,7 +52,7 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Policy:
-    """A policy as it is measured.
+    """A policy, and how its responses are drawn when it is measured.
 
     Attributes:
         model: the module itself.

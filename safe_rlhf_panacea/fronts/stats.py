@@ -126,7 +126,7 @@ def resampled_values(units: Units, times: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Resampled:
-    """The draws of one front.
+    """What one front reaches in D bootstrap draws.
 
     Attributes:
         values: J, size = (D, N, m).
@@ -140,7 +140,7 @@ class Resampled:
 def resample(
     found: Sequence[Units], reference_point: Sequence[float], draws: int = DRAWS
 ) -> list[Resampled]:
-    """Every front on the same draws.
+    """Draw the units D times, and measure every front on each of these draws.
 
     Args:
         found: the unit values of each front, for which ``can_resample`` holds.
@@ -184,7 +184,7 @@ class DifferenceRow(Record):
 
 
 class FrontDifference(Record):
-    """A front minus the baseline.
+    """By how much a front exceeds the baseline, λ by λ and in all.
 
     Attributes:
         label: of the front.

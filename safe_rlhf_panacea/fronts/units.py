@@ -29,7 +29,7 @@ NAME_LENGTH = 12
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """What every unit gave.
+    """What every prompt or pair gave at every λ.
 
     Attributes:
         names: of the U units.

@@ -100,7 +100,7 @@ def _part(name: str) -> Any:
 
 
 def image(png: bytes, alternative: str) -> Markup:
-    """A picture, inside the page."""
+    """An ``img`` element that holds the PNG itself; ``alternative`` is its text."""
     return _part("image")(png, alternative)
 
 
@@ -110,7 +110,7 @@ def table_html(
     classes: Sequence[Sequence[str]] = (),
     kind: str = "",
 ) -> Markup:
-    """A table.
+    """A table as HTML, within a box that scrolls where it is too wide.
 
     Args:
         columns: heads.
@@ -218,7 +218,7 @@ def render(folder: Path, content: Content, *, running: bool) -> str:
 
 
 def comparison_page(comparison: FrontComparison, picture: bytes, command: str) -> str:
-    """``compare.html``.
+    """The page of a comparison, ``compare.html``.
 
     Args:
         comparison: what it tells.

@@ -81,7 +81,7 @@ def front_now(evaluation: Evaluation) -> Any:
 
 @as_png
 def indicators(evaluations: Sequence[Evaluation]) -> Any:
-    """Each indicator over the steps."""
+    """A panel per indicator, over the steps of training."""
     names = evaluations[0].objectives
     series = {
         label: [[one.result.indicators[key] for one in evaluations]]
@@ -159,7 +159,7 @@ def _band(values: Sequence[float]) -> tuple[float, float, float]:
 
 @as_png
 def kl(evaluation: Evaluation) -> Any:
-    """KL to the reference by λ."""
+    """The KL to the reference at every λ, with its standard error."""
     points = evaluation.result.points
     figure = new_figure(max(5.0, 0.5 * len(points) + 1), 3.6)
     axes = figure.subplots()
@@ -220,7 +220,7 @@ def singular_values_figure(matrices: dict[str, tuple[np.ndarray, np.ndarray]], t
 
 @as_png
 def singular_values(evaluation: Evaluation) -> Any:
-    """|σ| and |s| by matrix."""
+    """The sizes of σ and s, matrix by matrix."""
     matrices = {
         entry["matrix"]: (np.asarray(entry["sigma"]), np.asarray(entry["s"]))
         for entry in evaluation.singular_values

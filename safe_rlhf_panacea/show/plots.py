@@ -184,7 +184,7 @@ def _along(spots: np.ndarray, front: FrontResult) -> np.ndarray:
 
 
 def _box(centre: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Left, bottom, right, top."""
+    """The box around a centre: left, bottom, right, top, in pixels."""
     return np.concatenate([centre - size / 2, centre + size / 2])
 
 
@@ -266,7 +266,7 @@ def _draw_panel(axes: Any, front: FrontResult, shares: np.ndarray, colours: Any)
 
 
 def picture_bytes(figure: Any) -> bytes:
-    """A picture as PNG."""
+    """The bytes of a picture as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=110, format="png")
     return buffer.getvalue()

@@ -75,7 +75,7 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 
 
 def vector_text(vector: Sequence[float]) -> str:
-    """λ as people write it."""
+    """λ with two decimals in parentheses, ``(0.25, 0.75)``."""
     return f"({', '.join(f'{value:.2f}' for value in vector)})"
 
 
@@ -143,7 +143,7 @@ def front_rows(front: FrontResult) -> list[list[str]]:
 
 
 def front_table(front: FrontResult) -> str:
-    """``front_rows`` as text."""
+    """The table of ``front_rows`` as aligned plain text."""
     return align(front_rows(front))
 
 
@@ -218,7 +218,7 @@ def hypervolume_rows(comparison: FrontComparison) -> list[list[str]]:
 
 
 def headline(difference: FrontDifference) -> str:
-    """What the numbers below it are."""
+    """The title of a difference: which front minus which."""
     return f"{difference.label} minus {difference.baseline}"
 
 
@@ -238,7 +238,7 @@ def difference_rows(objectives: Sequence[str], difference: FrontDifference) -> l
 
 
 def interval_text(ends: Sequence[float], digits: int = 3) -> str:
-    """Two signed ends."""
+    """An interval as text: its two ends, with their signs."""
     return f"[{ends[0]:+.{digits}f}, {ends[1]:+.{digits}f}]"
 
 

@@ -96,12 +96,12 @@ class Content:
 
     @property
     def latest(self) -> Evaluation:
-        """The evaluation of now."""
+        """The latest evaluation."""
         return self.evaluations[-1]
 
     @functools.cached_property
     def pictures(self) -> dict[str, bytes]:
-        """PNGs by name."""
+        """The pictures of the evaluations, as PNG, by name."""
         latest = self.latest
         drawn = {
             "front/so_far": pictures.fronts_so_far(self.evaluations),
@@ -118,7 +118,7 @@ class Content:
 
     @functools.cached_property
     def tables(self) -> dict[str, Table]:
-        """Tables by name."""
+        """The tables of the evaluations, by name."""
         results = [one.result for one in self.evaluations]
         seconds = [round(one.seconds, 1) for one in self.evaluations]
         return {
@@ -138,7 +138,7 @@ class FileWriter:
         cut_half_line(folder / EVALUATIONS_FILE)
 
     def write(self, content: Content) -> None:
-        """Append, then replace."""
+        """Append the evaluation to its file, then replace results and page."""
         append_evaluation(self.folder, content.latest)
         atomic_write_json(self.folder / RESULTS_FILE, content.latest.result.to_json())
         atomic_write_text(self.folder / REPORT_FILE, render(self.folder, content, running=True))
@@ -152,11 +152,11 @@ class WandbWriter:
     """Tables, pictures, histograms and a chart of the front in a run of wandb."""
 
     def __init__(self, run: Any) -> None:
-        """``run`` is open."""
+        """Log to an open run of wandb."""
         self.run = run
 
     def write(self, content: Content) -> None:
-        """Log under the latest evaluation's step."""
+        """Log everything under the step of the latest evaluation."""
         import wandb
         from PIL import Image
 
@@ -192,14 +192,14 @@ class WandbWriter:
 
 
 class TensorboardWriter:
-    """Pictures, histograms, and tables as text."""
+    """Pictures, histograms, and tables as Markdown, in TensorBoard."""
 
     def __init__(self, writer: Any) -> None:
-        """``writer`` is a ``SummaryWriter``."""
+        """Write with a ``SummaryWriter`` of TensorBoard."""
         self.writer = writer
 
     def write(self, content: Content) -> None:
-        """Add under the latest evaluation's step."""
+        """Add everything under the step of the latest evaluation."""
         from PIL import Image
 
         step = content.latest.step
