@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
-from safe_rlhf_panacea.fronts.measurement import origin
-from safe_rlhf_panacea.fronts.result import FrontPoint, FrontResult, Reached
+from safe_rlhf_panacea.fronts.result import Reached
+from tests.eval.evaluations import front
 
 NAMES = ["helpful", "harmless"]
 GRID = ([0.0, 1.0], [0.5, 0.5], [1.0, 0.0])
@@ -12,24 +12,10 @@ GRID = ([0.0, 1.0], [0.5, 0.5], [1.0, 0.0])
 
 def evaluation(step: int, radius: float) -> Evaluation:
     """J_i = radius · λ_i, measured from the origin; three responses to each of two prompts."""
-    points = [
-        FrontPoint(
-            preference=row,
-            objectives=[radius * v for v in row],
-            standard_errors=[0.1, 0.1],
-            kl=kl,
-            kl_error=0.01,
-        )
-        for row, kl in zip(GRID, (0.3, 0.2, 0.1), strict=True)
-    ]
-    result = FrontResult(
-        kind="reward",
-        objectives=NAMES,
-        points=points,
-        reference_point=[0.0, 0.0],
-        base=Reached(objectives=[0.1, 0.1], standard_errors=[0.1, 0.1]),
-        **origin("panacea", "run", {}, step, 1.0, 10),
-    )
+    base = Reached(objectives=[0.1, 0.1], standard_errors=[0.1, 0.1])
+    result = front(radius, label="run", step=step, base=base)
+    kls = zip(result.points, (0.3, 0.2, 0.1), strict=True)
+    result = result.having(points=[point.having(kl=kl) for point, kl in kls])
     responses = [
         {
             "prompt": f"BEGINNING OF CONVERSATION: USER: <b>{prompt}</b> ASSISTANT:",
