@@ -53,7 +53,7 @@ def measure(
 
     Raises:
         NotFiniteError: a NaN or an infinity among what was found, or an objective that counts for
-            no response; on all processes alike.
+            no response, pair or text; on all processes alike.
     """
     if prompts is None:
         prompts = prompts_of_pairs(pairs)
@@ -69,11 +69,15 @@ def measure(
             policy, likelihoods_over_grid, texts, grid, rows=2 * policy.pairs_per_batch, label=label
         )
         likelihoods = found.unsqueeze(-1).where(labelled.bool(), torch.nan)  # size = (1 + N, Q, m)
-        check_finite([found], [])
+        _check_finite(found)
     sampled = _sample(policy, rewards, prompts, grid, label)
-    scored = [sampled.rewards] + ([] if base is None else [base.rewards])
-    check_finite([sampled.log_ratios, margins], scored)
-    return Measurement(
+    _check_finite(sampled.log_ratios, margins)
+    for earned in (sampled.rewards, *([] if base is None else [base.rewards])):
+        if earned.isinf().any():
+            raise NotFiniteError("the policy or its rewards are not finite")
+        check_counted(earned, "response to the prompts")
+    kind = "accuracy" if pairs is not None else "reward" if texts is None else "log-likelihood"
+    measured = Measurement(
         grid,
         [prompt.text for prompt in prompts],
         sampled,
@@ -81,36 +85,34 @@ def measure(
         margins,
         labels,
         margin_scale,
-        kind="accuracy" if pairs is not None else "reward" if texts is None else "log-likelihood",
+        kind=kind,
         likelihoods=likelihoods,
     )
+    if kind != "reward":
+        check_counted(measured.unit_values(), "pair" if kind == "accuracy" else "text")
+    return measured
 
 
-def check_finite(found: Sequence[torch.Tensor | None], scored: Sequence[torch.Tensor]) -> None:
-    """Raise an error if what was measured cannot make a front.
+def _check_finite(*found: torch.Tensor | None) -> None:
+    """Raise a ``NotFiniteError`` if a tensor that is there has a NaN or an infinity."""
+    if any(tensor is not None and not tensor.isfinite().all() for tensor in found):
+        raise NotFiniteError("the policy or its rewards are not finite")
+
+
+def check_counted(values: torch.Tensor, unit: str) -> None:
+    """Refuse values of which an objective has none at some λ.
 
     Args:
-        found: must be finite where it is there.
-        scored: rewards, size = (N, P, m) each; NaN where an objective does not count.
+        values: size = (N, U, m); NaN where a unit does not count for an objective.
+        unit: what one is called.
 
     Raises:
-        NotFiniteError: a NaN or an infinity, or an objective that counts for no response.
+        NotFiniteError: it names the objective.
     """
-    odd = any(tensor is not None and not tensor.isfinite().all() for tensor in found)
-    if odd or any(earned.isinf().any() for earned in scored):
-        raise NotFiniteError("the policy or its rewards are not finite")
-    for earned in scored:
-        check_counted(earned)
-
-
-def check_counted(rewards: torch.Tensor) -> None:
-    """Refuse rewards, size = (N, P, m), of which an objective has none at some λ."""
-    without = rewards.isnan().all(dim=1).any(dim=0)  # size = (m,)
+    without = values.isnan().all(dim=1).any(dim=0)  # size = (m,)
     if without.any():
         number = int(without.nonzero()[0]) + 1
-        raise NotFiniteError(
-            f"objective {number} of {len(without)} counts for no response to the prompts"
-        )
+        raise NotFiniteError(f"objective {number} of {len(without)} counts for no {unit}")
 
 
 def _of_all(

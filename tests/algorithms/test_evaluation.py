@@ -15,7 +15,7 @@ from safe_rlhf_panacea.algorithms.dpo.main import main as dpo_main
 from safe_rlhf_panacea.algorithms.ppo.main import main as ppo_main
 from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.base.datasets import PreferenceDataset
-from safe_rlhf_panacea.base.generation import SamplingConfig
+from safe_rlhf_panacea.base.generation import NotFiniteError, SamplingConfig
 from safe_rlhf_panacea.baselines.discrete_policies import main as discrete_main
 from safe_rlhf_panacea.baselines.rewarded_soups import main as soups_main
 from safe_rlhf_panacea.evaluation.calibrate import main as calibrate
@@ -63,6 +63,15 @@ def test_the_preference_that_held_before_holds_after(trainer):
     for what in ({"prompts": prompts_of_pairs(pairs, 2)}, {"pairs": pairs}):
         measure(policy, preference_grid(2, 0.5), **what)
         assert adapter.preference.tolist() == [0.125, 0.875]
+
+
+def test_an_objective_without_a_label_makes_no_front(trainer, monkeypatch):
+    tokenizer, pairs = trainer.tokenizer, trainer.train_dataloader.dataset
+    config = SamplingConfig(24, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    policy = Policy(trainer.model.module, trainer.panacea.policy, tokenizer, config, progress=False)
+    monkeypatch.setattr(pairs, "labels", pairs.labels * torch.tensor([1, 0]))
+    with pytest.raises(NotFiniteError, match="objective 2 of 2 counts for no pair"):
+        measure(policy, preference_grid(2, 1.0), pairs=pairs)
 
 
 def test_reward_front_means_and_errors_by_hand(trainer):

@@ -1,14 +1,19 @@
-"""The rows of a pass over a grid: every prompt at every λ."""
+"""The rows of a pass over a grid, and means over what counts of them."""
 
 from __future__ import annotations
+
+import math
+import statistics
 
 import pytest
 import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
-from safe_rlhf_panacea.base.generation import SamplingConfig
-from safe_rlhf_panacea.fronts.sampling import response_log_ratios, sample_over_grid
+from safe_rlhf_panacea.base.generation import NotFiniteError, SamplingConfig
+from safe_rlhf_panacea.fronts.measure import check_counted
+from safe_rlhf_panacea.fronts.measurement import Measurement
+from safe_rlhf_panacea.fronts.sampling import Sampled, response_log_ratios, sample_over_grid
 from safe_rlhf_panacea.preference import preference_grid
 from tests.tiny import tiny_llama
 
@@ -116,3 +121,38 @@ def test_log_ratios_against_plain_models_in_float64():
         policy = log_prob(plain, rows[index], prompt_length)
         assert abs(policy - reference) > 0.01
         assert found[index].item() == pytest.approx(policy - reference, abs=1e-4)
+
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("kind", "objectives", "errors"),
+    [
+        (
+            "reward",
+            [3.0, 6.0],
+            [statistics.stdev([1, 2, 6]) / 3**0.5, statistics.stdev([4, 8]) / 2**0.5],
+        ),
+        # Margins: a right one, a wrong one and a tie of three; none and a right one of two.
+        ("accuracy", [0.5, 0.5], [statistics.pstdev([1, 0, 0.5]) / 3**0.5, 0.5 / 2**0.5]),
+    ],
+)
+def test_units_that_do_not_count_are_left_out(kind, objectives, errors):
+    rewards = torch.tensor([[[1.0, 4.0], [2.0, NAN], [6.0, NAN], [NAN, 8.0]]]).double()
+    sampled = Sampled([[]], rewards, torch.zeros(1, 4).double())
+    pairs = {}
+    if kind == "accuracy":
+        pairs["margins"] = torch.tensor([[2.0, -1.0, 0.0, -3.0]]).double()
+        pairs["labels"] = torch.tensor([[1.0, -1.0], [1, 0], [-1, 0], [0, -1]]).double()
+    measured = Measurement(torch.tensor([[0.5, 0.5]]), [], sampled, kind=kind, **pairs)
+    (point,) = measured.result(["a", "b"], {}).points
+    assert point.objectives == pytest.approx(objectives)
+    assert point.standard_errors == pytest.approx(errors)
+
+
+def test_an_objective_must_count_for_something_at_every_preference():
+    rewards = torch.tensor([[[1.0, 4.0], [NAN, 8.0]], [[1.0, NAN], [2.0, NAN]]])
+    check_counted(rewards[:1], "response")
+    with pytest.raises(NotFiniteError, match="objective 2 of 2 counts for no response"):
+        check_counted(rewards, "response")
