@@ -61,6 +61,7 @@ setup(
         "safe_rlhf_panacea.experiments": ["*.yaml"],
         "safe_rlhf_panacea.miniature": ["*.yaml"],
         "safe_rlhf_panacea.serving": ["page/*"],
+        "safe_rlhf_panacea.show": ["templates/*"],
         "safe_rlhf_panacea.small": ["*.yaml"],
     },
     zip_safe=False,
@@ -87,6 +88,11 @@ setup(
         "scipy>=1.11",
         "moocore>=0.1.7",
         "matplotlib>=3.8",
+        # Fronts and their pages: what is read back from JSON is checked; HTML is escaped.
+        "pydantic>=2.10,<3",
+        "typing-extensions>=4.6",
+        "jinja2>=3.1,<4",
+        "markupsafe>=2.1",
     ],
     extras_require={
         # Not Safe-RLHF: an extra must not name an address (docs/safe_rlhf.md says how).

@@ -81,7 +81,8 @@ def run_one(args: argparse.Namespace, seed: int, job: str) -> None:
         return
     start = time.perf_counter()
     arms = run_job(miniature, job, args.split)
-    record = {"settings": args.settings, "fronts": arms.results}
+    fronts = {name: result.to_json() for name, result in arms.results.items()}
+    record = {"settings": args.settings, "fronts": fronts}
     record["seconds"] = round(time.perf_counter() - start, 1)
     record |= {"severity_table": arms.severity} if arms.severity else {}
     atomic_write_json(miniature.root / f"{job}.json", record)

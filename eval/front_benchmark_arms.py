@@ -11,9 +11,7 @@ import torch
 
 from safe_rlhf_panacea.baselines.fixed_scaling import FACTORS
 from safe_rlhf_panacea.experiments.sizes import OBJECTIVES
-from safe_rlhf_panacea.fronts.indicators import summarize
 from safe_rlhf_panacea.fronts.methods import Method
-from safe_rlhf_panacea.fronts.results import front_of
 from safe_rlhf_panacea.miniature.fronts import Judge, Results
 from safe_rlhf_panacea.miniature.report import severity_table
 from safe_rlhf_panacea.miniature.stages import Miniature
@@ -41,14 +39,6 @@ def _unless_finished(folder: Path, train: Callable[[], None]) -> None:
         train()
 
 
-def select(result: dict[str, Any], grid: torch.Tensor) -> dict[str, Any]:
-    """A result at the λ of ``grid`` only, size = (N, m), in its order."""
-    by_preference = {tuple(round(v, 6) for v in p["preference"]): p for p in result["front"]}
-    keys = [tuple(row) for row in grid.double().round(decimals=6).tolist()]
-    chosen = front_of({**result, "front": [by_preference[key] for key in keys]})
-    return {**result, **summarize(chosen, result["reference_point"])}
-
-
 class Arms:
     """Trains and evaluates arms; every result is named ``<algorithm>/<arm>/<view>``.
 
@@ -71,9 +61,9 @@ class Arms:
         """Evaluate on the full grid, and at the five λ if asked for, in one pass."""
         grid = torch.cat([self.grid, self.five]).unique(dim=0) if five else self.grid
         for view, result in self._views(name, method, grid).items():
-            self.results[f"{name}/{view}"] = select(result, self.grid)
+            self.results[f"{name}/{view}"] = result.at(self.grid)
             if five:
-                self.results[f"{name}/{view}5"] = select(result, self.five)
+                self.results[f"{name}/{view}5"] = result.at(self.five)
 
     def _views(self, name: str, method: Method, grid: torch.Tensor) -> Results:
         algorithm = name.partition("/")[0]

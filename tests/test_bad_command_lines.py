@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea import chat, push, respond, serve
+from safe_rlhf_panacea import chat, dashboard, push, respond, serve
 from safe_rlhf_panacea.adapter.io import ADAPTER_TYPE
 from safe_rlhf_panacea.base.datasets import listing
 from safe_rlhf_panacea.evaluation import agreement, calibrate, compare
@@ -27,7 +27,7 @@ PACKAGES = {
     "ppo": "algorithms.ppo",
     "panacea_sft": "algorithms.sft",
     "grpo": "algorithms.grpo",
-    **{name: name for name in ("evaluation", "memory", "miniature", "dashboard", "experiments")},
+    **{name: name for name in ("evaluation", "memory", "miniature", "experiments")},
 }
 BASELINES = ("rewarded_soups", "discrete_policies", "fixed_scaling")
 MODULES = {
@@ -40,6 +40,7 @@ MODULES = {
     "chat": chat,
     "serve": serve,
     "world": world,
+    "dashboard": dashboard,
     "datasets": listing,
 }
 ROWS = rows()

@@ -23,10 +23,9 @@ from safe_rlhf_panacea.base.generation import NotFiniteError, SamplingConfig
 from safe_rlhf_panacea.configs.panacea import PanaceaConfig
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
 from safe_rlhf_panacea.fronts.measure import Policy
-from safe_rlhf_panacea.fronts.measurement import Measurement
-from safe_rlhf_panacea.fronts.results import Origin
+from safe_rlhf_panacea.fronts.measurement import Measurement, origin
 from safe_rlhf_panacea.preference import default_grid, preference_grid
-from safe_rlhf_panacea.show.dashboard import Dashboard
+from safe_rlhf_panacea.show.writers import Dashboard
 
 COARSE = (0.25, 0.5)  # steps of a grid that training can stop for
 
@@ -78,11 +77,11 @@ class FrontEvaluator:
         shown = [one.step for one in self.dashboard.evaluations]
         self.evaluated_at: int | None = all_gather_objects(shown[-1] if shown else None)[0]
 
-    def origin(self) -> Origin:
+    def origin(self) -> dict[str, Any]:
         """What a result says of this run."""
         trainer = self.trainer
         args, panacea = trainer.args, trainer.panacea
-        return Origin(
+        return origin(
             "panacea" if panacea.source.fixed is None else "discrete_policies",
             args.log_run_name or Path(args.output_dir).expanduser().resolve().name,
             vars(args),

@@ -18,8 +18,8 @@ from safe_rlhf_panacea.experiments.sizes import OBJECTIVES, reference_points
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement
 from safe_rlhf_panacea.fronts.methods import Method, read_member
-from safe_rlhf_panacea.fronts.results import front_result
-from safe_rlhf_panacea.fronts.reward_front import Prompt, pad_left
+from safe_rlhf_panacea.fronts.result import FrontResult
+from safe_rlhf_panacea.fronts.sampling import Prompt, pad_left
 from safe_rlhf_panacea.miniature.stages import Miniature
 from safe_rlhf_panacea.miniature.true_scores import true_scores
 from safe_rlhf_panacea.rewards.calibration import calibration
@@ -29,7 +29,7 @@ from safe_rlhf_panacea.rewards.responses import Responses
 from safe_rlhf_panacea.rewards.spec import RewardSpec
 
 EVALUATION_SEED = 20_000
-Results = dict[str, dict[str, Any]]  # by the kinds of reference_points()
+Results = dict[str, FrontResult]  # by the kinds of reference_points()
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -120,13 +120,7 @@ class Judge:
         units = {"ppo": "mean reward in SFT std."}
         origin = method.origin(label)
         found = {
-            name: front_result(
-                view.front(OBJECTIVES, label),
-                view.kind,
-                reference_points()[name],
-                origin,
-                unit=units.get(name),
-            )
+            name: view.result(OBJECTIVES, origin, reference_points()[name], unit=units.get(name))
             for name, view in views.items()
         }
         return found, measured

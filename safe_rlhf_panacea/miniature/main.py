@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from copy import copy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from safe_rlhf_panacea.examples import Examples, write_examples
 from safe_rlhf_panacea.experiments.sizes import OBJECTIVES, read_yaml, settings
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
 from safe_rlhf_panacea.fronts.measurement import Measurement
+from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.miniature.corpus import EXAMPLES, NOTE
 from safe_rlhf_panacea.miniature.fronts import Judge, Results
@@ -39,8 +39,7 @@ from safe_rlhf_panacea.preference import preference_grid
 from safe_rlhf_panacea.printing import quiet_libraries, say
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.run_folder import point_latest
-from safe_rlhf_panacea.show.content import Content
-from safe_rlhf_panacea.show.writers import FileWriter
+from safe_rlhf_panacea.show.writers import Content, FileWriter
 
 PROGRAM = "python -m safe_rlhf_panacea.miniature"
 
@@ -115,7 +114,7 @@ class Pipeline:
                     self.responses = measured.responses()
 
     def show_dpo(
-        self, folder: Path, measured: Measurement, result: dict[str, Any], seconds: float
+        self, folder: Path, measured: Measurement, result: FrontResult, seconds: float
     ) -> None:
         """Leave Panacea-DPO's front in its folder, as a training does that is evaluated at its end.
 
@@ -128,16 +127,16 @@ class Pipeline:
             seconds: that measuring took.
         """
         model = PanaceaModel.load(folder)
-        named = {**result, "label": folder.name, "step": self.settings.dpo_steps}
+        named = result.having(label=folder.name, step=self.settings.dpo_steps)
         evaluation = Evaluation.of(measured, named, model.adapter, seconds=seconds)
         answers = greedy_answers(model, EXAMPLES)
-        content = Content([replace(evaluation, responses=answers)])
+        content = Content([evaluation.having(responses=answers)])
         writer = FileWriter(folder)
         writer.write(content)
         writer.finish(content)
 
     def results(self) -> dict[str, Any]:
-        """The content of ``results.json``."""
+        """The content of ``results.json``, its fronts as ``FrontResult``."""
         seconds = self.stopwatch.seconds
         return {
             "experiments": self.experiments,
@@ -159,7 +158,11 @@ class Pipeline:
             self.run_algorithm("dpo", self.settings.dpo_steps)
             self.run_algorithm("ppo", self.settings.ppo_steps)
         results = self.results()
-        atomic_write_json(self.miniature.root / "results.json", results)
+        plain = {
+            name: {method: result.to_json() for method, result in found.items()}
+            for name, found in self.experiments.items()
+        }
+        atomic_write_json(self.miniature.root / "results.json", {**results, "experiments": plain})
         return results
 
 

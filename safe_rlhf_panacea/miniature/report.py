@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.experiments.sizes import OBJECTIVES
-from safe_rlhf_panacea.fronts.results import front_of
 from safe_rlhf_panacea.miniature.corpus import EXAMPLES, NOTE, SEVERITIES, topic_of
 from safe_rlhf_panacea.miniature.fronts import Results
 from safe_rlhf_panacea.miniature.true_scores import parse
 from safe_rlhf_panacea.preference import preference_grid
 from safe_rlhf_panacea.respond import PanaceaModel
-from safe_rlhf_panacea.show.plots import plot_fronts
-from safe_rlhf_panacea.show.tables import front_table, indicator_table, vector_text
-from safe_rlhf_panacea.show.titles import fronts_title
+from safe_rlhf_panacea.show.plots import front_figure, save_picture
+from safe_rlhf_panacea.show.tables import (
+    front_table,
+    fronts_title,
+    indicator_table,
+    vector_text,
+)
 
 TITLES = {
     "ppo": "PPO: mean reward of sampled responses, in standard deviations of the SFT model's",
@@ -102,20 +105,15 @@ def draw_fronts(root: Path, experiments: dict[str, Results]) -> None:
     """Write ``front_ppo.png`` and ``front_dpo.png`` into the run's folder."""
     for name in ("ppo", "dpo"):
         results = list(experiments[name].values())
-        plot_fronts(
-            list(map(front_of, results)),
-            root / f"front_{name}.png",
-            title=f"{fronts_title(results)}\n{name.upper()}, equal training steps in all",
-            reference_point=results[0]["reference_point"],
-            axis_labels=results[0]["axis_labels"],
-        )
+        title = f"{fronts_title(results)}\n{name.upper()}, equal training steps in all"
+        save_picture(front_figure(results, title), root / f"front_{name}.png")
 
 
 def verdict(results: Mapping[str, Any]) -> str:
     """Panacea's hypervolumes beside those of Rewarded Soups, and their ratios, of this run alone.
 
     Args:
-        results: what ``results.json`` holds.
+        results: of ``Pipeline.results``.
     """
     lines = [
         f"Verdict on seed {results['seed']}: hypervolume, the area that a front dominates, with as "
@@ -123,7 +121,7 @@ def verdict(results: Mapping[str, Any]) -> str:
     ]
     for name, label in JUDGED.items():
         entry = results["experiments"][name]
-        own, soups = (entry[key]["hypervolume"] for key in ("panacea", "rewarded_soups"))
+        own, soups = (entry[key].indicators["hypervolume"] for key in ("panacea", "rewarded_soups"))
         times = f": {own / soups:.2f} times the soups'" if soups else ""
         lines.append(f"  {label} {own:.2f}, Rewarded Soups {soups:.2f}{times}")
     lines.append("Below 1 the soups are ahead. One seed decides little: docs/results.md has more.")
@@ -166,7 +164,7 @@ def render(root: Path, results: Mapping[str, Any]) -> str:
 
     Args:
         root: the run's folder.
-        results: what ``results.json`` holds.
+        results: of ``Pipeline.results``.
     """
     adapter = root / "panacea-ppo"
     answers = greedy_answers(PanaceaModel.load(adapter), [ASKED])
@@ -192,8 +190,8 @@ def render_tables(results: Mapping[str, Any]) -> str:
     parts = []
     for name, title in TITLES.items():
         entry = results["experiments"][name]
-        parts += [title, front_table(front_of(entry["panacea"]))]
-        parts.append(indicator_table({result["label"]: result for result in entry.values()}))
+        parts += [title, front_table(entry["panacea"])]
+        parts.append(indicator_table(list(entry.values())))
     parts.append("Panacea-PPO by λ and severity of the request:")
     parts.append(render_severity_table(results["severity_table"]))
     return "\n\n".join(parts)

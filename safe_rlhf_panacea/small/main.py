@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, boolean, filled, seed_int
 from safe_rlhf_panacea.base.run_record import prepare_output_dir, write_run_record
@@ -25,7 +24,7 @@ from safe_rlhf_panacea.experiments.sizes import (
     settings,
     size_of,
 )
-from safe_rlhf_panacea.fronts.results import front_of, read_result
+from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.miniature.report import (
     WIDTH,
@@ -128,11 +127,11 @@ class Small:
         rows = "rules rules_panacea rules_shown"
         grpo(self.flags(rows, self.adapter, "--log_type", self.log_type))
 
-    def evaluate(self) -> dict[str, Any]:
+    def evaluate(self) -> FrontResult:
         """Measure the front on the held-out prompts; return the evaluation's result."""
         folder = self.root / "evaluation"
         evaluate(self.flags("rules_evaluation", folder, "--adapter", str(self.adapter)))
-        return read_result(folder)
+        return FrontResult.load(folder)
 
     def keep_examples(self) -> Examples:
         """Leave prompts to try the adapter with in its folder: held-out ones, of four topics."""
@@ -143,7 +142,7 @@ class Small:
         return found
 
 
-def render(small: Small, result: dict[str, Any], examples: Examples) -> str:
+def render(small: Small, result: FrontResult, examples: Examples) -> str:
     """The closing page, in plain text: answers, front, files, what to do next.
 
     Args:
@@ -154,19 +153,19 @@ def render(small: Small, result: dict[str, Any], examples: Examples) -> str:
     adapter, root = small.adapter, small.root
     model, asked = PanaceaModel.load(adapter), examples.prompts[:ASKED]
     answers = greedy_answers(model, asked, small.settings.answer)
-    base = ", ".join(f"{value:.2f}" for value in result["base"]["objectives"])
-    names = ", ".join(result["objectives"])
-    spearman = ", ".join(f"{value:.2f}" for value in result["spearman"])
+    base = ", ".join(f"{value:.2f}" for value in result.base.objectives)
+    names = ", ".join(result.objectives)
+    spearman = ", ".join(f"{value:.2f}" for value in result.indicators["spearman"])
     parts = [
-        answers_text(answers, result["objectives"]),
+        answers_text(answers, result.objectives),
         "Panacea-GRPO on prompts of topics that it was not trained on, mean rewards:",
-        front_table(front_of(result)),
-        indicator_table({result["label"]: result}),
+        front_table(result),
+        indicator_table([result]),
         f"The initial model reaches ({base}). Spearman of J and λ ({names}): {spearman}.\n"
         "The numbers change with the seed and with the processor.",
         f"Pictures: {root / 'evaluation' / 'front.png'}; how the front grew:\n"
         f"{adapter / 'report.html'}. All numbers are in {root / 'results.json'}.",
-        next_commands(adapter, examples.prompts[-1], result["objectives"]),
+        next_commands(adapter, examples.prompts[-1], result.objectives),
         textwrap.fill(examples.note, WIDTH),
     ]
     return "\n\n".join(parts)
@@ -182,7 +181,8 @@ def run(small: Small, wheel: Path | None) -> dict[str, float]:
     with stopwatch.stage("evaluate", "Evaluating the front on held-out prompts"):
         result, examples = small.evaluate(), small.keep_examples()
     seconds = {**stopwatch.seconds, "total": round(sum(stopwatch.seconds.values()), 2)}
-    results = {"front": result, "settings": vars(small.settings), "seed": small.seed}
+    results = {"settings": vars(small.settings), "seed": small.seed}
+    results["front"] = result.to_json()
     results |= {"seconds": seconds, "bf16": small.bf16}
     atomic_write_json(small.root / "results.json", results)
     point_latest(small.root)

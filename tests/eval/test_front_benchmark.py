@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea.fronts.front import Front, FrontPoint
-from safe_rlhf_panacea.fronts.results import Origin, front_result
+from safe_rlhf_panacea.fronts.measurement import origin
+from safe_rlhf_panacea.fronts.result import FrontPoint, FrontResult
 from safe_rlhf_panacea.preference import preference_grid
 from tests.warm_python import warm_python
 
@@ -30,25 +30,29 @@ def tables(module):
 
 def front(*points):
     grid = [[0.0, 1.0], [1.0, 0.0]]
-    whole = Front(
-        ["helpful", "harmless"],
-        [FrontPoint(p, list(j), [0.0, 0.0]) for p, j in zip(grid, points, strict=True)],
-    )
-    origin = Origin("panacea", "", {}, None, 1.0, 10)
-    return front_result(whole, "accuracy", [0.25, 0.25], origin)
+    return made(["helpful", "harmless"], grid, points, "accuracy", [0.25, 0.25]).to_json()
 
 
-def test_select_takes_the_points_of_a_grid_in_its_order(module):
-    whole = Front(
-        ["a", "b"],
-        [FrontPoint(p.tolist(), [i, -i], [0, 0]) for i, p in enumerate(preference_grid(2, 0.1))],
+def made(names, grid, values, kind, reference_point):
+    points = [
+        FrontPoint(preference=p, objectives=j, standard_errors=[0.0, 0.0])
+        for p, j in zip(grid, values, strict=True)
+    ]
+    about = origin("panacea", "", {}, None, 1.0, 10)
+    point = {"points": points, "reference_point": reference_point}
+    return FrontResult(kind=kind, objectives=names, **point, **about)
+
+
+def test_select_takes_the_points_of_a_grid_in_its_order():
+    grid = preference_grid(2, 0.1)
+    whole = made(["a", "b"], grid.tolist(), [[i, -i] for i in range(11)], "reward", [0, -20])
+    rounded = whole.having(
+        points=[p.having(preference=[round(v, 6) for v in p.preference]) for p in whole.points]
     )
-    result = front_result(whole, "reward", [0, -20], Origin("panacea", "", {}, None, 1.0, 10))
-    select = module("front_benchmark_arms").select
-    chosen = select(result, preference_grid(2, 0.5))
-    assert [point["objectives"][0] for point in chosen["front"]] == [0, 5, 10]
+    chosen = rounded.at(preference_grid(2, 0.5))
+    assert [point.objectives[0] for point in chosen.points] == [0, 5, 10]
     # Of (0, 0), (5, -5) and (10, -10), from (0, -20).
-    assert chosen["hypervolume"] == 5 * 15 + 5 * 10
+    assert chosen.indicators["hypervolume"] == 5 * 15 + 5 * 10
 
 
 def test_ratio_of_hypervolumes_by_hand(tables):

@@ -89,7 +89,7 @@ def test_the_dpo_adapter_has_a_front_for_page_card_and_comparison(run):
     folder = run / "panacea-dpo"
     front = find_front(folder, None)
     assert [p["objectives"] for p in front["points"]] == [p["objectives"] for p in points]
-    assert read_facts(folder).front.front.values.tolist() == [p["objectives"] for p in points]
+    assert read_facts(folder).front.values.tolist() == [p["objectives"] for p in points]
     (evaluation,) = read_evaluations(folder)
     assert (evaluation.step, front["label"]) == (results["settings"]["dpo_steps"], "panacea-dpo")
     page = (folder / "report.html").read_text(encoding="utf-8")

@@ -6,12 +6,18 @@ import torch
 
 from safe_rlhf_panacea.adapter import load_adapter, load_soup
 from safe_rlhf_panacea.base.datasets import PreferenceCollator
-from safe_rlhf_panacea.fronts.accuracy_front import accuracy_front, margins_of_pairs
+from safe_rlhf_panacea.fronts.held_out import (
+    agreement,
+    labelled_statistics,
+    margins_over_grid,
+    over_rows,
+    towards_labels,
+)
 from tests.regression.tiny_base import tiny_base
 
 
 class FixedPairs:
-    """Labelled pairs of token ids as a data set, in the form ``margins_of_pairs`` reads."""
+    """Labelled pairs of token ids as a data set, in the form ``over_rows`` reads."""
 
     def __init__(self, pairs, objectives):
         self.pairs = pairs
@@ -76,9 +82,9 @@ def measure(model, adapter, probe):
     pairs = FixedPairs(probe["pairs"], adapter.objectives)
     grid, places = torch.tensor(probe["grid"]), range(len(pairs))
     # Small batches, so that the pairs are split over several.
-    margins = margins_of_pairs(
-        model, adapter, pairs, places, grid, pairs_per_batch=5, progress=False
+    measured = over_rows(
+        margins_over_grid, model, adapter, pairs, places, grid, rows=5, progress=False
     )
-    points = accuracy_front(*margins, grid, adapter.objectives).points
-    numbers["front of accuracies"] = [[round(v, 6) for v in p.objectives] for p in points]
+    accuracies, _, _ = labelled_statistics(agreement(towards_labels(*measured)))
+    numbers["front of accuracies"] = [[round(v, 6) for v in row] for row in accuracies.tolist()]
     return numbers

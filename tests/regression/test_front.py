@@ -17,9 +17,7 @@ import torch
 from scipy.stats import t
 
 from safe_rlhf_panacea.experiments.sizes import OBJECTIVES, reference_points, settings
-from safe_rlhf_panacea.fronts.front import Front, FrontPoint
-from safe_rlhf_panacea.fronts.indicators import summarize
-from safe_rlhf_panacea.fronts.results import front_of
+from safe_rlhf_panacea.fronts.result import FrontPoint, FrontResult
 from safe_rlhf_panacea.preference import preference_grid
 
 # Four updates to a rollout: with two, and 72 steps, one seed in five learnt no front with PPO, and
@@ -52,7 +50,7 @@ def front_numbers(front, reference_point):
 
     The extent of an objective is J_i where its weight is 1, minus J_i where it is 0.
     """
-    summary = summarize(front, list(reference_point))
+    summary = front.measured_from(reference_point).indicators
     numbers = {name: float(summary[name]) for name in ("hypervolume", "inner_product", "dominated")}
     for index, name in enumerate(front.objectives):
         numbers[f"Spearman of {name}"] = summary["spearman"][index]
@@ -84,7 +82,7 @@ def train_fronts(seed, root):
     for name, steps in (("dpo", SETTINGS.dpo_steps), ("ppo", SETTINGS.ppo_steps)):
         folder = miniature.train_panacea(name, f"panacea-{name}", steps)
         results, _ = judge.results(name, judge.method(folder), grid)
-        found[name] = front_numbers(front_of(results[name]), reference_points()[name])
+        found[name] = front_numbers(results[name], reference_points()[name])
     return found
 
 
@@ -128,8 +126,12 @@ def test_a_prediction_band_by_hand():
 def test_numbers_of_a_front_by_hand():
     grid = [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]
     values = [[0.25, 0.75], [0.5, 0.5], [0.75, 0.5]]
-    points = [FrontPoint(p, j, [0, 0]) for p, j in zip(grid, values, strict=True)]
-    numbers = front_numbers(Front(["helpful", "harmless"], points), (0.25, 0.25))
+    points = [
+        FrontPoint(preference=p, objectives=j, standard_errors=[0, 0])
+        for p, j in zip(grid, values, strict=True)
+    ]
+    names = {"objectives": ["helpful", "harmless"], "reference_point": [0, 0]}
+    numbers = front_numbers(FrontResult(kind="accuracy", points=points, **names), (0.25, 0.25))
     assert numbers["extent of helpful"] == 0.5
     assert numbers["extent of harmless"] == 0.25
     assert numbers["dominated"] == 1  # (0.5, 0.5), by (0.75, 0.5)

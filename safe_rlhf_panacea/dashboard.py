@@ -11,15 +11,15 @@ from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.io import atomic_write_text
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.show.content import Content
-from safe_rlhf_panacea.show.page import render
+from safe_rlhf_panacea.show.pages import render
+from safe_rlhf_panacea.show.writers import Content
 
 PROGRAM = "python -m safe_rlhf_panacea.dashboard"
 
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read, draw, write."""
+    """Read a run's evaluations, draw its page and write it."""
     parser = ArgumentParser(
         PROGRAM,
         f"""
@@ -52,3 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror}") from error
     say(f"Written to {output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,14 +1,15 @@
-"""Responses at every λ of a grid in one pass over the prompts, and the front of their rewards."""
+"""Responses at every λ of a grid in one pass over the prompts, and what they earn."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
@@ -16,8 +17,6 @@ from safe_rlhf_panacea.base.joined_rows import across
 from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.losses import summed_log_ratios
 from safe_rlhf_panacea.base.progress import progress_bar
-from safe_rlhf_panacea.fronts.front import Front, grid_points
-from safe_rlhf_panacea.fronts.likelihood_front import labelled_statistics
 from safe_rlhf_panacea.rewards.responses import Responses
 
 Rewards = Callable[[Responses], torch.Tensor]  # size = (B, m)
@@ -51,23 +50,39 @@ class Sampled:
     extra: list[list[dict[str, Any]]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Policy:
+    """A policy, and how its responses are drawn when it is measured.
+
+    Attributes:
+        model: the module itself.
+        adapter: its adapter; None: the model alone.
+        tokenizer: its tokenizer.
+        sampling: how responses are drawn.
+        seed: of the sampling, so that evaluations differ by the policy and not by luck. (With
+            top_p, a repetition penalty or sharded weights the points of one front do not share
+            their luck.)
+        prompts_per_batch: each forward pass has N times as many rows.
+        pairs_per_batch: pairs read at a time.
+        progress: whether to show bars.
+    """
+
+    model: nn.Module
+    adapter: PanaceaAdapter | None
+    tokenizer: Any
+    sampling: SamplingConfig
+    seed: int = 0
+    prompts_per_batch: int = 32
+    pairs_per_batch: int = 32
+    progress: bool = True
+
+
 def pad_left(prompts: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and mask of prompts, size = (B, S) each."""
     width = max(map(len, prompts))
     rows = [[pad] * (width - len(ids)) + list(ids) for ids in prompts]
     mask = [[False] * (width - len(ids)) + [True] * len(ids) for ids in prompts]
     return torch.tensor(rows), torch.tensor(mask)
-
-
-def _examples(prompts: Sequence[Prompt], copies: int) -> list[Mapping[str, Any]] | None:
-    """Of all rows of a forward pass, if those of all prompts are known."""
-    examples = [prompt.example for prompt in prompts if prompt.example is not None]
-    return examples * copies if len(examples) == len(prompts) else None
-
-
-def _chunks(items: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
-    for start in range(0, len(items), size):
-        yield list(items[start : start + size])
 
 
 @torch.no_grad()
@@ -135,52 +150,45 @@ def response_log_ratios(
 
 @torch.no_grad()
 def sample_rewards(
-    model: Any,
-    adapter: PanaceaAdapter | None,
-    tokenizer: Any,
+    policy: Policy,
     rewards: Rewards | None,
     prompts: Sequence[Prompt],
     grid: torch.Tensor,
-    config: SamplingConfig,
-    *,
     generator: torch.Generator,
-    prompts_per_batch: int,
     label: str = "",
-    progress: bool = True,
 ) -> Sampled:
     """Sample a response to every prompt at every λ, score it, compare it with the reference.
 
     Args:
-        model: the policy, in evaluation mode.
-        adapter: the policy's, or None for the model without λ, which is the reference.
-        tokenizer: the policy's.
+        policy: in evaluation mode; without an adapter it is the reference.
         rewards: of responses, size = (B, m); None: m = 0.
         prompts: P of them.
         grid: preference vectors, size = (N, m).
-        config: how responses are drawn.
         generator: of the sampling, on the model's device.
-        prompts_per_batch: each forward pass has N times as many rows.
         label: beside the bar.
-        progress: whether to show a bar.
     """
+    model, adapter, tokenizer = policy.model, policy.adapter, policy.tokenizer
     grid = grid.to(next(model.parameters()).device)
-    earned, ratios = [], []
+    points, earned, ratios = len(grid), [], []
     texts: list[list[str]] = [[] for _ in grid]
     extra: list[list[dict[str, Any]]] = [[] for _ in grid]
-    bar = progress_bar(total=len(prompts), desc=f"Evaluating {label}".strip(), disable=not progress)
-    for chunk in _chunks(prompts, prompts_per_batch):
+    title = f"Evaluating {label}".strip()
+    bar = progress_bar(total=len(prompts), desc=title, disable=not policy.progress)
+    for start in range(0, len(prompts), policy.prompts_per_batch):
+        chunk = prompts[start : start + policy.prompts_per_batch]
         padded = pad_left([prompt.input_ids for prompt in chunk], tokenizer.pad_token_id)
         input_ids, mask = (tensor.to(grid.device) for tensor in padded)
         sequences, attended, found = sample_over_grid(
-            model, adapter, input_ids, mask, grid, config, generator
+            model, adapter, input_ids, mask, grid, policy.sampling, generator
         )
-        width, rows = input_ids.size(1), (grid.size(0), len(chunk))
+        width, rows = input_ids.size(1), (points, len(chunk))
         ratios.append(found.view(rows).double().cpu())
         scores, logged = torch.empty(sequences.size(0), 0), {}
         if rewards is not None:
-            examples = _examples(chunk, grid.size(0))
-            groups = across(len(sequences), grid.size(0))  # of a prompt at every λ, (B, N)
-            responses = Responses(sequences, attended, width, examples, groups)
+            examples = [prompt.example for prompt in chunk if prompt.example is not None]
+            known = examples * points if len(examples) == len(chunk) else None
+            groups = across(len(sequences), points)  # of a prompt at every λ, size = (B, N)
+            responses = Responses(sequences, attended, width, known, groups)
             scores, logged = rewards(responses), responses.extra  # size = (N·B, m)
         earned.append(scores.double().view(*rows, -1).cpu())
         decoded = tokenizer.batch_decode(sequences[:, width:], skip_special_tokens=True)
@@ -197,28 +205,3 @@ def _plain(value: Any) -> str | float | int | None:
     """A value as JSON has it; what it has no form for as text."""
     odd = isinstance(value, float) and not math.isfinite(value)
     return value if isinstance(value, str | float | int | None) and not odd else str(value)
-
-
-def mean_and_error(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Means over prompts, and their standard errors: 0 where there is one prompt.
-
-    Args:
-        values: size = (N, P, …), float64.
-    """
-    means, count = values.mean(dim=1), values.size(1)
-    return means, values.std(dim=1) / count**0.5 if count > 1 else torch.zeros_like(means)
-
-
-def reward_front(
-    rewards: torch.Tensor, grid: torch.Tensor, objectives: Sequence[str], label: str = ""
-) -> Front:
-    """Mean rewards, with their standard errors over prompts.
-
-    Args:
-        rewards: size = (N, P, m), float64; NaN where an objective does not count for a response.
-        grid: size = (N, m).
-        objectives: names, in the order of λ.
-        label: the front's name.
-    """
-    means, spreads, counts = labelled_statistics(rewards)
-    return Front(list(objectives), grid_points(grid, means, spreads / counts.sqrt()), label)
