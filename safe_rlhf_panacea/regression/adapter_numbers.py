@@ -23,7 +23,7 @@ Numbers = dict[str, list[list[float]]]
 
 
 class FixedPairs:
-    """Labelled pairs of token ids, as ``margins_of_pairs`` reads them.
+    """Labelled pairs of token ids, as ``over_rows`` reads them.
 
     Attributes:
         objectives: their names, in the order of the labels.

@@ -50,6 +50,8 @@ def test_nothing_can_be_changed(measured):
         measured.label = "x"
     with pytest.raises(ValidationError, match="frozen"):
         measured.points[0].kl = 1.0
+    with pytest.raises(ValueError, match="read-only"):
+        measured.values[0, 0] = 1.0
     assert measured.having(label="x").label == "x"
 
 
@@ -63,6 +65,10 @@ def test_saved_and_loaded_and_saved_alike(tmp_path, measured):
     for name in ("front.json", "values.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert FrontResult.load(tmp_path / "a" / "front.json").units is None
+    with pytest.raises(UserError, match=r"front\.json exists"):
+        front(2.0).save(tmp_path / "a")
+    front(2.0).save(tmp_path / "a", overwrite=True)  # the old unit values are gone
+    assert FrontResult.load(tmp_path / "a") == front(2.0)
 
 
 @pytest.mark.parametrize(
