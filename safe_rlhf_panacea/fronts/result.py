@@ -130,7 +130,7 @@ class FrontResult(Record):
     fixed_scaling: Number | None = None
     step: StrictInt | None = None
     cost: Cost | None = None
-    objectives: tuple[Name, ...]
+    objectives: tuple[Name, ...] = Field(min_length=1)
     axis_labels: tuple[Name, ...] = ()
     points: tuple[FrontPoint, ...] = Field(alias="front", min_length=1)
     reference_point: Vector
@@ -149,9 +149,8 @@ class FrontResult(Record):
     @model_validator(mode="after")
     def _check(self) -> FrontResult:
         m = len(self.objectives)
-        if m < 2 or len(set(self.objectives)) < m:
-            names = list(self.objectives)
-            raise ValueError(f"objectives must be two or more different names, not {names}")
+        if len(set(self.objectives)) < m:
+            raise ValueError(f"objectives must be different names, not {list(self.objectives)}")
         if len(self.axis_labels) != m:
             raise ValueError(f"axis_labels must be {m} texts, one per objective")
         if len(self.reference_point) != m:

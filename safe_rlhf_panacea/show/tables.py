@@ -161,7 +161,7 @@ def indicator_table(fronts: Sequence[FrontResult]) -> str:
 
 def against(objectives: Sequence[str]) -> str:
     """``positive against concise``; three objectives and more as a list."""
-    if len(objectives) == 2:
+    if len(objectives) <= 2:
         return " against ".join(objectives)
     return f"{', '.join(objectives[:-1])} and {objectives[-1]}"
 

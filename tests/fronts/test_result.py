@@ -112,6 +112,7 @@ POINT = {
     "kl": None,
     "kl_error": None,
 }
+ONE = {"points": [{"preference": [1.0], "objectives": [2.0], "standard_errors": [0.1]}]}
 TWO = "point 1 of the front: {} must be 2 finite numbers"
 
 
@@ -123,8 +124,9 @@ TWO = "point 1 of the front: {} must be 2 finite numbers"
         ({"method": ["panacea"]}, "method: "),
         ({"step": "24"}, "step: "),
         ({"step": 1.5}, "step: "),
-        ({"objectives": ["helpful"]}, "two or more different names"),
-        ({"objectives": ["helpful", "helpful"]}, "two or more different names"),
+        ({"objectives": ["helpful"]}, "axis_labels must be 1 texts"),
+        ({"objectives": []}, "objectives: "),
+        ({"objectives": ["helpful", "helpful"]}, "objectives must be different names"),
         ({"axis_labels": ["x"]}, "axis_labels must be 2 texts"),
         ({"reference_point": [0.0]}, "reference_point must be 2 finite numbers"),
         ({"reference_point": [0.0, "0"]}, "reference_point.1: "),
@@ -170,6 +172,14 @@ def test_committed_comparisons_are_read():
         assert new["hypervolume"] == pytest.approx(old["hypervolume"], rel=1e-12)
     assert written["differences"] == read_json("eval/fronts/rules.json")["differences"]
     assert FrontComparison.model_validate(written) == comparison
+
+
+def test_a_single_objective_has_a_front_of_one_point(tmp_path):
+    alone = front(2.0, objectives=["helpful"], axis_labels=[], reference_point=[0.0], **ONE)
+    alone.save(tmp_path)
+    assert FrontResult.load(tmp_path) == alone
+    assert alone.indicators["hypervolume"] == 2.0
+    assert alone.plot().get_suptitle() == "One adapter, any λ: helpful"
 
 
 def test_pandas_and_pictures(tmp_path, measured, monkeypatch):
