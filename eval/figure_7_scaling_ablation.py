@@ -10,7 +10,6 @@ from figure_program import (
     build_parser,
     check_outputs,
     front_tables,
-    hypervolumes,
     publish,
     read_fronts,
 )
@@ -42,9 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     results.sort(key=lambda result: -(result.fixed_scaling or float("inf")))
     names = ["learnt s", *(f"s = {result.fixed_scaling:g}" for result in results[1:])]
     results = [r.having(label=name) for r, name in zip(results, names, strict=True)]
-    volumes = hypervolumes(results)
-    learnt = volumes["learnt s"]
-    ratios = [[name, learnt / volume if volume else None] for name, volume in volumes.items()]
+    volumes = [result.indicators["hypervolume"] for result in results]
+    ratios = [[n, volumes[0] / v if v else None] for n, v in zip(names, volumes, strict=True)]
     report = Report(
         figure="Figure 7",
         title="Learnt and fixed scaling of the preference vector",

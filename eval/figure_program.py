@@ -90,10 +90,7 @@ def read_fronts(
     first = loaded[0]
     for folder, result in zip(folders, loaded, strict=True):
         for key in ("objectives", "kind"):
-            own, other = (
-                value if key == "kind" else list(value)
-                for value in (getattr(result, key), getattr(first, key))
-            )
+            own, other = getattr(result, key), getattr(first, key)
             if own != other:
                 raise UserError(
                     f"{folder} has {key} {own}, {folders[0]} has {other}: "
@@ -118,7 +115,7 @@ def read_fronts(
 
 
 def hypervolumes(results: Sequence[FrontResult]) -> dict[str, float]:
-    """By label."""
+    """The hypervolume of every front, by its label."""
     return {result.label: result.indicators["hypervolume"] for result in results}
 
 

@@ -115,7 +115,7 @@ def mean_front(fronts: Sequence[FrontResult]) -> FrontResult:
     """The mean over the seeds at every λ, with its standard error over the seeds."""
     values = torch.from_numpy(np.stack([front.values for front in fronts]))  # size = (S, N, m)
     spread = values.std(dim=0) if len(fronts) > 1 else torch.zeros_like(values[0])
-    grid = torch.from_numpy(fronts[0].preferences)
+    grid = torch.tensor(fronts[0].preferences)
     points = grid_points(grid, values.mean(dim=0), spread / len(fronts) ** 0.5)
     metadata = {"seeds": len(fronts)}
     return fronts[0].having(points=points, metadata=metadata, units=None)

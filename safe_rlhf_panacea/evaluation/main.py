@@ -227,7 +227,7 @@ def write(
     if args.reward_models:
         responses = [*measured.base_responses(), *measured.responses()]
         atomic_write_json(folder / RESPONSES_FILE, responses)
-    result.save(folder)
+    result.save(folder, overwrite=True)  # the folder was prepared for it
     result.plot(folder / "front.png")
     about = {"program": PROGRAM, "chat_template": template.recorded}
     write_run_record(folder, args, about)

@@ -249,10 +249,11 @@ def origin(
         stored_parameters: numbers in the adapters.
         trained_models: how many adapters there are.
     """
+    aggregation = flags.get("aggregation")
     return {
         "method": method,
         "label": label or LABELS[method],
-        "aggregation": flags.get("aggregation"),
+        "aggregation": aggregation if isinstance(aggregation, str) else None,
         "fixed_scaling": flags.get("fixed_scaling") if method == "panacea" else None,
         "step": step,
         "cost": Cost(

@@ -19,7 +19,7 @@ from pydantic import Field, StrictInt, model_validator
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.indicators import indicators
-from safe_rlhf_panacea.fronts.units import Units, read_units, write_units
+from safe_rlhf_panacea.fronts.units import VALUES_FILE, Units, read_units, write_units
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.records import Name, Number, Record, Vector, validated
 
@@ -130,7 +130,7 @@ class FrontResult(Record):
     fixed_scaling: Number | None = None
     step: StrictInt | None = None
     cost: Cost | None = None
-    objectives: tuple[Name, ...]
+    objectives: tuple[Name, ...] = Field(min_length=1)
     axis_labels: tuple[Name, ...] = ()
     points: tuple[FrontPoint, ...] = Field(alias="front", min_length=1)
     reference_point: Vector
@@ -149,9 +149,8 @@ class FrontResult(Record):
     @model_validator(mode="after")
     def _check(self) -> FrontResult:
         m = len(self.objectives)
-        if m < 2 or len(set(self.objectives)) < m:
-            names = list(self.objectives)
-            raise ValueError(f"objectives must be two or more different names, not {names}")
+        if len(set(self.objectives)) < m:
+            raise ValueError(f"objectives must be different names, not {list(self.objectives)}")
         if len(self.axis_labels) != m:
             raise ValueError(f"axis_labels must be {m} texts, one per objective")
         if len(self.reference_point) != m:
@@ -173,17 +172,23 @@ class FrontResult(Record):
     @cached_property
     def values(self) -> np.ndarray:
         """The values J of all points, size = (N, m), float64."""
-        return np.array([point.objectives for point in self.points], dtype=np.float64)
+        return self._column("objectives")
 
     @cached_property
     def preferences(self) -> np.ndarray:
         """The λ of all points, size = (N, m), float64."""
-        return np.array([point.preference for point in self.points], dtype=np.float64)
+        return self._column("preference")
 
     @cached_property
     def errors(self) -> np.ndarray:
         """Standard errors of J, size = (N, m), float64."""
-        return np.array([point.standard_errors for point in self.points], dtype=np.float64)
+        return self._column("standard_errors")
+
+    def _column(self, name: str) -> np.ndarray:
+        """What every point has under a name, as an array that cannot be written to."""
+        found = np.array([getattr(point, name) for point in self.points], dtype=np.float64)
+        found.flags.writeable = False
+        return found
 
     @cached_property
     def indicators(self) -> dict[str, Any]:
@@ -221,14 +226,21 @@ class FrontResult(Record):
             raise UserError(f"{where}: not a result of this version (format {FORMAT})")
         return validated(cls, where, content)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write ``front.json``, and the unit values to ``values.json`` where there are some.
 
         Args:
             path: a folder, which is made if it is not there.
+            overwrite: replace the front that the folder holds.
+
+        Raises:
+            UserError: the folder holds a front that is not to be replaced.
         """
         folder = Path(path).expanduser()
+        if (folder / FRONT_FILE).exists() and not overwrite:
+            raise UserError(f"{folder / FRONT_FILE} exists: give overwrite=True to replace it")
         atomic_write_json(folder / FRONT_FILE, self.to_json())
+        (folder / VALUES_FILE).unlink(missing_ok=True)
         if self.units is not None:
             write_units(folder, self.preferences, self.units)
 

@@ -25,6 +25,7 @@ from safe_rlhf_panacea.show import pictures
 from safe_rlhf_panacea.show.plots import spread
 from safe_rlhf_panacea.show.tables import (
     INDICATORS,
+    Table,
     difference_rows,
     front_rows,
     fronts_title,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from safe_rlhf_panacea.show.writers import Content
 
 REFRESH_SECONDS = 60
+ROWS_SHOWN = 14  # of longer tables on a page, the rest folds
 MOST_POINTS = 2000  # of a curve
 # Title to series, and the beginning of those that carry an objective's name.
 CURVES: dict[str, tuple[tuple[str, ...], str]] = {
@@ -121,9 +123,9 @@ def table_html(
     return _part("table")(columns, rows, classes, kind)
 
 
-def folded_table(title: str, columns: Sequence[str], rows: Sequence[Any], opened: bool) -> Markup:
-    """A table below its title, which shows and hides it."""
-    return _part("folded")(title, columns, rows, opened)
+def folded_table(table: Table) -> Markup:
+    """A table below its title, which shows and hides it; a long one is hidden at first."""
+    return _part("folded")(table.title, table.columns, table.rows, len(table.rows) <= ROWS_SHOWN)
 
 
 def page(title: str, parts: Sequence[Markup]) -> str:
@@ -201,6 +203,7 @@ def render(folder: Path, content: Content, *, running: bool) -> str:
         is_sampled=is_sampled,
         content=content,
         sections=SECTIONS,
+        folded_table=folded_table,
         left_out=OVER_TIME if len(content.evaluations) == 1 else (),
         curves=pictures.curves(metrics, groups) if groups else None,
         facts={

@@ -15,7 +15,6 @@ from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.fronts.stats import FrontDifference
 from safe_rlhf_panacea.printing import markdown_text, printable_line
 
-ROWS_SHOWN = 14  # of longer tables on a page, the rest folds
 # What a method is called at the beginning of a title, and after another one.
 METHODS = {
     "panacea": ("One adapter, any λ", "one adapter, any λ"),
@@ -37,12 +36,6 @@ class Table:
         """As Markdown, without the title; numbers as short as they are readable."""
         lines = [self.columns, ["---"] * len(self.columns), *self.rows]
         return "\n".join(f"| {' | '.join(map(_word, line))} |" for line in lines)
-
-    def html(self) -> str:
-        """As HTML below its title; a long one is folded."""
-        from safe_rlhf_panacea.show.pages import folded_table
-
-        return folded_table(self.title, self.columns, self.rows, len(self.rows) <= ROWS_SHOWN)
 
 
 def _word(value: Any) -> str:
@@ -168,7 +161,7 @@ def indicator_table(fronts: Sequence[FrontResult]) -> str:
 
 def against(objectives: Sequence[str]) -> str:
     """``positive against concise``; three objectives and more as a list."""
-    if len(objectives) == 2:
+    if len(objectives) <= 2:
         return " against ".join(objectives)
     return f"{', '.join(objectives[:-1])} and {objectives[-1]}"
 

@@ -50,6 +50,8 @@ def test_nothing_can_be_changed(measured):
         measured.label = "x"
     with pytest.raises(ValidationError, match="frozen"):
         measured.points[0].kl = 1.0
+    with pytest.raises(ValueError, match="read-only"):
+        measured.values[0, 0] = 1.0
     assert measured.having(label="x").label == "x"
 
 
@@ -63,6 +65,10 @@ def test_saved_and_loaded_and_saved_alike(tmp_path, measured):
     for name in ("front.json", "values.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert FrontResult.load(tmp_path / "a" / "front.json").units is None
+    with pytest.raises(UserError, match=r"front\.json exists"):
+        front(2.0).save(tmp_path / "a")
+    front(2.0).save(tmp_path / "a", overwrite=True)  # the old unit values are gone
+    assert FrontResult.load(tmp_path / "a") == front(2.0)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +112,7 @@ POINT = {
     "kl": None,
     "kl_error": None,
 }
+ONE = {"points": [{"preference": [1.0], "objectives": [2.0], "standard_errors": [0.1]}]}
 TWO = "point 1 of the front: {} must be 2 finite numbers"
 
 
@@ -117,8 +124,9 @@ TWO = "point 1 of the front: {} must be 2 finite numbers"
         ({"method": ["panacea"]}, "method: "),
         ({"step": "24"}, "step: "),
         ({"step": 1.5}, "step: "),
-        ({"objectives": ["helpful"]}, "two or more different names"),
-        ({"objectives": ["helpful", "helpful"]}, "two or more different names"),
+        ({"objectives": ["helpful"]}, "axis_labels must be 1 texts"),
+        ({"objectives": []}, "objectives: "),
+        ({"objectives": ["helpful", "helpful"]}, "objectives must be different names"),
         ({"axis_labels": ["x"]}, "axis_labels must be 2 texts"),
         ({"reference_point": [0.0]}, "reference_point must be 2 finite numbers"),
         ({"reference_point": [0.0, "0"]}, "reference_point.1: "),
@@ -164,6 +172,14 @@ def test_committed_comparisons_are_read():
         assert new["hypervolume"] == pytest.approx(old["hypervolume"], rel=1e-12)
     assert written["differences"] == read_json("eval/fronts/rules.json")["differences"]
     assert FrontComparison.model_validate(written) == comparison
+
+
+def test_a_single_objective_has_a_front_of_one_point(tmp_path):
+    alone = front(2.0, objectives=["helpful"], axis_labels=[], reference_point=[0.0], **ONE)
+    alone.save(tmp_path)
+    assert FrontResult.load(tmp_path) == alone
+    assert alone.indicators["hypervolume"] == 2.0
+    assert alone.plot().get_suptitle() == "One adapter, any λ: helpful"
 
 
 def test_pandas_and_pictures(tmp_path, measured, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.result import FrontPoint
-from safe_rlhf_panacea.show.pages import table_html
+from safe_rlhf_panacea.show.pages import folded_table, table_html
 from safe_rlhf_panacea.show.tables import (
     Table,
     align,
@@ -77,11 +77,11 @@ def test_indicators_are_in_the_table(front):
 def test_markdown_and_html_hold_any_text():
     table = Table("t <1>", ["a", "b"], [["x|y\n<i>", 0.123456], [None, 12345]])
     assert table.markdown().split("\n")[2:] == ["| x\\|y \\<i\\> | 0.1235 |", "|  | 12345 |"]
-    page = table.html()
+    page = folded_table(table)
     assert "t &lt;1&gt;" in page and "x|y<br>&lt;i&gt;" in page
     assert '<td class="n">0.1235</td>' in page and '<td class="n">12,345</td>' in page
     assert page.startswith("<details open>")
-    assert Table("t", ["a"], [["x"]] * 15).html().startswith("<details>")
+    assert folded_table(Table("t", ["a"], [["x"]] * 15)).startswith("<details>")
     coloured = table_html(["a"], [["+1"]], [["more"]], kind="names")
     assert '<div class="wide names">' in coloured and '<td class="more">+1</td>' in coloured
 
