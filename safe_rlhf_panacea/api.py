@@ -389,7 +389,8 @@ def data_specs(data: Data) -> tuple[Any, ...]:
         return tuple(map(str, data))
     if not isinstance(data, Iterable):
         raise UserError(f"data must be a path, a name, or rows, not a {type(data).__name__}")
-    return (DatasetSpec("rows", data=from_rows(data)),)
+    rows: Iterable[Any] = data
+    return (DatasetSpec("rows", data=from_rows(rows)),)
 
 
 def _named(spec: Any, objective: str) -> Any:

@@ -47,12 +47,18 @@ class FrontTrainer(Protocol):
     args: Any
     logger: Any
     tokenizer: Any
-    template: ChatTemplate
     global_step: int
     total_steps: int
     eval_dataloader: Any
     panacea: Panacea
     clock: TrainingClock
+
+    @property
+    def template(self) -> ChatTemplate:
+        """How the run writes conversations."""
+
+    def eval(self) -> dict[str, Any]:
+        """Evaluate, the front too."""
 
     def measure_front(self) -> Measurement:
         """Measure the front; called by all processes, in evaluation mode."""
@@ -91,6 +97,11 @@ class FrontEvaluator:
             trainer.clock.seconds,
             sum(getattr(p, "ds_numel", p.numel()) for p in panacea.policy.parameters()),
         )
+
+    @property
+    def data(self) -> Any:
+        """The evaluation data, of a trainer that has some."""
+        return self.trainer.eval_dataloader.dataset
 
     def measured_policy(self, engine: Any, **sampling: Any) -> Policy:
         """How the policy is measured."""

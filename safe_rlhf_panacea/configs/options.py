@@ -8,7 +8,6 @@ whether they come from a command line, from YAML or from Python.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import types
 from argparse import ArgumentTypeError, Namespace
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Made = TypeVar("Made")
+# Not functools.cache: mypy does not count a class among what can be hashed.
+_found: dict[type[Options], dict[str, Option]] = {}
 _BY_TYPE: dict[Any, kinds.Kind] = {
     bool: kinds.boolean,
     int: kinds.any_int,
@@ -60,7 +61,8 @@ def option(
         kind: reads a value, or each item of several; default: by the field's type.
         names: further names of the flag.
         metavar: stands for its value in the help; default: as argparse has it.
-        required: whether a command line must give it.
+        required: whether a command line must give it; its type need not name the None that it is
+            until then.
     """
     about = {"text": text, "kind": kind, "names": names, "metavar": metavar, "required": required}
     return dataclasses.field(default=default, metadata=about)
@@ -119,9 +121,14 @@ class Option:
         return tuple(map(self.kind, value))
 
 
-@functools.cache
 def options_of(cls: type[Options]) -> dict[str, Option]:
     """The options of a class by name: in the order in which the classes list them."""
+    if cls not in _found:
+        _found[cls] = _find_options(cls)
+    return _found[cls]
+
+
+def _find_options(cls: type[Options]) -> dict[str, Option]:
     declared = _declared(cls)
     hints = get_type_hints(cls)
     found = {}

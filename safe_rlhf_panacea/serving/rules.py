@@ -159,10 +159,9 @@ class Rules:
         if separator and preference is not None:
             raise ApiError(400, "preference and a model name with @ were both given: choose one")
         if preference is not None:
-            by_name = isinstance(preference, dict)
             text = ",".join(
                 [f"{key}={value!r}" for key, value in preference.items()]
-                if by_name
+                if isinstance(preference, dict)
                 else map(repr, preference)
             )
         elif not separator:
