@@ -54,8 +54,8 @@ front-benchmark: $(INSTALLED)  ## repeat the quickstart's fronts over SEEDS fres
 benchmark: $(INSTALLED_BENCH)  ## speed and memory, beside PEFT, TRL and Safe-RLHF (long)
 	"$(BIN)/python" eval/benchmarks/run.py $(ARGS)
 
-regression: $(INSTALLED)  ## hold today's code against recorded numbers (minutes)
-	"$(BIN)/python" eval/regression.py $(ARGS)
+regression: $(INSTALLED_DEV)  ## hold today's code against recorded numbers (minutes)
+	"$(BIN)/python" -m pytest tests/regression -m "" $(ARGS)
 
 clean:  ## remove caches and build leftovers; the environment and all runs stay
 	rm -rf build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -16,7 +16,7 @@ from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.trainers.rollout import Rollout, Scores
 from safe_rlhf_panacea.fronts.measure import different_prompts, measure, sample_base
 from safe_rlhf_panacea.fronts.measurement import Measurement
-from safe_rlhf_panacea.fronts.reward_front import Sampled
+from safe_rlhf_panacea.fronts.sampling import Sampled
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.loading import Loaded, RewardLoading, load_rewards
 from safe_rlhf_panacea.rewards.responses import Responses

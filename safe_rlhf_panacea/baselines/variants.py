@@ -12,6 +12,7 @@ from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from safe_rlhf_panacea.algorithms.sft import main as sft
 from safe_rlhf_panacea.base.arguments import ArgumentParser
+from safe_rlhf_panacea.configs.panacea import PanaceaConfig
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, set_aside
@@ -39,6 +40,8 @@ def parse_flags(algorithm: str, argv: Sequence[str]) -> Any:
 
 def objectives_of(args: Any) -> list[str]:
     """The objectives of options, in the order of λ; of Safe-RLHF's namespace too."""
+    if isinstance(args, PanaceaConfig):
+        return list(args.objective_names())
     specs = getattr(args, "reward_specs", None)
     return list(args.objectives) if specs is None else [spec.name for spec in specs]
 

@@ -14,7 +14,7 @@ from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.base import Batch, LabelledPreferenceDataset, all_reduce_means, unwrap
 from safe_rlhf_panacea.base.losses import labelled_margins, preference_loss
 from safe_rlhf_panacea.configs.algorithms import DPOConfig
-from safe_rlhf_panacea.fronts.accuracy_front import agreement
+from safe_rlhf_panacea.fronts.held_out import agreement
 from safe_rlhf_panacea.fronts.measure import PROMPTS_OF_PAIRS, measure, prompts_of_pairs
 from safe_rlhf_panacea.fronts.measurement import Measurement
 
