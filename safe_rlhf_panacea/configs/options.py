@@ -26,13 +26,17 @@ from typing import (
     get_type_hints,
 )
 
-from typing_extensions import dataclass_transform
-
 from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.errors import UserError
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, dataclass_transform
+else:  # doctor.py has to run where packages are missing
+
+    def dataclass_transform(**_: Any) -> Any:
+        """Do nothing: only type checkers ask."""
+        return lambda decorator: decorator
+
 
 Made = TypeVar("Made")
 _BY_TYPE: dict[Any, kinds.Kind] = {
@@ -51,6 +55,8 @@ def option(
     names: tuple[str, ...] = (),
     metavar: str | None = None,
     required: bool = False,
+    positional: bool = False,
+    repeat: bool = False,
 ) -> Any:
     """A field of a class of options.
 
@@ -61,8 +67,11 @@ def option(
         names: further names of the flag.
         metavar: stands for its value in the help; default: as argparse has it.
         required: whether a command line must give it.
+        positional: whether a command line gives it by its place, without a flag.
+        repeat: of several values: each is given by a flag of its own.
     """
     about = {"text": text, "kind": kind, "names": names, "metavar": metavar, "required": required}
+    about |= {"positional": positional, "repeat": repeat}
     return dataclasses.field(default=default, metadata=about)
 
 
@@ -89,6 +98,8 @@ class Option:
         names: further names of the flag.
         metavar: stands for its value in the help.
         required: whether a command line must give it.
+        positional: whether a command line gives it by its place.
+        repeat: of several values: each is given by a flag of its own.
     """
 
     name: str
@@ -101,6 +112,13 @@ class Option:
     names: tuple[str, ...]
     metavar: str | None
     required: bool
+    positional: bool
+    repeat: bool
+
+    @property
+    def flag(self) -> str:
+        """What messages call it."""
+        return self.name if self.positional else f"--{self.name}"
 
     def read(self, value: Any) -> Any:
         """A value, or the values, as the option has them.
@@ -130,7 +148,7 @@ def options_of(cls: type[Options]) -> dict[str, Option]:
         item, several = _item_type(hints[field.name])
         choices = get_args(item) if get_origin(item) is Literal else ()
         kind = about["kind"] or (kinds.one_of(choices) if choices else _BY_TYPE[item])
-        more = {name: about[name] for name in ("text", "names", "metavar", "required")}
+        more = {name: value for name, value in about.items() if name != "kind"}
         found[field.name] = Option(
             name=field.name,
             default=field.default,
@@ -182,7 +200,7 @@ class Options:
             try:
                 value = one.read(getattr(self, name))
             except ArgumentTypeError as error:
-                raise UserError(f"--{name}: {error}") from None
+                raise UserError(f"{one.flag}: {error}") from None
             object.__setattr__(self, name, value)
 
     @classmethod

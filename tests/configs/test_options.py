@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from safe_rlhf_panacea.algorithms.dpo.main import COMMAND, parse_arguments
+from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.configs.algorithms import (
     DPOConfig,
     FinetuneConfig,
@@ -18,11 +19,12 @@ from safe_rlhf_panacea.configs.algorithms import (
     RewardConfig,
     SFTConfig,
 )
-from safe_rlhf_panacea.configs.options import options_of
+from safe_rlhf_panacea.configs.command_line import Program
+from safe_rlhf_panacea.configs.options import Options, configuration, option, options_of
 from safe_rlhf_panacea.errors import UserError
 
 CONFIGS = (DPOConfig, SFTConfig, GRPOConfig, PPOConfig, RewardConfig, FinetuneConfig)
-NEEDED = "--model_name_or_path m --train_datasets a=x b=y --output_dir out".split()
+NEEDED = ["--model_name_or_path", "m", "--train_datasets", "a=x", "b=y", "--output_dir", "out"]
 
 
 @pytest.mark.parametrize("cls", CONFIGS)
@@ -65,8 +67,8 @@ def test_a_value_is_the_same_from_text_yaml_and_python(tmp_path):
     file = tmp_path / "run.yaml"
     values = {"lr": "1e-3", "bf16": True, "report_to": ["none"], "reference_point": [0, -1]}
     file.write_text(yaml.safe_dump({**values, "lora_dim": 4}))
-    words = "--lr 1e-3 --bf16 --report_to none --reference_point 0 -1 --lora_dim 3".split()
-    from_words = parse_arguments([*NEEDED, *words])
+    words = "--lr 1e-3 --bf16 --report_to none --reference_point 0 -1 --lora_dim 3"
+    from_words = parse_arguments([*NEEDED, *words.split()])
     from_yaml = parse_arguments([*NEEDED, "--config", str(file), "--lora_dim", "3"])
     given = {"model_name_or_path": "m", "train_datasets": ["a=x", "b=y"], "output_dir": "out"}
     from_python = DPOConfig(**{**values, **given, "lora_dim": 3}).resolved()
@@ -114,3 +116,54 @@ def test_help_has_every_default_and_loads_no_torch(program):
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for words in ("--lora_scaling LORA_SCALING", "(default: 512.0)", "--config FILE"):
         assert words in found.stdout
+
+
+@configuration
+class Placed(Options):
+    """Options of every way in which a command line gives them."""
+
+    target: str | None = option(kind=kinds.filled, positional=True, required=True)
+    others: tuple[int, ...] = option((), positional=True)
+    weight: tuple[float, ...] = option((), repeat=True)
+    quiet: bool = option(False)
+
+
+PLACED = Program(Placed, "prog", "Do it.", "prog here")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("a", Placed(target="a")),
+        ("a 1 2 --quiet", Placed(target="a", others=(1, 2), quiet=True)),
+        ("--weight 1 a --weight -2e-1", Placed(target="a", weight=(1, -0.2))),
+        ("--config {file} b 3 --weight 9", Placed(target="b", others=(3,), weight=(9,))),
+        ("--config {file}", Placed(target="x", others=(5,), weight=(1, 2))),
+    ],
+)
+def test_options_by_place_and_repeated(line, expected, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("target: x\nothers: [5]\nweight: [1, 2]\n")
+    assert PLACED.read(line.format(file=file).split()) == expected
+
+
+def test_what_is_missing_or_wrong_by_place_is_named_without_a_flag(tmp_path, capsys):
+    file = tmp_path / "run.yaml"
+    file.write_text("quiet: true\n")
+    for words in ([], ["--config", str(file)]):
+        with pytest.raises(SystemExit):
+            PLACED.read(words)
+        assert "arguments are required: target" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"^target: must not be empty"):
+        Placed(target=" ")
+    assert PLACED.parser().format_usage().split() == (
+        ["usage:", "prog", "[-h]", "[further", "options]", "target", "others"]
+    )
+
+
+def test_a_program_around_another_takes_its_own_words_and_leaves_the_rest():
+    words = ["a", "--config", "f", "--weight", "2", "--lr", "1"]
+    assert PLACED.read_own(words) == (
+        Placed(target="a", weight=(2,)),
+        ["--config", "f", "--lr", "1"],
+    )
