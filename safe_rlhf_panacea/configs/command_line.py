@@ -83,7 +83,11 @@ class Program(Generic[AnyOptions]):
         """Its flags, with ``--config`` or without."""
         found = options_of(self.cls).values()
         needed = [f"{one.flag} …" for one in found if one.required and not one.positional]
-        places = [one.metavar or one.name for one in found if one.positional]
+        places = [
+            (one.metavar or one.name) if one.required else f"[{one.metavar or one.name}]"
+            for one in found
+            if one.positional
+        ]
         usage = " ".join(["%(prog)s [-h]", *needed, "[further options]", *places])
         parser = ArgumentParser(self.name, *self._about, usage=usage)
         if config:

@@ -157,7 +157,7 @@ def test_what_is_missing_or_wrong_by_place_is_named_without_a_flag(tmp_path, cap
     with pytest.raises(UserError, match=r"^target: must not be empty"):
         Placed(target=" ")
     assert PLACED.parser().format_usage().split() == (
-        ["usage:", "prog", "[-h]", "[further", "options]", "target", "others"]
+        ["usage:", "prog", "[-h]", "[further", "options]", "target", "[others]"]
     )
 
 
