@@ -7,7 +7,6 @@ import queue
 from argparse import ArgumentTypeError
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -19,12 +18,7 @@ from safe_rlhf_panacea.configs.parser import encodable
 from safe_rlhf_panacea.configs.trained import AnswerOptions, DeviceOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.examples import read_examples
-from safe_rlhf_panacea.preference import (
-    Preference,
-    PreferenceError,
-    format_preference,
-    parse_preference,
-)
+from safe_rlhf_panacea.preference import PreferenceError, format_preference, parse_preference
 from safe_rlhf_panacea.printing import printable, say
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.serving.choosing import Sampling
@@ -45,8 +39,8 @@ Ctrl-C ends an answer."""
 class ChatOptions(AnswerOptions, DeviceOptions):
     """The options of this program."""
 
-    preference: Any = option(
-        text="λ (default: all objectives alike)", kind=kinds.source, metavar="VECTOR"
+    preference: str | None = option(
+        text="λ (default: all objectives alike)", kind=kinds.preference, metavar="VECTOR"
     )
     top_p: float = option(1.0, "of sampling", kind=kinds.share)
 
@@ -59,7 +53,7 @@ COMMAND = Program(
 )
 
 
-def first_preference(adapter: str, given: Preference | None) -> torch.Tensor:
+def first_preference(adapter: str, given: str | None) -> torch.Tensor:
     """λ at the beginning, size = (m,); empty where the adapter does not depend on it.
 
     Raises:

@@ -33,8 +33,8 @@ class RespondOptions(AnswerOptions, LoadingOptions):
     """The options of this program."""
 
     prompt: str = option(kind=kinds.filled, positional=True, required=True)
-    preference: tuple[Any, ...] = option(
-        (), "λ; repeat", kind=kinds.source, metavar="VECTOR", required=True, repeat=True
+    preference: tuple[str, ...] = option(
+        (), "λ; repeat", kind=kinds.preference, metavar="VECTOR", required=True, repeat=True
     )
 
 

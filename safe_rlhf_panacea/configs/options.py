@@ -130,7 +130,7 @@ class Option:
             return self.default
         if not self.several:
             return self.kind(value)
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and self.kind is kinds.named_value:
             value = tuple(value.items())
         if isinstance(value, str) or not isinstance(value, list | tuple):
             value = (value,)

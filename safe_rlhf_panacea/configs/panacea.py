@@ -59,10 +59,10 @@ class PreferenceOptions(Options):
         text="needed by --preference_sampler vertices: how often λ is a vertex, 0 to 1",
         kind=kinds.probability,
     )
-    fixed_preference: Any = option(
+    fixed_preference: str | None = option(
         text="baselines: train for this λ alone, with an adapter that has no preference part, on "
         "the pairs and texts that count for an objective to which it gives a weight",
-        kind=kinds.source,
+        kind=kinds.preference,
         metavar="VECTOR",
     )
 

@@ -163,8 +163,8 @@ class ExportOptions(TrainedAdapterOptions):
 
     format: Literal["peft", "peft-parts", "gguf", "vllm", "merged"] = option(required=True)
     output_dir: str = option(text="a new folder", kind=kinds.folder, required=True)
-    preference: tuple[Any, ...] = option(
-        (), "λ; repeat for vllm", kind=kinds.source, metavar="VECTOR", repeat=True
+    preference: tuple[str, ...] = option(
+        (), "λ; repeat for vllm", kind=kinds.preference, metavar="VECTOR", repeat=True
     )
     overwrite: bool = option(False, "replace an export that the folder holds")
     trust_remote_code: bool = option(False, "run code that comes with the base model")

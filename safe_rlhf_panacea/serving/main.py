@@ -37,8 +37,8 @@ class PreferenceRules(Options):
 
     GROUP: ClassVar[str] = "preference"
 
-    preference: Any = option(
-        text="λ of requests that name none", kind=kinds.source, metavar="VECTOR"
+    preference: str | None = option(
+        text="λ of requests that name none", kind=kinds.preference, metavar="VECTOR"
     )
     allow: tuple[str, ...] = option((), "'helpful<=0.8'; repeat", metavar="BOUND", repeat=True)
     front: str | None = option(text="an evaluation's folder, for the page", kind=kinds.filled)

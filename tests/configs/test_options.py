@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 
 from safe_rlhf_panacea.algorithms.dpo.main import COMMAND, parse_arguments
@@ -22,6 +23,7 @@ from safe_rlhf_panacea.configs.algorithms import (
 from safe_rlhf_panacea.configs.command_line import Program
 from safe_rlhf_panacea.configs.options import Options, configuration, option, options_of
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.preference import parse_preference
 
 CONFIGS = (DPOConfig, SFTConfig, GRPOConfig, PPOConfig, RewardConfig, FinetuneConfig)
 NEEDED = ["--model_name_or_path", "m", "--train_datasets", "a=x", "b=y", "--output_dir", "out"]
@@ -125,6 +127,7 @@ class Placed(Options):
     target: str | None = option(kind=kinds.filled, positional=True, required=True)
     others: tuple[int, ...] = option((), positional=True)
     weight: tuple[float, ...] = option((), repeat=True)
+    vector: tuple[str, ...] = option((), kind=kinds.preference, repeat=True)
     quiet: bool = option(False)
 
 
@@ -145,6 +148,21 @@ def test_options_by_place_and_repeated(line, expected, tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text("target: x\nothers: [5]\nweight: [1, 2]\n")
     assert PLACED.read(line.format(file=file).split()) == expected
+
+
+@pytest.mark.parametrize(
+    "form", ["a=0.25,b=0.75", {"a": 0.25, "b": 0.75}, [0.25, 0.75], torch.tensor([0.25, 0.75])]
+)
+def test_a_preference_may_come_in_any_form(form):
+    """The options have it as text, which can be recorded."""
+    objectives = ("a", "b")
+    fixed = DPOConfig(fixed_preference=form).fixed_preference
+    (repeated,) = Placed(vector=[form]).vector
+    assert isinstance(fixed, str) and fixed == repeated
+    assert Placed(vector={"a": 0.25, "b": 0.75}).vector == ("a=0.25,b=0.75",)
+    assert parse_preference(fixed, objectives).tolist() == [0.25, 0.75]
+    with pytest.raises(UserError, match=r"--fixed_preference: .* is neither text"):
+        DPOConfig(fixed_preference=[form])
 
 
 def test_what_is_missing_or_wrong_by_place_is_named_without_a_flag(tmp_path, capsys):
