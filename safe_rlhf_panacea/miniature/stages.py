@@ -6,14 +6,15 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from safe_rlhf_panacea.base.finetune.main import main as sft_main
 from safe_rlhf_panacea.base.values.reward.main import main as reward_main
-from safe_rlhf_panacea.baselines.discrete_policies import train_discrete_policies
-from safe_rlhf_panacea.baselines.rewarded_soups import train_soup
-from safe_rlhf_panacea.baselines.variants import PROGRAMS
+from safe_rlhf_panacea.baselines.discrete_policies import grid_variants
+from safe_rlhf_panacea.baselines.rewarded_soups import vertices
+from safe_rlhf_panacea.baselines.variants import PROGRAMS, train_variants
 from safe_rlhf_panacea.experiments.miniature import (
     AS_RECORDED,
     DPO,
@@ -119,22 +120,22 @@ class Miniature:
         PROGRAMS[algorithm].main([*flags, "--log_type", self.log_type, *extra])
         return self.root / name
 
-    def baseline_flags(self, algorithm: str, name: str, steps: int) -> list[str]:
-        """The command line of a baseline of rank k + 1."""
-        return self.policy_flags(algorithm, name, steps, RANK_OF_BASELINES)
+    def baseline_config(self, algorithm: str, name: str, steps: int) -> Any:
+        """The options of a baseline of rank k + 1."""
+        flags = self.policy_flags(algorithm, name, steps, RANK_OF_BASELINES)
+        return PROGRAMS[algorithm].parse_arguments(flags)
 
     def train_soup(self, algorithm: str, name: str, steps_each: int) -> list[Path]:
         """Rewarded Soups' ingredients, in the order of the objectives."""
-        return list(
-            train_soup(algorithm, self.baseline_flags(algorithm, name, steps_each)).values()
-        )
+        config = self.baseline_config(algorithm, name, steps_each)
+        return list(train_variants(algorithm, config, vertices(OBJECTIVES)).values())
 
     def train_discrete(
         self, algorithm: str, name: str, steps_each: int, grid: torch.Tensor
     ) -> list[Path]:
         """Discrete policies, one per row of ``grid``."""
-        flags = self.baseline_flags(algorithm, name, steps_each)
-        return list(train_discrete_policies(algorithm, flags, grid).values())
+        config = self.baseline_config(algorithm, name, steps_each)
+        return list(train_variants(algorithm, config, grid_variants(grid)).values())
 
     def shuffled(self, items: Sequence[str], count: int) -> list[str]:
         """A seeded choice of ``count`` items."""
