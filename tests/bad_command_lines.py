@@ -204,6 +204,8 @@ dpo          ; --preference_sampler stratified    ; for two objectives and scope
 dpo          ; --dirichlet_alpha 2                ; belongs to --preference_sampler dirichlet
 dpo          ; --preference_sampler dirichlet --dirichlet_alpha 0 ; 0 {POSITIVE}
 dpo          ; --preference_sampler vertices --vertex_probability 2 ; 2 {PROBABILITY}
+dpo          ; --vertex_probability_end 0.5        ; needs --vertex_probability, where
+dpo          ; --dirichlet_alpha_end 2             ; --dirichlet_alpha_end needs --dirichlet_alpha
 dpo          ; --fixed_preference 0.7,0.7         ; sums to 1.4, not to 1
 dpo          ; --fixed_preference nan,1           ; an entry that is not finite
 dpo          ; --fixed_preference 1,0 --preference_scope sample ; draws nothing

@@ -74,9 +74,9 @@ def make_trainer(job: Job) -> Any:
     algorithm = job["algorithm"]
     program = importlib.import_module(f"safe_rlhf_panacea.algorithms.{algorithm}.main")
     args = program.parse_arguments(flags(job))
-    args.reward_model_name_or_path = str(folder_of(job) / OBJECTIVES[0])  # for the plain trainers
-    args.reward_critic_model_name_or_path = None
-    configs = prepare_run(args, "benchmark")
+    first = str(folder_of(job) / OBJECTIVES[0])  # what the plain trainers read besides
+    vars(args).update(reward_model_name_or_path=first, reward_critic_model_name_or_path=None)
+    configs = prepare_run(args)
     name = f"{algorithm.upper()}Trainer"
     if job["trainer"] == "plain":
         kind = getattr(base, name)

@@ -48,6 +48,7 @@ class FrontTrainer(Protocol):
     tokenizer: Any
     template: ChatTemplate
     global_step: int
+    total_steps: int
     eval_dataloader: Any
     panacea: Panacea
     clock: TrainingClock

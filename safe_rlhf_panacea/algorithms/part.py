@@ -24,6 +24,7 @@ class PanaceaPart(Part):
     def __init__(self, trainer: FrontTrainer) -> None:
         """Hold on to the trainer, which has its component already."""
         self.trainer, self.panacea = trainer, trainer.panacea
+        self.panacea.source.run_progress = lambda: trainer.global_step / trainer.total_steps
 
     def about(self) -> dict[str, Any]:
         """How much of the policy the adapter reaches."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.preference import PreferenceSampler, parse_preference
 
 DRAWN_BINS = 10
+# The sampler's parameters that may change over a run, and the options that give them.
+MOVING = {"alpha": "dirichlet_alpha", "vertex_probability": "vertex_probability"}
 
 
 class PreferenceSource:
@@ -40,6 +43,12 @@ class PreferenceSource:
             self.fixed = parse_preference(args.fixed_preference, objectives).to(self.device)
         self.shared = self.fixed is not None or args.preference_scope == "batch"
         self.for_labels = getattr(args, "preference_for_labels", False)  # no flag where all count
+        self.run_progress: Callable[[], float] = lambda: 0.0  # a trainer sets how far its run is
+        self._moving = {
+            name: (getattr(args, option), getattr(args, f"{option}_end"))
+            for name, option in MOVING.items()
+            if getattr(args, f"{option}_end", None) is not None
+        }
         self._kept: torch.Tensor | None = None  # size = (1, m)
         self.drawn = torch.zeros(len(objectives), DRAWN_BINS, dtype=torch.int64)
         options = {}
@@ -86,6 +95,8 @@ class PreferenceSource:
 
     def _next(self, rows: int, labelled: torch.Tensor | None = None) -> torch.Tensor:
         """New vectors, size = (rows, m), and a note of them."""
+        for name, (start, end) in self._moving.items():
+            setattr(self.sampler, name, start + (end - start) * self.run_progress())
         preference = self.sampler.sample(rows, labelled)
         bins = (preference * DRAWN_BINS).long().clamp(0, DRAWN_BINS - 1)  # size = (B, m)
         self.drawn.scatter_add_(1, bins.T, torch.ones_like(bins.T))

@@ -48,6 +48,10 @@ class RewardedPart(PanaceaPart):
     initial: Sampled | None = None
     loaded: RewardEnsemble
 
+    def about(self) -> dict[str, Any]:
+        """With the rewards' units, as a calibration may have set them."""
+        return {**super().about(), "reward_specs": self.trainer.args.reward_specs}
+
     # -- rewards ----------------------------------------------------------------------
 
     def load(self, load_own: Callable[..., Loaded] | None = None) -> RewardEnsemble:

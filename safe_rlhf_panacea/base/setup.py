@@ -50,6 +50,7 @@ def prepare_run(args: TrainConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         UserError: the folder holds a run already, or logs cannot be written.
     """
+    args.check_files()
     if args.tf32:
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True

@@ -222,6 +222,10 @@ class RewardedConfig(
             return specs
         return apply_calibration(specs, self.reward_calibration)
 
+    def check_files(self) -> None:
+        """Refuse a bad calibration."""
+        _ = self.reward_specs
+
     def objective_names(self) -> tuple[str, ...]:
         """Those of the rewards."""
         return tuple(spec.name for spec in plain_reward_specs(self))

@@ -216,6 +216,13 @@ class Options:
             UserError: naming them and what would be right.
         """
 
+    def check_files(self) -> None:
+        """Refuse files that the options name and that are of no use, when a run begins.
+
+        Raises:
+            UserError: naming the file.
+        """
+
     def with_(self, **changes: Any) -> Self:
         """The same options with some changed."""
         return dataclasses.replace(self, **changes)

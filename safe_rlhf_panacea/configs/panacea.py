@@ -59,6 +59,14 @@ class PreferenceOptions(Options):
         text="needed by --preference_sampler vertices: how often λ is a vertex, 0 to 1",
         kind=kinds.probability,
     )
+    dirichlet_alpha_end: float | None = option(
+        text="at the end of the run, reached linearly from --dirichlet_alpha",
+        kind=kinds.positive_float,
+    )
+    vertex_probability_end: float | None = option(
+        text="at the end of the run, reached linearly from --vertex_probability",
+        kind=kinds.probability,
+    )
     fixed_preference: str | None = option(
         text="baselines: train for this λ alone, with an adapter that has no preference part, on "
         "the pairs and texts that count for an objective to which it gives a weight",
@@ -187,6 +195,9 @@ def check_panacea(args: Any, objectives: tuple[str, ...]) -> None:
     for flag, sampler in needs.items():
         if getattr(args, flag) is not None and args.preference_sampler != sampler:
             raise UserError(f"--{flag} belongs to --preference_sampler {sampler}")
+    for flag in needs:
+        if getattr(args, f"{flag}_end") is not None and getattr(args, flag) is None:
+            raise UserError(f"--{flag}_end needs --{flag}, where it begins")
     if args.preference_sampler == "vertices" and args.vertex_probability is None:
         raise UserError(
             "--preference_sampler vertices needs --vertex_probability: how often λ is a vertex, "

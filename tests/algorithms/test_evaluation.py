@@ -322,7 +322,7 @@ def test_calibration_standardises_the_rewards(
     calibrate(["--model_name_or_path", str(base_model), *costs])
     assert read_json(tmp_path / "costs") == entries  # of the scores, whatever their signs
     ppo_main([*ppo_flags, "--max_steps", "1", "--reward_calibration", str(file)])
-    specs = read_json(tmp_path / "out" / "run.json")["args"]["reward_specs"]
+    specs = read_json(tmp_path / "out" / "run.json")["reward_specs"]
     assert len(specs) == 2
     out = ["--output_dir", str(tmp_path / "front"), "--grid_step", "1"]
     evaluate(["--adapter", str(tmp_path / "out"), *common, *out, "--reward_calibration", str(file)])

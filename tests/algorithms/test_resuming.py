@@ -471,7 +471,7 @@ def test_an_older_record_and_what_a_kill_left(interrupted, tmp_path, capsys):
     """A flag that the record does not know counts as its default; half-written files go."""
     folder = tmp_path / "out"
     record = json.loads((folder / "run.json").read_text())
-    del record["args"]["upstream_dpo_slice"], record["args"]["base"], record["data"]
+    del record["args"]["upstream_dpo_slice"], record["data"]
     record["args"]["total_training_steps"] = 4  # worked out, and recorded, by earlier versions
     (folder / "run.json").write_text(json.dumps(record))
     left = [folder / ".run.json.abc.tmp", folder / "checkpoints" / ".latest.abc.tmp"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import subprocess
 import sys
 
@@ -69,8 +70,8 @@ def test_a_value_is_the_same_from_text_yaml_and_python(tmp_path):
     file = tmp_path / "run.yaml"
     values = {"lr": "1e-3", "bf16": True, "report_to": ["none"], "reference_point": [0, -1]}
     file.write_text(yaml.safe_dump({**values, "lora_dim": 4}))
-    words = "--lr 1e-3 --bf16 --report_to none --reference_point 0 -1 --lora_dim 3"
-    from_words = parse_arguments([*NEEDED, *words.split()])
+    words = shlex.split("--lr 1e-3 --bf16 --report_to none --reference_point 0 -1 --lora_dim 3")
+    from_words = parse_arguments([*NEEDED, *words])
     from_yaml = parse_arguments([*NEEDED, "--config", str(file), "--lora_dim", "3"])
     given = {"model_name_or_path": "m", "train_datasets": ["a=x", "b=y"], "output_dir": "out"}
     from_python = DPOConfig(**{**values, **given, "lora_dim": 3}).resolved()

@@ -149,6 +149,9 @@ def check(words, monkeypatch):
 def test_every_command_is_one_that_its_program_takes(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hosts").touch()
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    given = "{actor_model_name_or_path: m, reward_models: [a=x, b=y], train_datasets: [p.jsonl]}"
+    (tmp_path / "runs" / "first" / "run.yaml").write_text(given)
     for block in blocks(page):
         if block.language not in SHELLS or block.title.startswith(EARLIER):
             continue

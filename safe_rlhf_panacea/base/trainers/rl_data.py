@@ -122,7 +122,8 @@ def lengths(prompts: int, args: RewardedConfig, whole_groups: bool = False) -> t
     if total < args.gradient_accumulation_steps:
         raise UserError(
             f"the run has {total} training steps, fewer than --gradient_accumulation_steps "
-            f"{args.gradient_accumulation_steps}: it would end before its first update"
+            f"{args.gradient_accumulation_steps}: it would end before its first update; give more "
+            f"prompts than {prompts}, or fewer --gradient_accumulation_steps"
         )
     return per_epoch, total
 

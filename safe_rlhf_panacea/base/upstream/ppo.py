@@ -95,11 +95,6 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         stops = self.template.stop_ids(self.actor_model.module)
         self.generation_config.eos_token_id = list(stops)
 
-    @property
-    def total_steps(self) -> int:
-        """Training steps of the run."""
-        return self.args.total_training_steps
-
     def init_engines(self) -> None:
         """Safe-RLHF's, which doubles a flag with PTX: what the user gave stays as it is."""
         given = self.args.gradient_accumulation_steps

@@ -26,6 +26,11 @@ class Recorded:
         now = datetime.datetime.now()
         return ChatTemplate.of(self.args.chat_template, self.tokenizer, now)
 
+    @property
+    def total_steps(self) -> int:
+        """Training steps of the run."""
+        return self.args.total_training_steps
+
     def init_logger(self) -> None:
         """Record the run, then open Safe-RLHF's logger."""
         self.clock = TrainingClock()

@@ -285,7 +285,7 @@ def test_pairs_that_do_not_say_for_whom(write: Callable[..., Path]) -> None:
 
 def test_the_objectives_of_dpo_are_those_of_its_data() -> None:
     given = "--model_name_or_path m --output_dir o --train_datasets b=x.jsonl a=y.jsonl b=z.jsonl"
-    assert parse_arguments(given.split()).objectives == ["b", "a"]
+    assert parse_arguments(given.split()).objectives == ("b", "a")
     assert COMMAND.parser().parse_args([*given.split(), "--objectives", "a"]).objectives == ["a"]
 
 
