@@ -139,6 +139,8 @@ class PanaceaModel:
             PreferenceError: the vector is off the simplex or names an unknown objective.
             UserError: the template has no place for a system prompt, or for several turns.
         """
+        if self.adapter.pref_dim and self.adapter.objectives:
+            preference = parse_preference(preference, self.adapter.objectives)
         self.adapter.set_preference(preference)
         ids = torch.tensor([self.template.prompt_ids(prompt, system)])  # size = (1, S)
         length = ids.size(1) + max_new_tokens
