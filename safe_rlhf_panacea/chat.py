@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from safe_rlhf_panacea.adapter.io import read_config
-from safe_rlhf_panacea.configs import kinds
-from safe_rlhf_panacea.configs.command_line import Program
-from safe_rlhf_panacea.configs.options import configuration, option
+from safe_rlhf_panacea.configs import Program, configuration, kinds, option
 from safe_rlhf_panacea.configs.parser import encodable
 from safe_rlhf_panacea.configs.trained import AnswerOptions, DeviceOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors

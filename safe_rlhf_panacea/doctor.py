@@ -20,8 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import safe_rlhf_panacea
-from safe_rlhf_panacea.configs.command_line import Program
-from safe_rlhf_panacea.configs.options import Options, configuration, option
+from safe_rlhf_panacea.configs import Options, Program, configuration, option
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.printing import say
 
@@ -35,18 +34,16 @@ Report = dict[str, Any]
 
 @configuration
 class DoctorOptions(Options):
-    """The options of this program."""
+    """Print what is installed and what is missing, for a bug report.
+
+    No host, user, folder or secret is named. Exit code 1: something is missing that is always
+    needed.
+    """
 
     json: bool = option(False, "as JSON")
 
 
-COMMAND = Program(
-    DoctorOptions,
-    PROGRAM,
-    "Print what is installed and what is missing, for a bug report; no host, user, folder or\n"
-    "secret is named. Exit code 1: something is missing that is always needed.",
-    f"{PROGRAM} --json",
-)
+COMMAND = Program(DoctorOptions, PROGRAM, example=f"{PROGRAM} --json")
 
 
 def _or_reason(look: Callable[[], Any]) -> Any:

@@ -20,9 +20,7 @@ from typing import Any
 from safe_rlhf_panacea.adapter.io import CONFIG_NAME, WEIGHTS_NAME, read_config, read_tensors
 from safe_rlhf_panacea.base.hub import HUB_NAME
 from safe_rlhf_panacea.base.run_record import RESULTS_FILE
-from safe_rlhf_panacea.configs import kinds
-from safe_rlhf_panacea.configs.command_line import Program
-from safe_rlhf_panacea.configs.options import configuration, option
+from safe_rlhf_panacea.configs import Program, configuration, kinds, option
 from safe_rlhf_panacea.configs.trained import TrainedAdapterOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.examples import EXAMPLES_FILE
@@ -203,27 +201,24 @@ def repo_name(value: Any) -> str:
 
 @configuration
 class PushOptions(TrainedAdapterOptions):
-    """The options of this program."""
+    """Upload a trained adapter to the Hugging Face hub, with a model card.
+
+    The repository is private, unless --public. Checkpoints, logs and absolute paths stay here.
+    """
 
     repo: str = option(text="made if need be", kind=repo_name, metavar="OWNER/NAME", required=True)
     public: bool = option(False, "make the repository public, or upload to a public one")
     front: str | None = option(
-        text="an evaluation for the card, where the folder has none yet",
-        kind=kinds.filled,
-        metavar="RUN",
+        text="an evaluation for the card, where the folder has none yet", metavar="RUN"
     )
-    message: str = option("A Panacea adapter", "of the commit", kind=kinds.filled)
+    message: str = option("A Panacea adapter", "of the commit")
     dry_run: bool = option(False, "upload nothing; list what would go up")
 
 
 COMMAND = Program(
     PushOptions,
     PROGRAM,
-    """
-    Upload a trained adapter to the Hugging Face hub, with a model card, into a private
-    repository. Checkpoints and logs stay here, and so do absolute paths.
-    """,
-    f"{PROGRAM} --adapter runs/latest/panacea-ppo --repo me/panacea-helpful-harmless",
+    example=f"{PROGRAM} --adapter runs/latest/panacea-ppo --repo me/panacea-helpful-harmless",
 )
 
 

@@ -17,9 +17,7 @@ from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.models import load_pretrained_models
 from safe_rlhf_panacea.base.models.of_adapter import base_of
 from safe_rlhf_panacea.base.models.positions import check_positions
-from safe_rlhf_panacea.configs import kinds
-from safe_rlhf_panacea.configs.command_line import Program
-from safe_rlhf_panacea.configs.options import configuration, option
+from safe_rlhf_panacea.configs import Program, configuration, kinds, option
 from safe_rlhf_panacea.configs.trained import AnswerOptions, LoadingOptions
 from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.preference import Preference, format_preference, parse_preference
@@ -30,9 +28,9 @@ PROGRAM = "python -m safe_rlhf_panacea.respond"
 
 @configuration
 class RespondOptions(AnswerOptions, LoadingOptions):
-    """The options of this program."""
+    """Answer a prompt with a trained adapter at one or several preference vectors."""
 
-    prompt: str = option(kind=kinds.filled, positional=True, required=True)
+    prompt: str = option(positional=True, required=True)
     preference: tuple[str, ...] = option(
         (), "λ; repeat", kind=kinds.preference, metavar="VECTOR", required=True, repeat=True
     )
@@ -41,8 +39,7 @@ class RespondOptions(AnswerOptions, LoadingOptions):
 COMMAND = Program(
     RespondOptions,
     PROGRAM,
-    "Answer a prompt with a trained adapter at one or several preference vectors.",
-    f"""
+    example=f"""
     {PROGRAM} --adapter runs/latest/panacea-ppo --preference helpful=1,harmless=0 \\
       --preference helpful=0,harmless=1 "How do I pick a door lock?"
     """,

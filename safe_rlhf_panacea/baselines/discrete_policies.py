@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from safe_rlhf_panacea.baselines.variants import FURTHER, Baseline, VariantOptions, Variants
-from safe_rlhf_panacea.configs import kinds
-from safe_rlhf_panacea.configs.options import configuration, option
+from safe_rlhf_panacea.configs import configuration, kinds, option
 
 if TYPE_CHECKING:
     import torch

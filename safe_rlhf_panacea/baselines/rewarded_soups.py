@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from safe_rlhf_panacea.baselines.variants import FURTHER, Baseline, VariantOptions, Variants
-from safe_rlhf_panacea.configs.options import configuration
+from safe_rlhf_panacea.configs import configuration
 
 PROGRAM = "python -m safe_rlhf_panacea.baselines.rewarded_soups"
 

@@ -13,8 +13,7 @@ from safe_rlhf_panacea.algorithms.dpo import main as dpo
 from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from safe_rlhf_panacea.algorithms.sft import main as sft
-from safe_rlhf_panacea.configs.command_line import Program
-from safe_rlhf_panacea.configs.options import Options, configuration, option
+from safe_rlhf_panacea.configs import Options, Program, configuration, option
 from safe_rlhf_panacea.configs.panacea import check_panacea
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.printing import say

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from collections.abc import Collection, Sequence
 from typing import Any, Generic, TypeVar
@@ -70,14 +71,16 @@ class Program(Generic[AnyOptions]):
     Args:
         cls: the class of its options.
         name: how it is called.
-        description: what it does, for ``--help``.
+        description: what it does, for ``--help``; default: the class's docstring.
         example: a call of it.
     """
 
-    def __init__(self, cls: type[AnyOptions], name: str, description: str, example: str) -> None:
+    def __init__(
+        self, cls: type[AnyOptions], name: str, description: str = "", example: str = ""
+    ) -> None:
         """Describe the program; no parser is made yet."""
         self.cls, self.name = cls, name
-        self._about = (description, example)
+        self._about = (description or inspect.getdoc(cls) or "", example)
 
     def parser(self, *, config: bool = True) -> ArgumentParser:
         """Its flags, with ``--config`` or without."""

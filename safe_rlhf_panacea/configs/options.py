@@ -41,9 +41,9 @@ else:  # doctor.py has to run where packages are missing
 Made = TypeVar("Made")
 _BY_TYPE: dict[Any, kinds.Kind] = {
     bool: kinds.boolean,
-    int: kinds.any_int,
+    int: kinds.positive_int,
     float: kinds.finite_float,
-    str: kinds.text,
+    str: kinds.filled,
 }
 
 
@@ -63,7 +63,8 @@ def option(
     Args:
         default: its value where none is given.
         text: its help.
-        kind: reads a value, or each item of several; default: by the field's type.
+        kind: reads a value, or each item of several; default: by the field's type, a positive
+            integer, a finite number, text that is not empty, ``true`` or ``false``.
         names: further names of the flag.
         metavar: stands for its value in the help; default: as argparse has it.
         required: whether a command line must give it.

@@ -12,9 +12,9 @@ from safe_rlhf_panacea.configs.options import Options, configuration, option
 class TrainedAdapterOptions(Options):
     """A trained adapter and the base model under it."""
 
-    adapter: str = option(text="folder of a trained adapter", kind=kinds.filled, required=True)
+    adapter: str = option(text="folder of a trained adapter", required=True)
     base_model: str | None = option(
-        text="its hub name or folder; default: the one that the adapter names", kind=kinds.filled
+        text="its hub name or folder; default: the one that the adapter names"
     )
 
 
@@ -37,7 +37,7 @@ class DeviceOptions(LoadingOptions):
 
     GROUP: ClassVar[str] = "model"
 
-    device: str | None = option(text="default: an accelerator if there is one", kind=kinds.filled)
+    device: str | None = option(text="default: an accelerator if there is one")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option("auto", "default: as saved")
 
 
@@ -45,8 +45,8 @@ class DeviceOptions(LoadingOptions):
 class AnswerOptions(Options):
     """How answers are drawn."""
 
-    system: str | None = option(text="a system prompt", kind=kinds.filled)
-    max_new_tokens: int = option(256, "tokens of an answer", kind=kinds.positive_int)
+    system: str | None = option(text="a system prompt")
+    max_new_tokens: int = option(256, "tokens of an answer")
     temperature: float = option(
         0.0,
         "of sampling; default: 0, which always takes the likeliest token",

@@ -14,9 +14,7 @@ from safe_rlhf_panacea.adapter.io import read_config
 from safe_rlhf_panacea.base.hub import HUB_NAME
 from safe_rlhf_panacea.base.run_record import METRICS_FILE, RESULTS_FILE
 from safe_rlhf_panacea.command import programs
-from safe_rlhf_panacea.configs import kinds
-from safe_rlhf_panacea.configs.command_line import Program
-from safe_rlhf_panacea.configs.options import configuration, option, options_of
+from safe_rlhf_panacea.configs import Program, configuration, kinds, option, options_of
 from safe_rlhf_panacea.configs.trained import TrainedAdapterOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.export.card_text import LIBRARY, PICTURE_FILE, Facts, card_text
@@ -173,14 +171,13 @@ def licence_id(value: Any) -> str:
 
 @configuration
 class CardOptions(TrainedAdapterOptions):
-    """The options of this program."""
+    """Write a trained adapter's model card and the picture of its front into its folder."""
 
     front: str | None = option(
         text="an evaluation or a training; default: what the adapter's own training measured",
-        kind=kinds.filled,
         metavar="RUN",
     )
-    name: str | None = option(text="default: the folder's", kind=kinds.filled)
+    name: str | None = option(text="default: the folder's")
     license: str | None = option(
         text="of the adapter, by its id on the hub; default: left open", kind=licence_id
     )
@@ -190,9 +187,7 @@ class CardOptions(TrainedAdapterOptions):
 COMMAND = Program(
     CardOptions,
     PROGRAM,
-    f"Write a trained adapter's model card, {CARD_FILE}, into its folder, and the picture of\n"
-    f"its front, {PICTURE_FILE}.",
-    f"{PROGRAM} --adapter runs/latest/panacea-ppo --license apache-2.0",
+    example=f"{PROGRAM} --adapter runs/latest/panacea-ppo --license apache-2.0",
 )
 
 

@@ -14,9 +14,7 @@ import torch
 from safe_rlhf_panacea.base.models.adapted import find_adapter
 from safe_rlhf_panacea.base.models.loading import loading_errors, resolve_model
 from safe_rlhf_panacea.base.models.of_adapter import base_of
-from safe_rlhf_panacea.configs import kinds
-from safe_rlhf_panacea.configs.command_line import Program
-from safe_rlhf_panacea.configs.options import configuration, option
+from safe_rlhf_panacea.configs import Program, configuration, kinds, option
 from safe_rlhf_panacea.configs.trained import TrainedAdapterOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.export.fitting import check_base

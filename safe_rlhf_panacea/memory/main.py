@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from safe_rlhf_panacea.configs.command_line import Program
+from safe_rlhf_panacea.configs import Program
 from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.memory.options import MemoryOptions
 from safe_rlhf_panacea.printing import say
@@ -31,12 +31,7 @@ TEXTS = {
 COMMAND = Program(
     MemoryOptions,
     PROGRAM,
-    """
-    Say what each card will hold in a training, from the models' configurations alone: the
-    step runs on tensors that have sizes but no memory. No weights are read or downloaded.
-    Exit code 1: it does not fit, and what to change is said.
-    """,
-    f"""
+    example=f"""
     {PROGRAM} --model meta-llama/Llama-2-7b-hf --algorithm ppo --objectives 2
     {PROGRAM} --model runs/sft --algorithm dpo --mean_length 180 --card_gib 24
     """,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from safe_rlhf_panacea.configs import kinds
-from safe_rlhf_panacea.configs.options import Options, configuration, option
+from safe_rlhf_panacea.configs import Options, configuration, kinds, option
 from safe_rlhf_panacea.errors import UserError
 
 
@@ -13,9 +12,9 @@ from safe_rlhf_panacea.errors import UserError
 class PlannedModels(Options):
     """The models of the training."""
 
-    model: str = option(text="folder or hub name", kind=kinds.filled, required=True)
+    model: str = option(text="folder or hub name", required=True)
     algorithm: Literal["dpo", "ppo", "grpo", "sft"] = option(required=True)
-    objectives: int = option(2, "m", kind=kinds.positive_int)
+    objectives: int = option(2, "m")
     reward_models: tuple[tuple[str, str], ...] | None = option(
         text="default: for each objective a model of the policy's size; functions cost nothing",
         kind=kinds.named_value,
@@ -30,26 +29,17 @@ class PlannedTraining(Options):
 
     GROUP: ClassVar[str] = "training, in the training programs' names"
 
-    max_length: int = option(512, "tokens in a sequence", kind=kinds.positive_int)
+    max_length: int = option(512, "tokens in a sequence")
     mean_length: int | None = option(
-        text="attended tokens on average (default: max_length, the worst case)",
-        kind=kinds.positive_int,
+        text="attended tokens on average (default: max_length, the worst case)"
     )
-    prompt_length: int = option(
-        1, "of it, tokens whose log-probability nobody asks", kind=kinds.positive_int
-    )
-    max_tokens_per_pass: int | None = option(
-        text="(default: 1024 on a CPU, else 16384)", kind=kinds.positive_int
-    )
-    per_device_train_batch_size: int = option(
-        16, "pairs or sequences in a backward pass", kind=kinds.positive_int
-    )
-    per_device_prompt_batch_size: int = option(16, "prompts in a rollout", kind=kinds.positive_int)
-    num_return_sequences: int | None = option(
-        text="responses to each prompt (default: 1, GRPO 8)", kind=kinds.positive_int
-    )
-    lora_dim: int = option(8, "k singular values", kind=kinds.positive_int)
-    lora_module_name: str = option("layers.", "adapt layers named like this")
+    prompt_length: int = option(1, "of it, tokens whose log-probability nobody asks")
+    max_tokens_per_pass: int | None = option(text="(default: 1024 on a CPU, else 16384)")
+    per_device_train_batch_size: int = option(16, "pairs or sequences in a backward pass")
+    per_device_prompt_batch_size: int = option(16, "prompts in a rollout")
+    num_return_sequences: int | None = option(text="responses to each prompt (default: 1, GRPO 8)")
+    lora_dim: int = option(8, "k singular values")
+    lora_module_name: str = option("layers.", "adapt layers named like this", kind=kinds.text)
     bf16: bool = option(True, "bfloat16 (default here, as in the launchers: true)")
     gradient_checkpointing: bool = option(True, "recompute activations (default here: true)")
     ptx: bool = option(False, "with --ptx_datasets")
@@ -57,13 +47,17 @@ class PlannedTraining(Options):
 
 @configuration
 class MemoryOptions(PlannedTraining, PlannedModels):
-    """A training, and the cards that it is planned for."""
+    """Say what each card will hold in a training, from the models' configurations alone.
+
+    The step runs on tensors that have sizes but no memory; no weights are read or downloaded.
+    Exit code 1: it does not fit, and what to change is said.
+    """
 
     GROUP: ClassVar[str] = "cards"
 
     zero_stage: Literal[0, 1, 2, 3] = option(0)
     offload: Literal["none", "parameter", "optimizer", "all"] = option("none")
-    gpus: int = option(1, "processes", kind=kinds.positive_int)
+    gpus: int = option(1, "processes")
     card_gib: float = option(80.0, "of a card", kind=kinds.positive_float)
     device: Literal["cuda", "cpu"] = option("cuda")
     json: bool = option(False, "as JSON, in bytes")

@@ -14,9 +14,7 @@ from typing import Any, ClassVar, NoReturn
 import torch
 
 from safe_rlhf_panacea.adapter.io import read_config
-from safe_rlhf_panacea.configs import kinds
-from safe_rlhf_panacea.configs.command_line import Program
-from safe_rlhf_panacea.configs.options import Options, configuration, option
+from safe_rlhf_panacea.configs import Options, Program, configuration, kinds, option
 from safe_rlhf_panacea.configs.trained import DeviceOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.examples import read_examples
@@ -41,7 +39,7 @@ class PreferenceRules(Options):
         text="λ of requests that name none", kind=kinds.preference, metavar="VECTOR"
     )
     allow: tuple[str, ...] = option((), "'helpful<=0.8'; repeat", metavar="BOUND", repeat=True)
-    front: str | None = option(text="an evaluation's folder, for the page", kind=kinds.filled)
+    front: str | None = option(text="an evaluation's folder, for the page")
 
 
 @configuration
@@ -50,11 +48,11 @@ class NetworkOptions(Options):
 
     GROUP: ClassVar[str] = "network"
 
-    host: str = option("127.0.0.1", kind=kinds.filled)
+    host: str = option("127.0.0.1")
     port: int = option(
         8000, "0: a free one", kind=kinds.integer("a port, a number from 0 to 65535", 0, 65535)
     )
-    token: str | None = option(text=f"bearer token; better as {TOKEN}", kind=kinds.filled)
+    token: str | None = option(text=f"bearer token; better as {TOKEN}")
 
 
 @configuration
@@ -63,31 +61,30 @@ class LimitOptions(Options):
 
     GROUP: ClassVar[str] = "limits"
 
-    max_rows: int = option(32, "answers at a time", kind=kinds.positive_int)
-    max_waiting: int = option(
-        64, "answers that wait, beyond which there is 429", kind=kinds.positive_int
-    )
-    max_length: int | None = option(text="tokens of prompt and answer", kind=kinds.positive_int)
-    max_new_tokens: int = option(512, "tokens of an answer", kind=kinds.positive_int)
-    max_body: int = option(2**20, "bytes of a request", kind=kinds.positive_int)
-    max_connections: int = option(512, "open at a time", kind=kinds.positive_int)
+    max_rows: int = option(32, "answers at a time")
+    max_waiting: int = option(64, "answers that wait, beyond which there is 429")
+    max_length: int | None = option(text="tokens of prompt and answer")
+    max_new_tokens: int = option(512, "tokens of an answer")
+    max_body: int = option(2**20, "bytes of a request")
+    max_connections: int = option(512, "open at a time")
     max_wait: float = option(60.0, "seconds for a row", kind=kinds.positive_float)
     timeout: float = option(300.0, "seconds in all", kind=kinds.positive_float)
 
 
 @configuration
 class ServeOptions(LimitOptions, NetworkOptions, PreferenceRules, DeviceOptions):
-    """The options of this program."""
+    """Serve a trained adapter: OpenAI's API with a λ per request, and a page with sliders.
 
-    model_name: str | None = option(text="default: the adapter's folder", kind=kinds.filled)
+    docs/serving.md shows how it is asked.
+    """
+
+    model_name: str | None = option(text="default: the adapter's folder")
 
 
 COMMAND = Program(
     ServeOptions,
     PROGRAM,
-    "Serve a trained adapter: OpenAI's API with a λ per request, and a page with sliders.\n"
-    "docs/serving.md shows how it is asked.",
-    f"""
+    example=f"""
     {PROGRAM} --adapter runs/latest/panacea-ppo
     {TOKEN}=secret {PROGRAM} --adapter runs/latest/panacea-ppo --host 0.0.0.0 \\
       --allow 'helpful<=0.8'

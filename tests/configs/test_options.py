@@ -125,7 +125,7 @@ def test_help_has_every_default_and_loads_no_torch(program):
 class Placed(Options):
     """Options of every way in which a command line gives them."""
 
-    target: str | None = option(kind=kinds.filled, positional=True, required=True)
+    target: str | None = option(positional=True, required=True)
     others: tuple[int, ...] = option((), positional=True)
     weight: tuple[float, ...] = option((), repeat=True)
     vector: tuple[str, ...] = option((), kind=kinds.preference, repeat=True)

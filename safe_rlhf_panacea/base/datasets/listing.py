@@ -10,9 +10,7 @@ from itertools import combinations
 from safe_rlhf_panacea.base.datasets.published import PublishedDataset
 from safe_rlhf_panacea.base.datasets.raw import RawDataset, for_objective, labels_of
 from safe_rlhf_panacea.base.datasets.specs import FORM, read_specs
-from safe_rlhf_panacea.configs import kinds
-from safe_rlhf_panacea.configs.command_line import Program
-from safe_rlhf_panacea.configs.options import Options, configuration, option
+from safe_rlhf_panacea.configs import Options, Program, configuration, option
 from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.printing import say
 
@@ -106,25 +104,18 @@ def describe(spec: str) -> str:
 
 @configuration
 class ListingOptions(Options):
-    """The options of this program."""
+    """List the data sets that the training programs know by name, or read one and count.
 
-    spec: str | None = option(
-        text=f"a data set as {FORM}", kind=kinds.filled, metavar="SPEC", positional=True
-    )
+    Those with a hub id are fetched from there, or read from a copy given as path.
+    """
+
+    spec: str | None = option(text=f"a data set as {FORM}", metavar="SPEC", positional=True)
 
 
 COMMAND = Program(
     ListingOptions,
     PROGRAM,
-    """
-    List the data sets that the training programs know by name, or read one and count.
-
-    Those with a hub id are fetched from there, or read from a copy given as path.
-    """,
-    f"""
-    {PROGRAM}
-    {PROGRAM} PKU-SafeRLHF-30K/test:1:path/to/a/copy
-    """,
+    example=f"{PROGRAM}\n{PROGRAM} PKU-SafeRLHF-30K/test:1:path/to/a/copy",
 )
 
 
