@@ -30,7 +30,7 @@ PROGRAM = "python -m safe_rlhf_panacea.respond"
 class RespondOptions(AnswerOptions, LoadingOptions):
     """Answer a prompt with a trained adapter at one or several preference vectors."""
 
-    prompt: str = option(positional=True, required=True)
+    prompt: str = option(text="the user's words", positional=True, required=True)
     preference: tuple[str, ...] = option(
         (), "λ; repeat", kind=kinds.preference, metavar="VECTOR", required=True, repeat=True
     )

@@ -31,7 +31,9 @@ Variants = Mapping[str, Mapping[str, Any]]
 class VariantOptions(Options):
     """A baseline's own options: which algorithm, and what subclasses add."""
 
-    algorithm: Literal["dpo", "grpo", "ppo", "sft"] = option(positional=True, required=True)
+    algorithm: Literal["dpo", "grpo", "ppo", "sft"] = option(
+        text="what trains each variant", positional=True, required=True
+    )
 
     def variants(self, objectives: Sequence[str]) -> Variants:
         """The variants to train, of objectives in the order of λ."""

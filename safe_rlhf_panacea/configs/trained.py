@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.configs.options import Options, configuration, option
+from safe_rlhf_panacea.configs.training import TEMPLATE
 
 
 @configuration
@@ -23,8 +24,7 @@ class LoadingOptions(TrainedAdapterOptions):
     """How the base model is loaded and spoken to."""
 
     chat_template: str | None = option(
-        text="another one than the adapter was trained with: auto, safe-rlhf, none, raw, or a "
-        "jinja file",
+        text=f"{TEMPLATE} (default: the adapter's)",
         kind=kinds.chat_template,
         metavar="TEMPLATE",
     )

@@ -9,6 +9,10 @@ from safe_rlhf_panacea.configs.options import Options, configuration, option
 from safe_rlhf_panacea.errors import UserError
 
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
+TEMPLATE = (
+    "auto: the tokenizer's own, else Safe-RLHF's; safe-rlhf; none: the prompt alone; raw: and its "
+    "control tokens; a jinja file"
+)
 DATASET = "data sets as name[:proportion[:path]], or a path or hub name in place of name"
 
 
@@ -16,13 +20,7 @@ DATASET = "data sets as name[:proportion[:path]], or a path or hub name in place
 class TemplateOptions(Options):
     """How conversations are written."""
 
-    chat_template: str = option(
-        "auto",
-        "auto: the tokenizer's own, else Safe-RLHF's; safe-rlhf; none: the prompt alone; raw: and "
-        "its control tokens; a jinja file",
-        kind=kinds.chat_template,
-        metavar="TEMPLATE",
-    )
+    chat_template: str = option("auto", TEMPLATE, kind=kinds.chat_template, metavar="TEMPLATE")
 
 
 @configuration
