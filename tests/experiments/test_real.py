@@ -37,7 +37,7 @@ SCRIPT = "real_fronts.sh"
 PARSERS = {
     DPO: dpo.parse_arguments,
     GRPO: grpo.parse_arguments,
-    SOUPS: lambda words: rewarded_soups.parse_flags(words[0], words[1:]),
+    SOUPS: lambda words: rewarded_soups.plan(words)[1],
     EVALUATION: lambda words: evaluation.build_parser().parse_args(words),
     COMPARE: lambda words: compare.build_parser().parse_args(words),
     "safe_rlhf_panacea.evaluation.agreement": lambda words: agreement.build_parser().parse_args(
