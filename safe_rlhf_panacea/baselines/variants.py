@@ -14,7 +14,7 @@ from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from safe_rlhf_panacea.algorithms.sft import main as sft
 from safe_rlhf_panacea.configs import Options, Program, configuration, option
-from safe_rlhf_panacea.configs.panacea import check_panacea
+from safe_rlhf_panacea.configs.panacea import PanaceaConfig, check_panacea
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, set_aside
@@ -61,6 +61,8 @@ class Baseline(Program[VariantOptions]):
 
 def objectives_of(config: Any) -> tuple[str, ...]:
     """The objectives of options, in the order of λ; of Safe-RLHF's namespace too."""
+    if isinstance(config, PanaceaConfig):
+        return config.objective_names()
     specs = getattr(config, "reward_specs", None)
     return tuple(config.objectives if specs is None else (spec.name for spec in specs))
 
@@ -84,7 +86,7 @@ def variant_configs(config: Any, variants: Variants) -> dict[str, Any]:
 
 
 def _changed(config: Any, changes: Mapping[str, Any]) -> Any:
-    if isinstance(config, Options):
+    if isinstance(config, PanaceaConfig):
         made: Any = config.with_(**changes)
         made.check()
     else:
