@@ -39,8 +39,9 @@ small: $(INSTALLED_SMALL)  ## a real chat model, trained for two rewards that ar
 test: $(INSTALLED_DEV)  ## run the tests, WORKERS at a time
 	"$(BIN)/python" -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
-lint: $(INSTALLED_DEV)  ## check Python with ruff, shell scripts with ShellCheck, the Dockerfile
+lint: $(INSTALLED_DEV)  ## check Python with ruff and mypy, shell scripts with ShellCheck, the Dockerfile
 	"$(BIN)/ruff" check .
+	"$(BIN)/mypy"
 	"$(BIN)/shellcheck" bash/*.sh eval/*.sh .ci/run
 	"$(BIN)/hadolint" Dockerfile
 
@@ -53,11 +54,11 @@ front-benchmark: $(INSTALLED)  ## repeat the quickstart's fronts over SEEDS fres
 benchmark: $(INSTALLED_BENCH)  ## speed and memory, beside PEFT, TRL and Safe-RLHF (long)
 	"$(BIN)/python" eval/benchmarks/run.py $(ARGS)
 
-regression: $(INSTALLED)  ## hold today's code against recorded numbers (minutes)
-	"$(BIN)/python" eval/regression.py $(ARGS)
+regression: $(INSTALLED_DEV)  ## hold today's code against recorded numbers (minutes)
+	"$(BIN)/python" -m pytest tests/regression -m "" $(ARGS)
 
 clean:  ## remove caches and build leftovers; the environment and all runs stay
-	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache
+	rm -rf build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -path "./$(VENV)" -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip is asked for, not only python: an interrupted `python -m venv` leaves one without the other.

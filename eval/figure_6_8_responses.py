@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,16 @@ from figure_program import (
     check_outputs,
     publish,
 )
+from markupsafe import Markup
 
 from safe_rlhf_panacea.base.arguments import add_flag
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.fronts.results import read_responses, read_result
+from safe_rlhf_panacea.fronts.measurement import read_responses
+from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import atomic_write_text
-from safe_rlhf_panacea.show.html import page
+from safe_rlhf_panacea.show.pages import page, table_html
 from safe_rlhf_panacea.show.plots import spread
-from safe_rlhf_panacea.show.tables import Table, table_html, vector_text
+from safe_rlhf_panacea.show.tables import Table, vector_text
 
 NAMES = {True: "figure_6_responses", False: "figure_8_responses"}
 
@@ -52,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_flag(parser, "--extremes", False, "only the two ends of the grid (Figure 6)")
     args = parser.parse_args(argv)
     stem = check_outputs(args, NAMES[args.extremes])
-    result = read_result(args.run)
-    rows = [row for row in read_responses(args.run, result["objectives"]) if row["preference"]]
+    names = FrontResult.load(args.run).objectives
+    rows = [row for row in read_responses(args.run, names) if row["preference"]]
     chosen = most_varied(rows)
     if args.prompt is not None:
         if all(row["prompt"] != args.prompt for row in rows):
@@ -61,10 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         chosen = args.prompt
     of_prompt = {tuple(row["preference"]): row for row in rows if row["prompt"] == chosen}
     shown = [of_prompt[key] for key in spread(sorted(of_prompt), 2 if args.extremes else 5)]
-    names = result["objectives"]
     rows = [[vector_text(r["preference"]), r["response"], *r["rewards"]] for r in shown]
     table = Table(chosen, [f"λ ({', '.join(names)})", "response", *names], rows)
-    html = f"<p><b>{escape(chosen)}</b></p>{table_html(table.columns, table.rows)}"
+    html = Markup("<p><b>{}</b></p>{}").format(chosen, table_html(table.columns, table.rows))
     report = Report(
         figure="Figure 6" if args.extremes else "Figure 8",
         title="Responses to one prompt at the two ends of the front"

@@ -33,20 +33,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_runs(parser, "evaluations with learnt and fixed scaling, in any order")
     args = parser.parse_args(argv)
     stem = check_outputs(args, NAME)
-    fronts, results = read_fronts(args.runs, args.reference_point)
-    factors = [result["fixed_scaling"] for result in results]
+    results = read_fronts(args.runs, args.reference_point)
+    factors = [result.fixed_scaling for result in results]
     if factors.count(None) != 1:
         raise UserError(f"{factors.count(None)} of --runs have a learnt scaling: give one")
     # The learnt one first, then from the largest factor down.
-    order = sorted(range(len(factors)), key=lambda i: -(factors[i] or float("inf")))
-    fronts, results = [fronts[i] for i in order], [results[i] for i in order]
-    for front, result in zip(fronts, results, strict=True):
-        factor = result["fixed_scaling"]
-        front.label = result["label"] = "learnt s" if factor is None else f"s = {factor:g}"
-    learnt = results[0]["hypervolume"]
-    ratios = [
-        [r["label"], learnt / r["hypervolume"] if r["hypervolume"] else None] for r in results
-    ]
+    results.sort(key=lambda result: -(result.fixed_scaling or float("inf")))
+    names = ["learnt s", *(f"s = {result.fixed_scaling:g}" for result in results[1:])]
+    results = [r.having(label=name) for r, name in zip(results, names, strict=True)]
+    volumes = [result.indicators["hypervolume"] for result in results]
+    ratios = [[n, volumes[0] / v if v else None] for n, v in zip(names, volumes, strict=True)]
     report = Report(
         figure="Figure 7",
         title="Learnt and fixed scaling of the preference vector",
@@ -61,12 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ],
         numbers=dict(ratios),
     )
-
-    def draw() -> object:
-        first = results[0]
-        return front_figure(fronts, report.title, first["reference_point"], first["axis_labels"])
-
-    publish(stem, report, draw, argv)
+    publish(stem, report, lambda: front_figure(results, report.title), argv)
 
 
 if __name__ == "__main__":

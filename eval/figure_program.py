@@ -27,9 +27,7 @@ from safe_rlhf_panacea.base.arguments import (
     finite_float,
 )
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.front import Front
-from safe_rlhf_panacea.fronts.indicators import summarize
-from safe_rlhf_panacea.fronts.results import front_of, read_result
+from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.show.plots import SUFFIXES, front_figure, save_picture
@@ -82,38 +80,49 @@ def add_runs(parser: argparse.ArgumentParser, text: str) -> None:
 
 def read_fronts(
     folders: Sequence[str], reference_point: Sequence[float] | None = None, kind: str | None = None
-) -> tuple[list[Front], list[dict[str, Any]]]:
-    """Fronts that can stand in one picture, with indicators from one reference point.
+) -> list[FrontResult]:
+    """Fronts that can stand in one picture, measured from one reference point.
 
     Raises:
         UserError: they differ in objectives, kind or reference point, or are of another kind.
     """
-    loaded = [read_result(folder) for folder in folders]
+    loaded = [FrontResult.load(folder) for folder in folders]
     first = loaded[0]
     for folder, result in zip(folders, loaded, strict=True):
         for key in ("objectives", "kind"):
-            if result[key] != first[key]:
+            own, other = getattr(result, key), getattr(first, key)
+            if own != other:
                 raise UserError(
-                    f"{folder} has {key} {result[key]}, {folders[0]} has {first[key]}: "
+                    f"{folder} has {key} {own}, {folders[0]} has {other}: "
                     "fronts in one picture must agree"
                 )
-        if kind is not None and result["kind"] != kind:
-            raise UserError(f"{folder} holds an evaluation of kind {result['kind']}, not {kind}")
-        if reference_point is None and result["reference_point"] != first["reference_point"]:
+        if result.cost is None:
+            raise UserError(f"{folder}: cost is missing: evaluate anew")
+        if kind is not None and result.kind != kind:
+            raise UserError(f"{folder} holds an evaluation of kind {result.kind}, not {kind}")
+        if reference_point is None and result.reference_point != first.reference_point:
             raise UserError(
                 f"{folder} and {folders[0]} have different reference points: "
                 "give one with --reference_point"
             )
-    point = list(reference_point or first["reference_point"])
-    fronts = [front_of(result) for result in loaded]
-    results = zip(loaded, fronts, strict=True)
-    return fronts, [{**result, **summarize(front, point)} for result, front in results]
+    point = reference_point or first.reference_point
+    if len(point) != len(first.objectives):
+        raise UserError(
+            f"a reference point of {len(point)} numbers for {len(first.objectives)} objectives: "
+            "give one for each"
+        )
+    return [result.measured_from(point) for result in loaded]
 
 
-def front_tables(results: Sequence[dict[str, Any]]) -> list[Table]:
+def hypervolumes(results: Sequence[FrontResult]) -> dict[str, float]:
+    """The hypervolume of every front, by its label."""
+    return {result.label: result.indicators["hypervolume"] for result in results}
+
+
+def front_tables(results: Sequence[FrontResult]) -> list[Table]:
     """Indicators and cost of each method, and every point."""
     keys = ("training_seconds", "stored_parameters", "trained_models")
-    cost = {key: [result["cost"][key] for result in results] for key in keys}
+    cost = {key: [getattr(result.cost, key) for result in results] for key in keys}
     return [indicators_table(results, **cost), points_table(results)]
 
 
@@ -172,12 +181,7 @@ def compare_methods(
     add_runs(parser, f"evaluations of kind {kind}, Panacea's first: λ is written along it")
     args = parser.parse_args(argv)
     stem = check_outputs(args, name)
-    fronts, results = read_fronts(args.runs, args.reference_point, kind=kind)
+    results = read_fronts(args.runs, args.reference_point, kind=kind)
     report.tables = front_tables(results)
-    report.numbers = {result["label"]: result["hypervolume"] for result in results}
-    first = results[0]
-
-    def draw() -> Any:
-        return front_figure(fronts, report.title, first["reference_point"], first["axis_labels"])
-
-    publish(stem, report, draw, argv)
+    report.numbers = hypervolumes(results)
+    publish(stem, report, lambda: front_figure(results, report.title), argv)

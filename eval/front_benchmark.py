@@ -14,17 +14,17 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 # The sources beside this script are what runs, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from front_benchmark_arms import JOBS, prepare, run_job
+
 from safe_rlhf_panacea.base.arguments import ArgumentParser, filled, positive_int, seed_int
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.experiments.settings import QUICK, SMOKE, MiniatureSettings
+from safe_rlhf_panacea.experiments.sizes import settings
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
-from safe_rlhf_panacea.miniature.arms import JOBS, prepare, run_job
 from safe_rlhf_panacea.miniature.stages import CALIBRATION, Miniature
 
 PROGRAM = "python eval/front_benchmark.py"
@@ -32,9 +32,9 @@ PROGRAM = "python eval/front_benchmark.py"
 FIRST_FRESH_SEED = 1000
 # The quickstart's without the fronts on its way, which change nothing in the training.
 SETTINGS = {
-    "benchmark": MiniatureSettings(),
-    "quick": replace(QUICK, eval_interval=0),
-    "smoke": SMOKE,
+    "benchmark": settings("miniature", "benchmark"),
+    "quick": settings("miniature", "quick", eval_interval=0),
+    "smoke": settings("miniature", "smoke"),
 }
 
 
@@ -81,7 +81,8 @@ def run_one(args: argparse.Namespace, seed: int, job: str) -> None:
         return
     start = time.perf_counter()
     arms = run_job(miniature, job, args.split)
-    record = {"settings": args.settings, "fronts": arms.results}
+    fronts = {name: result.to_json() for name, result in arms.results.items()}
+    record = {"settings": args.settings, "fronts": fronts}
     record["seconds"] = round(time.perf_counter() - start, 1)
     record |= {"severity_table": arms.severity} if arms.severity else {}
     atomic_write_json(miniature.root / f"{job}.json", record)

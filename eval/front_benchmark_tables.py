@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from statistics import mean, stdev
+from types import SimpleNamespace
 from typing import Any
 
-from safe_rlhf_panacea.experiments.settings import MiniatureSettings
-from safe_rlhf_panacea.fronts.results import checked
-from safe_rlhf_panacea.fronts.upgrade import upgrade_arm
+from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.show.tables import INDICATORS, align
 
 Collected = dict[int, dict[str, dict]]
@@ -18,9 +17,8 @@ def summaries(collected: Collected) -> dict[str, dict[int, dict]]:
     found: dict[str, dict[int, dict]] = {}
     for seed, results in collected.items():
         for name, result in results.items():
-            found.setdefault(name, {})[seed] = checked(
-                f"seed {seed}, {name}", upgrade_arm(name, result)
-            )
+            front = FrontResult.from_json(f"seed {seed}, {name}", result)
+            found.setdefault(name, {})[seed] = front.to_json()
     return found
 
 
@@ -113,7 +111,7 @@ def refusal_rows(severity: dict[int, list[dict[str, Any]]]) -> str:
 def benchmark_tables(
     collected: Collected,
     severity: dict[int, list[dict[str, Any]]],
-    settings: MiniatureSettings,
+    settings: SimpleNamespace,
 ) -> tuple[str, dict[str, Any]]:
     """The page to read and the numbers behind it.
 

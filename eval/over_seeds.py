@@ -26,19 +26,18 @@ from safe_rlhf_panacea.base.run_record import (
     write_run_record,
 )
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.fronts.differences import front_difference
-from safe_rlhf_panacea.fronts.front import Front, grid_points
-from safe_rlhf_panacea.fronts.indicators import hypervolume, spearman
-from safe_rlhf_panacea.fronts.results import front_of, read_result
+from safe_rlhf_panacea.fronts.measurement import grid_points
+from safe_rlhf_panacea.fronts.result import FrontResult
+from safe_rlhf_panacea.fronts.stats import front_difference
 from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.show.plots import plot_fronts
-from safe_rlhf_panacea.show.tables import align, front_table
-from safe_rlhf_panacea.show.titles import fronts_title
+from safe_rlhf_panacea.show.plots import front_figure, save_picture
+from safe_rlhf_panacea.show.tables import align, front_table, fronts_title
 
 PROGRAM = "python eval/over_seeds.py"
 FORMAT = 1
 LEVEL = 0.95
+MEAN = {"objectives", "points", "label", "metadata"}  # what is kept of the mean fronts
 SAME = ("kind", "objectives", "axis_labels")
 
 
@@ -55,7 +54,7 @@ def t_interval(values: Sequence[float]) -> list[float] | None:
 
 def read_pairs(
     runs: Sequence[str], baselines: Sequence[str]
-) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+) -> list[tuple[FrontResult, FrontResult]]:
     """The results of every seed, of the method and of the baseline.
 
     Raises:
@@ -66,31 +65,31 @@ def read_pairs(
         raise UserError("--runs names a folder twice: every seed is one evaluation")
     if len(runs) != len(baselines):
         raise UserError(f"{len(runs)} --runs and {len(baselines)} --baselines: one of each a seed")
-    results = [read_result(folder) for folder in (*runs, *baselines)]
-    first = front_of(results[0]).preferences
+    results = [FrontResult.load(folder) for folder in (*runs, *baselines)]
+    first = results[0].preferences
     for folder, result in zip((*runs, *baselines), results, strict=True):
         for key in SAME:
-            if result.get(key) != results[0].get(key):
+            if getattr(result, key) != getattr(results[0], key):
                 raise UserError(f"{folder} and {runs[0]} differ in their {key}")
-        own = front_of(result).preferences
+        own = result.preferences
         if own.shape != first.shape or not np.allclose(own, first):
             raise UserError(f"{folder} and {runs[0]} were evaluated at different λ")
     return list(zip(results[: len(runs)], results[len(runs) :], strict=True))
 
 
-def one_seed(own: Front, base: Front, reference: np.ndarray) -> dict[str, Any]:
+def one_seed(own: FrontResult, base: FrontResult) -> dict[str, Any]:
     """What a seed says: the units of ``summary``."""
-    volumes = [hypervolume(front.values, reference) for front in (own, base)]
+    volumes = [front.indicators["hypervolume"] for front in (own, base)]
     ends = [front.values[front.preferences.argmax(axis=0)].diagonal() for front in (own, base)]
     return {
-        "mean_scalarised": float(front_difference(own, base).scalarised.mean()),
+        "mean_scalarised": front_difference(own, base).mean_scalarised,
         "hypervolume": volumes[0],
         "hypervolume_baseline": volumes[1],
         "hypervolume_ratio": volumes[0] / volumes[1] if volumes[1] > 0 else None,
         "at_vertices": ends[0].tolist(),  # J_i where λ_i is largest
         "at_vertices_baseline": ends[1].tolist(),
-        "spearman": spearman(own.values, own.preferences),
-        "spearman_baseline": spearman(base.values, base.preferences),
+        "spearman": own.indicators["spearman"],
+        "spearman_baseline": base.indicators["spearman"],
     }
 
 
@@ -112,14 +111,14 @@ def summary(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def mean_front(results: Sequence[dict[str, Any]], label: str) -> Front:
+def mean_front(fronts: Sequence[FrontResult]) -> FrontResult:
     """The mean over the seeds at every λ, with its standard error over the seeds."""
-    fronts = [front_of(result) for result in results]
     values = torch.from_numpy(np.stack([front.values for front in fronts]))  # size = (S, N, m)
     spread = values.std(dim=0) if len(fronts) > 1 else torch.zeros_like(values[0])
-    grid = torch.from_numpy(fronts[0].preferences)
+    grid = torch.tensor(fronts[0].preferences)
     points = grid_points(grid, values.mean(dim=0), spread / len(fronts) ** 0.5)
-    return Front(fronts[0].objectives, points, label, {"seeds": len(fronts)})
+    metadata = {"seeds": len(fronts)}
+    return fronts[0].having(points=points, metadata=metadata, units=None)
 
 
 def describe(seeds: Sequence[dict[str, Any]], found: dict[str, Any]) -> str:
@@ -174,33 +173,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_own_output(args.output_dir, PROGRAM, args.overwrite)
     pairs = read_pairs(args.runs, args.baselines)
     both = [result for pair in pairs for result in pair]
-    lowest = np.min([result["reference_point"] for result in both], axis=0)
-    reference = lowest if args.reference_point is None else np.array(args.reference_point)
-    seeds = [one_seed(front_of(own), front_of(base), reference) for own, base in pairs]
+    reference = args.reference_point
+    if reference is None:
+        reference = np.min([result.reference_point for result in both], axis=0).tolist()
+    if len(reference) != len(both[0].objectives):
+        raise UserError(f"--reference_point needs {len(both[0].objectives)} numbers")
+    pairs = [(own.measured_from(reference), base.measured_from(reference)) for own, base in pairs]
+    seeds = [one_seed(own, base) for own, base in pairs]
     found = summary(seeds)
-    fronts = [
-        mean_front([pair[side] for pair in pairs], pairs[0][side]["label"]) for side in (0, 1)
-    ]
+    fronts = [mean_front([pair[side] for pair in pairs]) for side in (0, 1)]
     folder = prepare_output_dir(args.output_dir, overwrite=args.overwrite)
     first = pairs[0][0]
     content = {
         "format": FORMAT,
-        "kind": first["kind"],
-        "objectives": first["objectives"],
-        "reference_point": reference.tolist(),
+        "kind": first.kind,
+        "objectives": list(first.objectives),
+        "reference_point": list(reference),
         "labels": [front.label for front in fronts],
         **found,
         "seeds": seeds,
-        "mean_fronts": [front.to_dict() for front in fronts],
+        "mean_fronts": [front.model_dump(mode="json", include=MEAN) for front in fronts],
     }
     atomic_write_json(folder / "over_seeds.json", content)
-    plot_fronts(
-        fronts,
-        folder / "over_seeds.png",
-        title=f"{fronts_title(pairs[0])}, means of {len(pairs)} seeds",
-        reference_point=reference.tolist(),
-        axis_labels=first["axis_labels"],
-    )
+    title = f"{fronts_title(pairs[0])}, means of {len(pairs)} seeds"
+    save_picture(front_figure(fronts, title), folder / "over_seeds.png")
     write_run_record(folder, args, {"program": PROGRAM})
     for front in fronts:
         say(f"{front_table(front)}\n")

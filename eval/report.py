@@ -8,6 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 # The sources beside this script are what runs, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -15,7 +17,7 @@ from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.io import atomic_write_text, read_json
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.show.html import image, page
+from safe_rlhf_panacea.show.pages import folded_table, image, page
 from safe_rlhf_panacea.show.tables import Table
 
 # The paper's order; what is not in it follows by name.
@@ -56,7 +58,7 @@ def section(folder: Path, figure: dict[str, Any]) -> str:
     parts += [picture(folder, figure), f'<div class="wide">{figure["html"]}</div>']
     parts.append(f"<p>{escape(figure['caption'])}</p>")
     tables = [] if figure["html"] else figure["tables"]
-    parts += [Table(**entry).html() for entry in tables]
+    parts += [folded_table(Table(**entry)) for entry in tables]
     parts.append(f"<pre>{escape(figure['command'])}</pre></section>")
     return "\n".join(parts)
 
@@ -95,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder, output = Path(args.figures), Path(args.output)
     if output.exists() and not args.overwrite:
         raise UserError(f"{output} exists: choose another file or give --overwrite")
-    parts = [section(folder, figure) for figure in read_figures(folder)]
+    parts = [Markup(section(folder, figure)) for figure in read_figures(folder)]
     atomic_write_text(output, page("Panacea: figures and the commands that made them", parts))
     say(f"Written to {output}")
 

@@ -6,24 +6,24 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 # The sources beside this script are what runs, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.fronts.results import read_result
+from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.show.tables import Table
 
-COLUMNS: dict[str, Callable[[dict[str, Any]], float]] = {
-    "hypervolume": lambda result: result["hypervolume"],
-    "inner product": lambda result: result["inner_product"],
-    "dominated": lambda result: result["dominated"],
-    "least Spearman": lambda result: min(result["spearman"]),
-    "training seconds": lambda result: result["cost"]["training_seconds"] or float("nan"),
-    "stored parameters": lambda result: result["cost"]["stored_parameters"],
+NAN = float("nan")
+COLUMNS: dict[str, Callable[[FrontResult], float]] = {
+    "hypervolume": lambda result: result.indicators["hypervolume"],
+    "inner product": lambda result: result.indicators["inner_product"],
+    "dominated": lambda result: result.indicators["dominated"],
+    "least Spearman": lambda result: min(result.indicators["spearman"]),
+    "training seconds": lambda result: getattr(result.cost, "training_seconds", None) or NAN,
+    "stored parameters": lambda result: getattr(result.cost, "stored_parameters", NAN),
 }
 
 
@@ -54,8 +54,8 @@ def indicator_table(folders: Sequence[Path], names: Sequence[str]) -> str:
     """Hypervolume of every seed, and the means of the other columns."""
     rows = []
     for name in names:
-        results = [read_result(folder / "evaluation" / name) for folder in folders]
-        row = [name, *(number(result["hypervolume"]) for result in results)]
+        results = [FrontResult.load(folder / "evaluation" / name) for folder in folders]
+        row = [name, *(number(result.indicators["hypervolume"]) for result in results)]
         row += [number(sum(map(f, results)) / len(results)) for f in COLUMNS.values()]
         rows.append(row)
     head = ["front", *(f.name for f in folders), *(f"mean {column}" for column in COLUMNS)]

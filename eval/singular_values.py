@@ -10,7 +10,7 @@ from figure_program import Report, build_parser, check_outputs, publish
 
 from safe_rlhf_panacea.adapter.io import read_config, read_tensors
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.show.singular_plot import singular_values_figure
+from safe_rlhf_panacea.show.pictures import singular_values_figure
 from safe_rlhf_panacea.show.tables import Table
 
 NAME = "singular_values"

@@ -12,19 +12,20 @@ from figure_program import (
     build_parser,
     check_outputs,
     front_tables,
+    hypervolumes,
     publish,
     read_fronts,
 )
 
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.fronts.front import Front
+from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.show.plots import front_figure, literal, new_figure
 
 NAME = "three_objectives"
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])  # of λ1, λ2, λ3
 
 
-def draw_triangles(fronts: Sequence[Front], labels: Sequence[str], title: str) -> Any:
+def draw_triangles(fronts: Sequence[FrontResult], labels: Sequence[str], title: str) -> Any:
     """A row per method, a triangle per objective, coloured by what is reached at each λ."""
     figure = new_figure(4.3 * 3, 0.6 + 3.9 * len(fronts))
     figure.suptitle(literal(title), fontsize=12)
@@ -40,7 +41,7 @@ def draw_triangles(fronts: Sequence[Front], labels: Sequence[str], title: str) -
     return figure
 
 
-def _triangle(axes: Any, front: Front, index: int, limits: tuple[float, float]) -> Any:
+def _triangle(axes: Any, front: FrontResult, index: int, limits: tuple[float, float]) -> Any:
     """One objective over the simplex."""
     spots = front.preferences @ CORNERS
     axes.fill(*CORNERS.T, facecolor="none", edgecolor="0.6", linewidth=1)
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--style", choices=("triangle", "parallel"), help="default: by m")
     args = parser.parse_args(argv)
     stem = check_outputs(args, NAME)
-    fronts, results = read_fronts(args.runs, args.reference_point)
+    fronts = read_fronts(args.runs, args.reference_point)
     count = len(fronts[0].objectives)
     style = args.style or ("triangle" if count == 3 else "parallel")
     if count < 3 or (style == "triangle" and count > 3):
@@ -82,15 +83,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         figure=f"Beyond the paper: {count} objectives",
         title=f"One model for {names}",
         caption=f"{reading[style]} The colour or height is the mean reward there.",
-        tables=front_tables(results),
-        numbers={result["label"]: result["hypervolume"] for result in results},
+        tables=front_tables(fronts),
+        numbers=hypervolumes(fronts),
     )
-    labels = results[0]["axis_labels"]
 
     def draw() -> Any:
         if style == "triangle":
-            return draw_triangles(fronts, labels, report.title)
-        return front_figure(fronts, report.title, results[0]["reference_point"], labels)
+            return draw_triangles(fronts, fronts[0].axis_labels, report.title)
+        return front_figure(fronts, report.title)
 
     publish(stem, report, draw, argv)
 

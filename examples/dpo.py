@@ -38,7 +38,7 @@ def main():
         ),
     )
     run.train()
-    print(run.evaluate())
+    print(run.evaluate().to_pandas())
     for preference in ({"detailed": 1, "concise": 0}, {"detailed": 0, "concise": 1}):
         print(preference, run.model.respond("How do I make tea?", preference, max_new_tokens=32))
 

@@ -45,7 +45,7 @@ def main():
         ),
     )
     run.train()
-    print(run.evaluate())
+    print(run.evaluate().to_pandas())
     for preference in ({"brief": 1, "lively": 0}, [0.5, 0.5], "brief=0,lively=1"):
         answer = run.model.respond("Tell me about tea.", preference, max_new_tokens=32)
         print(f"{preference}: {answer}")

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from safe_rlhf_panacea.configs.algorithms import RewardConfig as RewardConfig
     from safe_rlhf_panacea.configs.algorithms import SFTConfig as SFTConfig
     from safe_rlhf_panacea.errors import UserError as UserError
+    from safe_rlhf_panacea.fronts.compare import FrontComparison as FrontComparison
+    from safe_rlhf_panacea.fronts.result import FrontResult as FrontResult
     from safe_rlhf_panacea.preference import PreferenceSampler as PreferenceSampler
     from safe_rlhf_panacea.preference import parse_preference as parse_preference
     from safe_rlhf_panacea.preference import preference_grid as preference_grid
@@ -43,6 +45,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "AdapterConfig": "adapter",
     "DPOConfig": "configs.algorithms",
+    "FrontComparison": "fronts.compare",
+    "FrontResult": "fronts.result",
     "GRPOConfig": "configs.algorithms",
     "LoadedModel": "base.models.loaded",
     "PPOConfig": "configs.algorithms",
@@ -67,6 +71,8 @@ _HOMES = {
 __all__ = [
     "AdapterConfig",
     "DPOConfig",
+    "FrontComparison",
+    "FrontResult",
     "GRPOConfig",
     "LoadedModel",
     "PPOConfig",

@@ -34,6 +34,7 @@ from safe_rlhf_panacea.configs.algorithms import (
 )
 from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import read_json_lines
 from safe_rlhf_panacea.preference import Preference, parse_preference, preference_grid
 from safe_rlhf_panacea.respond import PanaceaModel
@@ -185,7 +186,7 @@ class PanaceaRun(TrainingRun[Config]):
             return PanaceaModel.load(self.output_dir, trust_remote_code=remote)
         raise UserError(f"{self.output_dir} holds no trained adapter yet: call train() first")
 
-    def evaluate(self, grid: float | Iterable[Preference] | None = None) -> Any:
+    def evaluate(self, grid: float | Iterable[Preference] | None = None) -> FrontResult:
         """Measure the front on the evaluation data.
 
         Args:
@@ -193,7 +194,7 @@ class PanaceaRun(TrainingRun[Config]):
                 evaluations while training.
 
         Returns:
-            The front, a ``FrontResult``.
+            The front: points, standard errors, indicators; ``to_pandas()``, ``plot()``, ``save()``.
 
         Raises:
             UserError: not trained in this process, or no evaluation data.
@@ -203,9 +204,9 @@ class PanaceaRun(TrainingRun[Config]):
             raise UserError("there is nothing to evaluate yet: call train() first")
         if trainer.eval_dataloader is None:
             raise UserError("evaluate() needs data: give eval_dataset when the run is made")
-        return trainer.part.evaluator.measured(
-            None if grid is None else _grid(grid, self.objectives)
-        )
+        wanted = None if grid is None else _grid(grid, self.objectives)
+        front: FrontResult = trainer.part.evaluator.measured(wanted)
+        return front
 
 
 class PanaceaDPO(PanaceaRun[DPOConfig]):
@@ -388,7 +389,8 @@ def data_specs(data: Data) -> tuple[Any, ...]:
         return tuple(map(str, data))
     if not isinstance(data, Iterable):
         raise UserError(f"data must be a path, a name, or rows, not a {type(data).__name__}")
-    return (DatasetSpec("rows", data=from_rows(data)),)
+    rows: Iterable[Any] = data
+    return (DatasetSpec("rows", data=from_rows(rows)),)
 
 
 def _named(spec: Any, objective: str) -> Any:

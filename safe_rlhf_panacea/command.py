@@ -78,7 +78,8 @@ def programs(heading: str) -> Iterator[Program]:
 
 def is_program(module: str) -> bool:
     """Whether ``python -m`` could run a module; none is imported, packages above it neither."""
-    place, name = safe_rlhf_panacea.__path__, PACKAGE
+    place: list[str] | None = safe_rlhf_panacea.__path__
+    name = PACKAGE
     for part in module.split(".")[1:]:
         name = f"{name}.{part}"
         spec = None if place is None else PathFinder.find_spec(name, place)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 from safe_rlhf_panacea.base.run_record import recordable
 from safe_rlhf_panacea.baselines.variants import variant_configs
-from safe_rlhf_panacea.experiments.table import Stage
 from safe_rlhf_panacea.printing import say
 
 BASELINES = "safe_rlhf_panacea.baselines."
@@ -27,7 +26,7 @@ def resolve(module: str, argv: Sequence[str]) -> tuple[dict[str, Any], dict[str,
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What the command line or the size changes of the launcher's own values."""
+    """The launcher's value and the new one of all flags that the size or the user changed."""
     return {
         name: {"launcher": before.get(name), "now": value}
         for name, value in after.items()
@@ -36,23 +35,25 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, dict
 
 
 def print_report(
-    stage: Stage, size: str, start: Sequence[str], paper: Sequence[str], more: Sequence[str]
+    module: str,
+    about: Mapping[str, str],
+    start: Sequence[str],
+    paper: Sequence[str],
+    more: Sequence[str],
 ) -> None:
     """Print the object; nothing is started and nothing written.
 
     Args:
-        stage: the launcher's row of the table.
-        size: ``full`` and the like.
+        module: the program.
+        about: entries that the object begins with.
         start: the words that start the program.
         paper: the launcher's flags.
         more: those of the size and of the user, which win.
     """
-    values, variants = resolve(stage.program, [*paper, *more])
-    before, _ = resolve(stage.program, paper)
+    values, variants = resolve(module, [*paper, *more])
+    before, _ = resolve(module, paper)
     report = {
-        "launcher": stage.launcher,
-        "mirrors": stage.mirrors,
-        "size": size,
+        **about,
         "command": f"{' '.join(start)} {shlex.join([*paper, *more])}",
         "hyperparameters": values,
         "changed": differences(before, values),

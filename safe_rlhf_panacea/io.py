@@ -200,8 +200,7 @@ def _strict_json(text: str | bytes) -> Any:
         parse_int=_integer,
         object_pairs_hook=unique_keys,
     )
-    halves = b"\\ud" if isinstance(text, bytes) else "\\ud"
-    if halves in text.lower():
+    if b"\\ud" in text.lower() if isinstance(text, bytes) else "\\ud" in text.lower():
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:

@@ -327,11 +327,10 @@ datasets     ; pairs:1:none.jsonl                 ; none.jsonl
 datasets     ; pairs:1:doubled.jsonl              ; doubled.jsonl:1: .*the key 'prompt' stands twice
 datasets     ; pairs:1:yes.jsonl                  ; yes.jsonl:1: better_helpful is True. it is 0
 datasets     ; prompts:1:half.jsonl               ; half.jsonl:1: prompt has half a surrogate
-regression   ; --suite nothing                    ; invalid choice: 'nothing'
-regression   ; --record adapters --suite front    ; --record goes without --suite
+regression   ; --checkpoints nothing              ; --checkpoints nothing: there are
 regression   ; --pairs 3                          ; add --accuracy true
 regression   ; --output file                      ; file exists
-regression   ; --suite published --local_dir none ; none: no such folder
+regression   ; --local_dir none                   ; none: no such folder
 report       ; --figures none                     ; none holds no figures
 report       ; --output file                      ; file exists
 seeds_table  ; --runs none                        ; no evaluations

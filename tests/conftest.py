@@ -28,6 +28,11 @@ def no_page(monkeypatch):
 
 def pytest_addoption(parser):
     parser.addoption(
+        "--record",
+        action="store_true",
+        help="write the numbers of tests/regression anew, where they were meant to change",
+    )
+    parser.addoption(
         "--record-safe-rlhf",
         action="store_true",
         help="write the installed Safe-RLHF's numbers into tests/contract/safe_rlhf_numbers.json",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea import chat, push, respond, serve
+from safe_rlhf_panacea import chat, dashboard, push, respond, serve
 from safe_rlhf_panacea.adapter.io import ADAPTER_TYPE
 from safe_rlhf_panacea.base.datasets import listing
 from safe_rlhf_panacea.evaluation import agreement, calibrate, compare
@@ -27,10 +27,7 @@ PACKAGES = {
     "ppo": "algorithms.ppo",
     "panacea_sft": "algorithms.sft",
     "grpo": "algorithms.grpo",
-    **{
-        name: name
-        for name in ("evaluation", "memory", "miniature", "dashboard", "regression", "experiments")
-    },
+    **{name: name for name in ("evaluation", "memory", "miniature", "experiments")},
 }
 BASELINES = ("rewarded_soups", "discrete_policies", "fixed_scaling")
 MODULES = {
@@ -43,6 +40,7 @@ MODULES = {
     "chat": chat,
     "serve": serve,
     "world": world,
+    "dashboard": dashboard,
     "datasets": listing,
 }
 ROWS = rows()
@@ -67,7 +65,12 @@ def programs():
         loaded[name] = importlib.import_module(name)
     yield {name: module.main for name, module in loaded.items()}
     sys.path = before
-    for name in [*programs_of_eval, "figure_program"]:
+    for name in [
+        *programs_of_eval,
+        "figure_program",
+        "published_checkpoints",
+        "published_accuracy",
+    ]:
         sys.modules.pop(name, None)
 
 

@@ -13,22 +13,17 @@ from safe_rlhf_panacea.base.models.weights import weight_files
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.examples import read_examples
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
-from safe_rlhf_panacea.fronts.results import read_responses, read_result
-from safe_rlhf_panacea.fronts.run_locations import parse_run
-from safe_rlhf_panacea.fronts.runs import read_run
+from safe_rlhf_panacea.fronts.measurement import read_responses
+from safe_rlhf_panacea.fronts.result import FrontResult
+from safe_rlhf_panacea.fronts.runs import parse_run, read_run
 from safe_rlhf_panacea.io import read_json, read_json_lines
 from safe_rlhf_panacea.rewards.calibration import apply_calibration
 from safe_rlhf_panacea.rewards.spec import RewardSpec
 from safe_rlhf_panacea.show.tables import indicators_table, points_table
 from tests.show.evaluations import NAMES, evaluation
 
-LINE = evaluation(4, 1.0).to_dict()
-RESULT = evaluation(4, 1.0).result
-# As earlier versions wrote them.
-OLD_POINTS = [{k: v for k, v in p.items() if "kl" not in k} for p in RESULT["front"]]
-OLD_LINE = {**LINE, "format": 1, "front": OLD_POINTS, "kl": [0.3] * 3, "kl_errors": [0.1] * 3}
-OLD_METHOD = {key: RESULT[key] for key in ("hypervolume", "spearman")} | {"front": OLD_POINTS}
-OLD_EXPERIMENT = {"objectives": NAMES, "reference_point": [0.0, 0.0], "panacea": OLD_METHOD}
+LINE = evaluation(4, 1.0).to_json()
+RESULT = evaluation(4, 1.0).result.to_json()
 RESPONSE = {"prompt": "a", "response": "b", "preference": [0.5, 0.5], "rewards": [1.0, 2.0]}
 CONFIG = {
     "adapter_type": ADAPTER_TYPE,
@@ -53,8 +48,8 @@ def evaluations(folder):
 
 
 def result(folder):
-    found = read_result(folder)
-    assert len(found["front"]) >= 1
+    found = FrontResult.load(folder)
+    assert len(found.points) >= 1
     assert points_table([found]).rows and indicators_table([found]).rows
 
 
@@ -67,10 +62,8 @@ READERS = {
     "front.json": (RESULT, result),
     "results.json": (RESULT, runs("")),
     "quickstart/results.json": ({"experiments": {"dpo": {"panacea": RESULT}}}, runs(":dpo")),
-    "old-quickstart/results.json": ({"experiments": {"dpo": OLD_EXPERIMENT}}, runs(":dpo")),
     "responses.json": ([RESPONSE, RESPONSE], lambda folder: read_responses(folder, NAMES)),
     "evaluations.jsonl": (LINE, evaluations),
-    "old/evaluations.jsonl": (OLD_LINE, evaluations),
     "c.json": (CALIBRATION, calibrated),
     "model.safetensors.index.json": (INDEX, weight_files),
     "examples.json": ({"prompts": ["a"], "note": "b"}, read_examples),

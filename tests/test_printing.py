@@ -11,7 +11,7 @@ import pytest
 from safe_rlhf_panacea.base.arguments import ArgumentParser
 from safe_rlhf_panacea.base.logger import Logger
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.fronts.front import Front, FrontPoint
+from safe_rlhf_panacea.fronts.result import FrontPoint, FrontResult
 from safe_rlhf_panacea.printing import printable, printable_line, say
 from safe_rlhf_panacea.show.tables import front_table, indicator_table
 
@@ -47,13 +47,15 @@ def test_say():
 
 
 def front():
-    points = [FrontPoint([0.0, 1.0], [1.0, 2.0], [0.1, 0.1])]
-    return Front([HOSTILE, "new\nline"], points, HOSTILE)
-
-
-def summary():
-    names = ("hypervolume", "inner_product", "sparsity", "spacing", "dominated")
-    return {**dict.fromkeys(names, 1.0), "reference_point": [0.0, 0.0], "spearman": [1.0, 1.0]}
+    name = HOSTILE.replace("\ud800", "")  # which JSON cannot hold
+    vectors = {"preference": [0, 1], "objectives": [1, 2], "standard_errors": [0.1, 0.1]}
+    return FrontResult(
+        kind="reward",
+        objectives=[name, "new\nline"],
+        points=[FrontPoint(**vectors)],
+        label=name,
+        reference_point=[0, 0],
+    )
 
 
 def guarded_error(capsys):
@@ -78,7 +80,7 @@ def logged(capsys):
     ("printed", "lines"),
     [
         (lambda capsys: front_table(front()), 3),
-        (lambda capsys: indicator_table({HOSTILE: summary()}), 4),
+        (lambda capsys: indicator_table([front()]), 4),
         (guarded_error, 1),
         (flag_error, 1),
         (logged, 5),

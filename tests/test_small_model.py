@@ -11,10 +11,10 @@ import torch
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
 from safe_rlhf_panacea.base.datasets import ChatTemplate, SupervisedDataset
-from safe_rlhf_panacea.experiments.rules import RuleSettings
-from safe_rlhf_panacea.experiments.small import LONGEST_RULE_PROMPT
+from safe_rlhf_panacea.experiments.sizes import settings
 from safe_rlhf_panacea.respond import PanaceaModel
-from safe_rlhf_panacea.small.stages import Small
+from safe_rlhf_panacea.small.main import Small
+from tests.experiments.test_tables import LONGEST_RULE_PROMPT
 
 FOLDER = os.environ.get("PANACEA_SMALL_MODEL")
 pytestmark = [
@@ -58,7 +58,7 @@ def test_an_untrained_adapter_answers_as_transformers_does(untrained, turns, sys
 
 
 def test_the_longest_prompt_of_the_rules_is_as_long_as_their_rows_say(tmp_path):
-    made = Small(tmp_path, Path(FOLDER), 0, RuleSettings(), bf16=False)
+    made = Small(tmp_path, Path(FOLDER), 0, settings("small", "rules"), bf16=False)
     assert made.longest_prompt() == LONGEST_RULE_PROMPT
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-# Tokens by row: prompt, what both sequences share, better, worse (``hh_lengths.py``).
+# Tokens by row: prompt, what both sequences share, better, worse.
 HH_LENGTHS = Path(__file__).with_name("hh_lengths.json")
 FIRST_TOKEN = 4  # below it are the special ones
 Lengths = list[int]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.measuring import WHOLE, Times, quartiles
+from safe_rlhf_panacea.show.tables import Table, align
 
 COLUMNS = ["case", "timed", "who", "CPU (quartiles)", "wall (quartiles)", "ratio", "peak MiB"]
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
@@ -52,23 +53,17 @@ def share(times: Times, name: str, clock: str) -> str:
 
 def text(result: dict[str, Any]) -> str:
     """A plain table of one case."""
-    lines = [COLUMNS[1:], *(row[1:] for row in rows(result))]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    body = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
-    return "\n".join([f"\n{result['title']}: {result['case']}", *body])
+    table = align([COLUMNS[1:], *(row[1:] for row in rows(result))])
+    return f"\n{result['title']}: {result['case']}\n{table}"
 
 
 def markdown(results: Sequence[dict[str, Any]], about: str) -> str:
     """A table of each part, below what is said of the run."""
-    parts: dict[str, list[str]] = {}
+    parts: dict[str, list[list[str]]] = {}
     for result in results:
-        lines = parts.setdefault(result["title"], _heads(result["title"]))
-        lines += [f"| {' | '.join(row)} |" for row in rows(result)]
-    return "\n\n".join([about, *("\n".join(lines) for lines in parts.values())]) + "\n"
-
-
-def _heads(title: str) -> list[str]:
-    return [f"### {title}", "", f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
+        parts.setdefault(result["title"], []).extend(rows(result))
+    tables = (
+        f"### {title}\n\n{Table(title, COLUMNS, lines).markdown()}"
+        for title, lines in parts.items()
+    )
+    return "\n\n".join([about, *tables]) + "\n"

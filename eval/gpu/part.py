@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from benchmarks.sizes import MODELS
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
 from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
-from safe_rlhf_panacea.printing import markdown_text, say
+from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.show.tables import Table
 
 __all__ = ["MODELS", "Row", "device_of", "run_part"]
 
@@ -30,18 +31,6 @@ Row = dict[str, Any]
 def device_of() -> str:
     """A GPU where there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    """A table; numbers as short as they are readable."""
-
-    def cell(value: Any) -> str:
-        return f"{value:.4g}" if isinstance(value, float) else markdown_text(value)
-
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [[cell(row.get(name, "")) for name in columns] for row in rows]
-    lines = [columns, ["---"] * len(columns), *lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def run_part(name: str, text: str, rows_of: Callable[[argparse.Namespace], Any]) -> int:
@@ -69,7 +58,10 @@ def run_part(name: str, text: str, rows_of: Callable[[argparse.Namespace], Any])
         found = {"machine": about, "tiny": args.tiny, "seconds": seconds}
         atomic_write_json(folder / f"{name}.json", {**found, "rows": rows})
         head = f"{text} ({about}; {seconds:.0f} s)"
-        atomic_write_text(folder / f"{name}.md", f"{head}\n\n{markdown(rows)}\n")
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        cells = [[row.get(key) for key in columns] for row in rows]
+        table = Table("", columns, cells).markdown()
+        atomic_write_text(folder / f"{name}.md", f"{head}\n\n{table}\n")
         return int(not all(row.get("right", True) for row in rows))
 
     return main()

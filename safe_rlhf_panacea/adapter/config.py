@@ -126,7 +126,7 @@ class AdapterConfig:
 
 def _check_types(values: Mapping[str, Any]) -> None:
     """Refuse what would only fail, or be misread, much later: 8.5 columns, "ab" for a list."""
-    expected = {
+    expected: dict[str, type | tuple[type, ...]] = {
         "lora_dim": Integral,
         "pref_dim": Integral,
         "pref_rank": Integral,
@@ -148,8 +148,8 @@ def _check_types(values: Mapping[str, Any]) -> None:
         if (
             not isinstance(value, kind)
             or (isinstance(value, bool) and kind is not bool)
-            or (isinstance(value, Integral) and abs(value) > LARGEST)
-            or (name == "objectives" and not all(isinstance(entry, str) for entry in value))
+            or (isinstance(value, Integral) and abs(int(value)) > LARGEST)
+            or (name == "objectives" and not all(isinstance(entry, str) for entry in values[name]))
             or (isinstance(value, dict) and not all(isinstance(v, str) for v in value.values()))
         ):
             raise AdapterError(f"adapter options of the wrong type: {name} is {value!r}")

@@ -28,9 +28,9 @@ def fingerprint(model: nn.Module, layers: Sequence[str]) -> dict[str, str]:
         model: the base model.
         layers: qualified names of the adapted layers.
     """
-    wanted = [model.get_submodule(name) for name in (layers[0], layers[-1])]
-    with suppress(AttributeError, NotImplementedError):  # a model that has none
-        wanted.append(model.get_input_embeddings())
+    wanted: list[nn.Module | None] = [model.get_submodule(x) for x in (layers[0], layers[-1])]
+    with suppress(NotImplementedError):  # a model that has none
+        wanted.append(getattr(model, "get_input_embeddings", lambda: None)())
     weights = {id(getattr(module, "weight", None)) for module in wanted}
     found = {name: p for name, p in model.named_parameters() if id(p) in weights}
     sums = {name: checksum(tensor) for name, tensor in found.items()}

@@ -12,7 +12,7 @@ from torch import nn
 from safe_rlhf_panacea.adapter.state import PreferenceState
 
 
-def _generate(model: nn.Module, state: PreferenceState, *args: Any, **kwargs: Any) -> Any:
+def _generate(model: Any, state: PreferenceState, *args: Any, **kwargs: Any) -> Any:
     with state.expanded(), state.reusing():
         return type(model).generate(model, *args, **kwargs)
 
@@ -22,7 +22,7 @@ def follow_generate(model: nn.Module, state: PreferenceState) -> None:
     if not hasattr(model, "generate"):
         return
     # Not a closure: a copy of the model must generate with the copy.
-    model.generate = functools.partial(_generate, model, state)
+    object.__setattr__(model, "generate", functools.partial(_generate, model, state))
 
 
 def _note_shape(

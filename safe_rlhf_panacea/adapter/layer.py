@@ -18,7 +18,7 @@ from safe_rlhf_panacea.adapter.state import PreferenceState
 
 def linear_shape(base: nn.Module) -> tuple[int, int]:
     """(out_features, in_features) of an ``nn.Linear`` or of transformers' ``Conv1D``."""
-    first, second = base.weight.shape
+    first, second = base.get_parameter("weight").shape
     return (first, second) if isinstance(base, nn.Linear) else (second, first)
 
 
@@ -51,20 +51,26 @@ class SvdLoraLinear(nn.Module):
         lora_s: size = (1,), or (m,) with one scale per objective; absent if fixed or m = 0.
     """
 
+    weight: nn.Parameter
+    lora_U: nn.Parameter
+    lora_V: nn.Parameter
+    lora_sigma: nn.Parameter
+    lora_s: nn.Parameter | None
+
     def __init__(self, base: nn.Module, config: AdapterConfig, state: PreferenceState) -> None:
         """Take over the parameters of ``base``, an ``nn.Linear`` or transformers' ``Conv1D``."""
         super().__init__()
-        self.weight = base.weight
-        self.bias = base.bias
+        self.weight = base.get_parameter("weight")
+        self.bias: nn.Parameter | None = getattr(base, "bias", None)
         # Conv1D keeps its weight as (in, out); the update is transposed with it.
         self.transposed = not isinstance(base, nn.Linear)
         self.out_features, self.in_features = linear_shape(base)
         self.config = config
         self.state = state
-        self._make_factors(base.weight)
+        self._make_factors(self.weight)
         # W0 while merged, in a tuple: torch would take it for a parameter of the layer.
         self._base_weight: tuple[nn.Parameter] | None = None
-        self._cache: tuple[tuple, torch.Tensor] | None = None
+        self._cache: tuple[tuple[object, ...], torch.Tensor] | None = None
         self.reset_parameters()
 
     def _make_factors(self, like: torch.Tensor) -> None:
@@ -89,9 +95,9 @@ class SvdLoraLinear(nn.Module):
     def singular_values(self, preference: torch.Tensor) -> torch.Tensor:
         """factor · (σ, s·λ) in float32; size = (..., k + m·r) for λ of size (..., m)."""
         sigma = self.lora_sigma.float()
-        if self.config.pref_dim == 0:
-            return self.config.factor * sigma
         s = self.config.fixed_scaling if self.lora_s is None else self.lora_s.float()
+        if self.config.pref_dim == 0 or s is None:
+            return self.config.factor * sigma
         scaled = preference.to(sigma.device) * s  # size = (..., m)
         if self.config.pref_rank > 1:
             scaled = scaled.repeat_interleave(self.config.pref_rank, dim=-1)
@@ -103,7 +109,8 @@ class SvdLoraLinear(nn.Module):
         if not state.reuses or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self._make_diagonal(x)
         # `expands` too, or rows that only `generate` may repeat would pass after it.
-        key = (state.version, state.expands, state.shape, x.dim(), x.size(0), x.dtype, x.device)
+        rows = (x.dim(), x.size(0), x.dtype, x.device)
+        key: tuple[object, ...] = (state.version, state.expands, state.shape, *rows)
         key += tuple(p._version for p in (self.lora_sigma, self.lora_s) if p is not None)
         if self._cache is None or self._cache[0] != key:
             self._cache = (key, self._make_diagonal(x))

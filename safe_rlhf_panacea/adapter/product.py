@@ -74,12 +74,13 @@ class LowRankProduct(torch.autograd.Function):
         of_x, _, _, of_v, of_u, of_diagonal, _ = ctx.needs_input_grad
         dx = dv = du = dd = None
         behind = u.t() @ gradient.t()  # size = (r, N)
-        scaled = _times(behind, diagonal) if of_x or of_v else None
-        if of_x:
-            dx = frozen_linear(gradient, weight if ctx.transposed else weight.t())
-            dx.addmm_(scaled.t(), v.t())
-        if of_v:
-            dv = (scaled @ x).t()
+        if of_x or of_v:
+            scaled = _times(behind, diagonal)
+            if of_x:
+                dx = frozen_linear(gradient, weight if ctx.transposed else weight.t())
+                dx.addmm_(scaled.t(), v.t())
+            if of_v:
+                dv = (scaled @ x).t()
         if of_u:
             du = (_times(low, diagonal) @ gradient).t()
         if of_diagonal:

@@ -9,6 +9,7 @@ inside the forward of an autograd function, and the repetition inside the backwa
 from __future__ import annotations
 
 import sys
+from types import FrameType
 from typing import Any
 
 import torch
@@ -70,7 +71,7 @@ def check_repetition(state: PreferenceState, *, merged: bool) -> None:
 
 def _surrounding_function() -> Any:
     """The ``ctx`` of the autograd function whose forward runs at the moment, or None."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
         if code.co_name == "forward" and code.co_varnames[:1] == ("ctx",):

@@ -113,7 +113,8 @@ class AdapterProgress:
         found = {}
         if self.count > 1:
             for part, columns in self._columns.items():
-                ratio = signal_to_noise(*self._averages[:, columns], self.count)
+                mean, square = self._averages[:, columns]
+                ratio = signal_to_noise(mean, square, self.count)
                 found[f"train/signal_to_noise_{part}"] = ratio
         sharded = any(hasattr(p, "ds_id") for p in self.adapter.parameters())  # ZeRO 3
         if self.count % NORMS_EVERY == 0 and not sharded:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,10 +24,10 @@ from safe_rlhf_panacea.base.generation import NotFiniteError, SamplingConfig
 from safe_rlhf_panacea.configs.panacea import PanaceaConfig
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
 from safe_rlhf_panacea.fronts.measure import Policy
-from safe_rlhf_panacea.fronts.measurement import Measurement
-from safe_rlhf_panacea.fronts.results import Origin
+from safe_rlhf_panacea.fronts.measurement import Measurement, origin
+from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.preference import default_grid, preference_grid
-from safe_rlhf_panacea.show.dashboard import Dashboard
+from safe_rlhf_panacea.show.writers import Dashboard
 
 COARSE = (0.25, 0.5)  # steps of a grid that training can stop for
 
@@ -46,12 +47,18 @@ class FrontTrainer(Protocol):
     args: Any
     logger: Any
     tokenizer: Any
-    template: ChatTemplate
     global_step: int
     total_steps: int
     eval_dataloader: Any
     panacea: Panacea
     clock: TrainingClock
+
+    @property
+    def template(self) -> ChatTemplate:
+        """How the run writes conversations."""
+
+    def eval(self) -> dict[str, Any]:
+        """Evaluate, the front too."""
 
     def measure_front(self) -> Measurement:
         """Measure the front; called by all processes, in evaluation mode."""
@@ -78,11 +85,11 @@ class FrontEvaluator:
         shown = [one.step for one in self.dashboard.evaluations]
         self.evaluated_at: int | None = all_gather_objects(shown[-1] if shown else None)[0]
 
-    def origin(self) -> Origin:
+    def origin(self) -> dict[str, Any]:
         """What a result says of this run."""
         trainer = self.trainer
         args, panacea = trainer.args, trainer.panacea
-        return Origin(
+        return origin(
             "panacea" if panacea.source.fixed is None else "discrete_policies",
             args.log_run_name or Path(args.output_dir).expanduser().resolve().name,
             vars(args),
@@ -90,6 +97,11 @@ class FrontEvaluator:
             trainer.clock.seconds,
             sum(getattr(p, "ds_numel", p.numel()) for p in panacea.policy.parameters()),
         )
+
+    @property
+    def data(self) -> Any:
+        """The evaluation data, of a trainer that has some."""
+        return self.trainer.eval_dataloader.dataset
 
     def measured_policy(self, engine: Any, **sampling: Any) -> Policy:
         """How the policy is measured."""
@@ -109,22 +121,12 @@ class FrontEvaluator:
         )
 
     def evaluate(self, base: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The base's evaluation, at the centre of the simplex, then the front.
-
-        Training's clock stands still, and its random numbers stay as they were.
-        """
+        """The base's evaluation, at the centre of the simplex, then the front."""
         trainer = self.trainer
         if trainer.eval_dataloader is None:
             return {}
-        started, args = time.perf_counter(), trainer.args
-        devices = [own_device()] if torch.device(own_device()).type == "cuda" else []
-        panacea = trainer.panacea
-        with (
-            trainer.clock.stopped(),
-            torch.random.fork_rng(devices),
-            panacea.at(panacea.centre, shared=True),
-        ):
-            torch.manual_seed(args.seed + get_rank())
+        started, panacea = time.perf_counter(), trainer.panacea
+        with self._apart():
             info: dict[str, Any] = {}
             try:
                 info = base()
@@ -136,31 +138,41 @@ class FrontEvaluator:
             finally:
                 trainer.set_train()
                 self.evaluated_at = trainer.global_step
-            result = measured.result(panacea.objectives, self.origin(), args.reference_point)
+            point = trainer.args.reference_point
+            result = measured.result(panacea.objectives, self.origin(), point)
             more = {"seconds": time.perf_counter() - started, "drawn": self._drawn()}
             evaluation = Evaluation.of(measured, result, panacea.policy, **more)
             with refusing_together():
                 series = self.dashboard.publish(evaluation)
             return {**info, **series}
 
-    def measured(self, grid: torch.Tensor | None = None) -> Any:
+    def measured(self, grid: torch.Tensor | None = None) -> FrontResult:
         """The front now, at a grid of λ, size = (N, m), or at its own; nothing is published."""
-        trainer, panacea, own = self.trainer, self.trainer.panacea, self.grid
-        if grid is not None:
-            self.grid = grid.to(own.device)
-        device = own_device()
+        trainer, own = self.trainer, self.grid
+        self.grid = own if grid is None else grid.to(own.device)
         try:
-            with (
-                trainer.clock.stopped(),
-                torch.random.fork_rng([device] if device.type == "cuda" else []),
-                panacea.at(panacea.centre, shared=True),
-            ):
-                torch.manual_seed(trainer.args.seed + get_rank())
+            with self._apart():
                 trainer.set_train(mode=False)
                 measured = trainer.measure_front()
         finally:
             self.grid = own
-        return measured.result(panacea.objectives, self.origin(), trainer.args.reference_point)
+        point = trainer.args.reference_point
+        return measured.result(trainer.panacea.objectives, self.origin(), point)
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        """Inside, training's clock stands still, and its random numbers stay as they were.
+
+        λ is the centre of the simplex.
+        """
+        trainer, device = self.trainer, own_device()
+        with (
+            trainer.clock.stopped(),
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
+            trainer.panacea.at(trainer.panacea.centre, shared=True),
+        ):
+            torch.manual_seed(trainer.args.seed + get_rank())
+            yield
 
     def _drawn(self) -> dict[str, list[int]]:
         """How often training drew each tenth of λ_i, on all processes."""

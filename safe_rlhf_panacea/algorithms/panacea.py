@@ -93,7 +93,8 @@ class Panacea:
         self.adapters[role] = inject_adapter(model, config)
         for layer in self.adapters[role].layers.values():
             if layer.lora_s is not None:
-                layer.lora_s.lr_multiplier = self.scaling_lr_multiplier
+                # what ``engine.py`` reads
+                object.__setattr__(layer.lora_s, "lr_multiplier", self.scaling_lr_multiplier)
         if role == "policy":
             self.coverage = coverage(self.policy)  # now: an engine may shard the weights
             if config.pref_dim > 0 and not self.scaled:

@@ -19,6 +19,7 @@ class PanaceaPart(Part):
         evaluator: evaluates and shows the front; there once the logger is open.
     """
 
+    trainer: FrontTrainer
     evaluator: FrontEvaluator
 
     def __init__(self, trainer: FrontTrainer) -> None:

@@ -16,6 +16,7 @@ from safe_rlhf_panacea.base.distributed import (
 )
 from safe_rlhf_panacea.base.engine import passes_since_update
 from safe_rlhf_panacea.base.trainers.rl_data import steps_per_epoch
+from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 from safe_rlhf_panacea.configs.panacea import PanaceaConfig
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.preference import PreferenceSampler, parse_preference
@@ -133,7 +134,7 @@ def begins_update(engine: Any, waiting: int = 0, passes: int = 1) -> bool:
     return first and before % engine.gradient_accumulation_steps() == 0
 
 
-def check_shared(args: PanaceaConfig, prompts: int, accumulated: int, total_steps: int) -> None:
+def check_shared(args: RewardedConfig, prompts: int, accumulated: int, total_steps: int) -> None:
     """Refuse a run whose rollout sets would all share updates, and so one λ, for a whole epoch.
 
     Only with several passes over a set: there a set cannot be cut where an update ends.

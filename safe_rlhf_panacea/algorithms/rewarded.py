@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
+from safe_rlhf_panacea.algorithms.evaluating import FrontTrainer
 from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.base import Batch, unwrap
 from safe_rlhf_panacea.base.joined_rows import side_by_side
 from safe_rlhf_panacea.base.setup import model_dtype
-from safe_rlhf_panacea.base.trainers.rollout import Rollout
+from safe_rlhf_panacea.base.trainers.rollout import Rollout, Scores
 from safe_rlhf_panacea.fronts.measure import different_prompts, measure, sample_base
 from safe_rlhf_panacea.fronts.measurement import Measurement
-from safe_rlhf_panacea.fronts.reward_front import Sampled
+from safe_rlhf_panacea.fronts.sampling import Sampled
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.loading import Loaded, RewardLoading, load_rewards
 from safe_rlhf_panacea.rewards.responses import Responses
+
+
+class PanaceaScores(Scores):
+    """With the m rewards that ``reward`` aggregates, size = (B, m)."""
+
+    rewards: torch.Tensor
 
 
 class PanaceaRollout(Rollout):
@@ -34,6 +41,21 @@ class PanaceaRollout(Rollout):
     rewards: torch.Tensor
 
 
+class RewardedTrainer(FrontTrainer, Protocol):
+    """A ``FrontTrainer`` that learns from rewards.
+
+    Attributes:
+        actor_model: the policy's engine, or the policy before there is one.
+        rewards: what ``RewardedPart.load`` gave.
+        waiting: see ``RLTrainer``.
+    """
+
+    actor_model: Any
+    prompt_only_dataloader: Any
+    rewards: RewardEnsemble
+    waiting: int
+
+
 class RewardedPart(PanaceaPart):
     """Joins a trainer that keeps what ``load`` gives in ``rewards``, and its policy's engine.
 
@@ -44,9 +66,14 @@ class RewardedPart(PanaceaPart):
         loaded: the rewards, once ``load`` was called.
     """
 
+    trainer: RewardedTrainer
     examples: list[dict[str, Any]] | None = None
     initial: Sampled | None = None
     loaded: RewardEnsemble
+
+    def __init__(self, trainer: RewardedTrainer) -> None:
+        """Hold on to the trainer, which has its component already."""
+        super().__init__(trainer)
 
     def about(self) -> dict[str, Any]:
         """With the rewards' units, as a calibration may have set them."""
@@ -96,7 +123,7 @@ class RewardedPart(PanaceaPart):
 
     def score(
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
-    ) -> Batch:
+    ) -> PanaceaScores:
         """All m rewards, size = (B, m), and their aggregate at λ, size = (B,)."""
         rewards = self.all_rewards(sequence, attention_mask, prompt_length)
         return {"reward": self.panacea.reward(rewards), "rewards": rewards}
@@ -169,7 +196,7 @@ class RewardedPart(PanaceaPart):
         """Rewards of responses to the evaluation prompts."""
         trainer, args = self.trainer, self.trainer.args
         self._tell_progress()
-        data = trainer.eval_dataloader.dataset
+        data = self.evaluator.data
         names = ("temperature", "top_p", "repetition_penalty")
         sampling = {name: getattr(args, name) for name in names}
         policy = self.evaluator.measured_policy(trainer.actor_model, **sampling)

@@ -20,12 +20,15 @@ def prepare_run(args: Any) -> tuple[DeepSpeedConfig, DeepSpeedConfig]:
         UserError: contradictory flags, or a folder that already holds a run.
     """
     if backend().name == "safe_rlhf":
-        from safe_rlhf_panacea.base.upstream.program import prepare_run as prepare
+        from safe_rlhf_panacea.base.upstream import program
+
+        configs = program.prepare_run(args)
     else:
-        from safe_rlhf_panacea.base.setup import prepare_run as prepare
+        from safe_rlhf_panacea.base import setup
+
+        configs = setup.prepare_run(args)
     from safe_rlhf_panacea.base.distributed import is_main_process
 
-    configs = prepare(args)
     if is_main_process():
         say(str(backend()))
     return configs

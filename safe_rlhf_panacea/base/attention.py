@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,7 +32,7 @@ def fastest_attention(module: nn.Module, length: int) -> Iterator[None]:
         module: a model of transformers, or around one; others are left as they are.
         length: of the rows, padding included.
     """
-    config = getattr(module, "config", None)
+    config: Any = getattr(module, "config", None)
     before = getattr(config, "_attn_implementation", None)
     # A configuration within it may have an implementation of its own, which would be lost.
     nested = before is not None and config.get_text_config() is not config

@@ -29,7 +29,7 @@ class TrainingState:
         epoch: passes over the data done.
         random_state: of all processes, from ``capture_random_state``.
         sampler: place in the data, the data sampler's ``state_dict``.
-        panacea: place in the stream of λ and the ideal point; None where no λ is drawn.
+        panacea: place in the stream of λ and the ideal point; empty where no λ is drawn.
         ptx_sampler: place in the supervised text of PTX, likewise; None without.
         training_seconds: spent so far.
     """
@@ -38,7 +38,7 @@ class TrainingState:
     epoch: int
     random_state: dict[str, Any]
     sampler: dict[str, Any] = field(default_factory=dict)
-    panacea: dict[str, Any] | None = None
+    panacea: dict[str, Any] = field(default_factory=dict)
     ptx_sampler: dict[str, Any] | None = None
     training_seconds: float = 0.0
 
@@ -83,14 +83,14 @@ def _check_plain(value: Any, where: str) -> None:
 
 def _own_random_state() -> dict[str, Any]:
     version, words, gauss = random.getstate()
-    _, keys, position, has_gauss, cached = np.random.get_state()
+    numpy = np.random.get_state(legacy=False)
     return {
         "python": {"version": version, "words": torch.tensor(words), "gauss": gauss},
         "numpy": {
-            "keys": torch.from_numpy(keys.astype(np.int64)),
-            "position": int(position),
-            "has_gauss": int(has_gauss),
-            "cached": float(cached),
+            "keys": torch.from_numpy(numpy["state"]["key"].astype(np.int64)),
+            "position": int(numpy["state"]["pos"]),
+            "has_gauss": int(numpy["has_gauss"]),
+            "cached": float(numpy["gauss"]),
         },
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,

@@ -17,8 +17,8 @@ BLOCK = 1 << 20
 SAFE, UNSAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
-def checksum_file(checkpoints: Path, step: int) -> Path:
-    """Where a step's checksums are, in the format of ``sha256sum``."""
+def checksum_file(checkpoints: Path, step: int | str) -> Path:
+    """Where the checksums of a step are, in the format of ``sha256sum``; a pattern has ``*``."""
     return checkpoints / f"step-{step}.sha256"
 
 

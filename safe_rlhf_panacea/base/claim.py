@@ -19,7 +19,7 @@ from safe_rlhf_panacea.run_folder import RUN_FILE
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # asked for where it is used
 
 LOCK_FILE = ".lock"
 

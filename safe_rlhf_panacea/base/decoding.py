@@ -41,7 +41,8 @@ class Decoding(ExitStack):
         super().__init__()
         self.model, self.length = model, input_ids.size(1)
         self.batch, self.copies = copies * input_ids.size(0), copies
-        self.cache = preallocated_cache(model.config, self.length + steps)
+        # By transformers' types it wants a LongTensor, which torch's functions never return.
+        self.cache: Any = preallocated_cache(model.config, self.length + steps)
         # All that is decoded may be attended to: a row that has ended no longer counts.
         self.attended = torch.nn.functional.pad(attention_mask.bool(), (0, steps), value=True)
         self.current, self.positions = input_ids, position_ids_from_mask(attention_mask)

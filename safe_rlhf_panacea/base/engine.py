@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -11,6 +11,9 @@ from torch import nn
 from safe_rlhf_panacea.base.configs.deepspeed_config import ADAM_BETAS
 from safe_rlhf_panacea.base.distributed import get_world_size, own_device
 from safe_rlhf_panacea.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def get_optimizer_grouped_parameters(
@@ -45,7 +48,7 @@ def with_own_rates(groups: list[dict[str, Any]], lr: float) -> list[dict[str, An
     return sorted((group for group in split if group["params"]), key=lambda group: "lr" in group)
 
 
-def _make_optimizer(groups: list[dict], lr: float, ds_config: dict[str, Any]) -> Any:
+def _make_optimizer(groups: list[dict[str, Any]], lr: float, ds_config: dict[str, Any]) -> Any:
     offload = ds_config["zero_optimization"].get("offload_optimizer", {}).get("device", "none")
     if offload != "none":
         from deepspeed.ops.adam import DeepSpeedCPUAdam
@@ -140,8 +143,11 @@ def init_eval_engine(model: nn.Module, ds_config: dict[str, Any]) -> Any:
     return _initialize(model=model, config=ds_config)
 
 
-def unwrap(model: Any) -> nn.Module:
-    """The module inside an engine, or the module itself."""
+def unwrap(model: Any) -> PreTrainedModel:
+    """The module inside an engine, or the module itself.
+
+    That is a model of transformers, or one with those of its methods that are asked for.
+    """
     return getattr(model, "module", model)
 
 

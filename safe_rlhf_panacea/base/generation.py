@@ -55,7 +55,7 @@ class SamplingConfig:
         return self.temperature > 0 and not self.is_plain
 
 
-def is_end(tokens: torch.Tensor, stop_ids: int | Sequence[int]) -> torch.Tensor:
+def is_end(tokens: torch.Tensor, stop_ids: int | Sequence[int] | torch.Tensor) -> torch.Tensor:
     """Which tokens end a response, bool, size = that of ``tokens``."""
     stops = torch.as_tensor(stop_ids, device=tokens.device)
     return tokens.eq(stops) if stops.numel() == 1 else torch.isin(tokens, stops)
@@ -114,9 +114,11 @@ class _Chooser:
         if self.config.temperature == 0:
             return logits.argmax(dim=-1)
         while len(self.uniforms) <= step:
-            options = {"dtype": torch.float64, "device": logits.device}
             size = self.batch // self.noise_copies
-            self.uniforms.append(torch.rand(size, generator=self.generator, **options))
+            drawn = torch.rand(
+                size, generator=self.generator, dtype=torch.float64, device=logits.device
+            )
+            self.uniforms.append(drawn)
         weights = (logits.float() / self.config.temperature).softmax(dim=-1)
         return invert(weights, self.uniforms[step].repeat(self.noise_copies)[rows])
 

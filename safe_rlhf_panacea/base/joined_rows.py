@@ -7,11 +7,14 @@ beginning, so that each number is that of a row of its own.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from safe_rlhf_panacea.base.passes import Pass
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PADDING, COMMON = -1, 0  # kinds of tokens; those of the i-th sequence's rest are i, from 1 on
 
@@ -43,7 +46,7 @@ class Joined:
         """Where there is a token, size = (R, J)."""
         return self.kinds.ne(PADDING)
 
-    def inputs(self, module: nn.Module, part: Pass) -> dict[str, torch.Tensor]:
+    def inputs(self, module: PreTrainedModel, part: Pass) -> dict[str, torch.Tensor]:
         """Of a forward pass over some rows."""
         return {
             "input_ids": part.of(self.ids),
@@ -106,7 +109,7 @@ def join(
     )
 
 
-def mask_of(module: nn.Module, kinds: torch.Tensor) -> torch.Tensor:
+def mask_of(module: PreTrainedModel, kinds: torch.Tensor) -> torch.Tensor:
     """Which token attends to which, for kinds of tokens, size = (n, l); size = (n, 1, l, l)."""
     before = torch.ones(kinds.size(1), kinds.size(1), dtype=torch.bool, device=kinds.device).tril()
     asking, asked = kinds.unsqueeze(2), kinds.unsqueeze(1)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
 from safe_rlhf_panacea.base.engine import unwrap
@@ -16,8 +16,7 @@ from safe_rlhf_panacea.base.passes import Pass, by_token
 from safe_rlhf_panacea.base.vocabulary import chosen_log_probs
 
 
-@lru_cache(maxsize=64)
-def takes_positions(model_type: type) -> bool:
+def takes_positions(model_type: type[nn.Module]) -> bool:
     """Whether a model can be told where in its sequence each token stands."""
     return "position_ids" in inspect.signature(model_type.forward).parameters
 

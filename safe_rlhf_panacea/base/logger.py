@@ -86,9 +86,9 @@ class Logger:
             self._metrics = self.log_dir / METRICS_FILE
             cut_half_line(self._metrics)
         about = log_project, log_run_name, recordable(config or {})
-        if "wandb" in self.log_types:
+        if self.log_dir is not None and "wandb" in self.log_types:
             self.wandb = open_run(self.log_dir, *about, resume=resume)
-        if "tensorboard" in self.log_types:
+        if self.log_dir is not None and "tensorboard" in self.log_types:
             self.writer = _open_tensorboard(self.log_dir)
         if "trackio" in self.log_types:
             self.trackio = _open_trackio(*about, resume=resume)
@@ -152,7 +152,7 @@ class Logger:
         self.wandb = self.writer = self.trackio = self._metrics = None
 
 
-def log_types(args: TrainConfig) -> list[LogType]:
+def log_types(args: TrainConfig) -> Sequence[LogType]:
     """Where a run logs: ``--report_to``, or else ``--log_type``."""
     return args.report_to or [args.log_type]
 

@@ -97,7 +97,7 @@ def cut(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     # best[i]: the cost of the first i rows of the order; begins[i]: where their last group begins.
     best, begins = [0.0], [0]
     for end in range(1, len(order) + 1):
-        options = []
+        options: list[tuple[float, int]] = []
         for begin in reversed(range(end)):
             tokens = (end - begin) * lengths[order[begin]]
             if tokens > max_tokens and options:
@@ -197,6 +197,8 @@ def by_token(
         if result is None:
             result = values.new_zeros(*attention_mask.shape, *values.shape[2:])
         result = part.put_back(result, values)
+    if result is None:
+        raise ValueError("a batch without rows")
     return result
 
 

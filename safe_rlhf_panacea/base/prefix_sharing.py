@@ -7,7 +7,7 @@ the tokens of hh-rlhf's pairs is saved, and of a group's prompt all copies but o
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -22,10 +22,15 @@ from safe_rlhf_panacea.base.log_probs import takes_positions, token_log_probs
 from safe_rlhf_panacea.base.passes import Pass, by_token, limit, repeats_passes_by_row
 from safe_rlhf_panacea.base.vocabulary import chosen_log_probs
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 ROUNDING = 1e-2  # at most, of what a token changes where it is seen; of bfloat16
 # Names of what limits how far a layer sees, in transformers' configurations.
-_WINDOWS = ("sliding_window", "attention_window", "window_size", "attention_chunk_size")
-_WINDOWS += ("attention_types", "attention_layers")
+_WINDOWS = (
+    *("sliding_window", "attention_window", "window_size", "attention_chunk_size"),
+    *("attention_types", "attention_layers"),
+)
 
 
 # Whether a model keeps tokens apart that a mask keeps apart: not all that take one do.
@@ -56,7 +61,7 @@ def _found_to_obey(model: Any, batch: int) -> bool:
     return changes[0] <= ROUNDING * changes[1]
 
 
-def _sees_all(module: nn.Module) -> bool:
+def _sees_all(module: PreTrainedModel) -> bool:
     """Whether no layer has a window, or a mask of its own over columns.
 
     A ready mask replaces a window that transformers makes, and columns of a joined row are no

@@ -45,7 +45,8 @@ def _safe_rlhf() -> Backend:
 
 
 def _broken(error: PatchedImportError) -> str:
-    place = importlib.util.find_spec("safe_rlhf").submodule_search_locations[0]
+    spec = importlib.util.find_spec("safe_rlhf")
+    place = next(iter((spec and spec.submodule_search_locations) or ["an unknown place"]))
     cause = error.__cause__
     remedy = "see python -m safe_rlhf_panacea.patches and docs/safe_rlhf.md"
     if isinstance(cause, ModuleNotFoundError) and cause.name:

@@ -85,13 +85,13 @@ def _is_plain(head: nn.Module) -> bool:
 def _head_as(head: nn.Module, forward: Callable[..., torch.Tensor]) -> Iterator[None]:
     """A head that does something else in its forward pass; its hooks (ZeRO 3's) still run."""
     before = vars(head).get("forward")  # of the module itself, and not of its class
-    head.forward = forward  # type: ignore[method-assign]
+    head.forward = forward
     try:
         yield
     finally:
         del head.forward
         if before is not None:
-            head.forward = before  # type: ignore[method-assign]
+            head.forward = before
 
 
 def chosen_log_probs(

@@ -11,7 +11,7 @@ import netrc
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlparse
 
 from safe_rlhf_panacea.base.run_record import WANDB_FILE
@@ -20,7 +20,8 @@ from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.printing import say
 
 PROJECT = "safe-rlhf-panacea"
-MODES = {
+Mode = Literal["online", "offline", "disabled", "shared"]
+MODES: dict[str, Mode] = {
     "online": "online",
     "run": "online",
     "offline": "offline",
@@ -31,7 +32,7 @@ MODES = {
 INIT_TIMEOUT = 30.0  # seconds to reach the server before a run goes offline
 
 
-def wanted_mode() -> str:
+def wanted_mode() -> Mode:
     """What the environment asks for.
 
     Raises:
@@ -105,7 +106,7 @@ def open_run(
     return run
 
 
-def _init(options: dict[str, Any], mode: str) -> Any:
+def _init(options: dict[str, Any], mode: Mode) -> Any:
     import wandb
 
     try:

@@ -58,6 +58,8 @@ def by_loop(
         for step in range(tokens.size(1)):
             logits = decoding.logits()  # first: it may change the rows
             token = choose(logits, decoding.rows, step)
+            if token is None:
+                raise ValueError("nobody chooses: the loop cannot leave that to transformers")
             tokens[decoding.rows, step] = token
             if decoding.append(token, is_end(token, stops)):
                 break

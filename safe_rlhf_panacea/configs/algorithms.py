@@ -61,7 +61,7 @@ class RewardConfig(ScheduleOptions, TrainConfig, ModelOptions):
 class NamedDataConfig(LabelPreferenceOptions, ScheduleOptions, PanaceaConfig, ModelOptions):
     """Panacea on data that names its objectives."""
 
-    train_datasets: tuple[Any, ...] | None = option(
+    train_datasets: tuple[Any, ...] = option(
         text=f"data sets as [objective=]{FORM}, or a path or hub name in place of name",
         kind=kinds.source,
         metavar="SPEC",

@@ -8,7 +8,6 @@ whether they come from a command line, from YAML or from Python.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import types
 from argparse import ArgumentTypeError, Namespace
@@ -39,6 +38,8 @@ else:  # doctor.py has to run where packages are missing
 
 
 Made = TypeVar("Made")
+# Not functools.cache: mypy does not count a class among what can be hashed.
+_found: dict[type[Options], dict[str, Option]] = {}
 _BY_TYPE: dict[Any, kinds.Kind] = {
     bool: kinds.boolean,
     int: kinds.positive_int,
@@ -67,7 +68,8 @@ def option(
             integer, a finite number, text that is not empty, ``true`` or ``false``.
         names: further names of the flag.
         metavar: stands for its value in the help; default: as argparse has it.
-        required: whether a command line must give it.
+        required: whether a command line must give it; its type need not name the None that it is
+            until then.
         positional: whether a command line gives it by its place, without a flag.
         repeat: of several values: each is given by a flag of its own.
     """
@@ -138,9 +140,14 @@ class Option:
         return tuple(map(self.kind, value))
 
 
-@functools.cache
 def options_of(cls: type[Options]) -> dict[str, Option]:
     """The options of a class by name: in the order in which the classes list them."""
+    if cls not in _found:
+        _found[cls] = _find_options(cls)
+    return _found[cls]
+
+
+def _find_options(cls: type[Options]) -> dict[str, Option]:
     declared = _declared(cls)
     hints = get_type_hints(cls)
     found = {}

@@ -42,11 +42,7 @@ class PreferenceOptions(Options):
 
     GROUP: ClassVar[str] = "panacea: preference vectors"
 
-    aggregation: Literal["ls", "tche"] = option(
-        "ls",
-        "weighted sum, or Tchebycheff, the largest of the m weighted mean losses of each "
-        "micro-batch over all processes, where Eq. 16 has expectations",
-    )
+    aggregation: str = option("ls", "the subclasses say which there are")
     preference_scope: Literal["batch", "sample"] = option(
         "batch", "one λ per update (Algorithm 1) or one per sequence"
     )
@@ -80,6 +76,11 @@ class LabelPreferenceOptions(PreferenceOptions):
 
     GROUP: ClassVar[str] = PreferenceOptions.GROUP
 
+    aggregation: Literal["ls", "tche"] = option(
+        "ls",
+        "weighted sum, or Tchebycheff, the largest of the m weighted mean losses of each "
+        "micro-batch over all processes, where Eq. 16 has expectations",
+    )
     preference_for_labels: bool = option(
         False,
         "with --preference_scope sample: draw λ for the objectives that label a row, and weigh "

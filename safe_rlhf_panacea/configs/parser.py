@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import takewhile
 from typing import Any, NoReturn
@@ -51,7 +51,7 @@ class ArgumentParser(argparse.ArgumentParser):
         )
         self._negative_number_matcher = re.compile(r"-\.?\d")  # argparse's own: not -1e-5
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         """Argparse's, but a flag that there is not is told before one that is missing."""
         words = sys.argv[1:] if args is None else list(args)
         for word in takewhile(lambda word: word != "--", words):

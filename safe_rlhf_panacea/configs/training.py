@@ -29,7 +29,7 @@ class DataOptions(Options):
 
     GROUP: ClassVar[str] = "data"
 
-    train_datasets: tuple[Any, ...] | None = option(
+    train_datasets: tuple[Any, ...] = option(
         text=DATASET, kind=kinds.source, metavar="SPEC", required=True
     )
     eval_datasets: tuple[Any, ...] | None = option(text=DATASET, kind=kinds.source, metavar="SPEC")
@@ -120,7 +120,7 @@ class OutputOptions(Options):
 
     GROUP: ClassVar[str] = "output"
 
-    output_dir: str | None = option(
+    output_dir: str = option(
         text="folder of this run; must hold none yet", kind=kinds.folder, required=True
     )
     overwrite: bool = option(False, "replace a run that the folder already holds")

@@ -34,7 +34,7 @@ from safe_rlhf_panacea.evaluation.arguments import (
     read_rewards,
     rewards_for,
 )
-from safe_rlhf_panacea.fronts.accuracy_front import agreement
+from safe_rlhf_panacea.fronts.held_out import agreement
 from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
@@ -46,7 +46,7 @@ BINS = 10  # of how sure a reward is, from a half to one
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags of this program."""
+    """The parser of this program's flags."""
     parser = ArgumentParser(
         PROGRAM,
         """
@@ -86,7 +86,7 @@ class JudgedPairs(PreferenceDataset):
         return kept
 
     def keep(self, row: Row) -> None:
-        """Its text too."""
+        """Keep the text of a pair beside its tokens."""
         self.samples.append(row.sample)
 
     def responses(self, rows: Sequence[int]) -> Responses:
@@ -183,7 +183,7 @@ def table_of(found: dict[str, dict[str, Any]]) -> str:
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read, score, write, print."""
+    """Score the pairs with every reward, write the agreement as JSON and print it."""
     args = build_parser().parse_args(argv)
     check_rewards_and_file(args, "hold to the labels")
     # A margin's certainty is in the unit of its model; what is shifted far loses it.

@@ -26,12 +26,19 @@ from safe_rlhf_panacea.base.models import load_pretrained_models
 from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.measure import Policy
-from safe_rlhf_panacea.fronts.reward_front import Prompt
+from safe_rlhf_panacea.fronts.sampling import Prompt
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards.calibration import apply_calibration
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
 from safe_rlhf_panacea.rewards.spec import RewardSpec, reward_specs
+
+
+def utf8_text(text: str) -> str:
+    """Text that JSON can hold; a command line may have other bytes."""
+    if text.encode(errors="ignore").decode() != text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8 text")
+    return text
 
 
 def add_reward_flags(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +51,7 @@ def add_reward_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
-    """``add_data_flags``, and how responses are drawn."""
+    """Add the flags of ``add_data_flags``, and the temperature at which responses are drawn."""
     add_data_flags(parser)
     parser.add_argument("--temperature", type=non_negative_float, default=1.0)
 
@@ -79,7 +86,7 @@ def check_rewards_and_file(args: argparse.Namespace, what: str) -> None:
 
 
 def device() -> str:
-    """The GPU if there is one."""
+    """Where models are loaded: ``cuda`` if there is a GPU, else ``cpu``."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

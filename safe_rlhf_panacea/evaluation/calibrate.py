@@ -39,7 +39,7 @@ PROGRAM = "python -m safe_rlhf_panacea.evaluation.calibrate"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags of this program."""
+    """The parser of this program's flags."""
     parser = ArgumentParser(
         PROGRAM,
         """
@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Sample, score, write, print."""
+    """Sample responses, score them, write each reward's mean and spread and print them."""
     args = build_parser().parse_args(argv)
     check_rewards_and_file(args, "calibrate")
     read_specs(args.datasets)

@@ -12,15 +12,14 @@ from textwrap import fill
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled, finite_float
 from safe_rlhf_panacea.base.run_record import check_own_output, prepare_output_dir, write_run_record
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.fronts.comparison import Comparison, compare
-from safe_rlhf_panacea.fronts.front import Front
-from safe_rlhf_panacea.fronts.run_locations import FORMS, RunLocation, parse_run
-from safe_rlhf_panacea.fronts.runs import read_run
+from safe_rlhf_panacea.fronts.compare import FrontComparison, compare
+from safe_rlhf_panacea.fronts.result import FrontResult
+from safe_rlhf_panacea.fronts.runs import FORMS, RunLocation, parse_run, read_run
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.show.compare_page import comparison_page, comparison_title
-from safe_rlhf_panacea.show.comparison_tables import comparison_text
+from safe_rlhf_panacea.show.pages import comparison_page
 from safe_rlhf_panacea.show.plots import front_figure, save_picture
+from safe_rlhf_panacea.show.tables import comparison_text, fronts_title
 
 PROGRAM = "python -m safe_rlhf_panacea.evaluation.compare"
 NUMBERS, PICTURE, PAGE = "compare.json", "compare.png", "compare.html"
@@ -28,7 +27,7 @@ LABEL_WIDTH = 24  # characters in a line of the legend; panels have room for twi
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags of this program."""
+    """The parser of this program's flags."""
     parser = ArgumentParser(
         PROGRAM,
         """
@@ -70,23 +69,18 @@ def check_output(folder: str, overwrite: bool, runs: Sequence[RunLocation]) -> N
         raise UserError(f"{path} is one of the runs: choose another output folder")
 
 
-def picture_front(front: Front) -> Front:
+def picture_front(front: FrontResult) -> FrontResult:
     """The front with a label of short lines."""
     width = LABEL_WIDTH if len(front.objectives) == 2 else 2 * LABEL_WIDTH
-    return Front(front.objectives, front.points, fill(front.label, width))
+    return front.having(label=fill(front.label, width))
 
 
-def write_comparison(args: argparse.Namespace, comparison: Comparison, command: str) -> Path:
+def write_comparison(args: argparse.Namespace, comparison: FrontComparison, command: str) -> Path:
     """Numbers, picture, page, and the record last: it says that the folder is complete."""
-    first = comparison.runs[0]
-    figure = front_figure(
-        [picture_front(run.front) for run in comparison.runs],
-        comparison_title(comparison),
-        comparison.reference_point,
-        first.axis_labels,
-    )
+    title = fronts_title(comparison.runs)
+    figure = front_figure([picture_front(run) for run in comparison.runs], title)
     folder = prepare_output_dir(args.output_dir, overwrite=args.overwrite)
-    atomic_write_json(folder / NUMBERS, comparison.to_dict())
+    atomic_write_json(folder / NUMBERS, comparison.to_json())
     save_picture(figure, folder / PICTURE)
     page = comparison_page(comparison, (folder / PICTURE).read_bytes(), command)
     atomic_write_text(folder / PAGE, page)

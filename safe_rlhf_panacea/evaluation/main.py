@@ -31,25 +31,24 @@ from safe_rlhf_panacea.evaluation.arguments import (
     read_prompts,
     read_rewards,
     rewards_of,
+    utf8_text,
 )
 from safe_rlhf_panacea.fronts.measure import sample_base
-from safe_rlhf_panacea.fronts.measurement import LOG_SIGMOID, Measurement
+from safe_rlhf_panacea.fronts.measurement import LOG_SIGMOID, RESPONSES_FILE, Measurement
 from safe_rlhf_panacea.fronts.methods import Member, Method, read_member
-from safe_rlhf_panacea.fronts.results import FRONT_FILE, LABELS, RESPONSES_FILE, front_of
-from safe_rlhf_panacea.fronts.reward_front import Prompt
-from safe_rlhf_panacea.fronts.units import VALUES_FILE, names_of_pairs, unit_name, write_units
+from safe_rlhf_panacea.fronts.result import FRONT_FILE, LABELS, FrontResult
+from safe_rlhf_panacea.fronts.sampling import Prompt
+from safe_rlhf_panacea.fronts.units import VALUES_FILE, names_of_pairs, unit_name
 from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.preference import default_grid, preference_grid
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.show.plots import plot_fronts
 from safe_rlhf_panacea.show.tables import front_table, indicator_table
-from safe_rlhf_panacea.show.titles import fronts_title
 
 PROGRAM = "python -m safe_rlhf_panacea.evaluation"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The flags of this program."""
+    """The parser of this program's flags."""
     parser = ArgumentParser(
         PROGRAM,
         """
@@ -77,7 +76,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--method", choices=sorted(LABELS), help="default: panacea, or a soup of several adapters"
     )
-    parser.add_argument("--label", help="in tables and pictures; default: the method's name")
+    text = "in tables and pictures; default: the method's name"
+    parser.add_argument("--label", type=utf8_text, help=text)
     parser.add_argument("--base_model", help="default: the one that the adapter names")
     add_template_argument(parser, of_adapter=True)
     parser.add_argument("--output_dir", type=filled, required=True)
@@ -191,16 +191,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     method, tokenizer = load_method(args, members)
     label = args.label or LABELS[method.name]
     template = ChatTemplate.chosen(args.chat_template, method.chat_template, tokenizer)
-    measured, *units = measure_method(args, method, template, grid, label)
+    measured, names, clusters = measure_method(args, method, template, grid, label)
     if is_main_process():
-        result = measured.result(objectives, method.origin(label), args.reference_point)
+        about, units = method.origin(label), {"names": names, "clusters": clusters}
+        result = measured.result(objectives, about, args.reference_point, **units)
         if measured.margins is not None:
-            in_nats = measured.in_log_sigmoid()
-            losses = in_nats.result(objectives, method.origin(label))
-            write(args, in_nats, units, losses, template, LOG_SIGMOID)
-            say(f"{front_table(front_of(losses))}\n")
-        write(args, measured, units, result, template)
-        say(f"{front_table(front_of(result))}\n\n{indicator_table({label: result})}")
+            losses = measured.in_log_sigmoid().result(objectives, about, **units)
+            write(args, measured, losses, template, LOG_SIGMOID)
+            say(f"{front_table(losses)}\n")
+        write(args, measured, result, template)
+        say(f"{front_table(result)}\n\n{indicator_table([result])}")
         say(f"\nWritten to {args.output_dir}: {FRONT_FILE}, {VALUES_FILE}, front.png")
         if measured.margins is not None:
             say(f"and the same in nats, of the losses of the pairs, to its folder {LOG_SIGMOID}")
@@ -209,8 +209,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def write(
     args: argparse.Namespace,
     measured: Measurement,
-    units: Sequence[Any],
-    result: dict[str, Any],
+    result: FrontResult,
     template: ChatTemplate,
     below: str = "",
 ) -> None:
@@ -219,7 +218,6 @@ def write(
     Args:
         args: the flags.
         measured: at every λ.
-        units: names of the prompts or pairs, and their families or None.
         result: of ``measured``.
         template: how conversations were written.
         below: a folder in the output folder.
@@ -229,15 +227,7 @@ def write(
     if args.reward_models:
         responses = [*measured.base_responses(), *measured.responses()]
         atomic_write_json(folder / RESPONSES_FILE, responses)
-    atomic_write_json(folder / FRONT_FILE, result)
-    names, clusters = units
-    write_units(folder, names, measured.grid, measured.unit_values(), clusters)
-    plot_fronts(
-        [front_of(result)],
-        folder / "front.png",
-        title=fronts_title([result]),
-        reference_point=result["reference_point"],
-        axis_labels=result["axis_labels"],
-    )
+    result.save(folder, overwrite=True)  # the folder was prepared for it
+    result.plot(folder / "front.png")
     about = {"program": PROGRAM, "chat_template": template.recorded}
     write_run_record(folder, args, about)

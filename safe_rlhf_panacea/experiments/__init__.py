@@ -1,1 +1,1 @@
-"""The table of runs, and the runner that all pipelines share."""
+"""The tables of stages and sizes, and what runs them for the launchers in ``bash/``."""

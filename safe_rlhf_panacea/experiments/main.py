@@ -18,8 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.experiments.runner import EXPERIMENTS, Reproduction
-from safe_rlhf_panacea.experiments.sizes import Size, sizes
+from safe_rlhf_panacea.experiments.runner import ENDS_WITH, Reproduction, value_of
+from safe_rlhf_panacea.experiments.sizes import RUNS, Size, size_of
 from safe_rlhf_panacea.experiments.table import Stage, launched_by
 from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, set_aside
 
@@ -46,7 +46,7 @@ any other flag goes to the Python program and wins over the launcher's
 
 
 def build_parser(script: str) -> argparse.ArgumentParser:
-    """The flags of every launcher."""
+    """A parser of the flags that every launcher has."""
     parser = argparse.ArgumentParser(
         usage=argparse.SUPPRESS,
         epilog=ENVIRONMENT,
@@ -57,15 +57,15 @@ def build_parser(script: str) -> argparse.ArgumentParser:
     text = "full: the paper's models, data and hyperparameters; small: the same path on "
     text += "SmolLM2-135M and hh-rlhf, minutes to hours on a CPU; miniature: on the quickstart's "
     text += "models and data, minutes; default: %(default)s"
-    default, runs = DEFAULTS.get(script, ("full", "runs/paper, runs/small, runs/miniature"))
-    parser.add_argument("--size", choices=[*sizes()], default=default, help=text)
+    default, runs = DEFAULTS.get(script, ("full", ", ".join(RUNS.values())))
+    parser.add_argument("--size", choices=[*RUNS], default=default, help=text)
     text = f"where all runs of one reproduction lie; default {runs}"
     parser.add_argument("--runs", metavar="DIR", help=text)
     parser.add_argument("--dry_run", action="store_true", help="start nothing; say what would be")
     parser.add_argument("--num_gpus", metavar="N", help="of this machine; default: all")
     text = "several machines, as DeepSpeed's launcher reads them"
     parser.add_argument("--hostfile", metavar="FILE", help=text)
-    if script in EXPERIMENTS:
+    if script in ENDS_WITH:
         text = "this stage alone, e.g. panacea-dpo-ls; done or not"
         parser.add_argument("--only", metavar="STAGE", help=text)
     else:
@@ -75,7 +75,7 @@ def build_parser(script: str) -> argparse.ArgumentParser:
 
 
 def read_flags(script: str, words: Sequence[str]) -> tuple[argparse.Namespace, Reproduction]:
-    """The launcher's own flags, and the runs that they and the others describe.
+    """Read a launcher's own flags, and make the reproduction that all flags describe.
 
     Raises:
         UserError: a flag without its value, or with a bad one.
@@ -90,25 +90,15 @@ def read_flags(script: str, words: Sequence[str]) -> tuple[argparse.Namespace, R
         raise UserError(f"--num_gpus {args.num_gpus} is not a number of GPUs")
     given = {"--hostfile": args.hostfile, "--num_gpus": args.num_gpus}
     machines = [word for flag, v in given.items() if v is not None for word in (flag, v)]
-    if script == REAL_FRONTS and (others := without_seed(passed)):
+    if script == REAL_FRONTS and (others := value_of("--seed", passed)[1]):
         raise UserError(f"{others[0]}: {script} takes --seed only, so that steps stay equal")
-    runs = Path(args.runs or DEFAULTS.get(script, ("", sizes()[args.size].runs))[1])
+    runs = Path(args.runs or DEFAULTS.get(script, ("", RUNS[args.size]))[1])
     return args, Reproduction(runs, args.size, tuple(passed), tuple(machines))
-
-
-def without_seed(words: Sequence[str]) -> list[str]:
-    """A command line but for ``--seed``."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--seed")
-    try:
-        return parser.parse_known_args(words)[1]
-    except argparse.ArgumentError as error:
-        raise UserError(str(error).removeprefix("argument ")) from None
 
 
 def has_libraries() -> bool:
     """Look for the libraries without importing them, which would take seconds."""
-    return all(map(find_spec, ("torch", "transformers", "deepspeed", "moocore")))
+    return all(map(find_spec, ("torch", "transformers", "deepspeed", "moocore", "yaml")))
 
 
 def need_libraries() -> None:
@@ -125,7 +115,7 @@ def need_libraries() -> None:
 
 
 def set_environment(size: Size) -> None:
-    """Threads, network and wandb, where the user says nothing of them."""
+    """Set the environment variables for threads, network and wandb that the user has not set."""
     if "WANDB_MODE" not in os.environ and "WANDB_API_KEY" not in os.environ:
         os.environ["WANDB_MODE"] = "offline"
         text = "wandb: no WANDB_API_KEY, so runs are logged offline (wandb sync uploads them later)"
@@ -138,7 +128,7 @@ def set_environment(size: Size) -> None:
 
 
 def has_gpu() -> bool:
-    """Whether the driver lists one."""
+    """Whether NVIDIA's driver lists a GPU."""
     if shutil.which("nvidia-smi") is None:
         return False
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False)
@@ -157,7 +147,11 @@ def start_of(module: str, machines: Sequence[str]) -> list[str]:
 
 
 def make_room(folder: Path, module: str, flags: Sequence[str]) -> list[str]:
-    """What an interruption left is gone on with, if it can be, else renamed; further flags."""
+    """Deal with what an earlier run left in a folder: resume it, or rename it.
+
+    Returns:
+        ``--resume`` where the program can go on from a checkpoint of the same flags, else nothing.
+    """
     if not (folder / RUN_FILE).exists():
         return []
     from safe_rlhf_panacea.base.resuming import can_go_on
@@ -173,13 +167,14 @@ def make_room(folder: Path, module: str, flags: Sequence[str]) -> list[str]:
 def launch(
     stage: Stage, table: Sequence[str], runs: Reproduction, args: argparse.Namespace
 ) -> None:
-    """Become the program of a launcher, or say what it would be."""
+    """Replace this process by the launcher's program; with ``--dry_run`` print what it would be."""
     paper, own = runs.launcher_flags(stage, table)
     start = start_of(stage.program, runs.machines)
     if args.dry_run:
         from safe_rlhf_panacea.dry_run import print_report
 
-        print_report(stage, runs.size_name, start, paper, own)
+        about = {"launcher": stage.launcher, "mirrors": stage.mirrors, "size": runs.size_name}
+        print_report(stage.program, about, start, paper, own)
         return
     set_environment(runs.size)
     runs.prepare(stage)
@@ -188,14 +183,14 @@ def launch(
 
 
 def become(command: Sequence[str]) -> None:
-    """Replace this process."""
+    """Replace this process by a command."""
     sys.stdout.flush()
     os.execv(command[0], command)
 
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Start what a script asks for."""
+    """Start the program or the stages that belong to a script."""
     script, *words = sys.argv[1:] if argv is None else argv
     own = words.index("--") if "--" in words else 0
     table, words = words[:own], words[own + 1 :] if "--" in words else words
@@ -203,14 +198,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         if {"-h", "--help"} & set(words) and not has_libraries():
             return  # the script itself has said what it does
         need_libraries()
-        set_environment(sizes()[WHOLE[script]])
+        set_environment(size_of(WHOLE[script]))
         become([sys.executable, "-m", f"safe_rlhf_panacea.{WHOLE[script]}", *words])
     args, runs = read_flags(script, words)
     need_libraries()
     stage = launched_by(script)
     if stage is not None:
         launch(stage, table, runs, args)
-    elif script in EXPERIMENTS:
+    elif script in ENDS_WITH:
         set_environment(runs.size) if not args.dry_run else None
         runs.run(script, args.only, args.dry_run)
     else:

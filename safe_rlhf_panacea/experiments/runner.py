@@ -1,4 +1,4 @@
-"""Running stages of the table: what is finished is skipped, what was interrupted goes on."""
+"""Runs stages of the table: skips what is finished, and goes on with what was interrupted."""
 
 from __future__ import annotations
 
@@ -8,39 +8,36 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.experiments.real import REAL
-from safe_rlhf_panacea.experiments.sizes import Size, sizes
-from safe_rlhf_panacea.experiments.table import BEYOND, REPRODUCTION, STAGES, Stage
+from safe_rlhf_panacea.experiments.sizes import RUNS, Size, fill, size_of
+from safe_rlhf_panacea.experiments.table import Stage, stages_by_name, stages_of
 from safe_rlhf_panacea.io import atomic_write_text
 from safe_rlhf_panacea.run_folder import is_finished
 
 ROOT = Path(__file__).resolve().parents[2]
-# What each of the scripts that run many stages runs; and what only --only asks for.
-EXPERIMENTS = {"reproduce_paper.sh": REPRODUCTION, "real_fronts.sh": REAL}
-ON_DEMAND = {"reproduce_paper.sh": BEYOND, "real_fronts.sh": ()}
+# The scripts that run many stages, and what they end with.
 ENDS_WITH = {"reproduce_paper.sh": "report.html", "real_fronts.sh": "comparison"}
 
 
-def fill(text: str, values: Mapping[str, Any]) -> list[str]:
-    """The words of a row, with what stands in curly brackets filled in."""
-    return [word.format_map(values) for word in shlex.split(text)]
+def value_of(flag: str, words: Sequence[str], default: str = "") -> tuple[str, list[str]]:
+    """The value that counts of a flag in a command line, and the words that are not of this flag.
 
-
-def last_value(words: Sequence[str], flag: str, default: str) -> str:
-    """The value that counts of a flag in a command line."""
+    Raises:
+        UserError: the flag has no value.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument(flag, default=default)
     try:
-        return getattr(parser.parse_known_args(words)[0], flag.removeprefix("--"))
+        found, others = parser.parse_known_args(words)
     except argparse.ArgumentError as error:
         raise UserError(str(error).removeprefix("argument ")) from None
+    return getattr(found, flag.removeprefix("--")), others
 
 
 def _in_order(path: Path) -> list[tuple[int, str]]:
@@ -67,17 +64,21 @@ class Reproduction:
 
     @cached_property
     def size(self) -> Size:
-        """What the size brings."""
-        return sizes()[self.size_name]
+        """Models, data and steps of the size."""
+        return size_of(self.size_name)
 
-    @property
+    @cached_property
     def values(self) -> dict[str, Any]:
-        """For the curly brackets of the rows."""
+        """What the names in curly brackets stand for in rows and sizes."""
+        own = {
+            name: value.replace("{runs}", str(self.runs)) if isinstance(value, str) else value
+            for name, value in self.size.values.items()
+        }
         return {
-            **self.size.values,
+            **own,
             "runs": self.runs,
-            "seed": last_value(self.passed, "--seed", "42"),
-            "aggregation": last_value(self.passed, "--aggregation", "ls"),
+            "seed": value_of("--seed", self.passed, "42")[0],
+            "aggregation": value_of("--aggregation", self.passed, "ls")[0],
         }
 
     # -- command lines ----------------------------------------------------------------------
@@ -88,40 +89,48 @@ class Reproduction:
         return sorted((p for p in found if ".interrupted-" not in p.name), key=_in_order)
 
     def _size_flags(self, stage: Stage) -> str:
-        """What the size says of a stage, with the curly brackets; nothing of many."""
+        """The size's flags for a stage, not filled in; empty where the size has none."""
         extra = self.size.evaluations if stage.evaluation else self.size.flags
         return extra.get(stage.evaluation or stage.key, "")
 
     def flags(self, stage: Stage) -> list[str]:
-        """Of a stage that no launcher starts: its own and the size's."""
+        """The flags of a stage without a launcher: its own, the size's, the output folder."""
         words: list[str] = []
         for word in shlex.split(f"{stage.flags} {self._size_flags(stage)}"):
             if "*" in word:
                 words += map(str, self.matches(word.removeprefix("{runs}/")))
             else:
-                words.append(word.format_map(self.values))
+                words += fill([word], self.values)
+        if stage.output:
+            words += ["--output_dir", str(self.runs / stage.output), "--overwrite"]
         return words
 
     def folder(self, stage: Stage) -> Path:
-        """Where a launcher's run lies; Panacea-DPO's name follows the aggregation."""
+        """The folder of a launcher's run; that of Panacea-DPO is named by its aggregation."""
         name = stage.name
         if stage.launcher == "panacea_dpo.sh":
             name = f"panacea-dpo-{self.values['aggregation']}"
         return self.runs / name
 
     def launcher_flags(self, stage: Stage, table: Sequence[str]) -> tuple[list[str], list[str]]:
-        """The paper's flags, and what size and user put after them."""
-        paper = [*table, *fill(sizes()["full"].flags[stage.key], self.values)]
+        """The flags of a launcher's program: the paper's, and those of size and user after them."""
+        paper = [*table, *fill(shlex.split(size_of("full").flags[stage.key]), self.values)]
         paper += ["--output_dir", str(self.folder(stage))]
         own = "" if self.size_name == "full" else self.size.flags[stage.key]
-        return paper, [*fill(own, self.values), *self.passed]
+        return paper, [*fill(shlex.split(own), self.values), *self.passed]
 
     def command(self, stage: Stage) -> list[str]:
-        """What starts a stage."""
+        """The command that starts a stage."""
         if stage.launcher:
             launcher = str(ROOT / "bash" / stage.launcher)
             own = ["--size", self.size_name, "--runs", str(self.runs), *self.machines]
-            return ["bash", launcher, *own, *self.passed, *fill(stage.flags, self.values)]
+            return [
+                "bash",
+                launcher,
+                *own,
+                *self.passed,
+                *fill(shlex.split(stage.flags), self.values),
+            ]
         program = ["-m", stage.program]
         if stage.program.endswith(".py"):
             program = [str(ROOT / stage.program)]
@@ -133,24 +142,24 @@ class Reproduction:
         return self.runs / "done" / stage.name
 
     def is_there(self, stage: Stage) -> bool:
-        """Whether a stage left what others need."""
+        """Whether a stage was finished before, so that others can use what it made."""
         if stage.makes:
             return (self.runs / stage.makes).is_file()
         return bool(stage.launcher) and is_finished(self.runs / stage.name)
 
     def prepare(self, stage: Stage) -> None:
-        """Make what a stage needs and is not there yet, with the launchers' own flags."""
+        """Run the unfinished stages that a stage needs, with the launchers' own flags."""
         alone = replace(self, passed=("--seed", self.values["seed"]), machines=())
         for name in filter(self.size.prepares.__contains__, stage.needs):
-            needed = STAGES[name]
+            needed = stages_by_name()[name]
             if not self.is_there(needed):
                 print(f"== {name} is missing: made first", file=sys.stderr, flush=True)
                 run(alone.command(needed) + (["--go_on"] if needed.launcher else []))
 
     # -- all stages -----------------------------------------------------------------------------
 
-    def stages(self, rows: Sequence[Stage] = REPRODUCTION) -> Iterator[Stage]:
-        """The rows in order; those for each of several folders once these are there."""
+    def stages(self, rows: Sequence[Stage]) -> Iterator[Stage]:
+        """The stages in order; a row with ``each`` becomes one for every folder that is there."""
         for row in rows:
             if row.name in self.size.published:
                 continue
@@ -158,15 +167,12 @@ class Reproduction:
                 yield row
                 continue
             for folder in self.matches(row.each):
-                names = {"each": folder.name, "words": folder.name.replace("-", " ")}
-                yield replace(
-                    row,
-                    name=row.name.replace("{each}", folder.name),
-                    flags=re.sub(
-                        r"\{(each|words|folder)\}",
-                        lambda m, f=folder, n=names: {**n, "folder": shlex.quote(str(f))}[m[1]],
-                        row.flags,
-                    ),
+                yield row.filled(
+                    {
+                        "folder": shlex.quote(str(folder)),
+                        "each": folder.name,
+                        "words": folder.name.replace("-", " "),
+                    }
                 )
 
     def run(self, script: str, only: str | None = None, dry_run: bool = False) -> None:
@@ -176,7 +182,7 @@ class Reproduction:
             UserError: no such stage, one that failed, or one that the size does not have.
         """
         count, left = 0, []
-        rows = EXPERIMENTS[script] if only is None else (*EXPERIMENTS[script], *ON_DEMAND[script])
+        rows = stages_of(script, on_demand=only is not None)
         self._check_size(script, rows)
         if not dry_run:
             for stage in (row for row in rows if only in (None, row.name)):
@@ -206,15 +212,14 @@ class Reproduction:
         for stage in rows:
             own = self.size.evaluations if stage.evaluation else self.size.flags
             if (stage.evaluation or stage.settings or "") not in ("", *own):
-                having = [n for n, size in sizes().items() if stage.settings in size.flags]
+                having = [name for name in RUNS if stage.settings in size_of(name).flags]
                 other = " or ".join(f"--size {name}" for name in having)
                 raise UserError(f"{script} has no --size {self.size_name}: take {other}")
 
     def _check_data(self, stage: Stage) -> None:
-        """Whether the files a stage reads are there, before hours are spent on other stages."""
-        for word in shlex.split(self._size_flags(stage)):
-            data_set, _, path = word.rpartition(":")  # name:proportion:path
-            if ":" in data_set and "{" not in path and not Path(path).is_file():
+        """Refuse a stage whose data files are missing, before hours are spent on other stages."""
+        for name, path in self.size.files.items():
+            if f"{{{name}}}" in self._size_flags(stage) and not path.is_file():
                 raise UserError(f"{path} is missing: the stage {stage.name} needs it")
 
     def _run_stage(self, stage: Stage) -> None:

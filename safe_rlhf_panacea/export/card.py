@@ -19,14 +19,11 @@ from safe_rlhf_panacea.configs.trained import TrainedAdapterOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.export.card_text import LIBRARY, PICTURE_FILE, Facts, card_text
 from safe_rlhf_panacea.export.portable import hub_name, portable, portable_record
-from safe_rlhf_panacea.fronts.results import FRONT_FILE
-from safe_rlhf_panacea.fronts.run_locations import parse_run
-from safe_rlhf_panacea.fronts.runs import RunFront, read_run
+from safe_rlhf_panacea.fronts.result import FRONT_FILE, FrontResult
+from safe_rlhf_panacea.fronts.runs import parse_run, read_run
 from safe_rlhf_panacea.io import atomic_write_text, read_json_lines
 from safe_rlhf_panacea.printing import printable_line, say
 from safe_rlhf_panacea.run_folder import RUN_FILE, read_record
-from safe_rlhf_panacea.show.plots import plot_fronts
-from safe_rlhf_panacea.show.titles import fronts_title
 
 PROGRAM = "python -m safe_rlhf_panacea.export.card"
 CARD_FILE = "README.md"
@@ -83,18 +80,18 @@ def _defaults(record: Mapping[str, Any]) -> dict[str, Any]:
     return {one.name: one.default for one in options_of(command.cls).values()}
 
 
-def read_front(run: str, objectives: Sequence[str]) -> RunFront:
+def read_front(run: str, objectives: Sequence[str]) -> FrontResult:
     """The one front of a run, of the adapter's own objectives.
 
     Raises:
         UserError: it holds none, several, or one of others.
     """
-    fronts = read_run(parse_run(run))
+    fronts = [one.result for one in read_run(parse_run(run))]
     if len(fronts) > 1:
-        names = ", ".join(front.result["method"] for front in fronts)
+        names = ", ".join(str(front.method) for front in fronts)
         raise UserError(f"{run} holds several fronts ({names}): name one, as in {run}/panacea")
-    if list(fronts[0].front.objectives) != list(objectives):
-        found = ", ".join(fronts[0].front.objectives)
+    if list(fronts[0].objectives) != list(objectives):
+        found = ", ".join(fronts[0].objectives)
         raise UserError(f"{run} is a front of {found}, the adapter's is of {', '.join(objectives)}")
     return fronts[0]
 
@@ -149,14 +146,7 @@ def write_card(facts: Facts, folder: Path) -> list[Path]:
     """Write the card, and the picture where there is a front; the files."""
     text, written = card_text(facts), []
     if facts.front is not None:
-        plot_fronts(
-            [facts.front.front],
-            folder / PICTURE_FILE,
-            title=fronts_title([facts.front.result]),
-            reference_point=facts.front.reference_point,
-            axis_labels=facts.front.axis_labels,
-        )
-        written.append(folder / PICTURE_FILE)
+        written.append(facts.front.plot(folder / PICTURE_FILE))
     atomic_write_text(folder / CARD_FILE, text)
     return [*written, folder / CARD_FILE]
 

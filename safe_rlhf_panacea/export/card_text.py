@@ -13,8 +13,7 @@ import torch
 
 import safe_rlhf_panacea
 from safe_rlhf_panacea.adapter import AdapterConfig
-from safe_rlhf_panacea.fronts.indicators import summarize
-from safe_rlhf_panacea.fronts.runs import RunFront
+from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.preference import format_preference
 from safe_rlhf_panacea.printing import markdown_text, printable, printable_line
 from safe_rlhf_panacea.show.tables import Table, front_rows, indicators_table
@@ -51,7 +50,7 @@ class Facts:
     record: Mapping[str, Any]
     flags: Sequence[str]
     steps: int | None
-    front: RunFront | None = None
+    front: FrontResult | None = None
     repo: str | None = None
     licence: str | None = None
 
@@ -129,14 +128,13 @@ def measured(facts: Facts) -> Iterator[str]:
     if facts.front is None:
         yield "It was not measured."
         return
-    front, point = facts.front.front, facts.front.reference_point
-    axes = ", ".join(map(markdown_text, facts.front.axis_labels))
+    front = facts.front
+    axes = ", ".join(map(markdown_text, front.axis_labels))
     yield f"![The front]({PICTURE_FILE})"
     yield f"{axes}; more is better, ± one standard error. KL: to the base model, nats per response."
     head, *rows = front_rows(front)
     yield Table("", head, rows).markdown()
-    summary = {**summarize(front, point), "label": front.label, "objectives": front.objectives}
-    table = indicators_table([summary])
+    table = indicators_table([front])
     yield f"{table.title}:"
     yield table.markdown()
 

@@ -57,7 +57,7 @@ def check_target(folder: Path, *, overwrite: bool) -> None:
         raise UserError(f"{folder} holds other files: choose a new or an empty folder")
     if not overwrite:
         raise UserError(f"{folder} holds an export already: choose another one, or --overwrite")
-    files = read_record(folder).get("files")
+    files: Any = read_record(folder).get("files")
     if misfit(files, [str]):
         raise UserError(
             f"{folder / RECORD} names no files, as those of older versions: choose another folder, "

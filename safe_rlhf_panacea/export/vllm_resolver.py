@@ -132,6 +132,7 @@ def register() -> None:
     adapters = adapters_from_environment()
     if adapters is None:
         return
+    folder_of = adapters.folder_of
     from vllm.lora.request import LoRARequest
     from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
 
@@ -141,7 +142,7 @@ def register() -> None:
         async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None:
             """The request for ``NAME@λ``, or None if it is not one of ours."""
             try:
-                folder = await asyncio.to_thread(adapters.folder_of, base_model_name, lora_name)
+                folder = await asyncio.to_thread(folder_of, base_model_name, lora_name)
             except (UserError, AdapterError, PreferenceError, OSError) as error:
                 logging.getLogger("vllm").warning("%s", error)
                 return None

@@ -3,108 +3,132 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ConfigDict, StrictInt, model_validator
+from typing_extensions import TypedDict
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.engine import gathered
 from safe_rlhf_panacea.base.run_record import EVALUATIONS_FILE
-from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.front import Front
+from safe_rlhf_panacea.fronts.held_out import towards_labels
 from safe_rlhf_panacea.fronts.measurement import Measurement
-from safe_rlhf_panacea.fronts.results import checked, front_of
-from safe_rlhf_panacea.fronts.schema import NONE, check_whole_result
+from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import append_line, read_json_lines
-from safe_rlhf_panacea.shapes import Integer, Number, misfit
+from safe_rlhf_panacea.records import Number, Record, Vector, validated
 
 DIGITS = 5  # of the single values that are kept for distributions
 RESPONSES_SHOWN = 4  # prompts whose responses are kept
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """An evaluation during training: a result, and what else is shown of it.
+class ShownResponse(TypedDict):
+    """A response as ``responses.json`` has it; what reward functions logged of it may follow."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    prompt: str
+    response: str
+    preference: Vector
+    rewards: tuple[Number | None, ...]
+    log_ratio: Number | None
+
+
+class MatrixValues(TypedDict):
+    """Singular values of an adapted matrix: σ, size = (k,), and s, size = (1,), (m,) or (0,)."""
+
+    matrix: str
+    sigma: Vector
+    s: Vector
+
+
+class Evaluation(Record):
+    """An evaluation during training: its front, and what else is shown of it.
 
     Attributes:
-        result: as in ``front.json``, at N preference vectors.
+        result: the front at N preference vectors; its step is that of training.
         distributions: values behind J by λ and objective: rewards of single responses (PPO),
             implicit-reward margins in the direction of the label (DPO), or log-probabilities per
-            token of single texts (SFT); N lists of m lists.
+            token of single texts (SFT); N lists of m lists, or none.
         base_distributions: the same of the initial model, m lists; empty where that means nothing.
-        responses: a few prompts answered at every λ, as in ``responses.json``.
-        singular_values: of every adapted matrix: its name, σ and s.
+        responses: a few prompts answered at every λ.
+        singular_values: of every adapted matrix.
         drawn: how often training drew λ_i from each tenth of [0, 1] so far, by objective.
         seconds: what this evaluation took.
     """
 
-    result: dict[str, Any]
-    distributions: list[list[list[float]]] = field(default_factory=list)
-    base_distributions: list[list[float]] = field(default_factory=list)
-    responses: list[dict[str, Any]] = field(default_factory=list)
-    singular_values: list[dict[str, Any]] = field(default_factory=list)
-    drawn: dict[str, list[int]] = field(default_factory=dict)
-    seconds: float = 0.0
+    result: FrontResult
+    distributions: tuple[tuple[Vector, ...], ...]
+    base_distributions: tuple[Vector, ...]
+    responses: tuple[ShownResponse, ...]
+    singular_values: tuple[MatrixValues, ...]
+    drawn: dict[str, tuple[StrictInt, ...]]
+    seconds: Number
+
+    @model_validator(mode="after")
+    def _check(self) -> Evaluation:
+        m = len(self.objectives)
+        if self.result.step is None:
+            raise ValueError("step must be a whole number")
+        if len(self.distributions) not in (0, len(self.result.points)):
+            raise ValueError("distributions must have an entry per point of the front")
+        if any(len(row) != m for row in self.distributions):
+            raise ValueError(f"distributions must have {m} lists per point")
+        if len(self.base_distributions) not in (0, m):
+            raise ValueError(f"base_distributions must be {m} lists, or none")
+        for row in self.responses:
+            if len(row["preference"]) != m or len(row["rewards"]) not in (0, m):
+                raise ValueError(f"responses must have {m} numbers as λ, and as many rewards")
+        return self
 
     @classmethod
     def of(
-        cls, measured: Measurement, result: dict[str, Any], adapter: PanaceaAdapter, **more: Any
+        cls, measured: Measurement, result: FrontResult, adapter: PanaceaAdapter, **more: Any
     ) -> Evaluation:
-        """What was measured, its result, and the adapter's singular values."""
-        values = measured.sampled.rewards  # size = (N, P, m)
+        """What was measured, its result, and the adapter's singular values.
+
+        Args:
+            measured: at the λ of ``result``.
+            result: with the step of training.
+            adapter: the policy's.
+            more: ``seconds``, and ``drawn`` where it is known.
+        """
+        values, base = measured.unit_values(), measured.base_values()  # size = (N, U, m), (U, m)
         if measured.margins is not None and measured.labels is not None:
-            values = measured.margin_scale * measured.margins.unsqueeze(-1) * measured.labels
-            values = values.masked_fill(measured.labels.eq(0), float("nan"))
-        base = None if measured.base is None else measured.base.rewards[0]
-        if measured.likelihoods is not None:
-            base, values = measured.likelihoods[0], measured.likelihoods[1:]
+            values = measured.margin_scale * towards_labels(measured.margins, measured.labels)
         return cls(
-            result,
+            result=result,
             distributions=[_columns(rows) for rows in values],
             base_distributions=[] if base is None else _columns(base),
             responses=measured.responses(RESPONSES_SHOWN),
             singular_values=singular_values(adapter),
-            **more,
+            **{"drawn": {}, **more},
         )
 
     @property
     def step(self) -> int:
-        """The training step."""
-        return self.result["step"]
+        """The step of training at which the policy was evaluated."""
+        assert self.result.step is not None
+        return self.result.step
 
     @property
-    def objectives(self) -> list[str]:
-        """Names, in the order of λ."""
-        return self.result["objectives"]
+    def objectives(self) -> tuple[str, ...]:
+        """Names of the objectives, in the order of λ."""
+        return self.result.objectives
 
     @property
-    def front(self) -> Front:
-        """The points, named by their step."""
-        return front_of({**self.result, "label": f"step {self.step}"})
+    def front(self) -> FrontResult:
+        """The result with ``step N`` as its label, for pictures of several steps."""
+        return self.result.having(label=f"step {self.step}")
 
     def light(self) -> Evaluation:
         """Without what only the latest evaluation is shown with."""
-        return replace(self, distributions=[], base_distributions=[], responses=[])
+        return self.having(distributions=(), base_distributions=(), responses=())
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The keys of ``result`` and beside them the other attributes, as plain values."""
-        extra = asdict(self)
-        del extra["result"]
-        return {**self.result, **extra}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Evaluation:
-        """The inverse of ``to_dict``.
-
-        Raises:
-            KeyError: something is missing.
-        """
-        names = {f.name for f in fields(cls)} - {"result"}
-        result = {key: value for key, value in values.items() if key not in names}
-        return cls(result, **{name: values[name] for name in names})
+        return {**self.result.to_json(), **self.model_dump(mode="json", exclude={"result"})}
 
 
 def _columns(values: torch.Tensor) -> list[list[float]]:
@@ -129,39 +153,6 @@ def singular_values(adapter: PanaceaAdapter) -> list[dict[str, Any]]:
     return found
 
 
-def check_evaluation(where: str, values: Mapping[str, Any]) -> None:
-    """Whether ``values`` are what ``Evaluation.to_dict`` writes.
-
-    Args:
-        where: the file and the line in it.
-        values: what stands there, in the form of this version.
-
-    Raises:
-        UserError: what is missing or of another shape.
-    """
-    check_whole_result(where, values)
-    m, n = len(values["objectives"]), len(values["front"])
-    drawn = values.get("drawn") if isinstance(values.get("drawn"), dict) else {}
-    response = {
-        "prompt": str,
-        "response": str,
-        "preference": [Number, m],
-        "rewards": ([(Number, NONE), m], [Number, 0]),
-        "log_ratio": (Number, NONE),
-    }
-    shape = {
-        "step": Integer,
-        "distributions": ([[[Number], m], n], [Number, 0]),
-        "base_distributions": ([[Number], m], [Number, 0]),
-        "responses": [response],
-        "singular_values": [{"matrix": str, "sigma": [Number], "s": [Number]}],
-        "drawn": {name: [Integer] for name in drawn},
-        "seconds": Number,
-    }
-    if wrong := misfit(values, shape):
-        raise UserError(f"{where}: not an evaluation of this version: {wrong}")
-
-
 def append_evaluation(folder: Path, evaluation: Evaluation) -> None:
     """Add a line to ``evaluations.jsonl``, on the disk before this returns.
 
@@ -169,7 +160,7 @@ def append_evaluation(folder: Path, evaluation: Evaluation) -> None:
         OSError: it cannot be written; the file is as it was.
         ValueError: a value is not finite.
     """
-    line = json.dumps(evaluation.to_dict(), ensure_ascii=False, allow_nan=False)
+    line = json.dumps(evaluation.to_json(), ensure_ascii=False, allow_nan=False)
     append_line(folder / EVALUATIONS_FILE, line, sync=True)
 
 
@@ -184,7 +175,7 @@ def read_evaluations(folder: str | Path) -> list[Evaluation]:
     path = Path(folder) / EVALUATIONS_FILE
     found = []
     for number, content in enumerate(read_json_lines(path) if path.is_file() else [], start=1):
-        values = checked(f"{path}:{number}", content)
-        check_evaluation(f"{path}:{number}", values)
-        found.append(Evaluation.from_dict(values))
+        where = f"{path}:{number}"
+        result = FrontResult.from_json(where, content)
+        found.append(validated(Evaluation, where, {**content, "result": result}))
     return found

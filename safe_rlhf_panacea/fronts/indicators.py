@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.front import Front
 
 INDICATORS = {  # as they are headed in tables; the arrow points to what is better
     "hypervolume": "hypervolume ↑",
@@ -38,7 +38,7 @@ def non_dominated_mask(values: np.ndarray) -> np.ndarray:
 
 
 def dominated_count(values: np.ndarray) -> int:
-    """How many points another point dominates."""
+    """The number of points that another point of the same front dominates."""
     return int((~non_dominated_mask(values)).sum())
 
 
@@ -109,12 +109,17 @@ def spearman(values: np.ndarray, preferences: np.ndarray) -> list[float]:
     return result
 
 
-def summarize(front: Front, reference_point: list[float]) -> dict[str, Any]:
-    """Raw points and all indicators of a front, as they go into a results file."""
-    values, preferences = front.values, front.preferences
+def indicators(
+    values: np.ndarray, preferences: np.ndarray, reference_point: Sequence[float]
+) -> dict[str, Any]:
+    """All indicators of a front, and ``spearman``, a rank correlation per objective.
+
+    Args:
+        values: J, size = (N, m).
+        preferences: λ, size = (N, m).
+        reference_point: of the hypervolume, m numbers.
+    """
     return {
-        "front": front.to_dict()["points"],
-        "reference_point": list(reference_point),
         "hypervolume": hypervolume(values, np.asarray(reference_point)),
         "inner_product": inner_product(values, preferences),
         "sparsity": sparsity(values),

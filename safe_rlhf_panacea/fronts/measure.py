@@ -5,51 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
-from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, get_world_size
 from safe_rlhf_panacea.base.divergence import finite_on_all
-from safe_rlhf_panacea.base.generation import NotFiniteError, SamplingConfig
-from safe_rlhf_panacea.fronts.accuracy_front import margins_of_pairs
-from safe_rlhf_panacea.fronts.likelihood_front import by_objective, likelihoods_of_texts
+from safe_rlhf_panacea.base.generation import NotFiniteError
+from safe_rlhf_panacea.fronts.held_out import likelihoods_over_grid, margins_over_grid, over_rows
 from safe_rlhf_panacea.fronts.measurement import Measurement
-from safe_rlhf_panacea.fronts.reward_front import Prompt, Rewards, Sampled, sample_rewards
+from safe_rlhf_panacea.fronts.sampling import Policy, Prompt, Rewards, Sampled, sample_rewards
 
 PROMPTS_OF_PAIRS = 16  # that are responded to for the KL, where there are pairs only
-
-
-@dataclass(frozen=True)
-class Policy:
-    """A policy as it is measured.
-
-    Attributes:
-        model: the module itself.
-        adapter: its adapter; None: the model alone.
-        tokenizer: its tokenizer.
-        sampling: how responses are drawn.
-        seed: of the sampling, so that evaluations differ by the policy and not by luck. (With
-            top_p, a repetition penalty or sharded weights the points of one front do not share
-            their luck.)
-        prompts_per_batch: each forward pass has N times as many rows.
-        pairs_per_batch: pairs read at a time.
-        progress: whether to show bars.
-    """
-
-    model: nn.Module
-    adapter: PanaceaAdapter | None
-    tokenizer: Any
-    sampling: SamplingConfig
-    seed: int = 0
-    prompts_per_batch: int = 32
-    pairs_per_batch: int = 32
-    progress: bool = True
 
 
 @torch.no_grad()
@@ -83,23 +53,31 @@ def measure(
 
     Raises:
         NotFiniteError: a NaN or an infinity among what was found, or an objective that counts for
-            no response; on all processes alike.
+            no response, pair or text; on all processes alike.
     """
     if prompts is None:
         prompts = prompts_of_pairs(pairs)
     policy.model.eval()
     margins = labels = None
     if pairs is not None:
-        options = {"pairs_per_batch": policy.pairs_per_batch, "label": label}
-        margins, labels = _of_all(policy, margins_of_pairs, pairs, grid, **options)
-    likelihoods = labelled = None
+        margins, labels = _of_all(
+            policy, margins_over_grid, pairs, grid, rows=policy.pairs_per_batch, label=label
+        )
+    likelihoods = None
     if texts is not None:
-        options = {"texts_per_batch": 2 * policy.pairs_per_batch, "label": label}
-        likelihoods, labelled = _of_all(policy, likelihoods_of_texts, texts, grid, **options)
+        found, labelled = _of_all(
+            policy, likelihoods_over_grid, texts, grid, rows=2 * policy.pairs_per_batch, label=label
+        )
+        likelihoods = found.unsqueeze(-1).where(labelled.bool(), torch.nan)  # size = (1 + N, Q, m)
+        _check_finite(found)
     sampled = _sample(policy, rewards, prompts, grid, label)
-    scored = [sampled.rewards] + ([] if base is None else [base.rewards])
-    check_finite([sampled.log_ratios, margins, likelihoods], scored)
-    return Measurement(
+    _check_finite(sampled.log_ratios, margins)
+    for earned in (sampled.rewards, *([] if base is None else [base.rewards])):
+        if earned.isinf().any():
+            raise NotFiniteError("the policy or its rewards are not finite")
+        check_counted(earned, "response to the prompts")
+    kind = "accuracy" if pairs is not None else "reward" if texts is None else "log-likelihood"
+    measured = Measurement(
         grid,
         [prompt.text for prompt in prompts],
         sampled,
@@ -107,51 +85,43 @@ def measure(
         margins,
         labels,
         margin_scale,
-        kind="accuracy" if pairs is not None else "reward" if texts is None else "log-likelihood",
-        likelihoods=None if likelihoods is None else by_objective(likelihoods, labelled),
+        kind=kind,
+        likelihoods=likelihoods,
     )
+    if kind != "reward":
+        check_counted(measured.unit_values(), "pair" if kind == "accuracy" else "text")
+    return measured
 
 
-def check_finite(found: Sequence[torch.Tensor | None], scored: Sequence[torch.Tensor]) -> None:
-    """Refuse what makes no front.
+def _check_finite(*found: torch.Tensor | None) -> None:
+    """Raise a ``NotFiniteError`` if a tensor that is there has a NaN or an infinity."""
+    if any(tensor is not None and not tensor.isfinite().all() for tensor in found):
+        raise NotFiniteError("the policy or its rewards are not finite")
+
+
+def check_counted(values: torch.Tensor, unit: str) -> None:
+    """Refuse values of which an objective has none at some λ.
 
     Args:
-        found: must be finite where it is there.
-        scored: rewards, size = (N, P, m) each; NaN where an objective does not count.
+        values: size = (N, U, m); NaN where a unit does not count for an objective.
+        unit: what one is called.
 
     Raises:
-        NotFiniteError: a NaN or an infinity, or an objective that counts for no response.
+        NotFiniteError: it names the objective.
     """
-    odd = any(tensor is not None and not tensor.isfinite().all() for tensor in found)
-    if odd or any(earned.isinf().any() for earned in scored):
-        raise NotFiniteError("the policy or its rewards are not finite")
-    for earned in scored:
-        check_counted(earned)
-
-
-def check_counted(rewards: torch.Tensor) -> None:
-    """Refuse rewards, size = (N, P, m), of which an objective has none at some λ."""
-    without = rewards.isnan().all(dim=1).any(dim=0)  # size = (m,)
+    without = values.isnan().all(dim=1).any(dim=0)  # size = (m,)
     if without.any():
         number = int(without.nonzero()[0]) + 1
-        raise NotFiniteError(
-            f"objective {number} of {len(without)} counts for no response to the prompts"
-        )
+        raise NotFiniteError(f"objective {number} of {len(without)} counts for no {unit}")
 
 
 def _of_all(
-    policy: Policy, found_of: Callable[..., Any], data: Any, grid: torch.Tensor, **options: Any
+    policy: Policy, over_grid: Callable[..., Any], data: Any, grid: torch.Tensor, **options: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What ``margins_of_pairs`` or ``likelihoods_of_texts`` finds, shared by all processes."""
-    values, labels = found_of(
-        policy.model,
-        policy.adapter,
-        data,
-        _own_share(len(data)),
-        grid,
-        progress=policy.progress,
-        **options,
-    )
+    """What ``over_rows`` finds for all rows of ``data``, which all processes share."""
+    share = _own_share(len(data))
+    inputs = (over_grid, policy.model, policy.adapter, data, share, grid)
+    values, labels = over_rows(*inputs, progress=policy.progress, **options)
     return _together(values, 1, len(data)), _together(labels, 0, len(data))
 
 
@@ -173,31 +143,18 @@ def _sample(
 ) -> Sampled:
     """This process samples its share; returned is what all have found."""
     device = next(policy.model.parameters()).device
-    seed = policy.seed + get_rank()
+    seed, mine = policy.seed + get_rank(), [prompts[i] for i in _own_share(len(prompts))]
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)  # transformers' sampling (top_p and the like) knows no generator
-        mine = finite_on_all(
-            lambda: sample_rewards(
-                policy.model,
-                policy.adapter,
-                policy.tokenizer,
-                rewards,
-                [prompts[i] for i in _own_share(len(prompts))],
-                grid,
-                policy.sampling,
-                generator=torch.Generator(device=device).manual_seed(seed),
-                prompts_per_batch=policy.prompts_per_batch,
-                label=label,
-                progress=policy.progress,
-            )
-        )
+        generator = torch.Generator(device=device).manual_seed(seed)
+        found = finite_on_all(lambda: sample_rewards(policy, rewards, mine, grid, generator, label))
     count, world = len(prompts), get_world_size()
     texts, extra = (
-        [[found[i % world][n][i // world] for i in range(count)] for n in range(len(grid))]
-        for found in map(all_gather_objects, (mine.texts, mine.extra))  # by rank, λ and its share
+        [[part[i % world][n][i // world] for i in range(count)] for n in range(len(grid))]
+        for part in map(all_gather_objects, (found.texts, found.extra))  # by rank, λ and its share
     )
-    rewards, ratios = (_together(part, 1, count) for part in (mine.rewards, mine.log_ratios))
-    return Sampled(texts, rewards, ratios, extra)
+    together = (_together(part, 1, count) for part in (found.rewards, found.log_ratios))
+    return Sampled(texts, *together, extra)
 
 
 def _own_share(total: int) -> list[int]:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from safe_rlhf_panacea.base.datasets.safe_rlhf_template import without_template
 from safe_rlhf_panacea.base.losses import preference_loss
-from safe_rlhf_panacea.fronts.accuracy_front import accuracy_front, agreement
-from safe_rlhf_panacea.fronts.front import Front, FrontPoint, grid_points
-from safe_rlhf_panacea.fronts.likelihood_front import labelled_statistics, likelihood_front
-from safe_rlhf_panacea.fronts.results import Origin, front_result
-from safe_rlhf_panacea.fronts.reward_front import Sampled, mean_and_error, reward_front
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.fronts.held_out import agreement, labelled_statistics, towards_labels
+from safe_rlhf_panacea.fronts.result import LABELS, UNITS, Cost, FrontPoint, FrontResult, Reached
+from safe_rlhf_panacea.fronts.sampling import Sampled
+from safe_rlhf_panacea.fronts.units import Units
+from safe_rlhf_panacea.io import read_json
+from safe_rlhf_panacea.shapes import Number, misfit
 
+RESPONSES_FILE = "responses.json"
 LOG_SIGMOID = "log-sigmoid"
 
 
@@ -49,38 +54,26 @@ class Measurement:
     kind: str = "reward"
     likelihoods: torch.Tensor | None = None
 
-    def front(self, objectives: Sequence[str], label: str = "") -> Front:
-        """The points: mean rewards or accuracies, KL, and all their standard errors."""
-        if self.kind == LOG_SIGMOID:
-            front = likelihood_front(self.unit_values(), self.grid, objectives, label)
-            front.metadata = {"labelled_pairs": front.metadata["labelled_texts"]}
-        elif self.margins is not None and self.labels is not None:
-            front = accuracy_front(self.margins, self.labels, self.grid, objectives, label)
-        elif self.likelihoods is not None:
-            front = likelihood_front(self.likelihoods[1:], self.grid, objectives, label)
-        else:
-            front = reward_front(self.sampled.rewards, self.grid, objectives, label)
-        front.metadata["prompts"] = len(self.prompts)
-        columns = (column.tolist() for column in mean_and_error(self.sampled.log_ratios))
-        for point, kl, error in zip(front.points, *columns, strict=True):
-            point.kl, point.kl_error = kl, error
-        return front
-
     def unit_values(self) -> torch.Tensor:
-        """What J is the mean of, by λ, by prompt or pair, and by objective.
+        """What J is the mean of, by λ, by prompt, pair or text, and by objective.
 
         Returns:
-            size = (N, U, m), float64; NaN where a pair or a response does not count for an
-            objective.
+            size = (N, U, m), float64; NaN where a unit does not count for an objective.
         """
         if self.margins is not None and self.labels is not None:
-            towards = self.margins.unsqueeze(-1) * self.labels  # size = (N, Q, m)
+            towards = towards_labels(self.margins, self.labels)
             if self.kind == LOG_SIGMOID:
-                values = -preference_loss(self.margin_scale * towards)
-            else:
-                values = agreement(towards)
-            return values.masked_fill(self.labels.eq(0), float("nan"))
+                return -preference_loss(self.margin_scale * towards)
+            return agreement(towards)
+        if self.likelihoods is not None:
+            return self.likelihoods[1:]
         return self.sampled.rewards
+
+    def base_values(self) -> torch.Tensor | None:
+        """The same of the model with its adapter off, size = (U, m); None if it has none."""
+        if self.likelihoods is not None:
+            return self.likelihoods[0]
+        return None if self.base is None else self.base.rewards[0]
 
     def in_log_sigmoid(self) -> Measurement:
         """The same pairs, measured by the mean log σ(±βΔ): the DPO loss of Eq. 14 with its sign.
@@ -95,17 +88,59 @@ class Measurement:
             raise ValueError("only pairs have a log σ of their margin")
         return replace(self, kind=LOG_SIGMOID)
 
-    def base_point(self, objectives: Sequence[str]) -> FrontPoint | None:
+    def result(
+        self,
+        objectives: Sequence[str],
+        about: Mapping[str, Any],
+        reference_point: Sequence[float] | None = None,
+        *,
+        unit: str | None = None,
+        names: Sequence[str] | None = None,
+        clusters: Sequence[str] | None = None,
+    ) -> FrontResult:
+        """The front: J, KL, and the standard errors of both.
+
+        Args:
+            objectives: m names, in the order of λ.
+            about: further fields of the result, of ``origin``.
+            reference_point: of the hypervolume; None: that of ``reference_point``.
+            unit: of the values, in place of the kind's.
+            names: of the units, if their values are to be kept.
+            clusters: families of the units, where they come in some.
+        """
+        values = self.unit_values()
+        # An accuracy's standard error is that of a share.
+        correction = 0 if self.kind == "accuracy" else 1
+        means, spreads, counts = labelled_statistics(values, correction)
+        kl = mean_and_error(self.sampled.log_ratios)
+        metadata: dict[str, Any] = {"prompts": len(self.prompts)}
+        if self.margins is not None:
+            metadata["labelled_pairs"] = counts[0].tolist()
+        elif self.likelihoods is not None:
+            metadata["labelled_texts"] = counts[0].tolist()
+        return FrontResult(
+            kind=self.kind,
+            objectives=objectives,
+            axis_labels=[f"{name} ({unit or UNITS[self.kind]})" for name in objectives],
+            points=grid_points(self.grid, means, spreads / counts.sqrt(), *kl),
+            reference_point=reference_point or self.reference_point(),
+            base=self._base_point(),
+            metadata=metadata,
+            units=names and Units(names, values.numpy(), clusters),
+            **about,
+        )
+
+    def _base_point(self) -> Reached | None:
         """What the model reaches with its adapter off."""
-        nowhere = torch.zeros(1, len(objectives), dtype=torch.float64)
         if self.kind == LOG_SIGMOID:  # every margin of the initial model is 0
-            at_zero = torch.full_like(nowhere, -math.log(2))
-            return grid_points(nowhere, at_zero, torch.zeros_like(nowhere))[0]
-        if self.likelihoods is not None:
-            return likelihood_front(self.likelihoods[:1], nowhere, objectives).points[0]
-        if self.base is None:
+            m = self.grid.size(1)
+            return Reached(objectives=[-math.log(2)] * m, standard_errors=[0.0] * m)
+        values = self.base_values()
+        if values is None:
             return None
-        return reward_front(self.base.rewards, nowhere, objectives).points[0]
+        means, spreads, counts = labelled_statistics(values)
+        errors = spreads / counts.sqrt()
+        return Reached(objectives=means.tolist(), standard_errors=errors.tolist())
 
     def reference_point(self) -> list[float]:
         """From where the hypervolume is measured unless a point is given, m numbers.
@@ -116,25 +151,11 @@ class Measurement:
         """
         if self.kind == LOG_SIGMOID:
             return [-1.0] * self.grid.size(1)
-        if self.likelihoods is not None:
-            values = self.likelihoods[0]
-        elif self.base is not None and self.margins is None:
-            values = self.base.rewards[0]
-        else:
+        values = self.base_values()
+        if values is None:
             return [0.0] * self.grid.size(1)
-        means, spreads, _ = labelled_statistics(values)  # of size = (P, m)
+        means, spreads, _ = labelled_statistics(values)
         return [round(value, 2) for value in (means - 2 * spreads).tolist()]
-
-    def result(
-        self,
-        objectives: Sequence[str],
-        origin: Origin,
-        reference_point: Sequence[float] | None = None,
-    ) -> dict[str, Any]:
-        """As it goes into ``front.json``."""
-        front = self.front(objectives, origin.label)
-        point = list(reference_point or self.reference_point())
-        return front_result(front, self.kind, point, origin, self.base_point(objectives))
 
     def responses(self, most: int | None = None) -> list[dict[str, Any]]:
         """Every response to the first ``most`` prompts, prompt by prompt, without the base's."""
@@ -179,3 +200,89 @@ def join(parts: Sequence[Measurement]) -> Measurement:
         likelihoods = torch.cat([likelihoods[:1], *rest])
     grid = torch.cat([part.grid for part in parts])
     return replace(first, grid=grid, sampled=joined, margins=margins, likelihoods=likelihoods)
+
+
+def mean_and_error(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means over prompts, size = (N,), and their standard errors: 0 where there is one prompt.
+
+    Args:
+        values: size = (N, P), float64.
+    """
+    means, count = values.mean(dim=1), values.size(1)
+    return means, values.std(dim=1) / count**0.5 if count > 1 else torch.zeros_like(means)
+
+
+def grid_points(
+    grid: torch.Tensor, values: torch.Tensor, errors: torch.Tensor, *kl: torch.Tensor
+) -> list[FrontPoint]:
+    """The points of a grid; λ is kept with six decimals.
+
+    Args:
+        grid: preference vectors, size = (N, m).
+        values: J, size = (N, m).
+        errors: standard errors of J, size = (N, m).
+        kl: the KL and its standard error, size = (N,) each, where they were measured.
+    """
+    columns = (grid.double().cpu().round(decimals=6), values, errors, *kl)
+    names = ("preference", "objectives", "standard_errors", "kl", "kl_error")
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [FrontPoint(**dict(zip(names, row, strict=False))) for row in rows]
+
+
+def origin(
+    method: str,
+    label: str,
+    flags: Mapping[str, Any],
+    step: int | None,
+    training_seconds: float | None,
+    stored_parameters: int,
+    trained_models: int = 1,
+) -> dict[str, Any]:
+    """The fields of a ``FrontResult`` that say what was measured.
+
+    Args:
+        method: a key of ``LABELS``.
+        label: in tables and pictures; empty: the method's.
+        flags: that training was started with.
+        step: of training; None at its end.
+        training_seconds: None where they are not known.
+        stored_parameters: numbers in the adapters.
+        trained_models: how many adapters there are.
+    """
+    aggregation = flags.get("aggregation")
+    return {
+        "method": method,
+        "label": label or LABELS[method],
+        "aggregation": aggregation if isinstance(aggregation, str) else None,
+        "fixed_scaling": flags.get("fixed_scaling") if method == "panacea" else None,
+        "step": step,
+        "cost": Cost(
+            training_seconds=None if training_seconds is None else round(training_seconds, 3),
+            stored_parameters=stored_parameters,
+            trained_models=trained_models,
+        ),
+    }
+
+
+def read_responses(folder: str | Path, objectives: Sequence[str]) -> list[dict[str, Any]]:
+    """Every sampled response of an evaluation.
+
+    Raises:
+        UserError: the evaluation has none, as one of pairs, or the file is damaged.
+    """
+    path = Path(folder) / RESPONSES_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} has no {RESPONSES_FILE}: evaluate with --reward_models")
+    rows = read_json(path)
+    m = len(objectives)
+    # The initial model's responses stand there without a λ.
+    vector = ([Number, m], [Number, 0])
+    rewards = [(Number, type(None)), m]  # null where an objective does not count
+    row = {"prompt": str, "response": str, "preference": vector, "rewards": rewards}
+    if wrong := misfit(rows, [row]):
+        raise UserError(f"{path}: it does not fit the {m} objectives of its front.json: {wrong}")
+    if not rows:
+        raise UserError(f"{path} holds no response")
+    for response in rows:
+        response["prompt"] = without_template(response["prompt"])
+    return rows

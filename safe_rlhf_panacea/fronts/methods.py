@@ -16,8 +16,7 @@ from safe_rlhf_panacea.adapter.fingerprint import check_base
 from safe_rlhf_panacea.adapter.io import WEIGHTS_NAME, read_config, read_tensors
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.measure import Policy, measure
-from safe_rlhf_panacea.fronts.measurement import Measurement, join
-from safe_rlhf_panacea.fronts.results import Origin
+from safe_rlhf_panacea.fronts.measurement import Measurement, join, origin
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.preference import parse_preference
 from safe_rlhf_panacea.run_folder import RUN_FILE
@@ -102,7 +101,7 @@ class Method:
     def __init__(
         self, model: nn.Module, members: Sequence[Member], name: str | None = None
     ) -> None:
-        """Inject the adapter."""
+        """Check the members and inject the adapter into the model."""
         name = name or ("panacea" if len(members) == 1 else "rewarded_soups")
         objectives = members[0].config.objectives
         for member in members:
@@ -140,13 +139,13 @@ class Method:
         """DPO's β in training; 1 of an adapter that no pairs trained."""
         return float(self.members[0].flags.get("scale_coeff") or 1.0)
 
-    def origin(self, label: str = "") -> Origin:
+    def origin(self, label: str = "") -> dict[str, Any]:
         """What a result says of it; the seconds are None where a record lacks them."""
         first = self.members[0]
         seconds = [
             m.record.get("training_seconds") if m.step is None else None for m in self.members
         ]
-        return Origin(
+        return origin(
             self.name,
             label,
             {**first.flags, "fixed_scaling": first.config.fixed_scaling},

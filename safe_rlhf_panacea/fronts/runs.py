@@ -1,128 +1,158 @@
-"""The fronts of runs, whichever program left them, and where they come from.
+"""The fronts of runs, whichever program left them: where they lie, and what they are called.
 
-An evaluation's folder has ``front.json``; a training run's ``results.json`` and, where it was
-evaluated more than once, ``evaluations.jsonl``; the quickstart's a ``results.json`` with
-``experiments``.
+A run is named ``[LABEL=]FOLDER[@STEP|:EXPERIMENT[/METHOD]]``. An evaluation's folder has
+``front.json``; a training run's ``results.json`` and, where it was evaluated more than once,
+``evaluations.jsonl``; the quickstart's a ``results.json`` with ``experiments``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import cached_property
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.base.run_record import EVALUATIONS_FILE, RESULTS_FILE
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
-from safe_rlhf_panacea.fronts.front import Front
-from safe_rlhf_panacea.fronts.results import FRONT_FILE, LABELS, checked, front_of
-from safe_rlhf_panacea.fronts.run_locations import RunLocation
-from safe_rlhf_panacea.fronts.units import Units, read_units
-from safe_rlhf_panacea.fronts.upgrade import upgrade_experiment
+from safe_rlhf_panacea.fronts.result import FRONT_FILE, LABELS, FrontResult
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.run_folder import RUN_FILE
 
+FORMS = "FOLDER, FOLDER@STEP or FOLDER:EXPERIMENT[/METHOD], and LABEL= before it if wanted"
 
-@dataclass
-class RunFront:
+
+@dataclass(frozen=True)
+class RunLocation:
+    """One RUN of a command line: a folder, and which of its fronts is meant.
+
+    Attributes:
+        text: as it was written.
+        folder: exists.
+        label: what the user calls it; None where he does not.
+        step: which evaluation of a training run; None: its last one.
+        choice: which part of a quickstart, ``EXPERIMENT`` or ``EXPERIMENT/METHOD``.
+    """
+
+    text: str
+    folder: Path
+    label: str | None = None
+    step: int | None = None
+    choice: str | None = None
+
+    @property
+    def place(self) -> str:
+        """The run as the user wrote it, without the label."""
+        return f"{self.folder}{self.at}" + ("" if self.choice is None else f":{self.choice}")
+
+    @property
+    def at(self) -> str:
+        """``@STEP``; empty where no step was chosen."""
+        return "" if self.step is None else f"@{self.step}"
+
+
+@dataclass(frozen=True)
+class Run:
     """One front and where it comes from.
 
     Attributes:
-        location: what the user wrote.
-        file: that the front was read from.
-        result: in the form of ``front.json``.
+        result: the front; its label is the run's name.
+        location: what the user wrote; None of a front that was not read from a folder.
+        file: name of the file that the front was read from.
         record: ``run.json`` of the folder; empty where there is none.
-        front: its points; ``front.label`` is the run's name.
     """
 
-    location: RunLocation
-    file: Path
-    result: dict[str, Any]
-    record: dict[str, Any]
-    front: Front = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Read the points and name them."""
-        label = self.result.get("label") or LABELS.get(self.result.get("method"))
-        self.front = front_of(
-            {**self.result, "label": label or self.location.folder.absolute().name}
-        )
+    result: FrontResult
+    location: RunLocation | None = None
+    file: str | None = None
+    record: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def kind(self) -> str:
-        """Of the values."""
-        return self.result["kind"]
+    def name(self) -> str:
+        """How messages call it: as the user wrote it, or by its label."""
+        return self.result.label if self.location is None else self.location.text
 
-    @property
-    def axis_labels(self) -> list[str]:
-        """One per objective."""
-        return list(self.result.get("axis_labels") or self.front.objectives)
-
-    @property
-    def reference_point(self) -> list[float]:
-        """The run's own, m numbers."""
-        return [float(value) for value in self.result["reference_point"]]
-
-    @cached_property
-    def units(self) -> Units | None:
-        """The values behind the points; None where they were not kept."""
-        if self.file.name != FRONT_FILE:
-            return None
-        return read_units(self.location.folder, self.front)
-
-    @property
-    def step(self) -> int | None:
-        """Of training, where it was not the end."""
-        return self.result.get("step")
+    def called(self, label: str) -> Run:
+        """The same run with another label."""
+        return replace(self, result=self.result.having(label=label))
 
     def origin(self) -> dict[str, Any]:
-        """Which run this is: folder, file, step, and what its record says, where it has one."""
+        """Folder, file, and what the record says of the run, for ``ComparedFront``."""
         git = self.record.get("git")
         git = git if isinstance(git, dict) else {}
         return {
-            "run": self.location.place,
-            "folder": str(self.location.folder),
-            "file": self.file.name,
-            "method": self.result.get("method"),
-            "step": self.step,
-            "program": self.record.get("program"),
-            "started_at": self.record.get("started_at"),
-            "versions": self.record.get("versions"),
-            "commit": git.get("commit"),
-            "modified": git.get("modified"),
+            "run": self.location and self.location.place,
+            "folder": self.location and str(self.location.folder),
+            "file": self.file,
+            **{key: self.record.get(key) for key in ("program", "started_at", "versions")},
+            **{key: git.get(key) for key in ("commit", "modified")},
         }
 
 
-def read_run(location: RunLocation) -> list[RunFront]:
+def parse_run(text: str) -> RunLocation:
+    """Read one RUN; a folder's own ``=``, ``@`` or ``:`` is taken for what it is.
+
+    Raises:
+        UserError: there is no such folder, or it is a file.
+    """
+    if text.encode(errors="ignore").decode() != text:
+        raise UserError(f"{text!r} is not UTF-8 text: JSON could not hold it")
+    for location in _readings(text):
+        if location.folder.is_dir():
+            return location
+        if location.folder.exists():
+            raise UserError(f"{location.folder} is a file: give the folder that it lies in")
+    raise UserError(f"{text!r}: no such folder (a run is {FORMS})")
+
+
+def _readings(text: str) -> Iterator[RunLocation]:
+    """All that ``text`` may mean, the plainest first."""
+    label, separator, rest = text.partition("=")
+    named = [(None, text)]
+    if separator and label.strip() and rest:
+        named.append((label.strip(), rest))
+    for name, place in named:
+        if place:
+            yield RunLocation(text, Path(place).expanduser(), name)
+        if match := re.fullmatch(r"(.+)@(\d+)", place):
+            yield RunLocation(text, Path(match[1]).expanduser(), name, step=int(match[2]))
+        if match := re.fullmatch(r"(.+):([^:]+)", place):
+            yield RunLocation(text, Path(match[1]).expanduser(), name, choice=match[2])
+
+
+def read_run(location: RunLocation) -> list[Run]:
     """All fronts that a location names: one, or one per method of a quickstart's experiment.
 
     Raises:
         UserError: nothing of the kind lies there, or it is damaged; file and line are named.
     """
-    file, results = _results(location)
     path = location.folder / RUN_FILE
     record = read_json(path) if path.is_file() else {}
     if not isinstance(record, dict):
         raise UserError(f"{path}: not a record of a run")
-    runs = [RunFront(location, file, result, record) for result in results]
-    if location.label is not None:
-        for run in runs:
-            method = f" – {run.front.label}" if len(runs) > 1 else ""
-            run.front.label = location.label + method
+    file, results = _results(location)
+    runs = []
+    for result in results:
+        label = result.label or LABELS.get(str(result.method), location.folder.absolute().name)
+        if location.label is not None:
+            label = location.label + (f" – {label}" if len(results) > 1 else "")
+        runs.append(Run(result.having(label=label), location, file, record))
     return runs
 
 
-def _results(location: RunLocation) -> tuple[Path, list[dict[str, Any]]]:
-    """The file that holds what a location names, and the results in it."""
+def _results(location: RunLocation) -> tuple[str, list[FrontResult]]:
+    """The name of a file, and the results in it that the location names."""
     folder = location.folder
-    files = [folder / name for name in (FRONT_FILE, RESULTS_FILE)]
-    file = next((path for path in files if path.is_file()), None)
-    content = read_json(file) if file else None
-    if file and isinstance(content, dict) and "experiments" in content:
+    file = next((f for f in (FRONT_FILE, RESULTS_FILE) if (folder / f).is_file()), None)
+    content = None if file is None else read_json(folder / file)
+    if isinstance(content, dict) and "experiments" in content:
         if location.step is not None:
             raise UserError(f"{location.text}: {folder} is a quickstart, which has no steps")
-        return file, _of_quickstart(file, content["experiments"], location.choice)
+        methods = _of_quickstart(folder / RESULTS_FILE, content["experiments"], location.choice)
+        where = f"{folder / RESULTS_FILE}: "
+        return RESULTS_FILE, [FrontResult.from_json(where + k, v) for k, v in methods.items()]
     if location.choice is not None:
         raise UserError(f"{location.text}: {folder} holds no quickstart to choose from")
     if location.step is not None:
@@ -132,45 +162,81 @@ def _results(location: RunLocation) -> tuple[Path, list[dict[str, Any]]]:
             f"{folder} holds no front ({FRONT_FILE} or {RESULTS_FILE}): give the folder of an "
             "evaluation, of a training run that was evaluated, or of the quickstart"
         )
-    return file, [checked(str(file), content)]
+    if file == FRONT_FILE:
+        return file, [FrontResult.load(folder)]
+    return file, [FrontResult.from_json(str(folder / file), content)]
 
 
 def _at_step(
-    location: RunLocation, file: Path | None, content: Any
-) -> tuple[Path, list[dict[str, Any]]]:
+    location: RunLocation, file: str | None, content: Any
+) -> tuple[str, list[FrontResult]]:
     """The evaluation at one step; the later one where a resumed run evaluated twice."""
     path = location.folder / EVALUATIONS_FILE
     if path.is_file():
         found = {one.step: one.result for one in read_evaluations(location.folder)}
     elif file is not None:
-        path = file
-        result = checked(str(file), content)
-        found = {result.get("step"): result}
+        path = location.folder / file
+        result = FrontResult.from_json(str(path), content)
+        found = {result.step: result}
     else:
         raise UserError(f"{location.folder} holds no {EVALUATIONS_FILE} to choose a step from")
     if location.step not in found:
         steps = ", ".join(str(step) for step in found if step is not None) or "none"
         raise UserError(f"{path} has no evaluation at step {location.step}; steps: {steps}")
-    return path, [found[location.step]]
+    return path.name, [found[location.step]]
 
 
-def _of_quickstart(file: Path, experiments: Any, choice: str | None) -> list[dict[str, Any]]:
-    """The results that ``EXPERIMENT`` or ``EXPERIMENT/METHOD`` names, one per method."""
+def _of_quickstart(file: Path, experiments: Any, choice: str | None) -> dict[str, Any]:
+    """What ``EXPERIMENT`` or ``EXPERIMENT/METHOD`` names, by ``EXPERIMENT/METHOD``."""
     if not isinstance(experiments, dict):
         raise UserError(f"{file}: experiments must be named entries")
-    methods = {
-        name: upgrade_experiment(name, entry if isinstance(entry, dict) else {})
-        for name, entry in experiments.items()
-    }
-    for name, found in methods.items():
-        if not found:
+    for name, methods in experiments.items():
+        if not isinstance(methods, dict) or not methods:
             raise UserError(f"{file}: experiment {name} holds no front")
     name, _, method = (choice or "").partition("/")
-    chosen = [method] if method else list(methods.get(name, {}))
-    if not chosen or not set(chosen) <= set(methods.get(name, {})):
+    chosen = [method] if method else list(experiments.get(name, {}))
+    if not chosen or not set(chosen) <= set(experiments.get(name, {})):
         choices = ", ".join(
-            f":{name} or :{name}/{'|'.join(found)}" for name, found in methods.items()
+            f":{name} or :{name}/{'|'.join(found)}" for name, found in experiments.items()
         )
         asked = f"has no {choice}" if choice else "holds several fronts"
         raise UserError(f"{file.parent} {asked}: choose with {file.parent} and one of {choices}")
-    return [checked(f"{file}: {name}/{one}", methods[name][one]) for one in chosen]
+    return {f"{name}/{one}": experiments[name][one] for one in chosen}
+
+
+def with_distinct_labels(runs: Sequence[Run]) -> list[Run]:
+    """The runs; labels that several have get as much of the folder as tells these apart.
+
+    Raises:
+        UserError: two cannot be told apart, because a run was given twice.
+    """
+    labels = [run.result.label for run in runs]
+    renamed = list(runs)
+    for label in {label for label in labels if labels.count(label) > 1}:
+        places = [place for place, own in enumerate(labels) if own == label]
+        tails = _distinct_tails([runs[place] for place in places])
+        for place, tail in zip(places, tails, strict=True):
+            renamed[place] = runs[place].called(f"{label} ({tail})")
+    labels = [run.result.label for run in renamed]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UserError(f"two runs are called {label}: name them with LABEL=RUN")
+    return renamed
+
+
+def _distinct_tails(runs: Sequence[Run]) -> list[str]:
+    """The shortest ends of the paths that differ, less what is the same at the end of all."""
+    locations = [run.location for run in runs if run.location is not None]
+    if len(locations) < len(runs):
+        raise UserError(f"two fronts are called {runs[0].result.label}: give them other labels")
+    steps = [location.at for location in locations]
+    paths = [Path(os.path.abspath(location.folder)).parts for location in locations]
+    for depth in range(1, max(map(len, paths)) + 1):
+        ends = [parts[-depth:] for parts in paths]
+        if len(set(zip(ends, steps, strict=True))) == len(runs):
+            while min(map(len, ends)) > 1 and len({end[-1] for end in ends}) == 1:
+                ends = [end[:-1] for end in ends]
+            return ["/".join(end) + step for end, step in zip(ends, steps, strict=True)]
+    places = list(zip(paths, steps, strict=True))
+    twice = next(at for at, place in zip(locations, places, strict=True) if places.count(place) > 1)
+    raise UserError(f"{twice.place} is given twice: give every run once")

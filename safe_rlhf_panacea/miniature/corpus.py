@@ -1,9 +1,9 @@
-"""Prompts and answers of the miniature corpus: structures, sampling, rendering.
+"""Prompts and answers of the miniature corpus: topics and phrases, sampling, rendering.
 
-An answer is an opener (refusal, caution, eager, none), the first n of the topic's five steps,
-and a closer. How often each is drawn depends on the severity of the topic: refusal and caution
-grow with it, so that a model that has merely imitated the corpus already knows the difference
-between knitting a scarf and forging a passport.
+``corpus.yaml`` holds the texts. An answer is an opener (refusal, caution, eager, none), the first n
+of the topic's five steps, and a closer. How often each is drawn depends on the severity of the
+topic: refusal and caution grow with it, so that a model that has merely imitated the corpus already
+knows the difference between knitting a scarf and forging a passport.
 """
 
 from __future__ import annotations
@@ -12,16 +12,49 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.miniature.topics import (
-    CLOSERS,
-    CONNECTIVES,
-    MODIFIERS,
-    OPENERS,
-    REQUESTS,
-    TOPICS,
-    Topic,
+
+_DATA = yaml.safe_load(Path(__file__).with_name("corpus.yaml").read_text(encoding="utf-8"))
+
+#: Severity of a topic, from 0 (nothing can go wrong) to 1 (a crime), by name.
+SEVERITIES: dict[str, float] = _DATA["severities"]
+STEPS_PER_TOPIC = 5
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One thing that a user may want to do, and how the assistant would explain it."""
+
+    action: str
+    severity_name: str
+    steps: tuple[str, ...]
+
+    @property
+    def severity(self) -> float:
+        """Severity of the topic, from 0 (harmless) to 1 (dangerous)."""
+        return SEVERITIES[self.severity_name]
+
+
+TOPICS: tuple[Topic, ...] = tuple(
+    Topic(action, severity_name, tuple(steps))
+    for severity_name, actions in _DATA["topics"].items()
+    for action, steps in actions.items()
+)
+REQUESTS: tuple[str, ...] = tuple(_DATA["requests"])
+MODIFIERS: tuple[str, ...] = tuple(_DATA["modifiers"])
+#: By kind, the wordings of openers and closers; ``{}`` is the action. "none" says nothing.
+OPENERS: dict[str, list[str]] = _DATA["openers"]
+CLOSERS: dict[str, list[str]] = _DATA["closers"]
+CONNECTIVES: tuple[str, ...] = tuple(_DATA["connectives"])
+#: Requests to show the model with, from harmless to dangerous.
+EXAMPLES: tuple[str, ...] = tuple(_DATA["examples"])
+NOTE = (
+    f"This model is a toy: trained in minutes on {len(TOPICS)} topics, with a vocabulary of some "
+    "hundred words. It can talk about little else and is no general model."
 )
 
 SPLITS = ("train", "tune", "eval")
@@ -51,12 +84,12 @@ class Answer:
 
     @property
     def meaning(self) -> tuple[str, int, str]:
-        """What the true scores look at: everything but the wording."""
+        """The parts that the true scores depend on: all but the wording."""
         return self.opener, self.steps, self.closer
 
     @property
     def is_sensible(self) -> bool:
-        """Whether a person could have written it.
+        """Whether a person could have written this answer.
 
         A refusal gives no steps and wishes no fun, an eager opener keeps its promise, and an
         answer without an opener and without steps says at least something worth saying.
@@ -69,7 +102,7 @@ class Answer:
 
 
 def stream(seed: int, name: str) -> random.Random:
-    """A generator of its own for each purpose, so that one does not shift the others."""
+    """A random generator for one purpose: drawing from it does not shift the others."""
     return random.Random(f"{seed}/{name}")
 
 

@@ -1,4 +1,4 @@
-"""Evaluating the miniature's policies: calibration, PPO fronts, DPO fronts."""
+"""Evaluates the miniature's policies: calibration of the rewards, PPO fronts, DPO fronts."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from safe_rlhf_panacea.base.datasets import ChatTemplate, PreferenceDataset
 from safe_rlhf_panacea.base.datasets.template import AUTO
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.models import load_pretrained_models
-from safe_rlhf_panacea.experiments.settings import OBJECTIVES, REFERENCE_POINTS
+from safe_rlhf_panacea.experiments.sizes import OBJECTIVES, reference_points
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement
 from safe_rlhf_panacea.fronts.methods import Method, read_member
-from safe_rlhf_panacea.fronts.results import front_result
-from safe_rlhf_panacea.fronts.reward_front import Prompt, pad_left
+from safe_rlhf_panacea.fronts.result import FrontResult
+from safe_rlhf_panacea.fronts.sampling import Prompt, pad_left
 from safe_rlhf_panacea.miniature.stages import Miniature
 from safe_rlhf_panacea.miniature.true_scores import true_scores
 from safe_rlhf_panacea.rewards.calibration import calibration
@@ -29,7 +29,7 @@ from safe_rlhf_panacea.rewards.responses import Responses
 from safe_rlhf_panacea.rewards.spec import RewardSpec
 
 EVALUATION_SEED = 20_000
-Results = dict[str, dict[str, Any]]  # by the key of REFERENCE_POINTS
+Results = dict[str, FrontResult]  # by the kinds of reference_points()
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -39,7 +39,7 @@ def read_prompts(path: Path) -> list[str]:
 
 
 class Judge:
-    """The miniature's models, loaded once for all its evaluations."""
+    """Evaluates policies with the miniature's reward models, which it loads once."""
 
     def __init__(self, miniature: Miniature) -> None:
         """Load the reward models and the SFT model's tokenizer."""
@@ -64,7 +64,7 @@ class Judge:
         )
 
     def rewards(self) -> RewardEnsemble:
-        """The rewards as PPO sees them, standardised once calibrated."""
+        """The rewards, standardised by the calibration where there is one, as in PPO."""
         stats = self.miniature.calibration or [(0.0, 1.0)] * len(OBJECTIVES)
         specs = [
             replace(spec, scale=1 / std, shift=mean)
@@ -75,7 +75,7 @@ class Judge:
     def calibrate(self) -> list[tuple[float, float]]:
         """Mean and standard deviation of each raw reward on responses of the SFT model."""
         settings = self.miniature.settings
-        texts = read_prompts(self.miniature.world.prompts_train)
+        texts = read_prompts(self.miniature.world.file("prompts-train"))
         chosen = self.miniature.shuffled(texts, settings.calibration_prompts)
         model, _ = self.fresh_policy()
         prompts = [self.template.prompt_ids(text) for text in chosen]
@@ -87,7 +87,7 @@ class Judge:
         return [(found[name]["mean"], found[name]["std"]) for name in OBJECTIVES]
 
     def method(self, folders: Path | Sequence[Path], name: str | None = None) -> Method:
-        """The SFT model with what was trained on it: an adapter, or those of a method."""
+        """The SFT model with one adapter, or with the adapters of a method such as soups."""
         folders = [folders] if isinstance(folders, Path) else folders
         model, _ = self.fresh_policy()
         return Method(model, [read_member(folder) for folder in folders], name)
@@ -120,36 +120,30 @@ class Judge:
         units = {"ppo": "mean reward in SFT std."}
         origin = method.origin(label)
         found = {
-            name: front_result(
-                view.front(OBJECTIVES, label),
-                view.kind,
-                list(REFERENCE_POINTS[name]),
-                origin,
-                unit=units.get(name),
-            )
+            name: view.result(OBJECTIVES, origin, reference_points()[name], unit=units.get(name))
             for name, view in views.items()
         }
         return found, measured
 
     def _pairs(self) -> dict[str, Any]:
-        """Of the evaluation split."""
+        """The pairs of a DPO front, as an argument of ``Method.measure``."""
         self.tokenizer.padding_side = "right"
-        count, path = self.miniature.settings.eval_pairs, self.miniature.world.pairs_eval
+        count, path = self.miniature.settings.eval_pairs, self.miniature.world.file("pairs-eval")
         return {
             "pairs": PreferenceDataset([f"pairs:{count}/-1:{path}"], self.tokenizer, OBJECTIVES)
         }
 
     def _prompts(self, split: str) -> dict[str, Any]:
-        """Of the ``eval`` or the ``tune`` split, with the rewards of the responses."""
+        """Prompts of a split, ``eval`` or ``tune``, and rewards, as arguments of ``measure``."""
         world, settings = self.miniature.world, self.miniature.settings
-        paths = {"eval": world.prompts_eval, "tune": world.prompts_tune}
-        raw = self.miniature.shuffled(read_prompts(paths[split]), settings.eval_prompts)
+        texts = read_prompts(world.file(f"prompts-{split}"))
+        raw = self.miniature.shuffled(texts, settings.eval_prompts)
         prompts = [Prompt(text, self.template.prompt_ids(text)) for text in raw]
         return {"prompts": prompts * settings.eval_repeats, "rewards": self.rewards()}
 
 
 def _with_true_scores(measured: Measurement) -> Measurement:
-    """The same responses under the corpus's own scores, which no model has seen."""
+    """The same measurement with the corpus's own scores, which no model has seen, as rewards."""
     scores = [true_scores(measured.prompts, texts) for texts in measured.sampled.texts]
     rewards = torch.stack([torch.from_numpy(rows) for rows in scores])  # size = (N, P, 2)
     return replace(measured, sampled=replace(measured.sampled, rewards=rewards), kind="true score")

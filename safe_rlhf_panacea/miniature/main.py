@@ -1,24 +1,169 @@
-"""The command line of the quickstart."""
+"""The quickstart end to end: from nothing to two Pareto fronts."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from copy import copy
 from pathlib import Path
+from typing import Any
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled, seed_int
-from safe_rlhf_panacea.base.run_record import prepare_output_dir, write_run_record
+from safe_rlhf_panacea.base.run_record import (
+    package_versions,
+    prepare_output_dir,
+    write_run_record,
+)
 from safe_rlhf_panacea.errors import one_line_errors
-from safe_rlhf_panacea.experiments.settings import QUICK, SMOKE
-from safe_rlhf_panacea.io import atomic_write_text
-from safe_rlhf_panacea.miniature.pipeline import Pipeline
-from safe_rlhf_panacea.miniature.report import draw_fronts, render, render_tables
+from safe_rlhf_panacea.examples import Examples, write_examples
+from safe_rlhf_panacea.experiments.sizes import OBJECTIVES, read_yaml, settings
+from safe_rlhf_panacea.fronts.evaluations import Evaluation
+from safe_rlhf_panacea.fronts.measurement import Measurement
+from safe_rlhf_panacea.fronts.result import FrontResult
+from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
+from safe_rlhf_panacea.miniature.corpus import EXAMPLES, NOTE
+from safe_rlhf_panacea.miniature.fronts import Judge, Results
+from safe_rlhf_panacea.miniature.processes import second_process
+from safe_rlhf_panacea.miniature.report import (
+    Stopwatch,
+    draw_fronts,
+    greedy_answers,
+    render,
+    render_tables,
+    severity_table,
+)
 from safe_rlhf_panacea.miniature.stages import Miniature
+from safe_rlhf_panacea.preference import preference_grid
 from safe_rlhf_panacea.printing import quiet_libraries, say
+from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.run_folder import point_latest
+from safe_rlhf_panacea.show.writers import Content, FileWriter
 
 PROGRAM = "python -m safe_rlhf_panacea.miniature"
+
+
+class Pipeline:
+    """Runs the stages in order and collects what they give."""
+
+    STAGES = 7
+
+    def __init__(self, miniature: Miniature) -> None:
+        """Prepare to run the stages; nothing is written yet."""
+        self.miniature = miniature
+        self.settings = miniature.settings
+        self.stopwatch = Stopwatch(self.STAGES)
+        self.grid = preference_grid(len(OBJECTIVES), self.settings.grid_step)
+        self.experiments: dict[str, Results] = {}
+        self.responses: list[dict[str, Any]] = []
+
+    def prepare(self) -> None:
+        """Make the corpus, the SFT model and the reward models."""
+        with self.stopwatch.stage("world", "Writing the corpus and an untrained model"):
+            self.miniature.build_world()
+        with self.stopwatch.stage("sft", "Supervised fine-tuning"):
+            self.miniature.train_sft()
+        with self.stopwatch.stage("rewards", "Training one reward model per objective"):
+            first, *others = OBJECTIVES
+            beside = [self.start(Miniature.train_reward, objective) for objective in others]
+            self.miniature.train_reward(first)
+            for training in beside:
+                training.result()
+            self.judge = Judge(self.miniature)
+            self.miniature.calibrate(self.judge.calibrate())
+
+    def start(self, train: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Begin a training in the second process.
+
+        It says nothing of how far it is. What makes it fail is raised when its result is asked for.
+        """
+        silent = copy(self.miniature)
+        silent.progress = False
+        return self.beside.submit(train, silent, *args)
+
+    def train_both(self, algorithm: str, steps: int) -> tuple[Path, list[Path]]:
+        """Train Panacea, and in the second process soups with the same number of steps in all."""
+        each = steps // len(OBJECTIVES)
+        text = f"Panacea with {algorithm.upper()}, {steps} steps, and beside it Rewarded Soups"
+        with self.stopwatch.stage(f"train_{algorithm}", f"{text}, {len(OBJECTIVES)} × {each}"):
+            soup = self.start(Miniature.train_soup, algorithm, f"soups-{algorithm}", each)
+            panacea = self.miniature.train_panacea(algorithm, f"panacea-{algorithm}", steps)
+            if not soup.done():
+                print("Waiting for Rewarded Soups", flush=True)
+            return panacea, soup.result()
+
+    def run_algorithm(self, algorithm: str, steps: int) -> None:
+        """Train and evaluate with ``dpo`` or ``ppo``."""
+        panacea, soup = self.train_both(algorithm, steps)
+        with self.stopwatch.stage(
+            f"evaluate_{algorithm}", f"Evaluating the {algorithm.upper()} fronts"
+        ):
+            for folders in (panacea, soup):
+                method, started = self.judge.method(folders), time.perf_counter()
+                found, measured = self.judge.results(algorithm, method, self.grid)
+                for name, result in found.items():
+                    self.experiments.setdefault(name, {})[method.name] = result
+                if folders is soup:
+                    continue
+                write_examples(panacea, Examples(EXAMPLES, NOTE))
+                if algorithm == "dpo":
+                    seconds = time.perf_counter() - started
+                    self.show_dpo(panacea, measured, found["dpo"], seconds)
+                else:
+                    self.responses = measured.responses()
+
+    def show_dpo(
+        self, folder: Path, measured: Measurement, result: FrontResult, seconds: float
+    ) -> None:
+        """Leave Panacea-DPO's front in its folder, as a training does that is evaluated at its end.
+
+        The answers on its page are the likeliest ones; Panacea-PPO shows its front while it trains.
+
+        Args:
+            folder: of the adapter.
+            measured: at its end.
+            result: of ``measured``.
+            seconds: that measuring took.
+        """
+        model = PanaceaModel.load(folder)
+        named = result.having(label=folder.name, step=self.settings.dpo_steps)
+        evaluation = Evaluation.of(measured, named, model.adapter, seconds=seconds)
+        answers = greedy_answers(model, EXAMPLES)
+        content = Content([evaluation.having(responses=answers)])
+        writer = FileWriter(folder)
+        writer.write(content)
+        writer.finish(content)
+
+    def results(self) -> dict[str, Any]:
+        """The content of ``results.json``, its fronts as ``FrontResult``."""
+        seconds = self.stopwatch.seconds
+        return {
+            "experiments": self.experiments,
+            "severity_table": severity_table(
+                [(r["prompt"], r["response"], r["preference"]) for r in self.responses]
+            ),
+            "calibration": dict(zip(OBJECTIVES, self.miniature.calibration, strict=True)),
+            "settings": vars(self.settings),
+            "departures_from_the_paper": read_yaml("miniature.yaml")["departures_from_the_paper"],
+            "seed": self.miniature.seed,
+            "seconds": {**seconds, "total": round(sum(seconds.values()), 2)},
+            "versions": package_versions(),
+        }
+
+    def run(self) -> dict[str, Any]:
+        """Run all stages; write the results and return them."""
+        with second_process() as self.beside:
+            self.prepare()
+            self.run_algorithm("dpo", self.settings.dpo_steps)
+            self.run_algorithm("ppo", self.settings.ppo_steps)
+        results = self.results()
+        plain = {
+            name: {method: result.to_json() for method, result in found.items()}
+            for name, found in self.experiments.items()
+        }
+        atomic_write_json(self.miniature.root / "results.json", {**results, "experiments": plain})
+        return results
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -54,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     miniature = Miniature(
         root=root,
         seed=args.seed,
-        settings=SMOKE if args.smoke else QUICK,
+        settings=settings("miniature", "smoke" if args.smoke else "quick"),
         log_type="wandb" if args.wandb else "none",
         progress=args.progress,
         overwrite=args.overwrite,

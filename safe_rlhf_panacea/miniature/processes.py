@@ -1,4 +1,4 @@
-"""The quickstart's two processes, of one thread each, as many cores as there may be."""
+"""The quickstart's second process; both have one thread, however many cores there are."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ THREADS = "OMP_NUM_THREADS"  # which a process reads when it begins, and records
 
 
 def _begin() -> None:
-    """What the second process does first; its errors alone are printed."""
+    """Set up the second process: it prints nothing but errors."""
     threading.Thread(target=_end_with_the_first, daemon=True).start()
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     quiet_libraries()
 
 
 def _end_with_the_first() -> None:
-    """However that ends: a process that waits for work does not notice by itself."""
+    """End this process with the first one: while it waits for work it would not notice."""
     first = multiprocessing.parent_process()
     assert first is not None  # this one was started by it
     first.join()
@@ -34,7 +34,7 @@ def _end_with_the_first() -> None:
 
 @contextmanager
 def second_process() -> Iterator[Executor]:
-    """A process for what need not wait for this one, which has one thread meanwhile too.
+    """Give an executor with one process; both processes have one thread meanwhile.
 
     Models this small gain little by a second thread, and a sum over several threads is another
     number than one over one. An error of what runs there is raised where its result is asked for.
@@ -56,7 +56,7 @@ def second_process() -> Iterator[Executor]:
 
 
 def _start(executor: Executor) -> None:
-    """Start its process now, which leaves interruptions to this one from its first moment on."""
+    """Start the executor's process now, with interruptions ignored: they are for this process."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         executor.submit(int)

@@ -1,4 +1,4 @@
-"""What the quickstart prints and draws at its end."""
+"""What the quickstart prints and draws, and answers of a trained adapter at five λ."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.experiments.settings import OBJECTIVES
-from safe_rlhf_panacea.fronts.results import front_of
-from safe_rlhf_panacea.miniature.answers import WIDTH, answers_text, greedy_answers
+from safe_rlhf_panacea.experiments.sizes import OBJECTIVES
+from safe_rlhf_panacea.miniature.corpus import EXAMPLES, NOTE, SEVERITIES, topic_of
 from safe_rlhf_panacea.miniature.fronts import Results
-from safe_rlhf_panacea.miniature.severity_table import render_severity_table
-from safe_rlhf_panacea.miniature.topics import EXAMPLES, NOTE
+from safe_rlhf_panacea.miniature.true_scores import parse
+from safe_rlhf_panacea.preference import preference_grid
 from safe_rlhf_panacea.respond import PanaceaModel
-from safe_rlhf_panacea.show.plots import plot_fronts
-from safe_rlhf_panacea.show.tables import front_table, indicator_table
-from safe_rlhf_panacea.show.titles import fronts_title
+from safe_rlhf_panacea.show.plots import front_figure, save_picture
+from safe_rlhf_panacea.show.tables import (
+    front_table,
+    fronts_title,
+    indicator_table,
+    vector_text,
+)
 
 TITLES = {
     "ppo": "PPO: mean reward of sampled responses, in standard deviations of the SFT model's",
@@ -32,27 +37,83 @@ JUDGED = {
     "ppo_true_scores": "Panacea-PPO by the corpus's own scores",
     "dpo": "Panacea-DPO",
 }
+WIDTH = 100
+LONGEST_ANSWER = 96  # tokens
 ASKED = EXAMPLES[2]  # what is answered at five λ
 
 
+class Stopwatch:
+    """Announces stages as they begin, and keeps the wall seconds of each."""
+
+    def __init__(self, total_stages: int) -> None:
+        """Announce stages as ``[1/total_stages]`` and so on."""
+        self.seconds: dict[str, float] = {}
+        self.total = total_stages
+
+    @contextmanager
+    def stage(self, name: str, text: str) -> Iterator[None]:
+        """Time a stage and say what it is."""
+        print(f"\n[{len(self.seconds) + 1}/{self.total}] {text}", flush=True)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 2)
+
+
+def greedy_answers(
+    model: PanaceaModel, prompts: Sequence[str], max_new_tokens: int = LONGEST_ANSWER
+) -> list[dict[str, Any]]:
+    """The likeliest answers to every prompt at five λ, from one end of the simplex to the other.
+
+    Args:
+        model: with an adapter for two objectives.
+        prompts: to ask.
+        max_new_tokens: longest answer.
+
+    Returns:
+        Entries as an evaluation keeps them: ``prompt``, ``response``, ``preference``, and no
+        ``rewards`` and ``log_ratio``, which were not measured.
+    """
+    return [
+        {
+            "prompt": prompt,
+            "response": model.respond(prompt, row, max_new_tokens=max_new_tokens),
+            "preference": row.tolist(),
+            "rewards": [],
+            "log_ratio": None,
+        }
+        for prompt in prompts
+        for row in preference_grid(2, 0.25)
+    ]
+
+
+def answers_text(answers: Sequence[dict[str, Any]], objectives: Sequence[str]) -> str:
+    """Answers of ``greedy_answers`` as plain text, prompt by prompt."""
+    parts = []
+    for prompt in dict.fromkeys(row["prompt"] for row in answers):
+        lines = [f'"{prompt}" at five preference vectors λ = ({", ".join(objectives)}):']
+        for row in answers:
+            if row["prompt"] != prompt:
+                continue
+            label = f"  {vector_text(row['preference'])}  "
+            text = label + (row["response"] or "(nothing)")
+            lines.append(textwrap.fill(text, WIDTH, subsequent_indent=" " * len(label)))
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
 def draw_fronts(root: Path, experiments: dict[str, Results]) -> None:
-    """``front_ppo.png`` and ``front_dpo.png``."""
+    """Write ``front_ppo.png`` and ``front_dpo.png`` into the run's folder."""
     for name in ("ppo", "dpo"):
         results = list(experiments[name].values())
-        plot_fronts(
-            list(map(front_of, results)),
-            root / f"front_{name}.png",
-            title=f"{fronts_title(results)}\n{name.upper()}, equal training steps in all",
-            reference_point=results[0]["reference_point"],
-            axis_labels=results[0]["axis_labels"],
-        )
+        title = f"{fronts_title(results)}\n{name.upper()}, equal training steps in all"
+        save_picture(front_figure(results, title), root / f"front_{name}.png")
 
 
 def verdict(results: Mapping[str, Any]) -> str:
-    """Hypervolumes of Panacea over those of Rewarded Soups, of this run alone.
+    """Panacea's hypervolumes beside those of Rewarded Soups, and their ratios, of this run alone.
 
     Args:
-        results: what ``results.json`` holds.
+        results: of ``Pipeline.results``.
     """
     lines = [
         f"Verdict on seed {results['seed']}: hypervolume, the area that a front dominates, with as "
@@ -60,7 +121,7 @@ def verdict(results: Mapping[str, Any]) -> str:
     ]
     for name, label in JUDGED.items():
         entry = results["experiments"][name]
-        own, soups = (entry[key]["hypervolume"] for key in ("panacea", "rewarded_soups"))
+        own, soups = (entry[key].indicators["hypervolume"] for key in ("panacea", "rewarded_soups"))
         times = f": {own / soups:.2f} times the soups'" if soups else ""
         lines.append(f"  {label} {own:.2f}, Rewarded Soups {soups:.2f}{times}")
     lines.append("Below 1 the soups are ahead. One seed decides little: docs/results.md has more.")
@@ -103,7 +164,7 @@ def render(root: Path, results: Mapping[str, Any]) -> str:
 
     Args:
         root: the run's folder.
-        results: what ``results.json`` holds.
+        results: of ``Pipeline.results``.
     """
     adapter = root / "panacea-ppo"
     answers = greedy_answers(PanaceaModel.load(adapter), [ASKED])
@@ -129,8 +190,56 @@ def render_tables(results: Mapping[str, Any]) -> str:
     parts = []
     for name, title in TITLES.items():
         entry = results["experiments"][name]
-        parts += [title, front_table(front_of(entry["panacea"]))]
-        parts.append(indicator_table({result["label"]: result for result in entry.values()}))
+        parts += [title, front_table(entry["panacea"])]
+        parts.append(indicator_table(list(entry.values())))
     parts.append("Panacea-PPO by λ and severity of the request:")
     parts.append(render_severity_table(results["severity_table"]))
     return "\n\n".join(parts)
+
+
+Sampled = tuple[str, str, Sequence[float]]
+
+
+def severity_table(samples: Sequence[Sampled]) -> list[dict[str, Any]]:
+    """Refusal rate and mean number of steps given, by λ and severity of the request.
+
+    Args:
+        samples: prompt, response and the preference vector it was drawn at.
+
+    Returns:
+        One entry per λ and severity, in this order: ``preference``, ``severity``,
+        ``responses``, ``refusal_rate``, ``steps``.
+    """
+    cells: dict[tuple[tuple[float, ...], float], list[tuple[bool, int]]] = {}
+    for prompt, response, preference in samples:
+        topic = topic_of(prompt)
+        parts = parse(response, topic)
+        key = (tuple(float(v) for v in preference), topic.severity)
+        cells.setdefault(key, []).append((parts.refuses, len(parts.steps)))
+    names = {value: name for name, value in SEVERITIES.items()}
+    return [
+        {
+            "preference": list(preference),
+            "severity": names[severity],
+            "responses": len(found),
+            "refusal_rate": round(sum(refuses for refuses, _ in found) / len(found), 4),
+            "steps": round(sum(steps for _, steps in found) / len(found), 4),
+        }
+        for (preference, severity), found in sorted(cells.items())
+    ]
+
+
+def render_severity_table(table: Sequence[Mapping[str, Any]]) -> str:
+    """The table as text: λ down, severity across, ``refusal rate / steps`` in each cell."""
+    severities = list(dict.fromkeys(row["severity"] for row in table))
+    lines = ["λ (helpful, harmless)  " + "  ".join(f"{name:>14s}" for name in severities)]
+    by_preference: dict[tuple[float, ...], dict[str, str]] = {}
+    for row in table:
+        cell = f"{row['refusal_rate']:.2f} / {row['steps']:.1f}"
+        by_preference.setdefault(tuple(row["preference"]), {})[row["severity"]] = cell
+    for preference, found in by_preference.items():
+        vector = ", ".join(f"{value:.2f}" for value in preference)
+        cells = "  ".join(f"{found.get(name, '-'):>14s}" for name in severities)
+        lines.append(f"({vector})".ljust(23) + cells)
+    lines.append("each cell: share of refusals / mean number of steps given, of five")
+    return "\n".join(lines)

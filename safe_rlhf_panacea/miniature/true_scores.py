@@ -19,8 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.miniature.corpus import topic_of
-from safe_rlhf_panacea.miniature.topics import CLOSERS, OPENERS, Topic
+from safe_rlhf_panacea.miniature.corpus import CLOSERS, OPENERS, Topic, topic_of
 
 OBJECTIVES = ("helpful", "harmless")
 
@@ -51,12 +50,12 @@ class Parts:
 
     @property
     def refuses(self) -> bool:
-        """Whether a refusal is among the openers."""
+        """Whether the text contains a refusal."""
         return "refuse" in self.openers
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing of the corpus was recognised."""
+        """Whether the text contains no phrase and no step of the corpus."""
         return not (self.openers or self.steps or self.closers)
 
 
@@ -73,7 +72,7 @@ def parse(text: str, topic: Topic) -> Parts:
     )
 
 
-def _kinds_in(text: str, phrases: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
+def _kinds_in(text: str, phrases: Mapping[str, Sequence[str]]) -> frozenset[str]:
     return frozenset(
         kind
         for kind, wordings in phrases.items()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,27 +42,33 @@ SPARE_TOKENS = 4
 
 @dataclass(frozen=True)
 class World:
-    """Where everything lies, as paths, and how long sequences get, in tokens."""
+    """What ``build_world`` left in a folder.
 
-    sft: str
-    pairs_train: str
-    pairs_eval: str
-    prompts_train: str
-    prompts_tune: str
-    prompts_eval: str
-    base_model: str
+    Attributes:
+        folder: holds ``sft.jsonl``, ``pairs-train.jsonl``, ``pairs-eval.jsonl``, the prompts of
+            the splits (``prompts-train.jsonl`` and the like), and the untrained model ``base``.
+        max_prompt_tokens: of the longest prompt.
+        max_length: tokens of the longest sequence, with some to spare.
+    """
+
+    folder: Path
     max_prompt_tokens: int
     max_length: int
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> World:
-        """From plain values."""
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+    def file(self, name: str) -> Path:
+        """The data file of this name, for example ``pairs-eval``."""
+        return self.folder / f"{name}.jsonl"
+
+    @property
+    def base_model(self) -> Path:
+        """The folder of the untrained model."""
+        return self.folder / "base"
 
 
 def load_world(folder: str | Path) -> World:
-    """Take up what ``build_world`` left."""
-    return World.from_dict(read_json(Path(folder) / WORLD_FILE))
+    """Read what ``build_world`` left in a folder."""
+    values = read_json(Path(folder) / WORLD_FILE)
+    return World(Path(folder), values["max_prompt_tokens"], values["max_length"])
 
 
 def build_world(folder: str | Path, seed: int) -> World:
@@ -78,40 +84,31 @@ def build_world(folder: str | Path, seed: int) -> World:
     folder.mkdir(parents=True, exist_ok=True)
     splits = split_prompts(seed)
     rows = _sft_rows(splits["train"], stream(seed, "sft"))
-    paths = {
-        "sft": _write(folder / "sft.jsonl", rows),
-        "pairs_train": _write(
-            folder / "pairs-train.jsonl",
-            _pairs(splits["train"], TRAIN_PAIRS, stream(seed, "pairs-train")),
-        ),
-        "pairs_eval": _write(
-            folder / "pairs-eval.jsonl",
-            _pairs(splits["eval"], EVAL_PAIRS, stream(seed, "pairs-eval")),
-        ),
-    }
+    _write(folder / "sft.jsonl", rows)
+    for name, split, count in (
+        ("pairs-train", "train", TRAIN_PAIRS),
+        ("pairs-eval", "eval", EVAL_PAIRS),
+    ):
+        _write(folder / f"{name}.jsonl", _pairs(splits[split], count, stream(seed, name)))
     for name, prompts in splits.items():
-        path = folder / f"prompts-{name}.jsonl"
-        paths[f"prompts_{name}"] = _write(path, ({"prompt": p.text} for p in prompts))
+        _write(folder / f"prompts-{name}.jsonl", ({"prompt": p.text} for p in prompts))
     tokenizer = train_tokenizer([text for row in rows for text in row.values()])
     template = SafeRlhfTemplate(tokenizer)
-    prompts = [template.prompt(p.text) for split in splits.values() for p in split]
-    longest_prompt = max(map(len, template.encode(prompts)[0]))
+    texts = [template.prompt(p.text) for split in splits.values() for p in split]
+    longest_prompt = max(map(len, template.encode(texts)[0]))
     longest_answer = max(map(len, tokenizer([row["response"] for row in rows])["input_ids"]))
     write_base_model(folder / "base", tokenizer, seed)
-    world = World(
-        **paths,
-        base_model=str(folder / "base"),
-        max_prompt_tokens=longest_prompt,
-        max_length=longest_prompt + longest_answer + SPARE_TOKENS,
-    )
-    atomic_write_json(folder / WORLD_FILE, {"seed": seed, **asdict(world)})
-    return world
+    lengths = {
+        "max_prompt_tokens": longest_prompt,
+        "max_length": longest_prompt + longest_answer + SPARE_TOKENS,
+    }
+    atomic_write_json(folder / WORLD_FILE, {"seed": seed, **lengths})
+    return World(folder, **lengths)
 
 
-def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> str:
+def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     atomic_write_text(path, "".join(lines))
-    return str(path)
 
 
 def _sft_rows(prompts: Sequence[Prompt], generator: random.Random) -> list[dict[str, str]]:

@@ -57,6 +57,8 @@ def load_patch(file: Path) -> ModuleType:
     name = f"safe_rlhf_panacea.patches.files.{file.stem}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, file)
+        if spec is None or spec.loader is None:
+            raise UserError(f"{file} is no Python file")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         sys.modules[name] = module

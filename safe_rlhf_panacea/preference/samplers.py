@@ -87,7 +87,7 @@ class PreferenceSampler:
         self.pref_dim = pref_dim
         self.kind = kind
         self.alpha = alpha
-        self.vertex_probability = vertex_probability
+        self.vertex_probability = vertex_probability or 0.0
         self.scope = scope
         self.rank = rank
         self.world_size = world_size

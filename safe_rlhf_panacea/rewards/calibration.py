@@ -66,11 +66,12 @@ def apply_calibration(specs: Sequence[RewardSpec], path: str | Path) -> list[Rew
                 f"--reward_calibration sets scale and shift of {spec.name!r}: "
                 "leave out --reward_scales and --reward_shifts"
             )
-        calibrated.append(dataclasses.replace(spec, **_scaling(entries, spec.name, path)))
+        scale, shift = _scaling(entries, spec.name, path)
+        calibrated.append(dataclasses.replace(spec, scale=scale, shift=shift))
     return calibrated
 
 
-def _scaling(entries: object, name: str, path: str | Path) -> dict[str, float]:
+def _scaling(entries: object, name: str, path: str | Path) -> tuple[float, float]:
     if not isinstance(entries, dict) or name not in entries:
         raise UserError(f"{path}: no entry for the objective {name!r}; calibrate with all of them")
     entry = entries[name]
@@ -82,4 +83,4 @@ def _scaling(entries: object, name: str, path: str | Path) -> dict[str, float]:
             f"{path}: {name} needs a mean and a positive std that single precision can hold, "
             f"not {mean:g} and {std:g}"
         )
-    return {"scale": 1 / std, "shift": mean}
+    return 1 / std, mean

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.rewards.functions import FunctionReward
 from safe_rlhf_panacea.rewards.given import RewardState
 from safe_rlhf_panacea.rewards.responses import Responses
 from safe_rlhf_panacea.rewards.scorers import RewardModel, Scorer
@@ -76,8 +77,8 @@ class RewardEnsemble:
         Raises:
             UserError: naming function, column and row.
         """
-        for function in self.scorers:
-            for name in getattr(function, "columns", ()):
+        for function in (one for one in self.scorers if isinstance(one, FunctionReward)):
+            for name in function.columns:
                 for row, example in enumerate([{}] if examples is None else examples):
                     if name not in example:
                         has = ", ".join(example) or "none"

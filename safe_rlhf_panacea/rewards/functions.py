@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from safe_rlhf_panacea.base.models.loaded import LoadedModel
 from safe_rlhf_panacea.base.run_record import address_of
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.rewards.given import OF_RUN, RewardState, Source, given_to
@@ -38,8 +39,17 @@ def is_function(path: str) -> bool:
 
 def function_address(path: str) -> tuple[str, frozenset[str]]:
     """A function and its options, in whatever order they stand."""
-    module, name, options = FUNCTION.fullmatch(path).groups()
+    module, name, options = _parts(path)
     return f"{module}:{name}", frozenset(_items(options or ""))
+
+
+def _parts(path: str) -> tuple[str, str, str | None]:
+    """Module, name and options."""
+    match = FUNCTION.fullmatch(path)
+    if match is None:
+        raise UserError(f"{path}: not of the form module:function")
+    module, name, options = match.groups()
+    return module, name, options
 
 
 class FunctionReward:
@@ -155,9 +165,9 @@ class FunctionReward:
         return None
 
 
-def path_of(function: str | Function) -> str:
-    """How a function is called in messages and records: its path."""
-    return function if isinstance(function, str) else address_of(function)
+def path_of(scorer: str | LoadedModel | Function) -> str:
+    """How a function or a model is called in messages and records: its path."""
+    return str(scorer) if isinstance(scorer, str | LoadedModel) else address_of(scorer)
 
 
 # -- functions that are async -------------------------------------------------------------
@@ -223,10 +233,7 @@ def _at(error: BaseException) -> str:
 
 
 def _load_function(path: str) -> tuple[Function, Options]:
-    match = FUNCTION.fullmatch(path)
-    if match is None:
-        raise UserError(f"{path}: not of the form module:function")
-    module_name, name, text = match.groups()
+    module_name, name, text = _parts(path)
     try:
         function = getattr(importlib.import_module(module_name), name, None)
     except (Exception, SystemExit) as error:  # a user's module may fail as any program may

@@ -137,7 +137,7 @@ def load_rewards(
     scorers: dict[str, Scorer] = {
         spec.name: FunctionReward(spec.path, tokenizer, stop_ids, state)
         for spec in specs
-        if spec.is_function
+        if spec.is_function and not isinstance(spec.path, LoadedModel)
     }
     models: dict[tuple[Any, str], RewardModel] = {}
     for spec in specs:
@@ -149,7 +149,11 @@ def load_rewards(
             if is_classifier:
                 loaded = loading.classifier(spec.model_path)
             else:
-                loaded = (load_own or loading.score_model)(*key)
+                path = spec.model_path
+                if load_own is None or isinstance(path, LoadedModel):
+                    loaded = loading.score_model(path, spec.role)
+                else:
+                    loaded = load_own(path, spec.role)
             models[key] = RewardModel(
                 str(spec.model_path), *loaded, tokenizer, stop_ids, is_classifier=is_classifier
             )

@@ -78,7 +78,7 @@ class RewardSpec:
             return path_of(self.path), id(self.path)
         if self.is_function:
             return function_address(self.path)
-        path = os.path.expanduser(self.model_path)
+        path = os.path.expanduser(str(self.model_path))
         return os.path.realpath(path) if os.path.exists(path) else path, self.label
 
     @property

@@ -164,4 +164,5 @@ class Chooser:
             log_probs = logits[places].double().log_softmax(dim=-1)  # size = (R, V)
             chosen = log_probs.gather(-1, tokens[places][:, None]).squeeze(-1).tolist()
             for row, value in zip(self.noted.rows, chosen, strict=True):
-                row.log_probs.append(value)  # type: ignore[union-attr]
+                if row.log_probs is not None:
+                    row.log_probs.append(value)

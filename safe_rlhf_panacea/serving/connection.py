@@ -51,7 +51,7 @@ class Connection(H11Protocol):
         elif self._head is None and self._is_waiting:
             self._head = self.loop.call_later(self.HEAD_SECONDS, self.transport.abort)
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
         if len(self.connections) > self.max_connections:
             transport.write(REFUSAL)

@@ -10,7 +10,7 @@ from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.examples import Examples
-from safe_rlhf_panacea.fronts.results import FRONT_FILE, checked, read_result
+from safe_rlhf_panacea.fronts.result import FRONT_FILE, FrontResult
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.serving.rules import Rules
 
@@ -31,19 +31,16 @@ def find_front(adapter: Path, folder: Path | None) -> dict[str, Any] | None:
         UserError: ``folder`` has none, or it is damaged.
     """
     if folder is not None or (adapter / FRONT_FILE).is_file():
-        result = read_result(folder or adapter)
+        result = FrontResult.load(folder or adapter)
     else:
         try:
             path = adapter / TRAINING_FILE
-            result = checked(str(path), read_json(path))
+            result = FrontResult.from_json(str(path), read_json(path))
         except UserError:
             return None
-    points = [
-        {"preference": point["preference"], "objectives": point["objectives"]}
-        for point in result["front"]
-    ]
-    keys = ("kind", "label", "objectives", "axis_labels", "base")
-    return {**{key: result[key] for key in keys}, "points": points}
+    shown = {"kind", "label", "objectives", "axis_labels", "base"}
+    points = {"points": {"__all__": {"preference", "objectives"}}}
+    return result.model_dump(mode="json", include={**dict.fromkeys(shown, True), **points})
 
 
 def _read(name: str) -> str:

@@ -112,6 +112,11 @@ class GenerationRequest(Fields):
         return False
 
     @property
+    def wanted_tokens(self) -> int | None:
+        """Longest answer."""
+        return self.max_tokens
+
+    @property
     def stops(self) -> tuple[str, ...]:
         """Texts that end an answer."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
@@ -146,7 +151,6 @@ class ChatRequest(GenerationRequest):
 
     @property
     def wanted_tokens(self) -> int | None:
-        """Longest answer."""
         return self.max_completion_tokens or self.max_tokens
 
 
@@ -166,8 +170,3 @@ class CompletionRequest(GenerationRequest):
     @property
     def wants_log_probs(self) -> bool:
         return self.logprobs is not None
-
-    @property
-    def wanted_tokens(self) -> int | None:
-        """Longest answer."""
-        return self.max_tokens

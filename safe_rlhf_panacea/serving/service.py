@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import functools
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,11 +90,12 @@ class Service:
         if isinstance(body, ChatRequest):
             system, turns = split_system(body.messages)
             return [self.model.template.prompt_ids(turns, system)]
-        texts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
-        if texts and all(isinstance(text, str) for text in texts):
+        prompt = [body.prompt] if isinstance(body.prompt, str) else body.prompt
+        if texts := [text for text in prompt if isinstance(text, str)]:
             return self.model.tokenizer(texts)["input_ids"]  # as they are
-        self._check_ids("prompt", body.prompt)
-        return [list(body.prompt)]
+        ids = [token for token in prompt if isinstance(token, int)]
+        self._check_ids("prompt", ids)
+        return [ids]
 
     def _check_ids(self, name: str, ids: Sequence[int]) -> None:
         size = self.model.model.get_input_embeddings().weight.size(0)
@@ -136,7 +138,7 @@ class Service:
         own = body.stop_token_ids or ()
         self._check_ids("stop_token_ids", own)
         stop_ids = (frozenset() if body.ignore_eos else self._stop_ids) | frozenset(own)
-        jobs = []
+        jobs: list[Job] = []
         for prompt in prompts:
             length = self._length(prompt, body.wanted_tokens)
             for _ in range(copies):
@@ -149,7 +151,7 @@ class Service:
                         _sampling(body, prompt, index),
                         stop_ids,
                         TextStream(self._decoder, body.stops, strip=isinstance(body, ChatRequest)),
-                        lambda piece, index=index: inbox.put(index, piece),
+                        functools.partial(inbox.put, index),
                     )
                 )
         return jobs
@@ -184,7 +186,7 @@ class Service:
         except Ended as error:
             raise ApiError(503, str(error)) from None
         watch = asyncio.ensure_future(_gone(request))
-        watch.add_done_callback(lambda done: done.cancelled() or self._forsake(jobs, inbox))
+        watch.add_done_callback(functools.partial(self._forsake, jobs, inbox))
         if not body.stream:
             return await self._whole(reply, jobs, inbox, watch)
         try:
@@ -204,10 +206,11 @@ class Service:
         self.engine.cancel(jobs)
         watch.cancel()
 
-    def _forsake(self, jobs: Sequence[Job], inbox: Inbox) -> None:
+    def _forsake(self, jobs: Sequence[Job], inbox: Inbox, watch: asyncio.Future[None]) -> None:
         """The client has gone, perhaps before anybody listens to the inbox."""
-        self.engine.cancel(jobs)
-        inbox.put(0, GONE)
+        if not watch.cancelled():
+            self.engine.cancel(jobs)
+            inbox.put(0, GONE)
 
     async def _next(self, inbox: Inbox) -> tuple[int, Piece]:
         index, piece = await inbox.get()

@@ -79,6 +79,11 @@ class SlotCache(DynamicCache):
         """Sequences."""
         return len(self.sizes)
 
+    @property
+    def slots(self) -> list[SlotLayer]:
+        """Its layers, by their type."""
+        return [layer for layer in self.layers if isinstance(layer, SlotLayer)]
+
     def _count(self, device: torch.device | None = None) -> None:
         self.lengths = torch.tensor(self.sizes, dtype=torch.long, device=device)
         self.width = max(self.sizes, default=0) + 1
@@ -86,20 +91,21 @@ class SlotCache(DynamicCache):
     def _reserve(self, rows: int, columns: int, like: list[list[torch.Tensor]]) -> None:
         rows = min(rows, self.max_rows)
         columns = min(-(-columns // BLOCK) * BLOCK, self.max_length)
-        for layer, states in zip(self.layers, like, strict=True):
+        for layer, states in zip(self.slots, like, strict=True):
             layer.reserve(rows, columns, states)
 
     def add(self, filled: DynamicCache, sizes: list[int]) -> None:
         """Take in sequences that another cache holds from column 0 on, padded on the right."""
         if not self.layers:
             self.layers = [SlotLayer(self) for _ in filled.layers]
-        states = [[layer.keys, layer.values] for layer in filled.layers]
+        layers: list[Any] = list(filled.layers)  # other kinds are refused before
+        states: list[list[torch.Tensor]] = [[layer.keys, layer.values] for layer in layers]
         before, width, device = len(self), max(sizes), states[0][0].device
         ends = torch.tensor(sizes, device=device)[:, None]
         padding = (torch.arange(width, device=device) >= ends)[:, None, :, None]  # (J, 1, width, 1)
         # Twice the rows that were there: seldom, then, are they copied.
         self._reserve(max(before + len(sizes), 2 * before), max(width, self.width) + 1, states)
-        for layer, pair in zip(self.layers, states, strict=True):
+        for layer, pair in zip(self.slots, states, strict=True):
             for buffer, new in zip(layer.buffers, pair, strict=True):
                 kept = new[:, :, :width].masked_fill(padding, 0)
                 buffer[before : before + len(sizes), :, :width] = kept
@@ -108,7 +114,7 @@ class SlotCache(DynamicCache):
 
     def prepare(self) -> torch.Tensor:
         """Make room for a token per row; returns where each may look, bool, size = (B, width)."""
-        self._reserve(len(self), self.width, [layer.buffers for layer in self.layers])
+        self._reserve(len(self), self.width, [layer.buffers for layer in self.slots])
         columns = torch.arange(self.width, device=self.lengths.device)
         return columns <= self.lengths[:, None]
 
@@ -120,7 +126,7 @@ class SlotCache(DynamicCache):
 
     def remove(self, row: int) -> None:
         """Forget a sequence; the last one takes its row."""
-        for layer in self.layers:
+        for layer in self.slots:
             for buffer in layer.buffers:
                 buffer[row] = buffer[len(self) - 1]
                 buffer[len(self) - 1] = 0

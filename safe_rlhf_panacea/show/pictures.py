@@ -1,7 +1,8 @@
-"""The pictures of a dashboard, as PNG."""
+"""The pictures of a training's evaluations, as PNG."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
-from safe_rlhf_panacea.fronts.front import Front
 from safe_rlhf_panacea.fronts.indicators import INDICATORS
+from safe_rlhf_panacea.fronts.result import FrontPoint, FrontResult
 from safe_rlhf_panacea.show.plots import (
     COLOURS,
     MARKERS,
@@ -21,13 +22,14 @@ from safe_rlhf_panacea.show.plots import (
     sequential_colours,
     spread,
 )
-from safe_rlhf_panacea.show.singular_plot import singular_values_figure
-from safe_rlhf_panacea.show.titles import against, fronts_title
+from safe_rlhf_panacea.show.tables import against, fronts_title
 
 MOST_FRONTS = {2: 8, 3: 4}  # in one picture; with more objectives 3
 LINES = ("-", "--", ":", "-.")
 SIDE_BY_SIDE = 7  # λ in panels that stand side by side
 LABELLED = 15  # λ written below an axis
+# In the order in which a layer uses them; others follow in alphabetical order.
+MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 UNITS = {
     "reward": "reward of a response",
     "accuracy": "implicit-reward margin towards the label",
@@ -45,21 +47,13 @@ def as_png(draw: Callable[..., Any]) -> Callable[..., bytes]:
     return wrapped
 
 
-def _initial(evaluation: Evaluation) -> list[Front]:
+def _initial(evaluation: Evaluation) -> list[FrontResult]:
     """The initial model as a front of one point, where it is known."""
-    base = evaluation.result["base"]
-    if base is None:
-        return []
-    point = {"preference": [0.0] * len(evaluation.objectives), **base}
-    values = {"objectives": evaluation.objectives, "points": [point], "label": "initial model"}
-    return [Front.from_dict(values)]
-
-
-def _front_picture(
-    fronts: list[Front], evaluation: Evaluation, title: str, colours: Sequence[str]
-) -> Any:
     result = evaluation.result
-    return front_figure(fronts, title, result["reference_point"], result["axis_labels"], colours)
+    if result.base is None:
+        return []
+    nowhere = FrontPoint(preference=[0.0] * len(result.objectives), **result.base.fields())
+    return [result.having(points=[nowhere], label="initial model")]
 
 
 @as_png
@@ -72,7 +66,7 @@ def fronts_so_far(evaluations: Sequence[Evaluation]) -> Any:
     left_out = len(evaluations) - len(chosen)
     title = f"The front as it grows: {against(latest.objectives)}"
     title += f" ({left_out} evaluations left out)" if left_out else ""
-    return _front_picture(fronts, latest, title, colours)
+    return front_figure(fronts, title, colours)
 
 
 @as_png
@@ -82,19 +76,19 @@ def front_now(evaluation: Evaluation) -> Any:
     if len(evaluation.objectives) == 2:
         fronts += _initial(evaluation)
     title = f"{fronts_title([evaluation.result])}, at step {evaluation.step}"
-    return _front_picture(fronts, evaluation, title, COLOURS)
+    return front_figure(fronts, title)
 
 
 @as_png
 def indicators(evaluations: Sequence[Evaluation]) -> Any:
-    """Each indicator over the steps."""
+    """A panel per indicator, over the steps of training."""
     names = evaluations[0].objectives
     series = {
-        label: [[evaluation.result[key] for evaluation in evaluations]]
+        label: [[one.result.indicators[key] for one in evaluations]]
         for key, label in INDICATORS.items()
     }
     series["Spearman of J and λ ↑"] = [
-        [evaluation.result["spearman"][i] for evaluation in evaluations] for i in range(len(names))
+        [one.result.indicators["spearman"][i] for one in evaluations] for i in range(len(names))
     ]
     figure = new_figure(9.5, 4.8)
     steps = [evaluation.step for evaluation in evaluations]
@@ -116,7 +110,7 @@ def indicators(evaluations: Sequence[Evaluation]) -> Any:
 
 def _preference_axis(axes: Any, evaluation: Evaluation) -> None:
     """λ below an axis of one place per grid point."""
-    preferences = [point["preference"] for point in evaluation.result["front"]]
+    preferences = [point.preference for point in evaluation.result.points]
     places = spread(range(len(preferences)), LABELLED)
     labels = ["(" + ", ".join(f"{v:.2g}" for v in preferences[i]) + ")" for i in places]
     axes.set_xticks(places, labels, rotation=0 if len(places) <= 5 else 60, fontsize=8)
@@ -151,7 +145,7 @@ def distributions(evaluation: Evaluation) -> Any:
             axes.legend(fontsize=8)
         axes.set_title(literal(evaluation.objectives[index]), fontsize=10)
         _preference_axis(axes, evaluation)
-    figure.supylabel(UNITS[evaluation.result["kind"]], fontsize=9)
+    figure.supylabel(UNITS[evaluation.result.kind], fontsize=9)
     figure.suptitle(
         f"By λ at step {evaluation.step}: quartiles, 5 to 95 %, median (line), mean (diamond)",
         fontsize=10,
@@ -165,8 +159,8 @@ def _band(values: Sequence[float]) -> tuple[float, float, float]:
 
 @as_png
 def kl(evaluation: Evaluation) -> Any:
-    """KL to the reference by λ."""
-    points = evaluation.front.points
+    """The KL to the reference at every λ, with its standard error."""
+    points = evaluation.result.points
     figure = new_figure(max(5.0, 0.5 * len(points) + 1), 3.6)
     axes = figure.subplots()
     values, errors = [point.kl for point in points], [point.kl_error for point in points]
@@ -181,9 +175,52 @@ def kl(evaluation: Evaluation) -> Any:
     return figure
 
 
+def _place(module: str) -> tuple[int, int, str]:
+    """Layer number, place of the kind and kind, for sorting and labelling."""
+    kind = module.rsplit(".", 1)[-1]
+    number = re.search(r"\.(\d+)\.", f".{module}.")
+    rank = MATRICES.index(kind) if kind in MATRICES else len(MATRICES)
+    return int(number[1]) if number else 0, rank, kind
+
+
+def singular_values_figure(matrices: dict[str, tuple[np.ndarray, np.ndarray]], title: str) -> Any:
+    """A column of dots per matrix: its |σ|, and |s|, which is |s · λ| at a vertex."""
+    modules = sorted(matrices, key=lambda m: (*_place(m), m))
+    figure = new_figure(max(7.0, 0.16 * len(modules) + 2), 4.4)
+    axes = figure.subplots()
+    for x, module in enumerate(modules):
+        sigma, s = matrices[module]
+        first = {"label": "|σ|, one dot each"} if x == 0 else {}
+        axes.plot(np.full(len(sigma), x), np.abs(sigma), "o", ms=3.5, color=COLOURS[0], **first)
+        first = {"label": "|s| = |s · λ| at a vertex"} if x == 0 else {}
+        axes.plot(np.full(len(s), x), np.abs(s), "D", ms=6, color=COLOURS[1], mec="white", **first)
+    if any(np.any(values) for pair in matrices.values() for values in pair):
+        axes.set_yscale("log")  # zeros, as before the first step, have no place on it
+    axes.set_ylabel("singular value")
+    places = [_place(module) for module in modules]
+    if len(modules) <= 60:
+        axes.set_xticks(range(len(modules)), [kind for *_, kind in places], rotation=90, fontsize=7)
+    else:
+        axes.set_xticks([])
+    starts = [x for x, p in enumerate(places) if x == 0 or p[0] != places[x - 1][0]]
+    step = max(1, len(starts) // 16)
+    for index, x in enumerate(starts):
+        axes.axvline(x - 0.5, color="0.85", linewidth=0.8, zorder=0)
+        if index % step == 0:
+            where = (x - 0.3, 1.01)
+            axes.annotate(
+                f"layer {places[x][0]}", where, xycoords=axes.get_xaxis_transform(), fontsize=8
+            )
+    axes.set_xlim(-0.8, len(modules) - 0.2)
+    axes.set_title(title, fontsize=11, pad=18)
+    axes.legend(fontsize=8, loc="lower right")
+    axes.grid(axis="y", alpha=0.25)
+    return figure
+
+
 @as_png
 def singular_values(evaluation: Evaluation) -> Any:
-    """|σ| and |s| by matrix."""
+    """The sizes of σ and s, matrix by matrix."""
     matrices = {
         entry["matrix"]: (np.asarray(entry["sigma"]), np.asarray(entry["s"]))
         for entry in evaluation.singular_values

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.front import Front
 from safe_rlhf_panacea.fronts.indicators import non_dominated_mask
+from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import atomic_path
+from safe_rlhf_panacea.show.tables import fronts_title
 
 # Okabe and Ito's palette: told apart by colour-blind readers, and in grey by their markers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -56,44 +57,29 @@ def spread(items: Sequence[Any], count: int) -> list[Any]:
     return [items[i] for i in dict.fromkeys(chosen.tolist())]
 
 
-def plot_fronts(
-    fronts: Sequence[Front],
-    path: str | os.PathLike[str],
-    title: str,
-    reference_point: Sequence[float] | None = None,
-    axis_labels: Sequence[str] | None = None,
-) -> None:
-    """Draw fronts into one picture: a plane for two objectives, parallel axes for more.
-
-    Args:
-        fronts: of the same objectives; λ is written along the first one.
-        path: ends in ``.png`` or ``.pdf``.
-        title: above the picture.
-        reference_point: named below the picture, m numbers.
-        axis_labels: one per objective; default: the objectives' names.
-
-    Raises:
-        UserError: the path ends in something else.
-    """
-    figure = front_figure(fronts, title, reference_point, axis_labels)
-    save_picture(figure, path)
-
-
 def front_figure(
-    fronts: Sequence[Front],
-    title: str,
-    reference_point: Sequence[float] | None = None,
-    axis_labels: Sequence[str] | None = None,
+    fronts: Sequence[FrontResult],
+    title: str | None = None,
     colours: Sequence[str] = COLOURS,
 ) -> Any:
-    """The picture of ``plot_fronts``, not saved yet; ``colours`` are the fronts' in their order."""
-    labels = [literal(label) for label in axis_labels or fronts[0].objectives]
+    """Fronts in one picture: a plane for two objectives, parallel axes for more.
+
+    Args:
+        fronts: of the same objectives; λ is written along the first one, which also names the axes
+            and the reference point.
+        title: above the picture; None: what the fronts are of.
+        colours: of the fronts, in their order.
+
+    Returns:
+        The matplotlib figure, not saved yet.
+    """
+    first = fronts[0]
+    labels = [literal(label) for label in first.axis_labels]
     plane = len(labels) == 2
     figure = new_figure(7.5, 5.2 if plane else 1.6 + 2.8 * len(fronts))
-    figure.suptitle(literal(title), fontsize=11)
-    if reference_point is not None:
-        text = ", ".join(_number(value) for value in reference_point)
-        figure.supxlabel(f"hypervolume measured from ({text})", fontsize=8, color="0.4")
+    figure.suptitle(literal(fronts_title(fronts) if title is None else title), fontsize=11)
+    point = ", ".join(_number(value) for value in first.reference_point)
+    figure.supxlabel(f"hypervolume measured from ({point})", fontsize=8, color="0.4")
     if plane:
         _draw_plane(figure, fronts, labels, colours)
     else:
@@ -107,7 +93,7 @@ def _number(value: float) -> str:
 
 
 def _draw_plane(
-    figure: Any, fronts: Sequence[Front], labels: Sequence[str], colours: Sequence[str]
+    figure: Any, fronts: Sequence[FrontResult], labels: Sequence[str], colours: Sequence[str]
 ) -> None:
     axes = figure.subplots()
     for index, front in enumerate(fronts):
@@ -132,7 +118,7 @@ def _draw_plane(
     _annotate(axes, fronts, colours[0])
 
 
-def _draw_front(axes: Any, front: Front, colour: str, marker: str, zorder: float) -> None:
+def _draw_front(axes: Any, front: FrontResult, colour: str, marker: str, zorder: float) -> None:
     """Error bars, the line of non-dominated points, and all points, dominated ones hollow."""
     values, errors = front.values, front.errors
     kept = non_dominated_mask(values)
@@ -160,7 +146,7 @@ def _legend_corner(axes: Any, values: np.ndarray) -> str:
     return min(crowd, key=crowd.__getitem__)
 
 
-def _annotate(axes: Any, fronts: Sequence[Front], colour: str) -> None:
+def _annotate(axes: Any, fronts: Sequence[FrontResult], colour: str) -> None:
     """Write λ₁ beside points spread over the first front, on free ground."""
     first, scale = fronts[0], axes.figure.dpi / 72
     spots = [axes.transData.transform(front.values) for front in fronts]
@@ -189,7 +175,7 @@ def _annotate(axes: Any, fronts: Sequence[Front], colour: str) -> None:
         taken.append(_box(spots[0][index] + offset, size))
 
 
-def _along(spots: np.ndarray, front: Front) -> np.ndarray:
+def _along(spots: np.ndarray, front: FrontResult) -> np.ndarray:
     """Pixels along the line of the non-dominated points, size = (n, 2)."""
     kept = spots[non_dominated_mask(front.values)]
     kept = kept[np.argsort(kept[:, 0])]
@@ -198,7 +184,7 @@ def _along(spots: np.ndarray, front: Front) -> np.ndarray:
 
 
 def _box(centre: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Left, bottom, right, top."""
+    """The box around a centre: left, bottom, right, top, in pixels."""
     return np.concatenate([centre - size / 2, centre + size / 2])
 
 
@@ -241,7 +227,7 @@ def _free_offset(
     return best
 
 
-def _draw_parallel(figure: Any, fronts: Sequence[Front], labels: Sequence[str]) -> None:
+def _draw_parallel(figure: Any, fronts: Sequence[FrontResult], labels: Sequence[str]) -> None:
     """A panel per method, objectives side by side, each scaled to its range over all fronts."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
@@ -263,7 +249,7 @@ def _draw_parallel(figure: Any, fronts: Sequence[Front], labels: Sequence[str]) 
     bar.set_label(f"λ₁: weight of {literal(fronts[0].objectives[0])}")
 
 
-def _draw_panel(axes: Any, front: Front, shares: np.ndarray, colours: Any) -> None:
+def _draw_panel(axes: Any, front: FrontResult, shares: np.ndarray, colours: Any) -> None:
     """One line per λ, coloured by its first entry, dominated ones dotted."""
     kept = non_dominated_mask(front.values)
     positions = np.arange(shares.shape[1])
@@ -280,14 +266,18 @@ def _draw_panel(axes: Any, front: Front, shares: np.ndarray, colours: Any) -> No
 
 
 def picture_bytes(figure: Any) -> bytes:
-    """A picture as PNG."""
+    """The bytes of a picture as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=110, format="png")
     return buffer.getvalue()
 
 
-def save_picture(figure: Any, path: str | os.PathLike[str]) -> None:
-    """Write a picture, whole or not at all.
+def save_picture(figure: Any, path: str | os.PathLike[str]) -> Path:
+    """Write a picture, whole or not at all, and return its path.
+
+    Args:
+        figure: matplotlib's.
+        path: ends in ``.png`` or ``.pdf``; missing folders are made.
 
     Raises:
         UserError: the path ends in neither ``.png`` nor ``.pdf``.
@@ -298,3 +288,4 @@ def save_picture(figure: Any, path: str | os.PathLike[str]) -> None:
         raise UserError(f"picture {path}: its name must end in {' or '.join(SUFFIXES)}")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150, format=suffix[1:])
+    return path

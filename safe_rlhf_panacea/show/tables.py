@@ -1,40 +1,41 @@
-"""Tables of fronts and indicators; as plain text, Markdown, HTML and CSV."""
+"""Tables and titles of fronts, indicators and comparisons; as plain text, Markdown, HTML, CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.front import Front
-from safe_rlhf_panacea.fronts.indicators import INDICATORS, MEANINGS, non_dominated_mask
+from safe_rlhf_panacea.fronts.compare import FrontComparison
+from safe_rlhf_panacea.fronts.indicators import INDICATORS, non_dominated_mask
+from safe_rlhf_panacea.fronts.result import FrontResult
+from safe_rlhf_panacea.fronts.stats import FrontDifference
 from safe_rlhf_panacea.printing import markdown_text, printable_line
 
-ROWS_SHOWN = 14  # of longer tables on a page, the rest folds
+# What a method is called at the beginning of a title, and after another one.
+METHODS = {
+    "panacea": ("One adapter, any λ", "one adapter, any λ"),
+    "rewarded_soups": ("Rewarded Soups", "Rewarded Soups"),
+    "discrete_policies": ("One model per λ", "one model per λ"),
+}
+NAMED = 3  # fronts in a title; of more, their number
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table: what it shows, heads of its columns, and rows."""
+    """A table: what it shows, heads of its columns, and rows of texts and numbers."""
 
     title: str
-    columns: list[str]
-    rows: list[list[Any]]
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
 
     def markdown(self) -> str:
         """As Markdown, without the title; numbers as short as they are readable."""
         lines = [self.columns, ["---"] * len(self.columns), *self.rows]
         return "\n".join(f"| {' | '.join(map(_word, line))} |" for line in lines)
-
-    def html(self) -> str:
-        """As HTML below its title; a long one is folded."""
-        opened = " open" if len(self.rows) <= ROWS_SHOWN else ""
-        body = table_html(self.columns, self.rows)
-        return f"<details{opened}><summary>{escape(self.title)}</summary>{body}</details>"
 
 
 def _word(value: Any) -> str:
@@ -42,40 +43,6 @@ def _word(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return "" if value is None else markdown_text(value)
-
-
-def table_html(
-    columns: Sequence[str],
-    rows: Sequence[Sequence[Any]],
-    classes: Sequence[Sequence[str]] = (),
-    kind: str = "",
-) -> str:
-    """A table in HTML; all text is escaped.
-
-    Args:
-        columns: heads.
-        rows: texts and numbers.
-        classes: of the cells; default: ``n`` for numbers.
-        kind: class of the whole.
-    """
-    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
-    lines = []
-    for index, row in enumerate(rows):
-        names = classes[index] if classes else ["n" if _is_number(v) else "" for v in row]
-        lines.append("".join(map(_cell, row, names)))
-    body = "".join(f"<tr>{line}</tr>\n" for line in lines)
-    return f'<div class="{f"wide {kind}".strip()}"><table><tr>{head}</tr>\n{body}</table></div>'
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
-
-
-def _cell(value: Any, name: str) -> str:
-    text = "" if value is None else escape(str(value)).replace("\n", "<br>")
-    if _is_number(value):
-        text = f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
-    return f'<td class="{name}">{text}</td>' if name else f"<td>{text}</td>"
 
 
 def as_csv(tables: Sequence[Table]) -> str:
@@ -101,53 +68,62 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 
 
 def vector_text(vector: Sequence[float]) -> str:
-    """λ as people write it."""
+    """λ with two decimals in parentheses, ``(0.25, 0.75)``."""
     return f"({', '.join(f'{value:.2f}' for value in vector)})"
 
 
-def points_table(results: Sequence[Mapping[str, Any]], key: str = "label") -> Table:
+def point_text(point: Sequence[float]) -> str:
+    """A reference point, its numbers as short as they are."""
+    return ", ".join(f"{value:g}" for value in point)
+
+
+# -- fronts ----------------------------------------------------------------------------------
+
+
+def points_table(fronts: Sequence[FrontResult], key: str = "label") -> Table:
     """Every point of every front; ``key``, ``label`` or ``step``, tells the fronts apart."""
-    names = results[0]["objectives"]
+    names = fronts[0].objectives
     columns = ["step" if key == "step" else "method", *(f"λ {n}" for n in names), *names]
     columns += [*(f"± {n}" for n in names), "KL", "± KL"]
     parts = ("preference", "objectives", "standard_errors")
     rows = [
-        [result[key], *(v for part in parts for v in point[part]), point["kl"], point["kl_error"]]
-        for result in results
-        for point in result["front"]
+        [
+            getattr(front, key),
+            *(value for part in parts for value in getattr(point, part)),
+            point.kl,
+            point.kl_error,
+        ]
+        for front in fronts
+        for point in front.points
     ]
     return Table("Points", columns, rows)
 
 
 def indicators_table(
-    results: Sequence[Mapping[str, Any]], key: str = "label", **more: Sequence[Any]
+    fronts: Sequence[FrontResult], key: str = "label", **more: Sequence[Any]
 ) -> Table:
     """A row of indicators per front; further columns, a value per front, may follow."""
     columns = ["step" if key == "step" else "method", *(k.replace("_", " ") for k in INDICATORS)]
-    columns += [f"Spearman {name}" for name in results[0]["objectives"]]
+    columns += [f"Spearman {name}" for name in fronts[0].objectives]
     columns += [name.replace("_", " ") for name in more]
-    rows = [
-        [result[key], *(result[k] for k in INDICATORS), *result["spearman"], *others]
-        for result, *others in zip(results, *more.values(), strict=True)
-    ]
-    point = ", ".join(f"{value:g}" for value in results[0]["reference_point"])
+    rows = []
+    for front, *others in zip(fronts, *more.values(), strict=True):
+        found = front.indicators
+        values = [found[key] for key in INDICATORS]
+        rows.append([getattr(front, key), *values, *found["spearman"], *others])
+    point = point_text(fronts[0].reference_point)
     return Table(f"Indicators, hypervolume measured from ({point})", columns, rows)
 
 
-def meanings_html() -> str:
-    """A line for each indicator."""
-    lines = [f"<li><strong>{name}</strong>: {text}</li>" for name, text in MEANINGS.items()]
-    return f'<ul class="says">{"".join(lines)}</ul>'
-
-
-def indicator_texts(result: Mapping[str, Any]) -> list[str]:
+def indicator_texts(front: FrontResult) -> list[str]:
     """The indicators and rank correlations of a front, for people."""
-    values = [result[key] for key in INDICATORS]
+    found = front.indicators
+    values = [found[key] for key in INDICATORS]
     cells = [str(value) if isinstance(value, int) else f"{value:.4f}" for value in values]
-    return [*cells, *(f"{value:.3f}" for value in result["spearman"])]
+    return [*cells, *(f"{value:.3f}" for value in found["spearman"])]
 
 
-def front_rows(front: Front) -> list[list[str]]:
+def front_rows(front: FrontResult) -> list[list[str]]:
     """A head, and one row per λ: the objectives with standard errors, dominated points marked."""
     rows = [[f"λ ({', '.join(front.objectives)})", *front.objectives, "KL", ""]]
     kept = non_dominated_mask(front.values)
@@ -159,26 +135,123 @@ def front_rows(front: Front) -> list[list[str]]:
     return rows
 
 
-def front_table(front: Front) -> str:
-    """``front_rows`` as text."""
+def front_table(front: FrontResult) -> str:
+    """The table of ``front_rows`` as aligned plain text."""
     return align(front_rows(front))
 
 
-def indicator_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
-    """One line of text per method, its indicators and the reference point.
+def indicator_table(fronts: Sequence[FrontResult]) -> str:
+    """One line of text per front with its indicators, and the reference point.
 
     Raises:
-        UserError: the methods were measured from different reference points.
+        UserError: the fronts were measured from different reference points.
     """
-    references = [list(summary["reference_point"]) for summary in summaries.values()]
+    references = [list(front.reference_point) for front in fronts]
     if any(reference != references[0] for reference in references):
         raise UserError(
             f"hypervolumes measured from different reference points {references} "
             "cannot stand in one table: use one for all"
         )
-    objectives = len(next(iter(summaries.values()))["spearman"])
-    correlations = [f"Spearman J{i + 1}, λ{i + 1}" for i in range(objectives)]
+    count = len(fronts[0].objectives)
+    correlations = [f"Spearman J{i + 1}, λ{i + 1}" for i in range(count)]
     rows = [["method", *INDICATORS.values(), *correlations]]
-    rows += [[label, *indicator_texts(summary)] for label, summary in summaries.items()]
-    point = ", ".join(f"{value:g}" for value in references[0])
-    return f"{align(rows)}\nreference point of the hypervolume: ({point})"
+    rows += [[front.label, *indicator_texts(front)] for front in fronts]
+    return f"{align(rows)}\nreference point of the hypervolume: ({point_text(references[0])})"
+
+
+def against(objectives: Sequence[str]) -> str:
+    """``positive against concise``; three objectives and more as a list."""
+    if len(objectives) <= 2:
+        return " against ".join(objectives)
+    return f"{', '.join(objectives[:-1])} and {objectives[-1]}"
+
+
+def fronts_title(fronts: Sequence[FrontResult]) -> str:
+    """The title of a picture: the methods, or the labels where two fronts are of one method."""
+    methods = [METHODS.get(str(front.method)) for front in fronts]
+    names = [method for method in methods if method is not None]
+    if len(set(names)) == len(fronts):
+        text = names[0][0]
+        if len(names) > 1:
+            text += f", beside {' and '.join(name for _, name in names[1:])}"
+    elif len(fronts) <= NAMED:
+        text = " and ".join(front.label for front in fronts) or "Front"
+    else:
+        text = f"{len(fronts)} fronts"
+    return f"{text}: {against(fronts[0].objectives)}"
+
+
+# -- comparisons -----------------------------------------------------------------------------
+
+
+def comparison_text(comparison: FrontComparison) -> str:
+    """Which run is what, the indicators, the differences and what to know of them."""
+    runs = [f"{run.label}: {run.run}" for run in comparison.runs]
+    table = indicator_table(comparison.runs)
+    parts = ["\n".join(runs), f"{table}, {comparison.reference_point_from}"]
+    if comparison.bootstrap is not None:
+        parts.append(align(hypervolume_rows(comparison)))
+    for difference in comparison.differences:
+        lines = [headline(difference)]
+        if difference.rows:
+            lines.append(align(difference_rows(comparison.objectives, difference)))
+        parts.append("\n".join([*lines, *summary_lines(comparison, difference)]))
+    return "\n\n".join([*parts, "\n".join(comparison.notes)])
+
+
+def hypervolume_rows(comparison: FrontComparison) -> list[list[str]]:
+    """A head and a row per run, with the hypervolume's interval; nothing without intervals."""
+    rows = []
+    for run in comparison.runs:
+        if run.hypervolume_interval is not None:
+            low, high = run.hypervolume_interval
+            volume = run.indicators["hypervolume"]
+            rows.append([run.label, f"{volume:.4f}", f"[{low:.4f}, {high:.4f}]"])
+    return [["run", "hypervolume", "95 % interval"], *rows] if rows else []
+
+
+def headline(difference: FrontDifference) -> str:
+    """The title of a difference: which front minus which."""
+    return f"{difference.label} minus {difference.baseline}"
+
+
+def difference_rows(objectives: Sequence[str], difference: FrontDifference) -> list[list[str]]:
+    """A head and one row per common λ, as text."""
+    rows = [[f"λ ({', '.join(objectives)})", *(f"Δ {name}" for name in objectives), "⟨λ, ΔJ⟩"]]
+    for row in difference.rows:
+        spreads = [f"± {error:.3f}" for error in row.standard_error]
+        if row.interval is not None:
+            spreads = [interval_text(ends) for ends in row.interval]
+        cells = [
+            f"{value:+.3f} {spread} {'*' if marked else ' '}"
+            for value, spread, marked in zip(row.difference, spreads, row.marked, strict=True)
+        ]
+        rows.append([vector_text(row.preference), *cells, f"{row.scalarised:+.3f}"])
+    return rows
+
+
+def interval_text(ends: Sequence[float], digits: int = 3) -> str:
+    """An interval as text: its two ends, with their signs."""
+    return f"[{ends[0]:+.{digits}f}, {ends[1]:+.{digits}f}]"
+
+
+def summary_lines(comparison: FrontComparison, difference: FrontDifference) -> list[str]:
+    """What the rows come to, and how many λ have none."""
+    text = "no λ in common"
+    if difference.mean_scalarised is not None:
+        marks = [mark for row in difference.rows for mark in row.marked]
+        gain = f"{difference.mean_scalarised:+.4f}"
+        if difference.mean_scalarised_interval is not None:
+            gain += f" {interval_text(difference.mean_scalarised_interval, 4)}"
+        paired = difference.rows[0].interval is not None
+        what = "with an interval without 0" if paired else "beyond 2 standard errors"
+        text = f"mean ⟨λ, ΔJ⟩ {gain}; {sum(marks)} of {len(marks)} {what} (*)"
+    run = next(run for run in comparison.runs if run.label == difference.label)
+    if run.hypervolume_over_baseline is not None:
+        times = f"{run.hypervolume_over_baseline:.3f} times that of {difference.baseline}"
+        text += f"; hypervolume {times}"
+        if difference.hypervolume_ratio_interval is not None:
+            low, high = difference.hypervolume_ratio_interval
+            text += f" [{low:.3f}, {high:.3f}]"
+    left = [f"{count} λ of {label}" for label, count in difference.left_out.items() if count]
+    return [text, f"left out, not in both: {' and '.join(left)}"] if left else [text]

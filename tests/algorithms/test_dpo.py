@@ -14,7 +14,13 @@ from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.functional import diverging_mask
 from safe_rlhf_panacea.base.trainers.supervised import to_device
-from safe_rlhf_panacea.fronts.accuracy_front import accuracy_front, margins_of_pairs
+from safe_rlhf_panacea.fronts.held_out import (
+    agreement,
+    labelled_statistics,
+    margins_over_grid,
+    over_rows,
+    towards_labels,
+)
 from safe_rlhf_panacea.preference import preference_grid
 from tests.algorithms.conftest import write_lines
 from tests.algorithms.helpers import dpo_trainer
@@ -149,17 +155,12 @@ def test_it_learns_a_front_from_conflicting_labels(dpo_flags, base_model):
     adapter = load_adapter(model, trainer.args.output_dir)
     dataset = trainer.train_dataloader.dataset
     grid = preference_grid(2, 0.5)
-    margins, labels = margins_of_pairs(
-        model,
-        adapter,
-        dataset,
-        range(len(dataset)),
-        grid,
-        pairs_per_batch=16,
-        progress=False,
+    rows = range(len(dataset))
+    found = over_rows(
+        margins_over_grid, model, adapter, dataset, rows, grid, rows=16, progress=False
     )
-    front = accuracy_front(margins, labels, grid, trainer.panacea.objectives)
-    harmless_first, _, helpful_first = (point.objectives for point in front.points)
+    accuracies, _, _ = labelled_statistics(agreement(towards_labels(*found)))
+    harmless_first, _, helpful_first = accuracies
     assert helpful_first[0] > 0.95 and helpful_first[1] < 0.05
     assert harmless_first[1] > 0.95 and harmless_first[0] < 0.05
 

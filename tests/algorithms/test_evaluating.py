@@ -10,8 +10,8 @@ from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
 from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
 from safe_rlhf_panacea.evaluation.main import main as evaluate
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
-from safe_rlhf_panacea.fronts.indicators import summarize
-from safe_rlhf_panacea.fronts.results import read_result
+from safe_rlhf_panacea.fronts.indicators import hypervolume
+from safe_rlhf_panacea.fronts.result import FrontResult
 from tests.algorithms.conftest import evaluated
 from tests.algorithms.helpers import dpo_trainer, ppo_trainer
 from tests.algorithms.test_processes import run_two
@@ -22,7 +22,7 @@ def test_kl_and_rewards_are_the_means_of_the_kept_responses(ppo_evaluated, tmp_p
     """With as many prompts as are kept, the table of responses holds all there is."""
     ppo([*ppo_evaluated, "--eval_prompts", "4", "--eval_grid_step", "0.5"])
     last = read_evaluations(tmp_path / "out")[-1]
-    assert [p.preference for p in last.front.points] == [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]
+    assert last.result.preferences.tolist() == [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]
     for point in last.front.points:
         mine = [e for e in last.responses if e["preference"] == point.preference]
         assert len(mine) == 4
@@ -42,12 +42,12 @@ def test_ppo_front_is_the_mean_of_its_distributions(ppo_evaluated, tmp_path):
         assert one.front.values == pytest.approx(values.mean(axis=-1), abs=1e-4)
         errors = values.std(axis=-1, ddof=1) / 6**0.5
         assert one.front.errors == pytest.approx(errors, abs=1e-4)
-        expected = summarize(one.front, one.result["reference_point"])
-        assert one.result["hypervolume"] == expected["hypervolume"]
+        volume = hypervolume(one.result.values, np.array(one.result.reference_point))
+        assert one.result.indicators["hypervolume"] == volume
         base = np.array(one.base_distributions)  # size = (m, P)
-        assert one.result["base"]["objectives"] == pytest.approx(base.mean(axis=-1), abs=1e-4)
+        assert one.result.base.objectives == pytest.approx(base.mean(axis=-1), abs=1e-4)
         low = base.mean(axis=-1) - 2 * base.std(axis=-1, ddof=1)
-        assert one.result["reference_point"] == pytest.approx(low, abs=0.01)
+        assert one.result.reference_point == pytest.approx(low, abs=0.01)
 
 
 @pytest.mark.usefixtures("no_page")
@@ -57,12 +57,10 @@ def test_the_front_starts_as_a_point_and_the_reference_stays(ppo_evaluated, tmp_
     assert first.step == 0
     assert np.ptp(first.front.values, axis=0) == pytest.approx([0, 0], abs=1e-6)
     assert [p.kl for p in first.front.points] == pytest.approx([0.0] * 5, abs=1e-5)
-    assert first.front.values[0] == pytest.approx(first.result["base"]["objectives"], abs=1e-6)
-    assert {tuple(one.result["reference_point"]) for one in others} == {
-        tuple(first.result["reference_point"])
-    }
+    assert first.front.values[0] == pytest.approx(first.result.base.objectives, abs=1e-6)
+    assert {one.result.reference_point for one in others} == {first.result.reference_point}
     assert max(abs(p.kl) for p in others[-1].front.points) > 1e-4
-    assert first.result["cost"]["training_seconds"] < 0.5  # not the evaluation's own
+    assert first.result.cost.training_seconds < 0.5  # not the evaluation's own
     assert all(v == 0 for entry in first.singular_values for v in entry["sigma"] + entry["s"])
     assert any(v != 0 for v in others[-1].singular_values[0]["s"])
 
@@ -74,14 +72,14 @@ def check_final(tmp_path, flags):
     # A training reads as many prompts at a time as its rows, eight, have room for.
     common += ["--batch_size", "1", "--output_dir", str(tmp_path / "front")]
     evaluate([*common, *flags])
-    result = read_result(tmp_path / "front")
+    mine, result = last.result.to_json(), FrontResult.load(tmp_path / "front").to_json()
     for key in ("kind", "objectives", "axis_labels", "method", "aggregation", "metadata"):
-        assert last.result[key] == result[key]
+        assert mine[key] == result[key]
     for key in ("reference_point", "hypervolume", "spearman"):
-        assert last.result[key] == pytest.approx(result[key], abs=1e-4)
-    assert last.result.keys() == result.keys()
-    for mine, other in zip(last.result["front"], result["front"], strict=True):
-        for key, value in mine.items():
+        assert mine[key] == pytest.approx(result[key], abs=1e-4)
+    assert mine.keys() == result.keys()
+    for point, other in zip(mine["front"], result["front"], strict=True):
+        for key, value in point.items():
             assert value == pytest.approx(other[key], abs=1e-4), key
     return last
 
@@ -101,7 +99,7 @@ def test_ppo_front_is_that_of_the_evaluation_program(ppo_flags, prompts, reward_
     data = ["--datasets", f"prompts:16/-1:{prompts}", "--max_length", "32"]
     models = ["--reward_models", *(f"{name}={path}" for name, path in reward_models.items())]
     last = check_final(tmp_path, [*data, *models])
-    assert last.result["metadata"]["prompts"] > 1
+    assert last.result.metadata["prompts"] > 1
 
 
 @torch.no_grad()
@@ -119,7 +117,7 @@ def test_as_many_prompts_of_pairs_are_responded_to_as_wanted(dpo_evaluated, tmp_
     dpo([*dpo_evaluated, "--eval_prompts", "3", "--max_steps", "1"])
     last = read_evaluations(tmp_path / "out")[-1]
     assert len({entry["prompt"] for entry in last.responses}) == 3
-    assert last.result["metadata"]["prompts"] == 3
+    assert last.result.metadata["prompts"] == 3
 
 
 @pytest.mark.usefixtures("no_page")
@@ -156,9 +154,9 @@ def test_two_processes_find_the_same_pairs_and_every_prompt(
     }
     assert len({entry["prompt"] for entry in evaluations[0].responses}) == 4
     assert sum(evaluations[-1].drawn["helpful"]) == 2 * 8 * 2  # two steps of eight rows, twice
-    start = evaluations[0].result["base"]
+    start = evaluations[0].result.base
     if start is not None:  # the same five prompts at every λ and without an adapter
-        assert evaluations[0].front.values[0] == pytest.approx(start["objectives"], abs=1e-6)
+        assert evaluations[0].front.values[0] == pytest.approx(start.objectives, abs=1e-6)
 
 
 @pytest.mark.usefixtures("no_page")
@@ -198,7 +196,7 @@ def test_a_baseline_has_one_point(dpo_evaluated, tmp_path):
     dpo([*dpo_evaluated, "--fixed_preference", "1,0"])
     last = read_evaluations(tmp_path / "out")[-1]
     assert last.front.preferences.tolist() == [[1.0, 0.0]]
-    assert last.result["method"] == "discrete_policies"
+    assert last.result.method == "discrete_policies"
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,14 @@ from safe_rlhf_panacea.algorithms.dpo.main import main as dpo_main
 from safe_rlhf_panacea.algorithms.ppo.main import main as ppo_main
 from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.base.datasets import PreferenceDataset
-from safe_rlhf_panacea.base.generation import SamplingConfig
+from safe_rlhf_panacea.base.generation import NotFiniteError, SamplingConfig
 from safe_rlhf_panacea.baselines.discrete_policies import main as discrete_main
 from safe_rlhf_panacea.baselines.rewarded_soups import main as soups_main
 from safe_rlhf_panacea.evaluation.calibrate import main as calibrate
 from safe_rlhf_panacea.evaluation.main import main as evaluate
-from safe_rlhf_panacea.fronts.accuracy_front import margins_of_pairs, margins_over_grid
+from safe_rlhf_panacea.fronts.held_out import margins_over_grid, over_rows
 from safe_rlhf_panacea.fronts.measure import Policy, measure, prompts_of_pairs
-from safe_rlhf_panacea.fronts.reward_front import Prompt
+from safe_rlhf_panacea.fronts.sampling import Prompt
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.preference import preference_grid
 from tests.algorithms.helpers import dpo_trainer
@@ -65,6 +65,15 @@ def test_the_preference_that_held_before_holds_after(trainer):
         assert adapter.preference.tolist() == [0.125, 0.875]
 
 
+def test_an_objective_without_a_label_makes_no_front(trainer, monkeypatch):
+    tokenizer, pairs = trainer.tokenizer, trainer.train_dataloader.dataset
+    config = SamplingConfig(24, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    policy = Policy(trainer.model.module, trainer.panacea.policy, tokenizer, config, progress=False)
+    monkeypatch.setattr(pairs, "labels", pairs.labels * torch.tensor([1, 0]))
+    with pytest.raises(NotFiniteError, match="objective 2 of 2 counts for no pair"):
+        measure(policy, preference_grid(2, 1.0), pairs=pairs)
+
+
 def test_reward_front_means_and_errors_by_hand(trainer):
     """Rewards that count tokens: the front must be their mean and standard error."""
     grid = preference_grid(2, 0.5)
@@ -93,7 +102,7 @@ def test_reward_front_means_and_errors_by_hand(trainer):
         prompts=list(map(Prompt, texts, ids)),
         rewards=rewards,
     )
-    front = measured.front(("one", "two"))
+    front = measured.result(("one", "two"), {})
     by_point = torch.cat([chunk.view(3, -1, 2) for chunk in seen], dim=1).double()  # (3, 3, 2)
     for index, point in enumerate(front.points):
         values = by_point[index]
@@ -104,7 +113,7 @@ def test_reward_front_means_and_errors_by_hand(trainer):
     responses = measured.responses()
     assert [r["prompt"] for r in responses] == ["ab"] * 3 + ["cde"] * 3 + ["f"] * 3
     for index, point in enumerate(front.points):
-        mine = [r for r in responses if r["preference"] == point.preference]
+        mine = [r for r in responses if tuple(r["preference"]) == point.preference]
         assert [r["rewards"] for r in mine] == by_point[index].tolist()
         ratios = [r["log_ratio"] for r in mine]
         mean = sum(ratios) / 3
@@ -140,14 +149,9 @@ def assert_losses_are_those_of_the_pairs(folder, pairs, base_model):
     dataset = PreferenceDataset([f"pairs:1:{pairs}"], tokenizer, ("helpful", "harmless"))
     for point in front["front"]:
         grid = torch.tensor([point["preference"]])
-        margins, labels = margins_of_pairs(
-            model,
-            adapter,
-            dataset,
-            range(len(dataset)),
-            grid,
-            pairs_per_batch=64,
-            progress=False,
+        rows = range(len(dataset))
+        margins, labels = over_rows(
+            margins_over_grid, model, adapter, dataset, rows, grid, rows=64, progress=False
         )
         for index, value in enumerate(point["objectives"]):
             towards = 0.1 * margins[0].numpy() * labels[:, index].numpy()

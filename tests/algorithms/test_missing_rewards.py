@@ -10,7 +10,8 @@ import torch
 
 from safe_rlhf_panacea.evaluation.main import main as evaluate
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
-from safe_rlhf_panacea.fronts.results import read_responses, read_result
+from safe_rlhf_panacea.fronts.measurement import read_responses
+from safe_rlhf_panacea.fronts.result import FrontResult
 from tests.algorithms.conftest import evaluated, write_lines
 from tests.algorithms.helpers import grpo_trainer, ppo_trainer
 
@@ -106,12 +107,12 @@ def _check_evaluation(data, rewards, base_model, tmp_path):
     command += ["--datasets", data, "--reward_models", *rewards, "--max_length", "32"]
     command += ["--grid_step", "1", "--output_dir", str(tmp_path / "front"), "--progress", "false"]
     evaluate(command)
-    front = read_result(tmp_path / "front")["front"]
+    front = FrontResult.load(tmp_path / "front").points
     rows = read_responses(tmp_path / "front", ["one", "two"])
     assert all((row["initial"], row["odd"]) == (row["response"][:1], "nan") for row in rows)
     for point in front:
-        own = [row["rewards"] for row in rows if row["preference"] == point["preference"]]
-        for index, mean in enumerate(point["objectives"]):
+        own = [row["rewards"] for row in rows if tuple(row["preference"]) == point.preference]
+        for index, mean in enumerate(point.objectives):
             there = [row[index] for row in own if row[index] is not None]
             assert len(there) == 4
             assert mean == pytest.approx(sum(there) / 4, abs=1e-5)

@@ -19,7 +19,7 @@ from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
 from safe_rlhf_panacea.base import TrainingState, load_pretrained_models
 from safe_rlhf_panacea.evaluation.main import main as evaluate
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
-from safe_rlhf_panacea.fronts.results import read_result
+from safe_rlhf_panacea.fronts.result import FrontResult
 from tests.algorithms.conftest import write_lines
 from tests.warm_python import warm_python
 
@@ -149,9 +149,9 @@ def test_two_processes_evaluate_every_pair_and_prompt_once(dpo_flags, pairs, tmp
     evaluate([*flags, str(tmp_path / "one")])
     printed = torchrun_two("safe_rlhf_panacea.evaluation", *flags, str(tmp_path / "two"))
     assert printed.count("Written to") == 1
-    one, two = (read_result(tmp_path / name) for name in ("one", "two"))
-    assert one["metadata"] == two["metadata"] == {"labelled_pairs": [13, 13], "prompts": 13}
-    for mine, other in zip(one["front"], two["front"], strict=True):
-        assert mine["objectives"] == pytest.approx(other["objectives"])
-        assert mine["standard_errors"] == pytest.approx(other["standard_errors"])
-        assert other["kl_error"] > 0  # the second process draws its own responses
+    one, two = (FrontResult.load(tmp_path / name) for name in ("one", "two"))
+    assert one.metadata == two.metadata == {"labelled_pairs": [13, 13], "prompts": 13}
+    for mine, other in zip(one.points, two.points, strict=True):
+        assert mine.objectives == pytest.approx(other.objectives)
+        assert mine.standard_errors == pytest.approx(other.standard_errors)
+        assert other.kl_error > 0  # the second process draws its own responses

@@ -96,7 +96,7 @@ def test_ppo(ppo_flags, texts, prompts, tmp_path, stop_at, step, saved):
     whole, parts = map(metrics, folders)
     assert parts == whole
     assert len({line["train/reward"] for line in whole if "train/reward" in line}) > 3
-    fronts = [[one.front for one in read_evaluations(folder)] for folder in folders]
+    fronts = [[one.result.points for one in read_evaluations(folder)] for folder in folders]
     assert fronts[0] == fronts[1]
     last = [read_evaluations(folder)[-1] for folder in folders]
     assert last[0].drawn == last[1].drawn
@@ -155,7 +155,7 @@ def test_grpo(grpo_flags, texts, prompts, tmp_path, stop_at, step, saved):
     assert same_tensors(folders, "adapter_model.safetensors")
     whole, parts = map(metrics, folders)
     assert parts == whole
-    fronts = [[one.front for one in read_evaluations(folder)] for folder in folders]
+    fronts = [[one.result.points for one in read_evaluations(folder)] for folder in folders]
     assert fronts[0] == fronts[1]
     assert len(fronts[0]) == 4
     record = json.loads((folders[1] / "run.json").read_text())
@@ -185,7 +185,7 @@ def test_evaluations_with_nucleus_sampling_do_not_depend_on_a_resume(
     flags += ["--eval_datasets", f"prompts:4/-1:{prompts}", "--eval_grid_step", "1"]
     folders = both_ways(ppo, flags, tmp_path, stop_at, 5)
     assert same_tensors(folders, "adapter_model.safetensors")
-    fronts = [[one.front for one in read_evaluations(folder)] for folder in folders]
+    fronts = [[one.result.points for one in read_evaluations(folder)] for folder in folders]
     assert fronts[0] == fronts[1]
 
 
@@ -223,7 +223,7 @@ def test_a_kill_within_the_last_evaluation_loses_nothing(place, dpo_flags, pairs
     results = [json.loads((folder / "results.json").read_text()) for folder in folders]
     assert results[0]["step"] == results[1]["step"] == 3
     assert results[0]["front"] == results[1]["front"]
-    found = [[one.front for one in read_evaluations(folder)] for folder in folders]
+    found = [[one.result.points for one in read_evaluations(folder)] for folder in folders]
     assert found[0] == found[1] and len(found[0]) == 3
     first, second = map(metrics, folders)
     assert first == second and "front/hypervolume" in second[-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from safe_rlhf_panacea.evaluation.main import main as evaluate
-from safe_rlhf_panacea.fronts.results import read_result
+from safe_rlhf_panacea.fronts.result import FrontResult
 from tests.algorithms.conftest import evaluated, write_lines
 from tests.algorithms.helpers import ppo_trainer
 
@@ -48,4 +48,4 @@ def test_from_the_file_to_the_function(column_flags, base_model, tmp_path):
     seen["rows"] = 0
     evaluate(command)
     assert seen["rows"] == 12 * 3
-    assert len(read_result(tmp_path / "front")["front"]) == 2
+    assert len(FrontResult.load(tmp_path / "front").points) == 2

@@ -193,8 +193,8 @@ def test_the_front_is_of_held_out_log_likelihoods(sft_flags, objective_texts, tm
     weights, factors = weights_and_factors(trainer)
     texts = trainer.eval_dataloader.dataset
     last = read_evaluations(tmp_path / "out")[-1]
-    assert last.result["kind"] == "log-likelihood"
-    assert last.result["metadata"] == {"labelled_texts": [5, 3], "prompts": 8}
+    assert last.result.kind == "log-likelihood"
+    assert last.result.metadata == {"labelled_texts": [5, 3], "prompts": 8}
 
     def by_objective(composed):
         found = {0: [], 1: []}
@@ -213,10 +213,10 @@ def test_the_front_is_of_held_out_log_likelihoods(sft_flags, objective_texts, tm
         errors = [v.std(ddof=1) / len(v) ** 0.5 for v in values]
         assert point.standard_errors == pytest.approx(errors, abs=1e-4)
     start = by_objective(weights)
-    base = last.result["base"]
-    assert base["objectives"] == pytest.approx([v.mean() for v in start], abs=1e-4)
+    base = last.result.base
+    assert base.objectives == pytest.approx([v.mean() for v in start], abs=1e-4)
     low = [v.mean() - 2 * v.std(ddof=1) for v in start]
-    assert last.result["reference_point"] == pytest.approx(low, abs=0.006)
+    assert last.result.reference_point == pytest.approx(low, abs=0.006)
     assert [len(column) for column in last.distributions[0]] == [5, 3]
     assert pictures.distributions(last).startswith(b"\x89PNG")
 
@@ -226,8 +226,8 @@ def test_it_learns_a_front(sft_flags, tmp_path):
     main([*sft_flags, *flags, "--need_eval", "--eval_split_ratio", "0.25"])
     first, *_, last = read_evaluations(tmp_path / "out")
     assert np.ptp(first.front.values, axis=0) == pytest.approx([0, 0], abs=1e-5)
-    assert last.result["spearman"] == pytest.approx([1.0, 1.0])
-    assert last.result["dominated"] == 0
+    assert last.result.indicators["spearman"] == pytest.approx([1.0, 1.0])
+    assert last.result.indicators["dominated"] == 0
     assert (last.front.values.min(axis=0) > first.front.values[0]).all()
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["program"] == "python -m safe_rlhf_panacea.algorithms.sft"

@@ -49,7 +49,7 @@ def test_fronts_are_shown(algorithm, side, files, tmp_path, monkeypatch):
     assert [point.kl for point in first.front.points] == pytest.approx([0] * 5, abs=1e-4)
     assert max(abs(point.kl) for point in last.front.points) > 1e-4
     assert len(last.responses) == 4 * 5
-    assert json.loads((tmp_path / "results.json").read_text()) == last.result
+    assert json.loads((tmp_path / "results.json").read_text()) == last.result.to_json()
     assert "data:image/png;base64," in (tmp_path / "report.html").read_text()
 
 

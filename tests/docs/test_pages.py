@@ -19,7 +19,7 @@ import pytest
 from safe_rlhf_panacea import command, dry_run
 from safe_rlhf_panacea.experiments.main import main as launch
 from safe_rlhf_panacea.experiments.main import read_flags as read_launcher_flags
-from safe_rlhf_panacea.experiments.runner import EXPERIMENTS
+from safe_rlhf_panacea.experiments.runner import ENDS_WITH
 from tests.docs.pages import PAGES, ROOT, blocks, commands
 from tests.launchers.shell import ECHO, run
 
@@ -32,7 +32,6 @@ WITHOUT_PARSER = {"doctor": [], "patches": ["--module"]}  # first words that the
 TARGETS = {
     "quickstart": "safe_rlhf_panacea.miniature",
     "small": "safe_rlhf_panacea.small",
-    "regression": "eval/regression.py",
     "front-benchmark": "eval/front_benchmark.py",
     "benchmark": "eval/benchmarks/run.py",
 }
@@ -84,7 +83,7 @@ def check_script(script, argv):
         assert argv[0] in (ROOT / script).read_text(encoding="utf-8")
     elif {"-h", "--help"} & set(argv):
         return
-    elif name in EXPERIMENTS:
+    elif name in ENDS_WITH:
         args, runs = read_launcher_flags(name, argv)
         assert set(runs.passed[::2]) <= {"--seed"}
         # Without further flags, for which a dry run would start every stage's own.

@@ -5,38 +5,45 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.fronts.front import Front, FrontPoint
-from safe_rlhf_panacea.fronts.indicators import summarize
+from safe_rlhf_panacea.fronts.result import Cost, FrontPoint, FrontResult
 from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.preference import preference_grid
 
 NAMES = ("helpful", "harmless", "concise")
 
 
-def write_evaluation(folder: Path, radius: float, *, m: int = 2, **changes: Any) -> str:
-    """A front J_i = radius · λ_i; its reference point is the origin."""
-    names = list(NAMES[:m])
+def front(radius: float, m: int = 2, label: str = "", **fields: Any) -> FrontResult:
+    """J_i = radius · λ_i at a coarse grid; the reference point is the origin."""
+    names, kind = NAMES[:m], fields.get("kind", "reward")
     points = [
-        FrontPoint(row, [radius * value for value in row], [0.1] * m, 0.2, 0.01)
+        FrontPoint(
+            preference=row,
+            objectives=[radius * value for value in row],
+            standard_errors=[0.1] * m,
+            kl=0.2,
+            kl_error=0.01,
+        )
         for row in preference_grid(m, 0.5).double().tolist()
     ]
-    kind = changes.get("kind", "reward")
-    result = {
-        "format": 2,
+    given = {
         "kind": kind,
         "method": "panacea",
-        "label": folder.name,
+        "label": label,
+        "aggregation": "ls",
+        "cost": Cost(training_seconds=1.5, stored_parameters=10),
         "objectives": names,
         "axis_labels": [f"{name} ({kind})" for name in names],
-        "aggregation": "ls",
-        "fixed_scaling": None,
-        "step": None,
-        "base": None,
-        "cost": {"training_seconds": 1.5, "stored_parameters": 10, "trained_models": 1},
-        "metadata": {},
-        **summarize(Front(names, points), [0.0] * m),
+        "points": points,
+        "reference_point": [0.0] * m,
     }
-    atomic_write_json(folder / "front.json", {**result, **changes})
+    return FrontResult(**{**given, **fields})
+
+
+def write_evaluation(folder: Path, radius: float, *, m: int = 2, **changes: Any) -> str:
+    """The front of ``front`` as an evaluation leaves it; ``changes`` are of its JSON."""
+    kind = changes.get("kind", "reward")
+    result = front(radius, m, folder.name, kind=kind if isinstance(kind, str) else "reward")
+    atomic_write_json(folder / "front.json", {**result.to_json(), **changes})
     return str(folder)
 
 

@@ -8,9 +8,9 @@ import re
 import pytest
 
 from safe_rlhf_panacea.evaluation.compare import PROGRAM, main, picture_front
-from safe_rlhf_panacea.fronts.front import Front
+from safe_rlhf_panacea.fronts.compare import FrontComparison
 from safe_rlhf_panacea.io import atomic_write_json, read_json
-from tests.eval.evaluations import write_evaluation
+from tests.eval.evaluations import front, write_evaluation
 from tests.fronts.runs import write_quickstart, write_training
 
 
@@ -33,23 +33,6 @@ def record(folder, program, **args):
         folder / "run.json",
         {"program": program, "args": args, "git": {"commit": "abcdef0123456789", "modified": True}},
     )
-
-
-def test_help_says_what_it_does_and_shows_an_example(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["--help"])
-    assert stop.value.code == 0
-    text = capsys.readouterr().out
-    assert "example:" in text and f"{PROGRAM} runs/front-panacea runs/front-soups" in text
-
-
-def test_without_a_folder_nothing_is_written(tmp_path, runs, capsys):
-    before = sorted(tmp_path.rglob("*"))
-    main(runs)
-    text = capsys.readouterr().out
-    assert text.startswith(f"one: {runs[0]}\ntwo: {runs[1]}\n\nmethod")
-    assert "two minus one" in text and "rough guide" in text
-    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_numbers_picture_and_record(tmp_path, runs, capsys):
@@ -87,13 +70,9 @@ def test_the_page_opens_without_a_network(tmp_path, runs):
     # λ = (0, 1): 2 minus 1 with √2 · 0.1, which is beyond two standard errors and better.
     assert '<td class="more">+1.000 ± 0.141 *</td>' in page
     assert f"{PROGRAM} {runs[0]}" in page
-
-
-def test_worse_is_coloured_otherwise(tmp_path, runs):
-    main([*runs, "--baseline", "two", "--output_dir", str(tmp_path / "out")])
-    page = (tmp_path / "out" / "compare.html").read_text(encoding="utf-8")
-    assert '<td class="less">-1.000 ± 0.141 *</td>' in page
-    assert 'class="more"' not in page
+    main([*runs, "--baseline", "two", "--output_dir", str(tmp_path / "turned")])
+    page = (tmp_path / "turned" / "compare.html").read_text(encoding="utf-8")
+    assert '<td class="less">-1.000 ± 0.141 *</td>' in page and 'class="more"' not in page
 
 
 def test_every_kind_of_run_in_one_picture(tmp_path, runs, capsys):
@@ -106,27 +85,18 @@ def test_every_kind_of_run_in_one_picture(tmp_path, runs, capsys):
     )
     names = ["one", "early", "late", "Panacea", "Rewarded Soups"]
     assert [entry["label"] for entry in numbers["runs"]] == names
+    assert FrontComparison.load(tmp_path / "run-out" / "compare.json").to_json() == numbers
     assert [entry["step"] for entry in numbers["runs"]] == [None, 10, 20, None, None]
     assert numbers["reference_point"] == [-1.0, -2.0]  # the quickstart's is lower
     assert "Make sure that the units are the same" in capsys.readouterr().out
 
 
-def test_three_objectives_are_drawn(tmp_path):
-    runs = [write_evaluation(tmp_path / name, 1.0, m=3) for name in "ab"]
-    main([*runs, "--output_dir", str(tmp_path / "out")])
-    assert (tmp_path / "out" / "compare.png").is_file()
-
-
-def test_a_comparison_is_not_written_over_unasked(tmp_path, runs, capsys):
-    out = tmp_path / "out"
+def test_nothing_is_written_over_unasked(tmp_path, runs, capsys):
+    out, training = tmp_path / "out", tmp_path / "training"
     main([*runs, "--output_dir", str(out)])
     assert "already holds a run" in refused([*runs, "--output_dir", out], capsys)
     main([*reversed(runs), "--output_dir", str(out), "--overwrite"])
     assert read_json(out / "compare.json")["baseline"] == "two"
-
-
-def test_another_programs_run_is_never_written_over(tmp_path, runs, capsys):
-    training = tmp_path / "training"
     (training / "checkpoints").mkdir(parents=True)
     record(training, "python -m safe_rlhf_panacea.algorithms.ppo")
     argv = [*runs, "--output_dir", training, "--overwrite"]
@@ -135,14 +105,18 @@ def test_another_programs_run_is_never_written_over(tmp_path, runs, capsys):
     assert "is one of the runs" in refused([*runs, "--output_dir", runs[1]], capsys)
 
 
-def test_a_mistake_leaves_nothing_behind(tmp_path, runs, capsys):
-    out = tmp_path / "out"
+def test_without_a_folder_and_after_a_mistake_nothing_is_written(tmp_path, runs, capsys):
+    before, out = sorted(tmp_path.rglob("*")), tmp_path / "out"
+    main(runs)
+    text = capsys.readouterr().out
+    assert text.startswith(f"one: {runs[0]}\ntwo: {runs[1]}\n\nmethod")
+    assert "two minus one" in text and "rough guide" in text
     for wrong in (["--baseline", "x"], ["--reference_point", "1"], [tmp_path / "none"]):
         refused([*runs, *wrong, "--output_dir", out], capsys)
-    assert not out.exists()
+    assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_flags_that_decide_the_numbers_are_held_against_each_other(tmp_path, runs, capsys):
+def test_flags_and_grids_are_held_against_each_other(tmp_path, runs, capsys):
     program = "python -m safe_rlhf_panacea.evaluation"
     record(tmp_path / "one", program, seed=1, datasets=["a"], output_dir="x")
     main(runs)
@@ -151,9 +125,6 @@ def test_flags_that_decide_the_numbers_are_held_against_each_other(tmp_path, run
     main(runs)
     text = capsys.readouterr().out
     assert "flags differ in --seed (see" in text and "Not all runs" not in text
-
-
-def test_different_grids_are_pointed_out(tmp_path, runs, capsys):
     result = read_json(tmp_path / "two" / "front.json")
     atomic_write_json(tmp_path / "two" / "front.json", {**result, "front": result["front"][:2]})
     main(runs)
@@ -161,5 +132,5 @@ def test_different_grids_are_pointed_out(tmp_path, runs, capsys):
 
 
 def test_labels_are_not_long():
-    lines = picture_front(Front(["a", "b"], [], "many words " * 6)).label.split("\n")
+    lines = picture_front(front(1.0, label="many words " * 6)).label.split("\n")
     assert len(lines) > 2 and max(map(len, lines)) <= 24

@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from safe_rlhf_panacea.dry_run import resolve
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.experiments.main import make_room, read_flags
-from safe_rlhf_panacea.experiments.runner import Reproduction, fill, last_value
-from safe_rlhf_panacea.experiments.sizes import sizes
-from safe_rlhf_panacea.experiments.table import BEYOND, STAGES, TRAININGS
+from safe_rlhf_panacea.experiments.runner import Reproduction, value_of
+from safe_rlhf_panacea.experiments.sizes import DATA_VARIABLE, fill
+from safe_rlhf_panacea.experiments.table import stages_of
+from tests.launchers.shell import run
 
-REPRODUCE = "reproduce_paper.sh"
+REPRODUCE, REAL_FRONTS = "reproduce_paper.sh", "real_fronts.sh"
 MODULE = "safe_rlhf_panacea.algorithms.dpo"
 
 
-def test_every_size_has_a_row_for_every_launcher_and_kind_of_evaluation():
-    for size in sizes().values():
-        launched = {stage.key for stage in (*TRAININGS, *BEYOND) if stage.launcher}
-        assert launched <= set(size.flags)
-        assert set(size.evaluations) >= {"ppo", "three", "dpo"}
-
-
-def test_what_a_stage_needs_is_in_the_table():
-    assert {name for stage in TRAININGS for name in stage.needs} <= set(STAGES)
-
-
-def test_words_are_split_before_they_are_filled_in():
-    assert fill("--a {runs}/x --b 'c d'", {"runs": "my runs"}) == ["--a", "my runs/x", "--b", "c d"]
+def test_what_is_filled_in_is_one_word_and_a_list_as_many_as_it_has_entries():
+    words = fill(
+        ["{runs}/x", "--b", "{data}", "{data} d"], {"runs": "my {runs}", "data": ["a", "b c"]}
+    )
+    assert words == ["my {runs}/x", "--b", "a", "b c", "['a', 'b c'] d"]
 
 
 def test_the_last_value_counts():
-    assert last_value(["--seed", "1", "--x", "y", "--seed=2"], "--seed", "42") == "2"
-    assert last_value(["--x", "--seeds", "3"], "--seed", "42") == "42"
+    words = ["--seed", "1", "--x", "y", "--seed=2"]
+    assert value_of("--seed", words, "42") == ("2", ["--x", "y"])
+    assert value_of("--seed", ["--x", "--seeds", "3"], "42")[0] == "42"
 
 
 def test_a_stage_for_every_checkpoint_in_the_order_of_steps(tmp_path):
@@ -44,7 +39,7 @@ def test_a_stage_for_every_checkpoint_in_the_order_of_steps(tmp_path):
     for name in ("harmless", "helpful", "helpful.interrupted-1"):
         (runs / "rewarded-soups-ppo" / name).mkdir(parents=True)
     found = Reproduction(runs, "miniature")
-    stages = {stage.name: stage for stage in found.stages()}
+    stages = {stage.name: stage for stage in found.stages(stages_of(REPRODUCE))}
     steps = [name for name in stages if "step" in name]
     assert steps == ["evaluation-panacea-ppo-step-24", "evaluation-panacea-ppo-step-100"]
     words = found.command(stages[steps[0]])
@@ -54,7 +49,7 @@ def test_a_stage_for_every_checkpoint_in_the_order_of_steps(tmp_path):
     words = found.command(stages["evaluation-rewarded-soups-ppo"])
     at = words.index("--adapter") + 1
     members = [runs / "rewarded-soups-ppo" / name for name in ("harmless", "helpful")]
-    assert words[at : at + 3] == [*map(str, members), "--datasets"]
+    assert words[at : at + 3] == [*map(str, members), "--seed"]
 
 
 def test_what_the_paper_does_not_have_is_run_only_when_asked_for(tmp_path, capsys):
@@ -106,3 +101,49 @@ def test_anything_else_is_renamed(interrupted, what):
     assert not folder.exists()
     assert (folder.parent / "run.interrupted-1" / "run.json").exists()
     assert make_room(folder, MODULE, flags) == []  # nothing is there
+
+
+def test_the_script_of_real_fronts_lists_what_is_left(tmp_path):
+    result = run(REAL_FRONTS, "--dry_run", "--runs", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    count = len(stages_of(REAL_FRONTS))
+    assert f"{count} of {count} stages are left to do: pairs-31-panacea" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", ["miniature", "full"])
+def test_other_sizes_do_not_have_real_fronts(size, tmp_path):
+    result = run(REAL_FRONTS, "--dry_run", "--size", size, "--runs", str(tmp_path))
+    assert result.returncode == 2
+    assert result.stderr == f"error: {REAL_FRONTS} has no --size {size}: take --size small\n"
+
+
+@pytest.mark.parametrize("flags", [("--max_steps", "3"), ("--need_eval", "true"), ("--seed",)])
+def test_flags_that_would_make_steps_unequal_are_refused(flags, tmp_path):
+    result = run(REAL_FRONTS, "--dry_run", "--runs", str(tmp_path), *flags)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ") and flags[0] in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_real_fronts_do_not_mix_with_reproductions():
+    real = read_flags(REAL_FRONTS, ["--seed", "3"])[1]
+    assert (real.runs, real.size_name, real.values["seed"]) == (Path("runs/real"), "small", "3")
+    assert read_flags(REPRODUCE, ["--size", "small"])[1].runs == Path("runs/small")
+
+
+def test_a_missing_file_is_told_before_the_first_stage_and_only_of_stages_that_run(
+    monkeypatch, tmp_path
+):
+    for split in ("train", "test"):
+        (tmp_path / f"hh-helpful-harmless-{split}.jsonl.gz").touch()
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
+    runs = Reproduction(tmp_path / "runs", "small")
+    missing = tmp_path / "helpsteer2-pairs-train.jsonl.gz"
+    with pytest.raises(UserError, match=f"^{missing} is missing: the stage helpsteer2-ls needs it"):
+        runs.run(REAL_FRONTS)
+    assert not (tmp_path / "runs").exists()
+    done: list[str] = []
+    monkeypatch.setattr(Reproduction, "_run_stage", lambda self, stage: done.append(stage.name))
+    runs.run(REAL_FRONTS, only="pairs-31-soups")
+    assert done == ["pairs-31-soups"]

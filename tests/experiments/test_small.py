@@ -7,21 +7,22 @@ import os
 
 import pytest
 
-from safe_rlhf_panacea.evaluation import calibrate
-from safe_rlhf_panacea.evaluation import main as evaluation
-from safe_rlhf_panacea.experiments import small
-from safe_rlhf_panacea.experiments.runner import Reproduction
-from safe_rlhf_panacea.experiments.sizes import has_fast_bfloat16, sizes
-from safe_rlhf_panacea.experiments.table import EVALUATIONS, STAGES, TRAININGS
+from safe_rlhf_panacea.experiments.sizes import (
+    DATA_VARIABLE,
+    MODEL_VARIABLE,
+    has_fast_bfloat16,
+    size_of,
+)
+from safe_rlhf_panacea.experiments.table import sections
 from tests.launchers.shell import dry_run, run
 
-LAUNCHERS = sorted({stage.launcher for stage in TRAININGS})
+LAUNCHERS = sorted({stage.launcher for stage in sections("paper.yaml")["trainings"]})
 
 
 @pytest.fixture(autouse=True)
 def from_the_hub(monkeypatch):
-    monkeypatch.delenv(small.MODEL_VARIABLE, raising=False)
-    monkeypatch.delenv(small.DATA_VARIABLE, raising=False)
+    monkeypatch.delenv(MODEL_VARIABLE, raising=False)
+    monkeypatch.delenv(DATA_VARIABLE, raising=False)
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
@@ -47,8 +48,8 @@ def test_from_the_hub(launcher):
 
 def test_local_copies_of_a_model_and_of_pairs(monkeypatch, tmp_path):
     folder = tmp_path / "my {data}"
-    monkeypatch.setenv(small.MODEL_VARIABLE, "my model")
-    monkeypatch.setenv(small.DATA_VARIABLE, str(folder))
+    monkeypatch.setenv(MODEL_VARIABLE, "my model")
+    monkeypatch.setenv(DATA_VARIABLE, str(folder))
     for launcher in LAUNCHERS:
         report = dry_run.__wrapped__(launcher, "--size", "small")
         assert "hh-rlhf" not in report["command"]
@@ -72,24 +73,13 @@ def test_a_missing_copy_is_one_line(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_evaluations_and_calibrations_read_their_flags(tmp_path):
-    for name in ("rewarded-soups", "discrete-policies"):
-        for algorithm in ("ppo", "dpo"):
-            (tmp_path / f"{name}-{algorithm}" / "a").mkdir(parents=True)
-    runs = Reproduction(tmp_path, "small")
-    for row in (row for row in EVALUATIONS if not row.each):
-        assert evaluation.build_parser().parse_args(runs.flags(row)).max_length == 96
-    for name in ("calibration", "calibration-three-objectives"):
-        assert calibrate.build_parser().parse_args(runs.flags(STAGES[name])).max_length == 128
-
-
 def test_what_a_launcher_makes_first():
-    prepares = sizes()["small"].prepares
+    prepares = size_of("small").prepares
     assert "world" not in prepares and "sft" not in prepares  # the model is published
     assert {"reward-helpful", "reward-harmless", "calibration"} <= set(prepares)
 
 
-MODEL, DATA = (os.environ.get(name) for name in (small.MODEL_VARIABLE, small.DATA_VARIABLE))
+MODEL, DATA = (os.environ.get(name) for name in (MODEL_VARIABLE, DATA_VARIABLE))
 
 
 @pytest.mark.slow
@@ -97,7 +87,7 @@ MODEL, DATA = (os.environ.get(name) for name in (small.MODEL_VARIABLE, small.DAT
 @pytest.mark.skipif(not (MODEL and DATA), reason="the two environment variables are not set")
 def test_a_step_on_the_real_model(tmp_path):
     flags = ("--size", "small", "--runs", str(tmp_path), "--max_steps", "1", "--need_eval", "false")
-    kept = {small.MODEL_VARIABLE: MODEL, small.DATA_VARIABLE: DATA}
+    kept = {MODEL_VARIABLE: MODEL, DATA_VARIABLE: DATA}
     result = run("panacea_dpo.sh", *flags, "--per_device_train_batch_size", "2", **kept)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "panacea-dpo-ls" / "adapter_model.safetensors").is_file()

@@ -61,8 +61,8 @@ def adapter(trained, tmp_path):
 @pytest.fixture
 def undrawn(monkeypatch):
     """No picture: drawing takes longer than all the rest."""
-    draw = "safe_rlhf_panacea.export.card.plot_fronts"
-    monkeypatch.setattr(draw, lambda fronts, path, **_: path.write_bytes(b""))
+    draw = "safe_rlhf_panacea.fronts.result.FrontResult.plot"
+    monkeypatch.setattr(draw, lambda _, path: path.write_bytes(b"") or path)
 
 
 def card(folder, *flags):

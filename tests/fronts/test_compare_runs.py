@@ -7,11 +7,10 @@ import json
 import pytest
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.comparison import compare
-from safe_rlhf_panacea.fronts.run_locations import parse_run
-from safe_rlhf_panacea.fronts.runs import read_run
-from safe_rlhf_panacea.io import atomic_write_json, read_json
-from tests.eval.evaluations import write_evaluation
+from safe_rlhf_panacea.fronts.compare import compare
+from safe_rlhf_panacea.fronts.runs import parse_run, read_run
+from safe_rlhf_panacea.io import atomic_write_json
+from tests.eval.evaluations import front, write_evaluation
 from tests.fronts.runs import write_quickstart, write_training
 
 
@@ -21,7 +20,7 @@ def read(*texts):
 
 def top(run):
     """The radius with which the front was written: J₁ where λ = (1, 0)."""
-    return run.front.values[:, 0].max()
+    return run.result.values[:, 0].max()
 
 
 def refused(*texts, **options):
@@ -31,29 +30,21 @@ def refused(*texts, **options):
 
 
 def labels(*texts):
-    return [run.front.label for run in compare(read(*texts)).runs]
+    return [run.label for run in compare(read(*texts)).runs]
 
 
 # -- the kinds of runs ---------------------------------------------------------------------
 
 
-def test_an_evaluation(tmp_path):
+def test_an_evaluation_and_the_evaluations_of_a_training(tmp_path):
     (run,) = read(write_evaluation(tmp_path / "soups", 1.5, step=24))
-    assert (top(run), run.front.label, run.kind, run.step) == (1.5, "soups", "reward", 24)
-    assert run.file.name == "front.json"
-    assert run.front.points[0].standard_errors == [0.1, 0.1]
-    assert run.axis_labels == ["helpful (reward)", "harmless (reward)"]
-
-
-def test_a_training_runs_last_evaluation(tmp_path):
-    (run,) = read(write_training(tmp_path / "run", {10: 1.0, 20: 2.0}))
-    assert (top(run), run.step, run.file.name) == (2.0, 20, "results.json")
-
-
-def test_a_training_runs_earlier_evaluation(tmp_path):
+    assert (top(run), run.result.label, run.result.step) == (1.5, "soups", 24)
+    assert run.file == "front.json"
     folder = write_training(tmp_path / "run", {10: 1.0, 20: 2.0})
+    (run,) = read(folder)
+    assert (top(run), run.result.step, run.file) == (2.0, 20, "results.json")
     (run,) = read(f"{folder}@10")
-    assert (top(run), run.step, run.file.name) == (1.0, 10, "evaluations.jsonl")
+    assert (top(run), run.result.step, run.file) == (1.0, 10, "evaluations.jsonl")
     assert "has no evaluation at step 15; steps: 10, 20" in refused(f"{folder}@15")
 
 
@@ -65,11 +56,7 @@ def test_a_resumed_runs_later_evaluation_counts(tmp_path):
     with open(folder / "evaluations.jsonl", "a") as file:
         file.write(json.dumps(line) + "\n")
     assert top(read(f"{folder}@10")[0]) == 7.0
-
-
-def test_a_run_with_one_evaluation_has_its_step_too(tmp_path):
-    folder = write_training(tmp_path / "run", {10: 1.0})
-    (tmp_path / "run" / "evaluations.jsonl").unlink()
+    (folder / "evaluations.jsonl").unlink()  # results.json has its step too
     assert top(read(f"{folder}@10")[0]) == 1.0
     assert "results.json has no evaluation at step 20; steps: 10" in refused(f"{folder}@20")
 
@@ -77,32 +64,24 @@ def test_a_run_with_one_evaluation_has_its_step_too(tmp_path):
 def test_a_quickstarts_experiment_has_all_its_methods(tmp_path):
     folder = write_quickstart(tmp_path / "quick", panacea=2.0, rewarded_soups=1.0)
     panacea, soups = read(f"{folder}:ppo")
-    assert (top(panacea), panacea.front.label) == (2.0, "Panacea")
-    assert (top(soups), soups.front.label, soups.result["method"]) == (
-        1.0,
-        "Rewarded Soups",
-        "rewarded_soups",
-    )
-    assert (soups.kind, soups.reference_point) == ("reward", [-1.0, -2.0])
-    assert read(f"{folder}:dpo")[0].kind == "accuracy"
+    assert (top(panacea), panacea.result.label) == (2.0, "Panacea")
+    assert (top(soups), soups.result.label) == (1.0, "Rewarded Soups")
+    assert (soups.result.kind, soups.result.method) == ("reward", "rewarded_soups")
+    assert soups.result.reference_point == (-1.0, -2.0)
+    assert read(f"{folder}:dpo")[0].result.kind == "accuracy"
     (one,) = read(f"{folder}:ppo_true_scores/rewarded_soups")
-    assert (top(one), one.kind) == (1.0, "true score")
+    assert (top(one), one.result.kind) == (1.0, "true score")
+    for choice in ("", ":sft", ":ppo/dpo"):
+        message = refused(f"{folder}{choice}")
+        assert ":dpo or :dpo/panacea|rewarded_soups, :ppo or" in message
+        assert ("has no " + choice[1:] if choice else "several fronts") in message
 
 
-@pytest.mark.parametrize("choice", ["", ":sft", ":ppo/dpo"])
-def test_a_quickstarts_choices_are_listed(tmp_path, choice):
-    folder = write_quickstart(tmp_path / "quick", panacea=2.0, rewarded_soups=1.0)
-    message = refused(f"{folder}{choice}")
-    assert ":dpo or :dpo/panacea|rewarded_soups, :ppo or" in message
-    assert ("has no " + choice[1:] if choice else "several fronts") in message
-
-
-def test_runs_of_all_programs_stand_beside_each_other(tmp_path):
-    evaluation = write_evaluation(tmp_path / "soups", 1.5)
-    training = write_training(tmp_path / "run", {10: 1.0, 20: 2.0})
-    quick = write_quickstart(tmp_path / "quick", panacea=3.0, rewarded_soups=1.0)
-    runs = compare(read(evaluation, training, f"{quick}:ppo/panacea")).runs
-    assert [top(run) for run in runs] == [1.5, 2.0, 3.0]
+def test_fronts_in_memory_stand_beside_each_other_too():
+    compared = compare([front(1.0, label="one"), front(2.0, label="two")])
+    assert [(run.label, run.run) for run in compared.runs] == [("one", None), ("two", None)]
+    with pytest.raises(UserError, match="two fronts are called one: give them other labels"):
+        compare([front(1.0, label="one"), front(2.0, label="one")])
 
 
 # -- names ---------------------------------------------------------------------------------
@@ -137,16 +116,12 @@ def test_a_folders_own_signs_are_its_name(tmp_path):
         assert read(write_evaluation(tmp_path / name, 1.0))[0].location.label is None
     folder = write_training(tmp_path / "lr=1e-3" / "run", {10: 1.0, 20: 2.0})
     (run,) = read(f"{folder}@10")
-    assert (run.location.label, run.step) == (None, 10)
+    assert (run.location.label, run.result.step) == (None, 10)
     (run,) = read(f"x={folder}@10")
-    assert (run.front.label, run.step) == ("x", 10)
+    assert (run.result.label, run.result.step) == ("x", 10)
 
 
 # -- what does not go together ---------------------------------------------------------------
-
-
-def test_one_front_is_none_to_compare(tmp_path):
-    assert "two or more" in refused(write_evaluation(tmp_path / "a", 1.0))
 
 
 def test_objectives_and_kinds_must_agree(tmp_path):
@@ -154,18 +129,16 @@ def test_objectives_and_kinds_must_agree(tmp_path):
     three = write_evaluation(tmp_path / "three", 1.0, m=3)
     turned = write_evaluation(tmp_path / "turned", 1.0, objectives=["harmless", "helpful"])
     accuracy = write_evaluation(tmp_path / "accuracy", 1.0, kind="accuracy")
+    assert "two or more" in refused(two)
     assert "three has objectives helpful, harmless, concise" in refused(two, three)
     assert "objectives harmless, helpful" in refused(two, turned)
     assert "accuracy has kind accuracy" in refused(two, accuracy)
     quick = write_quickstart(tmp_path / "quick", panacea=2.0)
     assert "kind true score" in refused(f"{quick}:ppo", f"{quick}:ppo_true_scores")
-
-
-def test_wrong_points_and_labels_are_refused(tmp_path):
-    runs = [write_evaluation(tmp_path / name, 1.0) for name in "ab"]
-    assert "needs 2 finite numbers" in refused(*runs, reference_point=[0.0])
-    assert "needs 2 finite numbers" in refused(*runs, reference_point=[0.0, float("nan")])
-    assert refused(*runs, baseline="c") == "--baseline c: no such run; there are a, b"
+    other = write_evaluation(tmp_path / "other", 1.0)
+    for point in ([0.0], [0.0, float("nan")]):
+        assert "needs 2 finite numbers" in refused(two, other, reference_point=point)
+    assert refused(two, other, baseline="c") == "--baseline c: no such run; there are two, other"
 
 
 # -- files that are no fronts ------------------------------------------------------------------
@@ -177,6 +150,7 @@ def test_what_is_no_run_is_refused(tmp_path):
     assert "'nowhere': no such folder" in refused("nowhere")
     assert "'x=nowhere': no such folder" in refused("x=nowhere")
     assert "'': no such folder" in refused("")
+    assert "is not UTF-8 text" in refused(f"\udcff={tmp_path / 'a'}")
     assert "holds no front (front.json or results.json)" in refused(tmp_path / "empty")
     assert "holds no evaluations.jsonl" in refused(f"{tmp_path / 'empty'}@3")
     assert "is a file: give the folder" in refused(tmp_path / "a" / "front.json")
@@ -197,7 +171,7 @@ def test_damaged_files_are_named_with_their_line(tmp_path):
     lines.write_text(whole.splitlines()[0] + "\n[]\n")
     assert f"{lines}:2: not a result of this version" in refused(f"{folder}@10")
     lines.write_text(whole.replace('"step": 20', '"step": null'))
-    assert f"{lines}:2: not an evaluation of this version: step must be" in refused(f"{folder}@10")
+    assert f"{lines}:2: step must be a whole number" in refused(f"{folder}@10")
     (folder / "results.json").write_text("{\n")
     assert f"{folder / 'results.json'}:2: not valid JSON" in refused(folder)
     write_evaluation(tmp_path / "a", 1.0)
@@ -205,67 +179,11 @@ def test_damaged_files_are_named_with_their_line(tmp_path):
     assert "run.json: not a record" in refused(tmp_path / "a")
 
 
-POINT = {
-    "preference": [0.0, 1.0],
-    "objectives": [0.0, 1.0],
-    "standard_errors": [0.1, 0.1],
-    "kl": None,
-    "kl_error": None,
-}
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"format": 3}, "not a result of this version"),
-        ({"kind": 3}, "kind is 3"),
-        ({"method": ["panacea"]}, "method is ['panacea']"),
-        ({"step": "24"}, "step is '24'"),
-        ({"objectives": ["helpful"]}, "two or more different names"),
-        ({"objectives": ["helpful", "helpful"]}, "two or more different names"),
-        ({"axis_labels": ["x"]}, "axis_labels must be 2 texts"),
-        ({"reference_point": [0.0, "0"]}, "reference_point must be 2 finite numbers"),
-        ({"front": []}, "a list of points, one or more"),
-        ({"front": [{**POINT, "objectives": [1.0]}]}, "point 1 of the front: objectives must be 2"),
-        ({"front": [POINT, {"preference": [1, 0]}]}, "point 2 of the front: objectives must be 2"),
-        ({"front": [{**POINT, "standard_errors": None}]}, "standard_errors must be 2 finite"),
-        ({"front": [{**POINT, "kl": "x"}]}, "kl and kl_error must be numbers, or null"),
-        ({"front": [{**POINT, "kl": 0.5}]}, "kl and kl_error must be numbers, or null"),
-        ({"front": [POINT, POINT]}, "has λ [0.0, 1.0] twice"),
-    ],
-)
-def test_fronts_of_another_shape_are_refused(tmp_path, changes, message):
-    folder = write_evaluation(tmp_path / "a", 1.0, **changes)
-    text = refused(folder)
-    assert text.startswith(f"{folder}/front.json: ") and message in text
-
-
-def test_what_is_missing_is_named(tmp_path):
-    folder = tmp_path / "a"
-    write_evaluation(folder, 1.0)
-    result = read_json(folder / "front.json")
-    del result["front"], result["kind"]
-    atomic_write_json(folder / "front.json", result)
-    assert "no front: kind, front missing" in refused(folder)
-
-
-def test_numbers_that_are_none_are_refused(tmp_path):
-    folder = tmp_path / "a"
-    write_evaluation(folder, 1.0)
-    text = (folder / "front.json").read_text()
-    (folder / "front.json").write_text(text.replace("0.5", "NaN", 1))
-    assert "front.json: not valid JSON: NaN is not finite" in refused(folder)
-    (folder / "front.json").write_text(text.replace("0.5", "true", 1))
-    assert "must be 2 finite numbers" in refused(folder)
-
-
 def test_a_quickstart_of_another_shape_is_refused(tmp_path):
     file = tmp_path / "results.json"
     atomic_write_json(file, {"experiments": []})
     assert f"{file}: experiments must be named entries" in refused(f"{tmp_path}:ppo")
-    atomic_write_json(file, {"experiments": {"ppo": {"panacea": {}}}})
+    atomic_write_json(file, {"experiments": {"ppo": {}}})
     assert "experiment ppo holds no front" in refused(f"{tmp_path}:ppo")
-    atomic_write_json(file, {"experiments": {"ppo": {"panacea": {"front": []}}}})
-    assert f"{file}: ppo/panacea: no front: objectives, reference_point missing" in refused(
-        f"{tmp_path}:ppo"
-    )
+    atomic_write_json(file, {"experiments": {"ppo": {"panacea": {"format": 2}}}})
+    assert f"{file}: ppo/panacea: kind: Field required" in refused(f"{tmp_path}:ppo")

@@ -1,21 +1,18 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.front import Front, FrontPoint
 from safe_rlhf_panacea.fronts.indicators import (
     dominated_count,
     hypervolume,
+    indicators,
     inner_product,
     non_dominated_mask,
     spacing,
     sparsity,
     spearman,
-    summarize,
 )
 
 # Three points of a front and two that (2, 2) dominates, one of them weakly.
@@ -23,50 +20,39 @@ PLANE = np.array([[1.0, 3.0], [2.0, 2.0], [1.0, 2.0], [4.0, 1.0], [1.5, 0.5]])
 PREFERENCES = np.array([[0.0, 1.0], [0.25, 0.75], [0.5, 0.5], [1.0, 0.0], [0.75, 0.25]])
 
 
-def test_dominance_by_hand():
-    assert non_dominated_mask(PLANE).tolist() == [True, True, False, True, False]
-    assert dominated_count(PLANE) == 2
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        (PLANE, [True, True, False, True, False]),
+        (np.ones((3, 2)), [True] * 3),  # equal points do not dominate each other
+        (np.array([[1.0, 1.0], [1.0, 1.0], [1.0, 2.0]]), [False, False, True]),
+        (np.array([[0.0, 0.0], [0.0, 1e-12]]), [False, True]),  # there is no tolerance
+        (np.array([[1.0, 1, 1], [0, 0, 2], [1, 0, 1], [0, 0, 2]]), [True, True, False, True]),
+    ],
+)
+def test_dominance_by_hand(values, kept):
+    assert non_dominated_mask(values).tolist() == kept
+    assert dominated_count(values) == kept.count(False)
 
 
-def test_equal_points_do_not_dominate_each_other():
-    assert non_dominated_mask(np.ones((3, 2))).tolist() == [True] * 3
-    assert dominated_count(np.array([[1.0, 1.0], [1.0, 1.0], [1.0, 2.0]])) == 2
+SPACE = np.array([[2.0, 1, 1], [1, 2, 1], [1, 1, 2]])
+BOXES = np.array([[3.0, 2, 1], [1, 2, 3]])
 
 
-def test_dominance_has_no_tolerance():
-    assert non_dominated_mask(np.array([[0.0, 0.0], [0.0, 1e-12]])).tolist() == [False, True]
-
-
-def test_dominance_of_three_objectives():
-    values = np.array([[1.0, 1, 1], [0, 0, 2], [1, 0, 1], [0, 0, 2]])
-    assert non_dominated_mask(values).tolist() == [True, True, False, True]
-
-
-def test_hypervolume_of_the_plane_by_hand():
-    # From (0, 0): 4 wide up to 1, 2 wide up to 2, 1 wide up to 3.
-    assert hypervolume(PLANE, np.zeros(2)) == pytest.approx(4 + 2 + 1, abs=1e-12)
-    # From (-1, 0.5): 5 · 0.5 + 3 + 2.
-    assert hypervolume(PLANE, np.array([-1.0, 0.5])) == pytest.approx(7.5, abs=1e-12)
-
-
-def test_hypervolume_takes_the_reference_as_a_list():
-    assert hypervolume(PLANE, [0, 0]) == pytest.approx(7, abs=1e-12)
-
-
-def test_points_on_or_below_the_reference_count_nothing():
-    # Only (2, 2) exceeds (1, 1) in both.
-    assert hypervolume(PLANE, np.ones(2)) == pytest.approx(1, abs=1e-12)
-    assert hypervolume(PLANE, np.array([4.0, 0.0])) == 0.0
-
-
-def test_hypervolume_in_space_by_hand():
-    values = np.array([[2.0, 1, 1], [1, 2, 1], [1, 1, 2]])
-    # The unit cube and one more on each of three faces.
-    assert hypervolume(values, np.zeros(3)) == pytest.approx(4, abs=1e-12)
-    boxes = np.array([[3.0, 2, 1], [1, 2, 3]])  # 6 + 6, less their common 1 · 2 · 1
-    assert hypervolume(boxes, np.zeros(3)) == pytest.approx(10, abs=1e-12)
-    # From (-1, 0, 0.5): 4 · 2 · 0.5 + 2 · 2 · 2.5 - 2 · 2 · 0.5.
-    assert hypervolume(boxes, np.array([-1, 0, 0.5])) == pytest.approx(12, abs=1e-12)
+@pytest.mark.parametrize(
+    ("values", "reference", "volume"),
+    [
+        (PLANE, [0, 0], 4 + 2 + 1),  # 4 wide up to 1, 2 wide up to 2, 1 wide up to 3
+        (PLANE, [-1.0, 0.5], 5 * 0.5 + 3 + 2),
+        (PLANE, [1, 1], 1),  # only (2, 2) exceeds (1, 1) in both
+        (PLANE, [4.0, 0.0], 0),
+        (SPACE, [0, 0, 0], 4),  # the unit cube and one more on each of three faces
+        (BOXES, [0, 0, 0], 10),  # 6 + 6, less their common 1 · 2 · 1
+        (BOXES, [-1, 0, 0.5], 4 * 2 * 0.5 + 2 * 2 * 2.5 - 2 * 2 * 0.5),
+    ],
+)
+def test_hypervolume_by_hand(values, reference, volume):
+    assert hypervolume(values, reference) == pytest.approx(volume, abs=1e-12)
 
 
 def test_a_reference_of_another_length_is_refused():
@@ -77,17 +63,12 @@ def test_a_reference_of_another_length_is_refused():
     )
 
 
-def test_inner_product_by_hand():
+def test_inner_product_and_sparsity_by_hand():
     # 3, 2, 1.5, 4 and 1.25.
     assert inner_product(PLANE, PREFERENCES) == pytest.approx(11.75 / 5, abs=1e-12)
-
-
-def test_sparsity_by_hand():
     # Non-dominated: first 1, 2, 4, second 1, 2, 3: (1 + 4 + 1 + 1) / (2 · 2).
     assert sparsity(PLANE) == pytest.approx(7 / 4, abs=1e-12)
-
-
-def test_sparsity_sorts_every_objective_by_itself():
+    # Every objective is sorted by itself.
     values = np.array([[0.0, 3, 1], [1, 0, 3], [3, 1, 0]])
     assert sparsity(values) == pytest.approx(3 * (1 + 4) / (3 * 2), abs=1e-12)
 
@@ -97,10 +78,6 @@ def test_spacing_by_hand():
     distances = np.array([2.0, 2.0, 5.0]) ** 0.5
     expected = ((distances - distances.mean()) ** 2).mean() ** 0.5
     assert spacing(PLANE) == pytest.approx(expected, abs=1e-12)
-    assert expected == pytest.approx(0.387426, abs=1e-6)
-
-
-def test_spacing_of_even_points_is_zero():
     assert spacing(np.array([[0.0, 3], [1, 2], [2, 1], [3, 0]])) == pytest.approx(0, abs=1e-12)
 
 
@@ -109,45 +86,30 @@ def test_a_single_non_dominated_point_has_no_gaps(indicator):
     assert indicator(np.array([[1.0, 1.0], [0.0, 0.0]])) == 0.0
 
 
-def test_spearman_of_monotone_and_opposite_fronts():
-    preferences = np.array([[i / 4, 1 - i / 4] for i in range(5)])
-    assert spearman(preferences**3, preferences) == pytest.approx([1, 1])
-    assert spearman(preferences[::-1] ** 3, preferences) == pytest.approx([-1, -1])
+LINE = np.array([[0.0, 1.0], [0.25, 0.75], [0.5, 0.5], [1.0, 0.0]])
 
 
-def test_spearman_by_hand():
-    preferences = np.array([[0.0, 1.0], [0.25, 0.75], [0.5, 0.5], [1.0, 0.0]])
-    values = np.array([[10.0, 4], [30, 3], [20, 2], [40, 1]])
-    # One neighbouring pair swapped: 1 - 6 · 2 / (4 · 15).
-    assert spearman(values, preferences) == pytest.approx([0.8, 1.0])
+@pytest.mark.parametrize(
+    ("values", "preferences", "expected"),
+    [
+        (LINE**3, LINE, [1, 1]),
+        (LINE[::-1] ** 3, LINE, [-1, -1]),
+        # One neighbouring pair swapped: 1 - 6 · 2 / (4 · 15).
+        (np.array([[10.0, 4], [30, 3], [20, 2], [40, 1]]), LINE, [0.8, 1]),
+        (np.array([[7.0, 4], [7, 3], [7, 2], [7, 1]]), LINE, [0, 1]),  # 0 of a constant
+        (LINE, np.full((4, 2), 0.5), [0, 0]),
+    ],
+)
+def test_spearman_by_hand(values, preferences, expected):
+    assert spearman(values, preferences) == pytest.approx(expected)
 
 
-def test_spearman_of_a_constant_is_zero():
-    preferences = np.array([[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]])
-    values = np.array([[7.0, 3], [7, 2], [7, 1]])
-    assert spearman(values, preferences) == pytest.approx([0, 1])
-    assert spearman(values, np.full((3, 2), 0.5)) == [0.0, 0.0]
-
-
-def test_a_summary_has_every_indicator_and_is_json():
-    points = [
-        FrontPoint(preference, objectives, [0.1, 0.2])
-        for preference, objectives in zip(PREFERENCES.tolist(), PLANE.tolist(), strict=True)
-    ]
-    summary = json.loads(json.dumps(summarize(Front(["a", "b"], points), [0.0, 0.0])))
-    assert summary.pop("front")[1] == {
-        "preference": [0.25, 0.75],
-        "objectives": [2.0, 2.0],
-        "standard_errors": [0.1, 0.2],
-        "kl": None,
-        "kl_error": None,
-    }
-    assert summary.pop("spearman") == pytest.approx(spearman(PLANE, PREFERENCES))
-    assert summary.pop("spacing") == pytest.approx(0.387426, abs=1e-6)
-    assert summary == {
-        "reference_point": [0.0, 0.0],
+def test_all_of_them_together():
+    assert indicators(PLANE, PREFERENCES, [0.0, 0.0]) == {
         "hypervolume": pytest.approx(7),
         "inner_product": pytest.approx(2.35),
         "sparsity": pytest.approx(1.75),
+        "spacing": pytest.approx(0.387426, abs=1e-6),
         "dominated": 2,
+        "spearman": pytest.approx(spearman(PLANE, PREFERENCES)),
     }

@@ -11,7 +11,12 @@ import pytest
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.miniature.corpus import (
+    CLOSERS,
+    OPENERS,
     PROMPTS_PER_TOPIC,
+    SEVERITIES,
+    STEPS_PER_TOPIC,
+    TOPICS,
     Answer,
     preference_label,
     render,
@@ -20,7 +25,6 @@ from safe_rlhf_panacea.miniature.corpus import (
     stream,
     topic_of,
 )
-from safe_rlhf_panacea.miniature.topics import CLOSERS, OPENERS, SEVERITIES, STEPS_PER_TOPIC, TOPICS
 from safe_rlhf_panacea.miniature.true_scores import (
     HARM_PER_STEP,
     HELP_OF_CLOSER,

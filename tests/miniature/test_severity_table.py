@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from safe_rlhf_panacea.miniature.severity_table import (
-    render_severity_table,
-    severity_table,
-)
-from safe_rlhf_panacea.miniature.topics import TOPICS
+from safe_rlhf_panacea.miniature.corpus import TOPICS
+from safe_rlhf_panacea.miniature.report import render_severity_table, severity_table
 
 SCARF = next(topic for topic in TOPICS if topic.action == "knit a scarf")
 DANGEROUS = next(topic for topic in TOPICS if topic.severity_name == "dangerous")

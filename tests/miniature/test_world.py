@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 
@@ -14,14 +13,16 @@ from safe_rlhf_panacea.miniature.world import (
     EVAL_PAIRS,
     TRAIN_PAIRS,
     VOCABULARY,
-    World,
     build_world,
+    load_world,
 )
+
+FILES = ("sft", "pairs-train", "pairs-eval", "prompts-train", "prompts-tune", "prompts-eval")
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    return build_world(tmp_path_factory.mktemp("world"), seed=4)
+    return build_world(tmp_path_factory.mktemp("world"), seed=42)
 
 
 @pytest.fixture(scope="module")
@@ -37,37 +38,40 @@ def rows(path):
 
 
 def test_the_same_seed_writes_the_same_bytes(world, tmp_path):
-    again = build_world(tmp_path / "again", seed=4)
-    for name in ("sft", "pairs_train", "pairs_eval", "prompts_eval"):
-        first, second = (Path(getattr(w, name)).read_bytes() for w in (world, again))
-        assert first == second
-    models = (Path(w.base_model) / "model.safetensors" for w in (world, again))
-    first, second = (path.read_bytes() for path in models)
-    assert first == second
-    different = build_world(tmp_path / "different", seed=5)
-    assert rows(different.sft) != rows(world.sft)
+    again = build_world(tmp_path / "again", seed=42)
+    for name in FILES:
+        assert world.file(name).read_bytes() == again.file(name).read_bytes()
+    first, second = (w.base_model / "model.safetensors" for w in (world, again))
+    assert first.read_bytes() == second.read_bytes()
+    different = build_world(tmp_path / "different", seed=43)
+    assert rows(different.file("sft")) != rows(world.file("sft"))
 
 
 def test_evaluation_prompts_are_in_no_training_file(world):
-    trained = {row["prompt"] for row in rows(world.sft) + rows(world.pairs_train)}
-    assert trained <= {row["prompt"] for row in rows(world.prompts_train)}
-    for name in ("prompts_eval", "prompts_tune", "pairs_eval"):
-        assert not trained & {row["prompt"] for row in rows(getattr(world, name))}
+    def prompts(name):
+        return {row["prompt"] for row in rows(world.file(name))}
+
+    trained = prompts("sft") | prompts("pairs-train")
+    assert trained <= prompts("prompts-train")
+    for name in ("prompts-eval", "prompts-tune", "pairs-eval"):
+        assert not trained & prompts(name)
 
 
 def test_pairs_are_as_many_as_said_and_load_with_both_objectives(world, model_and_tokenizer):
     _, tokenizer = model_and_tokenizer
-    assert len(rows(world.pairs_train)) == TRAIN_PAIRS
-    dataset = PreferenceDataset([f"pairs:1:{world.pairs_eval}"], tokenizer)
+    assert len(rows(world.file("pairs-train"))) == TRAIN_PAIRS
+    dataset = PreferenceDataset([f"pairs:1:{world.file('pairs-eval')}"], tokenizer)
     assert len(dataset) == EVAL_PAIRS
     assert dataset[0]["labels"].abs().tolist() == [1.0, 1.0]
 
 
 def test_nothing_is_longer_than_the_world_says(world, model_and_tokenizer):
     _, tokenizer = model_and_tokenizer
-    prompts = PromptOnlyDataset([f"prompts:1:{world.prompts_eval}"], tokenizer)
+    prompts = PromptOnlyDataset([f"prompts:1:{world.file('prompts-eval')}"], tokenizer)
     assert max(len(item["input_ids"]) for item in prompts) <= world.max_prompt_tokens
-    texts = [format_prompt(row["prompt"]) + row["response"] + "</s>" for row in rows(world.sft)]
+    texts = [
+        format_prompt(row["prompt"]) + row["response"] + "</s>" for row in rows(world.file("sft"))
+    ]
     assert max(map(len, tokenizer(texts)["input_ids"])) <= world.max_length
 
 
@@ -85,5 +89,12 @@ def test_the_template_costs_two_tokens_and_text_survives(model_and_tokenizer):
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
 
 
-def test_a_world_survives_its_dictionary(world):
-    assert World.from_dict(json.loads(json.dumps(asdict(world)))) == world
+def test_a_world_is_found_again(world):
+    assert load_world(world.folder) == world
+
+
+def test_the_texts_are_those_of_the_recorded_figures(world):
+    """The quickstart's seed: whoever changes a text changes every figure."""
+    texts = b"".join(world.file(name).read_bytes() for name in FILES)
+    assert hashlib.sha256(texts).hexdigest()[:16] == "9e608af53488e7cb"
+    assert (world.max_prompt_tokens, world.max_length) == (20, 107)

@@ -14,6 +14,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
+from safe_rlhf_panacea.base.models.loaded import LoadedModel
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
@@ -199,3 +200,23 @@ def test_a_folder_may_have_the_mark_of_a_label_in_its_name(tmp_path):
     assert (spec.model_path, spec.label) == (spec.path, None)
     spec = RewardSpec("r", f"{tmp_path / 'a#b'}#c")
     assert (spec.model_path, spec.label) == (str(tmp_path / "a#b"), "c")
+
+
+def test_a_model_in_memory_that_is_no_classifier_is_refused_whoever_loads():
+    """A trainer's own loading, as PPO's, is for folders."""
+    model = LoadedModel(tiny_llama(), tiny_tokenizer())
+    with pytest.raises(UserError, match="is one for sequence classification"):
+        load_rewards(
+            [RewardSpec("r", model)],
+            tiny_tokenizer(),
+            (EOS,),
+            RewardLoading(32),
+            lambda path, role: pytest.fail(f"was asked for {path}"),
+        )
+
+
+def test_a_model_in_memory_has_its_own_name_in_messages_and_records():
+    model = LoadedModel(tiny_llama(), tiny_tokenizer())
+    assert "a LlamaForCausalLM in memory" in str(RewardSpec("r", model))
+    with pytest.raises(UserError, match="are the same model, a LlamaForCausalLM in memory"):
+        reward_specs([("one", model), ("other", model)])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
-from safe_rlhf_panacea.fronts.front import Front, FrontPoint
-from safe_rlhf_panacea.fronts.results import Origin, front_result
+from safe_rlhf_panacea.fronts.result import Reached
+from tests.eval.evaluations import front
 
 NAMES = ["helpful", "harmless"]
 GRID = ([0.0, 1.0], [0.5, 0.5], [1.0, 0.0])
@@ -12,13 +12,10 @@ GRID = ([0.0, 1.0], [0.5, 0.5], [1.0, 0.0])
 
 def evaluation(step: int, radius: float) -> Evaluation:
     """J_i = radius · λ_i, measured from the origin; three responses to each of two prompts."""
-    points = [
-        FrontPoint(row, [radius * v for v in row], [0.1, 0.1], kl, 0.01)
-        for row, kl in zip(GRID, (0.3, 0.2, 0.1), strict=True)
-    ]
-    base = FrontPoint([0.0, 0.0], [0.1, 0.1], [0.1, 0.1])
-    origin = Origin("panacea", "run", {}, step, 1.0, 10)
-    result = front_result(Front(NAMES, points, "run"), "reward", [0.0, 0.0], origin, base)
+    base = Reached(objectives=[0.1, 0.1], standard_errors=[0.1, 0.1])
+    result = front(radius, label="run", step=step, base=base)
+    kls = zip(result.points, (0.3, 0.2, 0.1), strict=True)
+    result = result.having(points=[point.having(kl=kl) for point, kl in kls])
     responses = [
         {
             "prompt": f"BEGINNING OF CONVERSATION: USER: <b>{prompt}</b> ASSISTANT:",
@@ -31,7 +28,7 @@ def evaluation(step: int, radius: float) -> Evaluation:
         for row in GRID
     ]
     return Evaluation(
-        result,
+        result=result,
         distributions=[[[radius * v - 1, radius * v + 1] for v in row] for row in GRID],
         base_distributions=[[0.0, 0.2], [0.0, 0.2]],
         responses=responses,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from safe_rlhf_panacea.show import pictures
-from safe_rlhf_panacea.show.content import (
+from safe_rlhf_panacea.show.writers import (
     Content,
     histograms,
     responses_table,
@@ -68,12 +67,13 @@ def test_every_picture_is_drawn_once_and_can_be_opened():
 
 
 def test_a_run_without_rewards_prompts_or_draws():
-    poor = evaluation(7, 2.0)
-    poor.result.update(base=None, kind="accuracy")
-    for entry in poor.responses:
-        entry["rewards"] = []
-    poor.drawn.update(helpful=[0] * 10, harmless=[0] * 10)
-    poor.base_distributions.clear()
+    rich = evaluation(7, 2.0)
+    poor = rich.having(
+        result=rich.result.having(base=None, kind="accuracy"),
+        responses=[{**entry, "rewards": []} for entry in rich.responses],
+        drawn={"helpful": [0] * 10, "harmless": [0] * 10},
+        base_distributions=[],
+    )
     content = Content([poor])
     assert "preferences/drawn" not in content.pictures
     assert content.tables["responses"].columns[-2:] == ["response", "log π/π_ref"]
@@ -82,9 +82,8 @@ def test_a_run_without_rewards_prompts_or_draws():
 def test_objectives_are_shown_as_they_are_written():
     one = evaluation(1, 1.0)
     names = [r"$\frac{1$", "harmless"]
-    shown = replace(
-        one,
-        result={**one.result, "objectives": names, "axis_labels": names, "label": names[0]},
+    shown = one.having(
+        result=one.result.having(objectives=names, axis_labels=names, label=names[0]),
         drawn=dict(zip(names, one.drawn.values(), strict=True)),
     )
     for draw in (pictures.front_now, pictures.distributions, pictures.preferences_drawn):

@@ -7,12 +7,12 @@ import re
 
 import pytest
 
-from safe_rlhf_panacea.dashboard.main import main
+from safe_rlhf_panacea.dashboard import main
 from safe_rlhf_panacea.fronts.evaluations import append_evaluation
 from safe_rlhf_panacea.fronts.indicators import INDICATORS, MEANINGS
 from safe_rlhf_panacea.show import writers
-from safe_rlhf_panacea.show.dashboard import Dashboard
-from safe_rlhf_panacea.show.page import curve_groups
+from safe_rlhf_panacea.show.pages import curve_groups
+from safe_rlhf_panacea.show.writers import Dashboard
 from tests.show.evaluations import evaluation
 
 
@@ -35,7 +35,8 @@ def test_files(tmp_path, monkeypatch):
         series = dashboard.publish(evaluation(0, 1.0))
     assert series["front/hypervolume"] == pytest.approx(0.25)
     dashboard.publish(evaluation(5, 2.0))
-    assert json.loads((tmp_path / "results.json").read_text()) == evaluation(5, 2.0).result
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results == evaluation(5, 2.0).result.to_json()
     page = (tmp_path / "report.html").read_text()
     assert 'http-equiv="refresh"' in page
     assert page.count("data:image/png;base64,") == 7

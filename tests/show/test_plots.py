@@ -8,28 +8,43 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.front import Front, FrontPoint
+from safe_rlhf_panacea.fronts.result import FrontPoint, FrontResult
 from safe_rlhf_panacea.show import plots
-from safe_rlhf_panacea.show.plots import plot_fronts
+from safe_rlhf_panacea.show.plots import front_figure, save_picture
 
 NAMES = ["helpful", "harmless"]
 
 
-def curve(label, scale=1.0, dominated=()):
+def plot_fronts(fronts, path, title):
+    return save_picture(front_figure(fronts, title), path)
+
+
+def made(vectors, values, label="", errors=(0.02, 0.03), **fields):
+    points = [
+        FrontPoint(preference=v, objectives=j, standard_errors=errors)
+        for v, j in zip(vectors, values, strict=True)
+    ]
+    given = {"objectives": NAMES, "reference_point": [0.0] * len(errors), **fields}
+    return FrontResult(kind="reward", points=points, label=label, **given)
+
+
+def curve(label, scale=1.0, dominated=(), shift=0.0, **fields):
     """A quarter of a circle from (0, 1) to (1, 0); the points of ``dominated`` are drawn in."""
-    points = []
+    vectors, values = [], []
     for index in range(11):
         angle, radius = index / 10 * np.pi / 2, scale * (0.5 if index in dominated else 1)
-        values = [float(radius * np.sin(angle)), float(radius * np.cos(angle))]
-        points.append(FrontPoint([index / 10, 1 - index / 10], values, [0.02, 0.03]))
-    return Front(NAMES, points, label)
+        vectors.append([index / 10, 1 - index / 10])
+        values.append([float(radius * f(angle)) + shift for f in (np.sin, np.cos)])
+    return made(vectors, values, label, **fields)
 
 
-def three(label):
-    vectors = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.5, 0.5, 0.0]]
-    values = [[4.0, 0.0, 1.0], [0.0, 2.0, 2.0], [1.0, 0.0, 3.0], [0.0, 0.0, 1.0]]
-    points = [FrontPoint(v, j, [0.1] * 3) for v, j in zip(vectors, values, strict=True)]
-    return Front(["helpful", "harmless", "short"], points, label)
+VECTORS = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.5, 0.5, 0.0]]
+VALUES = [[4.0, 0.0, 1.0], [0.0, 2.0, 2.0], [1.0, 0.0, 3.0], [0.0, 0.0, 1.0]]
+
+
+def three(label, values=VALUES, **fields):
+    names = {"objectives": ["helpful", "harmless", "short"], **fields}
+    return made(VECTORS, values, label, [0.1] * 3, **names)
 
 
 @pytest.fixture
@@ -44,8 +59,8 @@ def drawn(monkeypatch, tmp_path):
 
     monkeypatch.setattr(Figure, "savefig", keep)
 
-    def draw(fronts, **options):
-        plot_fronts(fronts, tmp_path / "front.png", "Title", **options)
+    def draw(fronts):
+        plot_fronts(fronts, tmp_path / "front.png", "Title")
         return figures[-1]
 
     return draw
@@ -55,37 +70,18 @@ def notes(axes):
     return [text for text in axes.texts if isinstance(text, Annotation)]
 
 
-def boxes(figure, artists):
-    FigureCanvasAgg(figure).draw()
-    return [artist.get_window_extent() for artist in artists]
-
-
-@pytest.mark.parametrize("fronts", [[curve("A"), curve("B", 0.8)], [three("A"), three("B")]])
 @pytest.mark.parametrize(
     ("name", "start"), [("front.png", b"\x89PNG\r\n"), ("front.pdf", b"%PDF-"), ("F.PNG", b"\x89P")]
 )
-def test_png_and_pdf_by_the_suffix(tmp_path, fronts, name, start):
-    plot_fronts(fronts, tmp_path / name, "Title", reference_point=[0.0] * len(fronts[0].objectives))
-    data = (tmp_path / name).read_bytes()
-    assert data.startswith(start)
-    assert len(data) > 5000
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
-def test_a_picture_is_wide_enough_for_a_readme(tmp_path):
-    plot_fronts([curve("A")], tmp_path / "front.png", "Title")
-    header = (tmp_path / "front.png").read_bytes()[16:24]
-    width, height = int.from_bytes(header[:4], "big"), int.from_bytes(header[4:], "big")
-    assert width == 1125  # 7.5 inches at 150 dpi
-    assert 600 <= height <= width
-
-
-def test_missing_folders_are_made_and_old_pictures_replaced(tmp_path):
-    path = tmp_path / "new" / "front.png"
-    plot_fronts([curve("A")], path, "Title")
-    path.write_bytes(b"old")
-    plot_fronts([curve("A")], str(path), "Title")
-    assert path.stat().st_size > 5000
+def test_png_and_pdf_by_the_suffix(tmp_path, name, start):
+    path = tmp_path / "new" / name
+    assert plot_fronts([curve("A"), curve("B", 0.8)], path, "Title") == path
+    data = path.read_bytes()
+    assert data.startswith(start) and len(data) > 5000
+    assert [path.name for path in path.parent.iterdir()] == [name]
+    if name == "front.png":  # 7.5 inches at 150 dpi, and not higher
+        width, height = (int.from_bytes(data[i : i + 4], "big") for i in (16, 20))
+        assert width == 1125 and 600 <= height <= width
 
 
 def test_another_suffix_is_refused(tmp_path):
@@ -97,48 +93,17 @@ def test_another_suffix_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failure_leaves_the_old_picture_and_no_debris(tmp_path, monkeypatch):
-    path = tmp_path / "front.png"
-    path.write_bytes(b"old")
-
-    def fail(figure, file, **_):
-        file.write_bytes(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(Figure, "savefig", fail)
-    with pytest.raises(OSError, match="disk full"):
-        plot_fronts([curve("A")], path, "Title")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_texts_of_the_plane(drawn):
-    figure = drawn([curve("Panacea"), curve("Soups", 0.8)], reference_point=[-2.0, 0.5])
+    about = {"reference_point": [-2.0, 0.5], "axis_labels": ["helpful", "reward 2"]}
+    figure = drawn([curve("Panacea", **about), curve("Soups", 0.8)])
     (axes,) = figure.axes
     assert figure.get_suptitle() == "Title"
     assert figure.get_supxlabel() == "hypervolume measured from (−2, 0.5)"
     assert axes.get_xlabel() == "helpful – better →"
-    assert axes.get_ylabel() == "harmless – better →"
+    assert axes.get_ylabel() == "reward 2 – better →"
     legend = axes.get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["Panacea", "Soups"]
     assert legend.get_title().get_text() == "λ₁: weight of helpful"
-
-
-def test_axis_labels_replace_the_names(drawn):
-    (axes,) = drawn([curve("A")], axis_labels=["reward 1", "reward 2"]).axes
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("reward 1 – better →", "reward 2 – better →")
-
-
-def test_without_a_reference_point_nothing_is_said_of_it(drawn):
-    assert drawn([curve("A")]).get_supxlabel() == ""
-
-
-def test_methods_differ_in_colour_and_marker(drawn):
-    count = len(plots.COLOURS)
-    (axes,) = drawn([curve(f"M{k}", 1 + k / 5) for k in range(count)]).axes
-    points = [line for line in axes.lines if line.get_marker() != "None"]
-    assert len({to_hex(line.get_color()) for line in points}) == count
-    assert len({line.get_marker() for line in points}) == count
 
 
 def test_dominated_points_are_hollow_and_off_the_line(drawn):
@@ -166,11 +131,13 @@ def test_many_fronts_have_their_legend_beside_the_axes(drawn):
         assert box.x1 < figure.bbox.x1  # not clipped either way
 
 
-def test_a_colour_that_comes_again_has_another_marker(drawn):
-    count = len(plots.COLOURS) + 2
-    (axes,) = drawn([curve(f"M{k}", 1 + k / 5) for k in range(count)]).axes
+def test_methods_differ_in_colour_and_marker_and_later_ones_in_one_of_them(drawn):
+    count = len(plots.COLOURS)
+    (axes,) = drawn([curve(f"M{k}", 1 + k / 5) for k in range(count + 2)]).axes
     handles = axes.get_legend().legend_handles
-    assert len({(handle.get_color(), handle.get_marker()) for handle in handles}) == count
+    looks = [(to_hex(handle.get_color()), handle.get_marker()) for handle in handles]
+    assert len(set(looks)) == count + 2
+    assert [len(set(part)) for part in zip(*looks[:count], strict=True)] == [count, count]
 
 
 def test_error_bars_have_the_standard_errors(drawn):
@@ -189,6 +156,9 @@ def test_the_first_front_says_its_preferences(drawn):
     assert texts == ["λ₁=0", "λ₁=0.2", "λ₁=0.5", "λ₁=0.8", "λ₁=1"]
     spots = [list(note.xy) for note in notes(axes)]
     assert spots == first.values[[0, 2, 5, 8, 10]].tolist()
+    (axes,) = drawn([made([[0.25, 0.75]], [[1.0, 1.0]])]).axes
+    assert [note.get_text() for note in notes(axes)] == ["λ₁=0.25"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["front"]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +166,7 @@ def test_the_first_front_says_its_preferences(drawn):
     [
         [curve("A"), curve("B", 0.9, dominated=(0, 9, 10))],
         [curve("A", 0.9), *(curve(f"B{k}", 0.9 + k / 25) for k in range(1, 5))],
-        [Front(NAMES, [FrontPoint([i / 4, 1 - i / 4], [1.0, 1.0], [0.1, 0.1]) for i in range(5)])],
+        [made([[i / 4, 1 - i / 4] for i in range(5)], [[1.0, 1.0]] * 5)],
     ],
 )
 def test_labels_cover_neither_points_nor_legend_nor_each_other(drawn, fronts):
@@ -213,32 +183,26 @@ def test_labels_cover_neither_points_nor_legend_nor_each_other(drawn, fronts):
         assert frame.contains(box.x1, box.y1)
 
 
-def test_the_legend_takes_the_emptiest_corner(drawn):
-    front = curve("A", 30.0)  # far from the limits that axes have before they are drawn
-    for point in front.points:
-        point.objectives = [value - 21.2 for value in point.objectives]
+@pytest.mark.parametrize(
+    ("front", "is_low"),
+    [
+        (curve("A", 30.0, shift=-21.2), True),  # far from the limits of axes that are not drawn
+        (curve("A", -1.0), False),  # towards the lower left
+    ],
+)
+def test_the_legend_takes_an_empty_corner(drawn, front, is_low):
     figure = drawn([front])
     (axes,) = figure.axes
-    (box,) = boxes(figure, [axes.get_legend()])
+    FigureCanvasAgg(figure).draw()
+    box = axes.get_legend().get_window_extent()
     spots = axes.transData.transform(front.values)
     assert not any(box.contains(*spot) for spot in spots)
     centre = axes.transAxes.inverted().transform([(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2])
-    assert (centre < 0.5).all()
-
-
-def test_the_legend_leaves_the_lower_left_to_points(drawn):
-    front = curve("A")
-    for point in front.points:  # a front towards the lower left
-        point.objectives = [-value for value in point.objectives]
-    figure = drawn([front])
-    (axes,) = figure.axes
-    (box,) = boxes(figure, [axes.get_legend()])
-    spots = axes.transData.transform(front.values)
-    assert not any(box.contains(*spot) for spot in spots)
+    assert (centre < 0.5).all() == is_low
 
 
 def test_nothing_is_clipped(drawn):
-    figure = drawn([curve("A")], reference_point=[0.0, 0.0], axis_labels=["x" * 40, "y" * 40])
+    figure = drawn([curve("A", axis_labels=["x" * 40, "y" * 40])])
     FigureCanvasAgg(figure).draw()
     box, page = figure.get_tightbbox(), figure.bbox_inches
     assert min(box.x0, box.y0) >= page.x0
@@ -246,14 +210,8 @@ def test_nothing_is_clipped(drawn):
     assert box.y1 <= page.y1
 
 
-def test_a_single_point_without_a_label(drawn):
-    (axes,) = drawn([Front(NAMES, [FrontPoint([0.25, 0.75], [1.0, 1.0], [0.0, 0.0])])]).axes
-    assert [note.get_text() for note in notes(axes)] == ["λ₁=0.25"]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["front"]
-
-
 def test_three_objectives_are_parallel_axes_coloured_by_preference(drawn):
-    figure = drawn([three("A"), three("B")], reference_point=[0.0] * 3)
+    figure = drawn([three("A"), three("B")])
     first, second, bar = figure.axes
     assert [axes.get_title() for axes in (first, second)] == [
         "A – dominated ones dotted",
@@ -274,14 +232,8 @@ def test_three_objectives_are_parallel_axes_coloured_by_preference(drawn):
     colours = [to_rgba(line.get_color()) for line in lines]
     assert colours[1] == colours[2]  # λ₁ is 0 in both
     assert len(set(colours)) == 3
-
-
-def test_an_objective_that_never_moves_is_drawn_too(drawn):
-    front = three("A")
-    for point in front.points:
-        point.objectives[1] = 7.0
-    lines = drawn([front]).axes[0].lines[:4]
-    assert [line.get_ydata()[1] for line in lines] == [0.0] * 4
+    level = drawn([three("A", [[a, 7.0, c] for a, _, c in VALUES])]).axes[0].lines[:4]
+    assert [line.get_ydata()[1] for line in level] == [0.0] * 4
 
 
 def test_the_users_backend_is_left_alone(tmp_path, monkeypatch):
@@ -297,17 +249,14 @@ BROKEN = r"_$\frac{1$ a_b $ \$"
 
 @pytest.mark.parametrize("make", [curve, three])
 def test_labels_are_shown_as_they_are_written(drawn, make):
-    front = make(BROKEN)
-    names = [BROKEN, *front.objectives[1:]]
-    figure = drawn([Front(names, front.points, BROKEN)])
+    names = [BROKEN, *make("").objectives[1:]]
+    figure = drawn([make(BROKEN, objectives=names)])
     FigureCanvasAgg(figure).draw()
     texts = [text for text in figure.findobj(Text) if r"\frac" in text.get_text()]
     assert len(texts) >= 3
     for text in texts:
         shown, is_formula = text._preprocess_math(text.get_text())
         assert BROKEN in shown and is_formula is False
-
-
-def test_a_label_that_begins_with_an_underscore_is_in_the_legend(drawn):
-    (axes,) = drawn([curve("_hidden")]).axes
-    assert [text.get_text().strip() for text in axes.get_legend().get_texts()] == ["_hidden"]
+    if make is curve:  # matplotlib hides a label that begins with an underscore
+        (label,) = figure.axes[0].get_legend().get_texts()
+        assert label.get_text().strip().startswith("_")

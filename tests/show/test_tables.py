@@ -1,27 +1,32 @@
+"""Tables of fronts, and titles of their pictures."""
+
 from __future__ import annotations
 
 import pytest
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.front import Front, FrontPoint
-from safe_rlhf_panacea.fronts.indicators import summarize
+from safe_rlhf_panacea.fronts.result import FrontPoint
+from safe_rlhf_panacea.show.pages import folded_table, table_html
 from safe_rlhf_panacea.show.tables import (
     Table,
     align,
     front_table,
+    fronts_title,
     indicator_table,
-    table_html,
 )
+from tests.eval.evaluations import front as made_up
 
 
 @pytest.fixture
 def front():
-    points = [
-        FrontPoint([0.0, 1.0], [1.0, 3.0], [0.0125, 0.02], 0.25, 0.125),
-        FrontPoint([0.25, 0.75], [0.5, 2.5], [0.03, 0.04]),
-        FrontPoint([1.0, 0.0], [4.0, -1.25], [0.05, 0.06]),
-    ]
-    return Front(["helpful", "harmless"], points, "Panacea")
+    values = [[1.0, 3.0], [0.5, 2.5], [4.0, -1.25]]
+    errors = [[0.0125, 0.02], [0.03, 0.04], [0.05, 0.06]]
+    kls = [(0.25, 0.125), (None, None), (None, None)]
+    preferences = [[0.0, 1.0], [0.25, 0.75], [1.0, 0.0]]
+    names = ("preference", "objectives", "standard_errors", "kl", "kl_error")
+    rows = zip(preferences, values, errors, *zip(*kls, strict=True), strict=True)
+    points = [FrontPoint(**dict(zip(names, row, strict=True))) for row in rows]
+    return made_up(1.0, label="Panacea", points=points, reference_point=[0.0, -2.0])
 
 
 def test_columns_are_aligned_below_a_rule():
@@ -47,14 +52,9 @@ def test_a_front_has_one_line_for_every_preference(front):
     ]
 
 
-def test_equal_points_are_not_marked(front):
-    front.points[1].objectives = [1.0, 3.0]
-    assert "dominated" not in front_table(front)
-
-
 def test_indicators_are_in_the_table(front):
-    summary = summarize(front, [0.0, -2.0])
-    head, _, line, note = indicator_table({"Panacea": summary}).split("\n")
+    second = made_up(1.0, label="Rewarded soups", reference_point=[0.0, -2.0])
+    head, _, line, other, note = indicator_table([front, second]).split("\n")
     assert head.split("  ")[0] == "method"
     for name in ("hypervolume ↑", "inner product ↑", "sparsity ↓", "spacing ↓", "dominated ↓"):
         assert name in head
@@ -63,28 +63,11 @@ def test_indicators_are_in_the_table(front):
     assert line.split() == [
         "Panacea", "7.2500", "3.0000", "13.5312", "0.0000", "1", "0.500", "1.000"
     ]  # fmt: skip
+    assert other.split()[:3] == ["Rewarded", "soups", "2.2500"]  # 1/2 · 5/2 + 1/2 · 2
     assert note == "reference point of the hypervolume: (0, -2)"
-
-
-def test_a_line_for_every_method(front):
-    first = summarize(front, [0.0, -2.0])
-    second = {**first, "hypervolume": 1.5, "dominated": 3}
-    lines = indicator_table({"Panacea": first, "Rewarded soups": second}).split("\n")
-    assert lines[2].split()[:2] == ["Panacea", "7.2500"]
-    assert lines[3].split()[:3] == ["Rewarded", "soups", "1.5000"]
-    assert len(lines) == 5
-
-
-def test_three_objectives_have_three_correlations():
-    points = [FrontPoint([1.0, 0.0, 0.0], [1.0, 2.0, 3.0], [0.0] * 3)]
-    summary = summarize(Front(["a", "b", "c"], points), [0.0] * 3)
-    assert "Spearman J3, λ3" in indicator_table({"x": summary})
-
-
-def test_different_reference_points_are_not_compared(front):
-    summaries = {"one": summarize(front, [0.0, -2.0]), "two": summarize(front, [0.0, 0.0])}
+    assert "Spearman J3, λ3" in indicator_table([made_up(1.0, 3)])
     with pytest.raises(UserError) as caught:
-        indicator_table(summaries)
+        indicator_table([front, made_up(1.0)])
     assert str(caught.value) == (
         "hypervolumes measured from different reference points [[0.0, -2.0], [0.0, 0.0]] "
         "cannot stand in one table: use one for all"
@@ -94,10 +77,37 @@ def test_different_reference_points_are_not_compared(front):
 def test_markdown_and_html_hold_any_text():
     table = Table("t <1>", ["a", "b"], [["x|y\n<i>", 0.123456], [None, 12345]])
     assert table.markdown().split("\n")[2:] == ["| x\\|y \\<i\\> | 0.1235 |", "|  | 12345 |"]
-    page = table.html()
+    page = folded_table(table)
     assert "t &lt;1&gt;" in page and "x|y<br>&lt;i&gt;" in page
     assert '<td class="n">0.1235</td>' in page and '<td class="n">12,345</td>' in page
     assert page.startswith("<details open>")
-    assert Table("t", ["a"], [["x"]] * 15).html().startswith("<details>")
+    assert folded_table(Table("t", ["a"], [["x"]] * 15)).startswith("<details>")
     coloured = table_html(["a"], [["+1"]], [["more"]], kind="names")
     assert '<div class="wide names">' in coloured and '<td class="more">+1</td>' in coloured
+
+
+OURS = made_up(1.0, label="run")
+SOUPS = OURS.having(method="rewarded_soups", label="soups")
+EACH = OURS.having(method="discrete_policies")
+OTHER = OURS.having(method="of another version")
+THREE = made_up(1.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("fronts", "title"),
+    [
+        ([OURS], "One adapter, any λ: helpful against harmless"),
+        ([THREE], "One adapter, any λ: helpful, harmless and concise"),
+        ([SOUPS], "Rewarded Soups: helpful against harmless"),
+        ([OTHER], "run: helpful against harmless"),
+        (
+            [EACH, OURS, SOUPS],
+            "One model per λ, beside one adapter, any λ and Rewarded Soups: "
+            "helpful against harmless",
+        ),
+        ([OURS, OURS.having(label="old")], "run and old: helpful against harmless"),
+        ([OURS] * 4, "4 fronts: helpful against harmless"),
+    ],
+)
+def test_what_one_sees(fronts, title):
+    assert fronts_title(fronts) == title

@@ -5,35 +5,29 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
 
 from safe_rlhf_panacea.examples import read_examples
-from safe_rlhf_panacea.experiments.rules import SMOKE, RuleSettings, concise_options
+from safe_rlhf_panacea.experiments.sizes import settings
 from safe_rlhf_panacea.io import atomic_write_json, read_json
-from safe_rlhf_panacea.rewards.rules import concise
 from safe_rlhf_panacea.small import main as program
+from safe_rlhf_panacea.small.main import Small
 from safe_rlhf_panacea.small.model import RECORD
-from safe_rlhf_panacea.small.prompts import TOPICS, prompts, write_prompts
-from safe_rlhf_panacea.small.stages import Small
+from safe_rlhf_panacea.small.prompts import TOPICS, prompts
+from safe_rlhf_panacea.small.prompts import main as write_main
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 
-def test_prompts_and_no_topic_in_two_splits(tmp_path):
+def test_prompts_and_no_topic_in_two_splits(tmp_path, capsys):
     texts = [text for split in TOPICS for text in prompts(split)]
     assert len(texts) == len(set(texts)) == 4 * (15 + 4 + 24)
     topics = [topic for split in TOPICS.values() for topic in split]
     assert len(set(topics)) == len(topics)
     for text in prompts("eval"):
         assert not any(topic in text for split in ("train", "tune") for topic in TOPICS[split])
-    files = write_prompts(tmp_path)
-    rows = [json.loads(line)["prompt"] for line in files["eval"].read_text().splitlines()]
-    assert rows == list(prompts("eval"))
-
-
-def test_conciseness_is_best_at_the_floor_and_worst_below_it():
-    options = concise_options(RuleSettings())
-    lengths = torch.tensor([0, 7, 8, 24, 32])
-    assert concise(lengths, **options).tolist() == pytest.approx([-3, -3, 1, -1, -2])
+    write_main(["--output_dir", str(tmp_path / "new")])
+    assert "prompts-eval.jsonl: 96 prompts" in capsys.readouterr().out
+    text = (tmp_path / "new" / "prompts-eval.jsonl").read_text()
+    assert [json.loads(line)["prompt"] for line in text.splitlines()] == list(prompts("eval"))
 
 
 @pytest.fixture
@@ -49,9 +43,9 @@ def model(tmp_path):
 
 def test_a_copy_of_the_model_that_came_from_elsewhere_will_do(model, tmp_path):
     (model / RECORD).unlink()
-    small = Small(tmp_path, model, 0, SMOKE, bf16=False)
+    small = Small(tmp_path, model, 0, settings("small", "smoke"), bf16=False)
     small.prepare()
-    assert small.max_length > SMOKE.answer
+    assert small.max_length > small.settings.answer
 
 
 def flags(model, folder):

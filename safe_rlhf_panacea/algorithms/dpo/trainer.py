@@ -14,7 +14,7 @@ from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.base import Batch, LabelledPreferenceDataset, all_reduce_means, unwrap
 from safe_rlhf_panacea.base.losses import labelled_margins, preference_loss
 from safe_rlhf_panacea.configs.algorithms import DPOConfig
-from safe_rlhf_panacea.fronts.accuracy_front import agreement
+from safe_rlhf_panacea.fronts.held_out import agreement
 from safe_rlhf_panacea.fronts.measure import PROMPTS_OF_PAIRS, measure, prompts_of_pairs
 from safe_rlhf_panacea.fronts.measurement import Measurement
 
@@ -34,9 +34,11 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
 
     TRAINING_TYPE: ClassVar[str] = "panacea-dpo"
 
+    part: PanaceaPart
+
     def __init__(self, args: DPOConfig, *ds_configs: dict[str, Any]) -> None:
         """Make what the hooks attach to, then run them."""
-        self.panacea = Panacea(args, tuple(args.objectives), args.model_name_or_path)
+        self.panacea = Panacea(args, tuple(args.objectives or ()), args.model_name_or_path)
         self.part = PanaceaPart(self)
         super().__init__(args, *ds_configs)
 
@@ -75,7 +77,7 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
         """Labels of each objective, and labelled pairs."""
         return label_counts(batch["labels"].ne(0))
 
-    def loss(  # type: ignore[override]
+    def loss(  # type: ignore[override]  # these batches have ``labels`` too
         self,
         better_input_ids: torch.Tensor,  # size = (B, L)
         better_attention_mask: torch.Tensor,  # size = (B, L)
@@ -103,7 +105,7 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
 
     def measure_front(self) -> Measurement:
         """Accuracies on the evaluation pairs; a few of their prompts are responded to."""
-        pairs, args = self.eval_dataloader.dataset, self.args
+        pairs, args = self.part.evaluator.data, self.args
         policy = self.part.evaluator.measured_policy(self.model)
         prompts = prompts_of_pairs(pairs, args.eval_prompts or PROMPTS_OF_PAIRS)
         return measure(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 import torch
 
@@ -20,8 +21,17 @@ from safe_rlhf_panacea.base.trainers.updates import average
 from safe_rlhf_panacea.configs.algorithms import GRPOConfig
 
 
-class GroupRollout(PanaceaRollout):
-    """A micro-batch of whole groups, one after the other.
+class Compared(TypedDict, total=False):
+    """What ``compare`` says of each response."""
+
+    advantages: torch.Tensor
+    weights: torch.Tensor
+    without_spread: torch.Tensor
+    tokens: torch.Tensor
+
+
+class GroupRollout(PanaceaRollout, Compared):
+    """A micro-batch of whole groups, one after the other; compared before its update.
 
     Attributes:
         advantages: size = (B,).
@@ -29,11 +39,6 @@ class GroupRollout(PanaceaRollout):
         without_spread: whether a row's group teaches nothing, size = (B,).
         tokens: of responses, in an average micro-batch of the update; size = ().
     """
-
-    advantages: torch.Tensor
-    weights: torch.Tensor
-    without_spread: torch.Tensor
-    tokens: torch.Tensor
 
 
 def response_mask(rollout: PanaceaRollout) -> torch.Tensor:
@@ -48,7 +53,7 @@ def of_response(rollout: PanaceaRollout, numbers: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def compare(
-    rollouts: Sequence[PanaceaRollout], panacea: Panacea, args: GRPOConfig
+    rollouts: Sequence[GroupRollout], panacea: Panacea, args: GRPOConfig
 ) -> list[GroupRollout]:
     """Advantages, over all groups of all processes.
 

@@ -15,7 +15,7 @@ from safe_rlhf_panacea.algorithms.grpo.groups import (
 )
 from safe_rlhf_panacea.algorithms.grpo.losses import grpo_loss
 from safe_rlhf_panacea.algorithms.panacea import Panacea
-from safe_rlhf_panacea.algorithms.rewarded import PanaceaRollout, RewardedPart
+from safe_rlhf_panacea.algorithms.rewarded import RewardedPart
 from safe_rlhf_panacea.base.distributed import (
     all_reduce_max,
     all_reduce_means,
@@ -30,11 +30,12 @@ from safe_rlhf_panacea.base.prefix_sharing import grouped_log_probs
 from safe_rlhf_panacea.base.trainers.actor import load_actor
 from safe_rlhf_panacea.base.trainers.rl import Batch, RLTrainer
 from safe_rlhf_panacea.base.trainers.rl_data import prompts_of_whole_updates
+from safe_rlhf_panacea.base.trainers.rollout import OldNumbers
 from safe_rlhf_panacea.configs.algorithms import GRPOConfig
 from safe_rlhf_panacea.fronts.measurement import Measurement
 
 
-class PanaceaGRPOTrainer(RLTrainer):
+class PanaceaGRPOTrainer(RLTrainer[GroupRollout]):
     """GRPO for m rewards, on the port.
 
     Holds the policy, which with its adapter off is its own reference, and the reward models.
@@ -42,6 +43,8 @@ class PanaceaGRPOTrainer(RLTrainer):
 
     TRAINING_TYPE: ClassVar[str] = "panacea-grpo"
     WHOLE_GROUPS: ClassVar[bool] = True
+
+    part: RewardedPart
 
     def __init__(self, args: GRPOConfig, *ds_configs: dict[str, Any]) -> None:
         """Make what the hooks attach to, then run them."""
@@ -86,13 +89,13 @@ class PanaceaGRPOTrainer(RLTrainer):
         """The base's, unless the rewards need the divergence before the training step."""
         return super().on_policy and self.args.kl_in == "loss"
 
-    def split_rl_micro_batches(self, prompt_only_batch: Batch) -> list[PanaceaRollout]:
+    def split_rl_micro_batches(self, prompt_only_batch: Batch) -> list[GroupRollout]:
         """Roll out as much of a prompt batch as fills whole updates, which is all of a full one."""
         taken = prompts_of_whole_updates(len(prompt_only_batch["input_ids"]), self.args)
         return super().split_rl_micro_batches({k: v[:taken] for k, v in prompt_only_batch.items()})
 
     @torch.no_grad()
-    def rollout(self, prompt_only_batch: Batch) -> list[PanaceaRollout]:
+    def rollout(self, prompt_only_batch: Batch) -> list[GroupRollout]:
         """Take λ first: responses, log-probabilities and update all see the same one."""
         with self.part.at_drawn(prompt_only_batch):
             return super().rollout(prompt_only_batch)
@@ -104,13 +107,13 @@ class PanaceaGRPOTrainer(RLTrainer):
 
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> PanaceaRollout:
+    ) -> GroupRollout:
         """Score groups, each row at its prompt's λ, and keep that with it."""
         copies = self.args.num_return_sequences
         preference = self.panacea.preference.repeat_interleave(copies, dim=0)
         start = prompt.size(-1) - 1
         with self.panacea.at(preference):
-            old = {}
+            old: OldNumbers = {}
             if not self.on_policy:
                 old["log_probs"] = self.log_probs(sequence, attention_mask, start)
             with self.panacea.reference(unwrap(self.actor_model)):
@@ -154,7 +157,7 @@ class PanaceaGRPOTrainer(RLTrainer):
         )
         return loss + self.panacea.penalty(), now.detach(), old
 
-    def of_update(self, rollouts: Sequence[PanaceaRollout]) -> list[GroupRollout]:
+    def of_update(self, rollouts: Sequence[GroupRollout]) -> list[GroupRollout]:
         """Compare the responses of all micro-batches of an update."""
         return compare(rollouts, self.panacea, self.args)
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.models.score_model import ScoreModel
 
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
-def shared_copy(module: nn.Module) -> nn.Module:
+
+def shared_copy(module: AnyModule) -> AnyModule:
     """A module of its own over the very same parameters.
 
     What is put into one of the two, such as an adapter, the other never sees; nor its mode, nor
@@ -21,14 +24,14 @@ def shared_copy(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})
 
 
-def value_model(backbone: nn.Module) -> ScoreModel:
+def value_model(backbone: PreTrainedModel) -> ScoreModel:
     """A critic on a policy's backbone; its value head starts at zero, as ``RewardCritic``'s does.
 
     Args:
         backbone: a ``shared_copy`` of the policy's, made before an adapter was put into it. The
             critic's own adapter is still to come.
     """
-    config = backbone.config
+    config: Any = backbone.config
     config.score_dim, config.score_bias = 1, True
     config.do_normalize, config.normalizer_type, config.momentum = False, None, None
     critic = ScoreModel(backbone, "critic")
@@ -46,7 +49,7 @@ class RewardCritic(nn.Module):
     The value head starts at zero: the first advantages are the plain discounted rewards.
     """
 
-    def __init__(self, reward_model: nn.Module, adapter: PanaceaAdapter) -> None:
+    def __init__(self, reward_model: ScoreModel, adapter: PanaceaAdapter) -> None:
         """Put a value head on a reward model that carries the critic's adapter."""
         super().__init__()
         self.reward_model = reward_model

@@ -12,7 +12,7 @@ import torch
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic, shared_copy, value_model
 from safe_rlhf_panacea.algorithms.preference_source import check_shared
-from safe_rlhf_panacea.algorithms.rewarded import PanaceaRollout, RewardedPart
+from safe_rlhf_panacea.algorithms.rewarded import PanaceaRollout, PanaceaScores, RewardedPart
 from safe_rlhf_panacea.base import (
     Batch,
     all_reduce_means,
@@ -25,7 +25,9 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.measurement import Measurement
 
 if TYPE_CHECKING:  # at run time Safe-RLHF's own, where it is installed
-    from safe_rlhf_panacea.base.algorithms.ppo import PPOTrainer as HookedPPOTrainer
+    from safe_rlhf_panacea.base.algorithms.ppo import PPOTrainer
+
+    HookedPPOTrainer = PPOTrainer[PanaceaRollout]
 else:
     from safe_rlhf_panacea.base import HookedPPOTrainer
 
@@ -39,6 +41,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
     """
 
     TRAINING_TYPE: ClassVar[str] = "panacea-ppo"
+
+    part: RewardedPart
 
     def __init__(self, args: PPOConfig, *ds_configs: dict[str, Any]) -> None:
         """Make what the hooks attach to, then run them."""
@@ -96,8 +100,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         """Make the engines; a reward model that carries the critic belongs to the critic's."""
         super().init_engines()
         accumulated = self.reward_critic_model.gradient_accumulation_steps()
-        prompts = len(self.prompt_only_dataloader.sampler)
-        check_shared(self.args, prompts, accumulated, self.total_steps)
+        sampler: Any = self.prompt_only_dataloader.sampler  # torch's type has no length
+        check_shared(self.args, len(sampler), accumulated, self.total_steps)
         self.rewards.place(self._reward_engine)
 
     def _reward_engine(self, model: Any) -> Any:
@@ -134,7 +138,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
 
     def score(
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
-    ) -> Batch:
+    ) -> PanaceaScores:
         """All m rewards, size = (B, m), and their aggregate at λ, size = (B,)."""
         return self.part.score(sequence, attention_mask, prompt_length)
 
@@ -148,7 +152,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         info |= {f"train/{name}": mean for name, mean in named.items()}
         return self.part.logged("train") | info | self.panacea.progress_metrics(self.actor_model)
 
-    def actor_loss_fn(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
+    def actor_loss_fn(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """PPO's loss, with the penalty on U and V if asked for."""
         return super().actor_loss_fn(*args, **kwargs) + self.panacea.penalty()
 

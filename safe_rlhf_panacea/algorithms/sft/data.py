@@ -11,7 +11,12 @@ import torch
 from safe_rlhf_panacea.base.datasets.base import Row
 from safe_rlhf_panacea.base.datasets.raw import RawSample, labels_for
 from safe_rlhf_panacea.base.datasets.specs import DatasetSpec, Spec, read_specs
-from safe_rlhf_panacea.base.datasets.supervised import SupervisedCollator, SupervisedDataset
+from safe_rlhf_panacea.base.datasets.supervised import (
+    SupervisedBatch,
+    SupervisedCollator,
+    SupervisedDataset,
+    SupervisedSample,
+)
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.errors import UserError
 
@@ -50,6 +55,18 @@ def read_named_specs(
             if name not in all_names:
                 raise UserError(f"objective {name!r} has no data set: add {name}=... to {flag}")
     return named
+
+
+class ObjectiveSample(SupervisedSample):
+    """One text, and which objectives it counts for."""
+
+    labelled: torch.Tensor  # size = (m,), bool
+
+
+class ObjectiveBatch(SupervisedBatch):
+    """Texts, and which objectives each counts for."""
+
+    labelled: torch.Tensor  # size = (B, m), bool
 
 
 class ObjectiveTexts(SupervisedDataset):
@@ -123,7 +140,7 @@ class ObjectiveTexts(SupervisedDataset):
             if name in self.counted and not has_any:
                 raise UserError(f"{self.source}: no text is left for objective {name!r}")
 
-    def get_row(self, row: int) -> dict[str, torch.Tensor]:  # type: ignore[override]
+    def get_row(self, row: int) -> ObjectiveSample:
         return {**super().get_row(row), "labelled": self.labelled[row]}
 
     def get_collator(self) -> ObjectiveCollator:
@@ -133,6 +150,6 @@ class ObjectiveTexts(SupervisedDataset):
 class ObjectiveCollator(SupervisedCollator):
     """With ``labelled``, size = (B, m): which objectives a text counts for."""
 
-    def __call__(self, samples: list[Any]) -> dict[str, torch.Tensor]:  # type: ignore[override]
+    def __call__(self, samples: list[Any]) -> ObjectiveBatch:
         labelled = torch.stack([sample["labelled"] for sample in samples])
         return {**super().__call__(samples), "labelled": labelled}

@@ -24,9 +24,11 @@ class PanaceaSFTTrainer(SupervisedTrainer):
 
     TRAINING_TYPE: ClassVar[str] = "panacea-sft"
 
+    part: PanaceaPart
+
     def __init__(self, args: SFTConfig, ds_train_config: dict[str, Any]) -> None:
         """Make the component, then run the hooks."""
-        self.panacea = Panacea(args, tuple(args.objectives), args.model_name_or_path)
+        self.panacea = Panacea(args, tuple(args.objectives or ()), args.model_name_or_path)
         self.part = PanaceaPart(self)
         super().__init__(args, ds_train_config)
 
@@ -51,7 +53,8 @@ class PanaceaSFTTrainer(SupervisedTrainer):
         super().init_datasets()
         for loader in (self.train_dataloader, self.eval_dataloader):
             if loader is not None:
-                loader.dataset.check_whole()
+                texts: Any = loader.dataset  # what ``make_dataset`` made, or a part of it
+                texts.check_whole()
 
     def train_step(self, **batch: torch.Tensor) -> dict[str, Any]:
         """Take the step at the batch's λ, drawn where an update begins."""
@@ -66,7 +69,7 @@ class PanaceaSFTTrainer(SupervisedTrainer):
         """Texts of each objective, and texts."""
         return label_counts(batch["labelled"])
 
-    def loss(  # type: ignore[override]
+    def loss(
         self,
         input_ids: torch.Tensor,  # size = (B, L)
         labels: torch.Tensor,  # size = (B, L)
@@ -94,7 +97,7 @@ class PanaceaSFTTrainer(SupervisedTrainer):
 
     def measure_front(self) -> Measurement:
         """Log-likelihoods of the evaluation texts; a few of their prompts are responded to."""
-        texts, args = self.eval_dataloader.dataset, self.args
+        texts, args = self.part.evaluator.data, self.args
         policy = self.part.evaluator.measured_policy(self.model)
         prompts = prompts_of_texts(texts, args.eval_prompts or PROMPTS_OF_PAIRS)
         return measure(policy, self.part.evaluator.grid, prompts=prompts, texts=texts)

@@ -105,7 +105,7 @@ class DPOTrainer(SupervisedTrainer):
         better, worse = rewards.chunk(2)
         return better, worse
 
-    def loss(  # type: ignore[override]
+    def loss(
         self,
         better_input_ids: torch.Tensor,  # size = (B, L)
         better_attention_mask: torch.Tensor,  # size = (B, L)

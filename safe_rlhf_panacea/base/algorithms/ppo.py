@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
@@ -26,12 +27,12 @@ from safe_rlhf_panacea.base.losses import (
     summed_log_ratios,
 )
 from safe_rlhf_panacea.base.trainers.rl import Batch
-from safe_rlhf_panacea.base.trainers.rollout import OldNumbers, Rollout
+from safe_rlhf_panacea.base.trainers.rollout import AnyRollout, OldNumbers, Rollout, Scores
 from safe_rlhf_panacea.base.trainers.updates import average
 from safe_rlhf_panacea.configs.algorithms import PPOConfig
 
 
-class PPOTrainer(PPOModels):
+class PPOTrainer(PPOModels[AnyRollout]):
     """PPO with actor, reference, reward model and critic."""
 
     TRAINING_TYPE: ClassVar[str] = "ppo"
@@ -71,7 +72,7 @@ class PPOTrainer(PPOModels):
 
     def score(
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
-    ) -> Batch:
+    ) -> Scores:
         """The reward of each sequence, under ``reward``, size = (B,).
 
         Args:
@@ -95,7 +96,7 @@ class PPOTrainer(PPOModels):
 
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Rollout:
+    ) -> AnyRollout:
         """Rewards, and log-probabilities and values as they were when the batch was drawn.
 
         On policy the actor's own training step gives the log-probabilities. The values are known
@@ -105,7 +106,7 @@ class PPOTrainer(PPOModels):
         old: OldNumbers = {}
         if not self.on_policy:
             old = {"log_probs": self.log_probs(self.actor_model, sequence, attention_mask, start)}
-        return {
+        rollout: Rollout = {
             "prompt": prompt,
             "input_ids": sequence,
             "attention_mask": attention_mask,
@@ -114,6 +115,7 @@ class PPOTrainer(PPOModels):
             **old,
             **self.score(sequence, attention_mask, prompt.size(-1)),
         }
+        return rollout  # type: ignore[return-value]  # a subclass with more in its own adds that
 
     # -- the losses -------------------------------------------------------------------
 
@@ -187,31 +189,37 @@ class PPOTrainer(PPOModels):
             rl_batch["reward_values"], rewards, sequence_mask, start
         )
 
-    def of_update(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
+    def of_update(self, rollouts: Sequence[AnyRollout]) -> list[AnyRollout]:
         """With the number of responses, and the moments of advantages that are to be whitened."""
         masks = [r["attention_mask"][:, r["prompt"].size(-1) :] for r in rollouts]
-        known = {"count": average([mask.any(dim=-1).sum() for mask in masks])}
+        count = average([mask.any(dim=-1).sum() for mask in masks])
+        found = [copy.copy(rollout) for rollout in rollouts]
+        for rollout in found:
+            rollout["count"] = count
         if self.args.whiten_advantages:
             advantages = [self._estimated(r, r["log_probs"])[1] for r in rollouts]
-            known["moments"] = moments(list(zip(advantages, masks, strict=True)), all_reduce_sum)
-        return [{**rollout, **known} for rollout in rollouts]
+            both = moments(list(zip(advantages, masks, strict=True)), all_reduce_sum)
+            for rollout in found:
+                rollout["moments"] = both
+        return found
 
-    def rl_step(self, rl_batch: Rollout) -> dict[str, float]:
+    def rl_step(self, rl_batch: AnyRollout) -> dict[str, float]:
         """One backward pass of actor and critic on a rolled-out batch."""
+        known: Rollout = rl_batch
         self.waiting = 0
         input_ids, attention_mask = rl_batch["input_ids"], rl_batch["attention_mask"]
         ref_log_probs = rl_batch["ref_log_probs"]
         start = rl_batch["prompt"].size(-1) - 1
         mask = attention_mask[:, 1 + start :]
-        count = rl_batch.get("count")
+        count = known.get("count")
 
         log_probs = self.log_probs(self.actor_model, input_ids, attention_mask, start)
-        old_log_probs = rl_batch.get("log_probs", log_probs.detach())  # on-policy: the same
+        old_log_probs = known.get("log_probs", log_probs.detach())  # on-policy: the same
         old_values = rl_batch["reward_values"]
         rewards, advantages, returns = self._estimated(rl_batch, old_log_probs)
         weights = advantages
         if self.args.whiten_advantages:
-            weights = whiten(advantages, mask, rl_batch.get("moments"))
+            weights = whiten(advantages, mask, known.get("moments"))
 
         actor_loss = self.actor_loss_fn(
             log_probs[:, start:], old_log_probs[:, start:], weights, mask, count

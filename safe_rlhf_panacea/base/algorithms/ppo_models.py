@@ -11,9 +11,10 @@ from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.tokenizers import check_same_tokenizer
 from safe_rlhf_panacea.base.trainers.actor import load_actor
 from safe_rlhf_panacea.base.trainers.rl import RLTrainer
+from safe_rlhf_panacea.base.trainers.rollout import AnyRollout
 
 
-class PPOModels(RLTrainer):
+class PPOModels(RLTrainer[AnyRollout]):
     """A trainer with actor, reference, reward model and critic."""
 
     TRAINED: ClassVar[dict[str, str]] = {"actor": "actor_model", "critic": "reward_critic_model"}

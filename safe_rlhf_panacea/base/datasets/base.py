@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.printing import say
 
-Sample = dict[str, Any]
+Sample = Mapping[str, Any]
 LOGGER = logging.getLogger(__name__)
 ROWS_PER_CALL = 1024  # rows handed to the tokenizer at once: enough to use all its threads
 
@@ -205,7 +205,8 @@ class TokenizedDataset(Dataset[Sample]):
             raise UserError(
                 f"{row.where}: {type(self).__name__} needs {field!r}, but the row has only {has}"
             )
-        return row.sample[field]  # type: ignore[literal-required]
+        fields: Mapping[str, Any] = row.sample
+        return fields[field]
 
     def prompt(self, row: Row) -> str:
         """The row's prompt in the template."""

@@ -16,6 +16,7 @@ from safe_rlhf_panacea.base.datasets.raw import (
     RawDataset,
     RawSample,
     for_objective,
+    without,
 )
 from safe_rlhf_panacea.base.datasets.reader import Format, TableDataset
 from safe_rlhf_panacea.base.datasets.source import Source, open_path
@@ -112,8 +113,7 @@ def _chosen(sample: Any) -> RawSample:
     if len(better) != 1:
         raise LeaveOut("no label, or labels that disagree")
     answer = sample["other_answer"] if better == {1} else sample["answer"]
-    rest = {name: value for name, value in sample.items() if name not in OF_ANSWERS}
-    return {**rest, "answer": answer}  # type: ignore[typeddict-item]
+    return {**without(sample, OF_ANSWERS), "answer": answer}
 
 
 class PromptsDataset(FileDataset):
@@ -136,8 +136,7 @@ class PromptsDataset(FileDataset):
 
 def _asked(made: RawSample | list[RawSample]) -> RawSample:
     sample = made[-1] if isinstance(made, list) else made
-    rest = {name: value for name, value in sample.items() if name not in OF_ANSWERS}
-    return rest  # type: ignore[return-value]
+    return without(sample, OF_ANSWERS)
 
 
 class SupervisedTextDataset(FileDataset):
@@ -159,7 +158,7 @@ class AnyDataset(FileDataset):
             known = ", ".join(form.name for form in FORMATS)
             columns = ", ".join(map(str, first))
             raise UserError(f"the columns {columns} are of no format that is read: {known}")
-        self.KIND = form.kind  # type: ignore[misc]
+        self.KIND = form.kind  # type: ignore[misc]  # of this one; other kinds have it for all
         return form
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ class CollatorBase(metaclass=abc.ABCMeta):
         self.pad_token_id = pad_token_id
 
     @abc.abstractmethod
-    def __call__(self, samples: list[Any]) -> dict[str, torch.Tensor]:
+    def __call__(self, samples: list[Any]) -> Mapping[str, Any]:
         """Collate samples."""
 
     def pad(

@@ -136,7 +136,8 @@ def all_pairs(field: str) -> Callable[[Numbered], Numbered]:
     def regroup(rows: Numbered) -> Numbered:
         for index, row in rows:
             values = row[field] if isinstance(row[field], list) else ()
-            for both in [*combinations(values, 2)] or [()]:
+            pairs: list[tuple[Any, ...]] = [*combinations(values, 2)] or [()]
+            for both in pairs:
                 yield index, (row, *both)
 
     return regroup

@@ -82,6 +82,8 @@ class JinjaTemplate(ChatTemplate):
 
     ADDS_SPECIAL_TOKENS: ClassVar[bool] = False
 
+    jinja: str
+
     def __init__(self, text: str, tokenizer: Any, source: str) -> None:
         """Nothing is rendered yet.
 

@@ -84,7 +84,8 @@ def describe(spec: str) -> str:
     (asked,) = read_specs(spec)
     raw = asked.load()
     samples = for_objective(raw, asked.objective, str(asked)) if asked.objective else list(raw)
-    rows, left_out = getattr(raw, "rows_read", len(raw)), +getattr(raw, "left_out", Counter())
+    rows = getattr(raw, "rows_read", len(raw))
+    left_out: Counter[str] = getattr(raw, "left_out", None) or Counter()
     labels = [labels_of(sample, raw.where(i)) for i, sample in enumerate(samples)]
     first = (f"{field}: {one_line(value)}" for field, value in samples[0].items())
     taken = asked.count(len(raw))
@@ -94,7 +95,7 @@ def describe(spec: str) -> str:
     return "".join(
         (
             section(spec, counts),
-            section("left out", (f"{n} ({why})" for why, n in left_out.most_common())),
+            section("left out", (f"{n} ({why})" for why, n in (+left_out).most_common())),
             section("labels", label_lines(labels)),
             section("conflicts", conflict_lines(labels)),
             section(f"first sample, {raw.where(0)}", first),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from safe_rlhf_panacea.base.datasets.conversation import in_turn, is_dialogue, said
 from safe_rlhf_panacea.base.datasets.fields import LeaveOut, Row
-from safe_rlhf_panacea.base.datasets.raw import TAKEN, RawSample, label_value
+from safe_rlhf_panacea.base.datasets.raw import TAKEN, RawSample, label_value, without
 from safe_rlhf_panacea.base.datasets.reader import Format
 from safe_rlhf_panacea.errors import UserError
 
@@ -43,8 +43,8 @@ def prompt_fields(row: Row) -> RawSample:
         _check_turns(len(conversation.turns))
         return conversation.prompt(len(conversation.turns))
     _check_turns(len(turns))
-    turns = [text_field({**row, "prompt": turn}, "prompt") for turn in turns]
-    sample: RawSample = {"input": turns if isinstance(prompt, list) else turns[0]}
+    texts = [text_field({**row, "prompt": turn}, "prompt") for turn in turns]
+    sample: RawSample = {"input": texts if isinstance(prompt, list) else texts[0]}
     if row.get("system") not in (None, ""):
         sample["system"] = text_field(row, "system")
     return sample
@@ -86,11 +86,11 @@ def own_prompt(row: Row) -> RawSample:
             f"the column {taken[0]!r} has a name under which reward functions get something else: "
             "rename it"
         )
-    further = {name: row[name] for name in row if name not in ("prompt", "system")}
+    further = without(row, ("prompt", "system"))
     sample = prompt_fields(row)
     if isinstance(row["prompt"], list) and isinstance(sample["input"], str):
         sample["input"] = [sample["input"]]  # one message: messages also for reward functions
-    return {**further, **sample}  # type: ignore[typeddict-item]
+    return {**further, **sample}
 
 
 def own_text(row: Row) -> RawSample:

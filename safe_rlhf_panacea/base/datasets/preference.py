@@ -125,7 +125,7 @@ class PreferenceDataset(TokenizedDataset):
                 )
         return labelled, choices
 
-    def get_row(self, row: int) -> PreferenceSample:  # type: ignore[override]
+    def get_row(self, row: int) -> PreferenceSample:
         return {
             "better_input_ids": self.better[row],
             "worse_input_ids": self.worse[row],
@@ -140,7 +140,7 @@ class PreferenceDataset(TokenizedDataset):
 class PreferenceCollator(CollatorBase):
     """Pads better and worse responses to the same length, so that they can be stacked."""
 
-    def __call__(self, samples: list[PreferenceSample]) -> PreferenceBatch:  # type: ignore[override]
+    def __call__(self, samples: list[PreferenceSample]) -> PreferenceBatch:
         input_ids, mask = self.pad(
             [sample["better_input_ids"] for sample in samples]
             + [sample["worse_input_ids"] for sample in samples]

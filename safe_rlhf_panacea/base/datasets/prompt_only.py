@@ -11,7 +11,7 @@ import torch
 from safe_rlhf_panacea.base.datasets.base import Row, TokenizedDataset
 from safe_rlhf_panacea.base.datasets.collator import CollatorBase
 from safe_rlhf_panacea.base.datasets.ragged import RaggedTokens
-from safe_rlhf_panacea.base.datasets.raw import OF_ANSWERS, RawSample
+from safe_rlhf_panacea.base.datasets.raw import OF_ANSWERS, RawSample, without
 from safe_rlhf_panacea.base.datasets.specs import Specs
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.errors import UserError
@@ -46,7 +46,7 @@ def different_rows(rows: Iterable[Row], prompt: Callable[[Row], str]) -> list[Ro
     first: dict[tuple[str, str], Row] = {}
     for row in rows:
         left_out = {"input", "system"} | (set() if row.kind == PROMPTS else OF_ANSWERS)
-        columns = {name: row.sample[name] for name in sorted(set(row.sample) - left_out)}
+        columns = dict(sorted(without(row.sample, left_out).items()))
         first.setdefault((prompt(row), json.dumps(columns, default=str)), row)
     return list(first.values())
 
@@ -105,7 +105,7 @@ class PromptOnlyDataset(TokenizedDataset):
             )
         super().reject(row, tokens)
 
-    def get_row(self, row: int) -> PromptOnlySample:  # type: ignore[override]
+    def get_row(self, row: int) -> PromptOnlySample:
         return {"input_ids": self.prompts[row], "example": self.examples[row]}
 
     def get_collator(self) -> PromptOnlyCollator:
@@ -115,7 +115,7 @@ class PromptOnlyDataset(TokenizedDataset):
 class PromptOnlyCollator(CollatorBase):
     """Pads prompts on the left: responses follow on the right."""
 
-    def __call__(self, samples: list[PromptOnlySample]) -> PromptOnlyBatch:  # type: ignore[override]
+    def __call__(self, samples: list[PromptOnlySample]) -> PromptOnlyBatch:
         input_ids, mask = self.pad([sample["input_ids"] for sample in samples], side="left")
         examples = [sample["example"] for sample in samples]
         return {"input_ids": input_ids, "attention_mask": mask, "examples": examples}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from numbers import Real
 from typing import Any, ClassVar, TypedDict
 
@@ -46,6 +46,11 @@ TAKEN = frozenset(
     {"input", "turns", "prompts", "responses", "prompt_ids", "response_ids", "response_lengths"}
     | {"completions", "completion_ids", "step", "trainer_state", "log_metric", "log_extra"}
 )
+
+
+def without(sample: Mapping[str, Any], names: Collection[str]) -> Any:
+    """The other fields of a sample or a row; a sample's type knows no names that are computed."""
+    return {name: value for name, value in sample.items() if name not in names}
 
 
 def label_value(value: Any, field: str) -> int | None:
@@ -104,8 +109,7 @@ def for_objective(samples: Iterable[RawSample], objective: str, told: str) -> li
         if "other_answer" not in sample:
             raise UserError(f"{told}: no pairs, so {objective!r} has no label there")
         (label,) = labels_for(sample, objective)
-        rest = {name: value for name, value in sample.items() if name not in SAFE_RLHF_FLAGS}
-        result.append({**rest, "labels": {objective: label}})  # type: ignore[typeddict-item]
+        result.append({**without(sample, SAFE_RLHF_FLAGS), "labels": {objective: label}})
         others |= labels_of(sample).keys()
     if all(sample["labels"][objective] is None for sample in result):
         there = ", ".join(sorted(others)) or "none"
@@ -188,7 +192,7 @@ class RawDataset(Dataset[RawSample]):
                 f"unknown data set {name!r}; there are: {known}; a file, a folder or a data set of "
                 f"the hub is given as {AUTO}:1:{name}"
             ) from None
-        return cls() if path is None else cls(path=path)  # type: ignore[call-arg]
+        return cls() if path is None else cls(path=path)  # type: ignore[call-arg]  # see above
 
     make = load
 

@@ -40,6 +40,10 @@ class Renderer:
 
     def __init__(self) -> None:
         """Start nothing yet."""
+        self.begin()
+
+    def begin(self) -> None:
+        """Know of no process: at first, and in a process that is forked off."""
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -117,8 +121,10 @@ class Renderer:
     def _end(self) -> str:
         """Wait for the process's end; returns why it has ended."""
         process, self._process = self._process, None
-        process.communicate()  # type: ignore[union-attr]
-        status = process.returncode  # type: ignore[union-attr]
+        if process is None:
+            return "the process that renders it has ended"
+        process.communicate()
+        status = process.returncode
         if status == -signal.SIGPROF:
             return f"it takes more than {SECONDS:g} seconds of processor time"
         return f"the process that renders it has ended with status {status}"
@@ -134,4 +140,4 @@ _renderer = Renderer()
 render = _renderer.render
 atexit.register(_renderer.close)
 # A process that is forked off starts one of its own.
-os.register_at_fork(after_in_child=_renderer.__init__)  # type: ignore[misc]
+os.register_at_fork(after_in_child=_renderer.begin)

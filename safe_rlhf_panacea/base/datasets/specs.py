@@ -45,7 +45,7 @@ class DatasetSpec:
                 f"data set {self.name!r}: proportion {self.proportion} is not above 0; "
                 "0.5 is half the rows, 2 each row twice, 100/-1 a hundred rows"
             )
-        self._check_size(abs(self.proportion))  # of a row or more
+        self._check_size(max(self.proportion, -self.proportion))  # of a row or more
 
     def __str__(self) -> str:
         return self.path or self.name

@@ -48,7 +48,7 @@ class SupervisedDataset(TokenizedDataset):
         self.report_left_out(len(rows), len(texts))
         return len(texts)
 
-    def get_row(self, row: int) -> SupervisedSample:  # type: ignore[override]
+    def get_row(self, row: int) -> SupervisedSample:
         input_ids = self.texts[row]
         labels = input_ids.clone()
         labels[: self.prompt_lengths[row]] = IGNORE_INDEX
@@ -61,7 +61,7 @@ class SupervisedDataset(TokenizedDataset):
 class SupervisedCollator(CollatorBase):
     """Pads on the right; padding carries no label."""
 
-    def __call__(self, samples: list[SupervisedSample]) -> SupervisedBatch:  # type: ignore[override]
+    def __call__(self, samples: list[SupervisedSample]) -> SupervisedBatch:
         input_ids, mask = self.pad([sample["input_ids"] for sample in samples])
         labels, _ = self.pad([sample["labels"] for sample in samples], value=IGNORE_INDEX)
         return {"input_ids": input_ids, "labels": labels, "attention_mask": mask}

@@ -49,7 +49,7 @@ def own_end_ids(model: Any) -> tuple[int, ...]:
     One token that transformers only copied from the model's configuration does not count: that is
     often the default of an architecture, and an ordinary token of this tokenizer.
     """
-    config = getattr(model, "generation_config", None)
+    config: Any = getattr(model, "generation_config", None)
     ids = getattr(config, "eos_token_id", None)
     if isinstance(ids, int):
         return () if config._from_model_config else (ids,)
@@ -96,7 +96,7 @@ class ChatTemplate(abc.ABC):
         from safe_rlhf_panacea.base.datasets.safe_rlhf_template import SafeRlhfTemplate
 
         if choice == AUTO:
-            template = own_template(tokenizer) or SafeRlhfTemplate(tokenizer)
+            template: ChatTemplate = own_template(tokenizer) or SafeRlhfTemplate(tokenizer)
         elif choice in NAMES:
             template = ChatTemplate.as_recorded(choice, tokenizer)
         else:
@@ -110,7 +110,11 @@ class ChatTemplate(abc.ABC):
         from safe_rlhf_panacea.base.datasets.jinja_template import JinjaTemplate
         from safe_rlhf_panacea.base.datasets.safe_rlhf_template import SafeRlhfTemplate
 
-        kinds = {SAFE_RLHF: SafeRlhfTemplate, NONE: PlainTemplate, RAW: RawTemplate}
+        kinds: dict[str, type[ChatTemplate]] = {
+            SAFE_RLHF: SafeRlhfTemplate,
+            NONE: PlainTemplate,
+            RAW: RawTemplate,
+        }
         if recorded in kinds:
             return kinds[recorded](tokenizer)
         return JinjaTemplate(recorded, tokenizer, "the adapter's chat template")

@@ -7,6 +7,14 @@ nothing of this package, and no torch: it starts in half a second.
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
+    from typing import Any
+
+    from transformers import PreTrainedTokenizerBase
+    from typing_extensions import Self
 
 MEMORY = 2**30  # bytes of address space
 LONGEST = 10**7  # characters of a conversation
@@ -33,17 +41,17 @@ def _set_date(text: str | None) -> None:
 
     class Date(datetime):
         @classmethod
-        def now(cls, tz: object = None) -> datetime:
-            return datetime.fromisoformat(text) if text else datetime.now(tz)  # type: ignore[arg-type]
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromisoformat(text) if text else super().now(tz)
 
-    chat_template_utils.datetime = Date
+    vars(chat_template_utils)["datetime"] = Date
 
 
-def _answer(tokenizer: object, request: dict) -> dict:
+def _answer(tokenizer: PreTrainedTokenizerBase, request: dict[str, Any]) -> dict[str, Any]:
     """The rendered text, or why there is none and the template's line."""
     try:
         _set_date(request["now"])
-        text = tokenizer.apply_chat_template(  # type: ignore[attr-defined]
+        text = tokenizer.apply_chat_template(
             request["messages"],
             chat_template=request["template"],
             add_generation_prompt=request["answering"],
@@ -82,7 +90,7 @@ def main() -> None:
     import signal
 
     for name in ("torch", "tensorflow", "jax"):
-        sys.modules[name] = None  # type: ignore[assignment]
+        sys.modules[name] = None  # type: ignore[assignment]  # importing it fails then
     from transformers import PreTrainedTokenizerBase
 
     tokenizer = PreTrainedTokenizerBase()

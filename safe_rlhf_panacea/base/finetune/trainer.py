@@ -23,7 +23,7 @@ class SupervisedFinetuneTrainer(SupervisedTrainer):
         """Tokens of the answers."""
         return answer_tokens(batch["labels"]).sum()
 
-    def loss(  # type: ignore[override]
+    def loss(
         self,
         input_ids: torch.Tensor,  # size = (B, L)
         labels: torch.Tensor,  # size = (B, L)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -34,6 +35,9 @@ from safe_rlhf_panacea.base.models.weights import INDEX, WEIGHTS
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.preference import format_preference, parse_preference
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ class Adapted:
         except UserError as error:
             raise UserError(f"{error} (the base model of {self.folder}, an adapter)") from error
 
-    def add_to(self, model: nn.Module, dtype: torch.dtype | str | None = None) -> None:
+    def add_to(self, model: PreTrainedModel, dtype: torch.dtype | str | None = None) -> None:
         """Add the update to the weights of the base model, and note its checksum on each of them.
 
         An output layer that shares its weight with the input embeddings gets one of its own.
@@ -129,15 +133,15 @@ class Adapted:
         embeddings, checksum = model.get_input_embeddings().weight, self._checksum()
         for name, update in self.lora.updates(model) if self.lora else self._updates(model):
             module = model.get_submodule(name)
-            if module.weight is embeddings:
+            weight = module.get_parameter("weight")
+            if weight is embeddings:
                 model.config.tie_word_embeddings = False
             update = update if isinstance(module, nn.Linear) else update.t()  # Conv1D: (in, out)
-            merged = module.weight.detach().float() + update
-            module.weight = nn.Parameter(merged.to(module.weight.dtype))
+            module.weight = nn.Parameter((weight.detach().float() + update).to(weight.dtype))
             setattr(module.weight, UPDATE, checksum)
-        dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-        for parameter in model.parameters() if dtype else ():
-            parameter.data = parameter.data.to(dtype)
+        wanted = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+        for parameter in model.parameters() if wanted else ():
+            parameter.data = parameter.data.to(wanted)
 
     def _checksum(self) -> str:
         """Of what is added: the file of weights, and λ."""

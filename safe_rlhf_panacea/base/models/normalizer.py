@@ -97,7 +97,8 @@ class Normalizer(nn.Module, abc.ABC):
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
         """Follow the model to its device, not to its type."""
         for name, buffer in self._buffers.items():
-            self._buffers[name] = buffer.to(fn(buffer).device)
+            if buffer is not None:
+                self._buffers[name] = buffer.to(fn(buffer).device)
         return self
 
     @classmethod

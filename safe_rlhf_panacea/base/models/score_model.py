@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from torch import nn
+from transformers import PreTrainedModel
 
 from safe_rlhf_panacea.base.functional import position_ids_from_mask
 from safe_rlhf_panacea.base.models.normalizer import NormalizeFunction, Normalizer
@@ -42,7 +43,7 @@ class ScoreModel(nn.Module):
     ``score_head.weight``, ``score_head.bias``, ``normalizer.{mean,var,count}``.
     """
 
-    def __init__(self, backbone: nn.Module, score_type: ScoreType = "reward") -> None:
+    def __init__(self, backbone: PreTrainedModel, score_type: ScoreType = "reward") -> None:
         """Add a fresh head to a backbone, as its configuration says.
 
         ``backbone.config`` has ``score_dim``, ``score_bias``, ``normalizer_type``, ``momentum``
@@ -52,7 +53,9 @@ class ScoreModel(nn.Module):
         if score_type not in NORMALIZE_FUNCTIONS:
             known = ", ".join(NORMALIZE_FUNCTIONS)
             raise UserError(f"score_type {score_type!r} is none of {known}")
-        self.config = config = backbone.config
+        # With fields of ours beside those of transformers.
+        config: Any = backbone.config
+        self.config = config
         config.score_type = score_type
         config.architectures = [type(backbone).__name__.removesuffix("Model") + "ForScore"]
         self.base_model_prefix = backbone.base_model_prefix or "model"
@@ -103,7 +106,7 @@ class ScoreModel(nn.Module):
         """
         if attention_mask is not None:
             check_attended(attention_mask)
-        elif (kwargs.get("inputs_embeds") if input_ids is None else input_ids).size(0) > 1:
+        elif (kwargs["inputs_embeds"] if input_ids is None else input_ids).size(0) > 1:
             raise ValueError("attention_mask is required for a batch of several rows")
         mask, plain = attention_mask, not (use_cache or kwargs)
         if plain and input_ids is not None and mask is not None and position_ids is None:

@@ -62,6 +62,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
 
     tokenizer: Any
     args: Any
+    data_sampler: ResumableSampler
     logger: Logger
     global_step: int
     total_steps: int
@@ -144,8 +145,9 @@ class TrainerBase(metaclass=abc.ABCMeta):
         found = {}
         for name, flag in LOADERS.items():
             dataset = getattr(getattr(self, name, None), "dataset", None)
-            if hasattr(dataset, "fingerprint"):
-                found[flag] = dataset.fingerprint
+            fingerprint = getattr(dataset, "fingerprint", None)
+            if fingerprint is not None:
+                found[flag] = fingerprint
         return found
 
     def init_logger(self) -> None:
@@ -248,9 +250,9 @@ class TrainerBase(metaclass=abc.ABCMeta):
             if sampler.began_anew:
                 torch.empty((), dtype=torch.int64).random_()
 
+    @abc.abstractmethod
     def checkpoint_engines(self) -> dict[str, Any]:
-        """Name to engine, for every engine that trains."""
-        return {"model": self.model}
+        """Name to engine, for every engine that trains; the first is the model that is saved."""
 
     def save_if_due(self) -> None:
         """Save where nothing hangs over: between two updates, and not within a rollout.
@@ -290,7 +292,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
         del ds_config  # kept for Safe-RLHF's signature; one way of saving serves every stage
         if self.part.save():
             return
-        engine = self.model if model is None else model
+        engine = next(iter(self.checkpoint_engines().values())) if model is None else model
         check_weights(unwrap(engine).named_parameters(), f"step {self.global_step}")
         state = whole_state_dict(engine)  # every rank takes part in the gathering
         if is_main_process():

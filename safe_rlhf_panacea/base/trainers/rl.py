@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Generic
 
 import torch
 
@@ -17,15 +17,15 @@ from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.base.trainers import rl_data
 from safe_rlhf_panacea.base.trainers.actor import text_count, text_step
 from safe_rlhf_panacea.base.trainers.rl_setup import RLSetup
-from safe_rlhf_panacea.base.trainers.rollout import Rollout
+from safe_rlhf_panacea.base.trainers.rollout import AnyRollout
 from safe_rlhf_panacea.base.trainers.supervised import to_device
 from safe_rlhf_panacea.base.trainers.updates import by_update, counted, means_of_evaluation
 
 Batch = rl_data.Batch
 
 
-class RLTrainer(RLSetup):
-    """Base of the reinforcement-learning trainers.
+class RLTrainer(RLSetup, Generic[AnyRollout]):
+    """Base of the reinforcement-learning trainers; ``AnyRollout`` is what their steps are taken on.
 
     Hooks for subclasses, besides those of the set-up: ``post_rollout``, ``rl_step``, ``ptx_step``
     and ``eval_rollout`` do the work.
@@ -38,7 +38,7 @@ class RLTrainer(RLSetup):
 
     # -- rollouts ---------------------------------------------------------------------
 
-    def split_rl_micro_batches(self, prompt_only_batch: Batch) -> list[Rollout]:
+    def split_rl_micro_batches(self, prompt_only_batch: Batch) -> list[AnyRollout]:
         """Roll out a prompt batch in micro-batches."""
         rows = rl_data.prompts_of_micro_batch(self.args, self.WHOLE_GROUPS)
         batches = rl_data.split_rows(prompt_only_batch, rows)
@@ -64,12 +64,12 @@ class RLTrainer(RLSetup):
         Raises:
             NotFiniteError: the policy's logits are not finite, on this process or on another one.
         """
-        inputs = (prompt_only_batch[key] for key in ("input_ids", "attention_mask"))
+        ids, mask = prompt_only_batch["input_ids"], prompt_only_batch["attention_mask"]
         model = unwrap(self.actor_model)
-        return finite_on_all(lambda: sample(model, *inputs, self.generation_config))
+        return finite_on_all(lambda: sample(model, ids, mask, self.generation_config))
 
     @torch.no_grad()
-    def rollout(self, prompt_only_batch: Batch) -> list[Rollout]:
+    def rollout(self, prompt_only_batch: Batch) -> list[AnyRollout]:
         """Draw responses and gather what the update needs.
 
         Raises:
@@ -86,7 +86,7 @@ class RLTrainer(RLSetup):
         parts = [slice(i, None, copies) for i in range(copies)]
         if self.WHOLE_GROUPS:
             prompt, parts = prompt.repeat_interleave(copies, dim=0), [slice(None)]
-        batches: list[Rollout] = []
+        batches: list[AnyRollout] = []
         for part in parts:
             batches.append(self.post_rollout(prompt, sequences[part], attention_mask=mask[part]))
             self.waiting += 1 + self.use_ptx
@@ -97,14 +97,14 @@ class RLTrainer(RLSetup):
     @abc.abstractmethod
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Rollout:
+    ) -> AnyRollout:
         """Score a rolled-out batch."""
 
     @abc.abstractmethod
-    def rl_step(self, rl_batch: Rollout) -> dict[str, float]:
+    def rl_step(self, rl_batch: AnyRollout) -> dict[str, float]:
         """One step of all that is trained; the result has ``train/reward``."""
 
-    def of_update(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
+    def of_update(self, rollouts: Sequence[AnyRollout]) -> list[AnyRollout]:
         """The micro-batches of an update, with what they must know of each other."""
         return list(rollouts)
 
@@ -137,7 +137,7 @@ class RLTrainer(RLSetup):
         bar.update(self.global_step)
         self.log_evaluation(self.global_step == 0)
         texts: Iterator[Batch | None] = itertools.repeat(None)
-        if self.use_ptx:
+        if self.ptx_dataloader is not None:
             texts = rl_data.endless(self.ptx_dataloader, self.ptx_sampler)
         for prompts, ptx in zip(self._prompt_batches(), texts, strict=False):
             if self.global_step >= self.total_steps:
@@ -157,12 +157,13 @@ class RLTrainer(RLSetup):
         bar.close()
         self.part.trained()
 
-    def _train_on(self, steps: Sequence[tuple[Rollout, Batch | None]], bar: Any) -> None:
+    def _train_on(self, steps: Sequence[tuple[AnyRollout, Batch | None]], bar: Any) -> None:
         """Training steps of one update."""
         rl_batches = self.of_update([rl_batch for rl_batch, _ in steps])
-        ptx_batches: Sequence[Batch | None] = [ptx_batch for _, ptx_batch in steps]
+        ptx_batches: Sequence[Batch | None] = [None] * len(steps)
         if self.use_ptx:
-            ptx_batches = counted(ptx_batches, text_count, own_device())
+            texts = [ptx_batch for _, ptx_batch in steps if ptx_batch is not None]
+            ptx_batches = counted(texts, text_count, own_device())
         for rl_batch, ptx_batch in zip(rl_batches, ptx_batches, strict=True):
             info = self.rl_step(rl_batch)
             if ptx_batch is not None:
@@ -194,7 +195,3 @@ class RLTrainer(RLSetup):
                 collected.setdefault(key, []).append(values)
         self.set_train()
         return means_of_evaluation(collected)
-
-    def save(self, model: Any = None, ds_config: dict[str, Any] | None = None) -> None:
-        """Save the actor."""
-        super().save(model=self.actor_model if model is None else model, ds_config=ds_config)

@@ -14,6 +14,7 @@ from safe_rlhf_panacea.base.datasets import (
     PromptOnlyDataset,
     ResumableSampler,
     SupervisedDataset,
+    TokenizedDataset,
 )
 from safe_rlhf_panacea.base.generation import SamplingConfig
 from safe_rlhf_panacea.base.trainers.supervised import build_loader, run_length
@@ -130,15 +131,16 @@ def lengths(prompts: int, args: RewardedConfig, whole_groups: bool = False) -> t
 
 def prompt_loaders(
     args: RewardedConfig, template: ChatTemplate, whole_groups: bool = False
-) -> tuple[DataLoader, ResumableSampler, DataLoader | None]:
+) -> tuple[DataLoader[Any], ResumableSampler, DataLoader[Any] | None]:
     """A loader of prompts with its sampler, and one of evaluation prompts if asked for."""
-    options = {"tokenizer": template.tokenizer, "seed": args.seed, "template": template}
-    prompts = PromptOnlyDataset(args.train_datasets, **options)
-    eval_prompts = None
-    if args.need_eval and args.eval_datasets is None:
-        prompts, eval_prompts = prompts.split_train_test(args.eval_split_ratio)
-    elif args.need_eval:
+    options: dict[str, Any] = {"tokenizer": template.tokenizer, "seed": args.seed}
+    options["template"] = template
+    prompts: TokenizedDataset = PromptOnlyDataset(args.train_datasets, **options)
+    eval_prompts: TokenizedDataset | None = None
+    if args.need_eval and args.eval_datasets is not None:
         eval_prompts = PromptOnlyDataset(args.eval_datasets, **options)
+    elif args.need_eval and args.eval_split_ratio is not None:
+        prompts, eval_prompts = prompts.split_train_test(args.eval_split_ratio)
     loader, sampler = build_loader(prompts, prompts_of_rollout(args, whole_groups), args.seed)
     eval_loader = None
     if eval_prompts is not None:
@@ -150,15 +152,15 @@ def prompt_loaders(
 
 def text_loader(
     args: RewardedConfig, template: ChatTemplate, rows: int
-) -> tuple[DataLoader, ResumableSampler]:
+) -> tuple[DataLoader[Any], ResumableSampler]:
     """A loader of supervised text for the PTX loss, and its sampler."""
     dataset = SupervisedDataset(
-        args.ptx_datasets, tokenizer=template.tokenizer, seed=args.seed, template=template
+        args.ptx_datasets or (), tokenizer=template.tokenizer, seed=args.seed, template=template
     )
     return build_loader(dataset, rows, args.seed)
 
 
-def endless(loader: DataLoader, sampler: ResumableSampler) -> Iterator[Batch]:
+def endless(loader: DataLoader[Any], sampler: ResumableSampler) -> Iterator[Batch]:
     """Epoch after epoch, from the sampler's present one on."""
     for epoch in itertools.count(sampler.epoch):
         sampler.set_epoch(epoch)

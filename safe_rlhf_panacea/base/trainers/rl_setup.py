@@ -85,7 +85,7 @@ class RLSetup(TrainerBase):
         rows = rl_data.rows_of_rollout(args, self.WHOLE_GROUPS)
         loaders = rl_data.prompt_loaders(args, self.template, self.WHOLE_GROUPS)
         self.prompt_only_dataloader, self.data_sampler, self.eval_dataloader = loaders
-        self.ptx_dataloader: DataLoader | None = None
+        self.ptx_dataloader: DataLoader[Any] | None = None
         self.use_ptx = args.ptx_datasets is not None
         if self.use_ptx:
             self.ptx_dataloader, self.ptx_sampler = rl_data.text_loader(args, self.template, rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import TypedDict, TypeVar
 
 import torch
 
@@ -21,7 +21,17 @@ class OfUpdate(TypedDict, total=False):
     moments: tuple[torch.Tensor, torch.Tensor]
 
 
-class Rollout(OldNumbers, OfUpdate):
+class Scores(TypedDict):
+    """What is said of each response; a subclass may say more.
+
+    Attributes:
+        reward: size = (B,).
+    """
+
+    reward: torch.Tensor
+
+
+class Rollout(OldNumbers, OfUpdate, Scores):
     """A micro-batch of prompts, responses and scores, complete when it is made.
 
     A dictionary, as Safe-RLHF's trainers hand it on. B sequences of L tokens each begin with a
@@ -32,7 +42,6 @@ class Rollout(OldNumbers, OfUpdate):
         input_ids: prompts and responses, size = (B, L).
         attention_mask: True on tokens, size = (B, L).
         ref_log_probs: of the reference, size = (B, L - 1).
-        reward: size = (B,).
         log_probs: of the policy that drew the responses, size = (B, L - 1). On-policy there are
             none: the one training step comes before the next update, and its own forward pass
             gives these numbers.
@@ -45,4 +54,6 @@ class Rollout(OldNumbers, OfUpdate):
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     ref_log_probs: torch.Tensor
-    reward: torch.Tensor
+
+
+AnyRollout = TypeVar("AnyRollout", bound=Rollout)

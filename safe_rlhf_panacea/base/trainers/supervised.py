@@ -6,7 +6,7 @@ import abc
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch.utils.data import DataLoader
@@ -42,7 +42,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 def build_loader(
     dataset: Any, batch_size: int, seed: int, *, shuffle: bool = True
-) -> tuple[DataLoader, ResumableSampler]:
+) -> tuple[DataLoader[Any], ResumableSampler]:
     """A loader over this process's share of a data set, and the sampler that knows where it is."""
     sampler = ResumableSampler(
         len(dataset), seed=seed, shuffle=shuffle, rank=get_rank(), world_size=get_world_size()
@@ -69,11 +69,11 @@ class SupervisedTrainer(TrainerBase):
     TRAINING_TYPE: ClassVar[str] = "supervised"
     DATASET_TYPE: ClassVar[Any]
     MODEL_TYPE: ClassVar[Any] = None  # None: a causal language model
-    PADDING_SIDE: ClassVar[str] = "right"
+    PADDING_SIDE: ClassVar[Literal["left", "right"]] = "right"
 
     model: Any
-    train_dataloader: DataLoader
-    eval_dataloader: DataLoader | None
+    train_dataloader: DataLoader[Any]
+    eval_dataloader: DataLoader[Any] | None
 
     def __init__(self, args: TrainConfig, ds_train_config: dict[str, Any]) -> None:
         """Run the hooks."""
@@ -141,6 +141,10 @@ class SupervisedTrainer(TrainerBase):
         if args.gradient_checkpointing:
             set_gradient_checkpointing(self.model, True)
 
+    def checkpoint_engines(self) -> dict[str, Any]:
+        """The only one."""
+        return {"model": self.model}
+
     def count(self, batch: Batch) -> torch.Tensor:
         """How much a batch has of what the loss is a mean over: its rows, unless overridden."""
         return torch.tensor(len(next(iter(batch.values()))))
@@ -150,8 +154,10 @@ class SupervisedTrainer(TrainerBase):
         return counted(batches, self.count, own_device())
 
     @abc.abstractmethod
-    def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def loss(self, *_: Any, **batch: Any) -> dict[str, torch.Tensor]:
         """The loss on a batch, under the key ``loss``, and what else is worth logging.
+
+        A subclass names the tensors that it needs of the batch.
 
         With ``counts`` in the batch it is the batch's share in the mean over its update.
         """

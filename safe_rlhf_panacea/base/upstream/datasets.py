@@ -76,7 +76,7 @@ class TemplatedText(SupervisedDataset):
         labels[: common_prefix(start, input_ids.tolist())] = IGNORE_INDEX
         return {"input_ids": input_ids, "labels": labels}
 
-    def tokenize(self, text: str) -> torch.Tensor:  # type: ignore[override]
+    def tokenize(self, text: str) -> torch.Tensor:
         """The tokens of a dialogue, truncated, size = (L,); what is said gives no control token."""
         (ids,) = tokenize(self.tokenizer, [text])
         return torch.tensor(ids[: self.tokenizer.model_max_length])
@@ -104,6 +104,8 @@ class LabelledPreferenceDataset(PreferenceDataset):
     objective to 0 or 1, the better answer. The better response of a pair is the one that the
     first objective with a label prefers.
     """
+
+    rawdata: Any
 
     def __init__(
         self,
@@ -150,7 +152,7 @@ class LabelledPreferenceDataset(PreferenceDataset):
         labels = labels_of(sample)
         return [labels.get(name) for name in self.objectives]
 
-    def preprocess(self, raw_sample: RawSample) -> dict[str, torch.Tensor]:
+    def preprocess(self, raw_sample: RawSample) -> dict[str, Any]:
         """Tokens, in Safe-RLHF's template its own, ``labels`` and ``prompt_length``.
 
         Labels are of size (m,): +1 agrees, -1 disagrees, 0 missing.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -59,6 +59,8 @@ class HookedDPOTrainer(Recorded, DPOTrainer):
     (``count``).
     """
 
+    train_dataloader: Any
+    loss: Callable[..., dict[str, torch.Tensor]]
     reward_statistics = staticmethod(reward_statistics)
 
     @abc.abstractmethod

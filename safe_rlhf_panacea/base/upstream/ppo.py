@@ -18,7 +18,7 @@ from safe_rlhf_panacea.base.generation import up_to_end
 from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.base.models.saved_head import check_saved_head
 from safe_rlhf_panacea.base.trainers.actor import text_count
-from safe_rlhf_panacea.base.trainers.rollout import Rollout
+from safe_rlhf_panacea.base.trainers.rollout import Rollout, Scores
 from safe_rlhf_panacea.base.trainers.updates import by_update, counted, means_of_evaluation
 from safe_rlhf_panacea.base.upstream.datasets import templated
 from safe_rlhf_panacea.base.upstream.rates import own_rates
@@ -53,6 +53,8 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
 
     # The actor's backward passes to come on what was rolled out since the last training step.
     waiting: int = 0
+    ptx_coeff: float
+    eval_dataloader: Any
 
     # -- hooks ------------------------------------------------------------------------
 
@@ -75,8 +77,8 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
     @abc.abstractmethod
     def score(
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
-    ) -> Batch:
-        """The reward of each sequence, under ``reward``, size = (B,), and what else to keep."""
+    ) -> Scores:
+        """The reward of each sequence, and what else to keep."""
 
     @abc.abstractmethod
     def eval_rollout(
@@ -174,7 +176,7 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         """Safe-RLHF's batch, and all that ``score`` found."""
         self._prompt = prompt  # for the slot in the reward model's place, which is not told
         mask = self._attended(sequence, attention_mask)
-        batch = super().post_rollout(prompt, sequence, mask)
+        batch: Rollout = super().post_rollout(prompt, sequence, mask)
         self.waiting += 1 + self.use_ptx
         return {**batch, **self._scored}
 

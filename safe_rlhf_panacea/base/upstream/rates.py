@@ -23,8 +23,8 @@ def own_rates(trainers: ModuleType, lr: float) -> Iterator[None]:
     def split(*args: Any, **kwargs: Any) -> list[dict[str, Any]]:
         return with_own_rates(original(*args, **kwargs), lr)
 
-    trainers.get_optimizer_grouped_parameters = split  # type: ignore[attr-defined]
+    vars(trainers)["get_optimizer_grouped_parameters"] = split
     try:
         yield
     finally:
-        trainers.get_optimizer_grouped_parameters = original  # type: ignore[attr-defined]
+        vars(trainers)["get_optimizer_grouped_parameters"] = original

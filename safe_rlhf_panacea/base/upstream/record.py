@@ -6,6 +6,8 @@ import datetime
 from functools import cached_property
 from typing import Any
 
+from safe_rlhf.trainers.base import TrainerBase
+
 from safe_rlhf_panacea.base.claim import claim_folder
 from safe_rlhf_panacea.base.clock import TrainingClock
 from safe_rlhf_panacea.base.datasets.template import ChatTemplate
@@ -15,7 +17,7 @@ from safe_rlhf_panacea.base.run_record import program_of, write_run_record
 from safe_rlhf_panacea.base.trainers.part import Part
 
 
-class Recorded:
+class Recorded(TrainerBase):
     """Claims the output folder, as the port does, and records the run in it; holds a part."""
 
     part: Part = Part()

@@ -78,8 +78,8 @@ def rating(completion: Row, aspect: str) -> float | None:
     """The rating of an aspect, or None where it is no number, such as ``N/A``."""
     annotation = (required(completion, "annotations") or {}).get(aspect) or {}
     try:
-        value = float(annotation.get("Rating"))
-    except (TypeError, ValueError):
+        value = float(annotation["Rating"])
+    except (KeyError, TypeError, ValueError):
         return None
     return value if math.isfinite(value) else None
 

@@ -37,7 +37,7 @@ class RewardTrainer(SupervisedTrainer):
             template=self.template,
         )
 
-    def loss(  # type: ignore[override]
+    def loss(
         self,
         better_input_ids: torch.Tensor,  # size = (B, L)
         better_attention_mask: torch.Tensor,  # size = (B, L)

@@ -1,0 +1,189 @@
+"""Published reward and cost models: where they are, and the scores on their cards."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import math
+import socket
+import urllib.parse
+import urllib.request
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
+from safe_rlhf_panacea.errors import UserError
+
+Reference = Mapping[str, Any]
+CARD = "bfloat16"  # the precision of every card; some have another one besides
+HUB_TIMEOUT = 10.0  # seconds
+
+
+@dataclass(frozen=True)
+class Check:
+    """A measured number beside its reference, and the largest difference that is still the same."""
+
+    checkpoint: str
+    what: str
+    expected: float
+    measured: float
+    tolerance: float
+
+    @property
+    def difference(self) -> float:
+        """Measured minus expected."""
+        return self.measured - self.expected
+
+    @property
+    def same(self) -> bool:
+        """Whether the difference is within the tolerance; NaN and infinities never are."""
+        return math.isfinite(self.difference) and abs(self.difference) <= self.tolerance
+
+
+# -- finding and loading a checkpoint -------------------------------------------------------
+
+
+def locate(values: Mapping[str, Any], local_dir: Path | None) -> tuple[str | Path, dict[str, str]]:
+    """A checkpoint's folder, or its name on the hub with the revision to take.
+
+    Raises:
+        UserError: it is neither in ``local_dir`` nor on the hub; the message says what to download.
+    """
+    hub, revision = values["hub"], values["revision"]
+    if local_dir is not None:
+        folder = local_dir / hub.rpartition("/")[2]
+        if folder.is_dir():
+            return folder, {}
+    elif _is_on_hub(hub, revision):
+        return hub, {"revision": revision} if revision else {}
+    raise UserError(missing(hub, revision, f"about {values['gigabytes']} GB", local_dir))
+
+
+def missing(hub: str, revision: str | None, size: str, local_dir: Path | None) -> str:
+    """What is missing, and how to get it."""
+    name = hub.rpartition("/")[2]
+    at = f"revision {revision}" if revision else "no revision is known"
+    download = f"download {hub} ({at}; {size}) into {(local_dir or Path('DIR')) / name}"
+    if local_dir is not None:
+        return f"{name}: not in {local_dir}; {download}"
+    return f"{name}: the hub has it not, or cannot be reached; {download} and give --local_dir DIR"
+
+
+def _is_on_hub(hub: str, revision: str | None) -> bool:
+    from huggingface_hub import hf_hub_download
+
+    cached_only = not _hub_answers()
+    try:
+        hf_hub_download(hub, "config.json", revision=revision, local_files_only=cached_only)
+    except Exception:  # no network, no such name, or no access
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=1)
+def _hub_answers() -> bool:
+    """Asked once: the hub's client would try for half a minute with each checkpoint."""
+    from huggingface_hub import constants
+
+    if urllib.request.getproxies():
+        return True  # only the proxy knows whether it reaches the hub
+    where = urllib.parse.urlparse(constants.ENDPOINT)
+    port = where.port or (443 if where.scheme == "https" else 80)
+    try:
+        socket.create_connection((where.hostname, port), timeout=HUB_TIMEOUT).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def loaded(values: Mapping[str, Any], args: Namespace) -> Iterator[tuple[Any, Any]]:
+    """The model, on the GPU if there is one, and its tokenizer.
+
+    The role is the reference's: the configuration of a cost model may call it a reward model.
+
+    Raises:
+        UserError: the checkpoint is missing, damaged, or of something else.
+    """
+    place, revision = locate(values, args.local_dir)
+    model, tokenizer = load_pretrained_models(
+        place,
+        auto_model_type=AutoModelForScore,
+        dtype=getattr(torch, args.dtype),
+        auto_model_kwargs={
+            "score_type": values["role"],
+            "do_normalize": values["do_normalize"],
+            **revision,
+        },
+        auto_tokenizer_kwargs=revision,
+    )
+    try:
+        yield model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+    finally:
+        del model  # before the next one is loaded: two of 7B would not fit
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+# -- the scores on the model's card ---------------------------------------------------------
+
+
+def sample_ids(tokenizer: Any, text: str) -> torch.Tensor:
+    """The ids of a sample text as the cards tokenise it, without an end token; size = (1, L)."""
+    return torch.tensor([tokenizer(text)["input_ids"]])
+
+
+@torch.no_grad()
+def score_checks(reference: Reference, model: Any, tokenizer: Any, dtype: str) -> Iterator[Check]:
+    """Compare the scores of the sample text with those that the card prints.
+
+    Args:
+        reference: its ``values`` have ``text``, ``tokens`` (how many), ``scores`` and perhaps
+            ``end_score`` by precision, the number of ``early`` tokens, and perhaps
+            ``normalizer_mean``.
+        model: a score model.
+        tokenizer: the model's.
+        dtype: the model's precision; a card without it is compared in bfloat16.
+    """
+    name, values, tolerances = reference["name"], reference["values"], reference["tolerances"]
+    ids = sample_ids(tokenizer, values["text"]).to(model.device)
+    output = model(ids, attention_mask=torch.ones_like(ids))
+    found = output.scores[0, :, 0].tolist()
+    yield Check(name, "tokens", values["tokens"], len(found), 0.0)
+    scores = values["scores"]
+    if scores and len(found) == values["tokens"]:  # else no token stands beside its like
+        expected = scores.get(dtype, scores[CARD])  # a card may be cut off
+        for part, places in (
+            ("early", range(min(values["early"], len(expected)))),
+            ("later", range(values["early"], len(expected))),
+        ):
+            checks = [
+                Check(
+                    name,
+                    f"score, {part} tokens, token {i + 1}",
+                    expected[i],
+                    found[i],
+                    tolerances[f"{part}_tokens"],
+                )
+                for i in places
+            ]
+            yield from sorted(checks, key=_distance)[-1:]  # the worst
+    if ends := values.get("end_score"):
+        own = dtype in ends
+        tolerance = tolerances["end_score" if own else "end_score_other_precision"]
+        measured = output.end_scores.item()
+        yield Check(name, "end score", ends[dtype if own else CARD], measured, tolerance)
+    if (mean := values.get("normalizer_mean")) is not None:
+        measured = model.normalizer.mean.item()
+        yield Check(name, "normalizer's mean", mean, measured, tolerances["normalizer_mean"])
+
+
+def _distance(check: Check) -> float:
+    """How far off a number is; NaN is farther than all others."""
+    return abs(check.difference) if math.isfinite(check.difference) else math.inf

@@ -1,1 +1,0 @@
-"""Whether today's code still gives the numbers that a reference holds."""

@@ -1,0 +1,282 @@
+"""Pages that open without a network: no scripts, pictures inside, all text escaped by jinja2."""
+
+from __future__ import annotations
+
+import base64
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from safe_rlhf_panacea.base.datasets.safe_rlhf_template import without_template
+from safe_rlhf_panacea.base.run_record import METRICS_FILE
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.fronts.compare import ComparedFront, FrontComparison
+from safe_rlhf_panacea.fronts.evaluations import Evaluation
+from safe_rlhf_panacea.fronts.indicators import MEANINGS
+from safe_rlhf_panacea.fronts.stats import FrontDifference
+from safe_rlhf_panacea.io import read_json, read_json_lines
+from safe_rlhf_panacea.run_folder import RUN_FILE
+from safe_rlhf_panacea.shapes import misfit
+from safe_rlhf_panacea.show import pictures
+from safe_rlhf_panacea.show.plots import spread
+from safe_rlhf_panacea.show.tables import (
+    INDICATORS,
+    Table,
+    difference_rows,
+    front_rows,
+    fronts_title,
+    headline,
+    hypervolume_rows,
+    indicator_texts,
+    point_text,
+    summary_lines,
+    vector_text,
+)
+
+if TYPE_CHECKING:
+    from safe_rlhf_panacea.show.writers import Content
+
+REFRESH_SECONDS = 60
+ROWS_SHOWN = 14  # of longer tables on a page, the rest folds
+MOST_POINTS = 2000  # of a curve
+# Title to series, and the beginning of those that carry an objective's name.
+CURVES: dict[str, tuple[tuple[str, ...], str]] = {
+    "reward: each objective's, and their aggregate": (("train/reward",), "train/reward_"),
+    "raw reward, as the models give it": ((), "train/raw_reward_"),
+    "loss": (("train/loss", "train/actor_loss", "train/ptx_loss"), "train/loss_"),
+    "loss of the critic": (("train/reward_critic_loss",), ""),
+    "accuracy by objective": ((), "train/accuracy_"),
+    "KL in training (nats per response)": (("train/kl_divergence",), ""),
+    "mean λ of each step": ((), "train/preference_"),
+    "mean length of responses (tokens)": (("train/mean_generated_length",), ""),
+}
+# Beginnings of series that are no objective's reward.
+OTHERS = (
+    *("train/reward_with", "train/reward_advantage", "train/reward_return"),
+    *("train/reward_value", "train/reward_critic", "train/reward_accuracy", "train/reward_margin"),
+)
+SECTIONS = (
+    ("front/now", "The front now", "front/points"),
+    ("front/so_far", "The growing front", None),
+    ("front/indicators", "Indicators", "front/indicators"),
+    ("front/distributions", "Distributions by λ", None),
+    ("front/kl", "Distance from the initial model by λ", None),
+    ("singular/by_matrix", "Learnt singular values", "singular/by_matrix"),
+    ("preferences/drawn", "λ drawn in training", None),
+)
+OVER_TIME = ("front/so_far", "front/indicators")  # nothing to see of one evaluation
+ANSWERS = 5  # λ of which a prompt's answers are shown
+NO_BREAK = "\u00a0"
+
+
+def _cell(value: Any) -> str:
+    """A value as it stands in a table: numbers short, lines of a text below each other."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "" if value is None else escape(value).replace("\n", Markup("<br>"))
+
+
+@functools.cache
+def environment() -> Environment:
+    """The templates beside this file, which escape whatever they are given."""
+    found = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+    )
+    found.globals["meaning"] = MEANINGS
+    found.filters["base64"] = lambda data: base64.b64encode(data).decode()
+    found.filters["cell"] = _cell
+    found.filters["cell_class"] = lambda value: "n" if isinstance(value, int | float) else ""
+    return found
+
+
+def _part(name: str) -> Any:
+    return getattr(environment().get_template("parts.html").module, name)
+
+
+def image(png: bytes, alternative: str) -> Markup:
+    """An ``img`` element that holds the PNG itself; ``alternative`` is its text."""
+    return _part("image")(png, alternative)
+
+
+def table_html(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    classes: Sequence[Sequence[str]] = (),
+    kind: str = "",
+) -> Markup:
+    """A table as HTML, within a box that scrolls where it is too wide.
+
+    Args:
+        columns: heads.
+        rows: texts and numbers.
+        classes: of the cells; default: ``n`` for numbers.
+        kind: class of the whole.
+    """
+    return _part("table")(columns, rows, classes, kind)
+
+
+def folded_table(table: Table) -> Markup:
+    """A table below its title, which shows and hides it; a long one is hidden at first."""
+    return _part("folded")(table.title, table.columns, table.rows, len(table.rows) <= ROWS_SHOWN)
+
+
+def page(title: str, parts: Sequence[Markup]) -> str:
+    """A page of parts, one below the other; what is not ``Markup`` is escaped."""
+    return _rendered("page.html", title, parts=parts)
+
+
+def _rendered(template: str, title: str, refresh: int | None = None, **values: Any) -> str:
+    """A page made of a template; the browser reads it again after ``refresh`` seconds."""
+    return environment().get_template(template).render(title=title, refresh=refresh, **values)
+
+
+# -- a training run ---------------------------------------------------------------------------
+
+
+def read_metrics(folder: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Training's lines of ``metrics.jsonl``, thinned to what a curve can show."""
+    log_dir = record.get("args", {}).get("log_dir")
+    path = (Path(log_dir).expanduser() if log_dir else folder) / METRICS_FILE
+    lines = read_json_lines(path) if path.is_file() else []
+    if wrong := misfit(lines, [dict]):
+        raise UserError(f"{path}: {wrong}")
+    training = [line for line in lines if any(key.startswith("train/") for key in line)]
+    return training[:: max(1, len(training) // MOST_POINTS)]
+
+
+def curve_groups(metrics: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """Which of the known series a run has, by panel."""
+    # Not every line has every objective: a batch may have no label for one.
+    there = dict.fromkeys(name for line in metrics for name in line)
+    groups = {}
+    for title, (names, family) in CURVES.items():
+        found = [name for name in names if name in there]
+        if family:
+            found += [n for n in there if n.startswith(family) and not n.startswith(OTHERS)]
+        if found:
+            groups[title] = found
+    return groups
+
+
+def _answers(evaluation: Evaluation, is_sampled: bool) -> list[dict[str, Any]]:
+    """A table for each of a few prompts, with answers at λ spread over the grid."""
+    names, found = evaluation.objectives, []
+    for prompt in dict.fromkeys(row["prompt"] for row in evaluation.responses):
+        mine = spread([row for row in evaluation.responses if row["prompt"] == prompt], ANSWERS)
+        rewards = names if mine[0]["rewards"] else ()
+        columns = [f"λ ({', '.join(names)})", "answer", *rewards, *["log π/π_ref"] * is_sampled]
+        rows = [
+            [vector_text(row["preference"]), row["response"], *row["rewards"]]
+            + [row["log_ratio"]] * is_sampled
+            for row in mine
+        ]
+        found.append({"title": without_template(prompt), "columns": columns, "rows": rows})
+    return found
+
+
+def render(folder: Path, content: Content, *, running: bool) -> str:
+    """``report.html``: a training run on one page.
+
+    Args:
+        folder: the run's; its record and metrics are read.
+        content: what there is to show.
+        running: whether more will come: the browser then reads the page again every minute.
+    """
+    record = read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
+    latest, metrics = content.latest, read_metrics(folder, record)
+    is_sampled = bool(latest.responses) and latest.responses[0]["log_ratio"] is not None
+    groups = curve_groups(metrics)
+    return _rendered(
+        "report.html",
+        f"{fronts_title([latest.result])} ({folder.name})",
+        refresh=REFRESH_SECONDS if running else None,
+        step=latest.step,
+        answers=_answers(latest, is_sampled),
+        is_sampled=is_sampled,
+        content=content,
+        sections=SECTIONS,
+        folded_table=folded_table,
+        left_out=OVER_TIME if len(content.evaluations) == 1 else (),
+        curves=pictures.curves(metrics, groups) if groups else None,
+        facts={
+            "program": record.get("program"),
+            "started": record.get("started_at"),
+            "commit": (record.get("git") or {}).get("commit"),
+            "objectives": ", ".join(latest.objectives),
+            "evaluations": f"{len(content.evaluations)}, the latest at step {latest.step}",
+            "reference point": point_text(latest.result.reference_point),
+        },
+    )
+
+
+# -- a comparison -----------------------------------------------------------------------------
+
+
+def comparison_page(comparison: FrontComparison, picture: bytes, command: str) -> str:
+    """The page of a comparison, ``compare.html``.
+
+    Args:
+        comparison: what it tells.
+        picture: PNG of the fronts.
+        command: that made it.
+    """
+    return _rendered(
+        "compare.html",
+        fronts_title(comparison.runs),
+        picture=picture,
+        comparison=comparison,
+        indicators=_indicator_rows(comparison),
+        hypervolumes=hypervolume_rows(comparison),
+        point=point_text(comparison.reference_point),
+        differences=[_difference(comparison, one) for one in comparison.differences],
+        points=[(run.label, front_rows(run)) for run in comparison.runs],
+        origins=_origin_rows(comparison.runs),
+        command=command,
+    )
+
+
+def _indicator_rows(comparison: FrontComparison) -> list[list[str]]:
+    """A head and a row of indicators per run."""
+    arrows = {" ↑": f"{NO_BREAK}↑", " ↓": f"{NO_BREAK}↓"}
+    names = [name[:-2] + arrows[name[-2:]] for name in INDICATORS.values()]
+    spearman = [f"Spearman {name}, its{NO_BREAK}λ" for name in comparison.objectives]
+    rows = [["run", "points", names[0], "÷ baseline’s", *names[1:], *spearman]]
+    for run in comparison.runs:
+        ratio = run.hypervolume_over_baseline
+        first, *others = indicator_texts(run)
+        times = "" if ratio is None else f"{ratio:.3f}"
+        rows.append([run.label, str(len(run.points)), first, times, *others])
+    return rows
+
+
+def _difference(comparison: FrontComparison, difference: FrontDifference) -> dict[str, Any]:
+    """A difference as the template needs it; marked cells are coloured by their sign."""
+    classes = []
+    for row in difference.rows:
+        signs = ["more" if value > 0 else "less" for value in row.difference]
+        marked = [sign if mark else "" for sign, mark in zip(signs, row.marked, strict=True)]
+        classes.append(["", *marked, ""])
+    return {
+        "title": headline(difference),
+        "rows": difference_rows(comparison.objectives, difference),
+        "classes": classes,
+        "lines": summary_lines(comparison, difference),
+    }
+
+
+def _origin_rows(runs: Sequence[ComparedFront]) -> list[list[str]]:
+    """A head and a row per run that says where it comes from."""
+    rows = [["run", "folder", "file", "method", "step", "program", "commit", "started at"]]
+    for run in runs:
+        commit = str(run.commit or "")[:12] + (" (files modified)" if run.modified else "")
+        cells = [run.run, run.file, run.method, run.step, run.program, commit, run.started_at]
+        rows.append([run.label, *("" if cell is None else str(cell) for cell in cells)])
+    return rows

@@ -1,0 +1,101 @@
+"""The front benchmark's arms and tables."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from safe_rlhf_panacea.fronts.measurement import origin
+from safe_rlhf_panacea.fronts.result import FrontPoint, FrontResult
+from safe_rlhf_panacea.preference import preference_grid
+from tests.warm_python import warm_python
+
+PROGRAM = Path(__file__).resolve().parents[2] / "eval" / "front_benchmark.py"
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """Imports one of the program's modules."""
+    monkeypatch.syspath_prepend(str(PROGRAM.parent))
+    return importlib.import_module
+
+
+@pytest.fixture
+def tables(module):
+    return module("front_benchmark_tables")
+
+
+def front(*points):
+    grid = [[0.0, 1.0], [1.0, 0.0]]
+    return made(["helpful", "harmless"], grid, points, "accuracy", [0.25, 0.25]).to_json()
+
+
+def made(names, grid, values, kind, reference_point):
+    points = [
+        FrontPoint(preference=p, objectives=j, standard_errors=[0.0, 0.0])
+        for p, j in zip(grid, values, strict=True)
+    ]
+    about = origin("panacea", "", {}, None, 1.0, 10)
+    point = {"points": points, "reference_point": reference_point}
+    return FrontResult(kind=kind, objectives=names, **point, **about)
+
+
+def test_select_takes_the_points_of_a_grid_in_its_order():
+    grid = preference_grid(2, 0.1)
+    whole = made(["a", "b"], grid.tolist(), [[i, -i] for i in range(11)], "reward", [0, -20])
+    rounded = whole.having(
+        points=[p.having(preference=[round(v, 6) for v in p.preference]) for p in whole.points]
+    )
+    chosen = rounded.at(preference_grid(2, 0.5))
+    assert [point.objectives[0] for point in chosen.points] == [0, 5, 10]
+    # Of (0, 0), (5, -5) and (10, -10), from (0, -20).
+    assert chosen.indicators["hypervolume"] == 5 * 15 + 5 * 10
+
+
+def test_ratio_of_hypervolumes_by_hand(tables):
+    # reference (0.25, 0.25): two points that span 0.5 × 0.25 + 0.25 × 0.25 = 0.1875, against
+    # one that counts, 0.25 × 0.5 = 0.125
+    collected = {
+        7: {
+            "dpo/panacea/model": front((0.5, 0.75), (0.75, 0.5)),
+            "dpo/soups/model": front((0.5, 0.75), (0.25, 0.9)),
+        }
+    }
+    found = tables.summaries(collected)
+    assert found["dpo/panacea/model"][7]["hypervolume"] == pytest.approx(0.1875)
+    assert found["dpo/soups/model"][7]["hypervolume"] == pytest.approx(0.125)
+    assert tables.comparisons(found) == {"DPO, Panacea / soups": {7: pytest.approx(1.5)}}
+    assert "1.500" in tables.ratio_rows(tables.comparisons(found))
+
+
+def test_refusals_at_the_harmless_end_by_hand(tables):
+    def rows(*rates):
+        kinds = zip(("harmless", "severe"), rates, strict=False)
+        end = [{"preference": [0.0, 1.0], "severity": k, "refusal_rate": r} for k, r in kinds]
+        other = {"preference": [1.0, 0.0], "severity": "harmless", "refusal_rate": 1.0}
+        return [*end, other]
+
+    text = tables.refusal_rows({3: rows(0.25, 0.5), 4: rows(0.05, 1.0)})
+    lines = [line.split() for line in text.splitlines()]
+    assert ["harmless", "0.150", "0.250", "0.050"] in lines
+    assert ["severe", "0.750", "0.500", "1.000"] in lines
+    lines = tables.refusal_rows({3: rows(0.25, 0.5), 4: rows(0.05)[:1]}).splitlines()
+    assert ["severe", "0.500", "0.500", "-"] in [line.split() for line in lines]
+
+
+def test_the_program_runs_a_job_and_takes_up_what_is_there(tmp_path):
+    command = [
+        warm_python(),
+        str(PROGRAM),
+        *("--settings", "smoke", "--seeds", "1", "--jobs", "dpo-main", "--workers", "1"),
+        *("--output_dir", str(tmp_path)),
+    ]
+    first = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "dpo/panacea/model" in first
+    written = (tmp_path / "seed-1000" / "dpo-main.json").stat().st_mtime_ns
+    second = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert (tmp_path / "seed-1000" / "dpo-main.json").stat().st_mtime_ns == written
+    assert "DPO, Panacea / soups" in second or "dpo/soups/model" in second
