@@ -167,9 +167,10 @@ def _load_base(
 ) -> tuple[Any, Any, ChatTemplate]:
     """The base model under an adapter, its tokenizer, and the adapter's template."""
     config = read_config(adapter)
-    options = {"padding_side": "left", "trust_remote_code": trust_remote_code}
     with base_of(adapter, config.base_model, base_model) as base:
-        model, tokenizer = load_pretrained_models(base, None, **options)
+        model, tokenizer = load_pretrained_models(
+            base, None, padding_side="left", trust_remote_code=trust_remote_code
+        )
     template = ChatTemplate.chosen(chat_template, config.chat_template, tokenizer)
     return model.eval(), tokenizer, template
 

@@ -109,7 +109,7 @@ def _parts(models: Models, args: MemoryOptions) -> dict[str, Callable[[], None]]
     if args.algorithm == "ppo":
         drawn = min(rows, args.per_device_prompt_batch_size) * args.group
         update = partial(steps.actor_critic_step, policy, models.critic, tokens)
-    found = {
+    found: dict[str, Callable[[], None]] = {
         "generation": partial(_generate, models, args, drawn),
         "scoring": partial(_score, models, tokens),
         "update": update,

@@ -43,7 +43,7 @@ def read_configs(args: MemoryOptions) -> tuple[Any, list[Any]]:
     from safe_rlhf_panacea.memory.models import read_config
     from safe_rlhf_panacea.rewards.spec import reward_specs
 
-    def read(name: str) -> Any:
+    def read(name: Any) -> Any:
         return read_config(name, trust_remote_code=args.trust_remote_code)
 
     policy = read(args.model)
