@@ -234,6 +234,9 @@ memory       ; --prompt_length 512                ; --prompt_length 512 fills --
 memory       ; --reward_models a=x b=y            ; --algorithm dpo has none
 memory       ; --algorithm ppo --reward_models a=x ; is 2, but there are 1 --reward_models
 memory       ; --model no/such/folder/            ; no/such/folder
+memory       ; --config file                      ; file: must hold lines of the form option: v
+rewarded_soups ; --config file                    ; file: must hold lines of the form option: v
+respond!     ; --config none                      ; none: .*No such file
 memory       ; --algorithm ddpo                   ; invalid choice: 'ddpo'
 panacea_sft  ; --train_datasets supervised:1:a.jsonl ; name its objective, as in helpful=superv
 panacea_sft  ; --train_datasets a=supervised:1:x b= ; data set '' has no name

@@ -45,6 +45,19 @@ def test_a_lora_that_another_request_made_meanwhile_is_taken(tmp_path, monkeypat
     assert adapters[1].folder_of(str(base), names[1]) == first
 
 
+@pytest.mark.parametrize("objectives", [("helpful", "harmless"), ()])
+def test_a_preference_may_come_in_any_form(objectives, tmp_path):
+    base, folder = saved("llama", tmp_path, objectives=objectives)
+    names = objectives or ("objective_1", "objective_2")
+    forms = ([0.3, 0.7], torch.tensor([0.3, 0.7]), "0.3,0.7", {names[1]: 0.7, names[0]: 0.3})
+    for form in forms:
+        out = export(
+            folder, "vllm", tmp_path / "vllm", [form], base_model=str(base), overwrite=True
+        )
+        (made,) = (path.name for path in out.iterdir() if path.is_dir())
+        assert made == f"{names[0]}=0.3,{names[1]}=0.7"
+
+
 def test_the_library_call_checks_as_the_program_does(tmp_path):
     _, folder = saved("llama", tmp_path)
     with pytest.raises(UserError, match="takes one --preference, not 0"):

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser
 from safe_rlhf_panacea.base.datasets.published import PublishedDataset
 from safe_rlhf_panacea.base.datasets.raw import RawDataset, for_objective, labels_of
 from safe_rlhf_panacea.base.datasets.specs import FORM, read_specs
+from safe_rlhf_panacea.configs import Options, Program, configuration, option
 from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.printing import say
 
@@ -103,28 +103,27 @@ def describe(spec: str) -> str:
     ).rstrip()
 
 
-def build_parser() -> ArgumentParser:
-    """The program's flags."""
-    parser = ArgumentParser(
-        PROGRAM,
-        """
-        List the data sets that the training programs know by name, or read one and count.
+@configuration
+class ListingOptions(Options):
+    """List the data sets that the training programs know by name, or read one and count.
 
-        Those with a hub id are fetched from there, or read from a copy given as path.
-        """,
-        f"""
-        {PROGRAM}
-        {PROGRAM} PKU-SafeRLHF-30K/test:1:path/to/a/copy
-        """,
-    )
-    parser.add_argument("spec", nargs="?", metavar="SPEC", help=f"a data set as {FORM}")
-    return parser
+    Those with a hub id are fetched from there, or read from a copy given as path.
+    """
+
+    spec: str | None = option(text=f"a data set as {FORM}", metavar="SPEC", positional=True)
+
+
+COMMAND = Program(
+    ListingOptions,
+    PROGRAM,
+    example=f"{PROGRAM}\n{PROGRAM} PKU-SafeRLHF-30K/test:1:path/to/a/copy",
+)
 
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table or the description."""
-    args = build_parser().parse_args(argv)
+    args = COMMAND.read(argv)
     logging.disable(logging.WARNING)  # what is left out is told below
     try:
         say(dataset_table() if args.spec is None else describe(args.spec))

@@ -105,4 +105,6 @@ def test_as_a_program() -> None:
         return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
 
     assert run() == dataset_table() + "\n"
-    assert "usage: python -m safe_rlhf_panacea.base.datasets [-h] [SPEC]" in run("--help")
+    assert "usage: python -m safe_rlhf_panacea.base.datasets [-h] [further options] [SPEC]" in run(
+        "--help"
+    )
