@@ -153,15 +153,18 @@ def render(small: Small, result: FrontResult, examples: Examples) -> str:
     adapter, root = small.adapter, small.root
     model, asked = PanaceaModel.load(adapter), examples.prompts[:ASKED]
     answers = greedy_answers(model, asked, small.settings.answer)
-    base = ", ".join(f"{value:.2f}" for value in result.base.objectives)
     names = ", ".join(result.objectives)
+    before = ""
+    if result.base is not None:
+        base = ", ".join(f"{value:.2f}" for value in result.base.objectives)
+        before = f"The initial model reaches ({base}). "
     spearman = ", ".join(f"{value:.2f}" for value in result.indicators["spearman"])
     parts = [
         answers_text(answers, result.objectives),
         "Panacea-GRPO on prompts of topics that it was not trained on, mean rewards:",
         front_table(result),
         indicator_table([result]),
-        f"The initial model reaches ({base}). Spearman of J and λ ({names}): {spearman}.\n"
+        f"{before}Spearman of J and λ ({names}): {spearman}.\n"
         "The numbers change with the seed and with the processor.",
         f"Pictures: {root / 'evaluation' / 'front.png'}; how the front grew:\n"
         f"{adapter / 'report.html'}. All numbers are in {root / 'results.json'}.",
