@@ -40,7 +40,7 @@ def test_a_lora_that_another_request_made_meanwhile_is_taken(tmp_path, monkeypat
     names = ("mine@1,0", "mine@helpful=1,harmless=0")
     adapters = [PanaceaAdapters({"mine": str(folder)}, tmp_path / "cache") for _ in names]
     first = adapters[0].folder_of(str(base), names[0])
-    adapter = adapters[0].loaded["mine"]
+    (adapter,) = adapters[0].loaded.values()
     adapters[1]._make(first, adapter, torch.tensor([1.0, 0.0]))  # came too late
     assert adapters[1].folder_of(str(base), names[1]) == first
 
