@@ -14,6 +14,7 @@ from safe_rlhf_panacea.algorithms.rl_arguments import (
 )
 from safe_rlhf_panacea.base import arguments
 from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.rollouts.arguments import add_engine_arguments, check_engine
 
 PROGRAM = "python -m safe_rlhf_panacea.algorithms.grpo"
 ADVANTAGES = ("normalize_then_sum", "sum_then_normalize")
@@ -75,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     arguments.add_output_arguments(parser)
     arguments.add_deepspeed_arguments(parser)
     add_panacea_arguments(parser, rewards=True)
+    add_engine_arguments(parser)
     return parser
 
 
@@ -109,6 +111,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = build_parser().parse_args(argv)
     read_rewards(args)
     check_groups(args)
+    check_engine(args)
     return args
 
 

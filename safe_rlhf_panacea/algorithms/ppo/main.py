@@ -14,6 +14,7 @@ from safe_rlhf_panacea.algorithms.rl_arguments import (
 )
 from safe_rlhf_panacea.base import arguments, backend
 from safe_rlhf_panacea.errors import one_line_errors
+from safe_rlhf_panacea.rollouts.arguments import add_engine_arguments, check_engine
 
 PROGRAM = "python -m safe_rlhf_panacea.algorithms.ppo"
 
@@ -61,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     arguments.add_output_arguments(parser)
     arguments.add_deepspeed_arguments(parser)
     add_panacea_arguments(parser, rewards=True)
+    add_engine_arguments(parser)
     return parser
 
 
@@ -75,6 +77,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         return upstream.parse_arguments(argv, add_reward_arguments)
     args = build_parser().parse_args(argv)
     read_rewards(args)
+    check_engine(args)
     return args
 
 
