@@ -149,6 +149,7 @@ class Rollouts:
         config = replace(self.config, num_return_sequences=1, top_p=1.0, repetition_penalty=1.0)
         most = max(1, min(PROBED, config.max_length - len(prompt)))
         name = model_name(self.publisher.latest, self.objectives, preference)
+        self._asked_names.add(name)
         return request(name, prompt, config, most=most, seed=self.seed)
 
     # -- each update ------------------------------------------------------------------

@@ -58,15 +58,15 @@ class Pool:
         members: the servers, those left out among them.
     """
 
-    def __init__(self, servers: Sequence[Server], waits: Sequence[float] = WAITS) -> None:
+    def __init__(self, servers: Sequence[Server], waits: Sequence[float] | None = None) -> None:
         """Start nothing as yet.
 
         Args:
             servers: at least one.
-            waits: seconds before each look at a server that has failed.
+            waits: seconds before each look at a server that has failed; default: ``WAITS``.
         """
         self.members = [_Member(server) for server in servers]
-        self.waits = waits
+        self.waits = WAITS if waits is None else waits
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._lock = threading.Lock()
 

@@ -135,7 +135,7 @@ class RLTrainer(RLSetup):
     def _asked(self, ahead: int) -> Iterator[Batch]:
         """Prompt batches of an epoch whose responses were asked for, some so many batches early."""
         batches, waiting = iter(self.prompt_only_dataloader), deque[Batch]()
-        while True:
+        while self.global_step + sum(map(self._steps_on, waiting)) < self.total_steps:
             place = self.data_sampler.state_dict(), self.part.streams()
             if (batch := next(batches, None)) is None:
                 break
@@ -148,6 +148,11 @@ class RLTrainer(RLSetup):
         while waiting:
             self._note_text()
             yield waiting.popleft()
+
+    def _steps_on(self, prompts: Batch) -> int:
+        """How many training steps there are on the responses to a prompt batch."""
+        each = 1 if self.WHOLE_GROUPS else self.args.num_return_sequences
+        return len(self.micro_batches(prompts)) * each * self.args.update_iters
 
     def _note_text(self) -> None:
         self.text_place = self.ptx_sampler.state_dict() if self.use_ptx else None
