@@ -29,7 +29,7 @@ from safe_rlhf_panacea.rollouts.checks import Needed
 from safe_rlhf_panacea.rollouts.completions import Completion
 from safe_rlhf_panacea.rollouts.correction import mismatch, of_last, truncated_weights
 from safe_rlhf_panacea.rollouts.engine import Asked, Rollouts
-from safe_rlhf_panacea.rollouts.local import start_server
+from safe_rlhf_panacea.rollouts.local import end_servers, start_server
 from safe_rlhf_panacea.rollouts.publishing import NAME, Publisher
 
 MOST_LORAS = 16  # at once, of a server that a run starts: each takes memory beside the weights
@@ -144,10 +144,11 @@ class ServedPart(PanaceaPart):
         barrier()
 
     def trained(self) -> None:
-        """Remove what was handed over."""
+        """Remove what was handed over, and end the server that was started."""
         super().trained()
         if self.rollouts is not None:
             self.rollouts.close()
+            end_servers()
 
     # -- what a checkpoint keeps ------------------------------------------------------
 

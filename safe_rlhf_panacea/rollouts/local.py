@@ -31,6 +31,8 @@ if sys.platform == "linux":
 os.execv(sys.argv[1], sys.argv[1:])
 """
 
+_started: list[subprocess.Popen[bytes]] = []
+
 
 def vllm_python() -> str:
     """The Python that has vLLM: the variable's, this one, or that of ``make vllm``.
@@ -60,7 +62,7 @@ def _free_port() -> int:
 
 
 def start_server(needed: Needed, folder: Path, dtype: str, flags: Sequence[str] = ()) -> str:
-    """Start a server on loopback, wait until it is up, and end it when this process ends.
+    """Start a server on loopback and wait until it is up; ``end_servers`` ends it.
 
     Args:
         needed: what it must run.
@@ -95,7 +97,7 @@ def start_server(needed: Needed, folder: Path, dtype: str, flags: Sequence[str] 
             stderr=file,
             start_new_session=True,
         )
-    atexit.register(_end, process)
+    _started.append(process)
     say(f"starting vLLM (process {process.pid}, its log is {log}): {shlex.join(command)}")
     return _wait(process, Server(f"http://127.0.0.1:{port}"), log)
 
@@ -112,12 +114,13 @@ def _wait(process: subprocess.Popen[bytes], server: Server, log: Path) -> str:
     raise UserError(f"vLLM is not up after {MOST:g} seconds: {log} says why")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask a server to end, and do not wait for ever."""
-    if process.poll() is not None:
-        return
-    process.terminate()
-    try:
-        process.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+@atexit.register
+def end_servers() -> None:
+    """Ask the servers that this process has started to end, and do not wait for ever."""
+    while _started:
+        process = _started.pop()
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
