@@ -155,7 +155,7 @@ def rows(args: argparse.Namespace) -> Iterator[Row]:
         needed = Needed(base, adapters, adapter.config.rank, 2 * (PROMPT + length), max(ROWS))
         flags = ["--gpu-memory-utilization", "0.5"] if device_of() == "cuda" else []
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        url = start_server(needed, Path(folder) / "server", dtype, [*flags, "--enforce-eager"])
+        url = start_server(needed, Path(folder) / "server", dtype, [*flags, "--enforce-eager"]).url
         yield from measured(Beside(model, adapter, Pool([Server(url)]), length), publisher)
 
 

@@ -29,7 +29,7 @@ from safe_rlhf_panacea.rollouts.checks import Needed
 from safe_rlhf_panacea.rollouts.completions import Completion
 from safe_rlhf_panacea.rollouts.correction import mismatch, of_last, truncated_weights
 from safe_rlhf_panacea.rollouts.engine import Asked, Rollouts
-from safe_rlhf_panacea.rollouts.local import end_servers, start_server
+from safe_rlhf_panacea.rollouts.local import LocalServer, start_server
 from safe_rlhf_panacea.rollouts.publishing import NAME, Publisher
 
 MOST_LORAS = 16  # at once, of a server that a run starts: each takes memory beside the weights
@@ -40,6 +40,7 @@ class ServedPart(PanaceaPart):
 
     Attributes:
         rollouts: the servers, once they are found to be what is needed; None: the trainer samples.
+        own_server: that this run has started.
         asked: prompt batches that responses were asked for, in the run.
         drawing: the micro-batch whose responses are taken now.
         learnt_from: the micro-batch of the present training step.
@@ -47,6 +48,7 @@ class ServedPart(PanaceaPart):
     """
 
     rollouts: Rollouts | None = None
+    own_server: LocalServer | None = None
     asked: int = 0
     drawing: Asked | None = None
     learnt_from: Mapping[str, Any]
@@ -73,7 +75,8 @@ class ServedPart(PanaceaPart):
             if urls == [AUTO] and is_main_process():
                 dtype = "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
                 flags = shlex.split(args.rollout_server_flags or "")
-                urls = [start_server(needed, folder / "server", dtype, flags)]
+                self.own_server = start_server(needed, folder / "server", dtype, flags)
+                urls = [self.own_server.url]
         urls = all_gather_objects(urls)[0]
         publisher = Publisher(folder)
         if args.rollout_folder is None and is_main_process():
@@ -148,7 +151,8 @@ class ServedPart(PanaceaPart):
         super().trained()
         if self.rollouts is not None:
             self.rollouts.close()
-            end_servers()
+        if self.own_server is not None:
+            self.own_server.end()
 
     # -- what a checkpoint keeps ------------------------------------------------------
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import atexit
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,7 +33,33 @@ if sys.platform == "linux":
 os.execv(sys.argv[1], sys.argv[1:])
 """
 
-_started: list[subprocess.Popen[bytes]] = []
+
+@dataclass
+class LocalServer:
+    """A server that this process has started; it ends with this process at the latest.
+
+    Attributes:
+        url: its address.
+        process: of its API.
+        cache: where it makes LoRAs.
+    """
+
+    url: str
+    process: subprocess.Popen[bytes]
+    cache: Path
+
+    def __post_init__(self) -> None:
+        atexit.register(self.end)
+
+    def end(self) -> None:
+        """Ask it to end, and do not wait for ever."""
+        atexit.unregister(self.end)
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        shutil.rmtree(self.cache, ignore_errors=True)
 
 
 def vllm_python() -> str:
@@ -61,8 +89,10 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_server(needed: Needed, folder: Path, dtype: str, flags: Sequence[str] = ()) -> str:
-    """Start a server on loopback and wait until it is up; ``end_servers`` ends it.
+def start_server(
+    needed: Needed, folder: Path, dtype: str, flags: Sequence[str] = ()
+) -> LocalServer:
+    """Start a server on loopback and wait until it is up.
 
     Args:
         needed: what it must run.
@@ -70,13 +100,11 @@ def start_server(needed: Needed, folder: Path, dtype: str, flags: Sequence[str] 
         dtype: of the weights, as vLLM names it.
         flags: of vLLM, behind this package's own.
 
-    Returns:
-        Its address.
-
     Raises:
         UserError: it ends, or is not up in time; its log is named.
     """
-    port, log = _free_port(), folder / LOG
+    port, log, cache = _free_port(), folder / LOG, folder / "loras"
+    shutil.rmtree(cache, ignore_errors=True)  # of a run that was killed
     folder.mkdir(parents=True, exist_ok=True)
     command = [
         *(vllm_python(), "-m", "vllm.entrypoints.openai.api_server", "--model", needed.base),
@@ -87,7 +115,7 @@ def start_server(needed: Needed, folder: Path, dtype: str, flags: Sequence[str] 
     # Those of a launcher would have vLLM join the training's process group.
     launcher = ("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE")
     environment = {k: v for k, v in os.environ.items() if k not in launcher}
-    environment |= needed.variables(str(folder / "loras"))
+    environment |= needed.variables(str(cache))
     with log.open("ab") as file:
         process = subprocess.Popen(
             [sys.executable, "-c", BOUND, *command],
@@ -97,30 +125,19 @@ def start_server(needed: Needed, folder: Path, dtype: str, flags: Sequence[str] 
             stderr=file,
             start_new_session=True,
         )
-    _started.append(process)
+    server = LocalServer(f"http://127.0.0.1:{port}", process, cache)
     say(f"starting vLLM (process {process.pid}, its log is {log}): {shlex.join(command)}")
-    return _wait(process, Server(f"http://127.0.0.1:{port}"), log)
+    _wait(server, log)
+    return server
 
 
-def _wait(process: subprocess.Popen[bytes], server: Server, log: Path) -> str:
-    """The address of a server once it is up."""
-    end = time.monotonic() + MOST
+def _wait(server: LocalServer, log: Path) -> None:
+    """Return once a server is up."""
+    process, end = server.process, time.monotonic() + MOST
     while time.monotonic() < end:
         if process.poll() is not None:
             raise UserError(f"vLLM has ended with code {process.returncode}: {log} says why")
-        if server.is_well():
-            return server.url
+        if Server(server.url).is_well():
+            return
         time.sleep(1)
     raise UserError(f"vLLM is not up after {MOST:g} seconds: {log} says why")
-
-
-@atexit.register
-def end_servers() -> None:
-    """Ask the servers that this process has started to end, and do not wait for ever."""
-    while _started:
-        process = _started.pop()
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)

@@ -63,7 +63,7 @@ def main():
             if more is None:  # a frozen class
                 object.__setattr__(needed, "flags", lambda: ["--max-model-len", "128"])
             flags = (*FLAGS, *(more or ()))
-            url = start_server(needed, Path(folder) / "server", "float32", flags)
+            url = start_server(needed, Path(folder) / "server", "float32", flags).url
             for name, (path, body) in asks.items():
                 status, answer = exchange(url, path, body)
                 text = json.dumps(answer, ensure_ascii=False).replace(str(base), "/models/base")

@@ -11,6 +11,7 @@ from safe_rlhf_panacea.base.generation import NoResponsesError, SamplingConfig
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.rollouts.checks import Needed, check_close, check_vllm, probe
 from safe_rlhf_panacea.rollouts.completions import Completion, as_sampled, read_answer, request
+from safe_rlhf_panacea.rollouts.local import start_server
 from safe_rlhf_panacea.rollouts.pool import Pool
 from safe_rlhf_panacea.rollouts.publishing import model_name
 from safe_rlhf_panacea.rollouts.server import NoAnswerError, RefusedError, Server, server_url
@@ -204,3 +205,28 @@ def test_the_key_that_vllm_takes(adapter, monkeypatch):
     ):
         Server(server.url).post("/v1/completions", body())
     assert error.value.status == 401
+
+
+# -- a server of the run's own --------------------------------------------------------
+
+
+def test_a_server_that_does_not_start(tmp_path, monkeypatch):
+    """``--rollout_server auto`` names the log; the LoRAs of a run that was killed are gone."""
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\necho $PANACEA_ADAPTERS $@\nexit 3\n")
+    program.chmod(0o755)
+    needed = Needed("base", "rollouts=/folder", 10, 64)
+    with pytest.raises(UserError, match="finds no vLLM: make vllm makes an environment for it"):
+        monkeypatch.chdir(tmp_path)
+        start_server(needed, tmp_path / "server", "float32")
+    monkeypatch.setenv("PANACEA_VLLM_PYTHON", str(program))
+    (tmp_path / "server" / "loras" / "old").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"vLLM has ended with code 3: .*vllm\.log says why"):
+        start_server(needed, tmp_path / "server", "float32", ["--more", "1"])
+    log = (tmp_path / "server" / "vllm.log").read_text()
+    assert log.startswith("rollouts=/folder -m vllm.entrypoints.openai.api_server --model base ")
+    assert "--enable-lora --max-lora-rank 16" in log and log.endswith(" --more 1\n")
+    assert not (tmp_path / "server" / "loras").exists()
+    monkeypatch.setenv("PANACEA_VLLM_PYTHON", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"PANACEA_VLLM_PYTHON=.*nowhere is no program"):
+        start_server(needed, tmp_path / "server", "float32")

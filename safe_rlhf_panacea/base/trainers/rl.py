@@ -167,10 +167,13 @@ class RLTrainer(RLSetup):
             rl_batches = self.split_rl_micro_batches(to_device(prompts, self.args.device))
         except NoResponsesError as error:
             self.save_between_updates()
-            raise NoResponsesError(
-                f"step {self.global_step + 1}: {error}; the checkpoint of step {self.saved_at} is "
-                "kept, from which --resume goes on when a server is up"
-            ) from None
+            kept = "there is no checkpoint yet"
+            if self.saved_at:
+                kept = (
+                    f"the checkpoint of step {self.saved_at} is kept, from which --resume goes on "
+                    "when a server is up"
+                )
+            raise NoResponsesError(f"step {self.global_step + 1}: {error}; {kept}") from None
         if self.places:
             self.places.popleft()
         self.text_place = None
