@@ -20,7 +20,6 @@ from safe_rlhf_panacea.base.distributed import (
 )
 from safe_rlhf_panacea.base.divergence import finite_on_all
 from safe_rlhf_panacea.base.engine import gathered
-from safe_rlhf_panacea.base.generation import NoResponsesError
 from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.models.adapted import find_adapter
 from safe_rlhf_panacea.errors import UserError
@@ -212,8 +211,7 @@ class ServedPart(PanaceaPart):
         """
         del prompt_only_batch
         assert self.drawing is not None
-        found = finite_on_all(self.drawing.collect, NoResponsesError)
-        sequences, mask, log_probs = found
+        sequences, mask, log_probs = finite_on_all(self.drawing.collect)
         copies = self.trainer.args.num_return_sequences
         whole = self.trainer.WHOLE_GROUPS
         self._log_probs = iter(

@@ -125,6 +125,8 @@ class Pool:
                 answer = member.server.post("/v1/completions", job.body)
             except (NoAnswerError, RefusedError) as error:
                 self._failed(member, job, error, began)
+            except Exception as error:  # nobody must wait for ever
+                job.answer.set_exception(error)
             else:
                 member.failures = 0
                 job.answer.set_result(answer)
