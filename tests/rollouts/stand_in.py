@@ -55,14 +55,15 @@ class StandIn(ThreadingHTTPServer):
     def completion(self, body):
         name, _, text = body["model"].partition("@")
         known, _, version = name.partition("/")
-        if known not in self.adapters:
+        off = name == RECORDED["models"][1]["data"][0]["id"]
+        if known not in self.adapters and not off:
             return RECORDED["no such model"]
-        folder = Path(self.adapters[known]) / version
+        folder = next(iter(self.models)) if off else Path(self.adapters[known]) / version
         if folder not in self.models:
             model = fresh(self.base)
             self.models = {folder: (model, load_adapter(model, folder))}
         model, adapter = self.models[folder]
-        objectives = adapter.config.objectives
+        held = adapter.disabled() if off else self.at(adapter, text)
         config = SamplingConfig(
             len(body["prompt"]) + body["max_tokens"],
             body["stop_token_ids"],
@@ -71,7 +72,7 @@ class StandIn(ThreadingHTTPServer):
         )
         choices = []
         prompt = torch.tensor([body["prompt"]])
-        with adapter.at(parse_preference(text, objectives)), torch.no_grad():
+        with held, torch.no_grad():
             for index in range(body["n"]):
                 generator = torch.Generator().manual_seed(body["seed"] + index)
                 ids, mask = sample(model, prompt, torch.ones_like(prompt), config, generator)
@@ -87,6 +88,9 @@ class StandIn(ThreadingHTTPServer):
                     }
                 )
         return 200, {"choices": choices[::-1]}  # in any order
+
+    def at(self, adapter, text):
+        return adapter.at(parse_preference(text, adapter.config.objectives))
 
     def answer(self, path, body):
         if (instead := self.failing.get(path)) is not None:
