@@ -69,6 +69,17 @@ def test_grpo_asks_at_the_same_preferences_and_hears_its_own_policy(
     assert len({*server.unloaded}) == 4 + 4 + 1  # of the first two versions, and the check's
 
 
+def test_an_adapter_for_one_preference_has_no_preference_in_its_name(
+    grpo_flags, base_model, tmp_path
+):
+    flags = [*grpo_flags, "--fixed_preference", "helpful=0.3,harmless=0.7", "--max_steps", "3"]
+    with StandIn(base_model, {}) as server:
+        served(grpo, flags, tmp_path / "served", server)
+    assert not any("@" in body["model"] for body in server.asked)
+    assert versions(server) == [update for update in range(3) for _ in range(4)]
+    assert max(line["train/sampling_logp_difference"] for line in steps(tmp_path / "served")) < 1e-5
+
+
 @pytest.mark.parametrize("dies", ["server", "trainer"])
 def test_what_dies_in_the_middle_loses_nothing(
     grpo_flags,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -90,6 +91,8 @@ class StandIn(ThreadingHTTPServer):
         return 200, {"choices": choices[::-1]}  # in any order
 
     def at(self, adapter, text):
+        if not adapter.pref_dim:
+            return nullcontext()
         return adapter.at(parse_preference(text, adapter.config.objectives))
 
     def answer(self, path, body):
