@@ -11,6 +11,7 @@ from safe_rlhf_panacea.configs.panacea import (
     PanaceaConfig,
     RewardPreferenceOptions,
 )
+from safe_rlhf_panacea.configs.rollouts import EngineOptions
 from safe_rlhf_panacea.configs.training import (
     ActorScheduleOptions,
     CriticScheduleOptions,
@@ -197,6 +198,7 @@ class TextOptions(DataOptions):
 
 @configuration
 class RewardedConfig(
+    EngineOptions,
     RewardPreferenceOptions,
     ActorScheduleOptions,
     RolloutOptions,
@@ -223,6 +225,11 @@ class RewardedConfig(
         if self.reward_calibration is None:
             return specs
         return apply_calibration(specs, self.reward_calibration)
+
+    def check(self) -> None:
+        """Refuse what contradicts itself, the options of servers too."""
+        super().check()
+        self.check_engine(self.update_iters)
 
     def check_files(self) -> None:
         """Refuse a bad calibration."""
