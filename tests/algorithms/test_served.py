@@ -118,7 +118,7 @@ def test_rollouts_one_update_old(grpo_flags, base_model, tmp_path, stop_at):  # 
     with StandIn(base_model, {}) as server:
         served(grpo, flags, tmp_path / "stale", server, "--rollout_stale")
         old = [max(0, update - 1) for update in range(4) for _ in range(4)]
-        assert versions(server)[:16] == old
+        assert sorted(versions(server))[:16] == old  # a batch's requests come in any order
         stop_at(7)
         with pytest.raises(Interrupted):
             served(grpo, flags, tmp_path / "parts", server, "--rollout_stale")
