@@ -12,6 +12,7 @@ from safe_rlhf_panacea.configs.panacea import (
     RewardPreferenceOptions,
 )
 from safe_rlhf_panacea.configs.rewarded import RewardOptions, RolloutOptions, TextOptions
+from safe_rlhf_panacea.configs.rollouts import EngineOptions
 from safe_rlhf_panacea.configs.training import (
     ActorScheduleOptions,
     CriticScheduleOptions,
@@ -132,6 +133,7 @@ def named_objectives(specs: Any) -> list[str]:
 
 @configuration
 class RewardedConfig(
+    EngineOptions,
     RewardPreferenceOptions,
     ActorScheduleOptions,
     RolloutOptions,
@@ -158,6 +160,11 @@ class RewardedConfig(
         if self.reward_calibration is None:
             return specs
         return apply_calibration(specs, self.reward_calibration)
+
+    def check(self) -> None:
+        """Refuse what contradicts itself, the options of servers too."""
+        super().check()
+        self.check_engine(self.update_iters)
 
     def check_files(self) -> None:
         """Refuse a bad calibration."""

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export import load_parts
@@ -33,6 +34,14 @@ def test_vllm_without_a_preference(tmp_path):
     adapters = PanaceaAdapters({"mine": str(folder)}, tmp_path / "cache")
     with pytest.raises(UserError, match="does not depend on λ"):
         adapters.folder_of(str(base), "mine@helpful=1,harmless=0")
+    made = adapters.folder_of(str(base), "mine")
+    weights = load_file(made / "adapter_model.safetensors")
+    assert any(tensor.abs().max() > 0.01 for tensor in weights.values())
+    adapters = PanaceaAdapters({"rollouts": str(tmp_path)}, tmp_path / "cache")
+    folder.rename(tmp_path / "0123abcd-3")  # as a training of one of a soup's publishes it
+    again = adapters.folder_of(str(base), "rollouts/0123abcd-3")
+    found = load_file(again / "adapter_model.safetensors")
+    assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
 
 
 def test_a_lora_that_another_request_made_meanwhile_is_taken(tmp_path, monkeypatch):
@@ -40,7 +49,7 @@ def test_a_lora_that_another_request_made_meanwhile_is_taken(tmp_path, monkeypat
     names = ("mine@1,0", "mine@helpful=1,harmless=0")
     adapters = [PanaceaAdapters({"mine": str(folder)}, tmp_path / "cache") for _ in names]
     first = adapters[0].folder_of(str(base), names[0])
-    adapter = adapters[0].loaded["mine"]
+    (adapter,) = adapters[0].loaded.values()
     adapters[1]._make(first, adapter, torch.tensor([1.0, 0.0]))  # came too late
     assert adapters[1].folder_of(str(base), names[1]) == first
 

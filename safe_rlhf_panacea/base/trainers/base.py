@@ -257,9 +257,14 @@ class TrainerBase(metaclass=abc.ABCMeta):
         So a checkpoint may come a few steps after its multiple of ``save_interval``.
         """
         interval = self.args.save_interval
-        due = self.global_step // interval > self.saved_at // interval
+        if self.global_step // interval > self.saved_at // interval:
+            self.save_between_updates()
+
+    def save_between_updates(self) -> None:
+        """Save, unless a gradient waits for its update or the step was saved already."""
         engines = self.checkpoint_engines().values()
-        if due and all(e.micro_steps % e.gradient_accumulation_steps() == 0 for e in engines):
+        whole = all(e.micro_steps % e.gradient_accumulation_steps() == 0 for e in engines)
+        if whole and self.global_step > self.saved_at:
             self.save_checkpoint()
             self.saved_at = self.global_step
 
