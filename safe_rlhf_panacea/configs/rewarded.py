@@ -10,17 +10,11 @@ from safe_rlhf_panacea.configs.training import DataOptions
 
 
 @configuration
-class RewardOptions(Options):
-    """What is rewarded, and in which units."""
+class RewardUnitOptions(Options):
+    """The units of rewards."""
 
     GROUP: ClassVar[str] = "rewards"
 
-    reward_models: tuple[tuple[str, Any], ...] | None = option(
-        text="in the order of λ", kind=kinds.named_value, metavar="NAME=PATH", required=True
-    )
-    objectives: tuple[str, ...] | None = option(
-        text="another order of λ than --reward_models'", kind=kinds.text
-    )
     reward_scales: tuple[tuple[str, Any], ...] = option(
         (), "factor on a reward", kind=kinds.named_value, metavar="NAME=VALUE"
     )
@@ -29,6 +23,20 @@ class RewardOptions(Options):
     )
     reward_shifts: tuple[tuple[str, Any], ...] = option(
         (), "subtracted from the score first", kind=kinds.named_value, metavar="NAME=VALUE"
+    )
+
+
+@configuration
+class RewardOptions(RewardUnitOptions):
+    """What is rewarded, and in which units."""
+
+    GROUP: ClassVar[str] = RewardUnitOptions.GROUP
+
+    reward_models: tuple[tuple[str, Any], ...] | None = option(
+        text="in the order of λ", kind=kinds.named_value, metavar="NAME=PATH", required=True
+    )
+    objectives: tuple[str, ...] | None = option(
+        text="another order of λ than --reward_models'", kind=kinds.text
     )
     reward_calibration: str | None = option(
         text="of evaluation.calibrate: standardise with it", metavar="FILE"

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,22 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from safe_rlhf_panacea.base.arguments import (
-    ArgumentParser,
-    add_flag,
-    add_template_argument,
-    filled,
-)
 from safe_rlhf_panacea.base.datasets import ChatTemplate, PreferenceDataset, RawSample
 from safe_rlhf_panacea.base.datasets.base import Row
 from safe_rlhf_panacea.base.joined_rows import across
 from safe_rlhf_panacea.base.models.pretrained import load_tokenizer
 from safe_rlhf_panacea.base.progress import progress_bar
+from safe_rlhf_panacea.configs import Program, configuration, kinds, option
+from safe_rlhf_panacea.configs.evaluation import RewardFileOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.arguments import (
-    add_data_flags,
-    add_reward_flags,
-    check_rewards_and_file,
     device,
     read_rewards,
     rewards_for,
@@ -45,30 +37,32 @@ PROGRAM = "python -m safe_rlhf_panacea.evaluation.agreement"
 BINS = 10  # of how sure a reward is, from a half to one
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of this program's flags."""
-    parser = ArgumentParser(
-        PROGRAM,
-        """
-        Hold rewards to labelled pairs: how often each prefers the response that a label prefers,
-        and whether it is right as often as its margin says. Worth a look before it is trained for.
-        """,
-        f"""
-        {PROGRAM} --model_name_or_path runs/sft --datasets pairs:1:test.jsonl \\
-          --reward_models helpful=runs/reward-helpful harmless=runs/reward-harmless \\
-          --output_file runs/agreement.json
-        """,
+@configuration
+class AgreementOptions(RewardFileOptions):
+    """Hold rewards to labelled pairs.
+
+    How often each prefers the response that a label prefers, and whether it is right as often as
+    its margin says. Worth a look before it is trained for.
+    """
+
+    model_name_or_path: str = option(
+        text="whose tokenizer and chat template write the pairs: the policy's", required=True
     )
-    text = "whose tokenizer and chat template write the pairs: the policy's"
-    parser.add_argument("--model_name_or_path", type=filled, required=True, help=text)
-    text = "labels of the pairs; default: those that the rewards are named after"
-    parser.add_argument("--objectives", nargs="+", help=text)
-    parser.add_argument("--output_file", type=filled, required=True, help="JSON; must not exist")
-    add_flag(parser, "--overwrite", False, "replace the file")
-    add_template_argument(parser)
-    add_reward_flags(parser)
-    add_data_flags(parser)
-    return parser
+    objectives: tuple[str, ...] | None = option(
+        text="labels of the pairs; default: those that the rewards are named after",
+        kind=kinds.text,
+    )
+
+
+COMMAND = Program(
+    AgreementOptions,
+    PROGRAM,
+    example=f"""
+    {PROGRAM} --model_name_or_path runs/sft --datasets pairs:1:test.jsonl \\
+      --reward_models helpful=runs/reward-helpful harmless=runs/reward-harmless \\
+      --output_file runs/agreement.json
+    """,
+)
 
 
 class JudgedPairs(PreferenceDataset):
@@ -184,17 +178,16 @@ def table_of(found: dict[str, dict[str, Any]]) -> str:
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Score the pairs with every reward, write the agreement as JSON and print it."""
-    args = build_parser().parse_args(argv)
-    check_rewards_and_file(args, "hold to the labels")
+    options = COMMAND.read(argv)
     # A margin's certainty is in the unit of its model; what is shifted far loses it.
-    specs = [replace(spec, scale=1.0, shift=0.0) for spec in read_rewards(args, None)]
-    tokenizer = load_tokenizer(args.model_name_or_path, args.max_length, "right")
-    template = ChatTemplate.of(args.chat_template, tokenizer)
-    objectives = args.objectives or [spec.name for spec in specs]
-    pairs = JudgedPairs(args.datasets, tokenizer, objectives, args.seed, template=template)
-    rewards = rewards_for(args, specs, tokenizer, template.stop_ids())
+    specs = [replace(spec, scale=1.0, shift=0.0) for spec in read_rewards(options, None)]
+    tokenizer = load_tokenizer(options.model_name_or_path, options.max_length, "right")
+    template = ChatTemplate.of(options.chat_template, tokenizer)
+    objectives = options.objectives or [spec.name for spec in specs]
+    pairs = JudgedPairs(options.datasets, tokenizer, objectives, options.seed, template=template)
+    rewards = rewards_for(options, specs, tokenizer, template.stop_ids())
     rewards.check_columns(pairs.samples, "the pairs")
-    margins = margins_of(pairs, rewards, args.batch_size, args.progress)
+    margins = margins_of(pairs, rewards, options.batch_size, options.progress)
     found = {
         spec.name: {
             name: judged(margins[:, column], pairs.labels[:, label].double())
@@ -206,8 +199,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, by_label in found.items():
         if not by_label:
             raise UserError(f"the reward {name!r} counts for both responses of no labelled pair")
-    atomic_write_json(args.output_file, found)
-    say(f"{table_of(found)}\n\nA coin has log loss 0.693. Written to {args.output_file}")
+    atomic_write_json(options.output_file, found)
+    say(f"{table_of(found)}\n\nA coin has log loss 0.693. Written to {options.output_file}")
 
 
 if __name__ == "__main__":

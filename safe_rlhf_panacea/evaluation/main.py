@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from safe_rlhf_panacea.base.arguments import (
-    ArgumentParser,
-    add_flag,
-    add_template_argument,
-    filled,
-    finite_float,
-    positive_float,
-)
 from safe_rlhf_panacea.base.datasets import ChatTemplate, PreferenceDataset
 from safe_rlhf_panacea.base.datasets.specs import read_specs
 from safe_rlhf_panacea.base.distributed import init_if_launched, is_main_process
 from safe_rlhf_panacea.base.models.of_adapter import base_of
 from safe_rlhf_panacea.base.run_record import check_own_output, prepare_output_dir, write_run_record
+from safe_rlhf_panacea.configs import Program, configuration, kinds, option
+from safe_rlhf_panacea.configs.evaluation import ResponseOptions
+from safe_rlhf_panacea.configs.training import TEMPLATE
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.arguments import (
-    add_reward_flags,
-    add_sampling_flags,
     load_model,
     policy_of,
     read_prompts,
     read_rewards,
     rewards_of,
-    utf8_text,
 )
 from safe_rlhf_panacea.fronts.measure import sample_base
 from safe_rlhf_panacea.fronts.measurement import LOG_SIGMOID, RESPONSES_FILE, Measurement
@@ -48,92 +39,107 @@ from safe_rlhf_panacea.show.tables import front_table, indicator_table
 PROGRAM = "python -m safe_rlhf_panacea.evaluation"
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of this program's flags."""
-    parser = ArgumentParser(
-        PROGRAM,
-        """
-        Evaluate a method at every λ of a grid: one Panacea adapter, the ingredients of a
-        soup, or discrete policies, each at the λ that it was trained for.
+@configuration
+class EvaluationOptions(ResponseOptions):
+    """Evaluate a method at every λ of a grid.
 
-        With --reward_models: mean reward per objective of sampled responses to prompts.
-        Without: accuracy of the implicit reward on labelled pairs, and in the folder log-sigmoid
-        the mean log σ of its margins in nats, which tells small differences apart. Either way with
-        the KL to the model with its adapter off. Under torchrun or deepspeed all processes share
-        the work.
-        """,
-        f"""
-        {PROGRAM} --adapter runs/panacea-dpo --datasets pairs:1:test.jsonl --output_dir runs/front
-        {PROGRAM} --adapter runs/latest/panacea-ppo --datasets prompts:1:test.jsonl \\
-          --reward_models helpful=runs/reward-helpful harmless=runs/reward-harmless \\
-          --output_dir runs/front
-        {PROGRAM} --method discrete_policies --adapter runs/discrete/* \\
-          --datasets pairs:1:test.jsonl --output_dir runs/front-discrete
-        """,
+    It is one Panacea adapter, the ingredients of a soup, or discrete policies, each at the λ that
+    it was trained for.
+
+    With --reward_models: mean reward per objective of sampled responses to prompts.
+    Without: accuracy of the implicit reward on labelled pairs, and in the folder log-sigmoid
+    the mean log σ of its margins in nats, which tells small differences apart. Either way with
+    the KL to the model with its adapter off. Under torchrun or deepspeed all processes share
+    the work.
+    """
+
+    adapter: tuple[str, ...] = option(text="one folder, or several", required=True)
+    method: Literal["discrete_policies", "panacea", "rewarded_soups"] | None = option(
+        text="default: panacea, or a soup of several adapters"
     )
-    parser.add_argument(
-        "--adapter", type=filled, nargs="+", required=True, help="one folder, or several"
+    label: str | None = option(
+        text="in tables and pictures; default: the method's name", kind=kinds.text
     )
-    parser.add_argument(
-        "--method", choices=sorted(LABELS), help="default: panacea, or a soup of several adapters"
+    base_model: str | None = option(text="default: the one that the adapter names")
+    chat_template: str | None = option(
+        text=f"{TEMPLATE} (default: the adapter's)", kind=kinds.chat_template, metavar="TEMPLATE"
     )
-    text = "in tables and pictures; default: the method's name"
-    parser.add_argument("--label", type=utf8_text, help=text)
-    parser.add_argument("--base_model", help="default: the one that the adapter names")
-    add_template_argument(parser, of_adapter=True)
-    parser.add_argument("--output_dir", type=filled, required=True)
-    add_flag(parser, "--overwrite", False, "replace a result that the folder already holds")
-    add_reward_flags(parser)
-    parser.add_argument(
-        "--reward_calibration", metavar="FILE", help="of evaluation.calibrate, as PPO had it"
+    output_dir: str = option(required=True)
+    overwrite: bool = option(False, "replace a result that the folder already holds")
+    reward_calibration: str | None = option(
+        text="of evaluation.calibrate, as PPO had it", metavar="FILE"
     )
-    parser.add_argument(
-        "--cluster_column",
-        metavar="COLUMN",
-        help="with rewards: the data's column that names each prompt's family, such as its topic; "
+    cluster_column: str | None = option(
+        text="with rewards: the data's column that names each prompt's family, such as its topic; "
         "intervals of comparisons then draw whole families",
+        kind=kinds.text,
+        metavar="COLUMN",
     )
-    add_flag(parser, "--with_base", True, "with rewards: evaluate the initial model as well")
-    parser.add_argument(
-        "--grid_step",
-        type=positive_float,
-        help="of λ; default: 0.1, a coarser one from 5 objectives on (at most 300 λ)",
+    with_base: bool = option(True, "with rewards: evaluate the initial model as well")
+    grid_step: float | None = option(
+        text="of λ; default: 0.1, a coarser one from 5 objectives on (at most 300 λ)",
+        kind=kinds.positive_float,
     )
-    parser.add_argument(
-        "--reference_point",
-        type=finite_float,
-        nargs="+",
-        help="of the hypervolume; default: two standard deviations below the mean rewards of the "
+    reference_point: tuple[float, ...] | None = option(
+        text="of the hypervolume; default: two standard deviations below the mean rewards of the "
         "model with its adapter off, 0 for accuracies and --with_base false",
     )
-    add_sampling_flags(parser)
-    parser.add_argument("--engine", choices=("own", "vllm"), default="own", help="who responds")
-    parser.add_argument("--server", nargs="+", metavar="URL", help="of vLLM, with --engine vllm")
-    return parser
+    engine: Literal["own", "vllm"] = option("own", "who responds")
+    server: tuple[str, ...] | None = option(
+        text="of vLLM, with --engine vllm", kind=kinds.text, metavar="URL"
+    )
+
+    def check(self) -> None:
+        """Refuse options that contradict each other, and a malformed data set."""
+        read_specs(self.datasets)
+        if self.cluster_column is not None and not self.reward_models:
+            raise UserError("--cluster_column names families of prompts: it needs --reward_models")
+        if (self.engine == "vllm") != (self.server is not None):
+            raise UserError("--engine vllm and --server URL belong together")
+        if self.engine == "vllm" and (len(self.adapter) > 1 or not self.reward_models):
+            raise UserError("--engine vllm evaluates rewards of one Panacea adapter")
 
 
-def read_grid(args: argparse.Namespace, objectives: Sequence[str]) -> torch.Tensor:
+COMMAND = Program(
+    EvaluationOptions,
+    PROGRAM,
+    example=f"""
+    {PROGRAM} --adapter runs/panacea-dpo --datasets pairs:1:test.jsonl --output_dir runs/front
+    {PROGRAM} --adapter runs/latest/panacea-ppo --datasets prompts:1:test.jsonl \\
+      --reward_models helpful=runs/reward-helpful harmless=runs/reward-harmless \\
+      --output_dir runs/front
+    {PROGRAM} --method discrete_policies --adapter runs/discrete/* \\
+      --datasets pairs:1:test.jsonl --output_dir runs/front-discrete
+    """,
+)
+
+
+def read_grid(options: EvaluationOptions, objectives: Sequence[str]) -> torch.Tensor:
     """The λ to evaluate, size = (N, m).
 
     Raises:
         UserError: a reference point of another length.
         PreferenceError: a step that makes no grid.
     """
-    count, point, step = len(objectives), args.reference_point, args.grid_step
+    count, point, step = len(objectives), options.reference_point, options.grid_step
     if point is not None and len(point) != count:
         raise UserError(f"--reference_point needs {count} numbers, not {len(point)}")
     return default_grid(count) if step is None else preference_grid(count, step)
 
 
-def load_method(args: argparse.Namespace, members: Sequence[Member]) -> tuple[Method, Any]:
+def load_method(options: EvaluationOptions, members: Sequence[Member]) -> tuple[Method, Any]:
     """The base model with what is evaluated on it, and its tokenizer."""
-    with base_of(members[0].folder, members[0].config.base_model, args.base_model) as base:
-        model, tokenizer = load_model(args, base)
-    return Method(model, members, args.method), tokenizer
+    with base_of(members[0].folder, members[0].config.base_model, options.base_model) as base:
+        model, tokenizer = load_model(options, base)
+    return Method(model, members, options.method), tokenizer
 
 
 def measure_method(
-    args: argparse.Namespace, method: Method, template: ChatTemplate, grid: torch.Tensor, label: str
+    options: EvaluationOptions,
+    method: Method,
+    template: ChatTemplate,
+    grid: torch.Tensor,
+    label: str,
 ) -> tuple[Measurement, list[str], list[str] | None]:
     """Rewards of responses at every λ, or accuracies on pairs where there are no rewards.
 
@@ -141,26 +147,28 @@ def measure_method(
         What was found, the names of the prompts or pairs, and their families where those are known.
     """
     names = method.objectives
-    policy = policy_of(args, method.model, method.adapter, template)
+    policy = policy_of(options, method.model, method.adapter, template)
     tokenizer = template.tokenizer
     what: dict[str, Any]
     clusters = None
-    if args.engine == "vllm":
+    if options.server is not None:
         folder = method.members[0].folder
-        answer_by_servers(method.model, method.adapter, folder, args.server, policy.sampling)
-    if args.reward_models:
-        rewards = rewards_of(args, read_rewards(args, names), policy)
-        prompts = read_prompts(args, template)
+        answer_by_servers(method.model, method.adapter, folder, options.server, policy.sampling)
+    if options.reward_models:
+        rewards = rewards_of(
+            options, read_rewards(options, names, options.reward_calibration), policy
+        )
+        prompts = read_prompts(options, template)
         rewards.check_columns([prompt.example for prompt in prompts], "the prompts")
-        if args.cluster_column is not None:
-            clusters = families_of(prompts, args.cluster_column)
-        base = sample_base(policy, rewards, prompts) if args.with_base else None
+        if options.cluster_column is not None:
+            clusters = families_of(prompts, options.cluster_column)
+        base = sample_base(policy, rewards, prompts) if options.with_base else None
         what = {"prompts": prompts, "rewards": rewards, "base": base}
         units = [unit_name(prompt.text) for prompt in prompts]
     else:
         tokenizer.padding_side = "right"
         pairs = PreferenceDataset(
-            args.datasets, tokenizer, names, seed=args.seed, template=template
+            options.datasets, tokenizer, names, seed=options.seed, template=template
         )
         what, units = {"pairs": pairs, "margin_scale": method.scale_coeff}, names_of_pairs(pairs)
     return method.measure(policy, grid, label=label, **what), units, clusters
@@ -181,44 +189,37 @@ def families_of(prompts: Sequence[Prompt], column: str) -> list[str]:
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate, print the tables, write ``front.json`` and ``front.png``."""
-    args = build_parser().parse_args(argv)
-    check_own_output(args.output_dir, PROGRAM, args.overwrite)
-    read_specs(args.datasets)
-    members = [read_member(folder) for folder in args.adapter]
+    options = COMMAND.read(argv)
+    check_own_output(options.output_dir, PROGRAM, options.overwrite)
+    members = [read_member(folder) for folder in options.adapter]
     objectives = members[0].config.objectives
-    grid = read_grid(args, objectives)
-    if args.reward_models:
-        read_rewards(args, objectives)
+    grid = read_grid(options, objectives)
+    if options.reward_models:
+        read_rewards(options, objectives, options.reward_calibration)
     else:
-        check_own_output(Path(args.output_dir) / LOG_SIGMOID, PROGRAM, overwrite=True)
-        if args.cluster_column is not None:
-            raise UserError("--cluster_column names families of prompts: it needs --reward_models")
-    if (args.engine == "vllm") != (args.server is not None):
-        raise UserError("--engine vllm and --server URL belong together")
-    if args.engine == "vllm" and (len(members) > 1 or not args.reward_models):
-        raise UserError("--engine vllm evaluates rewards of one Panacea adapter")
+        check_own_output(Path(options.output_dir) / LOG_SIGMOID, PROGRAM, overwrite=True)
     init_if_launched()
-    method, tokenizer = load_method(args, members)
-    label = args.label or LABELS[method.name]
-    template = ChatTemplate.chosen(args.chat_template, method.chat_template, tokenizer)
-    measured, names, clusters = measure_method(args, method, template, grid, label)
+    method, tokenizer = load_method(options, members)
+    label = options.label or LABELS[method.name]
+    template = ChatTemplate.chosen(options.chat_template, method.chat_template, tokenizer)
+    measured, names, clusters = measure_method(options, method, template, grid, label)
     if is_main_process():
         about = method.origin(label)
         units: dict[str, Any] = {"names": names, "clusters": clusters}
-        result = measured.result(objectives, about, args.reference_point, **units)
+        result = measured.result(objectives, about, options.reference_point, **units)
         if measured.margins is not None:
             losses = measured.in_log_sigmoid().result(objectives, about, **units)
-            write(args, measured, losses, template, LOG_SIGMOID)
+            write(options, measured, losses, template, LOG_SIGMOID)
             say(f"{front_table(losses)}\n")
-        write(args, measured, result, template)
+        write(options, measured, result, template)
         say(f"{front_table(result)}\n\n{indicator_table([result])}")
-        say(f"\nWritten to {args.output_dir}: {FRONT_FILE}, {VALUES_FILE}, front.png")
+        say(f"\nWritten to {options.output_dir}: {FRONT_FILE}, {VALUES_FILE}, front.png")
         if measured.margins is not None:
             say(f"and the same in nats, of the losses of the pairs, to its folder {LOG_SIGMOID}")
 
 
 def write(
-    args: argparse.Namespace,
+    options: EvaluationOptions,
     measured: Measurement,
     result: FrontResult,
     template: ChatTemplate,
@@ -227,18 +228,18 @@ def write(
     """Numbers, responses, picture, and the record last: it says that the folder is complete.
 
     Args:
-        args: the flags.
+        options: of the program.
         measured: at every λ.
         result: of ``measured``.
         template: how conversations were written.
         below: a folder in the output folder.
     """
-    folder = Path(args.output_dir) / below
-    folder = prepare_output_dir(folder, overwrite=args.overwrite or bool(below))
-    if args.reward_models:
+    folder = Path(options.output_dir) / below
+    folder = prepare_output_dir(folder, overwrite=options.overwrite or bool(below))
+    if options.reward_models:
         responses = [*measured.base_responses(), *measured.responses()]
         atomic_write_json(folder / RESPONSES_FILE, responses)
     result.save(folder, overwrite=True)  # the folder was prepared for it
     result.plot(folder / "front.png")
     about = {"program": PROGRAM, "chat_template": template.recorded}
-    write_run_record(folder, args, about)
+    write_run_record(folder, options, about)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 from safe_rlhf_panacea.base.datasets import ChatTemplate, PromptOnlyDataset
+from safe_rlhf_panacea.configs.evaluation import MeasureOptions
 from safe_rlhf_panacea.evaluation import main as program
 from safe_rlhf_panacea.evaluation.arguments import read_prompts
 from safe_rlhf_panacea.fronts.measure import different_prompts
@@ -24,7 +24,7 @@ def test_rows_of_one_prompt_and_other_columns_are_all_measured(tmp_path: Path) -
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     template = ChatTemplate.of("safe-rlhf", tiny_tokenizer())
     specs = [f"prompts:1:{path}"]
-    read = read_prompts(Namespace(datasets=specs, seed=0, max_length=64), template)
+    read = read_prompts(MeasureOptions(datasets=specs, seed=0, max_length=64), template)
     assert [prompt.example["reference"] for prompt in read] == ["0", "1", "2"]
     data = PromptOnlyDataset(specs, template.tokenizer, template=template)
     found = ((data[i]["input_ids"], data[i]["example"]) for i in range(len(data)))

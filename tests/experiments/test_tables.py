@@ -36,13 +36,13 @@ PARSERS = {
     **{
         f"{PROGRAM}{name}": lambda words, of=of: of.COMMAND.read(words)
         for name, of in {
+            "evaluation": evaluation,
             "evaluation.compare": compare,
+            "evaluation.agreement": agreement,
+            "evaluation.calibrate": calibrate,
             "small.prompts": prompts,
         }.items()
     },
-    f"{PROGRAM}evaluation": lambda words: evaluation.build_parser().parse_args(words),
-    f"{PROGRAM}evaluation.agreement": lambda words: agreement.build_parser().parse_args(words),
-    f"{PROGRAM}evaluation.calibrate": lambda words: calibrate.build_parser().parse_args(words),
     "eval/over_seeds.py": lambda words: over_seeds().build_parser().parse_args(words),
 }
 
@@ -193,7 +193,7 @@ def test_reward_models_are_compared_at_every_length(reproduction):
             folder = f"{reproduction.runs}/{name}" + ("/a" if share == 2 else "")
             ends = "" if step == flags["max_steps"] else f"/checkpoints/adapter/step-{step}"
             asked = read(reproduction, REAL[f"evaluation-{name}-{updates}"])
-            assert asked.adapter == [folder + ends]
+            assert asked.adapter == (folder + ends,)
 
 
 def test_rules_are_trained_as_make_small_trains_them(reproduction, tmp_path):
