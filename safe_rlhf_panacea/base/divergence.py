@@ -35,9 +35,9 @@ def finite_on_all(action: Callable[[], Found]) -> Found:
         found = action()
     except (NotFiniteError, NoResponsesError) as error:
         told = type(error)(str(error))
-    for error in all_gather_objects(told):
-        if error is not None:
-            raise error
+    for of_process in all_gather_objects(told):
+        if of_process is not None:
+            raise of_process
     return cast(Found, found)
 
 

@@ -73,7 +73,7 @@ def read_answer(answer: Any, count: int) -> list[Completion]:
     """
     logprobs = {"token_logprobs": [Number]}
     shape = [{"index": Integer, "token_ids": [Integer], "logprobs": logprobs}, count]
-    choices = answer.get("choices") if isinstance(answer, dict) else None
+    choices: Any = answer.get("choices") if isinstance(answer, dict) else None
     if odd := misfit(choices, shape, "choices"):
         raise NoResponsesError(
             f"the server's answer is not that of a vLLM of version 0.11 or later: {odd}"
