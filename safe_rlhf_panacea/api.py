@@ -17,9 +17,6 @@ import numpy as np
 import torch
 
 from safe_rlhf_panacea.adapter.io import WEIGHTS_NAME
-from safe_rlhf_panacea.base.datasets.builtin import from_rows
-from safe_rlhf_panacea.base.datasets.raw import RawDataset
-from safe_rlhf_panacea.base.datasets.specs import DatasetSpec
 from safe_rlhf_panacea.base.models.loaded import LoadedModel
 from safe_rlhf_panacea.base.run_record import METRICS_FILE
 from safe_rlhf_panacea.configs.algorithms import (
@@ -30,6 +27,9 @@ from safe_rlhf_panacea.configs.algorithms import (
     SFTConfig,
 )
 from safe_rlhf_panacea.configs.training import TrainConfig
+from safe_rlhf_panacea.data.builtin import from_rows
+from safe_rlhf_panacea.data.raw import RawDataset
+from safe_rlhf_panacea.data.specs import DatasetSpec
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import read_json_lines

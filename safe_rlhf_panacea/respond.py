@@ -21,12 +21,12 @@ from safe_rlhf_panacea.base.arguments import (
     positive_int,
     seed_int,
 )
-from safe_rlhf_panacea.base.datasets import ChatTemplate
-from safe_rlhf_panacea.base.datasets.template import Turns
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.models import load_pretrained_models
 from safe_rlhf_panacea.base.models.of_adapter import base_of
 from safe_rlhf_panacea.base.models.positions import check_positions
+from safe_rlhf_panacea.data import ChatTemplate
+from safe_rlhf_panacea.data.template import Turns
 from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.preference import Preference, format_preference, parse_preference
 from safe_rlhf_panacea.printing import say

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from safe_rlhf_panacea.base import PreferenceDataset, PromptOnlyDataset, load_pretrained_models
-from safe_rlhf_panacea.base.datasets.safe_rlhf_template import format_prompt
+from safe_rlhf_panacea.data.safe_rlhf_template import format_prompt
 from safe_rlhf_panacea.miniature.world import (
     EVAL_PAIRS,
     TRAIN_PAIRS,

@@ -1,0 +1,217 @@
+"""Where readers look: the hub (only what they would ask of it), and copies of its folders."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from safe_rlhf_panacea.data.raw import RawDataset
+from safe_rlhf_panacea.errors import UserError
+
+datasets = pytest.importorskip("datasets")
+
+Row = dict[str, Any]
+
+
+def pku(prompt: str) -> Row:
+    pair = {"prompt": prompt, "response_0": "a", "response_1": "b"}
+    return pair | {"better_response_id": 0, "safer_response_id": 1, "is_response_0_safe": True}
+
+
+def hh(prompt: str) -> Row:
+    start = f"\n\nHuman: {prompt}\n\nAssistant:"
+    return {"chosen": f"{start} a", "rejected": f"{start} b"}
+
+
+def beavertails(prompt: str) -> Row:
+    return {"prompt": prompt, "response": "a", "category": {"violence": True}, "is_safe": False}
+
+
+def inputs(name: str, path: Path | str | None = None) -> list[Any]:
+    return [sample["input"] for sample in RawDataset.load(name, path=path and str(path))]
+
+
+@pytest.fixture(autouse=True)
+def quiet_local_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Callable[..., Path]:
+    """Write a copy of a repository: one file for each path, with one row for each prompt."""
+
+    def write_copy(files: dict[str, list[Row]]) -> Path:
+        pack = {".gz": gzip.compress, ".xz": lzma.compress, ".jsonl": bytes}
+        for name, rows in files.items():
+            path = tmp_path / "copy" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            path.write_bytes(pack[path.suffix](lines.encode()))
+        return tmp_path / "copy"
+
+    return write_copy
+
+
+PKU = "PKU-Alignment/PKU-SafeRLHF"
+HH = "Anthropic/hh-rlhf"
+HARMLESS, HELPFUL = {"data_dir": "harmless-base"}, {"data_dir": "helpful-base"}
+
+
+@pytest.mark.parametrize(
+    ("name", "hub", "options"),
+    [
+        ("PKU-SafeRLHF/train", PKU, {"split": "train"}),
+        ("PKU-SafeRLHF/test", PKU, {"split": "test"}),
+        ("PKU-SafeRLHF-1.0/test", PKU, {"split": "test"}),
+        ("PKU-SafeRLHF-v0/train", PKU, {"split": "train", "revision": "v0"}),
+        ("PKU-SafeRLHF-v0/test", PKU, {"split": "test", "revision": "v0"}),
+        ("PKU-SafeRLHF-30K/train", f"{PKU}-30K", {"split": "train"}),
+        ("PKU-SafeRLHF-30K/test", f"{PKU}-30K", {"split": "test"}),
+        ("PKU-SafeRLHF-10K/train", f"{PKU}-10K", {"split": "train"}),
+        ("BeaverTails/330k_train", "PKU-Alignment/BeaverTails", {"split": "330k_train"}),
+        ("BeaverTails/330k_test", "PKU-Alignment/BeaverTails", {"split": "330k_test"}),
+        ("BeaverTails/30k_train", "PKU-Alignment/BeaverTails", {"split": "30k_train"}),
+        ("BeaverTails/30k_test", "PKU-Alignment/BeaverTails", {"split": "30k_test"}),
+        ("hh-rlhf-harmless-preference/train", HH, {"split": "train"} | HARMLESS),
+        ("hh-rlhf-harmless-preference/test", HH, {"split": "test"} | HARMLESS),
+        ("hh-rlhf-helpful-preference/train", HH, {"split": "train"} | HELPFUL),
+        ("hh-rlhf-helpful-preference/test", HH, {"split": "test"} | HELPFUL),
+        ("hh-rlhf-harmless-dialogue", HH, {"split": "train"} | HARMLESS),
+        ("hh-rlhf-helpful-dialogue", HH, {"split": "train"} | HELPFUL),
+        ("UltraFeedback", "openbmb/UltraFeedback", {"split": "train"}),
+        ("HelpSteer2/train", "nvidia/HelpSteer2", {"split": "train"}),
+        ("HelpSteer2/validation", "nvidia/HelpSteer2", {"split": "validation"}),
+        ("alpaca", "tatsu-lab/alpaca", {"split": "train"}),
+    ],
+)
+def test_what_is_asked_of_the_hub(
+    monkeypatch: pytest.MonkeyPatch, name: str, hub: str, options: dict[str, str]
+) -> None:
+    asked: list[Any] = []
+
+    def load_dataset(*args: Any, **kwargs: Any) -> Any:
+        asked.append((args, kwargs))
+        return datasets.Dataset.from_list([{"nothing": "of use"}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(UserError, match=f"^{hub}.*, row 1: no field"):
+        RawDataset.load(name)
+    assert asked == [((hub,), options)]
+
+
+def test_rows_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = datasets.Dataset.from_list([pku("p"), pku(" "), pku("q")])
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: table)
+    raw = RawDataset.load("PKU-SafeRLHF-v0/test")
+    assert [sample["input"] for sample in raw] == ["p", "q"]
+    assert raw.where(1) == "PKU-Alignment/PKU-SafeRLHF@v0#test, row 3"
+    harmless = datasets.Dataset.from_list([hh("p")])
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: harmless)
+    raw = RawDataset.load("hh-harmless-preference/test")
+    assert raw.where(0) == "Anthropic/hh-rlhf/harmless-base#test, row 1"
+
+
+def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(*args: Any, **options: Any) -> None:
+        raise ConnectionError("offline")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    expected = r"ConnectionError: offline\); a copy can be given as PKU-SafeRLHF/test:1:PATH$"
+    with pytest.raises(UserError, match=expected):
+        RawDataset.load("PKU-SafeRLHF/test")
+
+
+def test_another_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def load_dataset(*args: Any, **options: Any) -> Any:
+        asked.append((args, options))
+        return datasets.Dataset.from_list([hh("p")])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert inputs("hh-rlhf-helpful-preference/test", "me/mirror") == [["p"]]
+    assert inputs("hh-rlhf-helpful-preference/test", "me/mirror#train") == [["p"]]
+    expected = [{"split": split, "data_dir": "helpful-base"} for split in ("test", "train")]
+    assert asked == [(("me/mirror",), options) for options in expected]
+
+
+def test_copy_with_one_file_per_split(copy: Callable[..., Path]) -> None:
+    folder = copy({"train.jsonl.xz": [pku("p"), pku("q")], "test.jsonl.xz": [pku("r")]})
+    assert inputs("PKU-SafeRLHF-v0/train", folder) == ["p", "q"]
+    assert inputs("PKU-SafeRLHF-v0/test", folder) == ["r"]
+    assert inputs("PKU-SafeRLHF-v0/test", f"{folder}#train") == ["p", "q"]
+    assert inputs("PKU-SafeRLHF-v0/train", folder / "test.jsonl.xz") == ["r"]  # a file is whole
+
+
+def test_copy_with_folders_that_belong_together(copy: Callable[..., Path]) -> None:
+    models = ("Alpaca-7B", "Alpaca2-7B", "Alpaca3-8B")
+    files = {f"data/{model}/train.jsonl": [pku(model)] for model in models}
+    files |= {f"data/{model}/test.jsonl": [pku(f"{model} test")] for model in models}
+    folder = copy(files)
+    assert sorted(inputs("PKU-SafeRLHF/train", folder)) == sorted(models)
+    assert len(inputs("PKU-SafeRLHF/test", folder)) == 3
+    assert inputs("PKU-SafeRLHF/test", folder / "data" / models[0]) == ["Alpaca-7B test"]
+
+
+def test_copy_with_folders_that_do_not(copy: Callable[..., Path]) -> None:
+    parts = ("harmless-base", "helpful-base", "helpful-online")
+    files = {f"{part}/{s}.jsonl.gz": [hh(part + s)] for part in parts for s in ("train", "test")}
+    folder = copy(files)
+    assert inputs("hh-rlhf-harmless-preference/train", folder) == [["harmless-basetrain"]]
+    assert inputs("hh-rlhf-helpful-preference/test", folder) == [["helpful-basetest"]]
+    assert inputs("hh-rlhf-helpful-preference/test", folder / "helpful-online") == [
+        ["helpful-onlinetest"]
+    ]
+    assert inputs("hh-rlhf-helpful-preference/test", f"{folder}#train") == [["helpful-basetrain"]]
+
+
+def test_copy_of_two_sizes(copy: Callable[..., Path]) -> None:
+    parts = [(size, split) for size in ("330k", "30k") for split in ("train", "test")]
+    folder = copy({f"round0/{a}/{b}.jsonl.gz": [beavertails(a + b)] for a, b in parts})
+    for size, split in parts:
+        assert inputs(f"BeaverTails/{size}_{split}", folder) == [size + split]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        path = tmp_path / "copy" / "data" / f"{split}-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_list([pku(split)]).to_parquet(str(path))
+    assert inputs("PKU-SafeRLHF-30K/train", tmp_path / "copy") == ["train"]
+    assert inputs("PKU-SafeRLHF-30K/test", tmp_path / "copy") == ["test"]
+    assert inputs("PKU-SafeRLHF-30K/train", path) == ["test"]
+
+
+def test_saved_folders(tmp_path: Path) -> None:
+    splits = {split: datasets.Dataset.from_list([pku(split)]) for split in ("train", "test")}
+    datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "splits"))
+    assert inputs("PKU-SafeRLHF/test", tmp_path / "splits") == ["test"]
+    splits["test"].save_to_disk(str(tmp_path / "one"))
+    assert inputs("PKU-SafeRLHF/train", tmp_path / "one") == ["test"]  # there is no other
+
+
+def test_a_copy_without_the_split(copy: Callable[..., Path]) -> None:
+    folder = copy({"train.jsonl": [pku("p")]})
+    with pytest.raises(UserError, match="there is no split 'test'; there are: train"):
+        RawDataset.load("PKU-SafeRLHF/test", path=str(folder))
+
+
+@pytest.mark.parametrize("path", ["none.jsonl", "./none"])
+def test_nothing_there(path: str) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        RawDataset.load("alpaca", path=path)
+
+
+def test_many_rows_of_a_table_stay_in_order(tmp_path: Path) -> None:
+    rows = [pku(str(i)) for i in range(2500)]  # more than are read at once
+    datasets.Dataset.from_list(rows).save_to_disk(str(tmp_path / "many"))
+    raw = RawDataset.load("PKU-SafeRLHF/train", path=str(tmp_path / "many"))
+    assert [sample["input"] for sample in raw] == [str(i) for i in range(2500)]
+    assert raw.where(2400).endswith("many, row 2401")
