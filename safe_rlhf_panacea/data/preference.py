@@ -8,12 +8,15 @@ from typing import Any, TypedDict
 
 import torch
 
-from safe_rlhf_panacea.data.base import Row, TokenizedDataset, common_prefix
-from safe_rlhf_panacea.data.collator import CollatorBase
-from safe_rlhf_panacea.data.ragged import RaggedTokens
 from safe_rlhf_panacea.data.raw import CHOSEN, labels_for, labels_of
-from safe_rlhf_panacea.data.specs import Specs
+from safe_rlhf_panacea.data.specs import Row, Specs
 from safe_rlhf_panacea.data.template import ChatTemplate
+from safe_rlhf_panacea.data.tokenized import (
+    CollatorBase,
+    TokenizedDataset,
+    TokenRows,
+    common_prefix,
+)
 from safe_rlhf_panacea.errors import UserError
 
 
@@ -78,7 +81,10 @@ class PreferenceDataset(TokenizedDataset):
     def encode(self, rows: list[Row]) -> int:
         labelled, choices = self._labelled(rows)
         self.skipped = len(rows) - len(labelled)
-        better, worse, labels, prompt_lengths = [], [], [], []
+        self.better = TokenRows()
+        self.worse = TokenRows()
+        self.prompt_lengths: list[int] = []
+        labels = []
         for index, prompt, texts in self.encode_texts(labelled, "answer", "other_answer"):
             if texts[0] == texts[1]:
                 self.identical += 1
@@ -86,18 +92,16 @@ class PreferenceDataset(TokenizedDataset):
             values = choices[index]
             first = next(value for value in values if value is not None)
             self.keep(labelled[index])
-            better.append(texts[first])
-            worse.append(texts[1 - first])
+            self.better.append(texts[first])
+            self.worse.append(texts[1 - first])
             labels.append([0 if v is None else 1 if v == first else -1 for v in values])
-            prompt_lengths.append(min(common_prefix(prompt, text) for text in texts))
+            self.prompt_lengths.append(min(common_prefix(prompt, text) for text in texts))
         reasons = {"responses identical once truncated": self.identical}
         if self.counted != self.objectives:
             reasons[f"no label of {', '.join(self.counted)}"] = self.skipped
         total = len(labels) + self.too_long + sum(reasons.values())
         self.report_left_out(total, len(labels), **reasons)
-        self.better, self.worse = RaggedTokens(better), RaggedTokens(worse)
         self.labels = torch.tensor(labels, dtype=torch.float32)  # size = (N, m)
-        self.prompt_lengths = prompt_lengths
         return len(labels)
 
     def keep(self, row: Row) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, TypedDict
 
 import torch
 
-from safe_rlhf_panacea.data.base import Row, TokenizedDataset
-from safe_rlhf_panacea.data.collator import CollatorBase
-from safe_rlhf_panacea.data.ragged import RaggedTokens
 from safe_rlhf_panacea.data.raw import OF_ANSWERS, RawSample, without
-from safe_rlhf_panacea.data.specs import Specs
+from safe_rlhf_panacea.data.specs import Row, Specs
 from safe_rlhf_panacea.data.template import ChatTemplate
+from safe_rlhf_panacea.data.tokenized import CollatorBase, TokenizedDataset, TokenRows
 from safe_rlhf_panacea.errors import UserError
 
 PROMPTS = "prompts"  # the kind of data set whose columns all belong to the prompt
@@ -35,13 +33,13 @@ class PromptOnlyBatch(TypedDict):
 
 
 def different_rows(rows: Iterable[Row], prompt: Callable[[Row], str]) -> list[Row]:
-    """The rows without those that came before, with the same prompt and the same columns.
+    """The first of all rows that have the same prompt and the same columns.
 
-    The answers to a prompt, of pairs and of supervised text, are no columns of it.
+    The answers and labels of pairs and of supervised text do not count as columns.
 
     Args:
         rows: of any kind of data set.
-        prompt: a row's prompt in the template.
+        prompt: makes a row's prompt in the template.
     """
     first: dict[tuple[str, str], Row] = {}
     for row in rows:
@@ -52,7 +50,7 @@ def different_rows(rows: Iterable[Row], prompt: Callable[[Row], str]) -> list[Ro
 
 
 class PromptOnlyDataset(TokenizedDataset):
-    """Prompts, each with the columns of its row: a whole row that comes twice is kept once.
+    """Prompts, each with the columns of its row; a row that repeats an earlier one is left out.
 
     Attributes:
         too_long: prompts left out because they leave no room below ``max_length``.
@@ -71,15 +69,7 @@ class PromptOnlyDataset(TokenizedDataset):
     ) -> None:
         """Read and tokenise prompts; the other arguments are ``TokenizedDataset``'s.
 
-        Args:
-            specs: see ``TokenizedDataset``.
-            tokenizer: see ``TokenizedDataset``.
-            seed: see ``TokenizedDataset``.
-            template: see ``TokenizedDataset``.
-            strict: refuse a prompt as long as ``max_length`` instead of leaving it out.
-
-        Raises:
-            UserError: as ``TokenizedDataset``.
+        With ``strict`` a prompt as long as ``max_length`` is a ``UserError``, not left out.
         """
         self.strict = strict
         super().__init__(specs, tokenizer, seed, template=template)
@@ -88,14 +78,12 @@ class PromptOnlyDataset(TokenizedDataset):
         unique = different_rows(rows, self.prompt)
         self.duplicates = len(rows) - len(unique)
         self.examples: list[RawSample] = []
-        self.prompts = RaggedTokens(self._keep(unique))
+        self.prompts = TokenRows()
+        for index, prompt, _ in self.encode_texts(unique):
+            self.examples.append(unique[index].sample)
+            self.prompts.append(prompt)
         self.report_left_out(len(rows), len(self.prompts), came_before=self.duplicates)
         return len(self.prompts)
-
-    def _keep(self, rows: list[Row]) -> Iterator[list[int]]:
-        for index, prompt, _ in self.encode_texts(rows):
-            self.examples.append(rows[index].sample)
-            yield prompt
 
     def reject(self, row: Row, tokens: int) -> None:
         if self.strict:

@@ -1,20 +1,32 @@
-"""``[objective=]name[:proportion[:path]]``: which data set, how much of it, where it lies."""
+"""``[objective=]name[:proportion[:path]]``: which data set, how much of it, and its rows."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.hub import may_be_hub_name
 from safe_rlhf_panacea.data.files import SUFFIXES
-from safe_rlhf_panacea.data.raw import AUTO, RawDataset
+from safe_rlhf_panacea.data.raw import (
+    AUTO,
+    CHOSEN,
+    RawDataset,
+    RawSample,
+    for_objective,
+    labels_of,
+)
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.printing import say
 
 FORM = "name[:proportion[:path]]"
 Attributes = float | int | Fraction | Mapping[str, Any]
@@ -25,10 +37,13 @@ MOST_ROWS = 10**8  # taken out of one data set
 class DatasetSpec:
     """One data set of a run.
 
-    ``proportion`` 0.5 is a random half, 2 is every row twice, and the negative integer
-    ``Fraction(-100)``, written ``100/-1``, is 100 rows. ``objective`` is the one that its pairs
-    are labelled for; None: those that its rows name. ``data`` is the data set itself where it is
-    not to be opened by its name.
+    Attributes:
+        name: of the data set.
+        proportion: 0.5 is a random half, 2 is every row twice, and the negative integer
+            ``Fraction(-100)``, written ``100/-1``, is 100 rows.
+        path: where it lies, if not at its usual place.
+        objective: that its pairs are labelled for; None: the objectives that its rows name.
+        data: the data set itself, if it need not be opened by its name.
     """
 
     name: str
@@ -51,11 +66,7 @@ class DatasetSpec:
         return self.path or self.name
 
     def load(self) -> RawDataset:
-        """Open the data set.
-
-        Raises:
-            UserError: it cannot be had, or has no rows.
-        """
+        """Open the data set; ``UserError`` if it cannot be read or has no rows."""
         return RawDataset.load(self.name, path=self.path) if self.data is None else self.data
 
     def count(self, rows: int) -> int:
@@ -175,3 +186,53 @@ def read_specs(specs: Specs) -> list[DatasetSpec]:
         if keys.count(key) > 1:
             raise UserError(f"{spec} is given twice; a proportion of 2 takes every row twice")
     return result
+
+
+class Row(NamedTuple):
+    """A raw sample of a run.
+
+    Attributes:
+        where: it comes from, for messages.
+        sample: itself.
+        data_set: number of the data set that it is from, among those of the run.
+        kind: of that data set.
+    """
+
+    where: str
+    sample: RawSample
+    data_set: int = 0
+    kind: str = ""
+
+
+def select_rows(specs: list[DatasetSpec], seed: int) -> list[Row]:
+    """Read the data sets and draw the rows that their proportions ask for, without replacement.
+
+    Raises:
+        UserError: a data set cannot be read, or has no rows.
+    """
+    selected = []
+    seeds = np.random.SeedSequence(seed).spawn(len(specs))
+    for number, (spec, child) in enumerate(zip(specs, seeds, strict=True)):
+        raw = spec.load()
+        if len(raw) == 0:
+            raise UserError(f"{spec}: no rows")
+        copies, rest = divmod(spec.count(len(raw)), len(raw))
+        drawn = np.random.default_rng(child).choice(len(raw), size=rest, replace=False)
+        indices = [*range(len(raw))] * copies + sorted(drawn.tolist())
+        samples = raw if spec.objective is None else for_objective(raw, spec.objective, str(spec))
+        if is_main_process():
+            _tell_format(spec, raw)
+        selected += [Row(raw.where(i), samples[i], number, raw.KIND) for i in indices]
+    return selected
+
+
+def _tell_format(spec: DatasetSpec, raw: RawDataset) -> None:
+    """Say in one line which format was recognised by its columns, and for which objectives."""
+    form = getattr(raw, "seen", "")
+    if not form:
+        return
+    names = [spec.objective] if spec.objective else sorted({n for s in raw for n in labels_of(s)})
+    named = ", ".join(name for name in names if name != CHOSEN)
+    what = "texts" if raw.KIND == "supervised" else raw.KIND
+    for_whom = f" for {named}" if named and raw.KIND == "pairs" else ""
+    say(f"{spec}: {form}, {len(raw)} {what}{for_whom}", file=sys.stderr)

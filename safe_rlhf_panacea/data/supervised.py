@@ -7,9 +7,13 @@ from typing import TypedDict
 import torch
 
 from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
-from safe_rlhf_panacea.data.base import Row, TokenizedDataset, common_prefix
-from safe_rlhf_panacea.data.collator import CollatorBase
-from safe_rlhf_panacea.data.ragged import RaggedTokens
+from safe_rlhf_panacea.data.specs import Row
+from safe_rlhf_panacea.data.tokenized import (
+    CollatorBase,
+    TokenizedDataset,
+    TokenRows,
+    common_prefix,
+)
 from safe_rlhf_panacea.errors import UserError
 
 
@@ -38,15 +42,15 @@ class SupervisedDataset(TokenizedDataset):
                     f"{row.where}: a pair; supervised text has one response, and chosen:1:PATH "
                     "takes the better one"
                 )
-        texts, self.prompt_lengths = [], []
-        self.kept: list[int] = []  # which of the rows
+        self.texts = TokenRows()
+        self.prompt_lengths: list[int] = []
+        self.kept: list[int] = []  # the indices of the rows that were not left out
         for index, prompt, (text,) in self.encode_texts(rows, "answer"):
             self.kept.append(index)
-            texts.append(text)
+            self.texts.append(text)
             self.prompt_lengths.append(common_prefix(prompt, text))
-        self.texts = RaggedTokens(texts)
-        self.report_left_out(len(rows), len(texts))
-        return len(texts)
+        self.report_left_out(len(rows), len(self.texts))
+        return len(self.texts)
 
     def get_row(self, row: int) -> SupervisedSample:
         input_ids = self.texts[row]

@@ -24,7 +24,7 @@ from safe_rlhf_panacea.base.joined_rows import across
 from safe_rlhf_panacea.base.models.pretrained import load_tokenizer
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset, RawSample
-from safe_rlhf_panacea.data.base import Row
+from safe_rlhf_panacea.data.specs import Row
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.arguments import (
     add_data_flags,

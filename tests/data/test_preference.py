@@ -153,7 +153,7 @@ def test_rows_without_room_are_left_out_and_told(
 def test_labels_stay_with_their_rows_over_several_calls(
     write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("safe_rlhf_panacea.data.base.ROWS_PER_CALL", 2)
+    monkeypatch.setattr("safe_rlhf_panacea.data.tokenized.ROWS_PER_CALL", 2)
     choices = [0, 1, 1, 0, 1]
     rows = [pair(str(i), "a", "b", helpful=choice) for i, choice in enumerate(choices)]
     rows.insert(1, pair())  # skipped

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.data.base import Row
 from safe_rlhf_panacea.data.raw import RawSample, labels_for
-from safe_rlhf_panacea.data.specs import DatasetSpec, Spec, read_specs
+from safe_rlhf_panacea.data.specs import DatasetSpec, Row, Spec, read_specs
 from safe_rlhf_panacea.data.supervised import (
     SupervisedBatch,
     SupervisedCollator,

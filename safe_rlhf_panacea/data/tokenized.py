@@ -1,4 +1,4 @@
-"""Tokenised data sets: what the three kinds of text data have in common."""
+"""Tokenised data sets and their batches: what the three kinds of text data have in common."""
 
 from __future__ import annotations
 
@@ -7,75 +7,25 @@ import copy
 import hashlib
 import json
 import logging
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from safe_rlhf_panacea.base.distributed import is_main_process
-from safe_rlhf_panacea.data.collator import CollatorBase
 from safe_rlhf_panacea.data.control_tokens import CUT
-from safe_rlhf_panacea.data.raw import (
-    CHOSEN,
-    RawDataset,
-    RawSample,
-    for_objective,
-    labels_of,
-    split_indices,
-)
-from safe_rlhf_panacea.data.specs import DatasetSpec, Specs, read_specs
+from safe_rlhf_panacea.data.raw import split_indices
+from safe_rlhf_panacea.data.specs import Row, Specs, read_specs, select_rows
 from safe_rlhf_panacea.data.template import AUTO, ChatTemplate
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.printing import say
 
 Sample = Mapping[str, Any]
 LOGGER = logging.getLogger(__name__)
-ROWS_PER_CALL = 1024  # rows handed to the tokenizer at once: enough to use all its threads
-
-
-class Row(NamedTuple):
-    """A raw sample and where it comes from: a place for messages, and which data set of a run.
-
-    ``kind`` is the data set's.
-    """
-
-    where: str
-    sample: RawSample
-    data_set: int = 0
-    kind: str = ""
-
-
-def select_rows(specs: list[DatasetSpec], seed: int) -> list[Row]:
-    """The rows that the proportions ask for, drawn without replacement."""
-    selected = []
-    seeds = np.random.SeedSequence(seed).spawn(len(specs))
-    for number, (spec, child) in enumerate(zip(specs, seeds, strict=True)):
-        raw = spec.load()
-        if len(raw) == 0:
-            raise UserError(f"{spec}: no rows")
-        copies, rest = divmod(spec.count(len(raw)), len(raw))
-        indices = list(range(len(raw))) * copies
-        generator = np.random.default_rng(child)
-        indices += sorted(generator.choice(len(raw), size=rest, replace=False).tolist())
-        samples = raw if spec.objective is None else for_objective(raw, spec.objective, str(spec))
-        tell_format(spec, raw)
-        selected += [Row(raw.where(i), samples[i], number, raw.KIND) for i in indices]
-    return selected
-
-
-def tell_format(spec: DatasetSpec, raw: RawDataset) -> None:
-    """Say in one line what was read where columns told it, and for which objectives."""
-    form = getattr(raw, "seen", "")
-    if not form or not is_main_process():
-        return
-    names = [spec.objective] if spec.objective else sorted({n for s in raw for n in labels_of(s)})
-    named = ", ".join(name for name in names if name != CHOSEN)
-    what = "texts" if raw.KIND == "supervised" else raw.KIND
-    for_whom = f" for {named}" if named and raw.KIND == "pairs" else ""
-    say(f"{spec}: {form}, {len(raw)} {what}{for_whom}", file=sys.stderr)
+ROWS_PER_CALL = 1024  # rows given to the tokenizer at once: enough to use all its threads
 
 
 def fingerprint(rows: list[Row]) -> str:
@@ -89,36 +39,81 @@ def fingerprint(rows: list[Row]) -> str:
 
 def common_prefix(one: list[int], other: list[int]) -> int:
     """How many tokens two sequences share at their start."""
-    length = min(len(one), len(other))
-    if one[:length] == other[:length]:
-        return length
-    return next(i for i in range(length) if one[i] != other[i])
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 @contextmanager
 def refusing(row: Row) -> Iterator[None]:
-    """Errors inside name the row."""
+    """Errors that are raised inside begin with the place of the row."""
     try:
         yield
     except UserError as error:
         raise UserError(f"{row.where}: {error}") from None
 
 
+class TokenRows:
+    """Token sequences of different lengths, which take 4 bytes a token."""
+
+    def __init__(self) -> None:
+        """No sequences yet."""
+        self._rows: list[np.ndarray] = []
+
+    def append(self, ids: list[int]) -> None:
+        """Keep one more sequence."""
+        self._rows.append(np.array(ids, dtype=np.int32))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        """One sequence, size = (L,), int64."""
+        return torch.from_numpy(self._rows[index]).long()
+
+
+class CollatorBase(metaclass=abc.ABCMeta):
+    """Makes a batch of samples."""
+
+    def __init__(self, pad_token_id: int) -> None:
+        """Pad with this id; masks come from lengths, so it may equal any other id."""
+        self.pad_token_id = pad_token_id
+
+    @abc.abstractmethod
+    def __call__(self, samples: list[Any]) -> Mapping[str, Any]:
+        """The batch of some samples."""
+
+    def pad(
+        self, sequences: Iterable[torch.Tensor], side: str = "right", value: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pad sequences to the longest.
+
+        Args:
+            sequences: B of them, size = (L_b,) each.
+            side: ``right`` or ``left``.
+            value: what to pad with; the pad token unless given.
+
+        Returns:
+            ids and boolean mask, size = (B, L) each.
+        """
+        sequences = list(sequences)
+        value = self.pad_token_id if value is None else value
+        ids = pad_sequence(sequences, batch_first=True, padding_value=value, padding_side=side)
+        lengths = torch.tensor([sequence.numel() for sequence in sequences])  # size = (B,)
+        mask = torch.arange(ids.size(1)) < lengths.unsqueeze(1)  # size = (B, L)
+        return ids, mask.flip(1) if side == "left" else mask
+
+
 class TokenizedDataset(Dataset[Sample]):
     """Base of the tokenised data sets; a subclass says how to encode rows and read one back.
 
-    All rows are tokenised at once when the data set is made, and the text is let go.
+    All rows are tokenised when the data set is made; their text is not kept.
 
     Attributes:
         template: how conversations are written.
         too_long: rows dropped because their prompt leaves no room below ``max_length``.
-        spelling: rows in which somebody's words spell a control token.
+        spelling: rows in which the text of a user or of an answer spells a control token.
         fingerprint: a hash of the raw samples, in their order; the parts of a split share it.
     """
-
-    too_long: int
-    spelling: int
-    fingerprint: str
 
     def __init__(
         self,
@@ -149,12 +144,10 @@ class TokenizedDataset(Dataset[Sample]):
         self.seed = seed
         parsed = read_specs(specs)
         self.source = ", ".join(map(str, parsed))
-        self.too_long = 0
+        self.too_long = self.spelling = 0
         rows = select_rows(parsed, seed)
         self.fingerprint = fingerprint(rows)
-        self.spelling = 0
-        kept = self.encode(rows)
-        self._rows = list(range(kept))
+        self._rows = list(range(self.encode(rows)))
         if self.spelling and is_main_process():
             LOGGER.warning(
                 "%s: %d of %d rows spell control tokens, which are read as text "
@@ -172,7 +165,7 @@ class TokenizedDataset(Dataset[Sample]):
 
     @abc.abstractmethod
     def get_collator(self) -> CollatorBase:
-        """What makes a batch of samples."""
+        """The collator for samples of this data set."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -189,23 +182,21 @@ class TokenizedDataset(Dataset[Sample]):
             UserError: one of the two would be empty.
         """
         seed = self.seed if seed is None else seed
-        parts = []
-        for indices in split_indices(len(self), split_ratio, shuffle, seed):
-            part = copy.copy(self)
-            part._rows = [self._rows[index] for index in indices]
-            parts.append(part)
-        return parts[0], parts[1]
+        train, test = copy.copy(self), copy.copy(self)
+        rows = split_indices(len(self), split_ratio, shuffle, seed)
+        train._rows, test._rows = ([self._rows[index] for index in part] for part in rows)
+        return train, test
 
     # -- for subclasses ---------------------------------------------------------------
 
     def text(self, row: Row, field: str) -> Any:
-        """A field that this kind of data set needs."""
-        if field not in row.sample:
-            has = ", ".join(row.sample)
-            raise UserError(
-                f"{row.where}: {type(self).__name__} needs {field!r}, but the row has only {has}"
-            )
+        """A field of the row; ``UserError`` if it is missing."""
         fields: Mapping[str, Any] = row.sample
+        if field not in fields:
+            raise UserError(
+                f"{row.where}: {type(self).__name__} needs {field!r}, but the row has only "
+                f"{', '.join(fields)}"
+            )
         return fields[field]
 
     def prompt(self, row: Row) -> str:
@@ -215,7 +206,7 @@ class TokenizedDataset(Dataset[Sample]):
             return self.template.prompt(turns, row.sample.get("system"))
 
     def rest(self, row: Row, prompt: str, field: str) -> str:
-        """What follows the row's prompt, with an answer of the row."""
+        """The text after the row's prompt: an answer of the row, and its end."""
         answer, sample = self.text(row, field), row.sample
         with refusing(row):
             return self.template.rest(prompt, sample["input"], answer, sample.get("system"))
@@ -225,7 +216,7 @@ class TokenizedDataset(Dataset[Sample]):
     ) -> Iterator[tuple[int, list[int], list[list[int]]]]:
         """Tokenise prompts and, field by field, prompt, answer and the answer's end.
 
-        Rows whose prompt fills ``max_length`` are counted in ``too_long`` and left out.
+        Rows whose prompt fills ``max_length`` are given to ``reject`` and left out.
 
         Yields:
             The index of the row, the ids of its prompt, and the ids of each full text, truncated.
@@ -250,7 +241,7 @@ class TokenizedDataset(Dataset[Sample]):
         self.too_long += 1
 
     def report_left_out(self, total: int, kept: int, **reasons: int) -> None:
-        """Say how many rows were left out and why; with none kept it is an error.
+        """Warn of the rows that were left out, with the reasons; none left is a ``UserError``.
 
         Args:
             total: rows that were tokenised.
