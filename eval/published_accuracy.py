@@ -16,10 +16,9 @@ from published_checkpoints import Check, Reference, missing
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.data import RawSample
 from safe_rlhf_panacea.data.control_tokens import tokenize
-from safe_rlhf_panacea.data.fields import Row
-from safe_rlhf_panacea.data.published.converters import SAFE_RLHF, safe_rlhf
-from safe_rlhf_panacea.data.published.table import published
-from safe_rlhf_panacea.data.safe_rlhf_template import SafeRlhfTemplate
+from safe_rlhf_panacea.data.published import SAFE_RLHF, published, safe_rlhf
+from safe_rlhf_panacea.data.sources import Row
+from safe_rlhf_panacea.data.template import SafeRlhfTemplate
 from safe_rlhf_panacea.data.tokenized import CollatorBase
 from safe_rlhf_panacea.errors import UserError
 

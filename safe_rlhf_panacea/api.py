@@ -27,7 +27,7 @@ from safe_rlhf_panacea.configs.algorithms import (
     SFTConfig,
 )
 from safe_rlhf_panacea.configs.training import TrainConfig
-from safe_rlhf_panacea.data.builtin import from_rows
+from safe_rlhf_panacea.data.own import from_rows
 from safe_rlhf_panacea.data.raw import RawDataset
 from safe_rlhf_panacea.data.specs import DatasetSpec
 from safe_rlhf_panacea.errors import UserError

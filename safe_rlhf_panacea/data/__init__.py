@@ -3,7 +3,7 @@
 Importing this package registers all data sets that have a name.
 """
 
-from safe_rlhf_panacea.data.builtin import from_rows
+from safe_rlhf_panacea.data.own import from_rows
 from safe_rlhf_panacea.data.preference import (
     PreferenceBatch,
     PreferenceCollator,

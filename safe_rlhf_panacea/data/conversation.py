@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from safe_rlhf_panacea.data.fields import LeaveOut, usable
 from safe_rlhf_panacea.data.raw import RawSample
+from safe_rlhf_panacea.data.table import LeaveOut, usable
 from safe_rlhf_panacea.errors import UserError
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
@@ -54,7 +54,7 @@ def said_in(dialogue: str) -> Said:
 
 
 def said(value: Any, field: str) -> Said:
-    """What is said in a prompt or a conversation.
+    """The messages of a prompt or a conversation.
 
     Args:
         value: one text of the user's, a dialogue in one text, a list of turns that alternate
@@ -67,7 +67,8 @@ def said(value: Any, field: str) -> Said:
     """
     if is_dialogue(value):
         turns = said_in(value)
-        return turns[:-1] if turns[-1] == (ASSISTANT, "") else turns  # which is to be answered
+        # A last turn of the assistant without words is the one to be answered.
+        return turns[:-1] if turns[-1] == (ASSISTANT, "") else turns
     if isinstance(value, str) or value is None:
         return [(USER, value or "")]
     if not isinstance(value, (list, tuple)):
@@ -97,11 +98,7 @@ def _message(message: Any, where: str) -> tuple[str, str]:
 
 
 def in_turn(messages: Said, system: Any = None) -> Conversation:
-    """The conversation that messages make.
-
-    Args:
-        messages: who says what.
-        system: the system prompt where no message is one.
+    """The conversation that messages make; ``system`` is used where no message is a system prompt.
 
     Raises:
         LeaveOut: the speakers do not take turns, user first, or a turn is blank.
@@ -122,10 +119,7 @@ def in_turn(messages: Said, system: Any = None) -> Conversation:
 
 
 def parse_dialogue(dialogue: str) -> tuple[list[str], str]:
-    """Take a dialogue in one text apart.
-
-    Returns:
-        The turns that lead to the last answer (user, assistant, ..., user), and that answer.
+    """The turns of a dialogue in one text that lead to its last answer, and that answer.
 
     Raises:
         LeaveOut: the speakers do not take turns, or a turn is blank.

@@ -1,4 +1,4 @@
-"""The formats in which people have pairs, prompts and supervised text, told by their columns."""
+"""Formats of other people's pairs and supervised text, recognised by their columns."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from safe_rlhf_panacea.data.conversation import (
     said,
     said_in,
 )
-from safe_rlhf_panacea.data.fields import (
+from safe_rlhf_panacea.data.raw import CHOSEN, RawSample
+from safe_rlhf_panacea.data.sources import Row
+from safe_rlhf_panacea.data.table import (
+    Format,
     LeaveOut,
-    Row,
+    Numbered,
     higher,
     number,
     pair,
     required,
     text,
 )
-from safe_rlhf_panacea.data.own import PAIRS, PROMPTS, SUPERVISED
-from safe_rlhf_panacea.data.raw import CHOSEN, RawSample
-from safe_rlhf_panacea.data.reader import Format, Numbered
 from safe_rlhf_panacea.errors import UserError
 
 LAST_SPACE = re.compile(r"\s(?=\S*$)")
@@ -210,47 +210,32 @@ def alpaca(row: Row) -> RawSample:
     return {"input": prompt, "answer": text(row, "output", "response")}
 
 
-ALPACA = Format("instruction/output", "supervised", ("instruction", "output"), alpaca)
+def of_columns(columns: str, kind: str, convert: Callable[[Row], Any]) -> Format:
+    """The format of rows that have some columns, given as ``one/other``, which is its name."""
+    return Format(columns, kind, tuple(columns.split("/")), convert)
+
+
+ALPACA = of_columns("instruction/output", "supervised", alpaca)
 RANKED = Format(
     "prompt/answers by rank", "pairs", ("prompt", "answers"), nectar, all_pairs("answers")
 )
 # Of two formats that both have all their fields in a row, the first one counts.
-FORMATS = (
-    PAIRS,
-    Format(
-        "conversations/chosen/rejected",
-        "pairs",
-        ("conversations", "chosen", "rejected"),
-        chosen_rejected,
-    ),
-    Format("prompt/chosen/rejected", "pairs", ("prompt", "chosen", "rejected"), chosen_rejected),
-    Format("chosen/rejected", "pairs", ("chosen", "rejected"), chosen_rejected),
-    Format(
-        "context/response1/response2/overall_preference",
-        "pairs",
-        ("context", "response1", "response2", "overall_preference"),
-        helpsteer3,
-    ),
+THEIR_PAIRS = (
+    of_columns("conversations/chosen/rejected", "pairs", chosen_rejected),
+    of_columns("prompt/chosen/rejected", "pairs", chosen_rejected),
+    of_columns("chosen/rejected", "pairs", chosen_rejected),
+    of_columns("context/response1/response2/overall_preference", "pairs", helpsteer3),
     RANKED,
-    SUPERVISED,
-    Format("prompt/completion", "supervised", ("prompt", "completion"), completion),
-    Format("messages", "supervised", ("messages",), chat),
-    Format("conversations", "supervised", ("conversations",), chat),
+)
+SUPERVISED_FORMATS = (
+    of_columns("prompt/completion", "supervised", completion),
+    of_columns("messages", "supervised", chat),
+    of_columns("conversations", "supervised", chat),
     ALPACA,
-    PROMPTS,
 )
 
 
-def format_of(row: Row, *kinds: str) -> Format | None:
-    """The first format of one of these kinds that a row has, or None."""
-    for form in FORMATS:
-        there = form.kind in kinds and row.keys() >= set(form.fields)
-        if there and (form is not RANKED or _is_ranked(row["answers"])):
-            return form
-    return None
-
-
-def _is_ranked(answers: Any) -> bool:
+def is_ranked(answers: Any) -> bool:
     """Whether answers have ranks; a column of prompts may have this name, too."""
     first = answers[0] if isinstance(answers, list) and answers else None
     return isinstance(first, dict) and "rank" in first

@@ -36,12 +36,14 @@ class RawSample(TypedDict, total=False):
     """Safe-RLHF's way to say that ``answer`` is better for the objective ``harmless``."""
 
 
-AUTO = "auto"  # the data set of which the columns say what it holds
-CHOSEN = "chosen"  # the label of pairs that do not say of which objective theirs is
+AUTO = "auto"  # the data set whose columns say what it holds
+CHOSEN = "chosen"  # the label of pairs that do not name the objective of their label
+# Safe-RLHF's flags of a sample, and its fields of a row: the objectives that they label.
 SAFE_RLHF_FLAGS = {"better": "helpful", "safer": "harmless"}
-# What belongs to an answer of a sample, and not to its prompt.
+SAFE_RLHF_LABELS = {"better_response_id": "helpful", "safer_response_id": "harmless"}
+# The fields of a sample that belong to its answers, not to its prompt.
 OF_ANSWERS = frozenset({"answer", "other_answer", "labels", "better", "safer"})
-# Reward functions are given something else under these names, so no column of prompts has one.
+# Reward functions get arguments of their own by these names, so no column of prompts has one.
 TAKEN = frozenset(
     {"input", "turns", "prompts", "responses", "prompt_ids", "response_ids", "response_lengths"}
     | {"completions", "completion_ids", "step", "trainer_state", "log_metric", "log_extra"}
@@ -49,7 +51,7 @@ TAKEN = frozenset(
 
 
 def without(sample: Mapping[str, Any], names: Collection[str]) -> Any:
-    """The other fields of a sample or a row; a sample's type knows no names that are computed."""
+    """A sample or a row without some fields; Any, as types cannot follow computed names."""
     return {name: value for name, value in sample.items() if name not in names}
 
 
@@ -64,14 +66,11 @@ def label_value(value: Any, field: str) -> int | None:
 
 
 def labels_of(sample: RawSample, where: str = "a pair") -> dict[str, int | None]:
-    """Which answer is better, by objective; Safe-RLHF's flags are understood too.
-
-    Args:
-        sample: a pair.
-        where: it comes from, for messages.
+    """Which answer of a pair is better, by objective, also by Safe-RLHF's flags.
 
     Raises:
-        UserError: a label is not 0, 1 or None, or a flag is not true or false.
+        UserError: a label is not 0, 1 or None, or a flag is not true or false; the message begins
+            with ``where``.
     """
     given = sample.get("labels", {})
     labels = {name: label_value(value, f"{where}: label {name!r}") for name, value in given.items()}
@@ -85,7 +84,7 @@ def labels_of(sample: RawSample, where: str = "a pair") -> dict[str, int | None]
 
 
 def labels_for(sample: RawSample, *objectives: str, where: str = "a pair") -> list[int | None]:
-    """The labels of some objectives; a label that names none is that of a lone objective."""
+    """The labels of some objectives; a single objective may take the label ``CHOSEN``."""
     labels = labels_of(sample, where)
     if len(objectives) == 1 and CHOSEN in labels:
         labels.setdefault(objectives[0], labels[CHOSEN])
@@ -93,12 +92,7 @@ def labels_for(sample: RawSample, *objectives: str, where: str = "a pair") -> li
 
 
 def for_objective(samples: Iterable[RawSample], objective: str, told: str) -> list[RawSample]:
-    """Pairs with the labels of one objective only.
-
-    Args:
-        samples: pairs.
-        objective: its name.
-        told: what to call the data in messages.
+    """Pairs with the labels of one objective only; ``told`` is what messages call the data.
 
     Raises:
         UserError: there is no such label, or a sample is no pair.

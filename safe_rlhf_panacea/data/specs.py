@@ -16,7 +16,6 @@ import numpy as np
 
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.hub import may_be_hub_name
-from safe_rlhf_panacea.data.files import SUFFIXES
 from safe_rlhf_panacea.data.raw import (
     AUTO,
     CHOSEN,
@@ -25,6 +24,7 @@ from safe_rlhf_panacea.data.raw import (
     for_objective,
     labels_of,
 )
+from safe_rlhf_panacea.data.sources import SUFFIXES
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.printing import say
 

@@ -1,7 +1,6 @@
 """How a conversation becomes text and tokens: all formatting of prompts is here.
 
-A template is a model's own (``jinja_template.py``), Safe-RLHF's (``safe_rlhf_template.py``), or
-none at all.
+A template is a model's own (``jinja_template.py``), Safe-RLHF's, or none at all.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
+from safe_rlhf_panacea.base.configs.constants import PROMPT_ASSISTANT, PROMPT_BEGIN, PROMPT_USER
 from safe_rlhf_panacea.data.control_tokens import (
     as_text,
     control_pattern,
@@ -23,6 +23,8 @@ from safe_rlhf_panacea.errors import UserError
 
 AUTO, SAFE_RLHF, NONE, RAW = "auto", "safe-rlhf", "none", "raw"
 NAMES = (AUTO, SAFE_RLHF, NONE, RAW)
+# What Safe-RLHF writes before and after the words of a single turn.
+SAFE_RLHF_MARKS = (f"{PROMPT_BEGIN}{PROMPT_USER.split('{input}')[0]}".strip(), PROMPT_ASSISTANT)
 _WORDS = "7The1words0"  # stand in for a turn; no template has them
 
 Turns = str | Sequence[str]
@@ -46,7 +48,7 @@ def as_turns(turns: Turns) -> list[str]:
 def own_end_ids(model: Any) -> tuple[int, ...]:
     """The tokens at which a model's ``generation_config.eos_token_id`` ends a response.
 
-    One token that transformers only copied from the model's configuration does not count: that is
+    One token that transformers only copied from the model's configuration does not count: it is
     often the default of an architecture, and an ordinary token of this tokenizer.
     """
     config: Any = getattr(model, "generation_config", None)
@@ -85,15 +87,11 @@ class ChatTemplate(abc.ABC):
 
         Args:
             choice: ``auto`` (the tokenizer's own, else Safe-RLHF's), ``safe-rlhf``, ``none``,
-                ``raw``, or the path of a jinja file.
+                ``raw``, or the path of a jinja file; a ``UserError`` if it does not render.
             tokenizer: of the model that is spoken to.
             now: the date and time that the template may write; None: those of the moment.
-
-        Raises:
-            UserError: a file that is missing or does not render.
         """
         from safe_rlhf_panacea.data.jinja_template import own_template, read_template
-        from safe_rlhf_panacea.data.safe_rlhf_template import SafeRlhfTemplate
 
         if choice == AUTO:
             template: ChatTemplate = own_template(tokenizer) or SafeRlhfTemplate(tokenizer)
@@ -108,15 +106,10 @@ class ChatTemplate(abc.ABC):
     def as_recorded(recorded: str, tokenizer: Any) -> ChatTemplate:
         """The template that an adapter was trained with."""
         from safe_rlhf_panacea.data.jinja_template import JinjaTemplate
-        from safe_rlhf_panacea.data.safe_rlhf_template import SafeRlhfTemplate
 
-        kinds: dict[str, type[ChatTemplate]] = {
-            SAFE_RLHF: SafeRlhfTemplate,
-            NONE: PlainTemplate,
-            RAW: RawTemplate,
-        }
-        if recorded in kinds:
-            return kinds[recorded](tokenizer)
+        for kind in (SafeRlhfTemplate, PlainTemplate, RawTemplate):
+            if recorded == kind.recorded:
+                return kind(tokenizer)
         return JinjaTemplate(recorded, tokenizer, "the adapter's chat template")
 
     @staticmethod
@@ -136,7 +129,7 @@ class ChatTemplate(abc.ABC):
     def prompt(self, turns: Turns, system: str | None = None) -> str:
         """The conversation up to where the answer begins, for ``encode``.
 
-        What is said has a ``CUT`` in each spelling of a control token.
+        The words of users and assistants have a ``CUT`` in each spelling of a control token.
 
         Args:
             turns: the user's words, or turns that alternate user, assistant, ..., user.
@@ -147,12 +140,12 @@ class ChatTemplate(abc.ABC):
         """
 
     def rest(self, prompt: str, turns: Turns, answer: str, system: str | None = None) -> str:
-        """What follows the prompt in training: the answer and its end."""
+        """The text that follows the prompt in training: the answer and its end."""
         del prompt, turns, system
         return self.said(answer) + self.answer_end
 
     def said(self, text: str) -> str:
-        """What somebody says, cut so that no control token can come of it."""
+        """Words of a user or an assistant, cut so that they give no control token."""
         return as_text(text, self._special)
 
     @cached_property
@@ -161,12 +154,12 @@ class ChatTemplate(abc.ABC):
 
     @property
     def end_token(self) -> str:
-        """With which the model ends its turn."""
+        """The token with which the model ends its turn."""
         return self.tokenizer.eos_token
 
     @property
     def answer_end(self) -> str:
-        """What is written after an answer, up to and including the end token."""
+        """The text after an answer, up to and including the end token."""
         return self.end_token
 
     # -- tokens -----------------------------------------------------------------------
@@ -178,7 +171,7 @@ class ChatTemplate(abc.ABC):
 
     @cached_property
     def special_tokens(self) -> list[str]:
-        """The tokenizer's, among which is what ends a turn; the shortest first."""
+        """The tokenizer's special tokens, which include the end token; the shortest first."""
         return special_tokens(self.tokenizer)
 
     def encode(self, prompts: Sequence[str], *rests: Sequence[str]) -> list[list[list[int]]]:
@@ -211,14 +204,7 @@ class ChatTemplate(abc.ABC):
     def conversation_ids(
         self, turns: Turns, answer: str, ended: bool = True, system: str | None = None
     ) -> list[int]:
-        """The tokens of a conversation with its answer, as this template's model reads it.
-
-        Args:
-            turns: the user's words, or turns that alternate user, assistant, ..., user.
-            answer: the assistant's.
-            ended: whether the answer came to its end, or was cut off.
-            system: the system prompt, if there is one.
-        """
+        """The tokens of a conversation with its answer, which ``ended`` or was cut off."""
         prompt = self.prompt(turns, system)
         rest = self.rest(prompt, turns, answer, system)
         if not ended:
@@ -229,7 +215,7 @@ class ChatTemplate(abc.ABC):
 
     @cached_property
     def _around(self) -> tuple[str, str, list[int]]:
-        """What stands before and after the words of a single turn, and its special tokens."""
+        """The text before and after the words of a single turn, and its special tokens."""
         prompt = self.prompt(_WORDS)
         before, _, after = prompt.partition(_WORDS)
         return before.strip(), after.strip(), self._special_ids(self.encode([prompt])[0][0])
@@ -239,21 +225,21 @@ class ChatTemplate(abc.ABC):
         return [token for token in input_ids if token in special]
 
     def shown(self, input_ids: Sequence[int]) -> str:
-        """A prompt as people read it: of a single turn the user's words, else all of its text."""
+        """A prompt for people: the user's words if it is a single turn, else all of its text."""
         plain = self.ADDS_SPECIAL_TOKENS
         text = self.tokenizer.decode(input_ids, skip_special_tokens=plain).strip()
         before, after, special = self._around
         if text.startswith(before) and text.endswith(after):
             text = text[len(before) : len(text) - len(after)].strip()
             plain = plain or self._special_ids(input_ids) == special
-        if plain:  # what spells a control token was said
+        if plain:  # a spelling of a control token is then somebody's words
             return text
         parts = re.split("|".join(map(re.escape, self.special_tokens)), text)
         return "\n".join(part.strip() for part in parts if part.strip())
 
 
 class PlainTemplate(ChatTemplate):
-    """None: the prompt's text as it is, for base models."""
+    """No template: the prompt's text as it is, for base models."""
 
     recorded = NONE
 
@@ -269,10 +255,43 @@ class PlainTemplate(ChatTemplate):
 
 
 class RawTemplate(PlainTemplate):
-    """None either, for prompts that hold a template already: their control tokens are real."""
+    """No template, for prompts in which one is written already: their control tokens count."""
 
     ADDS_SPECIAL_TOKENS: ClassVar[bool] = False
     recorded = RAW
 
     def said(self, text: str) -> str:
+        return text
+
+
+def without_template(prompt: str) -> str:
+    """The user's words of a prompt in Safe-RLHF's template; another text as it is."""
+    before, after = SAFE_RLHF_MARKS
+    if not (prompt.startswith(before) and prompt.endswith(after)):
+        return prompt
+    return prompt.removeprefix(before).removesuffix(after).strip()
+
+
+class SafeRlhfTemplate(ChatTemplate):
+    """``BEGINNING OF CONVERSATION: USER: ... ASSISTANT:``, tokenised as Safe-RLHF does.
+
+    A token across the boundary of prompt and answer belongs to the answer.
+    """
+
+    JOINED: ClassVar[bool] = True
+    recorded = SAFE_RLHF
+
+    def prompt(self, turns: Turns, system: str | None = None) -> str:
+        if system is not None:
+            raise UserError(
+                "Safe-RLHF's template has no place for a system prompt: choose another "
+                "--chat_template, or leave the system prompt out"
+            )
+        text = PROMPT_BEGIN
+        for index, turn in enumerate(map(self.said, as_turns(turns))):
+            if index % 2 == 0:
+                # Not str.format: the user's own braces are text.
+                text += PROMPT_USER.replace("{input}", turn) + PROMPT_ASSISTANT
+            else:
+                text += turn + self.tokenizer.eos_token
         return text

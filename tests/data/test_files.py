@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea.data.files import read_json_rows
+from safe_rlhf_panacea.data.sources import read_json_rows
 from safe_rlhf_panacea.errors import UserError
 
 
@@ -23,7 +23,7 @@ def test_lines(write: Callable[..., Path], name: str) -> None:
 def test_raw_line_separator_inside_a_string(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"prompt": "one\u2028two"}\n{"prompt": "b"}\n', encoding="utf-8")
-    assert len(read_json_rows(path)) == 2
+    assert len(read_json_rows(path).rows) == 2
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.xz", "a.json.xz"])

@@ -16,8 +16,8 @@ from safe_rlhf_panacea.data import (
     SupervisedDataset,
     from_rows,
 )
-from safe_rlhf_panacea.data.formats import FORMATS
-from safe_rlhf_panacea.data.listing import main
+from safe_rlhf_panacea.data.__main__ import main
+from safe_rlhf_panacea.data.own import FORMATS
 from safe_rlhf_panacea.data.raw import RawDataset
 from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_tokenizer

@@ -9,7 +9,7 @@ import pytest
 
 from safe_rlhf_panacea.data.preference import PreferenceDataset
 from safe_rlhf_panacea.data.raw import RawDataset
-from safe_rlhf_panacea.data.source import open_path
+from safe_rlhf_panacea.data.sources import open_path
 from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_tokenizer
 
@@ -124,9 +124,7 @@ def test_package_missing(write: Callable[..., Path], monkeypatch: pytest.MonkeyP
 
 
 def test_imported_only_when_needed() -> None:
-    code = (
-        "import sys, safe_rlhf_panacea.data.hugging_face as h; assert 'datasets' not in sys.modules"
-    )
+    code = "import sys, safe_rlhf_panacea.data.sources as h; assert 'datasets' not in sys.modules"
     root = Path(__file__).resolve().parents[2]
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=root, check=False, capture_output=True, text=True

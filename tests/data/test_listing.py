@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea.data.listing import dataset_table, main
+from safe_rlhf_panacea.data.__main__ import dataset_table, main
 from safe_rlhf_panacea.data.raw import RawDataset
 
 PAIR = {"prompt": "q", "response_0": "a", "response_1": "b"}

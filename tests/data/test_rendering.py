@@ -8,7 +8,7 @@ from datetime import datetime
 
 import pytest
 
-from safe_rlhf_panacea.data import rendering, template_process
+from safe_rlhf_panacea.data import rendering
 from safe_rlhf_panacea.data.jinja_template import JinjaTemplate
 from safe_rlhf_panacea.data.rendering import RenderingError, render
 from safe_rlhf_panacea.errors import UserError
@@ -58,7 +58,7 @@ def test_a_system_that_takes_no_limit_renders_nonetheless(own, error, asked, mon
 
     monkeypatch.setattr(resource, "getrlimit", lambda which: (own, own))
     monkeypatch.setattr(resource, "setrlimit", set_limit)
-    template_process.limit_memory()
+    rendering.limit_memory()
     assert found == [(asked, asked)]
 
 

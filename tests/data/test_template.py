@@ -2,37 +2,28 @@ from __future__ import annotations
 
 import pytest
 
-from safe_rlhf_panacea.data.safe_rlhf_template import format_prompt, without_template
-from safe_rlhf_panacea.data.template import ChatTemplate
+from safe_rlhf_panacea.data.template import ChatTemplate, without_template
 from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_tokenizer
 
-
-def test_one_turn() -> None:
-    assert format_prompt("hi") == "BEGINNING OF CONVERSATION: USER: hi ASSISTANT:"
+BEGIN = "BEGINNING OF CONVERSATION: USER:"
 
 
-def test_braces_in_the_input_are_text() -> None:
-    assert format_prompt("{x} {input}") == (
-        "BEGINNING OF CONVERSATION: USER: {x} {input} ASSISTANT:"
-    )
-
-
-def test_earlier_answers_are_closed_by_eos() -> None:
-    text = "BEGINNING OF CONVERSATION: USER: hi ASSISTANT:hello</s>USER: how are you ASSISTANT:"
-    turns = ["hi", "hello", "how are you"]
-    assert format_prompt(turns, eos_token="</s>") == text
+@pytest.mark.parametrize(
+    ("turns", "text"),
+    [
+        ("hi", f"{BEGIN} hi ASSISTANT:"),
+        ("{x} {input}", f"{BEGIN} {{x}} {{input}} ASSISTANT:"),
+        (["a", "b", "c"], f"{BEGIN} a ASSISTANT:b</s>USER: c ASSISTANT:"),
+    ],
+)
+def test_safe_rlhfs_template(turns: list[str] | str, text: str) -> None:
     assert ChatTemplate.of("auto", tiny_tokenizer()).prompt(turns) == text
 
 
 def test_a_conversation_must_end_with_the_user() -> None:
     with pytest.raises(UserError, match="2 turns does not end with the user's"):
-        format_prompt(["hi", "hello"], eos_token="</s>")
-
-
-def test_several_turns_need_eos() -> None:
-    with pytest.raises(UserError, match="needs eos_token"):
-        format_prompt(["hi", "hello", "bye"])
+        ChatTemplate.of("safe-rlhf", tiny_tokenizer()).prompt(["hi", "hello"])
 
 
 @pytest.mark.parametrize(

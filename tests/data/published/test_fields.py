@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from safe_rlhf_panacea.data import fields
+from safe_rlhf_panacea.data import table as fields
 from safe_rlhf_panacea.errors import UserError
 
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from safe_rlhf_panacea.data.fields import LeaveOut
-from safe_rlhf_panacea.data.published import PublishedDataset
-from safe_rlhf_panacea.data.published.converters import parse_prompt
+from safe_rlhf_panacea.data.published import PublishedDataset, parse_prompt
 from safe_rlhf_panacea.data.raw import RawDataset
+from safe_rlhf_panacea.data.table import LeaveOut
 from safe_rlhf_panacea.errors import UserError
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from safe_rlhf_panacea.data.conversation import parse_dialogue
-from safe_rlhf_panacea.data.fields import LeaveOut
 from safe_rlhf_panacea.data.preference import PreferenceDataset
 from safe_rlhf_panacea.data.raw import RawDataset
 from safe_rlhf_panacea.data.supervised import SupervisedDataset
+from safe_rlhf_panacea.data.table import LeaveOut
 from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_tokenizer
 

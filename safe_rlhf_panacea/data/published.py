@@ -1,15 +1,22 @@
-"""How samples are made of the rows of published data sets: a format for each family."""
+"""Published data sets: how samples are made of their rows, and a table of all of them."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
 
 from safe_rlhf_panacea.data.conversation import NO_TURNS, parse_dialogue
-from safe_rlhf_panacea.data.fields import (
+from safe_rlhf_panacea.data.formats import ALPACA, all_pairs, two_of
+from safe_rlhf_panacea.data.raw import SAFE_RLHF_LABELS, RawDataset, RawSample
+from safe_rlhf_panacea.data.sources import Part, Row, open_hub, open_path
+from safe_rlhf_panacea.data.table import (
+    Format,
     LeaveOut,
-    Row,
+    Numbered,
+    TableDataset,
     choice,
     higher,
     number,
@@ -18,10 +25,7 @@ from safe_rlhf_panacea.data.fields import (
     text,
     usable,
 )
-from safe_rlhf_panacea.data.formats import all_pairs, two_of
-from safe_rlhf_panacea.data.own import SAFE_RLHF_LABELS
-from safe_rlhf_panacea.data.raw import RawSample
-from safe_rlhf_panacea.data.reader import Format, Numbered
+from safe_rlhf_panacea.errors import UserError
 
 # -- PKU-SafeRLHF: pairs with two labels (arXiv 2310.12773, 2406.15513) -------------------
 
@@ -48,7 +52,7 @@ SAFE_RLHF = Format(
 
 
 def hh_rlhf(objective: str) -> Format:
-    """Pairs: the chosen answer is better for the one objective of its folder."""
+    """Pairs whose chosen answer is better for one objective, that of their folder."""
 
     def convert(row: Row) -> RawSample:
         context, chosen = parse_dialogue(text(row, "chosen", "dialogue"))
@@ -111,9 +115,7 @@ LATER_TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 
 
 def parse_prompt(prompt: str) -> str | list[str]:
-    """The prompt's one turn, or its turns User, Assistant, ..., User.
-
-    Later turns begin with a line such as ``<extra_id_1>Assistant``.
+    """The one turn of a prompt, or its turns, of which later ones begin ``<extra_id_1>Assistant``.
 
     Raises:
         LeaveOut: the speakers do not take turns, or a turn is blank.
@@ -131,14 +133,13 @@ def consecutive(rows: Numbered) -> Iterator[tuple[int, tuple[Row, Row | None]]]:
     """Two rows in turn that have the same prompt, or one alone."""
     waiting: tuple[int, Row] | None = None
     for index, row in rows:
-        if waiting is None:
-            waiting = index, row
-        elif waiting[1]["prompt"] == row["prompt"]:
+        if waiting is not None and waiting[1]["prompt"] == row["prompt"]:
             yield waiting[0], (waiting[1], row)
             waiting = None
-        else:
+            continue
+        if waiting is not None:
             yield waiting[0], (waiting[1], None)
-            waiting = index, row
+        waiting = index, row
     if waiting is not None:
         yield waiting[0], (waiting[1], None)
 
@@ -184,3 +185,115 @@ def beavertails(unit: tuple[Row, bool]) -> RawSample:
 
 
 BEAVERTAILS = Format("BeaverTails", "prompts", ("prompt",), beavertails, with_repeats)
+
+# -- the data sets -------------------------------------------------------------------------
+
+
+class PublishedDataset(TableDataset):
+    """A part of a data set on the hub, or of a copy of it."""
+
+    HUB: ClassVar[str]
+    """``owner/name``."""
+    REVISION: ClassVar[str | None] = None
+    """A branch, tag or commit; None is the newest."""
+    LICENCE: ClassVar[str]
+    PART: ClassVar[Part]
+    """The split, and the folder it is in."""
+    FORMAT: ClassVar[Format]
+
+    def __init__(self, path: str | None = None, form: Format | None = None) -> None:
+        """Read all rows.
+
+        Args:
+            path: a copy: one JSON or Parquet file, a folder with the hub's layout or saved
+                with ``save_to_disk``, or another data set of the hub. None: the hub.
+            form: in place of the data set's own format.
+
+        Raises:
+            UserError: it cannot be had, is not in its format, or no row is of use.
+        """
+        self.form = form or self.FORMAT
+        if path is not None:
+            self.read(open_path(path, self.PART), f"{self.NAME} ({path})")
+            return
+        try:
+            source = open_hub(self.HUB, self.PART, self.REVISION)
+        except UserError as error:
+            raise UserError(f"{error}; a copy can be given as {self.NAME}:1:PATH") from error
+        self.read(source, self.NAME)
+
+    def format_of(self, first: Row) -> Format:
+        return self.form
+
+
+class BeaverTailsPart(Part):
+    """A split such as ``330k_train``, which is ``round0/330k/train`` in the repository."""
+
+    def within(self, path: Path) -> tuple[Path, str]:
+        size, split = self.split.split("_")
+        folder = path / "round0" / size
+        # Without the hub's metadata the files of both sizes would make one split.
+        return (folder, split) if folder.is_dir() else (path, self.split)
+
+
+def published(name: str) -> type[PublishedDataset]:
+    """The published data set of a name."""
+    cls = RawDataset._registry[name]
+    assert issubclass(cls, PublishedDataset), name
+    return cls
+
+
+def _publish(
+    names: str,
+    hub: str,
+    licence: str,
+    splits: str,
+    form: Format,
+    folder: str | None = None,
+    revision: str | None = None,
+) -> None:
+    """Make a class of each split, which registers it.
+
+    In ``names``, the name and its aliases, ``{0}`` stands for the split. Without ``folder`` the
+    split alone says which part of the repository it is; without ``revision`` it is the newest.
+    """
+    for split in splits.split():
+        name, *aliases = names.format(split).split()
+        part = (BeaverTailsPart if form is BEAVERTAILS else Part)(split, folder)
+        known = {"NAME": name, "ALIASES": tuple(aliases), "KIND": form.kind, "FORMAT": form}
+        known |= {"OBJECTIVES": form.objectives, "HUB": hub, "REVISION": revision, "PART": part}
+        type(name, (PublishedDataset,), {**known, "LICENCE": licence, "__module__": __name__})
+
+
+PKU, BY_NC, BOTH = "PKU-Alignment/PKU-SafeRLHF", "CC BY-NC 4.0", "train test"
+SIZES = "330k_train 330k_test 30k_train 30k_test"
+# PKU-SafeRLHF is version 1.0 of 2024; its branch v0 is the data of 2023, of which 30K and 10K are
+# parts.
+_publish(f"PKU-SafeRLHF/{{0}} PKU-SafeRLHF-1.0/{{0}} {PKU}/{{0}}", PKU, BY_NC, BOTH, SAFE_RLHF)
+_publish("PKU-SafeRLHF-v0/{0}", PKU, BY_NC, BOTH, SAFE_RLHF, revision="v0")
+_publish(f"PKU-SafeRLHF-30K/{{0}} {PKU}-30K/{{0}}", f"{PKU}-30K", BY_NC, BOTH, SAFE_RLHF)
+_publish(f"PKU-SafeRLHF-10K/{{0}} {PKU}-10K/{{0}}", f"{PKU}-10K", BY_NC, "train", SAFE_RLHF)
+for _name in ("harmless", "helpful"):
+    _publish(
+        f"hh-rlhf-{_name}-preference/{{0}} hh-rlhf-preference/{_name}-base/{{0}} "
+        f"hh-{_name}-preference/{{0}} hh-preference/{_name}-base/{{0}}",
+        *("Anthropic/hh-rlhf", "MIT", BOTH, hh_rlhf(_name), f"{_name}-base"),
+    )
+    _publish(
+        f"hh-rlhf-{_name}-dialogue hh-rlhf-dialogue/{_name}-base "
+        f"hh-{_name}-dialogue hh-dialogue/{_name}-base",
+        *("Anthropic/hh-rlhf", "MIT", "train", HH_DIALOGUE, f"{_name}-base"),
+    )
+_publish(
+    "UltraFeedback UltraFeedback/train openbmb/UltraFeedback",
+    *("openbmb/UltraFeedback", "MIT", "train", ULTRAFEEDBACK),
+)
+_publish(
+    "HelpSteer2/{0} nvidia/HelpSteer2/{0}",
+    *("nvidia/HelpSteer2", "CC BY 4.0", "train validation", HELPSTEER2),
+)
+_publish(
+    "BeaverTails/{0} PKU-Alignment/BeaverTails/{0}",
+    *("PKU-Alignment/BeaverTails", BY_NC, SIZES, BEAVERTAILS),
+)
+_publish("alpaca stanford-alpaca tatsu-lab/alpaca", "tatsu-lab/alpaca", BY_NC, "train", ALPACA)
