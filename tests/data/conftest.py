@@ -21,3 +21,11 @@ def write(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write_rows
+
+
+@pytest.fixture
+def quiet_local_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``datasets`` caches stays in the test's folder."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()

@@ -1,13 +1,10 @@
-"""Where readers look: the hub (only what they would ask of it), and copies of its folders."""
+"""Where published data sets look: the hub (only what they would ask of it), and copies of it."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import lzma
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,39 +12,32 @@ from safe_rlhf_panacea.data.raw import RawDataset
 from safe_rlhf_panacea.errors import UserError
 
 datasets = pytest.importorskip("datasets")
+pytestmark = pytest.mark.usefixtures("quiet_local_cache")
 
-Row = dict[str, Any]
 
-
-def pku(prompt: str) -> Row:
+def pku(prompt):
     pair = {"prompt": prompt, "response_0": "a", "response_1": "b"}
     return pair | {"better_response_id": 0, "safer_response_id": 1, "is_response_0_safe": True}
 
 
-def hh(prompt: str) -> Row:
+def hh(prompt):
     start = f"\n\nHuman: {prompt}\n\nAssistant:"
     return {"chosen": f"{start} a", "rejected": f"{start} b"}
 
 
-def beavertails(prompt: str) -> Row:
+def beavertails(prompt):
     return {"prompt": prompt, "response": "a", "category": {"violence": True}, "is_safe": False}
 
 
-def inputs(name: str, path: Path | str | None = None) -> list[Any]:
+def inputs(name, path=None):
     return [sample["input"] for sample in RawDataset.load(name, path=path and str(path))]
 
 
-@pytest.fixture(autouse=True)
-def quiet_local_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    datasets.disable_progress_bars()
-
-
 @pytest.fixture
-def copy(tmp_path: Path) -> Callable[..., Path]:
+def copy(tmp_path):
     """Write a copy of a repository: one file for each path, with one row for each prompt."""
 
-    def write_copy(files: dict[str, list[Row]]) -> Path:
+    def write_copy(files):
         pack = {".gz": gzip.compress, ".xz": lzma.compress, ".jsonl": bytes}
         for name, rows in files.items():
             path = tmp_path / "copy" / name
@@ -91,12 +81,10 @@ HARMLESS, HELPFUL = {"data_dir": "harmless-base"}, {"data_dir": "helpful-base"}
         ("alpaca", "tatsu-lab/alpaca", {"split": "train"}),
     ],
 )
-def test_what_is_asked_of_the_hub(
-    monkeypatch: pytest.MonkeyPatch, name: str, hub: str, options: dict[str, str]
-) -> None:
-    asked: list[Any] = []
+def test_what_is_asked_of_the_hub(monkeypatch, name, hub, options: dict[str, str]):
+    asked = []
 
-    def load_dataset(*args: Any, **kwargs: Any) -> Any:
+    def load_dataset(*args, **kwargs):
         asked.append((args, kwargs))
         return datasets.Dataset.from_list([{"nothing": "of use"}])
 
@@ -106,7 +94,7 @@ def test_what_is_asked_of_the_hub(
     assert asked == [((hub,), options)]
 
 
-def test_rows_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_the_hub(monkeypatch):
     table = datasets.Dataset.from_list([pku("p"), pku(" "), pku("q")])
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: table)
     raw = RawDataset.load("PKU-SafeRLHF-v0/test")
@@ -118,20 +106,10 @@ def test_rows_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert raw.where(0) == "Anthropic/hh-rlhf/harmless-base#test, row 1"
 
 
-def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load_dataset(*args: Any, **options: Any) -> None:
-        raise ConnectionError("offline")
+def test_another_data_set_of_the_hub(monkeypatch):
+    asked = []
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    expected = r"ConnectionError: offline\); a copy can be given as PKU-SafeRLHF/test:1:PATH$"
-    with pytest.raises(UserError, match=expected):
-        RawDataset.load("PKU-SafeRLHF/test")
-
-
-def test_another_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-
-    def load_dataset(*args: Any, **options: Any) -> Any:
+    def load_dataset(*args, **options):
         asked.append((args, options))
         return datasets.Dataset.from_list([hh("p")])
 
@@ -142,7 +120,7 @@ def test_another_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [(("me/mirror",), options) for options in expected]
 
 
-def test_copy_with_one_file_per_split(copy: Callable[..., Path]) -> None:
+def test_copy_with_one_file_per_split(copy):
     folder = copy({"train.jsonl.xz": [pku("p"), pku("q")], "test.jsonl.xz": [pku("r")]})
     assert inputs("PKU-SafeRLHF-v0/train", folder) == ["p", "q"]
     assert inputs("PKU-SafeRLHF-v0/test", folder) == ["r"]
@@ -150,7 +128,7 @@ def test_copy_with_one_file_per_split(copy: Callable[..., Path]) -> None:
     assert inputs("PKU-SafeRLHF-v0/train", folder / "test.jsonl.xz") == ["r"]  # a file is whole
 
 
-def test_copy_with_folders_that_belong_together(copy: Callable[..., Path]) -> None:
+def test_copy_with_folders_that_belong_together(copy):
     models = ("Alpaca-7B", "Alpaca2-7B", "Alpaca3-8B")
     files = {f"data/{model}/train.jsonl": [pku(model)] for model in models}
     files |= {f"data/{model}/test.jsonl": [pku(f"{model} test")] for model in models}
@@ -160,7 +138,7 @@ def test_copy_with_folders_that_belong_together(copy: Callable[..., Path]) -> No
     assert inputs("PKU-SafeRLHF/test", folder / "data" / models[0]) == ["Alpaca-7B test"]
 
 
-def test_copy_with_folders_that_do_not(copy: Callable[..., Path]) -> None:
+def test_copy_with_folders_that_do_not(copy):
     parts = ("harmless-base", "helpful-base", "helpful-online")
     files = {f"{part}/{s}.jsonl.gz": [hh(part + s)] for part in parts for s in ("train", "test")}
     folder = copy(files)
@@ -172,14 +150,14 @@ def test_copy_with_folders_that_do_not(copy: Callable[..., Path]) -> None:
     assert inputs("hh-rlhf-helpful-preference/test", f"{folder}#train") == [["helpful-basetrain"]]
 
 
-def test_copy_of_two_sizes(copy: Callable[..., Path]) -> None:
+def test_copy_of_two_sizes(copy):
     parts = [(size, split) for size in ("330k", "30k") for split in ("train", "test")]
     folder = copy({f"round0/{a}/{b}.jsonl.gz": [beavertails(a + b)] for a, b in parts})
     for size, split in parts:
         assert inputs(f"BeaverTails/{size}_{split}", folder) == [size + split]
 
 
-def test_parquet(tmp_path: Path) -> None:
+def test_parquet(tmp_path):
     for split in ("train", "test"):
         path = tmp_path / "copy" / "data" / f"{split}-00000-of-00001.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -189,7 +167,7 @@ def test_parquet(tmp_path: Path) -> None:
     assert inputs("PKU-SafeRLHF-30K/train", path) == ["test"]
 
 
-def test_saved_folders(tmp_path: Path) -> None:
+def test_saved_folders(tmp_path):
     splits = {split: datasets.Dataset.from_list([pku(split)]) for split in ("train", "test")}
     datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "splits"))
     assert inputs("PKU-SafeRLHF/test", tmp_path / "splits") == ["test"]
@@ -197,21 +175,7 @@ def test_saved_folders(tmp_path: Path) -> None:
     assert inputs("PKU-SafeRLHF/train", tmp_path / "one") == ["test"]  # there is no other
 
 
-def test_a_copy_without_the_split(copy: Callable[..., Path]) -> None:
+def test_a_copy_without_the_split(copy):
     folder = copy({"train.jsonl": [pku("p")]})
     with pytest.raises(UserError, match="there is no split 'test'; there are: train"):
         RawDataset.load("PKU-SafeRLHF/test", path=str(folder))
-
-
-@pytest.mark.parametrize("path", ["none.jsonl", "./none"])
-def test_nothing_there(path: str) -> None:
-    with pytest.raises(UserError, match="no such file"):
-        RawDataset.load("alpaca", path=path)
-
-
-def test_many_rows_of_a_table_stay_in_order(tmp_path: Path) -> None:
-    rows = [pku(str(i)) for i in range(2500)]  # more than are read at once
-    datasets.Dataset.from_list(rows).save_to_disk(str(tmp_path / "many"))
-    raw = RawDataset.load("PKU-SafeRLHF/train", path=str(tmp_path / "many"))
-    assert [sample["input"] for sample in raw] == [str(i) for i in range(2500)]
-    assert raw.where(2400).endswith("many, row 2401")
