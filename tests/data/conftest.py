@@ -2,18 +2,15 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Callable[..., Path]:
+def write(tmp_path):
     """Write rows (dictionaries, or raw lines) to a JSONL file, gzipped if its name says so."""
 
-    def write_rows(rows: list[Any], name: str = "data.jsonl") -> Path:
+    def write_rows(rows, name="data.jsonl"):
         lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
         content = ("\n".join(lines) + "\n").encode()
         path = tmp_path / name
@@ -24,7 +21,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def quiet_local_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def quiet_local_cache(tmp_path, monkeypatch):
     """What ``datasets`` caches stays in the test's folder."""
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,26 +21,26 @@ ANSWER = "It is fine."
 SYSTEM = "Be brief."
 
 
-def messages(turns: list[str], answer: str | None = None, system: str | None = None) -> Any:
+def messages(turns, answer=None, system=None):
     roles = ["user", "assistant"] * len(turns)
     said = [*turns, *([] if answer is None else [answer])]
     found = [{"role": role, "content": text} for role, text in zip(roles, said, strict=False)]
     return [*([] if system is None else [{"role": "system", "content": system}]), *found]
 
 
-def theirs(tokenizer: Any, conversation: Any, answering: bool = False) -> list[int]:
+def theirs(tokenizer, conversation, answering=False):
     """What transformers makes of a conversation."""
     return tokenizer.apply_chat_template(
         conversation, add_generation_prompt=answering, return_dict=False
     )
 
 
-def up_to_the_end(ids: list[int], end: int) -> list[int]:
+def up_to_the_end(ids, end):
     """Without what a template writes after the last answer's end token."""
     return ids[: len(ids) - ids[::-1].index(end)]
 
 
-def rows(turns: list[str], system: str | None, **fields: str) -> list[dict[str, Any]]:
+def rows(turns, system, **fields):
     more = {} if system is None else {"system": system}
     return [{"prompt": turns if len(turns) > 1 else turns[0], **more, **fields}]
 
@@ -58,9 +55,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "turns", "system"), CASES)
-def test_only_the_answer_and_its_end_are_learnt(
-    write: Callable[..., Path], name: str, turns: list[str], system: str | None
-) -> None:
+def test_only_the_answer_and_its_end_are_learnt(write, name, turns, system):
     tokenizer = chat_tokenizer(name)
     end = tokenizer.convert_tokens_to_ids(ENDS[name])
     path = write(rows(turns, system, response=ANSWER))
@@ -74,9 +69,7 @@ def test_only_the_answer_and_its_end_are_learnt(
 
 
 @pytest.mark.parametrize(("name", "turns", "system"), CASES)
-def test_pairs_and_prompts(
-    write: Callable[..., Path], name: str, turns: list[str], system: str | None
-) -> None:
+def test_pairs_and_prompts(write, name, turns, system):
     tokenizer = chat_tokenizer(name)
     end = tokenizer.convert_tokens_to_ids(ENDS[name])
     fields = {"response_0": ANSWER, "response_1": "Hello!", "better_helpful": 1}
@@ -92,9 +85,7 @@ def test_pairs_and_prompts(
 
 
 @pytest.mark.parametrize("name", ["headers", "gemma", "instruct"])
-def test_white_space_that_a_template_takes_away_is_not_learnt(
-    write: Callable[..., Path], name: str
-) -> None:
+def test_white_space_that_a_template_takes_away_is_not_learnt(write, name):
     tokenizer = chat_tokenizer(name)
     spaced, plain = (
         SupervisedDataset([f"supervised:1:{write(rows([turn], None, response=text))}"], tokenizer)
@@ -105,7 +96,7 @@ def test_white_space_that_a_template_takes_away_is_not_learnt(
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_bos_comes_once_or_not_at_all(name: str) -> None:
+def test_bos_comes_once_or_not_at_all(name):
     tokenizer = chat_tokenizer(name)
     ids = ChatTemplate.of("auto", tokenizer).prompt_ids("Hello?")
     assert ids.count(tokenizer.bos_token_id) == (name in ("headers", "gemma", "instruct"))
@@ -117,7 +108,7 @@ def test_bos_comes_once_or_not_at_all(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_a_response_ends_at_the_templates_token_and_at_the_tokenizers(name: str) -> None:
+def test_a_response_ends_at_the_templates_token_and_at_the_tokenizers(name):
     tokenizer = chat_tokenizer(name)
     template = ChatTemplate.of("auto", tokenizer)
     expected = {tokenizer.convert_tokens_to_ids(ENDS[name]), tokenizer.eos_token_id}
@@ -125,7 +116,7 @@ def test_a_response_ends_at_the_templates_token_and_at_the_tokenizers(name: str)
     assert template.answer_end.strip() == ENDS[name]
 
 
-def test_a_template_adds_its_own_system_turn_and_takes_the_datas() -> None:
+def test_a_template_adds_its_own_system_turn_and_takes_the_datas():
     template = ChatTemplate.of("auto", chat_tokenizer("qwen"))
     assert template.prompt("Hello?").startswith("<|im_start|>system\nYou are a model of our own.")
     assert template.prompt("Hello?", SYSTEM).startswith("<|im_start|>system\nBe brief.<|im_end|>")
@@ -138,16 +129,14 @@ def test_a_template_adds_its_own_system_turn_and_takes_the_datas() -> None:
         ("instruct", "the chat template leaves out the system prompt"),
     ],
 )
-def test_no_place_for_a_system_prompt_names_the_row(
-    write: Callable[..., Path], name: str, message: str
-) -> None:
+def test_no_place_for_a_system_prompt_names_the_row(write, name, message):
     path = write([{"prompt": "Hello?"}, *rows(["Hello?"], SYSTEM)])
     with pytest.raises(UserError, match=rf"data\.jsonl:2: .*{message}") as caught:
         PromptOnlyDataset([f"prompts:1:{path}"], chat_tokenizer(name))
     assert "\n" not in str(caught.value)
 
 
-def test_parts_that_join_into_other_tokens_are_tokenised_apart(write: Callable[..., Path]) -> None:
+def test_parts_that_join_into_other_tokens_are_tokenised_apart(write):
     """'Helper: ' and 'the' meet in the token ' the', which the prompt alone does not have."""
     tokenizer = chat_tokenizer("words")
     prompt = theirs(tokenizer, messages(["Hello?"]), answering=True)
@@ -160,7 +149,7 @@ def test_parts_that_join_into_other_tokens_are_tokenised_apart(write: Callable[.
     assert item["labels"].tolist() == [IGNORE_INDEX] * len(prompt) + answer
 
 
-def test_an_answer_follows_the_prompt_that_the_model_gets(write: Callable[..., Path]) -> None:
+def test_an_answer_follows_the_prompt_that_the_model_gets(write):
     """Where the template writes more before an answer to come than before one that is there."""
     tokenizer = chat_tokenizer("thinking")
     path = write(rows(["Hello?"], None, response="Fine."))
@@ -174,7 +163,7 @@ def test_an_answer_follows_the_prompt_that_the_model_gets(write: Callable[..., P
 
 @pytest.mark.parametrize("name", ENDS)
 @pytest.mark.parametrize("ended", [True, False])
-def test_a_conversation_for_a_model_with_a_template_of_its_own(name: str, ended: bool) -> None:
+def test_a_conversation_for_a_model_with_a_template_of_its_own(name, ended):
     tokenizer = chat_tokenizer(name)
     ids = ChatTemplate.of("auto", tokenizer).conversation_ids(TURNS, ANSWER, ended)
     end = tokenizer.convert_tokens_to_ids(ENDS[name])
@@ -183,7 +172,7 @@ def test_a_conversation_for_a_model_with_a_template_of_its_own(name: str, ended:
     assert ids == (whole if ended else cut)
 
 
-def test_a_conversation_in_safe_rlhfs_template_and_in_none() -> None:
+def test_a_conversation_in_safe_rlhfs_template_and_in_none():
     tokenizer = chat_tokenizer()
     template = ChatTemplate.of("auto", tokenizer)  # it has no template of its own
     text = "<s>BEGINNING OF CONVERSATION: USER: Hello? ASSISTANT:It is fine."
@@ -195,7 +184,7 @@ def test_a_conversation_in_safe_rlhfs_template_and_in_none() -> None:
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_people_are_shown_the_users_words(name: str) -> None:
+def test_people_are_shown_the_users_words(name):
     template = ChatTemplate.of("auto", chat_tokenizer(name))
     assert template.shown(template.prompt_ids("What is <this>?")) == "What is <this>?"
     shown = template.shown(template.prompt_ids(TURNS))
@@ -203,7 +192,7 @@ def test_people_are_shown_the_users_words(name: str) -> None:
     assert ENDS[name] not in shown
 
 
-def test_what_an_adapter_records_gives_the_same_template(tmp_path: Path) -> None:
+def test_what_an_adapter_records_gives_the_same_template(tmp_path):
     tokenizer = chat_tokenizer("headers")
     for choice in ("auto", "safe-rlhf", "none", str(TEMPLATES / "qwen.jinja")):
         template = ChatTemplate.of(choice, tokenizer)
@@ -216,9 +205,7 @@ def test_what_an_adapter_records_gives_the_same_template(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("choice", "later"), [("chatml", "chatml"), ("safe-rlhf", "safe-rlhf"), ("none", "safe-rlhf")]
 )
-def test_a_saved_tokenizer_says_how_its_model_was_trained(
-    tmp_path: Path, choice: str, later: str
-) -> None:
+def test_a_saved_tokenizer_says_how_its_model_was_trained(tmp_path, choice, later):
     from transformers import AutoTokenizer
 
     named = {name: str(TEMPLATES / f"{name}.jinja") for name in ("chatml",)}
@@ -247,7 +234,7 @@ def test_a_saved_tokenizer_says_how_its_model_was_trained(
         (b"\xff\xfe\xff", "not UTF-8 text"),
     ],
 )
-def test_a_file_that_does_not_render(tmp_path: Path, text: str | bytes, message: str) -> None:
+def test_a_file_that_does_not_render(tmp_path, text, message):
     from safe_rlhf_panacea.data.jinja_template import check_choice
 
     path = tmp_path / "bad.jinja"
@@ -257,7 +244,7 @@ def test_a_file_that_does_not_render(tmp_path: Path, text: str | bytes, message:
     assert "\n" not in str(caught.value)
 
 
-def test_a_tokenizer_with_several_templates_and_no_default() -> None:
+def test_a_tokenizer_with_several_templates_and_no_default():
     tokenizer = chat_tokenizer()
     tokenizer.chat_template = {"tools": "{{ messages }}", "rag": "{{ messages }}"}
     with pytest.raises(UserError, match=r"several chat templates \(rag, tools\) and no default"):
@@ -266,7 +253,7 @@ def test_a_tokenizer_with_several_templates_and_no_default() -> None:
     assert ChatTemplate.of("auto", tokenizer).end_token == "<end_of_turn>"
 
 
-def test_a_template_with_a_date_of_its_own(tmp_path: Path) -> None:
+def test_a_template_with_a_date_of_its_own(tmp_path):
     """As in Llama's, in a macro; white space and lines stay those of the template."""
     now = datetime.datetime(2021, 3, 4, 5, 6, 7)
     path = tmp_path / "dated.jinja"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,27 +23,27 @@ from tests.tiny import tiny_tokenizer
 Message = dict[str, Any]
 
 
-def system(text: str) -> Message:
+def system(text):
     return {"role": "system", "content": text}
 
 
-def user(text: Any) -> Message:
+def user(text):
     return {"role": "user", "content": text}
 
 
-def assistant(text: Any, **more: Any) -> Message:
+def assistant(text, **more):
     return {"role": "assistant", "content": text, **more}
 
 
-def human(text: str) -> Message:
+def human(text):
     return {"from": "human", "value": text}
 
 
-def gpt(text: str) -> Message:
+def gpt(text):
     return {"from": "gpt", "value": text}
 
 
-def pair(turns: Any, better: int = 0, **more: Any) -> dict[str, Any]:
+def pair(turns, better=0, **more):
     both = {"answer": "a", "other_answer": "b"}
     return {"input": turns, **both, "labels": {"chosen": better}, **more}
 
@@ -163,9 +161,7 @@ CHOSEN = {"prompt": "q", "chosen": "a", "rejected": "b"}
 
 
 @pytest.mark.parametrize(("name", "row", "samples"), READ)
-def test_what_is_made_of_a_row(
-    write: Callable[..., Path], name: str, row: dict[str, Any], samples: list[dict[str, Any]]
-) -> None:
+def test_what_is_made_of_a_row(write, name, row, samples):
     raw = RawDataset.load("auto", path=str(write([row])))
     assert list(raw) == samples
     kinds = {form.name: form.kind for form in FORMATS}
@@ -178,7 +174,7 @@ def test_what_is_made_of_a_row(
     assert found in (expected, expected[-1:])  # of a conversation, the last
 
 
-def test_every_format_is_read_in_a_test() -> None:
+def test_every_format_is_read_in_a_test():
     assert {name for name, *_ in READ} == {form.name for form in FORMATS}
 
 
@@ -209,7 +205,7 @@ def test_every_format_is_read_in_a_test() -> None:
         ({"messages": [user("q"), assistant(None)]}, "blank response"),
     ],
 )
-def test_rows_of_no_use_are_counted(row: dict[str, Any], reason: str) -> None:
+def test_rows_of_no_use_are_counted(row, reason):
     with pytest.raises(UserError, match=rf"^rows: nothing of use in 1 rows: 1 \({reason}"):
         from_rows([row])
 
@@ -247,15 +243,13 @@ def test_rows_of_no_use_are_counted(row: dict[str, Any], reason: str) -> None:
         (CHOSEN | {"system": 3}, "system is int; it is a string"),
     ],
 )
-def test_what_is_refused(row: dict[str, Any], message: str | None) -> None:
+def test_what_is_refused(row, message):
     told = f"^rows, row 1: .*{message}" if message else "nothing of use"
     with pytest.raises(UserError, match=told):
         from_rows([row])
 
 
-def test_a_data_set_for_each_objective(
-    write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_data_set_for_each_objective(write, capsys):
     helpful, own = write([CHOSEN], "helpful.jsonl"), {"response_0": "c", "response_1": "d"}
     labels = [{"better_harmless": 1, "better_helpful": 0}, {"better_harmless": None}]
     harmless = write([{"prompt": "r", **own, **label} for label in labels], "own.jsonl")
@@ -275,7 +269,7 @@ def test_a_data_set_for_each_objective(
         PreferenceDataset([f"kind={harmless}"], tiny_tokenizer(), ("kind", "harmless"))
 
 
-def test_pairs_that_do_not_say_for_whom(write: Callable[..., Path]) -> None:
+def test_pairs_that_do_not_say_for_whom(write):
     path = str(write([CHOSEN]))
     lone = PreferenceDataset([path], tiny_tokenizer(), ("kind",))  # as a reward model has
     assert lone.labels.tolist() == [[1]]
@@ -283,13 +277,13 @@ def test_pairs_that_do_not_say_for_whom(write: Callable[..., Path]) -> None:
         PreferenceDataset([path], tiny_tokenizer())
 
 
-def test_the_objectives_of_dpo_are_those_of_its_data() -> None:
+def test_the_objectives_of_dpo_are_those_of_its_data():
     given = "--model_name_or_path m --output_dir o --train_datasets b=x.jsonl a=y.jsonl b=z.jsonl"
     assert parse_arguments(given.split()).objectives == ("b", "a")
     assert COMMAND.parser().parse_args([*given.split(), "--objectives", "a"]).objectives == ["a"]
 
 
-def test_supervised_text_of_several_objectives(write: Callable[..., Path]) -> None:
+def test_supervised_text_of_several_objectives(write):
     chosen, talk = write([CHOSEN], "chosen.jsonl"), {"messages": [*TURNS, assistant("a")]}
     specs = [f"x={chosen}", f"y={write([talk])}", from_rows([CHOSEN])]
     named = read_named_specs("--train_datasets", specs[:2], ("x", "y"))
@@ -303,7 +297,7 @@ def test_supervised_text_of_several_objectives(write: Callable[..., Path]) -> No
     assert tiny_tokenizer().decode(text["input_ids"]).endswith("USER: q ASSISTANT:a</s>")
 
 
-def test_rows_from_python() -> None:
+def test_rows_from_python():
     datasets = pytest.importorskip("datasets")
     rows = [CHOSEN, CHOSEN | {"prompt": "r"}]
     expected = [pair("q") | {"labels": {"x": 0}}, pair("r") | {"labels": {"x": 0}}]
@@ -328,7 +322,7 @@ def test_rows_from_python() -> None:
 
 
 @pytest.mark.parametrize("place", ["rows.jsonl", "rows.json", "rows.parquet", "saved", "me/rows"])
-def test_a_plain_place(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plain_place(place, tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets")
     datasets.disable_progress_bars()
     monkeypatch.chdir(tmp_path)
@@ -348,9 +342,7 @@ def test_a_plain_place(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert len(data) == (4 if spec.endswith("2") else 2)
 
 
-def test_a_file_is_described(
-    write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_is_described(write, capsys):
     path = write([CHOSEN, CHOSEN | {"rejected": "a"}])
     for spec, name in [(str(path), "chosen"), (f"helpful={path}", "helpful")]:
         main([spec])

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from safe_rlhf_panacea.data.raw import RawDataset
 PAIR = {"prompt": "q", "response_0": "a", "response_1": "b"}
 
 
-def test_the_table_names_everything() -> None:
+def test_the_table_names_everything():
     head, rule, *lines = dataset_table().splitlines()
     assert head.split() == [
         "name", "kind", "objectives", "hub", "revision", "licence", "aliases",
@@ -32,11 +31,7 @@ def test_the_table_names_everything() -> None:
     assert line.split() == ["prompts", "prompts"]
 
 
-def test_a_published_data_set(
-    write: Callable[..., Path],
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_a_published_data_set(write, capsys, caplog):
     labels = [(0, 0), (0, 1), (1, 0), (1, None), (None, 1), (None, None), (1, 0)]
     rows = [
         PAIR | {"prompt": f"q{i}", "better_response_id": helpful, "safer_response_id": harmless}
@@ -68,7 +63,7 @@ def test_a_published_data_set(
     assert caplog.messages == []  # what was left out is told once
 
 
-def test_own_files(write: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_files(write, capsys):
     main([f"pairs:1:{write([PAIR | {'better_a': 0}, PAIR | {'better_b': 1}])}"])
     output = capsys.readouterr().out
     assert "  2 rows, 2 samples; the proportion takes 2\nlabels:\n" in output
@@ -76,9 +71,7 @@ def test_own_files(write: Callable[..., Path], capsys: pytest.CaptureFixture[str
     assert "  a and b: 0 of 0 pairs that both label\n" in output
 
 
-def test_prompts_have_no_labels(
-    write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_prompts_have_no_labels(write, capsys):
     path = write([{"prompt": "q " * 500}])
     main([f"prompts:1:{path}"])
     output = capsys.readouterr().out
@@ -87,7 +80,7 @@ def test_prompts_have_no_labels(
     assert output.endswith("\n  input: " + "q " * 299 + "q …\n")
 
 
-def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_one_line(capsys):
     for argv in (["nothing"], ["pairs"], ["pairs:0:x.jsonl"], ["pairs", "prompts"], ["--flag"]):
         with pytest.raises(SystemExit) as caught:
             main(argv)
@@ -98,8 +91,8 @@ def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         assert errors.count("\n") == 1
 
 
-def test_as_a_program() -> None:
-    def run(*argv: str) -> str:
+def test_as_a_program():
+    def run(*argv):
         command = [sys.executable, "-m", "safe_rlhf_panacea.data", *argv]
         root = Path(__file__).resolve().parents[2]
         return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,7 +16,7 @@ TEMPLATE = 13
 OBJECTIVES = ("helpful", "harmless")
 
 
-def pair(prompt: str = "q", better: str = "aa", other: str = "b", **labels: Any) -> dict[str, Any]:
+def pair(prompt="q", better="aa", other="b", **labels):
     return {
         "prompt": prompt,
         "response_0": better,
@@ -28,11 +25,11 @@ def pair(prompt: str = "q", better: str = "aa", other: str = "b", **labels: Any)
     }
 
 
-def make(path: Path, max_length: int = 128, **options: Any) -> PreferenceDataset:
+def make(path, max_length=128, **options):
     return PreferenceDataset([f"pairs:1:{path}"], tiny_tokenizer(max_length), **options)
 
 
-def texts(dataset: PreferenceDataset, index: int = 0) -> tuple[str, str]:
+def texts(dataset, index=0):
     item = dataset[index]
     decode = dataset.tokenizer.decode
     return decode(item["better_input_ids"]), decode(item["worse_input_ids"])
@@ -51,13 +48,7 @@ def texts(dataset: PreferenceDataset, index: int = 0) -> tuple[str, str]:
         (None, 1, "b", [0, 1]),
     ],
 )
-def test_order_and_labels(
-    write: Callable[..., Path],
-    helpful: int | None,
-    harmless: int | None,
-    better: str,
-    labels: list[int],
-) -> None:
+def test_order_and_labels(write, helpful, harmless, better, labels):
     rows = [pair(helpful=helpful, harmless=harmless), pair(helpful=0, harmless=0)]
     dataset = make(write(rows))
     worse = "b" if better == "aa" else "aa"
@@ -68,7 +59,7 @@ def test_order_and_labels(
     assert dataset[0]["prompt_length"] == TEMPLATE + 1
 
 
-def test_objectives_choose_the_labels_and_their_order(write: Callable[..., Path]) -> None:
+def test_objectives_choose_the_labels_and_their_order(write):
     path = write([pair(a=0, b=1, c=1)])
     assert make(path, objectives=("b", "a")).labels.tolist() == [[1, -1]]
     assert make(path, objectives=("c", "a", "b")).labels.tolist() == [[1, -1, 1]]
@@ -76,7 +67,7 @@ def test_objectives_choose_the_labels_and_their_order(write: Callable[..., Path]
     assert texts(make(path, objectives="b"))[0].endswith(":b</s>")
 
 
-def test_unlabelled_rows_are_skipped_and_conflicts_counted(write: Callable[..., Path]) -> None:
+def test_unlabelled_rows_are_skipped_and_conflicts_counted(write):
     rows = [
         pair(helpful=0, harmless=1),
         pair(concise=1),
@@ -93,9 +84,7 @@ def test_unlabelled_rows_are_skipped_and_conflicts_counted(write: Callable[..., 
     assert dataset.objectives == OBJECTIVES
 
 
-def test_one_of_the_objectives_that_count_must_label_a_pair(
-    write: Callable[..., Path], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_one_of_the_objectives_that_count_must_label_a_pair(write, caplog):
     path = write([pair(helpful=0), pair(harmless=1), pair(helpful=0, harmless=1)])
     with caplog.at_level(logging.WARNING):
         dataset = make(path, counted=("harmless",))
@@ -106,9 +95,7 @@ def test_one_of_the_objectives_that_count_must_label_a_pair(
 
 
 @pytest.mark.parametrize("objectives", [("brief", "concise"), ("helpful", "brief")])
-def test_objective_without_any_label(
-    write: Callable[..., Path], objectives: tuple[str, ...]
-) -> None:
+def test_objective_without_any_label(write, objectives):
     path = write([pair(helpful=0, harmless=1, concise=None)])
     expected = r"data\.jsonl: no pair has a label for 'brief'; labels there: harmless, helpful"
     with pytest.raises(UserError, match=expected):
@@ -116,14 +103,12 @@ def test_objective_without_any_label(
 
 
 @pytest.mark.parametrize("objectives", [(), ("a", "a")])
-def test_objectives_must_be_different_names(
-    write: Callable[..., Path], objectives: tuple[str, ...]
-) -> None:
+def test_objectives_must_be_different_names(write, objectives):
     with pytest.raises(UserError, match="one or more different names"):
         make(write([pair(a=0)]), objectives=objectives)
 
 
-def test_truncated_on_the_right(write: Callable[..., Path]) -> None:
+def test_truncated_on_the_right(write):
     dataset = make(
         write([pair("qq", "a" * 50, "bc", helpful=0)]), TEMPLATE + 5, objectives=("helpful",)
     )
@@ -132,9 +117,7 @@ def test_truncated_on_the_right(write: Callable[..., Path]) -> None:
     assert dataset[0]["prompt_length"] == TEMPLATE + 2
 
 
-def test_rows_without_room_are_left_out_and_told(
-    write: Callable[..., Path], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_rows_without_room_are_left_out_and_told(write, caplog):
     rows = [
         pair("q" * 4, "a", "b", helpful=0),  # a prompt of 17 tokens: one token of the answer
         pair("q" * 5, "a", "b", helpful=0),  # 18 tokens: no room
@@ -150,9 +133,7 @@ def test_rows_without_room_are_left_out_and_told(
     assert "1 (responses identical once truncated)" in message
 
 
-def test_labels_stay_with_their_rows_over_several_calls(
-    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_labels_stay_with_their_rows_over_several_calls(write, monkeypatch):
     monkeypatch.setattr("safe_rlhf_panacea.data.tokenized.ROWS_PER_CALL", 2)
     choices = [0, 1, 1, 0, 1]
     rows = [pair(str(i), "a", "b", helpful=choice) for i, choice in enumerate(choices)]
@@ -162,7 +143,7 @@ def test_labels_stay_with_their_rows_over_several_calls(
     assert [texts(dataset, i)[0][-7:] for i in range(5)] == [f"T:{'ab'[c]}</s>" for c in choices]
 
 
-def test_nothing_left(write: Callable[..., Path]) -> None:
+def test_nothing_left(write):
     rows = [pair("q" * 9, helpful=0), pair("q" * 4, "aa", "ab", helpful=0)]
     expected = (
         r"data\.jsonl: nothing left of 2 rows: 1 \(prompt of max_length 18 tokens or more\), "
@@ -172,7 +153,7 @@ def test_nothing_left(write: Callable[..., Path]) -> None:
         make(write(rows), TEMPLATE + 5, objectives=("helpful",))
 
 
-def test_several_turns(write: Callable[..., Path]) -> None:
+def test_several_turns(write):
     row = {**pair(helpful=1), "prompt": ["hi", "hello", "why"]}
     better, _ = texts(make(write([row]), objectives=("helpful",)))
     assert better == (
@@ -180,7 +161,7 @@ def test_several_turns(write: Callable[..., Path]) -> None:
     )
 
 
-def test_a_token_across_the_boundary_belongs_to_the_answer(write: Callable[..., Path]) -> None:
+def test_a_token_across_the_boundary_belongs_to_the_answer(write):
     """Where ':y' is one token, the prompt alone ends with ':' but the full text does not."""
     words = ["<pad>", "</s>", "<unk>", "ASSISTANT", ":", ":y", "n"]
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
@@ -195,7 +176,7 @@ def test_a_token_across_the_boundary_belongs_to_the_answer(write: Callable[..., 
     assert [dataset[i]["prompt_length"] for i in range(2)] == [length - 1, length]
 
 
-def test_batch(write: Callable[..., Path]) -> None:
+def test_batch(write):
     rows = [pair("q", "aa", "bbb", helpful=0), pair("qqq", "a", "b", helpful=1, harmless=0)]
     dataset = make(write(rows))
     batch = dataset.get_collator()([dataset[0], dataset[1]])
@@ -212,7 +193,7 @@ def test_batch(write: Callable[..., Path]) -> None:
     assert batch["prompt_length"].tolist() == [14, 16]
 
 
-def test_split_shares_tokens_but_no_row(write: Callable[..., Path]) -> None:
+def test_split_shares_tokens_but_no_row(write):
     rows = [pair("q" * (i + 1), helpful=0, harmless=i % 2) for i in range(10)]
     dataset = make(write(rows))
     train, test = dataset.split_train_test(0.3)
@@ -224,7 +205,7 @@ def test_split_shares_tokens_but_no_row(write: Callable[..., Path]) -> None:
         dataset.split_train_test(0.01)
 
 
-def test_other_kinds_of_rows_are_refused(write: Callable[..., Path]) -> None:
+def test_other_kinds_of_rows_are_refused(write):
     path = write([{"prompt": "q"}])
     expected = r"data\.jsonl:1: PreferenceDataset needs 'other_answer', but the row has only input"
     with pytest.raises(UserError, match=expected):

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,32 +15,30 @@ TEMPLATE = 13
 class CountingTokenizer:
     """Counts calls; everything else is the tiny tokenizer's."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.tokenizer = tiny_tokenizer()
         self.calls = 0
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args, **kwargs):
         self.calls += 1
         return self.tokenizer(*args, **kwargs)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name):
         return getattr(self.tokenizer, name)
 
 
-def prompts(*lengths: int) -> list[dict[str, str]]:
+def prompts(*lengths):
     return [{"prompt": "q" * length} for length in lengths]
 
 
-def decoded(dataset: PromptOnlyDataset) -> list[str]:
+def decoded(dataset):
     start, end = "BEGINNING OF CONVERSATION: USER: ", " ASSISTANT:"
     texts = [dataset.tokenizer.decode(dataset[i]["input_ids"]) for i in range(len(dataset))]
     assert all(text.startswith(start) and text.endswith(end) for text in texts)
     return [text.removeprefix(start).removesuffix(end) for text in texts]
 
 
-def test_whole_rows_that_come_again_are_left_out_and_told(
-    write: Callable[..., Path], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_whole_rows_that_come_again_are_left_out_and_told(write, caplog):
     rows = [{"prompt": text, "place": i} for text, i in (("b", 0), ("a", 1), ("b", 2), ("a", 1))]
     with caplog.at_level(logging.WARNING):
         dataset = PromptOnlyDataset([f"prompts:1:{write(rows)}"], tiny_tokenizer())
@@ -54,9 +49,7 @@ def test_whole_rows_that_come_again_are_left_out_and_told(
 
 
 @pytest.mark.parametrize("kind", ["pairs", "supervised"])
-def test_a_prompt_that_several_answers_have_is_one_prompt(
-    write: Callable[..., Path], kind: str
-) -> None:
+def test_a_prompt_that_several_answers_have_is_one_prompt(write, kind):
     texts = ("a", "b", "c")
     rows = [
         {"prompt": "q", "response_0": text, "response_1": "d", "response": text} for text in texts
@@ -65,12 +58,12 @@ def test_a_prompt_that_several_answers_have_is_one_prompt(
     assert (decoded(dataset), dataset.duplicates) == (["q"], 2)
 
 
-def test_pairs_serve_as_prompts(write: Callable[..., Path]) -> None:
+def test_pairs_serve_as_prompts(write):
     path = write([{"prompt": "q", "response_0": "a", "response_1": "b"}])
     assert decoded(PromptOnlyDataset([f"pairs:1:{path}"], tiny_tokenizer())) == ["q"]
 
 
-def test_prompt_as_long_as_max_length(write: Callable[..., Path]) -> None:
+def test_prompt_as_long_as_max_length(write):
     path = write(prompts(6, 7, 8))  # 19, 20 and 21 tokens
     tokenizer = tiny_tokenizer(20)
     dataset = PromptOnlyDataset([f"prompts:1:{path}"], tokenizer)
@@ -88,7 +81,7 @@ def test_prompt_as_long_as_max_length(write: Callable[..., Path]) -> None:
         PromptOnlyDataset([f"prompts:1:{write(prompts(7, 8))}"], tokenizer)
 
 
-def test_padded_on_the_left(write: Callable[..., Path]) -> None:
+def test_padded_on_the_left(write):
     tokenizer = tiny_tokenizer()
     dataset = PromptOnlyDataset([f"prompts:1:{write(prompts(1, 3))}"], tokenizer)
     batch = dataset.get_collator()([dataset[0], dataset[1]])
@@ -100,7 +93,7 @@ def test_padded_on_the_left(write: Callable[..., Path]) -> None:
     assert torch.equal(batch["input_ids"][0, 2:], dataset[0]["input_ids"])
 
 
-def test_mask_does_not_come_from_the_pad_id(write: Callable[..., Path]) -> None:
+def test_mask_does_not_come_from_the_pad_id(write):
     """A tokenizer that pads with eos, and an earlier answer that ends with it."""
     tokenizer = tiny_tokenizer()
     tokenizer.pad_token = tokenizer.eos_token
@@ -111,7 +104,7 @@ def test_mask_does_not_come_from_the_pad_id(write: Callable[..., Path]) -> None:
     assert batch["attention_mask"][0].all()
 
 
-def test_tokenised_in_batches(write: Callable[..., Path]) -> None:
+def test_tokenised_in_batches(write):
     path = write([{"prompt": str(i)} for i in range(2500)])
     tokenizer = CountingTokenizer()
     dataset = PromptOnlyDataset([f"prompts:1:{path}"], tokenizer)
@@ -119,10 +112,10 @@ def test_tokenised_in_batches(write: Callable[..., Path]) -> None:
     assert tokenizer.calls == 3  # 2500 rows by 1024
 
 
-def test_proportions(write: Callable[..., Path]) -> None:
+def test_proportions(write):
     path = write([{"prompt": str(i)} for i in range(20)])
 
-    def take(proportion: str, seed: int) -> list[str]:
+    def take(proportion, seed):
         spec = f"prompts:{proportion}:{path}"
         return decoded(PromptOnlyDataset([spec], tiny_tokenizer(), seed=seed))
 
@@ -136,7 +129,7 @@ def test_proportions(write: Callable[..., Path]) -> None:
     assert take("1", seed=1) == everything
 
 
-def test_several_data_sets(write: Callable[..., Path]) -> None:
+def test_several_data_sets(write):
     one = write([{"prompt": "a"}], "one.jsonl")
     two = write([{"prompt": "b"}, {"prompt": "a"}], "two.jsonl")
     dataset = PromptOnlyDataset([f"prompts:1:{one}", f"prompts:1:{two}"], tiny_tokenizer())
@@ -144,7 +137,7 @@ def test_several_data_sets(write: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize("role", ["eos", "pad"])
-def test_tokenizer_without_special_tokens(write: Callable[..., Path], role: str) -> None:
+def test_tokenizer_without_special_tokens(write, role):
     tokenizer = tiny_tokenizer()
     setattr(tokenizer, f"{role}_token", None)
     with pytest.raises(UserError, match=f"the tokenizer has no {role} token"):

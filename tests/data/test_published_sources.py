@@ -81,7 +81,7 @@ HARMLESS, HELPFUL = {"data_dir": "harmless-base"}, {"data_dir": "helpful-base"}
         ("alpaca", "tatsu-lab/alpaca", {"split": "train"}),
     ],
 )
-def test_what_is_asked_of_the_hub(monkeypatch, name, hub, options: dict[str, str]):
+def test_what_is_asked_of_the_hub(monkeypatch, name, hub, options):
     asked = []
 
     def load_dataset(*args, **kwargs):

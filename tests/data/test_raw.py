@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -13,102 +10,91 @@ from tests.tiny import tiny_tokenizer
 
 
 @pytest.fixture(autouse=True)
-def clean_registry() -> Iterator[None]:
+def clean_registry():
     before = dict(RawDataset._registry)
     yield
     RawDataset._registry.clear()
     RawDataset._registry.update(before)
 
 
-def define(name: str, *aliases: str) -> type[RawDataset]:
+def define(name, *aliases):
     class Letters(RawDataset):
         NAME = name
         ALIASES = aliases
 
-        def __init__(self, path: str | None = None) -> None:
+        def __init__(self, path=None):
             self.path = path
 
-        def __getitem__(self, index: int) -> RawSample:
+        def __getitem__(self, index):
             return {"input": "abcde"[index]}
 
-        def __len__(self) -> int:
+        def __len__(self):
             return 5
 
     return Letters
 
 
-def test_registered_by_name_and_alias() -> None:
+def test_registered_by_name_and_alias():
     cls = define("letters", "abc")
     assert type(RawDataset.load("letters")) is cls
     assert type(RawDataset.load("abc")) is cls
     assert RawDataset.load("letters", path="p").path == "p"
     assert [sample["input"] for sample in RawDataset.make("letters")] == list("abcde")
     assert RawDataset.load("letters").where(1) == "data set 'letters', row 2"
+    train, test = RawDataset.load("letters").split_train_test(0.4, seed=3)
+    assert len(test) == 2
+    assert sorted(sample["input"] for part in (train, test) for sample in part) == list("abcde")
+
+    class Child(cls):
+        pass
+
+    assert type(RawDataset.load("letters")) is cls  # a name of its own is needed
 
 
-def test_unknown_name_lists_the_known() -> None:
+def test_unknown_name_lists_the_known():
     with pytest.raises(UserError, match=r"unknown data set 'pears'; .*pairs, prompts, supervised"):
         RawDataset.load("pears")
     with pytest.raises(UserError, match=r"a folder or .* is given as auto:1:my/folder$"):
         RawDataset.load("my/folder")
 
 
-@pytest.mark.parametrize("names", [("pairs",), ("new", "pairs"), ("new", "new")])
-def test_a_name_is_given_once(names: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="already a data set named"):
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("pairs",), "already a data set named"),
+        (("new", "pairs"), "already a data set named"),
+        (("new", "new"), "already a data set named"),
+        (("",), "is no name for a data set"),
+        (("a:b",), "is no name for a data set"),
+    ],
+)
+def test_names_that_cannot_be_given(names, message):
+    with pytest.raises(ValueError, match=message):
         define(*names)
     assert "new" not in RawDataset._registry  # nothing is half registered
 
 
-@pytest.mark.parametrize("name", ["", "a:b"])
-def test_no_name(name: str) -> None:
-    with pytest.raises(ValueError, match="is no name for a data set"):
-        define(name)
-
-
-def test_subclass_without_its_own_name_is_not_registered_again() -> None:
-    cls = define("letters")
-
-    class Child(cls):
-        pass
-
-    assert type(RawDataset.load("letters")) is cls
-
-
-def test_split_indices() -> None:
+def test_split_indices():
     train, test = split_indices(10, 0.3, shuffle=True, seed=1)
     assert (len(train), len(test)) == (7, 3)
     assert sorted(train + test) == list(range(10))
     assert split_indices(10, 0.3, shuffle=True, seed=1) == (train, test)
     assert split_indices(10, 0.3, shuffle=True, seed=2) != (train, test)
     assert split_indices(4, 0.5, shuffle=False, seed=0) == ([0, 1], [2, 3])
+    for rows, ratio in [(10, 0.01), (10, 0.99), (10, 0.0), (10, 1.5), (1, 0.5)]:
+        with pytest.raises(UserError, match="both parts need at least one"):
+            split_indices(rows, ratio, shuffle=True, seed=0)
 
 
-@pytest.mark.parametrize(
-    ("rows", "ratio"), [(10, 0.01), (10, 0.99), (10, 0.0), (10, 1.5), (1, 0.5)]
-)
-def test_both_parts_of_a_split_have_rows(rows: int, ratio: float) -> None:
-    with pytest.raises(UserError, match="both parts need at least one"):
-        split_indices(rows, ratio, shuffle=True, seed=0)
-
-
-def test_raw_split() -> None:
-    define("letters")
-    train, test = RawDataset.load("letters").split_train_test(0.4, seed=3)
-    letters = [sample["input"] for part in (train, test) for sample in part]
-    assert len(test) == 2
-    assert sorted(letters) == list("abcde")
-
-
-def test_safe_rlhf_flags_are_labels() -> None:
+def test_safe_rlhf_flags_are_labels():
     class Flags(RawDataset):
         NAME = "flags"
 
-        def __getitem__(self, index: int) -> RawSample:
+        def __getitem__(self, index):
             sample: RawSample = {"input": "q", "answer": "x", "other_answer": "y"}
             return {**sample, "better": False, "safer": True}
 
-        def __len__(self) -> int:
+        def __len__(self):
             return 1
 
     dataset = PreferenceDataset(["flags"], tiny_tokenizer())
@@ -127,7 +113,7 @@ def test_safe_rlhf_flags_are_labels() -> None:
         ({"better": True, "safer": None}, "safer is None; it is true or false"),
     ],
 )
-def test_labels_of_another_type(sample: dict[str, Any], message: str) -> None:
+def test_labels_of_another_type(sample, message):
     with pytest.raises(UserError, match=f"here: {message}"):
         labels_of({"input": "a", "answer": "b", "other_answer": "c", **sample}, "here")
     whole = {"labels": {"helpful": 1.0, "kind": None, "brief": np.int64(1)}, "safer": np.True_}

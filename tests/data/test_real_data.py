@@ -26,7 +26,7 @@ OBJECTIVES = ("helpfulness", "verbosity")
     ("split", "pairs", "skipped", "conflicting"),
     [("train", 2265, 1319, 314), ("test", 538, 259, 80)],
 )
-def test_helpsteer2(split: str, pairs: int, skipped: int, conflicting: int) -> None:
+def test_helpsteer2(split, pairs, skipped, conflicting):
     path = Path(DATA_DIR or "") / f"helpsteer2-pairs-{split}.jsonl.gz"
     with gzip.open(path, "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
@@ -52,20 +52,20 @@ def test_helpsteer2(split: str, pairs: int, skipped: int, conflicting: int) -> N
         assert dataset[index]["better_input_ids"].tolist() == expected
 
 
-def test_foreign_fields_are_named() -> None:
+def test_foreign_fields_are_named():
     path = Path(DATA_DIR or "") / "hh-rlhf-harmless-base-test.jsonl.gz"
     with pytest.raises(UserError, match=r":1: no field 'prompt'; the row has: chosen, rejected"):
         PreferenceDataset([f"pairs:1:{path}"], tiny_tokenizer())
 
 
-def turns_alternate(dialogue: str) -> bool:
+def turns_alternate(dialogue):
     """Read without the package: paragraphs that begin with a speaker."""
     speakers = ("Human:", "Assistant:")
     found = [p.split()[0] for p in dialogue.split("\n\n") if p.startswith(speakers)]
     return found == list(speakers) * (len(found) // 2)
 
 
-def test_hh_rlhf() -> None:
+def test_hh_rlhf():
     path = Path(DATA_DIR or "") / "hh-rlhf-harmless-base-test.jsonl.gz"
     with gzip.open(path, "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]

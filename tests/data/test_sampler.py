@@ -7,7 +7,7 @@ from safe_rlhf_panacea.data.sampler import ResumableSampler
 from safe_rlhf_panacea.errors import UserError
 
 
-def test_an_epoch_visits_everything_once_in_an_order_of_its_own() -> None:
+def test_an_epoch_visits_everything_once_in_an_order_of_its_own():
     sampler = ResumableSampler(10, seed=3)
     first = list(sampler)
     assert sorted(first) == list(range(10))
@@ -20,14 +20,14 @@ def test_an_epoch_visits_everything_once_in_an_order_of_its_own() -> None:
     assert list(ResumableSampler(10, seed=4)) != second
 
 
-def test_without_shuffling_the_order_is_the_data_s() -> None:
+def test_without_shuffling_the_order_is_the_data_s():
     sampler = ResumableSampler(4, shuffle=False)
     sampler.set_epoch(5)
     assert list(sampler) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(("rows", "world_size"), [(12, 3), (10, 3), (2, 5)])
-def test_ranks_share_an_epoch(rows: int, world_size: int) -> None:
+def test_ranks_share_an_epoch(rows, world_size):
     shares = [
         list(ResumableSampler(rows, seed=1, rank=rank, world_size=world_size))
         for rank in range(world_size)
@@ -43,8 +43,8 @@ def test_ranks_share_an_epoch(rows: int, world_size: int) -> None:
 
 
 @pytest.mark.parametrize("batches", [0, 1, 3, 4])
-def test_resumes_after_any_batch_of_a_loader(batches: int) -> None:
-    def run(sampler: ResumableSampler, epoch: int) -> list[list[int]]:
+def test_resumes_after_any_batch_of_a_loader(batches):
+    def run(sampler, epoch):
         sampler.set_epoch(epoch)
         return [batch.tolist() for batch in DataLoader(range(10), batch_size=3, sampler=sampler)]
 
@@ -71,7 +71,7 @@ def test_resumes_after_any_batch_of_a_loader(batches: int) -> None:
     assert run(resumed, 2) == expected[2]
 
 
-def test_an_epoch_broken_off_starts_again_from_its_beginning() -> None:
+def test_an_epoch_broken_off_starts_again_from_its_beginning():
     sampler = ResumableSampler(5)
     next(iter(sampler))
     assert sampler.position == 1
@@ -86,12 +86,12 @@ def test_an_epoch_broken_off_starts_again_from_its_beginning() -> None:
         (ResumableSampler(10, world_size=2), "number of processes is 2, this run's 1"),
     ],
 )
-def test_foreign_states_are_refused(other: ResumableSampler, message: str) -> None:
+def test_foreign_states_are_refused(other, message):
     with pytest.raises(UserError, match=f"the checkpoint's {message}"):
         ResumableSampler(10).load_state_dict(other.state_dict())
 
 
-def test_bad_arguments() -> None:
+def test_bad_arguments():
     with pytest.raises(UserError, match="an empty data set"):
         ResumableSampler(0)
     with pytest.raises(ValueError, match="rank 2 is not among 2 processes"):

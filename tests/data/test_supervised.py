@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -14,11 +11,11 @@ from tests.tiny import tiny_tokenizer
 TEMPLATE = 13
 
 
-def make(path: Path, max_length: int = 128, proportion: str = "1") -> SupervisedDataset:
+def make(path, max_length=128, proportion="1"):
     return SupervisedDataset([f"supervised:{proportion}:{path}"], tiny_tokenizer(max_length))
 
 
-def test_only_answer_and_eos_are_learnt(write: Callable[..., Path]) -> None:
+def test_only_answer_and_eos_are_learnt(write):
     dataset = make(write([{"prompt": "qq", "response": "abc"}]))
     item = dataset[0]
     text = "BEGINNING OF CONVERSATION: USER: qq ASSISTANT:abc</s>"
@@ -26,41 +23,30 @@ def test_only_answer_and_eos_are_learnt(write: Callable[..., Path]) -> None:
     learnt = item["labels"] != IGNORE_INDEX
     assert learnt.tolist() == [False] * (TEMPLATE + 2) + [True] * 4
     assert dataset.tokenizer.decode(item["labels"][learnt]) == "abc</s>"
+    (item,) = make(write([{"prompt": ["q", "a", "r"], "response": "bc"}]))
+    learnt = item["labels"] != IGNORE_INDEX
+    assert dataset.tokenizer.decode(item["labels"][learnt]) == "bc</s>"  # the last answer only
 
 
-def test_of_several_turns_only_the_last_answer_is_learnt(write: Callable[..., Path]) -> None:
-    dataset = make(write([{"prompt": ["q", "a", "r"], "response": "bc"}]))
-    labels = dataset[0]["labels"]
-    assert dataset.tokenizer.decode(labels[labels != IGNORE_INDEX]) == "bc</s>"
-
-
-def test_batch(write: Callable[..., Path]) -> None:
-    rows = [{"prompt": "q", "response": "abc"}, {"prompt": "q", "response": "a"}]
-    dataset = make(write(rows))
-    batch = dataset.get_collator()([dataset[0], dataset[1]])
-    assert set(batch) == {"input_ids", "labels", "attention_mask"}
-    assert {key: tuple(value.shape) for key, value in batch.items()} == {
-        key: (2, TEMPLATE + 5) for key in batch
-    }
-    assert batch["attention_mask"].dtype == torch.bool
-    assert batch["attention_mask"].sum(dim=1).tolist() == [TEMPLATE + 5, TEMPLATE + 3]
-    assert batch["input_ids"][1, -2:].tolist() == [0, 0]
-    assert batch["labels"][1, -3:].tolist() == [2, IGNORE_INDEX, IGNORE_INDEX]
-
-
-def test_padding_with_eos_keeps_the_real_eos(write: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("pad", ["<pad>", "</s>"])
+def test_batch(write, pad):
     tokenizer = tiny_tokenizer()
-    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.pad_token = pad  # also where padding is the token that ends an answer
     rows = [{"prompt": "q", "response": "abc"}, {"prompt": "q", "response": "a"}]
     dataset = SupervisedDataset([f"supervised:1:{write(rows)}"], tokenizer)
     batch = dataset.get_collator()([dataset[0], dataset[1]])
-    eos = tokenizer.eos_token_id
-    assert batch["input_ids"][1, -3:].tolist() == [eos] * 3
+    eos, padding = tokenizer.eos_token_id, tokenizer.pad_token_id
+    assert {key: tuple(value.shape) for key, value in batch.items()} == dict.fromkeys(
+        ("input_ids", "labels", "attention_mask"), (2, TEMPLATE + 5)
+    )
+    assert batch["attention_mask"].dtype == torch.bool
+    assert batch["attention_mask"].sum(dim=1).tolist() == [TEMPLATE + 5, TEMPLATE + 3]
+    assert batch["input_ids"][1, -3:].tolist() == [eos, padding, padding]
     assert batch["attention_mask"][1, -3:].tolist() == [True, False, False]
     assert batch["labels"][1, -3:].tolist() == [eos, IGNORE_INDEX, IGNORE_INDEX]
 
 
-def test_truncation_and_rows_without_room(write: Callable[..., Path]) -> None:
+def test_truncation_and_rows_without_room(write):
     rows = [
         {"prompt": "qq", "response": "abcdef"},
         {"prompt": "q" * 7, "response": "abc"},  # a prompt of 20 tokens
@@ -73,7 +59,7 @@ def test_truncation_and_rows_without_room(write: Callable[..., Path]) -> None:
         make(write(rows[1:]), max_length=20)
 
 
-def test_proportion_above_one_repeats(write: Callable[..., Path]) -> None:
+def test_proportion_above_one_repeats(write):
     path = write([{"prompt": "q", "response": "a" * (i + 1)} for i in range(4)])
     dataset = make(path, proportion="2.5")
     lengths = sorted(len(dataset[i]["input_ids"]) for i in range(len(dataset)))
@@ -82,13 +68,14 @@ def test_proportion_above_one_repeats(write: Callable[..., Path]) -> None:
     assert sorted(counts) == [2, 2, 3, 3]
 
 
-def test_pairs_are_refused(write: Callable[..., Path]) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("pairs", r"data\.jsonl:1: a pair; supervised text has one response"),
+        ("prompts", "SupervisedDataset needs 'answer', but the row has only"),
+    ],
+)
+def test_other_kinds_of_rows_are_refused(write, name, message):
     path = write([{"prompt": "q", "response_0": "a", "response_1": "b"}])
-    with pytest.raises(UserError, match=r"data\.jsonl:1: a pair; supervised text has one response"):
-        SupervisedDataset([f"pairs:1:{path}"], tiny_tokenizer())
-
-
-def test_prompts_are_refused(write: Callable[..., Path]) -> None:
-    path = write([{"prompt": "q"}])
-    with pytest.raises(UserError, match="SupervisedDataset needs 'answer', but the row has only"):
-        SupervisedDataset([f"prompts:1:{path}"], tiny_tokenizer())
+    with pytest.raises(UserError, match=message):
+        SupervisedDataset([f"{name}:1:{path}"], tiny_tokenizer())

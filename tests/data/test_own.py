@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,22 +11,28 @@ from safe_rlhf_panacea.rewards.given import OF_RUN, OURS, TRL
 PAIR = {"prompt": "q", "response_0": "a", "response_1": "b"}
 
 
-def load(name: str, path: Path) -> list[Any]:
+def load(name, path):
     return list(RawDataset.load(name, path=str(path)))
 
 
-def test_pairs(write: Callable[..., Path]) -> None:
-    path = write([{**PAIR, "better_helpful": 1, "better_harmless": None, "source": "x"}])
-    expected = {
-        "input": "q",
-        "answer": "a",
-        "other_answer": "b",
-        "labels": {"helpful": 1, "harmless": None},
-    }
-    assert load("pairs", path) == [expected]
+@pytest.mark.parametrize(
+    ("fields", "labels"),
+    [
+        ({"better_x": 1, "better_y": None, "source": "x"}, {"x": 1, "y": None}),
+        # Safe-RLHF's fields, before which this package's own go
+        ({"better_response_id": 0, "safer_response_id": 1}, {"helpful": 0, "harmless": 1}),
+        ({"better_helpful": 1, "better_response_id": 0}, {"helpful": 1}),
+        ({"better_response_id": 0, "better_helpful": 1}, {"helpful": 1}),
+        # as tables have them
+        ({"better_x": 1.0, "better_y": float("nan")}, {"x": 1, "y": None}),
+    ],
+)
+def test_pairs(write, fields, labels):
+    expected = {"input": "q", "answer": "a", "other_answer": "b", "labels": labels}
+    assert load("pairs", write([PAIR | fields])) == [expected]
 
 
-def test_prompts_and_supervised(write: Callable[..., Path]) -> None:
+def test_prompts_and_supervised(write):
     path = write([{"prompt": "q", "response": "a"}, {"prompt": ["q", "a", "r"], "response": "b"}])
     assert load("prompts", path) == [  # with what a reward function may ask for
         {"input": "q", "response": "a"},
@@ -41,7 +44,7 @@ def test_prompts_and_supervised(write: Callable[..., Path]) -> None:
     ]
 
 
-def test_the_chosen_responses_of_pairs(write: Callable[..., Path]) -> None:
+def test_the_chosen_responses_of_pairs(write):
     labels = [
         {"better_x": 0},
         {"better_x": 1, "better_y": 0},
@@ -54,29 +57,6 @@ def test_the_chosen_responses_of_pairs(write: Callable[..., Path]) -> None:
     told = r"nothing of use in 1 rows: 1 \(no label, or labels that disagree\)"
     with pytest.raises(UserError, match=told):
         load("chosen", write([PAIR]))
-
-
-def test_safe_rlhf_fields_are_helpful_and_harmless(write: Callable[..., Path]) -> None:
-    path = write([{**PAIR, "better_response_id": 0, "safer_response_id": 1}])
-    assert load("pairs", path)[0]["labels"] == {"helpful": 0, "harmless": 1}
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [
-        {"better_helpful": 1, "better_response_id": 0},
-        {"better_response_id": 0, "better_helpful": 1},
-    ],
-)
-def test_own_field_goes_before_safe_rlhf_s(
-    write: Callable[..., Path], labels: dict[str, int]
-) -> None:
-    assert load("pairs", write([{**PAIR, **labels}]))[0]["labels"] == {"helpful": 1}
-
-
-def test_labels_of_tables(write: Callable[..., Path]) -> None:
-    path = write([{**PAIR, "better_helpful": 1.0, "better_harmless": float("nan")}])
-    assert load("pairs", path)[0]["labels"] == {"helpful": 1, "harmless": None}
 
 
 @pytest.mark.parametrize(
@@ -99,9 +79,7 @@ def test_labels_of_tables(write: Callable[..., Path]) -> None:
         ({"safer_response_id": -1}, "safer_response_id is -1; it is 0 or 1"),
     ],
 )
-def test_bad_rows_are_named(
-    write: Callable[..., Path], change: dict[str, Any], message: str
-) -> None:
+def test_bad_rows_are_named(write, change, message):
     path = write([PAIR, {**PAIR, **change}])
     with pytest.raises(UserError, match=rf"data\.jsonl:2: {message}") as caught:
         load("pairs", path)
@@ -109,9 +87,7 @@ def test_bad_rows_are_named(
 
 
 @pytest.mark.parametrize("name", ["pairs", "chosen"])
-def test_pairs_of_two_equal_responses_are_left_out_and_counted(
-    write: Callable[..., Path], caplog: pytest.LogCaptureFixture, name: str
-) -> None:
+def test_pairs_of_two_equal_responses_are_left_out_and_counted(write, caplog, name):
     same = {**PAIR, "response_1": "a", "better_helpful": 1}
     path = write([same, {**PAIR, "prompt": "r", "better_helpful": 0}, same])
     with caplog.at_level(logging.WARNING):
@@ -124,7 +100,7 @@ def test_pairs_of_two_equal_responses_are_left_out_and_counted(
         load(name, write([same, same]))
 
 
-def test_names_of_columns_that_are_taken(write: Callable[..., Path]) -> None:
+def test_names_of_columns_that_are_taken(write):
     """Under these, reward functions are given something else."""
     assert {"input", *OURS, *TRL, *OF_RUN} == TAKEN
     for name in sorted(TAKEN):
@@ -137,7 +113,7 @@ def test_names_of_columns_that_are_taken(write: Callable[..., Path]) -> None:
     assert kept[0] == {"input": "q", "answer": 1, "labels": "z", "place": [0]}
 
 
-def test_missing_field(write: Callable[..., Path]) -> None:
+def test_missing_field(write):
     path = write([{"text": "q", "response": "a"}])
     told = r"data\.jsonl:1: no field 'prompt'; the row has: text, response; prompt needs prompt$"
     with pytest.raises(UserError, match=told):
@@ -146,18 +122,12 @@ def test_missing_field(write: Callable[..., Path]) -> None:
         load("supervised", write([{"prompt": "q"}]))
 
 
-def test_path_is_required() -> None:
+def test_paths(tmp_path):
     with pytest.raises(UserError, match=r"data set 'pairs' needs a path: pairs:1:file\.jsonl"):
         RawDataset.load("pairs")
-
-
-@pytest.mark.parametrize("name", ["none.jsonl", "none.json.gz", "no/such/folder", "./none"])
-def test_nothing_there(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match=r"(none.*|folder): no such file"):
-        load("pairs", tmp_path / name)
-
-
-def test_unknown_kind_of_file(tmp_path: Path) -> None:
+    for name in ("none.jsonl", "none.json.gz", "no/such/folder", "./none"):
+        with pytest.raises(UserError, match=r"(none.*|folder): no such file"):
+            load("pairs", tmp_path / name)
     path = tmp_path / "data.csv"
     path.write_text("prompt\nq\n")
     with pytest.raises(UserError, match=r"data\.csv: unknown kind of file; there are \.jsonl"):
