@@ -55,30 +55,24 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "turns", "system"), CASES)
-def test_only_the_answer_and_its_end_are_learnt(write, name, turns, system):
-    tokenizer = chat_tokenizer(name)
-    end = tokenizer.convert_tokens_to_ids(ENDS[name])
-    path = write(rows(turns, system, response=ANSWER))
-    item = SupervisedDataset([f"supervised:1:{path}"], tokenizer)[0]
-    prompt = theirs(tokenizer, messages(turns, None, system), answering=True)
-    whole = up_to_the_end(theirs(tokenizer, messages(turns, ANSWER, system)), end)
-    assert item["input_ids"].tolist() == whole
-    learnt = whole[len(prompt) :]
-    assert item["labels"].tolist() == [IGNORE_INDEX] * len(prompt) + learnt
-    assert tokenizer.decode(learnt).strip().replace(" </s>", "</s>") == ANSWER + ENDS[name]
-
-
-@pytest.mark.parametrize(("name", "turns", "system"), CASES)
-def test_pairs_and_prompts(write, name, turns, system):
+def test_data_is_written_as_transformers_writes_it(write, name, turns, system):
     tokenizer = chat_tokenizer(name)
     end = tokenizer.convert_tokens_to_ids(ENDS[name])
     fields = {"response_0": ANSWER, "response_1": "Hello!", "better_helpful": 1}
-    path = write(rows(turns, system, **fields))
-    pair = PreferenceDataset([f"pairs:1:{path}"], tokenizer, ("helpful",))[0]
+    path = write(rows(turns, system, response=ANSWER, **fields))
     prompt = theirs(tokenizer, messages(turns, None, system), answering=True)
-    for side, answer in (("better", "Hello!"), ("worse", ANSWER)):
-        whole = up_to_the_end(theirs(tokenizer, messages(turns, answer, system)), end)
-        assert pair[f"{side}_input_ids"].tolist() == whole
+    whole = {
+        answer: up_to_the_end(theirs(tokenizer, messages(turns, answer, system)), end)
+        for answer in (ANSWER, "Hello!")
+    }
+    item = SupervisedDataset([f"supervised:1:{path}"], tokenizer)[0]
+    assert item["input_ids"].tolist() == whole[ANSWER]
+    learnt = whole[ANSWER][len(prompt) :]  # only the answer and its end
+    assert item["labels"].tolist() == [IGNORE_INDEX] * len(prompt) + learnt
+    assert tokenizer.decode(learnt).strip().replace(" </s>", "</s>") == ANSWER + ENDS[name]
+    pair = PreferenceDataset([f"pairs:1:{path}"], tokenizer, ("helpful",))[0]
+    assert pair["better_input_ids"].tolist() == whole["Hello!"]
+    assert pair["worse_input_ids"].tolist() == whole[ANSWER]
     assert pair["prompt_length"] == len(prompt)
     prompts = PromptOnlyDataset([f"prompts:1:{path}"], tokenizer)
     assert prompts[0]["input_ids"].tolist() == prompt

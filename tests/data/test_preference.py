@@ -94,29 +94,6 @@ def test_one_of_the_objectives_that_count_must_label_a_pair(write, caplog):
     assert make(path).labels.tolist() == [[1, 0], [0, 1], [1, -1]]
 
 
-@pytest.mark.parametrize("objectives", [("brief", "concise"), ("helpful", "brief")])
-def test_objective_without_any_label(write, objectives):
-    path = write([pair(helpful=0, harmless=1, concise=None)])
-    expected = r"data\.jsonl: no pair has a label for 'brief'; labels there: harmless, helpful"
-    with pytest.raises(UserError, match=expected):
-        make(path, objectives=objectives)
-
-
-@pytest.mark.parametrize("objectives", [(), ("a", "a")])
-def test_objectives_must_be_different_names(write, objectives):
-    with pytest.raises(UserError, match="one or more different names"):
-        make(write([pair(a=0)]), objectives=objectives)
-
-
-def test_truncated_on_the_right(write):
-    dataset = make(
-        write([pair("qq", "a" * 50, "bc", helpful=0)]), TEMPLATE + 5, objectives=("helpful",)
-    )
-    prompt = "BEGINNING OF CONVERSATION: USER: qq ASSISTANT:"
-    assert texts(dataset) == (f"{prompt}aaa", f"{prompt}bc</s>")
-    assert dataset[0]["prompt_length"] == TEMPLATE + 2
-
-
 def test_rows_without_room_are_left_out_and_told(write, caplog):
     rows = [
         pair("q" * 4, "a", "b", helpful=0),  # a prompt of 17 tokens: one token of the answer
@@ -131,6 +108,16 @@ def test_rows_without_room_are_left_out_and_told(write, caplog):
     (message,) = caplog.messages
     assert "left out of 4 rows: 1 (prompt of max_length 18 tokens or more), " in message
     assert "1 (responses identical once truncated)" in message
+    expected = (
+        r"data\.jsonl: nothing left of 2 rows: 1 \(prompt of max_length 18 tokens or more\), "
+        r"1 \(responses identical once truncated\); raise max_length"
+    )
+    with pytest.raises(UserError, match=expected):
+        make(write(rows[1:3]), TEMPLATE + 5, objectives=("helpful",))
+    long = make(write([pair("qq", "a" * 50, "bc", helpful=0)]), TEMPLATE + 5, objectives="helpful")
+    prompt = "BEGINNING OF CONVERSATION: USER: qq ASSISTANT:"
+    assert texts(long) == (f"{prompt}aaa", f"{prompt}bc</s>")  # cut on the right
+    assert long[0]["prompt_length"] == TEMPLATE + 2
 
 
 def test_labels_stay_with_their_rows_over_several_calls(write, monkeypatch):
@@ -141,24 +128,6 @@ def test_labels_stay_with_their_rows_over_several_calls(write, monkeypatch):
     rows.insert(4, pair("q" * 200, helpful=0))  # too long
     dataset = make(write(rows), objectives=("helpful",))
     assert [texts(dataset, i)[0][-7:] for i in range(5)] == [f"T:{'ab'[c]}</s>" for c in choices]
-
-
-def test_nothing_left(write):
-    rows = [pair("q" * 9, helpful=0), pair("q" * 4, "aa", "ab", helpful=0)]
-    expected = (
-        r"data\.jsonl: nothing left of 2 rows: 1 \(prompt of max_length 18 tokens or more\), "
-        r"1 \(responses identical once truncated\); raise max_length"
-    )
-    with pytest.raises(UserError, match=expected):
-        make(write(rows), TEMPLATE + 5, objectives=("helpful",))
-
-
-def test_several_turns(write):
-    row = {**pair(helpful=1), "prompt": ["hi", "hello", "why"]}
-    better, _ = texts(make(write([row]), objectives=("helpful",)))
-    assert better == (
-        "BEGINNING OF CONVERSATION: USER: hi ASSISTANT:hello</s>USER: why ASSISTANT:b</s>"
-    )
 
 
 def test_a_token_across_the_boundary_belongs_to_the_answer(write):
@@ -205,8 +174,17 @@ def test_split_shares_tokens_but_no_row(write):
         dataset.split_train_test(0.01)
 
 
-def test_other_kinds_of_rows_are_refused(write):
-    path = write([{"prompt": "q"}])
-    expected = r"data\.jsonl:1: PreferenceDataset needs 'other_answer', but the row has only input"
-    with pytest.raises(UserError, match=expected):
-        PreferenceDataset([f"prompts:1:{path}"], tiny_tokenizer())
+@pytest.mark.parametrize(
+    ("name", "objectives", "message"),
+    [
+        ("pairs", ("brief", "concise"), r"no pair has a label for 'brief'; .*: harmless, helpful"),
+        ("pairs", ("helpful", "brief"), r"data\.jsonl: no pair has a label for 'brief'"),
+        ("pairs", (), "one or more different names"),
+        ("pairs", ("a", "a"), "one or more different names"),
+        ("prompts", ("a",), r"data\.jsonl:1: PreferenceDataset needs 'other_answer', but the row "),
+    ],
+)
+def test_what_is_refused(write, name, objectives, message):
+    path = write([pair(helpful=0, harmless=1, concise=None)])
+    with pytest.raises(UserError, match=message):
+        PreferenceDataset([f"{name}:1:{path}"], tiny_tokenizer(), objectives)

@@ -120,43 +120,6 @@ def test_another_data_set_of_the_hub(monkeypatch):
     assert asked == [(("me/mirror",), options) for options in expected]
 
 
-def test_copy_with_one_file_per_split(copy):
-    folder = copy({"train.jsonl.xz": [pku("p"), pku("q")], "test.jsonl.xz": [pku("r")]})
-    assert inputs("PKU-SafeRLHF-v0/train", folder) == ["p", "q"]
-    assert inputs("PKU-SafeRLHF-v0/test", folder) == ["r"]
-    assert inputs("PKU-SafeRLHF-v0/test", f"{folder}#train") == ["p", "q"]
-    assert inputs("PKU-SafeRLHF-v0/train", folder / "test.jsonl.xz") == ["r"]  # a file is whole
-
-
-def test_copy_with_folders_that_belong_together(copy):
-    models = ("Alpaca-7B", "Alpaca2-7B", "Alpaca3-8B")
-    files = {f"data/{model}/train.jsonl": [pku(model)] for model in models}
-    files |= {f"data/{model}/test.jsonl": [pku(f"{model} test")] for model in models}
-    folder = copy(files)
-    assert sorted(inputs("PKU-SafeRLHF/train", folder)) == sorted(models)
-    assert len(inputs("PKU-SafeRLHF/test", folder)) == 3
-    assert inputs("PKU-SafeRLHF/test", folder / "data" / models[0]) == ["Alpaca-7B test"]
-
-
-def test_copy_with_folders_that_do_not(copy):
-    parts = ("harmless-base", "helpful-base", "helpful-online")
-    files = {f"{part}/{s}.jsonl.gz": [hh(part + s)] for part in parts for s in ("train", "test")}
-    folder = copy(files)
-    assert inputs("hh-rlhf-harmless-preference/train", folder) == [["harmless-basetrain"]]
-    assert inputs("hh-rlhf-helpful-preference/test", folder) == [["helpful-basetest"]]
-    assert inputs("hh-rlhf-helpful-preference/test", folder / "helpful-online") == [
-        ["helpful-onlinetest"]
-    ]
-    assert inputs("hh-rlhf-helpful-preference/test", f"{folder}#train") == [["helpful-basetrain"]]
-
-
-def test_copy_of_two_sizes(copy):
-    parts = [(size, split) for size in ("330k", "30k") for split in ("train", "test")]
-    folder = copy({f"round0/{a}/{b}.jsonl.gz": [beavertails(a + b)] for a, b in parts})
-    for size, split in parts:
-        assert inputs(f"BeaverTails/{size}_{split}", folder) == [size + split]
-
-
 def test_parquet(tmp_path):
     for split in ("train", "test"):
         path = tmp_path / "copy" / "data" / f"{split}-00000-of-00001.parquet"
@@ -179,3 +142,50 @@ def test_a_copy_without_the_split(copy):
     folder = copy({"train.jsonl": [pku("p")]})
     with pytest.raises(UserError, match="there is no split 'test'; there are: train"):
         RawDataset.load("PKU-SafeRLHF/test", path=str(folder))
+
+
+MODELS = ("Alpaca-7B", "Alpaca2-7B", "Alpaca3-8B")
+HH_PARTS = ("harmless-base", "helpful-base", "helpful-online")
+SPLITS, SIZES = ("train", "test"), ("330k", "30k")
+HELPFUL_TEST = "hh-rlhf-helpful-preference/test"
+# the files of a copy; what is found below which path, by name of the data set
+COPIES = {
+    "a file for each split": (
+        {"train.jsonl.xz": [pku("p"), pku("q")], "test.jsonl.xz": [pku("r")]},
+        [
+            ("PKU-SafeRLHF-v0/train", "", ["p", "q"]),
+            ("PKU-SafeRLHF-v0/test", "", ["r"]),
+            ("PKU-SafeRLHF-v0/test", "#train", ["p", "q"]),
+            ("PKU-SafeRLHF-v0/train", "/test.jsonl.xz", ["r"]),  # a file is whole
+        ],
+    ),
+    "folders that belong together": (
+        {f"data/{model}/{s}.jsonl": [pku(f"{model} {s}")] for model in MODELS for s in SPLITS},
+        [
+            ("PKU-SafeRLHF/train", "", [f"{model} train" for model in MODELS]),
+            ("PKU-SafeRLHF/test", "", [f"{model} test" for model in MODELS]),
+            ("PKU-SafeRLHF/test", "/data/Alpaca-7B", ["Alpaca-7B test"]),
+        ],
+    ),
+    "folders that do not": (
+        {f"{part}/{s}.jsonl.gz": [hh(part + s)] for part in HH_PARTS for s in SPLITS},
+        [
+            ("hh-rlhf-harmless-preference/train", "", [["harmless-basetrain"]]),
+            (HELPFUL_TEST, "", [["helpful-basetest"]]),
+            (HELPFUL_TEST, "/helpful-online", [["helpful-onlinetest"]]),
+            (HELPFUL_TEST, "#train", [["helpful-basetrain"]]),
+        ],
+    ),
+    "two sizes": (
+        {f"round0/{size}/{s}.jsonl.gz": [beavertails(size + s)] for size in SIZES for s in SPLITS},
+        [(f"BeaverTails/{size}_{s}", "", [size + s]) for size in SIZES for s in SPLITS],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", COPIES)
+def test_copies(copy, case):
+    files, found = COPIES[case]
+    folder = copy(files)
+    for name, below, expected in found:
+        assert sorted(inputs(name, f"{folder}{below}")) == expected
