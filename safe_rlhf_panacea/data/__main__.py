@@ -22,7 +22,7 @@ Labels = dict[str, int | None]
 
 
 def table_row(cls: type[RawDataset]) -> tuple[str, ...]:
-    """What the class of a data set says of it."""
+    """The cells of a data set's line in the table, one for each name of ``HEAD``."""
     objectives = ", ".join(cls.OBJECTIVES)
     aliases = ", ".join(cls.ALIASES)
     if not issubclass(cls, PublishedDataset):
@@ -32,7 +32,7 @@ def table_row(cls: type[RawDataset]) -> tuple[str, ...]:
 
 
 def dataset_table() -> str:
-    """All data sets, one line each; those without a hub id are read from a path."""
+    """A table of all data sets as text, one line each."""
     rows = [HEAD, *(table_row(cls) for cls in RawDataset.registered())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, tuple("-" * width for width in widths))
@@ -54,7 +54,7 @@ def label_lines(labels: Sequence[Labels]) -> Iterator[str]:
 
 
 def conflict_lines(labels: Sequence[Labels]) -> Iterator[str]:
-    """How often two objectives prefer different responses."""
+    """For each two objectives, how often they prefer different responses of a pair."""
     names = list(dict.fromkeys(name for row in labels for name in row))
     for one, other in combinations(names, 2):
         values = [(row.get(one), row.get(other)) for row in labels]
@@ -100,7 +100,7 @@ def describe(spec: str) -> str:
 
 
 def build_parser() -> ArgumentParser:
-    """The program's flags."""
+    """The parser of this program's command line."""
     parser = ArgumentParser(
         PROGRAM,
         """
@@ -119,7 +119,7 @@ def build_parser() -> ArgumentParser:
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the table or the description."""
+    """Print the table of all data sets, or the description of the one that is named."""
     args = build_parser().parse_args(argv)
     logging.disable(logging.WARNING)  # what is left out is told below
     try:

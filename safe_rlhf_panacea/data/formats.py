@@ -51,7 +51,7 @@ def in_row(row: Row, messages: Said) -> Conversation:
 
 
 def whole(row: Row, field: str, before: Any = None) -> Conversation:
-    """The conversation that a response ends.
+    """The conversation that ends with a response.
 
     Args:
         row: with ``system``, perhaps.
@@ -94,7 +94,7 @@ def pair_of(one: Conversation, other: Conversation, better: int | None) -> RawSa
 
 
 def chosen_rejected(row: Row) -> RawSample:
-    """The chosen response is better, unless both have the same score."""
+    """A pair whose chosen response is better, or has no label where both scores are equal."""
     prompt = row.get("prompt", row.get("conversations"))
     one, other = row["chosen"], row["rejected"]
     if prompt is None and isinstance(one, str) and isinstance(other, str) and not is_dialogue(one):
@@ -108,7 +108,7 @@ def chosen_rejected(row: Row) -> RawSample:
 
 
 def common_beginning(one: str, other: str) -> tuple[str, str, str]:
-    """What two texts begin with, up to a word's end, and the rest of each.
+    """The words that two texts both begin with, and the rest of each.
 
     Raises:
         LeaveOut: they have no word in common.
@@ -123,7 +123,7 @@ def common_beginning(one: str, other: str) -> tuple[str, str, str]:
 
 
 def helpsteer3(row: Row) -> RawSample:
-    """``overall_preference`` is -3 to 3: below 0 the first response is better; 0 is a tie."""
+    """A pair whose first response is better if ``overall_preference`` (-3 to 3) is below 0."""
     preference = number(row["overall_preference"], "overall_preference")
     better = None if not preference else int(preference > 0)
     one, other = (whole(row, f"response{i}", row["context"]) for i in (1, 2))
@@ -131,7 +131,7 @@ def helpsteer3(row: Row) -> RawSample:
 
 
 def all_pairs(field: str) -> Callable[[Numbered], Numbered]:
-    """Units are all pairs in a list of a row's, in the order in which they stand: six for four."""
+    """Make a unit of each two entries of a row's list ``field``: six units of four entries."""
 
     def regroup(rows: Numbered) -> Numbered:
         for index, row in rows:
@@ -172,7 +172,7 @@ def nectar(unit: tuple[Row, ...]) -> RawSample:
 
 
 def answers_in(conversation: Conversation) -> list[RawSample]:
-    """Every answer in a conversation, after the turns that lead to it."""
+    """A sample for every answer in a conversation, with the turns that lead to it as input."""
     turns = conversation.turns
     return [
         {**conversation.prompt(place), "answer": turns[place]}
@@ -181,7 +181,7 @@ def answers_in(conversation: Conversation) -> list[RawSample]:
 
 
 def chat(row: Row) -> list[RawSample]:
-    """Every answer of ``messages`` or ``conversations``."""
+    """A sample for every answer in ``messages`` or ``conversations``."""
     field = "messages" if "messages" in row else "conversations"
     found = answers_in(in_row(row, said(row[field], field)))
     if not found:
@@ -190,7 +190,7 @@ def chat(row: Row) -> list[RawSample]:
 
 
 def completion(row: Row) -> RawSample:
-    """A prompt and its completion."""
+    """Supervised text of a prompt and its completion."""
     if isinstance(row.get("label"), bool):
         raise UserError(
             "prompt/completion/label has one rated response to a prompt, and nothing here learns "
@@ -200,7 +200,7 @@ def completion(row: Row) -> RawSample:
 
 
 def alpaca(row: Row) -> RawSample:
-    """Where an instruction is about something, that stands in the field input."""
+    """Supervised text of ``instruction``, followed by ``input`` if there is one, and ``output``."""
     instruction = text(row, "instruction", "prompt")
     about = row.get("input") or ""
     if not isinstance(about, str):

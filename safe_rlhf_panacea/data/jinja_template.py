@@ -1,4 +1,4 @@
-"""Chat templates in jinja, as models bring them; ``rendering.py`` has them rendered."""
+"""Chat templates in jinja, as models bring them. ``rendering.py`` renders them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,7 @@ _QUESTION, _ANSWER = "7question0", "7answer0"  # no template has these words
 
 
 def read_text(path: str) -> str:
-    """The text of a template's file.
-
-    Raises:
-        UserError: it is missing, or no text.
-    """
+    """The text of a template's file; ``UserError`` if it is missing or no text."""
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8")
     except OSError as error:
@@ -36,7 +32,7 @@ def read_text(path: str) -> str:
 
 
 def check_choice(choice: str) -> str:
-    """Refuse a file that no model could be spoken to with, before one is loaded.
+    """Refuse a template file that does not render a conversation, before a model is loaded.
 
     Raises:
         UserError: with file and line.
@@ -85,23 +81,13 @@ class JinjaTemplate(ChatTemplate):
     jinja: str
 
     def __init__(self, text: str, tokenizer: Any, source: str) -> None:
-        """Nothing is rendered yet.
-
-        Args:
-            text: of the template.
-            tokenizer: of the model that is spoken to.
-            source: the file, or whose template it is, for messages.
-        """
+        """Hold a template's text; ``source`` (a file, or its owner) is for messages."""
         super().__init__(tokenizer)
         self.recorded = self.jinja = text
         self.source = source
 
     def check(self) -> None:
-        """Render a conversation.
-
-        Raises:
-            UserError: with file and line.
-        """
+        """Render a conversation; ``UserError`` with file and line if the template fails."""
         if _QUESTION not in self.prompt(_QUESTION):
             raise UserError(f"{self.source}: the chat template leaves out what the user says")
         _ = self._closing
@@ -119,11 +105,11 @@ class JinjaTemplate(ChatTemplate):
             ) from None
 
     def said(self, text: str, role: str = "assistant") -> str:
-        """What somebody in a ``role`` says, cut as in every template.
+        """The words of somebody in a ``role``, cut as in every template.
 
-        Of the users' and system prompts' text also what spells another token that was added to the
-        vocabulary and that the template writes: some models mark turns with such, and an answer may
-        hold some, as ``<think>``.
+        The words of users and of system prompts are also cut where they spell another token that
+        was added to the vocabulary and that the template writes, as some models mark turns with
+        such tokens. Answers are not, since they may hold some, such as ``<think>``.
         """
         return super().said(text) if role == "assistant" else as_text(text, self._named)
 
@@ -138,9 +124,9 @@ class JinjaTemplate(ChatTemplate):
         return control_pattern(marks.union(self.special_tokens))
 
     def _samples(self) -> Iterator[str]:
-        """Conversations that show tokens which the template puts together: ``'<|' + role + '|>'``.
+        """Rendered conversations, which show tokens that the template composes of parts.
 
-        Those that it does not take are left out.
+        An example is ``'<|' + role + '|>'``. Conversations that it refuses are left out.
         """
         for roles in (("user",), ("user", "assistant", "user"), ("system", "user")):
             messages = [{"role": role, "content": _QUESTION} for role in roles]
@@ -164,10 +150,10 @@ class JinjaTemplate(ChatTemplate):
         return text
 
     def rest(self, prompt: str, turns: Turns, answer: str, system: str | None = None) -> str:
-        """The answer as the template writes it, without white space that it takes away, say.
+        """The answer as the template writes it, which may strip white space, and its end.
 
-        Where a conversation with its answer is not written as the prompt and what follows, the
-        answer follows the prompt as it is: that is what the model sees when it answers.
+        Where a conversation with its answer does not begin with the prompt, the answer follows the
+        prompt as it is, since that is what the model sees when it answers.
         """
         answer = self.said(answer)
         messages = [*self._messages(turns, system), {"role": "assistant", "content": answer}]
@@ -178,7 +164,7 @@ class JinjaTemplate(ChatTemplate):
 
     @cached_property
     def _closing(self) -> str:
-        """All that the template writes after the last answer."""
+        """The text that the template writes after the last answer."""
         messages = [*self._messages(_QUESTION, None), {"role": "assistant", "content": _ANSWER}]
         _, found, after = self._render(messages, answering=False).rpartition(_ANSWER)
         if not found:

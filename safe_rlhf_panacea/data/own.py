@@ -53,7 +53,7 @@ def text_field(row: Row, field: str) -> str:
 
 
 def prompt_fields(row: Row) -> RawSample:
-    """``prompt``, and ``system`` where the row has one.
+    """The input of a row of ``prompt``, and ``system`` where there is one.
 
     The prompt is text, turns that alternate user, assistant, ..., user, messages, or a dialogue in
     one text.
@@ -89,7 +89,7 @@ def read_labels(row: Row) -> dict[str, int | None]:
 
 
 def own_pair(row: Row) -> RawSample:
-    """A pair with as many labels as it has, which may be none."""
+    """A pair of two responses, with all its labels, of which there may be none."""
     sample: RawSample = {
         **prompt_fields(row),
         "answer": text_field(row, "response_0"),

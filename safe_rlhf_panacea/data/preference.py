@@ -21,7 +21,7 @@ from safe_rlhf_panacea.errors import UserError
 
 
 class PreferenceSample(TypedDict):
-    """One pair."""
+    """The better and the worse response to one prompt, each with the prompt before it."""
 
     better_input_ids: torch.Tensor  # size = (L,)
     worse_input_ids: torch.Tensor  # size = (L',)
@@ -105,7 +105,7 @@ class PreferenceDataset(TokenizedDataset):
         return len(labels)
 
     def keep(self, row: Row) -> None:
-        """Called with the row of every pair that stays, in their order; its text is let go."""
+        """A hook for subclasses, called in order with the row of every pair that is kept."""
 
     def _labelled(self, rows: list[Row]) -> tuple[list[Row], list[list[int | None]]]:
         """Rows with a label that counts, and their labels in the order of the objectives."""

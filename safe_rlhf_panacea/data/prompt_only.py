@@ -1,4 +1,4 @@
-"""Prompts to respond to."""
+"""Prompts without answers, for which a policy generates responses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROMPTS = "prompts"  # the kind of data set whose columns all belong to the prom
 
 
 class PromptOnlySample(TypedDict):
-    """One prompt."""
+    """The tokens of one prompt, and the raw sample that they are from."""
 
     input_ids: torch.Tensor  # size = (L,)
     example: RawSample

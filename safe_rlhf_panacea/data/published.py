@@ -31,7 +31,7 @@ from safe_rlhf_panacea.errors import UserError
 
 
 def safe_rlhf(row: Row) -> RawSample:
-    """A pair labelled by ``helpful`` and ``harmless``."""
+    """A pair with the labels ``helpful`` and ``harmless``."""
     return pair(
         text(row, "prompt", "prompt"),
         text(row, "response_0", "response"),
@@ -66,7 +66,7 @@ def hh_rlhf(objective: str) -> Format:
 
 
 def chosen_dialogue(row: Row) -> RawSample:
-    """The chosen answer, after the turns that lead to it."""
+    """Supervised text: the turns of the chosen dialogue, and its last answer."""
     context, chosen = parse_dialogue(text(row, "chosen", "dialogue"))
     return {"input": context, "answer": chosen}
 
@@ -145,7 +145,7 @@ def consecutive(rows: Numbered) -> Iterator[tuple[int, tuple[Row, Row | None]]]:
 
 
 def helpsteer2(unit: tuple[Row, Row | None]) -> RawSample:
-    """A pair of consecutive rows."""
+    """A pair of two consecutive rows with the same prompt."""
     first, second = unit
     prompt = parse_prompt(text(first, "prompt", "prompt"))
     if second is None:
@@ -167,7 +167,7 @@ HELPSTEER2 = Format(
 
 
 def with_repeats(rows: Numbered) -> Iterator[tuple[int, tuple[Row, bool]]]:
-    """Each row, and whether its prompt came before: single answers are rated, not pairs."""
+    """Each row, and whether an earlier row has its prompt, as several rate an answer to one."""
     seen: set[str] = set()
     for index, row in rows:
         prompt = str(row["prompt"])
@@ -176,7 +176,7 @@ def with_repeats(rows: Numbered) -> Iterator[tuple[int, tuple[Row, bool]]]:
 
 
 def beavertails(unit: tuple[Row, bool]) -> RawSample:
-    """A prompt that did not come before."""
+    """A prompt, left out if an earlier row has the same."""
     row, came_before = unit
     prompt = text(row, "prompt", "prompt")
     if came_before:
@@ -237,7 +237,7 @@ class BeaverTailsPart(Part):
 
 
 def published(name: str) -> type[PublishedDataset]:
-    """The published data set of a name."""
+    """The class of the published data set of a name."""
     cls = RawDataset._registry[name]
     assert issubclass(cls, PublishedDataset), name
     return cls

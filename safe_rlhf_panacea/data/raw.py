@@ -163,12 +163,12 @@ class RawDataset(Dataset[RawSample]):
 
     @staticmethod
     def registered() -> list[type[RawDataset]]:
-        """All data sets that have a name, in its order."""
+        """The classes of all data sets that have a name, sorted by it."""
         return sorted(set(RawDataset._registry.values()), key=lambda cls: cls.NAME)
 
     @staticmethod
     def names() -> Collection[str]:
-        """All names, other names included."""
+        """All names of data sets, with their aliases."""
         return RawDataset._registry.keys()
 
     @staticmethod
@@ -208,6 +208,6 @@ class RawDataset(Dataset[RawSample]):
     def split_train_test(
         self, split_ratio: float = 0.2, shuffle: bool = True, seed: int = 42
     ) -> tuple[Dataset[RawSample], Dataset[RawSample]]:
-        """Two parts that share no row; the second has the share ``split_ratio``."""
+        """Two parts that share no row; ``split_ratio`` is the second one's share of the rows."""
         train, test = split_indices(len(self), split_ratio, shuffle, seed)
         return Subset(self, train), Subset(self, test)

@@ -68,7 +68,7 @@ class Renderer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
-            start_new_session=True,  # Ctrl-C is for those who wait for it
+            start_new_session=True,  # so that Ctrl-C reaches only the process that waits
         )
 
     def render(
@@ -80,7 +80,7 @@ class Renderer:
         answering: bool,
         now: datetime | None = None,
     ) -> str:
-        """What ``apply_chat_template`` of transformers writes.
+        """The text that ``apply_chat_template`` of transformers makes.
 
         Args:
             template: the jinja text.
@@ -107,7 +107,7 @@ class Renderer:
             try:
                 answer = self._ask(self._process, line)
             except BaseException:
-                self._process.kill()  # an answer that is not read would be taken for the next one's
+                self._process.kill()  # else this answer would be read as that to the next request
                 self._end()
                 raise
             if not answer:
@@ -118,7 +118,7 @@ class Renderer:
         return reply["text"]
 
     def _ask(self, process: Any, line: bytes) -> bytes:
-        """The process's answer to a line; empty if it has ended."""
+        """The line that the process answers to a line; empty if the process has ended."""
         try:
             process.stdin.write(line)
             process.stdin.flush()
@@ -127,7 +127,7 @@ class Renderer:
         return process.stdout.readline()
 
     def _end(self) -> str:
-        """Wait for the process's end; returns why it has ended."""
+        """Wait until the process has ended; returns the reason why it has."""
         process, self._process = self._process, None
         if process is None:
             return "the process that renders it has ended"
@@ -138,7 +138,7 @@ class Renderer:
         return f"the process that renders it has ended with status {status}"
 
     def close(self) -> None:
-        """End the process, if there is one: its input ends."""
+        """End the process, if there is one, by closing its input."""
         with self._lock:
             if self._process is not None:
                 self._end()
@@ -200,7 +200,7 @@ def _answer(tokenizer: PreTrainedTokenizerBase, request: dict[str, Any]) -> dict
 def limit_memory() -> None:
     """Allow ``MEMORY`` of address space, or less where the user's own limit is lower.
 
-    macOS refuses a limit below what a process has mapped, which is much; there is none there.
+    macOS refuses a limit below what a process has mapped, which is much, so it has no limit.
     """
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     limit = MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most)
@@ -222,7 +222,8 @@ def answer_requests() -> None:
     limit_memory()
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        # Of processor time: a busy machine is no fault of the template. Then the system kills.
+        # SIGPROF kills this process after so many seconds of processor time, not of waiting time,
+        # since a busy machine is no fault of the template.
         signal.setitimer(signal.ITIMER_PROF, request["seconds"])
         reply = json.dumps(_answer(tokenizer, request))
         signal.setitimer(signal.ITIMER_PROF, 0)

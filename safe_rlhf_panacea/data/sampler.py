@@ -1,4 +1,4 @@
-"""The order in which an epoch visits the data, and the place where a run stopped."""
+"""The order in which an epoch visits the data, and resuming within an epoch."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class ResumableSampler(Sampler[int]):
         self._start = 0  # where the next iteration begins: 0 unless a run resumes
 
     def __len__(self) -> int:
-        """Indices in a whole epoch on this process, wherever it was resumed."""
+        """The number of indices in a whole epoch on this process, also after a resume."""
         return math.ceil(self.dataset_len / self.world_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch; naming the present one again changes nothing."""
+        """Go to the start of an epoch; nothing changes if it is the present one."""
         if epoch != self.epoch:
             self.epoch = epoch
             self.position = self._start = 0
@@ -71,7 +71,7 @@ class ResumableSampler(Sampler[int]):
             yield index
 
     def state_dict(self) -> dict[str, int]:
-        """Where the epoch stands, and the data that the place belongs to."""
+        """The place in the epoch, and the size, seed and processes that it belongs to."""
         return {
             "epoch": self.epoch,
             "position": self.position,

@@ -84,7 +84,7 @@ def split_path(path: str) -> tuple[str, str | None]:
 
 
 def rows_place(source: str, index: int) -> str:
-    """The place of a row in what has no lines."""
+    """The place of a row in a source that has no lines, for messages."""
     return f"{source}, row {index + 1}"
 
 
@@ -236,7 +236,7 @@ def _rows_of(data: Any, source: str) -> Source:
 
 
 def _iterate(data: Any) -> Iterator[Row]:
-    """The rows of a table one by one; only ``ROWS_AT_ONCE`` of them are held."""
+    """The rows of a table one by one, read ``ROWS_AT_ONCE`` at a time."""
     for columns in data.iter(batch_size=ROWS_AT_ONCE):
         for values in zip(*columns.values(), strict=True):
             yield dict(zip(columns, values, strict=True))

@@ -104,7 +104,7 @@ def _parse_proportion(text: str, string: str) -> float | Fraction:
 
 
 def is_place(name: str) -> bool:
-    """Whether what stands where a data set's name does is a file, a folder, or a hub name."""
+    """Whether the name in a spec is a file, a folder or a hub name, not a known data set."""
     if name in RawDataset.names():
         return False
     place, _, _ = name.partition("#")
@@ -166,7 +166,7 @@ def _read_spec(entry: Spec) -> DatasetSpec:
 
 
 def read_specs(specs: Specs) -> list[DatasetSpec]:
-    """Check what a data set is made from.
+    """Read the specs of the data sets of a run, in any of their forms.
 
     Args:
         specs: strings ``[objective=]name[:proportion[:path]]``, Safe-RLHF's (name, attributes)

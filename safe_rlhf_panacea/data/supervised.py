@@ -1,4 +1,4 @@
-"""Prompts with the answers to imitate."""
+"""Supervised text: prompts with the answers that a model learns to write."""
 
 from __future__ import annotations
 

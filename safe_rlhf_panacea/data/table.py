@@ -1,4 +1,4 @@
-"""Samples made from the rows of a table: formats, what a field must hold, and the reading of it.
+"""Samples made from the rows of a table: formats, fields, and the reading of all rows.
 
 A field that is absent or of another type means that the file is not in the format: a ``UserError``.
 A field that holds nothing usable is common in published data: ``LeaveOut``, and the row is left out
@@ -168,7 +168,7 @@ def text(row: Row, field: str, what: str) -> str:
 
 
 def usable(value: str, what: str) -> str:
-    """The text itself.
+    """The text itself, if it can be used.
 
     Raises:
         LeaveOut: blank, or half a surrogate pair, which no tokenizer takes.

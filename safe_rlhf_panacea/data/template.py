@@ -59,7 +59,7 @@ def own_end_ids(model: Any) -> tuple[int, ...]:
 
 
 class ChatTemplate(abc.ABC):
-    """How one model is spoken to.
+    """How conversations are written for one model.
 
     Attributes:
         recorded: ``safe-rlhf``, ``none``, ``raw`` or the jinja text: what is kept with an adapter.
@@ -78,7 +78,7 @@ class ChatTemplate(abc.ABC):
     now: datetime.datetime | None = None
 
     def __init__(self, tokenizer: Any) -> None:
-        """Hold on to the tokenizer."""
+        """Use a model's tokenizer."""
         self.tokenizer = tokenizer
 
     @staticmethod
@@ -114,13 +114,13 @@ class ChatTemplate(abc.ABC):
 
     @staticmethod
     def chosen(choice: str | None, recorded: str, tokenizer: Any) -> ChatTemplate:
-        """The template of a program that loads an adapter: its own unless another is named."""
+        """The template that ``choice`` names, else the one recorded with the adapter."""
         if choice is None:
             return ChatTemplate.as_recorded(recorded, tokenizer)
         return ChatTemplate.of(choice, tokenizer)
 
     def keep(self, tokenizer: Any) -> None:
-        """Let a tokenizer that is about to be saved say how its model was trained."""
+        """Set the chat template of a tokenizer that is about to be saved to this one."""
         tokenizer.chat_template = self.jinja
 
     # -- text -------------------------------------------------------------------------
@@ -198,7 +198,7 @@ class ChatTemplate(abc.ABC):
             wholes[i] = starts[i] + ids
 
     def prompt_ids(self, turns: Turns, system: str | None = None) -> list[int]:
-        """The tokens of ``prompt``."""
+        """The token ids of ``prompt``, as one list."""
         return self.encode([self.prompt(turns, system)])[0][0]
 
     def conversation_ids(

@@ -56,7 +56,7 @@ class TokenRows:
     """Token sequences of different lengths, which take 4 bytes a token."""
 
     def __init__(self) -> None:
-        """No sequences yet."""
+        """Begin without sequences."""
         self._rows: list[np.ndarray] = []
 
     def append(self, ids: list[int]) -> None:
@@ -80,7 +80,7 @@ class CollatorBase(metaclass=abc.ABCMeta):
 
     @abc.abstractmethod
     def __call__(self, samples: list[Any]) -> Mapping[str, Any]:
-        """The batch of some samples."""
+        """Make a batch of some samples."""
 
     def pad(
         self, sequences: Iterable[torch.Tensor], side: str = "right", value: int | None = None
