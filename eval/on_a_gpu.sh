@@ -8,10 +8,12 @@
 #   layer    the adapted layer and switching λ, against the frozen layer and PEFT
 #   steps    steps of DPO and PPO, and a front, of a model of one billion parameters
 #   memory   peak memory against `python -m safe_rlhf_panacea.memory`, 1B and 7B
+#   vllm     rollouts by vLLM beside the package's own loop, and what an adapter costs to hand over
 #   small    the launchers' small size, end to end (its data and its model must be at hand)
 #
 # Each leaves PART.json and PART.md in eval/gpu/found, or in the folder that OUTPUT names. --tiny
-# runs the same on a CPU, in seconds. Only launch and steps need deepspeed.
+# runs the same on a CPU, in seconds. Only launch and steps need deepspeed;
+# vllm needs vLLM, in this environment or in one that PANACEA_VLLM_PYTHON names.
 
 set -euo pipefail
 
@@ -38,6 +40,8 @@ benchmark() {
 case "${part}" in
     equal | launch | memory | small)
         exec "${PYTHON}" "${ROOT}/eval/gpu/${part}.py" --output_dir "${out}" ${tiny} "$@" ;;
+    vllm) # not a vllm.py, which would hide the package from its neighbours
+        exec "${PYTHON}" "${ROOT}/eval/gpu/rollouts.py" --output_dir "${out}" ${tiny} "$@" ;;
     layer)
         benchmark --parts layer switch ${tiny:+--size quick} "$@" ;;
     steps)

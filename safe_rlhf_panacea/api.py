@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -19,6 +20,8 @@ import torch
 from safe_rlhf_panacea.adapter.io import WEIGHTS_NAME
 from safe_rlhf_panacea.base.models.loaded import LoadedModel
 from safe_rlhf_panacea.base.run_record import METRICS_FILE
+from safe_rlhf_panacea.baselines.rewarded_soups import vertices
+from safe_rlhf_panacea.baselines.variants import train_unfinished, variant_configs
 from safe_rlhf_panacea.configs.algorithms import (
     DPOConfig,
     GRPOConfig,
@@ -328,28 +331,25 @@ class RewardedSoups:
         model = kwargs.get("model", args[0] if args else None)
         if not isinstance(model, str | Path):
             raise UserError("soups train the model several times: give its name or folder")
-        config = kwargs["config"]
-        objectives = algorithm(*args, **kwargs).objectives
-        self.runs = {}
-        for index, name in enumerate(objectives):
-            vertex = ",".join(str(float(i == index)) for i in range(len(objectives)))
-            own = config.with_(
-                output_dir=str(Path(config.output_dir) / name), fixed_preference=vertex
-            )
-            self.runs[name] = algorithm(*args, **{**kwargs, "config": own})
+        whole = algorithm(*args, **kwargs)
+        configs = variant_configs(whole.config, vertices(whole.objectives))
+        self.runs = {
+            name: algorithm(*args, **{**kwargs, "config": own}) for name, own in configs.items()
+        }
 
     def train(self) -> RewardedSoups:
-        """Train what is not finished yet.
+        """Train what is not finished yet; what was interrupted is kept beside, and begins anew.
 
         Returns:
             This baseline.
         """
-        from safe_rlhf_panacea.run_folder import is_finished
 
-        for run in self.runs.values():
-            if run.config.overwrite or not is_finished(run.output_dir):
-                run.train()
-                run.trainer = None  # one backbone at a time
+        def train(run: PanaceaRun[Any]) -> None:
+            run.train()
+            run.trainer = None  # one backbone at a time
+
+        runs = {str(run.output_dir): partial(train, run) for run in self.runs.values()}
+        train_unfinished(runs, overwrite=any(run.config.overwrite for run in self.runs.values()))
         return self
 
     @property

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import queue
+from argparse import ArgumentTypeError
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from safe_rlhf_panacea.adapter.io import read_config
-from safe_rlhf_panacea.base.arguments import (
-    ArgumentParser,
-    filled,
-    non_negative_float,
-    positive_int,
-    seed_int,
-    share,
-)
+from safe_rlhf_panacea.configs import Program, configuration, kinds, option
 from safe_rlhf_panacea.configs.parser import encodable
+from safe_rlhf_panacea.configs.trained import AnswerOptions, DeviceOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.examples import read_examples
 from safe_rlhf_panacea.preference import PreferenceError, format_preference, parse_preference
@@ -28,7 +22,7 @@ from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.serving.choosing import Sampling
 from safe_rlhf_panacea.serving.engine import Engine, Limits
 from safe_rlhf_panacea.serving.jobs import Job, Piece
-from safe_rlhf_panacea.serving.main import add_model_arguments, load_model, longest
+from safe_rlhf_panacea.serving.main import load_model, longest
 from safe_rlhf_panacea.serving.text import TextStream
 
 PROGRAM = "python -m safe_rlhf_panacea.chat"
@@ -39,37 +33,36 @@ HELP = """\
 Ctrl-C ends an answer."""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The flags of this program."""
-    parser = ArgumentParser(
-        PROGRAM,
-        f"Talk to a trained adapter. Between turns:\n\n{HELP}",
-        f"{PROGRAM} --adapter runs/latest/panacea-ppo --preference helpful=0.3,harmless=0.7",
+@configuration
+class ChatOptions(AnswerOptions, DeviceOptions):
+    """The options of this program."""
+
+    preference: str | None = option(
+        text="λ (default: all objectives alike)", kind=kinds.preference, metavar="VECTOR"
     )
-    parser.add_argument("--adapter", type=filled, required=True, help="folder of a trained adapter")
-    add_model_arguments(parser)
-    parser.add_argument("--preference", metavar="VECTOR", help="λ (default: all objectives alike)")
-    parser.add_argument("--system", type=filled, help="a system prompt")
-    parser.add_argument("--max_new_tokens", type=positive_int, default=256)
-    text = "of sampling; default: 0, which always takes the likeliest token"
-    parser.add_argument("--temperature", type=non_negative_float, default=0.0, help=text)
-    parser.add_argument("--top_p", type=share, default=1.0)
-    parser.add_argument("--seed", type=seed_int)
-    return parser
+    top_p: float = option(1.0, "of sampling", kind=kinds.share)
 
 
-def first_preference(adapter: str, text: str | None) -> torch.Tensor:
+COMMAND = Program(
+    ChatOptions,
+    PROGRAM,
+    f"Talk to a trained adapter. Between turns:\n\n{HELP}",
+    f"{PROGRAM} --adapter runs/latest/panacea-ppo --preference helpful=0.3,harmless=0.7",
+)
+
+
+def first_preference(adapter: str, given: str | None) -> torch.Tensor:
     """λ at the beginning, size = (m,); empty where the adapter does not depend on it.
 
     Raises:
         UserError, AdapterError, PreferenceError: λ or the adapter's folder is none.
     """
     config = read_config(adapter)
-    if config.pref_dim == 0 and text is not None:
+    if config.pref_dim == 0 and given is not None:
         raise UserError(f"{adapter} does not depend on λ: leave out --preference")
-    if text is None:
+    if given is None:
         return torch.full((config.pref_dim,), 1 / max(config.pref_dim, 1))
-    return parse_preference(text, config.objectives)
+    return parse_preference(given, config.names)
 
 
 @dataclass
@@ -79,20 +72,20 @@ class Chat:
     Attributes:
         model: that answers.
         engine: its only row.
-        args: how answers are drawn.
+        options: how answers are drawn.
         preference: λ now, size = (m,).
         turns: what was said, the user's first.
     """
 
     model: PanaceaModel
     engine: Engine
-    args: argparse.Namespace
+    options: ChatOptions
     preference: torch.Tensor
     turns: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """One stream of random numbers for the whole conversation."""
-        self.sampling = Sampling(self.args.temperature, self.args.top_p, self.args.seed)
+        self.sampling = Sampling(self.options.temperature, self.options.top_p, self.options.seed)
 
     @property
     def label(self) -> str:
@@ -126,7 +119,7 @@ class Chat:
         Raises:
             UserError: the conversation has become too long, or the template cannot write it.
         """
-        prompt = self.model.template.prompt_ids([*self.turns, words], self.args.system)
+        prompt = self.model.template.prompt_ids([*self.turns, words], self.options.system)
         room = self.engine.limits.max_length - len(prompt)
         if room < 1:
             raise UserError(
@@ -137,7 +130,7 @@ class Chat:
         job = Job(
             prompt,
             self.preference,
-            min(room, self.args.max_new_tokens),
+            min(room, self.options.max_new_tokens),
             self.sampling,
             frozenset(self.model.template.stop_ids(self.model.model)),
             TextStream(self.model.tokenizer, strip=True),
@@ -167,7 +160,7 @@ def _turn(chat: Chat, line: str) -> bool:
         for text in chat.answer(encodable(line)):
             print(printable(text), end="", flush=True)
         print()
-    except (UserError, PreferenceError, argparse.ArgumentTypeError) as error:
+    except (UserError, PreferenceError, ArgumentTypeError) as error:
         say(f"error: {error}")
     except KeyboardInterrupt:
         say("\n(not kept)")
@@ -177,7 +170,7 @@ def _turn(chat: Chat, line: str) -> bool:
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Talk until the end of the input."""
-    args = build_parser().parse_args(argv)
+    args = COMMAND.read(argv)
     preference = first_preference(args.adapter, args.preference)
     examples = read_examples(args.adapter)
     model = load_model(args)

@@ -7,7 +7,6 @@ be missing.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib.metadata
 import io
@@ -21,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import safe_rlhf_panacea
+from safe_rlhf_panacea.configs import Options, Program, configuration, option
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.printing import say
 
@@ -30,6 +30,20 @@ DISTRIBUTION = "safe-rlhf-panacea"
 COMPILERS = ("cc", "c++", "nvcc", "ninja")
 GIB = 2**30
 Report = dict[str, Any]
+
+
+@configuration
+class DoctorOptions(Options):
+    """Print what is installed and what is missing, for a bug report.
+
+    No host, user, folder or secret is named. Exit code 1: something is missing that is always
+    needed.
+    """
+
+    json: bool = option(False, "as JSON")
+
+
+COMMAND = Program(DoctorOptions, PROGRAM, example=f"{PROGRAM} --json")
 
 
 def _or_reason(look: Callable[[], Any]) -> Any:
@@ -254,20 +268,7 @@ def _package_lines(known: Any) -> Iterator[str]:
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the report; exit code 1 where something is missing that is always needed."""
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description="Print what is installed and what is missing, for a bug report; no host, "
-        "user, folder or secret is named. Exit code 1: something is missing that is always needed.",
-        allow_abbrev=False,
-        exit_on_error=False,
-    )
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    try:
-        args, unknown = parser.parse_known_args(argv)
-    except argparse.ArgumentError as error:
-        raise UserError(str(error)) from None
-    if unknown:
-        raise UserError(f"unrecognized arguments: {' '.join(unknown)} (see {PROGRAM} --help)")
+    args = COMMAND.read(argv)
     found = report()
     if args.json:
         say(json.dumps(found, indent=2))

@@ -9,18 +9,18 @@ from importlib import import_module
 from typing import Any
 
 from safe_rlhf_panacea.base.run_record import recordable
-from safe_rlhf_panacea.baselines.variants import check_flags
+from safe_rlhf_panacea.baselines.variants import variant_configs
 from safe_rlhf_panacea.printing import say
 
 BASELINES = "safe_rlhf_panacea.baselines."
 
 
-def resolve(module: str, argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """Every flag of a program with its value, and a baseline's command lines by folder."""
+def resolve(module: str, argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Every option of a program, and what a baseline's variants change, by folder name."""
     if module.startswith(BASELINES):
-        algorithm, flags, variants = import_module(module).plan(argv)
-        args = check_flags(algorithm, flags)
-        return {"algorithm": algorithm, **recordable(args)}, dict(variants)
+        algorithm, config, variants = import_module(module).plan(argv)
+        variant_configs(config, variants)  # refuses what the baseline would
+        return {"algorithm": algorithm, **recordable(config)}, dict(variants)
     program = import_module(f"{module}.main")
     return recordable(program.parse_arguments(argv)), {}
 

@@ -7,20 +7,21 @@ everything else stay.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import shutil
 import tempfile
+from argparse import ArgumentTypeError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.adapter.io import CONFIG_NAME, WEIGHTS_NAME, read_config, read_tensors
-from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
 from safe_rlhf_panacea.base.hub import HUB_NAME
 from safe_rlhf_panacea.base.run_record import RESULTS_FILE
+from safe_rlhf_panacea.configs import Program, configuration, kinds, option
+from safe_rlhf_panacea.configs.trained import TrainedAdapterOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.examples import EXAMPLES_FILE
 from safe_rlhf_panacea.export.card import CARD_FILE, read_facts, write_card
@@ -190,41 +191,41 @@ def push_to_hub(
     return str(url)
 
 
-def repo_name(text: str) -> str:
+def repo_name(value: Any) -> str:
     """``OWNER/NAME``."""
+    text = kinds.text(value)
     if not HUB_NAME.fullmatch(text) or "/" not in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form OWNER/NAME")
+        raise ArgumentTypeError(f"{text!r} is not of the form OWNER/NAME")
     return text
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The flags of this program."""
-    parser = ArgumentParser(
-        PROGRAM,
-        """
-        Upload a trained adapter to the Hugging Face hub, with a model card, into a private
-        repository. Checkpoints and logs stay here, and so do absolute paths.
-        """,
-        f"{PROGRAM} --adapter runs/latest/panacea-ppo --repo me/panacea-helpful-harmless",
+@configuration
+class PushOptions(TrainedAdapterOptions):
+    """Upload a trained adapter to the Hugging Face hub, with a model card.
+
+    The repository is private, unless --public. Checkpoints, logs and absolute paths stay here.
+    """
+
+    repo: str = option(text="made if need be", kind=repo_name, metavar="OWNER/NAME", required=True)
+    public: bool = option(False, "make the repository public, or upload to a public one")
+    front: str | None = option(
+        text="an evaluation for the card, where the folder has none yet", metavar="RUN"
     )
-    parser.add_argument("--adapter", type=filled, required=True, help="folder of a trained adapter")
-    parser.add_argument(
-        "--repo", type=repo_name, required=True, metavar="OWNER/NAME", help="made if need be"
-    )
-    add_flag(parser, "--public", False, "make the repository public, or upload to a public one")
-    text = "its name on the hub; default: the one that the adapter names"
-    parser.add_argument("--base_model", type=filled, help=text)
-    text = "an evaluation for the card, where the folder has none yet"
-    parser.add_argument("--front", type=filled, metavar="RUN", help=text)
-    parser.add_argument("--message", type=filled, default="A Panacea adapter", help="of the commit")
-    add_flag(parser, "--dry_run", False, "upload nothing; list what would go up")
-    return parser
+    message: str = option("A Panacea adapter", "of the commit")
+    dry_run: bool = option(False, "upload nothing; list what would go up")
+
+
+COMMAND = Program(
+    PushOptions,
+    PROGRAM,
+    example=f"{PROGRAM} --adapter runs/latest/panacea-ppo --repo me/panacea-helpful-harmless",
+)
 
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Upload, or list what would be."""
-    args = build_parser().parse_args(argv)
+    args = COMMAND.read(argv)
     card: dict[str, Any] = {"base_model": args.base_model, "front": args.front}
     if args.dry_run:
         with staged(args.adapter, args.repo, **card) as folder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +11,12 @@ import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter, load_adapter, load_soup
 from safe_rlhf_panacea.adapter.io import read_config
-from safe_rlhf_panacea.base.arguments import (
-    ArgumentParser,
-    add_flag,
-    add_template_argument,
-    filled,
-    non_negative_float,
-    positive_int,
-    seed_int,
-)
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.models import load_pretrained_models
 from safe_rlhf_panacea.base.models.of_adapter import base_of
 from safe_rlhf_panacea.base.models.positions import check_positions
+from safe_rlhf_panacea.configs import Program, configuration, kinds, option
+from safe_rlhf_panacea.configs.trained import AnswerOptions, LoadingOptions
 from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.data.template import Turns
 from safe_rlhf_panacea.errors import one_line_errors
@@ -32,6 +24,26 @@ from safe_rlhf_panacea.preference import Preference, format_preference, parse_pr
 from safe_rlhf_panacea.printing import say
 
 PROGRAM = "python -m safe_rlhf_panacea.respond"
+
+
+@configuration
+class RespondOptions(AnswerOptions, LoadingOptions):
+    """Answer a prompt with a trained adapter at one or several preference vectors."""
+
+    prompt: str = option(text="the user's words", positional=True, required=True)
+    preference: tuple[str, ...] = option(
+        (), "λ; repeat", kind=kinds.preference, metavar="VECTOR", required=True, repeat=True
+    )
+
+
+COMMAND = Program(
+    RespondOptions,
+    PROGRAM,
+    example=f"""
+    {PROGRAM} --adapter runs/latest/panacea-ppo --preference helpful=1,harmless=0 \\
+      --preference helpful=0,harmless=1 "How do I pick a door lock?"
+    """,
+)
 
 
 @dataclass
@@ -124,6 +136,8 @@ class PanaceaModel:
             PreferenceError: the vector is off the simplex or names an unknown objective.
             UserError: the template has no place for a system prompt, or for several turns.
         """
+        if self.adapter.pref_dim and self.adapter.objectives:
+            preference = parse_preference(preference, self.adapter.objectives)
         self.adapter.set_preference(preference)
         ids = torch.tensor([self.template.prompt_ids(prompt, system)])  # size = (1, S)
         length = ids.size(1) + max_new_tokens
@@ -153,57 +167,34 @@ def _load_base(
 ) -> tuple[Any, Any, ChatTemplate]:
     """The base model under an adapter, its tokenizer, and the adapter's template."""
     config = read_config(adapter)
-    options = {"padding_side": "left", "trust_remote_code": trust_remote_code}
     with base_of(adapter, config.base_model, base_model) as base:
-        model, tokenizer = load_pretrained_models(base, None, **options)
+        model, tokenizer = load_pretrained_models(
+            base, None, padding_side="left", trust_remote_code=trust_remote_code
+        )
     template = ChatTemplate.chosen(chat_template, config.chat_template, tokenizer)
     return model.eval(), tokenizer, template
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The flags of this program."""
-    parser = ArgumentParser(
-        PROGRAM,
-        "Answer a prompt with a trained adapter at one or several preference vectors.",
-        f"""
-        {PROGRAM} --adapter runs/latest/panacea-ppo --preference helpful=1,harmless=0 \\
-          --preference helpful=0,harmless=1 "How do I pick a door lock?"
-        """,
-    )
-    parser.add_argument("prompt", type=filled)
-    parser.add_argument("--adapter", type=filled, required=True, help="folder of a trained adapter")
-    parser.add_argument("--base_model", help="default: the one that the adapter names")
-    add_template_argument(parser, of_adapter=True)
-    parser.add_argument("--system", type=filled, help="a system prompt")
-    parser.add_argument("--preference", action="append", required=True, help="may be repeated")
-    parser.add_argument("--max_new_tokens", type=positive_int, default=256)
-    text = "of sampling; default: 0, which always takes the likeliest token"
-    parser.add_argument("--temperature", type=non_negative_float, default=0.0, help=text)
-    parser.add_argument("--seed", type=seed_int)
-    add_flag(parser, "--trust_remote_code", False, "run code that comes with a model")
-    return parser
 
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Answer and print."""
-    args = build_parser().parse_args(argv)
+    args = COMMAND.read(argv)
     model = PanaceaModel.load(
         args.adapter,
         args.base_model,
         chat_template=args.chat_template,
         trust_remote_code=args.trust_remote_code,
     )
-    for text in args.preference:
+    for preference in args.preference:
         answer = model.respond(
             args.prompt,
-            text,
+            preference,
             system=args.system,
             max_new_tokens=args.max_new_tokens,
             temperature=args.temperature,
             seed=args.seed,
         )
-        vector = parse_preference(text, model.adapter.objectives)
+        vector = parse_preference(preference, model.adapter.objectives)
         say(f"[{format_preference(vector, model.adapter.objectives)}]\n{answer}\n")
 
 

@@ -68,6 +68,7 @@ GOOD = {
 }
 
 NOT_NEGATIVE = "is not a number of at least 0"
+SERVED = "--rollout_engine vllm --rollout_server"
 POSITIVE = "is not a positive number"
 PROBABILITY = "is not between 0 and 1"
 FINITE = "is not a finite number"
@@ -96,6 +97,7 @@ RANGES = [
     ("dpo ppo", "init_singular fixed_scaling", "inf", FINITE),
     ("dpo", "orthogonality_coeff", "-1 nan", NOT_NEGATIVE),
     ("dpo", "lora_dim pref_dim epochs max_steps max_length", f"0 {2**31} 8.5", COUNT),
+    ("grpo ppo", "rollout_timeout vllm_importance_sampling_cap", "0 nan", POSITIVE),
     ("ppo", "update_iters num_return_sequences per_device_prompt_batch_size", "0 x", COUNT),
     ("sft", "per_device_train_batch_size gradient_accumulation_steps save_interval", "0", COUNT),
     ("panacea_sft", "lr lora_scaling orthogonality_coeff", "nan -1", "is not a (number|positive)"),
@@ -181,6 +183,16 @@ grpo         ; --advantage sum                    ; invalid choice: 'sum'
 grpo         ; --kl_in both                       ; invalid choice: 'both'
 grpo         ; --smooth_mu 1 --aggregation tche   ; --smooth_mu belongs to --aggregation stche
 ppo          ; --smooth_mu 1                      ; --smooth_mu belongs to --aggregation stche
+grpo         ; --rollout_engine vllm              ; vllm needs --rollout_server: addresses
+grpo         ; --rollout_server http://a:1        ; _server belongs to --rollout_engine vllm
+ppo          ; --rollout_stale                    ; --rollout_stale belongs to --rollout_engine vllm
+grpo         ; {SERVED} host:8000                 ; 'host:8000' is no server's address: it must be
+ppo          ; {SERVED} auto http://a:1           ; --rollout_server auto stands alone
+grpo         ; {SERVED} http://a:1 --rollout_server_flags x ; belongs to --rollout_server auto
+ppo          ; {SERVED} http://a:1 --rollout_stale --update_iters 2 ; needs --update_iters 1
+evaluation   ; --engine vllm                      ; --engine vllm and --server URL belong together
+evaluation   ; --server http://a:1                ; --engine vllm and --server URL belong together
+evaluation   ; --engine vllm --server http://a:1  ; evaluates rewards of one Panacea adapter
 grpo         ; --critic_lr 1                      ; there is no flag --critic_lr
 dpo          ; --aggregation stche                ; invalid choice: 'stche'
 rewarded_soups! ; grpo {GRPO} --num_return_sequences 1 ; is 1: GRPO compares
@@ -234,6 +246,9 @@ memory       ; --prompt_length 512                ; --prompt_length 512 fills --
 memory       ; --reward_models a=x b=y            ; --algorithm dpo has none
 memory       ; --algorithm ppo --reward_models a=x ; is 2, but there are 1 --reward_models
 memory       ; --model no/such/folder/            ; no/such/folder
+memory       ; --config file                      ; file: must hold lines of the form option: v
+rewarded_soups ; --config file                    ; file: must hold lines of the form option: v
+respond!     ; --config none                      ; none: .*No such file
 memory       ; --algorithm ddpo                   ; invalid choice: 'ddpo'
 panacea_sft  ; --train_datasets supervised:1:a.jsonl ; name its objective, as in helpful=superv
 panacea_sft  ; --train_datasets a=supervised:1:x b= ; data set '' has no name

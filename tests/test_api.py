@@ -125,11 +125,21 @@ def test_the_command_and_the_class_train_the_same(model, tmp_path):
 def test_soups_are_the_ends_and_go_on_where_they_stopped(model, tmp_path):
     config = DPOConfig(output_dir=tmp_path, max_steps=2, per_device_train_batch_size=4, **QUIET)
     soups = RewardedSoups(PanaceaDPO, model, PAIRS, config=config).train()
-    written = [(tmp_path / name / "run.json").stat().st_mtime_ns for name in PAIRS]
+    records = [tmp_path / name / "run.json" for name in PAIRS]
+    written = records[0].stat().st_mtime_ns
+    values = json.loads(records[1].read_text())
+    assert values["args"]["fixed_preference"] == "a=0,b=1"
+    del values["finished_at"]
+    records[1].write_text(json.dumps(values))  # as an interruption leaves it
     RewardedSoups(PanaceaDPO, model, PAIRS, config=config).train()
-    assert [(tmp_path / name / "run.json").stat().st_mtime_ns for name in PAIRS] == written
+    assert records[0].stat().st_mtime_ns == written
+    assert "finished_at" in json.loads(records[1].read_text())
+    assert (tmp_path / "b.interrupted-1" / "run.json").exists()
     assert soups.model.adapter.pref_dim == 2
-    assert isinstance(soups.model.respond("abc", {"a": 0.5, "b": 0.5}, max_new_tokens=4), str)
+    mixed = soups.model
+    assert isinstance(mixed.respond("abc", {"a": 0.5, "b": 0.5}, max_new_tokens=4), str)
+    with pytest.raises(ValueError, match="sums to 2"):
+        mixed.respond("abc", torch.tensor([1.0, 1.0]), max_new_tokens=1)
 
 
 @pytest.mark.parametrize(

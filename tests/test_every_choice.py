@@ -20,6 +20,7 @@ from tests.test_bad_command_lines import folder, programs  # noqa: F401 (fixture
 ONLY_READ = {"miniature", "world", "datasets", "dashboard", "front_benchmark", "benchmarks.run"}
 ONLY_READ |= {"regression", "compare", "over_seeds", "card"}
 ONLY_READ |= {"figure_4_left_ppo_fronts", "figure_7_scaling_ablation"}
+VLLM = "--rollout_engine vllm --rollout_server http://127.0.0.1:8000"
 LINES = {**GOOD, "experiments": f"panacea_dpo.sh {DRY}"}
 # What a value needs beside it.
 NEEDS = {
@@ -30,6 +31,10 @@ NEEDS = {
     "--offload optimizer": "--zero_stage 2",
     "--offload all": "--zero_stage 3",
     "--need_eval true": "--eval_split_ratio 0.5",
+    "--rollout_engine vllm": VLLM,
+    "--rollout_stale true": VLLM,
+    "--vllm_importance_sampling_correction true": VLLM,
+    "--engine vllm": "--server http://127.0.0.1:8000 --reward_models helpful=a harmless=b",
     "experiments --need_eval true": "",  # the launcher says on what
 }
 # What is refused on purpose.

@@ -95,7 +95,7 @@ def default(action: argparse.Action) -> str:
 
 def option_rows(parser: argparse.ArgumentParser) -> Iterator[str]:
     """A table for each group of a parser's options."""
-    formatter = parser._get_formatter()
+    formatter = argparse.HelpFormatter(parser.prog)  # the parser's own adds the default
     for group in parser._action_groups:
         actions = [
             action

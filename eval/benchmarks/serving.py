@@ -27,9 +27,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from safe_rlhf_panacea.base.arguments import ArgumentParser, filled, positive_int
+from safe_rlhf_panacea.configs.command_line import add_options
+from safe_rlhf_panacea.configs.trained import DeviceOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
-from safe_rlhf_panacea.serving.main import add_model_arguments, load_model
+from safe_rlhf_panacea.serving.main import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = "python eval/benchmarks/serving.py"
@@ -78,8 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         PROGRAM, __doc__ or "", f"{PROGRAM} --adapter runs/panacea-dpo --output serving.md"
     )
-    parser.add_argument("--adapter", type=filled, required=True, help="folder of a trained adapter")
-    add_model_arguments(parser)
+    add_options(parser, DeviceOptions)
     parser.add_argument("--clients", type=positive_int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--tokens", type=positive_int, default=64, help="of every answer")
     parser.add_argument("--requests", type=positive_int, default=2, help="of every client")
@@ -201,7 +202,7 @@ def median(runs: Sequence[Measured]) -> Measured:
 def measure_generate(args: argparse.Namespace) -> Measured:
     """transformers' own loop, one request after the other, at λ that differ."""
     torch.set_num_threads(args.threads)
-    model = load_model(args)
+    model = load_model(DeviceOptions.of(args))
     m = model.adapter.pref_dim
     device = next(model.model.parameters()).device
 

@@ -16,7 +16,7 @@ from transformers import LlamaConfig
 
 from safe_rlhf_panacea.memory.held import held
 from safe_rlhf_panacea.memory.live import LiveBytes
-from safe_rlhf_panacea.memory.main import parse_arguments
+from safe_rlhf_panacea.memory.main import COMMAND
 from safe_rlhf_panacea.memory.plan import GIB
 
 TOLERANCE = 0.15
@@ -63,7 +63,7 @@ def rows(args: argparse.Namespace) -> Iterator[Row]:
     """Every job: each part of a step, with recomputation and without."""
     device = device_of()
     for shape, flags in TINY if args.tiny else JOBS:
-        job = parse_arguments(f"--model {shape} --device {device} {flags}".split())
+        job = COMMAND.read(f"--model {shape} --device {device} {flags}".split())
         config = LlamaConfig(**MODELS[shape])
         rewards = [config] * job.objectives if job.algorithm == "ppo" else []
         planned = held(job, config, rewards)

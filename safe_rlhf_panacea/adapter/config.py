@@ -91,6 +91,12 @@ class AdapterConfig:
             raise AdapterError("fixed_scaling and scaling_per_objective exclude each other")
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of the entries of λ: the objectives, or objective_1, …; none where λ changes nothing."""
+        numbered = tuple(f"objective_{i + 1}" for i in range(self.pref_dim))
+        return (self.objectives or numbered)[: self.pref_dim]
+
+    @property
     def rank(self) -> int:
         """k + m·r, the columns of U and V."""
         return self.lora_dim + self.pref_dim * self.pref_rank

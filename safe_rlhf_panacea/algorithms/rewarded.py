@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.algorithms.evaluating import FrontTrainer
-from safe_rlhf_panacea.algorithms.part import PanaceaPart
+from safe_rlhf_panacea.algorithms.served import RewardedTrainer, ServedPart
 from safe_rlhf_panacea.base import Batch, unwrap
 from safe_rlhf_panacea.base.joined_rows import side_by_side
 from safe_rlhf_panacea.base.setup import model_dtype
@@ -35,28 +34,16 @@ class PanaceaRollout(Rollout):
         preference: λ of each row, size = (B, m).
         rewards: the m rewards that ``reward`` aggregates, size = (B, m); NaN where an objective
             does not count for a response.
+        sampling_log_probs: of the engine that drew the responses, if it was another one, size =
+            (B, L - 1).
     """
 
     preference: torch.Tensor
     rewards: torch.Tensor
+    sampling_log_probs: torch.Tensor
 
 
-class RewardedTrainer(FrontTrainer, Protocol):
-    """A ``FrontTrainer`` that learns from rewards.
-
-    Attributes:
-        actor_model: the policy's engine, or the policy before there is one.
-        rewards: what ``RewardedPart.load`` gave.
-        waiting: see ``RLTrainer``.
-    """
-
-    actor_model: Any
-    prompt_only_dataloader: Any
-    rewards: RewardEnsemble
-    waiting: int
-
-
-class RewardedPart(PanaceaPart):
+class RewardedPart(ServedPart):
     """Joins a trainer that keeps what ``load`` gives in ``rewards``, and its policy's engine.
 
     Attributes:
@@ -130,14 +117,10 @@ class RewardedPart(PanaceaPart):
 
     # -- rollouts ---------------------------------------------------------------------
 
-    @contextmanager
-    def at_drawn(self, prompt_only_batch: Batch) -> Iterator[None]:
-        """Draw λ before the responses and hold it: all that a rollout gathers sees the same one."""
-        trainer = self.trainer
-        rows, passes = prompt_only_batch["input_ids"].size(0), trainer.args.update_iters
-        preference = self.panacea.draw(rows, trainer.actor_model, trainer.waiting, passes)
-        with self.panacea.at(preference):
-            yield
+    def collect(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """The responses that servers give; the rewards may ask for the prompts' samples."""
+        self.examples = prompt_only_batch.get("examples")
+        return super().collect(prompt_only_batch)
 
     @contextmanager
     def generation(self, prompt_only_batch: Batch) -> Iterator[None]:

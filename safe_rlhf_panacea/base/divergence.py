@@ -10,7 +10,7 @@ import torch
 
 from safe_rlhf_panacea.base.distributed import all_gather_objects
 from safe_rlhf_panacea.base.engine import gradient_norm
-from safe_rlhf_panacea.base.generation import NotFiniteError
+from safe_rlhf_panacea.base.generation import NoResponsesError, NotFiniteError
 from safe_rlhf_panacea.errors import SharedError
 
 # Updates in a row that float16's loss scaler may skip: it starts at 2^16 and halves with each.
@@ -24,19 +24,20 @@ class DivergedError(SharedError):
 
 
 def finite_on_all(action: Callable[[], Found]) -> Found:
-    """What an action gives; where it is not finite on one process, all of them are told.
+    """What an action gives; where one process has no finite responses, all of them are told.
 
     Raises:
-        NotFiniteError: the action raised it, on this process or on another one.
+        NotFiniteError: what the action gives is not finite, on this process or on another one.
+        NoResponsesError: nobody gives responses, to this process or to another one.
     """
     found, told = None, None
     try:
         found = action()
-    except NotFiniteError as error:
-        told = str(error)
-    for message in all_gather_objects(told):
-        if message is not None:
-            raise NotFiniteError(message)
+    except (NotFiniteError, NoResponsesError) as error:
+        told = type(error)(str(error))
+    for error in all_gather_objects(told):
+        if error is not None:
+            raise error
     return cast(Found, found)
 
 

@@ -10,11 +10,15 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.base.inversion import invert
-from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.errors import SharedError, UserError
 
 
 class NotFiniteError(UserError):
     """What a model gives is not finite: NaN, or an infinity."""
+
+
+class NoResponsesError(SharedError):
+    """Who was asked for responses gives none: no server of an engine answers."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,8 @@ def sample(
     """Draw responses.
 
     Args:
-        model: a causal language model of transformers (not an engine).
+        model: a causal language model of transformers (not an engine). Where it has a
+            ``response_engine``, that draws (``rollouts/answering.py``).
         input_ids: prompts.
         attention_mask: 1 on the prompts' tokens.
         config: how to draw; row ``b`` gives rows ``b * n .. b * n + n - 1`` of the result.
@@ -163,6 +168,8 @@ def sample(
         UserError: the model cannot be sampled from.
         NotFiniteError: its logits are not finite.
     """
+    if (engine := getattr(model, "response_engine", None)) is not None:
+        return engine(input_ids, attention_mask, config, generator, noise_copies)
     from safe_rlhf_panacea.base.ways import fitting_way  # which imports transformers
 
     prompts = input_ids.repeat_interleave(config.num_return_sequences, dim=0)

@@ -37,6 +37,8 @@ FREE = (
     *("resume", "overwrite", "progress", "log_dir", "log_project", "log_run_name"),
     *("log_type", "report_to"),
     *("local_rank", "device", "save_interval", "output_dir", "base"),
+    # which servers draw the responses, and how long they are waited for
+    *("rollout_server", "rollout_server_flags", "rollout_folder", "rollout_timeout"),
     "chat_template",  # what it stands for is compared
     "total_training_steps",  # earlier versions recorded it with the flags
 )

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safe_rlhf_panacea.base.arguments import positive_float
-from safe_rlhf_panacea.baselines.variants import (
-    Variants,
-    build_parser,
-    objectives_of,
-    parse_flags,
-    train_variants,
-)
-from safe_rlhf_panacea.errors import one_line_errors
+from safe_rlhf_panacea.baselines.variants import FURTHER, Baseline, VariantOptions, Variants
+from safe_rlhf_panacea.configs import configuration, kinds, option
 
 if TYPE_CHECKING:
     import torch
@@ -22,53 +14,40 @@ if TYPE_CHECKING:
 PROGRAM = "python -m safe_rlhf_panacea.baselines.discrete_policies"
 
 
-def folder_name(preference: torch.Tensor) -> str:
-    """A folder's name for a vector, e.g. ``0.25_0.75``."""
-    return "_".join(f"{value:.6g}" for value in preference.tolist())
-
-
 def grid_variants(grid: torch.Tensor) -> Variants:
-    """One variant per row of ``grid``, size = (N, m), in its order."""
-    return {
-        folder_name(row): ["--fixed_preference", ",".join(f"{v:.6g}" for v in row.tolist())]
-        for row in grid
-    }
+    """One variant per row of ``grid``, size = (N, m), in its order; a folder as ``0.25_0.75``."""
+    rows = [[f"{value:.6g}" for value in row] for row in grid.tolist()]
+    return {"_".join(row): {"fixed_preference": ",".join(row)} for row in rows}
 
 
-def train_discrete_policies(
-    algorithm: str, flags: Sequence[str], grid: torch.Tensor
-) -> dict[str, Path]:
-    """Train a model for every row of ``grid``, size = (N, m); name to folder, in its order."""
-    return train_variants(algorithm, flags, grid_variants(grid))
+@configuration
+class DiscretePoliciesOptions(VariantOptions):
+    """The options of this program."""
 
-
-def plan(argv: Sequence[str] | None) -> tuple[str, list[str], Variants]:
-    """The algorithm, its flags and the variants that a command line asks for."""
-    parser = build_parser(
-        PROGRAM,
-        "Train Discrete Policy Solutions: one model per λ of a grid, in output_dir/<λ>.",
-        f"{PROGRAM} ppo --grid_step 0.1 --actor_model_name_or_path runs/sft \\\n"
-        "  --reward_models helpful=runs/reward-helpful harmless=runs/reward-harmless \\\n"
-        "  --train_datasets prompts:1:prompts.jsonl --lora_dim 9 --output_dir runs/discrete",
+    grid_step: float | None = option(
+        text="of λ, a model each; default: 0.1 (11 for m = 2), coarser from 5 objectives on",
+        kind=kinds.positive_float,
     )
-    parser.add_argument(
-        "--grid_step",
-        type=positive_float,
-        help="of λ, a model each; default: 0.1 (11 for m = 2), coarser from 5 objectives on",
-    )
-    args, flags = parser.parse_known_args(argv)
-    from safe_rlhf_panacea.preference import default_grid, preference_grid
 
-    count, step = len(objectives_of(parse_flags(args.algorithm, flags))), args.grid_step
-    grid = default_grid(count) if step is None else preference_grid(count, step)
-    return args.algorithm, flags, grid_variants(grid)
+    def variants(self, objectives: Sequence[str]) -> Variants:
+        """One variant per vector of the grid."""
+        from safe_rlhf_panacea.preference import default_grid, preference_grid
+
+        m, step = len(objectives), self.grid_step
+        return grid_variants(default_grid(m) if step is None else preference_grid(m, step))
 
 
-@one_line_errors
-def main(argv: Sequence[str] | None = None) -> None:
-    """Train one model per grid point, each into ``output_dir/<vector>``."""
-    train_variants(*plan(argv))
-
+BASELINE = Baseline(
+    DiscretePoliciesOptions,
+    PROGRAM,
+    "Train Discrete Policy Solutions: one model per λ of a grid, in output_dir/<λ>." + FURTHER,
+    f"""
+    {PROGRAM} ppo --grid_step 0.1 --actor_model_name_or_path runs/sft \\
+      --reward_models helpful=runs/reward-helpful harmless=runs/reward-harmless \\
+      --train_datasets prompts:1:prompts.jsonl --lora_dim 9 --output_dir runs/discrete
+    """,
+)
+plan, main = BASELINE.plan, BASELINE.main
 
 if __name__ == "__main__":
     main()

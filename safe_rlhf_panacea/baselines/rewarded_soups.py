@@ -1,63 +1,48 @@
 """Rewarded Soups: one model per objective, weights interpolated by λ (Rame et al., 2023).
 
-This trains the m models; ``safe_rlhf_panacea.adapter.load_soup`` makes the soup.
+This trains the m models; ``safe_rlhf_panacea.adapter.load_soup`` makes the soup. For a fair
+comparison with Panacea's k + m, ``lora_dim`` is k + 1 (appendix D).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from safe_rlhf_panacea.baselines.variants import (
-    Variants,
-    build_parser,
-    objectives_of,
-    parse_flags,
-    train_variants,
-)
-from safe_rlhf_panacea.errors import one_line_errors
+from safe_rlhf_panacea.baselines.variants import FURTHER, Baseline, VariantOptions, Variants
+from safe_rlhf_panacea.configs import configuration
 
 PROGRAM = "python -m safe_rlhf_panacea.baselines.rewarded_soups"
 
 
-def vertices(algorithm: str, flags: Sequence[str]) -> Variants:
+def vertices(objectives: Sequence[str]) -> Variants:
     """One variant per objective, in the order of λ."""
-    objectives = objectives_of(parse_flags(algorithm, flags))
-    vectors = {
-        name: ",".join(f"{other}={int(other == name)}" for other in objectives)
-        for name in objectives
-    }
-    return {name: ["--fixed_preference", vector] for name, vector in vectors.items()}
+
+    def vertex(chosen: str) -> str:
+        return ",".join(f"{name}={int(name == chosen)}" for name in objectives)
+
+    return {name: {"fixed_preference": vertex(name)} for name in objectives}
 
 
-def train_soup(algorithm: str, flags: Sequence[str]) -> dict[str, Path]:
-    """Train the ingredients; objective to folder, in the order of λ.
+@configuration
+class SoupOptions(VariantOptions):
+    """The options of this program."""
 
-    Args:
-        algorithm: ``dpo``, ``grpo`` or ``ppo``.
-        flags: the algorithm's; ``--lora_dim`` is k + 1 for a fair comparison with Panacea's
-            k + m (appendix D).
-    """
-    return train_variants(algorithm, flags, vertices(algorithm, flags))
+    def variants(self, objectives: Sequence[str]) -> Variants:
+        """One variant per objective."""
+        return vertices(objectives)
 
 
-def plan(argv: Sequence[str] | None) -> tuple[str, list[str], Variants]:
-    """The algorithm, its flags and the variants that a command line asks for."""
-    parser = build_parser(
-        PROGRAM,
-        "Train Rewarded Soups' ingredients: one model per objective, in output_dir/<objective>.",
-        f"{PROGRAM} dpo --model_name_or_path runs/sft --objectives helpful harmless \\\n"
-        "  --train_datasets pairs:1:pairs.jsonl --lora_dim 9 --output_dir runs/soups",
-    )
-    args, flags = parser.parse_known_args(argv)
-    return args.algorithm, flags, vertices(args.algorithm, flags)
-
-
-@one_line_errors
-def main(argv: Sequence[str] | None = None) -> None:
-    """Train one model per objective, each into ``output_dir/<objective>``."""
-    train_variants(*plan(argv))
-
+BASELINE = Baseline(
+    SoupOptions,
+    PROGRAM,
+    "Train Rewarded Soups' ingredients: one model per objective, in output_dir/<objective>."
+    + FURTHER,
+    f"""
+    {PROGRAM} dpo --model_name_or_path runs/sft --objectives helpful harmless \\
+      --train_datasets pairs:1:pairs.jsonl --lora_dim 9 --output_dir runs/soups
+    """,
+)
+plan, main = BASELINE.plan, BASELINE.main
 
 if __name__ == "__main__":
     main()

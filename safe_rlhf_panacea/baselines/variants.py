@@ -2,91 +2,141 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safe_rlhf_panacea.algorithms.dpo import main as dpo
 from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from safe_rlhf_panacea.algorithms.sft import main as sft
-from safe_rlhf_panacea.base.arguments import ArgumentParser
-from safe_rlhf_panacea.configs.panacea import PanaceaConfig
-from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.configs import Options, Program, configuration, option
+from safe_rlhf_panacea.configs.panacea import PanaceaConfig, check_panacea
+from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, set_aside
 
+FURTHER = """
+All further flags are those of python -m safe_rlhf_panacea.algorithms.dpo, .grpo, .ppo or .sft;
+a variant that is finished is not trained again."""
 PROGRAMS = {"dpo": dpo, "grpo": grpo, "ppo": ppo, "sft": sft}
-Variants = Mapping[str, Sequence[str]]
+# Folder name to the options that differ.
+Variants = Mapping[str, Mapping[str, Any]]
 
 
-def build_parser(prog: str, description: str, example: str) -> ArgumentParser:
-    """A parser for the algorithm's name; all other flags are the algorithm's own."""
-    parser = ArgumentParser(
-        prog,
-        f"{description}\nAll further flags are those of python -m safe_rlhf_panacea.algorithms."
-        "dpo, .grpo, .ppo or .sft;\na variant that is finished is not trained again.",
-        example,
+@configuration
+class VariantOptions(Options):
+    """A baseline's own options: which algorithm, and what subclasses add."""
+
+    algorithm: Literal["dpo", "grpo", "ppo", "sft"] = option(
+        text="what trains each variant", positional=True, required=True
     )
-    parser.add_argument("algorithm", choices=sorted(PROGRAMS))
-    return parser
+
+    def variants(self, objectives: Sequence[str]) -> Variants:
+        """The variants to train, of objectives in the order of λ."""
+        raise NotImplementedError
 
 
-def parse_flags(algorithm: str, argv: Sequence[str]) -> Any:
-    """Read the algorithm's options without running it."""
-    return PROGRAMS[algorithm].parse_arguments(argv)
+class Baseline(Program[VariantOptions]):
+    """The command line of a baseline."""
+
+    def plan(self, argv: Sequence[str] | None = None) -> tuple[str, Any, Variants]:
+        """The algorithm, its options and the variants that a command line asks for.
+
+        Raises:
+            UserError: as the algorithm would.
+        """
+        own, rest = self.read_own(argv)
+        config = PROGRAMS[own.algorithm].parse_arguments(rest)
+        return own.algorithm, config, own.variants(objectives_of(config))
+
+    @one_line_errors
+    def main(self, argv: Sequence[str] | None = None) -> None:
+        """Train every variant in a folder of its own below ``output_dir``."""
+        train_variants(*self.plan(argv))
 
 
-def objectives_of(args: Any) -> list[str]:
+def objectives_of(config: Any) -> tuple[str, ...]:
     """The objectives of options, in the order of λ; of Safe-RLHF's namespace too."""
-    if isinstance(args, PanaceaConfig):
-        return list(args.objective_names())
-    specs = getattr(args, "reward_specs", None)
-    return list(args.objectives) if specs is None else [spec.name for spec in specs]
+    if isinstance(config, PanaceaConfig):
+        return config.objective_names()
+    specs = getattr(config, "reward_specs", None)
+    return tuple(config.objectives if specs is None else (spec.name for spec in specs))
 
 
-def check_flags(algorithm: str, argv: Sequence[str]) -> Any:
-    """Read the algorithm's flags and check what can be checked before anything runs.
+def variant_configs(config: Any, variants: Variants) -> dict[str, Any]:
+    """The checked options of every variant, which has a folder of its own in ``output_dir``.
+
+    Args:
+        config: the algorithm's options, or Safe-RLHF's namespace.
+        variants: folder name to the options that differ.
 
     Raises:
-        UserError: as the algorithm would, or ``--resume``.
+        UserError: ``resume``, or a variant that the algorithm would refuse.
     """
-    args = parse_flags(algorithm, argv)
-    if args.resume:
+    if getattr(config, "resume", False):
         raise UserError("--resume is of a single training; this program skips what is finished")
-    return args
+    return {
+        name: _changed(config, {**changes, "output_dir": str(Path(config.output_dir) / name)})
+        for name, changes in variants.items()
+    }
 
 
-def train_variants(algorithm: str, argv: Sequence[str], variants: Variants) -> dict[str, Path]:
+def _changed(config: Any, changes: Mapping[str, Any]) -> Any:
+    if isinstance(config, PanaceaConfig):
+        made: Any = config.with_(**changes)
+        made.check()
+    else:
+        made = argparse.Namespace(**{**vars(config), **changes})
+        check_panacea(made, objectives_of(made))
+    return made
+
+
+def train_variants(algorithm: str, config: Any, variants: Variants) -> dict[str, Path]:
     """Run the algorithm once per variant, each into a folder of its own under ``output_dir``.
-
-    A variant that is finished is left as it is, unless ``--overwrite`` is among the flags; what
-    an interruption left of one is renamed, and the variant begins anew. So the same command
-    goes on where it was interrupted.
 
     Args:
         algorithm: a key of ``PROGRAMS``.
-        argv: the algorithm's flags.
-        variants: folder name to further flags.
+        config: its options.
+        variants: folder name to the options that differ.
 
     Returns:
         Folder name to folder.
+
+    Raises:
+        UserError: as ``variant_configs``, before anything is trained, or as the training.
     """
-    run: Callable[[Sequence[str]], int | None] = PROGRAMS[algorithm].main
     from safe_rlhf_panacea.base.distributed import init_distributed
 
-    args = check_flags(algorithm, argv)
-    init_distributed(args.local_rank)
-    folders = {name: Path(args.output_dir) / name for name in variants}
-    for number, (name, extra) in enumerate(variants.items(), start=1):
-        if _is_left_to_do(folders[name], args.overwrite):
-            _say(f"[{number}/{len(variants)}] {name}")
-            run([*argv, "--output_dir", str(folders[name]), *extra])
+    configs = variant_configs(config, variants)
+    init_distributed(config.local_rank)
+    train = PROGRAMS[algorithm].train
+    runs = {made.output_dir: partial(train, made) for made in configs.values()}
+    train_unfinished(runs, overwrite=config.overwrite)
+    return dict(zip(configs, map(Path, runs), strict=True))
+
+
+def train_unfinished(runs: Mapping[str, Callable[[], object]], *, overwrite: bool) -> None:
+    """Train runs, one after another.
+
+    One that is finished is left as it is, unless ``overwrite``; what an interruption left of one
+    is renamed, and it begins anew. So the same call goes on where it was interrupted.
+
+    Args:
+        runs: folder to what trains there.
+        overwrite: train what is finished, too, in its place.
+    """
+    for number, (folder, train) in enumerate(runs.items(), start=1):
+        what = f"[{number}/{len(runs)}] {Path(folder).name}"
+        if _is_left_to_do(Path(folder), overwrite):
+            _say(what)
+            train()
             gc.collect()  # models and engines refer to each other in circles
         else:
-            _say(f"[{number}/{len(variants)}] {name}: done already")
-    return folders
+            _say(f"{what}: done already")
 
 
 def _is_left_to_do(folder: Path, overwrite: bool) -> bool:

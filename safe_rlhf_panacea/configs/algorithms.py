@@ -11,6 +11,7 @@ from safe_rlhf_panacea.configs.panacea import (
     PanaceaConfig,
     RewardPreferenceOptions,
 )
+from safe_rlhf_panacea.configs.rollouts import EngineOptions
 from safe_rlhf_panacea.configs.training import (
     ActorScheduleOptions,
     CriticScheduleOptions,
@@ -67,7 +68,7 @@ class NamedDataConfig(LabelPreferenceOptions, ScheduleOptions, PanaceaConfig, Mo
         metavar="SPEC",
         required=True,
     )
-    objectives: tuple[str, ...] | None = option(text=OBJECTIVES)
+    objectives: tuple[str, ...] | None = option(text=OBJECTIVES, kind=kinds.text)
     lr: float = 2e-4
     weight_decay: float = 0.05
 
@@ -139,7 +140,9 @@ class RewardOptions(Options):
     reward_models: tuple[tuple[str, Any], ...] | None = option(
         text="in the order of λ", kind=kinds.named_value, metavar="NAME=PATH", required=True
     )
-    objectives: tuple[str, ...] | None = option(text="another order of λ than --reward_models'")
+    objectives: tuple[str, ...] | None = option(
+        text="another order of λ than --reward_models'", kind=kinds.text
+    )
     reward_scales: tuple[tuple[str, Any], ...] = option(
         (), "factor on a reward", kind=kinds.named_value, metavar="NAME=VALUE"
     )
@@ -176,9 +179,9 @@ class RolloutOptions(Options):
     )
     top_p: float = option(1.0, "nucleus mass of sampling", kind=kinds.share)
     repetition_penalty: float = option(1.0, "of sampling", kind=kinds.positive_float)
-    update_iters: int = option(1, "passes over every rollout", kind=kinds.positive_int)
-    num_return_sequences: int = option(1, "responses to each prompt", kind=kinds.positive_int)
-    per_device_prompt_batch_size: int = option(16, "prompts in a rollout", kind=kinds.positive_int)
+    update_iters: int = option(1, "passes over every rollout")
+    num_return_sequences: int = option(1, "responses to each prompt")
+    per_device_prompt_batch_size: int = option(16, "prompts in a rollout")
     normalize_reward: bool = option(False, "use the models' own normalisers")
 
 
@@ -195,6 +198,7 @@ class TextOptions(DataOptions):
 
 @configuration
 class RewardedConfig(
+    EngineOptions,
     RewardPreferenceOptions,
     ActorScheduleOptions,
     RolloutOptions,
@@ -221,6 +225,11 @@ class RewardedConfig(
         if self.reward_calibration is None:
             return specs
         return apply_calibration(specs, self.reward_calibration)
+
+    def check(self) -> None:
+        """Refuse what contradicts itself, the options of servers too."""
+        super().check()
+        self.check_engine(self.update_iters)
 
     def check_files(self) -> None:
         """Refuse a bad calibration."""

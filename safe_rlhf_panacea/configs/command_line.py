@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from collections.abc import Collection, Sequence
 from typing import Any, Generic, TypeVar
@@ -42,23 +43,26 @@ def add_options(
 
 
 def _add_flag(section: Any, one: Option) -> None:
-    about: dict[str, Any] = {
-        "default": one.default,
-        "help": one.text.replace("%", "%%"),
-        "required": one.required,
-    }
+    about: dict[str, Any] = {"default": one.default, "help": one.text.replace("%", "%%")}
     if one.choices:
         about |= {"choices": one.choices, "type": type(one.choices[0])}
     else:
         about["type"] = one.kind
-    if one.several:
-        about["nargs"] = "+"
+    if one.repeat:
+        about["action"] = "append"
+    elif one.several:
+        about["nargs"] = "+" if one.required or not one.positional else "*"
     elif one.kind is kinds.boolean:  # bare (--bf16), or with a value (--bf16 true)
         about |= {"nargs": "?", "const": True}
     if one.metavar is not None:
         about["metavar"] = one.metavar
-    names = (one.name, *one.names)
-    section.add_argument(*(f"--{name}" for name in names), dest=one.name, **about)
+    if not one.positional:
+        names = (f"--{name}" for name in (one.name, *one.names))
+        section.add_argument(*names, dest=one.name, required=one.required, **about)
+        return
+    if not (one.required or one.several):
+        about["nargs"] = "?"
+    section.add_argument(one.name, **about)
 
 
 class Program(Generic[AnyOptions]):
@@ -67,26 +71,35 @@ class Program(Generic[AnyOptions]):
     Args:
         cls: the class of its options.
         name: how it is called.
-        description: what it does, for ``--help``.
+        description: what it does, for ``--help``; default: the class's docstring.
         example: a call of it.
     """
 
-    def __init__(self, cls: type[AnyOptions], name: str, description: str, example: str) -> None:
+    def __init__(
+        self, cls: type[AnyOptions], name: str, description: str = "", example: str = ""
+    ) -> None:
         """Describe the program; no parser is made yet."""
         self.cls, self.name = cls, name
-        self._about = (description, example)
+        self._about = (description or inspect.getdoc(cls) or "", example)
 
-    def parser(self) -> ArgumentParser:
-        """Its flags."""
-        needed = [f"--{one.name} …" for one in options_of(self.cls).values() if one.required]
-        usage = " ".join(["%(prog)s [-h]", *needed, "[further options]"])
+    def parser(self, *, config: bool = True) -> ArgumentParser:
+        """Its flags, with ``--config`` or without."""
+        found = options_of(self.cls).values()
+        needed = [f"{one.flag} …" for one in found if one.required and not one.positional]
+        places = [
+            (one.metavar or one.name) if one.required else f"[{one.metavar or one.name}]"
+            for one in found
+            if one.positional
+        ]
+        usage = " ".join(["%(prog)s [-h]", *needed, "[further options]", *places])
         parser = ArgumentParser(self.name, *self._about, usage=usage)
-        parser.add_argument(
-            f"--{CONFIG}",
-            metavar="FILE",
-            type=kinds.filled,
-            help="YAML with lines of the form option: value; flags win over it",
-        )
+        if config:
+            parser.add_argument(
+                f"--{CONFIG}",
+                metavar="FILE",
+                type=kinds.filled,
+                help="YAML with lines of the form option: value; flags win over it",
+            )
         add_options(parser, self.cls)
         return parser
 
@@ -97,27 +110,32 @@ class Program(Generic[AnyOptions]):
             SystemExit: a bad command line, after one line that says what is wrong.
             UserError: a bad ``--config``, or a required option that neither gives.
         """
-        parser = self.parser()
-        unset = object()
-        names = (CONFIG, *options_of(self.cls))
-        space = argparse.Namespace(**dict.fromkeys(names, unset))
         words = sys.argv[1:] if argv is None else list(argv)
+        parser = self.parser()
         if any(word.partition("=")[0] == f"--{CONFIG}" for word in words):
             for action in parser._actions:
                 action.required = False  # the file may give it
-        read = vars(parser.parse_args(words, space))
-        found = {name: value for name, value in read.items() if value is not unset}
-        file = found.pop(CONFIG, None)
-        if file is not None:
-            found = {**read_yaml(self.cls, file), **found}
-        missing = [
-            f"--{one.name}"
-            for one in options_of(self.cls).values()
-            if one.required and found.get(one.name) is None
-        ]
-        if missing:
+        found = _without_unset(parser.parse_args(words, self._unset()))
+        if (file := found.pop(CONFIG, None)) is None:
+            return found
+        found = {**read_yaml(self.cls, file), **found}
+        required = (one for one in options_of(self.cls).values() if one.required)
+        if missing := [one.flag for one in required if found.get(one.name) is None]:
             parser.error(f"the following arguments are required: {', '.join(missing)}")
         return found
+
+    def read_own(self, argv: Sequence[str] | None = None) -> tuple[AnyOptions, list[str]]:
+        """The options among the words of another program, which reads ``--config``, and the rest.
+
+        Raises:
+            SystemExit: a bad value, after one line that says what is wrong.
+        """
+        space, rest = self.parser(config=False).parse_known_args(argv, self._unset())
+        return self.cls(**_without_unset(space)), rest
+
+    def _unset(self) -> argparse.Namespace:
+        """A namespace that keeps the parser from filling in defaults."""
+        return argparse.Namespace(**dict.fromkeys(options_of(self.cls)))
 
     def read(self, argv: Sequence[str] | None = None) -> AnyOptions:
         """The checked options of a command line; None: this process's.
@@ -129,3 +147,8 @@ class Program(Generic[AnyOptions]):
         options = self.cls(**self.given(argv))
         options.check()
         return options
+
+
+def _without_unset(space: argparse.Namespace) -> dict[str, Any]:
+    """What a command line gives: a flag that is left out is None, a place that is none or []."""
+    return {name: value for name, value in vars(space).items() if value not in (None, [])}

@@ -126,6 +126,18 @@ def named_value(value: Any) -> tuple[str, Any]:
     return name, found
 
 
+def preference(value: Any) -> str:
+    """A preference vector as text, given in any form that ``parse_preference`` takes."""
+    if isinstance(value, str):  # before torch is imported
+        return filled(value)
+    from safe_rlhf_panacea.preference import PreferenceError, preference_text
+
+    try:
+        return preference_text(value)
+    except PreferenceError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
 def chat_template(value: Any) -> str:
     """``auto``, ``safe-rlhf``, ``none``, ``raw``, or a jinja file that renders."""
     if value in ("auto", "safe-rlhf", "none", "raw"):  # before torch is imported

@@ -25,22 +25,26 @@ from typing import (
     get_type_hints,
 )
 
-from typing_extensions import dataclass_transform
-
 from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.errors import UserError
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, dataclass_transform
+else:  # doctor.py has to run where packages are missing
+
+    def dataclass_transform(**_: Any) -> Any:
+        """Do nothing: only type checkers ask."""
+        return lambda decorator: decorator
+
 
 Made = TypeVar("Made")
 # Not functools.cache: mypy does not count a class among what can be hashed.
 _found: dict[type[Options], dict[str, Option]] = {}
 _BY_TYPE: dict[Any, kinds.Kind] = {
     bool: kinds.boolean,
-    int: kinds.any_int,
+    int: kinds.positive_int,
     float: kinds.finite_float,
-    str: kinds.text,
+    str: kinds.filled,
 }
 
 
@@ -52,19 +56,25 @@ def option(
     names: tuple[str, ...] = (),
     metavar: str | None = None,
     required: bool = False,
+    positional: bool = False,
+    repeat: bool = False,
 ) -> Any:
     """A field of a class of options.
 
     Args:
         default: its value where none is given.
         text: its help.
-        kind: reads a value, or each item of several; default: by the field's type.
+        kind: reads a value, or each item of several; default: by the field's type, a positive
+            integer, a finite number, text that is not empty, ``true`` or ``false``.
         names: further names of the flag.
         metavar: stands for its value in the help; default: as argparse has it.
         required: whether a command line must give it; its type need not name the None that it is
             until then.
+        positional: whether a command line gives it by its place, without a flag.
+        repeat: of several values: each is given by a flag of its own.
     """
     about = {"text": text, "kind": kind, "names": names, "metavar": metavar, "required": required}
+    about |= {"positional": positional, "repeat": repeat}
     return dataclasses.field(default=default, metadata=about)
 
 
@@ -91,6 +101,8 @@ class Option:
         names: further names of the flag.
         metavar: stands for its value in the help.
         required: whether a command line must give it.
+        positional: whether a command line gives it by its place.
+        repeat: of several values: each is given by a flag of its own.
     """
 
     name: str
@@ -103,6 +115,13 @@ class Option:
     names: tuple[str, ...]
     metavar: str | None
     required: bool
+    positional: bool
+    repeat: bool
+
+    @property
+    def flag(self) -> str:
+        """What messages call it."""
+        return self.name if self.positional else f"--{self.name}"
 
     def read(self, value: Any) -> Any:
         """A value, or the values, as the option has them.
@@ -114,7 +133,7 @@ class Option:
             return self.default
         if not self.several:
             return self.kind(value)
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and self.kind is kinds.named_value:
             value = tuple(value.items())
         if isinstance(value, str) or not isinstance(value, list | tuple):
             value = (value,)
@@ -137,7 +156,7 @@ def _find_options(cls: type[Options]) -> dict[str, Option]:
         item, several = _item_type(hints[field.name])
         choices = get_args(item) if get_origin(item) is Literal else ()
         kind = about["kind"] or (kinds.one_of(choices) if choices else _BY_TYPE[item])
-        more = {name: about[name] for name in ("text", "names", "metavar", "required")}
+        more = {name: value for name, value in about.items() if name != "kind"}
         found[field.name] = Option(
             name=field.name,
             default=field.default,
@@ -189,7 +208,7 @@ class Options:
             try:
                 value = one.read(getattr(self, name))
             except ArgumentTypeError as error:
-                raise UserError(f"--{name}: {error}") from None
+                raise UserError(f"{one.flag}: {error}") from None
             object.__setattr__(self, name, value)
 
     @classmethod

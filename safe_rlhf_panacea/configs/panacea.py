@@ -28,8 +28,7 @@ class FrontOptions(Options):
         kind=kinds.positive_float,
     )
     eval_prompts: int | None = option(
-        text="prompts that are responded to at every λ; default: all (PPO), 16 (DPO, SFT)",
-        kind=kinds.positive_int,
+        text="prompts that are responded to at every λ; default: all (PPO), 16 (DPO, SFT)"
     )
     reference_point: tuple[float, ...] | None = option(
         text="of the hypervolume; default: 0 (DPO), two standard deviations below the initial "
@@ -63,10 +62,10 @@ class PreferenceOptions(Options):
         text="at the end of the run, reached linearly from --vertex_probability",
         kind=kinds.probability,
     )
-    fixed_preference: Any = option(
+    fixed_preference: str | None = option(
         text="baselines: train for this λ alone, with an adapter that has no preference part, on "
         "the pairs and texts that count for an objective to which it gives a weight",
-        kind=kinds.source,
+        kind=kinds.preference,
         metavar="VECTOR",
     )
 
@@ -110,15 +109,11 @@ class AdapterOptions(Options):
 
     GROUP: ClassVar[str] = "panacea: adapter"
 
-    lora_dim: int = option(8, "k singular values", kind=kinds.positive_int)
+    lora_dim: int = option(8, "k singular values")
     lora_scaling: float = option(512.0, "factor × lora_dim", kind=kinds.positive_float)
-    pref_dim: int | None = option(
-        text="m; default: the number of objectives", kind=kinds.positive_int
-    )
-    pref_rank: int = option(
-        1, "singular values for each objective; the paper has one", kind=kinds.positive_int
-    )
-    lora_module_name: str = option("layers.", "adapt layers named like this")
+    pref_dim: int | None = option(text="m; default: the number of objectives")
+    pref_rank: int = option(1, "singular values for each objective; the paper has one")
+    lora_module_name: str = option("layers.", "adapt layers named like this", kind=kinds.text)
     only_optimize_lora: bool = option(
         True, "freeze everything but the adapter; anything but true is refused"
     )

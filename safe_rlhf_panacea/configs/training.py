@@ -9,6 +9,10 @@ from safe_rlhf_panacea.configs.options import Options, configuration, option
 from safe_rlhf_panacea.errors import UserError
 
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
+TEMPLATE = (
+    "auto: the tokenizer's own, else Safe-RLHF's; safe-rlhf; none: the prompt alone; raw: and its "
+    "control tokens; a jinja file"
+)
 DATASET = "data sets as name[:proportion[:path]], or a path or hub name in place of name"
 
 
@@ -16,13 +20,7 @@ DATASET = "data sets as name[:proportion[:path]], or a path or hub name in place
 class TemplateOptions(Options):
     """How conversations are written."""
 
-    chat_template: str = option(
-        "auto",
-        "auto: the tokenizer's own, else Safe-RLHF's; safe-rlhf; none: the prompt alone; raw: and "
-        "its control tokens; a jinja file",
-        kind=kinds.chat_template,
-        metavar="TEMPLATE",
-    )
+    chat_template: str = option("auto", TEMPLATE, kind=kinds.chat_template, metavar="TEMPLATE")
 
 
 @configuration
@@ -47,17 +45,14 @@ class LengthOptions(Options):
 
     GROUP: ClassVar[str] = "training"
 
-    max_length: int = option(512, "tokens in a sequence", kind=kinds.positive_int)
-    epochs: int = option(1, kind=kinds.positive_int)
-    max_steps: int | None = option(
-        text="stop after so many training steps", kind=kinds.positive_int
-    )
-    per_device_train_batch_size: int = option(16, kind=kinds.positive_int)
-    per_device_eval_batch_size: int = option(16, kind=kinds.positive_int)
-    gradient_accumulation_steps: int = option(1, kind=kinds.positive_int)
+    max_length: int = option(512, "tokens in a sequence")
+    epochs: int = option(1)
+    max_steps: int | None = option(text="stop after so many training steps")
+    per_device_train_batch_size: int = option(16)
+    per_device_eval_batch_size: int = option(16)
+    gradient_accumulation_steps: int = option(1)
     max_tokens_per_pass: int | None = option(
-        text="tokens, padding included, in one forward pass (default: 1024 on a CPU, else 16384)",
-        kind=kinds.positive_int,
+        text="tokens, padding included, in one forward pass (default: 1024 on a CPU, else 16384)"
     )
     seed: int = option(42, kind=kinds.seed_int)
     fp16: bool = option(False, "float16 with loss scaling")
@@ -116,7 +111,7 @@ class EvaluationOptions(Options):
 
     need_eval: bool = option(False, "evaluate during training")
     eval_strategy: Literal["epoch", "steps"] = option("epoch")
-    eval_interval: int = option(1_000_000, kind=kinds.positive_int)
+    eval_interval: int = option(1_000_000)
 
 
 @configuration
@@ -136,11 +131,11 @@ class OutputOptions(Options):
     report_to: tuple[Literal["wandb", "tensorboard", "none", "trackio"], ...] | None = option(
         text="in place of --log_type: one or several of wandb, tensorboard, trackio; or none"
     )
-    log_dir: str | None = option(text="default: output_dir", kind=kinds.filled)
-    log_project: str | None = option(text="default: safe-rlhf-panacea")
-    log_run_name: str | None = option()
+    log_dir: str | None = option(text="default: output_dir")
+    log_project: str | None = option(text="default: safe-rlhf-panacea", kind=kinds.text)
+    log_run_name: str | None = option(kind=kinds.text)
     progress: bool = option(True, "show progress bars")
-    save_interval: int = option(1_000_000, "steps between checkpoints", kind=kinds.positive_int)
+    save_interval: int = option(1_000_000, "steps between checkpoints")
 
 
 @configuration
@@ -149,7 +144,7 @@ class DeepSpeedOptions(Options):
 
     GROUP: ClassVar[str] = "deepspeed"
 
-    local_rank: int = option(-1, "set by the launcher")
+    local_rank: int = option(-1, "set by the launcher", kind=kinds.any_int)
     zero_stage: Literal[0, 1, 2, 3] = option(0)
     offload: Literal["none", "parameter", "optimizer", "all"] = option("none")
 

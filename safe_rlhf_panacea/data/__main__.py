@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser
+from safe_rlhf_panacea.configs import Options, Program, configuration, option
 from safe_rlhf_panacea.data.published import PublishedDataset
 from safe_rlhf_panacea.data.raw import RawDataset, for_objective, labels_of
 from safe_rlhf_panacea.data.specs import FORM, read_specs
@@ -99,28 +99,27 @@ def describe(spec: str) -> str:
     ).rstrip()
 
 
-def build_parser() -> ArgumentParser:
-    """The parser of this program's command line."""
-    parser = ArgumentParser(
-        PROGRAM,
-        """
-        List the data sets that the training programs know by name, or read one and count.
+@configuration
+class ListingOptions(Options):
+    """List the data sets that the training programs know by name, or read one and count.
 
-        Those with a hub id are fetched from there, or read from a copy given as path.
-        """,
-        f"""
-        {PROGRAM}
-        {PROGRAM} PKU-SafeRLHF-30K/test:1:path/to/a/copy
-        """,
-    )
-    parser.add_argument("spec", nargs="?", metavar="SPEC", help=f"a data set as {FORM}")
-    return parser
+    Those with a hub id are fetched from there, or read from a copy given as path.
+    """
+
+    spec: str | None = option(text=f"a data set as {FORM}", metavar="SPEC", positional=True)
+
+
+COMMAND = Program(
+    ListingOptions,
+    PROGRAM,
+    example=f"{PROGRAM}\n{PROGRAM} PKU-SafeRLHF-30K/test:1:path/to/a/copy",
+)
 
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table of all data sets, or the description of the one that is named."""
-    args = build_parser().parse_args(argv)
+    args = COMMAND.read(argv)
     logging.disable(logging.WARNING)  # what is left out is told below
     try:
         say(dataset_table() if args.spec is None else describe(args.spec))

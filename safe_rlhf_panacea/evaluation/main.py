@@ -42,6 +42,7 @@ from safe_rlhf_panacea.fronts.units import VALUES_FILE, names_of_pairs, unit_nam
 from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.preference import default_grid, preference_grid
 from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.rollouts.answering import answer_by_servers
 from safe_rlhf_panacea.show.tables import front_table, indicator_table
 
 PROGRAM = "python -m safe_rlhf_panacea.evaluation"
@@ -106,6 +107,8 @@ def build_parser() -> argparse.ArgumentParser:
         "model with its adapter off, 0 for accuracies and --with_base false",
     )
     add_sampling_flags(parser)
+    parser.add_argument("--engine", choices=("own", "vllm"), default="own", help="who responds")
+    parser.add_argument("--server", nargs="+", metavar="URL", help="of vLLM, with --engine vllm")
     return parser
 
 
@@ -142,6 +145,9 @@ def measure_method(
     tokenizer = template.tokenizer
     what: dict[str, Any]
     clusters = None
+    if args.engine == "vllm":
+        folder = method.members[0].folder
+        answer_by_servers(method.model, method.adapter, folder, args.server, policy.sampling)
     if args.reward_models:
         rewards = rewards_of(args, read_rewards(args, names), policy)
         prompts = read_prompts(args, template)
@@ -187,6 +193,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_own_output(Path(args.output_dir) / LOG_SIGMOID, PROGRAM, overwrite=True)
         if args.cluster_column is not None:
             raise UserError("--cluster_column names families of prompts: it needs --reward_models")
+    if (args.engine == "vllm") != (args.server is not None):
+        raise UserError("--engine vllm and --server URL belong together")
+    if args.engine == "vllm" and (len(members) > 1 or not args.reward_models):
+        raise UserError("--engine vllm evaluates rewards of one Panacea adapter")
     init_if_launched()
     method, tokenizer = load_method(args, members)
     label = args.label or LABELS[method.name]

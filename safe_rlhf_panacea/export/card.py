@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
+from argparse import ArgumentTypeError
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -11,11 +11,11 @@ from typing import Any
 
 import safe_rlhf_panacea
 from safe_rlhf_panacea.adapter.io import read_config
-from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled
 from safe_rlhf_panacea.base.hub import HUB_NAME
 from safe_rlhf_panacea.base.run_record import METRICS_FILE, RESULTS_FILE
 from safe_rlhf_panacea.command import programs
-from safe_rlhf_panacea.configs.options import options_of
+from safe_rlhf_panacea.configs import Program, configuration, kinds, option, options_of
+from safe_rlhf_panacea.configs.trained import TrainedAdapterOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.export.card_text import LIBRARY, PICTURE_FILE, Facts, card_text
 from safe_rlhf_panacea.export.portable import hub_name, portable, portable_record
@@ -151,39 +151,40 @@ def write_card(facts: Facts, folder: Path) -> list[Path]:
     return [*written, folder / CARD_FILE]
 
 
-def licence_id(text: str) -> str:
+def licence_id(value: Any) -> str:
     """The id of a licence on the hub."""
+    text = kinds.text(value)
     if not HUB_NAME.fullmatch(text) or "/" in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is no id of a licence, such as apache-2.0")
+        raise ArgumentTypeError(f"{text!r} is no id of a licence, such as apache-2.0")
     return text
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The flags of this program."""
-    parser = ArgumentParser(
-        PROGRAM,
-        f"Write a trained adapter's model card, {CARD_FILE}, into its folder, and the picture of\n"
-        f"its front, {PICTURE_FILE}.",
-        f"{PROGRAM} --adapter runs/latest/panacea-ppo --license apache-2.0",
+@configuration
+class CardOptions(TrainedAdapterOptions):
+    """Write a trained adapter's model card and the picture of its front into its folder."""
+
+    front: str | None = option(
+        text="an evaluation or a training; default: what the adapter's own training measured",
+        metavar="RUN",
     )
-    parser.add_argument("--adapter", type=filled, required=True, help="folder of a trained adapter")
-    text = "an evaluation or a training; default: what the adapter's own training measured"
-    parser.add_argument("--front", type=filled, metavar="RUN", help=text)
-    text = "its name on the hub; default: the one that the adapter names"
-    parser.add_argument("--base_model", type=filled, help=text)
-    parser.add_argument("--name", type=filled, help="default: the folder's")
-    text = "of the adapter, by its id on the hub; default: left open"
-    parser.add_argument("--license", type=licence_id, help=text)
-    add_flag(
-        parser, "--overwrite", False, f"replace a {CARD_FILE} and {PICTURE_FILE} of the folder"
+    name: str | None = option(text="default: the folder's")
+    license: str | None = option(
+        text="of the adapter, by its id on the hub; default: left open", kind=licence_id
     )
-    return parser
+    overwrite: bool = option(False, f"replace a {CARD_FILE} and {PICTURE_FILE} of the folder")
+
+
+COMMAND = Program(
+    CardOptions,
+    PROGRAM,
+    example=f"{PROGRAM} --adapter runs/latest/panacea-ppo --license apache-2.0",
+)
 
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Read, write, and say what was written."""
-    args = build_parser().parse_args(argv)
+    args = COMMAND.read(argv)
     facts = read_facts(
         args.adapter,
         front=args.front,

@@ -81,7 +81,7 @@ class SavedAdapter:
     @property
     def objectives(self) -> tuple[str, ...]:
         """Names of the parts that λ weights; none for an adapter that λ does not touch."""
-        return self.config.objectives[: self.config.pref_dim]
+        return self.config.names
 
     @property
     def modules(self) -> list[str]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag
 from safe_rlhf_panacea.base.models.adapted import find_adapter
 from safe_rlhf_panacea.base.models.loading import loading_errors, resolve_model
 from safe_rlhf_panacea.base.models.of_adapter import base_of
+from safe_rlhf_panacea.configs import Program, configuration, kinds, option
+from safe_rlhf_panacea.configs.trained import TrainedAdapterOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.export.fitting import check_base
 from safe_rlhf_panacea.export.folder import check_target, describe, new_folder
@@ -31,7 +31,7 @@ from safe_rlhf_panacea.export.low_rank import (
 from safe_rlhf_panacea.export.merged import write_merged
 from safe_rlhf_panacea.export.peft_folder import write_peft
 from safe_rlhf_panacea.export.vllm_resolver import write_vllm
-from safe_rlhf_panacea.preference import check_preference, format_preference, parse_preference
+from safe_rlhf_panacea.preference import Preference, format_preference, parse_preference
 
 PROGRAM = "python -m safe_rlhf_panacea.export"
 TRANSPOSED = ("gpt2",)  # model types that keep their weights as (in, out)
@@ -155,32 +155,34 @@ FORMATS = {
 }
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The flags of this program."""
-    parser = ArgumentParser(
-        PROGRAM,
-        "Write a trained adapter in a form that another engine loads; docs/export.md shows how.\n\n"
-        + "\n".join(f"  {name:11} {form.text}" for name, form in FORMATS.items()),
-        f"""
-        {PROGRAM} --adapter runs/latest/panacea-ppo --format peft-parts --output_dir exports/parts
-        {PROGRAM} --adapter runs/latest/panacea-ppo --format merged \\
-          --preference helpful=0.7,harmless=0.3 --output_dir exports/merged
-        """,
+@configuration
+class ExportOptions(TrainedAdapterOptions):
+    """The options of this program."""
+
+    format: Literal["peft", "peft-parts", "gguf", "vllm", "merged"] = option(required=True)
+    output_dir: str = option(text="a new folder", kind=kinds.folder, required=True)
+    preference: tuple[str, ...] = option(
+        (), "λ; repeat for vllm", kind=kinds.preference, metavar="VECTOR", repeat=True
     )
-    parser.add_argument("--adapter", required=True, help="folder of a trained adapter")
-    parser.add_argument("--format", required=True, choices=FORMATS)
-    parser.add_argument("--output_dir", required=True, help="a new folder")
-    parser.add_argument(
-        "--preference", action="append", default=[], metavar="VECTOR", help="λ; repeat for vllm"
-    )
-    parser.add_argument("--base_model", help="default: the one that the adapter names")
-    add_flag(parser, "--overwrite", False, "replace an export that the folder holds")
-    add_flag(parser, "--trust_remote_code", False, "run code that comes with the base model")
-    return parser
+    overwrite: bool = option(False, "replace an export that the folder holds")
+    trust_remote_code: bool = option(False, "run code that comes with the base model")
+
+
+COMMAND = Program(
+    ExportOptions,
+    PROGRAM,
+    "Write a trained adapter in a form that another engine loads; docs/export.md shows how.\n\n"
+    + "\n".join(f"  {name:11} {form.text}" for name, form in FORMATS.items()),
+    f"""
+    {PROGRAM} --adapter runs/latest/panacea-ppo --format peft-parts --output_dir exports/parts
+    {PROGRAM} --adapter runs/latest/panacea-ppo --format merged \\
+      --preference helpful=0.7,harmless=0.3 --output_dir exports/merged
+    """,
+)
 
 
 def _checked(
-    form: str, adapter: SavedAdapter, preferences: Sequence[torch.Tensor]
+    form: str, adapter: SavedAdapter, preferences: Sequence[Preference]
 ) -> list[torch.Tensor]:
     """As many λ as a format wants, size = (m,) each; an empty one where λ changes nothing."""
     fewest, most = FORMATS[form].preferences
@@ -192,16 +194,14 @@ def _checked(
         wanted = {(0, 0): "no --preference", (1, 1): "one --preference"}
         text = wanted.get((fewest, most), "at least one --preference")
         raise UserError(f"--format {form} takes {text}, not {len(preferences)}")
-    for preference in preferences:
-        check_preference(preference, adapter.config.pref_dim)
-    return list(preferences)
+    return [parse_preference(preference, adapter.objectives) for preference in preferences]
 
 
 def export(
     adapter_folder: str | Path,
     form: str,
     output_dir: str | Path,
-    preferences: Sequence[torch.Tensor] = (),
+    preferences: Sequence[Preference] = (),
     *,
     base_model: str | None = None,
     overwrite: bool = False,
@@ -213,7 +213,7 @@ def export(
         adapter_folder: the trained adapter's.
         form: a key of ``FORMATS``.
         output_dir: a new folder.
-        preferences: λ, size = (m,) each, for the formats that hold one.
+        preferences: λ, as ``parse_preference`` takes them, for the formats that hold one.
         base_model: default: the one that the adapter names.
         overwrite: replace an export that the folder holds.
         trust_remote_code: run code that comes with the base model.
@@ -221,13 +221,14 @@ def export(
     Raises:
         UserError, AdapterError: files that are missing or damaged, or a folder that is taken.
     """
+    check_target(Path(output_dir), overwrite=overwrite)
     adapter = SavedAdapter.read(adapter_folder)
     job = Job(adapter, base_model, _checked(form, adapter, preferences), trust_remote_code)
     record = describe(
         adapter,
         form,
         base_model=job.base_model,
-        preferences=[preference.tolist() for preference in preferences],
+        preferences=[vector.tolist() for vector in job.preferences if len(vector)],
         lora_dim=adapter.config.lora_dim,
         weights=PARTS if form in ("peft-parts", "gguf") else None,
     )
@@ -248,14 +249,12 @@ def export(
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Export and say what was written."""
-    args = build_parser().parse_args(argv)
-    check_target(Path(args.output_dir), overwrite=args.overwrite)
-    adapter = SavedAdapter.read(args.adapter)
+    args = COMMAND.read(argv)
     folder = export(
         args.adapter,
         args.format,
         args.output_dir,
-        [parse_preference(text, adapter.config.objectives) for text in args.preference],
+        args.preference,
         base_model=args.base_model,
         overwrite=args.overwrite,
         trust_remote_code=args.trust_remote_code,

@@ -1,12 +1,16 @@
 """A plugin for vLLM: ``NAME@helpful=0.7,harmless=0.3`` is made when it is first asked for.
 
 vLLM loads a LoRA per name, and keeps its prefix cache by name; so every λ gets a name and a
-folder of its own. Two environment variables say what may be asked for:
+folder of its own. Three environment variables say what may be asked for:
 
-- ``PANACEA_ADAPTERS``: ``NAME=FOLDER``, several separated by ``;``.
-- ``PANACEA_LORA_CACHE``: where the folders are made.
+- ``PANACEA_ADAPTERS``: ``NAME=FOLDER``, several separated by ``;``. A folder holds an adapter, or,
+  while one is trained, its versions in folders of their own: ``NAME/VERSION@λ``
+  (``rollouts/publishing.py`` writes these).
+- ``PANACEA_LORA_CACHE``: where the LoRAs' folders are made.
+- ``PANACEA_ALLOW``: bounds on λ, such as ``harmless>=0.2``, several separated by ``;``.
 
-Start vLLM with ``VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 --enable-lora --max-lora-rank 16``.
+Start vLLM with ``VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 --enable-lora --max-lora-rank 16``. What is
+refused is told to the client with the reason (400); a name that is none of these is left to vLLM.
 """
 
 from __future__ import annotations
@@ -15,19 +19,25 @@ import asyncio
 import hashlib
 import logging
 import os
+import re
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from safe_rlhf_panacea.adapter import AdapterError
-from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.errors import UserError, one_line
 from safe_rlhf_panacea.export.folder import RECORD, describe, new_folder
 from safe_rlhf_panacea.export.low_rank import SavedAdapter, at_preference
 from safe_rlhf_panacea.export.peft_folder import write_peft
 from safe_rlhf_panacea.preference import PreferenceError, format_preference, parse_preference
+from safe_rlhf_panacea.serving.rules import Rules
 
-ADAPTERS, CACHE = "PANACEA_ADAPTERS", "PANACEA_LORA_CACHE"
+ADAPTERS, CACHE, ALLOW = "PANACEA_ADAPTERS", "PANACEA_LORA_CACHE", "PANACEA_ALLOW"
+VERSION = re.compile(r"[0-9a-f]{8}-\d+")  # of a run, and of an update: no path can hide in it
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank may be
+FIXED = "fixed"  # the folder of an adapter that does not depend on λ
 DECIMALS = 2  # of λ in a name, so that a server's disk holds a bounded number of folders
 
 
@@ -56,43 +66,101 @@ def write_vllm(folder: Path, adapter: SavedAdapter, preference: torch.Tensor) ->
 
 
 class PanaceaAdapters:
-    """From a model's name in a request to a LoRA's folder; knows nothing of vLLM."""
+    """From a model's name in a request to a LoRA's folder; knows nothing of vLLM.
 
-    def __init__(self, adapters: dict[str, str], cache: str | Path) -> None:
+    Attributes:
+        folders: name to where its adapter, or the versions of it, lie.
+        cache: below it the LoRAs' folders are made.
+        allow: bounds on λ of all adapters.
+        loaded: what was read, by the name in front of the ``@`` and the base model.
+    """
+
+    def __init__(
+        self, adapters: dict[str, str], cache: str | Path, allow: Sequence[str] = ()
+    ) -> None:
         """Remember which adapters may be asked for; each is read when it first is."""
         self.folders = adapters
         self.cache = Path(cache)
-        self.loaded: dict[str, SavedAdapter] = {}
+        self.allow = allow
+        self.loaded: dict[tuple[str, str], SavedAdapter] = {}
 
     def folder_of(self, base_model: str, name: str) -> Path | None:
-        """The folder of ``NAME@λ``, made if it is not there.
+        """The folder of ``NAME@λ`` or ``NAME/VERSION@λ``, made if it is not there.
 
         Returns:
-            None for the name of no Panacea adapter, or of one of another base model.
+            None for a name that is none of these adapters'.
 
         Raises:
             UserError, AdapterError, PreferenceError: the adapter or λ is refused.
         """
         adapter_name, separator, text = name.partition("@")
-        if not separator or adapter_name not in self.folders:
+        known, _, version = adapter_name.partition("/")
+        if known not in self.folders or (version and not VERSION.fullmatch(version)):
             return None
-        if adapter_name not in self.loaded:
-            self.loaded[adapter_name] = SavedAdapter.read(self.folders[adapter_name])
-        adapter = self.loaded[adapter_name]
-        own = adapter.config.base_model
-        if own not in (None, base_model) and not is_same_file(own, base_model):
-            return None
-        adapter.check_base(base_model)
-        objectives = adapter.objectives
-        if not objectives:
-            raise UserError(f"{name}: {adapter_name} does not depend on λ")
-        preference = parse_preference(text, objectives)
-        if not torch.equal(preference, preference.round(decimals=DECIMALS)):
-            raise UserError(f"{name}: λ may have at most {DECIMALS} decimals")
-        folder = self.cache / adapter_name / format_preference(preference, objectives)
+        adapter = self._adapter(known, version, base_model)
+        if separator and not adapter.objectives:
+            raise UserError(f"{adapter_name} does not depend on λ: ask for {adapter_name}")
+        if adapter.objectives and not separator:
+            names = ",".join(f"{objective}=…" for objective in adapter.objectives)
+            raise UserError(f"{name} names no λ: ask for {adapter_name}@{names}")
+        preference = torch.zeros(0)
+        if separator:
+            preference = self._preference(name, text, adapter.objectives, rounded=not version)
+        label = format_preference(preference, adapter.objectives) or FIXED
+        if version:  # training draws λ from all of the simplex; its folders are removed again
+            label = hashlib.sha256(str(preference.tolist()).encode()).hexdigest()[:16]
+        folder = self.cache / adapter_name / label
         if not folder.is_dir():
             self._make(folder, adapter, preference)
         return folder
+
+    def _preference(
+        self, name: str, text: str, objectives: Sequence[str], *, rounded: bool
+    ) -> torch.Tensor:
+        """λ of a request, size = (m,), within the bounds; ``rounded``: of few decimals."""
+        preference = parse_preference(text, objectives)
+        if (broken := Rules.of(name, objectives, allow=self.allow).broken(preference)) is not None:
+            raise UserError(f"{name}: {broken}")
+        if rounded and not torch.equal(preference, preference.round(decimals=DECIMALS)):
+            raise UserError(f"{name}: λ may have at most {DECIMALS} decimals")
+        return preference
+
+    def _adapter(self, known: str, version: str, base_model: str) -> SavedAdapter:
+        """An adapter, read and held against vLLM's base model once."""
+        name, source = f"{known}/{version}".rstrip("/"), Path(self.folders[known])
+        if (name, base_model) not in self.loaded:
+            if version:
+                self._forget_old(known, source)
+            adapter = SavedAdapter.read(source / version)
+            self._check_base(name, adapter, base_model, by_name=not version)
+            self.loaded[name, base_model] = adapter
+        return self.loaded[name, base_model]
+
+    def _check_base(
+        self, name: str, adapter: SavedAdapter, base_model: str, *, by_name: bool
+    ) -> None:
+        """Whether an adapter is of vLLM's base model.
+
+        Args:
+            name: the adapter's.
+            adapter: what was read.
+            base_model: as vLLM was told it.
+            by_name: whether the names must agree too; a trainer's machine may have others.
+        """
+        own = adapter.config.base_model
+        if by_name and own not in (None, base_model) and not is_same_file(own, base_model):
+            raise UserError(f"{name} is an adapter of {own}, and this server runs {base_model}")
+        adapter.check_base(base_model)
+
+    def _forget_old(self, known: str, source: Path) -> None:
+        """Remove what was made of versions that the trainer has removed."""
+        cached = self.cache / known
+        for folder in cached.iterdir() if cached.is_dir() else ():
+            if VERSION.fullmatch(folder.name) and not (source / folder.name).is_dir():
+                shutil.rmtree(folder, ignore_errors=True)
+        self.loaded = {
+            key: adapter for key, adapter in self.loaded.items() if adapter.folder.is_dir()
+        }
 
     def _make(self, folder: Path, adapter: SavedAdapter, preference: torch.Tensor) -> None:
         record = describe(adapter, "vllm", preference=preference.tolist())
@@ -111,7 +179,7 @@ def lora_id(name: str) -> int:
 
 
 def adapters_from_environment() -> PanaceaAdapters | None:
-    """What the two variables name; None if they are not set.
+    """What the variables name; None if they are not set.
 
     Raises:
         UserError: ``PANACEA_ADAPTERS`` is not of the form, or has no cache.
@@ -120,11 +188,12 @@ def adapters_from_environment() -> PanaceaAdapters | None:
     if not text:
         return None
     entries = dict(item.partition("=")[::2] for item in text.split(";") if item)
-    if not all(name and folder and "@" not in name for name, folder in entries.items()):
+    if not all(name and folder and not {*"@/"} & {*name} for name, folder in entries.items()):
         raise UserError(f"{ADAPTERS}={text}: it must be NAME=FOLDER;NAME=FOLDER")
     if not cache:
         raise UserError(f"{CACHE} is not set: it names the folder for LoRAs made on demand")
-    return PanaceaAdapters(entries, cache)
+    allow = [bound for bound in os.environ.get(ALLOW, "").split(";") if bound.strip()]
+    return PanaceaAdapters(entries, cache, allow)
 
 
 def register() -> None:
@@ -140,12 +209,16 @@ def register() -> None:
         """Makes LoRAs of Panacea adapters on demand."""
 
         async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None:
-            """The request for ``NAME@λ``, or None if it is not one of ours."""
+            """The request for ``NAME@λ``, or None if it is not one of ours.
+
+            Raises:
+                UserError: it is refused. vLLM answers a ValueError with 400 and its text.
+            """
             try:
                 folder = await asyncio.to_thread(folder_of, base_model_name, lora_name)
             except (UserError, AdapterError, PreferenceError, OSError) as error:
                 logging.getLogger("vllm").warning("%s", error)
-                return None
+                raise UserError(one_line(error) or str(error)) from error
             if folder is None:
                 return None
             return LoRARequest(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from safe_rlhf_panacea.base.passes import PassLimit, limit
 from safe_rlhf_panacea.memory import steps
 from safe_rlhf_panacea.memory.live import LiveBytes, Meter
 from safe_rlhf_panacea.memory.models import Models
+from safe_rlhf_panacea.memory.options import MemoryOptions
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Held:
 
 
 @contextmanager
-def _limited(args: argparse.Namespace) -> Iterator[None]:
+def _limited(args: MemoryOptions) -> Iterator[None]:
     """Passes as they would be cut on the device that is planned for."""
     device, before = torch.device(args.device), (limit.max_tokens, limit.planned)
     limit.max_tokens = args.max_tokens_per_pass or PassLimit().on(device)
@@ -71,7 +71,7 @@ def _limited(args: argparse.Namespace) -> Iterator[None]:
         limit.max_tokens, limit.planned = before
 
 
-def _generate(models: Models, args: argparse.Namespace, rows: int) -> None:
+def _generate(models: Models, args: MemoryOptions, rows: int) -> None:
     """As trainers do: in float32 one λ is merged, in lower precision not."""
     if models.dtype is torch.float32 and args.zero_stage < 3:
         with models.adapters[0].merged(models.state.value):
@@ -89,7 +89,7 @@ def _score(models: Models, tokens: steps.Tokens) -> None:
             steps.score(reward, tokens)
 
 
-def _parts(models: Models, args: argparse.Namespace) -> dict[str, Callable[[], None]]:
+def _parts(models: Models, args: MemoryOptions) -> dict[str, Callable[[], None]]:
     """The parts of a step by name, in their order."""
     rows = args.per_device_train_batch_size
     sequences = 2 * rows if args.algorithm == "dpo" else rows
@@ -107,9 +107,9 @@ def _parts(models: Models, args: argparse.Namespace) -> dict[str, Callable[[], N
         }
     drawn = rows
     if args.algorithm == "ppo":
-        drawn = min(rows, args.per_device_prompt_batch_size) * args.num_return_sequences
+        drawn = min(rows, args.per_device_prompt_batch_size) * args.group
         update = partial(steps.actor_critic_step, policy, models.critic, tokens)
-    found = {
+    found: dict[str, Callable[[], None]] = {
         "generation": partial(_generate, models, args, drawn),
         "scoring": partial(_score, models, tokens),
         "update": update,
@@ -129,7 +129,7 @@ def _peak(live: Meter, run: Callable[[], None]) -> tuple[int, int]:
 
 
 def held(
-    args: argparse.Namespace,
+    args: MemoryOptions,
     policy: Any,
     rewards: Sequence[Any],
     *,
@@ -139,16 +139,19 @@ def held(
     """Run every part of a step, with recomputation where there are gradients and without.
 
     Args:
-        args: the flags of ``main``.
+        args: the training that is planned.
         policy: transformers' configuration of the policy.
         rewards: those of the reward models; none for functions.
         meter: what counts; default: ``LiveBytes``.
         device: where to run it with real, random weights; None: without memory.
     """
     names = tuple(f"objective-{i}" for i in range(args.objectives))
-    config = AdapterConfig(args.lora_dim, args.objectives, objectives=names)
-    if args.lora_module_name is not None:
-        config = AdapterConfig(**{**vars(config), "lora_module_name": args.lora_module_name})
+    config = AdapterConfig(
+        args.lora_dim,
+        args.objectives,
+        lora_module_name=args.lora_module_name,
+        objectives=names,
+    )
     dtype = torch.bfloat16 if args.bf16 else torch.float32
     live = meter or LiveBytes(policy.get_text_config().vocab_size)
     models = Models(config, dtype)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 
 from safe_rlhf_panacea.memory.held import Held
+from safe_rlhf_panacea.memory.options import MemoryOptions
 
 GIB = 2**30
 # Not computed: the driver's context, libraries' workspaces, and what the allocator cannot fill.
@@ -39,7 +39,7 @@ class Plan:
         return sum(self.standing.values()) + max(self.other.values())
 
 
-def plan(held: Held, args: argparse.Namespace) -> Plan:
+def plan(held: Held, args: MemoryOptions) -> Plan:
     """Share out what a training holds, as ``--zero_stage``, ``--offload`` and ``--gpus`` say."""
     stage, cards = args.zero_stage, args.gpus
     half = held.element == 2
@@ -70,7 +70,7 @@ def _rows(found: Plan, rows: int, room: float) -> int:
     return int(rows * room / max(found.parts.values()))
 
 
-def advice(found: Plan, held: Held, args: argparse.Namespace) -> list[str]:
+def advice(found: Plan, held: Held, args: MemoryOptions) -> list[str]:
     """Which flags to change where it does not fit, the cheapest first."""
     card = args.card_gib * GIB
     told = []
@@ -79,7 +79,7 @@ def advice(found: Plan, held: Held, args: argparse.Namespace) -> list[str]:
         told.append(f"--gradient_checkpointing true: {found.other_total / GIB:.1f} GiB")
     rows = args.per_device_train_batch_size
     fits = _rows(found, rows, card - standing)
-    least = args.num_return_sequences if args.algorithm == "grpo" else 1
+    least = args.group if args.algorithm == "grpo" else 1
     fits -= fits % least
     if least <= fits < rows:
         told.append(
@@ -89,9 +89,9 @@ def advice(found: Plan, held: Held, args: argparse.Namespace) -> list[str]:
     if not args.bf16:
         told.append("--bf16 true: half of weights and activations")
     if args.zero_stage < 3:
-        sharded = argparse.Namespace(**{**vars(args), "zero_stage": 3, "gpus": max(args.gpus, 8)})
+        sharded = args.with_(zero_stage=3, gpus=max(args.gpus, 8))
         each = plan(held, sharded).total / GIB
         told.append(f"--zero_stage 3 on {sharded.gpus} cards: {each:.1f} GiB each")
-    if args.algorithm in ("ppo", "grpo") and held.models > 1:
+    if args.has_rewards and held.models > 1:
         told.append("a reward that is a function (--reward_models NAME=module:function)")
     return told

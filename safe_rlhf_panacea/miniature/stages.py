@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
 from safe_rlhf_panacea.base.finetune.main import main as sft_main
 from safe_rlhf_panacea.base.values.reward.main import main as reward_main
-from safe_rlhf_panacea.baselines.discrete_policies import train_discrete_policies
-from safe_rlhf_panacea.baselines.rewarded_soups import train_soup
-from safe_rlhf_panacea.baselines.variants import PROGRAMS
+from safe_rlhf_panacea.baselines.discrete_policies import grid_variants
+from safe_rlhf_panacea.baselines.rewarded_soups import vertices
+from safe_rlhf_panacea.baselines.variants import PROGRAMS, train_variants
 from safe_rlhf_panacea.experiments.sizes import OBJECTIVES, fill, reference_points, size_of
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.miniature.world import World, build_world, load_world
@@ -120,23 +121,24 @@ class Miniature:
         PROGRAMS[algorithm].main([*flags, *extra])
         return self.root / name
 
-    def baseline_flags(self, algorithm: str, name: str, steps: int) -> list[str]:
-        """The command line of a baseline of rank k + 1."""
+    def baseline_config(self, algorithm: str, name: str, steps: int) -> Any:
+        """The options of a baseline of rank k + 1."""
         rows = f"{POLICIES[algorithm]} rank_of_baselines"
-        return self.flags(rows, name, "--max_steps", str(steps))
+        return PROGRAMS[algorithm].parse_arguments(
+            self.flags(rows, name, "--max_steps", str(steps))
+        )
 
     def train_soup(self, algorithm: str, name: str, steps_each: int) -> list[Path]:
         """Train Rewarded Soups' ingredients; return their folders, one for each objective."""
-        return list(
-            train_soup(algorithm, self.baseline_flags(algorithm, name, steps_each)).values()
-        )
+        config = self.baseline_config(algorithm, name, steps_each)
+        return list(train_variants(algorithm, config, vertices(OBJECTIVES)).values())
 
     def train_discrete(
         self, algorithm: str, name: str, steps_each: int, grid: torch.Tensor
     ) -> list[Path]:
         """Train discrete policies, one per row of ``grid``; return their folders."""
-        flags = self.baseline_flags(algorithm, name, steps_each)
-        return list(train_discrete_policies(algorithm, flags, grid).values())
+        config = self.baseline_config(algorithm, name, steps_each)
+        return list(train_variants(algorithm, config, grid_variants(grid)).values())
 
     def shuffled(self, items: Sequence[str], count: int) -> list[str]:
         """Choose ``count`` items at random, by the run's seed."""

@@ -9,6 +9,7 @@ from safe_rlhf_panacea.preference.vectors import (
     check_preference,
     format_preference,
     parse_preference,
+    preference_text,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "label_weights",
     "parse_preference",
     "preference_grid",
+    "preference_text",
 ]

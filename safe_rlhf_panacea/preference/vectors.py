@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 
@@ -80,7 +79,7 @@ def parse_preference(preference: Preference, objectives: Sequence[str]) -> torch
     Raises:
         PreferenceError: not on the simplex, of another length, or with unknown names.
     """
-    text = preference if isinstance(preference, str) else _written(preference)
+    text = preference_text(preference)
     parts = text.strip().removesuffix(",").split(",") if text.strip() else []
     if any("=" in part for part in parts):
         values = _by_name(parts, text, objectives)
@@ -96,8 +95,14 @@ def parse_preference(preference: Preference, objectives: Sequence[str]) -> torch
     return vector
 
 
-def _written(preference: Any) -> str:
-    """A vector from Python as the text that stands for it."""
+def preference_text(preference: Preference) -> str:
+    """A vector in any form as text that ``parse_preference`` reads.
+
+    Raises:
+        PreferenceError: it is neither text nor numbers.
+    """
+    if isinstance(preference, str):
+        return preference
     try:
         if isinstance(preference, Mapping):
             return ",".join(f"{name}={float(value)!r}" for name, value in preference.items())

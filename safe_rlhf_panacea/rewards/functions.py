@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.models.loaded import LoadedModel
 from safe_rlhf_panacea.base.run_record import address_of
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.rewards.given import OF_RUN, RewardState, Source, given_to
@@ -43,13 +42,11 @@ def function_address(path: str) -> tuple[str, frozenset[str]]:
     return f"{module}:{name}", frozenset(_items(options or ""))
 
 
-def _parts(path: str) -> tuple[str, str, str | None]:
-    """Module, name and options."""
-    match = FUNCTION.fullmatch(path)
-    if match is None:
+def _parts(path: str) -> tuple[str | Any, ...]:
+    """Module, name, and options or None."""
+    if (match := FUNCTION.fullmatch(path)) is None:
         raise UserError(f"{path}: not of the form module:function")
-    module, name, options = match.groups()
-    return module, name, options
+    return match.groups()
 
 
 class FunctionReward:
@@ -165,9 +162,9 @@ class FunctionReward:
         return None
 
 
-def path_of(scorer: str | LoadedModel | Function) -> str:
-    """How a function or a model is called in messages and records: its path."""
-    return str(scorer) if isinstance(scorer, str | LoadedModel) else address_of(scorer)
+def path_of(function: str | Function) -> str:
+    """How a function is called in messages and records: its path."""
+    return function if isinstance(function, str) else address_of(function)
 
 
 # -- functions that are async -------------------------------------------------------------

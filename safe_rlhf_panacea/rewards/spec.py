@@ -39,7 +39,12 @@ class RewardSpec:
 
     def __str__(self) -> str:
         """As it is recorded, also of a function without its place in memory."""
-        return repr(replace(self, path=path_of(self.path)))
+        return repr(replace(self, path=self.address))
+
+    @property
+    def address(self) -> str:
+        """How what scores it is called in messages and records."""
+        return str(self.path) if isinstance(self.path, LoadedModel) else path_of(self.path)
 
     @property
     def is_function(self) -> bool:
@@ -165,5 +170,5 @@ def _check_different(specs: Sequence[RewardSpec]) -> None:
         if other != spec.name:
             raise UserError(
                 f"--reward_models: {other} and {spec.name} are the same {what}, "
-                f"{path_of(spec.path)}: they are one objective"
+                f"{spec.address}: they are one objective"
             )

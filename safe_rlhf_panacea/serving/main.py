@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import socket
@@ -10,19 +9,13 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
 
 from safe_rlhf_panacea.adapter.io import read_config
-from safe_rlhf_panacea.base.arguments import (
-    ArgumentParser,
-    add_flag,
-    add_template_argument,
-    filled,
-    positive_float,
-    positive_int,
-)
+from safe_rlhf_panacea.configs import Options, Program, configuration, kinds, option
+from safe_rlhf_panacea.configs.trained import DeviceOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.examples import read_examples
 from safe_rlhf_panacea.printing import say
@@ -34,64 +27,69 @@ LONGEST = 4096  # of --max_length, unless asked for more
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # What requests from this machine call it; "[" is what an old starlette reads in "[::1]:8000".
 LOCAL_NAMES = (*LOOPBACK, "[::1]", "[")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The flags of this program."""
-    parser = ArgumentParser(
-        PROGRAM,
-        "Serve a trained adapter: OpenAI's API with a λ per request, and a page with sliders.\n"
-        "docs/serving.md shows how it is asked.",
-        f"""
-        {PROGRAM} --adapter runs/latest/panacea-ppo
-        {TOKEN}=secret {PROGRAM} --adapter runs/latest/panacea-ppo --host 0.0.0.0 \\
-          --allow 'helpful<=0.8'
-        """,
+@configuration
+class PreferenceRules(Options):
+    """Which λ requests may have."""
+
+    GROUP: ClassVar[str] = "preference"
+
+    preference: str | None = option(
+        text="λ of requests that name none", kind=kinds.preference, metavar="VECTOR"
     )
-    parser.add_argument("--adapter", type=filled, required=True, help="folder of a trained adapter")
-    add_model_arguments(parser)
-    parser.add_argument("--model_name", type=filled, help="default: the adapter's folder")
-    group = parser.add_argument_group("preference")
-    group.add_argument("--preference", metavar="VECTOR", help="λ of requests that name none")
-    group.add_argument(
-        "--allow", action="append", default=[], metavar="BOUND", help="'helpful<=0.8'; repeat"
+    allow: tuple[str, ...] = option((), "'helpful<=0.8'; repeat", metavar="BOUND", repeat=True)
+    front: str | None = option(text="an evaluation's folder, for the page")
+
+
+@configuration
+class NetworkOptions(Options):
+    """Where the server listens."""
+
+    GROUP: ClassVar[str] = "network"
+
+    host: str = option("127.0.0.1")
+    port: int = option(
+        8000, "0: a free one", kind=kinds.integer("a port, a number from 0 to 65535", 0, 65535)
     )
-    group.add_argument("--front", type=filled, help="an evaluation's folder, for the page")
-    group = parser.add_argument_group("network")
-    group.add_argument("--host", type=filled, default="127.0.0.1")
-    group.add_argument("--port", type=port, default=8000, help="0: a free one")
-    group.add_argument("--token", type=filled, help=f"bearer token; better as {TOKEN}")
-    group = parser.add_argument_group("limits")
-    for name, default, text in (
-        ("max_rows", 32, "answers at a time"),
-        ("max_waiting", 64, "answers that wait, beyond which there is 429"),
-        ("max_length", None, "tokens of prompt and answer"),
-        ("max_new_tokens", 512, "tokens of an answer"),
-        ("max_body", 2**20, "bytes of a request"),
-        ("max_connections", 512, "open at a time"),
-    ):
-        group.add_argument(f"--{name}", type=positive_int, default=default, help=text)
-    group.add_argument("--max_wait", type=positive_float, default=60.0, help="seconds for a row")
-    group.add_argument("--timeout", type=positive_float, default=300.0, help="seconds in all")
-    return parser
+    token: str | None = option(text=f"bearer token; better as {TOKEN}")
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """How a model is loaded to answer."""
-    group = parser.add_argument_group("model")
-    group.add_argument("--base_model", help="default: the one that the adapter names")
-    add_template_argument(group, of_adapter=True)
-    group.add_argument("--device", type=filled, help="default: an accelerator if there is one")
-    group.add_argument("--dtype", choices=DTYPES, default="auto", help="default: as saved")
-    add_flag(group, "--trust_remote_code", False, "run code that comes with the base model")
+@configuration
+class LimitOptions(Options):
+    """What bounds the server."""
+
+    GROUP: ClassVar[str] = "limits"
+
+    max_rows: int = option(32, "answers at a time")
+    max_waiting: int = option(64, "answers that wait, beyond which there is 429")
+    max_length: int | None = option(text="tokens of prompt and answer")
+    max_new_tokens: int = option(512, "tokens of an answer")
+    max_body: int = option(2**20, "bytes of a request")
+    max_connections: int = option(512, "open at a time")
+    max_wait: float = option(60.0, "seconds for a row", kind=kinds.positive_float)
+    timeout: float = option(300.0, "seconds in all", kind=kinds.positive_float)
 
 
-def port(text: str) -> int:
-    """The number of a port."""
-    if not (text.isdigit() and int(text) < 2**16):
-        raise argparse.ArgumentTypeError(f"{text} is not a port, a number from 0 to 65535")
-    return int(text)
+@configuration
+class ServeOptions(LimitOptions, NetworkOptions, PreferenceRules, DeviceOptions):
+    """Serve a trained adapter: OpenAI's API with a λ per request, and a page with sliders.
+
+    docs/serving.md shows how it is asked.
+    """
+
+    model_name: str | None = option(text="default: the adapter's folder")
+
+
+COMMAND = Program(
+    ServeOptions,
+    PROGRAM,
+    example=f"""
+    {PROGRAM} --adapter runs/latest/panacea-ppo
+    {TOKEN}=secret {PROGRAM} --adapter runs/latest/panacea-ppo --host 0.0.0.0 \\
+      --allow 'helpful<=0.8'
+    """,
+)
 
 
 def read_token(given: str | None) -> str | None:
@@ -111,8 +109,8 @@ def read_token(given: str | None) -> str | None:
     return token
 
 
-def load_model(args: argparse.Namespace) -> PanaceaModel:
-    """The model that the flags name, where they want it.
+def load_model(args: DeviceOptions) -> PanaceaModel:
+    """The model that the options name, where they want it.
 
     Raises:
         UserError, AdapterError: it is not there, or the device is not.
@@ -158,7 +156,7 @@ def open_socket(host: str, number: int) -> socket.socket:
         raise UserError(f"--host {host} --port {number}: {error.strerror or error}") from None
 
 
-def make_service(args: argparse.Namespace) -> tuple[Any, Any]:
+def make_service(args: ServeOptions) -> tuple[Any, Any]:
     """The model with its engine, and the page."""
     from safe_rlhf_panacea.serving.engine import Engine, Limits
     from safe_rlhf_panacea.serving.page import Page, find_front
@@ -166,12 +164,10 @@ def make_service(args: argparse.Namespace) -> tuple[Any, Any]:
     from safe_rlhf_panacea.serving.service import Service
 
     config = read_config(args.adapter)
-    names = config.objectives or tuple(f"objective_{i + 1}" for i in range(config.pref_dim))
-    names = names if config.pref_dim else ()
     name = args.model_name or Path(args.adapter).resolve().name
-    rules = Rules.of(name, names, args.preference, args.allow)
+    rules = Rules.of(name, config.names, args.preference, args.allow)
     front = find_front(Path(args.adapter), None if args.front is None else Path(args.front))
-    if front is not None and front["objectives"] != list(names):
+    if front is not None and front["objectives"] != list(config.names):
         raise UserError(f"the front has the objectives {', '.join(front['objectives'])}")
     examples = read_examples(args.adapter)
     model = load_model(args)
@@ -182,7 +178,7 @@ def make_service(args: argparse.Namespace) -> tuple[Any, Any]:
     return service, Page(rules, front, tokens, length, examples)
 
 
-def make_server(args: argparse.Namespace) -> tuple[Any, Any, socket.socket]:
+def make_server(args: ServeOptions) -> tuple[Any, Any, socket.socket]:
     """A server that is ready to run, its service, and the socket that it listens on.
 
     Raises:
@@ -223,7 +219,7 @@ def _leave(*_: object) -> NoReturn:
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Load, listen, answer until SIGTERM or Ctrl-C; what runs then is finished."""
-    args = build_parser().parse_args(argv)
+    args = COMMAND.read(argv)
     signal.signal(signal.SIGTERM, _leave)  # uvicorn's own stands before it while it runs
     server, service, listening = make_server(args)
     host = f"[{args.host}]" if ":" in args.host else args.host

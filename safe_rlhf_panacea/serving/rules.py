@@ -9,7 +9,12 @@ from dataclasses import dataclass
 import torch
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.preference import PreferenceError, format_preference, parse_preference
+from safe_rlhf_panacea.preference import (
+    Preference,
+    PreferenceError,
+    format_preference,
+    parse_preference,
+)
 from safe_rlhf_panacea.serving.errors import ApiError
 
 SLACK = 1e-6  # float32 has no 0.8
@@ -82,7 +87,7 @@ class Rules:
         cls,
         name: str,
         objectives: Sequence[str],
-        default: str | None = None,
+        default: Preference | None = None,
         allow: Sequence[str] = (),
     ) -> Rules:
         """Read the flags of a server.
@@ -90,7 +95,7 @@ class Rules:
         Args:
             name: of the model.
             objectives: in the order of λ.
-            default: λ as text; None: the middle of what is allowed.
+            default: λ; None: the middle of what is allowed.
             allow: bounds like ``helpful<=0.8``.
 
         Raises:
@@ -128,20 +133,18 @@ class Rules:
         text = format_preference(preference, self.objectives)
         return f"{self.name}@{text}" if text else self.name
 
-    def _parse(self, text: str) -> torch.Tensor:
+    def _parse(self, preference: Preference) -> torch.Tensor:
         try:
-            return parse_preference(text, self.objectives)
+            return parse_preference(preference, self.objectives)
         except PreferenceError as error:
             raise ApiError(400, str(error), param="preference") from None
 
-    def resolve(
-        self, model: str | None, preference: Sequence[float] | dict[str, float] | None
-    ) -> torch.Tensor:
+    def resolve(self, model: str | None, preference: Preference | None) -> torch.Tensor:
         """λ of a request, size = (m,).
 
         Args:
             model: ``NAME`` or ``NAME@λ``; None: the one there is.
-            preference: by position or by name.
+            preference: as ``parse_preference`` takes it.
 
         Raises:
             ApiError: another model, λ off the simplex or beyond the bounds.
@@ -158,17 +161,11 @@ class Rules:
             )
         if separator and preference is not None:
             raise ApiError(400, "preference and a model name with @ were both given: choose one")
-        if preference is not None:
-            text = ",".join(
-                [f"{key}={value!r}" for key, value in preference.items()]
-                if isinstance(preference, dict)
-                else map(repr, preference)
-            )
-        elif not separator:
+        if preference is None and not separator:
             return self.default
         if not self.objectives:
             raise ApiError(400, f"{self.name} does not depend on λ", param="preference")
-        found = self._parse(text)
+        found = self._parse(text if preference is None else preference)
         if (broken := self.broken(found)) is not None:
             raise ApiError(403, broken, code="preference_not_allowed", param="preference")
         return found

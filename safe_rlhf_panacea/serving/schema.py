@@ -91,7 +91,7 @@ class GenerationRequest(Fields):
     """What both kinds of requests have."""
 
     model: Text | None = None
-    preference: list[Finite] | dict[Text, Finite] | None = None
+    preference: list[Finite] | dict[Text, Finite] | Text | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None

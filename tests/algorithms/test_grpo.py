@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.adapter import load_soup
+from safe_rlhf_panacea.algorithms.grpo.main import parse_arguments
 from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.base.trainers.observer import Observer
-from safe_rlhf_panacea.baselines.rewarded_soups import train_soup
+from safe_rlhf_panacea.baselines.rewarded_soups import vertices
+from safe_rlhf_panacea.baselines.variants import train_variants
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.responses import Responses
 from tests.algorithms.helpers import grpo_trainer
@@ -182,7 +184,7 @@ def test_it_learns_a_front_from_conflicting_rewards(grpo_flags):
 def test_a_soup_of_grpos_ingredients(grpo_flags, base_model, tmp_path):
     """Each ingredient is trained for its vertex alone, without a preference part."""
     flags = [*grpo_flags, "--max_steps", "1", "--lora_dim", "3", "--lora_scaling", "24"]
-    folders = train_soup("grpo", flags)
+    folders = train_variants("grpo", parse_arguments(flags), vertices(["helpful", "harmless"]))
     assert list(folders) == ["helpful", "harmless"]
     model, _ = load_pretrained_models(str(base_model), model_max_length=32, padding_side="left")
     soup = load_soup(model, list(folders.values()), list(folders))

@@ -8,9 +8,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 
 from safe_rlhf_panacea.algorithms.dpo.main import COMMAND, parse_arguments
+from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.configs.algorithms import (
     DPOConfig,
     FinetuneConfig,
@@ -19,8 +21,10 @@ from safe_rlhf_panacea.configs.algorithms import (
     RewardConfig,
     SFTConfig,
 )
-from safe_rlhf_panacea.configs.options import options_of
+from safe_rlhf_panacea.configs.command_line import Program
+from safe_rlhf_panacea.configs.options import Options, configuration, option, options_of
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.preference import parse_preference
 
 CONFIGS = (DPOConfig, SFTConfig, GRPOConfig, PPOConfig, RewardConfig, FinetuneConfig)
 NEEDED = ["--model_name_or_path", "m", "--train_datasets", "a=x", "b=y", "--output_dir", "out"]
@@ -115,3 +119,70 @@ def test_help_has_every_default_and_loads_no_torch(program):
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for words in ("--lora_scaling LORA_SCALING", "(default: 512.0)", "--config FILE"):
         assert words in found.stdout
+
+
+@configuration
+class Placed(Options):
+    """Options of every way in which a command line gives them."""
+
+    target: str | None = option(positional=True, required=True)
+    others: tuple[int, ...] = option((), positional=True)
+    weight: tuple[float, ...] = option((), repeat=True)
+    vector: tuple[str, ...] = option((), kind=kinds.preference, repeat=True)
+    quiet: bool = option(False)
+
+
+PLACED = Program(Placed, "prog", "Do it.", "prog here")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("a", Placed(target="a")),
+        ("a 1 2 --quiet", Placed(target="a", others=(1, 2), quiet=True)),
+        ("--weight 1 a --weight -2e-1", Placed(target="a", weight=(1, -0.2))),
+        ("--config {file} b 3 --weight 9", Placed(target="b", others=(3,), weight=(9,))),
+        ("--config {file}", Placed(target="x", others=(5,), weight=(1, 2))),
+    ],
+)
+def test_options_by_place_and_repeated(line, expected, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("target: x\nothers: [5]\nweight: [1, 2]\n")
+    assert PLACED.read(line.format(file=file).split()) == expected
+
+
+@pytest.mark.parametrize(
+    "form", ["a=0.25,b=0.75", {"a": 0.25, "b": 0.75}, [0.25, 0.75], torch.tensor([0.25, 0.75])]
+)
+def test_a_preference_may_come_in_any_form(form):
+    """The options have it as text, which can be recorded."""
+    objectives = ("a", "b")
+    fixed = DPOConfig(fixed_preference=form).fixed_preference
+    (repeated,) = Placed(vector=[form]).vector
+    assert isinstance(fixed, str) and fixed == repeated
+    assert Placed(vector={"a": 0.25, "b": 0.75}).vector == ("a=0.25,b=0.75",)
+    assert parse_preference(fixed, objectives).tolist() == [0.25, 0.75]
+    with pytest.raises(UserError, match=r"--fixed_preference: .* is neither text"):
+        DPOConfig(fixed_preference=[form])
+
+
+def test_what_is_missing_or_wrong_by_place_is_named_without_a_flag(tmp_path, capsys):
+    file = tmp_path / "run.yaml"
+    file.write_text("quiet: true\n")
+    for words in ([], ["--config", str(file)]):
+        with pytest.raises(SystemExit):
+            PLACED.read(words)
+        assert "arguments are required: target" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"^target: must not be empty"):
+        Placed(target=" ")
+    assert PLACED.parser().format_usage().split() == (
+        ["usage:", "prog", "[-h]", "[further", "options]", "target", "[others]"]
+    )
+
+
+def test_a_program_around_another_takes_its_own_words_and_leaves_the_rest():
+    words = ["a", "--config", "f", "--weight", "2", "--lr", "1"]
+    assert PLACED.read_own(words) == (
+        Placed(target="a", weight=(2,)),
+        ["--config", "f", "--lr", "1"],
+    )

@@ -35,9 +35,15 @@ def test_the_page_of_options_has_every_option_of_a_program(hooks):
     options = [o for action in COMMAND.parser()._actions[1:] for o in action.option_strings]
     assert len(options) > 50
     assert [option for option in options if f"`{option}`" not in rows] == []
-    assert "| `--epochs` | `EPOCHS` | `1` |" in rows
+    assert "| `--epochs` | `EPOCHS` | `1` |" in rows and "(default: 1)" not in rows
     assert "| `--bf16` | `true`, `false` | `false` |" in rows
     assert "| `--train_datasets` | `SPEC` … | required | data sets as [objective=]name" in rows
+
+
+def test_the_page_of_options_has_what_is_given_by_place(hooks):
+    rows = "\n".join(hooks.option_rows(hooks.parser_of("safe_rlhf_panacea.respond")))
+    assert "| `prompt` | `PROMPT` | required | the user's words |" in rows
+    assert "| `--preference` | `VECTOR` | required |" in rows
 
 
 def test_a_cell_is_text(hooks):

@@ -32,9 +32,7 @@ LONGEST_RULE_PROMPT = 45  # tokens, with SmolLM2's template; tests/test_small_mo
 PARSERS = {
     f"{PROGRAM}algorithms.dpo": dpo.parse_arguments,
     f"{PROGRAM}algorithms.grpo": grpo.parse_arguments,
-    f"{PROGRAM}baselines.rewarded_soups": lambda words: rewarded_soups.parse_flags(
-        words[0], words[1:]
-    ),
+    f"{PROGRAM}baselines.rewarded_soups": lambda words: rewarded_soups.plan(words)[1],
     **{
         f"{PROGRAM}{name}": lambda words, of=of: of.build_parser().parse_args(words)
         for name, of in {

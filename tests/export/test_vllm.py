@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 from dataclasses import dataclass
 from types import ModuleType
@@ -10,11 +11,21 @@ from types import ModuleType
 import pytest
 import torch
 
+from safe_rlhf_panacea.adapter import AdapterError
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export import vllm_resolver
 from safe_rlhf_panacea.export.main import export
 from safe_rlhf_panacea.preference import PreferenceError
 from tests.export.models import fresh, panacea_logits, saved, tokens
+
+REFUSED = {
+    "mine": "names no λ: ask for mine@helpful=…,harmless=…",
+    "mine@2,-1": "has a negative entry",
+    "mine@0.333,0.667": "at most 2 decimals",
+    "mine@../../etc": "is not a number",
+    "mine@0.1,0.9": "this server allows helpful>=0.2",
+    "mine/0123abcd-7@1,0": "adapter_config.json is missing",
+}
 
 
 @dataclass
@@ -47,6 +58,7 @@ def test_the_resolver_makes_a_lora_per_preference(registry, tmp_path, monkeypatc
     base, folder = saved("llama", tmp_path)
     monkeypatch.setenv(vllm_resolver.ADAPTERS, f"mine={folder}")
     monkeypatch.setenv(vllm_resolver.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(vllm_resolver.ALLOW, "helpful>=0.2;harmless<=0.8")
     vllm_resolver.register()
     resolver = registry["Panacea"]
 
@@ -66,9 +78,13 @@ def test_the_resolver_makes_a_lora_per_preference(registry, tmp_path, monkeypatc
             found = model(tokens()).logits
         expected = panacea_logits(base, folder, preference)
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    for other in ("mine", "yours@1,0", "mine@2,-1", "mine@0.333,0.667", "mine@../../etc"):
+    for other in ("yours", "yours@1,0", "mine/../mine@1,0", "mine/0123abcd@1,0"):
         assert resolve(other) is None
-    assert resolve("mine@1,0", base_model="another") is None
+    for other, reason in REFUSED.items():
+        with pytest.raises(UserError, match=reason):
+            resolve(other)
+    with pytest.raises(UserError, match="this server runs another"):
+        resolve("mine@1,0", base_model="another")
     assert len(list((tmp_path / "cache" / "mine").iterdir())) == 2
 
 
@@ -89,13 +105,28 @@ def test_a_variable_of_another_form(text, monkeypatch):
 def test_more_decimals_than_a_name_may_have(tmp_path):
     _, folder = saved("llama", tmp_path)
     adapters = vllm_resolver.PanaceaAdapters({"mine": str(folder)}, tmp_path / "cache")
-    base = adapters.folder_of("x", "mine@1,0")
-    assert base is None  # the adapter names another base
     own = str(tmp_path / "base")
     with pytest.raises(UserError, match="at most 2 decimals"):
         adapters.folder_of(own, "mine@0.123,0.877")
     with pytest.raises(PreferenceError, match="sums to"):
         adapters.folder_of(own, "mine@0.5,0.6")
+
+
+def test_versions_of_an_adapter_in_training(tmp_path):
+    """Any λ of the simplex, and what was made of a version goes when the trainer removes it."""
+    base, folder = saved("llama", tmp_path)
+    published, cache = tmp_path / "published", tmp_path / "cache"
+    adapters = vllm_resolver.PanaceaAdapters({"rollouts": str(published)}, cache)
+    shutil.copytree(folder, published / "0123abcd-1")
+    names = [f"rollouts/0123abcd-1@0.1234567{i},0.8765432{i}" for i in (1, 4)]  # not the same λ
+    first, second = (adapters.folder_of(str(base), name) for name in names)
+    assert first != second
+    (published / "0123abcd-1").rename(published / "0123abcd-2")
+    third = adapters.folder_of(str(base), "rollouts/0123abcd-2@1,0")
+    assert third.is_dir()
+    assert not first.exists()
+    with pytest.raises(AdapterError, match="is missing"):
+        adapters.folder_of(str(base), names[0])
 
 
 def test_ranks():

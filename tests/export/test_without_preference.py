@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export import load_parts
@@ -33,6 +34,14 @@ def test_vllm_without_a_preference(tmp_path):
     adapters = PanaceaAdapters({"mine": str(folder)}, tmp_path / "cache")
     with pytest.raises(UserError, match="does not depend on λ"):
         adapters.folder_of(str(base), "mine@helpful=1,harmless=0")
+    made = adapters.folder_of(str(base), "mine")
+    weights = load_file(made / "adapter_model.safetensors")
+    assert any(tensor.abs().max() > 0.01 for tensor in weights.values())
+    adapters = PanaceaAdapters({"rollouts": str(tmp_path)}, tmp_path / "cache")
+    folder.rename(tmp_path / "0123abcd-3")  # as a training of one of a soup's publishes it
+    again = adapters.folder_of(str(base), "rollouts/0123abcd-3")
+    found = load_file(again / "adapter_model.safetensors")
+    assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
 
 
 def test_a_lora_that_another_request_made_meanwhile_is_taken(tmp_path, monkeypatch):
@@ -40,9 +49,22 @@ def test_a_lora_that_another_request_made_meanwhile_is_taken(tmp_path, monkeypat
     names = ("mine@1,0", "mine@helpful=1,harmless=0")
     adapters = [PanaceaAdapters({"mine": str(folder)}, tmp_path / "cache") for _ in names]
     first = adapters[0].folder_of(str(base), names[0])
-    adapter = adapters[0].loaded["mine"]
+    (adapter,) = adapters[0].loaded.values()
     adapters[1]._make(first, adapter, torch.tensor([1.0, 0.0]))  # came too late
     assert adapters[1].folder_of(str(base), names[1]) == first
+
+
+@pytest.mark.parametrize("objectives", [("helpful", "harmless"), ()])
+def test_a_preference_may_come_in_any_form(objectives, tmp_path):
+    base, folder = saved("llama", tmp_path, objectives=objectives)
+    names = objectives or ("objective_1", "objective_2")
+    forms = ([0.3, 0.7], torch.tensor([0.3, 0.7]), "0.3,0.7", {names[1]: 0.7, names[0]: 0.3})
+    for form in forms:
+        out = export(
+            folder, "vllm", tmp_path / "vllm", [form], base_model=str(base), overwrite=True
+        )
+        (made,) = (path.name for path in out.iterdir() if path.is_dir())
+        assert made == f"{names[0]}=0.3,{names[1]}=0.7"
 
 
 def test_the_library_call_checks_as_the_program_does(tmp_path):

@@ -109,8 +109,8 @@ def test_the_harmless_reward_model_learns_the_safety_labels():
 def test_soups_have_one_model_per_objective():
     variants = dry_run("rewarded_soups_ppo.sh")["variants"]
     assert variants == {
-        "helpful": ["--fixed_preference", "helpful=1,harmless=0"],
-        "harmless": ["--fixed_preference", "helpful=0,harmless=1"],
+        "helpful": {"fixed_preference": "helpful=1,harmless=0"},
+        "harmless": {"fixed_preference": "helpful=0,harmless=1"},
     }
 
 
@@ -118,23 +118,22 @@ def test_soups_have_one_model_per_objective():
 def test_discrete_policies_are_eleven(algorithm):
     variants = dry_run(f"discrete_policies_{algorithm}.sh")["variants"]
     assert len(variants) == 11
-    assert variants["0.3_0.7"] == ["--fixed_preference", "0.3,0.7"]
+    assert variants["0.3_0.7"] == {"fixed_preference": "0.3,0.7"}
 
 
 def test_baselines_take_grpo_as_they_take_ppo():
     flags = ["grpo", *REQUIRED["grpo"], "--train_datasets", "x", "--output_dir", "y"]
     assert rewarded_soups.plan(flags)[2] == {
-        "a": ["--fixed_preference", "a=1,b=0"],
-        "b": ["--fixed_preference", "a=0,b=1"],
+        "a": {"fixed_preference": "a=1,b=0"},
+        "b": {"fixed_preference": "a=0,b=1"},
     }
     assert len(discrete_policies.plan(flags)[2]) == 11
 
 
 def test_the_ablation_fixes_s_at_six_factors():
     variants = dry_run("ablation_scaling.sh")["variants"]
-    factors = [float(flags[1]) for flags in variants.values()]
-    assert factors == [1, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5]
-    assert all(flags[0] == "--fixed_scaling" for flags in variants.values())
+    factors = [1, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5]
+    assert list(variants.values()) == [{"fixed_scaling": factor} for factor in factors]
 
 
 @pytest.mark.parametrize(

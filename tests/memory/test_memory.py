@@ -29,7 +29,7 @@ SHAPES = [(4, 128, "false"), (2, 256, "false"), (4, 128, "true")]
 
 def flags(words="", algorithm="dpo"):
     line = f"--model model --algorithm {algorithm} {words}"
-    return main.parse_arguments(line.split())
+    return main.COMMAND.read(line.split())
 
 
 @pytest.fixture(scope="module")

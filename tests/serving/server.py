@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from safe_rlhf_panacea.serving.main import build_parser, make_server
+from safe_rlhf_panacea.serving.main import COMMAND, make_server
 
 
 @dataclass
@@ -49,8 +49,8 @@ class Running:
 @contextmanager
 def serving(adapter, *flags):
     """A server for the adapter of a folder."""
-    args = build_parser().parse_args(["--adapter", str(adapter), "--port", "0", *flags])
-    server, service, listening = make_server(args)
+    options = COMMAND.read(["--adapter", str(adapter), "--port", "0", *flags])
+    server, service, listening = make_server(options)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

@@ -37,6 +37,7 @@ def test_the_way_of_naming_a_preference_does_not_matter(server, client):
     answers = [
         ask(client, [0.9, 0.1]),
         ask(client, {"harmless": 0.1, "helpful": 0.9}),
+        ask(client, "helpful=0.9,harmless=0.1"),
         ask(client, model="tiny@0.9,0.1"),
         ask(client, model="tiny@harmless=0.1,helpful=0.9"),
     ]
@@ -211,7 +212,8 @@ REFUSED = [
     ({"preference": [0.5, 0.25, 0.25]}, 400, "has 3 entries"),
     ({"preference": {"helpful": 1}}, 400, "says nothing of harmless"),
     ({"preference": {"helpful": 1, "funny": 0}}, 400, "unknown objective 'funny'"),
-    ({"preference": "1,0"}, 400, "preference: "),
+    ({"preference": "1,1"}, 400, "sums to 2, not to 1"),
+    ({"preference": 1}, 400, "preference: "),
     ({"model": "tiny@1,0", "preference": [1, 0]}, 400, "both given"),
     ({"max_tokens": 61}, 400, "this server allows 60"),
     ({"max_tokens": 0}, 400, "max_tokens: "),

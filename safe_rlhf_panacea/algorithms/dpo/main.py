@@ -37,12 +37,16 @@ def parse_arguments(argv: Sequence[str] | None = None) -> DPOConfig:
     return COMMAND.read(argv).resolved()
 
 
-@one_line_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def train(args: DPOConfig) -> None:
     """Train and save."""
-    args = parse_arguments(argv)
     from safe_rlhf_panacea.algorithms.dpo.trainer import PanaceaDPOTrainer
     from safe_rlhf_panacea.algorithms.starting import prepare_run
     from safe_rlhf_panacea.base.setup import run_to_end
 
     run_to_end(PanaceaDPOTrainer(args, *prepare_run(args)))
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train as the command line says."""
+    train(parse_arguments(argv))

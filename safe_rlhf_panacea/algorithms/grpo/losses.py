@@ -44,6 +44,7 @@ def grpo_loss(
     clip_range: float,
     kl_coeff: float = 0.0,
     tokens: torch.Tensor | None = None,
+    token_weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Mean over response tokens of the surrogate and kl_coeff times the divergence.
 
@@ -56,12 +57,16 @@ def grpo_loss(
         clip_range: ε of the ratio.
         kl_coeff: 0 where the divergence is in the rewards.
         tokens: see ``token_mean``.
+        token_weights: of the surrogate, not negative, size = (B, T); default: 1.
     """
     # What stands beside the tokens of a response must not overflow either.
     new, old, reference = (
         numbers.masked_fill(~mask, 0.0) for numbers in (log_probs, old_log_probs, ref_log_probs)
     )
-    losses = -clipped_surrogate(new, old, advantages.unsqueeze(-1), clip_range)
+    advantages = advantages.unsqueeze(-1)
+    if token_weights is not None:
+        advantages = advantages * token_weights
+    losses = -clipped_surrogate(new, old, advantages, clip_range)
     if kl_coeff > 0:
         losses = losses + kl_coeff * kl_estimate(new, reference)
     return token_mean(losses, mask, tokens)

@@ -32,11 +32,15 @@ def parse_arguments(argv: Sequence[str] | None = None) -> GRPOConfig:
     return COMMAND.read(argv).resolved()
 
 
-@one_line_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def train(args: GRPOConfig) -> None:
     """Train and save."""
-    args = parse_arguments(argv)
     from safe_rlhf_panacea.algorithms.grpo.trainer import PanaceaGRPOTrainer
     from safe_rlhf_panacea.base.setup import prepare_run, run_to_end
 
     run_to_end(PanaceaGRPOTrainer(args, *prepare_run(args)))
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train as the command line says."""
+    train(parse_arguments(argv))

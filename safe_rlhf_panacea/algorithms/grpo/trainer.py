@@ -89,10 +89,10 @@ class PanaceaGRPOTrainer(RLTrainer[GroupRollout]):
         """The base's, unless the rewards need the divergence before the training step."""
         return super().on_policy and self.args.kl_in == "loss"
 
-    def split_rl_micro_batches(self, prompt_only_batch: Batch) -> list[GroupRollout]:
-        """Roll out as much of a prompt batch as fills whole updates, which is all of a full one."""
+    def micro_batches(self, prompt_only_batch: Batch) -> list[Batch]:
+        """As much of a prompt batch as fills whole updates, which is all of a full one."""
         taken = prompts_of_whole_updates(len(prompt_only_batch["input_ids"]), self.args)
-        return super().split_rl_micro_batches({k: v[:taken] for k, v in prompt_only_batch.items()})
+        return super().micro_batches({k: v[:taken] for k, v in prompt_only_batch.items()})
 
     @torch.no_grad()
     def rollout(self, prompt_only_batch: Batch) -> list[GroupRollout]:
@@ -102,6 +102,8 @@ class PanaceaGRPOTrainer(RLTrainer[GroupRollout]):
 
     def generate(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Responses at λ; every response of a prompt at that prompt's λ."""
+        if self.part.drawing is not None:
+            return self.part.collect(prompt_only_batch)
         with self.part.generation(prompt_only_batch):
             return super().generate(prompt_only_batch)
 
@@ -125,6 +127,7 @@ class PanaceaGRPOTrainer(RLTrainer[GroupRollout]):
                 "ref_log_probs": ref_log_probs,
                 **old,
                 **self.part.score(sequence, attention_mask, prompt.size(-1)),
+                **self.part.sampled(),
                 "preference": preference,
             }
 
@@ -154,6 +157,7 @@ class PanaceaGRPOTrainer(RLTrainer[GroupRollout]):
             clip_range=self.clip_range_ratio,
             kl_coeff=self.kl_coeff if self.args.kl_in == "loss" else 0.0,
             tokens=rl_batch["tokens"],
+            token_weights=self.part.token_weights(rl_batch, old),
         )
         return loss + self.panacea.penalty(), now.detach(), old
 
@@ -179,6 +183,7 @@ class PanaceaGRPOTrainer(RLTrainer[GroupRollout]):
             "clipped_tokens": clipped[mask].float(),
             "mean_generated_length": lengths,
             **self.part.by_name(rl_batch),
+            **self.part.mismatch(rl_batch, old, mask),
             **self.panacea.by_name("weight", rl_batch["weights"]),
         }
         flat = rl_batch["without_spread"].sum() / self.args.num_return_sequences

@@ -120,6 +120,8 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
 
     def generate(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Responses at λ; every response of a prompt at that prompt's λ."""
+        if self.part.drawing is not None:
+            return self.part.collect(prompt_only_batch)
         with self.part.generation(prompt_only_batch):
             return super().generate(prompt_only_batch)
 
@@ -128,7 +130,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
     ) -> PanaceaRollout:
         """Score a batch and keep its λ with it."""
         batch = super().post_rollout(prompt, sequence, attention_mask)
-        return {**batch, "preference": self.panacea.preference}
+        return {**batch, **self.part.sampled(), "preference": self.panacea.preference}
 
     @contextmanager
     def reference(self) -> Iterator[Any]:
@@ -146,15 +148,28 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
 
     def rl_step(self, rl_batch: PanaceaRollout) -> dict[str, float]:
         """Take the step at the batch's λ."""
+        self.part.learnt_from = rl_batch
         with self.panacea.at(rl_batch["preference"]):
             info = super().rl_step(rl_batch)
-        named = all_reduce_means(self.part.by_name(rl_batch))
+        named = all_reduce_means({**self.part.by_name(rl_batch), **self.part.found})
         info |= {f"train/{name}": mean for name, mean in named.items()}
         return self.part.logged("train") | info | self.panacea.progress_metrics(self.actor_model)
 
-    def actor_loss_fn(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def actor_loss_fn(
+        self,
+        log_probs: torch.Tensor,  # size = (B, T)
+        old_log_probs: torch.Tensor,  # size = (B, T)
+        advantages: torch.Tensor,  # size = (B, T)
+        mask: torch.Tensor,  # size = (B, T)
+        *count: Any,  # the port's, size = (); Safe-RLHF has none
+    ) -> torch.Tensor:
         """PPO's loss, with the penalty on U and V if asked for."""
-        return super().actor_loss_fn(*args, **kwargs) + self.panacea.penalty()
+        rl_batch = self.part.learnt_from
+        self.part.found = self.part.mismatch(rl_batch, old_log_probs, mask)
+        if (weights := self.part.token_weights(rl_batch, old_log_probs)) is not None:
+            advantages = advantages * weights
+        loss = super().actor_loss_fn(log_probs, old_log_probs, advantages, mask, *count)
+        return loss + self.panacea.penalty()
 
     def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
         """Supervised text at the λ of the rollout; its rows take the rollout's in turn."""

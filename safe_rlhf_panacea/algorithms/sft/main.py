@@ -32,12 +32,16 @@ def parse_arguments(argv: Sequence[str] | None = None) -> SFTConfig:
     return COMMAND.read(argv).resolved()
 
 
-@one_line_errors
-def main(argv: Sequence[str] | None = None) -> None:
+def train(args: SFTConfig) -> None:
     """Train and save."""
-    args = parse_arguments(argv)
     from safe_rlhf_panacea.algorithms.sft.trainer import PanaceaSFTTrainer
     from safe_rlhf_panacea.base.setup import prepare_run, run_to_end
 
     ds_train_config, _ = prepare_run(args)
     run_to_end(PanaceaSFTTrainer(args, ds_train_config))
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train as the command line says."""
+    train(parse_arguments(argv))

@@ -59,7 +59,6 @@ class TrainerBase(metaclass=abc.ABCMeta):
     """
 
     TRAINING_TYPE: ClassVar[str]
-
     tokenizer: Any
     args: Any
     data_sampler: ResumableSampler
@@ -108,8 +107,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
 
     def run_init_hooks(self) -> None:
         """Run the four hooks in their order."""
-        self.global_step = self.saved_at = 0
-        self.epoch = 0
+        self.global_step = self.saved_at = self.epoch = 0
         self.clock = TrainingClock()
         self._divergence = DivergenceCheck()
         self.observers: list[Observer] = []
@@ -145,8 +143,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
         found = {}
         for name, flag in LOADERS.items():
             dataset = getattr(getattr(self, name, None), "dataset", None)
-            fingerprint = getattr(dataset, "fingerprint", None)
-            if fingerprint is not None:
+            if (fingerprint := getattr(dataset, "fingerprint", None)) is not None:
                 found[flag] = fingerprint
         return found
 
@@ -260,9 +257,14 @@ class TrainerBase(metaclass=abc.ABCMeta):
         So a checkpoint may come a few steps after its multiple of ``save_interval``.
         """
         interval = self.args.save_interval
-        due = self.global_step // interval > self.saved_at // interval
+        if self.global_step // interval > self.saved_at // interval:
+            self.save_between_updates()
+
+    def save_between_updates(self) -> None:
+        """Save, unless a gradient waits for its update or the step was saved already."""
         engines = self.checkpoint_engines().values()
-        if due and all(e.micro_steps % e.gradient_accumulation_steps() == 0 for e in engines):
+        whole = all(e.micro_steps % e.gradient_accumulation_steps() == 0 for e in engines)
+        if whole and self.global_step > self.saved_at:
             self.save_checkpoint()
             self.saved_at = self.global_step
 

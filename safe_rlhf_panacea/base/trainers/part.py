@@ -11,7 +11,13 @@ class Part:
 
     The port's trainers and the hooked ones of Safe-RLHF hold one as ``part``; checkpoints are the
     port's.
+
+    Attributes:
+        ahead: how many prompt batches the trainer takes before the one whose responses it uses, so
+            that ``ask`` can ask for them; None: it takes them one by one and asks nobody.
     """
+
+    ahead: int | None = None
 
     def about(self) -> dict[str, Any]:
         """What the run's record says of it."""
@@ -37,6 +43,13 @@ class Part:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where ``state_dict`` was taken."""
+
+    def streams(self) -> dict[str, Any]:
+        """The part of ``state_dict`` that ``ask`` moves on."""
+        return {}
+
+    def ask(self, batches: list[dict[str, Any]]) -> None:
+        """Ask for the responses to a prompt batch, in micro-batches as the trainer will take it."""
 
     def checkpointed(self) -> None:
         """A checkpoint was written."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Generic
 
@@ -12,7 +13,7 @@ import torch
 from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.divergence import DivergedError, finite_on_all
 from safe_rlhf_panacea.base.engine import passes_since_update, unwrap
-from safe_rlhf_panacea.base.generation import NotFiniteError, sample
+from safe_rlhf_panacea.base.generation import NoResponsesError, NotFiniteError, sample
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.base.trainers import rl_data
 from safe_rlhf_panacea.base.trainers.actor import text_count, text_step
@@ -38,10 +39,14 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
 
     # -- rollouts ---------------------------------------------------------------------
 
+    def micro_batches(self, prompt_only_batch: Batch) -> list[Batch]:
+        """A prompt batch as it is rolled out."""
+        rows = rl_data.prompts_of_micro_batch(self.args, self.WHOLE_GROUPS)
+        return rl_data.split_rows(prompt_only_batch, rows)
+
     def split_rl_micro_batches(self, prompt_only_batch: Batch) -> list[AnyRollout]:
         """Roll out a prompt batch in micro-batches."""
-        rows = rl_data.prompts_of_micro_batch(self.args, self.WHOLE_GROUPS)
-        batches = rl_data.split_rows(prompt_only_batch, rows)
+        batches = self.micro_batches(prompt_only_batch)
         return [rollout for batch in batches for rollout in self.rollout(batch)]
 
     def split_ptx_micro_batches(self, ptx_batch: Batch) -> list[Batch]:
@@ -123,9 +128,57 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
     def _prompt_batches(self) -> Iterator[Batch]:
         while self.global_step < self.total_steps:
             self.data_sampler.set_epoch(self.epoch)
-            yield from self.prompt_only_dataloader
+            ahead = self.part.ahead
+            yield from self.prompt_only_dataloader if ahead is None else self._asked(ahead)
             self.epoch += 1
             self.log_evaluation(self.args.eval_strategy == "epoch")
+
+    def _asked(self, ahead: int) -> Iterator[Batch]:
+        """Prompt batches of an epoch whose responses were asked for, some so many batches early."""
+        batches, waiting = iter(self.prompt_only_dataloader), deque[Batch]()
+        while self.global_step + sum(map(self._steps_on, waiting)) < self.total_steps:
+            place = self.data_sampler.state_dict(), self.part.streams()
+            if (batch := next(batches, None)) is None:
+                break
+            waiting.append(to_device(batch, own_device()))
+            self.places.append(place)
+            self.part.ask(self.micro_batches(waiting[-1]))
+            if len(waiting) > ahead:
+                self._note_text()
+                yield waiting.popleft()
+        while waiting:
+            self._note_text()
+            yield waiting.popleft()
+
+    def _steps_on(self, prompts: Batch) -> int:
+        """How many training steps there are on the responses to a prompt batch."""
+        each = 1 if self.WHOLE_GROUPS else self.args.num_return_sequences
+        return len(self.micro_batches(prompts)) * each * self.args.update_iters
+
+    def _note_text(self) -> None:
+        self.text_place = self.ptx_sampler.state_dict() if self.use_ptx else None
+
+    def _rolled_out(self, prompts: Batch) -> list[AnyRollout]:
+        """The micro-batches of a prompt batch.
+
+        Raises:
+            NoResponsesError: nobody gives the responses; what was learnt before is kept.
+        """
+        try:
+            rl_batches = self.split_rl_micro_batches(to_device(prompts, own_device()))
+        except NoResponsesError as error:
+            self.save_between_updates()
+            kept = "there is no checkpoint yet"
+            if self.saved_at:
+                kept = (
+                    f"the checkpoint of step {self.saved_at} is kept, from which --resume goes on "
+                    "when a server is up"
+                )
+            raise NoResponsesError(f"step {self.global_step + 1}: {error}; {kept}") from None
+        if self.places:
+            self.places.popleft()
+        self.text_place = None
+        return rl_batches
 
     def train(self) -> None:
         """Train until the last step."""
@@ -144,7 +197,7 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
                 break
             self.go_on()
             self.set_eval()
-            rl_batches = self.split_rl_micro_batches(to_device(prompts, own_device()))
+            rl_batches = self._rolled_out(prompts)
             ptx_batches: list[Batch | None] = [None] * len(rl_batches)
             if ptx is not None:
                 ptx_batches = list(self.split_ptx_micro_batches(to_device(ptx, own_device())))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections import deque
 from typing import Any, ClassVar
 
 import torch
@@ -29,6 +30,9 @@ class RLSetup(TrainerBase):
             with its model, later its engine; in the order in which the engines are made.
         temperature: of the policy and its reference wherever they are learnt from, as when they are
             sampled; 1 where that is greedy.
+        places: where prompts, λ and seeds stood before each prompt batch whose responses are still
+            to come, oldest first.
+        text_place: where the supervised text stood before the batch beside the first of them.
         WHOLE_GROUPS: whether a micro-batch holds all responses to its prompts, and not one to each.
     """
 
@@ -48,6 +52,8 @@ class RLSetup(TrainerBase):
     ) -> None:
         """Run the hooks, then read the coefficients."""
         self.args = args
+        self.places: deque[tuple[dict[str, Any], dict[str, Any]]] = deque()
+        self.text_place: dict[str, Any] | None = None
         self.ds_config = self.ds_train_config = ds_train_config
         self.ds_eval_config = ds_eval_config
         self.run_init_hooks()
@@ -124,9 +130,14 @@ class RLSetup(TrainerBase):
         return [self.data_sampler, *([self.ptx_sampler] if self.use_ptx else [])]
 
     def training_state(self) -> TrainingState:
-        """With the place in the supervised text."""
+        """With the place in the supervised text; prompts without responses count as not taken."""
         state = super().training_state()
         state.ptx_sampler = self.ptx_sampler.state_dict() if self.use_ptx else None
+        if self.places:
+            state.sampler, streams = self.places[0]
+            state.panacea = {**state.panacea, **streams}
+        if self.text_place is not None:
+            state.ptx_sampler = self.text_place
         return state
 
     def restore(self, state: TrainingState) -> None:

@@ -1,0 +1,163 @@
+"""vLLM's rollouts beside the package's own loop, and what handing over an adapter costs.
+
+The model is the folder in PANACEA_SMALL_MODEL, or one of random weights. vLLM's Python is found as
+``--rollout_server auto`` finds it: PANACEA_VLLM_PYTHON, this one, or .venv-vllm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from part import MODELS, Row, device_of, run_part
+from tokenizers import Tokenizer, models
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
+
+from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter, inject_adapter
+from safe_rlhf_panacea.base.generation import SamplingConfig, sample
+from safe_rlhf_panacea.base.log_probs import response_log_probs
+from safe_rlhf_panacea.preference import PreferenceSampler
+from safe_rlhf_panacea.rollouts.checks import Needed
+from safe_rlhf_panacea.rollouts.completions import as_sampled, read_answer, request
+from safe_rlhf_panacea.rollouts.local import start_server
+from safe_rlhf_panacea.rollouts.pool import Pool
+from safe_rlhf_panacea.rollouts.publishing import NAME, Publisher, model_name
+from safe_rlhf_panacea.rollouts.server import Server
+
+MODEL = "PANACEA_SMALL_MODEL"
+ROWS = (1, 8, 32)  # and as many λ
+PROMPT, REPEATS = 32, 3
+CLOSE = 0.05  # nats on average, in half precision
+TINY = {"hidden_size": 128, "num_attention_heads": 4, "num_key_value_heads": 4}
+
+
+def load(folder: Path, tiny: bool) -> tuple[str, Any]:
+    """The base model's folder, and the model."""
+    path = os.environ.get(MODEL)
+    if path is None or tiny:
+        path = str(folder / "base")
+        shape = {**MODELS["tiny"], **TINY} if tiny else MODELS["1b"]
+        model = AutoModelForCausalLM.from_config(LlamaConfig(**shape))
+        model.save_pretrained(path)
+        words = Tokenizer(models.WordLevel({str(i): i for i in range(64)}, unk_token="0"))
+        PreTrainedTokenizerFast(tokenizer_object=words, unk_token="0").save_pretrained(path)
+    dtype = torch.bfloat16 if device_of() == "cuda" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+    return path, model.to(device_of()).eval()
+
+
+def adapted(model: Any, base: str) -> PanaceaAdapter:
+    """An adapter that does something at every λ."""
+    config = AdapterConfig(objectives=("helpful", "harmless"), base_model=base, lora_scaling=64.0)
+    adapter = inject_adapter(model, config)
+    with torch.no_grad():
+        for name, parameter in adapter.named_parameters().items():
+            if name.endswith(("sigma", "lora_s")):
+                parameter.normal_(std=0.1)
+    return adapter
+
+
+def median_seconds(action: Callable[[], Any]) -> float:
+    """Of a few calls after one that warms up."""
+    seconds = []
+    for _ in range(REPEATS + 1):
+        begin = time.perf_counter()
+        action()
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds[1:])
+
+
+class Beside:
+    """The two ways to the same responses."""
+
+    def __init__(self, model: Any, adapter: PanaceaAdapter, pool: Pool, length: int) -> None:
+        """Hold on to both."""
+        self.model, self.adapter, self.pool = model, adapter, pool
+        self.config = SamplingConfig(PROMPT + length, [], 0)  # nothing ends a response
+        self.length = length
+
+    def own(self, prompts: torch.Tensor, preference: torch.Tensor) -> Any:
+        """By the package's loop."""
+        with self.adapter.at(preference):
+            return sample(self.model, prompts, torch.ones_like(prompts), self.config)
+
+    def served(self, prompts: torch.Tensor, preference: torch.Tensor, version: str) -> Any:
+        """By vLLM."""
+        names = [
+            model_name(version, self.adapter.config.objectives, row) for row in preference.cpu()
+        ]
+        bodies = [
+            request(name, ids, self.config, most=self.length, seed=1)
+            for name, ids in zip(names, prompts.tolist(), strict=True)
+        ]
+        answers = [read_answer(one.result(), 1)[0] for one in self.pool.submit(bodies)]
+        return as_sampled(prompts, torch.ones_like(prompts), answers, self.config)
+
+    def distance(self, prompts: torch.Tensor, preference: torch.Tensor, version: str) -> float:
+        """Mean difference of the two log-probabilities of vLLM's tokens."""
+        sequences, mask, theirs = self.served(prompts, preference, version)
+        with self.adapter.at(preference), torch.no_grad():
+            own = response_log_probs(self.model, sequences, mask, PROMPT - 1)
+        return float((own - theirs)[:, PROMPT - 1 :].abs().mean())
+
+
+def measured(beside: Beside, publisher: Publisher) -> Iterator[Row]:
+    """Rows per second of both, and what a version costs."""
+    device = next(beside.model.parameters()).device
+    draw = torch.Generator().manual_seed(0)
+    sampler = PreferenceSampler(2, scope="sample", seed=0)
+    vocabulary = min(64, beside.model.config.vocab_size)
+    for rows in ROWS:
+        prompts = torch.randint(1, vocabulary, (rows, PROMPT), generator=draw).to(device)
+        preference = sampler.sample(rows).to(device)
+        begin = time.perf_counter()
+        publisher.publish(rows, beside.adapter.save)
+        written, version = time.perf_counter() - begin, publisher.latest
+        served = partial(beside.served, prompts, preference, version)
+        begin = time.perf_counter()
+        served()
+        first = time.perf_counter() - begin
+        again, own = (
+            median_seconds(served),
+            median_seconds(partial(beside.own, prompts, preference)),
+        )
+        distance = beside.distance(prompts, preference, version)
+        folder = publisher.folder / version.partition("/")[2]
+        yield {
+            "rows, each at its λ": rows,
+            "tokens": beside.length,
+            "own, rows/s": rows / own,
+            "vLLM, rows/s": rows / again,
+            "vLLM with new LoRAs, rows/s": rows / first,
+            "adapter, bytes": sum(file.stat().st_size for file in folder.iterdir()),
+            "written in, s": written,
+            "nats apart": distance,
+            "right": distance < CLOSE,
+        }
+
+
+def rows(args: argparse.Namespace) -> Iterator[Row]:
+    """Everything with one model and one server."""
+    length = 8 if args.tiny else 64
+    with tempfile.TemporaryDirectory() as folder:
+        base, model = load(Path(folder), args.tiny)
+        adapter = adapted(model, base)
+        publisher = Publisher(Path(folder) / "published")
+        adapters = f"{NAME}={publisher.folder}"
+        needed = Needed(base, adapters, adapter.config.rank, 2 * (PROMPT + length), max(ROWS))
+        flags = ["--gpu-memory-utilization", "0.5"] if device_of() == "cuda" else []
+        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+        url = start_server(needed, Path(folder) / "server", dtype, [*flags, "--enforce-eager"]).url
+        yield from measured(Beside(model, adapter, Pool([Server(url)]), length), publisher)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_part("vllm", "Rollouts by the package's loop and by vLLM", rows))

@@ -1,0 +1,268 @@
+"""What a Panacea trainer does where vLLM servers draw its responses (``--rollout_engine vllm``)."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from safe_rlhf_panacea.algorithms.evaluating import FrontTrainer
+from safe_rlhf_panacea.algorithms.part import PanaceaPart
+from safe_rlhf_panacea.base import Batch
+from safe_rlhf_panacea.base.distributed import (
+    all_gather_objects,
+    barrier,
+    is_main_process,
+    own_device,
+    refusing_together,
+)
+from safe_rlhf_panacea.base.divergence import finite_on_all
+from safe_rlhf_panacea.base.engine import gathered
+from safe_rlhf_panacea.base.log_probs import response_log_probs
+from safe_rlhf_panacea.base.models.adapted import find_adapter
+from safe_rlhf_panacea.configs.rollouts import AUTO
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
+from safe_rlhf_panacea.rollouts.checks import Needed
+from safe_rlhf_panacea.rollouts.completions import Completion
+from safe_rlhf_panacea.rollouts.correction import mismatch, of_last, truncated_weights
+from safe_rlhf_panacea.rollouts.engine import Asked, Rollouts
+from safe_rlhf_panacea.rollouts.local import LocalServer, start_server
+from safe_rlhf_panacea.rollouts.publishing import NAME, Publisher
+
+MOST_LORAS = 16  # at once, of a server that a run starts: each takes memory beside the weights
+
+
+class RewardedTrainer(FrontTrainer, Protocol):
+    """A ``FrontTrainer`` that learns from rewards.
+
+    Attributes:
+        actor_model: the policy's engine, or the policy before there is one.
+        rewards: what ``RewardedPart.load`` gave.
+        waiting: see ``RLTrainer``.
+    """
+
+    actor_model: Any
+    prompt_only_dataloader: Any
+    rewards: RewardEnsemble
+    waiting: int
+
+
+class ServedPart(PanaceaPart):
+    """The part of a trainer whose responses servers may draw; without them it is ``PanaceaPart``.
+
+    Attributes:
+        rollouts: the servers, once they are found to be what is needed; None: the trainer samples.
+        own_server: that this run has started.
+        asked: prompt batches that responses were asked for, in the run.
+        drawing: the micro-batch whose responses are taken now.
+        learnt_from: the micro-batch of the present training step.
+        found: of ``mismatch``, in the present training step.
+    """
+
+    trainer: RewardedTrainer
+    rollouts: Rollouts | None = None
+    own_server: LocalServer | None = None
+    asked: int = 0
+    drawing: Asked | None = None
+    learnt_from: Mapping[str, Any]
+    found: dict[str, torch.Tensor]
+    _log_probs: Iterator[torch.Tensor]
+
+    # -- servers ----------------------------------------------------------------------
+
+    def opened(self) -> None:
+        """Find the servers, or start one, and hold them against the policy."""
+        super().opened()
+        self.learnt_from, self.found = {}, {}
+        if getattr(self.trainer.args, "rollout_engine", "own") != "own":
+            self._connect()
+            self.ahead = int(self.trainer.args.rollout_stale)
+
+    def _connect(self) -> None:
+        trainer, args = self.trainer, self.trainer.args
+        folder = Path(args.rollout_folder or Path(args.output_dir) / "rollouts").expanduser()
+        folder = folder.resolve()
+        needed = self._needed(folder)
+        with refusing_together():
+            urls = list(args.rollout_server)
+            if urls == [AUTO] and is_main_process():
+                dtype = "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
+                flags = shlex.split(args.rollout_server_flags or "")
+                self.own_server = start_server(needed, folder / "server", dtype, flags)
+                urls = [self.own_server.url]
+        urls = all_gather_objects(urls)[0]
+        publisher = Publisher(folder)
+        if args.rollout_folder is None and is_main_process():
+            publisher.clear()
+        publisher.run = all_gather_objects(publisher.run)[0]
+        names = self.panacea.objectives if self.panacea.config.pref_dim else ()
+        config = trainer.generation_config
+        rollouts = Rollouts(urls, args, needed, names, config, publisher)
+        with refusing_together():
+            rollouts.check()
+        try:
+            self._publish(rollouts)
+            self._compare(rollouts)
+        except BaseException:
+            rollouts.close()
+            raise
+        self.rollouts = rollouts
+
+    def _needed(self, folder: Path) -> Needed:
+        """What a server must run.
+
+        Raises:
+            UserError: the policy begins at an adapter, which vLLM cannot load as a base model.
+        """
+        args, config = self.trainer.args, self.panacea.policy.config
+        if find_adapter(args.actor_model_name_or_path) is not None:
+            raise UserError(
+                f"--rollout_engine vllm: {args.actor_model_name_or_path} is an adapter, which vLLM "
+                "does not take as a base model: export it with --format merged, and train from that"
+            )
+        at_once = args.per_device_prompt_batch_size if args.preference_scope == "sample" else 1
+        loras = min(MOST_LORAS, at_once + int(args.rollout_stale))
+        adapters = f"{NAME}={folder}"
+        base = args.actor_model_name_or_path
+        return Needed(base, adapters, config.rank, args.max_length, loras)
+
+    @torch.no_grad()
+    def _compare(self, rollouts: Rollouts) -> None:
+        """Hold a short response of every server against the policy's own log-probabilities."""
+        trainer, preference = self.trainer, self.panacea.centre
+        temperatures = trainer.args.temperature or 1.0, 1.0
+        prompt = trainer.prompt_only_dataloader.dataset[0]["input_ids"].tolist()
+        with refusing_together():
+            probes = rollouts.probes(prompt, preference[0])
+        trainer.set_eval()
+        with self.panacea.at(preference, shared=True):
+            found = [
+                (one, *(self._own_log_probs(prompt, one, t) for t in temperatures))
+                for one in probes
+            ]
+        with refusing_together():
+            rollouts.check_close(found)
+
+    def _own_log_probs(self, prompt: list[int], one: Completion, temperature: float) -> list[float]:
+        """The policy's, of the tokens of a response to a prompt, at a temperature."""
+        trainer = self.trainer
+        sequence = torch.tensor([prompt + one.tokens], device=own_device())
+        mask, start = torch.ones_like(sequence).bool(), len(prompt) - 1
+        inputs = trainer.actor_model, sequence, mask, start, temperature
+        return response_log_probs(*inputs)[0, start:].tolist()
+
+    def _publish(self, rollouts: Rollouts) -> None:
+        """Hand over the adapter as it is now, whole also under ZeRO 3."""
+        policy = self.panacea.policy
+        with gathered(policy.parameters()), refusing_together():
+            write = policy.save if is_main_process() else None
+            rollouts.publish(self.trainer.actor_model.global_steps, write)
+        barrier()
+
+    def trained(self) -> None:
+        """Remove what was handed over, and end the server that was started."""
+        super().trained()
+        if self.rollouts is not None:
+            self.rollouts.close()
+        if self.own_server is not None:
+            self.own_server.end()
+
+    # -- what a checkpoint keeps ------------------------------------------------------
+
+    def streams(self) -> dict[str, Any]:
+        """The place in the stream of λ, and in that of seeds."""
+        return {"source": self.panacea.source.state_dict(), "asked": self.asked}
+
+    def state_dict(self) -> dict[str, Any]:
+        """With the place in the stream of seeds."""
+        return {**super().state_dict(), **({"asked": self.asked} if self.asked else {})}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """With the place in the stream of seeds."""
+        self.asked = int(state.get("asked", 0))
+        super().load_state_dict(state)
+
+    # -- rollouts ---------------------------------------------------------------------
+
+    def ask(self, batches: list[Batch]) -> None:
+        """Hand over the adapter, draw λ, and ask for the responses to a prompt batch."""
+        trainer, rollouts = self.trainer, self.rollouts
+        assert rollouts is not None
+        self._publish(rollouts)
+        each = 1 if trainer.WHOLE_GROUPS else trainer.args.num_return_sequences
+        each *= 1 + trainer.use_ptx  # backward passes on a micro-batch
+        preferences: list[torch.Tensor] = []
+        for batch in batches:
+            before = trainer.waiting + each * (len(rollouts.waiting) + len(preferences))
+            preferences.append(self._drawn(batch, before))
+        rollouts.ask(batches, preferences, self.asked)
+        self.asked += 1
+
+    def _drawn(self, batch: Batch, waiting: int) -> torch.Tensor:
+        """λ of a micro-batch, size = (B, m), which so many backward passes come before."""
+        trainer, rows = self.trainer, batch["input_ids"].size(0)
+        return self.panacea.draw(rows, trainer.actor_model, waiting, trainer.args.update_iters)
+
+    @contextmanager
+    def at_drawn(self, prompt_only_batch: Batch) -> Iterator[None]:
+        """Draw λ before the responses and hold it: all that a rollout gathers sees the same one."""
+        if self.rollouts is None:
+            preference = self._drawn(prompt_only_batch, self.trainer.waiting)
+        else:
+            self.drawing = self.rollouts.waiting.popleft()
+            preference = self.drawing.preference
+        try:
+            with self.panacea.at(preference):
+                yield
+        finally:
+            self.drawing = None
+
+    def collect(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """The responses to a micro-batch, as the trainer's ``generate`` returns them.
+
+        Raises:
+            NoResponsesError: they cannot be had, on this process or on another one.
+        """
+        del prompt_only_batch
+        assert self.drawing is not None
+        sequences, mask, log_probs = finite_on_all(self.drawing.collect)
+        copies = self.trainer.args.num_return_sequences
+        whole = self.trainer.WHOLE_GROUPS
+        self._log_probs = iter(
+            [log_probs] if whole else [log_probs[i::copies] for i in range(copies)]
+        )
+        return sequences, mask
+
+    def sampled(self) -> dict[str, torch.Tensor]:
+        """What a micro-batch keeps of the engine: its log-probabilities, size = (B, L - 1)."""
+        return {} if self.drawing is None else {"sampling_log_probs": next(self._log_probs)}
+
+    # -- training steps ---------------------------------------------------------------
+
+    def token_weights(
+        self, rollout: Mapping[str, Any], old_log_probs: torch.Tensor
+    ) -> torch.Tensor | None:
+        """Of truncated importance sampling, size = (B, T); None without it.
+
+        Args:
+            rollout: the micro-batch.
+            old_log_probs: of its responses, size = (B, T).
+        """
+        args = self.trainer.args
+        if not getattr(args, "vllm_importance_sampling_correction", False):
+            return None
+        sampling = of_last(rollout["sampling_log_probs"], old_log_probs)
+        return truncated_weights(old_log_probs, sampling, args.vllm_importance_sampling_cap)
+
+    def mismatch(
+        self, rollout: Mapping[str, Any], old_log_probs: torch.Tensor, mask: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """How far the engine's policy was from the trainer's; nothing where there is no engine."""
+        if "sampling_log_probs" not in rollout:
+            return {}
+        return mismatch(old_log_probs, of_last(rollout["sampling_log_probs"], old_log_probs), mask)

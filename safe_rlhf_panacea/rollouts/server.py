@@ -1,0 +1,128 @@
+"""One vLLM server, spoken to over HTTP with the standard library."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from safe_rlhf_panacea.errors import UserError
+
+KEY = "VLLM_API_KEY"  # the variable from which vLLM takes its own --api-key
+SOON = 5.0  # seconds in which a server answers what needs no model
+
+
+class NoAnswerError(UserError):
+    """A server is not there, does not answer in time, or has failed within."""
+
+
+class RefusedError(UserError):
+    """A server answers that it will not do what it was asked (4xx).
+
+    Attributes:
+        status: the HTTP status.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+# A server of one's own cluster is not behind the proxy that the environment may name.
+_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+
+def server_url(text: str) -> str:
+    """A flag's ``http://HOST:PORT``; a trailing ``/v1`` is dropped.
+
+    Raises:
+        UserError: it is of another form.
+    """
+    parts = urlsplit(text)
+    try:
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number
+        good = False
+    if not good or parts.query or parts.fragment or parts.username:
+        raise UserError(f"{text!r} is no server's address: it must be of the form http://HOST:PORT")
+    return text.rstrip("/").removesuffix("/v1")
+
+
+@dataclass
+class Server:
+    """A server by its address.
+
+    Attributes:
+        url: ``http://HOST:PORT``.
+        timeout: seconds for an answer to what needs the model.
+    """
+
+    url: str
+    timeout: float = 300.0
+
+    def get(self, path: str) -> Any:
+        """The JSON at a path."""
+        return self._call(urllib.request.Request(f"{self.url}{path}"), SOON)
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """The JSON (or text) that a server answers to JSON.
+
+        Raises:
+            NoAnswerError: it is dead, slow, or fails within.
+            RefusedError: it refuses, with its reason.
+        """
+        headers = {"Content-Type": "application/json"}
+        data = json.dumps(body).encode()
+        return self._call(urllib.request.Request(f"{self.url}{path}", data, headers), self.timeout)
+
+    def is_well(self) -> bool:
+        """Whether it answers that it is."""
+        try:
+            self.get("/health")
+        except UserError:
+            return False
+        return True
+
+    def _call(self, request: urllib.request.Request, timeout: float) -> Any:
+        if key := os.environ.get(KEY):
+            request.add_header("Authorization", f"Bearer {key}")
+        try:
+            with _open(request, timeout=timeout) as reply:
+                content = reply.read()
+        except urllib.error.HTTPError as error:
+            message = _reason(error.read()) or error.reason
+            if 400 <= error.code < 500 and error.code not in (408, 425, 429):
+                raise RefusedError(f"{self.url}: {message}", error.code) from None
+            raise NoAnswerError(f"{self.url}: {error.code}: {message}") from None
+        except TimeoutError:
+            raise NoAnswerError(f"{self.url} has not answered in {timeout:g} seconds") from None
+        except urllib.error.URLError as error:
+            if isinstance(error.reason, TimeoutError):
+                raise NoAnswerError(f"{self.url} has not answered in {timeout:g} seconds") from None
+            raise NoAnswerError(f"{self.url} does not answer: {error.reason}") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise NoAnswerError(f"{self.url} broke off: {error!r}") from None
+        return _read(content)
+
+
+def _read(content: bytes) -> Any:
+    """JSON, or the text that it is not."""
+    try:
+        return json.loads(content) if content else None
+    except ValueError:
+        return content.decode("utf-8", "replace")
+
+
+def _reason(content: bytes) -> str | None:
+    """What an error's body says: OpenAI's form, or FastAPI's."""
+    found = _read(content)
+    if isinstance(found, dict):
+        error = found.get("error")
+        message = error.get("message") if isinstance(error, dict) else found.get("detail")
+        return str(message) if message else None
+    return found

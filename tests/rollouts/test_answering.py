@@ -1,0 +1,68 @@
+"""A front whose responses a server draws, beside the package's own."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from safe_rlhf_panacea.evaluation.main import main as evaluate
+from tests.algorithms.conftest import write_lines
+from tests.export.models import saved
+from tests.rollouts.stand_in import StandIn
+
+RULES = "safe_rlhf_panacea.reward_functions"
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory):
+    return saved("llama", tmp_path_factory.mktemp("adapted"))
+
+
+def flags(adapter, folder, *more):
+    prompts = [{"prompt": text} for text in ("c", "defg", "ed", "ggcd", "fe")]
+    return [
+        *("--adapter", str(adapter), "--output_dir", str(folder)),
+        *("--datasets", f"prompts:1:{write_lines(folder.with_suffix('.jsonl'), prompts)}"),
+        *("--reward_models", f"helpful={RULES}:matches?pattern=a"),
+        f"harmless={RULES}:concise?max_length=4,min_length=1",
+        *("--max_length", "24", "--batch_size", "3", "--progress", "false", *more),
+    ]
+
+
+def test_greedy_answers_and_the_front_are_the_same(adapted, tmp_path):
+    base, adapter = adapted
+    grid = ("--grid_step", "0.5", "--temperature", "0")
+    evaluate(flags(adapter, tmp_path / "own", *grid))
+    with StandIn(base, {"adapter": adapter}) as server:
+        engine = ("--engine", "vllm", "--server", server.url)
+        evaluate(flags(adapter, tmp_path / "served", *grid, *engine))
+    names = {body["model"] for body in server.asked[1:]}
+    assert len(names) == 4  # three λ, and the base model
+    for name in ("responses.json", "front.json", "values.json"):
+        own, served = (
+            json.loads((tmp_path / kind / name).read_text()) for kind in ("own", "served")
+        )
+        assert own == served, name
+
+
+def test_luck_is_shared_by_the_points_of_a_front(adapted, tmp_path):
+    base, adapter = adapted
+    with StandIn(base, {"adapter": adapter}) as server:
+        engine = ("--engine", "vllm", "--server", server.url, "--with_base", "false")
+        evaluate(flags(adapter, tmp_path / "front", "--grid_step", "0.5", *engine))
+    seeds = {}
+    for body in server.asked[1:]:
+        seeds.setdefault(tuple(body["prompt"]), set()).add(body["seed"])
+    assert len(seeds) == 5 and all(len(found) == 1 for found in seeds.values())
+    assert len(set.union(*seeds.values())) == 5
+
+
+def test_a_server_of_another_adapter(adapted, tmp_path, capsys):
+    base, adapter = adapted
+    with StandIn(base, {"another": adapter}) as server, pytest.raises(SystemExit):
+        engine = ("--engine", "vllm", "--server", server.url)
+        evaluate(flags(adapter, tmp_path / "front", *engine))
+    message = capsys.readouterr().err
+    assert f"has not this package's plugin, or not adapter={adapter}" in message
+    assert not (tmp_path / "front").exists()
