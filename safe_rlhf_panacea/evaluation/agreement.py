@@ -20,11 +20,11 @@ from safe_rlhf_panacea.base.arguments import (
     add_template_argument,
     filled,
 )
-from safe_rlhf_panacea.base.datasets import ChatTemplate, PreferenceDataset, RawSample
-from safe_rlhf_panacea.base.datasets.base import Row
 from safe_rlhf_panacea.base.joined_rows import across
 from safe_rlhf_panacea.base.models.pretrained import load_tokenizer
 from safe_rlhf_panacea.base.progress import progress_bar
+from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset, RawSample
+from safe_rlhf_panacea.data.specs import Row
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.arguments import (
     add_data_flags,

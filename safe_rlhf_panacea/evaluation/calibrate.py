@@ -16,8 +16,8 @@ from safe_rlhf_panacea.base.arguments import (
     add_template_argument,
     filled,
 )
-from safe_rlhf_panacea.base.datasets import ChatTemplate
-from safe_rlhf_panacea.base.datasets.specs import read_specs
+from safe_rlhf_panacea.data import ChatTemplate
+from safe_rlhf_panacea.data.specs import read_specs
 from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.evaluation.arguments import (
     add_reward_flags,
