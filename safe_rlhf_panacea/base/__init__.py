@@ -10,9 +10,40 @@ critic). The port's have them; ``base/upstream`` adds them to Safe-RLHF's.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safe_rlhf_panacea.base.resolution import Backend, backend
+
+if TYPE_CHECKING:  # the port's, which Safe-RLHF's agree with
+    from safe_rlhf_panacea.base.algorithms.dpo import DPOTrainer
+    from safe_rlhf_panacea.base.algorithms.dpo import DPOTrainer as HookedDPOTrainer
+    from safe_rlhf_panacea.base.algorithms.ppo import PPOTrainer
+    from safe_rlhf_panacea.base.algorithms.ppo import PPOTrainer as HookedPPOTrainer
+    from safe_rlhf_panacea.base.checkpoint import TrainingState
+    from safe_rlhf_panacea.base.datasets import (
+        PreferenceDataset,
+        PromptOnlyDataset,
+        RawDataset,
+        SupervisedDataset,
+    )
+    from safe_rlhf_panacea.base.datasets import PreferenceDataset as LabelledPreferenceDataset
+    from safe_rlhf_panacea.base.distributed import (
+        all_reduce_max,
+        all_reduce_means,
+        all_reduce_sum,
+        barrier,
+        is_main_process,
+    )
+    from safe_rlhf_panacea.base.engine import gathered, init_eval_engine, unwrap
+    from safe_rlhf_panacea.base.log_probs import response_log_probs
+    from safe_rlhf_panacea.base.models import (
+        AutoModelForScore,
+        ScoreModelOutput,
+        load_pretrained_models,
+    )
+    from safe_rlhf_panacea.base.trainers.base import TrainerBase
+    from safe_rlhf_panacea.base.trainers.rl import RLTrainer
+    from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
 
 Batch = dict[str, Any]
 

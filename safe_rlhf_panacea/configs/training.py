@@ -139,6 +139,18 @@ class OutputOptions(Options):
 
 
 @configuration
+class FromNothingOptions(Options):
+    """A program that makes everything up to a front, as the quickstart does."""
+
+    output_dir: str | None = option(text="default: a folder below runs with the time in its name")
+    seed: int = option(42, kind=kinds.seed_int)
+    overwrite: bool = option(False, "replace a run that the folder already holds")
+    wandb: bool = option(True, "log Panacea's training to wandb, offline")
+    progress: bool = option(True, "show progress bars")
+    smoke: bool = option(False, "a few steps of everything, to see that it runs")
+
+
+@configuration
 class DeepSpeedOptions(Options):
     """DeepSpeed's own; its launcher sets ``local_rank``."""
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled, finite_float
 from safe_rlhf_panacea.base.run_record import check_own_output, prepare_output_dir, write_run_record
+from safe_rlhf_panacea.configs import Options, Program, configuration, kinds, option
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.compare import FrontComparison, compare
 from safe_rlhf_panacea.fronts.result import FrontResult
@@ -26,36 +25,39 @@ NUMBERS, PICTURE, PAGE = "compare.json", "compare.png", "compare.html"
 LABEL_WIDTH = 24  # characters in a line of the legend; panels have room for twice as many
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of this program's flags."""
-    parser = ArgumentParser(
-        PROGRAM,
-        """
-        Compare the fronts of several runs: all indicators from one reference point, and the
-        difference at every λ against the first run. With --output_dir also a picture, the
-        numbers as JSON and a page that opens without a network.
+@configuration
+class CompareOptions(Options):
+    """Compare the fronts of several runs.
 
-        A RUN is the folder of an evaluation; that of a training run that was evaluated, with
-        @STEP for an earlier evaluation; or the quickstart's with :EXPERIMENT for all of its
-        methods or :EXPERIMENT/METHOD for one. LABEL=RUN names it.
-        """,
-        f"""
-        {PROGRAM} runs/front-panacea runs/front-soups
-        {PROGRAM} ours=runs/latest/panacea-ppo early=runs/latest/panacea-ppo@96 \\
-          runs/latest:ppo/rewarded_soups --baseline ours --output_dir runs/comparison
-        """,
+    All indicators are from one reference point, and every difference is to the first run at the
+    same λ. With --output_dir also a picture, the numbers as JSON and a page that opens without a
+    network.
+
+    A RUN is the folder of an evaluation; that of a training run that was evaluated, with
+    @STEP for an earlier evaluation; or the quickstart's with :EXPERIMENT for all of its
+    methods or :EXPERIMENT/METHOD for one. LABEL=RUN names it.
+    """
+
+    runs: tuple[str, ...] = option(
+        text=FORMS, kind=kinds.text, metavar="RUN", required=True, positional=True
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help=FORMS)
-    parser.add_argument("--baseline", metavar="LABEL", help="default: the first run")
-    parser.add_argument(
-        "--reference_point",
-        type=finite_float,
-        nargs="+",
-        help="of all hypervolumes; default: the runs' own, or the lowest of them",
+    baseline: str | None = option(text="default: the first run", kind=kinds.text, metavar="LABEL")
+    reference_point: tuple[float, ...] | None = option(
+        text="of all hypervolumes; default: the runs' own, or the lowest of them"
     )
-    parser.add_argument("--output_dir", type=filled, help="default: tables on the terminal only")
-    add_flag(parser, "--overwrite", False, "replace a comparison that the folder already holds")
-    return parser
+    output_dir: str | None = option(text="default: tables on the terminal only")
+    overwrite: bool = option(False, "replace a comparison that the folder already holds")
+
+
+COMMAND = Program(
+    CompareOptions,
+    PROGRAM,
+    example=f"""
+    {PROGRAM} runs/front-panacea runs/front-soups
+    {PROGRAM} ours=runs/latest/panacea-ppo early=runs/latest/panacea-ppo@96 \\
+      runs/latest:ppo/rewarded_soups --baseline ours --output_dir runs/comparison
+    """,
+)
 
 
 def check_output(folder: str, overwrite: bool, runs: Sequence[RunLocation]) -> None:
@@ -75,32 +77,34 @@ def picture_front(front: FrontResult) -> FrontResult:
     return front.having(label=fill(front.label, width))
 
 
-def write_comparison(args: argparse.Namespace, comparison: FrontComparison, command: str) -> Path:
+def write_comparison(
+    output_dir: str, options: CompareOptions, comparison: FrontComparison, command: str
+) -> Path:
     """Numbers, picture, page, and the record last: it says that the folder is complete."""
     title = fronts_title(comparison.runs)
     figure = front_figure([picture_front(run) for run in comparison.runs], title)
-    folder = prepare_output_dir(args.output_dir, overwrite=args.overwrite)
+    folder = prepare_output_dir(output_dir, overwrite=options.overwrite)
     atomic_write_json(folder / NUMBERS, comparison.to_json())
     save_picture(figure, folder / PICTURE)
     page = comparison_page(comparison, (folder / PICTURE).read_bytes(), command)
     atomic_write_text(folder / PAGE, page)
-    write_run_record(folder, args, {"program": PROGRAM})
+    write_run_record(folder, options, {"program": PROGRAM})
     return folder
 
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Read, compare, print, and write where asked."""
-    args = build_parser().parse_args(argv)
-    locations = [parse_run(text) for text in args.runs]
-    if args.output_dir is not None:
-        check_output(args.output_dir, args.overwrite, locations)
+    options = COMMAND.read(argv)
+    locations = [parse_run(text) for text in options.runs]
+    if options.output_dir is not None:
+        check_output(options.output_dir, options.overwrite, locations)
     runs = [run for location in locations for run in read_run(location)]
-    comparison = compare(runs, args.reference_point, args.baseline)
+    comparison = compare(runs, options.reference_point, options.baseline)
     written = ""
-    if args.output_dir is not None:
+    if options.output_dir is not None:
         command = f"{PROGRAM} {shlex.join(sys.argv[1:] if argv is None else argv)}"
-        folder = write_comparison(args, comparison, command)
+        folder = write_comparison(options.output_dir, options, comparison, command)
         written = f"\n\nWritten to {folder}: {PAGE}, {PICTURE}, {NUMBERS}"
     say(comparison_text(comparison) + written)
 

@@ -203,7 +203,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     template = ChatTemplate.chosen(args.chat_template, method.chat_template, tokenizer)
     measured, names, clusters = measure_method(args, method, template, grid, label)
     if is_main_process():
-        about, units = method.origin(label), {"names": names, "clusters": clusters}
+        about = method.origin(label)
+        units: dict[str, Any] = {"names": names, "clusters": clusters}
         result = measured.result(objectives, about, args.reference_point, **units)
         if measured.margins is not None:
             losses = measured.in_log_sigmoid().result(objectives, about, **units)

@@ -182,7 +182,7 @@ def launch(
     become([*start, *paper, *own, *more])
 
 
-def become(command: Sequence[str]) -> None:
+def become(command: list[str]) -> None:
     """Replace this process by a command."""
     sys.stdout.flush()
     os.execv(command[0], command)

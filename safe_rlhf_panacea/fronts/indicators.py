@@ -32,9 +32,9 @@ def non_dominated_mask(values: np.ndarray) -> np.ndarray:
     Args:
         values: J, size = (N, m).
     """
-    at_least = (values[:, None] >= values[None]).all(axis=-1)  # [i, j]: i >= j everywhere
-    better = (values[:, None] > values[None]).any(axis=-1)
-    return ~(at_least & better).any(axis=0)
+    at_least = np.all(values[:, None] >= values[None], axis=-1)  # [i, j]: i >= j everywhere
+    better = np.any(values[:, None] > values[None], axis=-1)
+    return ~np.any(at_least & better, axis=0)
 
 
 def dominated_count(values: np.ndarray) -> int:

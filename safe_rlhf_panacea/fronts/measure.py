@@ -54,6 +54,7 @@ def measure(
     Raises:
         NotFiniteError: a NaN or an infinity among what was found, or an objective that counts for
             no response, pair or text; on all processes alike.
+        ValueError: pairs or texts for a policy without an adapter.
     """
     if prompts is None:
         prompts = prompts_of_pairs(pairs)
@@ -119,8 +120,9 @@ def _of_all(
     policy: Policy, over_grid: Callable[..., Any], data: Any, grid: torch.Tensor, **options: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What ``over_rows`` finds for all rows of ``data``, which all processes share."""
-    share = _own_share(len(data))
-    inputs = (over_grid, policy.model, policy.adapter, data, share, grid)
+    if policy.adapter is None:
+        raise ValueError("pairs and texts are measured against an adapter switched off: none given")
+    inputs = (over_grid, policy.model, policy.adapter, data, _own_share(len(data)), grid)
     values, labels = over_rows(*inputs, progress=policy.progress, **options)
     return _together(values, 1, len(data)), _together(labels, 0, len(data))
 
@@ -153,8 +155,8 @@ def _sample(
         [[part[i % world][n][i // world] for i in range(count)] for n in range(len(grid))]
         for part in map(all_gather_objects, (found.texts, found.extra))  # by rank, λ and its share
     )
-    together = (_together(part, 1, count) for part in (found.rewards, found.log_ratios))
-    return Sampled(texts, *together, extra)
+    earned, log_ratios = (_together(v, 1, count) for v in (found.rewards, found.log_ratios))
+    return Sampled(texts, earned, log_ratios, extra)
 
 
 def _own_share(total: int) -> list[int]:

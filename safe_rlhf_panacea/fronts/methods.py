@@ -142,15 +142,14 @@ class Method:
     def origin(self, label: str = "") -> dict[str, Any]:
         """What a result says of it; the seconds are None where a record lacks them."""
         first = self.members[0]
-        seconds = [
-            m.record.get("training_seconds") if m.step is None else None for m in self.members
-        ]
+        finished = [m.record.get("training_seconds") for m in self.members if m.step is None]
+        seconds = [value for value in finished if value is not None]
         return origin(
             self.name,
             label,
             {**first.flags, "fixed_scaling": first.config.fixed_scaling},
             first.step,
-            None if None in seconds else sum(seconds),
+            sum(seconds) if len(seconds) == len(self.members) else None,
             sum(_stored_parameters(m.folder) for m in self.members),
             len(self.members),
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from safe_rlhf_panacea.fronts.units import VALUES_FILE, Units, read_units, write
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.records import Name, Number, Record, Vector, validated
 
-FORMAT = 2
+FORMAT: Final = 2
 FRONT_FILE = "front.json"
 LABELS = {
     "panacea": "Panacea",

@@ -110,7 +110,7 @@ def parse_run(text: str) -> RunLocation:
 def _readings(text: str) -> Iterator[RunLocation]:
     """All that ``text`` may mean, the plainest first."""
     label, separator, rest = text.partition("=")
-    named = [(None, text)]
+    named: list[tuple[str | None, str]] = [(None, text)]
     if separator and label.strip() and rest:
         named.append((label.strip(), rest))
     for name, place in named:
@@ -172,6 +172,7 @@ def _at_step(
 ) -> tuple[str, list[FrontResult]]:
     """The evaluation at one step; the later one where a resumed run evaluated twice."""
     path = location.folder / EVALUATIONS_FILE
+    found: dict[int | None, FrontResult]
     if path.is_file():
         found = {one.step: one.result for one in read_evaluations(location.folder)}
     elif file is not None:

@@ -95,20 +95,19 @@ def read_units(folder: Path, preferences: np.ndarray, means: np.ndarray) -> Unit
         return None
     content = read_json(path)
     points, m = means.shape
-    is_object = isinstance(content, dict)
-    names = content.get("units") if is_object else None
+    found = content if isinstance(content, dict) else {}
+    names, clusters = found.get("units"), found.get("clusters")
     count = len(names) if isinstance(names, list) else 0
-    shape = {
+    shape: dict[str, Any] = {
         "units": [str],
         "preferences": [[Number, m], points],
         "values": [[[(Number, type(None)), m], count], points],
     }
-    clusters = content.get("clusters") if is_object else None
     if clusters is not None:
         shape["clusters"] = [str, count]
     wrong = misfit(content, shape)
     if wrong is None:
-        units = Units(names, np.array(content["values"], dtype=np.float64), clusters)
+        units = Units(content["units"], np.array(content["values"], dtype=np.float64), clusters)
         wrong = units.problem(means)
         if wrong is None and np.allclose(content["preferences"], preferences, atol=ROUNDED):
             return units

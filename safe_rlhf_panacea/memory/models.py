@@ -67,12 +67,12 @@ class Models:
             ]
             for reward in self.rewards:
                 reward.requires_grad_(False)
-            backbone = shared_copy(self.policy.base_model) if critic and not self.rewards else None
+            if critic and not self.rewards:  # before the policy's adapter is in its layers
+                self.critic = value_model(shared_copy(self.policy.base_model))
             self._adapt(self.policy)
             if critic and self.rewards:
                 self.critic = RewardCritic(self.rewards[0], self._adapt(self.rewards[0]))
             elif critic:
-                self.critic = value_model(backbone)
                 self._adapt(self.critic)
                 self.critic.score_head.requires_grad_(True)
         with self.fake if device is None else nullcontext():
@@ -94,7 +94,7 @@ class Models:
 
         # First all are found: a tensor that is gone could leave its id to another.
         modules = {m for model in self.modules() for m in model.modules()}
-        tables = [table for m in modules for table in (m._parameters, m._buffers)]
+        tables: list[dict[str, Any]] = [t for m in modules for t in (m._parameters, m._buffers)]
         places = [(t, n, v) for t in tables for n, v in t.items() if v is not None]
         for table, name, tensor in places:
             table[name] = filled(tensor)

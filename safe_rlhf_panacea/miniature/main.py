@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -10,12 +9,13 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled, seed_int
 from safe_rlhf_panacea.base.run_record import (
     package_versions,
     prepare_output_dir,
     write_run_record,
 )
+from safe_rlhf_panacea.configs import Program, configuration, option
+from safe_rlhf_panacea.configs.training import FromNothingOptions
 from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.examples import Examples, write_examples
 from safe_rlhf_panacea.experiments.sizes import OBJECTIVES, read_yaml, settings
@@ -166,43 +166,36 @@ class Pipeline:
         return results
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The flags of this program."""
-    parser = ArgumentParser(
-        PROGRAM,
-        """
-        From nothing to two Pareto fronts, in minutes on a CPU and with no downloads.
+@configuration
+class MiniatureOptions(FromNothingOptions):
+    """From nothing to two Pareto fronts, in minutes on a CPU and with no downloads.
 
-        Writes a corpus, trains a base model, one reward model per objective, Panacea and
-        Rewarded Soups with DPO and with PPO, and ends with pictures, tables and results.json.
-        """,
-        f"{PROGRAM} --output_dir runs/mine --seed 3",
-    )
-    parser.add_argument("--output_dir", type=filled, help="default: runs/quickstart-<time>")
-    parser.add_argument("--seed", type=seed_int, default=42)
-    add_flag(parser, "--overwrite", False, "replace a run that the folder already holds")
-    add_flag(parser, "--wandb", True, "log the Panacea stages to wandb, offline")
-    add_flag(parser, "--progress", True, "show progress bars")
-    add_flag(parser, "--smoke", False, "a few steps of everything, to see that it runs")
-    return parser
+    Writes a corpus, trains a base model, one reward model per objective, Panacea and
+    Rewarded Soups with DPO and with PPO, and ends with pictures, tables and results.json.
+    """
+
+    output_dir: str | None = option(text="default: runs/quickstart-<time>")
+
+
+COMMAND = Program(MiniatureOptions, PROGRAM, example=f"{PROGRAM} --output_dir runs/mine --seed 3")
 
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the miniature from start to end."""
-    args = build_parser().parse_args(argv)
+    options = COMMAND.read(argv)
     quiet_libraries()
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    root = Path(args.output_dir or f"runs/quickstart-{stamp}")
-    prepare_output_dir(root, overwrite=args.overwrite)
-    write_run_record(root, vars(args), {"program": PROGRAM})
+    root = Path(options.output_dir or f"runs/quickstart-{stamp}")
+    prepare_output_dir(root, overwrite=options.overwrite)
+    write_run_record(root, options, {"program": PROGRAM})
     miniature = Miniature(
         root=root,
-        seed=args.seed,
-        settings=settings("miniature", "smoke" if args.smoke else "quick"),
-        log_type="wandb" if args.wandb else "none",
-        progress=args.progress,
-        overwrite=args.overwrite,
+        seed=options.seed,
+        settings=settings("miniature", "smoke" if options.smoke else "quick"),
+        log_type="wandb" if options.wandb else "none",
+        progress=options.progress,
+        overwrite=options.overwrite,
     )
     pipeline = Pipeline(miniature)
     results = pipeline.run()

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser, filled, seed_int
+from safe_rlhf_panacea.configs import Options, Program, configuration, kinds, option
 from safe_rlhf_panacea.data.template import SAFE_RLHF_MARKS, SafeRlhfTemplate
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, naming, read_json
@@ -199,21 +199,27 @@ def write_base_model(folder: Path, tokenizer: Any, seed: int) -> None:
             tokenizer.save_pretrained(folder)
 
 
+@configuration
+class WorldOptions(Options):
+    """Write the miniature's corpus, tokenizer and untrained model."""
+
+    output_dir: str = option(required=True)
+    seed: int = option(42, kind=kinds.seed_int)
+
+
+COMMAND = Program(
+    WorldOptions, PROGRAM, example=f"{PROGRAM} --output_dir runs/miniature/world --seed 1"
+)
+
+
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Write a world."""
-    parser = ArgumentParser(
-        PROGRAM,
-        "Write the miniature's corpus, tokenizer and untrained model.",
-        f"{PROGRAM} --output_dir runs/miniature/world --seed 1",
-    )
-    parser.add_argument("--output_dir", type=filled, required=True)
-    parser.add_argument("--seed", type=seed_int, default=42)
-    args = parser.parse_args(argv)
-    folder = Path(args.output_dir)
+    options = COMMAND.read(argv)
+    folder = Path(options.output_dir)
     if (folder / WORLD_FILE).exists():
         raise UserError(f"{folder} holds a world already: choose another folder")
-    build_world(folder, args.seed)
+    build_world(folder, options.seed)
     say(f"Written to {folder}: pairs, prompts, supervised text, tokenizer, untrained model")
 
 

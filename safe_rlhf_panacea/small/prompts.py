@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser, filled
+from safe_rlhf_panacea.configs import Options, Program, configuration, option
 from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.io import atomic_write_text
 from safe_rlhf_panacea.printing import say
@@ -42,18 +42,20 @@ def write_prompts(folder: Path) -> dict[str, Path]:
     return files
 
 
-def build_parser() -> ArgumentParser:
-    """The flags of this program."""
-    text = "Write short prompts in three files, for training, choosing and evaluating."
-    parser = ArgumentParser(PROGRAM, text, f"{PROGRAM} --output_dir runs/real/rules")
-    parser.add_argument("--output_dir", type=filled, required=True)
-    return parser
+@configuration
+class PromptsOptions(Options):
+    """Write short prompts in three files, for training, choosing and evaluating."""
+
+    output_dir: str = option(required=True)
+
+
+COMMAND = Program(PromptsOptions, PROGRAM, example=f"{PROGRAM} --output_dir runs/real/rules")
 
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the prompts of all splits to a folder."""
-    folder = Path(build_parser().parse_args(argv).output_dir).expanduser()
+    folder = Path(COMMAND.read(argv).output_dir).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     for split, path in write_prompts(folder).items():
         say(f"{path}: {len(list(prompts(split)))} prompts")

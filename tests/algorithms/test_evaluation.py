@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,6 +73,8 @@ def test_an_objective_without_a_label_makes_no_front(trainer, monkeypatch):
     monkeypatch.setattr(pairs, "labels", pairs.labels * torch.tensor([1, 0]))
     with pytest.raises(NotFiniteError, match="objective 2 of 2 counts for no pair"):
         measure(policy, preference_grid(2, 1.0), pairs=pairs)
+    with pytest.raises(ValueError, match="an adapter switched off: none given"):
+        measure(replace(policy, adapter=None), preference_grid(2, 1.0), pairs=pairs)
 
 
 def test_reward_front_means_and_errors_by_hand(trainer):

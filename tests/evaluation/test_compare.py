@@ -43,6 +43,7 @@ def test_numbers_picture_and_record(tmp_path, runs, capsys):
         "compare.json",
         "compare.png",
         "run.json",
+        "run.yaml",
     ]
     numbers = read_json(out / "compare.json")
     assert numbers["reference_point"] == [-1.0, -1.0]
@@ -55,6 +56,8 @@ def test_numbers_picture_and_record(tmp_path, runs, capsys):
     assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
     assert read_json(out / "run.json")["args"]["runs"] == runs
     assert str(out) in capsys.readouterr().out
+    main(["--config", str(out / "run.yaml"), "--output_dir", str(tmp_path / "again")])
+    assert read_json(tmp_path / "again" / "compare.json") == numbers
 
 
 def test_the_page_opens_without_a_network(tmp_path, runs):

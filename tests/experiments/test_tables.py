@@ -34,15 +34,15 @@ PARSERS = {
     f"{PROGRAM}algorithms.grpo": grpo.parse_arguments,
     f"{PROGRAM}baselines.rewarded_soups": lambda words: rewarded_soups.plan(words)[1],
     **{
-        f"{PROGRAM}{name}": lambda words, of=of: of.build_parser().parse_args(words)
+        f"{PROGRAM}{name}": lambda words, of=of: of.COMMAND.read(words)
         for name, of in {
-            "evaluation": evaluation,
             "evaluation.compare": compare,
-            "evaluation.agreement": agreement,
-            "evaluation.calibrate": calibrate,
             "small.prompts": prompts,
         }.items()
     },
+    f"{PROGRAM}evaluation": lambda words: evaluation.build_parser().parse_args(words),
+    f"{PROGRAM}evaluation.agreement": lambda words: agreement.build_parser().parse_args(words),
+    f"{PROGRAM}evaluation.calibrate": lambda words: calibrate.build_parser().parse_args(words),
     "eval/over_seeds.py": lambda words: over_seeds().build_parser().parse_args(words),
 }
 

@@ -186,8 +186,9 @@ def test_a_column_that_is_not_there():
         UserError, match=r"needs answer, which is no column of data \(prompt 1 has: in"
     ):
         ensemble.check_columns([{"input": "c"}], "data")
-    with pytest.raises(UserError, match="prompt 1 has: none"):
-        ensemble.check_columns(None, "data")
+    for unknown in (None, [None]):
+        with pytest.raises(UserError, match="prompt 1 has: none"):
+            ensemble.check_columns(unknown, "data")
     with pytest.raises(ValueError, match="1 examples for 2 rows"):
         Responses(torch.zeros(2, 3), torch.ones(2, 3), 1, EXAMPLES[:1])
 

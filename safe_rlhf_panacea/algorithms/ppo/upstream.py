@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from safe_rlhf_panacea.base.upstream import program
-from safe_rlhf_panacea.configs.algorithms import PPOConfig, RewardOptions
+from safe_rlhf_panacea.configs.algorithms import PPOConfig
 from safe_rlhf_panacea.configs.command_line import add_options
 from safe_rlhf_panacea.configs.options import check_numbers
 from safe_rlhf_panacea.configs.panacea import RewardPreferenceOptions, check_panacea
 from safe_rlhf_panacea.configs.parser import ArgumentParser
+from safe_rlhf_panacea.configs.rewarded import RewardOptions
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards.calibration import apply_calibration
