@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.algorithms.served import RewardedTrainer, ServedPart
+from safe_rlhf_panacea.algorithms.served import EngineLogProbs, RewardedTrainer, ServedPart
 from safe_rlhf_panacea.base import Batch, unwrap
 from safe_rlhf_panacea.base.joined_rows import side_by_side
 from safe_rlhf_panacea.base.setup import model_dtype
@@ -27,20 +27,17 @@ class PanaceaScores(Scores):
     rewards: torch.Tensor
 
 
-class PanaceaRollout(Rollout):
+class PanaceaRollout(Rollout, EngineLogProbs):
     """A rollout at its λ.
 
     Attributes:
         preference: λ of each row, size = (B, m).
         rewards: the m rewards that ``reward`` aggregates, size = (B, m); NaN where an objective
             does not count for a response.
-        sampling_log_probs: of the engine that drew the responses, if it was another one, size =
-            (B, L - 1).
     """
 
     preference: torch.Tensor
     rewards: torch.Tensor
-    sampling_log_probs: torch.Tensor
 
 
 class RewardedPart(ServedPart):

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, TypedDict
 
 import torch
 
@@ -43,13 +43,29 @@ class RewardedTrainer(FrontTrainer, Protocol):
     Attributes:
         actor_model: the policy's engine, or the policy before there is one.
         rewards: what ``RewardedPart.load`` gave.
-        waiting: see ``RLTrainer``.
+        waiting, generation_config, use_ptx, WHOLE_GROUPS: see ``RLTrainer``.
     """
 
+    WHOLE_GROUPS: ClassVar[bool]
     actor_model: Any
+    generation_config: Any
+    use_ptx: bool
     prompt_only_dataloader: Any
     rewards: RewardEnsemble
     waiting: int
+
+    def set_eval(self) -> None:
+        """Set evaluation mode for all trained models."""
+
+
+class EngineLogProbs(TypedDict, total=False):
+    """What a rollout has only where another engine drew its responses.
+
+    Attributes:
+        sampling_log_probs: the engine's, size = (B, L - 1).
+    """
+
+    sampling_log_probs: torch.Tensor
 
 
 class ServedPart(PanaceaPart):
@@ -135,14 +151,18 @@ class ServedPart(PanaceaPart):
     def _compare(self, rollouts: Rollouts) -> None:
         """Hold a short response of every server against the policy's own log-probabilities."""
         trainer, preference = self.trainer, self.panacea.centre
-        temperatures = trainer.args.temperature or 1.0, 1.0
+        temperature = trainer.args.temperature or 1.0
         prompt = trainer.prompt_only_dataloader.dataset[0]["input_ids"].tolist()
         with refusing_together():
             probes = rollouts.probes(prompt, preference[0])
         trainer.set_eval()
         with self.panacea.at(preference, shared=True):
             found = [
-                (one, *(self._own_log_probs(prompt, one, t) for t in temperatures))
+                (
+                    one,
+                    self._own_log_probs(prompt, one, temperature),
+                    self._own_log_probs(prompt, one, 1.0),
+                )
                 for one in probes
             ]
         with refusing_together():
@@ -238,7 +258,7 @@ class ServedPart(PanaceaPart):
         )
         return sequences, mask
 
-    def sampled(self) -> dict[str, torch.Tensor]:
+    def sampled(self) -> EngineLogProbs:
         """What a micro-batch keeps of the engine: its log-probabilities, size = (B, L - 1)."""
         return {} if self.drawing is None else {"sampling_log_probs": next(self._log_probs)}
 

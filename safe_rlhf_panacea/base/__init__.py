@@ -20,13 +20,6 @@ if TYPE_CHECKING:  # the port's, which Safe-RLHF's agree with
     from safe_rlhf_panacea.base.algorithms.ppo import PPOTrainer
     from safe_rlhf_panacea.base.algorithms.ppo import PPOTrainer as HookedPPOTrainer
     from safe_rlhf_panacea.base.checkpoint import TrainingState
-    from safe_rlhf_panacea.base.datasets import (
-        PreferenceDataset,
-        PromptOnlyDataset,
-        RawDataset,
-        SupervisedDataset,
-    )
-    from safe_rlhf_panacea.base.datasets import PreferenceDataset as LabelledPreferenceDataset
     from safe_rlhf_panacea.base.distributed import (
         all_reduce_max,
         all_reduce_means,
@@ -44,6 +37,13 @@ if TYPE_CHECKING:  # the port's, which Safe-RLHF's agree with
     from safe_rlhf_panacea.base.trainers.base import TrainerBase
     from safe_rlhf_panacea.base.trainers.rl import RLTrainer
     from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
+    from safe_rlhf_panacea.data import (
+        PreferenceDataset,
+        PromptOnlyDataset,
+        RawDataset,
+        SupervisedDataset,
+    )
+    from safe_rlhf_panacea.data import PreferenceDataset as LabelledPreferenceDataset
 
 Batch = dict[str, Any]
 

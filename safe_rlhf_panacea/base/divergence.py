@@ -35,9 +35,9 @@ def finite_on_all(action: Callable[[], Found]) -> Found:
         found = action()
     except (NotFiniteError, NoResponsesError) as error:
         told = type(error)(str(error))
-    for error in all_gather_objects(told):
-        if error is not None:
-            raise error
+    for refusal in all_gather_objects(told):
+        if refusal is not None:
+            raise refusal
     return cast(Found, found)
 
 

@@ -85,8 +85,10 @@ class Answers:
             NoResponsesError: no server gives a response.
         """
         rows, state = len(input_ids), self.adapter.state
-        options = {"generator": generator, "device": getattr(generator, "device", "cpu")}
-        seeds = torch.randint(2**48, (rows // noise_copies,), **options).repeat(noise_copies)
+        device = "cpu" if generator is None else generator.device
+        seeds = torch.randint(
+            2**48, (rows // noise_copies,), generator=generator, device=device
+        ).repeat(noise_copies)
         preference = state.value.cpu().expand(rows, -1) if state.value.dim() == 1 else state.value
         bodies = []
         for ids, there, own, seed in zip(

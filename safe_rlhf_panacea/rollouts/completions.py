@@ -80,7 +80,7 @@ def read_answer(answer: Any, count: int) -> list[Completion]:
         )
     found = [
         Completion(choice["token_ids"], choice["logprobs"]["token_logprobs"])
-        for choice in sorted(choices, key=lambda choice: choice["index"])
+        for choice in sorted(choices or (), key=lambda choice: choice["index"])
     ]
     if any(len(one.tokens) != len(one.log_probs) for one in found):
         raise NoResponsesError("the server's answer has not as many log-probabilities as tokens")
