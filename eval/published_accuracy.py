@@ -13,14 +13,13 @@ import numpy as np
 import torch
 from published_checkpoints import Check, Reference, missing
 
-from safe_rlhf_panacea.base.datasets import RawSample
-from safe_rlhf_panacea.base.datasets.collator import CollatorBase
-from safe_rlhf_panacea.base.datasets.control_tokens import tokenize
-from safe_rlhf_panacea.base.datasets.fields import Row
-from safe_rlhf_panacea.base.datasets.published.converters import SAFE_RLHF, safe_rlhf
-from safe_rlhf_panacea.base.datasets.published.table import published
-from safe_rlhf_panacea.base.datasets.safe_rlhf_template import SafeRlhfTemplate
 from safe_rlhf_panacea.base.progress import progress_bar
+from safe_rlhf_panacea.data import RawSample
+from safe_rlhf_panacea.data.control_tokens import tokenize
+from safe_rlhf_panacea.data.published import SAFE_RLHF, published, safe_rlhf
+from safe_rlhf_panacea.data.sources import Row
+from safe_rlhf_panacea.data.template import SafeRlhfTemplate
+from safe_rlhf_panacea.data.tokenized import CollatorBase
 from safe_rlhf_panacea.errors import UserError
 
 SPLIT = published("PKU-SafeRLHF-v0/test")

@@ -18,9 +18,6 @@ import numpy as np
 import torch
 
 from safe_rlhf_panacea.adapter.io import WEIGHTS_NAME
-from safe_rlhf_panacea.base.datasets.builtin import from_rows
-from safe_rlhf_panacea.base.datasets.raw import RawDataset
-from safe_rlhf_panacea.base.datasets.specs import DatasetSpec
 from safe_rlhf_panacea.base.models.loaded import LoadedModel
 from safe_rlhf_panacea.base.run_record import METRICS_FILE
 from safe_rlhf_panacea.baselines.rewarded_soups import vertices
@@ -33,6 +30,9 @@ from safe_rlhf_panacea.configs.algorithms import (
     SFTConfig,
 )
 from safe_rlhf_panacea.configs.training import TrainConfig
+from safe_rlhf_panacea.data.own import from_rows
+from safe_rlhf_panacea.data.raw import RawDataset
+from safe_rlhf_panacea.data.specs import DatasetSpec
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import read_json_lines

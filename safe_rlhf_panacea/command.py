@@ -54,7 +54,7 @@ PROGRAMS = {
     },
     "Inspect": {
         "memory": ("memory", "what each card will hold in a training, before it is rented"),
-        "datasets": ("base.datasets", "list the data sets, or what one holds"),
+        "datasets": ("data", "list the data sets, or what one holds"),
         "patches": ("patches", "what an installed Safe-RLHF needs on today's libraries"),
         "doctor": ("doctor", "what is installed and what is missing, for bug reports"),
     },

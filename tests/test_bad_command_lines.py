@@ -12,7 +12,7 @@ import pytest
 
 from safe_rlhf_panacea import chat, dashboard, push, respond, serve
 from safe_rlhf_panacea.adapter.io import ADAPTER_TYPE
-from safe_rlhf_panacea.base.datasets import listing
+from safe_rlhf_panacea.data import __main__ as listing
 from safe_rlhf_panacea.evaluation import agreement, calibrate, compare
 from safe_rlhf_panacea.export import card
 from safe_rlhf_panacea.miniature import world

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "safe_rlhf_panacea"
 # The command itself, and what other programs and scripts start.
 OTHERS = {
-    *("", "base.datasets.template_process", "experiments", "small.model"),
+    *("", "data.rendering", "experiments", "small.model"),
     "small.prompts",
 }
 

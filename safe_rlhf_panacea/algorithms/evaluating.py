@@ -13,7 +13,6 @@ import torch
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.base import unwrap
 from safe_rlhf_panacea.base.clock import TrainingClock
-from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.distributed import (
     all_gather_objects,
     get_rank,
@@ -22,6 +21,7 @@ from safe_rlhf_panacea.base.distributed import (
 )
 from safe_rlhf_panacea.base.generation import NotFiniteError, SamplingConfig
 from safe_rlhf_panacea.configs.panacea import PanaceaConfig
+from safe_rlhf_panacea.data.template import ChatTemplate
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement, origin

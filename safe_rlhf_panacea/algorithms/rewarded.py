@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.algorithms.served import OfEngine, RewardedTrainer, ServedPart
+from safe_rlhf_panacea.algorithms.served import EngineLogProbs, RewardedTrainer, ServedPart
 from safe_rlhf_panacea.base import Batch, unwrap
 from safe_rlhf_panacea.base.joined_rows import side_by_side
 from safe_rlhf_panacea.base.setup import model_dtype
@@ -27,7 +27,7 @@ class PanaceaScores(Scores):
     rewards: torch.Tensor
 
 
-class PanaceaRollout(Rollout, OfEngine):
+class PanaceaRollout(Rollout, EngineLogProbs):
     """A rollout at its λ.
 
     Attributes:

@@ -22,7 +22,6 @@ from safe_rlhf_panacea.base.distributed import (
 )
 from safe_rlhf_panacea.base.divergence import finite_on_all
 from safe_rlhf_panacea.base.engine import gathered
-from safe_rlhf_panacea.base.generation import SamplingConfig
 from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.models.adapted import find_adapter
 from safe_rlhf_panacea.configs.rollouts import AUTO
@@ -44,13 +43,12 @@ class RewardedTrainer(FrontTrainer, Protocol):
     Attributes:
         actor_model: the policy's engine, or the policy before there is one.
         rewards: what ``RewardedPart.load`` gave.
-        waiting, WHOLE_GROUPS, use_ptx: see ``RLTrainer``.
+        waiting, generation_config, use_ptx, WHOLE_GROUPS: see ``RLTrainer``.
     """
 
     WHOLE_GROUPS: ClassVar[bool]
-
     actor_model: Any
-    generation_config: SamplingConfig
+    generation_config: Any
     use_ptx: bool
     prompt_only_dataloader: Any
     rewards: RewardEnsemble
@@ -60,11 +58,11 @@ class RewardedTrainer(FrontTrainer, Protocol):
         """Set evaluation mode for all trained models."""
 
 
-class OfEngine(TypedDict, total=False):
-    """What a rollout keeps of another engine that drew its responses.
+class EngineLogProbs(TypedDict, total=False):
+    """What a rollout has only where another engine drew its responses.
 
     Attributes:
-        sampling_log_probs: size = (B, L - 1).
+        sampling_log_probs: the engine's, size = (B, L - 1).
     """
 
     sampling_log_probs: torch.Tensor
@@ -260,8 +258,8 @@ class ServedPart(PanaceaPart):
         )
         return sequences, mask
 
-    def sampled(self) -> OfEngine:
-        """What a micro-batch keeps of the engine."""
+    def sampled(self) -> EngineLogProbs:
+        """What a micro-batch keeps of the engine: its log-probabilities, size = (B, L - 1)."""
         return {} if self.drawing is None else {"sampling_log_probs": next(self._log_probs)}
 
     # -- training steps ---------------------------------------------------------------

@@ -20,13 +20,6 @@ if TYPE_CHECKING:  # the port's, which Safe-RLHF's agree with
     from safe_rlhf_panacea.base.algorithms.ppo import PPOTrainer
     from safe_rlhf_panacea.base.algorithms.ppo import PPOTrainer as HookedPPOTrainer
     from safe_rlhf_panacea.base.checkpoint import TrainingState
-    from safe_rlhf_panacea.base.datasets import (
-        PreferenceDataset,
-        PromptOnlyDataset,
-        RawDataset,
-        SupervisedDataset,
-    )
-    from safe_rlhf_panacea.base.datasets import PreferenceDataset as LabelledPreferenceDataset
     from safe_rlhf_panacea.base.distributed import (
         all_reduce_max,
         all_reduce_means,
@@ -44,29 +37,37 @@ if TYPE_CHECKING:  # the port's, which Safe-RLHF's agree with
     from safe_rlhf_panacea.base.trainers.base import TrainerBase
     from safe_rlhf_panacea.base.trainers.rl import RLTrainer
     from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
+    from safe_rlhf_panacea.data import (
+        PreferenceDataset,
+        PromptOnlyDataset,
+        RawDataset,
+        SupervisedDataset,
+    )
+    from safe_rlhf_panacea.data import PreferenceDataset as LabelledPreferenceDataset
 
 Batch = dict[str, Any]
 
-# name: where it is in Safe-RLHF, and where below this folder
+# name: where it is in Safe-RLHF, and where in this package
 _SURFACE = {
-    "AutoModelForScore": ("safe_rlhf.models", "models"),
-    "DPOTrainer": ("safe_rlhf.algorithms.dpo", "algorithms.dpo"),
-    "PPOTrainer": ("safe_rlhf.algorithms.ppo", "algorithms.ppo"),
-    "PreferenceDataset": ("safe_rlhf.datasets", "datasets"),
-    "PromptOnlyDataset": ("safe_rlhf.datasets", "datasets"),
-    "RLTrainer": ("safe_rlhf.trainers", "trainers.rl"),
-    "RawDataset": ("safe_rlhf.datasets", "datasets"),
-    "ScoreModelOutput": ("safe_rlhf.models.score_model", "models"),
-    "SupervisedDataset": ("safe_rlhf.datasets", "datasets"),
-    "SupervisedTrainer": ("safe_rlhf.trainers", "trainers.supervised"),
-    "TrainerBase": ("safe_rlhf.trainers.base", "trainers.base"),
-    "load_pretrained_models": ("safe_rlhf.models", "models"),
+    "AutoModelForScore": ("safe_rlhf.models", "base.models"),
+    "DPOTrainer": ("safe_rlhf.algorithms.dpo", "base.algorithms.dpo"),
+    "PPOTrainer": ("safe_rlhf.algorithms.ppo", "base.algorithms.ppo"),
+    "PreferenceDataset": ("safe_rlhf.datasets", "data"),
+    "PromptOnlyDataset": ("safe_rlhf.datasets", "data"),
+    "RLTrainer": ("safe_rlhf.trainers", "base.trainers.rl"),
+    "RawDataset": ("safe_rlhf.datasets", "data"),
+    "ScoreModelOutput": ("safe_rlhf.models.score_model", "base.models"),
+    "SupervisedDataset": ("safe_rlhf.datasets", "data"),
+    "SupervisedTrainer": ("safe_rlhf.trainers", "base.trainers.supervised"),
+    "TrainerBase": ("safe_rlhf.trainers.base", "base.trainers.base"),
+    "load_pretrained_models": ("safe_rlhf.models", "base.models"),
 }
-# what Panacea is written against: the place in base/upstream, and the name and place of the port's
+# what Panacea is written against: the place in base/upstream, and the port's name and
+# place in this package
 _HOOKED = {
-    "HookedDPOTrainer": ("dpo", "DPOTrainer", "algorithms.dpo"),
-    "HookedPPOTrainer": ("ppo", "PPOTrainer", "algorithms.ppo"),
-    "LabelledPreferenceDataset": ("datasets", "PreferenceDataset", "datasets"),
+    "HookedDPOTrainer": ("dpo", "DPOTrainer", "base.algorithms.dpo"),
+    "HookedPPOTrainer": ("ppo", "PPOTrainer", "base.algorithms.ppo"),
+    "LabelledPreferenceDataset": ("datasets", "PreferenceDataset", "data"),
 }
 # the same on both: the place below this folder
 _OURS = {
@@ -120,11 +121,11 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(f"{__name__}.{_OURS[name]}"), name)
     if name in _SURFACE:
         theirs, ours = _SURFACE[name]
-        found = theirs if backend().name == "safe_rlhf" else f"{__name__}.{ours}"
+        found = theirs if backend().name == "safe_rlhf" else f"safe_rlhf_panacea.{ours}"
         return getattr(import_module(found), name)
     if name in _HOOKED:
         theirs, port_name, ours = _HOOKED[name]
         if backend().name == "safe_rlhf":
             return getattr(import_module(f"{__name__}.upstream.{theirs}"), name)
-        return getattr(import_module(f"{__name__}.{ours}"), port_name)
+        return getattr(import_module(f"safe_rlhf_panacea.{ours}"), port_name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

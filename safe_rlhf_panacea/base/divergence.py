@@ -35,9 +35,9 @@ def finite_on_all(action: Callable[[], Found]) -> Found:
         found = action()
     except (NotFiniteError, NoResponsesError) as error:
         told = type(error)(str(error))
-    for of_process in all_gather_objects(told):
-        if of_process is not None:
-            raise of_process
+    for refusal in all_gather_objects(told):
+        if refusal is not None:
+            raise refusal
     return cast(Found, found)
 
 

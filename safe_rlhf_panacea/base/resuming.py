@@ -16,7 +16,6 @@ from safe_rlhf_panacea.base.checkpoint_files import (
     checksum_file,
     tensors_only,
 )
-from safe_rlhf_panacea.base.datasets.template import SAFE_RLHF
 from safe_rlhf_panacea.base.distributed import all_gather_objects, get_world_size
 from safe_rlhf_panacea.base.run_record import (
     CHECKPOINTS,
@@ -28,6 +27,7 @@ from safe_rlhf_panacea.base.run_record import (
 )
 from safe_rlhf_panacea.configs.options import options_of
 from safe_rlhf_panacea.configs.training import TrainConfig
+from safe_rlhf_panacea.data.template import SAFE_RLHF
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_text, read_json_lines, remove_leftovers
 from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, read_record

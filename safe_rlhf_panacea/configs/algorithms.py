@@ -125,7 +125,7 @@ class SFTConfig(NamedDataConfig):
 
 def named_objectives(specs: Any) -> list[str]:
     """The objectives that data sets are named for, each once."""
-    from safe_rlhf_panacea.base.datasets.specs import read_specs
+    from safe_rlhf_panacea.data.specs import read_specs
 
     named = (spec.objective for spec in (read_specs(specs) if specs else ()))
     return list(dict.fromkeys(name for name in named if name is not None))

@@ -50,7 +50,7 @@ class RewardFileOptions(TemplateOptions, MeasureOptions):
         Raises:
             UserError: there are no rewards, the file cannot be written, or a malformed data set.
         """
-        from safe_rlhf_panacea.base.datasets.specs import read_specs
+        from safe_rlhf_panacea.data.specs import read_specs
 
         if not self.reward_models:
             raise UserError("--reward_models is missing: there is nothing to measure")

@@ -25,7 +25,7 @@ class TemplateOptions(Options):
 
 @configuration
 class DataOptions(Options):
-    """The data, each set as text or as an object that ``base.datasets.from_rows`` makes."""
+    """The data, each set as text or as an object that ``from_rows`` of ``data`` makes."""
 
     GROUP: ClassVar[str] = "data"
 
@@ -173,7 +173,7 @@ class TrainConfig(
         Raises:
             UserError: naming two options that do not go together, or a malformed data set.
         """
-        from safe_rlhf_panacea.base.datasets.specs import read_specs
+        from safe_rlhf_panacea.data.specs import read_specs
 
         for name in ("train_datasets", "eval_datasets", "ptx_datasets"):
             if getattr(self, name, None) is not None:

@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from safe_rlhf_panacea.base.datasets import ChatTemplate, PreferenceDataset, RawSample
-from safe_rlhf_panacea.base.datasets.base import Row
 from safe_rlhf_panacea.base.joined_rows import across
 from safe_rlhf_panacea.base.models.pretrained import load_tokenizer
 from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
 from safe_rlhf_panacea.configs.evaluation import RewardFileOptions
+from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset, RawSample
+from safe_rlhf_panacea.data.specs import Row
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.arguments import (
     device,

@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 import torch
 
-from safe_rlhf_panacea.base.datasets import ChatTemplate, PreferenceDataset
-from safe_rlhf_panacea.base.datasets.specs import read_specs
 from safe_rlhf_panacea.base.distributed import init_if_launched, is_main_process
 from safe_rlhf_panacea.base.models.of_adapter import base_of
 from safe_rlhf_panacea.base.run_record import check_own_output, prepare_output_dir, write_run_record
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
 from safe_rlhf_panacea.configs.evaluation import ResponseOptions
 from safe_rlhf_panacea.configs.training import TEMPLATE
+from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset
+from safe_rlhf_panacea.data.specs import read_specs
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.arguments import (
     load_model,

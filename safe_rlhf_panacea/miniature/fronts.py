@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.datasets import ChatTemplate, PreferenceDataset
-from safe_rlhf_panacea.base.datasets.template import AUTO
 from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.base.models import load_pretrained_models
+from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset
+from safe_rlhf_panacea.data.template import AUTO
 from safe_rlhf_panacea.experiments.sizes import OBJECTIVES, reference_points
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement

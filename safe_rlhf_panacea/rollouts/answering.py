@@ -86,8 +86,9 @@ class Answers:
         """
         rows, state = len(input_ids), self.adapter.state
         device = "cpu" if generator is None else generator.device
-        drawn = torch.randint(2**48, (rows // noise_copies,), generator=generator, device=device)
-        seeds = drawn.repeat(noise_copies)
+        seeds = torch.randint(
+            2**48, (rows // noise_copies,), generator=generator, device=device
+        ).repeat(noise_copies)
         preference = state.value.cpu().expand(rows, -1) if state.value.dim() == 1 else state.value
         bodies = []
         for ids, there, own, seed in zip(

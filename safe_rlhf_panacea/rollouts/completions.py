@@ -73,14 +73,14 @@ def read_answer(answer: Any, count: int) -> list[Completion]:
     """
     logprobs = {"token_logprobs": [Number]}
     shape = [{"index": Integer, "token_ids": [Integer], "logprobs": logprobs}, count]
-    choices: Any = answer.get("choices") if isinstance(answer, dict) else None
+    choices = answer.get("choices") if isinstance(answer, dict) else None
     if odd := misfit(choices, shape, "choices"):
         raise NoResponsesError(
             f"the server's answer is not that of a vLLM of version 0.11 or later: {odd}"
         )
     found = [
         Completion(choice["token_ids"], choice["logprobs"]["token_logprobs"])
-        for choice in sorted(choices, key=lambda choice: choice["index"])
+        for choice in sorted(choices or (), key=lambda choice: choice["index"])
     ]
     if any(len(one.tokens) != len(one.log_probs) for one in found):
         raise NoResponsesError("the server's answer has not as many log-probabilities as tokens")

@@ -91,7 +91,7 @@ class Small:
         """Tokens of the longest prompt with the model's template."""
         from transformers import AutoTokenizer
 
-        from safe_rlhf_panacea.base.datasets import ChatTemplate
+        from safe_rlhf_panacea.data import ChatTemplate
 
         template = ChatTemplate.of("auto", AutoTokenizer.from_pretrained(self.model))
         texts = (text for split in TOPICS for text in prompts(split))

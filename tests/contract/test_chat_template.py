@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from safe_rlhf_panacea.base.datasets import ChatTemplate
+from safe_rlhf_panacea.data import ChatTemplate
 from tests.contract.conftest import write_folder
 from tests.contract.sides import SIDES, make, needs_safe_rlhf, panacea_class
 

@@ -49,7 +49,7 @@ def test_without_safe_rlhf_every_name_is_the_ports(monkeypatch, missing):
     monkeypatch.delenv("PANACEA_BASE")
     assert resolution.backend().name == "port"
     for name in [*base._SURFACE, *base._HOOKED]:
-        assert getattr(base, name).__module__.startswith("safe_rlhf_panacea.base."), name
+        assert getattr(base, name).__module__.startswith("safe_rlhf_panacea."), name
 
 
 @needs_safe_rlhf

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from safe_rlhf_panacea.base.datasets import ChatTemplate
+from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.evaluation.agreement import JudgedPairs, judged, main
 from safe_rlhf_panacea.io import read_json
 from tests.rewards.test_scorers import score_model

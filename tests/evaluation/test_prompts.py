@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea.base.datasets import ChatTemplate, PromptOnlyDataset
 from safe_rlhf_panacea.configs.evaluation import MeasureOptions
+from safe_rlhf_panacea.data import ChatTemplate, PromptOnlyDataset
 from safe_rlhf_panacea.evaluation import main as program
 from safe_rlhf_panacea.evaluation.arguments import read_prompts
 from safe_rlhf_panacea.fronts.measure import different_prompts

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from safe_rlhf_panacea.base import PreferenceDataset, PromptOnlyDataset, load_pretrained_models
-from safe_rlhf_panacea.base.datasets.safe_rlhf_template import format_prompt
+from safe_rlhf_panacea.data.template import SafeRlhfTemplate
 from safe_rlhf_panacea.miniature.world import (
     EVAL_PAIRS,
     TRAIN_PAIRS,
@@ -69,8 +69,9 @@ def test_nothing_is_longer_than_the_world_says(world, model_and_tokenizer):
     _, tokenizer = model_and_tokenizer
     prompts = PromptOnlyDataset([f"prompts:1:{world.file('prompts-eval')}"], tokenizer)
     assert max(len(item["input_ids"]) for item in prompts) <= world.max_prompt_tokens
+    template = SafeRlhfTemplate(tokenizer)
     texts = [
-        format_prompt(row["prompt"]) + row["response"] + "</s>" for row in rows(world.file("sft"))
+        template.prompt(row["prompt"]) + row["response"] + "</s>" for row in rows(world.file("sft"))
     ]
     assert max(map(len, tokenizer(texts)["input_ids"])) <= world.max_length
 
@@ -78,7 +79,7 @@ def test_nothing_is_longer_than_the_world_says(world, model_and_tokenizer):
 def test_the_template_costs_two_tokens_and_text_survives(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
     assert len(tokenizer) == model.config.vocab_size == VOCABULARY
-    ids = tokenizer(format_prompt("How do I knit a scarf?"))["input_ids"]
+    ids = tokenizer(SafeRlhfTemplate(tokenizer).prompt("How do I knit a scarf?"))["input_ids"]
     alone = tokenizer("How do I knit a scarf?")["input_ids"]
     assert ids[1:-1] == alone
     strange = "Why is QUARTZ 100% (very) jazzy; who said {so}?"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from safe_rlhf_panacea.adapter import load_adapter, load_soup
-from safe_rlhf_panacea.base.datasets import PreferenceCollator
+from safe_rlhf_panacea.data import PreferenceCollator
 from safe_rlhf_panacea.fronts.held_out import (
     agreement,
     labelled_statistics,

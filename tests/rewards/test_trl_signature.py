@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from safe_rlhf_panacea.base.datasets.raw import RawDataset
 from safe_rlhf_panacea.base.run_record import recordable
+from safe_rlhf_panacea.data.raw import RawDataset
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.functions import FunctionReward

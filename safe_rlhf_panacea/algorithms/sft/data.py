@@ -8,16 +8,15 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.datasets.base import Row
-from safe_rlhf_panacea.base.datasets.raw import RawSample, labels_for
-from safe_rlhf_panacea.base.datasets.specs import DatasetSpec, Spec, read_specs
-from safe_rlhf_panacea.base.datasets.supervised import (
+from safe_rlhf_panacea.data.raw import RawSample, labels_for
+from safe_rlhf_panacea.data.specs import DatasetSpec, Row, Spec, read_specs
+from safe_rlhf_panacea.data.supervised import (
     SupervisedBatch,
     SupervisedCollator,
     SupervisedDataset,
     SupervisedSample,
 )
-from safe_rlhf_panacea.base.datasets.template import ChatTemplate
+from safe_rlhf_panacea.data.template import ChatTemplate
 from safe_rlhf_panacea.errors import UserError
 
 NamedSpecs = Mapping[DatasetSpec, Sequence[str]]

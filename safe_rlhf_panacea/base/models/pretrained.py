@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from safe_rlhf_panacea.base.datasets.template import own_end_ids
 from safe_rlhf_panacea.base.models.adapted import find_adapter
 from safe_rlhf_panacea.base.models.auto import AutoModelForScore
 from safe_rlhf_panacea.base.models.loaded import LoadedModel
 from safe_rlhf_panacea.base.models.loading import load_whole, loading_errors, resolve_model
+from safe_rlhf_panacea.data.template import own_end_ids
 from safe_rlhf_panacea.errors import UserError
 
 # What a tokenizer that lacks a special token is given: Safe-RLHF's names.

@@ -19,7 +19,6 @@ from safe_rlhf_panacea.base.checkpoint import (
 from safe_rlhf_panacea.base.checkpoint_files import write_checksums
 from safe_rlhf_panacea.base.claim import claim_folder, withdraw_claim
 from safe_rlhf_panacea.base.clock import TrainingClock
-from safe_rlhf_panacea.base.datasets import ChatTemplate, ResumableSampler
 from safe_rlhf_panacea.base.distributed import (
     barrier,
     get_world_size,
@@ -40,6 +39,7 @@ from safe_rlhf_panacea.base.resuming import (
 from safe_rlhf_panacea.base.run_record import CHECKPOINTS, program_of, write_run_record
 from safe_rlhf_panacea.base.trainers.observer import Observer
 from safe_rlhf_panacea.base.trainers.part import Part
+from safe_rlhf_panacea.data import ChatTemplate, ResumableSampler
 
 # Where trainers keep their data, and the flags that name them.
 LOADERS = {

@@ -9,16 +9,16 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from safe_rlhf_panacea.base.datasets import (
+from safe_rlhf_panacea.base.generation import SamplingConfig
+from safe_rlhf_panacea.base.trainers.supervised import build_loader, run_length
+from safe_rlhf_panacea.configs.algorithms import RewardedConfig
+from safe_rlhf_panacea.data import (
     ChatTemplate,
     PromptOnlyDataset,
     ResumableSampler,
     SupervisedDataset,
     TokenizedDataset,
 )
-from safe_rlhf_panacea.base.generation import SamplingConfig
-from safe_rlhf_panacea.base.trainers.supervised import build_loader, run_length
-from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 from safe_rlhf_panacea.errors import UserError
 
 Batch = dict[str, Any]

@@ -10,7 +10,6 @@ import torch
 from torch.utils.data import DataLoader
 
 from safe_rlhf_panacea.base.checkpoint import TrainingState
-from safe_rlhf_panacea.base.datasets import ResumableSampler
 from safe_rlhf_panacea.base.distributed import get_rank, get_world_size
 from safe_rlhf_panacea.base.dropout import has_dropout
 from safe_rlhf_panacea.base.engine import init_role_engine, set_gradient_checkpointing, unwrap
@@ -18,6 +17,7 @@ from safe_rlhf_panacea.base.trainers import rl_data
 from safe_rlhf_panacea.base.trainers.base import TrainerBase
 from safe_rlhf_panacea.base.ways import fitting_way
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
+from safe_rlhf_panacea.data import ResumableSampler
 
 
 class RLSetup(TrainerBase):

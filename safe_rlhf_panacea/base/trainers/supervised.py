@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch.utils.data import DataLoader
 
-from safe_rlhf_panacea.base.datasets import ResumableSampler
 from safe_rlhf_panacea.base.distributed import (
     all_reduce_means,
     get_rank,
@@ -30,6 +29,7 @@ from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.trainers.base import TrainerBase
 from safe_rlhf_panacea.base.trainers.updates import Batch, counted
 from safe_rlhf_panacea.configs.training import TrainConfig
+from safe_rlhf_panacea.data import ResumableSampler
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

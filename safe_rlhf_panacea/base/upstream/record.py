@@ -10,11 +10,11 @@ from safe_rlhf.trainers.base import TrainerBase
 
 from safe_rlhf_panacea.base.claim import claim_folder
 from safe_rlhf_panacea.base.clock import TrainingClock
-from safe_rlhf_panacea.base.datasets.template import ChatTemplate
 from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.divergence import DivergenceCheck
 from safe_rlhf_panacea.base.run_record import program_of, write_run_record
 from safe_rlhf_panacea.base.trainers.part import Part
+from safe_rlhf_panacea.data.template import ChatTemplate
 
 
 class Recorded(TrainerBase):

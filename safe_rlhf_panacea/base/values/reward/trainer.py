@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from safe_rlhf_panacea.base.datasets import PreferenceDataset
 from safe_rlhf_panacea.base.functional import mean_over_update
 from safe_rlhf_panacea.base.joined_rows import across
 from safe_rlhf_panacea.base.losses import preference_loss
 from safe_rlhf_panacea.base.models import AutoModelForScore
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
+from safe_rlhf_panacea.data import PreferenceDataset
 
 
 class RewardTrainer(SupervisedTrainer):
