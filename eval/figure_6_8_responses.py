@@ -14,7 +14,7 @@ from figure_program import (
 )
 from markupsafe import Markup
 
-from safe_rlhf_panacea.base.arguments import add_flag
+from safe_rlhf_panacea.configs.parser import add_flag
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.measurement import read_responses
 from safe_rlhf_panacea.fronts.result import FrontResult

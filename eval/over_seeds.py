@@ -19,12 +19,13 @@ import torch
 # The sources beside this script are what runs, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser, add_flag, filled, finite_float
 from safe_rlhf_panacea.base.run_record import (
     check_own_output,
     prepare_output_dir,
     write_run_record,
 )
+from safe_rlhf_panacea.configs.kinds import filled, finite_float
+from safe_rlhf_panacea.configs.parser import ArgumentParser, add_flag
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.measurement import grid_points
 from safe_rlhf_panacea.fronts.result import FrontResult

@@ -8,8 +8,8 @@ import unicodedata
 
 import pytest
 
-from safe_rlhf_panacea.base.arguments import ArgumentParser
 from safe_rlhf_panacea.base.logger import Logger
+from safe_rlhf_panacea.configs.parser import ArgumentParser
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.result import FrontPoint, FrontResult
 from safe_rlhf_panacea.printing import printable, printable_line, say

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from itertools import takewhile
 from typing import Any, NoReturn
 
+from safe_rlhf_panacea.configs.kinds import boolean
 from safe_rlhf_panacea.printing import printable_line
 
 
@@ -78,3 +79,8 @@ class ArgumentParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, exit code 2."""
         self.exit(2, f"error: {printable_line(message)} (see {self.prog} --help)\n")
+
+
+def add_flag(group: Any, name: str, default: bool, text: str) -> None:
+    """A boolean that may be given bare (``--bf16``) or with a value (``--bf16 true``)."""
+    group.add_argument(name, type=boolean, nargs="?", const=True, default=default, help=text)

@@ -7,7 +7,7 @@ import argparse
 import pytest
 
 from safe_rlhf_panacea.algorithms.dpo.main import COMMAND
-from safe_rlhf_panacea.base import arguments
+from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.configs.algorithms import DPOConfig
 from safe_rlhf_panacea.configs.options import check_numbers
 from safe_rlhf_panacea.errors import UserError
@@ -21,7 +21,7 @@ def test_the_ends_of_ranges_are_inside():
     args = COMMAND.parser().parse_args([*NEEDED, *words.split()])
     assert (args.lr, args.weight_decay, args.lr_warmup_ratio) == (0, 0, 1)
     assert (args.seed, args.lora_scaling) == (2**32 - 1, 1e-9)
-    assert (arguments.share("1"), arguments.probability("0")) == (1, 0)
+    assert (kinds.share("1"), kinds.probability("0")) == (1, 0)
 
 
 def test_negative_numbers_with_an_exponent_are_values():
