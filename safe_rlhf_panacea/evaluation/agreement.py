@@ -21,7 +21,7 @@ from safe_rlhf_panacea.configs.evaluation import RewardFileOptions
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset, RawSample
 from safe_rlhf_panacea.data.specs import Row
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.evaluation.arguments import (
+from safe_rlhf_panacea.evaluation.loading import (
     device,
     read_rewards,
     rewards_for,

@@ -13,7 +13,7 @@ from safe_rlhf_panacea.configs import Program, configuration
 from safe_rlhf_panacea.configs.evaluation import ResponseOptions, RewardFileOptions
 from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.errors import one_line_errors
-from safe_rlhf_panacea.evaluation.arguments import (
+from safe_rlhf_panacea.evaluation.loading import (
     load_model,
     policy_of,
     read_prompts,

@@ -17,7 +17,7 @@ from safe_rlhf_panacea.configs.training import TEMPLATE
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset
 from safe_rlhf_panacea.data.specs import read_specs
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.evaluation.arguments import (
+from safe_rlhf_panacea.evaluation.loading import (
     load_model,
     policy_of,
     read_prompts,

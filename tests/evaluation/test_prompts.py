@@ -10,7 +10,7 @@ import pytest
 from safe_rlhf_panacea.configs.evaluation import MeasureOptions
 from safe_rlhf_panacea.data import ChatTemplate, PromptOnlyDataset
 from safe_rlhf_panacea.evaluation import main as program
-from safe_rlhf_panacea.evaluation.arguments import read_prompts
+from safe_rlhf_panacea.evaluation.loading import read_prompts
 from safe_rlhf_panacea.fronts.measure import different_prompts
 from tests.serving.models import saved_adapter
 from tests.tiny import tiny_tokenizer
