@@ -34,7 +34,7 @@ class ModelOptions(Options):
     """The one model that is trained."""
 
     model_name_or_path: Any = option(
-        text="folder or hub name", kind=kinds.source, metavar="MODEL", required=True
+        text="folder or hub name", kind=kinds.model, metavar="MODEL", required=True
     )
 
 
@@ -63,7 +63,7 @@ class NamedDataConfig(LabelPreferenceOptions, ScheduleOptions, PanaceaConfig, Mo
 
     train_datasets: tuple[Any, ...] = option(
         text=f"data sets as [objective=]{FORM}, or a path or hub name in place of name",
-        kind=kinds.source,
+        kind=kinds.data_set,
         metavar="SPEC",
         required=True,
     )
@@ -191,7 +191,7 @@ class TextOptions(DataOptions):
     GROUP: ClassVar[str] = DataOptions.GROUP
 
     ptx_datasets: tuple[Any, ...] | None = option(
-        text="supervised text that is learnt beside", kind=kinds.source, metavar="SPEC"
+        text="supervised text that is learnt beside", kind=kinds.data_set, metavar="SPEC"
     )
 
 
@@ -207,7 +207,7 @@ class RewardedConfig(
     """Panacea with rewards: what PPO and GRPO share."""
 
     actor_model_name_or_path: Any = option(
-        text="the SFT model", kind=kinds.source, metavar="MODEL", required=True
+        text="the SFT model", kind=kinds.model, metavar="MODEL", required=True
     )
 
     @property
