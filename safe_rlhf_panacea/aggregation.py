@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
+from safe_rlhf_panacea.errors import UserError
+
 METHODS = ("ls", "tche")  # of losses
 REWARD_METHODS = (*METHODS, "stche")
 SCOPES = ("batch", "sample")
 
 
-class AggregationError(ValueError):
+class AggregationError(UserError):
     """Values, λ or method do not fit together; the message is one line."""
 
 

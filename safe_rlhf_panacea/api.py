@@ -9,15 +9,18 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
 
+from safe_rlhf_panacea.adapter import SvdLoraLinear
 from safe_rlhf_panacea.adapter.io import WEIGHTS_NAME
+from safe_rlhf_panacea.base.claim import unlock_folder
 from safe_rlhf_panacea.base.models.loaded import LoadedModel
 from safe_rlhf_panacea.base.run_record import METRICS_FILE
 from safe_rlhf_panacea.baselines.rewarded_soups import vertices
@@ -29,6 +32,8 @@ from safe_rlhf_panacea.configs.algorithms import (
     RewardConfig,
     SFTConfig,
 )
+from safe_rlhf_panacea.configs.options import options_of
+from safe_rlhf_panacea.configs.panacea import PanaceaConfig
 from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.data.own import from_rows
 from safe_rlhf_panacea.data.raw import RawDataset
@@ -39,7 +44,11 @@ from safe_rlhf_panacea.io import read_json_lines
 from safe_rlhf_panacea.preference import Preference, parse_preference, preference_grid
 from safe_rlhf_panacea.respond import PanaceaModel
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 Config = TypeVar("Config", bound=TrainConfig)
+AdapterTraining = TypeVar("AdapterTraining", bound=PanaceaConfig)
 Model = str | Path | LoadedModel | tuple[Any, Any]
 # A file, folder or hub name, several, rows in memory, or one of these for each objective.
 Data = str | Path | Iterable[Any] | Mapping[str, Any]
@@ -54,6 +63,11 @@ class History(list[dict[str, Any]]):
 
         return pandas.DataFrame(list(self))
 
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        html: str = self.to_pandas()._repr_html_()
+        return html
+
 
 class TrainingRun(Generic[Config]):
     """One training: base of the classes of all algorithms.
@@ -64,6 +78,7 @@ class TrainingRun(Generic[Config]):
     """
 
     TRAINER: ClassVar[str]  # module:class
+    CONFIG: ClassVar[type[TrainConfig]]
     MODEL_OPTION: ClassVar[str] = "model_name_or_path"
     config: Config
     trainer: Any = None
@@ -88,19 +103,31 @@ class TrainingRun(Generic[Config]):
             more: further options of the data.
 
         Raises:
-            UserError: options that contradict each other, or data of no known form.
+            UserError: options of another class, missing ones or such that contradict each other,
+                or a model or data of no known form.
         """
+        if not isinstance(config, self.CONFIG):
+            kind = "class" if isinstance(config, type) else type(config).__name__
+            name, wanted = type(self).__name__, self.CONFIG.__name__
+            raise UserError(f"the options of {name} are a {wanted}(...), not a {kind}")
         changes: dict[str, Any] = {self.MODEL_OPTION: _model(model), **more}
         changes["train_datasets"] = data_specs(train_dataset)
         if eval_dataset is not None:
             changes |= {"eval_datasets": data_specs(eval_dataset), "need_eval": True}
         config = config.with_(**changes)
-        if config.output_dir is None:
-            raise UserError("output_dir is missing in the options: the folder of this run")
+        for one in options_of(type(config)).values():
+            if one.required and getattr(config, one.name) in (None, ()):
+                raise UserError(f"{one.name} is missing in the options: {one.text}")
         config.check()
         self.config = config
 
-    def train(self) -> TrainingRun[Config]:
+    def __repr__(self) -> str:
+        """Its class, folder and state, as a notebook shows it."""
+        step = getattr(self.trainer, "global_step", 0)
+        state = f"trained for {step} steps" if step else "not trained"
+        return f"<{type(self).__name__} in {self.config.output_dir}: {state}>"
+
+    def train(self) -> Self:
         """Train to the end and save to ``config.output_dir``.
 
         The random numbers of the process are afterwards as they were before.
@@ -115,12 +142,15 @@ class TrainingRun(Generic[Config]):
         from safe_rlhf_panacea.base.setup import run_to_end
 
         if self.trainer is not None:
-            raise UserError("this run is trained already: make a new one to train again")
+            raise UserError("train() was called already: make a new run to train again")
         module, _, name = self.TRAINER.partition(":")
         trainer_type = getattr(import_module(module), name)
         with _random_numbers_kept():
-            self.trainer = trainer_type(self.config, *self._engine_configs(prepare_run))
-            run_to_end(self.trainer)
+            try:
+                self.trainer = trainer_type(self.config, *self._engine_configs(prepare_run))
+                run_to_end(self.trainer)
+            finally:
+                unlock_folder(self.output_dir)
         return self
 
     def _engine_configs(self, prepare_run: Any) -> tuple[Any, ...]:
@@ -134,21 +164,19 @@ class TrainingRun(Generic[Config]):
 
     @property
     def history(self) -> History:
-        """What has been logged so far; empty before ``train``."""
-        file = Path(self.config.log_dir or self.output_dir) / METRICS_FILE
+        """What the folder's log holds so far."""
+        folder = Path(self.config.log_dir or self.output_dir).expanduser()
+        file = folder / METRICS_FILE
         return History(read_json_lines(file) if file.exists() else [])
 
 
-class PanaceaRun(TrainingRun[Config]):
+class PanaceaRun(TrainingRun[AdapterTraining]):
     """A training of a Panacea adapter."""
-
-    config: Any
 
     @property
     def objectives(self) -> tuple[str, ...]:
         """Names, in the order of λ."""
-        names: tuple[str, ...] = self.config.objective_names()
-        return names
+        return self.config.objective_names()
 
     def __init__(
         self,
@@ -156,10 +184,11 @@ class PanaceaRun(TrainingRun[Config]):
         train_dataset: Data,
         eval_dataset: Data | None = None,
         *,
-        config: Config,
+        config: AdapterTraining,
         **more: Any,
     ) -> None:
         """Complete the options, those that follow from the objectives too."""
+        _refuse_adapted(model)
         super().__init__(model, train_dataset, eval_dataset, config=config, **more)
         self.config = self.config.resolved()
 
@@ -175,7 +204,8 @@ class PanaceaRun(TrainingRun[Config]):
 
             panacea = self.trainer.panacea
             engine = getattr(self.trainer, "actor_model", None) or self.trainer.model
-            if getattr(unwrap(engine), "is_gradient_checkpointing", False):
+            options = ("gradient_checkpointing", "actor_gradient_checkpointing")
+            if any(getattr(self.config, name, False) for name in options):
                 set_gradient_checkpointing(engine, False)
             model = unwrap(engine).eval()
             return PanaceaModel(
@@ -186,18 +216,20 @@ class PanaceaRun(TrainingRun[Config]):
             return PanaceaModel.load(self.output_dir, trust_remote_code=remote)
         raise UserError(f"{self.output_dir} holds no trained adapter yet: call train() first")
 
-    def evaluate(self, grid: float | Iterable[Preference] | None = None) -> FrontResult:
+    def evaluate(
+        self, grid: float | Preference | Iterable[Preference] | None = None
+    ) -> FrontResult:
         """Measure the front on the evaluation data.
 
         Args:
-            grid: the λ: a step between them, or the vectors themselves; default: those of the
+            grid: the λ: a step between them, one vector, or several; default: those of the
                 evaluations while training.
 
         Returns:
             The front: points, standard errors, indicators; ``to_pandas()``, ``plot()``, ``save()``.
 
         Raises:
-            UserError: not trained in this process, or no evaluation data.
+            UserError: not trained in this process, no evaluation data, or no λ or one twice.
         """
         trainer = self.trainer
         if trainer is None:
@@ -222,6 +254,7 @@ class PanaceaDPO(PanaceaRun[DPOConfig]):
     """
 
     TRAINER = "safe_rlhf_panacea.algorithms.dpo.trainer:PanaceaDPOTrainer"
+    CONFIG = DPOConfig
 
     def _engine_configs(self, prepare_run: Any) -> tuple[Any, ...]:
         return tuple(prepare_run(self.config))
@@ -231,9 +264,10 @@ class PanaceaSFT(PanaceaRun[SFTConfig]):
     """Panacea-SFT: a data set of prompts and answers for each objective."""
 
     TRAINER = "safe_rlhf_panacea.algorithms.sft.trainer:PanaceaSFTTrainer"
+    CONFIG = SFTConfig
 
 
-class RewardedRun(PanaceaRun[Config]):
+class RewardedRun(PanaceaRun[AdapterTraining]):
     """Panacea with rewards: base of ``PanaceaGRPO`` and ``PanaceaPPO``."""
 
     MODEL_OPTION = "actor_model_name_or_path"
@@ -246,7 +280,7 @@ class RewardedRun(PanaceaRun[Config]):
         eval_dataset: Data | None = None,
         *,
         ptx_dataset: Data | None = None,
-        config: Config,
+        config: AdapterTraining,
     ) -> None:
         """Complete the options and check them; nothing is loaded yet.
 
@@ -254,16 +288,22 @@ class RewardedRun(PanaceaRun[Config]):
             model: a hub name or folder, a ``LoadedModel``, or a model and its tokenizer.
             rewards: what scores each objective, by name, in the order of λ: a function, the
                 ``module:function`` of one, the folder or hub name of a reward model or classifier,
-                ``PATH#LABEL`` for one of its labels, or a ``LoadedModel``.
+                ``PATH#LABEL`` for one of its labels, or a ``LoadedModel`` of a classifier.
             train_dataset: prompts, as for ``TrainingRun``.
             eval_dataset: prompts for evaluations.
             ptx_dataset: supervised text that is learnt beside.
             config: the options, with ``output_dir``.
 
         Raises:
-            UserError: options that contradict each other, or data of no known form.
+            UserError: as ``TrainingRun``; also rewards without names, or that nothing scores.
         """
-        more: dict[str, Any] = {"reward_models": tuple((k, _path(v)) for k, v in rewards.items())}
+        if not isinstance(rewards, Mapping):
+            kind = type(rewards).__name__
+            raise UserError(
+                f"rewards are a dictionary by name, as in {{'brief': ...}}, not a {kind}"
+            )
+        scored = tuple((name, _reward(name, value)) for name, value in rewards.items())
+        more: dict[str, Any] = {"reward_models": scored}
         if ptx_dataset is not None:
             more["ptx_datasets"] = data_specs(ptx_dataset)
         super().__init__(model, train_dataset, eval_dataset, config=config, **more)
@@ -288,22 +328,31 @@ class PanaceaGRPO(RewardedRun[GRPOConfig]):
     """
 
     TRAINER = "safe_rlhf_panacea.algorithms.grpo.trainer:PanaceaGRPOTrainer"
+    CONFIG = GRPOConfig
 
 
 class PanaceaPPO(RewardedRun[PPOConfig]):
     """Panacea-PPO: one critic that knows λ."""
 
     TRAINER = "safe_rlhf_panacea.algorithms.ppo.trainer:PanaceaPPOTrainer"
+    CONFIG = PPOConfig
 
 
 class RewardModel(TrainingRun[RewardConfig]):
     """A reward model for one objective, ``config.objective``, from labelled pairs.
 
-    After ``train()`` its folder, ``output_dir``, is a reward for ``PanaceaPPO`` and
-    ``PanaceaGRPO``.
+    The model is a name or a folder. After ``train()`` its folder, ``output_dir``, is a reward for
+    ``PanaceaPPO`` and ``PanaceaGRPO``.
     """
 
     TRAINER = "safe_rlhf_panacea.base.values.reward.trainer:RewardTrainer"
+    CONFIG = RewardConfig
+
+    def __init__(self, model: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Complete the options and check them, as ``TrainingRun`` does."""
+        if not isinstance(model, str | Path):
+            raise UserError("a reward model is trained from a name or a folder, not from memory")
+        super().__init__(model, *args, **kwargs)
 
 
 class RewardedSoups:
@@ -331,11 +380,17 @@ class RewardedSoups:
         model = kwargs.get("model", args[0] if args else None)
         if not isinstance(model, str | Path):
             raise UserError("soups train the model several times: give its name or folder")
-        whole = algorithm(*args, **kwargs)
-        configs = variant_configs(whole.config, vertices(whole.objectives))
-        self.runs = {
-            name: algorithm(*args, **{**kwargs, "config": own}) for name, own in configs.items()
-        }
+        if not (isinstance(algorithm, type) and issubclass(algorithm, PanaceaRun)):
+            raise UserError(f"soups take PanaceaDPO or the like as algorithm, not {algorithm!r}")
+        whole = algorithm(*args, **kwargs)  # reads the data, once
+        self.runs = {}
+        for name, config in variant_configs(whole.config, vertices(whole.objectives)).items():
+            self.runs[name] = copy(whole)
+            self.runs[name].config = config
+
+    def __repr__(self) -> str:
+        """Its trainings, as a notebook shows them."""
+        return f"RewardedSoups({list(self.runs.values())})"
 
     def train(self) -> RewardedSoups:
         """Train what is not finished yet; what was interrupted is kept beside, and begins anew.
@@ -362,35 +417,64 @@ class RewardedSoups:
         return PanaceaModel.load_soup({name: run.output_dir for name, run in self.runs.items()})
 
 
-def _path(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
-
-
-def _model(model: Model) -> str | LoadedModel:
+def _model(model: Model) -> Any:
     if isinstance(model, tuple):
+        if len(model) != 2:
+            raise UserError(
+                f"a model in memory is a pair (model, tokenizer), not {len(model)} parts"
+            )
         return LoadedModel(*model)
-    return str(model) if isinstance(model, Path) else model
+    return model
+
+
+def _refuse_adapted(model: Model) -> None:
+    """Refuse a model in memory that an earlier training has changed."""
+    loaded = _model(model)
+    modules = loaded.model.modules() if isinstance(loaded, LoadedModel) else ()
+    if any(isinstance(module, SvdLoraLinear) for module in modules):
+        raise UserError(
+            "the model carries the adapter of an earlier training already: load it anew, or give "
+            "its name"
+        )
+
+
+def _reward(name: str, value: Any) -> Any:
+    """What scores an objective, as the options have it."""
+    value = _model(value)
+    if isinstance(value, torch.nn.Module) or not (
+        isinstance(value, str | Path | LoadedModel) or callable(value)
+    ):
+        raise UserError(
+            f"the reward {name!r} is a {type(value).__name__}; it is a function, module:function, "
+            "the path of a model, or LoadedModel(model, tokenizer)"
+        )
+    return str(value) if isinstance(value, Path) else value
 
 
 def data_specs(data: Data) -> tuple[Any, ...]:
     """Data from Python as the options have it.
 
     Raises:
-        UserError: an empty data set, or a row that is in no known format.
+        UserError: an empty data set, several splits, or a row that is in no known format.
     """
-    if isinstance(data, Mapping):
-        found = [_named(spec, name) for name, part in data.items() for spec in data_specs(part)]
-        return tuple(found)
+    if not isinstance(data, Mapping):
+        return _unnamed(data)
+    if hasattr(data, "column_names"):
+        raise UserError(f"data have the splits {', '.join(data)}: give one of them, data[...]")
+    return tuple(_named(spec, name) for name, part in data.items() for spec in _unnamed(part))
+
+
+def _unnamed(data: Any) -> tuple[Any, ...]:
+    """Data without the objective that they are for."""
     if isinstance(data, str | Path):
         return (str(data),)
     if isinstance(data, RawDataset | DatasetSpec):
         return (data,)
-    if isinstance(data, list | tuple) and data and isinstance(data[0], str | Path):
-        return tuple(map(str, data))
-    if not isinstance(data, Iterable):
+    if isinstance(data, Mapping) or not isinstance(data, Iterable):
         raise UserError(f"data must be a path, a name, or rows, not a {type(data).__name__}")
-    rows: Iterable[Any] = data
-    return (DatasetSpec("rows", data=from_rows(rows)),)
+    if isinstance(data, list | tuple) and data and not isinstance(data[0], Mapping):
+        return tuple(spec for part in data for spec in _unnamed(part))
+    return (DatasetSpec("rows", data=from_rows(data)),)
 
 
 def _named(spec: Any, objective: str) -> Any:
@@ -401,11 +485,19 @@ def _named(spec: Any, objective: str) -> Any:
     return DatasetSpec(spec.name, spec.proportion, spec.path, objective, spec.data)
 
 
-def _grid(grid: float | Iterable[Preference], objectives: tuple[str, ...]) -> torch.Tensor:
+def _grid(grid: Any, objectives: tuple[str, ...]) -> torch.Tensor:
     """The wanted λ, size = (N, m)."""
     if isinstance(grid, int | float):
         return preference_grid(len(objectives), grid)
-    return torch.stack([parse_preference(preference, objectives) for preference in grid])
+    vectors = [grid] if isinstance(grid, str | Mapping) else list(grid)
+    if not vectors:
+        raise UserError("evaluate() needs at least one λ")
+    if not isinstance(vectors[0], str | Mapping) and np.ndim(vectors[0]) == 0:  # one vector
+        vectors = [grid]
+    found = torch.stack([parse_preference(preference, objectives) for preference in vectors])
+    if len(found.unique(dim=0)) < len(found):
+        raise UserError("evaluate() was given a λ twice")
+    return found
 
 
 @contextmanager

@@ -42,19 +42,12 @@ def one_line(error: BaseException) -> str | None:
     These are the errors that the packages raise for bad input, and those of the operating system:
     a full disk, a missing permission, a name that is too long.
     """
-    # Before anything loads torch, which may be missing.
     if isinstance(error, UserError):
         return printable_line(error)
     if isinstance(error, OSError) and error.errno and error.strerror:
         named = error.filename if error.filename2 is None else error.filename2
         where = "" if named is None else f"{os.fsdecode(named)}: "
         return printable_line(where + error.strerror)
-    from safe_rlhf_panacea.adapter import AdapterError
-    from safe_rlhf_panacea.aggregation import AggregationError
-    from safe_rlhf_panacea.preference import PreferenceError
-
-    if isinstance(error, (AdapterError, AggregationError, PreferenceError)):
-        return printable_line(error)
     if isinstance(error, RuntimeError) or type(error).__name__ == "SafetensorError":
         for pattern, meaning in FOREIGN.items():
             if re.search(pattern, str(error)):

@@ -18,8 +18,10 @@ from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
 from safe_rlhf_panacea.configs.trained import AnswerOptions, LoadingOptions
 from safe_rlhf_panacea.data import ChatTemplate
+from safe_rlhf_panacea.data.conversation import in_turn, said
+from safe_rlhf_panacea.data.table import LeaveOut
 from safe_rlhf_panacea.data.template import Turns
-from safe_rlhf_panacea.errors import one_line_errors
+from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.preference import Preference, format_preference, parse_preference
 from safe_rlhf_panacea.printing import say
 
@@ -46,7 +48,7 @@ COMMAND = Program(
 )
 
 
-@dataclass
+@dataclass(repr=False)
 class PanaceaModel:
     """A base model with its adapter, ready to answer at any preference vector.
 
@@ -65,6 +67,11 @@ class PanaceaModel:
     adapter: PanaceaAdapter
     tokenizer: Any
     template: ChatTemplate
+
+    def __repr__(self) -> str:
+        """The base model and what λ is about, without their layers."""
+        named = self.adapter.objectives
+        return f"PanaceaModel({type(self.model).__name__}, objectives={named})"
 
     @classmethod
     def load(
@@ -104,15 +111,17 @@ class PanaceaModel:
             options: as for ``load``.
 
         Raises:
-            UserError, AdapterError: as ``load``; also ingredients that do not go together.
+            UserError, AdapterError: as ``load``; also ingredients that do not go together, or none.
         """
+        if not folders:
+            raise UserError("a soup needs the adapter of at least one objective")
         paths = list(folders.values())
         model, tokenizer, template = _load_base(paths[0], base_model, **options)
         return cls(model, load_soup(model, paths, list(folders)), tokenizer, template)
 
     def respond(
         self,
-        prompt: Turns,
+        prompt: Turns | Sequence[Mapping[str, Any]],
         preference: Preference,
         *,
         system: str | None = None,
@@ -124,7 +133,8 @@ class PanaceaModel:
 
         Args:
             prompt: the user's words, without any template, or the turns of a conversation, which
-                alternate user, assistant, ..., user.
+                alternate user, assistant, ..., user: as texts, or as messages,
+                ``{"role": "user", "content": ...}``, of which the first may be the system's.
             preference: ``{"helpful": 0.3, "harmless": 0.7}``, ``"helpful=0.3,harmless=0.7"``,
                 ``[0.3, 0.7]`` or a tensor, size = (m,).
             system: the system prompt.
@@ -134,8 +144,11 @@ class PanaceaModel:
 
         Raises:
             PreferenceError: the vector is off the simplex or names an unknown objective.
-            UserError: the template has no place for a system prompt, or for several turns.
+            UserError: the template has no place for a system prompt, or for several turns; turns
+                that do not alternate; or an option of sampling out of its range.
         """
+        _ = AnswerOptions(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        prompt, system = _conversation(prompt, system)
         if self.adapter.pref_dim and self.adapter.objectives:
             preference = parse_preference(preference, self.adapter.objectives)
         self.adapter.set_preference(preference)
@@ -156,6 +169,18 @@ class PanaceaModel:
         ids = ids.to(device)
         tokens, _ = sample(self.model, ids, torch.ones_like(ids).bool(), config, generator)
         return self.tokenizer.decode(tokens[0, ids.size(1) :], skip_special_tokens=True).strip()
+
+
+def _conversation(turns: Any, system: str | None) -> tuple[Turns, str | None]:
+    """The turns, user first, and the system prompt, of messages too."""
+    texts = isinstance(turns, list | tuple) and all(isinstance(turn, str) for turn in turns)
+    if isinstance(turns, str) or texts:
+        return turns, system
+    try:
+        conversation = in_turn(said(turns, "the prompt"), system)
+    except LeaveOut as error:
+        raise UserError(f"the prompt: {error}") from None
+    return conversation.turns, conversation.system or None
 
 
 def _load_base(

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
@@ -21,11 +21,19 @@ from safe_rlhf_panacea import (
     PanaceaDPO,
     PanaceaGRPO,
     PanaceaModel,
+    PanaceaSFT,
+    RewardConfig,
     RewardedSoups,
+    RewardModel,
+    SFTConfig,
     UserError,
 )
+from safe_rlhf_panacea.adapter import AdapterError
+from safe_rlhf_panacea.aggregation import AggregationError
 from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
+from safe_rlhf_panacea.algorithms.grpo.main import COMMAND as GRPO
 from safe_rlhf_panacea.api import data_specs
+from safe_rlhf_panacea.preference import PreferenceError
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 QUIET = {"log_type": "none", "progress": False, "max_length": 32}
@@ -44,6 +52,10 @@ PAIRS = {
 
 def many_a(responses, **_):
     return [response.count("a") / 10 for response in responses]
+
+
+def in_memory():
+    return tiny_llama(vocab=len(tiny_tokenizer()), width=16, layers=1), tiny_tokenizer()
 
 
 @pytest.fixture(scope="module")
@@ -80,17 +92,37 @@ def test_grpo_with_a_function_and_a_classifier_in_memory(model, tmp_path):
     table = run.history.to_pandas()
     assert {"train/reward_many", "train/reward_liked"} <= set(table.columns)
     before = run.trainer.part.evaluator.grid
-    assert run.evaluate(0.5) is not None
-    assert run.evaluate([{"many": 1, "liked": 0}]) is not None
+    front = run.evaluate(0.5)
+    assert all(part._repr_html_().count("<table") == 1 for part in (front, run.history))
+    for one in ([{"many": 1, "liked": 0}], {"many": 1, "liked": 0}, "1,0", [1, 0]):
+        assert run.evaluate(one).preferences.tolist() == [[1, 0]]
+    for grid, message in (([], "at least one λ"), ([[1, 0], "many=1,liked=0"], "a λ twice")):
+        with pytest.raises(UserError, match=message):
+            run.evaluate(grid)
     assert run.trainer.part.evaluator.grid is before
+    assert repr(run) == f"<PanaceaGRPO in {run.output_dir}: trained for 2 steps>"
+    assert len(repr(run.model)) < 80
     answers = {
         run.model.respond("abc", preference, max_new_tokens=4)
         for preference in ({"many": 0.25, "liked": 0.75}, [0.25, 0.75], "many=0.25,liked=0.75")
     }
     loaded = PanaceaModel.load(run.output_dir)
     assert answers == {loaded.respond("abc", "0.25,0.75", max_new_tokens=4)}
-    with pytest.raises(UserError, match="trained already"):
+    with pytest.raises(UserError, match="called already"):
         run.train()
+    flags = ["--config", str(run.output_dir / "run.yaml"), "--output_dir", str(tmp_path / "again")]
+    new = {
+        "actor_model_name_or_path": [str(model)],
+        "train_datasets": ["x.jsonl"],
+        "eval_datasets": ["y.jsonl"],
+    }
+    new["reward_models"] = ["a=safe_rlhf_panacea.reward_functions:positive", "b=folder"]
+    for name, values in new.items():
+        if name != "actor_model_name_or_path":  # which was given by its folder
+            with pytest.raises(UserError, match=f"--{name}: the run was made in Python with"):
+                GRPO.read(flags)
+        flags += [f"--{name}", *values]
+    assert GRPO.read(flags).num_return_sequences == 2
 
 
 def test_the_command_and_the_class_train_the_same(model, tmp_path):
@@ -107,8 +139,10 @@ def test_the_command_and_the_class_train_the_same(model, tmp_path):
     from_files = config.with_(output_dir=tmp_path / "files")
     PanaceaDPO(str(model), files, config=from_files).train()
     from_rows = config.with_(output_dir=tmp_path / "rows")
-    given = (tiny_llama(vocab=len(tiny_tokenizer()), width=16, layers=1), tiny_tokenizer())
+    given = in_memory()
     PanaceaDPO(given, PAIRS, config=from_rows).train()
+    with pytest.raises(UserError, match="carries the adapter of an earlier training"):
+        PanaceaDPO(given, PAIRS, config=from_rows.with_(output_dir=tmp_path / "more"))
     weights = [
         load_file(tmp_path / name / "adapter_model.safetensors")
         for name in ("command", "files", "rows")
@@ -150,6 +184,19 @@ def test_soups_are_the_ends_and_go_on_where_they_stopped(model, tmp_path):
         ({"train_dataset": 3}, "data must be a path, a name, or rows, not a int"),
         ({"train_dataset": {"a": [{"text": 1}]}}, "rows, row 1: the columns text"),
         ({"train_dataset": {"a": []}}, "rows"),
+        ({"train_dataset": {"a": {"b": "x"}}}, "data must be a path, a name, or rows, not a dict"),
+        ({"train_dataset": ["x.jsonl", 3]}, "data must be a path, a name, or rows, not a int"),
+        ({"train_dataset": {}}, "train_datasets is missing"),
+        ({"train_dataset": DatasetDict({"test": Dataset.from_list(PROMPTS)})}, "splits test: give"),
+        ({"config": GRPOConfig(output_dir="x")}, r"are a DPOConfig\(...\), not a GRPOConfig"),
+        ({"config": {"output_dir": "x"}}, r"are a DPOConfig\(...\), not a dict"),
+        ({"config": DPOConfig}, r"are a DPOConfig\(...\), not a class"),
+        ({"model": in_memory()[0]}, "a LlamaForCausalLM is no model: give a name"),
+        ({"model": in_memory()[:1]}, r"a pair \(model, tokenizer\), not 1 parts"),
+        ({"model": in_memory()[::-1]}, "model is a TokenizersBackend|model is a PreTrained"),
+        ({"model": (in_memory()[0], None)}, "tokenizer is a NoneType"),
+        ({"model": 3}, "a int is no model"),
+        ({"model": None}, "model_name_or_path is missing"),
     ],
 )
 def test_bad_input_is_an_exception_before_anything_is_loaded(changes, message, tmp_path):
@@ -158,9 +205,98 @@ def test_bad_input_is_an_exception_before_anything_is_loaded(changes, message, t
         PanaceaDPO(**{**given, **changes})
 
 
-def test_soups_of_a_model_in_memory_are_refused():
+@pytest.mark.parametrize(
+    ("rewards", "message"),
+    [
+        ([many_a], "rewards are a dictionary by name.*, not a list"),
+        (many_a, "rewards are a dictionary by name.*, not a function"),
+        ({}, "reward_models is missing"),
+        ({"a": 3}, "the reward 'a' is a int; it is a function"),
+        ({"a": in_memory()[0]}, "the reward 'a' is a LlamaForCausalLM; it is"),
+    ],
+)
+def test_bad_rewards_are_named(rewards, message):
+    with pytest.raises(UserError, match=message):
+        PanaceaGRPO("no-such", rewards, PROMPTS, config=GRPOConfig(output_dir="x", **GROUPS))
+
+
+def test_reward_models_and_soups_name_what_they_take():
+    options = {"config": DPOConfig(output_dir="x")}
     with pytest.raises(UserError, match="give its name or folder"):
-        RewardedSoups(PanaceaDPO, (None, None), PAIRS, config=DPOConfig(output_dir="x"))
+        RewardedSoups(PanaceaDPO, in_memory(), PAIRS, **options)
+    with pytest.raises(UserError, match="soups take PanaceaDPO or the like as algorithm"):
+        RewardedSoups(RewardModel, "no-such", PAIRS, **options)
+    with pytest.raises(UserError, match="from a name or a folder, not from memory"):
+        RewardModel(in_memory(), PAIRS["a"], config=RewardConfig(output_dir="x", objective="a"))
+    with pytest.raises(UserError, match="objective is missing in the options: whose labels"):
+        RewardModel("no-such", PAIRS["a"], config=RewardConfig(output_dir="x"))
+
+
+def test_rows_that_can_be_gone_through_once_are_read_once():
+    data = {name: iter(rows) for name, rows in PAIRS.items()}
+    soups = RewardedSoups(PanaceaDPO, "no-such", data, config=DPOConfig(output_dir="x"))
+    assert [len(spec.data) for spec in soups.runs["b"].config.train_datasets] == [4, 4]
+
+
+def test_a_training_that_fails_to_begin_lets_go_of_its_folder_and_can_begin_again(model, tmp_path):
+    config = DPOConfig(output_dir=tmp_path, max_steps=1, per_device_train_batch_size=4, **QUIET)
+    PanaceaDPO(model, PAIRS, config=config).train()
+    failing = PanaceaDPO(tmp_path / "none", PAIRS, config=config.with_(overwrite=True))
+    for _ in range(2):
+        with pytest.raises(UserError, match="none: no such folder"):
+            failing.train()
+        code = "import sys; from safe_rlhf_panacea.base.claim import lock_folder as lock"
+        subprocess.run([sys.executable, "-c", f"{code}; lock(sys.argv[1])", tmp_path], check=True)
+
+
+def test_an_interrupted_run_goes_on_with_rows_and_a_model_in_memory(tmp_path):
+    left = [0]
+
+    def interrupting(responses):
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return [response.count("b") / 10 for response in responses]
+
+    def run(name, **changes):
+        config = GRPOConfig(output_dir=tmp_path / name, max_steps=4, **GROUPS, **QUIET)
+        config = config.with_(save_interval=1, log_dir=tmp_path / f"{name}-logs", **changes)
+        rewards = {"a": many_a, "b": interrupting}
+        return PanaceaGRPO(in_memory(), rewards, iter(PROMPTS), config=config)
+
+    run("whole").train()
+    left[0] = 3
+    with pytest.raises(KeyboardInterrupt, match="goes on from step"):
+        run("cut").train()
+    resumed = run("cut", resume=True).train()
+    assert [line["step"] for line in resumed.history] == [1, 2, 3, 4]
+    weights = [load_file(tmp_path / n / "adapter_model.safetensors") for n in ("whole", "cut")]
+    assert all(torch.equal(weights[1][name], tensor) for name, tensor in weights[0].items())
+
+
+def test_a_model_answers_messages_and_refuses_what_it_cannot_draw(model, tmp_path):
+    config = {"max_steps": 1, "per_device_train_batch_size": 4, **QUIET}
+    texts = {"a": [{"prompt": "abc", "response": "aaa"}] * 4}
+    run = PanaceaSFT(model, texts, config=SFTConfig(output_dir=tmp_path / "run", **config))
+    answer = run.train().model.respond(["abc", "b", "c"], [1.0], max_new_tokens=3)
+    roles = zip(("user", "assistant", "user"), ("abc", "b", "c"), strict=True)
+    messages = [{"role": role, "content": text} for role, text in roles]
+    assert run.model.respond(messages, [1.0], max_new_tokens=3) == answer
+    for prompt, changes, message in (
+        (messages[1:], {}, "do not take turns"),
+        (3, {}, "the prompt is int"),
+        ("a", {"max_new_tokens": 0}, "--max_new_tokens: 0 is not a positive integer"),
+        ("a", {"temperature": -1}, "--temperature: -1 is not"),
+        ("a", {"seed": -1}, "--seed: -1 is not a seed"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run.model.respond(prompt, [1.0], **changes)
+    with pytest.raises(UserError, match="at least one objective"):
+        PanaceaModel.load_soup({})
+
+
+def test_every_error_of_input_is_a_user_error():
+    assert all(issubclass(e, UserError) for e in (AdapterError, AggregationError, PreferenceError))
 
 
 def test_data_are_what_the_options_take():

@@ -14,11 +14,13 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import safe_rlhf_panacea
+from safe_rlhf_panacea.configs.kinds import FROM_PYTHON
 from safe_rlhf_panacea.configs.options import Options
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, read_json
@@ -196,12 +198,26 @@ def write_run_record(
     file = Path(path).expanduser() / RUN_FILE
     _copy_launcher(file.parent / LAUNCHER_FOLDER)
     if isinstance(args, Options):
-        import yaml
-
-        given = yaml.safe_dump(recordable(args.given()), sort_keys=False, allow_unicode=True)
-        atomic_write_text(file.parent / OPTIONS_FILE, given)
+        atomic_write_text(file.parent / OPTIONS_FILE, _options_text(args))
     atomic_write_json(file, record)
     return file
+
+
+def _options_text(options: Options) -> str:
+    """The options that are not at their defaults as YAML, which ``--config`` reads.
+
+    What no file can hold stands there as a mapping that ``--config`` refuses.
+    """
+    import yaml
+
+    values = recordable(options.given(), objects=True)
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    if FROM_PYTHON in text:
+        text = (
+            "# This run was made in Python, with objects that no file can hold. --config reads "
+            f"this file\n# if flags give the options anew that have '{FROM_PYTHON}' below.\n{text}"
+        )
+    return text
 
 
 def _copy_launcher(folder: Path) -> None:
@@ -240,24 +256,39 @@ def note_resumption(path: str | os.PathLike[str], step: int, flags: Mapping[str,
     atomic_write_json(file, {**record, "resumed": [*record.get("resumed", []), entry]})
 
 
-def recordable(values: Mapping[str, Any] | Options | argparse.Namespace) -> dict[str, Any]:
-    """Values as JSON has them; what its name says is a secret is left out."""
+def recordable(
+    values: Mapping[str, Any] | Options | argparse.Namespace, *, objects: bool = False
+) -> dict[str, Any]:
+    """Values as JSON has them; what its name says is a secret is left out.
+
+    Args:
+        values: by name.
+        objects: whether a mapping from ``FROM_PYTHON`` tells the text that stands for an object
+            from text that was given.
+    """
     items = values if isinstance(values, Mapping) else vars(values)
-    return {str(k): _plain(v) for k, v in items.items() if not SECRET.search(str(k))}
+    return {str(k): _plain(v, objects) for k, v in items.items() if not SECRET.search(str(k))}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, objects: bool) -> Any:
     if isinstance(value, (Mapping, argparse.Namespace)):
-        return recordable(value)
+        return recordable(value, objects=objects)
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item) for item in value]
+        return [_plain(item, objects) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # JSON has neither infinities nor NaN
     if isinstance(value, (str, int, float, bool, type(None))):
         return value
-    if callable(value) and not isinstance(value, type):
-        return address_of(value)  # its text has a place in memory
-    return str(value)
+    if not callable(value) or isinstance(value, type):
+        return {FROM_PYTHON: str(value)} if objects else str(value)
+    address = address_of(value)  # its text has a place in memory
+    return {FROM_PYTHON: address} if objects and not _is_found_at(address, value) else address
+
+
+def _is_found_at(address: str, function: Callable[..., Any]) -> bool:
+    """Whether another process finds a function by ``module:name``."""
+    module, _, name = address.partition(":")
+    return module != "__main__" and getattr(sys.modules.get(module), name, None) is function
 
 
 def address_of(function: Callable[..., Any]) -> str:

@@ -35,7 +35,7 @@ class ModelOptions(Options):
     """The one model that is trained."""
 
     model_name_or_path: Any = option(
-        text="folder or hub name", kind=kinds.source, metavar="MODEL", required=True
+        text="folder or hub name", kind=kinds.model, metavar="MODEL", required=True
     )
 
 
@@ -64,7 +64,7 @@ class NamedDataConfig(LabelPreferenceOptions, ScheduleOptions, PanaceaConfig, Mo
 
     train_datasets: tuple[Any, ...] = option(
         text=f"data sets as [objective=]{FORM}, or a path or hub name in place of name",
-        kind=kinds.source,
+        kind=kinds.data_set,
         metavar="SPEC",
         required=True,
     )
@@ -144,7 +144,7 @@ class RewardedConfig(
     """Panacea with rewards: what PPO and GRPO share."""
 
     actor_model_name_or_path: Any = option(
-        text="the SFT model", kind=kinds.source, metavar="MODEL", required=True
+        text="the SFT model", kind=kinds.model, metavar="MODEL", required=True
     )
 
     @property

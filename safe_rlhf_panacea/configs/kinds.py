@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import os
 from argparse import ArgumentTypeError
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
 
 Kind = Callable[[Any], Any]
+FROM_PYTHON = "made in Python"  # key of what stands in a record for an object
 LARGEST = 2**31 - 1  # of whole numbers: what every library underneath can hold
 
 
@@ -38,7 +39,7 @@ def number(what: str, is_right: Callable[[float], bool]) -> Kind:
         try:
             found = math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError, OverflowError):
-            raise ArgumentTypeError(f"{value!r} is not a number") from None
+            raise ArgumentTypeError(f"{_shown(value)} is not a number") from None
         if not (math.isfinite(found) and is_right(found)):
             raise ArgumentTypeError(f"{value} is not {what}")
         return found
@@ -56,10 +57,19 @@ def integer(what: str, least: int, most: int = LARGEST) -> Kind:
             raise ArgumentTypeError(f"{value!r} is not {what}") from None
         if isinstance(value, bool) or not least <= found <= most:
             limit = f": the largest is {most}" if found > most else ""
-            raise ArgumentTypeError(f"{value} is not {what}{limit}")
+            shown = value if isinstance(value, str) else _shown(value)
+            raise ArgumentTypeError(f"{shown} is not {what}{limit}")
         return int(found)
 
     return read
+
+
+def _shown(value: Any) -> str:
+    """A value in messages; Python writes no whole number of thousands of digits."""
+    try:
+        return repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
 
 
 finite_float = number("a finite number", lambda value: True)
@@ -118,8 +128,10 @@ def objective_name(value: Any) -> str:
 def named_value(value: Any) -> tuple[str, Any]:
     """``name=value``, or such a pair."""
     if not isinstance(value, str):
-        name, found = value
-        return text(name), found
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise ArgumentTypeError(f"{value!r} is not a pair of a name and a value")
+        _refuse_record(value[1])
+        return text(value[0]), value[1]
     name, separator, found = value.partition("=")
     if not separator or not name or not found:
         raise ArgumentTypeError(f"{value!r} is not of the form name=value")
@@ -150,9 +162,39 @@ def chat_template(value: Any) -> str:
         raise ArgumentTypeError(str(error)) from None
 
 
-def source(value: Any) -> Any:
-    """A path or name, or an object from Python that stands for one."""
-    return filled(value) if isinstance(value, str) else value
+def data_set(value: Any) -> Any:
+    """A data set as text, as Safe-RLHF's pair of name and attributes, or as an object."""
+    if isinstance(value, str | os.PathLike):
+        return filled(value)
+    _refuse_record(value)
+    pair = isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str)
+    if not pair and isinstance(value, bool | int | float | list | tuple | Mapping | None):
+        raise ArgumentTypeError(
+            f"{value!r} is no data set: give [objective=]name[:proportion[:path]]"
+        )
+    return value
+
+
+def model(value: Any) -> Any:
+    """The name or folder of a model, or a ``LoadedModel``."""
+    if isinstance(value, str | os.PathLike):
+        return filled(value)
+    _refuse_record(value)
+    if not (hasattr(value, "model") and hasattr(value, "tokenizer")):
+        kind = type(value).__name__
+        raise ArgumentTypeError(
+            f"a {kind} is no model: give a name, a folder, or a model with its tokenizer"
+        )
+    return value
+
+
+def _refuse_record(value: Any) -> None:
+    """Refuse what stands in ``run.yaml`` for an object that no file can hold."""
+    if isinstance(value, Mapping) and FROM_PYTHON in value:
+        raise ArgumentTypeError(
+            f"the run was made in Python with {value[FROM_PYTHON]!r}, which no file can hold: give "
+            "this option anew"
+        )
 
 
 def one_of(choices: tuple[Any, ...]) -> Kind:

@@ -78,9 +78,8 @@ def option(
     return dataclasses.field(default=default, metadata=about)
 
 
-@dataclass_transform(
-    frozen_default=True, kw_only_default=True, field_specifiers=(option, dataclasses.field)
-)
+# Without field_specifiers: to type checkers every option then has a default, as it has.
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 def configuration(cls: type[Made]) -> type[Made]:
     """Make a class of options: a frozen dataclass whose fields are given by name."""
     return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
@@ -267,16 +266,24 @@ def read_yaml(cls: type[Options], path: str) -> dict[str, Any]:
 
     file = Path(path).expanduser()
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = file.read_text(encoding="utf-8")
+        found, lines = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
+    except RecursionError:
+        raise UserError(f"--config {file}: lists in lists without end") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: 2024-13-45, not UTF-8
         reason = " ".join(str(error).split())
         raise UserError(f"--config {file}: {reason}") from None
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or not isinstance(lines, yaml.MappingNode):
         raise UserError(f"--config {file}: must hold lines of the form option: value")
+    names = {name: one.name for one in options_of(cls).values() for name in (one.name, *one.names)}
     for name in found:
-        if name not in options_of(cls):
+        if name not in names:
             raise UserError(f"--config {file}: there is no option {name!r}{suggestion(name, cls)}")
-    return found
+    given = [names.get(key.value) for key, _ in lines.value]
+    for name in filter(None, given):
+        if given.count(name) > 1:
+            raise UserError(f"--config {file}: {name} is given twice")
+    return {names[name]: value for name, value in found.items()}
 
 
 def suggestion(name: Any, cls: type[Options]) -> str:

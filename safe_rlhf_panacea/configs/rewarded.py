@@ -78,5 +78,5 @@ class TextOptions(DataOptions):
     GROUP: ClassVar[str] = DataOptions.GROUP
 
     ptx_datasets: tuple[Any, ...] | None = option(
-        text="supervised text that is learnt beside", kind=kinds.source, metavar="SPEC"
+        text="supervised text that is learnt beside", kind=kinds.data_set, metavar="SPEC"
     )

@@ -30,9 +30,11 @@ class DataOptions(Options):
     GROUP: ClassVar[str] = "data"
 
     train_datasets: tuple[Any, ...] = option(
-        text=DATASET, kind=kinds.source, metavar="SPEC", required=True
+        text=DATASET, kind=kinds.data_set, metavar="SPEC", required=True
     )
-    eval_datasets: tuple[Any, ...] | None = option(text=DATASET, kind=kinds.source, metavar="SPEC")
+    eval_datasets: tuple[Any, ...] | None = option(
+        text=DATASET, kind=kinds.data_set, metavar="SPEC"
+    )
     eval_split_ratio: float | None = option(
         text="share of the training data held out", kind=kinds.proper_share
     )

@@ -278,6 +278,11 @@ class FrontResult(Record):
         frame["± KL"] = [point.kl_error for point in self.points]
         return frame
 
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        html: str = self.to_pandas()._repr_html_()
+        return html
+
     def plot(self, path: str | Path | None = None, *others: FrontResult) -> Any:
         """Draw the front, and others of the same objectives beside it.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from safe_rlhf_panacea.errors import UserError
 
-class PreferenceError(ValueError):
+
+class PreferenceError(UserError):
     """A preference vector, grid or sampler is not as it must be; the message is one line."""

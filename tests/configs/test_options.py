@@ -58,6 +58,15 @@ def test_options_are_frozen_and_changed_in_a_copy():
         ({"report_to": ["wandb", "x"]}, "--report_to: invalid choice: 'x'"),
         ({"output_dir": 3}, "--output_dir: 3 is not text"),
         ({"epochs": None}, "--epochs: None is not a positive integer"),
+        (
+            {"epochs": 10**5000},
+            "--epochs: a number of thousands of digits is not a positive integer",
+        ),
+        ({"lr": 10**5000}, "--lr: a number of thousands of digits is not a number"),
+        ({"train_datasets": [3]}, "--train_datasets: 3 is no data set"),
+        ({"train_datasets": [["a", "b"]]}, "--train_datasets: ['a', 'b'] is no data set"),
+        ({"train_datasets": {"a": "x"}}, "--train_datasets: {'a': 'x'} is no data set"),
+        ({"model_name_or_path": 3}, "--model_name_or_path: a int is no model"),
     ],
 )
 def test_a_bad_value_from_python_is_named(values, message):
@@ -69,7 +78,8 @@ def test_a_bad_value_from_python_is_named(values, message):
 def test_a_value_is_the_same_from_text_yaml_and_python(tmp_path):
     file = tmp_path / "run.yaml"
     values = {"lr": "1e-3", "bf16": True, "report_to": ["none"], "reference_point": [0, -1]}
-    file.write_text(yaml.safe_dump({**values, "lora_dim": 4}))
+    aliased = {"learning_rate" if name == "lr" else name: values[name] for name in values}
+    file.write_text(yaml.safe_dump({**aliased, "lora_dim": 4}))
     words = shlex.split("--lr 1e-3 --bf16 --report_to none --reference_point 0 -1 --lora_dim 3")
     from_words = parse_arguments([*NEEDED, *words])
     from_yaml = parse_arguments([*NEEDED, "--config", str(file), "--lora_dim", "3"])
@@ -94,6 +104,10 @@ def test_what_yaml_gives_need_not_be_a_flag(tmp_path):
         ("- 3", "must hold lines of the form option: value"),
         ("a: [", "while parsing"),
         ("lora_dim: 0", "--lora_dim: 0 is not a positive integer"),
+        ("lr: 1\nlr: 2", "lr is given twice"),
+        ("lr: 1\nlearning_rate: 2", "lr is given twice"),
+        ("output_dir: 2024-13-45", "month must be in 1..12"),
+        (f"lr: {'[' * 3000}", "lists in lists without end"),
     ],
 )
 def test_a_bad_file_of_options_is_one_line(text, message, tmp_path):
@@ -164,6 +178,13 @@ def test_a_preference_may_come_in_any_form(form):
     assert parse_preference(fixed, objectives).tolist() == [0.25, 0.75]
     with pytest.raises(UserError, match=r"--fixed_preference: .* is neither text"):
         DPOConfig(fixed_preference=[form])
+
+
+def test_named_values_are_pairs():
+    assert GRPOConfig(reward_scales={"a": 2}).reward_scales == (("a", 2),)
+    for wrong in (3, ("a", 1, 2)):
+        with pytest.raises(UserError, match="is not a pair of a name and a value"):
+            GRPOConfig(reward_scales=[wrong])
 
 
 def test_what_is_missing_or_wrong_by_place_is_named_without_a_flag(tmp_path, capsys):

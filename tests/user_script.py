@@ -1,0 +1,26 @@
+"""What a user's script looks like to mypy: the lines that it has to find wrong say so.
+
+``make lint`` reads this file, and an ignored error that there is not is an error itself.
+"""
+
+from __future__ import annotations
+
+from safe_rlhf_panacea import DPOConfig, GRPOConfig, PanaceaDPO, PanaceaGRPO
+
+
+def brief(responses: list[str], **_: object) -> list[float]:
+    """Score short responses higher."""
+    return [-len(response) / 40 for response in responses]
+
+
+def main() -> None:
+    """Train, measure and answer."""
+    config = GRPOConfig(max_steps=40).with_(seed=1)
+    run = PanaceaGRPO("model", {"brief": brief}, [{"prompt": "a"}], config=config).train()
+    print(run.evaluate({"brief": 1.0}).points, run.config.num_return_sequences)
+    print(run.model.respond([{"role": "user", "content": "a"}], [1.0]))
+    GRPOConfig(lora_dim="x")  # type: ignore[arg-type]
+    GRPOConfig(lora_dimm=3)  # type: ignore[call-arg]
+    GRPOConfig(advantage="sum")  # type: ignore[arg-type]
+    PanaceaDPO("model", "pairs.jsonl", config=config)  # type: ignore[arg-type]
+    PanaceaDPO("model", "pairs.jsonl", config=DPOConfig()).trian()  # type: ignore[attr-defined]
