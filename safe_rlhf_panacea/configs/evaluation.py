@@ -20,7 +20,7 @@ class MeasureOptions(RewardUnitOptions):
         (), kind=kinds.named_value, metavar="NAME=PATH"
     )
     normalize_reward: bool = option(False, "use the models' own normalisers")
-    datasets: tuple[Any, ...] = option(kind=kinds.source, metavar="SPEC", required=True)
+    datasets: tuple[str, ...] = option(metavar="SPEC", required=True)
     max_length: int = option(512)
     batch_size: int = option(16, "prompts or pairs")
     seed: int = option(42, kind=kinds.seed_int)
