@@ -16,7 +16,7 @@ from safe_rlhf_panacea.miniature.fronts import Judge, Results
 from safe_rlhf_panacea.miniature.report import severity_table
 from safe_rlhf_panacea.miniature.stages import Miniature
 from safe_rlhf_panacea.preference import preference_grid
-from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, set_aside
+from safe_rlhf_panacea.runs.run_folder import RUN_FILE, is_finished, set_aside
 
 DISCRETE_STEP = 0.25  # five λ for m = 2
 

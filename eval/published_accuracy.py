@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from published_checkpoints import Check, Reference, missing
 
-from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.data import RawSample
 from safe_rlhf_panacea.data.control_tokens import tokenize
 from safe_rlhf_panacea.data.published import SAFE_RLHF, published, safe_rlhf
@@ -21,6 +20,7 @@ from safe_rlhf_panacea.data.sources import Row
 from safe_rlhf_panacea.data.template import SafeRlhfTemplate
 from safe_rlhf_panacea.data.tokenized import CollatorBase
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.runs.progress import progress_bar
 
 SPLIT = published("PKU-SafeRLHF-v0/test")
 SAFE_FIELDS = ("is_response_0_safe", "is_response_1_safe")

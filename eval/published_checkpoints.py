@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.models import AutoModelForScore, load_pretrained_models
 
 Reference = Mapping[str, Any]
 CARD = "bfloat16"  # the precision of every card; some have another one besides

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from safe_rlhf_panacea.api import PanaceaSFT as PanaceaSFT
     from safe_rlhf_panacea.api import RewardedSoups as RewardedSoups
     from safe_rlhf_panacea.api import RewardModel as RewardModel
-    from safe_rlhf_panacea.base.models.loaded import LoadedModel as LoadedModel
     from safe_rlhf_panacea.configs.algorithms import DPOConfig as DPOConfig
     from safe_rlhf_panacea.configs.algorithms import GRPOConfig as GRPOConfig
     from safe_rlhf_panacea.configs.algorithms import PPOConfig as PPOConfig
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from safe_rlhf_panacea.errors import UserError as UserError
     from safe_rlhf_panacea.fronts.compare import FrontComparison as FrontComparison
     from safe_rlhf_panacea.fronts.result import FrontResult as FrontResult
+    from safe_rlhf_panacea.models.loaded import LoadedModel as LoadedModel
     from safe_rlhf_panacea.preference import PreferenceSampler as PreferenceSampler
     from safe_rlhf_panacea.preference import parse_preference as parse_preference
     from safe_rlhf_panacea.preference import preference_grid as preference_grid
@@ -48,7 +48,7 @@ _HOMES = {
     "FrontComparison": "fronts.compare",
     "FrontResult": "fronts.result",
     "GRPOConfig": "configs.algorithms",
-    "LoadedModel": "base.models.loaded",
+    "LoadedModel": "models.loaded",
     "PPOConfig": "configs.algorithms",
     "PanaceaDPO": "api",
     "PanaceaGRPO": "api",

@@ -20,9 +20,6 @@ import torch
 
 from safe_rlhf_panacea.adapter import SvdLoraLinear
 from safe_rlhf_panacea.adapter.io import WEIGHTS_NAME
-from safe_rlhf_panacea.base.claim import unlock_folder
-from safe_rlhf_panacea.base.models.loaded import LoadedModel
-from safe_rlhf_panacea.base.run_record import METRICS_FILE
 from safe_rlhf_panacea.baselines.rewarded_soups import vertices
 from safe_rlhf_panacea.baselines.variants import train_unfinished, variant_configs
 from safe_rlhf_panacea.configs.algorithms import (
@@ -41,8 +38,11 @@ from safe_rlhf_panacea.data.specs import DatasetSpec
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import read_json_lines
+from safe_rlhf_panacea.models.loaded import LoadedModel
 from safe_rlhf_panacea.preference import Preference, parse_preference, preference_grid
 from safe_rlhf_panacea.respond import PanaceaModel
+from safe_rlhf_panacea.runs.claim import unlock_folder
+from safe_rlhf_panacea.runs.run_record import METRICS_FILE
 
 if TYPE_CHECKING:
     from typing_extensions import Self

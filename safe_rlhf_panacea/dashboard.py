@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from safe_rlhf_panacea.base.run_record import EVALUATIONS_FILE, REPORT_FILE
 from safe_rlhf_panacea.configs import Options, Program, configuration, option
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.io import atomic_write_text
 from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.runs.run_record import EVALUATIONS_FILE, REPORT_FILE
 from safe_rlhf_panacea.show.pages import render
 from safe_rlhf_panacea.show.writers import Content
 

@@ -108,7 +108,7 @@ def installation() -> Report:
         how = "not installed"
 
     def git() -> Any:
-        from safe_rlhf_panacea.base.run_record import git_state
+        from safe_rlhf_panacea.runs.run_record import git_state
 
         return git_state()
 
@@ -183,7 +183,7 @@ def services() -> Report:
     """Whether wandb and the hub would be reached."""
 
     def wandb() -> str:
-        from safe_rlhf_panacea.base.wandb_run import wanted_mode
+        from safe_rlhf_panacea.runs.wandb_run import wanted_mode
 
         try:
             return wanted_mode()

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from safe_rlhf_panacea.base.run_record import recordable
 from safe_rlhf_panacea.baselines.variants import variant_configs
 from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.runs.run_record import recordable
 
 BASELINES = "safe_rlhf_panacea.baselines."
 

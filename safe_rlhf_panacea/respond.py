@@ -11,10 +11,6 @@ import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter, load_adapter, load_soup
 from safe_rlhf_panacea.adapter.io import read_config
-from safe_rlhf_panacea.base.generation import SamplingConfig, sample
-from safe_rlhf_panacea.base.models import load_pretrained_models
-from safe_rlhf_panacea.base.models.of_adapter import base_of
-from safe_rlhf_panacea.base.models.positions import check_positions
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
 from safe_rlhf_panacea.configs.trained import AnswerOptions, LoadingOptions
 from safe_rlhf_panacea.data import ChatTemplate
@@ -22,6 +18,10 @@ from safe_rlhf_panacea.data.conversation import in_turn, said
 from safe_rlhf_panacea.data.table import LeaveOut
 from safe_rlhf_panacea.data.template import Turns
 from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
+from safe_rlhf_panacea.models import load_pretrained_models
+from safe_rlhf_panacea.models.of_adapter import base_of
+from safe_rlhf_panacea.models.positions import check_positions
 from safe_rlhf_panacea.preference import Preference, format_preference, parse_preference
 from safe_rlhf_panacea.printing import say
 

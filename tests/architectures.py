@@ -20,9 +20,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging
 
 from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter, inject_adapter
-from safe_rlhf_panacea.base.generation import SamplingConfig, sample
-from safe_rlhf_panacea.base.ways import fitting_way
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
+from safe_rlhf_panacea.forward.ways import fitting_way
 
 # Of a tiny configuration: a value, and the names that architectures have for it.
 SIZES = """
@@ -76,7 +76,7 @@ OF_ONE_KIND: dict[str, dict[str, Any]] = {
               "num_key_value_heads": 4, "attention_hidden_size": 64, "attention_head_dim": 16},
     "zaya": {"num_experts_per_tok": 1},
 }  # fmt: skip
-# How each is sampled from, where it is not by our loop (``base/ways.py``).
+# How each is sampled from, where it is not by our loop (``forward/ways.py``).
 OTHERWISE: dict[str, str] = {
     "by_generate": "falcon_mamba mamba mamba2 minimax openai-gpt recurrent_gemma",
     "by_row": "bart bigbird_pegasus blenderbot blenderbot-small deepseek_v4 marian mbart mvp "

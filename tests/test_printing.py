@@ -8,11 +8,11 @@ import unicodedata
 
 import pytest
 
-from safe_rlhf_panacea.base.logger import Logger
 from safe_rlhf_panacea.configs.parser import ArgumentParser
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.result import FrontPoint, FrontResult
 from safe_rlhf_panacea.printing import printable, printable_line, say
+from safe_rlhf_panacea.runs.logger import Logger
 from safe_rlhf_panacea.show.tables import front_table, indicator_table
 
 HOSTILE = "a\x1b[2Jb\x9b1mc\rd\x08e\u202ef\u2066g\ud800h\x00i\x7fj\u2028k"

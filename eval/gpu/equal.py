@@ -16,8 +16,8 @@ from part import Row, device_of, run_part
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
-from safe_rlhf_panacea.base.generation import SamplingConfig, sample
-from safe_rlhf_panacea.base.log_probs import token_log_probs
+from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
+from safe_rlhf_panacea.forward.log_probs import token_log_probs
 
 # Relative to the CPU in float32: of the sums of log-probabilities, and of the gradients' norm.
 TOLERANCES = {"float32": 1e-4, "tf32": 1e-2, "bfloat16": 5e-2}

@@ -22,8 +22,8 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter, inject_adapter
-from safe_rlhf_panacea.base.generation import SamplingConfig, sample
-from safe_rlhf_panacea.base.log_probs import response_log_probs
+from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
+from safe_rlhf_panacea.forward.log_probs import response_log_probs
 from safe_rlhf_panacea.preference import PreferenceSampler
 from safe_rlhf_panacea.rollouts.checks import Needed
 from safe_rlhf_panacea.rollouts.completions import as_sampled, read_answer, request

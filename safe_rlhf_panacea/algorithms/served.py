@@ -20,12 +20,11 @@ from safe_rlhf_panacea.base.distributed import (
     own_device,
     refusing_together,
 )
-from safe_rlhf_panacea.base.divergence import finite_on_all
 from safe_rlhf_panacea.base.engine import gathered
-from safe_rlhf_panacea.base.log_probs import response_log_probs
-from safe_rlhf_panacea.base.models.adapted import find_adapter
 from safe_rlhf_panacea.configs.rollouts import AUTO
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.forward.log_probs import response_log_probs
+from safe_rlhf_panacea.models.adapted import find_adapter
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rollouts.checks import Needed
 from safe_rlhf_panacea.rollouts.completions import Completion
@@ -33,6 +32,7 @@ from safe_rlhf_panacea.rollouts.correction import mismatch, of_last, truncated_w
 from safe_rlhf_panacea.rollouts.engine import Asked, Rollouts
 from safe_rlhf_panacea.rollouts.local import LocalServer, start_server
 from safe_rlhf_panacea.rollouts.publishing import NAME, Publisher
+from safe_rlhf_panacea.runs.divergence import finite_on_all
 
 MOST_LORAS = 16  # at once, of a server that a run starts: each takes memory beside the weights
 

@@ -20,7 +20,7 @@ def prepare_run(args: Any) -> tuple[DeepSpeedConfig, DeepSpeedConfig]:
         UserError: contradictory flags, or a folder that already holds a run.
     """
     if backend().name == "safe_rlhf":
-        from safe_rlhf_panacea.base.upstream import program
+        from safe_rlhf_panacea.on_safe_rlhf import program
 
         configs = program.prepare_run(args)
     else:

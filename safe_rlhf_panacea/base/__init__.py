@@ -6,7 +6,7 @@ which). Names are looked up when they are first asked for, so that what needs no
 none, and a command line is read without torch.
 
 ``Hooked...`` are the same trainers with hooks for what Panacea brings itself (reference, rewards,
-critic). The port's have them; ``base/upstream`` adds them to Safe-RLHF's.
+critic). The port's have them; ``on_safe_rlhf`` adds them to Safe-RLHF's.
 """
 
 from importlib import import_module
@@ -19,7 +19,6 @@ if TYPE_CHECKING:  # the port's, which Safe-RLHF's agree with
     from safe_rlhf_panacea.base.algorithms.dpo import DPOTrainer as HookedDPOTrainer
     from safe_rlhf_panacea.base.algorithms.ppo import PPOTrainer
     from safe_rlhf_panacea.base.algorithms.ppo import PPOTrainer as HookedPPOTrainer
-    from safe_rlhf_panacea.base.checkpoint import TrainingState
     from safe_rlhf_panacea.base.distributed import (
         all_reduce_max,
         all_reduce_means,
@@ -28,12 +27,6 @@ if TYPE_CHECKING:  # the port's, which Safe-RLHF's agree with
         is_main_process,
     )
     from safe_rlhf_panacea.base.engine import gathered, init_eval_engine, unwrap
-    from safe_rlhf_panacea.base.log_probs import response_log_probs
-    from safe_rlhf_panacea.base.models import (
-        AutoModelForScore,
-        ScoreModelOutput,
-        load_pretrained_models,
-    )
     from safe_rlhf_panacea.base.trainers.base import TrainerBase
     from safe_rlhf_panacea.base.trainers.rl import RLTrainer
     from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
@@ -44,43 +37,50 @@ if TYPE_CHECKING:  # the port's, which Safe-RLHF's agree with
         SupervisedDataset,
     )
     from safe_rlhf_panacea.data import PreferenceDataset as LabelledPreferenceDataset
+    from safe_rlhf_panacea.forward.log_probs import response_log_probs
+    from safe_rlhf_panacea.models import (
+        AutoModelForScore,
+        ScoreModelOutput,
+        load_pretrained_models,
+    )
+    from safe_rlhf_panacea.runs.checkpoint import TrainingState
 
 Batch = dict[str, Any]
 
 # name: where it is in Safe-RLHF, and where in this package
 _SURFACE = {
-    "AutoModelForScore": ("safe_rlhf.models", "base.models"),
+    "AutoModelForScore": ("safe_rlhf.models", "models"),
     "DPOTrainer": ("safe_rlhf.algorithms.dpo", "base.algorithms.dpo"),
     "PPOTrainer": ("safe_rlhf.algorithms.ppo", "base.algorithms.ppo"),
     "PreferenceDataset": ("safe_rlhf.datasets", "data"),
     "PromptOnlyDataset": ("safe_rlhf.datasets", "data"),
     "RLTrainer": ("safe_rlhf.trainers", "base.trainers.rl"),
     "RawDataset": ("safe_rlhf.datasets", "data"),
-    "ScoreModelOutput": ("safe_rlhf.models.score_model", "base.models"),
+    "ScoreModelOutput": ("safe_rlhf.models.score_model", "models"),
     "SupervisedDataset": ("safe_rlhf.datasets", "data"),
     "SupervisedTrainer": ("safe_rlhf.trainers", "base.trainers.supervised"),
     "TrainerBase": ("safe_rlhf.trainers.base", "base.trainers.base"),
-    "load_pretrained_models": ("safe_rlhf.models", "base.models"),
+    "load_pretrained_models": ("safe_rlhf.models", "models"),
 }
-# what Panacea is written against: the place in base/upstream, and the port's name and
+# what Panacea is written against: the place in on_safe_rlhf, and the port's name and
 # place in this package
 _HOOKED = {
     "HookedDPOTrainer": ("dpo", "DPOTrainer", "base.algorithms.dpo"),
     "HookedPPOTrainer": ("ppo", "PPOTrainer", "base.algorithms.ppo"),
     "LabelledPreferenceDataset": ("datasets", "PreferenceDataset", "data"),
 }
-# the same on both: the place below this folder
+# the same on both: the place in this package
 _OURS = {
-    "TrainingState": "checkpoint",
-    "all_reduce_max": "distributed",
-    "all_reduce_means": "distributed",
-    "all_reduce_sum": "distributed",
-    "barrier": "distributed",
-    "gathered": "engine",
-    "init_eval_engine": "engine",
-    "is_main_process": "distributed",
-    "response_log_probs": "log_probs",
-    "unwrap": "engine",
+    "TrainingState": "runs.checkpoint",
+    "all_reduce_max": "base.distributed",
+    "all_reduce_means": "base.distributed",
+    "all_reduce_sum": "base.distributed",
+    "barrier": "base.distributed",
+    "gathered": "base.engine",
+    "init_eval_engine": "base.engine",
+    "is_main_process": "base.distributed",
+    "response_log_probs": "forward.log_probs",
+    "unwrap": "base.engine",
 }
 
 __all__ = [
@@ -118,7 +118,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """A name of Safe-RLHF's surface, from the backend, or one that both have."""
     if name in _OURS:
-        return getattr(import_module(f"{__name__}.{_OURS[name]}"), name)
+        return getattr(import_module(f"safe_rlhf_panacea.{_OURS[name]}"), name)
     if name in _SURFACE:
         theirs, ours = _SURFACE[name]
         found = theirs if backend().name == "safe_rlhf" else f"safe_rlhf_panacea.{ours}"
@@ -126,6 +126,6 @@ def __getattr__(name: str) -> Any:
     if name in _HOOKED:
         theirs, port_name, ours = _HOOKED[name]
         if backend().name == "safe_rlhf":
-            return getattr(import_module(f"{__name__}.upstream.{theirs}"), name)
+            return getattr(import_module(f"safe_rlhf_panacea.on_safe_rlhf.{theirs}"), name)
         return getattr(import_module(f"safe_rlhf_panacea.{ours}"), port_name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

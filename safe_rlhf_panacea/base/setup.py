@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from safe_rlhf_panacea.base.claim import check_free, unlock_folder, withdraw_claim
 from safe_rlhf_panacea.base.configs.deepspeed_config import (
     get_deepspeed_eval_config,
     get_deepspeed_train_config,
@@ -20,12 +19,13 @@ from safe_rlhf_panacea.base.distributed import (
     is_main_process,
     refusing_together,
 )
-from safe_rlhf_panacea.base.logger import check_log, log_types
-from safe_rlhf_panacea.base.passes import limit
-from safe_rlhf_panacea.base.resuming import latest_step
-from safe_rlhf_panacea.base.run_record import finish_run_record, how_to_go_on
+from safe_rlhf_panacea.forward.passes import limit
 from safe_rlhf_panacea.io import naming
-from safe_rlhf_panacea.run_folder import RUN_FILE
+from safe_rlhf_panacea.runs.claim import check_free, unlock_folder, withdraw_claim
+from safe_rlhf_panacea.runs.logger import check_log, log_types
+from safe_rlhf_panacea.runs.resuming import latest_step
+from safe_rlhf_panacea.runs.run_folder import RUN_FILE
+from safe_rlhf_panacea.runs.run_record import finish_run_record, how_to_go_on
 
 if TYPE_CHECKING:
     from safe_rlhf_panacea.base.trainers.base import TrainerBase

@@ -17,7 +17,7 @@ from safe_rlhf_panacea.configs import Options, Program, configuration, option
 from safe_rlhf_panacea.configs.panacea import PanaceaConfig, check_panacea
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, set_aside
+from safe_rlhf_panacea.runs.run_folder import RUN_FILE, is_finished, set_aside
 
 FURTHER = """
 All further flags are those of python -m safe_rlhf_panacea.algorithms.dpo, .grpo, .ppo or .sft;

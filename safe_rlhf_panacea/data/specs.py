@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from safe_rlhf_panacea.base.distributed import is_main_process
-from safe_rlhf_panacea.base.hub import may_be_hub_name
 from safe_rlhf_panacea.data.raw import (
     AUTO,
     CHOSEN,
@@ -26,6 +25,7 @@ from safe_rlhf_panacea.data.raw import (
 )
 from safe_rlhf_panacea.data.sources import SUFFIXES
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.models.hub import may_be_hub_name
 from safe_rlhf_panacea.printing import say
 
 FORM = "name[:proportion[:path]]"

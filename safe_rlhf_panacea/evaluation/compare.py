@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 
-from safe_rlhf_panacea.base.run_record import check_own_output, prepare_output_dir, write_run_record
 from safe_rlhf_panacea.configs import Options, Program, configuration, kinds, option
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.compare import FrontComparison, compare
@@ -16,6 +15,7 @@ from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.fronts.runs import FORMS, RunLocation, parse_run, read_run
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.runs.run_record import check_own_output, prepare_output_dir, write_run_record
 from safe_rlhf_panacea.show.pages import comparison_page
 from safe_rlhf_panacea.show.plots import front_figure, save_picture
 from safe_rlhf_panacea.show.tables import comparison_text, fronts_title

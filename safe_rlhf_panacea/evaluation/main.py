@@ -9,8 +9,6 @@ from typing import Any, Literal
 import torch
 
 from safe_rlhf_panacea.base.distributed import init_if_launched, is_main_process
-from safe_rlhf_panacea.base.models.of_adapter import base_of
-from safe_rlhf_panacea.base.run_record import check_own_output, prepare_output_dir, write_run_record
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
 from safe_rlhf_panacea.configs.evaluation import ResponseOptions
 from safe_rlhf_panacea.configs.training import TEMPLATE
@@ -31,9 +29,11 @@ from safe_rlhf_panacea.fronts.result import FRONT_FILE, LABELS, FrontResult
 from safe_rlhf_panacea.fronts.sampling import Prompt
 from safe_rlhf_panacea.fronts.units import VALUES_FILE, names_of_pairs, unit_name
 from safe_rlhf_panacea.io import atomic_write_json
+from safe_rlhf_panacea.models.of_adapter import base_of
 from safe_rlhf_panacea.preference import default_grid, preference_grid
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rollouts.answering import answer_by_servers
+from safe_rlhf_panacea.runs.run_record import check_own_output, prepare_output_dir, write_run_record
 from safe_rlhf_panacea.show.tables import front_table, indicator_table
 
 PROGRAM = "python -m safe_rlhf_panacea.evaluation"

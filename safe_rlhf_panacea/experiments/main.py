@@ -21,7 +21,7 @@ from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.experiments.runner import ENDS_WITH, Reproduction, value_of
 from safe_rlhf_panacea.experiments.sizes import RUNS, Size, size_of
 from safe_rlhf_panacea.experiments.table import Stage, launched_by
-from safe_rlhf_panacea.run_folder import RUN_FILE, is_finished, set_aside
+from safe_rlhf_panacea.runs.run_folder import RUN_FILE, is_finished, set_aside
 
 REAL_FRONTS = "real_fronts.sh"
 # Of a script whose default is not that of the launchers: the size, and where its runs lie.
@@ -154,8 +154,8 @@ def make_room(folder: Path, module: str, flags: Sequence[str]) -> list[str]:
     """
     if not (folder / RUN_FILE).exists():
         return []
-    from safe_rlhf_panacea.base.resuming import can_go_on
     from safe_rlhf_panacea.dry_run import resolve
+    from safe_rlhf_panacea.runs.resuming import can_go_on
 
     if not is_finished(folder) and can_go_on(folder, resolve(module, flags)[0]):
         print(f"{folder} was interrupted, and goes on from its last checkpoint", flush=True)

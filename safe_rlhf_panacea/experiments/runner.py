@@ -18,7 +18,7 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.experiments.sizes import RUNS, Size, fill, size_of
 from safe_rlhf_panacea.experiments.table import Stage, stages_by_name, stages_of
 from safe_rlhf_panacea.io import atomic_write_text
-from safe_rlhf_panacea.run_folder import is_finished
+from safe_rlhf_panacea.runs.run_folder import is_finished
 
 ROOT = Path(__file__).resolve().parents[2]
 # The scripts that run many stages, and what they end with.

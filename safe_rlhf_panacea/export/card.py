@@ -11,8 +11,6 @@ from typing import Any
 
 import safe_rlhf_panacea
 from safe_rlhf_panacea.adapter.io import read_config
-from safe_rlhf_panacea.base.hub import HUB_NAME
-from safe_rlhf_panacea.base.run_record import METRICS_FILE, RESULTS_FILE
 from safe_rlhf_panacea.command import programs
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option, options_of
 from safe_rlhf_panacea.configs.trained import TrainedAdapterOptions
@@ -22,8 +20,10 @@ from safe_rlhf_panacea.export.portable import hub_name, portable, portable_recor
 from safe_rlhf_panacea.fronts.result import FRONT_FILE, FrontResult
 from safe_rlhf_panacea.fronts.runs import parse_run, read_run
 from safe_rlhf_panacea.io import atomic_write_text, read_json_lines
+from safe_rlhf_panacea.models.hub import HUB_NAME
 from safe_rlhf_panacea.printing import printable_line, say
-from safe_rlhf_panacea.run_folder import RUN_FILE, read_record
+from safe_rlhf_panacea.runs.run_folder import RUN_FILE, read_record
+from safe_rlhf_panacea.runs.run_record import METRICS_FILE, RESULTS_FILE
 
 PROGRAM = "python -m safe_rlhf_panacea.export.card"
 CARD_FILE = "README.md"

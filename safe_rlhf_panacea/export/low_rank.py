@@ -11,10 +11,10 @@ import torch
 from safe_rlhf_panacea.adapter import AdapterConfig
 from safe_rlhf_panacea.adapter.fingerprint import check_base
 from safe_rlhf_panacea.adapter.io import read_config, read_tensors
-from safe_rlhf_panacea.base.models.adapted import find_adapter
-from safe_rlhf_panacea.base.models.loading import resolve_model
-from safe_rlhf_panacea.base.models.weights import read_tensors as read_base_tensors
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.models.adapted import find_adapter
+from safe_rlhf_panacea.models.loading import resolve_model
+from safe_rlhf_panacea.models.weights import read_tensors as read_base_tensors
 
 SHARED = "shared"  # the part that λ does not touch
 

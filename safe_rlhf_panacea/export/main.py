@@ -11,9 +11,6 @@ from typing import Any, Literal
 
 import torch
 
-from safe_rlhf_panacea.base.models.adapted import find_adapter
-from safe_rlhf_panacea.base.models.loading import loading_errors, resolve_model
-from safe_rlhf_panacea.base.models.of_adapter import base_of
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
 from safe_rlhf_panacea.configs.trained import TrainedAdapterOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
@@ -31,6 +28,9 @@ from safe_rlhf_panacea.export.low_rank import (
 from safe_rlhf_panacea.export.merged import write_merged
 from safe_rlhf_panacea.export.peft_folder import write_peft
 from safe_rlhf_panacea.export.vllm_resolver import write_vllm
+from safe_rlhf_panacea.models.adapted import find_adapter
+from safe_rlhf_panacea.models.loading import loading_errors, resolve_model
+from safe_rlhf_panacea.models.of_adapter import base_of
 from safe_rlhf_panacea.preference import Preference, format_preference, parse_preference
 
 PROGRAM = "python -m safe_rlhf_panacea.export"

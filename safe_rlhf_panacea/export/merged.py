@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter, load_adapter
-from safe_rlhf_panacea.base.models import load_pretrained_models
 from safe_rlhf_panacea.data.template import ChatTemplate
 from safe_rlhf_panacea.export.low_rank import check_product
+from safe_rlhf_panacea.models import load_pretrained_models
 
 
 def _shares_weights(adapter: PanaceaAdapter, model: Any) -> bool:

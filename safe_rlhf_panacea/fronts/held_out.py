@@ -9,10 +9,10 @@ import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.functional import diverging_mask
-from safe_rlhf_panacea.base.joined_rows import across
-from safe_rlhf_panacea.base.log_probs import answer_log_probs
-from safe_rlhf_panacea.base.prefix_sharing import grouped_log_probs
-from safe_rlhf_panacea.base.progress import progress_bar
+from safe_rlhf_panacea.forward.joined_rows import across
+from safe_rlhf_panacea.forward.log_probs import answer_log_probs
+from safe_rlhf_panacea.forward.prefix_sharing import grouped_log_probs
+from safe_rlhf_panacea.runs.progress import progress_bar
 
 
 @torch.no_grad()

@@ -12,12 +12,12 @@ import torch
 
 from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
 from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, get_world_size
-from safe_rlhf_panacea.base.divergence import finite_on_all
-from safe_rlhf_panacea.base.generation import NotFiniteError
 from safe_rlhf_panacea.data.template import ChatTemplate
+from safe_rlhf_panacea.forward.generation import NotFiniteError
 from safe_rlhf_panacea.fronts.held_out import likelihoods_over_grid, margins_over_grid, over_rows
 from safe_rlhf_panacea.fronts.measurement import Measurement
 from safe_rlhf_panacea.fronts.sampling import Policy, Prompt, Rewards, Sampled, sample_rewards
+from safe_rlhf_panacea.runs.divergence import finite_on_all
 
 PROMPTS_OF_PAIRS = 16  # that are responded to for the KL, where there are pairs only
 

@@ -19,7 +19,7 @@ from safe_rlhf_panacea.fronts.measure import Policy, measure
 from safe_rlhf_panacea.fronts.measurement import Measurement, join, origin
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.preference import parse_preference
-from safe_rlhf_panacea.run_folder import RUN_FILE
+from safe_rlhf_panacea.runs.run_folder import RUN_FILE
 
 STEP_FOLDER = re.compile(r"step-(\d+)")
 

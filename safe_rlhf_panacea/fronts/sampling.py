@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
-from safe_rlhf_panacea.base.generation import SamplingConfig, sample
-from safe_rlhf_panacea.base.joined_rows import across
-from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.losses import summed_log_ratios
-from safe_rlhf_panacea.base.progress import progress_bar
+from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
+from safe_rlhf_panacea.forward.joined_rows import across
+from safe_rlhf_panacea.forward.log_probs import response_log_probs
 from safe_rlhf_panacea.rewards.responses import Responses
+from safe_rlhf_panacea.runs.progress import progress_bar
 
 Rewards = Callable[[Responses], torch.Tensor]  # size = (B, m)
 

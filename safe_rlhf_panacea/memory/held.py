@@ -14,7 +14,7 @@ import torch
 from safe_rlhf_panacea.adapter import AdapterConfig
 from safe_rlhf_panacea.adapter.frozen import onednn_is_faster
 from safe_rlhf_panacea.base.engine import set_gradient_checkpointing
-from safe_rlhf_panacea.base.passes import PassLimit, limit
+from safe_rlhf_panacea.forward.passes import PassLimit, limit
 from safe_rlhf_panacea.memory import steps
 from safe_rlhf_panacea.memory.live import LiveBytes, Meter
 from safe_rlhf_panacea.memory.models import Models

@@ -12,8 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter, inject_adapter
 from safe_rlhf_panacea.adapter.state import PreferenceState
-from safe_rlhf_panacea.base.models import AutoModelForScore
-from safe_rlhf_panacea.base.models.loading import loading_errors
+from safe_rlhf_panacea.models import AutoModelForScore
+from safe_rlhf_panacea.models.loading import loading_errors
 
 
 def read_config(name: str, *, trust_remote_code: bool = False) -> Any:

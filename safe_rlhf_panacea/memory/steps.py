@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
-from safe_rlhf_panacea.base.inversion import invert
-from safe_rlhf_panacea.base.kv_cache import preallocated_cache
-from safe_rlhf_panacea.base.log_probs import token_log_probs
+from safe_rlhf_panacea.forward.inversion import invert
+from safe_rlhf_panacea.forward.kv_cache import preallocated_cache
+from safe_rlhf_panacea.forward.log_probs import token_log_probs
 
 
 @dataclass(frozen=True)

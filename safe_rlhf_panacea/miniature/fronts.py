@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.generation import SamplingConfig, sample
-from safe_rlhf_panacea.base.models import load_pretrained_models
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset
 from safe_rlhf_panacea.data.template import AUTO
 from safe_rlhf_panacea.experiments.sizes import OBJECTIVES, reference_points
+from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement
 from safe_rlhf_panacea.fronts.methods import Method, read_member
@@ -22,6 +21,7 @@ from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.fronts.sampling import Prompt, pad_left
 from safe_rlhf_panacea.miniature.stages import Miniature
 from safe_rlhf_panacea.miniature.true_scores import true_scores
+from safe_rlhf_panacea.models import load_pretrained_models
 from safe_rlhf_panacea.rewards.calibration import calibration
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards

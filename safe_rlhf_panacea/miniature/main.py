@@ -9,11 +9,6 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.base.run_record import (
-    package_versions,
-    prepare_output_dir,
-    write_run_record,
-)
 from safe_rlhf_panacea.configs import Program, configuration, option
 from safe_rlhf_panacea.configs.training import FromNothingOptions
 from safe_rlhf_panacea.errors import one_line_errors
@@ -38,7 +33,12 @@ from safe_rlhf_panacea.miniature.stages import Miniature
 from safe_rlhf_panacea.preference import preference_grid
 from safe_rlhf_panacea.printing import quiet_libraries, say
 from safe_rlhf_panacea.respond import PanaceaModel
-from safe_rlhf_panacea.run_folder import point_latest
+from safe_rlhf_panacea.runs.run_folder import point_latest
+from safe_rlhf_panacea.runs.run_record import (
+    package_versions,
+    prepare_output_dir,
+    write_run_record,
+)
 from safe_rlhf_panacea.show.writers import Content, FileWriter
 
 PROGRAM = "python -m safe_rlhf_panacea.miniature"

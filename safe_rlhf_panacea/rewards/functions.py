@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.run_record import address_of
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.rewards.given import OF_RUN, RewardState, Source, given_to
 from safe_rlhf_panacea.rewards.responses import Responses
 from safe_rlhf_panacea.rewards.returned import checked_scores
+from safe_rlhf_panacea.runs.run_record import address_of
 
 FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)(?:\?(.*))?", re.DOTALL)
 Options = dict[str, float | str]

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.generation import is_end
-from safe_rlhf_panacea.base.models.score_output import last_attended
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.forward.generation import is_end
+from safe_rlhf_panacea.models.score_output import last_attended
 
 
 @dataclass(eq=False)

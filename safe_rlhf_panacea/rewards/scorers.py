@@ -11,9 +11,6 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from safe_rlhf_panacea.base.engine import unwrap
-from safe_rlhf_panacea.base.models.score_model import ScoreModel
-from safe_rlhf_panacea.base.passes import by_row
-from safe_rlhf_panacea.base.tokenizers import is_same_tokenizer
 from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.data.control_tokens import (
     as_text,
@@ -22,6 +19,9 @@ from safe_rlhf_panacea.data.control_tokens import (
     tokenize,
 )
 from safe_rlhf_panacea.data.template import AUTO, as_turns
+from safe_rlhf_panacea.forward.passes import by_row
+from safe_rlhf_panacea.models.score_model import ScoreModel
+from safe_rlhf_panacea.models.tokenizers import is_same_tokenizer
 from safe_rlhf_panacea.rewards.responses import Responses
 
 Scorer = Callable[[Responses], torch.Tensor]  # one score per row, size = (B,)

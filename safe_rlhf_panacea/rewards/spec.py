@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from safe_rlhf_panacea.base.models.loaded import LoadedModel
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.models.loaded import LoadedModel
 from safe_rlhf_panacea.preference import check_objective_names
 from safe_rlhf_panacea.rewards.functions import (
     Function,

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
-from safe_rlhf_panacea.base.generation import SamplingConfig
-from safe_rlhf_panacea.base.log_probs import response_log_probs
+from safe_rlhf_panacea.forward.generation import SamplingConfig
+from safe_rlhf_panacea.forward.log_probs import response_log_probs
 from safe_rlhf_panacea.rollouts.checks import Needed, check_close, check_vllm, probe
 from safe_rlhf_panacea.rollouts.completions import as_sampled, read_answer, request
 from safe_rlhf_panacea.rollouts.pool import Pool

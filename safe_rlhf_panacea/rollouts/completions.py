@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.generation import NoResponsesError, SamplingConfig
+from safe_rlhf_panacea.forward.generation import NoResponsesError, SamplingConfig
 from safe_rlhf_panacea.shapes import Integer, Number, misfit
 
 
@@ -93,7 +93,7 @@ def as_sampled(
     completions: Sequence[Completion],  # B·n, those to one prompt side by side
     config: SamplingConfig,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What ``base.generation.sample`` returns, and the engine's log-probabilities.
+    """What ``forward.generation.sample`` returns, and the engine's log-probabilities.
 
     Returns:
         Sequences and mask, size = (B·n, L) each, and log-probabilities of tokens 1 to L - 1,

@@ -10,8 +10,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from safe_rlhf_panacea.base.generation import NoResponsesError
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.forward.generation import NoResponsesError
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rollouts.server import NoAnswerError, RefusedError, Server
 

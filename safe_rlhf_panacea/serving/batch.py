@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
-from safe_rlhf_panacea.base.ways import by_loop, fits
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.forward.ways import by_loop, fits
 from safe_rlhf_panacea.serving.choosing import Chooser
 from safe_rlhf_panacea.serving.jobs import Job
 from safe_rlhf_panacea.serving.slots import SlotCache

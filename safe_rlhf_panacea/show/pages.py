@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from safe_rlhf_panacea.base.run_record import METRICS_FILE
 from safe_rlhf_panacea.data.template import without_template
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.compare import ComparedFront, FrontComparison
@@ -19,7 +18,8 @@ from safe_rlhf_panacea.fronts.evaluations import Evaluation
 from safe_rlhf_panacea.fronts.indicators import MEANINGS
 from safe_rlhf_panacea.fronts.stats import FrontDifference
 from safe_rlhf_panacea.io import read_json, read_json_lines
-from safe_rlhf_panacea.run_folder import RUN_FILE
+from safe_rlhf_panacea.runs.run_folder import RUN_FILE
+from safe_rlhf_panacea.runs.run_record import METRICS_FILE
 from safe_rlhf_panacea.shapes import misfit
 from safe_rlhf_panacea.show import pictures
 from safe_rlhf_panacea.show.plots import spread

@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
-from safe_rlhf_panacea.base.run_record import prepare_output_dir, write_run_record
 from safe_rlhf_panacea.configs import Program, configuration, option
 from safe_rlhf_panacea.configs.training import FromNothingOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
@@ -35,7 +34,8 @@ from safe_rlhf_panacea.miniature.report import (
 )
 from safe_rlhf_panacea.printing import quiet_libraries, say
 from safe_rlhf_panacea.respond import PanaceaModel
-from safe_rlhf_panacea.run_folder import point_latest
+from safe_rlhf_panacea.runs.run_folder import point_latest
+from safe_rlhf_panacea.runs.run_record import prepare_output_dir, write_run_record
 from safe_rlhf_panacea.show.tables import front_table, indicator_table
 from safe_rlhf_panacea.small.model import is_prepared, prepare_model
 from safe_rlhf_panacea.small.prompts import TOPICS, prompts, write_prompts

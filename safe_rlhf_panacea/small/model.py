@@ -100,7 +100,7 @@ def _read_gguf(gguf: Path) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-    from safe_rlhf_panacea.base.models.loading import check_finite, loading_errors
+    from safe_rlhf_panacea.models.loading import check_finite, loading_errors
 
     source = {"gguf_file": gguf.name}
     # Its progress is shown whatever transformers' setting is.

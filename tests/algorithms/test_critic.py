@@ -9,9 +9,9 @@ import torch
 
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.base.distributed import own_device
-from safe_rlhf_panacea.base.log_probs import response_log_probs
-from safe_rlhf_panacea.base.models import load_pretrained_models
 from safe_rlhf_panacea.base.trainers.supervised import to_device
+from safe_rlhf_panacea.forward.log_probs import response_log_probs
+from safe_rlhf_panacea.models import load_pretrained_models
 from tests.algorithms.helpers import ppo_trainer
 from tests.rewards.test_loading import write_classifier
 from tests.tiny import tiny_tokenizer

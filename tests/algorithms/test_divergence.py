@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 from safe_rlhf_panacea.algorithms import panacea as component
 from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
 from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
-from safe_rlhf_panacea.base.divergence import DivergedError
 from safe_rlhf_panacea.base.finetune.main import main as sft
 from safe_rlhf_panacea.base.setup import run_to_end
 from safe_rlhf_panacea.base.values.reward.main import main as reward
 from safe_rlhf_panacea.evaluation.main import main as evaluate
 from safe_rlhf_panacea.respond import main as respond
-from safe_rlhf_panacea.run_folder import is_finished
+from safe_rlhf_panacea.runs.divergence import DivergedError
+from safe_rlhf_panacea.runs.run_folder import is_finished
 from tests.algorithms.helpers import dpo_trainer
 from tests.algorithms.test_processes import ROOT
 

@@ -15,12 +15,12 @@ from safe_rlhf_panacea.adapter import load_adapter
 from safe_rlhf_panacea.algorithms.dpo.main import main as dpo_main
 from safe_rlhf_panacea.algorithms.ppo.main import main as ppo_main
 from safe_rlhf_panacea.base import load_pretrained_models
-from safe_rlhf_panacea.base.generation import NotFiniteError, SamplingConfig
 from safe_rlhf_panacea.baselines.discrete_policies import main as discrete_main
 from safe_rlhf_panacea.baselines.rewarded_soups import main as soups_main
 from safe_rlhf_panacea.data import PreferenceDataset
 from safe_rlhf_panacea.evaluation.calibrate import main as calibrate
 from safe_rlhf_panacea.evaluation.main import main as evaluate
+from safe_rlhf_panacea.forward.generation import NotFiniteError, SamplingConfig
 from safe_rlhf_panacea.fronts.held_out import margins_over_grid, over_rows
 from safe_rlhf_panacea.fronts.measure import Policy, measure, prompts_of_pairs
 from safe_rlhf_panacea.fronts.sampling import Prompt

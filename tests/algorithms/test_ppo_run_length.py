@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 import safe_rlhf_panacea.base.trainers.actor as actor_module
-from safe_rlhf_panacea.base.dropout import has_dropout
 from safe_rlhf_panacea.base.engine import learning_rate
-from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.forward.dropout import has_dropout
+from safe_rlhf_panacea.forward.log_probs import response_log_probs
 from tests.algorithms.conftest import write_lines
 from tests.algorithms.helpers import dpo_trainer, ppo_trainer
 

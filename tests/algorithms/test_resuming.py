@@ -19,11 +19,11 @@ from safe_rlhf_panacea.algorithms.grpo.main import main as grpo
 from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
 from safe_rlhf_panacea.algorithms.sft.main import main as panacea_sft
 from safe_rlhf_panacea.base.finetune.main import main as sft
-from safe_rlhf_panacea.base.logger import Logger
-from safe_rlhf_panacea.base.resuming import can_go_on, note_latest
 from safe_rlhf_panacea.dry_run import resolve
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
-from safe_rlhf_panacea.run_folder import is_finished
+from safe_rlhf_panacea.runs.logger import Logger
+from safe_rlhf_panacea.runs.resuming import can_go_on, note_latest
+from safe_rlhf_panacea.runs.run_folder import is_finished
 from tests.algorithms.conftest import write_lines
 from tests.algorithms.test_evaluating_shown import offline_records
 
@@ -198,7 +198,7 @@ class Killed(BaseException):
     [
         "safe_rlhf_panacea.show.writers.atomic_write_json",  # after evaluations.jsonl
         "safe_rlhf_panacea.show.writers.atomic_write_text",  # after results.json
-        "safe_rlhf_panacea.base.logger.append_line",  # before the line of metrics.jsonl
+        "safe_rlhf_panacea.runs.logger.append_line",  # before the line of metrics.jsonl
     ],
 )
 def test_a_kill_within_the_last_evaluation_loses_nothing(place, dpo_flags, pairs, tmp_path):

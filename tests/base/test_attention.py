@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from safe_rlhf_panacea.base.attention import LONGEST_WRITTEN_OUT, fastest_attention
-from safe_rlhf_panacea.base.log_probs import token_log_probs
-from safe_rlhf_panacea.base.passes import Pass, limit
+from safe_rlhf_panacea.forward.attention import LONGEST_WRITTEN_OUT, fastest_attention
+from safe_rlhf_panacea.forward.log_probs import token_log_probs
+from safe_rlhf_panacea.forward.passes import Pass, limit
 from tests.tiny import tiny_llama
 
 
@@ -57,7 +57,7 @@ def test_both_give_the_same_numbers(monkeypatch):
     mask = torch.ones_like(ids, dtype=torch.bool)
     mask[1, 8:] = False
     written_out = token_log_probs(model, ids, mask, mask[:, 1:])
-    name = "safe_rlhf_panacea.base.attention.LONGEST_WRITTEN_OUT"
+    name = "safe_rlhf_panacea.forward.attention.LONGEST_WRITTEN_OUT"
     monkeypatch.setattr(name, 0)
     fused = token_log_probs(model, ids, mask, mask[:, 1:])
     assert not torch.equal(written_out, fused)  # they are two ways

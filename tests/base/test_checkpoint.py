@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from safe_rlhf_panacea.base import checkpoint
-from safe_rlhf_panacea.base.checkpoint import (
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.runs import checkpoint
+from safe_rlhf_panacea.runs.checkpoint import (
     TrainingState,
     capture_random_state,
     restore_random_state,
 )
-from safe_rlhf_panacea.errors import UserError
 
 
 def draw():

@@ -9,7 +9,8 @@ from pickle import UnpicklingError
 import pytest
 import torch
 
-from safe_rlhf_panacea.base.checkpoint_files import (
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.runs.checkpoint_files import (
     SAFE,
     UNSAFE,
     check_checksums,
@@ -17,7 +18,6 @@ from safe_rlhf_panacea.base.checkpoint_files import (
     tensors_only,
     write_checksums,
 )
-from safe_rlhf_panacea.errors import UserError
 
 
 @pytest.fixture

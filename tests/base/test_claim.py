@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea.base import claim
-from safe_rlhf_panacea.base.claim import (
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.runs import claim
+from safe_rlhf_panacea.runs.claim import (
     LOCK_FILE,
     check_free,
     claim_folder,
@@ -17,8 +18,7 @@ from safe_rlhf_panacea.base.claim import (
     unlock_folder,
     withdraw_claim,
 )
-from safe_rlhf_panacea.base.run_record import write_run_record
-from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.runs.run_record import write_run_record
 
 fcntl = pytest.importorskip("fcntl")
 HOLDER = (

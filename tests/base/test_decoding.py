@@ -10,8 +10,8 @@ from torch import nn
 from transformers import MistralConfig, MistralForCausalLM
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
-from safe_rlhf_panacea.base import decoding, ways
-from safe_rlhf_panacea.base.generation import SamplingConfig, sample
+from safe_rlhf_panacea.forward import decoding, ways
+from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
 from tests.tiny import tiny_llama
 
 PROMPTS, WIDTH, LENGTH = 6, 5, 45

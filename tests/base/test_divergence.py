@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from safe_rlhf_panacea.base.divergence import (
+from safe_rlhf_panacea.runs.divergence import (
     MOST_SKIPPED,
     DivergedError,
     DivergenceCheck,

@@ -8,8 +8,8 @@ import dataclasses
 import pytest
 import torch
 
-from safe_rlhf_panacea.base.generation import SamplingConfig, sample
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
 from tests.tiny import tiny_llama
 
 PAD, EOS = 0, 2

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from safe_rlhf_panacea.base import logger as module
-from safe_rlhf_panacea.base.logger import Logger
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.runs import logger as module
+from safe_rlhf_panacea.runs.logger import Logger
 
 SECRET = "hush-7b1d9f42c6"
 

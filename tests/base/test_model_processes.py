@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from safe_rlhf_panacea.base.checkpoint import capture_random_state, restore_random_state
-from safe_rlhf_panacea.base.models import AutoModelForScore
+from safe_rlhf_panacea.models import AutoModelForScore
+from safe_rlhf_panacea.runs.checkpoint import capture_random_state, restore_random_state
 from tests.base.score_models import CONFIGS, VOCAB, padded
 from tests.warm_python import ROOT, warm_python
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from safe_rlhf_panacea.base.models import Normalizer
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.models import Normalizer
 
 
 def batches():

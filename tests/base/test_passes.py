@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
-from safe_rlhf_panacea.base import passes as passes_module
-from safe_rlhf_panacea.base.log_probs import token_log_probs
-from safe_rlhf_panacea.base.passes import by_row, cut, limit, passes
+from safe_rlhf_panacea.forward import passes as passes_module
+from safe_rlhf_panacea.forward.log_probs import token_log_probs
+from safe_rlhf_panacea.forward.passes import by_row, cut, limit, passes
 from tests.tiny import tiny_llama
 
 LENGTHS = [3, 11, 4, 12, 3, 5, 12, 2]

@@ -20,10 +20,10 @@ from transformers import (
 
 from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError, inject_adapter
 from safe_rlhf_panacea.base.functional import diverging_mask
-from safe_rlhf_panacea.base.joined_rows import across, side_by_side
-from safe_rlhf_panacea.base.log_probs import response_tokens, token_log_probs
-from safe_rlhf_panacea.base.passes import limit
-from safe_rlhf_panacea.base.prefix_sharing import can_share, grouped_log_probs
+from safe_rlhf_panacea.forward.joined_rows import across, side_by_side
+from safe_rlhf_panacea.forward.log_probs import response_tokens, token_log_probs
+from safe_rlhf_panacea.forward.passes import limit
+from safe_rlhf_panacea.forward.prefix_sharing import can_share, grouped_log_probs
 from tests.tiny import tiny_llama
 
 WIDTH = 16

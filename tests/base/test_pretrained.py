@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
 from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.models import AutoModelForScore, load_pretrained_models
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 ROWS = len(tiny_tokenizer())

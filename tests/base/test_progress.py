@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from safe_rlhf_panacea.base import progress
-from safe_rlhf_panacea.base.progress import progress_bar
+from safe_rlhf_panacea.runs import progress
+from safe_rlhf_panacea.runs.progress import progress_bar
 
 
 def test_a_bar_over_an_iterable_gives_its_items(capsys):

@@ -9,7 +9,9 @@ import platform
 import pytest
 import torch
 
-from safe_rlhf_panacea.base.run_record import (
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.runs.run_folder import is_finished
+from safe_rlhf_panacea.runs.run_record import (
     finish_run_record,
     git_state,
     package_versions,
@@ -17,8 +19,6 @@ from safe_rlhf_panacea.base.run_record import (
     recordable,
     write_run_record,
 )
-from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.run_folder import is_finished
 
 SECRET = "hush-7b1d9f42c6"
 

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from safe_rlhf_panacea.base.models import AutoModelForScore
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.models import AutoModelForScore
 from tests.base.score_models import CONFIGS, padded
 
 ALL = pytest.mark.parametrize("architecture", CONFIGS)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from safe_rlhf_panacea.base.models import AutoModelForScore, ScoreModelOutput
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.models import AutoModelForScore, ScoreModelOutput
 from tests.base.score_models import CONFIGS, PREFIXES, VOCAB, padded
 
 ALL = pytest.mark.parametrize("architecture", CONFIGS)

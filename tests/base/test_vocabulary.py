@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from safe_rlhf_panacea.base import vocabulary
-from safe_rlhf_panacea.base.vocabulary import PROBED, ChosenLogProbs, chosen_log_probs
+from safe_rlhf_panacea.forward import vocabulary
+from safe_rlhf_panacea.forward.vocabulary import PROBED, ChosenLogProbs, chosen_log_probs
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import torch
 
 from safe_rlhf_panacea.adapter import AdapterError
 from safe_rlhf_panacea.algorithms.ppo.critic import value_model
-from safe_rlhf_panacea.base import ways
-from safe_rlhf_panacea.base.generation import SamplingConfig, sample
-from safe_rlhf_panacea.base.log_probs import response_log_probs
-from safe_rlhf_panacea.base.passes import limit
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.forward import ways
+from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
+from safe_rlhf_panacea.forward.log_probs import response_log_probs
+from safe_rlhf_panacea.forward.passes import limit
 from tests.architectures import adapted, check_responses, tiny_model
 
 CONFIG = SamplingConfig(14, 63, 0)

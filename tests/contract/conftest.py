@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
+from safe_rlhf_panacea.models import AutoModelForScore, load_pretrained_models
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 ROWS = 80  # ten steps of eight

@@ -60,7 +60,7 @@ def test_what_safe_rlhf_reads_the_port_knows(algorithm, files, tmp_path):
 
 @pytest.mark.parametrize("flag", ["model_name_or_path", "actor_model_name_or_path"])
 def test_safe_rlhf_loads_no_adapter(flag, tmp_path):
-    from safe_rlhf_panacea.base.upstream.program import prepare_run
+    from safe_rlhf_panacea.on_safe_rlhf.program import prepare_run
 
     values = {"adapter_type": ADAPTER_TYPE, "objectives": ["a", "b"], "base_model": "m"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(values))

@@ -85,7 +85,7 @@ def test_both_sides_read_control_tokens_as_text_and_no_pair_of_equal_responses(
 
 @needs_safe_rlhf
 def test_a_dialogue_of_safe_rlhf_reads_control_tokens_as_text(files):
-    upstream = importlib.import_module("safe_rlhf_panacea.base.upstream.datasets")
+    upstream = importlib.import_module("safe_rlhf_panacea.on_safe_rlhf.datasets")
     tokenizer = AutoTokenizer.from_pretrained(files.base)
     data = upstream.TemplatedText.__new__(upstream.TemplatedText)
     data.tokenizer, data.template = tokenizer, ChatTemplate.of("safe-rlhf", tokenizer)

@@ -101,7 +101,7 @@ def test_a_step_returns_what_the_loop_shows(side, files, tmp_path):
 def test_panacea_is_a_subclass_of_safe_rlhfs_own(algorithm):
     from importlib import import_module
 
-    from safe_rlhf_panacea.base.upstream.record import Recorded
+    from safe_rlhf_panacea.on_safe_rlhf.record import Recorded
 
     theirs = import_module(f"safe_rlhf.algorithms.{algorithm}.trainer")
     base = getattr(theirs, f"{algorithm.upper()}Trainer")

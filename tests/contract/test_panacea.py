@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from safe_rlhf_panacea.base.divergence import DivergedError
+from safe_rlhf_panacea.runs.divergence import DivergedError
 from tests.contract.scripts import STEPS, Log, column, follow, rollouts
 from tests.contract.sides import (
     SIDES,

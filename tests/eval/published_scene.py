@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 
-from tests.base.models import beaver
-from tests.base.models.llama_by_hand import scores_by_hand
+from tests.models import beaver
+from tests.models.llama_by_hand import scores_by_hand
 
 TEXT = "BEGINNING OF CONVERSATION: USER: hello ASSISTANT:hi there"
 EOS = 2

@@ -14,8 +14,8 @@ import torch
 
 from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.base.functional import diverging_mask
-from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.forward.log_probs import response_log_probs
 from tests.warm_python import warm_python
 
 EVAL = Path(__file__).resolve().parents[2] / "eval"

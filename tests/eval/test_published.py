@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from safe_rlhf_panacea.base.models import AutoModelForScore
 from safe_rlhf_panacea.io import read_json
+from safe_rlhf_panacea.models import AutoModelForScore
 from tests.eval.published_scene import CHECKPOINTS, pairs, write_scene
 
 EVAL = Path(__file__).resolve().parents[2] / "eval"
@@ -328,7 +328,7 @@ def test_the_two_precisions_of_a_card_agree_within_the_tolerances():
 
 
 def test_padding_and_order_change_no_score(original, accuracy):
-    from safe_rlhf_panacea.base.models import load_pretrained_models
+    from safe_rlhf_panacea.models import load_pretrained_models
 
     model, tokenizer = load_pretrained_models(
         original / "local" / NAMES[0], auto_model_type=AutoModelForScore

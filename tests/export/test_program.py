@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
-from safe_rlhf_panacea.base.models import load_pretrained_models
 from safe_rlhf_panacea.export.main import FORMATS, main
+from safe_rlhf_panacea.models import load_pretrained_models
 from tests.export.models import llama, saved
 from tests.tiny import tiny_tokenizer
 

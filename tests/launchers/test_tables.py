@@ -7,8 +7,8 @@ import pytest
 from safe_rlhf_panacea.algorithms.dpo import main as dpo
 from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
-from safe_rlhf_panacea.base.run_record import recordable
 from safe_rlhf_panacea.baselines import discrete_policies, rewarded_soups
+from safe_rlhf_panacea.runs.run_record import recordable
 from tests.launchers.paper_tables import TABLE_1, TABLE_2
 from tests.launchers.shell import dry_run
 

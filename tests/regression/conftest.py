@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea.base.run_record import git_state, package_versions
 from safe_rlhf_panacea.io import atomic_write_json
+from safe_rlhf_panacea.runs.run_record import git_state, package_versions
 
 REFERENCES = Path(__file__).with_name("references")
 

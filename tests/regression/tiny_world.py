@@ -140,7 +140,7 @@ def build_tiny_world(folder: Path) -> TinyWorld:
     """Write everything below ``folder``."""
     from transformers import LlamaForCausalLM
 
-    from safe_rlhf_panacea.base.models import AutoModelForScore
+    from safe_rlhf_panacea.models import AutoModelForScore
 
     tokenizer = _tokenizer()
     config = _config(len(tokenizer))

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from safe_rlhf_panacea.base.run_record import recordable
 from safe_rlhf_panacea.data.raw import RawDataset
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
@@ -19,6 +18,7 @@ from safe_rlhf_panacea.rewards.given import RewardState
 from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
 from safe_rlhf_panacea.rewards.responses import Responses
 from safe_rlhf_panacea.rewards.spec import RewardSpec, reward_specs
+from safe_rlhf_panacea.runs.run_record import recordable
 from tests.rewards.test_scorers import EOS, padded_rows
 from tests.tiny import tiny_tokenizer
 

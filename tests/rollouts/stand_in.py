@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from safe_rlhf_panacea.adapter import load_adapter
-from safe_rlhf_panacea.base.generation import SamplingConfig, sample
-from safe_rlhf_panacea.base.log_probs import response_log_probs
+from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
+from safe_rlhf_panacea.forward.log_probs import response_log_probs
 from safe_rlhf_panacea.preference import parse_preference
 from tests.export.models import fresh
 

@@ -13,16 +13,16 @@ import torch
 from safe_rlhf_panacea.adapter import load_adapter
 from safe_rlhf_panacea.algorithms import served as served_part
 from safe_rlhf_panacea.algorithms.grpo.main import main as grpo
-from safe_rlhf_panacea.base.generation import SamplingConfig, sample
-from safe_rlhf_panacea.base.log_probs import response_log_probs
-from safe_rlhf_panacea.base.logger import Logger
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.vllm_resolver import ALLOW
+from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
+from safe_rlhf_panacea.forward.log_probs import response_log_probs
 from safe_rlhf_panacea.rollouts.checks import Needed, check_vllm, probe
 from safe_rlhf_panacea.rollouts.completions import read_answer, request
 from safe_rlhf_panacea.rollouts.local import PYTHON, start_server
 from safe_rlhf_panacea.rollouts.pool import Pool
 from safe_rlhf_panacea.rollouts.server import RefusedError, Server
+from safe_rlhf_panacea.runs.logger import Logger
 from tests.algorithms.conftest import write_lines
 from tests.export.models import fresh
 from tests.rollouts.tiny_bases import FLAGS, made

@@ -15,7 +15,7 @@ WAYS = ("one pass", "a pass for each λ", "a pass for each λ, merged")
 
 def cases(args: Namespace) -> list[Case]:
     """Every model; ``args.batch`` prompts at 11 λ."""
-    imports = ["safe_rlhf_panacea.adapter", "safe_rlhf_panacea.base.generation"]
+    imports = ["safe_rlhf_panacea.adapter", "safe_rlhf_panacea.forward.generation"]
     imports.append("transformers.models.llama.modeling_llama")
     found = []
     for model in args.models:
@@ -32,7 +32,7 @@ def prepare(job: dict[str, Any]) -> Callable[[Any], None]:
 
     from benchmarks.parts.models import make_model
     from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
-    from safe_rlhf_panacea.base.generation import SamplingConfig, sample
+    from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
 
     model = make_model(job["model"], job["device"]).eval()
     adapter = inject_adapter(model, AdapterConfig(init_singular=0.01))

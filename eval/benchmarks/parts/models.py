@@ -81,7 +81,7 @@ def prepare(job: dict[str, Any]) -> Callable[[Any], None]:
 
 
 def _write_reward(folder: Path, name: str) -> None:
-    from safe_rlhf_panacea.base.models import AutoModelForScore, load_pretrained_models
+    from safe_rlhf_panacea.models import AutoModelForScore, load_pretrained_models
 
     model, tokenizer = load_pretrained_models(
         str(folder / "base"),

@@ -23,15 +23,15 @@ from safe_rlhf_panacea.base.distributed import (
     own_device,
 )
 from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate, unwrap
-from safe_rlhf_panacea.base.joined_rows import side_by_side
-from safe_rlhf_panacea.base.log_probs import response_tokens
 from safe_rlhf_panacea.base.losses import summed_log_ratios
-from safe_rlhf_panacea.base.prefix_sharing import grouped_log_probs
 from safe_rlhf_panacea.base.trainers.actor import load_actor
 from safe_rlhf_panacea.base.trainers.rl import Batch, RLTrainer
 from safe_rlhf_panacea.base.trainers.rl_data import prompts_of_whole_updates
 from safe_rlhf_panacea.base.trainers.rollout import OldNumbers
 from safe_rlhf_panacea.configs.algorithms import GRPOConfig
+from safe_rlhf_panacea.forward.joined_rows import side_by_side
+from safe_rlhf_panacea.forward.log_probs import response_tokens
+from safe_rlhf_panacea.forward.prefix_sharing import grouped_log_probs
 from safe_rlhf_panacea.fronts.measurement import Measurement
 
 

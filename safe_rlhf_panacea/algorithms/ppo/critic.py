@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
-from safe_rlhf_panacea.base.models.score_model import ScoreModel
+from safe_rlhf_panacea.models.score_model import ScoreModel
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 

@@ -31,9 +31,9 @@ COMMAND = Program(
 def parse_arguments(argv: Sequence[str] | None = None) -> PPOConfig:
     """Read and check the options: this program's, or Safe-RLHF's own where that is underneath."""
     if backend().name == "safe_rlhf":
-        from safe_rlhf_panacea.algorithms.ppo import upstream
+        from safe_rlhf_panacea.on_safe_rlhf import ppo_options
 
-        return upstream.parse_arguments(argv)
+        return ppo_options.parse_arguments(argv)
     return COMMAND.read(argv).resolved()
 
 

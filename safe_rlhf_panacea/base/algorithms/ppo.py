@@ -19,7 +19,6 @@ from safe_rlhf_panacea.base.functional import (
     row_means,
     whiten,
 )
-from safe_rlhf_panacea.base.log_probs import response_log_probs
 from safe_rlhf_panacea.base.losses import (
     clipped_surrogate,
     clipped_value_errors,
@@ -30,6 +29,7 @@ from safe_rlhf_panacea.base.trainers.rl import Batch
 from safe_rlhf_panacea.base.trainers.rollout import AnyRollout, OldNumbers, Rollout, Scores
 from safe_rlhf_panacea.base.trainers.updates import average
 from safe_rlhf_panacea.configs.algorithms import PPOConfig
+from safe_rlhf_panacea.forward.log_probs import response_log_probs
 
 
 class PPOTrainer(PPOModels[AnyRollout]):

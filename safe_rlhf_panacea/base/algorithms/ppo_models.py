@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.engine import init_eval_engine
-from safe_rlhf_panacea.base.models.score_loading import load_score_model
 from safe_rlhf_panacea.base.setup import model_dtype
-from safe_rlhf_panacea.base.tokenizers import check_same_tokenizer
 from safe_rlhf_panacea.base.trainers.actor import load_actor
 from safe_rlhf_panacea.base.trainers.rl import RLTrainer
 from safe_rlhf_panacea.base.trainers.rollout import AnyRollout
+from safe_rlhf_panacea.models.score_loading import load_score_model
+from safe_rlhf_panacea.models.tokenizers import check_same_tokenizer
 
 
 class PPOModels(RLTrainer[AnyRollout]):

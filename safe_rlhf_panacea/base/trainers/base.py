@@ -11,24 +11,27 @@ from typing import Any, ClassVar
 
 import torch
 
-from safe_rlhf_panacea.base.checkpoint import (
-    TrainingState,
-    capture_random_state,
-    restore_random_state,
-)
-from safe_rlhf_panacea.base.checkpoint_files import write_checksums
-from safe_rlhf_panacea.base.claim import claim_folder, withdraw_claim
-from safe_rlhf_panacea.base.clock import TrainingClock
 from safe_rlhf_panacea.base.distributed import (
     barrier,
     get_world_size,
     is_main_process,
     refusing_together,
 )
-from safe_rlhf_panacea.base.divergence import DivergenceCheck, check_weights
 from safe_rlhf_panacea.base.engine import unwrap, whole_state_dict
-from safe_rlhf_panacea.base.logger import Logger, log_types
-from safe_rlhf_panacea.base.resuming import (
+from safe_rlhf_panacea.base.trainers.observer import Observer
+from safe_rlhf_panacea.base.trainers.part import Part
+from safe_rlhf_panacea.data import ChatTemplate, ResumableSampler
+from safe_rlhf_panacea.runs.checkpoint import (
+    TrainingState,
+    capture_random_state,
+    restore_random_state,
+)
+from safe_rlhf_panacea.runs.checkpoint_files import write_checksums
+from safe_rlhf_panacea.runs.claim import claim_folder, withdraw_claim
+from safe_rlhf_panacea.runs.clock import TrainingClock
+from safe_rlhf_panacea.runs.divergence import DivergenceCheck, check_weights
+from safe_rlhf_panacea.runs.logger import Logger, log_types
+from safe_rlhf_panacea.runs.resuming import (
     check_same_run,
     latest_step,
     load_checkpoint,
@@ -36,10 +39,7 @@ from safe_rlhf_panacea.base.resuming import (
     run_start,
     take_up,
 )
-from safe_rlhf_panacea.base.run_record import CHECKPOINTS, program_of, write_run_record
-from safe_rlhf_panacea.base.trainers.observer import Observer
-from safe_rlhf_panacea.base.trainers.part import Part
-from safe_rlhf_panacea.data import ChatTemplate, ResumableSampler
+from safe_rlhf_panacea.runs.run_record import CHECKPOINTS, program_of, write_run_record
 
 # Where trainers keep their data, and the flags that name them.
 LOADERS = {

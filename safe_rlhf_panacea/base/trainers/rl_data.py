@@ -9,7 +9,6 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from safe_rlhf_panacea.base.generation import SamplingConfig
 from safe_rlhf_panacea.base.trainers.supervised import build_loader, run_length
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 from safe_rlhf_panacea.data import (
@@ -20,6 +19,7 @@ from safe_rlhf_panacea.data import (
     TokenizedDataset,
 )
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.forward.generation import SamplingConfig
 
 Batch = dict[str, Any]
 

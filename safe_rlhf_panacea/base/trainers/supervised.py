@@ -22,14 +22,14 @@ from safe_rlhf_panacea.base.engine import (
     learning_rate,
     set_gradient_checkpointing,
 )
-from safe_rlhf_panacea.base.models import load_pretrained_models
-from safe_rlhf_panacea.base.models.positions import check_positions
-from safe_rlhf_panacea.base.progress import progress_bar
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.trainers.base import TrainerBase
 from safe_rlhf_panacea.base.trainers.updates import Batch, counted
 from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.data import ResumableSampler
+from safe_rlhf_panacea.models import load_pretrained_models
+from safe_rlhf_panacea.models.positions import check_positions
+from safe_rlhf_panacea.runs.progress import progress_bar
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

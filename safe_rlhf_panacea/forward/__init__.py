@@ -1,0 +1,1 @@
+"""Log-probabilities and generation: passes over a model, without work on padding."""

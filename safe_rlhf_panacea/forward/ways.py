@@ -1,0 +1,232 @@
+"""Three ways to continue prompts, and which of them gives a model's own answers.
+
+The loop of ``decoding.py`` is the fastest. It needs a model whose cache it can fill and whose
+rows may be padded on the left. Not all models are like that: Mamba keeps a state under another
+name, RWKV reads padding as text. Their prompts go through transformers' ``generate``, all at once
+or, where padding changes the answer, row by row. Which way fits is measured on two short rows,
+once for every model, because no property of a model tells it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from transformers import GenerationConfig
+
+from safe_rlhf_panacea.adapter import at_first_row, have_one_preference, taking_rows
+from safe_rlhf_panacea.base.engine import is_sharded, is_under_zero3
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.forward.decoding import Decoding
+from safe_rlhf_panacea.forward.dropout import evaluating
+from safe_rlhf_panacea.forward.generation import SamplingConfig, is_end
+
+# The next tokens, size = (n,), of logits, size = (n, V), for rows, size = (n,), at a step; None
+# leaves the choice to transformers.
+Choose = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor | None]
+# (model, input_ids, attention_mask, config, choose) to tokens, size = (R, T). The R rows are all
+# the responses, those to one prompt side by side.
+Way = Callable[[Any, torch.Tensor, torch.Tensor, SamplingConfig, Choose], torch.Tensor]
+
+
+def _without_gradients(model: Any) -> AbstractContextManager[Any]:
+    """Inference mode; not where ZeRO 3 fills parameters during a pass that are trained later."""
+    return torch.no_grad() if is_under_zero3(model) else torch.inference_mode()
+
+
+def by_loop(
+    model: Any,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    config: SamplingConfig,
+    choose: Choose,
+) -> torch.Tensor:
+    """By the loop of ``decoding.py``; rows that have ended leave the batch."""
+    (batch, width), copies = input_ids.shape, config.num_return_sequences
+    if not have_one_preference(model, batch, copies):
+        copies = 1  # else each prompt is read once for all its responses
+    tokens = input_ids.new_full((batch, config.max_length - width), config.pad_token_id)
+    stops = torch.tensor(config.stop_ids, device=input_ids.device)
+    inputs = (input_ids[::copies], attention_mask[::copies], tokens.size(1), copies)
+    # What is returned is made outside: a graph cannot keep tensors of inference mode.
+    with _without_gradients(model), Decoding(model, *inputs) as decoding:
+        for step in range(tokens.size(1)):
+            logits = decoding.logits()  # first: it may change the rows
+            token = choose(logits, decoding.rows, step)
+            if token is None:
+                raise ValueError("nobody chooses: the loop cannot leave that to transformers")
+            tokens[decoding.rows, step] = token
+            if decoding.append(token, is_end(token, stops)):
+                break
+    return tokens
+
+
+@contextmanager
+def _as_flags_say(model: Any) -> Iterator[None]:
+    """Without the beams, penalties and bans that a checkpoint may bring for ``generate``."""
+    before, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = before
+
+
+@torch.no_grad()
+def by_generate(
+    model: Any,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    config: SamplingConfig,
+    choose: Choose,
+) -> torch.Tensor:
+    """By transformers' ``generate``, all rows at once."""
+    width, rows = input_ids.size(1), torch.arange(len(input_ids), device=input_ids.device)
+
+    def only_chosen(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        token = choose(scores, rows, ids.size(1) - width)
+        if token is None:
+            return scores
+        return torch.full_like(scores, -torch.inf).scatter(1, token[:, None], 0.0)
+
+    with _as_flags_say(model):
+        sequences = model.generate(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            max_length=config.max_length,
+            do_sample=config.by_transformers,
+            temperature=config.temperature if config.by_transformers else None,
+            top_p=config.top_p if config.by_transformers else None,
+            top_k=0 if config.by_transformers else None,
+            repetition_penalty=config.repetition_penalty,
+            logits_processor=[only_chosen],
+            eos_token_id=config.stop_ids,
+            pad_token_id=config.pad_token_id,
+            # Under ZeRO 3 every forward pass is a collective: processes are kept in step.
+            synced_gpus=is_sharded(model),
+        )
+    return sequences[:, width:]
+
+
+def by_row(
+    model: Any,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    config: SamplingConfig,
+    choose: Choose,
+) -> torch.Tensor:
+    """By ``generate``, one row after the other and none of them padded."""
+    batch, steps = len(input_ids), config.max_length - input_ids.size(1)
+    tokens = input_ids.new_full((batch, steps), config.pad_token_id)
+    for row in torch.arange(batch, device=input_ids.device).split(1):
+        ids = input_ids[row][attention_mask[row].bool()][None]  # size = (1, S)
+        alone = dataclasses.replace(config, max_length=ids.size(1) + steps)
+
+        def choose_for(logits: torch.Tensor, _: Any, step: int, row: torch.Tensor = row) -> Any:
+            return choose(logits, row, step)
+
+        with taking_rows(model, row, batch):
+            found = by_generate(model, ids, torch.ones_like(ids), alone, choose_for)
+        tokens[row, : found.size(1)] = found
+    return tokens
+
+
+# -- which way fits -------------------------------------------------------------------
+
+_fits: WeakKeyDictionary[nn.Module, dict[Way, bool]] = WeakKeyDictionary()
+
+
+@torch.no_grad()
+def _full_passes(model: Any, sequences: list[torch.Tensor], steps: int) -> torch.Tensor:
+    """Logits of the last steps of sequences, no padding and no cache; size = (R, steps, V)."""
+    passes = [model(input_ids=ids[None], use_cache=False).logits[0] for ids in sequences]
+    return torch.stack([logits[-steps:].double() for logits in passes])
+
+
+def _gives_the_models_answers(model: Any, way: Way) -> bool | None:
+    """Whether a way sees the logits of full passes, on a prompt of eight tokens and one of five.
+
+    None where it cannot be told, because these are not finite.
+    """
+    device, vocabulary = next(model.parameters()).device, model.config.get_text_config().vocab_size
+    numbers = torch.arange(24, device=device) * 7 % (vocabulary - 2) + 1  # neither 0 nor the last
+    ids, forced = numbers[:16].view(2, 8).clone(), numbers[16:22].view(2, 3)
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    mask[1, :3] = False
+    config = SamplingConfig(11, vocabulary - 1, 0, num_return_sequences=2)
+    seen: dict[tuple[int, int], torch.Tensor] = {}
+
+    def choose(logits: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor:
+        seen.update({(row, step): of for row, of in zip(rows.tolist(), logits, strict=True)})
+        return forced[rows // 2, step]
+
+    with at_first_row(model), evaluating(model):
+        sequences = [torch.cat([ids[row][mask[row]], forced[row, :2]]) for row in (0, 1)]
+        wanted = _full_passes(model, sequences, 3)  # size = (2, 3, V)
+        for sequence in sequences:
+            sequence[-4] = numbers[22]  # the last token of the prompt but one
+        effect = (_full_passes(model, sequences, 3) - wanted).norm()
+        if not effect.isfinite():
+            return None
+        padded = ids.masked_fill(~mask, 0).repeat_interleave(2, dim=0)
+        try:
+            way(model, padded, mask.repeat_interleave(2, dim=0), config, choose)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # whatever a model may raise that is continued in a way it does not know
+            return False
+    if len(seen) != 12:
+        return False
+    found = torch.stack([seen[row, step].double() for row in range(4) for step in range(3)])
+    difference = (found.view(2, 2, 3, -1) - wanted[:, None]).norm()
+    # In float64 too: norms and rotary embeddings are computed in float32.
+    eps = max(torch.finfo(model.dtype).eps, torch.finfo(torch.float32).eps)
+    # Of a context's effect on the logits 1e-6 to 1e-3 is lost by rounding in float32, 1e-2 and more
+    # in bfloat16; logits that hardly depend on it are rounded too.
+    return bool(difference <= max(0.01, 2 * eps**0.5) * effect + 8 * eps * wanted.norm())
+
+
+def fits(model: Any, way: Way) -> bool:
+    """Whether a way gives a model's own answers; measured once for each model and way.
+
+    Args:
+        model: a causal language model of transformers.
+        way: one of the three.
+    """
+    known = _fits.setdefault(model, {})
+    if way not in known:
+        found = _gives_the_models_answers(model, way)
+        if found is None:
+            return True  # for now; what samples finds out that the logits are not finite
+        known[way] = found
+    return known[way]
+
+
+def first_fitting(model: Any, ways: Sequence[Way]) -> Way:
+    """The first of several ways that gives a model's own answers.
+
+    Raises:
+        UserError: none does.
+    """
+    for way in ways:
+        if fits(model, way):
+            return way
+    raise UserError(
+        f"a {type(model).__name__} cannot be sampled from: token by token, with its cache, it "
+        "gives other logits than in one pass over the whole text"
+    )
+
+
+def fitting_way(model: Any, config: SamplingConfig) -> Way:
+    """The fastest way that gives a model's own answers.
+
+    Raises:
+        UserError: none does.
+    """
+    if is_sharded(model):  # of one process's rows another knows nothing
+        return first_fitting(model, (by_generate,))
+    return first_fitting(model, (*([by_loop] * config.is_plain), by_generate, by_row))

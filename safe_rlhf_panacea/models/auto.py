@@ -1,0 +1,173 @@
+"""``AutoModelForScore``: a score model from a checkpoint or a configuration."""
+
+from __future__ import annotations
+
+import copy
+import os
+from typing import Any
+
+import torch
+
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.models.loading import (
+    check_finite,
+    load_whole,
+    loading_errors,
+    resolve_model,
+)
+from safe_rlhf_panacea.models.normalizer import NormalizerType
+from safe_rlhf_panacea.models.score_model import ScoreModel, ScoreType
+from safe_rlhf_panacea.models.weights import SCORE_HEAD, check_score_head, read_tensors
+
+HEAD = (SCORE_HEAD, "normalizer.")
+# The output layers over the vocabulary, under their names in transformers' causal models.
+LM_HEADS = ("lm_head.", "embed_out.")
+HUB_OPTIONS = ("cache_dir", "revision", "token", "subfolder", "local_files_only")
+
+
+class AutoModelForScore:
+    """Makes score models, as transformers' auto classes make theirs."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        /,
+        *,
+        score_type: ScoreType = "reward",
+        fresh_head: bool = False,
+        do_normalize: bool = False,
+        normalizer_type: NormalizerType | None = None,
+        normalizer_momentum: float | None = None,
+        score_dim: int | None = None,
+        score_bias: bool | None = None,
+        dtype: torch.dtype | str | None = None,
+        trust_remote_code: bool = False,
+        **kwargs: Any,
+    ) -> ScoreModel:
+        """Load a score model or, if asked to, put a fresh head on a language model.
+
+        Reads today's layout and the older one (``rotary_emb.inv_freq``, no bias, no
+        normaliser). The head's width and bias are those of the checkpoint's own head.
+
+        Args:
+            name_or_path: a folder or a name on the Hugging Face hub; safetensors only.
+            score_type: the role; the checkpoint's configuration has no say in it.
+            fresh_head: a checkpoint without a score head gets a random one, to be trained.
+            do_normalize: whether scores are normalised; likewise.
+            normalizer_type: default: the checkpoint's.
+            normalizer_momentum: of ``ExponentialMovingAverage``; default: the checkpoint's.
+            score_dim: D of a fresh head, default 1.
+            score_bias: whether a fresh head has a bias, default true.
+            dtype: of the weights; default: as saved.
+            trust_remote_code: run code that comes with the model.
+            kwargs: passed on to transformers, for example ``attn_implementation``.
+
+        Raises:
+            UserError: no whole checkpoint, one of another kind of model, or one without a
+                score head.
+        """
+        from transformers import AutoConfig, AutoModel
+
+        name = resolve_model(name_or_path)
+        hub = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
+        with loading_errors(name, "model"):
+            config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code, **hub)
+        head = _read_head(name, fresh_head, hub)
+        _describe_head(config, head, score_dim, score_bias, name)
+        _describe_normalizer(config, do_normalize, normalizer_type, normalizer_momentum)
+        backbone = load_whole(
+            AutoModel,
+            name,
+            lambda key: key.startswith((*HEAD, *LM_HEADS)),
+            config=config,
+            dtype="auto" if dtype is None else dtype,
+            trust_remote_code=trust_remote_code,
+            **kwargs,
+        )
+        model = ScoreModel(backbone, score_type)
+        _load_head(model, head, name)
+        return model.eval()
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Any,
+        *,
+        score_type: ScoreType = "reward",
+        do_normalize: bool = False,
+        normalizer_type: NormalizerType | None = None,
+        normalizer_momentum: float | None = None,
+        score_dim: int | None = None,
+        score_bias: bool | None = None,
+        **kwargs: Any,
+    ) -> ScoreModel:
+        """Make a score model with random weights; the arguments are ``from_pretrained``'s."""
+        from transformers import AutoModel
+
+        config = copy.deepcopy(config)
+        _describe_head(config, {}, score_dim, score_bias, "the configuration")
+        _describe_normalizer(config, do_normalize, normalizer_type, normalizer_momentum)
+        return ScoreModel(AutoModel.from_config(config, **kwargs), score_type)
+
+
+def _read_head(name: str, may_lack: bool, hub: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The checkpoint's head and statistics, checked."""
+    with loading_errors(name, "model"):
+        head = read_tensors(name, HEAD, **hub)
+    if not may_lack:
+        check_score_head(name, head)
+    check_finite(head.items(), name)
+    return head
+
+
+def _describe_head(
+    config: Any,
+    head: dict[str, torch.Tensor],
+    score_dim: int | None,
+    score_bias: bool | None,
+    name: str,
+) -> None:
+    """Write the head's form into ``config``: the checkpoint's, or that of a fresh head."""
+    weight = head.get(f"{SCORE_HEAD}weight")
+    if weight is None:
+        config.score_dim = score_dim or getattr(config, "score_dim", 1)
+        default = getattr(config, "score_bias", True)
+        config.score_bias = default if score_bias is None else score_bias
+        return
+    if score_dim not in (None, weight.size(0)):
+        raise UserError(f"{name}: the score head has {weight.size(0)} outputs, not {score_dim}")
+    config.score_dim = weight.size(0)
+    config.score_bias = "score_head.bias" in head
+
+
+def _describe_normalizer(
+    config: Any,
+    do_normalize: bool,
+    normalizer_type: NormalizerType | None,
+    momentum: float | None,
+) -> None:
+    """Write the normaliser's form into ``config``: the caller's, else what is there."""
+    config.do_normalize = do_normalize
+    config.normalizer_type = normalizer_type or getattr(config, "normalizer_type", None)
+    config.momentum = getattr(config, "momentum", None) if momentum is None else momentum
+
+
+def _load_head(model: ScoreModel, head: dict[str, torch.Tensor], name: str) -> None:
+    """Copy a checkpoint's head and statistics; what it lacks keeps its fresh value."""
+    # Some checkpoints keep the statistics in the configuration only.
+    model.normalizer.set_mean_var(*(_statistic(model.config, name) for name in ("mean", "var")))
+    own = {key: value for key, value in model.state_dict().items() if key.startswith(HEAD)}
+    for key, value in head.items():
+        if key not in own:
+            raise UserError(f"{name} is no score model: {key} is unknown to its head")
+        if value.shape != own[key].shape:
+            shapes = f"{tuple(value.shape)}, not {tuple(own[key].shape)}"
+            raise UserError(f"{name} is no score model of this form: {key} has shape {shapes}")
+        own[key].copy_(value)
+
+
+def _statistic(config: Any, name: str) -> torch.Tensor | None:
+    """D values of a configuration, where a single one may stand without brackets."""
+    value = getattr(config, name, None)
+    return None if value is None else torch.as_tensor(value, dtype=torch.float32).reshape(-1)

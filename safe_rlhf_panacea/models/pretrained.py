@@ -1,0 +1,193 @@
+"""Loads a model with its tokenizer, and makes the two fit each other."""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from safe_rlhf_panacea.data.template import own_end_ids
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.models.adapted import find_adapter
+from safe_rlhf_panacea.models.auto import AutoModelForScore
+from safe_rlhf_panacea.models.loaded import LoadedModel
+from safe_rlhf_panacea.models.loading import load_whole, loading_errors, resolve_model
+
+# What a tokenizer that lacks a special token is given: Safe-RLHF's names.
+DEFAULT_SPECIAL_TOKENS = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "pad_token": "<pad>",
+    "unk_token": "<unk>",
+}
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+
+
+def load_pretrained_models(
+    model_name_or_path: str | os.PathLike[str] | LoadedModel,
+    /,
+    model_max_length: int | None = 512,
+    padding_side: Literal["left", "right"] = "right",
+    *,
+    auto_model_type: Any = AutoModelForCausalLM,
+    trust_remote_code: bool = False,
+    dtype: torch.dtype | str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    auto_model_kwargs: dict[str, Any] | None = None,
+    auto_tokenizer_kwargs: dict[str, Any] | None = None,
+) -> tuple[Any, Any]:
+    """Load a model and its tokenizer.
+
+    Special tokens that the tokenizer lacks are added, and the embeddings grow with it. An adapter
+    is added to the weights of the model under it.
+
+    Args:
+        model_name_or_path: a folder or a name on the Hugging Face hub; safetensors only. Also the
+            folder of a LoRA of PEFT, or of a Panacea adapter at one λ, as
+            ``FOLDER@helpful=0.5,harmless=0.5``. A ``LoadedModel`` is taken as it is.
+        model_max_length: in tokens; None keeps the tokenizer's own.
+        padding_side: ``left`` for generation, ``right`` for scoring and training.
+        auto_model_type: ``AutoModelForCausalLM`` or ``AutoModelForScore``.
+        trust_remote_code: run code that comes with the model.
+        dtype: of the weights; default: as saved.
+        cache_dir: where downloads are kept.
+        auto_model_kwargs: passed on to ``auto_model_type.from_pretrained``.
+        auto_tokenizer_kwargs: passed on to ``AutoTokenizer.from_pretrained``.
+
+    Returns:
+        The model in evaluation mode, and the tokenizer.
+
+    Raises:
+        UserError: a missing, truncated, pickled or foreign checkpoint, or no tokenizer.
+    """
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if cache_dir is not None:
+        options["cache_dir"] = str(Path(cache_dir).expanduser())
+    form = model_max_length, padding_side
+    if isinstance(model_name_or_path, LoadedModel):
+        return _taken_over(model_name_or_path, auto_model_type, dtype, *form)
+    tokenizing = {**options, **(auto_tokenizer_kwargs or {})}
+    if (adapted := find_adapter(model_name_or_path)) is not None:
+        options |= {"auto_model_type": auto_model_type, "auto_model_kwargs": auto_model_kwargs}
+        with adapted.base_errors():
+            model, tokenizer = load_pretrained_models(
+                adapted.base, *form, auto_tokenizer_kwargs=auto_tokenizer_kwargs, **options
+            )
+        adapted.add_to(model, dtype)
+        if has_tokenizer(adapted.folder):
+            tokenizer = load_tokenizer(str(adapted.folder), *form, **tokenizing)
+    else:
+        name = resolve_model(model_name_or_path)
+        # The tokenizer first: it is quick, and a mistake shows before gigabytes are read.
+        tokenizer = load_tokenizer(name, *form, **tokenizing)
+        options |= {"dtype": "auto" if dtype is None else dtype, **(auto_model_kwargs or {})}
+        model = _load(auto_model_type, name, options)
+    resize_tokenizer_embedding(tokenizer, model)
+    return model.eval(), tokenizer
+
+
+def _taken_over(
+    loaded: LoadedModel,
+    auto_model_type: Any,
+    dtype: torch.dtype | str | None,
+    model_max_length: int | None,
+    padding_side: str,
+) -> tuple[Any, Any]:
+    """A model in memory, in the wanted precision, and a copy of its tokenizer."""
+    if auto_model_type is AutoModelForScore:
+        raise UserError(f"{loaded}: a score model is loaded by name or from a folder")
+    if isinstance(dtype, torch.dtype):
+        loaded.model.to(dtype)
+    tokenizer = copy.deepcopy(loaded.tokenizer)
+    tokenizer.padding_side = padding_side
+    if model_max_length is not None:
+        tokenizer.model_max_length = model_max_length
+    resize_tokenizer_embedding(tokenizer, loaded.model)
+    return loaded.model.eval(), tokenizer
+
+
+def _load(auto_model_type: Any, name: str, options: dict[str, Any]) -> Any:
+    """A whole model as it was saved."""
+    if auto_model_type is AutoModelForScore:
+        return AutoModelForScore.from_pretrained(name, **options)
+    return load_whole(auto_model_type, name, lambda key: False, **options)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds the files of a tokenizer."""
+    return any((folder / file).is_file() for file in TOKENIZER_FILES)
+
+
+def load_tokenizer(
+    name: str, model_max_length: int | None, padding_side: str, **kwargs: Any
+) -> Any:
+    """A tokenizer as it was saved.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    from transformers import AutoTokenizer
+
+    if Path(name).is_dir() and not has_tokenizer(Path(name)):
+        raise UserError(f"{name} holds no tokenizer: {TOKENIZER_FILES[0]} is missing")
+    if model_max_length is not None:
+        kwargs["model_max_length"] = model_max_length
+    try:
+        with loading_errors(name, "tokenizer"):
+            return AutoTokenizer.from_pretrained(name, padding_side=padding_side, **kwargs)
+    except UserError:
+        raise
+    except Exception as error:  # the tokenizers library raises bare Exceptions
+        raise UserError(f"{name}: no tokenizer could be loaded: {error}") from error
+
+
+def resize_tokenizer_embedding(tokenizer: Any, model: Any) -> None:
+    """Give the tokenizer the special tokens it lacks, and every token an embedding.
+
+    New rows are the mean of the old ones. Embeddings never shrink: many models have more rows
+    than tokens, for speed.
+    """
+    rows = model.get_input_embeddings().weight.size(0)
+    if len(tokenizer) > rows:
+        warnings.warn(
+            f"the tokenizer has {len(tokenizer)} tokens and the model {rows} embeddings: "
+            "the new ones start as the mean of the others",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    lacking = {k: v for k, v in DEFAULT_SPECIAL_TOKENS.items() if getattr(tokenizer, k) is None}
+    if lacking:
+        tokenizer.add_special_tokens(lacking)
+    if len(tokenizer) > rows:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        for embeddings in (model.get_input_embeddings(), model.get_output_embeddings()):
+            _fill_with_mean(embeddings, rows)
+    _set_token_ids(model, tokenizer)
+
+
+@torch.no_grad()
+def _fill_with_mean(embeddings: nn.Module | None, rows: int) -> None:
+    """Set what comes after the first ``rows`` rows to the mean of these."""
+    for parameter in (getattr(embeddings, "weight", None), getattr(embeddings, "bias", None)):
+        if parameter is not None:
+            parameter[rows:] = parameter[:rows].float().mean(dim=0).to(parameter.dtype)
+
+
+def _set_token_ids(model: Any, tokenizer: Any) -> None:
+    """Tell the model which tokens are special, for training and for ``generate``."""
+    own = own_end_ids(model)
+    for config in (model.config, getattr(model, "generation_config", None)):
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            token = getattr(tokenizer, name)
+            current = getattr(config, name, None)
+            # A chat model may end on several tokens: keep the list that has the tokenizer's.
+            if config is not None and not (isinstance(current, list) and token in current):
+                setattr(config, name, token)
+    if set(own) - {tokenizer.eos_token_id}:
+        model.generation_config.eos_token_id = list(dict.fromkeys((*own, tokenizer.eos_token_id)))

@@ -1,0 +1,253 @@
+"""Score models: any causal architecture's backbone with a linear head that scores every token.
+
+Reward, cost and critic models are the same network; the role, which only decides how scores are
+normalised, always comes from the caller and never from a checkpoint's configuration.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from transformers import PreTrainedModel
+
+from safe_rlhf_panacea.base.functional import position_ids_from_mask
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.forward.passes import Pass, by_token
+from safe_rlhf_panacea.forward.prefix_sharing import shared, through
+from safe_rlhf_panacea.io import atomic_path
+from safe_rlhf_panacea.models.normalizer import NormalizeFunction, Normalizer
+from safe_rlhf_panacea.models.score_output import (
+    ScoreModelOutput,
+    check_attended,
+    last_attended,
+)
+
+ScoreType = Literal["reward", "cost", "critic"]
+NORMALIZE_FUNCTIONS: dict[str, NormalizeFunction] = {
+    "reward": "affine",
+    "cost": "scale",  # the sign of a cost means safe or unsafe, so its zero must not move
+    "critic": "identity",
+}
+
+
+class ScoreModel(nn.Module):
+    """A backbone under its architecture's own name, ``score_head`` and ``normalizer``.
+
+    Its state has Safe-RLHF's keys: ``model.*`` (``transformer.*`` for GPT-2 and so on),
+    ``score_head.weight``, ``score_head.bias``, ``normalizer.{mean,var,count}``.
+    """
+
+    def __init__(self, backbone: PreTrainedModel, score_type: ScoreType = "reward") -> None:
+        """Add a fresh head to a backbone, as its configuration says.
+
+        ``backbone.config`` has ``score_dim``, ``score_bias``, ``normalizer_type``, ``momentum``
+        and ``do_normalize``; see ``AutoModelForScore``, which sets them.
+        """
+        super().__init__()
+        if score_type not in NORMALIZE_FUNCTIONS:
+            known = ", ".join(NORMALIZE_FUNCTIONS)
+            raise UserError(f"score_type {score_type!r} is none of {known}")
+        # With fields of ours beside those of transformers.
+        config: Any = backbone.config
+        self.config = config
+        config.score_type = score_type
+        config.architectures = [type(backbone).__name__.removesuffix("Model") + "ForScore"]
+        self.base_model_prefix = backbone.base_model_prefix or "model"
+        setattr(self, self.base_model_prefix, backbone)
+        text_config = config.get_text_config()
+        # OPT may project its hidden states to another width at the end.
+        width = getattr(text_config, "word_embed_proj_dim", None) or text_config.hidden_size
+        self.score_head = nn.Linear(width, config.score_dim, bias=config.score_bias)
+        nn.init.normal_(self.score_head.weight, std=getattr(text_config, "initializer_range", 0.02))
+        if config.score_bias:
+            nn.init.zeros_(self.score_head.bias)
+        self.score_head.to(device=backbone.device, dtype=backbone.dtype)
+        self.normalizer = Normalizer.instantiate(
+            config.normalizer_type,
+            NORMALIZE_FUNCTIONS[score_type],
+            (config.score_dim,),
+            config.momentum,
+        ).to(backbone.device)
+        self._takes_positions = "position_ids" in inspect.signature(backbone.forward).parameters
+
+    # -- scoring ----------------------------------------------------------------------
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,  # size = (B, L)
+        attention_mask: torch.Tensor | None = None,  # size = (B, L)
+        position_ids: torch.Tensor | None = None,  # size = (B, L)
+        use_cache: bool = False,
+        groups: torch.Tensor | None = None,  # size = (R, G)
+        **kwargs: Any,
+    ) -> ScoreModelOutput:
+        """Score every token that is attended, in passes over rows of similar length.
+
+        Positions count attended tokens only, so that padding on either side changes nothing.
+
+        Args:
+            input_ids: token ids.
+            attention_mask: true where there is a token; all of them when left out, which needs
+                B = 1.
+            position_ids: when they are not to be counted from the mask.
+            use_cache: whether the backbone keeps its keys and values.
+            groups: rows that may begin alike, each of the B once; that beginning is read once.
+            kwargs: passed on to the backbone, for example ``inputs_embeds``.
+
+        Raises:
+            UserError: a row without a single attended token.
+            ValueError: no mask for a batch of several rows.
+        """
+        if attention_mask is not None:
+            check_attended(attention_mask)
+        elif (kwargs["inputs_embeds"] if input_ids is None else input_ids).size(0) > 1:
+            raise ValueError("attention_mask is required for a batch of several rows")
+        mask, plain = attention_mask, not (use_cache or kwargs)
+        if plain and input_ids is not None and mask is not None and position_ids is None:
+            hidden = self._in_passes(input_ids, mask, groups)  # size = (B, L, E)
+        else:
+            hidden = self._hidden(input_ids, mask, position_ids, use_cache=use_cache, **kwargs)
+        if mask is None:
+            mask = hidden.new_ones(hidden.shape[:2], dtype=torch.bool)
+        return self.get_scores(hidden, mask)
+
+    def _in_passes(
+        self, input_ids: torch.Tensor, mask: torch.Tensor, groups: torch.Tensor | None
+    ) -> torch.Tensor:
+        backbone, there = self.backbone, mask.bool()
+        joined = None if groups is None else shared(backbone, input_ids, there, there, groups)
+        if joined is None:
+            return by_token(
+                backbone, lambda part: self._hidden(part.of(input_ids), part.of(mask)), mask
+            )
+
+        def run(part: Pass) -> torch.Tensor:
+            return backbone(**joined.inputs(backbone, part), use_cache=False).last_hidden_state
+
+        return through(backbone, joined, run) * there.unsqueeze(-1)
+
+    def _hidden(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """The backbone's last hidden states, size = (B, L, E)."""
+        if self._takes_positions:
+            if position_ids is None and attention_mask is not None:
+                position_ids = position_ids_from_mask(attention_mask)
+            kwargs["position_ids"] = position_ids
+        return self.backbone(
+            input_ids, attention_mask=attention_mask, **{"use_cache": False, **kwargs}
+        ).last_hidden_state
+
+    def get_scores(
+        self,
+        last_hidden_state: torch.Tensor,  # size = (B, L, E)
+        attention_mask: torch.Tensor,  # size = (B, L)
+    ) -> ScoreModelOutput:
+        """Put the head on hidden states.
+
+        While training an unfrozen head, the normaliser takes in the end scores of all processes.
+        """
+        scores = self.score_head(last_hidden_state).float()  # size = (B, L, D)
+        end_index = last_attended(attention_mask).to(scores.device)  # size = (B,)
+        rows = torch.arange(scores.size(0), device=scores.device)
+        end_scores = scores[rows, end_index]  # size = (B, D)
+        if self.training and self.score_head.weight.requires_grad:
+            self._update_normalizer(end_scores.detach())
+        if self.config.do_normalize:
+            scores = self.normalizer.normalize(scores)
+            end_scores = self.normalizer.normalize(end_scores)
+        return ScoreModelOutput(
+            scores=scores,
+            end_scores=end_scores,
+            last_hidden_state=last_hidden_state,
+            end_last_hidden_state=last_hidden_state[rows, end_index],
+            end_index=end_index,
+        )
+
+    def _update_normalizer(self, end_scores: torch.Tensor) -> None:
+        if self.config.normalizer_type is None:
+            return
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            gathered = [torch.empty_like(end_scores) for _ in range(dist.get_world_size())]
+            dist.all_gather(gathered, end_scores.contiguous())
+            end_scores = torch.cat(gathered)
+        self.normalizer.update(end_scores)
+
+    def set_normalize(self, mode: bool = True) -> None:
+        """Turn the normalisation of scores on or off."""
+        self.config.do_normalize = mode
+
+    # -- what a transformers model has too --------------------------------------------
+
+    @property
+    def backbone(self) -> Any:
+        """The transformers model without its language-modelling head."""
+        return self._modules[self.base_model_prefix]  # Mamba's own name for it is "backbone" too
+
+    @property
+    def device(self) -> torch.device:
+        """Where the head is."""
+        return self.score_head.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the head's weights."""
+        return self.score_head.weight.dtype
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The backbone's token embeddings."""
+        return self.backbone.get_input_embeddings()
+
+    def get_output_embeddings(self) -> None:
+        """None: there is no head over the vocabulary."""
+        return None
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """Change the number of token embeddings."""
+        return self.backbone.resize_token_embeddings(*args, **kwargs)
+
+    def gradient_checkpointing_enable(self, kwargs: dict[str, Any] | None = None) -> None:
+        """Recompute activations in the backward pass; works with a frozen backbone too."""
+        options = {"use_reentrant": False} if kwargs is None else kwargs
+        name = "activation_checkpointing_enable"  # its name since transformers 5
+        enable = getattr(self.backbone, name, self.backbone.gradient_checkpointing_enable)
+        enable(options)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep activations."""
+        name = "activation_checkpointing_disable"
+        getattr(self.backbone, name, self.backbone.gradient_checkpointing_disable)()
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        state_dict: dict[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Write ``config.json`` and ``model.safetensors``.
+
+        Args:
+            folder: made if missing.
+            state_dict: the weights, where this process holds only a part of them itself.
+        """
+        from safetensors.torch import save_file
+
+        statistics = {f"normalizer.{k}": v for k, v in self.normalizer.state_dict().items()}
+        state = statistics | (self.state_dict() if state_dict is None else state_dict)
+        state = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+        folder = Path(folder)
+        with atomic_path(folder / "model.safetensors") as temporary:
+            save_file(state, temporary, metadata={"format": "pt"})
+        self.config.mean = self.normalizer.mean.tolist()
+        self.config.var = self.normalizer.var.tolist()
+        self.config.dtype = str(state["score_head.weight"].dtype).removeprefix("torch.")
+        self.config.save_pretrained(folder)

@@ -1,0 +1,118 @@
+"""Whether a training is still one: a step or a weight that is not finite ends it, unsaved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, cast
+
+import torch
+
+from safe_rlhf_panacea.base.distributed import all_gather_objects
+from safe_rlhf_panacea.base.engine import gradient_norm
+from safe_rlhf_panacea.errors import SharedError
+from safe_rlhf_panacea.forward.generation import NoResponsesError, NotFiniteError
+
+# Updates in a row that float16's loss scaler may skip: it starts at 2^16 and halves with each.
+MOST_SKIPPED = 15
+CHECKED = ("loss", "reward")  # what is in the names of the values that must be finite
+Found = TypeVar("Found")
+
+
+class DivergedError(SharedError):
+    """The training has diverged, or its weights are not finite; all processes find the same."""
+
+
+def finite_on_all(action: Callable[[], Found]) -> Found:
+    """What an action gives; where one process has no finite responses, all of them are told.
+
+    Raises:
+        NotFiniteError: what the action gives is not finite, on this process or on another one.
+        NoResponsesError: nobody gives responses, to this process or to another one.
+    """
+    found, told = None, None
+    try:
+        found = action()
+    except (NotFiniteError, NoResponsesError) as error:
+        told = type(error)(str(error))
+    for refusal in all_gather_objects(told):
+        if refusal is not None:
+            raise refusal
+    return cast(Found, found)
+
+
+class DivergenceCheck:
+    """Looks at every step, after it was taken and before anything is saved.
+
+    The values are the same on all processes, and so is the verdict. They are on the host already.
+    """
+
+    def __init__(self) -> None:
+        """Nothing was skipped so far."""
+        self._skipped: dict[str, tuple[int, int]] = {}  # by engine: in all, and in a row
+
+    def check(
+        self, step: int, values: Mapping[str, Any], engines: Mapping[str, Any], batch: str = ""
+    ) -> None:
+        """Refuse a step that is not finite.
+
+        Args:
+            step: its number.
+            values: what is logged of it.
+            engines: name to engine, of all that train.
+            batch: what the message says of the batch.
+
+        Raises:
+            DivergedError: a loss, a reward or a gradient norm is not finite, or float16's loss
+                scaler has skipped too many updates in a row.
+        """
+        odd = not_finite(values)
+        for name, engine in engines.items():
+            norm = gradient_norm(engine)
+            if norm is not None and not math.isfinite(norm):
+                odd.append(f"the gradient norm of the {name} is {norm}")
+            if self._skipped_in_a_row(name, engine) > MOST_SKIPPED:
+                odd.append(f"the loss scaler skipped {MOST_SKIPPED + 1} updates of the {name}")
+        if odd:
+            where = f"step {step}{f' ({batch})' if batch else ''}"
+            raise DivergedError(
+                f"{where}: {odd[0]}: the training has diverged and ends here; the last checkpoint "
+                "is kept; try a lower learning rate"
+            )
+
+    def _skipped_in_a_row(self, name: str, engine: Any) -> int:
+        before, row = self._skipped.get(name, (engine.skipped_steps, 0))
+        if engine.skipped_steps > before:
+            row += 1
+        elif engine.was_step_applied():
+            row = 0
+        self._skipped[name] = (engine.skipped_steps, row)
+        return row
+
+
+def not_finite(values: Mapping[str, Any]) -> list[str]:
+    """Which losses and rewards are not finite, in words."""
+    return [
+        f"{name} is {value}"
+        for name, value in values.items()
+        if any(word in name for word in CHECKED)
+        and isinstance(value, float)
+        and not math.isfinite(value)
+    ]
+
+
+def check_weights(parameters: Iterable[tuple[str, torch.nn.Parameter]], what: str) -> None:
+    """Refuse to save trained weights that are not finite; all processes call it.
+
+    Under ZeRO 3 each looks at its own part.
+
+    Raises:
+        DivergedError: naming the first such parameter.
+    """
+    trained = ((name, getattr(p, "ds_tensor", p)) for name, p in parameters if p.requires_grad)
+    own = next((name for name, weights in trained if not weights.isfinite().all()), None)
+    found = [name for name in all_gather_objects(own) if name is not None]
+    if found:
+        raise DivergedError(
+            f"{what}: {found[0]} is not finite: the training has diverged, and this is not saved"
+        )

@@ -1,0 +1,218 @@
+"""Where metrics go: a file always; weights & biases, TensorBoard or trackio if asked for.
+
+Only the main process writes. The environment is never recorded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import importlib
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from safe_rlhf_panacea.base.distributed import is_main_process
+from safe_rlhf_panacea.configs.training import TrainConfig
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.io import append_line, cut_half_line
+from safe_rlhf_panacea.printing import printable, printable_line
+from safe_rlhf_panacea.runs.run_record import METRICS_FILE, recordable
+from safe_rlhf_panacea.runs.wandb_run import PROJECT, open_run, wanted_mode
+
+LogType = Literal["wandb", "tensorboard", "trackio", "file", "none"]
+NEEDS = {"wandb": "wandb", "tensorboard": "torch.utils.tensorboard", "trackio": "trackio"}
+
+
+class Logger:
+    """Writes scalars by step, and prints past progress bars.
+
+    ``log_dir/metrics.jsonl`` gets one line per step whatever else is asked for. ``wandb_run.py``
+    says when a run of wandb is online.
+
+    Attributes:
+        wandb: the run of wandb, on the main process; None without.
+        writer: TensorBoard's writer, likewise.
+        trackio: the run of trackio, likewise.
+    """
+
+    def __init__(
+        self,
+        log_type: LogType | Sequence[LogType] | None = None,
+        log_dir: str | os.PathLike[str] | None = None,
+        log_project: str | None = None,
+        log_run_name: str | None = None,
+        config: Mapping[str, Any] | argparse.Namespace | None = None,
+        *,
+        resume: bool = False,
+    ) -> None:
+        """Open the logs.
+
+        Args:
+            log_type: one or several of ``wandb``, ``tensorboard`` and ``trackio``; or ``file``,
+                ``none`` or None for the file alone.
+            log_dir: folder of all logs; None for no file.
+            log_project: wandb's and trackio's project.
+            log_run_name: their name of the run.
+            config: what they show as the run's configuration.
+            resume: go on in the run of wandb that was opened for this folder before, and in
+                trackio's of this name.
+
+        Raises:
+            UserError: an unknown type, no folder for it, or its package is not installed.
+        """
+        self.log_types = [log_type or "none"] if isinstance(log_type, str | None) else log_type
+        for name in self.log_types:
+            if name not in (*NEEDS, "file", "none"):
+                raise UserError(f"log_type {name!r} is none of {', '.join(NEEDS)}, file and none")
+            if name != "none" and log_dir is None:
+                raise UserError(f"log_type {name} needs a log_dir")
+        if is_main_process():
+            check_log(self.log_types, log_dir)
+        self.log_dir = None if log_dir is None else Path(log_dir).expanduser()
+        self._metrics: Path | None = None
+        self.wandb: Any = None
+        self.writer: Any = None
+        self.trackio: Any = None
+        if not is_main_process():
+            return
+        if self.log_dir is not None:
+            self.log_dir.mkdir(parents=True, exist_ok=True)
+            self._metrics = self.log_dir / METRICS_FILE
+            cut_half_line(self._metrics)
+        about = log_project, log_run_name, recordable(config or {})
+        if self.log_dir is not None and "wandb" in self.log_types:
+            self.wandb = open_run(self.log_dir, *about, resume=resume)
+        if self.log_dir is not None and "tensorboard" in self.log_types:
+            self.writer = _open_tensorboard(self.log_dir)
+        if "trackio" in self.log_types:
+            self.trackio = _open_trackio(*about, resume=resume)
+        atexit.register(self.close)
+
+    def log(self, metrics: Mapping[str, Any], step: int) -> None:
+        """Record scalars under their names (``train/loss``) at a step."""
+        if not is_main_process() or not metrics:
+            return
+        values = {name: _scalar(value) for name, value in metrics.items()}
+        if self._metrics is not None:
+            line = {"step": step, **{k: _json_number(v) for k, v in values.items()}}
+            try:
+                append_line(self._metrics, json.dumps(line, ensure_ascii=False))
+            except OSError as error:  # a full disk costs a line, and not the training
+                self.print(f"step {step} is missing in {self._metrics}: {error}")
+        if self.wandb is not None:
+            self.wandb.log(values, step=step)
+        if self.trackio is not None:
+            self.trackio.log(values, step=step)
+        if self.writer is not None:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, global_step=step)
+
+    def print(self, *values: object, sep: str = " ") -> None:
+        """Print on the main process, above any progress bar."""
+        if is_main_process():
+            tqdm.write(sep.join(map(printable, values)), file=sys.stdout)
+
+    def print_table(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        max_num_rows: int | None = None,
+    ) -> None:
+        """Print a table of plain text on the main process.
+
+        Args:
+            title: printed above.
+            columns: heads of the columns.
+            rows: one value per column each.
+            max_num_rows: leave out what comes after so many rows.
+        """
+        cells = [list(columns), *([_cell(value) for value in row] for row in rows[:max_num_rows])]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in cells
+        ]
+        self.print("\n".join([title, lines[0], "-" * len(lines[0]), *lines[1:]]))
+
+    def close(self) -> None:
+        """Close the logs; twice does no harm."""
+        atexit.unregister(self.close)
+        for run in (self.wandb, self.trackio):
+            if run is not None:
+                run.finish()
+        if self.writer is not None:
+            self.writer.close()
+        self.wandb = self.writer = self.trackio = self._metrics = None
+
+
+def log_types(args: TrainConfig) -> Sequence[LogType]:
+    """Where a run logs: ``--report_to``, or else ``--log_type``."""
+    return args.report_to or [args.log_type]
+
+
+def check_log(log_types: Sequence[LogType], log_dir: str | os.PathLike[str] | None) -> None:
+    """Whether a logger can be opened, before anything is loaded; changes nothing.
+
+    Raises:
+        UserError: a package is not installed, ``none`` does not stand alone, the environment asks
+            for an unknown mode of wandb, or the folder is a file or lies below one.
+    """
+    if "none" in log_types and len(log_types) > 1:
+        raise UserError(f"--report_to {' '.join(log_types)}: none stands alone")
+    for name in filter(NEEDS.get, log_types):
+        try:
+            importlib.import_module(NEEDS[name])
+        except ImportError as error:
+            raise UserError(
+                f"log_type {name} needs the package {name}: pip install {name}"
+            ) from error
+    if "wandb" in log_types:
+        wanted_mode()
+    folder = None if log_dir is None else Path(log_dir).expanduser().absolute()
+    there = next((p for p in (folder, *folder.parents) if p.exists()), None) if folder else None
+    if there is not None and not (there.is_dir() and os.access(there, os.W_OK)):
+        raise UserError(f"--log_dir {log_dir}: {there} is no folder that can be written to")
+
+
+def _open_tensorboard(log_dir: Path) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(log_dir))
+
+
+def _open_trackio(
+    project: str | None, name: str | None, config: dict[str, Any], *, resume: bool
+) -> Any:
+    """Its files lie where trackio keeps them (``TRACKIO_DIR``); no server is started."""
+    import trackio
+
+    return trackio.init(
+        project=project or PROJECT,
+        name=name,
+        config=config,
+        resume="allow" if resume else "never",
+        embed=False,
+        auto_log_gpu=False,
+        auto_log_cpu=False,
+    )
+
+
+def _scalar(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def _json_number(value: Any) -> Any:
+    """NaN and infinities as strings: JSON has no numbers for them."""
+    is_odd = isinstance(value, float) and not -float("inf") < value < float("inf")
+    return str(value) if is_odd else value
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else printable_line(value)

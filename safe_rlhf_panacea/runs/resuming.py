@@ -1,0 +1,276 @@
+"""Going on where a run's latest checkpoint stands, as if it had never stopped."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+from safe_rlhf_panacea.base.distributed import all_gather_objects, get_world_size
+from safe_rlhf_panacea.configs.options import options_of
+from safe_rlhf_panacea.configs.training import TrainConfig
+from safe_rlhf_panacea.data.template import SAFE_RLHF
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.io import atomic_write_text, read_json_lines, remove_leftovers
+from safe_rlhf_panacea.runs.checkpoint import TrainingState
+from safe_rlhf_panacea.runs.checkpoint_files import (
+    check_checksums,
+    checksum_file,
+    tensors_only,
+)
+from safe_rlhf_panacea.runs.run_folder import RUN_FILE, is_finished, read_record
+from safe_rlhf_panacea.runs.run_record import (
+    CHECKPOINTS,
+    EVALUATIONS_FILE,
+    LATEST,
+    METRICS_FILE,
+    note_resumption,
+    recordable,
+)
+
+# Flags that may change from one part of a run to the next.
+FREE = (
+    *("resume", "overwrite", "progress", "log_dir", "log_project", "log_run_name"),
+    *("log_type", "report_to"),
+    *("local_rank", "device", "save_interval", "output_dir", "base"),
+    # which servers draw the responses, and how long they are waited for
+    *("rollout_server", "rollout_server_flags", "rollout_folder", "rollout_timeout"),
+    "chat_template",  # what it stands for is compared
+    "total_training_steps",  # earlier versions recorded it with the flags
+)
+# Flags that say how long a run is, and what follows from them: free where the schedule is constant.
+LENGTH = ("max_steps", "epochs", "total_training_steps")
+
+
+def run_start(args: TrainConfig) -> datetime.datetime:
+    """When the run began, in local time: the same on all processes, and when it is resumed.
+
+    Raises:
+        UserError: the record of a run to resume is damaged.
+    """
+    if not args.resume:
+        return all_gather_objects(datetime.datetime.now().replace(microsecond=0))[0]
+    file = Path(args.output_dir).expanduser() / RUN_FILE
+    record = read_record(file)
+    try:
+        if "template_date" in record:
+            return datetime.datetime.fromisoformat(record["template_date"])
+        # An older record.
+        return datetime.datetime.fromisoformat(record["started_at"]).astimezone()
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{file}: the record does not say when the run began") from None
+
+
+def note_latest(output_dir: str | Path, step: int) -> None:
+    """Say, once every engine of every process has saved, that a step's checkpoint is whole."""
+    path = Path(output_dir).expanduser() / CHECKPOINTS / LATEST
+    remove_leftovers(path.parent)
+    atomic_write_text(path, f"step-{step}\n")
+
+
+def latest_step(output_dir: str | Path, flags: Mapping[str, Any] | None = None) -> int:
+    """The step of a run's last whole checkpoint.
+
+    Args:
+        output_dir: the run's folder.
+        flags: with a length that is not the recorded one, a finished run goes on as well.
+
+    Raises:
+        UserError: the run is finished, or has none.
+    """
+    folder = Path(output_dir).expanduser()
+    if is_finished(folder) and not (flags and _other_length(folder, flags)):
+        raise UserError(
+            f"{folder} holds a finished run: there is nothing to resume; a larger --max_steps "
+            "goes on from its last checkpoint"
+        )
+    file = folder / CHECKPOINTS / LATEST
+    if not file.is_file():
+        raise UserError(f"{folder} holds no checkpoint to resume from: train with --save_interval")
+    match = re.fullmatch(r"step-(\d+)\n", file.read_text(encoding="utf-8", errors="replace"))
+    if match is None:
+        steps = (path.stem for path in file.parent.glob(checksum_file(Path(), "*").name))
+        raise UserError(
+            f"{file} is damaged, so that {folder} holds no checkpoint to resume from: it must be "
+            f"one line, the last whole step of: {', '.join(sorted(steps)) or 'none'}"
+        )
+    return int(match[1])
+
+
+def load_checkpoint(engines: dict[str, Any], output_dir: str | Path, step: int) -> TrainingState:
+    """Put weights, optimisers and schedules back; returns what else a resume needs.
+
+    DeepSpeed's files are pickles; they are read as data, without running what they hold.
+
+    Raises:
+        UserError: the checkpoint is missing, damaged or another version's.
+    """
+    found: dict[str, Any] = {}
+    checkpoints = Path(output_dir).expanduser() / CHECKPOINTS
+    check_checksums(checkpoints, step)
+    for name, engine in engines.items():
+        folder = checkpoints / name
+        if not (folder / f"step-{step}").is_dir():
+            raise UserError(f"{folder}/step-{step} cannot be loaded: it is missing")
+        try:
+            with tensors_only():
+                path, found = engine.load_checkpoint(
+                    str(folder), tag=f"step-{step}", load_module_strict=False
+                )
+        except UnpicklingError as error:
+            raise UserError(
+                f"{folder}/step-{step} cannot be loaded: it is damaged, or holds more than "
+                f"tensors and plain values: {str(error).splitlines()[0]}"
+            ) from error
+        except Exception as error:  # DeepSpeed's and pickle's are of many kinds
+            raise UserError(f"{folder}/step-{step} cannot be loaded: {error!r}") from error
+        if path is None:
+            raise UserError(f"{folder}/step-{step} holds no checkpoint")
+    return TrainingState.from_client_state(found)
+
+
+def check_same_run(
+    output_dir: str | Path, args: TrainConfig, data: Mapping[str, str], template: str
+) -> None:
+    """Whether a run goes on with the flags, the data and the processes that it began with.
+
+    A flag that is younger than the record counts as its default.
+
+    Args:
+        output_dir: the run's folder.
+        args: the flags now.
+        data: fingerprints of the data sets now, by flag.
+        template: the chat template now, as it is recorded; older runs had Safe-RLHF's.
+
+    Raises:
+        UserError: naming what differs, or that the record is damaged.
+    """
+    path = Path(output_dir).expanduser() / RUN_FILE
+    record = read_record(path)
+    if not isinstance(record.get("args"), dict):
+        raise UserError(f"{path}: no record of a run, so that it cannot be resumed")
+    processes, here = record.get("processes", 1), get_world_size()
+    if processes != here:
+        raise UserError(
+            f"{path.parent} was trained by {processes} processes and is resumed by {here}: "
+            "an exact resume needs as many"
+        )
+    now = _bound(vars(args))
+    younger = {one.name: one.default for one in options_of(type(args)).values()}
+    begun = _bound({**younger, **record["args"]})
+    free = {name: now.get(name) for name in LENGTH if name in begun}
+    changed = _changed({**begun, **free}, now)
+    if changed:
+        raise UserError(f"{path.parent}: a run resumes with its own flags; {'; '.join(changed)}")
+    _check_length(path.parent, begun, now)
+    if record.get("chat_template", SAFE_RLHF) != template:
+        raise UserError(
+            f"{path.parent}: the chat template is not the one that the run began with "
+            f"({RUN_FILE} has it): a run resumes with its own"
+        )
+    recorded = record.get("data", {})  # older runs have none
+    for flag, fingerprint in data.items():
+        if recorded.get(flag, fingerprint) != fingerprint:
+            raise UserError(
+                f"{path.parent}: the data of --{flag} have changed since the run began: "
+                "a run resumes with its own data"
+            )
+
+
+def _check_length(folder: Path, begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse another length where the learning rate's way was laid out for the first one."""
+    changed = _changed({name: begun.get(name) for name in LENGTH[:2]}, now)
+    bent = [
+        f"--{name} {value}"
+        for name, value in begun.items()
+        if name.endswith("lr_scheduler_type") and value != "constant"
+    ]
+    if changed and bent:
+        raise UserError(
+            f"{folder}: {'; '.join(changed)}: {bent[0]} lays out the learning rate for the whole "
+            "run, which only a constant one could outlast; finish it with its own flags, or begin "
+            "a longer run in another folder"
+        )
+
+
+def _other_length(folder: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags of a run's length that are not those of its record."""
+    begun = read_record(folder / RUN_FILE).get("args")
+    begun = begun if isinstance(begun, dict) else {}
+    names = [name for name in LENGTH if name in begun and name in flags]
+    return {name: flags[name] for name in names if flags[name] != begun[name]}
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        f"--{key} was {before.get(key)!r} and is {now.get(key)!r}"
+        for key in sorted(before)  # what only ``now`` has was worked out from the flags
+        if before.get(key) != now.get(key)
+    ]
+
+
+def _bound(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that must not change, as JSON has them."""
+    plain = json.loads(json.dumps(recordable(flags)))
+    return {name: value for name, value in plain.items() if name not in FREE}
+
+
+def can_go_on(output_dir: str | Path, flags: Mapping[str, Any]) -> bool:
+    """Whether an unfinished run has a whole checkpoint, and was begun with these flags."""
+    try:
+        latest_step(output_dir)
+    except UserError:
+        return False
+    begun = read_record(Path(output_dir).expanduser() / RUN_FILE).get("args")
+    now = _bound(flags)
+    # A flag that the record does not know is younger than the run: resuming takes its default.
+    return isinstance(begun, dict) and not _changed({k: begun.get(k, now[k]) for k in now}, now)
+
+
+def take_up(output_dir: str | Path, args: TrainConfig, step: int, total: int) -> None:
+    """Prepare the folder, once all is loaded: what was logged after the checkpoint comes again.
+
+    Args:
+        output_dir: the run's folder.
+        args: the flags.
+        step: of the checkpoint.
+        total: steps in the whole run; its last evaluation comes after its last checkpoint.
+
+    Raises:
+        UserError: a line of the logs is damaged, or the run has come further than it is to.
+    """
+    folder = Path(output_dir).expanduser()
+    if step > total:
+        raise UserError(
+            f"{folder} has made {step} steps already, and --max_steps and --epochs give {total}"
+        )
+    for place in (folder, folder / CHECKPOINTS):
+        remove_leftovers(place)
+    log_dir = Path(args.log_dir).expanduser() if args.log_dir else folder
+    for file in (log_dir / METRICS_FILE, folder / EVALUATIONS_FILE):
+        _cut_after(file, step, evaluates_next=args.eval_strategy == "epoch" or step >= total)
+    note_resumption(folder, step, _other_length(folder, vars(args)))
+
+
+def _cut_after(path: Path, step: int, *, evaluates_next: bool) -> None:
+    """Leave out lines of later steps, and a last one that an interruption cut.
+
+    With ``evaluates_next`` also the evaluation at the step itself: one at the end of an epoch or
+    of the run comes after the checkpoint, and so comes again. An interruption may have fallen
+    between the files that it writes.
+    """
+    if not path.is_file():
+        return
+
+    kept = []
+    for number, values in enumerate(read_json_lines(path), start=1):
+        if not isinstance(values, dict) or not isinstance(values.get("step"), int):
+            raise UserError(f"{path}:{number}: the line names no step")
+        again = evaluates_next and not any(key.startswith("train/") for key in values)
+        if values["step"] < step or (values["step"] == step and not again):
+            kept.append(json.dumps(values, ensure_ascii=False) + "\n")
+    atomic_write_text(path, "".join(kept))

@@ -1,0 +1,160 @@
+"""Opening a run of weights & biases that neither asks for a login nor tells more than it is given.
+
+The usual variables are obeyed: ``WANDB_MODE`` (online, offline, disabled), ``WANDB_DISABLED``,
+``WANDB_PROJECT``, ``WANDB_NAME``, ``WANDB_RUN_ID`` and whatever else wandb itself reads. Without
+``WANDB_MODE`` a run is online where ``WANDB_API_KEY`` is set, and else offline.
+"""
+
+from __future__ import annotations
+
+import netrc
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlparse
+
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.io import atomic_write_json, read_json
+from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.runs.run_record import WANDB_FILE
+
+PROJECT = "safe-rlhf-panacea"
+Mode = Literal["online", "offline", "disabled", "shared"]
+MODES: dict[str, Mode] = {
+    "online": "online",
+    "run": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+    "shared": "shared",
+}
+INIT_TIMEOUT = 30.0  # seconds to reach the server before a run goes offline
+
+
+def wanted_mode() -> Mode:
+    """What the environment asks for.
+
+    Raises:
+        UserError: ``WANDB_MODE`` is none of wandb's.
+    """
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes"):
+        return "disabled"
+    given = os.environ.get("WANDB_MODE", "").lower()
+    if not given:
+        return "online" if os.environ.get("WANDB_API_KEY") else "offline"
+    if given not in MODES:
+        raise UserError(f"WANDB_MODE={given} is none of online, offline and disabled")
+    return MODES[given]
+
+
+def has_login(base_url: str) -> bool:
+    """Whether there is a key for the server, so that wandb will not ask for one."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    file = os.environ.get("NETRC") or str(Path.home() / ".netrc")
+    try:
+        return netrc.netrc(file).authenticators(urlparse(base_url).hostname or "") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def open_run(
+    log_dir: Path,
+    project: str | None,
+    name: str | None,
+    config: dict[str, Any],
+    *,
+    resume: bool = False,
+) -> Any:
+    """Open a run whose files lie in ``log_dir/wandb``.
+
+    A server that cannot be reached, or would want a login, makes it an offline run; a line says
+    so. ``wandb sync`` uploads offline runs later.
+
+    Args:
+        log_dir: an existing folder.
+        project: default: ``WANDB_PROJECT``, or this package's name.
+        name: of the run; default: ``WANDB_NAME``, or wandb's choice.
+        config: what is shown as the run's configuration.
+        resume: go on in the run that was opened for this folder before.
+
+    Raises:
+        UserError: wandb is not installed, or the environment asks for an unknown mode.
+    """
+    try:
+        import wandb
+    except ImportError as error:
+        raise UserError("log_type wandb needs the package wandb: pip install wandb") from error
+    mode = wanted_mode()
+    if mode in ("online", "shared") and not has_login(wandb.Settings().base_url):
+        _tell(f"WANDB_MODE={mode}, but nobody is logged in (wandb login, or WANDB_API_KEY)")
+        mode = "offline"
+    elif mode == "offline" and not os.environ.get("WANDB_MODE"):
+        _tell("no WANDB_MODE and no WANDB_API_KEY")
+    options: dict[str, Any] = {
+        "project": project or os.environ.get("WANDB_PROJECT") or PROJECT,
+        "name": name or os.environ.get("WANDB_NAME"),
+        "dir": str(log_dir),
+        "config": config,
+        "settings": _quiet_settings(),
+        **_identity(log_dir, resume),
+    }
+    run = _init(options, mode)
+    if mode != "disabled":
+        atomic_write_json(log_dir / WANDB_FILE, {"id": run.id})
+    return run
+
+
+def _init(options: dict[str, Any], mode: Mode) -> Any:
+    import wandb
+
+    try:
+        return wandb.init(mode=mode, **options)
+    except (wandb.errors.CommError, wandb.errors.UsageError) as error:
+        if mode not in ("online", "shared"):
+            raise
+        _tell(f"the server does not answer or refuses ({str(error).splitlines()[0]})")
+        return wandb.init(mode="offline", **options)
+
+
+def _quiet_settings() -> Any:
+    """Neither the command line, the host, the user nor the checkout leave this machine."""
+    import wandb
+
+    return wandb.Settings(
+        silent=True,
+        host="",
+        username="",
+        email="",
+        x_disable_meta=True,
+        x_disable_stats=True,
+        disable_git=True,
+        disable_code=True,
+        console="off",
+        init_timeout=_init_timeout(),
+    )
+
+
+def _init_timeout() -> float:
+    text = os.environ.get("WANDB_INIT_TIMEOUT", "")
+    try:
+        return float(text) if text else INIT_TIMEOUT
+    except ValueError:
+        raise UserError(f"WANDB_INIT_TIMEOUT={text} is no number of seconds") from None
+
+
+def _identity(log_dir: Path, resume: bool) -> dict[str, str]:
+    """Which run to go on in; nothing for a new one."""
+    if not resume or "WANDB_RUN_ID" in os.environ or not (log_dir / WANDB_FILE).is_file():
+        return {}
+    record = read_json(log_dir / WANDB_FILE)
+    if not isinstance(record, dict) or not isinstance(record.get("id"), str):
+        raise UserError(
+            f"{log_dir / WANDB_FILE}: it names no run of wandb; remove it for a new one"
+        )
+    return {"id": record["id"], "resume": "allow"}
+
+
+def _tell(why: str) -> None:
+    say(f"wandb: {why}, so the run is logged offline; wandb sync uploads it", file=sys.stderr)
