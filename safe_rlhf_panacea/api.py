@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import numpy as np
 import torch
 
-from safe_rlhf_panacea.adapter import SvdLoraLinear
 from safe_rlhf_panacea.adapter.io import WEIGHTS_NAME
 from safe_rlhf_panacea.baselines.rewarded_soups import vertices
 from safe_rlhf_panacea.baselines.variants import train_unfinished, variant_configs
@@ -32,14 +31,19 @@ from safe_rlhf_panacea.configs.algorithms import (
 from safe_rlhf_panacea.configs.options import options_of
 from safe_rlhf_panacea.configs.panacea import PanaceaConfig
 from safe_rlhf_panacea.configs.training import TrainConfig
-from safe_rlhf_panacea.data.own import from_rows
-from safe_rlhf_panacea.data.raw import RawDataset
-from safe_rlhf_panacea.data.specs import DatasetSpec
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.result import FrontResult
+from safe_rlhf_panacea.inputs import (
+    Data,
+    Model,
+    as_grid,
+    as_model,
+    as_reward,
+    data_specs,
+    refuse_adapted,
+)
 from safe_rlhf_panacea.io import read_json_lines
-from safe_rlhf_panacea.models.loaded import LoadedModel
-from safe_rlhf_panacea.preference import Preference, parse_preference, preference_grid
+from safe_rlhf_panacea.preference import Preference
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.runs.claim import unlock_folder
 from safe_rlhf_panacea.runs.run_record import METRICS_FILE
@@ -49,9 +53,6 @@ if TYPE_CHECKING:
 
 Config = TypeVar("Config", bound=TrainConfig)
 AdapterTraining = TypeVar("AdapterTraining", bound=PanaceaConfig)
-Model = str | Path | LoadedModel | tuple[Any, Any]
-# A file, folder or hub name, several, rows in memory, or one of these for each objective.
-Data = str | Path | Iterable[Any] | Mapping[str, Any]
 
 
 class History(list[dict[str, Any]]):
@@ -110,7 +111,7 @@ class TrainingRun(Generic[Config]):
             kind = "class" if isinstance(config, type) else type(config).__name__
             name, wanted = type(self).__name__, self.CONFIG.__name__
             raise UserError(f"the options of {name} are a {wanted}(...), not a {kind}")
-        changes: dict[str, Any] = {self.MODEL_OPTION: _model(model), **more}
+        changes: dict[str, Any] = {self.MODEL_OPTION: as_model(model), **more}
         changes["train_datasets"] = data_specs(train_dataset)
         if eval_dataset is not None:
             changes |= {"eval_datasets": data_specs(eval_dataset), "need_eval": True}
@@ -188,7 +189,7 @@ class PanaceaRun(TrainingRun[AdapterTraining]):
         **more: Any,
     ) -> None:
         """Complete the options, those that follow from the objectives too."""
-        _refuse_adapted(model)
+        refuse_adapted(model)
         super().__init__(model, train_dataset, eval_dataset, config=config, **more)
         self.config = self.config.resolved()
 
@@ -236,7 +237,7 @@ class PanaceaRun(TrainingRun[AdapterTraining]):
             raise UserError("there is nothing to evaluate yet: call train() first")
         if trainer.eval_dataloader is None:
             raise UserError("evaluate() needs data: give eval_dataset when the run is made")
-        wanted = None if grid is None else _grid(grid, self.objectives)
+        wanted = None if grid is None else as_grid(grid, self.objectives)
         front: FrontResult = trainer.part.evaluator.measured(wanted)
         return front
 
@@ -302,7 +303,7 @@ class RewardedRun(PanaceaRun[AdapterTraining]):
             raise UserError(
                 f"rewards are a dictionary by name, as in {{'brief': ...}}, not a {kind}"
             )
-        scored = tuple((name, _reward(name, value)) for name, value in rewards.items())
+        scored = tuple((name, as_reward(name, value)) for name, value in rewards.items())
         more: dict[str, Any] = {"reward_models": scored}
         if ptx_dataset is not None:
             more["ptx_datasets"] = data_specs(ptx_dataset)
@@ -415,89 +416,6 @@ class RewardedSoups:
             UserError: not all of it is trained.
         """
         return PanaceaModel.load_soup({name: run.output_dir for name, run in self.runs.items()})
-
-
-def _model(model: Model) -> Any:
-    if isinstance(model, tuple):
-        if len(model) != 2:
-            raise UserError(
-                f"a model in memory is a pair (model, tokenizer), not {len(model)} parts"
-            )
-        return LoadedModel(*model)
-    return model
-
-
-def _refuse_adapted(model: Model) -> None:
-    """Refuse a model in memory that an earlier training has changed."""
-    loaded = _model(model)
-    modules = loaded.model.modules() if isinstance(loaded, LoadedModel) else ()
-    if any(isinstance(module, SvdLoraLinear) for module in modules):
-        raise UserError(
-            "the model carries the adapter of an earlier training already: load it anew, or give "
-            "its name"
-        )
-
-
-def _reward(name: str, value: Any) -> Any:
-    """What scores an objective, as the options have it."""
-    value = _model(value)
-    if isinstance(value, torch.nn.Module) or not (
-        isinstance(value, str | Path | LoadedModel) or callable(value)
-    ):
-        raise UserError(
-            f"the reward {name!r} is a {type(value).__name__}; it is a function, module:function, "
-            "the path of a model, or LoadedModel(model, tokenizer)"
-        )
-    return str(value) if isinstance(value, Path) else value
-
-
-def data_specs(data: Data) -> tuple[Any, ...]:
-    """Data from Python as the options have it.
-
-    Raises:
-        UserError: an empty data set, several splits, or a row that is in no known format.
-    """
-    if not isinstance(data, Mapping):
-        return _unnamed(data)
-    if hasattr(data, "column_names"):
-        raise UserError(f"data have the splits {', '.join(data)}: give one of them, data[...]")
-    return tuple(_named(spec, name) for name, part in data.items() for spec in _unnamed(part))
-
-
-def _unnamed(data: Any) -> tuple[Any, ...]:
-    """Data without the objective that they are for."""
-    if isinstance(data, str | Path):
-        return (str(data),)
-    if isinstance(data, RawDataset | DatasetSpec):
-        return (data,)
-    if isinstance(data, Mapping) or not isinstance(data, Iterable):
-        raise UserError(f"data must be a path, a name, or rows, not a {type(data).__name__}")
-    if isinstance(data, list | tuple) and data and not isinstance(data[0], Mapping):
-        return tuple(spec for part in data for spec in _unnamed(part))
-    return (DatasetSpec("rows", data=from_rows(data)),)
-
-
-def _named(spec: Any, objective: str) -> Any:
-    if isinstance(spec, str):
-        return f"{objective}={spec}"
-    if isinstance(spec, RawDataset):
-        spec = DatasetSpec("rows", data=spec)
-    return DatasetSpec(spec.name, spec.proportion, spec.path, objective, spec.data)
-
-
-def _grid(grid: Any, objectives: tuple[str, ...]) -> torch.Tensor:
-    """The wanted λ, size = (N, m)."""
-    if isinstance(grid, int | float):
-        return preference_grid(len(objectives), grid)
-    vectors = [grid] if isinstance(grid, str | Mapping) else list(grid)
-    if not vectors:
-        raise UserError("evaluate() needs at least one λ")
-    if not isinstance(vectors[0], str | Mapping) and np.ndim(vectors[0]) == 0:  # one vector
-        vectors = [grid]
-    found = torch.stack([parse_preference(preference, objectives) for preference in vectors])
-    if len(found.unique(dim=0)) < len(found):
-        raise UserError("evaluate() was given a λ twice")
-    return found
 
 
 @contextmanager
