@@ -17,8 +17,8 @@ from safe_rlhf_panacea.configs.panacea import Sampler
 from safe_rlhf_panacea.preference import samplers
 
 PROGRAMS = {"dpo": dpo, "grpo": grpo, "ppo": ppo, "sft": sft}
-# These are of other tests: processes, memory, logs.
-LEFT_OUT = {"zero_stage", "offload", "log_type", "report_to"}
+# These are of other tests: processes, memory, logs, servers.
+LEFT_OUT = {"zero_stage", "offload", "log_type", "report_to", "rollout_engine"}
 NEEDS = {"vertices": ("--vertex_probability", "0.4"), "dirichlet": ("--dirichlet_alpha", "2")}
 
 
