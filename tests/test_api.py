@@ -301,6 +301,8 @@ def test_every_error_of_input_is_a_user_error():
 
 def test_data_are_what_the_options_take():
     assert data_specs({"a": "x.jsonl", "b": ["y", "z"]}) == ("a=x.jsonl", "b=y", "b=z")
+    (spec,) = data_specs(Dataset.from_list(PROMPTS).to_iterable_dataset())  # streamed
+    assert len(spec.data) == 4
     (spec,) = data_specs(iter(PROMPTS))
     assert (spec.name, len(spec.data)) == ("rows", 4)
 
