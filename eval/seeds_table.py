@@ -74,7 +74,7 @@ def time_table(folders: Sequence[Path]) -> str:
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print both."""
+    """Print the tables of fronts and of minutes."""
     parser = ArgumentParser(
         "python eval/seeds_table.py",
         "Print what several runs of bash/reproduce_paper.sh came to, as Markdown tables.",

@@ -39,7 +39,7 @@ def read_matrices(folder: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Draw."""
+    """Draw the learnt singular values of every layer."""
     parser = build_parser(
         f"{NAME}.py",
         "The learned singular values: |σ| against |s · λ|, matrix by matrix.",

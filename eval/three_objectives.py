@@ -57,7 +57,7 @@ def _triangle(axes: Any, front: FrontResult, index: int, limits: tuple[float, fl
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Draw."""
+    """Draw the fronts of three objectives."""
     parser = build_parser(
         f"{NAME}.py",
         "Three objectives: what is reached over the triangle of λ; more: parallel coordinates.",

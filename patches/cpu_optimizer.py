@@ -27,7 +27,7 @@ def adam(parameters: Any, **kwargs: Any) -> torch.optim.AdamW:
 
 
 def apply() -> None:
-    """Use torch's."""
+    """Let Safe-RLHF's trainers make torch's AdamW in place of DeepSpeed's."""
     import safe_rlhf.trainers.rl_trainer as rl
     import safe_rlhf.trainers.supervised_trainer as supervised
 

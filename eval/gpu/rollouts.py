@@ -90,7 +90,7 @@ class Beside:
             return sample(self.model, prompts, torch.ones_like(prompts), self.config)
 
     def served(self, prompts: torch.Tensor, preference: torch.Tensor, version: str) -> Any:
-        """By vLLM."""
+        """Responses by vLLM at λ, from the adapter's version that was published."""
         names = [
             model_name(version, self.adapter.config.objectives, row) for row in preference.cpu()
         ]

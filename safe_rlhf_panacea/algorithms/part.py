@@ -50,11 +50,11 @@ class PanaceaPart(Part):
         return f"λ {self.panacea.describe_latest()}"
 
     def state_dict(self) -> dict[str, Any]:
-        """The component's."""
+        """λ's stream, the ideal point and the bases, for an exact resume."""
         return self.panacea.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The component's."""
+        """Go on where ``state_dict`` was taken."""
         self.panacea.load_state_dict(state)
 
     def checkpointed(self) -> None:

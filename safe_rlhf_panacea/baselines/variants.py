@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import argparse
 import gc
 from collections.abc import Callable, Mapping, Sequence
@@ -28,16 +29,16 @@ Variants = Mapping[str, Mapping[str, Any]]
 
 
 @configuration
-class VariantOptions(Options):
+class VariantOptions(Options, abc.ABC):
     """A baseline's own options: which algorithm, and what subclasses add."""
 
     algorithm: Literal["dpo", "grpo", "ppo", "sft"] = option(
         text="what trains each variant", positional=True, required=True
     )
 
+    @abc.abstractmethod
     def variants(self, objectives: Sequence[str]) -> Variants:
         """The variants to train, of objectives in the order of λ."""
-        raise NotImplementedError
 
 
 class Baseline(Program[VariantOptions]):

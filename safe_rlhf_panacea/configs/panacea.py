@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from safe_rlhf_panacea.configs import kinds
@@ -129,19 +130,19 @@ class AdapterOptions(Options):
 
 
 @configuration
-class PanaceaConfig(FrontOptions, PreferenceOptions, AdapterOptions, TrainConfig):
+class PanaceaConfig(FrontOptions, PreferenceOptions, AdapterOptions, TrainConfig, abc.ABC):
     """What every training of a Panacea adapter can be told.
 
     Subclasses say which objectives there are, in ``objective_names``.
     """
 
+    @abc.abstractmethod
     def objective_names(self) -> tuple[str, ...]:
         """The objectives, in the order of λ.
 
         Raises:
             UserError: there are none.
         """
-        raise NotImplementedError
 
     def resolved(self) -> Self:
         """These options, with those filled in that follow from the objectives."""
@@ -164,7 +165,6 @@ def check_panacea(args: Any, objectives: tuple[str, ...]) -> None:
         UserError: naming the options and what would be right.
     """
     from safe_rlhf_panacea.preference import (
-        PreferenceSampler,
         check_objective_names,
         parse_preference,
         preference_grid,
@@ -187,6 +187,27 @@ def check_panacea(args: Any, objectives: tuple[str, ...]) -> None:
         )
     if getattr(args, "smooth_mu", None) is not None and args.aggregation != "stche":
         raise UserError("--smooth_mu belongs to --aggregation stche")
+    _check_sampler(args, len(objectives))
+    if args.eval_grid_step is not None:
+        preference_grid(len(objectives), args.eval_grid_step)
+    if args.reference_point is not None and len(args.reference_point) != len(objectives):
+        raise UserError(
+            f"--reference_point needs {len(objectives)} numbers, not {len(args.reference_point)}"
+        )
+    if getattr(args, "preference_for_labels", False) and args.preference_scope != "sample":
+        raise UserError("--preference_for_labels belongs to --preference_scope sample")
+    if args.fixed_scaling is not None and args.scaling_lr_multiplier != 1:
+        raise UserError("--scaling_lr_multiplier says how fast s learns: --fixed_scaling fixes it")
+    if args.fixed_preference is not None:
+        parse_preference(args.fixed_preference, objectives)
+        if args.preference_sampler != "uniform" or args.preference_scope != "batch":
+            raise UserError("--fixed_preference draws nothing: leave the sampler's flags out")
+
+
+def _check_sampler(args: Any, pref_dim: int) -> None:
+    """Refuse contradictions among the options of λ's sampler."""
+    from safe_rlhf_panacea.preference import PreferenceSampler
+
     needs = {"dirichlet_alpha": "dirichlet", "vertex_probability": "vertices"}
     for flag, sampler in needs.items():
         if getattr(args, flag) is not None and args.preference_sampler != sampler:
@@ -199,26 +220,12 @@ def check_panacea(args: Any, objectives: tuple[str, ...]) -> None:
             "--preference_sampler vertices needs --vertex_probability: how often λ is a vertex, "
             "such as 0.3"
         )
-    if args.eval_grid_step is not None:
-        preference_grid(len(objectives), args.eval_grid_step)
-    if args.reference_point is not None and len(args.reference_point) != len(objectives):
-        raise UserError(
-            f"--reference_point needs {len(objectives)} numbers, not {len(args.reference_point)}"
-        )
     PreferenceSampler(
-        len(objectives),
+        pref_dim,
         args.preference_sampler,
         scope=args.preference_scope,
         vertex_probability=args.vertex_probability,
     )
-    if getattr(args, "preference_for_labels", False) and args.preference_scope != "sample":
-        raise UserError("--preference_for_labels belongs to --preference_scope sample")
-    if args.fixed_scaling is not None and args.scaling_lr_multiplier != 1:
-        raise UserError("--scaling_lr_multiplier says how fast s learns: --fixed_scaling fixes it")
-    if args.fixed_preference is not None:
-        parse_preference(args.fixed_preference, objectives)
-        if args.preference_sampler != "uniform" or args.preference_scope != "batch":
-            raise UserError("--fixed_preference draws nothing: leave the sampler's flags out")
 
 
 def adapter_config(args: Any, objectives: tuple[str, ...], base_model: str | None) -> AdapterConfig:

@@ -82,7 +82,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
 
     @abc.abstractmethod
     def train(self) -> None:
-        """Train."""
+        """Take all steps of the run, with what is logged, evaluated and saved on the way."""
 
     @abc.abstractmethod
     def set_train(self, mode: bool = True) -> None:
