@@ -7,12 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from figure_program import (
-    Report,
-    build_parser,
-    check_outputs,
-    publish,
-)
+from figure_program import Report, build_parser, check_outputs, publish
 
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.held_out import labelled_statistics

@@ -6,12 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from figure_program import (
-    Report,
-    build_parser,
-    check_outputs,
-    publish,
-)
+from figure_program import Report, build_parser, check_outputs, publish
 from markupsafe import Markup
 
 from safe_rlhf_panacea.configs.parser import add_flag

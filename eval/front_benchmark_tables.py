@@ -109,9 +109,7 @@ def refusal_rows(severity: dict[int, list[dict[str, Any]]]) -> str:
 
 
 def benchmark_tables(
-    collected: Collected,
-    severity: dict[int, list[dict[str, Any]]],
-    settings: SimpleNamespace,
+    collected: Collected, severity: dict[int, list[dict[str, Any]]], settings: SimpleNamespace
 ) -> tuple[str, dict[str, Any]]:
     """The page to read and the numbers behind it.
 
@@ -126,7 +124,7 @@ def benchmark_tables(
         f"Seeds: {', '.join(map(str, collected))}. Equal total training steps: PPO "
         f"{settings.ppo_steps} against 2 × {settings.ppo_steps // 2} (soups) and 5 × "
         f"{settings.ppo_steps // 2} (discrete); DPO {settings.dpo_steps} against 2 × "
-        f"{settings.dpo_steps // 2} and 5 × {settings.dpo_steps // 2}.",
+        f"{settings.dpo_steps // 2} and 5 × {settings.dpo_steps // 2}."
     ]
     for algorithm in ("ppo", "dpo"):
         rows = indicator_rows(found, algorithm)

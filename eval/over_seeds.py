@@ -27,11 +27,7 @@ from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.fronts.stats import front_difference
 from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.runs.run_record import (
-    check_own_output,
-    prepare_output_dir,
-    write_run_record,
-)
+from safe_rlhf_panacea.runs.run_record import check_own_output, prepare_output_dir, write_run_record
 from safe_rlhf_panacea.show.plots import front_figure, save_picture
 from safe_rlhf_panacea.show.tables import align, front_table, fronts_title
 

@@ -98,11 +98,7 @@ def score_texts(model: Any, tokenizer: Any, texts: Sequence[str], args: Namespac
 
 
 def accuracy_checks(
-    reference: Reference,
-    model: Any,
-    tokenizer: Any,
-    pairs: Sequence[RawSample],
-    args: Namespace,
+    reference: Reference, model: Any, tokenizer: Any, pairs: Sequence[RawSample], args: Namespace
 ) -> Iterator[Check]:
     """Compare accuracies in percent with the reported ones.
 

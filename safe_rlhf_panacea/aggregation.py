@@ -72,10 +72,7 @@ def smooth_tchebycheff(
 
 
 def _check(
-    values: torch.Tensor,
-    preference: torch.Tensor,
-    method: str,
-    methods: tuple[str, ...] = METHODS,
+    values: torch.Tensor, preference: torch.Tensor, method: str, methods: tuple[str, ...] = METHODS
 ) -> None:
     if method not in methods:
         raise AggregationError(f"unknown aggregation {method!r}: choose {' or '.join(methods)}")

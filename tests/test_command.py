@@ -16,10 +16,7 @@ from safe_rlhf_panacea import command
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "safe_rlhf_panacea"
 # The command itself, and what other programs and scripts start.
-OTHERS = {
-    *("", "data.rendering", "experiments", "small.model"),
-    "small.prompts",
-}
+OTHERS = {*("", "data.rendering", "experiments", "small.model"), "small.prompts"}
 
 
 @pytest.fixture

@@ -101,11 +101,7 @@ def results(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         part = importlib.import_module(f"benchmarks.parts.{name}")
         for case in part.cases(args):
             found = measure(
-                beside(case, args.against),
-                args.rounds,
-                args.warmup,
-                args.threads,
-                alone=args.alone,
+                beside(case, args.against), args.rounds, args.warmup, args.threads, alone=args.alone
             )
             yield {
                 "part": name,

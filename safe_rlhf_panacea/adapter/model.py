@@ -239,10 +239,7 @@ def _check_tensors(
 
 
 def check_fit(
-    model: nn.Module,
-    config: AdapterConfig,
-    tensors: Mapping[str, torch.Tensor],
-    source: str = "",
+    model: nn.Module, config: AdapterConfig, tensors: Mapping[str, torch.Tensor], source: str = ""
 ) -> None:
     """Check saved tensors against a model that has no adapter yet, and leave it as it is.
 

@@ -59,10 +59,7 @@ def load_soup(
     tensors = _side_by_side([read_tensors(folder) for folder in folders])
     rank = configs[0].lora_dim * len(folders)
     wide = dataclasses.replace(
-        configs[0],
-        lora_dim=rank,
-        lora_scaling=configs[0].factor * rank,
-        objectives=(),
+        configs[0], lora_dim=rank, lora_scaling=configs[0].factor * rank, objectives=()
     )
     source = ", ".join(map(str, folders))
     # First: a refused soup leaves the model alone.

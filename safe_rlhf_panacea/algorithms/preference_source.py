@@ -68,11 +68,7 @@ class PreferenceSource:
         )
 
     def draw(
-        self,
-        batch_size: int,
-        *,
-        begins_update: bool = True,
-        labelled: torch.Tensor | None = None,
+        self, batch_size: int, *, begins_update: bool = True, labelled: torch.Tensor | None = None
     ) -> torch.Tensor:
         """λ of a batch, size = (B, m); in scope ``batch`` its rows are equal.
 

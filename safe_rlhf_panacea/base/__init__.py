@@ -38,11 +38,7 @@ if TYPE_CHECKING:  # the port's, which Safe-RLHF's agree with
     )
     from safe_rlhf_panacea.data import PreferenceDataset as LabelledPreferenceDataset
     from safe_rlhf_panacea.forward.log_probs import response_log_probs
-    from safe_rlhf_panacea.models import (
-        AutoModelForScore,
-        ScoreModelOutput,
-        load_pretrained_models,
-    )
+    from safe_rlhf_panacea.models import AutoModelForScore, ScoreModelOutput, load_pretrained_models
     from safe_rlhf_panacea.runs.checkpoint import TrainingState
 
 Batch = dict[str, Any]

@@ -163,9 +163,7 @@ def moments(
 
 
 def whiten(
-    values: torch.Tensor,
-    mask: torch.Tensor,
-    of: tuple[torch.Tensor, torch.Tensor] | None = None,
+    values: torch.Tensor, mask: torch.Tensor, of: tuple[torch.Tensor, torch.Tensor] | None = None
 ) -> torch.Tensor:
     """Zero mean and unit variance over all masked positions; 0 elsewhere.
 

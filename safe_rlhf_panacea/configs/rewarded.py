@@ -54,9 +54,7 @@ class RolloutOptions(Options):
         0.2, "clipping of the probability ratio", kind=kinds.positive_float
     )
     ptx_coeff: float = option(
-        16.0,
-        "weight of the supervised loss (with --ptx_datasets)",
-        kind=kinds.non_negative_float,
+        16.0, "weight of the supervised loss (with --ptx_datasets)", kind=kinds.non_negative_float
     )
     temperature: float = option(
         1.0,

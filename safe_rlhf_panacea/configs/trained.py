@@ -24,9 +24,7 @@ class LoadingOptions(TrainedAdapterOptions):
     """How the base model is loaded and spoken to."""
 
     chat_template: str | None = option(
-        text=f"{TEMPLATE} (default: the adapter's)",
-        kind=kinds.chat_template,
-        metavar="TEMPLATE",
+        text=f"{TEMPLATE} (default: the adapter's)", kind=kinds.chat_template, metavar="TEMPLATE"
     )
     trust_remote_code: bool = option(False, "run code that comes with the base model")
 

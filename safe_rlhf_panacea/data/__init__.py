@@ -4,11 +4,7 @@ Importing this package registers all data sets that have a name.
 """
 
 from safe_rlhf_panacea.data.own import from_rows
-from safe_rlhf_panacea.data.preference import (
-    PreferenceBatch,
-    PreferenceCollator,
-    PreferenceDataset,
-)
+from safe_rlhf_panacea.data.preference import PreferenceBatch, PreferenceCollator, PreferenceDataset
 from safe_rlhf_panacea.data.prompt_only import PromptOnlyBatch, PromptOnlyDataset
 from safe_rlhf_panacea.data.published import PublishedDataset
 from safe_rlhf_panacea.data.raw import RawDataset, RawSample

@@ -110,9 +110,7 @@ class ListingOptions(Options):
 
 
 COMMAND = Program(
-    ListingOptions,
-    PROGRAM,
-    example=f"{PROGRAM}\n{PROGRAM} PKU-SafeRLHF-30K/test:1:path/to/a/copy",
+    ListingOptions, PROGRAM, example=f"{PROGRAM}\n{PROGRAM} PKU-SafeRLHF-30K/test:1:path/to/a/copy"
 )
 
 

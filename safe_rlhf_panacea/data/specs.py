@@ -15,14 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from safe_rlhf_panacea.base.distributed import is_main_process
-from safe_rlhf_panacea.data.raw import (
-    AUTO,
-    CHOSEN,
-    RawDataset,
-    RawSample,
-    for_objective,
-    labels_of,
-)
+from safe_rlhf_panacea.data.raw import AUTO, CHOSEN, RawDataset, RawSample, for_objective, labels_of
 from safe_rlhf_panacea.data.sources import SUFFIXES
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.models.hub import may_be_hub_name

@@ -13,12 +13,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from safe_rlhf_panacea.base.configs.constants import PROMPT_ASSISTANT, PROMPT_BEGIN, PROMPT_USER
-from safe_rlhf_panacea.data.control_tokens import (
-    as_text,
-    control_pattern,
-    special_tokens,
-    tokenize,
-)
+from safe_rlhf_panacea.data.control_tokens import as_text, control_pattern, special_tokens, tokenize
 from safe_rlhf_panacea.errors import UserError
 
 AUTO, SAFE_RLHF, NONE, RAW = "auto", "safe-rlhf", "none", "raw"

@@ -116,12 +116,7 @@ class TokenizedDataset(Dataset[Sample]):
     """
 
     def __init__(
-        self,
-        specs: Specs,
-        tokenizer: Any,
-        seed: int = 0,
-        *,
-        template: ChatTemplate | None = None,
+        self, specs: Specs, tokenizer: Any, seed: int = 0, *, template: ChatTemplate | None = None
     ) -> None:
         """Read, check and tokenise.
 

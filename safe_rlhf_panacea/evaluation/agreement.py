@@ -18,11 +18,7 @@ from safe_rlhf_panacea.configs.evaluation import RewardFileOptions
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset, RawSample
 from safe_rlhf_panacea.data.specs import Row
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.evaluation.loading import (
-    device,
-    read_rewards,
-    rewards_for,
-)
+from safe_rlhf_panacea.evaluation.loading import device, read_rewards, rewards_for
 from safe_rlhf_panacea.forward.joined_rows import across
 from safe_rlhf_panacea.fronts.held_out import agreement
 from safe_rlhf_panacea.io import atomic_write_json
@@ -49,8 +45,7 @@ class AgreementOptions(RewardFileOptions):
         text="whose tokenizer and chat template write the pairs: the policy's", required=True
     )
     objectives: tuple[str, ...] | None = option(
-        text="labels of the pairs; default: those that the rewards are named after",
-        kind=kinds.text,
+        text="labels of the pairs; default: those that the rewards are named after", kind=kinds.text
     )
 
 

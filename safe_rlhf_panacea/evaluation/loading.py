@@ -91,10 +91,7 @@ def rewards_of(
 
 
 def rewards_for(
-    options: MeasureOptions,
-    specs: Sequence[RewardSpec],
-    tokenizer: Any,
-    stop_ids: Sequence[int],
+    options: MeasureOptions, specs: Sequence[RewardSpec], tokenizer: Any, stop_ids: Sequence[int]
 ) -> RewardEnsemble:
     """Load what scores each objective of responses in a tokenizer's tokens."""
     dtype = torch.bfloat16 if options.bf16 else None

@@ -82,7 +82,7 @@ class EvaluationOptions(ResponseOptions):
     )
     reference_point: tuple[float, ...] | None = option(
         text="of the hypervolume; default: two standard deviations below the mean rewards of the "
-        "model with its adapter off, 0 for accuracies and --with_base false",
+        "model with its adapter off, 0 for accuracies and --with_base false"
     )
     engine: Literal["own", "vllm"] = option("own", "who responds")
     server: tuple[str, ...] | None = option(

@@ -17,10 +17,7 @@ from safe_rlhf_panacea.runs.progress import progress_bar
 
 @torch.no_grad()
 def margins_over_grid(
-    model: Any,
-    adapter: PanaceaAdapter,
-    batch: dict[str, torch.Tensor],
-    grid: torch.Tensor,
+    model: Any, adapter: PanaceaAdapter, batch: dict[str, torch.Tensor], grid: torch.Tensor
 ) -> torch.Tensor:
     """log π/π_ref of the better response minus that of the worse, at every λ.
 
@@ -54,10 +51,7 @@ def margins_over_grid(
 
 @torch.no_grad()
 def likelihoods_over_grid(
-    model: Any,
-    adapter: PanaceaAdapter,
-    batch: dict[str, torch.Tensor],
-    grid: torch.Tensor,
+    model: Any, adapter: PanaceaAdapter, batch: dict[str, torch.Tensor], grid: torch.Tensor
 ) -> torch.Tensor:
     """Mean log-probability per token of every answer: adapter off, then at every λ.
 

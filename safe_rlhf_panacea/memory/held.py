@@ -147,10 +147,7 @@ def held(
     """
     names = tuple(f"objective-{i}" for i in range(args.objectives))
     config = AdapterConfig(
-        args.lora_dim,
-        args.objectives,
-        lora_module_name=args.lora_module_name,
-        objectives=names,
+        args.lora_dim, args.objectives, lora_module_name=args.lora_module_name, objectives=names
     )
     dtype = torch.bfloat16 if args.bf16 else torch.float32
     live = meter or LiveBytes(policy.get_text_config().vocab_size)

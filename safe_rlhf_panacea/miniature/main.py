@@ -34,11 +34,7 @@ from safe_rlhf_panacea.preference import preference_grid
 from safe_rlhf_panacea.printing import quiet_libraries, say
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.runs.run_folder import point_latest
-from safe_rlhf_panacea.runs.run_record import (
-    package_versions,
-    prepare_output_dir,
-    write_run_record,
-)
+from safe_rlhf_panacea.runs.run_record import package_versions, prepare_output_dir, write_run_record
 from safe_rlhf_panacea.show.writers import Content, FileWriter
 
 PROGRAM = "python -m safe_rlhf_panacea.miniature"

@@ -20,12 +20,7 @@ from safe_rlhf_panacea.miniature.true_scores import parse
 from safe_rlhf_panacea.preference import preference_grid
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.show.plots import front_figure, save_picture
-from safe_rlhf_panacea.show.tables import (
-    front_table,
-    fronts_title,
-    indicator_table,
-    vector_text,
-)
+from safe_rlhf_panacea.show.tables import front_table, fronts_title, indicator_table, vector_text
 
 TITLES = {
     "ppo": "PPO: mean reward of sampled responses, in standard deviations of the SFT model's",

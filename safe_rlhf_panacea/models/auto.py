@@ -9,12 +9,7 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.models.loading import (
-    check_finite,
-    load_whole,
-    loading_errors,
-    resolve_model,
-)
+from safe_rlhf_panacea.models.loading import check_finite, load_whole, loading_errors, resolve_model
 from safe_rlhf_panacea.models.normalizer import NormalizerType
 from safe_rlhf_panacea.models.score_model import ScoreModel, ScoreType
 from safe_rlhf_panacea.models.weights import SCORE_HEAD, check_score_head, read_tensors
@@ -142,10 +137,7 @@ def _describe_head(
 
 
 def _describe_normalizer(
-    config: Any,
-    do_normalize: bool,
-    normalizer_type: NormalizerType | None,
-    momentum: float | None,
+    config: Any, do_normalize: bool, normalizer_type: NormalizerType | None, momentum: float | None
 ) -> None:
     """Write the normaliser's form into ``config``: the caller's, else what is there."""
     config.do_normalize = do_normalize

@@ -22,11 +22,7 @@ from safe_rlhf_panacea.forward.passes import Pass, by_token
 from safe_rlhf_panacea.forward.prefix_sharing import shared, through
 from safe_rlhf_panacea.io import atomic_path
 from safe_rlhf_panacea.models.normalizer import NormalizeFunction, Normalizer
-from safe_rlhf_panacea.models.score_output import (
-    ScoreModelOutput,
-    check_attended,
-    last_attended,
-)
+from safe_rlhf_panacea.models.score_output import ScoreModelOutput, check_attended, last_attended
 
 ScoreType = Literal["reward", "cost", "critic"]
 NORMALIZE_FUNCTIONS: dict[str, NormalizeFunction] = {
@@ -229,9 +225,7 @@ class ScoreModel(nn.Module):
         getattr(self.backbone, name, self.backbone.gradient_checkpointing_disable)()
 
     def save_pretrained(
-        self,
-        folder: str | os.PathLike[str],
-        state_dict: dict[str, torch.Tensor] | None = None,
+        self, folder: str | os.PathLike[str], state_dict: dict[str, torch.Tensor] | None = None
     ) -> None:
         """Write ``config.json`` and ``model.safetensors``.
 

@@ -12,12 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.data import ChatTemplate
-from safe_rlhf_panacea.data.control_tokens import (
-    as_text,
-    control_pattern,
-    special_tokens,
-    tokenize,
-)
+from safe_rlhf_panacea.data.control_tokens import as_text, control_pattern, special_tokens, tokenize
 from safe_rlhf_panacea.data.template import AUTO, as_turns
 from safe_rlhf_panacea.forward.passes import by_row
 from safe_rlhf_panacea.models.score_model import ScoreModel

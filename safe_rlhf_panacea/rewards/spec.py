@@ -11,12 +11,7 @@ from pathlib import Path
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.models.loaded import LoadedModel
 from safe_rlhf_panacea.preference import check_objective_names
-from safe_rlhf_panacea.rewards.functions import (
-    Function,
-    function_address,
-    is_function,
-    path_of,
-)
+from safe_rlhf_panacea.rewards.functions import Function, function_address, is_function, path_of
 
 
 @dataclass(frozen=True)

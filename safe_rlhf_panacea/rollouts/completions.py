@@ -26,12 +26,7 @@ class Completion:
 
 
 def request(
-    model: str,
-    prompt: Sequence[int],
-    config: SamplingConfig,
-    *,
-    most: int,
-    seed: int | None = None,
+    model: str, prompt: Sequence[int], config: SamplingConfig, *, most: int, seed: int | None = None
 ) -> dict[str, Any]:
     """The body of a request for ``config.num_return_sequences`` responses to one prompt.
 

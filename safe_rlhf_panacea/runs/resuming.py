@@ -17,11 +17,7 @@ from safe_rlhf_panacea.data.template import SAFE_RLHF
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_text, read_json_lines, remove_leftovers
 from safe_rlhf_panacea.runs.checkpoint import TrainingState
-from safe_rlhf_panacea.runs.checkpoint_files import (
-    check_checksums,
-    checksum_file,
-    tensors_only,
-)
+from safe_rlhf_panacea.runs.checkpoint_files import check_checksums, checksum_file, tensors_only
 from safe_rlhf_panacea.runs.run_folder import RUN_FILE, is_finished, read_record
 from safe_rlhf_panacea.runs.run_record import (
     CHECKPOINTS,

@@ -16,10 +16,7 @@ DURATIONS = {
     "panacea_first_token_seconds": "From the request to the first token, waiting included.",
     "panacea_answer_seconds": "From the request to the end of an answer.",
 }
-GAUGES = {
-    "panacea_rows": "Answers under way.",
-    "panacea_waiting": "Answers that wait for a row.",
-}
+GAUGES = {"panacea_rows": "Answers under way.", "panacea_waiting": "Answers that wait for a row."}
 
 
 class Metrics:

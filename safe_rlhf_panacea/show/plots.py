@@ -58,9 +58,7 @@ def spread(items: Sequence[Any], count: int) -> list[Any]:
 
 
 def front_figure(
-    fronts: Sequence[FrontResult],
-    title: str | None = None,
-    colours: Sequence[str] = COLOURS,
+    fronts: Sequence[FrontResult], title: str | None = None, colours: Sequence[str] = COLOURS
 ) -> Any:
     """Fronts in one picture: a plane for two objectives, parallel axes for more.
 

@@ -204,8 +204,7 @@ def one_label_each(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("preference", "pairs_left"),
-    [("0,1", 20), ("1,0", 12), ("0.5,0.5", 32), (None, 32)],
+    ("preference", "pairs_left"), [("0,1", 20), ("1,0", 12), ("0.5,0.5", 32), (None, 32)]
 )
 def test_a_fixed_preference_trains_on_no_pair_it_gives_no_weight(
     dpo_flags, one_label_each, preference, pairs_left

@@ -11,12 +11,7 @@ from safe_rlhf_panacea.errors import UserError
 from tests.algorithms.conftest import write_lines
 from tests.algorithms.helpers import dpo_trainer, ppo_trainer
 from tests.algorithms.test_dpo import first_batch, loss_at, perturb, reference_loss
-from tests.algorithms.test_resuming import (  # noqa: F401 (stop_at is a fixture)
-    both_ways,
-    metrics,
-    same_tensors,
-    stop_at,
-)
+from tests.algorithms.test_resuming import both_ways, metrics, same_tensors, stop_at  # noqa: F401 (stop_at is a fixture)
 
 FOR_LABELS = ("--preference_scope", "sample", "--preference_for_labels")
 VERTICES = ("--preference_sampler", "vertices", "--vertex_probability", "0.5")

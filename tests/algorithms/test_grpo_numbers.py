@@ -12,11 +12,7 @@ from safe_rlhf_panacea.base.trainers.supervised import to_device
 from tests.algorithms import plain_grpo
 from tests.algorithms import plain_ppo as plain
 from tests.algorithms.helpers import grpo_trainer
-from tests.algorithms.test_ppo_numbers import (
-    close,
-    trained_parameters,
-    watch_gradients,
-)
+from tests.algorithms.test_ppo_numbers import close, trained_parameters, watch_gradients
 
 KL, CLIP, MU, PTX_COEFF, GROUP = 0.3, 0.1, 0.2, 3.0, 4
 CASES = [
@@ -110,12 +106,7 @@ def expected_loss(rollout, actor, weights, kl_in, which=slice(None), tokens=None
 
 @pytest.mark.parametrize("case", CASES, ids=[" ".join(map(str, case)) for case in CASES])
 def test_gradients_of_two_passes_over_a_rollout(
-    grpo_flags,
-    ragged_prompts,
-    texts,
-    weights,
-    monkeypatch,
-    case,
+    grpo_flags, ragged_prompts, texts, weights, monkeypatch, case
 ):
     ptx = ["--ptx_datasets", f"supervised:1:{texts}", "--ptx_coeff", str(PTX_COEFF)]
     if case == CASES[1]:
@@ -148,11 +139,7 @@ def test_gradients_of_two_passes_over_a_rollout(
     assert bites == [False, True]
 
 
-def test_micro_batches_of_an_update_are_one_batch(
-    grpo_flags,
-    ragged_prompts,
-    weights,
-):
+def test_micro_batches_of_an_update_are_one_batch(grpo_flags, ragged_prompts, weights):
     """Their statistics are of all four groups, and the gradient is the mean over all tokens."""
     case = CASES[3]
     small = ["--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "2"]

@@ -517,11 +517,7 @@ def test_what_cannot_be_resumed(dpo_flags, tmp_path, stop_at, capsys):
         (folder / "run.json", b"[" * 100_000, "run.json: not valid JSON: it is nested too deeply"),
         (folder / "checkpoints" / "latest", b"", "holds no checkpoint to resume from"),
         (folder / "checkpoints" / "latest", b"\xff", "latest is damaged"),
-        (
-            folder / "checkpoints" / "latest",
-            b"step-7\n",
-            "step-7 cannot be loaded: it is mis",
-        ),
+        (folder / "checkpoints" / "latest", b"step-7\n", "step-7 cannot be loaded: it is mis"),
         (folder / "metrics.jsonl", b'{"step": 1}\n{"ste\n', "metrics.jsonl:2: not valid JSON"),
         (folder / "metrics.jsonl", b"3\n", "metrics.jsonl:1: the line names no step"),
     ):

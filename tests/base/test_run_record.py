@@ -47,12 +47,7 @@ def test_values_become_json():
     plain = recordable(
         {"dtype": torch.bfloat16, "pair": (1, 2), "inner": {"x": float("inf")}, "none": None}
     )
-    assert plain == {
-        "dtype": "torch.bfloat16",
-        "pair": [1, 2],
-        "inner": {"x": "inf"},
-        "none": None,
-    }
+    assert plain == {"dtype": "torch.bfloat16", "pair": [1, 2], "inner": {"x": "inf"}, "none": None}
 
 
 @pytest.mark.parametrize("name", ["hf_token", "api_key", "wandb_api_key", "password", "token"])

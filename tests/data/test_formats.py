@@ -151,11 +151,7 @@ READ: list[tuple[str, dict[str, Any], list[dict[str, Any]]]] = [
         {"prompt": THREE, "response_0": "a", "response_1": "b", "better_x": 1},
         [pair(THREE) | {"labels": {"x": 1}}],
     ),
-    (
-        "prompt/response",
-        {"prompt": [user("q")], "response": "a"},
-        [{"input": "q", "answer": "a"}],
-    ),
+    ("prompt/response", {"prompt": [user("q")], "response": "a"}, [{"input": "q", "answer": "a"}]),
 ]
 CHOSEN = {"prompt": "q", "chosen": "a", "rejected": "b"}
 

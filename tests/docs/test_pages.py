@@ -208,9 +208,7 @@ def test_python_imports_names_that_are_there_and_json_is_json():
 
 
 @pytest.mark.parametrize(
-    "page",
-    [*PAGES, *ROOT.glob("eval/*/README.md")],
-    ids=lambda page: str(page.relative_to(ROOT)),
+    "page", [*PAGES, *ROOT.glob("eval/*/README.md")], ids=lambda page: str(page.relative_to(ROOT))
 )
 def test_links_lead_to_files(page):
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)

@@ -167,11 +167,7 @@ def test_an_end_token_where_the_card_has_none_differs(scene, capsys, monkeypatch
 
 def test_no_end_token_where_training_had_one_differs(scene, capsys, monkeypatch, accuracy):
     right = accuracy.full_text
-    monkeypatch.setattr(
-        accuracy,
-        "full_text",
-        lambda *pair: right(*pair).removesuffix("</s>"),
-    )
+    monkeypatch.setattr(accuracy, "full_text", lambda *pair: right(*pair).removesuffix("</s>"))
     monkeypatch.setattr(accuracy, "sampling_error", lambda *share: 0.0)
     code, out, _ = check(capsys, scene, "--accuracy")
     assert code == 1

@@ -122,12 +122,7 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
 
 
 def write_beaver(
-    folder: Path,
-    layout: str,
-    *,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float32,
-    shards: int = 1,
+    folder: Path, layout: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, shards: int = 1
 ) -> Tensors:
     """Write a score model in a layout, with its tokenizer; return its tensors."""
     tensors = score_tensors(layout, seed, dtype)

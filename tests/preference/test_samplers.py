@@ -167,10 +167,7 @@ def test_a_restored_state_continues_the_stream(kind, tmp_path):
         ({"kind": "vertices"}, "the vertices sampler needs a vertex_probability, such as 0.3"),
         ({"vertex_probability": 1.5}, "vertex_probability 1.5 is not in 0..1"),
         ({"vertex_probability": -0.1}, "vertex_probability -0.1 is not in 0..1"),
-        (
-            {"kind": "stratified"},
-            "the stratified sampler is for two objectives and scope sample",
-        ),
+        ({"kind": "stratified"}, "the stratified sampler is for two objectives and scope sample"),
         (
             {"kind": "stratified", "scope": "sample", "pref_dim": 3},
             "the stratified sampler is for two objectives and scope sample",

@@ -20,8 +20,7 @@ def message(call, *args):
 
 
 @pytest.mark.parametrize(
-    "rows",
-    [[0.25, 0.75], [0.0, 1.0], [[0.5, 0.5], [1.0, 0.0]], [0.50004, 0.5]],
+    "rows", [[0.25, 0.75], [0.0, 1.0], [[0.5, 0.5], [1.0, 0.0]], [0.50004, 0.5]]
 )
 def test_points_of_the_simplex_pass(rows):
     check_preference(torch.tensor(rows), 2)
@@ -91,10 +90,7 @@ def test_vectors_are_read_by_position_and_by_name(text):
             "preference 'helpful=0.7,short=0.3': unknown objective 'short' "
             "(known: helpful, harmless)",
         ),
-        (
-            "helpful=0.7,helpful=0.3",
-            "preference 'helpful=0.7,helpful=0.3' names 'helpful' twice",
-        ),
+        ("helpful=0.7,helpful=0.3", "preference 'helpful=0.7,helpful=0.3' names 'helpful' twice"),
         ("helpful=1", "preference 'helpful=1' says nothing of harmless"),
         ("0.7,0.7", "preference vector (0.7, 0.7) sums to 1.4, not to 1"),
         ("nan,1", "preference vector (nan, 1) has an entry that is not finite"),

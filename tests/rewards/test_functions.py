@@ -16,10 +16,7 @@ from safe_rlhf_panacea.rewards.spec import RewardSpec
 from tests.rewards.test_scorers import EOS, padded_rows
 from tests.tiny import tiny_tokenizer
 
-EXAMPLES = [
-    {"input": "ab", "answer": 4, "topic": "x"},
-    {"input": ["a", "b", "c"], "answer": 7},
-]
+EXAMPLES = [{"input": "ab", "answer": 4, "topic": "x"}, {"input": ["a", "b", "c"], "answer": 7}]
 
 
 def given(prompt_ids, response_ids, turns, answer, suffix="", weight=0.5):

@@ -24,10 +24,7 @@ def padded_rows(tokenizer):
     """Prompts "ab" and "c" on the left, responses "de" + eos and "fghi" without an end."""
     ids = tokenizer.convert_tokens_to_ids
     pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
-    rows = [
-        [*map(ids, "ab"), *map(ids, "de"), eos, pad],
-        [pad, ids("c"), *map(ids, "fghi")],
-    ]
+    rows = [[*map(ids, "ab"), *map(ids, "de"), eos, pad], [pad, ids("c"), *map(ids, "fghi")]]
     mask = [[1, 1, 1, 1, 1, 0], [0, 1, 1, 1, 1, 1]]
     return Responses(torch.tensor(rows), torch.tensor(mask).bool(), 2)
 

@@ -23,10 +23,7 @@ from tests.rewards.test_scorers import EOS, padded_rows
 from tests.tiny import tiny_tokenizer
 
 TEXTS = [{"input": "ab", "answer": 4}, {"input": "c", "answer": 7}]
-MESSAGES = [
-    {"input": ["a", "b", "c"], "system": "s", "answer": 4},
-    {"input": ["c"], "answer": 7},
-]
+MESSAGES = [{"input": ["a", "b", "c"], "system": "s", "answer": 4}, {"input": ["c"], "answer": 7}]
 nan = float("nan")
 
 

@@ -28,10 +28,7 @@ WELL = {
     "version": ("/version", None),
     "models": ("/v1/models", None),
     "load nothing": ("/v1/load_lora_adapter", {}),
-    "load from nowhere": (
-        "/v1/load_lora_adapter",
-        {"lora_name": NOWHERE, "lora_path": NOWHERE},
-    ),
+    "load from nowhere": ("/v1/load_lora_adapter", {"lora_name": NOWHERE, "lora_path": NOWHERE}),
     "completion": ("/v1/completions", {**ASK, "model": "mine@helpful=0.7,harmless=0.3", "n": 1}),
     "no such model": ("/v1/completions", {**ASK, "model": "other@1,0"}),
     "off the simplex": ("/v1/completions", {**ASK, "model": "mine@0.7,0.7"}),

@@ -82,11 +82,7 @@ class StandIn(ThreadingHTTPServer):
                 log_probs = (found[0, start:] + self.shift).tolist()
                 tokens = ids[0, start + 1 :].tolist()
                 choices.append(
-                    {
-                        "index": index,
-                        "token_ids": tokens,
-                        "logprobs": {"token_logprobs": log_probs},
-                    }
+                    {"index": index, "token_ids": tokens, "logprobs": {"token_logprobs": log_probs}}
                 )
         return 200, {"choices": choices[::-1]}  # in any order
 

@@ -126,12 +126,7 @@ def test_as_the_sampling_loop_returns_it():
         [1, 1, 1, 0, 0],
         [1, 1, 1, 1, 1],
     ]
-    assert log_probs.tolist() == [
-        [0, -1, -2, 0],
-        [0, -3, 0, 0],
-        [0, -4, 0, 0],
-        [0, -5, -6, -7],
-    ]
+    assert log_probs.tolist() == [[0, -1, -2, 0], [0, -3, 0, 0], [0, -4, 0, 0], [0, -5, -6, -7]]
 
 
 def test_a_name_has_every_bit_of_the_preference():

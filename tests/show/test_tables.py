@@ -7,13 +7,7 @@ import pytest
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.result import FrontPoint
 from safe_rlhf_panacea.show.pages import folded_table, table_html
-from safe_rlhf_panacea.show.tables import (
-    Table,
-    align,
-    front_table,
-    fronts_title,
-    indicator_table,
-)
+from safe_rlhf_panacea.show.tables import Table, align, front_table, fronts_title, indicator_table
 from tests.eval.evaluations import front as made_up
 
 

@@ -43,10 +43,7 @@ class DPOTrainer(SupervisedTrainer):
     reference_model: Any
 
     def __init__(
-        self,
-        args: DPOConfig,
-        ds_train_config: dict[str, Any],
-        ds_eval_config: dict[str, Any],
+        self, args: DPOConfig, ds_train_config: dict[str, Any], ds_eval_config: dict[str, Any]
     ) -> None:
         """Run the hooks."""
         self.scale_coeff = args.scale_coeff

@@ -38,10 +38,7 @@ class PPOTrainer(PPOModels[AnyRollout]):
     TRAINING_TYPE: ClassVar[str] = "ppo"
 
     def __init__(
-        self,
-        args: PPOConfig,
-        ds_train_config: dict[str, Any],
-        ds_eval_config: dict[str, Any],
+        self, args: PPOConfig, ds_train_config: dict[str, Any], ds_eval_config: dict[str, Any]
     ) -> None:
         """Run the hooks, then read the coefficients of rewards by token and of their values."""
         super().__init__(args, ds_train_config, ds_eval_config)

@@ -45,10 +45,7 @@ class RLSetup(TrainerBase):
     reward_model: Any
 
     def __init__(
-        self,
-        args: RewardedConfig,
-        ds_train_config: dict[str, Any],
-        ds_eval_config: dict[str, Any],
+        self, args: RewardedConfig, ds_train_config: dict[str, Any], ds_eval_config: dict[str, Any]
     ) -> None:
         """Run the hooks, then read the coefficients."""
         self.args = args
