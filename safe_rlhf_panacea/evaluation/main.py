@@ -16,18 +16,26 @@ from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset
 from safe_rlhf_panacea.data.specs import read_specs
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.loading import (
+    Member,
+    Method,
     load_model,
     policy_of,
+    read_member,
     read_prompts,
     read_rewards,
     rewards_of,
 )
-from safe_rlhf_panacea.fronts.measure import sample_base
-from safe_rlhf_panacea.fronts.measurement import LOG_SIGMOID, RESPONSES_FILE, Measurement
-from safe_rlhf_panacea.fronts.methods import Member, Method, read_member
-from safe_rlhf_panacea.fronts.result import FRONT_FILE, LABELS, FrontResult
-from safe_rlhf_panacea.fronts.sampling import Prompt
-from safe_rlhf_panacea.fronts.units import VALUES_FILE, names_of_pairs, unit_name
+from safe_rlhf_panacea.fronts.evaluations import RESPONSES_FILE
+from safe_rlhf_panacea.fronts.measure import LOG_SIGMOID, Measurement, sample_base
+from safe_rlhf_panacea.fronts.over_grid import Prompt
+from safe_rlhf_panacea.fronts.result import (
+    FRONT_FILE,
+    LABELS,
+    VALUES_FILE,
+    FrontResult,
+    names_of_pairs,
+    unit_name,
+)
 from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.models.of_adapter import base_of
 from safe_rlhf_panacea.preference import default_grid, preference_grid

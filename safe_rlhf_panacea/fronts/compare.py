@@ -10,20 +10,9 @@ import numpy as np
 from pydantic import StrictInt, model_validator
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.result import FORMAT, FrontResult
+from safe_rlhf_panacea.fronts.result import FORMAT, SAME_PREFERENCE, FrontResult
 from safe_rlhf_panacea.fronts.runs import Run, with_distinct_labels
-from safe_rlhf_panacea.fronts.stats import (
-    DRAWS,
-    LEVEL,
-    FrontDifference,
-    Interval,
-    Resampled,
-    can_resample,
-    common_rows,
-    front_difference,
-    interval,
-    resample,
-)
+from safe_rlhf_panacea.fronts.stats import DRAWS, LEVEL, Resampled, can_resample, interval, resample
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.records import Number, Record, Vector, validated
 
@@ -45,6 +34,116 @@ SETTINGS = (
     *("reward_shifts", "reward_calibration", "normalize_reward", "max_length", "temperature"),
     *("bf16", "seed"),
 )
+
+
+BEYOND = 2.0  # so many standard errors are worth a mark
+
+Interval = tuple[Number, Number]
+
+
+# -- differences -----------------------------------------------------------------------------
+
+
+class DifferenceRow(Record):
+    """A front minus the baseline at one λ.
+
+    Attributes:
+        preference: λ, m numbers.
+        difference: J - J_baseline.
+        standard_error: of the differences for independent runs, √(se² + se²).
+        marked: which differences lie beyond two standard errors or, where there are intervals,
+            have one without 0.
+        scalarised: ⟨λ, ΔJ⟩, the difference in what λ asks for.
+        interval: the paired 95 % interval of each difference, where the unit values are known.
+    """
+
+    preference: Vector
+    difference: Vector
+    standard_error: Vector
+    marked: tuple[bool, ...]
+    scalarised: Number
+    interval: tuple[Interval, ...] | None = None
+
+
+class FrontDifference(Record):
+    """By how much a front exceeds the baseline, λ by λ and in all.
+
+    Attributes:
+        label: of the front.
+        baseline: label of the other one.
+        rows: one per λ that both have, in the baseline's order.
+        mean_scalarised: mean of ⟨λ, ΔJ⟩ over the rows; None where there is none.
+        left_out: by label, how many λ the other front lacks.
+        hypervolume_ratio_interval: of the hypervolume over the baseline's; None without unit
+            values, and where the baseline's is 0 in some draw.
+        mean_scalarised_interval: of ``mean_scalarised``.
+    """
+
+    label: str
+    baseline: str
+    rows: tuple[DifferenceRow, ...]
+    mean_scalarised: Number | None = None
+    left_out: dict[str, int]
+    hypervolume_ratio_interval: Interval | None = None
+    mean_scalarised_interval: Interval | None = None
+
+
+def common_rows(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of two grids, size = (N, m) each, that hold the same λ; in the order of ``second``."""
+    gaps = np.abs(second[:, None] - first[None]).max(axis=-1)
+    of_second, of_first = np.nonzero(gaps <= SAME_PREFERENCE)
+    return of_first, of_second
+
+
+def front_difference(
+    front: FrontResult, baseline: FrontResult, drawn: Sequence[Resampled] = ()
+) -> FrontDifference:
+    """``front`` minus ``baseline`` at every λ that both have, but for rounding.
+
+    Args:
+        front: of the same objectives as ``baseline``.
+        baseline: the other one.
+        drawn: the same draws of both, in this order; empty: there are no intervals.
+    """
+    mine, other = common_rows(front.preferences, baseline.preferences)
+    preferences = baseline.preferences[other]  # size = (n, m)
+    values = front.values[mine] - baseline.values[other]
+    errors = np.hypot(front.errors[mine], baseline.errors[other])
+    scalarised = (preferences * values).sum(axis=-1)  # size = (n,)
+    marked, ends = np.abs(values) > BEYOND * errors, None
+    found: dict[str, Interval] = {}
+    if drawn:
+        own, base = drawn
+        gaps = own.values[:, mine] - base.values[:, other]  # size = (D, n, m)
+        ends = interval(gaps)  # size = (n, m, 2)
+        marked = (ends[..., 0] > 0) | (ends[..., 1] < 0)
+        if len(mine):
+            gains = (gaps * preferences).sum(axis=-1).mean(axis=-1)
+            found["mean_scalarised_interval"] = tuple(interval(gains).tolist())
+        if (base.hypervolumes > 0).all():
+            ratios = interval(own.hypervolumes / base.hypervolumes)
+            found["hypervolume_ratio_interval"] = tuple(ratios.tolist())
+    columns = {
+        "preference": preferences,
+        "difference": values,
+        "standard_error": errors,
+        "marked": marked,
+        "scalarised": scalarised,
+        **({} if ends is None else {"interval": ends}),
+    }
+    table = zip(*(column.tolist() for column in columns.values()), strict=True)
+    rows = [dict(zip(columns, row, strict=True)) for row in table]
+    return FrontDifference(
+        label=front.label,
+        baseline=baseline.label,
+        rows=rows,
+        mean_scalarised=float(scalarised.mean()) if len(mine) else None,
+        left_out={
+            front.label: len(front.points) - len(mine),
+            baseline.label: len(baseline.points) - len(other),
+        },
+        **found,
+    )
 
 
 class ComparedFront(FrontResult):

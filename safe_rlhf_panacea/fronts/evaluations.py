@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ import torch
 from pydantic import ConfigDict, StrictInt, model_validator
 from typing_extensions import TypedDict
 
+from safe_rlhf_panacea import shapes
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.engine import gathered
-from safe_rlhf_panacea.fronts.held_out import towards_labels
-from safe_rlhf_panacea.fronts.measurement import Measurement
+from safe_rlhf_panacea.data.template import without_template
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.fronts.measure import Measurement
+from safe_rlhf_panacea.fronts.over_grid import towards_labels
 from safe_rlhf_panacea.fronts.result import FrontResult
-from safe_rlhf_panacea.io import append_line, read_json_lines
+from safe_rlhf_panacea.io import append_line, read_json, read_json_lines
 from safe_rlhf_panacea.records import Number, Record, Vector, validated
 from safe_rlhf_panacea.runs.run_record import EVALUATIONS_FILE
 
@@ -179,3 +183,30 @@ def read_evaluations(folder: str | Path) -> list[Evaluation]:
         result = FrontResult.from_json(where, content)
         found.append(validated(Evaluation, where, {**content, "result": result}))
     return found
+
+
+RESPONSES_FILE = "responses.json"
+
+
+def read_responses(folder: str | Path, objectives: Sequence[str]) -> list[dict[str, Any]]:
+    """Every sampled response of an evaluation.
+
+    Raises:
+        UserError: the evaluation has none, as one of pairs, or the file is damaged.
+    """
+    path = Path(folder) / RESPONSES_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} has no {RESPONSES_FILE}: evaluate with --reward_models")
+    rows = read_json(path)
+    m = len(objectives)
+    # The initial model's responses stand there without a λ.
+    vector = ([shapes.Number, m], [shapes.Number, 0])
+    rewards = [(shapes.Number, type(None)), m]  # null where an objective does not count
+    row = {"prompt": str, "response": str, "preference": vector, "rewards": rewards}
+    if wrong := shapes.misfit(rows, [row]):
+        raise UserError(f"{path}: it does not fit the {m} objectives of its front.json: {wrong}")
+    if not rows:
+        raise UserError(f"{path} holds no response")
+    for response in rows:
+        response["prompt"] = without_template(response["prompt"])
+    return rows

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from safe_rlhf_panacea.fronts.indicators import hypervolume
-from safe_rlhf_panacea.fronts.result import SAME_PREFERENCE, FrontResult
-from safe_rlhf_panacea.fronts.units import Units
-from safe_rlhf_panacea.records import Number, Record, Vector
+from safe_rlhf_panacea.errors import UserError
+
+if TYPE_CHECKING:
+    from safe_rlhf_panacea.fronts.result import Units
 
 DRAWS = 2000
 SEED = 0
@@ -24,9 +25,6 @@ LEVEL = 0.95
 FEWEST = 5  # units that are drawn among themselves
 ENOUGH = 20  # units of an objective that may be drawn with others': some are in every draw
 AT_A_TIME = 100  # draws, for the memory
-BEYOND = 2.0  # so many standard errors are worth a mark
-
-Interval = tuple[Number, Number]
 
 
 def interval(draws: np.ndarray) -> np.ndarray:
@@ -159,106 +157,121 @@ def resample(
     return [Resampled(f, np.array([hypervolume(one, reference) for one in f])) for f in fronts]
 
 
-# -- differences -----------------------------------------------------------------------------
+INDICATORS = {  # as they are headed in tables; the arrow points to what is better
+    "hypervolume": "hypervolume ↑",
+    "inner_product": "inner product ↑",
+    "sparsity": "sparsity ↓",
+    "spacing": "spacing ↓",
+    "dominated": "dominated ↓",
+}
+MEANINGS = {  # in one line each
+    "hypervolume": "how much of the space above the reference point the front dominates",
+    "inner product": "mean of ⟨λ, J(λ)⟩: how much comes of what λ asks for",
+    "sparsity": "mean squared gap between neighbours: small on a dense front, or a collapsed one",
+    "spacing": "standard deviation of the distances between neighbours: small where they are even",
+    "dominated": "points that another point of the same front beats or equals in every objective",
+    "Spearman": "rank correlation of an objective with its weight in λ: 1 where more gives more",
+}
 
 
-class DifferenceRow(Record):
-    """A front minus the baseline at one λ.
-
-    Attributes:
-        preference: λ, m numbers.
-        difference: J - J_baseline.
-        standard_error: of the differences for independent runs, √(se² + se²).
-        marked: which differences lie beyond two standard errors or, where there are intervals,
-            have one without 0.
-        scalarised: ⟨λ, ΔJ⟩, the difference in what λ asks for.
-        interval: the paired 95 % interval of each difference, where the unit values are known.
-    """
-
-    preference: Vector
-    difference: Vector
-    standard_error: Vector
-    marked: tuple[bool, ...]
-    scalarised: Number
-    interval: tuple[Interval, ...] | None = None
-
-
-class FrontDifference(Record):
-    """By how much a front exceeds the baseline, λ by λ and in all.
-
-    Attributes:
-        label: of the front.
-        baseline: label of the other one.
-        rows: one per λ that both have, in the baseline's order.
-        mean_scalarised: mean of ⟨λ, ΔJ⟩ over the rows; None where there is none.
-        left_out: by label, how many λ the other front lacks.
-        hypervolume_ratio_interval: of the hypervolume over the baseline's; None without unit
-            values, and where the baseline's is 0 in some draw.
-        mean_scalarised_interval: of ``mean_scalarised``.
-    """
-
-    label: str
-    baseline: str
-    rows: tuple[DifferenceRow, ...]
-    mean_scalarised: Number | None = None
-    left_out: dict[str, int]
-    hypervolume_ratio_interval: Interval | None = None
-    mean_scalarised_interval: Interval | None = None
-
-
-def common_rows(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of two grids, size = (N, m) each, that hold the same λ; in the order of ``second``."""
-    gaps = np.abs(second[:, None] - first[None]).max(axis=-1)
-    of_second, of_first = np.nonzero(gaps <= SAME_PREFERENCE)
-    return of_first, of_second
-
-
-def front_difference(
-    front: FrontResult, baseline: FrontResult, drawn: Sequence[Resampled] = ()
-) -> FrontDifference:
-    """``front`` minus ``baseline`` at every λ that both have, but for rounding.
+def non_dominated_mask(values: np.ndarray) -> np.ndarray:
+    """Which points no other point dominates (Definition 3.1), size = (N,).
 
     Args:
-        front: of the same objectives as ``baseline``.
-        baseline: the other one.
-        drawn: the same draws of both, in this order; empty: there are no intervals.
+        values: J, size = (N, m).
     """
-    mine, other = common_rows(front.preferences, baseline.preferences)
-    preferences = baseline.preferences[other]  # size = (n, m)
-    values = front.values[mine] - baseline.values[other]
-    errors = np.hypot(front.errors[mine], baseline.errors[other])
-    scalarised = (preferences * values).sum(axis=-1)  # size = (n,)
-    marked, ends = np.abs(values) > BEYOND * errors, None
-    found: dict[str, Interval] = {}
-    if drawn:
-        own, base = drawn
-        gaps = own.values[:, mine] - base.values[:, other]  # size = (D, n, m)
-        ends = interval(gaps)  # size = (n, m, 2)
-        marked = (ends[..., 0] > 0) | (ends[..., 1] < 0)
-        if len(mine):
-            gains = (gaps * preferences).sum(axis=-1).mean(axis=-1)
-            found["mean_scalarised_interval"] = tuple(interval(gains).tolist())
-        if (base.hypervolumes > 0).all():
-            ratios = interval(own.hypervolumes / base.hypervolumes)
-            found["hypervolume_ratio_interval"] = tuple(ratios.tolist())
-    columns = {
-        "preference": preferences,
-        "difference": values,
-        "standard_error": errors,
-        "marked": marked,
-        "scalarised": scalarised,
-        **({} if ends is None else {"interval": ends}),
+    at_least = np.all(values[:, None] >= values[None], axis=-1)  # [i, j]: i >= j everywhere
+    better = np.any(values[:, None] > values[None], axis=-1)
+    return ~np.any(at_least & better, axis=0)
+
+
+def dominated_count(values: np.ndarray) -> int:
+    """The number of points that another point of the same front dominates."""
+    return int((~non_dominated_mask(values)).sum())
+
+
+def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:
+    """Volume dominated by the points above ``reference`` (Zitzler and Thiele, 1998).
+
+    Args:
+        values: J, size = (N, m).
+        reference: size = (m,); points that do not exceed it count nothing.
+
+    Raises:
+        UserError: a reference point of another number of objectives.
+    """
+    import moocore
+
+    if np.shape(reference) != values.shape[1:]:
+        raise UserError(
+            f"a reference point of {np.size(reference)} numbers for "
+            f"{values.shape[1]} objectives: give one for each"
+        )
+    inside = values[(values > reference).all(axis=-1)]
+    if not len(inside):
+        return 0.0
+    return float(moocore.hypervolume(-inside, ref=-np.asarray(reference, dtype=np.float64)))
+
+
+def inner_product(values: np.ndarray, preferences: np.ndarray) -> float:
+    """Mean over the grid of ⟨λ, J(λ)⟩: how well λ gets what it weighs."""
+    return float((values * preferences).sum(axis=-1).mean())
+
+
+def sparsity(values: np.ndarray) -> float:
+    """Mean over objectives and gaps of squared gaps: Σ ‖J_i - J_{i+1}‖² / (m (N - 1)).
+
+    Over the non-dominated points, each objective sorted by itself (Xu et al., 2020, divided by
+    m). Smaller is denser; a front that has collapsed to a point scores 0 and is not good.
+    """
+    kept = np.sort(values[non_dominated_mask(values)], axis=0)
+    if len(kept) < 2:
+        return 0.0
+    return float((np.diff(kept, axis=0) ** 2).sum() / (kept.shape[1] * (len(kept) - 1)))
+
+
+def spacing(values: np.ndarray) -> float:
+    """Standard deviation of the distances to the nearest neighbour (Schott, 1995).
+
+    Over the non-dominated points, Euclidean. Smaller is more even, whatever the extent.
+    """
+    kept = values[non_dominated_mask(values)]
+    if len(kept) < 2:
+        return 0.0
+    distances = np.linalg.norm(kept[:, None] - kept[None], axis=-1)
+    np.fill_diagonal(distances, np.inf)
+    return float(distances.min(axis=1).std())
+
+
+def spearman(values: np.ndarray, preferences: np.ndarray) -> list[float]:
+    """Rank correlation of J_i with λ_i for every i; 0 where J_i is constant."""
+    from scipy.stats import spearmanr
+
+    result = []
+    for index in range(values.shape[1]):
+        constant = np.ptp(values[:, index]) == 0 or np.ptp(preferences[:, index]) == 0
+        statistic = 0.0
+        if not constant:
+            statistic = spearmanr(preferences[:, index], values[:, index]).statistic
+        result.append(float(statistic))
+    return result
+
+
+def indicators(
+    values: np.ndarray, preferences: np.ndarray, reference_point: Sequence[float]
+) -> dict[str, Any]:
+    """All indicators of a front, and ``spearman``, a rank correlation per objective.
+
+    Args:
+        values: J, size = (N, m).
+        preferences: λ, size = (N, m).
+        reference_point: of the hypervolume, m numbers.
+    """
+    return {
+        "hypervolume": hypervolume(values, np.asarray(reference_point)),
+        "inner_product": inner_product(values, preferences),
+        "sparsity": sparsity(values),
+        "spacing": spacing(values),
+        "dominated": dominated_count(values),
+        "spearman": spearman(values, preferences),
     }
-    table = zip(*(column.tolist() for column in columns.values()), strict=True)
-    rows = [dict(zip(columns, row, strict=True)) for row in table]
-    return FrontDifference(
-        label=front.label,
-        baseline=baseline.label,
-        rows=rows,
-        mean_scalarised=float(scalarised.mean()) if len(mine) else None,
-        left_out={
-            front.label: len(front.points) - len(mine),
-            baseline.label: len(baseline.points) - len(other),
-        },
-        **found,
-    )

@@ -11,11 +11,12 @@ from typing import Any
 
 from safe_rlhf_panacea.configs import Program, configuration, option
 from safe_rlhf_panacea.configs.training import FromNothingOptions
+from safe_rlhf_panacea.dashboard import Content, FileWriter
 from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.examples import Examples, write_examples
 from safe_rlhf_panacea.experiments.sizes import OBJECTIVES, read_yaml, settings
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
-from safe_rlhf_panacea.fronts.measurement import Measurement
+from safe_rlhf_panacea.fronts.measure import Measurement
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.miniature.corpus import EXAMPLES, NOTE
@@ -35,7 +36,6 @@ from safe_rlhf_panacea.printing import quiet_libraries, say
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.runs.run_folder import point_latest
 from safe_rlhf_panacea.runs.run_record import package_versions, prepare_output_dir, write_run_record
-from safe_rlhf_panacea.show.writers import Content, FileWriter
 
 PROGRAM = "python -m safe_rlhf_panacea.miniature"
 

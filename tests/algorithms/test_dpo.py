@@ -14,7 +14,7 @@ from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.functional import diverging_mask
 from safe_rlhf_panacea.base.trainers.supervised import to_device
-from safe_rlhf_panacea.fronts.held_out import (
+from safe_rlhf_panacea.fronts.over_grid import (
     agreement,
     labelled_statistics,
     margins_over_grid,

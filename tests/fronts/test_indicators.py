@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.indicators import (
+from safe_rlhf_panacea.fronts.stats import (
     dominated_count,
     hypervolume,
     indicators,

@@ -8,21 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from safe_rlhf_panacea.fronts.compare import compare
-from safe_rlhf_panacea.fronts.measurement import Measurement
-from safe_rlhf_panacea.fronts.result import FrontPoint
-from safe_rlhf_panacea.fronts.sampling import Sampled
+from safe_rlhf_panacea.fronts.compare import compare, front_difference
+from safe_rlhf_panacea.fronts.measure import Measurement
+from safe_rlhf_panacea.fronts.over_grid import Sampled
+from safe_rlhf_panacea.fronts.result import FrontPoint, Units
 from safe_rlhf_panacea.fronts.stats import (
     Resampled,
     can_resample,
-    front_difference,
     interval,
     multiplicities,
     resample,
     resampled_values,
     same_units,
 )
-from safe_rlhf_panacea.fronts.units import Units
 from safe_rlhf_panacea.preference import preference_grid
 from safe_rlhf_panacea.show.pages import comparison_page
 from safe_rlhf_panacea.show.tables import comparison_text

@@ -6,7 +6,7 @@ import torch
 
 from safe_rlhf_panacea.adapter import load_adapter, load_soup
 from safe_rlhf_panacea.data import PreferenceCollator
-from safe_rlhf_panacea.fronts.held_out import (
+from safe_rlhf_panacea.fronts.over_grid import (
     agreement,
     labelled_statistics,
     margins_over_grid,
