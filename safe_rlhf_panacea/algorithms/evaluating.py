@@ -23,7 +23,8 @@ from safe_rlhf_panacea.dashboard import Dashboard
 from safe_rlhf_panacea.data.template import ChatTemplate
 from safe_rlhf_panacea.forward.generation import NotFiniteError, SamplingConfig
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
-from safe_rlhf_panacea.fronts.measure import Measurement, Policy, origin
+from safe_rlhf_panacea.fronts.measure import Policy
+from safe_rlhf_panacea.fronts.measurement import Measurement, origin
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.preference import default_grid, preference_grid
 from safe_rlhf_panacea.runs.clock import TrainingClock

@@ -22,7 +22,8 @@ from safe_rlhf_panacea.data.specs import Row, read_specs, select_rows
 from safe_rlhf_panacea.data.tokenized import refusing
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward.generation import SamplingConfig
-from safe_rlhf_panacea.fronts.measure import Measurement, Policy, join, measure, origin
+from safe_rlhf_panacea.fronts.measure import Policy, measure
+from safe_rlhf_panacea.fronts.measurement import Measurement, join, origin
 from safe_rlhf_panacea.fronts.over_grid import Prompt
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.models import load_pretrained_models

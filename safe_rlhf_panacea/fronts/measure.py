@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
 from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, get_world_size
-from safe_rlhf_panacea.base.losses import preference_loss
 from safe_rlhf_panacea.data.template import ChatTemplate
 from safe_rlhf_panacea.forward.generation import NotFiniteError
+from safe_rlhf_panacea.fronts.measurement import Measurement
 from safe_rlhf_panacea.fronts.over_grid import (
     Policy,
     Prompt,
     Rewards,
     Sampled,
-    agreement,
-    labelled_statistics,
     likelihoods_over_grid,
     margins_over_grid,
     over_rows,
     sample_rewards,
-    towards_labels,
-)
-from safe_rlhf_panacea.fronts.result import (
-    LABELS,
-    UNITS,
-    Cost,
-    FrontPoint,
-    FrontResult,
-    Reached,
-    Units,
 )
 from safe_rlhf_panacea.runs.divergence import finite_on_all
 
@@ -45,31 +33,20 @@ PROMPTS_OF_PAIRS = 16  # that are responded to for the KL, where there are pairs
 @torch.no_grad()
 def measure(
     policy: Policy,
-    grid: torch.Tensor,
+    grid: torch.Tensor,  # size = (N, m)
     *,
-    prompts: Sequence[Prompt] | None = None,
+    prompts: Sequence[Prompt] | None = None,  # to respond to; None: a few of those of ``pairs``
     rewards: Rewards | None = None,
-    pairs: Any = None,
-    texts: Any = None,
-    base: Sampled | None = None,
-    margin_scale: float = 1.0,
-    label: str = "",
+    pairs: Any = None,  # a ``PreferenceDataset``, where accuracies are wanted
+    texts: Any = None,  # supervised text of the objectives, where log-likelihoods are wanted
+    base: Sampled | None = None,  # of ``sample_base`` on the same prompts
+    margin_scale: float = 1.0,  # DPO's β
+    label: str = "",  # beside the bars
 ) -> Measurement:
     """Measure a policy at every λ of a grid.
 
     All processes share the work, and all get the whole. torch's own random numbers are as they
     were afterwards; the model is in evaluation mode.
-
-    Args:
-        policy: what is measured.
-        grid: preference vectors, size = (N, m).
-        prompts: to respond to; None: a few of those of ``pairs``.
-        rewards: of responses, size = (B, m).
-        pairs: a ``PreferenceDataset``, where accuracies are wanted.
-        texts: supervised text of the objectives, where log-likelihoods are wanted.
-        base: of ``sample_base`` on the same prompts.
-        margin_scale: DPO's β.
-        label: beside the bars.
 
     Raises:
         NotFiniteError: a NaN or an infinity among what was found, or an objective that counts for
@@ -79,56 +56,37 @@ def measure(
     if prompts is None:
         prompts = prompts_of_pairs(pairs)
     policy.model.eval()
-    margins = labels = None
-    if pairs is not None:
-        margins, labels = _of_all(
-            policy, margins_over_grid, pairs, grid, rows=policy.pairs_per_batch, label=label
-        )
-    likelihoods = None
+    kind, margins, labels, likelihoods = "reward", None, None, None
+    found = []
     if texts is not None:
-        found, labelled = _of_all(
-            policy, likelihoods_over_grid, texts, grid, rows=2 * policy.pairs_per_batch, label=label
-        )
-        likelihoods = found.unsqueeze(-1).where(labelled.bool(), torch.nan)  # size = (1 + N, Q, m)
-        _check_finite(found)
+        kind, rows = "log-likelihood", 2 * policy.pairs_per_batch
+        each, labelled = _of_all(policy, likelihoods_over_grid, texts, grid, rows, label)
+        likelihoods = each.unsqueeze(-1).where(labelled.bool(), torch.nan)  # size = (1 + N, Q, m)
+        found.append(each)
+    if pairs is not None:
+        kind, rows = "accuracy", policy.pairs_per_batch
+        margins, labels = _of_all(policy, margins_over_grid, pairs, grid, rows, label)
+        found.append(margins)
     sampled = _sample(policy, rewards, prompts, grid, label)
-    _check_finite(sampled.log_ratios, margins)
-    for earned in (sampled.rewards, *([] if base is None else [base.rewards])):
-        if earned.isinf().any():
-            raise NotFiniteError("the policy or its rewards are not finite")
-        check_counted(earned, "response to the prompts")
-    kind = "accuracy" if pairs is not None else "reward" if texts is None else "log-likelihood"
-    measured = Measurement(
-        grid,
-        [prompt.text for prompt in prompts],
-        sampled,
-        base,
-        margins,
-        labels,
-        margin_scale,
-        kind=kind,
-        likelihoods=likelihoods,
-    )
+    earned = [sampled.rewards] if base is None else [sampled.rewards, base.rewards]
+    is_finite = all(tensor.isfinite().all() for tensor in [*found, sampled.log_ratios])
+    if not is_finite or any(tensor.isinf().any() for tensor in earned):
+        raise NotFiniteError("the policy or its rewards are not finite")
+    for tensor in earned:
+        check_counted(tensor, "response to the prompts")
+    names = [prompt.text for prompt in prompts]
+    about = (margins, labels, margin_scale, kind, likelihoods)
+    measured = Measurement(grid, names, sampled, base, *about)
     if kind != "reward":
         check_counted(measured.unit_values(), "pair" if kind == "accuracy" else "text")
     return measured
 
 
-def _check_finite(*found: torch.Tensor | None) -> None:
-    """Raise a ``NotFiniteError`` if a tensor that is there has a NaN or an infinity."""
-    if any(tensor is not None and not tensor.isfinite().all() for tensor in found):
-        raise NotFiniteError("the policy or its rewards are not finite")
-
-
 def check_counted(values: torch.Tensor, unit: str) -> None:
-    """Refuse values of which an objective has none at some λ.
-
-    Args:
-        values: size = (N, U, m); NaN where a unit does not count for an objective.
-        unit: what one is called.
+    """Refuse values, size = (N, U, m), of which an objective has only NaN at some λ.
 
     Raises:
-        NotFiniteError: it names the objective.
+        NotFiniteError: it names the objective and the ``unit``.
     """
     without = values.isnan().all(dim=1).any(dim=0)  # size = (m,)
     if without.any():
@@ -137,13 +95,18 @@ def check_counted(values: torch.Tensor, unit: str) -> None:
 
 
 def _of_all(
-    policy: Policy, over_grid: Callable[..., Any], data: Any, grid: torch.Tensor, **options: Any
+    policy: Policy,
+    over_grid: Callable[..., torch.Tensor],
+    data: Any,
+    grid: torch.Tensor,
+    rows: int,
+    label: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What ``over_rows`` finds for all rows of ``data``, which all processes share."""
     if policy.adapter is None:
         raise ValueError("pairs and texts are measured against an adapter switched off: none given")
     inputs = (over_grid, policy.model, policy.adapter, data, _own_share(len(data)), grid)
-    values, labels = over_rows(*inputs, progress=policy.progress, **options)
+    values, labels = over_rows(*inputs, rows=rows, label=label, progress=policy.progress)
     return _together(values, 1, len(data)), _together(labels, 0, len(data))
 
 
@@ -193,17 +156,12 @@ def _together(part: torch.Tensor, dim: int, total: int) -> torch.Tensor:
 
 def different_prompts(
     template: ChatTemplate,
-    rows: Iterable[tuple[torch.Tensor, Mapping[str, Any] | None]],
+    rows: Iterable[tuple[torch.Tensor, Mapping[str, Any] | None]],  # token ids, size = (S,)
     most: int | None,
 ) -> list[Prompt]:
-    """At most so many prompts; no more are read than needed.
+    """At most so many prompts, or all for None; no more are read than needed.
 
-    Rows whose samples are known are different ones already. Of the others none is taken twice.
-
-    Args:
-        template: the policy's.
-        rows: token ids, size = (S,), and the raw sample, if it is known.
-        most: how many; None: all.
+    Rows whose raw samples are known are different ones already. Of the others none is taken twice.
     """
     found: dict[str | int, Prompt] = {}
     for ids, example in rows:
@@ -226,246 +184,3 @@ def prompts_of_texts(texts: Any, most: int = PROMPTS_OF_PAIRS) -> list[Prompt]:
     rows = (texts[i] for i in range(0, len(texts), max(1, len(texts) // most)))
     starts = ((row["input_ids"][row["labels"].eq(IGNORE_INDEX)], None) for row in rows)
     return different_prompts(texts.template, starts, most)
-
-
-LOG_SIGMOID = "log-sigmoid"
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What was found at the N preference vectors of a grid.
-
-    Attributes:
-        grid: size = (N, m).
-        prompts: P of them, as people read them.
-        sampled: a response to every prompt at every λ.
-        base: the same of the model with its adapter off, N = 1; None where it was not measured.
-        margins: log π/π_ref of the better response minus that of the worse, size = (N, Q),
-            float64; None without pairs.
-        labels: +1, -1 or 0 of every pair and objective, size = (Q, m).
-        margin_scale: DPO's β, for what is shown of margins.
-        kind: of the values: ``reward``, ``accuracy`` or ``log-sigmoid`` of pairs,
-            ``log-likelihood``, or whatever else scored the responses.
-        likelihoods: log-probability per token of every held-out text with the adapter off, then
-            at every λ, size = (1 + N, Q, m), float64; NaN where a text does not count for an
-            objective. None without texts.
-    """
-
-    grid: torch.Tensor
-    prompts: list[str]
-    sampled: Sampled
-    base: Sampled | None = None
-    margins: torch.Tensor | None = None
-    labels: torch.Tensor | None = None
-    margin_scale: float = 1.0
-    kind: str = "reward"
-    likelihoods: torch.Tensor | None = None
-
-    def unit_values(self) -> torch.Tensor:
-        """What J is the mean of, by λ, by prompt, pair or text, and by objective.
-
-        Returns:
-            size = (N, U, m), float64; NaN where a unit does not count for an objective.
-        """
-        if self.margins is not None and self.labels is not None:
-            towards = towards_labels(self.margins, self.labels)
-            if self.kind == LOG_SIGMOID:
-                return -preference_loss(self.margin_scale * towards)
-            return agreement(towards)
-        if self.likelihoods is not None:
-            return self.likelihoods[1:]
-        return self.sampled.rewards
-
-    def base_values(self) -> torch.Tensor | None:
-        """The same of the model with its adapter off, size = (U, m); None if it has none."""
-        if self.likelihoods is not None:
-            return self.likelihoods[0]
-        return None if self.base is None else self.base.rewards[0]
-
-    def in_log_sigmoid(self) -> Measurement:
-        """The same pairs, measured by the mean log σ(±βΔ): the DPO loss of Eq. 14 with its sign.
-
-        An accuracy forgets by how much a pair is won: a few hundred pairs cannot tell 0.56 from
-        0.60.
-
-        Raises:
-            ValueError: there are no pairs.
-        """
-        if self.margins is None:
-            raise ValueError("only pairs have a log σ of their margin")
-        return replace(self, kind=LOG_SIGMOID)
-
-    def result(
-        self,
-        objectives: Sequence[str],
-        about: Mapping[str, Any],
-        reference_point: Sequence[float] | None = None,
-        *,
-        unit: str | None = None,
-        names: Sequence[str] | None = None,
-        clusters: Sequence[str] | None = None,
-    ) -> FrontResult:
-        """The front: J, KL, and the standard errors of both.
-
-        Args:
-            objectives: m names, in the order of λ.
-            about: further fields of the result, of ``origin``.
-            reference_point: of the hypervolume; None: that of ``reference_point``.
-            unit: of the values, in place of the kind's.
-            names: of the units, if their values are to be kept.
-            clusters: families of the units, where they come in some.
-        """
-        values = self.unit_values()
-        # An accuracy's standard error is that of a share.
-        correction = 0 if self.kind == "accuracy" else 1
-        means, spreads, counts = labelled_statistics(values, correction)
-        kl = mean_and_error(self.sampled.log_ratios)
-        metadata: dict[str, Any] = {"prompts": len(self.prompts)}
-        if self.margins is not None:
-            metadata["labelled_pairs"] = counts[0].tolist()
-        elif self.likelihoods is not None:
-            metadata["labelled_texts"] = counts[0].tolist()
-        return FrontResult(
-            kind=self.kind,
-            objectives=objectives,
-            axis_labels=[f"{name} ({unit or UNITS[self.kind]})" for name in objectives],
-            points=grid_points(self.grid, means, spreads / counts.sqrt(), *kl),
-            reference_point=reference_point or self.reference_point(),
-            base=self._base_point(),
-            metadata=metadata,
-            units=names and Units(names, values.numpy(), clusters),
-            **about,
-        )
-
-    def _base_point(self) -> Reached | None:
-        """What the model reaches with its adapter off."""
-        if self.kind == LOG_SIGMOID:  # every margin of the initial model is 0
-            m = self.grid.size(1)
-            return Reached(objectives=[-math.log(2)] * m, standard_errors=[0.0] * m)
-        values = self.base_values()
-        if values is None:
-            return None
-        means, spreads, counts = labelled_statistics(values)
-        errors = spreads / counts.sqrt()
-        return Reached(objectives=means.tolist(), standard_errors=errors.tolist())
-
-    def reference_point(self) -> list[float]:
-        """From where the hypervolume is measured unless a point is given, m numbers.
-
-        Two standard deviations below the mean of what the model reaches with its adapter off, to
-        two decimals. 0 for accuracies, which cannot be lower, and where that model was not
-        measured. -1 for the mean log σ of margins, where the initial model is at -0.69.
-        """
-        if self.kind == LOG_SIGMOID:
-            return [-1.0] * self.grid.size(1)
-        values = self.base_values()
-        if values is None:
-            return [0.0] * self.grid.size(1)
-        means, spreads, _ = labelled_statistics(values)
-        return [round(value, 2) for value in (means - 2 * spreads).tolist()]
-
-    def responses(self, most: int | None = None) -> list[dict[str, Any]]:
-        """Every response to the first ``most`` prompts, prompt by prompt, without the base's."""
-        return list(_rows(self.prompts[:most], self.sampled, self.grid))
-
-    def base_responses(self) -> list[dict[str, Any]]:
-        """Those of the model with its adapter off, which have no λ."""
-        if self.base is None:
-            return []
-        return list(_rows(self.prompts, self.base, torch.empty(1, 0)))
-
-
-def _rows(prompts: Sequence[str], sampled: Sampled, grid: torch.Tensor) -> Iterator[dict[str, Any]]:
-    preferences = grid.double().cpu().round(decimals=6).tolist()
-    for p, prompt in enumerate(prompts):
-        for n, preference in enumerate(preferences):
-            yield {
-                **(sampled.extra[n][p] if sampled.extra else {}),
-                "prompt": prompt,
-                "response": sampled.texts[n][p],
-                "preference": preference,
-                "rewards": [None if r != r else r for r in sampled.rewards[n, p].tolist()],
-                "log_ratio": round(sampled.log_ratios[n, p].item(), 4),
-            }
-
-
-def join(parts: Sequence[Measurement]) -> Measurement:
-    """Measurements of the same prompts or pairs at several grids as one, in their order."""
-    first, sampled = parts[0], [part.sampled for part in parts]
-    margins = None
-    if first.margins is not None:
-        margins = torch.cat([part.margins for part in parts if part.margins is not None])
-    joined = Sampled(
-        [texts for one in sampled for texts in one.texts],
-        torch.cat([one.rewards for one in sampled]),
-        torch.cat([one.log_ratios for one in sampled]),
-        [rows for one in sampled for rows in one.extra],
-    )
-    likelihoods = first.likelihoods
-    if likelihoods is not None:
-        rest = [part.likelihoods[1:] for part in parts if part.likelihoods is not None]
-        likelihoods = torch.cat([likelihoods[:1], *rest])
-    grid = torch.cat([part.grid for part in parts])
-    return replace(first, grid=grid, sampled=joined, margins=margins, likelihoods=likelihoods)
-
-
-def mean_and_error(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Means over prompts, size = (N,), and their standard errors: 0 where there is one prompt.
-
-    Args:
-        values: size = (N, P), float64.
-    """
-    means, count = values.mean(dim=1), values.size(1)
-    return means, values.std(dim=1) / count**0.5 if count > 1 else torch.zeros_like(means)
-
-
-def grid_points(
-    grid: torch.Tensor, values: torch.Tensor, errors: torch.Tensor, *kl: torch.Tensor
-) -> list[FrontPoint]:
-    """The points of a grid; λ is kept with six decimals.
-
-    Args:
-        grid: preference vectors, size = (N, m).
-        values: J, size = (N, m).
-        errors: standard errors of J, size = (N, m).
-        kl: the KL and its standard error, size = (N,) each, where they were measured.
-    """
-    columns = (grid.double().cpu().round(decimals=6), values, errors, *kl)
-    names = ("preference", "objectives", "standard_errors", "kl", "kl_error")
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    return [FrontPoint(**dict(zip(names, row, strict=False))) for row in rows]
-
-
-def origin(
-    method: str,
-    label: str,
-    flags: Mapping[str, Any],
-    step: int | None,
-    training_seconds: float | None,
-    stored_parameters: int,
-    trained_models: int = 1,
-) -> dict[str, Any]:
-    """The fields of a ``FrontResult`` that say what was measured.
-
-    Args:
-        method: a key of ``LABELS``.
-        label: in tables and pictures; empty: the method's.
-        flags: that training was started with.
-        step: of training; None at its end.
-        training_seconds: None where they are not known.
-        stored_parameters: numbers in the adapters.
-        trained_models: how many adapters there are.
-    """
-    aggregation = flags.get("aggregation")
-    return {
-        "method": method,
-        "label": label or LABELS[method],
-        "aggregation": aggregation if isinstance(aggregation, str) else None,
-        "fixed_scaling": flags.get("fixed_scaling") if method == "panacea" else None,
-        "step": step,
-        "cost": Cost(
-            training_seconds=None if training_seconds is None else round(training_seconds, 3),
-            stored_parameters=stored_parameters,
-            trained_models=trained_models,
-        ),
-    }

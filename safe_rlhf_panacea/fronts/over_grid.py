@@ -1,9 +1,9 @@
-"""Responses at every λ of a grid in one pass over the prompts, and what they earn."""
+"""What a policy does at every λ of a grid: its responses, margins of pairs, log-likelihoods."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,18 +37,14 @@ class Prompt:
 class Sampled:
     """Responses to P prompts at N preference vectors.
 
-    Attributes:
-        texts: N lists of P responses.
-        rewards: size = (N, P, m), float64; m = 0 without rewards; NaN where an objective does not
-            count for a response.
-        log_ratios: log π_λ(y|x)/π_ref(y|x) of every response, size = (N, P), float64; 0 for the
-            reference itself.
-        extra: what reward functions have logged of every response, by column, as plain values.
+    ``rewards`` are NaN where an objective does not count for a response; without rewards m = 0.
+    ``log_ratios`` are log π_λ(y|x)/π_ref(y|x) of every response, 0 for the reference itself.
     """
 
-    texts: list[list[str]]
-    rewards: torch.Tensor
-    log_ratios: torch.Tensor
+    texts: list[list[str]]  # N lists of P
+    rewards: torch.Tensor  # size = (N, P, m), float64
+    log_ratios: torch.Tensor  # size = (N, P), float64
+    # What reward functions have logged of every response, by column, as plain values.
     extra: list[list[dict[str, Any]]] = field(default_factory=list)
 
 
@@ -56,27 +52,31 @@ class Sampled:
 class Policy:
     """A policy, and how its responses are drawn when it is measured.
 
-    Attributes:
-        model: the module itself.
-        adapter: its adapter; None: the model alone.
-        tokenizer: its tokenizer.
-        sampling: how responses are drawn.
-        seed: of the sampling, so that evaluations differ by the policy and not by luck. (With
-            top_p, a repetition penalty or sharded weights the points of one front do not share
-            their luck.)
-        prompts_per_batch: each forward pass has N times as many rows.
-        pairs_per_batch: pairs read at a time.
-        progress: whether to show bars.
+    With one ``seed`` evaluations differ by the policy and not by luck. (With top_p, a repetition
+    penalty or sharded weights the points of one front do not share their luck.)
     """
 
     model: nn.Module
-    adapter: PanaceaAdapter | None
+    adapter: PanaceaAdapter | None  # None: the model alone
     tokenizer: Any
     sampling: SamplingConfig
     seed: int = 0
-    prompts_per_batch: int = 32
+    prompts_per_batch: int = 32  # each forward pass has N times as many rows
     pairs_per_batch: int = 32
-    progress: bool = True
+    progress: bool = True  # whether to show bars
+
+
+def batches(rows: Sequence[Any], size: int, title: str, progress: bool) -> Iterator[Sequence[Any]]:
+    """At most ``size`` rows after the other, counted by a bar where ``progress`` is shown."""
+    bar = progress_bar(total=len(rows), desc=title.strip(), disable=not progress)
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        yield part
+        bar.update(len(part))
+    bar.close()
+
+
+# -- responses ---------------------------------------------------------------------------------
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -133,13 +133,10 @@ def response_log_ratios(
     prompt_length: int,
     temperature: float = 1.0,
 ) -> torch.Tensor:
-    """log π_λ(y|x)/π_ref(y|x) at the λ that is set; the reference is the adapter switched off.
+    """log π_λ(y|x)/π_ref(y|x) at the λ that is set, size = (B,); the reference is W0 alone.
 
     Both are taken at a temperature: at that of sampling, the mean over responses drawn from π_λ
     estimates KL(π_λ ‖ π_ref) in nats.
-
-    Returns:
-        size = (B,), float32.
     """
     start = prompt_length - 1
     inputs = (model, sequences, attended, start, temperature)
@@ -152,44 +149,32 @@ def response_log_ratios(
 
 @torch.no_grad()
 def sample_rewards(
-    policy: Policy,
-    rewards: Rewards | None,
+    policy: Policy,  # in evaluation mode; without an adapter it is the reference
+    rewards: Rewards | None,  # None: m = 0
     prompts: Sequence[Prompt],
-    grid: torch.Tensor,
-    generator: torch.Generator,
-    label: str = "",
+    grid: torch.Tensor,  # size = (N, m)
+    generator: torch.Generator,  # on the model's device
+    label: str = "",  # beside the bar
 ) -> Sampled:
-    """Sample a response to every prompt at every λ, score it, compare it with the reference.
-
-    Args:
-        policy: in evaluation mode; without an adapter it is the reference.
-        rewards: of responses, size = (B, m); None: m = 0.
-        prompts: P of them.
-        grid: preference vectors, size = (N, m).
-        generator: of the sampling, on the model's device.
-        label: beside the bar.
-    """
-    model, adapter, tokenizer = policy.model, policy.adapter, policy.tokenizer
-    grid = grid.to(next(model.parameters()).device)
-    points, earned, ratios = len(grid), [], []
+    """Sample a response to every prompt at every λ, score it, compare it with the reference."""
+    tokenizer, earned, ratios = policy.tokenizer, [], []
+    grid = grid.to(next(policy.model.parameters()).device)
     texts: list[list[str]] = [[] for _ in grid]
     extra: list[list[dict[str, Any]]] = [[] for _ in grid]
-    title = f"Evaluating {label}".strip()
-    bar = progress_bar(total=len(prompts), desc=title, disable=not policy.progress)
-    for start in range(0, len(prompts), policy.prompts_per_batch):
-        chunk = prompts[start : start + policy.prompts_per_batch]
+    size, title = policy.prompts_per_batch, f"Evaluating {label}"
+    for chunk in batches(prompts, size, title, policy.progress):
         padded = pad_left([prompt.input_ids for prompt in chunk], tokenizer.pad_token_id)
         input_ids, mask = (tensor.to(grid.device) for tensor in padded)
         sequences, attended, found = sample_over_grid(
-            model, adapter, input_ids, mask, grid, policy.sampling, generator
+            policy.model, policy.adapter, input_ids, mask, grid, policy.sampling, generator
         )
-        width, rows = input_ids.size(1), (points, len(chunk))
+        width, rows = input_ids.size(1), (len(grid), len(chunk))
         ratios.append(found.view(rows).double().cpu())
         scores, logged = torch.empty(sequences.size(0), 0), {}
         if rewards is not None:
             examples = [prompt.example for prompt in chunk if prompt.example is not None]
-            known = examples * points if len(examples) == len(chunk) else None
-            groups = across(len(sequences), points)  # of a prompt at every λ, size = (B, N)
+            known = examples * len(grid) if len(examples) == len(chunk) else None
+            groups = across(len(sequences), len(grid))  # of a prompt at every λ, size = (B, N)
             responses = Responses(sequences, attended, width, known, groups)
             scores, logged = rewards(responses), responses.extra  # size = (N·B, m)
         earned.append(scores.double().view(*rows, -1).cpu())
@@ -198,8 +183,6 @@ def sample_rewards(
             texts[index // len(chunk)].append(text.strip())
             row = {column: _plain(values[index]) for column, values in logged.items()}
             extra[index // len(chunk)].append(row)
-        bar.update(len(chunk))
-    bar.close()
     return Sampled(texts, torch.cat(earned, dim=1), torch.cat(ratios, dim=1), extra)
 
 
@@ -209,20 +192,17 @@ def _plain(value: Any) -> str | float | int | None:
     return value if isinstance(value, str | float | int | None) and not odd else str(value)
 
 
+# -- labelled pairs and held-out texts -----------------------------------------------------------
+
+
 @torch.no_grad()
 def margins_over_grid(
     model: Any, adapter: PanaceaAdapter, batch: dict[str, torch.Tensor], grid: torch.Tensor
 ) -> torch.Tensor:
-    """log π/π_ref of the better response minus that of the worse, at every λ.
+    """log π/π_ref of the better response minus that of the worse, at every λ, size = (N, B).
 
-    Args:
-        model: the policy.
-        adapter: its adapter; switched off it gives the reference, once for all λ.
-        batch: collated pairs of ``PreferenceDataset``.
-        grid: preference vectors, size = (N, m).
-
-    Returns:
-        size = (N, B).
+    ``batch`` has B collated pairs of a ``PreferenceDataset``; the adapter switched off gives the
+    reference, once for all λ of ``grid``, size = (N, m).
     """
     keys = ("better_input_ids", "better_attention_mask", "worse_input_ids", "worse_attention_mask")
     better, better_mask, worse, worse_mask = (batch[key] for key in keys)
@@ -231,14 +211,12 @@ def margins_over_grid(
     counted = torch.cat(diverging_mask(better, better_mask, worse, worse_mask))
     inputs = input_ids, attention_mask, counted, across(len(input_ids), 2)
     with adapter.disabled():
-        log_probs = grouped_log_probs(model, *inputs)
-        reference = log_probs.sum(dim=-1)  # size = (2B,)
+        reference = grouped_log_probs(model, *inputs).sum(dim=-1)  # size = (2B,)
     sums = []
     for preference in grid:
         with adapter.at(preference):
             # Cut as the reference was: at W0 every margin is a tie, to the last bit.
-            log_probs = grouped_log_probs(model, *inputs)
-        sums.append(log_probs.sum(dim=-1))
+            sums.append(grouped_log_probs(model, *inputs).sum(dim=-1))
     better_ratios, worse_ratios = (torch.stack(sums) - reference).chunk(2, dim=1)  # (N, B) each
     return better_ratios - worse_ratios
 
@@ -247,17 +225,7 @@ def margins_over_grid(
 def likelihoods_over_grid(
     model: Any, adapter: PanaceaAdapter, batch: dict[str, torch.Tensor], grid: torch.Tensor
 ) -> torch.Tensor:
-    """Mean log-probability per token of every answer: adapter off, then at every λ.
-
-    Args:
-        model: the policy.
-        adapter: its adapter.
-        batch: collated texts, B of them.
-        grid: preference vectors, size = (N, m).
-
-    Returns:
-        size = (1 + N, B).
-    """
+    """Mean log-probability per token of B answers: adapter off, then at N λ, size = (1 + N, B)."""
     texts = [batch[key] for key in ("input_ids", "labels", "attention_mask")]  # size = (B, L)
     with adapter.disabled():
         sums, tokens = answer_log_probs(model, *texts)
@@ -270,80 +238,29 @@ def likelihoods_over_grid(
 
 @torch.no_grad()
 def over_rows(
-    over_grid: Callable[..., torch.Tensor],
+    over_grid: Callable[..., torch.Tensor],  # one of the two above
     model: Any,
     adapter: PanaceaAdapter,
-    dataset: Any,
-    indices: Sequence[int],
-    grid: torch.Tensor,
+    dataset: Any,  # a ``PreferenceDataset``, or supervised texts
+    indices: Sequence[int],  # of Q rows
+    grid: torch.Tensor,  # size = (N, m)
     *,
-    rows: int,
-    label: str = "",
+    rows: int,  # of a batch, at most
+    label: str = "",  # beside the bar
     progress: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What one of the functions above finds for chosen rows of a data set, and their labels.
+    """What a function finds for rows of a data set, and their labels; float64 on the CPU.
 
-    Args:
-        over_grid: ``margins_over_grid`` or ``likelihoods_over_grid``.
-        model: the policy.
-        adapter: its adapter.
-        dataset: a ``PreferenceDataset``, or supervised texts.
-        indices: Q of its rows.
-        grid: preference vectors, size = (N, m).
-        rows: of a batch, at most.
-        label: beside the bar.
-        progress: whether to show the bar.
-
-    Returns:
-        Margins, size = (N, Q), and labels (+1, -1, or 0 for none), size = (Q, m); or likelihoods,
-        size = (1 + N, Q), and whether they count (1 or 0). Both float64 on the CPU.
+    Margins, size = (N, Q), and labels (+1, -1, or 0 for none), size = (Q, m); or likelihoods,
+    size = (1 + N, Q), and whether they count (1 or 0).
     """
     device = next(model.parameters()).device
     grid, collate = grid.to(device), dataset.get_collator()
     found, labels = [], []
     key = "labels" if over_grid is margins_over_grid else "labelled"
-    bar = progress_bar(total=len(indices), desc=f"Evaluating {label}".strip(), disable=not progress)
-    for start in range(0, len(indices), rows):
-        part = [dataset[index] for index in indices[start : start + rows]]
-        batch = {name: tensor.to(device) for name, tensor in collate(part).items()}
+    for part in batches(indices, rows, f"Evaluating {label}", progress):
+        collated = collate([dataset[index] for index in part])
+        batch = {name: tensor.to(device) for name, tensor in collated.items()}
         found.append(over_grid(model, adapter, batch, grid).double().cpu())
         labels.append(batch[key].double().cpu())
-        bar.update(len(part))
-    bar.close()
     return torch.cat(found, dim=1), torch.cat(labels)
-
-
-def agreement(margins: torch.Tensor) -> torch.Tensor:
-    """1 where a margin towards the label is positive, 0 where negative, ½ where it is a tie.
-
-    Every margin is a tie before the first step. NaN, where there is no label, stays NaN.
-    """
-    return ((margins.sign() + 1) / 2).masked_fill(margins.isnan(), float("nan"))
-
-
-def towards_labels(margins: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Margins in the direction of each label, size = (N, Q, m); NaN where there is none.
-
-    Args:
-        margins: size = (N, Q).
-        labels: +1, -1, or 0 where there is none, size = (Q, m).
-    """
-    return (margins.unsqueeze(-1) * labels).masked_fill(labels.eq(0), float("nan"))
-
-
-def labelled_statistics(
-    values: torch.Tensor, correction: int = 1
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean, standard deviation and count of each objective's units.
-
-    Args:
-        values: size = (..., Q, m), NaN where a unit does not count for an objective.
-        correction: what the count is lessened by under the squares; 0 for shares.
-
-    Returns:
-        size = (..., m) each; a standard deviation is 0 where there is one unit.
-    """
-    counts = values.isnan().logical_not().sum(dim=-2)
-    means = values.nanmean(dim=-2)
-    squares = (values - means.unsqueeze(-2)).square().nansum(dim=-2)
-    return means, (squares / (counts - correction).clamp(min=1)).sqrt(), counts

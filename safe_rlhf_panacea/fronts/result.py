@@ -1,16 +1,12 @@
 """A front: what a method reaches at every preference vector λ, in memory and as JSON.
 
-``FrontResult`` is the one type for it. ``front.json`` of an evaluation and ``results.json`` of a
-training hold one; ``evaluations.jsonl`` holds one per line and ``results.json`` of the quickstart
-one per experiment and method. The JSON form (format 2) has a key for every field of
-``FrontResult``, where ``points`` is called ``front``, and the indicators that follow from them.
+The JSON form (format 2) has a key for every field of ``FrontResult``, where ``points`` is called
+``front``, and the indicators. ``values.json`` beside it has the values that J are means of.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -19,9 +15,15 @@ import numpy as np
 import torch
 from pydantic import Field, StrictInt, model_validator
 
-from safe_rlhf_panacea import shapes
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.stats import indicators
+from safe_rlhf_panacea.fronts.indicators import indicators
+from safe_rlhf_panacea.fronts.stats import (
+    SAME_PREFERENCE,
+    VALUES_FILE,
+    Units,
+    read_units,
+    write_units,
+)
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.records import Name, Number, Record, Vector, validated
 
@@ -39,37 +41,6 @@ UNITS = {
     "log-likelihood": "mean log-probability per token",
     "true score": "the corpus's score",
 }
-SAME_PREFERENCE = 1e-6  # two λ that differ by no more are the same one
-
-
-VALUES_FILE = "values.json"
-DIGITS = 6  # of the values in the file
-ROUNDED = 1e-5  # how far the means of what was written so may lie from the points
-NAME_LENGTH = 12
-
-
-@dataclass(frozen=True, eq=False)
-class Units:
-    """What every prompt or pair gave at every λ.
-
-    Attributes:
-        names: of the U units.
-        values: size = (N, U, m), float64; NaN where a unit does not count for an objective.
-        clusters: of each unit, the family that is drawn as a whole; None: every unit by itself.
-    """
-
-    names: Sequence[str]
-    values: np.ndarray
-    clusters: Sequence[str] | None = None
-
-    def problem(self, means: np.ndarray) -> str | None:
-        """Why these are not the units of a front with ``means`` J, size = (N, m); None if so."""
-        size = (means.shape[0], len(self.names), means.shape[1])
-        if self.values.shape != size:
-            return f"unit values of size {self.values.shape} in place of {size}"
-        if not np.allclose(np.nanmean(self.values, axis=1), means, atol=ROUNDED):
-            return "the means of the unit values are not those of the front"
-        return None
 
 
 class Reached(Record):
@@ -82,12 +53,6 @@ class Reached(Record):
 
     objectives: Vector
     standard_errors: Vector
-
-    def check(self, where: str, m: int) -> None:
-        """Raise a ``ValueError`` unless every vector has ``m`` numbers."""
-        for name in ("objectives", "standard_errors"):
-            if len(getattr(self, name)) != m:
-                raise ValueError(f"{where}: {name} must be {m} finite numbers")
 
 
 class FrontPoint(Reached):
@@ -102,14 +67,6 @@ class FrontPoint(Reached):
     preference: Vector
     kl: Number | None = None
     kl_error: Number | None = None
-
-    def check(self, where: str, m: int) -> None:
-        """Also for λ, and unless the KL and its error are both there, or both not."""
-        super().check(where, m)
-        if len(self.preference) != m:
-            raise ValueError(f"{where}: preference must be {m} finite numbers")
-        if (self.kl is None) != (self.kl_error is None):
-            raise ValueError(f"{where}: kl and kl_error must be numbers, or null")
 
 
 class Cost(Record):
@@ -147,7 +104,7 @@ class FrontResult(Record):
         reference_point: of the hypervolume, m numbers.
         base: what the model reaches with its adapter off; None where it was not measured.
         metadata: counts of prompts and of labelled pairs or texts.
-        units: the single values that J are means of, where they were kept (see ``units.py``).
+        units: the single values that J are means of, where they were kept.
 
     Raises:
         ValidationError: a value of another type, a number that is not finite, sizes that do not
@@ -185,12 +142,19 @@ class FrontResult(Record):
             raise ValueError(f"objectives must be different names, not {list(self.objectives)}")
         if len(self.axis_labels) != m:
             raise ValueError(f"axis_labels must be {m} texts, one per objective")
-        if len(self.reference_point) != m:
-            raise ValueError(f"reference_point must be {m} finite numbers")
+        vectors = [("reference_point", self.reference_point)]
         if self.base is not None:
-            self.base.check("base", m)
+            base = self.base.fields()
+            vectors += [(f"base: {name}", vector) for name, vector in base.items()]
         for number, point in enumerate(self.points, 1):
-            point.check(f"point {number} of the front", m)
+            where = f"point {number} of the front"
+            for name in ("objectives", "standard_errors", "preference"):
+                vectors.append((f"{where}: {name}", getattr(point, name)))
+            if (point.kl is None) != (point.kl_error is None):
+                raise ValueError(f"{where}: kl and kl_error must be numbers, or null")
+        for where, vector in vectors:
+            if len(vector) != m:
+                raise ValueError(f"{where} must be {m} finite numbers")
         gaps = np.abs(self.preferences[:, None] - self.preferences[None]).max(axis=-1)
         twice = np.argwhere(np.tril(gaps <= SAME_PREFERENCE, -1))
         if len(twice):
@@ -198,8 +162,6 @@ class FrontResult(Record):
         if self.units is not None and (problem := self.units.problem(self.values)):
             raise ValueError(problem)
         return self
-
-    # -- numbers ---------------------------------------------------------------------------
 
     @cached_property
     def values(self) -> np.ndarray:
@@ -241,8 +203,6 @@ class FrontResult(Record):
         rows = grid.double().round(decimals=6).tolist()
         return self.having(points=tuple(found[tuple(row)] for row in rows), units=None)
 
-    # -- files and pictures ------------------------------------------------------------------
-
     def to_json(self) -> dict[str, Any]:
         """Fields and indicators as plain values; the unit values have a file of their own."""
         return {**self.model_dump(mode="json", by_alias=True), **self.indicators}
@@ -274,7 +234,7 @@ class FrontResult(Record):
         atomic_write_json(folder / FRONT_FILE, self.to_json())
         (folder / VALUES_FILE).unlink(missing_ok=True)
         if self.units is not None:
-            write_units(folder, self.preferences, self.units)
+            write_units(folder / VALUES_FILE, self.preferences, self.units)
 
     @classmethod
     def load(cls, path: str | Path) -> FrontResult:
@@ -290,8 +250,10 @@ class FrontResult(Record):
         if path.is_file():
             return cls.from_json(str(path), read_json(path))
         result = cls.from_json(str(path / FRONT_FILE), read_json(path / FRONT_FILE))
-        units = read_units(path, result.preferences, result.values)
-        return result if units is None else result.having(units=units)
+        if not (path / VALUES_FILE).is_file():
+            return result
+        units = read_units(path / VALUES_FILE, result.preferences, result.values)
+        return result.having(units=units)
 
     def to_pandas(self) -> Any:
         """A ``pandas.DataFrame`` with a row per λ: λ, J, their standard errors, and the KL.
@@ -329,66 +291,3 @@ class FrontResult(Record):
 
         figure = front_figure([self, *others])
         return figure if path is None else save_picture(figure, path)
-
-
-def unit_name(*parts: str | Sequence[int]) -> str:
-    """A short name of a unit's texts or token ids; equal units have equal names."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:NAME_LENGTH]
-
-
-def names_of_pairs(pairs: Any) -> list[str]:
-    """The names of all pairs of a ``PreferenceDataset``, made of their tokens."""
-    rows = (pairs[i] for i in range(len(pairs)))
-    keys = ("better_input_ids", "worse_input_ids")
-    return [unit_name(*(row[key].tolist() for key in keys)) for row in rows]
-
-
-def write_units(folder: Path, preferences: np.ndarray, units: Units) -> None:
-    """Write ``values.json`` of a front at N ``preferences``, size = (N, m), into its folder."""
-    plain = [
-        [[None if value != value else value for value in unit] for unit in point]
-        for point in units.values.round(DIGITS).tolist()
-    ]
-    content = {
-        "units": [*units.names],
-        "preferences": preferences.round(DIGITS).tolist(),
-        "values": plain,
-    }
-    if units.clusters is not None:
-        content["clusters"] = [*units.clusters]
-    atomic_write_json(folder / VALUES_FILE, content, indent=None)
-
-
-def read_units(folder: Path, preferences: np.ndarray, means: np.ndarray) -> Units | None:
-    """The unit values of a front; None where its folder has no ``values.json``.
-
-    Args:
-        folder: of the evaluation.
-        preferences: λ of the front, size = (N, m).
-        means: J of the front, size = (N, m).
-
-    Raises:
-        UserError: the file is damaged, or not that of the front.
-    """
-    path = folder / VALUES_FILE
-    if not path.is_file():
-        return None
-    content = read_json(path)
-    points, m = means.shape
-    found = content if isinstance(content, dict) else {}
-    names, clusters = found.get("units"), found.get("clusters")
-    count = len(names) if isinstance(names, list) else 0
-    shape: dict[str, Any] = {
-        "units": [str],
-        "preferences": [[shapes.Number, m], points],
-        "values": [[[(shapes.Number, type(None)), m], count], points],
-    }
-    if clusters is not None:
-        shape["clusters"] = [str, count]
-    wrong = shapes.misfit(content, shape)
-    if wrong is None:
-        units = Units(content["units"], np.array(content["values"], dtype=np.float64), clusters)
-        wrong = units.problem(means)
-        if wrong is None and np.allclose(content["preferences"], preferences, atol=ROUNDED):
-            return units
-    raise UserError(f"{path}: not the values of the front beside it: {wrong or 'evaluate anew'}")

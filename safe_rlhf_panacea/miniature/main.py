@@ -16,7 +16,7 @@ from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.examples import Examples, write_examples
 from safe_rlhf_panacea.experiments.sizes import OBJECTIVES, read_yaml, settings
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
-from safe_rlhf_panacea.fronts.measure import Measurement
+from safe_rlhf_panacea.fronts.measurement import Measurement
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.miniature.corpus import EXAMPLES, NOTE

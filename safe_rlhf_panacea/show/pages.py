@@ -15,7 +15,7 @@ from safe_rlhf_panacea.data.template import without_template
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.compare import ComparedFront, FrontComparison, FrontDifference
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
-from safe_rlhf_panacea.fronts.stats import MEANINGS
+from safe_rlhf_panacea.fronts.indicators import MEANINGS
 from safe_rlhf_panacea.io import read_json, read_json_lines
 from safe_rlhf_panacea.runs.run_folder import RUN_FILE
 from safe_rlhf_panacea.runs.run_record import METRICS_FILE

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
+from safe_rlhf_panacea.fronts.indicators import INDICATORS
 from safe_rlhf_panacea.fronts.result import FrontPoint, FrontResult
-from safe_rlhf_panacea.fronts.stats import INDICATORS
 from safe_rlhf_panacea.show.plots import (
     COLOURS,
     MARKERS,

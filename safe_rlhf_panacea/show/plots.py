@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.fronts.indicators import non_dominated_mask
 from safe_rlhf_panacea.fronts.result import FrontResult
-from safe_rlhf_panacea.fronts.stats import non_dominated_mask
 from safe_rlhf_panacea.io import atomic_path
 from safe_rlhf_panacea.show.tables import fronts_title
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea.fronts.measure import origin
+from safe_rlhf_panacea.fronts.measurement import origin
 from safe_rlhf_panacea.fronts.result import FrontPoint, FrontResult
 from safe_rlhf_panacea.preference import preference_grid
 from tests.warm_python import warm_python

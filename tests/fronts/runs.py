@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from safe_rlhf_panacea.fronts.measure import grid_points
-from safe_rlhf_panacea.fronts.result import FrontResult, Units
+from safe_rlhf_panacea.fronts.measurement import grid_points
+from safe_rlhf_panacea.fronts.result import FrontResult
+from safe_rlhf_panacea.fronts.stats import Units
 from safe_rlhf_panacea.io import append_line, atomic_write_json
 from tests.eval.evaluations import NAMES, front, write_evaluation
 from tests.show.evaluations import evaluation

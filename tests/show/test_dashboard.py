@@ -10,7 +10,7 @@ import pytest
 from safe_rlhf_panacea import dashboard as writers
 from safe_rlhf_panacea.dashboard import Dashboard, main
 from safe_rlhf_panacea.fronts.evaluations import append_evaluation
-from safe_rlhf_panacea.fronts.stats import INDICATORS, MEANINGS
+from safe_rlhf_panacea.fronts.indicators import INDICATORS, MEANINGS
 from safe_rlhf_panacea.show.pages import curve_groups
 from tests.show.evaluations import evaluation
 

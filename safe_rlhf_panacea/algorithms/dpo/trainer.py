@@ -14,13 +14,8 @@ from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.base import Batch, LabelledPreferenceDataset, all_reduce_means, unwrap
 from safe_rlhf_panacea.base.losses import labelled_margins, preference_loss
 from safe_rlhf_panacea.configs.algorithms import DPOConfig
-from safe_rlhf_panacea.fronts.measure import (
-    PROMPTS_OF_PAIRS,
-    Measurement,
-    measure,
-    prompts_of_pairs,
-)
-from safe_rlhf_panacea.fronts.over_grid import agreement
+from safe_rlhf_panacea.fronts.measure import PROMPTS_OF_PAIRS, measure, prompts_of_pairs
+from safe_rlhf_panacea.fronts.measurement import Measurement, agreement
 
 if TYPE_CHECKING:  # at run time Safe-RLHF's own, where it is installed
     from safe_rlhf_panacea.base.algorithms.dpo import DPOTrainer as HookedDPOTrainer

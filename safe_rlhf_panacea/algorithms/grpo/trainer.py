@@ -32,7 +32,7 @@ from safe_rlhf_panacea.configs.algorithms import GRPOConfig
 from safe_rlhf_panacea.forward.joined_rows import side_by_side
 from safe_rlhf_panacea.forward.log_probs import response_tokens
 from safe_rlhf_panacea.forward.prefix_sharing import grouped_log_probs
-from safe_rlhf_panacea.fronts.measure import Measurement
+from safe_rlhf_panacea.fronts.measurement import Measurement
 
 
 class PanaceaGRPOTrainer(RLTrainer[GroupRollout]):

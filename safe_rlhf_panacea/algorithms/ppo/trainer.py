@@ -17,7 +17,7 @@ from safe_rlhf_panacea.base import Batch, all_reduce_means, init_eval_engine, un
 from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.configs.algorithms import PPOConfig
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.measure import Measurement
+from safe_rlhf_panacea.fronts.measurement import Measurement
 
 if TYPE_CHECKING:  # at run time Safe-RLHF's own, where it is installed
     from safe_rlhf_panacea.base.algorithms.ppo import PPOTrainer
