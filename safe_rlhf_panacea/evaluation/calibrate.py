@@ -18,7 +18,7 @@ from safe_rlhf_panacea.evaluation.loading import (
     policy_of,
     read_prompts,
     read_rewards,
-    rewards_of,
+    rewards_for,
 )
 from safe_rlhf_panacea.fronts.measure import sample_base
 from safe_rlhf_panacea.io import read_json
@@ -54,15 +54,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = COMMAND.read(argv)
     specs = read_rewards(options, None)
     model, tokenizer = load_model(options, options.model_name_or_path)
-    names = [spec.name for spec in specs]
     template = ChatTemplate.of(options.chat_template, tokenizer)
     policy = policy_of(options, model, None, template)
-    rewards = rewards_of(options, specs, policy)
+    rewards = rewards_for(options, specs, tokenizer, policy.sampling.stop_ids)
     prompts = read_prompts(options, template)
     rewards.check_columns([prompt.example for prompt in prompts], "the prompts")
     found = sample_base(policy, rewards, prompts).rewards[0].float()
     # As the models give them: signs are applied after the calibration.
     signs = torch.tensor([spec.sign for spec in specs])
+    names = [spec.name for spec in specs]
     write_calibration(options.output_file, names, found * signs)
     rows = [["objective", "mean", "std", "responses"]]
     for name, entry in read_json(options.output_file).items():

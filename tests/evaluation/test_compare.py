@@ -7,10 +7,12 @@ import re
 
 import pytest
 
-from safe_rlhf_panacea.evaluation.compare import PROGRAM, main, picture_front
+from safe_rlhf_panacea.evaluation import compare
+from safe_rlhf_panacea.evaluation.compare import PROGRAM, main
 from safe_rlhf_panacea.fronts.compare import FrontComparison
 from safe_rlhf_panacea.io import atomic_write_json, read_json
-from tests.eval.evaluations import front, write_evaluation
+from safe_rlhf_panacea.show.plots import front_figure
+from tests.eval.evaluations import write_evaluation
 from tests.fronts.runs import write_quickstart, write_training
 
 
@@ -134,6 +136,14 @@ def test_flags_and_grids_are_held_against_each_other(tmp_path, runs, capsys):
     assert "evaluated at different λ (one 3, two 2)" in capsys.readouterr().out
 
 
-def test_labels_are_not_long():
-    lines = picture_front(front(1.0, label="many words " * 6)).label.split("\n")
+def test_labels_in_the_picture_are_not_long(tmp_path, runs, monkeypatch):
+    drawn = []
+
+    def draw(fronts, title):
+        drawn.extend(fronts)
+        return front_figure(fronts, title)
+
+    monkeypatch.setattr(compare, "front_figure", draw)
+    main([f"{'many words ' * 6}={runs[0]}", runs[1], "--output_dir", str(tmp_path / "out")])
+    lines = drawn[0].label.split("\n")
     assert len(lines) > 2 and max(map(len, lines)) <= 24
