@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
-from safe_rlhf_panacea.base.functional import diverging_mask
+from safe_rlhf_panacea.base.losses import diverging_mask
 from safe_rlhf_panacea.forward.joined_rows import across
 from safe_rlhf_panacea.forward.log_probs import answer_log_probs
 from safe_rlhf_panacea.forward.prefix_sharing import grouped_log_probs

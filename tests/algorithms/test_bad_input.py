@@ -141,7 +141,7 @@ def test_a_logger_that_fails_after_the_claim(dpo_flags, refused, monkeypatch):
     def fail(**_):
         raise UserError("no space for logs")
 
-    monkeypatch.setattr("safe_rlhf_panacea.base.trainers.base.Logger", fail)
+    monkeypatch.setattr("safe_rlhf_panacea.base.trainer.Logger", fail)
     assert "no space for logs" in refused(dpo, dpo_flags)
 
 

@@ -19,7 +19,7 @@ from safe_rlhf_panacea.fronts.measure import PROMPTS_OF_PAIRS, measure, prompts_
 from safe_rlhf_panacea.fronts.measurement import Measurement
 
 if TYPE_CHECKING:  # at run time Safe-RLHF's own, where it is installed
-    from safe_rlhf_panacea.base.algorithms.dpo import DPOTrainer as HookedDPOTrainer
+    from safe_rlhf_panacea.base.dpo import DPOTrainer as HookedDPOTrainer
 else:
     from safe_rlhf_panacea.base import HookedDPOTrainer
 
@@ -33,6 +33,7 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
     """
 
     TRAINING_TYPE: ClassVar[str] = "panacea-dpo"
+    PROGRAM: ClassVar[str] = "safe_rlhf_panacea.algorithms.dpo"
 
     part: PanaceaPart
 

@@ -9,9 +9,13 @@ import torch
 
 from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.engine import init_eval_engine
-from safe_rlhf_panacea.base.functional import diverging_mask, mean_over_update
-from safe_rlhf_panacea.base.losses import preference_loss, summed_log_ratios
-from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
+from safe_rlhf_panacea.base.losses import (
+    diverging_mask,
+    mean_over_update,
+    preference_loss,
+    summed_log_ratios,
+)
+from safe_rlhf_panacea.base.supervised import SupervisedTrainer
 from safe_rlhf_panacea.configs.algorithms import DPOConfig
 from safe_rlhf_panacea.data import PreferenceDataset
 from safe_rlhf_panacea.forward.joined_rows import across

@@ -1,4 +1,4 @@
-"""Reward modelling: the Bradley-Terry loss on pairs labelled for one objective."""
+"""The two trainers of what comes before an alignment: supervised fine-tuning and reward models."""
 
 from __future__ import annotations
 
@@ -6,18 +6,43 @@ from typing import Any, ClassVar
 
 import torch
 
-from safe_rlhf_panacea.base.functional import mean_over_update
-from safe_rlhf_panacea.base.losses import preference_loss
-from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
-from safe_rlhf_panacea.data import PreferenceDataset
+from safe_rlhf_panacea.base.losses import mean_over_update, next_token_loss, preference_loss
+from safe_rlhf_panacea.base.supervised import SupervisedTrainer
+from safe_rlhf_panacea.base.updates import Batch
+from safe_rlhf_panacea.data import PreferenceDataset, SupervisedDataset
 from safe_rlhf_panacea.forward.joined_rows import across
+from safe_rlhf_panacea.forward.log_probs import answer_log_probs, answer_tokens
 from safe_rlhf_panacea.models import AutoModelForScore
+
+
+class SupervisedFinetuneTrainer(SupervisedTrainer):
+    """Trains all weights of a causal language model on answers."""
+
+    TRAINING_TYPE: ClassVar[str] = "sft"
+    PROGRAM: ClassVar[str] = "safe_rlhf_panacea.base.finetune"
+    DATASET_TYPE: ClassVar[Any] = SupervisedDataset
+
+    def count(self, batch: Batch) -> torch.Tensor:
+        """Tokens of the answers."""
+        return answer_tokens(batch["labels"]).sum()
+
+    def loss(
+        self,
+        input_ids: torch.Tensor,  # size = (B, L)
+        labels: torch.Tensor,  # size = (B, L)
+        attention_mask: torch.Tensor,  # size = (B, L)
+        counts: torch.Tensor | None = None,  # size = (), tokens
+    ) -> dict[str, torch.Tensor]:
+        """Mean cross entropy per answer token, in nats."""
+        found = answer_log_probs(self.model, input_ids, labels, attention_mask)
+        return {"loss": next_token_loss(*found, counts)}
 
 
 class RewardTrainer(SupervisedTrainer):
     """Trains all weights of a score model on the labels of ``args.objective``."""
 
     TRAINING_TYPE: ClassVar[str] = "reward"
+    PROGRAM: ClassVar[str] = "safe_rlhf_panacea.base.values.reward"
     DATASET_TYPE: ClassVar[Any] = PreferenceDataset
     MODEL_TYPE: ClassVar[Any] = AutoModelForScore
 

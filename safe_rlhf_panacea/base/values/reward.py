@@ -29,8 +29,12 @@ def parse_arguments(argv: Sequence[str] | None = None) -> RewardConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Train and save."""
     args = parse_arguments(argv)
+    from safe_rlhf_panacea.base.before import RewardTrainer
     from safe_rlhf_panacea.base.setup import prepare_run, run_to_end
-    from safe_rlhf_panacea.base.values.reward.trainer import RewardTrainer
 
     ds_train_config, _ = prepare_run(args)
     run_to_end(RewardTrainer(args, ds_train_config))
+
+
+if __name__ == "__main__":
+    main()

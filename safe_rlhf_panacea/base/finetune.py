@@ -29,8 +29,12 @@ def parse_arguments(argv: Sequence[str] | None = None) -> FinetuneConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Train and save."""
     args = parse_arguments(argv)
-    from safe_rlhf_panacea.base.finetune.trainer import SupervisedFinetuneTrainer
+    from safe_rlhf_panacea.base.before import SupervisedFinetuneTrainer
     from safe_rlhf_panacea.base.setup import prepare_run, run_to_end
 
     ds_train_config, _ = prepare_run(args)
     run_to_end(SupervisedFinetuneTrainer(args, ds_train_config))
+
+
+if __name__ == "__main__":
+    main()

@@ -23,8 +23,8 @@ from safe_rlhf_panacea.base.engine import (
     set_gradient_checkpointing,
 )
 from safe_rlhf_panacea.base.setup import model_dtype
-from safe_rlhf_panacea.base.trainers.base import TrainerBase
-from safe_rlhf_panacea.base.trainers.updates import Batch, counted
+from safe_rlhf_panacea.base.trainer import TrainerBase
+from safe_rlhf_panacea.base.updates import Batch, counted
 from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.data import ResumableSampler
 from safe_rlhf_panacea.models import load_pretrained_models
