@@ -26,16 +26,11 @@ class SupervisedFinetuneTrainer(SupervisedTrainer):
         """Tokens of the answers."""
         return answer_tokens(batch["labels"]).sum()
 
-    def loss(
-        self,
-        input_ids: torch.Tensor,  # size = (B, L)
-        labels: torch.Tensor,  # size = (B, L)
-        attention_mask: torch.Tensor,  # size = (B, L)
-        counts: torch.Tensor | None = None,  # size = (), tokens
-    ) -> dict[str, torch.Tensor]:
-        """Mean cross entropy per answer token, in nats."""
-        found = answer_log_probs(self.model, input_ids, labels, attention_mask)
-        return {"loss": next_token_loss(*found, counts)}
+    def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Mean cross entropy per answer token, in nats; ids, labels and mask, size = (B, L)."""
+        texts = (batch[key] for key in ("input_ids", "labels", "attention_mask"))
+        found = answer_log_probs(self.model, *texts)
+        return {"loss": next_token_loss(*found, batch.get("counts"))}
 
 
 class RewardTrainer(SupervisedTrainer):
@@ -62,22 +57,17 @@ class RewardTrainer(SupervisedTrainer):
             template=self.template,
         )
 
-    def loss(
-        self,
-        better_input_ids: torch.Tensor,  # size = (B, L)
-        better_attention_mask: torch.Tensor,  # size = (B, L)
-        worse_input_ids: torch.Tensor,  # size = (B, L)
-        worse_attention_mask: torch.Tensor,  # size = (B, L)
-        counts: torch.Tensor | None = None,  # size = (), rows
-        **_: torch.Tensor,
-    ) -> dict[str, torch.Tensor]:
+    def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """-log σ(r_better - r_worse), with a penalty on large scores if asked for."""
+        ids, mask = (
+            torch.cat([batch[f"{side}_{what}"] for side in ("better", "worse")])
+            for what in ("input_ids", "attention_mask")
+        )  # size = (2B, L)
         scores = self.model(
-            torch.cat([better_input_ids, worse_input_ids]),
-            attention_mask=torch.cat([better_attention_mask, worse_attention_mask]),
-            groups=across(2 * len(better_input_ids), 2),
+            ids, attention_mask=mask, groups=across(len(ids), 2)
         ).end_scores.squeeze(-1)  # size = (2B,)
         better, worse = scores.chunk(2)
+        counts = batch.get("counts")  # rows, size = ()
         loss = mean_over_update(preference_loss(better - worse), counts)
         if self.args.regularization > 0:
             both = None if counts is None else 2 * counts  # responses

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import abc
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -21,9 +24,59 @@ from safe_rlhf_panacea.data import PreferenceDataset
 from safe_rlhf_panacea.forward.joined_rows import across
 from safe_rlhf_panacea.forward.prefix_sharing import grouped_log_probs
 
+PAIR = ("better_input_ids", "better_attention_mask", "worse_input_ids", "worse_attention_mask")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """B pairs of responses: all better ones, then all worse ones, padded on the right.
+
+    Attributes:
+        input_ids: size = (2B, L).
+        attention_mask: size = (2B, L).
+        counted: from the first token in which a pair differs to the end of each, bool,
+            size = (2B, L - 1): all before cancels in a margin.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    counted: torch.Tensor
+
+    @classmethod
+    def of(cls, batch: Mapping[str, torch.Tensor], *, upstream_slice: bool = False) -> Pairs:
+        """The pairs of a collated batch, size = (B, L) each; see ``diverging_mask``."""
+        better, better_mask, worse, worse_mask = (batch[key] for key in PAIR)
+        masks = diverging_mask(
+            better, better_mask, worse, worse_mask, upstream_slice=upstream_slice
+        )
+        ids, mask = torch.cat([better, worse]), torch.cat([better_mask, worse_mask])
+        return cls(ids, mask, torch.cat(masks))
+
+    def log_probs(self, model: Any) -> torch.Tensor:
+        """Log-probabilities of the counted tokens, 0 elsewhere, size = (2B, L - 1)."""
+        groups = across(len(self.input_ids), 2)  # what a pair begins with is read once
+        return grouped_log_probs(model, self.input_ids, self.attention_mask, self.counted, groups)
+
+    def log_ratios(
+        self, policy: Any, reference: AbstractContextManager[Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """log π(y|x)/π_ref(y|x) of the better and of the worse responses, size = (B,) each.
+
+        Args:
+            policy: a model, or its engine.
+            reference: a context in which the model that it gives is the reference.
+        """
+        # The reference goes first: the backward pass must find the policy as it was left.
+        with torch.no_grad(), reference as model:
+            ref_log_probs = self.log_probs(model)
+        ratios = summed_log_ratios(self.log_probs(policy), ref_log_probs, self.counted)
+        better, worse = ratios.chunk(2)
+        return better, worse
+
 
 def reward_statistics(better: torch.Tensor, worse: torch.Tensor) -> dict[str, torch.Tensor]:
     """What is logged of the implicit rewards, size = (B,) each."""
+    better, worse = better.detach(), worse.detach()
     return {
         "reward": better + worse,
         "better_sample_reward": better,
@@ -33,7 +86,27 @@ def reward_statistics(better: torch.Tensor, worse: torch.Tensor) -> dict[str, to
     }
 
 
-class DPOTrainer(SupervisedTrainer):
+class ImplicitRewards(abc.ABC):
+    """What trainers of DPO have in common, the port's and those on Safe-RLHF."""
+
+    args: Any
+    model: Any
+    scale_coeff: float
+
+    @abc.abstractmethod
+    def reference(self) -> AbstractContextManager[Any]:
+        """A context in which the model that it gives is the reference."""
+
+    def implicit_rewards(
+        self, batch: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """scale_coeff · log π/π_ref of the better and of the worse responses, size = (B,) each."""
+        pairs = Pairs.of(batch, upstream_slice=getattr(self.args, "upstream_dpo_slice", False))
+        better, worse = pairs.log_ratios(self.model, self.reference())
+        return self.scale_coeff * better, self.scale_coeff * worse
+
+
+class DPOTrainer(ImplicitRewards, SupervisedTrainer):
     """DPO on pairs of responses to the same prompt.
 
     Hooks for subclasses: ``init_reference`` and ``reference`` say where the reference comes
@@ -42,17 +115,13 @@ class DPOTrainer(SupervisedTrainer):
 
     TRAINING_TYPE: ClassVar[str] = "dpo"
     DATASET_TYPE: ClassVar[Any] = PreferenceDataset
-    reward_statistics = staticmethod(reward_statistics)
 
     reference_model: Any
 
-    def __init__(
-        self, args: DPOConfig, ds_train_config: dict[str, Any], ds_eval_config: dict[str, Any]
-    ) -> None:
-        """Run the hooks."""
+    def __init__(self, args: DPOConfig, *ds_configs: dict[str, Any]) -> None:
+        """Take β and run the hooks."""
         self.scale_coeff = args.scale_coeff
-        self.ds_eval_config = ds_eval_config
-        super().__init__(args, ds_train_config)
+        super().__init__(args, *ds_configs)
 
     def init_models(self) -> None:
         """Load the policy, and the reference it is held against."""
@@ -71,55 +140,17 @@ class DPOTrainer(SupervisedTrainer):
             self.reference_model = init_eval_engine(self.reference_model, self.ds_eval_config)
 
     def reference(self) -> AbstractContextManager[Any]:
-        """A context in which the model that it gives is the reference."""
+        """The copy that ``init_reference`` loaded."""
         return nullcontext(self.reference_model)
 
-    def implicit_rewards(
-        self,
-        better_input_ids: torch.Tensor,  # size = (B, L)
-        better_attention_mask: torch.Tensor,  # size = (B, L)
-        worse_input_ids: torch.Tensor,  # size = (B, L)
-        worse_attention_mask: torch.Tensor,  # size = (B, L)
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """scale_coeff · log π(y|x)/π_ref(y|x) of both responses, from their first difference on.
+    def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """-log σ(Δ), Δ being the margin between the implicit rewards (Eq. 2).
 
-        Returns:
-            Rewards of the better and of the worse response, size = (B,) each.
+        Args:
+            batch: collated pairs, and ``counts``, the rows of an average micro-batch, size = ().
         """
-        input_ids = torch.cat([better_input_ids, worse_input_ids])  # size = (2B, L)
-        attention_mask = torch.cat([better_attention_mask, worse_attention_mask])
-        mask = torch.cat(
-            diverging_mask(
-                better_input_ids,
-                better_attention_mask,
-                worse_input_ids,
-                worse_attention_mask,
-                upstream_slice=getattr(self.args, "upstream_dpo_slice", False),
-            )
-        )
-        inputs = input_ids, attention_mask, mask, across(len(input_ids), 2)
-        # The reference goes first: the backward pass must find the policy as it was left.
-        with torch.no_grad(), self.reference() as model:
-            reference = grouped_log_probs(model, *inputs)  # size = (2B, L - 1)
-        policy = grouped_log_probs(self.model, *inputs)
-        rewards = self.scale_coeff * summed_log_ratios(policy, reference, mask)  # size = (2B,)
-        better, worse = rewards.chunk(2)
-        return better, worse
-
-    def loss(
-        self,
-        better_input_ids: torch.Tensor,  # size = (B, L)
-        better_attention_mask: torch.Tensor,  # size = (B, L)
-        worse_input_ids: torch.Tensor,  # size = (B, L)
-        worse_attention_mask: torch.Tensor,  # size = (B, L)
-        counts: torch.Tensor | None = None,  # size = (), rows
-        **_: torch.Tensor,
-    ) -> dict[str, torch.Tensor]:
-        """-log σ(Δ), Δ being the margin between the implicit rewards (Eq. 2)."""
-        better, worse = self.implicit_rewards(
-            better_input_ids, better_attention_mask, worse_input_ids, worse_attention_mask
-        )
+        better, worse = self.implicit_rewards(batch)
         return {
-            "loss": mean_over_update(preference_loss(better - worse), counts),
-            **self.reward_statistics(better.detach(), worse.detach()),
+            "loss": mean_over_update(preference_loss(better - worse), batch.get("counts")),
+            **reward_statistics(better, worse),
         }

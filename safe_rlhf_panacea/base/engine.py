@@ -199,7 +199,7 @@ def init_role_engine(
     return engine
 
 
-def init_eval_engine(model: nn.Module, ds_config: dict[str, Any]) -> Any:
+def init_eval_engine(model: nn.Module, ds_config: Any) -> Any:
     """Place a frozen model: a ZeRO 3 engine where its weights are sharded, else just itself."""
     model.eval().requires_grad_(False)
     if ds_config["zero_optimization"]["stage"] != 3:

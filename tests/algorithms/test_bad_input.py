@@ -9,8 +9,8 @@ import sys
 import pytest
 from safetensors.torch import load_file, save_file
 
-from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
-from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
+from safe_rlhf_panacea.algorithms.dpo import main as dpo
+from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from safe_rlhf_panacea.base import AutoModelForScore
 from safe_rlhf_panacea.baselines import discrete_policies, fixed_scaling, rewarded_soups
 from safe_rlhf_panacea.errors import UserError

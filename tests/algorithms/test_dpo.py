@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.adapter import load_adapter
-from safe_rlhf_panacea.algorithms.dpo.main import main
+from safe_rlhf_panacea.algorithms.dpo import main
 from safe_rlhf_panacea.algorithms.dpo.trainer import rows_of_pairs
 from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.base.distributed import own_device

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.adapter import load_soup
-from safe_rlhf_panacea.algorithms.grpo.main import parse_arguments
+from safe_rlhf_panacea.algorithms.grpo import parse_arguments
 from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.base.part import Observer
 from safe_rlhf_panacea.baselines.rewarded_soups import vertices

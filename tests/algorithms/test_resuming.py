@@ -14,10 +14,10 @@ import torch
 import wandb
 from safetensors.torch import load_file, save_file
 
-from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
-from safe_rlhf_panacea.algorithms.grpo.main import main as grpo
-from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
-from safe_rlhf_panacea.algorithms.sft.main import main as panacea_sft
+from safe_rlhf_panacea.algorithms.dpo import main as dpo
+from safe_rlhf_panacea.algorithms.grpo import main as grpo
+from safe_rlhf_panacea.algorithms.ppo import main as ppo
+from safe_rlhf_panacea.algorithms.sft import main as panacea_sft
 from safe_rlhf_panacea.base.finetune import main as sft
 from safe_rlhf_panacea.dry_run import resolve
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations

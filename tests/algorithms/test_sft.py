@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from safe_rlhf_panacea.algorithms.sft.main import main
+from safe_rlhf_panacea.algorithms.sft import main
 from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
 from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.supervised import to_device

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from safe_rlhf_panacea.algorithms.ppo.main import COMMAND
+from safe_rlhf_panacea.algorithms.ppo import COMMAND
 from safe_rlhf_panacea.algorithms.preference_source import begins_update
 from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.base.losses import next_token_loss

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from safe_rlhf_panacea import base
-from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
+from safe_rlhf_panacea.algorithms.dpo import main as dpo
 from safe_rlhf_panacea.base import resolution
 from safe_rlhf_panacea.errors import UserError
 from tests.contract.sides import needs_safe_rlhf, underneath, why_not

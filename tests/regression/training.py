@@ -129,10 +129,10 @@ class DealtPreferences:
 def make_trainer(algorithm, flags):
     """Panacea's trainer, whose U and V come from NumPy's frozen stream and not from torch's."""
     if algorithm == "dpo":
-        from safe_rlhf_panacea.algorithms.dpo.main import parse_arguments
+        from safe_rlhf_panacea.algorithms.dpo import parse_arguments
         from safe_rlhf_panacea.algorithms.dpo.trainer import PanaceaDPOTrainer as Trainer
     else:
-        from safe_rlhf_panacea.algorithms.ppo.main import parse_arguments
+        from safe_rlhf_panacea.algorithms.ppo import parse_arguments
         from safe_rlhf_panacea.algorithms.ppo.trainer import PanaceaPPOTrainer as Trainer
 
     class FixedStart(Trainer):
