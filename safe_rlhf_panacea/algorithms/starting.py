@@ -27,7 +27,7 @@ def prepare_run(args: Any) -> tuple[DeepSpeedConfig, DeepSpeedConfig]:
         from safe_rlhf_panacea.base import setup
 
         configs = setup.prepare_run(args)
-    from safe_rlhf_panacea.base.distributed import is_main_process
+    from safe_rlhf_panacea.distributed import is_main_process
 
     if is_main_process():
         say(str(backend()))

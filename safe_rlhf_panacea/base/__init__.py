@@ -19,13 +19,6 @@ if TYPE_CHECKING:  # the port's, which Safe-RLHF's agree with
     from safe_rlhf_panacea.base.algorithms.dpo import DPOTrainer as HookedDPOTrainer
     from safe_rlhf_panacea.base.algorithms.ppo import PPOTrainer
     from safe_rlhf_panacea.base.algorithms.ppo import PPOTrainer as HookedPPOTrainer
-    from safe_rlhf_panacea.base.distributed import (
-        all_reduce_max,
-        all_reduce_means,
-        all_reduce_sum,
-        barrier,
-        is_main_process,
-    )
     from safe_rlhf_panacea.base.engine import gathered, init_eval_engine, unwrap
     from safe_rlhf_panacea.base.trainers.base import TrainerBase
     from safe_rlhf_panacea.base.trainers.rl import RLTrainer
@@ -37,6 +30,13 @@ if TYPE_CHECKING:  # the port's, which Safe-RLHF's agree with
         SupervisedDataset,
     )
     from safe_rlhf_panacea.data import PreferenceDataset as LabelledPreferenceDataset
+    from safe_rlhf_panacea.distributed import (
+        all_reduce_max,
+        all_reduce_means,
+        all_reduce_sum,
+        barrier,
+        is_main_process,
+    )
     from safe_rlhf_panacea.forward.log_probs import response_log_probs
     from safe_rlhf_panacea.models import AutoModelForScore, ScoreModelOutput, load_pretrained_models
     from safe_rlhf_panacea.runs.checkpoint import TrainingState
@@ -68,13 +68,13 @@ _HOOKED = {
 # the same on both: the place in this package
 _OURS = {
     "TrainingState": "runs.checkpoint",
-    "all_reduce_max": "base.distributed",
-    "all_reduce_means": "base.distributed",
-    "all_reduce_sum": "base.distributed",
-    "barrier": "base.distributed",
+    "all_reduce_max": "distributed",
+    "all_reduce_means": "distributed",
+    "all_reduce_sum": "distributed",
+    "barrier": "distributed",
     "gathered": "base.engine",
     "init_eval_engine": "base.engine",
-    "is_main_process": "base.distributed",
+    "is_main_process": "distributed",
     "response_log_probs": "forward.log_probs",
     "unwrap": "base.engine",
 }

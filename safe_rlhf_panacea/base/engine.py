@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.base.configs.deepspeed_config import ADAM_BETAS
-from safe_rlhf_panacea.base.distributed import get_world_size, own_device
+from safe_rlhf_panacea.distributed import get_world_size, own_device
 from safe_rlhf_panacea.errors import UserError
 
 if TYPE_CHECKING:

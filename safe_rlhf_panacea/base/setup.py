@@ -13,7 +13,7 @@ from safe_rlhf_panacea.base.configs.deepspeed_config import (
     get_deepspeed_eval_config,
     get_deepspeed_train_config,
 )
-from safe_rlhf_panacea.base.distributed import (
+from safe_rlhf_panacea.distributed import (
     get_world_size,
     init_distributed,
     is_main_process,

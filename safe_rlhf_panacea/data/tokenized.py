@@ -16,11 +16,11 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.data.control_tokens import CUT
 from safe_rlhf_panacea.data.raw import split_indices
 from safe_rlhf_panacea.data.specs import Row, Specs, read_specs, select_rows
 from safe_rlhf_panacea.data.template import AUTO, ChatTemplate
+from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
 
 Sample = Mapping[str, Any]

@@ -14,11 +14,11 @@ from safe_rlhf.models import load_pretrained_models
 from safe_rlhf.trainers import SupervisedTrainer, supervised_trainer
 
 from safe_rlhf_panacea.base.algorithms.dpo import reward_statistics
-from safe_rlhf_panacea.base.distributed import all_reduce_means, own_device
 from safe_rlhf_panacea.base.engine import passes_since_update
 from safe_rlhf_panacea.base.functional import diverging_mask
 from safe_rlhf_panacea.base.losses import summed_log_ratios
 from safe_rlhf_panacea.base.trainers.updates import Batch, counted
+from safe_rlhf_panacea.distributed import all_reduce_means, own_device
 from safe_rlhf_panacea.models.positions import check_positions
 from safe_rlhf_panacea.on_safe_rlhf.rates import own_rates
 from safe_rlhf_panacea.on_safe_rlhf.recompute import recompute_without_reentry

@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 import torch
 
-from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.engine import init_eval_engine
 from safe_rlhf_panacea.base.functional import diverging_mask, mean_over_update
 from safe_rlhf_panacea.base.losses import preference_loss, summed_log_ratios
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
 from safe_rlhf_panacea.configs.algorithms import DPOConfig
 from safe_rlhf_panacea.data import PreferenceDataset
+from safe_rlhf_panacea.distributed import own_device
 from safe_rlhf_panacea.forward.joined_rows import across
 from safe_rlhf_panacea.forward.prefix_sharing import grouped_log_probs
 

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import torch
 
 from safe_rlhf_panacea.base.algorithms.ppo_models import PPOModels
-from safe_rlhf_panacea.base.distributed import all_reduce_max, all_reduce_means, all_reduce_sum
 from safe_rlhf_panacea.base.engine import learning_rate
 from safe_rlhf_panacea.base.functional import (
     generalized_advantages,
@@ -29,6 +28,7 @@ from safe_rlhf_panacea.base.trainers.rl import Batch
 from safe_rlhf_panacea.base.trainers.rollout import AnyRollout, OldNumbers, Rollout, Scores
 from safe_rlhf_panacea.base.trainers.updates import average
 from safe_rlhf_panacea.configs.algorithms import PPOConfig
+from safe_rlhf_panacea.distributed import all_reduce_max, all_reduce_means, all_reduce_sum
 from safe_rlhf_panacea.forward.log_probs import response_log_probs
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.engine import init_eval_engine
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.trainers.actor import load_actor
 from safe_rlhf_panacea.base.trainers.rl import RLTrainer
 from safe_rlhf_panacea.base.trainers.rollout import AnyRollout
+from safe_rlhf_panacea.distributed import own_device
 from safe_rlhf_panacea.models.score_loading import load_score_model
 from safe_rlhf_panacea.models.tokenizers import check_same_tokenizer
 

@@ -11,12 +11,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch.utils.data import DataLoader
 
-from safe_rlhf_panacea.base.distributed import (
-    all_reduce_means,
-    get_rank,
-    get_world_size,
-    own_device,
-)
 from safe_rlhf_panacea.base.engine import (
     init_train_engine,
     learning_rate,
@@ -27,6 +21,7 @@ from safe_rlhf_panacea.base.trainers.base import TrainerBase
 from safe_rlhf_panacea.base.trainers.updates import Batch, counted
 from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.data import ResumableSampler
+from safe_rlhf_panacea.distributed import all_reduce_means, get_rank, get_world_size, own_device
 from safe_rlhf_panacea.models import load_pretrained_models
 from safe_rlhf_panacea.models.positions import check_positions
 from safe_rlhf_panacea.runs.progress import progress_bar
