@@ -25,6 +25,7 @@ from safe_rlhf_panacea.errors import UserError
 
 Sample = Mapping[str, Any]
 LOGGER = logging.getLogger(__name__)
+IGNORE_INDEX = -100  # a label that no loss counts
 ROWS_PER_CALL = 1024  # rows given to the tokenizer at once: enough to use all its threads
 
 

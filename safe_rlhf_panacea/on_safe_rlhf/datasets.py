@@ -19,7 +19,7 @@ from safe_rlhf.datasets import (
 )
 from safe_rlhf.trainers import rl_trainer
 
-from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
+from safe_rlhf_panacea.data import IGNORE_INDEX
 from safe_rlhf_panacea.data.control_tokens import tokenize
 from safe_rlhf_panacea.data.raw import labels_of
 from safe_rlhf_panacea.data.template import AUTO, SAFE_RLHF, ChatTemplate
