@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from safe_rlhf_panacea.base.distributed import (
+from safe_rlhf_panacea.base.engine import get_deepspeed_eval_config, get_deepspeed_train_config
+from safe_rlhf_panacea.distributed import (
     get_world_size,
     init_distributed,
     is_main_process,
     refusing_together,
 )
-from safe_rlhf_panacea.base.engine import get_deepspeed_eval_config, get_deepspeed_train_config
 from safe_rlhf_panacea.forward.passes import limit
 from safe_rlhf_panacea.io import naming
 from safe_rlhf_panacea.runs.claim import check_free, unlock_folder, withdraw_claim

@@ -11,15 +11,15 @@ from typing import Any, ClassVar
 
 import torch
 
-from safe_rlhf_panacea.base.distributed import (
+from safe_rlhf_panacea.base.engine import unwrap, whole_state_dict
+from safe_rlhf_panacea.base.part import Observer, Part
+from safe_rlhf_panacea.data import ChatTemplate, ResumableSampler
+from safe_rlhf_panacea.distributed import (
     barrier,
     get_world_size,
     is_main_process,
     refusing_together,
 )
-from safe_rlhf_panacea.base.engine import unwrap, whole_state_dict
-from safe_rlhf_panacea.base.part import Observer, Part
-from safe_rlhf_panacea.data import ChatTemplate, ResumableSampler
 from safe_rlhf_panacea.runs.checkpoint import (
     TrainingState,
     capture_random_state,
