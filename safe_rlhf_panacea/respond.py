@@ -20,8 +20,8 @@ from safe_rlhf_panacea.data.template import Turns
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
 from safe_rlhf_panacea.models import load_pretrained_models
-from safe_rlhf_panacea.models.of_adapter import base_of
-from safe_rlhf_panacea.models.positions import check_positions
+from safe_rlhf_panacea.models.adapted import base_of
+from safe_rlhf_panacea.models.loading import check_positions
 from safe_rlhf_panacea.preference import Preference, format_preference, parse_preference
 from safe_rlhf_panacea.printing import say
 

@@ -18,7 +18,7 @@ from safe_rlhf_panacea.forward.generation import SamplingConfig
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.sampling import Prompt
 from safe_rlhf_panacea.models import load_pretrained_models
-from safe_rlhf_panacea.models.positions import check_positions
+from safe_rlhf_panacea.models.loading import check_positions
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards.calibration import apply_calibration
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble

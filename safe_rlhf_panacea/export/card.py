@@ -20,7 +20,7 @@ from safe_rlhf_panacea.export.portable import hub_name, portable, portable_recor
 from safe_rlhf_panacea.fronts.result import FRONT_FILE, FrontResult
 from safe_rlhf_panacea.fronts.runs import parse_run, read_run
 from safe_rlhf_panacea.io import atomic_write_text, read_json_lines
-from safe_rlhf_panacea.models.hub import HUB_NAME
+from safe_rlhf_panacea.models.files import HUB_NAME
 from safe_rlhf_panacea.printing import printable_line, say
 from safe_rlhf_panacea.runs.run_folder import RUN_FILE, read_record
 from safe_rlhf_panacea.runs.run_record import METRICS_FILE, RESULTS_FILE

@@ -32,8 +32,8 @@ from safe_rlhf_panacea.adapter.layer import factor_shapes
 from safe_rlhf_panacea.adapter.model import check_fit
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import read_json
+from safe_rlhf_panacea.models.files import INDEX, WEIGHTS
 from safe_rlhf_panacea.models.lora import Lora, read_lora
-from safe_rlhf_panacea.models.weights import INDEX, WEIGHTS
 from safe_rlhf_panacea.preference import format_preference, parse_preference
 
 if TYPE_CHECKING:
@@ -191,3 +191,27 @@ def find_adapter(name_or_path: str | os.PathLike[str]) -> Adapted | None:
     values = read_json(folder / CONFIG_NAME)
     ours = not isinstance(values, dict) or values.get("adapter_type") == ADAPTER_TYPE
     return Adapted(folder, preference, None if ours else read_lora(folder, values))
+
+
+@contextmanager
+def base_of(adapter: str | Path, recorded: str | None, given: str | None) -> Iterator[str]:
+    """The base model to load inside the block, whose errors name the adapter as well.
+
+    Args:
+        adapter: the adapter's folder.
+        recorded: the base model that its configuration names.
+        given: what the user says instead, with ``--base_model``.
+
+    Raises:
+        UserError: there is neither, or the block raised one.
+    """
+    if (base := given or recorded) is None:
+        raise UserError(f"{adapter} names no base model: give one with --base_model")
+    try:
+        yield base
+    except UserError as error:
+        if given:
+            raise
+        raise UserError(
+            f"{error} (the base model that {adapter} names; --base_model gives another place)"
+        ) from error

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.models.files import SCORE_HEAD, check_score_head, read_tensors
 from safe_rlhf_panacea.models.loading import check_finite, load_whole, loading_errors, resolve_model
 from safe_rlhf_panacea.models.normalizer import NormalizerType
 from safe_rlhf_panacea.models.score_model import ScoreModel, ScoreType
-from safe_rlhf_panacea.models.weights import SCORE_HEAD, check_score_head, read_tensors
 
 HEAD = (SCORE_HEAD, "normalizer.")
 # The output layers over the vocabulary, under their names in transformers' causal models.

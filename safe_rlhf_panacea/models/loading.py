@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.models.hub import prepare_hub
-from safe_rlhf_panacea.models.weights import check_model_folder, is_local
+from safe_rlhf_panacea.models.files import check_model_folder, is_local, prepare_hub
 
 # Older Llama checkpoints carry this table per layer; models have long computed it themselves.
 IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)
@@ -137,3 +137,65 @@ def _shapes(mismatched: str | tuple[Any, ...]) -> str:
         return f"{mismatched} has another shape"
     key, saved, wanted = mismatched
     return f"{key} has shape {tuple(saved)}, not {tuple(wanted)}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LoadedModel:
+    """A model of transformers with its tokenizer.
+
+    A training takes it over: it gets the run's precision, and an adapter, in place.
+
+    Attributes:
+        model: a causal language model, or, as a reward, a model for sequence classification.
+        tokenizer: the model's.
+        label: as a reward, which of several labels is meant, by name or index.
+
+    Raises:
+        UserError: one of both is missing, or they stand in each other's place.
+    """
+
+    model: Any
+    tokenizer: Any
+    label: str | int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is neither a model nor a tokenizer."""
+        parts = {"model": (self.model, "named_modules"), "tokenizer": (self.tokenizer, "decode")}
+        for what, (given, method) in parts.items():
+            if not hasattr(given, method):
+                kind = type(given).__name__
+                raise UserError(f"a LoadedModel is a model and its tokenizer: {what} is a {kind}")
+
+    @property
+    def name(self) -> str | None:
+        """Where it was loaded from, as far as it knows."""
+        return getattr(self.model.config, "_name_or_path", None) or None
+
+    def __repr__(self) -> str:
+        return f"LoadedModel({self})"
+
+    def __str__(self) -> str:
+        return self.name or f"a {type(self.model).__name__} in memory"
+
+
+def check_positions(model: Any, length: int, name: str, what: str = "--max_length") -> None:
+    """Refuse sequences that are longer than a model's positions reach.
+
+    Models that do not say how many they have pass.
+
+    Args:
+        model: with its configuration.
+        length: of the longest sequence, in tokens.
+        name: of the model.
+        what: makes a sequence so long.
+
+    Raises:
+        UserError: with both numbers.
+    """
+    config = model.config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", None)
+    if isinstance(positions, int) and 0 < positions < length:
+        raise UserError(
+            f"{what} makes {length} tokens, and {name} has {positions} positions "
+            "(max_position_embeddings)"
+        )

@@ -18,8 +18,8 @@ from safe_rlhf_panacea.adapter.io import CONFIG_NAME, WEIGHTS_NAME
 from safe_rlhf_panacea.adapter.layer import linear_shape
 from safe_rlhf_panacea.adapter.model import is_linear
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.models.files import check_safetensors
 from safe_rlhf_panacea.models.loading import check_finite
-from safe_rlhf_panacea.models.weights import check_safetensors
 from safe_rlhf_panacea.shapes import Number, misfit
 
 CLASSIFIER_TASK = "SEQ_CLS"

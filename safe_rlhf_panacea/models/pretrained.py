@@ -16,8 +16,13 @@ from safe_rlhf_panacea.data.template import own_end_ids
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.models.adapted import find_adapter
 from safe_rlhf_panacea.models.auto import AutoModelForScore
-from safe_rlhf_panacea.models.loaded import LoadedModel
-from safe_rlhf_panacea.models.loading import load_whole, loading_errors, resolve_model
+from safe_rlhf_panacea.models.loading import (
+    LoadedModel,
+    check_positions,
+    load_whole,
+    loading_errors,
+    resolve_model,
+)
 
 # What a tokenizer that lacks a special token is given: Safe-RLHF's names.
 DEFAULT_SPECIAL_TOKENS = {
@@ -191,3 +196,62 @@ def _set_token_ids(model: Any, tokenizer: Any) -> None:
                 setattr(config, name, token)
     if set(own) - {tokenizer.eos_token_id}:
         model.generation_config.eos_token_id = list(dict.fromkeys((*own, tokenizer.eos_token_id)))
+
+
+def is_same_tokenizer(one: Any, other: Any) -> bool:
+    """Whether two tokenizers give every token the same id."""
+    return one is other or (len(one) == len(other) and one.get_vocab() == other.get_vocab())
+
+
+def check_same_tokenizer(one: Any, other: Any, one_path: str, other_path: str) -> None:
+    """Refuse two models whose tokenizers differ.
+
+    Raises:
+        UserError: naming both models and the sizes of their vocabularies.
+    """
+    if not is_same_tokenizer(one, other):
+        raise UserError(
+            f"the tokenizers of {one_path} ({len(one)} tokens) and {other_path} ({len(other)} "
+            "tokens) differ: policy and score models must share one vocabulary"
+        )
+
+
+def load_score_model(
+    path: str,
+    role: str,
+    *,
+    max_length: int,
+    normalize: bool = False,
+    dtype: torch.dtype | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[Any, Any]:
+    """A score model and its tokenizer, which pads on the right.
+
+    Args:
+        path: a folder or a name on the hub.
+        role: ``reward``, ``cost`` or ``critic``.
+        max_length: of prompt and response together, in tokens.
+        normalize: whether it uses its own normaliser.
+        dtype: of the weights; None: as saved.
+        trust_remote_code: run code that comes with the model.
+
+    Raises:
+        UserError: there is none, or it has fewer positions.
+    """
+    adapted = find_adapter(path)
+    if adapted is not None and adapted.lora is None:
+        raise UserError(
+            f"{path} is a Panacea adapter, a policy and no reward model; one is trained from it "
+            "with python -m safe_rlhf_panacea.base.values.reward"
+        )
+    model, tokenizer = load_pretrained_models(
+        path,
+        model_max_length=max_length,
+        padding_side="right",
+        auto_model_type=AutoModelForScore,
+        trust_remote_code=trust_remote_code,
+        dtype=dtype,
+        auto_model_kwargs={"score_type": role, "do_normalize": normalize},
+    )
+    check_positions(model, max_length, path)
+    return model, tokenizer

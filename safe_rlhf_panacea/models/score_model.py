@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
 from safe_rlhf_panacea.base.functional import position_ids_from_mask
 from safe_rlhf_panacea.errors import UserError
@@ -22,7 +24,46 @@ from safe_rlhf_panacea.forward.passes import Pass, by_token
 from safe_rlhf_panacea.forward.prefix_sharing import shared, through
 from safe_rlhf_panacea.io import atomic_path
 from safe_rlhf_panacea.models.normalizer import NormalizeFunction, Normalizer
-from safe_rlhf_panacea.models.score_output import ScoreModelOutput, check_attended, last_attended
+
+
+@dataclass
+class ScoreModelOutput(ModelOutput):
+    """What a score model returns.
+
+    Attributes:
+        scores: at every token, float32, size = (B, L, D).
+        end_scores: at the last attended token, float32, size = (B, D).
+        last_hidden_state: size = (B, L, E).
+        end_last_hidden_state: at the last attended token, size = (B, E).
+        end_index: position of the last attended token, size = (B,).
+    """
+
+    scores: torch.Tensor | None = None
+    end_scores: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+    end_last_hidden_state: torch.Tensor | None = None
+    end_index: torch.Tensor | None = None
+
+
+def last_attended(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Position of the last attended token, size = (B,); 0 in a row that attends to none."""
+    positions = torch.arange(attention_mask.size(1), device=attention_mask.device)
+    return (positions * attention_mask.bool()).amax(dim=1)
+
+
+def check_attended(attention_mask: torch.Tensor) -> None:
+    """Refuse a mask with a row that attends to no token.
+
+    Raises:
+        UserError: naming the first such row.
+    """
+    if torch.compiler.is_compiling():
+        return
+    empty = ~attention_mask.bool().any(dim=1)
+    if empty.any():
+        rows = empty.nonzero().flatten().tolist()
+        raise UserError(f"row {rows[0]} of the attention mask attends to no token: it has no score")
+
 
 ScoreType = Literal["reward", "cost", "critic"]
 NORMALIZE_FUNCTIONS: dict[str, NormalizeFunction] = {

@@ -19,7 +19,7 @@ from safe_rlhf_panacea.base.engine import passes_since_update
 from safe_rlhf_panacea.base.functional import diverging_mask
 from safe_rlhf_panacea.base.losses import summed_log_ratios
 from safe_rlhf_panacea.base.trainers.updates import Batch, counted
-from safe_rlhf_panacea.models.positions import check_positions
+from safe_rlhf_panacea.models.loading import check_positions
 from safe_rlhf_panacea.on_safe_rlhf.rates import own_rates
 from safe_rlhf_panacea.on_safe_rlhf.recompute import recompute_without_reentry
 from safe_rlhf_panacea.on_safe_rlhf.record import Recorded

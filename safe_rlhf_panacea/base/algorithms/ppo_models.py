@@ -10,8 +10,7 @@ from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.trainers.actor import load_actor
 from safe_rlhf_panacea.base.trainers.rl import RLTrainer
 from safe_rlhf_panacea.base.trainers.rollout import AnyRollout
-from safe_rlhf_panacea.models.score_loading import load_score_model
-from safe_rlhf_panacea.models.tokenizers import check_same_tokenizer
+from safe_rlhf_panacea.models.pretrained import check_same_tokenizer, load_score_model
 
 
 class PPOModels(RLTrainer[AnyRollout]):

@@ -28,7 +28,7 @@ from safe_rlhf_panacea.base.trainers.updates import Batch, counted
 from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.data import ResumableSampler
 from safe_rlhf_panacea.models import load_pretrained_models
-from safe_rlhf_panacea.models.positions import check_positions
+from safe_rlhf_panacea.models.loading import check_positions
 from safe_rlhf_panacea.runs.progress import progress_bar
 
 

@@ -1,9 +1,11 @@
-"""Whether a folder holds a model's weights, and single tensors out of it. Safetensors only."""
+"""Where a model lies: a name on the hub, or a folder with safetensors."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,46 @@ import torch
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import read_json
-from safe_rlhf_panacea.models.hub import may_be_hub_name
 from safe_rlhf_panacea.shapes import misfit
+
+HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+SECONDS = 10.0  # that the hub has to answer
+
+
+def may_be_hub_name(text: str) -> bool:
+    """Whether a text that is no path may be ``name`` or ``owner/name``.
+
+    Not where a folder ``owner`` lies here: then it is meant as a path in that folder.
+    """
+    folder, slash, _ = text.partition("/")
+    return HUB_NAME.fullmatch(text) is not None and not (slash and Path(folder).is_dir())
+
+
+@lru_cache(maxsize=1)
+def _answers() -> bool:
+    """Whether the hub does; asked once in a process."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=SECONDS)
+    except Exception:  # of whichever library the session is
+        return False
+    return True
+
+
+def prepare_hub() -> bool:
+    """Whether the hub answers, and may be asked.
+
+    If not, only what was fetched before is looked at from now on, in the whole process. Otherwise
+    every file would be asked for six times, with half a minute or more from the first to the last.
+    """
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE and not _answers():
+        constants.HF_HUB_OFFLINE = True
+    return not constants.HF_HUB_OFFLINE
+
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -160,3 +200,35 @@ def _weight_map(index: str | os.PathLike[str]) -> dict[str, str]:
     if not weight_map or misfit(weight_map, dict) or misfit(list(weight_map.values()), [str]):
         raise UserError(f"{index} is no index of weights: it has no weight_map")
     return weight_map
+
+
+INDICES = (INDEX, "pytorch_model.bin.index.json")
+PICKLE = "pytorch_model.bin"
+
+
+def check_saved_head(path: str) -> None:
+    """Refuse a folder whose scores would come from a random head; hub names are not looked at.
+
+    Raises:
+        UserError: the folder holds weights, and none of a score head.
+    """
+    folder = Path(path).expanduser()
+    names = _saved_names(folder)
+    if names:
+        check_score_head(str(folder), names)
+
+
+def _saved_names(folder: Path) -> set[str]:
+    """The names of the saved tensors; Safe-RLHF's own files are pickles."""
+    from safetensors import safe_open
+
+    for index in INDICES:
+        if (folder / index).is_file():
+            return set(read_json(folder / index)["weight_map"])
+    if (folder / PICKLE).is_file():
+        return set(torch.load(folder / PICKLE, map_location="meta", weights_only=True))
+    names: set[str] = set()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as reader:
+            names.update(reader.keys())
+    return names
