@@ -17,6 +17,10 @@ from safe_rlhf_panacea.shapes import misfit
 
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 SECONDS = 10.0  # that the hub has to answer
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+SCORE_HEAD = "score_head."
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def may_be_hub_name(text: str) -> bool:
@@ -26,38 +30,6 @@ def may_be_hub_name(text: str) -> bool:
     """
     folder, slash, _ = text.partition("/")
     return HUB_NAME.fullmatch(text) is not None and not (slash and Path(folder).is_dir())
-
-
-@lru_cache(maxsize=1)
-def _answers() -> bool:
-    """Whether the hub does; asked once in a process."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    try:
-        get_session().head(constants.ENDPOINT, timeout=SECONDS)
-    except Exception:  # of whichever library the session is
-        return False
-    return True
-
-
-def prepare_hub() -> bool:
-    """Whether the hub answers, and may be asked.
-
-    If not, only what was fetched before is looked at from now on, in the whole process. Otherwise
-    every file would be asked for six times, with half a minute or more from the first to the last.
-    """
-    from huggingface_hub import constants
-
-    if not constants.HF_HUB_OFFLINE and not _answers():
-        constants.HF_HUB_OFFLINE = True
-    return not constants.HF_HUB_OFFLINE
-
-
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-SCORE_HEAD = "score_head."
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def is_local(name_or_path: str | os.PathLike[str]) -> bool:
@@ -71,6 +43,24 @@ def is_local(name_or_path: str | os.PathLike[str]) -> bool:
     )
 
 
+@lru_cache(maxsize=1)
+def prepare_hub() -> bool:
+    """Whether the hub answers, and may be asked; it is asked once in a process.
+
+    If not, only what was fetched before is looked at from now on, in the whole process. Otherwise
+    every file would be asked for six times, with half a minute or more from the first to the last.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=SECONDS)
+        except Exception:  # of whichever library the session is
+            constants.HF_HUB_OFFLINE = True
+    return not constants.HF_HUB_OFFLINE
+
+
 def check_model_folder(folder: Path) -> None:
     """Refuse a folder that holds no whole model.
 
@@ -79,11 +69,10 @@ def check_model_folder(folder: Path) -> None:
     """
     if not folder.is_dir():
         owner = folder.parts[0] if len(folder.parts) == 2 else ""
-        path = f" ({owner} is a folder here, so this is read as a path)"
-        raise UserError(
-            f"{folder}: no such folder; a model's folder or a hub name is wanted"
-            f"{path if owner and os.path.isdir(owner) else ''}"
-        )
+        text = f"{folder}: no such folder; a model's folder or a hub name is wanted"
+        if owner and os.path.isdir(owner):
+            text += f" ({owner} is a folder here, so this is read as a path)"
+        raise UserError(text)
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
             raise UserError(f"{folder} holds an adapter and no whole model: no config.json")
@@ -118,7 +107,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _conversion(pickles: list[str]) -> str:
     """A command that writes pickled weights as safetensors, reading nothing but tensors."""
-    ours = [name for name in pickles if name.startswith("pytorch_model")]
+    ours = any(name.startswith("pytorch_model") for name in pickles)
     pattern = "pytorch_model*.bin" if ours else f"*{Path(pickles[0]).suffix}"
     tensors = (
         f"{{k: v.contiguous().clone() for f in glob.glob('{pattern}') "
@@ -128,6 +117,14 @@ def _conversion(pickles: list[str]) -> str:
         'python -c "import glob, torch as t, safetensors.torch as s; '
         f"s.save_file({tensors}, '{WEIGHTS}')\""
     )
+
+
+def _weight_map(index: str | os.PathLike[str]) -> dict[str, str]:
+    content = read_json(index)
+    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    if not weight_map or misfit(weight_map, dict) or misfit(list(weight_map.values()), [str]):
+        raise UserError(f"{index} is no index of weights: it has no weight_map")
+    return weight_map
 
 
 def check_safetensors(file: Path) -> None:
@@ -150,12 +147,9 @@ def check_safetensors(file: Path) -> None:
 def read_tensors(
     name_or_path: str, prefixes: tuple[str, ...], **hub: Any
 ) -> dict[str, torch.Tensor]:
-    """The tensors whose names start with one of ``prefixes``.
+    """The tensors whose names start with one of ``prefixes``; files on the hub are fetched.
 
-    Args:
-        name_or_path: a folder, or a name on the hub whose files are fetched if need be.
-        prefixes: for example ``("score_head.",)``.
-        hub: ``cache_dir``, ``revision``, ``token``, ``subfolder``, ``local_files_only``.
+    ``hub`` holds ``cache_dir``, ``revision``, ``token``, ``subfolder`` or ``local_files_only``.
     """
     from safetensors import safe_open
     from transformers.utils import cached_file
@@ -180,12 +174,8 @@ def read_tensors(
 def check_score_head(name: str, tensors: Iterable[str]) -> None:
     """Refuse a checkpoint whose scores would come from a random head.
 
-    Args:
-        name: of the checkpoint.
-        tensors: the names of those that it holds, or of its head's.
-
     Raises:
-        UserError: the head's weights are not among them.
+        UserError: the head's weights are not among the names ``tensors``.
     """
     if f"{SCORE_HEAD}weight" not in tensors:
         raise UserError(
@@ -194,41 +184,24 @@ def check_score_head(name: str, tensors: Iterable[str]) -> None:
         )
 
 
-def _weight_map(index: str | os.PathLike[str]) -> dict[str, str]:
-    content = read_json(index)
-    weight_map = content.get("weight_map") if isinstance(content, dict) else None
-    if not weight_map or misfit(weight_map, dict) or misfit(list(weight_map.values()), [str]):
-        raise UserError(f"{index} is no index of weights: it has no weight_map")
-    return weight_map
-
-
-INDICES = (INDEX, "pytorch_model.bin.index.json")
-PICKLE = "pytorch_model.bin"
-
-
 def check_saved_head(path: str) -> None:
-    """Refuse a folder whose scores would come from a random head; hub names are not looked at.
+    """``check_score_head`` of a folder, also of pickles; names on the hub are not looked at.
 
-    Raises:
-        UserError: the folder holds weights, and none of a score head.
+    Safe-RLHF saves pickles, and its loader makes up a head that is missing.
     """
-    folder = Path(path).expanduser()
-    names = _saved_names(folder)
-    if names:
-        check_score_head(str(folder), names)
-
-
-def _saved_names(folder: Path) -> set[str]:
-    """The names of the saved tensors; Safe-RLHF's own files are pickles."""
     from safetensors import safe_open
 
-    for index in INDICES:
-        if (folder / index).is_file():
-            return set(read_json(folder / index)["weight_map"])
-    if (folder / PICKLE).is_file():
-        return set(torch.load(folder / PICKLE, map_location="meta", weights_only=True))
+    folder = Path(path).expanduser()
+    pickle = folder / "pytorch_model.bin"
+    indices = [folder / name for name in (INDEX, f"{pickle.name}.index.json")]
     names: set[str] = set()
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, framework="pt") as reader:
-            names.update(reader.keys())
-    return names
+    if index := next(filter(Path.is_file, indices), None):
+        names = set(read_json(index)["weight_map"])
+    elif pickle.is_file():
+        names = set(torch.load(pickle, map_location="meta", weights_only=True))
+    else:
+        for file in folder.glob("*.safetensors"):
+            with safe_open(file, framework="pt") as reader:
+                names.update(reader.keys())
+    if names:
+        check_score_head(str(folder), names)

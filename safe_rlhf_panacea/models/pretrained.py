@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 from transformers import AutoModelForCausalLM
 
 from safe_rlhf_panacea.data.template import own_end_ids
@@ -47,7 +46,7 @@ def load_pretrained_models(
     auto_model_kwargs: dict[str, Any] | None = None,
     auto_tokenizer_kwargs: dict[str, Any] | None = None,
 ) -> tuple[Any, Any]:
-    """Load a model and its tokenizer.
+    """Load a model, in evaluation mode, and its tokenizer.
 
     Special tokens that the tokenizer lacks are added, and the embeddings grow with it. An adapter
     is added to the weights of the model under it.
@@ -65,18 +64,15 @@ def load_pretrained_models(
         auto_model_kwargs: passed on to ``auto_model_type.from_pretrained``.
         auto_tokenizer_kwargs: passed on to ``AutoTokenizer.from_pretrained``.
 
-    Returns:
-        The model in evaluation mode, and the tokenizer.
-
     Raises:
         UserError: a missing, truncated, pickled or foreign checkpoint, or no tokenizer.
     """
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    if cache_dir is not None:
-        options["cache_dir"] = str(Path(cache_dir).expanduser())
     form = model_max_length, padding_side
     if isinstance(model_name_or_path, LoadedModel):
         return _taken_over(model_name_or_path, auto_model_type, dtype, *form)
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if cache_dir is not None:
+        options["cache_dir"] = str(Path(cache_dir).expanduser())
     tokenizing = {**options, **(auto_tokenizer_kwargs or {})}
     if (adapted := find_adapter(model_name_or_path)) is not None:
         options |= {"auto_model_type": auto_model_type, "auto_model_kwargs": auto_model_kwargs}
@@ -92,7 +88,10 @@ def load_pretrained_models(
         # The tokenizer first: it is quick, and a mistake shows before gigabytes are read.
         tokenizer = load_tokenizer(name, *form, **tokenizing)
         options |= {"dtype": "auto" if dtype is None else dtype, **(auto_model_kwargs or {})}
-        model = _load(auto_model_type, name, options)
+        if auto_model_type is AutoModelForScore:
+            model = AutoModelForScore.from_pretrained(name, **options)
+        else:
+            model = load_whole(auto_model_type, name, lambda key: False, **options)
     resize_tokenizer_embedding(tokenizer, model)
     return model.eval(), tokenizer
 
@@ -115,105 +114,6 @@ def _taken_over(
         tokenizer.model_max_length = model_max_length
     resize_tokenizer_embedding(tokenizer, loaded.model)
     return loaded.model.eval(), tokenizer
-
-
-def _load(auto_model_type: Any, name: str, options: dict[str, Any]) -> Any:
-    """A whole model as it was saved."""
-    if auto_model_type is AutoModelForScore:
-        return AutoModelForScore.from_pretrained(name, **options)
-    return load_whole(auto_model_type, name, lambda key: False, **options)
-
-
-def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds the files of a tokenizer."""
-    return any((folder / file).is_file() for file in TOKENIZER_FILES)
-
-
-def load_tokenizer(
-    name: str, model_max_length: int | None, padding_side: str, **kwargs: Any
-) -> Any:
-    """A tokenizer as it was saved.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
-    from transformers import AutoTokenizer
-
-    if Path(name).is_dir() and not has_tokenizer(Path(name)):
-        raise UserError(f"{name} holds no tokenizer: {TOKENIZER_FILES[0]} is missing")
-    if model_max_length is not None:
-        kwargs["model_max_length"] = model_max_length
-    try:
-        with loading_errors(name, "tokenizer"):
-            return AutoTokenizer.from_pretrained(name, padding_side=padding_side, **kwargs)
-    except UserError:
-        raise
-    except Exception as error:  # the tokenizers library raises bare Exceptions
-        raise UserError(f"{name}: no tokenizer could be loaded: {error}") from error
-
-
-def resize_tokenizer_embedding(tokenizer: Any, model: Any) -> None:
-    """Give the tokenizer the special tokens it lacks, and every token an embedding.
-
-    New rows are the mean of the old ones. Embeddings never shrink: many models have more rows
-    than tokens, for speed.
-    """
-    rows = model.get_input_embeddings().weight.size(0)
-    if len(tokenizer) > rows:
-        warnings.warn(
-            f"the tokenizer has {len(tokenizer)} tokens and the model {rows} embeddings: "
-            "the new ones start as the mean of the others",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    lacking = {k: v for k, v in DEFAULT_SPECIAL_TOKENS.items() if getattr(tokenizer, k) is None}
-    if lacking:
-        tokenizer.add_special_tokens(lacking)
-    if len(tokenizer) > rows:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        for embeddings in (model.get_input_embeddings(), model.get_output_embeddings()):
-            _fill_with_mean(embeddings, rows)
-    _set_token_ids(model, tokenizer)
-
-
-@torch.no_grad()
-def _fill_with_mean(embeddings: nn.Module | None, rows: int) -> None:
-    """Set what comes after the first ``rows`` rows to the mean of these."""
-    for parameter in (getattr(embeddings, "weight", None), getattr(embeddings, "bias", None)):
-        if parameter is not None:
-            parameter[rows:] = parameter[:rows].float().mean(dim=0).to(parameter.dtype)
-
-
-def _set_token_ids(model: Any, tokenizer: Any) -> None:
-    """Tell the model which tokens are special, for training and for ``generate``."""
-    own = own_end_ids(model)
-    for config in (model.config, getattr(model, "generation_config", None)):
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            token = getattr(tokenizer, name)
-            current = getattr(config, name, None)
-            # A chat model may end on several tokens: keep the list that has the tokenizer's.
-            if config is not None and not (isinstance(current, list) and token in current):
-                setattr(config, name, token)
-    if set(own) - {tokenizer.eos_token_id}:
-        model.generation_config.eos_token_id = list(dict.fromkeys((*own, tokenizer.eos_token_id)))
-
-
-def is_same_tokenizer(one: Any, other: Any) -> bool:
-    """Whether two tokenizers give every token the same id."""
-    return one is other or (len(one) == len(other) and one.get_vocab() == other.get_vocab())
-
-
-def check_same_tokenizer(one: Any, other: Any, one_path: str, other_path: str) -> None:
-    """Refuse two models whose tokenizers differ.
-
-    Raises:
-        UserError: naming both models and the sizes of their vocabularies.
-    """
-    if not is_same_tokenizer(one, other):
-        raise UserError(
-            f"the tokenizers of {one_path} ({len(one)} tokens) and {other_path} ({len(other)} "
-            "tokens) differ: policy and score models must share one vocabulary"
-        )
 
 
 def load_score_model(
@@ -247,7 +147,6 @@ def load_score_model(
     model, tokenizer = load_pretrained_models(
         path,
         model_max_length=max_length,
-        padding_side="right",
         auto_model_type=AutoModelForScore,
         trust_remote_code=trust_remote_code,
         dtype=dtype,
@@ -255,3 +154,86 @@ def load_score_model(
     )
     check_positions(model, max_length, path)
     return model, tokenizer
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds the files of a tokenizer."""
+    return any((folder / file).is_file() for file in TOKENIZER_FILES)
+
+
+def load_tokenizer(
+    name: str, model_max_length: int | None, padding_side: str, **kwargs: Any
+) -> Any:
+    """A tokenizer as it was saved.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    from transformers import AutoTokenizer
+
+    if Path(name).is_dir() and not has_tokenizer(Path(name)):
+        raise UserError(f"{name} holds no tokenizer: {TOKENIZER_FILES[0]} is missing")
+    if model_max_length is not None:
+        kwargs["model_max_length"] = model_max_length
+    try:
+        with loading_errors(name, "tokenizer"):
+            return AutoTokenizer.from_pretrained(name, padding_side=padding_side, **kwargs)
+    except UserError:
+        raise
+    except Exception as error:  # the tokenizers library raises bare Exceptions
+        raise UserError(f"{name}: no tokenizer could be loaded: {error}") from error
+
+
+def is_same_tokenizer(one: Any, other: Any) -> bool:
+    """Whether two tokenizers give every token the same id."""
+    return one is other or (len(one) == len(other) and one.get_vocab() == other.get_vocab())
+
+
+def check_same_tokenizer(one: Any, other: Any, one_path: str, other_path: str) -> None:
+    """Refuse two models whose tokenizers differ.
+
+    Raises:
+        UserError: naming both models and the sizes of their vocabularies.
+    """
+    if not is_same_tokenizer(one, other):
+        raise UserError(
+            f"the tokenizers of {one_path} ({len(one)} tokens) and {other_path} ({len(other)} "
+            "tokens) differ: policy and score models must share one vocabulary"
+        )
+
+
+def resize_tokenizer_embedding(tokenizer: Any, model: Any) -> None:
+    """Give the tokenizer the special tokens it lacks, and every token an embedding.
+
+    New rows are the mean of the old ones. Embeddings never shrink: many models have more rows
+    than tokens, for speed. The model learns which tokens are special.
+    """
+    rows = model.get_input_embeddings().weight.size(0)
+    if len(tokenizer) > rows:
+        warnings.warn(
+            f"the tokenizer has {len(tokenizer)} tokens and the model {rows} embeddings: "
+            "the new ones start as the mean of the others",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    lacking = {k: v for k, v in DEFAULT_SPECIAL_TOKENS.items() if getattr(tokenizer, k) is None}
+    if lacking:
+        tokenizer.add_special_tokens(lacking)
+    if len(tokenizer) > rows:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
+        grown = [getattr(layer, name, None) for layer in embeddings for name in ("weight", "bias")]
+        for parameter in grown:
+            if parameter is not None:
+                mean = parameter.data[:rows].float().mean(dim=0)
+                parameter.data[rows:] = mean.to(parameter.dtype)
+    own = own_end_ids(model)
+    for config in (model.config, getattr(model, "generation_config", None)):
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            token = getattr(tokenizer, name)
+            current = getattr(config, name, None)
+            # A chat model may end on several tokens: keep the list that has the tokenizer's.
+            if config is not None and not (isinstance(current, list) and token in current):
+                setattr(config, name, token)
+    if set(own) - {tokenizer.eos_token_id}:
+        model.generation_config.eos_token_id = list(dict.fromkeys((*own, tokenizer.eos_token_id)))

@@ -25,6 +25,13 @@ from safe_rlhf_panacea.forward.prefix_sharing import shared, through
 from safe_rlhf_panacea.io import atomic_path
 from safe_rlhf_panacea.models.normalizer import NormalizeFunction, Normalizer
 
+ScoreType = Literal["reward", "cost", "critic"]
+NORMALIZE_FUNCTIONS: dict[str, NormalizeFunction] = {
+    "reward": "affine",
+    "cost": "scale",  # the sign of a cost means safe or unsafe, so its zero must not move
+    "critic": "identity",
+}
+
 
 @dataclass
 class ScoreModelOutput(ModelOutput):
@@ -51,28 +58,6 @@ def last_attended(attention_mask: torch.Tensor) -> torch.Tensor:
     return (positions * attention_mask.bool()).amax(dim=1)
 
 
-def check_attended(attention_mask: torch.Tensor) -> None:
-    """Refuse a mask with a row that attends to no token.
-
-    Raises:
-        UserError: naming the first such row.
-    """
-    if torch.compiler.is_compiling():
-        return
-    empty = ~attention_mask.bool().any(dim=1)
-    if empty.any():
-        rows = empty.nonzero().flatten().tolist()
-        raise UserError(f"row {rows[0]} of the attention mask attends to no token: it has no score")
-
-
-ScoreType = Literal["reward", "cost", "critic"]
-NORMALIZE_FUNCTIONS: dict[str, NormalizeFunction] = {
-    "reward": "affine",
-    "cost": "scale",  # the sign of a cost means safe or unsafe, so its zero must not move
-    "critic": "identity",
-}
-
-
 class ScoreModel(nn.Module):
     """A backbone under its architecture's own name, ``score_head`` and ``normalizer``.
 
@@ -81,18 +66,18 @@ class ScoreModel(nn.Module):
     """
 
     def __init__(self, backbone: PreTrainedModel, score_type: ScoreType = "reward") -> None:
-        """Add a fresh head to a backbone, as its configuration says.
+        """Add a fresh head, as ``backbone.config`` says.
 
-        ``backbone.config`` has ``score_dim``, ``score_bias``, ``normalizer_type``, ``momentum``
-        and ``do_normalize``; see ``AutoModelForScore``, which sets them.
+        It has ``score_dim``, ``score_bias``, ``normalizer_type``, ``momentum`` and
+        ``do_normalize``, which ``AutoModelForScore`` sets.
         """
         super().__init__()
         if score_type not in NORMALIZE_FUNCTIONS:
             known = ", ".join(NORMALIZE_FUNCTIONS)
             raise UserError(f"score_type {score_type!r} is none of {known}")
         # With fields of ours beside those of transformers.
-        config: Any = backbone.config
-        self.config = config
+        self.config: Any = backbone.config
+        config = self.config
         config.score_type = score_type
         config.architectures = [type(backbone).__name__.removesuffix("Model") + "ForScore"]
         self.base_model_prefix = backbone.base_model_prefix or "model"
@@ -112,8 +97,6 @@ class ScoreModel(nn.Module):
             config.momentum,
         ).to(backbone.device)
         self._takes_positions = "position_ids" in inspect.signature(backbone.forward).parameters
-
-    # -- scoring ----------------------------------------------------------------------
 
     def forward(
         self,
@@ -142,7 +125,12 @@ class ScoreModel(nn.Module):
             ValueError: no mask for a batch of several rows.
         """
         if attention_mask is not None:
-            check_attended(attention_mask)
+            empty = ~attention_mask.bool().any(dim=1)
+            if not torch.compiler.is_compiling() and empty.any():
+                row = int(empty.nonzero()[0])
+                raise UserError(
+                    f"row {row} of the attention mask attends to no token: it has no score"
+                )
         elif (kwargs["inputs_embeds"] if input_ids is None else input_ids).size(0) > 1:
             raise ValueError("attention_mask is required for a batch of several rows")
         mask, plain = attention_mask, not (use_cache or kwargs)
@@ -198,8 +186,14 @@ class ScoreModel(nn.Module):
         end_index = last_attended(attention_mask).to(scores.device)  # size = (B,)
         rows = torch.arange(scores.size(0), device=scores.device)
         end_scores = scores[rows, end_index]  # size = (B, D)
-        if self.training and self.score_head.weight.requires_grad:
-            self._update_normalizer(end_scores.detach())
+        is_trained = self.training and self.score_head.weight.requires_grad
+        if is_trained and self.config.normalizer_type is not None:
+            ends = end_scores.detach()
+            if dist.is_initialized() and dist.get_world_size() > 1:
+                gathered = [torch.empty_like(ends) for _ in range(dist.get_world_size())]
+                dist.all_gather(gathered, ends.contiguous())
+                ends = torch.cat(gathered)
+            self.normalizer.update(ends)
         if self.config.do_normalize:
             scores = self.normalizer.normalize(scores)
             end_scores = self.normalizer.normalize(end_scores)
@@ -211,20 +205,9 @@ class ScoreModel(nn.Module):
             end_index=end_index,
         )
 
-    def _update_normalizer(self, end_scores: torch.Tensor) -> None:
-        if self.config.normalizer_type is None:
-            return
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            gathered = [torch.empty_like(end_scores) for _ in range(dist.get_world_size())]
-            dist.all_gather(gathered, end_scores.contiguous())
-            end_scores = torch.cat(gathered)
-        self.normalizer.update(end_scores)
-
     def set_normalize(self, mode: bool = True) -> None:
         """Turn the normalisation of scores on or off."""
         self.config.do_normalize = mode
-
-    # -- what a transformers model has too --------------------------------------------
 
     @property
     def backbone(self) -> Any:

@@ -52,10 +52,10 @@ def unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.utils.get_session", Session)
-    files._answers.cache_clear()
+    files.prepare_hub.cache_clear()
     monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it is asked again"))
     yield asked
-    files._answers.cache_clear()
+    files.prepare_hub.cache_clear()
 
 
 @pytest.mark.parametrize("kind", LOAD)
