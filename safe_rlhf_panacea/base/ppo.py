@@ -34,8 +34,7 @@ from safe_rlhf_panacea.distributed import (
     own_device,
 )
 from safe_rlhf_panacea.forward.log_probs import response_log_probs
-from safe_rlhf_panacea.models.score_loading import load_score_model
-from safe_rlhf_panacea.models.tokenizers import check_same_tokenizer
+from safe_rlhf_panacea.models.pretrained import check_same_tokenizer, load_score_model
 
 
 class PPOModels(RLTrainer[AnyRollout]):

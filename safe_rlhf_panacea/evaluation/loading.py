@@ -27,7 +27,7 @@ from safe_rlhf_panacea.fronts.measurement import Measurement, join, origin
 from safe_rlhf_panacea.fronts.over_grid import Prompt
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.models import load_pretrained_models
-from safe_rlhf_panacea.models.positions import check_positions
+from safe_rlhf_panacea.models.loading import check_positions
 from safe_rlhf_panacea.preference import parse_preference
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards.calibration import apply_calibration

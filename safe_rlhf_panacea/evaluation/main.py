@@ -33,7 +33,7 @@ from safe_rlhf_panacea.fronts.over_grid import Prompt
 from safe_rlhf_panacea.fronts.result import FRONT_FILE, LABELS, FrontResult
 from safe_rlhf_panacea.fronts.stats import VALUES_FILE, unit_name
 from safe_rlhf_panacea.io import atomic_write_json
-from safe_rlhf_panacea.models.of_adapter import base_of
+from safe_rlhf_panacea.models.adapted import base_of
 from safe_rlhf_panacea.preference import default_grid, preference_grid
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rollouts.answering import answer_by_servers
