@@ -45,8 +45,7 @@ from safe_rlhf_panacea.inputs import (
 from safe_rlhf_panacea.io import read_json_lines
 from safe_rlhf_panacea.preference import Preference
 from safe_rlhf_panacea.respond import PanaceaModel
-from safe_rlhf_panacea.runs.claim import unlock_folder
-from safe_rlhf_panacea.runs.run_record import METRICS_FILE
+from safe_rlhf_panacea.runs.run_folder import METRICS_FILE, unlock_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -12,12 +12,12 @@ import torch
 
 from safe_rlhf_panacea.adapter.io import read_config
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
-from safe_rlhf_panacea.configs.parser import encodable
-from safe_rlhf_panacea.configs.trained import AnswerOptions, DeviceOptions
+from safe_rlhf_panacea.configs.command_line import encodable
+from safe_rlhf_panacea.configs.training import AnswerOptions, DeviceOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.examples import read_examples
 from safe_rlhf_panacea.preference import PreferenceError, format_preference, parse_preference
 from safe_rlhf_panacea.printing import printable, say
+from safe_rlhf_panacea.records import read_examples
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.serving.choosing import Sampling
 from safe_rlhf_panacea.serving.engine import Engine, Limits

@@ -10,7 +10,7 @@ from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.io import atomic_write_text
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.runs.run_record import EVALUATIONS_FILE, REPORT_FILE
+from safe_rlhf_panacea.runs.run_folder import EVALUATIONS_FILE, REPORT_FILE
 from safe_rlhf_panacea.show.pages import render
 from safe_rlhf_panacea.show.writers import Content
 

@@ -12,7 +12,7 @@ import torch
 from safe_rlhf_panacea.adapter import PanaceaAdapter, load_adapter, load_soup
 from safe_rlhf_panacea.adapter.io import read_config
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
-from safe_rlhf_panacea.configs.trained import AnswerOptions, LoadingOptions
+from safe_rlhf_panacea.configs.training import AnswerOptions, LoadingOptions
 from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.data.conversation import in_turn, said
 from safe_rlhf_panacea.data.table import LeaveOut

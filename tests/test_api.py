@@ -245,7 +245,7 @@ def test_a_training_that_fails_to_begin_lets_go_of_its_folder_and_can_begin_agai
     for _ in range(2):
         with pytest.raises(UserError, match="none: no such folder"):
             failing.train()
-        code = "import sys; from safe_rlhf_panacea.runs.claim import lock_folder as lock"
+        code = "import sys; from safe_rlhf_panacea.runs.run_folder import lock_folder as lock"
         subprocess.run([sys.executable, "-c", f"{code}; lock(sys.argv[1])", tmp_path], check=True)
 
 

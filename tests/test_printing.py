@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from safe_rlhf_panacea.configs.parser import ArgumentParser
+from safe_rlhf_panacea.configs.command_line import ArgumentParser
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.result import FrontPoint, FrontResult
 from safe_rlhf_panacea.printing import printable, printable_line, say

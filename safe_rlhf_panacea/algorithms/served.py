@@ -21,7 +21,7 @@ from safe_rlhf_panacea.base.distributed import (
     refusing_together,
 )
 from safe_rlhf_panacea.base.engine import gathered
-from safe_rlhf_panacea.configs.rollouts import AUTO
+from safe_rlhf_panacea.configs.rewarded import AUTO
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward.log_probs import response_log_probs
 from safe_rlhf_panacea.models.adapted import find_adapter

@@ -11,8 +11,12 @@ from safe_rlhf_panacea.configs.panacea import (
     PanaceaConfig,
     RewardPreferenceOptions,
 )
-from safe_rlhf_panacea.configs.rewarded import RewardOptions, RolloutOptions, TextOptions
-from safe_rlhf_panacea.configs.rollouts import EngineOptions
+from safe_rlhf_panacea.configs.rewarded import (
+    EngineOptions,
+    RewardOptions,
+    RolloutOptions,
+    TextOptions,
+)
 from safe_rlhf_panacea.configs.training import (
     ActorScheduleOptions,
     CriticScheduleOptions,

@@ -206,7 +206,7 @@ def check_panacea(args: Any, objectives: tuple[str, ...]) -> None:
 
 def _check_sampler(args: Any, pref_dim: int) -> None:
     """Refuse contradictions among the options of λ's sampler."""
-    from safe_rlhf_panacea.preference import PreferenceSampler
+    from safe_rlhf_panacea.preference_sampler import PreferenceSampler
 
     needs = {"dirichlet_alpha": "dirichlet", "vertex_probability": "vertices"}
     for flag, sampler in needs.items():

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.base.distributed import is_main_process
-from safe_rlhf_panacea.configs.evaluation import MeasureOptions, ResponseOptions
+from safe_rlhf_panacea.configs.rewarded import MeasureOptions, ResponseOptions
 from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.data.prompt_only import different_rows
 from safe_rlhf_panacea.data.specs import Row, read_specs, select_rows

@@ -11,7 +11,7 @@ import safe_rlhf_panacea
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.low_rank import SavedAdapter
 from safe_rlhf_panacea.io import atomic_folder, atomic_write_json, read_json
-from safe_rlhf_panacea.shapes import misfit
+from safe_rlhf_panacea.records import misfit
 
 RECORD = "panacea.json"
 

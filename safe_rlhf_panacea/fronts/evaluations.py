@@ -17,7 +17,7 @@ from safe_rlhf_panacea.fronts.measurement import Measurement
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import append_line, read_json_lines
 from safe_rlhf_panacea.records import Number, Record, Vector, validated
-from safe_rlhf_panacea.runs.run_record import EVALUATIONS_FILE
+from safe_rlhf_panacea.runs.run_folder import EVALUATIONS_FILE
 
 DIGITS = 5  # of the single values that are kept for distributions
 RESPONSES_SHOWN = 4  # prompts whose responses are kept

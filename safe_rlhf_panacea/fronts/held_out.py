@@ -12,7 +12,7 @@ from safe_rlhf_panacea.base.functional import diverging_mask
 from safe_rlhf_panacea.forward.joined_rows import across
 from safe_rlhf_panacea.forward.log_probs import answer_log_probs
 from safe_rlhf_panacea.forward.prefix_sharing import grouped_log_probs
-from safe_rlhf_panacea.runs.progress import progress_bar
+from safe_rlhf_panacea.runs.logger import progress_bar
 
 
 @torch.no_grad()

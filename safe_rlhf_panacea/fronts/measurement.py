@@ -18,7 +18,7 @@ from safe_rlhf_panacea.fronts.result import LABELS, UNITS, Cost, FrontPoint, Fro
 from safe_rlhf_panacea.fronts.sampling import Sampled
 from safe_rlhf_panacea.fronts.units import Units
 from safe_rlhf_panacea.io import read_json
-from safe_rlhf_panacea.shapes import Number, misfit
+from safe_rlhf_panacea.records import misfit
 
 RESPONSES_FILE = "responses.json"
 LOG_SIGMOID = "log-sigmoid"
@@ -276,8 +276,8 @@ def read_responses(folder: str | Path, objectives: Sequence[str]) -> list[dict[s
     rows = read_json(path)
     m = len(objectives)
     # The initial model's responses stand there without a λ.
-    vector = ([Number, m], [Number, 0])
-    rewards = [(Number, type(None)), m]  # null where an objective does not count
+    vector = ([float, m], [float, 0])
+    rewards = [(float, type(None)), m]  # null where an objective does not count
     row = {"prompt": str, "response": str, "preference": vector, "rewards": rewards}
     if wrong := misfit(rows, [row]):
         raise UserError(f"{path}: it does not fit the {m} objectives of its front.json: {wrong}")

@@ -19,7 +19,7 @@ import numpy as np
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_json, read_json
-from safe_rlhf_panacea.shapes import Number, misfit
+from safe_rlhf_panacea.records import misfit
 
 VALUES_FILE = "values.json"
 DIGITS = 6  # of the values in the file
@@ -100,8 +100,8 @@ def read_units(folder: Path, preferences: np.ndarray, means: np.ndarray) -> Unit
     count = len(names) if isinstance(names, list) else 0
     shape: dict[str, Any] = {
         "units": [str],
-        "preferences": [[Number, m], points],
-        "values": [[[(Number, type(None)), m], count], points],
+        "preferences": [[float, m], points],
+        "values": [[[(float, type(None)), m], count], points],
     }
     if clusters is not None:
         shape["clusters"] = [str, count]

@@ -1,7 +1,4 @@
-"""Where metrics go: a file always; weights & biases, TensorBoard or trackio if asked for.
-
-Only the main process writes. The environment is never recorded.
-"""
+"""Logs of metrics (a file, weights & biases, TensorBoard, trackio), and progress bars."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +19,8 @@ from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import append_line, cut_half_line
 from safe_rlhf_panacea.printing import printable, printable_line
-from safe_rlhf_panacea.runs.run_record import METRICS_FILE, recordable
+from safe_rlhf_panacea.runs.run_folder import METRICS_FILE
+from safe_rlhf_panacea.runs.run_record import recordable
 from safe_rlhf_panacea.runs.wandb_run import PROJECT, open_run, wanted_mode
 
 LogType = Literal["wandb", "tensorboard", "trackio", "file", "none"]
@@ -216,3 +214,30 @@ def _json_number(value: Any) -> Any:
 
 def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else printable_line(value)
+
+
+def progress_bar(
+    iterable: Iterable[Any] | None = None,
+    *,
+    total: int | None = None,
+    desc: str = "",
+    disable: bool = False,
+) -> tqdm:
+    """A bar on stderr, over ``iterable`` or moved on by ``update``.
+
+    Args:
+        iterable: what is gone through.
+        total: number of steps, where the iterable has no length.
+        desc: what is being done.
+        disable: show nothing; so do all processes but the main one.
+    """
+    # A file has no use for a line every tenth of a second.
+    interval = 0.1 if sys.stderr.isatty() else 10.0
+    return tqdm(
+        iterable,
+        total=total,
+        desc=printable_line(desc),
+        disable=disable or not is_main_process(),
+        dynamic_ncols=True,
+        mininterval=interval,
+    )

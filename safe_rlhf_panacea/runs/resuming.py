@@ -16,17 +16,22 @@ from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.data.template import SAFE_RLHF
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_text, read_json_lines, remove_leftovers
-from safe_rlhf_panacea.runs.checkpoint import TrainingState
-from safe_rlhf_panacea.runs.checkpoint_files import check_checksums, checksum_file, tensors_only
-from safe_rlhf_panacea.runs.run_folder import RUN_FILE, is_finished, read_record
-from safe_rlhf_panacea.runs.run_record import (
+from safe_rlhf_panacea.runs.checkpoint import (
+    TrainingState,
+    check_checksums,
+    checksum_file,
+    tensors_only,
+)
+from safe_rlhf_panacea.runs.run_folder import (
     CHECKPOINTS,
     EVALUATIONS_FILE,
     LATEST,
     METRICS_FILE,
-    note_resumption,
-    recordable,
+    RUN_FILE,
+    is_finished,
+    read_record,
 )
+from safe_rlhf_panacea.runs.run_record import note_resumption, recordable
 
 # Flags that may change from one part of a run to the next.
 FREE = (

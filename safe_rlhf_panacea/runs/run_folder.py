@@ -1,16 +1,26 @@
-"""The folder of a run, read and renamed without loading torch."""
+"""The folder of a run: what lies in it, and which process holds it. Nothing here loads torch."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import read_json
 
 RUN_FILE = "run.json"
+LAUNCHER_FOLDER = "launcher"
+METRICS_FILE = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+# Of the evaluations during training: all, the latest, and the page that shows them.
+EVALUATIONS_FILE, RESULTS_FILE, REPORT_FILE = "evaluations.jsonl", "results.json", "report.html"
+OPTIONS_FILE = "run.yaml"
+WANDB_FILE = "wandb_run.json"  # the id of the run of wandb, so that a resumed one goes on in it
 RUNS, LATEST = "runs", "latest"  # runs/latest is a link to the newest run
 
 
@@ -64,3 +74,225 @@ def point_latest(folder: str | os.PathLike[str]) -> None:
         os.replace(temporary, link)
     with contextlib.suppress(OSError):
         temporary.unlink(missing_ok=True)
+
+
+def check_output_dir(
+    path: str | os.PathLike[str], overwrite: bool = False, resume: bool | None = None
+) -> Path:
+    """Whether a folder may be claimed; changes nothing.
+
+    Args:
+        path: the folder.
+        overwrite: whether a run in it is to be replaced.
+        resume: whether it is to go on; None of programs that resume nothing.
+
+    Raises:
+        UserError: the path is a file, the folder holds a run already, there is none to resume, or
+            a run would be replaced through the link to the newest one.
+    """
+    folder = Path(path).expanduser()
+    if overwrite and resume:
+        raise UserError(f"{folder}: a run is either resumed or overwritten: choose one")
+    if overwrite and is_latest_link(folder):
+        raise UserError(
+            f"{folder} is a link to the newest run, {os.readlink(folder)}: to replace that run, "
+            "name its own folder"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: the output folder must be a folder, or new")
+    for place in (folder, *folder.parents):
+        if place.is_symlink() and not place.exists():
+            raise UserError(f"{place} is a link that leads nowhere: name a folder, or a new one")
+    holds_run = (folder / RUN_FILE).exists()
+    if resume and not holds_run:
+        raise UserError(f"{folder} holds no run to resume: {RUN_FILE} is missing")
+    if holds_run and not (overwrite or resume):
+        how = "" if resume is None else f"{how_to_go_on(folder)}, "
+        raise UserError(
+            f"{folder} already holds a run ({RUN_FILE}): {how}choose another output folder, "
+            "or replace the run with --overwrite"
+        )
+    return folder
+
+
+def how_to_go_on(folder: Path) -> str:
+    """What a user can do with a training that stands in a folder, in a few words."""
+    if is_finished(folder):
+        return "it is finished"
+    latest = folder / CHECKPOINTS / LATEST
+    if not latest.is_file():
+        return "it has no checkpoint (--save_interval) to go on from"
+    step = latest.read_text(encoding="utf-8", errors="replace").strip().replace("-", " ")
+    return f"--resume goes on from {step}"
+
+
+def check_own_output(path: str | os.PathLike[str], program: str, overwrite: bool = False) -> Path:
+    """``check_output_dir`` of a program that must not replace another one's run.
+
+    Raises:
+        UserError: also where the folder holds another program's: overwriting a training would take
+            its checkpoints away.
+    """
+    folder = check_output_dir(path, overwrite=overwrite)
+    record = read_json(folder / RUN_FILE) if (folder / RUN_FILE).exists() else {"program": program}
+    if not isinstance(record, dict) or record.get("program") != program:
+        raise UserError(f"{folder} holds another program's run: choose another output folder")
+    return folder
+
+
+def prepare_output_dir(
+    path: str | os.PathLike[str], overwrite: bool = False, resume: bool | None = None
+) -> Path:
+    """Claim a folder for a run.
+
+    ``overwrite`` takes away what would mix with the new run: its record, metrics and
+    checkpoints. Nothing else in the folder is touched.
+
+    Raises:
+        UserError: the path is a file, the folder holds a run already, or there is none to resume.
+    """
+    folder = check_output_dir(path, overwrite, resume)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if overwrite and (folder / RUN_FILE).exists():
+            remove_run(folder)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
+    return folder
+
+
+def run_files(folder: Path) -> list[Path]:
+    """What is in a folder of a run's files and folders, its record last."""
+    names = (
+        CHECKPOINTS,
+        LAUNCHER_FOLDER,
+        METRICS_FILE,
+        EVALUATIONS_FILE,
+        RESULTS_FILE,
+        REPORT_FILE,
+        OPTIONS_FILE,
+    )
+    paths = (folder / name for name in (*names, WANDB_FILE, RUN_FILE))
+    return [path for path in paths if path.exists()]
+
+
+def remove_run(folder: Path, keep: Collection[str] = ()) -> None:
+    """Take a run away; until its record goes, last, the folder says that it holds one."""
+    for path in run_files(folder):
+        if path.name in keep:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]  # asked for where it is used
+
+LOCK_FILE = ".lock"
+
+
+@dataclass
+class _Hold:
+    """A folder that this process holds: its lock, and what a fresh claim found there."""
+
+    lock: BinaryIO | None
+    found: set[str] | None = None  # None: nothing to withdraw
+    made: list[Path] = field(default_factory=list)  # folders, the innermost first
+
+
+_holds: dict[Path, _Hold] = {}
+
+
+def lock_folder(path: str | os.PathLike[str]) -> None:
+    """Hold an existing folder until this process lets go or ends, however it ends.
+
+    The lock is the kernel's: a killed run leaves none behind. Where there is none to be had
+    (Windows, some network file systems) the folder is not locked. The process that holds a
+    folder may lock it again.
+
+    Raises:
+        UserError: another process holds it, or it cannot be written to.
+    """
+    folder = Path(path).expanduser().resolve()
+    if folder in _holds:
+        return
+    lock = None
+    if fcntl is not None:
+        try:
+            lock = (folder / LOCK_FILE).open("ab")  # to write: network file systems ask for it
+        except OSError as error:
+            raise UserError(f"{path} cannot be written to: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise UserError(
+                f"{path}: a run is under way in this folder; wait for its end"
+            ) from None
+        except OSError:  # no locks on this file system
+            lock.close()
+            lock = None
+    _holds[folder] = _Hold(lock)
+
+
+def unlock_folder(path: str | os.PathLike[str]) -> None:
+    """Let go of a folder, if this process holds it."""
+    hold = _holds.pop(Path(path).expanduser().resolve(), None)
+    if hold is not None and hold.lock is not None:
+        hold.lock.close()
+
+
+def check_free(
+    path: str | os.PathLike[str], *, overwrite: bool = False, resume: bool | None = None
+) -> None:
+    """Whether a folder may be claimed; one that holds a run already is locked from here on.
+
+    Raises:
+        UserError: as ``check_output_dir``, or another process holds it.
+    """
+    if (check_output_dir(path, overwrite=overwrite, resume=resume) / RUN_FILE).exists():
+        lock_folder(path)
+
+
+def claim_folder(
+    path: str | os.PathLike[str], *, overwrite: bool = False, resume: bool | None = None
+) -> None:
+    """Lock a folder and prepare it for a run.
+
+    Raises:
+        UserError: another process holds it, or as ``prepare_output_dir``.
+    """
+    folder = Path(path).expanduser().resolve()
+    missing = [p for p in (folder, *folder.parents) if not p.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written to: {error.strerror}") from error
+    lock_folder(folder)
+    prepare_output_dir(path, overwrite=overwrite, resume=resume)
+    if not resume:
+        _holds[folder].found = {file.name for file in run_files(folder)}
+        _holds[folder].made = missing
+
+
+def withdraw_claim(path: str | os.PathLike[str]) -> None:
+    """Take back a fresh claim: the run failed before its first step, and may be started again.
+
+    What was in the folder before stays, as does whatever is not the run's.
+    """
+    folder = Path(path).expanduser().resolve()
+    hold = _holds.get(folder)
+    if hold is None or hold.found is None:
+        return
+    remove_run(folder, keep=hold.found)
+    if hold.made:
+        (folder / LOCK_FILE).unlink(missing_ok=True)
+    unlock_folder(folder)
+    for made in hold.made:
+        if any(made.iterdir()):
+            break
+        made.rmdir()

@@ -15,29 +15,20 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import safe_rlhf_panacea
 from safe_rlhf_panacea.configs.kinds import FROM_PYTHON
 from safe_rlhf_panacea.configs.options import Options
-from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, read_json
-from safe_rlhf_panacea.runs.run_folder import RUN_FILE, is_finished, is_latest_link, read_record
+from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
+from safe_rlhf_panacea.runs.run_folder import LAUNCHER_FOLDER, OPTIONS_FILE, RUN_FILE, read_record
 
-LAUNCHER_FOLDER = "launcher"
 # The files of the launcher that started this run, separated as in PATH; set by bash/common.sh.
 LAUNCHER_VARIABLE = "PANACEA_LAUNCHER"
 # What decides how a run behaves and is no secret.
 ENVIRONMENT = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HUB_OFFLINE", "WANDB_MODE")
-METRICS_FILE = "metrics.jsonl"
-CHECKPOINTS = "checkpoints"
-LATEST = "latest"  # the file among them that names the last whole one
-# Of the evaluations during training: all, the latest, and the page that shows them.
-EVALUATIONS_FILE, RESULTS_FILE, REPORT_FILE = "evaluations.jsonl", "results.json", "report.html"
-OPTIONS_FILE = "run.yaml"
-WANDB_FILE = "wandb_run.json"  # the id of the run of wandb, so that a resumed one goes on in it
 PACKAGES = (
     "torch",
     "transformers",
@@ -56,117 +47,6 @@ SECRET = re.compile(
     r"(^|_)(hf|hub|auth|access|api|bearer)_token$|^token$",
     re.IGNORECASE,
 )
-
-
-def check_output_dir(
-    path: str | os.PathLike[str], overwrite: bool = False, resume: bool | None = None
-) -> Path:
-    """Whether a folder may be claimed; changes nothing.
-
-    Args:
-        path: the folder.
-        overwrite: whether a run in it is to be replaced.
-        resume: whether it is to go on; None of programs that resume nothing.
-
-    Raises:
-        UserError: the path is a file, the folder holds a run already, there is none to resume, or
-            a run would be replaced through the link to the newest one.
-    """
-    folder = Path(path).expanduser()
-    if overwrite and resume:
-        raise UserError(f"{folder}: a run is either resumed or overwritten: choose one")
-    if overwrite and is_latest_link(folder):
-        raise UserError(
-            f"{folder} is a link to the newest run, {os.readlink(folder)}: to replace that run, "
-            "name its own folder"
-        )
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: the output folder must be a folder, or new")
-    for place in (folder, *folder.parents):
-        if place.is_symlink() and not place.exists():
-            raise UserError(f"{place} is a link that leads nowhere: name a folder, or a new one")
-    holds_run = (folder / RUN_FILE).exists()
-    if resume and not holds_run:
-        raise UserError(f"{folder} holds no run to resume: {RUN_FILE} is missing")
-    if holds_run and not (overwrite or resume):
-        how = "" if resume is None else f"{how_to_go_on(folder)}, "
-        raise UserError(
-            f"{folder} already holds a run ({RUN_FILE}): {how}choose another output folder, "
-            "or replace the run with --overwrite"
-        )
-    return folder
-
-
-def how_to_go_on(folder: Path) -> str:
-    """What a user can do with a training that stands in a folder, in a few words."""
-    if is_finished(folder):
-        return "it is finished"
-    latest = folder / CHECKPOINTS / LATEST
-    if not latest.is_file():
-        return "it has no checkpoint (--save_interval) to go on from"
-    step = latest.read_text(encoding="utf-8", errors="replace").strip().replace("-", " ")
-    return f"--resume goes on from {step}"
-
-
-def check_own_output(path: str | os.PathLike[str], program: str, overwrite: bool = False) -> Path:
-    """``check_output_dir`` of a program that must not replace another one's run.
-
-    Raises:
-        UserError: also where the folder holds another program's: overwriting a training would take
-            its checkpoints away.
-    """
-    folder = check_output_dir(path, overwrite=overwrite)
-    record = read_json(folder / RUN_FILE) if (folder / RUN_FILE).exists() else {"program": program}
-    if not isinstance(record, dict) or record.get("program") != program:
-        raise UserError(f"{folder} holds another program's run: choose another output folder")
-    return folder
-
-
-def prepare_output_dir(
-    path: str | os.PathLike[str], overwrite: bool = False, resume: bool | None = None
-) -> Path:
-    """Claim a folder for a run.
-
-    ``overwrite`` takes away what would mix with the new run: its record, metrics and
-    checkpoints. Nothing else in the folder is touched.
-
-    Raises:
-        UserError: the path is a file, the folder holds a run already, or there is none to resume.
-    """
-    folder = check_output_dir(path, overwrite, resume)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if overwrite and (folder / RUN_FILE).exists():
-            remove_run(folder)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
-    return folder
-
-
-def run_files(folder: Path) -> list[Path]:
-    """What is in a folder of a run's files and folders, its record last."""
-    names = (
-        CHECKPOINTS,
-        LAUNCHER_FOLDER,
-        METRICS_FILE,
-        EVALUATIONS_FILE,
-        RESULTS_FILE,
-        REPORT_FILE,
-        OPTIONS_FILE,
-    )
-    paths = (folder / name for name in (*names, WANDB_FILE, RUN_FILE))
-    return [path for path in paths if path.exists()]
-
-
-def remove_run(folder: Path, keep: Collection[str] = ()) -> None:
-    """Take a run away; until its record goes, last, the folder says that it holds one."""
-    for path in run_files(folder):
-        if path.name in keep:
-            continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def write_run_record(

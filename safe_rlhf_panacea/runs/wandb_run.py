@@ -17,7 +17,7 @@ from urllib.parse import urlparse
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.runs.run_record import WANDB_FILE
+from safe_rlhf_panacea.runs.run_folder import WANDB_FILE
 
 PROJECT = "safe-rlhf-panacea"
 Mode = Literal["online", "offline", "disabled", "shared"]

@@ -15,10 +15,10 @@ import torch
 
 from safe_rlhf_panacea.adapter.io import read_config
 from safe_rlhf_panacea.configs import Options, Program, configuration, kinds, option
-from safe_rlhf_panacea.configs.trained import DeviceOptions
+from safe_rlhf_panacea.configs.training import DeviceOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.examples import read_examples
 from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.records import read_examples
 from safe_rlhf_panacea.respond import PanaceaModel
 
 PROGRAM = "python -m safe_rlhf_panacea.serve"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.examples import Examples
 from safe_rlhf_panacea.fronts.result import FRONT_FILE, FrontResult
 from safe_rlhf_panacea.io import read_json
+from safe_rlhf_panacea.records import Examples
 from safe_rlhf_panacea.serving.rules import Rules
 
 FOLDER = Path(__file__).with_name("page")

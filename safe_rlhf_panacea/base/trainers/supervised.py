@@ -29,7 +29,7 @@ from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.data import ResumableSampler
 from safe_rlhf_panacea.models import load_pretrained_models
 from safe_rlhf_panacea.models.positions import check_positions
-from safe_rlhf_panacea.runs.progress import progress_bar
+from safe_rlhf_panacea.runs.logger import progress_bar
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

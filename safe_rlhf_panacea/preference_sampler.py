@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.preference.errors import PreferenceError
+from safe_rlhf_panacea.preference import PreferenceError
 
 KINDS = ("uniform", "dirichlet", "vertices", "stratified")
 SCOPES = ("batch", "sample")
