@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import torch
 
 from safe_rlhf_panacea.errors import UserError
 
+LONGEST_NAME = 64
+TOLERANCE = 1e-4
+MOST_IN_A_GRID = 10_000
+STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5, 1.0)
+Preference = str | Mapping[str, float] | Sequence[float] | torch.Tensor
+
 
 class PreferenceError(UserError):
     """A preference vector, grid or sampler is not as it must be; the message is one line."""
-
-
-LONGEST = 64
-RULE = "letters, digits, _, - and . (the last two not in front), at most 64 of them"
 
 
 def check_objective_names(names: Sequence[str]) -> None:
@@ -28,25 +31,21 @@ def check_objective_names(names: Sequence[str]) -> None:
         PreferenceError: naming the first that is not as it must be.
     """
     for name in names:
-        if not 0 < len(name) <= LONGEST or name[0] in "-." or not all(map(_is_allowed, name)):
-            shown = name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
-            raise PreferenceError(f"objective name {shown!r}: a name has {RULE}")
-
-
-def _is_allowed(character: str) -> bool:
-    # Marks: the vowel signs of many scripts are no letters of their own.
-    return character in "_-." or unicodedata.category(character)[0] in "LMN"
-
-
-TOLERANCE = 1e-4
-Preference = str | Mapping[str, float] | Sequence[float] | torch.Tensor
+        # M: the vowel signs of many scripts are marks, no letters of their own.
+        allowed = (char in "_-." or unicodedata.category(char)[0] in "LMN" for char in name)
+        if not 0 < len(name) <= LONGEST_NAME or name[0] in "-." or not all(allowed):
+            shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+            raise PreferenceError(
+                f"objective name {shown!r}: a name has letters, digits, _, - and . "
+                f"(the last two not in front), at most {LONGEST_NAME} of them"
+            )
 
 
 def check_preference(preference: torch.Tensor, pref_dim: int, atol: float = TOLERANCE) -> None:
-    """Check that every row lies on the simplex.
+    """Check that every row of a tensor, size = (m,) or (B, m), lies on the simplex.
 
     Args:
-        preference: size = (m,) or (B, m).
+        preference: λ.
         pref_dim: m.
         atol: allowed rounding of each entry.
 
@@ -59,40 +58,12 @@ def check_preference(preference: torch.Tensor, pref_dim: int, atol: float = TOLE
         )
     for row in preference.reshape(-1, pref_dim).tolist():
         text = ", ".join(f"{value:g}" for value in row)
-        if not all(abs(value) < float("inf") for value in row):
+        if not all(map(math.isfinite, row)):
             raise PreferenceError(f"preference vector ({text}) has an entry that is not finite")
         if min(row) < -atol:
             raise PreferenceError(f"preference vector ({text}) has a negative entry")
         if abs(sum(row) - 1) > atol * pref_dim:
             raise PreferenceError(f"preference vector ({text}) sums to {sum(row):g}, not to 1")
-
-
-def _number(text: str, whole: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise PreferenceError(f"{text.strip()!r} in preference {whole!r} is not a number") from None
-
-
-def _by_name(parts: Sequence[str], text: str, objectives: Sequence[str]) -> list[float]:
-    known = ", ".join(objectives)
-    values: dict[str, float] = {}
-    for part in parts:
-        name, separator, number = part.partition("=")
-        name = name.strip()
-        if not separator:
-            raise PreferenceError(f"preference {text!r} mixes names and positions")
-        if name not in objectives:
-            raise PreferenceError(
-                f"preference {text!r}: unknown objective {name!r} (known: {known})"
-            )
-        if name in values:
-            raise PreferenceError(f"preference {text!r} names {name!r} twice")
-        values[name] = _number(number, text)
-    missing = [name for name in objectives if name not in values]
-    if missing:
-        raise PreferenceError(f"preference {text!r} says nothing of {', '.join(missing)}")
-    return [values[name] for name in objectives]
 
 
 def parse_preference(preference: Preference, objectives: Sequence[str]) -> torch.Tensor:
@@ -111,16 +82,35 @@ def parse_preference(preference: Preference, objectives: Sequence[str]) -> torch
     """
     text = preference_text(preference)
     parts = text.strip().removesuffix(",").split(",") if text.strip() else []
-    if any("=" in part for part in parts):
-        values = _by_name(parts, text, objectives)
-    else:
-        values = [_number(part, text) for part in parts]
-        if len(values) != len(objectives):
+    by_name = any("=" in part for part in parts)
+    values: dict[str, float] = {}
+    for place, part in enumerate(parts):
+        name, separator, number = part.partition("=") if by_name else (str(place), "=", part)
+        name = name.strip()
+        if not separator:
+            raise PreferenceError(f"preference {text!r} mixes names and positions")
+        if by_name and name not in objectives:
+            known = ", ".join(objectives)
             raise PreferenceError(
-                f"preference {text!r} has {len(values)} entries, but there are "
-                f"{len(objectives)} objectives ({', '.join(objectives)})"
+                f"preference {text!r}: unknown objective {name!r} (known: {known})"
             )
-    vector = torch.tensor(values, dtype=torch.float32)
+        if name in values:
+            raise PreferenceError(f"preference {text!r} names {name!r} twice")
+        try:
+            values[name] = float(number)
+        except ValueError:
+            raise PreferenceError(
+                f"{number.strip()!r} in preference {text!r} is not a number"
+            ) from None
+    if missing := [name for name in objectives if by_name and name not in values]:
+        raise PreferenceError(f"preference {text!r} says nothing of {', '.join(missing)}")
+    if len(values) != len(objectives):
+        raise PreferenceError(
+            f"preference {text!r} has {len(values)} entries, but there are "
+            f"{len(objectives)} objectives ({', '.join(objectives)})"
+        )
+    in_order = [values[name] for name in objectives] if by_name else list(values.values())
+    vector = torch.tensor(in_order, dtype=torch.float32)
     check_preference(vector, len(objectives))
     return vector
 
@@ -152,27 +142,6 @@ def format_preference(preference: torch.Tensor, objectives: Sequence[str] = ()) 
     return ",".join(f"{name}={value}" for name, value in zip(objectives, values, strict=True))
 
 
-MOST = 10_000  # vectors of a grid
-STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5, 1.0)
-
-
-def _points(step: float, pref_dim: int) -> int:
-    return math.comb(round(1 / step) + pref_dim - 1, pref_dim - 1)
-
-
-def _finest(steps: Sequence[float], pref_dim: int, most: int) -> float | None:
-    return next((step for step in steps if _points(step, pref_dim) <= most), None)
-
-
-def _compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:
-    if parts == 1:
-        yield (total,)
-        return
-    for first in range(total + 1):
-        for rest in _compositions(total - first, parts - 1):
-            yield (first, *rest)
-
-
 def preference_grid(pref_dim: int, step: float = 0.1) -> torch.Tensor:
     """All vectors of the simplex whose entries are multiples of ``step``.
 
@@ -189,29 +158,37 @@ def preference_grid(pref_dim: int, step: float = 0.1) -> torch.Tensor:
     parts = round(1 / step) if 1e-300 < step <= 1 else 0
     if parts < 1 or abs(parts * step - 1) > 1e-6:
         raise PreferenceError(f"grid step {step:g} does not divide 1: use 0.1, 0.25, 0.5, ...")
-    if (points := _points(step, pref_dim)) > MOST:
+    if (points := _grid_size(step, pref_dim)) > MOST_IN_A_GRID:
         shown = f"{points:,}" if points < 10**15 else "over 10^15"
-        fitting = _finest(STEPS, pref_dim, MOST)
+        fitting = _finest(STEPS, pref_dim, MOST_IN_A_GRID)
         hint = "no step has fewer" if fitting is None else f"use {fitting:g} or more"
         raise PreferenceError(
             f"grid step {step:g} makes {shown} vectors of {pref_dim} objectives, "
-            f"more than {MOST:,}: {hint}"
+            f"more than {MOST_IN_A_GRID:,}: {hint}"
         )
-    lattice = torch.tensor(list(_compositions(parts, pref_dim)), dtype=torch.float64)
-    return (lattice / parts).float()
+    # Entries of a vector are the gaps between m - 1 bars among 1/step + m - 1 places.
+    places = parts + pref_dim - 1
+    bars = [(-1, *inner, places) for inner in combinations(range(places), pref_dim - 1)]
+    lattice = torch.tensor(bars).diff(dim=-1) - 1  # size = (N, m)
+    return (lattice.double() / parts).float()
 
 
 def default_grid(
     pref_dim: int, steps: Sequence[float] = (0.1, 0.2, 0.25, 0.5), most: int = 300
 ) -> torch.Tensor:
-    """The grid of the finest of ``steps`` with at most ``most`` vectors.
+    """The grid of the finest of ``steps`` with at most ``most`` vectors, size = (N, m), float32.
 
     Where every step has more, the vertices and the centre: m + 1 vectors.
-
-    Returns:
-        size = (N, m), float32.
     """
     step = _finest(steps, pref_dim, most)
     if step is not None:
         return preference_grid(pref_dim, step)
     return torch.cat([torch.eye(pref_dim), torch.full((1, pref_dim), 1 / pref_dim)])
+
+
+def _grid_size(step: float, pref_dim: int) -> int:
+    return math.comb(round(1 / step) + pref_dim - 1, pref_dim - 1)
+
+
+def _finest(steps: Sequence[float], pref_dim: int, most: int) -> float | None:
+    return next((step for step in steps if _grid_size(step, pref_dim) <= most), None)
