@@ -72,7 +72,6 @@ def flag_error(capsys):
 
 def logged(capsys):
     Logger().print(HOSTILE)
-    Logger().print_table(HOSTILE, ["one"], [[HOSTILE]])
     return capsys.readouterr().out
 
 
@@ -83,7 +82,7 @@ def logged(capsys):
         (lambda capsys: indicator_table([front()]), 4),
         (guarded_error, 1),
         (flag_error, 1),
-        (logged, 5),
+        (logged, 1),
     ],
     ids=["front", "indicators", "error", "flag", "logger"],
 )

@@ -1,4 +1,9 @@
-"""What an exact resume needs: the state of a run, and the checksums of a checkpoint's files."""
+"""What an exact resume needs: the state of a run, and the checksums of a checkpoint's files.
+
+DeepSpeed keeps weights, optimiser states, learning-rate schedule and loss scale itself. The rest
+goes into its ``client_state``: tensors, numbers, strings, lists and dictionaries only, so that
+``torch.load(..., weights_only=True)`` reads it.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +25,9 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_text
 
 CLIENT_STATE_KEY = "training_state"
+BLOCK = 1 << 20
+# torch's own switches: the first makes every torch.load read tensors and plain values only.
+SAFE, UNSAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
 @dataclass
@@ -83,10 +91,14 @@ def _check_plain(value: Any, where: str) -> None:
         raise TypeError(f"{where} is a {type(value).__name__}: neither a tensor nor a plain value")
 
 
-def _own_random_state() -> dict[str, Any]:
+def capture_random_state() -> dict[str, Any]:
+    """The random states of Python, NumPy, torch and the process's GPU, of every process.
+
+    All processes must call it: only one of them writes the checkpoint.
+    """
     version, words, gauss = random.getstate()
     numpy = np.random.get_state(legacy=False)
-    return {
+    own = {
         "python": {"version": version, "words": torch.tensor(words), "gauss": gauss},
         "numpy": {
             "keys": torch.from_numpy(numpy["state"]["key"].astype(np.int64)),
@@ -97,14 +109,7 @@ def _own_random_state() -> dict[str, Any]:
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }
-
-
-def capture_random_state() -> dict[str, Any]:
-    """The random states of Python, NumPy, torch and the process's GPU, of every process.
-
-    All processes must call it: only one of them writes the checkpoint.
-    """
-    return {"ranks": all_gather_objects(_own_random_state())}
+    return {"ranks": all_gather_objects(own)}
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
@@ -133,11 +138,6 @@ def restore_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(own["cuda"].cpu())
 
 
-BLOCK = 1 << 20
-# torch's own switches: the first makes every torch.load read tensors and plain values only.
-SAFE, UNSAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-
-
 def checksum_file(checkpoints: Path, step: int | str) -> Path:
     """Where the checksums of a step are, in the format of ``sha256sum``; a pattern has ``*``."""
     return checkpoints / f"step-{step}.sha256"
@@ -151,11 +151,6 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def own_part(items: list[str]) -> list[str]:
-    """What this process looks at; the processes share the work."""
-    return items[get_rank() :: get_world_size()]
-
-
 def write_checksums(checkpoints: Path, step: int, engines: Iterable[str]) -> None:
     """Note down the checksum of every file of a step; all processes call it."""
     names = [
@@ -165,7 +160,8 @@ def write_checksums(checkpoints: Path, step: int, engines: Iterable[str]) -> Non
         if path.is_file()
     ]
     names = all_gather_objects(names)[0]  # as one process sees the folder
-    parts = all_gather_objects({name: _sha256(checkpoints / name) for name in own_part(names)})
+    own = names[get_rank() :: get_world_size()]  # the processes share the work
+    parts = all_gather_objects({name: _sha256(checkpoints / name) for name in own})
     if get_rank() == 0:
         sums = {name: value for part in parts for name, value in part.items()}
         lines = [f"{sums[name]}  {name}\n" for name in names]
@@ -184,8 +180,8 @@ def check_checksums(checkpoints: Path, step: int) -> None:
     if not file.is_file():
         return
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    problem = next(filter(None, (_problem(checkpoints, line) for line in own_part(lines))), None)
-    found = next(filter(None, all_gather_objects(problem)), None)
+    own = (_problem(checkpoints, line) for line in lines[get_rank() :: get_world_size()])
+    found = next(filter(None, all_gather_objects(next(filter(None, own), None))), None)
     if found is not None:
         raise UserError(f"{checkpoints}: step-{step} cannot be loaded: {found}")
 
@@ -206,7 +202,6 @@ def tensors_only() -> Iterator[None]:
 
     DeepSpeed asks for whole pickles, which can run code; torch lets the environment overrule it.
     """
-    import torch
     from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address

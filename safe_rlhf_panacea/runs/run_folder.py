@@ -13,6 +13,12 @@ from typing import Any, BinaryIO
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import read_json
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]  # asked for where it is used
+
+AnyPath = str | os.PathLike[str]
 RUN_FILE = "run.json"
 LAUNCHER_FOLDER = "launcher"
 METRICS_FILE = "metrics.jsonl"
@@ -21,13 +27,14 @@ CHECKPOINTS = "checkpoints"
 EVALUATIONS_FILE, RESULTS_FILE, REPORT_FILE = "evaluations.jsonl", "results.json", "report.html"
 OPTIONS_FILE = "run.yaml"
 WANDB_FILE = "wandb_run.json"  # the id of the run of wandb, so that a resumed one goes on in it
-RUNS, LATEST = "runs", "latest"  # runs/latest is a link to the newest run
-
-
-def is_finished(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds a run that came to its end."""
-    file = Path(path).expanduser() / RUN_FILE
-    return file.is_file() and "finished_at" in read_record(file)
+LOCK_FILE = ".lock"
+# runs/latest is a link to the newest run, checkpoints/latest names the last whole checkpoint.
+RUNS, LATEST = "runs", "latest"
+# What a run writes, its record last: while that is there, the folder says that it holds a run.
+OF_A_RUN = (
+    *(CHECKPOINTS, LAUNCHER_FOLDER, METRICS_FILE, EVALUATIONS_FILE, RESULTS_FILE, REPORT_FILE),
+    *(OPTIONS_FILE, WANDB_FILE, RUN_FILE),
+)
 
 
 def read_record(file: Path) -> dict[str, Any]:
@@ -42,7 +49,24 @@ def read_record(file: Path) -> dict[str, Any]:
     return record
 
 
-def set_aside(path: str | os.PathLike[str]) -> Path:
+def is_finished(path: AnyPath) -> bool:
+    """Whether a folder holds a run that came to its end."""
+    file = Path(path).expanduser() / RUN_FILE
+    return file.is_file() and "finished_at" in read_record(file)
+
+
+def how_to_go_on(folder: Path) -> str:
+    """What a user can do with a training that stands in a folder, in a few words."""
+    if is_finished(folder):
+        return "it is finished"
+    latest = folder / CHECKPOINTS / LATEST
+    if not latest.is_file():
+        return "it has no checkpoint (--save_interval) to go on from"
+    step = latest.read_text(encoding="utf-8", errors="replace").strip().replace("-", " ")
+    return f"--resume goes on from {step}"
+
+
+def set_aside(path: AnyPath) -> Path:
     """Rename the folder of an interrupted run, so that it can be run anew and loses nothing."""
     folder = Path(path).expanduser()
     for number in range(1, 1000):
@@ -52,12 +76,7 @@ def set_aside(path: str | os.PathLike[str]) -> Path:
     raise UserError(f"{folder}: interrupted too often; remove {folder.name}.interrupted-*")
 
 
-def is_latest_link(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is the link that ``point_latest`` makes."""
-    return Path(path).name == LATEST and Path(path).is_symlink()
-
-
-def point_latest(folder: str | os.PathLike[str]) -> None:
+def point_latest(folder: AnyPath) -> None:
     """Let the link ``latest`` beside a run's folder point to it; the link is relative.
 
     Nothing is done for a run whose parent folder is not called ``runs``, where ``latest`` is a
@@ -76,9 +95,7 @@ def point_latest(folder: str | os.PathLike[str]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def check_output_dir(
-    path: str | os.PathLike[str], overwrite: bool = False, resume: bool | None = None
-) -> Path:
+def check_output_dir(path: AnyPath, overwrite: bool = False, resume: bool | None = None) -> Path:
     """Whether a folder may be claimed; changes nothing.
 
     Args:
@@ -93,7 +110,7 @@ def check_output_dir(
     folder = Path(path).expanduser()
     if overwrite and resume:
         raise UserError(f"{folder}: a run is either resumed or overwritten: choose one")
-    if overwrite and is_latest_link(folder):
+    if overwrite and folder.name == LATEST and folder.is_symlink():
         raise UserError(
             f"{folder} is a link to the newest run, {os.readlink(folder)}: to replace that run, "
             "name its own folder"
@@ -115,18 +132,7 @@ def check_output_dir(
     return folder
 
 
-def how_to_go_on(folder: Path) -> str:
-    """What a user can do with a training that stands in a folder, in a few words."""
-    if is_finished(folder):
-        return "it is finished"
-    latest = folder / CHECKPOINTS / LATEST
-    if not latest.is_file():
-        return "it has no checkpoint (--save_interval) to go on from"
-    step = latest.read_text(encoding="utf-8", errors="replace").strip().replace("-", " ")
-    return f"--resume goes on from {step}"
-
-
-def check_own_output(path: str | os.PathLike[str], program: str, overwrite: bool = False) -> Path:
+def check_own_output(path: AnyPath, program: str, overwrite: bool = False) -> Path:
     """``check_output_dir`` of a program that must not replace another one's run.
 
     Raises:
@@ -140,59 +146,28 @@ def check_own_output(path: str | os.PathLike[str], program: str, overwrite: bool
     return folder
 
 
-def prepare_output_dir(
-    path: str | os.PathLike[str], overwrite: bool = False, resume: bool | None = None
-) -> Path:
-    """Claim a folder for a run.
-
-    ``overwrite`` takes away what would mix with the new run: its record, metrics and
-    checkpoints. Nothing else in the folder is touched.
+def prepare_output_dir(path: AnyPath, overwrite: bool = False, resume: bool | None = None) -> Path:
+    """Make a folder for a run; ``overwrite`` takes away what would mix with the new run.
 
     Raises:
-        UserError: the path is a file, the folder holds a run already, or there is none to resume.
+        UserError: as ``check_output_dir``, or the folder cannot be written to.
     """
     folder = check_output_dir(path, overwrite, resume)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if overwrite and (folder / RUN_FILE).exists():
-            remove_run(folder)
+            _remove_run(folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
     return folder
 
 
-def run_files(folder: Path) -> list[Path]:
-    """What is in a folder of a run's files and folders, its record last."""
-    names = (
-        CHECKPOINTS,
-        LAUNCHER_FOLDER,
-        METRICS_FILE,
-        EVALUATIONS_FILE,
-        RESULTS_FILE,
-        REPORT_FILE,
-        OPTIONS_FILE,
-    )
-    paths = (folder / name for name in (*names, WANDB_FILE, RUN_FILE))
-    return [path for path in paths if path.exists()]
-
-
-def remove_run(folder: Path, keep: Collection[str] = ()) -> None:
-    """Take a run away; until its record goes, last, the folder says that it holds one."""
-    for path in run_files(folder):
-        if path.name in keep:
-            continue
+def _remove_run(folder: Path, keep: Collection[str] = ()) -> None:
+    for path in (folder / name for name in OF_A_RUN if name not in keep):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]  # asked for where it is used
-
-LOCK_FILE = ".lock"
 
 
 @dataclass
@@ -207,7 +182,7 @@ class _Hold:
 _holds: dict[Path, _Hold] = {}
 
 
-def lock_folder(path: str | os.PathLike[str]) -> None:
+def lock_folder(path: AnyPath) -> None:
     """Hold an existing folder until this process lets go or ends, however it ends.
 
     The lock is the kernel's: a killed run leaves none behind. Where there is none to be had
@@ -228,27 +203,24 @@ def lock_folder(path: str | os.PathLike[str]) -> None:
             raise UserError(f"{path} cannot be written to: {error.strerror}") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
             lock.close()
-            raise UserError(
-                f"{path}: a run is under way in this folder; wait for its end"
-            ) from None
-        except OSError:  # no locks on this file system
-            lock.close()
-            lock = None
+            lock = None  # no locks on this file system
+            if isinstance(error, BlockingIOError):
+                raise UserError(
+                    f"{path}: a run is under way in this folder; wait for its end"
+                ) from None
     _holds[folder] = _Hold(lock)
 
 
-def unlock_folder(path: str | os.PathLike[str]) -> None:
+def unlock_folder(path: AnyPath) -> None:
     """Let go of a folder, if this process holds it."""
     hold = _holds.pop(Path(path).expanduser().resolve(), None)
     if hold is not None and hold.lock is not None:
         hold.lock.close()
 
 
-def check_free(
-    path: str | os.PathLike[str], *, overwrite: bool = False, resume: bool | None = None
-) -> None:
+def check_free(path: AnyPath, *, overwrite: bool = False, resume: bool | None = None) -> None:
     """Whether a folder may be claimed; one that holds a run already is locked from here on.
 
     Raises:
@@ -258,9 +230,7 @@ def check_free(
         lock_folder(path)
 
 
-def claim_folder(
-    path: str | os.PathLike[str], *, overwrite: bool = False, resume: bool | None = None
-) -> None:
+def claim_folder(path: AnyPath, *, overwrite: bool = False, resume: bool | None = None) -> None:
     """Lock a folder and prepare it for a run.
 
     Raises:
@@ -275,11 +245,11 @@ def claim_folder(
     lock_folder(folder)
     prepare_output_dir(path, overwrite=overwrite, resume=resume)
     if not resume:
-        _holds[folder].found = {file.name for file in run_files(folder)}
+        _holds[folder].found = {name for name in OF_A_RUN if (folder / name).exists()}
         _holds[folder].made = missing
 
 
-def withdraw_claim(path: str | os.PathLike[str]) -> None:
+def withdraw_claim(path: AnyPath) -> None:
     """Take back a fresh claim: the run failed before its first step, and may be started again.
 
     What was in the folder before stays, as does whatever is not the run's.
@@ -288,7 +258,7 @@ def withdraw_claim(path: str | os.PathLike[str]) -> None:
     hold = _holds.get(folder)
     if hold is None or hold.found is None:
         return
-    remove_run(folder, keep=hold.found)
+    _remove_run(folder, keep=hold.found)
     if hold.made:
         (folder / LOCK_FILE).unlink(missing_ok=True)
     unlock_folder(folder)

@@ -23,23 +23,21 @@ import safe_rlhf_panacea
 from safe_rlhf_panacea.configs.kinds import FROM_PYTHON
 from safe_rlhf_panacea.configs.options import Options
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
-from safe_rlhf_panacea.runs.run_folder import LAUNCHER_FOLDER, OPTIONS_FILE, RUN_FILE, read_record
+from safe_rlhf_panacea.runs.run_folder import (
+    LAUNCHER_FOLDER,
+    OPTIONS_FILE,
+    RUN_FILE,
+    AnyPath,
+    read_record,
+)
 
 # The files of the launcher that started this run, separated as in PATH; set by bash/common.sh.
 LAUNCHER_VARIABLE = "PANACEA_LAUNCHER"
 # What decides how a run behaves and is no secret.
 ENVIRONMENT = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HUB_OFFLINE", "WANDB_MODE")
 PACKAGES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "safetensors",
-    "deepspeed",
-    "datasets",
-    "wandb",
-    "numpy",
-    "scipy",
-    "moocore",
+    *("torch", "transformers", "tokenizers", "safetensors", "deepspeed", "datasets", "wandb"),
+    *("numpy", "scipy", "moocore"),
 )
 # "max_new_tokens" and "pad_token_id" are no secrets; "hf_token" and "api_key" are.
 SECRET = re.compile(
@@ -47,13 +45,10 @@ SECRET = re.compile(
     r"(^|_)(hf|hub|auth|access|api|bearer)_token$|^token$",
     re.IGNORECASE,
 )
+Values = Mapping[str, Any] | Options | argparse.Namespace
 
 
-def write_run_record(
-    path: str | os.PathLike[str],
-    args: Mapping[str, Any] | Options | argparse.Namespace,
-    extra: Mapping[str, Any] | None = None,
-) -> Path:
+def write_run_record(path: AnyPath, args: Values, extra: Mapping[str, Any] | None = None) -> Path:
     """Write ``run.json``, and beside it a copy of the launcher, where one started this run.
 
     Typed options also get a ``run.yaml`` with those that are not at their defaults, which
@@ -69,14 +64,17 @@ def write_run_record(
     """
     record = {
         **recordable(extra or {}),
-        "started_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "started_at": _now(),
         "args": recordable(args),
         "versions": package_versions(),
         "git": git_state(),
         "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
     }
     file = Path(path).expanduser() / RUN_FILE
-    _copy_launcher(file.parent / LAUNCHER_FOLDER)
+    for source in filter(None, os.environ.get(LAUNCHER_VARIABLE, "").split(os.pathsep)):
+        if Path(source).is_file():
+            (file.parent / LAUNCHER_FOLDER).mkdir(exist_ok=True)
+            shutil.copy(source, file.parent / LAUNCHER_FOLDER)
     if isinstance(args, Options):
         atomic_write_text(file.parent / OPTIONS_FILE, _options_text(args))
     atomic_write_json(file, record)
@@ -84,10 +82,7 @@ def write_run_record(
 
 
 def _options_text(options: Options) -> str:
-    """The options that are not at their defaults as YAML, which ``--config`` reads.
-
-    What no file can hold stands there as a mapping that ``--config`` refuses.
-    """
+    """The options that are not at their defaults as YAML; ``--config`` refuses objects in it."""
     import yaml
 
     values = recordable(options.given(), objects=True)
@@ -100,45 +95,34 @@ def _options_text(options: Options) -> str:
     return text
 
 
-def _copy_launcher(folder: Path) -> None:
-    """Keep the scripts as they were when the run began; without a launcher there is nothing."""
-    for source in filter(None, os.environ.get(LAUNCHER_VARIABLE, "").split(os.pathsep)):
-        if Path(source).is_file():
-            folder.mkdir(exist_ok=True)
-            shutil.copy(source, folder)
-
-
-def finish_run_record(path: str | os.PathLike[str], training_seconds: float) -> None:
+def finish_run_record(path: AnyPath, training_seconds: float) -> None:
     """Add to ``run.json`` that the run came to its end, and how long it trained."""
     file = Path(path).expanduser() / RUN_FILE
-    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    finished = {"finished_at": now, "training_seconds": round(training_seconds, 3)}
+    finished = {"finished_at": _now(), "training_seconds": round(training_seconds, 3)}
     atomic_write_json(file, {**read_record(file), **finished})
 
 
-def note_resumption(path: str | os.PathLike[str], step: int, flags: Mapping[str, Any]) -> None:
-    """Add to ``run.json`` that the run went on from a step, and when.
+def note_resumption(path: AnyPath, step: int, flags: Mapping[str, Any]) -> None:
+    """Add to ``run.json`` that the run went on from the checkpoint of a step, and when.
 
-    Args:
-        path: the run's folder.
-        step: of the checkpoint.
-        flags: those of the record that are others now; what they were is kept.
+    ``flags`` are those of the record that are others now; what they were is kept.
     """
     file = Path(path).expanduser() / RUN_FILE
-    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     record = read_record(file)
     for key in ("finished_at", "training_seconds"):  # of a run that is made longer
         record.pop(key, None)
-    entry = {"at": now, "step": step, "versions": package_versions(), "git": git_state()}
+    entry = {"at": _now(), "step": step, "versions": package_versions(), "git": git_state()}
     if flags:
         entry["before"] = {name: record["args"].get(name) for name in flags}
         record["args"] = {**record["args"], **flags}
     atomic_write_json(file, {**record, "resumed": [*record.get("resumed", []), entry]})
 
 
-def recordable(
-    values: Mapping[str, Any] | Options | argparse.Namespace, *, objects: bool = False
-) -> dict[str, Any]:
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def recordable(values: Values, *, objects: bool = False) -> dict[str, Any]:
     """Values as JSON has them; what its name says is a secret is left out.
 
     Args:
@@ -162,19 +146,21 @@ def _plain(value: Any, objects: bool) -> Any:
     if not callable(value) or isinstance(value, type):
         return {FROM_PYTHON: str(value)} if objects else str(value)
     address = address_of(value)  # its text has a place in memory
-    return {FROM_PYTHON: address} if objects and not _is_found_at(address, value) else address
-
-
-def _is_found_at(address: str, function: Callable[..., Any]) -> bool:
-    """Whether another process finds a function by ``module:name``."""
     module, _, name = address.partition(":")
-    return module != "__main__" and getattr(sys.modules.get(module), name, None) is function
+    found = getattr(sys.modules.get(module), name, None)
+    another_process_finds_it = module != "__main__" and found is value
+    return {FROM_PYTHON: address} if objects and not another_process_finds_it else address
 
 
 def address_of(function: Callable[..., Any]) -> str:
     """``module:name`` of a function, or of the type of another object that can be called."""
     named = function if hasattr(function, "__qualname__") else type(function)
     return f"{named.__module__}:{named.__qualname__}"
+
+
+def program_of(trainer: object) -> str:
+    """How the program of a trainer is called: the package that the trainer's module is in."""
+    return f"python -m {type(trainer).__module__.removesuffix('.trainer')}"
 
 
 def package_versions() -> dict[str, str]:
@@ -209,8 +195,3 @@ def git_state() -> dict[str, Any] | None:
         }
     except (OSError, subprocess.SubprocessError):
         return None  # no git here, or no commit yet
-
-
-def program_of(trainer: object) -> str:
-    """How the program of a trainer is called: the package that the trainer's module is in."""
-    return f"python -m {type(trainer).__module__.removesuffix('.trainer')}"
