@@ -32,8 +32,8 @@ from safe_rlhf_panacea.adapter import AdapterError
 from safe_rlhf_panacea.aggregation import AggregationError
 from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
 from safe_rlhf_panacea.algorithms.grpo.main import COMMAND as GRPO
-from safe_rlhf_panacea.inputs import data_specs
 from safe_rlhf_panacea.preference import PreferenceError
+from safe_rlhf_panacea.training_run import data_specs
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 QUIET = {"log_type": "none", "progress": False, "max_length": 32}

@@ -146,7 +146,7 @@ class PanaceaConfig(FrontOptions, PreferenceOptions, AdapterOptions, TrainConfig
 
     def resolved(self) -> Self:
         """These options, with those filled in that follow from the objectives."""
-        return self.with_(pref_dim=len(self.objective_names()))
+        return super().resolved().with_(pref_dim=len(self.objective_names()))
 
     def check(self) -> None:
         """Refuse what contradicts itself, Panacea's options too."""
