@@ -138,11 +138,7 @@ class PanaceaConfig(FrontOptions, PreferenceOptions, AdapterOptions, TrainConfig
 
     @abc.abstractmethod
     def objective_names(self) -> tuple[str, ...]:
-        """The objectives, in the order of λ.
-
-        Raises:
-            UserError: there are none.
-        """
+        """The objectives, in the order of λ; ``UserError`` if there are none."""
 
     def resolved(self) -> Self:
         """These options, with those filled in that follow from the objectives."""

@@ -136,14 +136,7 @@ class EngineOptions(Options):
     )
 
     def check_engine(self, update_iters: int) -> None:
-        """Refuse options of servers that do not fit together.
-
-        Args:
-            update_iters: passes over a rollout.
-
-        Raises:
-            UserError: naming them.
-        """
+        """Refuse options of servers that fit neither together nor to the passes over a rollout."""
         if self.rollout_engine == "own":
             for name in (
                 *("rollout_server", "rollout_server_flags", "rollout_folder", "rollout_stale"),
@@ -197,11 +190,7 @@ class RewardFileOptions(TemplateOptions, MeasureOptions):
     overwrite: bool = option(False, "replace the file")
 
     def check(self) -> None:
-        """Refuse what would be found out only after hours.
-
-        Raises:
-            UserError: there are no rewards, the file cannot be written, or a malformed data set.
-        """
+        """Refuse missing rewards, a file that cannot be written, or a malformed data set."""
         from safe_rlhf_panacea.data.specs import read_specs
 
         if not self.reward_models:

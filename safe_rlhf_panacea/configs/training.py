@@ -177,11 +177,7 @@ class TrainConfig(
         return self
 
     def check(self) -> None:
-        """Refuse options that contradict each other, before models and data are loaded.
-
-        Raises:
-            UserError: naming two options that do not go together, or a malformed data set.
-        """
+        """Refuse options that contradict each other, and malformed data sets."""
         from safe_rlhf_panacea.data.specs import read_specs
 
         for name in ("train_datasets", "eval_datasets", "ptx_datasets"):
