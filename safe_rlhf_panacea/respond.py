@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
-from safe_rlhf_panacea.configs.trained import AnswerOptions, DeviceOptions, LoadingOptions
+from safe_rlhf_panacea.configs.training import AnswerOptions, DeviceOptions, LoadingOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.printing import say
 

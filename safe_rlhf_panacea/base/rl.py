@@ -20,7 +20,7 @@ from safe_rlhf_panacea.base.updates import by_update, counted, means_of_evaluati
 from safe_rlhf_panacea.distributed import own_device
 from safe_rlhf_panacea.forward.generation import NoResponsesError, NotFiniteError, sample
 from safe_rlhf_panacea.runs.divergence import DivergedError, finite_on_all
-from safe_rlhf_panacea.runs.progress import progress_bar
+from safe_rlhf_panacea.runs.logger import progress_bar
 
 Batch = rl_data.Batch
 

@@ -21,13 +21,12 @@ from safe_rlhf_panacea.distributed import (
     refusing_together,
 )
 from safe_rlhf_panacea.runs.checkpoint import (
+    TrainingClock,
     TrainingState,
     capture_random_state,
     restore_random_state,
+    write_checksums,
 )
-from safe_rlhf_panacea.runs.checkpoint_files import write_checksums
-from safe_rlhf_panacea.runs.claim import claim_folder, withdraw_claim
-from safe_rlhf_panacea.runs.clock import TrainingClock
 from safe_rlhf_panacea.runs.divergence import DivergenceCheck, check_weights
 from safe_rlhf_panacea.runs.logger import Logger, log_types
 from safe_rlhf_panacea.runs.resuming import (
@@ -38,7 +37,8 @@ from safe_rlhf_panacea.runs.resuming import (
     run_start,
     take_up,
 )
-from safe_rlhf_panacea.runs.run_record import CHECKPOINTS, write_run_record
+from safe_rlhf_panacea.runs.run_folder import CHECKPOINTS, claim_folder, withdraw_claim
+from safe_rlhf_panacea.runs.run_record import write_run_record
 
 # Where trainers keep their data, and the flags that name them.
 LOADERS = {

@@ -14,7 +14,7 @@ from torch import nn
 from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter, load_adapter, load_soup
 from safe_rlhf_panacea.adapter.fingerprint import check_base
 from safe_rlhf_panacea.adapter.io import WEIGHTS_NAME, read_config, read_tensors
-from safe_rlhf_panacea.configs.evaluation import MeasureOptions, ResponseOptions
+from safe_rlhf_panacea.configs.rewarded import MeasureOptions, ResponseOptions
 from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.data.prompt_only import different_rows
 from safe_rlhf_panacea.data.specs import Row, read_specs, select_rows

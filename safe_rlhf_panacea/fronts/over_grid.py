@@ -18,7 +18,7 @@ from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
 from safe_rlhf_panacea.forward.joined_rows import across
 from safe_rlhf_panacea.forward.log_probs import answer_log_probs, response_log_probs
 from safe_rlhf_panacea.rewards.responses import Responses
-from safe_rlhf_panacea.runs.progress import progress_bar
+from safe_rlhf_panacea.runs.logger import progress_bar
 
 Rewards = Callable[[Responses], torch.Tensor]  # size = (B, m)
 
