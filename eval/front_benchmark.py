@@ -24,7 +24,7 @@ from front_benchmark_arms import JOBS, prepare, run_job
 from safe_rlhf_panacea.configs.kinds import filled, positive_int, seed_int
 from safe_rlhf_panacea.configs.parser import ArgumentParser
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.experiments.sizes import settings
+from safe_rlhf_panacea.experiments.table import settings
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.miniature.stages import CALIBRATION, Miniature
 

@@ -12,7 +12,7 @@ import torch
 
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset
 from safe_rlhf_panacea.data.template import AUTO
-from safe_rlhf_panacea.experiments.sizes import OBJECTIVES, reference_points
+from safe_rlhf_panacea.experiments.table import OBJECTIVES, reference_points
 from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement

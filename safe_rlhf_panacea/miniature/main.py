@@ -13,7 +13,7 @@ from safe_rlhf_panacea.configs import Program, configuration, option
 from safe_rlhf_panacea.configs.training import FromNothingOptions
 from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.examples import Examples, write_examples
-from safe_rlhf_panacea.experiments.sizes import OBJECTIVES, read_yaml, settings
+from safe_rlhf_panacea.experiments.table import OBJECTIVES, read_yaml, settings
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
 from safe_rlhf_panacea.fronts.measurement import Measurement
 from safe_rlhf_panacea.fronts.result import FrontResult

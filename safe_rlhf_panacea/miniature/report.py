@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.experiments.sizes import OBJECTIVES
+from safe_rlhf_panacea.experiments.table import OBJECTIVES
 from safe_rlhf_panacea.miniature.corpus import EXAMPLES, NOTE, SEVERITIES, topic_of
 from safe_rlhf_panacea.miniature.fronts import Results
 from safe_rlhf_panacea.miniature.true_scores import parse

@@ -16,7 +16,7 @@ from safe_rlhf_panacea.base.values.reward.main import main as reward_main
 from safe_rlhf_panacea.baselines.discrete_policies import grid_variants
 from safe_rlhf_panacea.baselines.rewarded_soups import vertices
 from safe_rlhf_panacea.baselines.variants import PROGRAMS, train_variants
-from safe_rlhf_panacea.experiments.sizes import OBJECTIVES, fill, reference_points, size_of
+from safe_rlhf_panacea.experiments.table import OBJECTIVES, fill, reference_points, size_of
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.miniature.world import World, build_world, load_world
 

@@ -16,7 +16,7 @@ from safe_rlhf_panacea.configs.training import FromNothingOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.main import main as evaluate
 from safe_rlhf_panacea.examples import Examples, write_examples
-from safe_rlhf_panacea.experiments.sizes import (
+from safe_rlhf_panacea.experiments.table import (
     MODEL_VARIABLE,
     fill,
     has_fast_bfloat16,

@@ -16,8 +16,15 @@ from safe_rlhf_panacea.baselines import rewarded_soups
 from safe_rlhf_panacea.evaluation import agreement, calibrate, compare
 from safe_rlhf_panacea.evaluation import main as evaluation
 from safe_rlhf_panacea.experiments.runner import Reproduction
-from safe_rlhf_panacea.experiments.sizes import DATA_VARIABLE, MODEL_VARIABLE, RUNS, size_of
-from safe_rlhf_panacea.experiments.table import sections, stages_by_name, stages_of
+from safe_rlhf_panacea.experiments.table import (
+    DATA_VARIABLE,
+    MODEL_VARIABLE,
+    RUNS,
+    sections,
+    size_of,
+    stages_by_name,
+    stages_of,
+)
 from safe_rlhf_panacea.rewards.rules import concise
 from safe_rlhf_panacea.small import prompts
 from safe_rlhf_panacea.small.main import Small

@@ -16,7 +16,7 @@ import pytest
 import torch
 from scipy.stats import t
 
-from safe_rlhf_panacea.experiments.sizes import OBJECTIVES, reference_points, settings
+from safe_rlhf_panacea.experiments.table import OBJECTIVES, reference_points, settings
 from safe_rlhf_panacea.fronts.result import FrontPoint, FrontResult
 from safe_rlhf_panacea.preference import preference_grid
 
