@@ -13,7 +13,7 @@ from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
 from safe_rlhf_panacea.data import ChatTemplate, SupervisedDataset
 from safe_rlhf_panacea.experiments.table import settings
 from safe_rlhf_panacea.respond import PanaceaModel
-from safe_rlhf_panacea.small.main import Small
+from safe_rlhf_panacea.small.__main__ import Small
 from tests.experiments.test_tables import LONGEST_RULE_PROMPT
 
 FOLDER = os.environ.get("PANACEA_SMALL_MODEL")

@@ -27,7 +27,7 @@ from safe_rlhf_panacea.experiments.table import (
 )
 from safe_rlhf_panacea.rewards.rules import concise
 from safe_rlhf_panacea.small import prompts
-from safe_rlhf_panacea.small.main import Small
+from safe_rlhf_panacea.small.__main__ import Small
 from tests.launchers.shell import dry_run
 
 REAL = {stage.name: stage for stage in stages_of("real_fronts.sh")}
