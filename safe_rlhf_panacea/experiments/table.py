@@ -57,8 +57,10 @@ class Stage:
 
     def filled(self, values: Mapping[str, str]) -> Stage:
         """The stage with some words in curly brackets filled in; others stay as they are."""
-        filled = {name: _replaced(getattr(self, name), values) for name in ("name", "flags")}
-        return replace(self, **filled, output=_replaced(self.output, values))
+        name, flags, output = (
+            _replaced(text, values) for text in (self.name, self.flags, self.output)
+        )
+        return replace(self, name=name, flags=flags, output=output)
 
 
 def _replaced(text: str, values: Mapping[str, str]) -> str:

@@ -36,11 +36,10 @@ from safe_rlhf_panacea.miniature.corpus import true_scores
 from safe_rlhf_panacea.miniature.world import World, build_world, load_world
 from safe_rlhf_panacea.models import load_pretrained_models
 from safe_rlhf_panacea.printing import quiet_libraries
-from safe_rlhf_panacea.rewards.calibration import apply_calibration, write_calibration
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
 from safe_rlhf_panacea.rewards.responses import Responses
-from safe_rlhf_panacea.rewards.spec import RewardSpec
+from safe_rlhf_panacea.rewards.spec import RewardSpec, apply_calibration, write_calibration
 
 CALIBRATION = "calibration.json"
 # Of shared texts in miniature.yaml.

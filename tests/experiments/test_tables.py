@@ -25,7 +25,7 @@ from safe_rlhf_panacea.experiments.table import (
     stages_by_name,
     stages_of,
 )
-from safe_rlhf_panacea.rewards.rules import concise
+from safe_rlhf_panacea.reward_functions import concise
 from safe_rlhf_panacea.small import prompts
 from safe_rlhf_panacea.small.__main__ import Small
 from tests.launchers.shell import dry_run
