@@ -12,14 +12,14 @@ import torch
 
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.base import unwrap
-from safe_rlhf_panacea.base.distributed import (
+from safe_rlhf_panacea.configs.panacea import PanaceaConfig
+from safe_rlhf_panacea.data.template import ChatTemplate
+from safe_rlhf_panacea.distributed import (
     all_gather_objects,
     get_rank,
     own_device,
     refusing_together,
 )
-from safe_rlhf_panacea.configs.panacea import PanaceaConfig
-from safe_rlhf_panacea.data.template import ChatTemplate
 from safe_rlhf_panacea.forward.generation import NotFiniteError, SamplingConfig
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
 from safe_rlhf_panacea.fronts.measure import Policy

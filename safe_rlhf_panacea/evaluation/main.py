@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import torch
 
-from safe_rlhf_panacea.base.distributed import init_if_launched, is_main_process
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
 from safe_rlhf_panacea.configs.evaluation import ResponseOptions
 from safe_rlhf_panacea.configs.training import TEMPLATE
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset
 from safe_rlhf_panacea.data.specs import read_specs
+from safe_rlhf_panacea.distributed import init_if_launched, is_main_process
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.loading import (
     load_model,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.models.hub import prepare_hub
+from safe_rlhf_panacea.hub import prepare_hub
 from safe_rlhf_panacea.models.weights import check_model_folder, is_local
 
 # Older Llama checkpoints carry this table per layer; models have long computed it themselves.

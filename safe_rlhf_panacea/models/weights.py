@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.hub import may_be_hub_name
 from safe_rlhf_panacea.io import read_json
-from safe_rlhf_panacea.models.hub import may_be_hub_name
 from safe_rlhf_panacea.shapes import misfit
 
 WEIGHTS = "model.safetensors"

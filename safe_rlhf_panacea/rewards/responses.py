@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from safe_rlhf_panacea.base.distributed import all_gather_objects
+from safe_rlhf_panacea.distributed import all_gather_objects
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward.generation import is_end
 from safe_rlhf_panacea.models.score_output import last_attended

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from safe_rlhf_panacea.base.distributed import is_main_process
+from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.fronts.evaluations import Evaluation, append_evaluation, read_evaluations
 from safe_rlhf_panacea.fronts.indicators import INDICATORS, non_dominated_mask
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, cut_half_line

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
-from safe_rlhf_panacea.algorithms.grpo.main import main as grpo
+from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.configs import Program, configuration, option
 from safe_rlhf_panacea.configs.training import FromNothingOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
