@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.configs import Options, Program, configuration, option
+from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.evaluations import Evaluation, append_evaluation, read_evaluations
 from safe_rlhf_panacea.fronts.indicators import INDICATORS, non_dominated_mask
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, cut_half_line
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.runs.run_record import EVALUATIONS_FILE, REPORT_FILE, RESULTS_FILE
+from safe_rlhf_panacea.runs.run_folder import EVALUATIONS_FILE, REPORT_FILE, RESULTS_FILE
 from safe_rlhf_panacea.show import pictures
 from safe_rlhf_panacea.show.pages import render
 from safe_rlhf_panacea.show.tables import Table, indicators_table, points_table
@@ -169,8 +169,8 @@ class WandbWriter:
         for (i, first), (j, second) in itertools.combinations(enumerate(names), 2):
             xs, ys = [], []
             for evaluation in content.evaluations:
-                values = evaluation.result.values
-                kept = values[non_dominated_mask(values)]
+                front = evaluation.result.values
+                kept = front[non_dominated_mask(front)]
                 kept = kept[np.argsort(kept[:, i])]
                 xs.append(kept[:, i].tolist())
                 ys.append(kept[:, j].tolist())

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
-from safe_rlhf_panacea.configs.evaluation import RewardFileOptions
+from safe_rlhf_panacea.configs.rewarded import RewardFileOptions
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset, RawSample
 from safe_rlhf_panacea.data.specs import Row
 from safe_rlhf_panacea.errors import UserError, one_line_errors

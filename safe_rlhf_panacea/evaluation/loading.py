@@ -14,12 +14,12 @@ from torch import nn
 from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter, load_adapter, load_soup
 from safe_rlhf_panacea.adapter.fingerprint import check_base
 from safe_rlhf_panacea.adapter.io import WEIGHTS_NAME, read_config, read_tensors
-from safe_rlhf_panacea.base.distributed import is_main_process
-from safe_rlhf_panacea.configs.evaluation import MeasureOptions, ResponseOptions
+from safe_rlhf_panacea.configs.rewarded import MeasureOptions, ResponseOptions
 from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.data.prompt_only import different_rows
 from safe_rlhf_panacea.data.specs import Row, read_specs, select_rows
 from safe_rlhf_panacea.data.tokenized import refusing
+from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward.generation import SamplingConfig
 from safe_rlhf_panacea.fronts.measure import measure
@@ -27,13 +27,12 @@ from safe_rlhf_panacea.fronts.measurement import Measurement, join, origin
 from safe_rlhf_panacea.fronts.over_grid import Policy, Prompt
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.models import load_pretrained_models
-from safe_rlhf_panacea.models.positions import check_positions
+from safe_rlhf_panacea.models.loading import check_positions
 from safe_rlhf_panacea.preference import parse_preference
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.rewards.calibration import apply_calibration
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
-from safe_rlhf_panacea.rewards.spec import RewardSpec, reward_specs
+from safe_rlhf_panacea.rewards.spec import RewardSpec, apply_calibration, reward_specs
 from safe_rlhf_panacea.runs.run_folder import RUN_FILE
 
 STEP_FOLDER = re.compile(r"step-(\d+)")

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from safe_rlhf_panacea.base.distributed import init_if_launched, is_main_process
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
-from safe_rlhf_panacea.configs.evaluation import ResponseOptions
+from safe_rlhf_panacea.configs.rewarded import ResponseOptions
 from safe_rlhf_panacea.configs.training import TEMPLATE
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset
 from safe_rlhf_panacea.data.specs import read_specs
+from safe_rlhf_panacea.distributed import init_if_launched, is_main_process
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.loading import (
     Method,
@@ -30,11 +30,12 @@ from safe_rlhf_panacea.fronts.over_grid import Policy
 from safe_rlhf_panacea.fronts.result import FRONT_FILE, LABELS, FrontResult
 from safe_rlhf_panacea.fronts.stats import VALUES_FILE, unit_name
 from safe_rlhf_panacea.io import atomic_write_json
-from safe_rlhf_panacea.models.of_adapter import base_of
+from safe_rlhf_panacea.models.adapted import base_of
 from safe_rlhf_panacea.preference import default_grid, preference_grid
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rollouts.answering import answer_by_servers
-from safe_rlhf_panacea.runs.run_record import check_own_output, prepare_output_dir, write_run_record
+from safe_rlhf_panacea.runs.run_folder import check_own_output, prepare_output_dir
+from safe_rlhf_panacea.runs.run_record import write_run_record
 from safe_rlhf_panacea.show.tables import front_table, indicator_table
 
 PROGRAM = "python -m safe_rlhf_panacea.evaluation"

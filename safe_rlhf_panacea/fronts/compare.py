@@ -17,6 +17,7 @@ from safe_rlhf_panacea.fronts.stats import (
     LEVEL,
     FrontDifference,
     Interval,
+    Resampled,
     can_resample,
     common_rows,
     front_difference,
@@ -151,8 +152,9 @@ def compare(
     point, source = _common_reference_point([run.result for run in runs], reference_point)
     units = [run.result.units for run in runs]
     known = [one for one in units if one is not None]
-    draws = resample(known, point) if can_resample(units) else None
-    drawn = dict(zip(labels, draws or [None] * len(runs), strict=True))
+    drawn: dict[str, Resampled | None] = dict.fromkeys(labels)
+    if paired := can_resample(units):
+        drawn.update(zip(labels, resample(known, point), strict=True))
     base = runs[labels.index(chosen)].result.measured_from(point)
     base_volume = base.indicators["hypervolume"]
     compared, differences = [], []
@@ -178,10 +180,10 @@ def compare(
         reference_point=point,
         reference_point_from=source,
         baseline=chosen,
-        bootstrap=Bootstrap(draws=DRAWS, level=LEVEL) if draws else None,
+        bootstrap=Bootstrap(draws=DRAWS, level=LEVEL) if paired else None,
         runs=tuple(compared),
         differences=tuple(differences),
-        notes=tuple(_notes(runs, point, paired=draws is not None)),
+        notes=tuple(_notes(runs, point, paired)),
     )
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
-from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, get_world_size
+from safe_rlhf_panacea.data import IGNORE_INDEX
 from safe_rlhf_panacea.data.template import ChatTemplate
+from safe_rlhf_panacea.distributed import all_gather_objects, get_rank, get_world_size
 from safe_rlhf_panacea.forward.generation import NotFiniteError
 from safe_rlhf_panacea.fronts.measurement import Measurement
 from safe_rlhf_panacea.fronts.over_grid import (
