@@ -13,13 +13,7 @@ from safe_rlhf_panacea.configs import Program, configuration
 from safe_rlhf_panacea.configs.rewarded import ResponseOptions, RewardFileOptions
 from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.errors import one_line_errors
-from safe_rlhf_panacea.evaluation.loading import (
-    load_model,
-    policy_of,
-    read_prompts,
-    read_rewards,
-    rewards_for,
-)
+from safe_rlhf_panacea.evaluation import loading
 from safe_rlhf_panacea.fronts.measure import sample_base
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.printing import say
@@ -52,12 +46,12 @@ COMMAND = Program(
 def main(argv: Sequence[str] | None = None) -> None:
     """Sample responses, score them, write each reward's mean and spread and print them."""
     options = COMMAND.read(argv)
-    specs = read_rewards(options, None)
-    model, tokenizer = load_model(options, options.model_name_or_path)
+    specs = loading.read_rewards(options, None)
+    model, tokenizer = loading.load_model(options, options.model_name_or_path)
     template = ChatTemplate.of(options.chat_template, tokenizer)
-    policy = policy_of(options, model, None, template)
-    rewards = rewards_for(options, specs, tokenizer, policy.sampling.stop_ids)
-    prompts = read_prompts(options, template)
+    policy = loading.policy_of(options, model, None, template)
+    rewards = loading.rewards_for(options, specs, tokenizer, policy.sampling.stop_ids)
+    prompts = loading.read_prompts(options, template)
     rewards.check_columns([prompt.example for prompt in prompts], "the prompts")
     found = sample_base(policy, rewards, prompts).rewards[0].float()
     # As the models give them: signs are applied after the calibration.

@@ -14,15 +14,7 @@ from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset
 from safe_rlhf_panacea.data.specs import read_specs
 from safe_rlhf_panacea.distributed import init_if_launched, is_main_process
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.evaluation.loading import (
-    Method,
-    load_model,
-    policy_of,
-    read_member,
-    read_prompts,
-    read_rewards,
-    rewards_for,
-)
+from safe_rlhf_panacea.evaluation import loading
 from safe_rlhf_panacea.fronts.evaluations import RESPONSES_FILE
 from safe_rlhf_panacea.fronts.measure import sample_base
 from safe_rlhf_panacea.fronts.measurement import LOG_SIGMOID, Measurement
@@ -120,9 +112,9 @@ def _for_rewards(
     options: EvaluationOptions, policy: Policy, objectives: Sequence[str], template: ChatTemplate
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What to measure with rewards, and the names of the units and their families."""
-    specs = read_rewards(options, objectives, options.reward_calibration)
-    rewards = rewards_for(options, specs, policy.tokenizer, policy.sampling.stop_ids)
-    prompts = read_prompts(options, template)
+    specs = loading.read_rewards(options, objectives, options.reward_calibration)
+    rewards = loading.rewards_for(options, specs, policy.tokenizer, policy.sampling.stop_ids)
+    prompts = loading.read_prompts(options, template)
     rewards.check_columns([prompt.example for prompt in prompts], "the prompts")
     clusters = None
     if options.cluster_column is not None:
@@ -140,7 +132,7 @@ def _for_rewards(
 
 
 def _for_pairs(
-    options: EvaluationOptions, method: Method, template: ChatTemplate
+    options: EvaluationOptions, method: loading.Method, template: ChatTemplate
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What to measure without rewards, and the names of the units, made of the pairs' tokens."""
     template.tokenizer.padding_side = "right"
@@ -162,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate, print the tables, write ``front.json`` and ``front.png``."""
     options = COMMAND.read(argv)
     check_own_output(options.output_dir, PROGRAM, options.overwrite)
-    members = [read_member(folder) for folder in options.adapter]
+    members = [loading.read_member(folder) for folder in options.adapter]
     first = members[0]
     objectives, point = first.config.objectives, options.reference_point
     count = len(objectives)
@@ -171,16 +163,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     step = options.grid_step
     grid = default_grid(count) if step is None else preference_grid(count, step)  # size = (N, m)
     if options.reward_models:
-        read_rewards(options, objectives, options.reward_calibration)
+        loading.read_rewards(options, objectives, options.reward_calibration)
     else:
         check_own_output(Path(options.output_dir) / LOG_SIGMOID, PROGRAM, overwrite=True)
     init_if_launched()
     with base_of(first.folder, first.config.base_model, options.base_model) as base:
-        model, tokenizer = load_model(options, base)
-    method = Method(model, members, options.method)
+        model, tokenizer = loading.load_model(options, base)
+    method = loading.Method(model, members, options.method)
     label = options.label or LABELS[method.name]
     template = ChatTemplate.chosen(options.chat_template, method.chat_template, tokenizer)
-    policy = policy_of(options, model, method.adapter, template)
+    policy = loading.policy_of(options, model, method.adapter, template)
     if options.server is not None:
         answer_by_servers(model, method.adapter, first.folder, options.server, policy.sampling)
     if options.reward_models:

@@ -16,14 +16,8 @@ import torch
 from pydantic import Field, StrictInt, model_validator
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.fronts import stats
 from safe_rlhf_panacea.fronts.indicators import indicators
-from safe_rlhf_panacea.fronts.stats import (
-    SAME_PREFERENCE,
-    VALUES_FILE,
-    Units,
-    read_units,
-    write_units,
-)
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.records import Name, Number, Record, Vector, validated
 
@@ -125,7 +119,7 @@ class FrontResult(Record):
     reference_point: Vector
     base: Reached | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
-    units: Units | None = Field(default=None, exclude=True, repr=False)
+    units: stats.Units | None = Field(default=None, exclude=True, repr=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -156,7 +150,7 @@ class FrontResult(Record):
             if len(vector) != m:
                 raise ValueError(f"{where} must be {m} finite numbers")
         gaps = np.abs(self.preferences[:, None] - self.preferences[None]).max(axis=-1)
-        twice = np.argwhere(np.tril(gaps <= SAME_PREFERENCE, -1))
+        twice = np.argwhere(np.tril(gaps <= stats.SAME_PREFERENCE, -1))
         if len(twice):
             raise ValueError(f"the front has λ {list(self.points[twice[0, 0]].preference)} twice")
         if self.units is not None and (problem := self.units.problem(self.values)):
@@ -232,9 +226,9 @@ class FrontResult(Record):
         if (folder / FRONT_FILE).exists() and not overwrite:
             raise UserError(f"{folder / FRONT_FILE} exists: give overwrite=True to replace it")
         atomic_write_json(folder / FRONT_FILE, self.to_json())
-        (folder / VALUES_FILE).unlink(missing_ok=True)
+        (folder / stats.VALUES_FILE).unlink(missing_ok=True)
         if self.units is not None:
-            write_units(folder / VALUES_FILE, self.preferences, self.units)
+            stats.write_units(folder / stats.VALUES_FILE, self.preferences, self.units)
 
     @classmethod
     def load(cls, path: str | Path) -> FrontResult:
@@ -250,9 +244,9 @@ class FrontResult(Record):
         if path.is_file():
             return cls.from_json(str(path), read_json(path))
         result = cls.from_json(str(path / FRONT_FILE), read_json(path / FRONT_FILE))
-        if not (path / VALUES_FILE).is_file():
+        if not (path / stats.VALUES_FILE).is_file():
             return result
-        units = read_units(path / VALUES_FILE, result.preferences, result.values)
+        units = stats.read_units(path / stats.VALUES_FILE, result.preferences, result.values)
         return result.having(units=units)
 
     def to_pandas(self) -> Any:

@@ -19,19 +19,8 @@ from safe_rlhf_panacea.fronts.indicators import INDICATORS, MEANINGS
 from safe_rlhf_panacea.io import read_json, read_json_lines
 from safe_rlhf_panacea.records import misfit
 from safe_rlhf_panacea.runs.run_folder import METRICS_FILE, RUN_FILE
-from safe_rlhf_panacea.show import pictures
+from safe_rlhf_panacea.show import pictures, tables
 from safe_rlhf_panacea.show.plots import spread
-from safe_rlhf_panacea.show.tables import (
-    Table,
-    difference_rows,
-    front_rows,
-    fronts_title,
-    hypervolume_rows,
-    indicator_texts,
-    point_text,
-    summary_lines,
-    vector_text,
-)
 
 if TYPE_CHECKING:
     from safe_rlhf_panacea.dashboard import Content
@@ -55,16 +44,6 @@ OTHERS = (
     *("train/reward_with", "train/reward_advantage", "train/reward_return"),
     *("train/reward_value", "train/reward_critic", "train/reward_accuracy", "train/reward_margin"),
 )
-SECTIONS = (
-    ("front/now", "The front now", "front/points"),
-    ("front/so_far", "The growing front", None),
-    ("front/indicators", "Indicators", "front/indicators"),
-    ("front/distributions", "Distributions by λ", None),
-    ("front/kl", "Distance from the initial model by λ", None),
-    ("singular/by_matrix", "Learnt singular values", "singular/by_matrix"),
-    ("preferences/drawn", "λ drawn in training", None),
-)
-OVER_TIME = ("front/so_far", "front/indicators")  # nothing to see of one evaluation
 ANSWERS = 5  # λ of which a prompt's answers are shown
 NO_BREAK = "\u00a0"
 
@@ -113,7 +92,7 @@ def table_html(
     return _part("table", columns, rows, classes, kind)
 
 
-def folded_table(table: Table) -> Markup:
+def folded_table(table: tables.Table) -> Markup:
     """A table below its title, which shows and hides it; a long one is hidden at first."""
     return _part("folded", table.title, table.columns, table.rows, len(table.rows) <= ROWS_SHOWN)
 
@@ -168,24 +147,16 @@ def render(folder: Path, content: Content, *, running: bool) -> str:
     groups = curve_groups(metrics)
     return _rendered(
         "report.html",
-        f"{fronts_title([latest.result])} ({folder.name})",
+        f"{tables.fronts_title([latest.result])} ({folder.name})",
         refresh=REFRESH_SECONDS if running else None,
-        step=latest.step,
+        latest=latest,
         answers=_answers(latest, is_sampled),
         is_sampled=is_sampled,
         content=content,
-        sections=SECTIONS,
         folded_table=folded_table,
-        left_out=OVER_TIME if len(content.evaluations) == 1 else (),
         curves=pictures.curves(metrics, groups) if groups else None,
-        facts={
-            "program": record.get("program"),
-            "started": record.get("started_at"),
-            "commit": (record.get("git") or {}).get("commit"),
-            "objectives": ", ".join(latest.objectives),
-            "evaluations": f"{len(content.evaluations)}, the latest at step {latest.step}",
-            "reference point": point_text(latest.result.reference_point),
-        },
+        record=record,
+        point=tables.point_text(latest.result.reference_point),
     )
 
 
@@ -197,7 +168,7 @@ def _answers(evaluation: Evaluation, is_sampled: bool) -> list[dict[str, Any]]:
         rewards = names if mine[0]["rewards"] else ()
         columns = [f"λ ({', '.join(names)})", "answer", *rewards, *["log π/π_ref"] * is_sampled]
         rows = [
-            [vector_text(row["preference"]), row["response"], *row["rewards"]]
+            [tables.vector_text(row["preference"]), row["response"], *row["rewards"]]
             + [row["log_ratio"]] * is_sampled
             for row in mine
         ]
@@ -214,10 +185,10 @@ def comparison_page(comparison: FrontComparison, picture: bytes, command: str) -
     heads = [f"{NO_BREAK}".join(name.rsplit(" ", 1)) for name in INDICATORS.values()]
     spearman = [f"Spearman {name}, its{NO_BREAK}λ" for name in objectives]
     indicators = [["run", "points", heads[0], "÷ baseline’s", *heads[1:], *spearman]]
-    origins = [["run", "folder", "file", "method", "step", "program", "commit", "started at"]]
+    origins = []
     for run in comparison.runs:
         ratio = run.hypervolume_over_baseline
-        first, *others = indicator_texts(run)
+        first, *others = tables.indicator_texts(run)
         times = "" if ratio is None else f"{ratio:.3f}"
         indicators.append([run.label, str(len(run.points)), first, times, *others])
         commit = str(run.commit or "")[:12] + (" (files modified)" if run.modified else "")
@@ -230,19 +201,19 @@ def comparison_page(comparison: FrontComparison, picture: bytes, command: str) -
             signs = ["more" if value > 0 else "less" for value in row.difference]
             marked = [sign if mark else "" for sign, mark in zip(signs, row.marked, strict=True)]
             classes.append(["", *marked, ""])
-        found = {"rows": difference_rows(objectives, one), "lines": summary_lines(comparison, one)}
-        title = f"{one.label} minus {one.baseline}"
-        differences.append({"title": title, "classes": classes, **found})
+        title, rows = f"{one.label} minus {one.baseline}", tables.difference_rows(objectives, one)
+        lines = tables.summary_lines(comparison, one)
+        differences.append({"title": title, "rows": rows, "classes": classes, "lines": lines})
     return _rendered(
         "compare.html",
-        fronts_title(comparison.runs),
+        tables.fronts_title(comparison.runs),
         picture=picture,
         comparison=comparison,
         indicators=indicators,
-        hypervolumes=hypervolume_rows(comparison),
-        point=point_text(comparison.reference_point),
+        hypervolumes=tables.hypervolume_rows(comparison),
+        point=tables.point_text(comparison.reference_point),
         differences=differences,
-        points=[(run.label, front_rows(run)) for run in comparison.runs],
+        points=[(run.label, tables.front_rows(run)) for run in comparison.runs],
         origins=origins,
         command=command,
     )
