@@ -1,7 +1,4 @@
-"""How often every reward prefers the response that labels prefer, and how sure it may be of it.
-
-``python -m safe_rlhf_panacea.evaluation.agreement``
-"""
+"""How often every reward prefers the response that labels prefer, and how sure it may be of it."""
 
 from __future__ import annotations
 

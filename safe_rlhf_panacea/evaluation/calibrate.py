@@ -1,7 +1,4 @@
-"""Mean and spread of every reward on the initial model's responses, for ``--reward_calibration``.
-
-``python -m safe_rlhf_panacea.evaluation.calibrate``
-"""
+"""Mean and spread of every reward on responses of the initial model, for --reward_calibration."""
 
 from __future__ import annotations
 

@@ -56,11 +56,7 @@ def load_model(options: MeasureOptions, path: str) -> tuple[Any, Any]:
 
 
 def read_prompts(options: MeasureOptions, template: ChatTemplate) -> list[Prompt]:
-    """The different prompts of all data sets that leave room for a response.
-
-    Raises:
-        UserError: no prompt is left, or the template refuses one.
-    """
+    """The different prompts of all data sets that leave room for a response; at least one."""
 
     def written(row: Row) -> str:
         with refusing(row):
@@ -144,11 +140,7 @@ class Member:
 
     @property
     def preference(self) -> torch.Tensor:
-        """The fixed λ that it was trained for, size = (m,).
-
-        Raises:
-            UserError: the record names none.
-        """
+        """The fixed λ that it was trained for, size = (m,); a ``UserError`` if there is none."""
         text = self.flags.get("fixed_preference")
         if text is None:
             raise UserError(
@@ -159,11 +151,7 @@ class Member:
 
 
 def read_member(folder: str | Path) -> Member:
-    """Read what there is to know of a saved adapter, without its weights.
-
-    Raises:
-        AdapterError: the folder holds no adapter.
-    """
+    """Read what there is to know of a saved adapter, without its weights."""
     folder = Path(folder)
     match = STEP_FOLDER.fullmatch(folder.name)
     # The adapter of a checkpoint lies in checkpoints/adapter/step-N of its run.
@@ -176,11 +164,8 @@ class Method:
     """What one method trained: a Panacea adapter, or several for a soup or discrete policies.
 
     The adapter is injected into the base ``model``. ``name`` is a key of ``LABELS``; None: a soup
-    if there are several members, else Panacea.
-
-    Raises:
-        UserError: members that do not go together, or not with the method.
-        AdapterError: files are missing or damaged, or belong to another model.
+    if there are several members, else Panacea. A ``UserError`` or ``AdapterError`` names members
+    that do not go together, are damaged, or belong to another model.
     """
 
     def __init__(

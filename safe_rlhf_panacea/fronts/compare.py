@@ -106,11 +106,7 @@ class FrontComparison(Record):
 
     @classmethod
     def load(cls, path: str | Path) -> FrontComparison:
-        """Read what ``evaluation.compare`` wrote to ``compare.json``.
-
-        Raises:
-            UserError: it is not there, or damaged.
-        """
+        """Read ``compare.json``; a ``UserError`` says that it is not there, or what is damaged."""
         return validated(cls, str(path), read_json(path))
 
 
@@ -119,10 +115,10 @@ def compare(
     reference_point: Sequence[float] | None = None,
     baseline: str | None = None,
 ) -> FrontComparison:
-    """Measure fronts from one point and hold them against one of them.
+    """Measure two or more fronts of the same objectives from one point, and compare them with one.
 
     Args:
-        fronts: two or more, of the same objectives and kind.
+        fronts: to compare.
         reference_point: of all hypervolumes; None: the fronts' own where they agree, else the
             lowest entry of any, objective by objective.
         baseline: label of the front to compare with; None: the first.

@@ -38,43 +38,26 @@ UNITS = {
 
 
 class Reached(Record):
-    """The mean value of each objective that a model reaches.
+    """The mean value of each objective that a model reaches."""
 
-    Attributes:
-        objectives: J_1..J_m, to be maximised.
-        standard_errors: of each J.
-    """
-
-    objectives: Vector
-    standard_errors: Vector
+    objectives: Vector  # J_1..J_m, to be maximised
+    standard_errors: Vector  # of each J
 
 
 class FrontPoint(Reached):
-    """One λ and what is reached there.
+    """One λ and what is reached there."""
 
-    Attributes:
-        preference: λ, m numbers.
-        kl: estimate of KL(π_λ ‖ π_ref) in nats per response; None where it was not measured.
-        kl_error: its standard error.
-    """
-
-    preference: Vector
-    kl: Number | None = None
-    kl_error: Number | None = None
+    preference: Vector  # λ, m numbers
+    kl: Number | None = None  # estimate of KL(π_λ ‖ π_ref) in nats per response
+    kl_error: Number | None = None  # its standard error; both are None where not measured
 
 
 class Cost(Record):
-    """What training and storing a method took.
+    """What training and storing a method took."""
 
-    Attributes:
-        training_seconds: of all its trainings; None where they are not known.
-        stored_parameters: numbers in its adapters.
-        trained_models: how many adapters there are.
-    """
-
-    training_seconds: Number | None = None
-    stored_parameters: StrictInt
-    trained_models: StrictInt = 1
+    training_seconds: Number | None = None  # of all its trainings, where they are known
+    stored_parameters: StrictInt  # numbers in its adapters
+    trained_models: StrictInt = 1  # how many adapters there are
 
 
 class FrontResult(Record):
@@ -188,11 +171,7 @@ class FrontResult(Record):
         return self.having(reference_point=tuple(map(float, reference_point)))
 
     def at(self, grid: torch.Tensor) -> FrontResult:
-        """The points at the λ of a grid, size = (n, m), in its order; without unit values.
-
-        Raises:
-            KeyError: the front has no such λ.
-        """
+        """The points at the λ of a grid, size = (n, m), in its order; without unit values."""
         found = {tuple(p.preference): p for p in self.points}
         rows = grid.double().round(decimals=6).tolist()
         return self.having(points=tuple(found[tuple(row)] for row in rows), units=None)
@@ -205,8 +184,7 @@ class FrontResult(Record):
     def from_json(cls, where: str, content: Any) -> FrontResult:
         """Make a front of the plain values that ``to_json`` gave.
 
-        Raises:
-            UserError: what does not fit, with ``where``, the file and its line, before it.
+        A ``UserError`` says what does not fit, with ``where``, the file and its line, before it.
         """
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise UserError(f"{where}: not a result of this version (format {FORMAT})")
@@ -215,12 +193,8 @@ class FrontResult(Record):
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write ``front.json``, and the unit values to ``values.json`` where there are some.
 
-        Args:
-            path: a folder, which is made if it is not there.
-            overwrite: replace the front that the folder holds.
-
-        Raises:
-            UserError: the folder holds a front that is not to be replaced.
+        ``path`` is a folder, which is made if it is not there. A front that it holds is a
+        ``UserError`` unless ``overwrite`` says that it is to be replaced.
         """
         folder = Path(path).expanduser()
         if (folder / FRONT_FILE).exists() and not overwrite:
@@ -232,10 +206,7 @@ class FrontResult(Record):
 
     @classmethod
     def load(cls, path: str | Path) -> FrontResult:
-        """Read a front from the files that ``save`` wrote.
-
-        Args:
-            path: the folder of an evaluation, or the file of a front without unit values.
+        """Read a front from the folder of an evaluation, or from a file without unit values.
 
         Raises:
             UserError: there is no front, or it is damaged, or the unit values are not its own.
@@ -250,11 +221,7 @@ class FrontResult(Record):
         return result.having(units=units)
 
     def to_pandas(self) -> Any:
-        """A ``pandas.DataFrame`` with a row per λ: λ, J, their standard errors, and the KL.
-
-        Raises:
-            UserError: pandas is not installed.
-        """
+        """A ``pandas.DataFrame`` with a row per λ: λ, J, their standard errors, and the KL."""
         try:
             import pandas
         except ImportError:
@@ -274,12 +241,9 @@ class FrontResult(Record):
     def plot(self, path: str | Path | None = None, *others: FrontResult) -> Any:
         """Draw the front, and others of the same objectives beside it.
 
-        Args:
-            path: where to write the picture, ``.png`` or ``.pdf``; None: nowhere.
-            others: further fronts.
-
         Returns:
-            The matplotlib figure, or the path where the picture was written.
+            The matplotlib figure or, given a ``path`` to a ``.png`` or ``.pdf``, where it was
+            written.
         """
         from safe_rlhf_panacea.show.plots import front_figure, save_picture
 

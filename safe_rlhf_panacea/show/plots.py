@@ -62,11 +62,8 @@ def front_figure(
 ) -> Any:
     """A matplotlib figure of fronts: a plane for two objectives, parallel axes for more.
 
-    Args:
-        fronts: of the same objectives; λ is written along the first one, which also names the axes
-            and the reference point.
-        title: above the picture; None: what the fronts are of.
-        colours: of the fronts, in their order.
+    λ is written along the first front, which also names the axes and the reference point. The
+    title is by default what the fronts are of.
     """
     first = fronts[0]
     labels = [literal(label) for label in first.axis_labels]
@@ -251,11 +248,7 @@ def picture_bytes(figure: Any) -> bytes:
 
 
 def save_picture(figure: Any, path: str | os.PathLike[str]) -> Path:
-    """Write a matplotlib figure, whole or not at all, and return its path.
-
-    Raises:
-        UserError: the path ends in neither ``.png`` nor ``.pdf``.
-    """
+    """Write a matplotlib figure as ``.png`` or ``.pdf``, whole or not at all; returns the path."""
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:

@@ -134,11 +134,7 @@ def front_table(front: FrontResult) -> str:
 
 
 def indicator_table(fronts: Sequence[FrontResult]) -> str:
-    """One line of text per front with its indicators, and the reference point.
-
-    Raises:
-        UserError: the fronts were measured from different reference points.
-    """
+    """One line of text per front with its indicators, and the reference point, one for all."""
     references = [list(front.reference_point) for front in fronts]
     if any(reference != references[0] for reference in references):
         raise UserError(
