@@ -1,1 +1,39 @@
-"""Log-probabilities and generation: passes over a model, without work on padding."""
+"""Passes over a model without work on padding: ``log_probs`` of tokens, and ``generate``.
+
+The rest is what these two are given (groups, the tokens that count, how to draw) and may raise.
+"""
+
+# First: the module must not take the function's name when somebody imports it later.
+import safe_rlhf_panacea.forward.log_probs  # noqa: F401
+from safe_rlhf_panacea.forward.generation import (
+    NoResponsesError,
+    NotFiniteError,
+    SamplingConfig,
+    generate,
+    is_end,
+    up_to_end,
+)
+from safe_rlhf_panacea.forward.joined_rows import across, side_by_side
+from safe_rlhf_panacea.forward.probabilities import (
+    answer_log_probs,
+    answer_tokens,
+    log_probs,
+    of_each_token,
+    response_tokens,
+)
+
+__all__ = [
+    "NoResponsesError",
+    "NotFiniteError",
+    "SamplingConfig",
+    "across",
+    "answer_log_probs",
+    "answer_tokens",
+    "generate",
+    "is_end",
+    "log_probs",
+    "of_each_token",
+    "response_tokens",
+    "side_by_side",
+    "up_to_end",
+]

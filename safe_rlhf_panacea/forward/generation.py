@@ -139,7 +139,7 @@ class _Chooser:
             )
 
 
-def sample(
+def generate(
     model: Any,
     input_ids: torch.Tensor,  # size = (B, S), left-padded
     attention_mask: torch.Tensor,  # size = (B, S)
@@ -185,3 +185,6 @@ def sample(
     response = tokens.masked_fill(~attended, config.pad_token_id)[:, :length]
     mask = torch.cat([prompt_mask, attended[:, :length]], dim=1)
     return torch.cat([prompts, response], dim=1), mask
+
+
+sample = generate  # its name in an earlier interface

@@ -6,6 +6,7 @@ the tokens of hh-rlhf's pairs is saved, and of a group's prompt all copies but o
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -18,9 +19,7 @@ from safe_rlhf_panacea.adapter import taking_rows
 from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.forward.dropout import evaluating
 from safe_rlhf_panacea.forward.joined_rows import COMMON, Joined, join, mask_of
-from safe_rlhf_panacea.forward.log_probs import takes_positions, token_log_probs
 from safe_rlhf_panacea.forward.passes import Pass, by_token, limit, repeats_passes_by_row
-from safe_rlhf_panacea.forward.vocabulary import chosen_log_probs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,6 +36,11 @@ _WINDOWS = (
 _obeys: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 # What a model may raise that does not know such masks.
 _MISFITS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, AssertionError)
+
+
+def takes_positions(model_type: type[nn.Module]) -> bool:
+    """Whether a model can be told where in its sequence each token stands."""
+    return "position_ids" in inspect.signature(model_type.forward).parameters
 
 
 @torch.no_grad()
@@ -158,40 +162,10 @@ def through(model: Any, joined: Joined, run: Callable[[Pass], torch.Tensor]) -> 
     return F.embedding(joined.places, rows).view(*joined.places.shape, *found.shape[2:])
 
 
-def grouped_log_probs(
-    model: Any,
-    input_ids: torch.Tensor,  # size = (N, L)
-    attention_mask: torch.Tensor,  # size = (N, L)
-    counted: torch.Tensor,  # size = (N, L - 1)
-    groups: torch.Tensor,  # size = (R, G)
-    temperature: float = 1.0,
-) -> torch.Tensor:
-    """``token_log_probs`` of sequences of which each group has one λ, and may begin alike.
+def __getattr__(name: str) -> Any:
+    """What callers of an earlier interface still import from here."""
+    if name == "grouped_log_probs":
+        from safe_rlhf_panacea.forward.log_probs import grouped_log_probs
 
-    Args:
-        model: a causal language model of transformers, or an engine around one.
-        input_ids: prompts and responses, padded on either side.
-        attention_mask: 1 on tokens.
-        counted: which next tokens count; entry t belongs to token t + 1.
-        groups: which rows belong together, each of the N once.
-        temperature: by which the logits are divided, positive.
-
-    Returns:
-        size = (N, L - 1), float32, 0 where a token does not count.
-    """
-    wanted = F.pad(counted.bool(), (1, 0))  # size = (N, L)
-    joined = shared(model, input_ids, attention_mask.bool() | wanted, wanted, groups)
-    if joined is None:
-        return token_log_probs(model, input_ids, attention_mask, counted, temperature)
-    module = unwrap(model)
-
-    def run(part: Pass) -> torch.Tensor:
-        inputs, where = joined.inputs(module, part), part.of(joined.counted)  # size = (n, l)
-        rows, columns = where.nonzero()[:, 0], part.of(joined.predictors)[where]
-        predicts = torch.zeros_like(where).index_put((rows, columns), where.new_tensor(True))
-        number = predicts.flatten().cumsum(0).view_as(where) - 1  # of each position that predicts
-        predictors, tokens = number[rows, columns], inputs["input_ids"][where]
-        found = chosen_log_probs(model, inputs, predicts, tokens, predictors, temperature)
-        return found.new_zeros(where.shape).index_put((where,), found)  # size = (n, l)
-
-    return (through(model, joined, run) * wanted)[:, 1:]
+        return grouped_log_probs
+    raise AttributeError(name)
