@@ -18,7 +18,7 @@ from safe_rlhf_panacea.data.conversation import in_turn, said
 from safe_rlhf_panacea.data.table import LeaveOut
 from safe_rlhf_panacea.data.template import Turns
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
+from safe_rlhf_panacea.forward import SamplingConfig, generate
 from safe_rlhf_panacea.models import load_pretrained_models
 from safe_rlhf_panacea.models.of_adapter import base_of
 from safe_rlhf_panacea.models.positions import check_positions
@@ -167,7 +167,7 @@ class PanaceaModel:
         if seed is not None:
             generator = torch.Generator(device=device).manual_seed(seed)
         ids = ids.to(device)
-        tokens, _ = sample(self.model, ids, torch.ones_like(ids).bool(), config, generator)
+        tokens, _ = generate(self.model, ids, torch.ones_like(ids).bool(), config, generator)
         return self.tokenizer.decode(tokens[0, ids.size(1) :], skip_special_tokens=True).strip()
 
 

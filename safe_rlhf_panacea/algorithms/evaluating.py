@@ -20,7 +20,7 @@ from safe_rlhf_panacea.base.distributed import (
 )
 from safe_rlhf_panacea.configs.panacea import PanaceaConfig
 from safe_rlhf_panacea.data.template import ChatTemplate
-from safe_rlhf_panacea.forward.generation import NotFiniteError, SamplingConfig
+from safe_rlhf_panacea.forward import NotFiniteError, SamplingConfig
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement, origin

@@ -14,7 +14,7 @@ from safe_rlhf_panacea.data.prompt_only import different_rows
 from safe_rlhf_panacea.data.specs import Row, read_specs, select_rows
 from safe_rlhf_panacea.data.tokenized import refusing
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.forward.generation import SamplingConfig
+from safe_rlhf_panacea.forward import SamplingConfig
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.sampling import Prompt
 from safe_rlhf_panacea.models import load_pretrained_models

@@ -9,9 +9,7 @@ import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.functional import diverging_mask
-from safe_rlhf_panacea.forward.joined_rows import across
-from safe_rlhf_panacea.forward.log_probs import answer_log_probs
-from safe_rlhf_panacea.forward.prefix_sharing import grouped_log_probs
+from safe_rlhf_panacea.forward import across, answer_log_probs, log_probs
 from safe_rlhf_panacea.runs.progress import progress_bar
 
 
@@ -37,14 +35,12 @@ def margins_over_grid(
     counted = torch.cat(diverging_mask(better, better_mask, worse, worse_mask))
     inputs = input_ids, attention_mask, counted, across(len(input_ids), 2)
     with adapter.disabled():
-        log_probs = grouped_log_probs(model, *inputs)
-        reference = log_probs.sum(dim=-1)  # size = (2B,)
+        reference = log_probs(model, *inputs).sum(dim=-1)  # size = (2B,)
     sums = []
     for preference in grid:
         with adapter.at(preference):
             # Cut as the reference was: at W0 every margin is a tie, to the last bit.
-            log_probs = grouped_log_probs(model, *inputs)
-        sums.append(log_probs.sum(dim=-1))
+            sums.append(log_probs(model, *inputs).sum(dim=-1))
     better_ratios, worse_ratios = (torch.stack(sums) - reference).chunk(2, dim=1)  # (N, B) each
     return better_ratios - worse_ratios
 

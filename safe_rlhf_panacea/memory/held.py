@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 from safe_rlhf_panacea.adapter import AdapterConfig
 from safe_rlhf_panacea.adapter.frozen import onednn_is_faster
 from safe_rlhf_panacea.base.engine import set_gradient_checkpointing
-from safe_rlhf_panacea.forward.passes import PassLimit, limit
+from safe_rlhf_panacea.forward.passes import PassOptions, most_tokens, set_pass_options
 from safe_rlhf_panacea.memory import steps
 from safe_rlhf_panacea.memory.live import LiveBytes, Meter
 from safe_rlhf_panacea.memory.models import Models
@@ -59,16 +58,11 @@ class Held:
     parts: dict[str, Part]
 
 
-@contextmanager
-def _limited(args: MemoryOptions) -> Iterator[None]:
-    """Passes as they would be cut on the device that is planned for."""
-    device, before = torch.device(args.device), (limit.max_tokens, limit.planned)
-    limit.max_tokens = args.max_tokens_per_pass or PassLimit().on(device)
-    limit.planned = device
-    try:
-        yield
-    finally:
-        limit.max_tokens, limit.planned = before
+def _planned(args: MemoryOptions) -> PassOptions:
+    """Passes as they would be cut, and attend, on the device that is planned for."""
+    device = torch.device(args.device)
+    longest = most_tokens(PassOptions(args.max_tokens_per_pass), device)
+    return PassOptions(longest, write_out_attention=device.type == "cpu")
 
 
 def _generate(models: Models, args: MemoryOptions, rows: int) -> None:
@@ -153,8 +147,10 @@ def held(
     live = meter or LiveBytes(policy.get_text_config().vocab_size)
     models = Models(config, dtype)
     onednn_is_faster()  # now: what it measures with belongs to no part of a step
-    with _limited(args), live:
+    with live:
         models.make(policy, rewards, critic=args.algorithm == "ppo", device=device)
+        for model in models.modules():
+            set_pass_options(model, _planned(args))
         gc.collect()
         trained = sum(p.numel() for p in models.trained())
         weights = live.now - 2 * trained * dtype.itemsize  # the gradients are there, too

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
-from safe_rlhf_panacea.forward.inversion import invert
-from safe_rlhf_panacea.forward.kv_cache import preallocated_cache
-from safe_rlhf_panacea.forward.log_probs import token_log_probs
+from safe_rlhf_panacea.forward import log_probs
+from safe_rlhf_panacea.forward.decoding import preallocated_cache
+from safe_rlhf_panacea.forward.generation import invert
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,15 @@ def lengths_of(rows: int, max_length: int, mean_length: float) -> list[int]:
     return [max_length] + [min(max_length, max(1, round(rest)))] * (rows - 1)
 
 
-def log_probs(policy: Any, tokens: Tokens) -> torch.Tensor:
-    """Of the tokens that count, size = (B, L - 1)."""
-    return token_log_probs(policy, tokens.ids, tokens.mask, tokens.counted)
-
-
 def reference_pass(policy: Any, adapter: PanaceaAdapter, tokens: Tokens) -> None:
     """The model with its adapter off, nothing kept."""
     with torch.no_grad(), adapter.disabled():
-        log_probs(policy, tokens)
+        log_probs(policy, tokens.ids, tokens.mask, tokens.counted)
 
 
 def policy_step(policy: Any, tokens: Tokens) -> None:
     """Forward and backward pass of a policy."""
-    log_probs(policy, tokens).sum().backward()
+    log_probs(policy, tokens.ids, tokens.mask, tokens.counted).sum().backward()
 
 
 def actor_critic_step(policy: Any, critic: Any, tokens: Tokens) -> None:

@@ -13,7 +13,7 @@ import torch
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset
 from safe_rlhf_panacea.data.template import AUTO
 from safe_rlhf_panacea.experiments.sizes import OBJECTIVES, reference_points
-from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
+from safe_rlhf_panacea.forward import SamplingConfig, generate
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement
 from safe_rlhf_panacea.fronts.methods import Method, read_member
@@ -81,7 +81,7 @@ class Judge:
         prompts = [self.template.prompt_ids(text) for text in chosen]
         ids, mask = pad_left(prompts, self.tokenizer.pad_token_id)
         generator = torch.Generator().manual_seed(self.miniature.seed)
-        sequences, attended = sample(model.eval(), ids, mask, self.config, generator)
+        sequences, attended = generate(model.eval(), ids, mask, self.config, generator)
         rewards = self.rewards()(Responses(sequences, attended, ids.size(1)))
         found = calibration(OBJECTIVES, rewards)
         return [(found[name]["mean"], found[name]["std"]) for name in OBJECTIVES]

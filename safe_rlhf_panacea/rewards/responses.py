@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.forward.generation import is_end
+from safe_rlhf_panacea.forward import is_end
 from safe_rlhf_panacea.models.score_output import last_attended
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.forward.generation import NoResponsesError, SamplingConfig
+from safe_rlhf_panacea.forward import NoResponsesError, SamplingConfig
 from safe_rlhf_panacea.shapes import Integer, Number, misfit
 
 

@@ -14,7 +14,7 @@ from safe_rlhf_panacea.base.distributed import all_reduce_means
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
 from safe_rlhf_panacea.base.trainers.updates import Batch
 from safe_rlhf_panacea.configs.algorithms import SFTConfig
-from safe_rlhf_panacea.forward.log_probs import answer_log_probs, of_each_token
+from safe_rlhf_panacea.forward import answer_log_probs, of_each_token
 from safe_rlhf_panacea.fronts.measure import PROMPTS_OF_PAIRS, measure, prompts_of_texts
 from safe_rlhf_panacea.fronts.measurement import Measurement
 

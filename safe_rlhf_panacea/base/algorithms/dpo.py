@@ -14,8 +14,7 @@ from safe_rlhf_panacea.base.losses import preference_loss, summed_log_ratios
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
 from safe_rlhf_panacea.configs.algorithms import DPOConfig
 from safe_rlhf_panacea.data import PreferenceDataset
-from safe_rlhf_panacea.forward.joined_rows import across
-from safe_rlhf_panacea.forward.prefix_sharing import grouped_log_probs
+from safe_rlhf_panacea.forward import across, log_probs
 
 
 def reward_statistics(better: torch.Tensor, worse: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -96,8 +95,8 @@ class DPOTrainer(SupervisedTrainer):
         inputs = input_ids, attention_mask, mask, across(len(input_ids), 2)
         # The reference goes first: the backward pass must find the policy as it was left.
         with torch.no_grad(), self.reference() as model:
-            reference = grouped_log_probs(model, *inputs)  # size = (2B, L - 1)
-        policy = grouped_log_probs(self.model, *inputs)
+            reference = log_probs(model, *inputs)  # size = (2B, L - 1)
+        policy = log_probs(self.model, *inputs)
         rewards = self.scale_coeff * summed_log_ratios(policy, reference, mask)  # size = (2B,)
         better, worse = rewards.chunk(2)
         return better, worse

@@ -29,7 +29,7 @@ from safe_rlhf_panacea.base.trainers.rl import Batch
 from safe_rlhf_panacea.base.trainers.rollout import AnyRollout, OldNumbers, Rollout, Scores
 from safe_rlhf_panacea.base.trainers.updates import average
 from safe_rlhf_panacea.configs.algorithms import PPOConfig
-from safe_rlhf_panacea.forward.log_probs import response_log_probs
+from safe_rlhf_panacea.forward import log_probs, response_tokens
 
 
 class PPOTrainer(PPOModels[AnyRollout]):
@@ -57,7 +57,8 @@ class PPOTrainer(PPOModels[AnyRollout]):
         self, model: Any, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
     ) -> torch.Tensor:
         """Log-probabilities of responses at the temperature of sampling, size = (B, L - 1)."""
-        return response_log_probs(model, sequence, attention_mask, start, self.temperature)
+        counted = response_tokens(attention_mask, start)
+        return log_probs(model, sequence, attention_mask, counted, temperature=self.temperature)
 
     @torch.no_grad()
     def reference_log_probs(

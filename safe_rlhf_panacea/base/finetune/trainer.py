@@ -10,7 +10,7 @@ from safe_rlhf_panacea.base.losses import next_token_loss
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
 from safe_rlhf_panacea.base.trainers.updates import Batch
 from safe_rlhf_panacea.data import SupervisedDataset
-from safe_rlhf_panacea.forward.log_probs import answer_log_probs, answer_tokens
+from safe_rlhf_panacea.forward import answer_log_probs, answer_tokens
 
 
 class SupervisedFinetuneTrainer(SupervisedTrainer):

@@ -11,7 +11,7 @@ from safe_rlhf_panacea.base.distributed import all_reduce_means
 from safe_rlhf_panacea.base.losses import next_token_loss
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
-from safe_rlhf_panacea.forward.log_probs import answer_log_probs, answer_tokens, of_each_token
+from safe_rlhf_panacea.forward import answer_log_probs, answer_tokens, of_each_token
 from safe_rlhf_panacea.models import load_pretrained_models
 from safe_rlhf_panacea.models.positions import check_positions
 

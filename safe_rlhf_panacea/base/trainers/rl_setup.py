@@ -15,7 +15,7 @@ from safe_rlhf_panacea.base.trainers import rl_data
 from safe_rlhf_panacea.base.trainers.base import TrainerBase
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 from safe_rlhf_panacea.data import ResumableSampler
-from safe_rlhf_panacea.forward.dropout import has_dropout
+from safe_rlhf_panacea.forward.passes import has_dropout
 from safe_rlhf_panacea.forward.ways import fitting_way
 from safe_rlhf_panacea.runs.checkpoint import TrainingState
 

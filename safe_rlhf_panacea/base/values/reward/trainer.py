@@ -10,7 +10,7 @@ from safe_rlhf_panacea.base.functional import mean_over_update
 from safe_rlhf_panacea.base.losses import preference_loss
 from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
 from safe_rlhf_panacea.data import PreferenceDataset
-from safe_rlhf_panacea.forward.joined_rows import across
+from safe_rlhf_panacea.forward import across
 from safe_rlhf_panacea.models import AutoModelForScore
 
 
