@@ -15,7 +15,7 @@ from safe_rlhf_panacea.base.distributed import (
     own_device,
 )
 from safe_rlhf_panacea.base.engine import passes_since_update
-from safe_rlhf_panacea.base.trainers.rl_data import steps_per_epoch
+from safe_rlhf_panacea.base.rl_data import steps_per_epoch
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 from safe_rlhf_panacea.configs.panacea import PanaceaConfig
 from safe_rlhf_panacea.errors import UserError

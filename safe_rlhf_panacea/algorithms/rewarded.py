@@ -10,8 +10,8 @@ import torch
 
 from safe_rlhf_panacea.algorithms.served import EngineLogProbs, RewardedTrainer, ServedPart
 from safe_rlhf_panacea.base import Batch, unwrap
+from safe_rlhf_panacea.base.rollout import Rollout, Scores
 from safe_rlhf_panacea.base.setup import model_dtype
-from safe_rlhf_panacea.base.trainers.rollout import Rollout, Scores
 from safe_rlhf_panacea.forward import PassOptions, set_pass_options, side_by_side
 from safe_rlhf_panacea.fronts.measure import different_prompts, measure, sample_base
 from safe_rlhf_panacea.fronts.measurement import Measurement

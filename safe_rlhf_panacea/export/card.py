@@ -74,7 +74,7 @@ def _defaults(record: Mapping[str, Any]) -> dict[str, Any]:
     if not same or module not in {program.module for program in programs("Train")}:
         return {}
     try:
-        command = import_module(f"{module}.main").COMMAND
+        command = import_module(module).COMMAND
     except (ImportError, AttributeError):
         return {}
     return {one.name: one.default for one in options_of(command.cls).values()}

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
-from safe_rlhf_panacea.base.functional import diverging_mask
-from safe_rlhf_panacea.forward import across, answer_log_probs, log_probs
+from safe_rlhf_panacea.base.dpo import Pairs
+from safe_rlhf_panacea.forward import answer_log_probs
 from safe_rlhf_panacea.runs.progress import progress_bar
 
 
@@ -28,19 +28,14 @@ def margins_over_grid(
     Returns:
         size = (N, B).
     """
-    keys = ("better_input_ids", "better_attention_mask", "worse_input_ids", "worse_attention_mask")
-    better, better_mask, worse, worse_mask = (batch[key] for key in keys)
-    input_ids = torch.cat([better, worse])  # size = (2B, L)
-    attention_mask = torch.cat([better_mask, worse_mask])
-    counted = torch.cat(diverging_mask(better, better_mask, worse, worse_mask))
-    inputs = input_ids, attention_mask, counted, across(len(input_ids), 2)
+    pairs = Pairs.of(batch)
     with adapter.disabled():
-        reference = log_probs(model, *inputs).sum(dim=-1)  # size = (2B,)
+        reference = pairs.log_probs(model).sum(dim=-1)  # size = (2B,)
     sums = []
     for preference in grid:
         with adapter.at(preference):
             # Cut as the reference was: at W0 every margin is a tie, to the last bit.
-            sums.append(log_probs(model, *inputs).sum(dim=-1))
+            sums.append(pairs.log_probs(model).sum(dim=-1))
     better_ratios, worse_ratios = (torch.stack(sums) - reference).chunk(2, dim=1)  # (N, B) each
     return better_ratios - worse_ratios
 

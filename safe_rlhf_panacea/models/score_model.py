@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import nn
 from transformers import PreTrainedModel
 
-from safe_rlhf_panacea.base.functional import position_ids_from_mask
+from safe_rlhf_panacea.base.losses import position_ids_from_mask
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward import hidden_states
 from safe_rlhf_panacea.io import atomic_path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from safe_rlhf_panacea.algorithms.ppo.main import main
+from safe_rlhf_panacea.algorithms.ppo import main
 from safe_rlhf_panacea.base import setup
 from safe_rlhf_panacea.show import writers
 

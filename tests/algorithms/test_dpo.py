@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.adapter import load_adapter
-from safe_rlhf_panacea.algorithms.dpo.main import main
+from safe_rlhf_panacea.algorithms.dpo import main
 from safe_rlhf_panacea.algorithms.dpo.trainer import rows_of_pairs
 from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.base.distributed import own_device
-from safe_rlhf_panacea.base.functional import diverging_mask
-from safe_rlhf_panacea.base.trainers.supervised import to_device
+from safe_rlhf_panacea.base.losses import diverging_mask
+from safe_rlhf_panacea.base.supervised import to_device
 from safe_rlhf_panacea.fronts.held_out import (
     agreement,
     labelled_statistics,

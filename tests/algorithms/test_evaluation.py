@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from safe_rlhf_panacea.adapter import load_adapter
-from safe_rlhf_panacea.algorithms.dpo.main import main as dpo_main
-from safe_rlhf_panacea.algorithms.ppo.main import main as ppo_main
+from safe_rlhf_panacea.algorithms.dpo import main as dpo_main
+from safe_rlhf_panacea.algorithms.ppo import main as ppo_main
 from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.baselines.discrete_policies import main as discrete_main
 from safe_rlhf_panacea.baselines.rewarded_soups import main as soups_main
@@ -49,7 +49,7 @@ def test_margins_over_the_grid_equal_one_preference_at_a_time(trainer):
     together = margins_over_grid(model, trainer.panacea.policy, batch, grid)
     for row, preference in zip(together, grid, strict=True):
         with trainer.panacea.at(preference.expand(len(batch["labels"]), -1), shared=True):
-            better, worse = trainer.implicit_rewards(*(batch[key] for key in PAIR))
+            better, worse = trainer.implicit_rewards(batch)
         expected = (better - worse) / trainer.scale_coeff
         torch.testing.assert_close(row, expected, atol=1e-4, rtol=1e-4)
     assert together.std(dim=0).max() > 1e-3  # λ makes a difference

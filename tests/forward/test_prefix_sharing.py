@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError, inject_adapter
-from safe_rlhf_panacea.base.functional import diverging_mask
+from safe_rlhf_panacea.base.losses import diverging_mask
 from safe_rlhf_panacea.forward import (
     PassOptions,
     across,

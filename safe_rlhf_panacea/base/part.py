@@ -1,9 +1,11 @@
-"""What a trainer may hold that joins in its evaluations, checkpoints and saving."""
+"""What joins a trainer's evaluations, checkpoints and saving, and what only looks on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+
+from safe_rlhf_panacea.base.rollout import Rollout
 
 
 class Part:
@@ -57,3 +59,18 @@ class Part:
     def save(self) -> bool:
         """Save in the trainer's place, and say whether that was done."""
         return False
+
+
+class Observer:
+    """Is told what a trainer does and changes nothing; ``TrainerBase.observers`` holds them."""
+
+    def rolled_out(self, rl_batch: Rollout) -> None:
+        """A micro-batch of reinforcement learning was rolled out and scored."""
+
+    def stepped(self, info: dict[str, Any], engines: dict[str, Any]) -> None:
+        """A training step was taken.
+
+        Args:
+            info: what is logged of it.
+            engines: name to engine, of all that train.
+        """

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from safe_rlhf_panacea.base.trainers.supervised import build_loader, run_length
+from safe_rlhf_panacea.base.supervised import build_loader, run_length
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 from safe_rlhf_panacea.data import (
     ChatTemplate,

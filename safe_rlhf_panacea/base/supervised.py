@@ -17,14 +17,10 @@ from safe_rlhf_panacea.base.distributed import (
     get_world_size,
     own_device,
 )
-from safe_rlhf_panacea.base.engine import (
-    init_train_engine,
-    learning_rate,
-    set_gradient_checkpointing,
-)
+from safe_rlhf_panacea.base.engine import init_train_engine, set_gradient_checkpointing
 from safe_rlhf_panacea.base.setup import model_dtype
-from safe_rlhf_panacea.base.trainers.base import TrainerBase
-from safe_rlhf_panacea.base.trainers.updates import Batch, counted
+from safe_rlhf_panacea.base.trainer import TrainerBase
+from safe_rlhf_panacea.base.updates import Batch, counted, step_info
 from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.data import ResumableSampler
 from safe_rlhf_panacea.models import load_pretrained_models
@@ -75,10 +71,16 @@ class SupervisedTrainer(TrainerBase):
     train_dataloader: DataLoader[Any]
     eval_dataloader: DataLoader[Any] | None
 
-    def __init__(self, args: TrainConfig, ds_train_config: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        args: TrainConfig,
+        ds_train_config: dict[str, Any],
+        ds_eval_config: dict[str, Any] | None = None,
+    ) -> None:
         """Run the hooks."""
         self.args = args
         self.ds_config = self.ds_train_config = ds_train_config
+        self.ds_eval_config = ds_eval_config
         self.run_init_hooks()
 
     def init_models(self) -> None:
@@ -154,10 +156,8 @@ class SupervisedTrainer(TrainerBase):
         return counted(batches, self.count, own_device())
 
     @abc.abstractmethod
-    def loss(self, *_: Any, **batch: Any) -> dict[str, torch.Tensor]:
+    def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """The loss on a batch, under the key ``loss``, and what else is worth logging.
-
-        A subclass names the tensors that it needs of the batch.
 
         With ``counts`` in the batch it is the batch's share in the mean over its update.
         """
@@ -167,9 +167,11 @@ class SupervisedTrainer(TrainerBase):
         losses = self.loss(**batch)
         self.model.backward(losses["loss"])
         self.model.step()
-        info = {f"train/{k}": v for k, v in all_reduce_means(losses).items()}
-        info["train/lr"] = learning_rate(self.model)
-        return info
+        return self.logged(losses)
+
+    def logged(self, values: dict[str, torch.Tensor]) -> dict[str, float]:
+        """What is logged of a step: the mean of each value over all processes, under ``train/``."""
+        return step_info(values, self.model)
 
     def batches(self) -> Iterator[Batch]:
         """Batches until the run is over; an update's are read before the first of them is used."""

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch.utils.data import DataLoader
 
+from safe_rlhf_panacea.base import rl_data
 from safe_rlhf_panacea.base.distributed import get_rank, get_world_size
 from safe_rlhf_panacea.base.engine import init_role_engine, set_gradient_checkpointing, unwrap
-from safe_rlhf_panacea.base.trainers import rl_data
-from safe_rlhf_panacea.base.trainers.base import TrainerBase
+from safe_rlhf_panacea.base.trainer import TrainerBase
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 from safe_rlhf_panacea.data import ResumableSampler
 from safe_rlhf_panacea.forward.passes import has_dropout

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.base.distributed import all_reduce_means, all_reduce_sum, get_world_size
-from safe_rlhf_panacea.base.engine import passes_since_update
+from safe_rlhf_panacea.base.engine import learning_rate, passes_since_update
 
 Batch = dict[str, Any]
 
@@ -40,6 +40,12 @@ def counted(
     """The batches of an update, each with ``counts``: what an average one of them counts."""
     counts = average([count(batch).to(device) for batch in batches])
     return [{**batch, "counts": counts} for batch in batches]
+
+
+def step_info(values: dict[str, torch.Tensor], engine: Any) -> dict[str, float]:
+    """What is logged of a step: the mean of each value over all processes, and the rate."""
+    info = {f"train/{name}": mean for name, mean in all_reduce_means(values).items()}
+    return {**info, "train/lr": learning_rate(engine)}
 
 
 def means_of_evaluation(collected: Mapping[str, Sequence[torch.Tensor]]) -> dict[str, float]:

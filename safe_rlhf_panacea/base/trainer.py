@@ -19,8 +19,7 @@ from safe_rlhf_panacea.base.distributed import (
     refusing_together,
 )
 from safe_rlhf_panacea.base.engine import unwrap, whole_state_dict
-from safe_rlhf_panacea.base.trainers.observer import Observer
-from safe_rlhf_panacea.base.trainers.part import Part
+from safe_rlhf_panacea.base.part import Observer, Part
 from safe_rlhf_panacea.data import ChatTemplate, ResumableSampler
 from safe_rlhf_panacea.forward import PassOptions, set_pass_options
 from safe_rlhf_panacea.runs.checkpoint import (
@@ -41,7 +40,7 @@ from safe_rlhf_panacea.runs.resuming import (
     run_start,
     take_up,
 )
-from safe_rlhf_panacea.runs.run_record import CHECKPOINTS, program_of, write_run_record
+from safe_rlhf_panacea.runs.run_record import CHECKPOINTS, write_run_record
 
 # Where trainers keep their data, and the flags that name them.
 LOADERS = {
@@ -61,6 +60,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
     """
 
     TRAINING_TYPE: ClassVar[str]
+    PROGRAM: ClassVar[str] = ""  # the module that ``python -m`` runs
     tokenizer: Any
     args: Any
     data_sampler: ResumableSampler
@@ -165,7 +165,10 @@ class TrainerBase(metaclass=abc.ABCMeta):
             if args.resume:
                 take_up(args.output_dir, args, self.global_step, self.total_steps)
             else:
-                about = {"program": program_of(self), "processes": get_world_size()}
+                about = {
+                    "program": f"python -m {self.PROGRAM or type(self).__module__}",
+                    "processes": get_world_size(),
+                }
                 about |= {"data": self.data_fingerprints(), "template_date": str(self.began)}
                 about["chat_template"] = self.template.recorded
                 about |= self.part.about()
