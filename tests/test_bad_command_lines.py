@@ -25,11 +25,10 @@ EVAL = Path(__file__).resolve().parents[1] / "eval"
 PACKAGES = {
     "sft": "base.finetune",
     "reward": "base.values.reward",
-    "dpo": "algorithms.dpo",
-    "ppo": "algorithms.ppo",
-    "panacea_sft": "algorithms.sft",
-    "grpo": "algorithms.grpo",
-    **{name: name for name in ("evaluation", "memory")},
+    "panacea_sft": "algorithms.sft.__main__",
+    **{name: f"algorithms.{name}.__main__" for name in ("dpo", "ppo", "grpo")},
+    "evaluation": "evaluation.__main__",
+    "memory": "memory.main",
 }
 BASELINES = ("rewarded_soups", "discrete_policies", "fixed_scaling")
 MODULES = {
@@ -61,7 +60,7 @@ def programs():
     before, sys.path = sys.path, [str(EVAL), str(EVAL / "benchmarks"), *sys.path]
     loaded = dict(MODULES)
     for name, package in PACKAGES.items():
-        loaded[name] = importlib.import_module(f"safe_rlhf_panacea.{package}.main")
+        loaded[name] = importlib.import_module(f"safe_rlhf_panacea.{package}")
     for name in BASELINES:
         loaded[name] = importlib.import_module(f"safe_rlhf_panacea.baselines.{name}")
     programs_of_eval = set(GOOD) - set(loaded)
