@@ -14,8 +14,8 @@ from safe_rlhf_panacea.adapter.io import read_config
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
 from safe_rlhf_panacea.configs.trained import AnswerOptions, LoadingOptions
 from safe_rlhf_panacea.data import ChatTemplate
-from safe_rlhf_panacea.data.conversation import in_turn, said
-from safe_rlhf_panacea.data.table import LeaveOut
+from safe_rlhf_panacea.data.formats import in_turn, said
+from safe_rlhf_panacea.data.raw import LeaveOut
 from safe_rlhf_panacea.data.template import Turns
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.forward.generation import SamplingConfig, sample

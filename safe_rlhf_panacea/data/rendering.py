@@ -24,14 +24,18 @@ from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
     from typing_extensions import Self
 
 SECONDS = 3.0  # of processor time for a conversation
 MEMORY = 2**30  # bytes of address space
 LONGEST = 10**7  # characters of a conversation
 LONGEST_REASON = 500  # characters of why there is none
-_COMPILED = ("<template>", "<unknown>")  # what jinja calls the file of a template in a traceback
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+}
 
 
 class RenderingError(Exception):
@@ -54,22 +58,6 @@ class Renderer:
         """Forget any process: at first, and in a process that is forked off."""
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "TRANSFORMERS_VERBOSITY": "error",
-            "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-        }
-        return subprocess.Popen(
-            [sys.executable, "-I", __file__, *map(str, sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            start_new_session=True,  # so that Ctrl-C reaches only the process that waits
-        )
 
     def render(
         self,
@@ -100,16 +88,8 @@ class Renderer:
             "now": now and now.isoformat(),
             "seconds": SECONDS,
         }
-        line = json.dumps(request, default=str).encode() + b"\n"
         with self._lock:
-            if self._process is None:
-                self._process = self._start()
-            try:
-                answer = self._ask(self._process, line)
-            except BaseException:
-                self._process.kill()  # else this answer would be read as that to the next request
-                self._end()
-                raise
+            answer = self._ask(json.dumps(request, default=str).encode() + b"\n")
             if not answer:
                 raise RenderingError(self._end())
         reply = json.loads(answer)
@@ -117,14 +97,27 @@ class Renderer:
             raise RenderingError(reply["reason"], reply["line"])
         return reply["text"]
 
-    def _ask(self, process: Any, line: bytes) -> bytes:
+    def _ask(self, line: bytes) -> bytes:
         """The line that the process answers to a line; empty if the process has ended."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", __file__, *map(str, sys.path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=os.environ | ENVIRONMENT,
+                start_new_session=True,  # so that Ctrl-C reaches only the process that waits
+            )
+        process: Any = self._process
         try:
             process.stdin.write(line)
             process.stdin.flush()
+            return process.stdout.readline()
         except BrokenPipeError:
             return b""
-        return process.stdout.readline()
+        except BaseException:
+            process.kill()  # else this answer would be read as that to the next request
+            self._end()
+            raise
 
     def _end(self) -> str:
         """Wait until the process has ended; returns the reason why it has."""
@@ -132,16 +125,14 @@ class Renderer:
         if process is None:
             return "the process that renders it has ended"
         process.communicate()
-        status = process.returncode
-        if status == -signal.SIGPROF:
+        if process.returncode == -signal.SIGPROF:
             return f"it takes more than {SECONDS:g} seconds of processor time"
-        return f"the process that renders it has ended with status {status}"
+        return f"the process that renders it has ended with status {process.returncode}"
 
     def close(self) -> None:
         """End the process, if there is one, by closing its input."""
         with self._lock:
-            if self._process is not None:
-                self._end()
+            self._end()
 
 
 _renderer = Renderer()
@@ -154,31 +145,19 @@ os.register_at_fork(after_in_child=_renderer.begin)
 # -- in the process -----------------------------------------------------------------------
 
 
-def _line_of(error: BaseException) -> int | None:
-    """The line of the template at which it failed."""
-    if (line := getattr(error, "lineno", None)) is not None:
-        return line
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename in _COMPILED]
-    return lines[-1] if lines else None
-
-
-def _set_date(text: str | None) -> None:
-    """Let ``strftime_now`` of the templates tell this date; None: the present one."""
+def _answer(tokenizer: Any, request: dict[str, Any]) -> dict[str, Any]:
+    """The rendered text, or why there is none and the template's line."""
     from transformers.utils import chat_template_utils
 
     class Date(datetime):
+        """What ``strftime_now`` of the templates tells."""
+
         @classmethod
         def now(cls, tz: tzinfo | None = None) -> Self:
-            return cls.fromisoformat(text) if text else super().now(tz)
+            return cls.fromisoformat(request["now"]) if request["now"] else super().now(tz)
 
     vars(chat_template_utils)["datetime"] = Date
-
-
-def _answer(tokenizer: PreTrainedTokenizerBase, request: dict[str, Any]) -> dict[str, Any]:
-    """The rendered text, or why there is none and the template's line."""
     try:
-        _set_date(request["now"])
         text = tokenizer.apply_chat_template(
             request["messages"],
             chat_template=request["template"],
@@ -186,15 +165,17 @@ def _answer(tokenizer: PreTrainedTokenizerBase, request: dict[str, Any]) -> dict
             tokenize=False,
             **request["tokens"],
         )
-        if len(text) > LONGEST:
-            reason = f"it writes {len(text)} characters, of at most {LONGEST}"
-            return {"line": None, "reason": reason}
-        return {"text": text}
     except MemoryError:
         return {"line": None, "reason": f"it needs more than {MEMORY >> 20} MiB of memory"}
     except Exception as error:  # a template is a program, and may fail as any program may
         reason = str(getattr(error, "message", None) or error)[:LONGEST_REASON]
-        return {"line": _line_of(error), "reason": reason}
+        frames = traceback.extract_tb(error.__traceback__)
+        # What jinja calls the file of a template.
+        lines = [frame.lineno for frame in frames if frame.filename in ("<template>", "<unknown>")]
+        return {"line": getattr(error, "lineno", None) or (lines or [None])[-1], "reason": reason}
+    if len(text) > LONGEST:
+        return {"line": None, "reason": f"it writes {len(text)} characters, of at most {LONGEST}"}
+    return {"text": text}
 
 
 def limit_memory() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.base.losses import preference_loss
-from safe_rlhf_panacea.data.template import without_template
+from safe_rlhf_panacea.data.templates import without_template
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.held_out import agreement, labelled_statistics, towards_labels
 from safe_rlhf_panacea.fronts.result import LABELS, UNITS, Cost, FrontPoint, FrontResult, Reached

@@ -229,7 +229,7 @@ def test_a_saved_tokenizer_says_how_its_model_was_trained(tmp_path, choice, late
     ],
 )
 def test_a_file_that_does_not_render(tmp_path, text, message):
-    from safe_rlhf_panacea.data.jinja_template import check_choice
+    from safe_rlhf_panacea.data.templates import check_choice
 
     path = tmp_path / "bad.jinja"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())

@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset, PromptOnlyDataset
-from safe_rlhf_panacea.data.control_tokens import CUT, as_text, control_pattern
+from safe_rlhf_panacea.data.template import CUT, as_text, control_pattern
 from safe_rlhf_panacea.rewards.responses import Responses
 from safe_rlhf_panacea.rewards.scorers import RewardModel
 from tests.chat_models import ENDS, SPECIAL, TEXT, chat_tokenizer

@@ -4,7 +4,8 @@ import logging
 
 import pytest
 
-from safe_rlhf_panacea.data.raw import TAKEN, RawDataset
+from safe_rlhf_panacea.data.own import TAKEN
+from safe_rlhf_panacea.data.raw import RawDataset
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.rewards.given import OF_RUN, OURS, TRL
 

@@ -7,7 +7,7 @@ import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from safe_rlhf_panacea.data.preference import PreferenceDataset
+from safe_rlhf_panacea.data.datasets import PreferenceDataset
 from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_tokenizer
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
-from safe_rlhf_panacea.data.conversation import parse_dialogue
-from safe_rlhf_panacea.data.preference import PreferenceDataset
-from safe_rlhf_panacea.data.prompt_only import PromptOnlyDataset
-from safe_rlhf_panacea.data.published import PublishedDataset, parse_prompt
+from safe_rlhf_panacea.data import raw
+from safe_rlhf_panacea.data.datasets import PreferenceDataset, PromptOnlyDataset, SupervisedDataset
+from safe_rlhf_panacea.data.published import PublishedDataset
 from safe_rlhf_panacea.data.raw import RawDataset
-from safe_rlhf_panacea.data.supervised import SupervisedDataset
-from safe_rlhf_panacea.data.table import LeaveOut
 from safe_rlhf_panacea.errors import UserError
 from tests.data.published_rows import (
     ALPACA,
@@ -67,6 +66,10 @@ def test_what_is_no_rating_labels_nothing(write, missing):
             )
             for field in ("prompt", "response_1", "better_response_id")
         ),
+        *(
+            ("PKU-SafeRLHF/test", [V0 | {"better_response_id": value}], "it is a number or null")
+            for value in ("1", True, [0])
+        ),
         ("PKU-SafeRLHF/test", [V0, V0 | {"prompt": 7}], ":2: prompt is int; it is a string"),
         ("hh-harmless-preference/test", [HH | {"chosen": []}], ":1: chosen is list; it is a str"),
         ("alpaca", [without(ALPACA, "output")], ":1: no field 'output'; .* needs instruction, out"),
@@ -101,42 +104,30 @@ def test_what_is_no_rating_labels_nothing(write, missing):
     ],
 )
 def test_another_schema(write, name, rows, message):
-    with pytest.raises(UserError, match=rf"data\.jsonl{message}") as caught:
+    with pytest.raises(UserError, match=rf"data\.jsonl.*{message}") as caught:
         RawDataset.load(name, path=str(write(rows)))
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("dialogue", "reason"),
-    [
-        ("no turn at all", None),
-        ("well\n\nHuman: a\n\nAssistant: b", None),
-        ("\n\nHuman: a", None),
-        ("\n\nHuman: a\n\nHuman: b\n\nAssistant: c", None),
-        ("\n\nHuman: a\n\nHuman: b", None),
-        ("\n\nAssistant: a\n\nHuman: b", None),
-        ("\n\nHuman: a\n\nAssistant: b\n\nHuman: c", None),
-        ("\n\nHuman: \n\nAssistant: b", "blank turn"),
-        ("\n\nHuman: a\n\nAssistant: ", "blank response"),
-    ],
-)
-def test_dialogues_of_no_use(dialogue, reason):
-    with pytest.raises(LeaveOut, match=f"^{reason or 'speakers that do not take turns'}$"):
-        parse_dialogue(dialogue)
-    assert parse_dialogue("Human: a\n\nAssistant: b") == (["a"], "b")  # no blank line before it
-
-
-def test_the_turns_of_helpsteer2():
-    text = "hi\n<extra_id_1>Assistant\nhello\nyou\n<extra_id_1>User\nhow?"
-    assert parse_prompt(text) == ["hi", "hello\nyou", "how?"]
-    assert parse_prompt("one turn\nof two lines") == "one turn\nof two lines"
-    for bad, reason in [
-        ("hi\n<extra_id_1>User\nhow?", "speakers that do not take turns"),
-        ("hi\n<extra_id_1>Assistant\nhello", "speakers that do not take turns"),
-        ("hi\n<extra_id_1>Assistant\n\n<extra_id_1>User\nhow?", "blank turn"),
-    ]:
-        with pytest.raises(LeaveOut, match=reason):
-            parse_prompt(bad)
+def test_one_line_says_what_was_left_out(write, caplog, monkeypatch):
+    name, rows = "PKU-SafeRLHF/test", [V0, V0 | {"prompt": ""}, *[V0 | {"response_1": "a"}] * 2]
+    path = write(rows)
+    with caplog.at_level(logging.WARNING):
+        PreferenceDataset([f"{name}:1:{path}"], tiny_tokenizer())
+    assert caplog.messages == [
+        f"{name} ({path}): 4 rows gave 1 samples; "
+        "left out: 2 (identical responses), 1 (blank prompt)"
+    ]
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):  # not on other processes, nor where there is none
+        monkeypatch.setattr(raw, "is_main_process", lambda: False)
+        RawDataset.load(name, path=str(path))
+        monkeypatch.undo()
+        RawDataset.load(name, path=str(write(rows[:1], "one.jsonl")))
+    assert caplog.messages == []
+    expected = r"nothing of use in 3 rows: 2 \(identical responses\), 1 \(blank prompt\)$"
+    with pytest.raises(UserError, match=expected):
+        RawDataset.load(name, path=str(write(rows[1:])))
 
 
 def test_every_data_set_says_what_it_is():

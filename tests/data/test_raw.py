@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from safe_rlhf_panacea.data.preference import PreferenceDataset, labels_of
-from safe_rlhf_panacea.data.raw import RawDataset, RawSample, split_indices
+from safe_rlhf_panacea.data.datasets import PreferenceDataset
+from safe_rlhf_panacea.data.raw import RawDataset, RawSample, labels_of, split_indices
 from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_tokenizer
 

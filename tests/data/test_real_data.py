@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea.data.preference import PreferenceDataset
+from safe_rlhf_panacea.data.datasets import PreferenceDataset
 from safe_rlhf_panacea.data.raw import RawDataset
 from tests.tiny import tiny_tokenizer
 

@@ -9,8 +9,8 @@ from datetime import datetime
 import pytest
 
 from safe_rlhf_panacea.data import rendering
-from safe_rlhf_panacea.data.jinja_template import JinjaTemplate
 from safe_rlhf_panacea.data.rendering import RenderingError, render
+from safe_rlhf_panacea.data.templates import JinjaTemplate
 from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_tokenizer
 

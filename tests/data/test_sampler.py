@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from torch.utils.data import DataLoader
 
-from safe_rlhf_panacea.data.sampler import ResumableSampler
+from safe_rlhf_panacea.data.tokenized import ResumableSampler
 from safe_rlhf_panacea.errors import UserError
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea.data.preference import PreferenceDataset
+from safe_rlhf_panacea.data.datasets import PreferenceDataset
 from safe_rlhf_panacea.data.raw import RawDataset
-from safe_rlhf_panacea.data.sources import open_path, read_json_rows
+from safe_rlhf_panacea.data.specs import open_path, read_json_rows
 from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_tokenizer
 
@@ -186,7 +186,7 @@ def test_package_missing(write, monkeypatch):
 
 
 def test_imported_only_when_needed():
-    code = "import sys, safe_rlhf_panacea.data.sources; assert 'datasets' not in sys.modules"
+    code = "import sys, safe_rlhf_panacea.data; assert 'datasets' not in sys.modules"
     root = Path(__file__).resolve().parents[2]
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=root, check=False, capture_output=True, text=True

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.data import IGNORE_INDEX
-from safe_rlhf_panacea.data.supervised import SupervisedDataset
+from safe_rlhf_panacea.data.datasets import SupervisedDataset
 from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_tokenizer
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from safe_rlhf_panacea.data.template import ChatTemplate, without_template
+from safe_rlhf_panacea.data.template import ChatTemplate
+from safe_rlhf_panacea.data.templates import without_template
 from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_tokenizer
 
