@@ -21,8 +21,8 @@ from safe_rlhf_panacea.data.template import (
     tokenize,
 )
 from safe_rlhf_panacea.forward.passes import by_row
+from safe_rlhf_panacea.models.pretrained import is_same_tokenizer
 from safe_rlhf_panacea.models.score_model import ScoreModel
-from safe_rlhf_panacea.models.tokenizers import is_same_tokenizer
 from safe_rlhf_panacea.rewards.responses import Responses
 
 Scorer = Callable[[Responses], torch.Tensor]  # one score per row, size = (B,)

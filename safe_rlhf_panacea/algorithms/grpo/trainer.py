@@ -16,12 +16,12 @@ from safe_rlhf_panacea.algorithms.grpo.groups import (
 from safe_rlhf_panacea.algorithms.grpo.losses import grpo_loss
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.algorithms.rewarded import RewardedPart
+from safe_rlhf_panacea.base.actor import load_actor
 from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate, unwrap
 from safe_rlhf_panacea.base.losses import summed_log_ratios
-from safe_rlhf_panacea.base.trainers.actor import load_actor
-from safe_rlhf_panacea.base.trainers.rl import Batch, RLTrainer
-from safe_rlhf_panacea.base.trainers.rl_data import prompts_of_whole_updates
-from safe_rlhf_panacea.base.trainers.rollout import OldNumbers
+from safe_rlhf_panacea.base.rl import Batch, RLTrainer
+from safe_rlhf_panacea.base.rl_data import prompts_of_whole_updates
+from safe_rlhf_panacea.base.rollout import OldNumbers
 from safe_rlhf_panacea.configs.algorithms import GRPOConfig
 from safe_rlhf_panacea.distributed import (
     all_reduce_max,
@@ -42,6 +42,7 @@ class PanaceaGRPOTrainer(RLTrainer[GroupRollout]):
     """
 
     TRAINING_TYPE: ClassVar[str] = "panacea-grpo"
+    PROGRAM: ClassVar[str] = "safe_rlhf_panacea.algorithms.grpo"
     WHOLE_GROUPS: ClassVar[bool] = True
 
     part: RewardedPart

@@ -20,7 +20,7 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.measurement import Measurement
 
 if TYPE_CHECKING:  # at run time Safe-RLHF's own, where it is installed
-    from safe_rlhf_panacea.base.algorithms.ppo import PPOTrainer
+    from safe_rlhf_panacea.base.ppo import PPOTrainer
 
     HookedPPOTrainer = PPOTrainer[PanaceaRollout]
 else:
@@ -36,6 +36,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
     """
 
     TRAINING_TYPE: ClassVar[str] = "panacea-ppo"
+    PROGRAM: ClassVar[str] = "safe_rlhf_panacea.algorithms.ppo"
 
     part: RewardedPart
 
