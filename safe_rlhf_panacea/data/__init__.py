@@ -4,42 +4,28 @@ Importing this package registers all data sets that have a name.
 """
 
 from safe_rlhf_panacea.data.datasets import (
-    PreferenceBatch,
     PreferenceCollator,
     PreferenceDataset,
-    PromptOnlyBatch,
     PromptOnlyDataset,
-    SupervisedBatch,
     SupervisedDataset,
 )
 from safe_rlhf_panacea.data.own import from_rows
 from safe_rlhf_panacea.data.published import PublishedDataset
 from safe_rlhf_panacea.data.raw import RawDataset, RawSample
-from safe_rlhf_panacea.data.specs import parse_dataset
 from safe_rlhf_panacea.data.template import ChatTemplate
-from safe_rlhf_panacea.data.tokenized import (
-    IGNORE_INDEX,
-    CollatorBase,
-    ResumableSampler,
-    TokenizedDataset,
-)
+from safe_rlhf_panacea.data.tokenized import IGNORE_INDEX, ResumableSampler, TokenizedDataset
 
 __all__ = [
     "IGNORE_INDEX",
     "ChatTemplate",
-    "CollatorBase",
-    "PreferenceBatch",
     "PreferenceCollator",
     "PreferenceDataset",
-    "PromptOnlyBatch",
     "PromptOnlyDataset",
     "PublishedDataset",
     "RawDataset",
     "RawSample",
     "ResumableSampler",
-    "SupervisedBatch",
     "SupervisedDataset",
     "TokenizedDataset",
     "from_rows",
-    "parse_dataset",
 ]

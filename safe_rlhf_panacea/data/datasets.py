@@ -104,21 +104,10 @@ class SupervisedDataset(TokenizedDataset):
 # -- pairs --------------------------------------------------------------------------------
 
 
-class PreferenceBatch(TypedDict):
-    """Pairs, padded on the right to one common length."""
-
-    better_input_ids: torch.Tensor  # size = (B, L)
-    better_attention_mask: torch.Tensor  # size = (B, L)
-    worse_input_ids: torch.Tensor  # size = (B, L)
-    worse_attention_mask: torch.Tensor  # size = (B, L)
-    labels: torch.Tensor  # size = (B, m), +1 agrees with the order, -1 disagrees, 0 missing
-    prompt_length: torch.Tensor  # size = (B,)
-
-
 class PreferenceCollator(CollatorBase):
-    """Pads better and worse responses to the same length, so that they can be stacked."""
+    """Pads better and worse responses on the right to one length, size = (B, L) each."""
 
-    def __call__(self, samples: list[Any]) -> PreferenceBatch:
+    def __call__(self, samples: list[Any]) -> Sample:
         input_ids, mask = self.pad(
             [sample["better_input_ids"] for sample in samples]
             + [sample["worse_input_ids"] for sample in samples]
@@ -129,7 +118,7 @@ class PreferenceCollator(CollatorBase):
             "better_attention_mask": mask[:rows],
             "worse_input_ids": input_ids[rows:],
             "worse_attention_mask": mask[rows:],
-            "labels": torch.stack([sample["labels"] for sample in samples]),
+            "labels": torch.stack([sample["labels"] for sample in samples]),  # size = (B, m)
             "prompt_length": torch.tensor([sample["prompt_length"] for sample in samples]),
         }
 
@@ -226,20 +215,12 @@ class PreferenceDataset(TokenizedDataset):
         return {
             "better_input_ids": self.better[row],
             "worse_input_ids": self.worse[row],
-            "labels": self.labels[row],  # size = (m,)
+            "labels": self.labels[row],  # size = (m,), +1 agrees, -1 disagrees, 0 missing
             "prompt_length": self.prompt_lengths[row],
         }
 
 
 # -- prompts ------------------------------------------------------------------------------
-
-
-class PromptOnlyBatch(TypedDict):
-    """Prompts, padded on the left."""
-
-    input_ids: torch.Tensor  # size = (B, L)
-    attention_mask: torch.Tensor  # size = (B, L)
-    examples: list[RawSample]  # the rows' raw samples
 
 
 def different_rows(rows: Iterable[Row], prompt: Callable[[Row], str]) -> list[Row]:
@@ -256,9 +237,9 @@ def different_rows(rows: Iterable[Row], prompt: Callable[[Row], str]) -> list[Ro
 
 
 class PromptOnlyCollator(CollatorBase):
-    """Pads prompts on the left: responses follow on the right."""
+    """Pads prompts on the left, size = (B, L): responses follow on the right."""
 
-    def __call__(self, samples: list[Any]) -> PromptOnlyBatch:
+    def __call__(self, samples: list[Any]) -> Sample:
         input_ids, mask = self.pad([sample["input_ids"] for sample in samples], side="left")
         examples = [sample["example"] for sample in samples]
         return {"input_ids": input_ids, "attention_mask": mask, "examples": examples}

@@ -51,11 +51,7 @@ def text_field(row: Row, field: str) -> str:
 
 
 def prompt_fields(row: Row) -> RawSample:
-    """The input of a row's ``prompt``, and ``system`` where there is one.
-
-    The prompt is text, turns that alternate user, assistant, ..., user, messages, or a dialogue in
-    one text.
-    """
+    """The input of a row's ``prompt`` (text, turns, messages, or a dialogue), and ``system``."""
     prompt = row.get("prompt")
     turns = prompt if isinstance(prompt, list) else [prompt]
     named = None  # speakers
@@ -288,13 +284,9 @@ def from_rows(rows: Iterable[Row], kind: str = AUTO, objective: str | None = Non
     """Make a data set of rows in memory, which the tokenised data sets take in place of a name.
 
     Args:
-        rows: dictionaries, in a format of ``FORMATS``: a list, a ``datasets.Dataset``, or any
-            other iterable, which is gone through once.
+        rows: dictionaries in any format that is read, which are gone through once.
         kind: ``pairs``, ``prompts``, ``supervised``, ``chosen``, or ``auto``: as the columns say.
         objective: of pairs, the one that their labels are for; None: as the rows say.
-
-    Raises:
-        UserError: with the number of the row, or no row is of use.
     """
     kinds = {cls.NAME: cls for cls in FileDataset.__subclasses__()}
     if kind not in kinds:

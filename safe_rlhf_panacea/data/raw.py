@@ -1,4 +1,4 @@
-"""Raw data sets: samples as text behind a name, and how the rows of a table become samples."""
+"""Raw data sets: samples as text behind a name, and how rows of a table become samples."""
 
 from __future__ import annotations
 
@@ -125,8 +125,7 @@ def split_indices(
 class RawDataset(Dataset[RawSample]):
     """Base of all raw data sets; a subclass with a ``NAME`` registers itself.
 
-    Its constructor takes ``path: str | None = None``, what stands after the second colon of
-    ``name:proportion:path``.
+    Its constructor takes ``path: str | None = None``, as in ``name:proportion:path``.
     """
 
     NAME: ClassVar[str]  # on the command line
@@ -138,7 +137,7 @@ class RawDataset(Dataset[RawSample]):
     _registry: ClassVar[dict[str, type[RawDataset]]] = {}
 
     def __init_subclass__(cls, **kwargs: object) -> None:
-        """Register the class under its own name and aliases."""
+        """Register the class under its name and aliases."""
         super().__init_subclass__(**kwargs)
         if "NAME" not in cls.__dict__:
             return
@@ -233,13 +232,11 @@ class Format:
 
 
 class TableDataset(RawDataset):
-    """A data set that ``read`` fills from a table.
+    """A data set that ``read`` fills from a table."""
 
-    Attributes:
-        samples: what was made of the rows.
-        rows_read: rows of the table.
-        left_out: how many of them (or of the units made from them) are no sample, by reason.
-    """
+    samples: list[RawSample]  # what was made of the rows
+    rows_read: int  # rows of the table
+    left_out: Counter[str]  # how many rows, or units of them, are no sample, by reason
 
     @abc.abstractmethod
     def format_of(self, first: Row) -> Format:
@@ -253,9 +250,7 @@ class TableDataset(RawDataset):
         """
         self._where = source.where
         self._row_of = array("q")  # the row that each sample begins at
-        self.samples: list[RawSample] = []
-        self.left_out: Counter[str] = Counter()
-        self.rows_read = 0
+        self.samples, self.left_out, self.rows_read = [], Counter(), 0
         rows = iter(source.rows)
         first = next(rows, None)
         if first is None:
@@ -278,8 +273,7 @@ class TableDataset(RawDataset):
             self._row_of.extend([index] * len(samples))
         reasons = ", ".join(f"{count} ({why})" for why, count in self.left_out.most_common())
         if not self.samples:
-            why = f": {reasons}" if reasons else ""
-            raise UserError(f"{told}: nothing of use in {self.rows_read} rows{why}")
+            raise UserError(f"{told}: nothing of use in {self.rows_read} rows: {reasons}")
         if reasons and is_main_process():
             counts = (self.rows_read, len(self.samples))
             LOGGER.warning("%s: %d rows gave %d samples; left out: %s", told, *counts, reasons)

@@ -1,10 +1,8 @@
-"""Renders chat templates in a process of their own, with bounds on time, memory and length.
+"""Renders chat templates, which come with models and are programs, in a process of their own.
 
-A template comes with a model, from whoever made it, and is a program. The sandbox of transformers
-lets it reach nothing but its text; the process keeps it from hanging and from using up the memory.
-
-The process runs this file. It reads a request a line as JSON from its standard input and answers
-each with a line. It imports nothing of this package, and no torch, so it starts in half a second.
+The sandbox of transformers lets a template reach nothing but its text; the process bounds its time
+and memory. It runs this file and answers a request a line, in JSON. It imports nothing of this
+package, and no torch, so it starts in half a second.
 """
 
 from __future__ import annotations
@@ -42,7 +40,6 @@ class RenderingError(Exception):
     """A template fails; ``line`` is the line at which it does, None if it is not known."""
 
     def __init__(self, reason: str, line: int | None = None) -> None:
-        """Hold the reason and the line."""
         super().__init__(reason)
         self.line = line
 
@@ -51,7 +48,6 @@ class Renderer:
     """The process, which is started when it is needed and again after it has ended."""
 
     def __init__(self) -> None:
-        """The process starts with the first conversation."""
         self.begin()
 
     def begin(self) -> None:
@@ -68,17 +64,10 @@ class Renderer:
         answering: bool,
         now: datetime | None = None,
     ) -> str:
-        """The text that ``apply_chat_template`` of transformers makes.
+        """The text that ``apply_chat_template`` of transformers makes, or a ``RenderingError``.
 
-        Args:
-            template: the jinja text.
-            messages: with ``role`` and ``content``.
-            tokens: the special tokens by name, as a tokenizer's ``special_tokens_map``.
-            answering: whether it ends where the assistant's answer begins.
-            now: what the template's ``strftime_now`` tells; None: the present time.
-
-        Raises:
-            RenderingError: the template fails, takes too long, or writes too much.
+        ``tokens`` are the special tokens by name. If ``answering``, the text ends where the answer
+        begins. ``now`` is what the template's ``strftime_now`` tells; None: the present time.
         """
         request = {
             "template": template,

@@ -1,9 +1,7 @@
-"""How a conversation becomes text and tokens: all formatting of prompts is here.
+"""How a conversation becomes text and tokens, in a template of ``templates.py``.
 
-A template (``templates.py``) is a model's own, Safe-RLHF's, or none at all. None lets what users
-and data say become a control token, such as ``<|im_end|>``: ``as_text`` puts the character ``CUT``
-inside each spelling of one, and ``tokenize`` tokenises the parts between these characters apart.
-What a template writes has no ``CUT``, so its control tokens remain.
+What is said never becomes a control token such as ``<|im_end|>``: ``as_text`` puts the character
+``CUT`` inside each spelling of one, and ``tokenize`` tokenises the parts between them apart.
 """
 
 from __future__ import annotations
@@ -35,10 +33,7 @@ def special_tokens(tokenizer: Any) -> list[str]:
 
 
 def control_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
-    """Matches the first character of each spelling of any of ``tokens``, overlapping ones too.
-
-    A token of a single character cannot be cut.
-    """
+    """Matches the first character of each spelling of tokens that can be cut, overlapping too."""
     spellings = "|".join(re.escape(token) for token in tokens if len(token) > 1)
     return re.compile(f"(?s:(?={spellings or '(?!)'}).)")  # (?!) matches nothing
 
@@ -51,10 +46,7 @@ def as_text(text: str, control: re.Pattern[str]) -> str:
 def tokenize(
     tokenizer: Any, texts: Sequence[str], add_special_tokens: bool = True
 ) -> list[list[int]]:
-    """Token ids of each text, in which each ``CUT`` separates what is tokenised apart.
-
-    ``add_special_tokens``: whether the tokenizer puts its own around each text, such as BOS.
-    """
+    """Token ids of each text, in which each ``CUT`` separates what is tokenised apart."""
 
     def encode(texts: Sequence[str], special: bool = False) -> list[list[int]]:
         if not texts:
@@ -101,14 +93,12 @@ def as_turns(turns: Turns) -> list[str]:
 
 
 def own_end_ids(model: Any) -> tuple[int, ...]:
-    """The tokens at which a model's ``generation_config.eos_token_id`` ends a response.
-
-    One token that transformers only copied from the model's configuration does not count: it is
-    often the default of an architecture, and an ordinary token of this tokenizer.
-    """
+    """The tokens at which a model's ``generation_config.eos_token_id`` ends a response."""
     config: Any = getattr(model, "generation_config", None)
     ids = getattr(config, "eos_token_id", None)
     if isinstance(ids, int):
+        # transformers may have copied it from the model's configuration, where it is often the
+        # default of an architecture, and an ordinary token of this tokenizer.
         return () if config._from_model_config else (ids,)
     return tuple(ids or ())
 
@@ -132,7 +122,6 @@ class ChatTemplate(abc.ABC):
     now: datetime.datetime | None = None
 
     def __init__(self, tokenizer: Any) -> None:
-        """Use a model's tokenizer."""
         self.tokenizer = tokenizer
 
     @staticmethod
@@ -140,7 +129,7 @@ class ChatTemplate(abc.ABC):
         """The template that ``--chat_template`` names, for the model of a tokenizer.
 
         It is ``auto`` (the tokenizer's own, else Safe-RLHF's), ``safe-rlhf``, ``none``, ``raw``, or
-        the path of a jinja file. ``now`` is the date that it may write; None: the moment's.
+        the path of a jinja file.
         """
         from safe_rlhf_panacea.data.templates import SafeRlhfTemplate, own_template, read_template
 
@@ -178,14 +167,8 @@ class ChatTemplate(abc.ABC):
     def prompt(self, turns: Turns, system: str | None = None) -> str:
         """The conversation up to where the answer begins, for ``encode``.
 
-        The words of users and assistants have a ``CUT`` in each spelling of a control token.
-
-        Args:
-            turns: the user's words, or turns that alternate user, assistant, ..., user.
-            system: the system prompt, if there is one.
-
-        Raises:
-            UserError: the template has no place for the system prompt, or for several turns.
+        ``turns`` are the user's words, or alternate user, assistant, ..., user. A ``UserError``
+        says that the template has no place for the system prompt, or for several turns.
         """
 
     def rest(self, prompt: str, turns: Turns, answer: str, system: str | None = None) -> str:
@@ -222,11 +205,7 @@ class ChatTemplate(abc.ABC):
         return special_tokens(self.tokenizer)
 
     def encode(self, prompts: Sequence[str], *rests: Sequence[str]) -> list[list[list[int]]]:
-        """Token ids of prompts and, column by column, of each prompt with what follows it.
-
-        Where the tokens of the whole do not begin with the prompt's, its two parts are tokenised
-        apart, which is what the model sees when it answers. Nothing is truncated.
-        """
+        """Token ids of prompts and, column by column, of each prompt with what follows it."""
         columns = ([p + r for p, r in zip(prompts, rest, strict=True)] for rest in rests)
         texts = [*prompts, *(text for column in columns for text in column)]
         ids = tokenize(self.tokenizer, texts, self.ADDS_SPECIAL_TOKENS)
@@ -235,6 +214,7 @@ class ChatTemplate(abc.ABC):
         for whole, rest in zip(wholes, () if self.JOINED else rests, strict=False):
             pairs = enumerate(zip(starts, whole, strict=True))
             apart = [i for i, (start, found) in pairs if found[: len(start)] != start]
+            # The two parts by themselves are what the model sees when it answers.
             own = tokenize(self.tokenizer, [rest[i] for i in apart], False)
             for i, tokens in zip(apart, own, strict=True):
                 whole[i] = starts[i] + tokens

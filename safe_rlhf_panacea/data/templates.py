@@ -99,10 +99,9 @@ class JinjaTemplate(ChatTemplate):
     jinja: str
 
     def __init__(self, text: str, tokenizer: Any, source: str) -> None:
-        """Hold a template's text; ``source`` (a file, or its owner) is for messages."""
         super().__init__(tokenizer)
         self.recorded = self.jinja = text
-        self.source = source
+        self.source = source  # a file, or its owner, for messages
 
     def _render(self, messages: Messages, *, answering: bool) -> str:
         try:
@@ -110,18 +109,15 @@ class JinjaTemplate(ChatTemplate):
             return render(self.jinja, messages, tokens, answering=answering, now=self.now)
         except RenderingError as error:
             place = self.source if error.line is None else f"{self.source}:{error.line}"
-            reason = " ".join(str(error).split())
             roles = ", ".join(message["role"] for message in messages)
-            raise UserError(
-                f"{place}: the chat template fails on a conversation of {roles}: {reason}"
-            ) from None
+            told = f"{place}: the chat template fails on a conversation of {roles}"
+            raise UserError(f"{told}: {' '.join(str(error).split())}") from None
 
     def said(self, text: str, role: str = "assistant") -> str:
         """The words of somebody in a ``role``, cut as in every template.
 
-        The words of users and of system prompts are also cut where they spell another token that
-        was added to the vocabulary and that the template writes, as some models mark turns with
-        such tokens. Answers are not, since they may hold some, such as ``<think>``.
+        Those of users and system prompts are also cut where they spell another added token that the
+        template writes, as some mark turns. Answers may hold such tokens, as ``<think>``.
         """
         return super().said(text) if role == "assistant" else as_text(text, self._named)
 
@@ -159,8 +155,7 @@ class JinjaTemplate(ChatTemplate):
     def rest(self, prompt: str, turns: Turns, answer: str, system: str | None = None) -> str:
         """The answer as the template writes it, which may strip white space, and its end.
 
-        Where a conversation with its answer does not begin with the prompt, the answer follows the
-        prompt as it is, since that is what the model sees when it answers.
+        The answer follows the prompt as it is where the whole conversation begins otherwise.
         """
         answer = self.said(answer)
         messages = [*self._messages(turns, system), {"role": "assistant", "content": answer}]

@@ -52,8 +52,7 @@ def refusing(row: Row) -> Iterator[None]:
 def select_rows(specs: list[DatasetSpec], seed: int) -> list[Row]:
     """Read the data sets and draw the rows that their proportions ask for, without replacement.
 
-    One line on stderr says which format was recognised by a data set's columns. A ``UserError``
-    says why a data set cannot be read.
+    One line on stderr says which format was recognised by a data set's columns.
     """
     selected = []
     seeds = np.random.SeedSequence(seed).spawn(len(specs))
@@ -67,10 +66,8 @@ def select_rows(specs: list[DatasetSpec], seed: int) -> list[Row]:
         samples = raw if spec.objective is None else for_objective(raw, spec.objective, str(spec))
         selected += [Row(raw.where(i), samples[i], number, raw.KIND) for i in indices]
         if raw.seen and is_main_process():
-            labelled = (
-                {spec.objective} if spec.objective else {n for s in raw for n in labels_of(s)}
-            )
-            names = ", ".join(sorted(labelled - {CHOSEN}))
+            labels = {name for sample in samples for name in labels_of(sample)} - {CHOSEN}
+            names = ", ".join(sorted(labels))
             what = "texts" if raw.KIND == "supervised" else raw.KIND
             for_whom = f" for {names}" if names and raw.KIND == "pairs" else ""
             say(f"{spec}: {raw.seen}, {len(raw)} {what}{for_whom}", file=sys.stderr)
@@ -81,20 +78,17 @@ class CollatorBase(metaclass=abc.ABCMeta):
     """Makes a batch of samples."""
 
     def __init__(self, pad_token_id: int) -> None:
-        """Pad with this id; masks come from lengths, so it may equal any other id."""
-        self.pad_token_id = pad_token_id
+        self.pad_token_id = pad_token_id  # masks come from lengths, so it may equal any other id
 
     @abc.abstractmethod
-    def __call__(self, samples: list[Any]) -> Mapping[str, Any]:
-        """Make a batch of some samples."""
+    def __call__(self, samples: list[Any]) -> Mapping[str, Any]: ...
 
     def pad(
         self, sequences: Iterable[torch.Tensor], side: str = "right", value: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pad B sequences, size = (L_b,) each, to the longest, with ``value`` or the pad token.
+        """Pad B sequences, size = (L_b,) each, on a side, with ``value`` or the pad token.
 
-        Returns:
-            ids and boolean mask, size = (B, L) each; padding is on the ``side``.
+        Returns ids and boolean mask, size = (B, L) each.
         """
         sequences = list(sequences)
         value = self.pad_token_id if value is None else value
@@ -121,11 +115,10 @@ class TokenizedDataset(Dataset[Sample]):
     def __init__(
         self, specs: Specs, tokenizer: Any, seed: int = 0, *, template: ChatTemplate | None = None
     ) -> None:
-        """Read, check and tokenise.
+        """Read, check and tokenise what ``read_specs`` takes; a ``UserError`` says what is wrong.
 
-        ``specs`` are what ``read_specs`` takes, ``seed`` that of the random subset where a
-        proportion asks for one; the tokenizer's ``model_max_length`` bounds every sequence, and the
-        template is ``auto`` unless given. A ``UserError`` says what cannot be used.
+        The tokenizer's ``model_max_length`` bounds every sequence. ``seed`` is that of the random
+        subset where a proportion asks for one. The template is ``auto`` unless given.
         """
         for role in ("eos", "pad"):
             if getattr(tokenizer, f"{role}_token_id") is None:
@@ -176,16 +169,12 @@ class TokenizedDataset(Dataset[Sample]):
         train._rows, test._rows = ([self._rows[index] for index in part] for part in rows)
         return train, test
 
-    # -- for subclasses ---------------------------------------------------------------
-
     def text(self, row: Row, field: str) -> Any:
         """A field of the row; ``UserError`` if it is missing."""
         fields: Mapping[str, Any] = row.sample
         if field not in fields:
-            raise UserError(
-                f"{row.where}: {type(self).__name__} needs {field!r}, but the row has only "
-                f"{', '.join(fields)}"
-            )
+            told = f"{row.where}: {type(self).__name__} needs {field!r}"
+            raise UserError(f"{told}, but the row has only {', '.join(fields)}")
         return fields[field]
 
     def prompt(self, row: Row) -> str:
@@ -229,10 +218,8 @@ class TokenizedDataset(Dataset[Sample]):
         counts = {too_long: self.too_long, **reasons}
         told = ", ".join(f"{count} ({reason})" for reason, count in counts.items() if count)
         if kept == 0:
-            raise UserError(
-                f"{self.source}: nothing left of {total} rows: {told}; "
-                "raise max_length or shorten the prompts"
-            )
+            told = f"{self.source}: nothing left of {total} rows: {told}"
+            raise UserError(f"{told}; raise max_length or shorten the prompts")
         if told and is_main_process():
             LOGGER.warning("%s: left out of %d rows: %s", self.source, total, told)
 
