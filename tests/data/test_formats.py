@@ -14,7 +14,6 @@ from safe_rlhf_panacea.data import (
     SupervisedDataset,
     from_rows,
 )
-from safe_rlhf_panacea.data.__main__ import main
 from safe_rlhf_panacea.data.own import FORMATS
 from safe_rlhf_panacea.data.raw import RawDataset
 from safe_rlhf_panacea.errors import UserError
@@ -336,15 +335,3 @@ def test_a_plain_place(place, tmp_path, monkeypatch):
     for spec in (place, f"{place}:2", f"{place}#test" if place == "me/rows" else place):
         data = SupervisedDataset(spec, tiny_tokenizer())
         assert len(data) == (4 if spec.endswith("2") else 2)
-
-
-def test_a_file_is_described(write, capsys):
-    path = write([CHOSEN, CHOSEN | {"rejected": "a"}])
-    for spec, name in [(str(path), "chosen"), (f"helpful={path}", "helpful")]:
-        main([spec])
-        assert capsys.readouterr().out.startswith(
-            f"{spec}:\n  prompt/chosen/rejected: pairs\n"
-            "  2 rows, 1 samples; the proportion takes 1\n"
-            "left out:\n  1 (identical responses)\n"
-            f"labels:\n  {name}: 1 labels, of which 1 prefer the first response and 0 the second"
-        )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from torch.utils.data import DataLoader
 
-from safe_rlhf_panacea.data.tokenized import ResumableSampler
+from safe_rlhf_panacea.data import ResumableSampler
 from safe_rlhf_panacea.errors import UserError
 
 
@@ -18,12 +18,7 @@ def test_an_epoch_visits_everything_once_in_an_order_of_its_own():
     assert second != first
     # one seed's second epoch is not the next seed's first
     assert list(ResumableSampler(10, seed=4)) != second
-
-
-def test_without_shuffling_the_order_is_the_data_s():
-    sampler = ResumableSampler(4, shuffle=False)
-    sampler.set_epoch(5)
-    assert list(sampler) == [0, 1, 2, 3]
+    assert list(ResumableSampler(4, shuffle=False)) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(("rows", "world_size"), [(12, 3), (10, 3), (2, 5)])
@@ -36,9 +31,9 @@ def test_ranks_share_an_epoch(rows, world_size):
     assert [len(share) for share in shares] == [per_rank] * world_size
     assert len(ResumableSampler(rows, world_size=world_size)) == per_rank
     visits = [index for share in shares for index in share]
-    assert set(visits) == set(range(rows))
     # filled up from the beginning: no row more than one visit ahead of another
     counts = [visits.count(index) for index in range(rows)]
+    assert min(counts) > 0
     assert max(counts) - min(counts) <= 1
 
 
@@ -58,8 +53,7 @@ def test_resumes_after_any_batch_of_a_loader(batches):
     for _ in range(batches):
         next(loader)
     state = stopped.state_dict()
-    assert state["epoch"] == 1
-    assert state["position"] == min(3 * batches, 10)
+    assert (state["epoch"], state["position"]) == (1, min(3 * batches, 10))
 
     resumed = ResumableSampler(10, seed=2)
     resumed.load_state_dict(state)
@@ -69,13 +63,6 @@ def test_resumes_after_any_batch_of_a_loader(batches):
     assert resumed.state_dict()["position"] == 10  # a second stop counts from the epoch's start
     assert run(resumed, 1) == expected[1]  # resumed once, not for ever
     assert run(resumed, 2) == expected[2]
-
-
-def test_an_epoch_broken_off_starts_again_from_its_beginning():
-    sampler = ResumableSampler(5)
-    next(iter(sampler))
-    assert sampler.position == 1
-    assert len(list(sampler)) == 5
 
 
 @pytest.mark.parametrize(
