@@ -14,7 +14,6 @@ from safe_rlhf_panacea.data import (
     PreferenceDataset,
     PromptOnlyDataset,
     SupervisedDataset,
-    template,
     tokenized,
 )
 from safe_rlhf_panacea.errors import UserError
@@ -49,21 +48,19 @@ def pairs(write):
 def texts(write):
     """The data set of some rows of supervised text."""
 
-    def make(rows, max_length=128, proportion="1"):
-        spec = f"supervised:{proportion}:{write(rows)}"
-        return SupervisedDataset([spec], tiny_tokenizer(max_length))
+    def make(rows, tokenizer=None):
+        spec = f"supervised:1:{write(rows)}"
+        return SupervisedDataset([spec], tokenizer or tiny_tokenizer())
 
     return make
 
 
 def both(dataset, index=0):
     """The texts of the better and of the worse response of a pair, without the template's start."""
-    texts = [dataset.tokenizer.decode(dataset[index][f"{side}_input_ids"]) for side in SIDES]
+    ids = [dataset[index][f"{side}_input_ids"] for side in ("better", "worse")]
+    texts = list(map(dataset.tokenizer.decode, ids))
     assert all(text.startswith(START) for text in texts)
     return tuple(text.removeprefix(START) for text in texts)
-
-
-SIDES = ("better", "worse")
 
 
 def asked(dataset):
@@ -176,17 +173,6 @@ def test_a_batch_of_pairs(pairs):
     assert batch["prompt_length"].tolist() == [14, 16]
 
 
-def test_a_split_shares_tokens_but_no_row(pairs):
-    dataset = pairs([pair("q" * (i + 1), helpful=0, harmless=i % 2) for i in range(10)])
-    train, test = dataset.split_train_test(0.3)
-    lengths = [[item["prompt_length"] for item in part] for part in (train, test)]
-    assert [len(part) for part in (train, test)] == [7, 3]
-    assert sorted(lengths[0] + lengths[1]) == [TEMPLATE + i + 1 for i in range(10)]
-    assert train.better is dataset.better
-    with pytest.raises(UserError, match="both parts need at least one"):
-        dataset.split_train_test(0.01)
-
-
 # -- supervised text ----------------------------------------------------------------------
 
 
@@ -202,11 +188,11 @@ def test_only_answer_and_eos_are_learnt(texts):
 
 
 @pytest.mark.parametrize("pad", ["<pad>", "</s>"])
-def test_a_batch_of_texts(write, pad):
+def test_a_batch_of_texts(texts, pad):
     tokenizer = tiny_tokenizer()
     tokenizer.pad_token = pad  # also where padding is the token that ends an answer
     rows = [{"prompt": "q", "response": "abc"}, {"prompt": "q", "response": "a"}]
-    dataset = SupervisedDataset([f"supervised:1:{write(rows)}"], tokenizer)
+    dataset = texts(rows, tokenizer)
     batch = dataset.get_collator()([dataset[0], dataset[1]])
     padding = tokenizer.pad_token_id
     assert {key: tuple(value.shape) for key, value in batch.items()} == dict.fromkeys(
@@ -224,17 +210,9 @@ def test_texts_are_truncated_or_left_out(texts):
         {"prompt": "qq", "response": "abcdef"},
         {"prompt": "q" * 7, "response": "abc"},  # a prompt of 20 tokens
     ]
-    dataset = texts(rows, max_length=20)
+    dataset = texts(rows, tiny_tokenizer(20))
     assert (len(dataset), dataset.too_long) == (1, 1)
     assert dataset.tokenizer.decode(dataset[0]["input_ids"]) == f"{START}qq ASSISTANT:abcde"
-
-
-def test_a_proportion_above_one_repeats(texts):
-    rows = [{"prompt": "q", "response": "a" * (i + 1)} for i in range(4)]
-    lengths = [len(item["input_ids"]) for item in texts(rows, proportion="2.5")]
-    assert len(lengths) == 10
-    counts = [lengths.count(TEMPLATE + 2 + answer) for answer in range(1, 5)]
-    assert sorted(counts) == [2, 2, 3, 3]
 
 
 # -- prompts ------------------------------------------------------------------------------
@@ -279,31 +257,6 @@ def test_a_batch_of_prompts(write):
     assert (batch["input_ids"][1] == EOS).any()
 
 
-def test_tokenised_in_batches(write, monkeypatch):
-    path, calls = write([{"prompt": str(i)} for i in range(2500)]), []
-    tokenize = template.tokenize
-    monkeypatch.setattr(template, "tokenize", lambda *args: calls.append(0) or tokenize(*args))
-    dataset = PromptOnlyDataset([f"prompts:1:{path}"], tiny_tokenizer())
-    assert asked(dataset)[-1] == "2499"
-    assert len(calls) == 3  # 2500 rows by 1024
-
-
-def test_proportions(write):
-    path = write([{"prompt": str(i)} for i in range(20)])
-
-    def take(proportion, seed):
-        spec = f"prompts:{proportion}:{path}"
-        return asked(PromptOnlyDataset([spec], tiny_tokenizer(), seed=seed))
-
-    everything = [str(i) for i in range(20)]
-    half = take("0.5", seed=1)
-    assert len(half) == len(set(half)) == 10
-    assert set(half) < set(everything)
-    assert take("1/2", seed=1) == half != take("0.5", seed=2)
-    assert len(take("3/-1", seed=1)) == 3
-    assert take("1", seed=1) == everything
-
-
 # -- refusals -----------------------------------------------------------------------------
 
 ROW = [PAIR | {"better_helpful": 0, "better_harmless": 1, "better_concise": None}]
@@ -328,11 +281,3 @@ def test_what_is_refused(write, kind, objectives, message):
             SupervisedDataset(spec, tiny_tokenizer())
         else:
             PreferenceDataset(spec, tiny_tokenizer(), objectives)
-
-
-@pytest.mark.parametrize("role", ["eos", "pad"])
-def test_a_tokenizer_without_special_tokens(write, role):
-    tokenizer = tiny_tokenizer()
-    setattr(tokenizer, f"{role}_token", None)
-    with pytest.raises(UserError, match=f"the tokenizer has no {role} token"):
-        PromptOnlyDataset([f"prompts:1:{write(prompts(1))}"], tokenizer)
