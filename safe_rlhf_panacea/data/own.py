@@ -31,7 +31,7 @@ from safe_rlhf_panacea.data.specs import open_path, row_place
 from safe_rlhf_panacea.errors import UserError
 
 LABEL_PREFIX = "better_"
-# Reward functions get arguments of their own by these names, so no column of prompts has one.
+# No column of prompts has one of these names, by which reward functions get their own arguments.
 TAKEN = frozenset(
     {"input", "turns", "prompts", "responses", "prompt_ids", "response_ids", "response_lengths"}
     | {"completions", "completion_ids", "step", "trainer_state", "log_metric", "log_extra"}
@@ -40,13 +40,14 @@ TAKEN = frozenset(
 
 def text_field(row: Row, field: str) -> str:
     """A field that must be text and not blank."""
-    if row.get(field) is None:
+    value = row.get(field)
+    if value is None:
         raise UserError(f"no field {field!r}; the row has: {', '.join(map(str, row))}")
+    if isinstance(value, str) and not value.strip():
+        raise UserError(f"{field} is blank; write some text or leave out the row")
     try:
         return text(row, field, field)
-    except LeaveOut as reason:
-        if "blank" in str(reason):
-            raise UserError(f"{field} is blank; write some text or leave out the row") from None
+    except LeaveOut:
         raise UserError(f"{field} has half a surrogate pair; it is Unicode text") from None
 
 
@@ -54,15 +55,15 @@ def prompt_fields(row: Row) -> RawSample:
     """The input of a row's ``prompt`` (text, turns, messages, or a dialogue), and ``system``."""
     prompt = row.get("prompt")
     turns = prompt if isinstance(prompt, list) else [prompt]
-    named = None  # speakers
+    conversation = None
     if is_dialogue(prompt) or (turns and isinstance(turns[0], dict)):
-        named = in_turn(said(prompt, "prompt"), row.get("system"))
-        turns = named.turns
+        conversation = in_turn(said(prompt, "prompt"), row.get("system"))
+        turns = conversation.turns
     if len(turns) % 2 == 0:
         told = f"prompt has {len(turns)} turns"
         raise UserError(f"{told}; it has an odd number, ending with the user's")
-    if named is not None:
-        return named.prompt(len(turns))
+    if conversation is not None:
+        return conversation.prompt(len(turns))
     texts = [text_field({**row, "prompt": turn}, "prompt") for turn in turns]
     sample: RawSample = {"input": texts if isinstance(prompt, list) else texts[0]}
     if row.get("system") not in (None, ""):
@@ -94,10 +95,8 @@ def pairs(row: Row) -> RawSample:
 def prompts(row: Row) -> RawSample:
     """A prompt, and its further columns for reward functions that ask for them."""
     if taken := sorted(TAKEN.intersection(row)):
-        raise UserError(
-            f"the column {taken[0]!r} has a name under which reward functions get something else: "
-            "rename it"
-        )
+        told = f"the column {taken[0]!r} has a name under which reward functions get something else"
+        raise UserError(f"{told}: rename it")
     sample = prompt_fields(row)
     if isinstance(row["prompt"], list) and isinstance(sample["input"], str):
         sample["input"] = [sample["input"]]  # one message: messages also for reward functions
@@ -145,10 +144,15 @@ def alpaca(row: Row) -> RawSample:
 COMPARED = ("conversations/chosen/rejected", "prompt/chosen/rejected", "chosen/rejected")
 # Of two formats that both have all their fields in a row, the first one counts.
 FORMATS: tuple[Format, ...] = (
-    *(pairs, *(rows_with(columns, "pairs")(formats.chosen_rejected) for columns in COMPARED)),
-    *(formats.helpsteer3, formats.nectar, supervised, completion),
+    pairs,
+    *(rows_with(columns, "pairs")(formats.chosen_rejected) for columns in COMPARED),
+    formats.helpsteer3,
+    formats.nectar,
+    supervised,
+    completion,
     *(rows_with(columns, "supervised")(chat) for columns in ("messages", "conversations")),
-    *(alpaca, prompts),
+    alpaca,
+    prompts,
 )
 
 
@@ -283,10 +287,9 @@ class AnyDataset(FileDataset):
 def from_rows(rows: Iterable[Row], kind: str = AUTO, objective: str | None = None) -> RawDataset:
     """Make a data set of rows in memory, which the tokenised data sets take in place of a name.
 
-    Args:
-        rows: dictionaries in any format that is read, which are gone through once.
-        kind: ``pairs``, ``prompts``, ``supervised``, ``chosen``, or ``auto``: as the columns say.
-        objective: of pairs, the one that their labels are for; None: as the rows say.
+    ``rows`` are dictionaries in any format that is read, gone through once; ``kind`` is ``pairs``,
+    ``prompts``, ``supervised``, ``chosen``, or ``auto``: as the columns say; ``objective`` is the
+    one that the labels of pairs are for, None: as the rows say.
     """
     kinds = {cls.NAME: cls for cls in FileDataset.__subclasses__()}
     if kind not in kinds:

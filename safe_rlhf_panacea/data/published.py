@@ -50,7 +50,8 @@ from safe_rlhf_panacea.errors import UserError
 
 @rows_with(
     "/".join(["prompt/response_0/response_1", *SAFE_RLHF_LABELS]),
-    *("pairs", "PKU-SafeRLHF"),
+    "pairs",
+    "PKU-SafeRLHF",
     objectives=tuple(SAFE_RLHF_LABELS.values()),
 )
 def safe_rlhf(row: Row) -> RawSample:
@@ -113,7 +114,9 @@ def rating(completion: Row, aspect: str) -> float | None:
 
 
 @rows_with(
-    *("instruction/completions", "pairs", "UltraFeedback"),
+    "instruction/completions",
+    "pairs",
+    "UltraFeedback",
     regroup=all_pairs("completions"),
     objectives=ASPECTS,
 )
@@ -153,7 +156,8 @@ def consecutive(rows: Numbered) -> Iterator[tuple[int, list[Row]]]:
 
 @rows_with(
     "/".join(["prompt/response", *ATTRIBUTES]),
-    *("pairs", "HelpSteer2"),
+    "pairs",
+    "HelpSteer2",
     regroup=consecutive,
     objectives=ATTRIBUTES,
 )
@@ -222,7 +226,13 @@ class PublishedDataset(TableDataset):
         if is_on_hub(place):
             source = self._on_hub(place, split or self.SPLIT)
         elif Path(place).is_dir():
-            folder, own_split = self._within(Path(place))
+            folder, own_split = Path(place) / (self.FOLDER or ""), self.SPLIT
+            if self.FORMAT is beavertails:
+                # Without the hub's metadata the files of both sizes would make one split.
+                size, own_split = self.SPLIT.split("_")
+                folder = Path(place) / "round0" / size
+            if not folder.is_dir():  # the copy is of that folder alone
+                folder, own_split = Path(place), self.SPLIT
             source = open_table(str(folder), split, own_split)
         else:
             source = open_path(path)
@@ -233,15 +243,6 @@ class PublishedDataset(TableDataset):
         table = load_table(name, **{key: value for key, value in options.items() if value})
         place = "/".join(filter(None, [f"{name}@{revision}" if revision else name, self.FOLDER]))
         return rows_of(table, f"{place}#{split}")
-
-    def _within(self, path: Path) -> tuple[Path, str]:
-        """The folder and the split of this part in a copy: of the repository, or of its folder."""
-        folder, split = path / (self.FOLDER or ""), self.SPLIT
-        if self.FORMAT is beavertails:
-            # Without the hub's metadata the files of both sizes would make one split.
-            size, split = split.split("_")
-            folder = path / "round0" / size
-        return (folder, split) if folder.is_dir() else (path, self.SPLIT)
 
     def format_of(self, first: Row) -> Format:
         return self.form

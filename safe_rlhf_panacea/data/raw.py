@@ -31,17 +31,15 @@ OF_ANSWERS = frozenset({"answer", "other_answer", "labels", "better", "safer"})
 class RawSample(TypedDict, total=False):
     """One sample as text.
 
-    Prompts have ``input``, supervised text ``input`` and ``answer``, pairs ``input``,
-    ``answer``, ``other_answer`` and their labels.
+    Prompts have ``input``, supervised text also ``answer``, and pairs ``other_answer`` and labels.
     """
 
     input: str | list[str]  # the user's text, or turns that alternate user, assistant, ..., user
     system: str
     answer: str
     other_answer: str
-    labels: dict[
-        str, int | None
-    ]  # by objective, 0: answer is better, 1: other_answer, None: unknown
+    # by objective, which answer is better: 0 answer, 1 other_answer, None unknown
+    labels: dict[str, int | None]
     better: bool  # Safe-RLHF's way to say that answer is better for the objective helpful
     safer: bool  # and for the objective harmless
 
@@ -243,11 +241,7 @@ class TableDataset(RawDataset):
         """The format of a table that begins with this row; ``UserError`` if it has none."""
 
     def read(self, source: Source, told: str) -> None:
-        """Go through all rows once; ``told`` is what messages call the data set.
-
-        Raises:
-            UserError: a row is not in the format (with file and row), or no row is of use.
-        """
+        """Go through all rows once; ``told`` is what messages call the data set."""
         self._where = source.where
         self._row_of = array("q")  # the row that each sample begins at
         self.samples, self.left_out, self.rows_read = [], Counter(), 0
