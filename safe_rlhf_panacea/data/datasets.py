@@ -13,13 +13,7 @@ import torch
 from safe_rlhf_panacea.data.raw import CHOSEN, OF_ANSWERS, RawSample, labels_for, labels_of, without
 from safe_rlhf_panacea.data.specs import Specs
 from safe_rlhf_panacea.data.template import ChatTemplate
-from safe_rlhf_panacea.data.tokenized import (
-    IGNORE_INDEX,
-    CollatorBase,
-    Row,
-    Sample,
-    TokenizedDataset,
-)
+from safe_rlhf_panacea.data.tokenized import IGNORE_INDEX, CollatorBase, Row, TokenizedDataset
 from safe_rlhf_panacea.errors import UserError
 
 
@@ -43,9 +37,6 @@ def common_prefix(one: list[int], other: list[int]) -> int:
     """How many tokens two sequences share at their start."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-# -- supervised text ----------------------------------------------------------------------
 
 
 class SupervisedSample(TypedDict):
@@ -101,13 +92,10 @@ class SupervisedDataset(TokenizedDataset):
         return {"input_ids": input_ids, "labels": labels}
 
 
-# -- pairs --------------------------------------------------------------------------------
-
-
 class PreferenceCollator(CollatorBase):
     """Pads better and worse responses on the right to one length, size = (B, L) each."""
 
-    def __call__(self, samples: list[Any]) -> Sample:
+    def __call__(self, samples: list[Any]) -> dict[str, Any]:
         input_ids, mask = self.pad(
             [sample["better_input_ids"] for sample in samples]
             + [sample["worse_input_ids"] for sample in samples]
@@ -211,16 +199,13 @@ class PreferenceDataset(TokenizedDataset):
                 )
         return labelled, choices
 
-    def get_row(self, row: int) -> Sample:
+    def get_row(self, row: int) -> dict[str, Any]:
         return {
             "better_input_ids": self.better[row],
             "worse_input_ids": self.worse[row],
             "labels": self.labels[row],  # size = (m,), +1 agrees, -1 disagrees, 0 missing
             "prompt_length": self.prompt_lengths[row],
         }
-
-
-# -- prompts ------------------------------------------------------------------------------
 
 
 def different_rows(rows: Iterable[Row], prompt: Callable[[Row], str]) -> list[Row]:
@@ -239,7 +224,7 @@ def different_rows(rows: Iterable[Row], prompt: Callable[[Row], str]) -> list[Ro
 class PromptOnlyCollator(CollatorBase):
     """Pads prompts on the left, size = (B, L): responses follow on the right."""
 
-    def __call__(self, samples: list[Any]) -> Sample:
+    def __call__(self, samples: list[Any]) -> dict[str, Any]:
         input_ids, mask = self.pad([sample["input_ids"] for sample in samples], side="left")
         examples = [sample["example"] for sample in samples]
         return {"input_ids": input_ids, "attention_mask": mask, "examples": examples}
@@ -266,5 +251,5 @@ class PromptOnlyDataset(TokenizedDataset):
         self.report_left_out(len(rows), len(self.prompts), {"came before": self.duplicates})
         return len(self.prompts)
 
-    def get_row(self, row: int) -> Sample:
+    def get_row(self, row: int) -> dict[str, Any]:
         return {"input_ids": self.prompts[row], "example": self.examples[row]}

@@ -10,23 +10,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
-from safe_rlhf_panacea.data import formats
+from safe_rlhf_panacea.data import formats, raw
 from safe_rlhf_panacea.data.formats import in_turn, is_dialogue, rows_with, said, text
-from safe_rlhf_panacea.data.raw import (
-    AUTO,
-    OF_ANSWERS,
-    SAFE_RLHF_LABELS,
-    Format,
-    LeaveOut,
-    RawDataset,
-    RawSample,
-    Row,
-    Source,
-    TableDataset,
-    for_objective,
-    label_value,
-    without,
-)
+from safe_rlhf_panacea.data.raw import AUTO, OF_ANSWERS, Format, LeaveOut, RawSample, Row, without
 from safe_rlhf_panacea.data.specs import open_path, row_place
 from safe_rlhf_panacea.errors import UserError
 
@@ -82,10 +68,10 @@ def pairs(row: Row) -> RawSample:
         "labels": labels,
     }
     for field, value in row.items():
-        if field in SAFE_RLHF_LABELS:
-            labels.setdefault(SAFE_RLHF_LABELS[field], label_value(value, field))
+        if field in raw.SAFE_RLHF_LABELS:
+            labels.setdefault(raw.SAFE_RLHF_LABELS[field], raw.label_value(value, field))
         elif field.startswith(LABEL_PREFIX) and field != LABEL_PREFIX:
-            labels[field.removeprefix(LABEL_PREFIX)] = label_value(value, field)
+            labels[field.removeprefix(LABEL_PREFIX)] = raw.label_value(value, field)
     if sample["answer"] == sample["other_answer"]:
         raise LeaveOut("identical responses")
     return sample
@@ -168,7 +154,7 @@ def format_of(row: Row, *kinds: str) -> Format | None:
     return None
 
 
-class FileDataset(TableDataset):
+class FileDataset(raw.TableDataset):
     """A data set in one of ``FORMATS``; a subclass says which of them it takes."""
 
     OWN: ClassVar[Format]  # of this package, that its samples are named for
@@ -176,7 +162,7 @@ class FileDataset(TableDataset):
     def __init__(self, path: str | None = None, *, rows: Iterable[Row] | None = None) -> None:
         """Read and check all rows: those given, or what ``open_path`` opens."""
         if rows is not None:
-            self.read(Source(_dicts(rows), partial(row_place, "rows")), "rows")
+            self.read(raw.Source(_dicts(rows), partial(row_place, "rows")), "rows")
         elif path is None:
             raise UserError(f"data set {self.NAME!r} needs a path: {self.NAME}:1:file.jsonl")
         else:
@@ -284,7 +270,9 @@ class AnyDataset(FileDataset):
         return form
 
 
-def from_rows(rows: Iterable[Row], kind: str = AUTO, objective: str | None = None) -> RawDataset:
+def from_rows(
+    rows: Iterable[Row], kind: str = AUTO, objective: str | None = None
+) -> raw.RawDataset:
     """Make a data set of rows in memory, which the tokenised data sets take in place of a name.
 
     ``rows`` are dictionaries in any format that is read, gone through once; ``kind`` is ``pairs``,
@@ -296,5 +284,5 @@ def from_rows(rows: Iterable[Row], kind: str = AUTO, objective: str | None = Non
         raise UserError(f"unknown kind of data {kind!r}; there are: {', '.join(sorted(kinds))}")
     data = kinds[kind](rows=rows)
     if objective is not None:
-        data.samples = for_objective(data.samples, objective, "rows")
+        data.samples = raw.for_objective(data.samples, objective, "rows")
     return data

@@ -9,54 +9,24 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from safe_rlhf_panacea.data.formats import (
-    NO_TURNS,
-    all_pairs,
-    higher,
-    in_turn,
-    number,
-    pair,
-    required,
-    rows_with,
-    said_in,
-    text,
-    two_of,
-    usable,
-)
+from safe_rlhf_panacea.data import formats, raw, specs
+from safe_rlhf_panacea.data.formats import NO_TURNS, higher, number, pair, rows_with, text
 from safe_rlhf_panacea.data.own import alpaca
-from safe_rlhf_panacea.data.raw import (
-    SAFE_RLHF_LABELS,
-    Format,
-    LeaveOut,
-    Numbered,
-    RawDataset,
-    RawSample,
-    Row,
-    Source,
-    TableDataset,
-)
-from safe_rlhf_panacea.data.specs import (
-    is_on_hub,
-    load_table,
-    open_path,
-    open_table,
-    rows_of,
-    split_path,
-)
+from safe_rlhf_panacea.data.raw import Format, LeaveOut, Numbered, RawDataset, RawSample, Row
 from safe_rlhf_panacea.errors import UserError
 
 # -- PKU-SafeRLHF: pairs with two labels (arXiv 2310.12773, 2406.15513) -------------------
 
 
 @rows_with(
-    "/".join(["prompt/response_0/response_1", *SAFE_RLHF_LABELS]),
+    "/".join(["prompt/response_0/response_1", *raw.SAFE_RLHF_LABELS]),
     "pairs",
     "PKU-SafeRLHF",
-    objectives=tuple(SAFE_RLHF_LABELS.values()),
+    objectives=tuple(raw.SAFE_RLHF_LABELS.values()),
 )
 def safe_rlhf(row: Row) -> RawSample:
     """A pair with the labels ``helpful`` and ``harmless``; an id other than 0 and 1 is none."""
-    ids = {name: number(row[field], field) for field, name in SAFE_RLHF_LABELS.items()}
+    ids = {name: number(row[field], field) for field, name in raw.SAFE_RLHF_LABELS.items()}
     return pair(
         text(row, "prompt", "prompt"),
         text(row, "response_0", "response"),
@@ -70,10 +40,10 @@ def safe_rlhf(row: Row) -> RawSample:
 
 def last_answer(row: Row, field: str) -> tuple[list[str], str]:
     """The turns of a dialogue in one text that lead to its last answer, and that answer."""
-    messages = said_in(text(row, field, "dialogue"))
+    messages = formats.said_in(text(row, field, "dialogue"))
     if len(messages) % 2:
         raise LeaveOut(NO_TURNS)
-    *turns, answer = in_turn(messages).turns
+    *turns, answer = formats.in_turn(messages).turns
     return turns, answer
 
 
@@ -105,7 +75,7 @@ ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
 
 def rating(completion: Row, aspect: str) -> float | None:
     """The rating of an aspect, or None where it is no number, such as ``N/A``."""
-    annotation = (required(completion, "annotations") or {}).get(aspect) or {}
+    annotation = (formats.required(completion, "annotations") or {}).get(aspect) or {}
     try:
         value = float(annotation["Rating"])
     except (KeyError, TypeError, ValueError):
@@ -117,12 +87,12 @@ def rating(completion: Row, aspect: str) -> float | None:
     "instruction/completions",
     "pairs",
     "UltraFeedback",
-    regroup=all_pairs("completions"),
+    regroup=formats.all_pairs("completions"),
     objectives=ASPECTS,
 )
 def ultrafeedback(unit: tuple[Row, ...]) -> RawSample:
     """A pair; an aspect labels it where both have a rating and the ratings differ."""
-    row, one, other = two_of(unit, "completions")
+    row, one, other = formats.two_of(unit, "completions")
     return pair(
         text(row, "instruction", "prompt"),
         text(one, "response", "response"),
@@ -144,7 +114,7 @@ def parse_prompt(prompt: str) -> str | list[str]:
         return prompt
     if speakers != ["User", *["Assistant", "User"] * (len(turns) // 2)]:
         raise LeaveOut(NO_TURNS)
-    return [usable(turn, "turn") for turn in turns]
+    return [formats.usable(turn, "turn") for turn in turns]
 
 
 def consecutive(rows: Numbered) -> Iterator[tuple[int, list[Row]]]:
@@ -197,7 +167,7 @@ def beavertails(unit: tuple[Row, bool]) -> RawSample:
 # -- the data sets ------------------------------------------------------------------------
 
 
-class PublishedDataset(TableDataset):
+class PublishedDataset(raw.TableDataset):
     """A part of a data set on the hub, or of a copy of it."""
 
     HUB: ClassVar[str]  # owner/name
@@ -222,8 +192,8 @@ class PublishedDataset(TableDataset):
                 raise UserError(f"{error}; a copy can be given as {self.NAME}:1:PATH") from error
             self.read(source, self.NAME)
             return
-        place, split = split_path(path)
-        if is_on_hub(place):
+        place, split = specs.split_path(path)
+        if specs.is_on_hub(place):
             source = self._on_hub(place, split or self.SPLIT)
         elif Path(place).is_dir():
             folder, own_split = Path(place) / (self.FOLDER or ""), self.SPLIT
@@ -233,16 +203,16 @@ class PublishedDataset(TableDataset):
                 folder = Path(place) / "round0" / size
             if not folder.is_dir():  # the copy is of that folder alone
                 folder, own_split = Path(place), self.SPLIT
-            source = open_table(str(folder), split, own_split)
+            source = specs.open_table(str(folder), split, own_split)
         else:
-            source = open_path(path)
+            source = specs.open_path(path)
         self.read(source, f"{self.NAME} ({path})")
 
-    def _on_hub(self, name: str, split: str, revision: str | None = None) -> Source:
+    def _on_hub(self, name: str, split: str, revision: str | None = None) -> raw.Source:
         options = {"split": split, "revision": revision, "data_dir": self.FOLDER}
-        table = load_table(name, **{key: value for key, value in options.items() if value})
+        table = specs.load_table(name, **{key: value for key, value in options.items() if value})
         place = "/".join(filter(None, [f"{name}@{revision}" if revision else name, self.FOLDER]))
-        return rows_of(table, f"{place}#{split}")
+        return specs.rows_of(table, f"{place}#{split}")
 
     def format_of(self, first: Row) -> Format:
         return self.form

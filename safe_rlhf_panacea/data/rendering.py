@@ -69,14 +69,9 @@ class Renderer:
         ``tokens`` are the special tokens by name. If ``answering``, the text ends where the answer
         begins. ``now`` is what the template's ``strftime_now`` tells; None: the present time.
         """
-        request = {
-            "template": template,
-            "messages": messages,
-            "tokens": tokens,
-            "answering": answering,
-            "now": now and now.isoformat(),
-            "seconds": SECONDS,
-        }
+        conversation = {"conversation": messages, "add_generation_prompt": answering}
+        request: dict[str, Any] = {"seconds": SECONDS, "now": now and now.isoformat()}
+        request["arguments"] = {**conversation, "chat_template": template, **tokens}
         with self._lock:
             answer = self._ask(json.dumps(request, default=str).encode() + b"\n")
             if not answer:
@@ -147,13 +142,7 @@ def _answer(tokenizer: Any, request: dict[str, Any]) -> dict[str, Any]:
 
     vars(chat_template_utils)["datetime"] = Date
     try:
-        text = tokenizer.apply_chat_template(
-            request["messages"],
-            chat_template=request["template"],
-            add_generation_prompt=request["answering"],
-            tokenize=False,
-            **request["tokens"],
-        )
+        text = tokenizer.apply_chat_template(**request["arguments"], tokenize=False)
     except MemoryError:
         return {"line": None, "reason": f"it needs more than {MEMORY >> 20} MiB of memory"}
     except Exception as error:  # a template is a program, and may fail as any program may
@@ -187,8 +176,7 @@ def answer_requests() -> None:
 
     tokenizer = PreTrainedTokenizerBase()
     # What transformers imports only then must not count as the first conversation's time.
-    first = {"messages": [{}], "template": "x", "tokens": {}, "answering": True, "now": None}
-    _answer(tokenizer, first)
+    _answer(tokenizer, {"arguments": {"conversation": [{}], "chat_template": "x"}, "now": None})
     limit_memory()
     for line in sys.stdin.buffer:
         request = json.loads(line)

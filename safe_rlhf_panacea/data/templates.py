@@ -8,18 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from safe_rlhf_panacea.data import template
 from safe_rlhf_panacea.data.rendering import RenderingError, render
-from safe_rlhf_panacea.data.template import (
-    NAMES,
-    NONE,
-    RAW,
-    SAFE_RLHF,
-    ChatTemplate,
-    Turns,
-    as_text,
-    as_turns,
-    control_pattern,
-)
+from safe_rlhf_panacea.data.template import ChatTemplate, Turns, as_text, as_turns, control_pattern
 from safe_rlhf_panacea.errors import UserError
 
 PROMPT_BEGIN = "BEGINNING OF CONVERSATION: "
@@ -35,7 +26,7 @@ Messages = list[dict[str, str]]
 class PlainTemplate(ChatTemplate):
     """No template: the prompt's text as it is, for base models."""
 
-    recorded = NONE
+    recorded = template.NONE
 
     def prompt(self, turns: Turns, system: str | None = None) -> str:
         turns = as_turns(turns)
@@ -52,7 +43,7 @@ class RawTemplate(PlainTemplate):
     """No template, for prompts in which one is written already: their control tokens count."""
 
     ADDS_SPECIAL_TOKENS: ClassVar[bool] = False
-    recorded = RAW
+    recorded = template.RAW
 
     def said(self, text: str) -> str:
         return text
@@ -65,7 +56,7 @@ class SafeRlhfTemplate(ChatTemplate):
     """
 
     JOINED: ClassVar[bool] = True
-    recorded = SAFE_RLHF
+    recorded = template.SAFE_RLHF
 
     def prompt(self, turns: Turns, system: str | None = None) -> str:
         if system is not None:
@@ -217,15 +208,15 @@ def own_template(tokenizer: Any) -> JinjaTemplate | None:
 
 def check_choice(choice: str) -> str:
     """Refuse a template file that does not render a conversation, before a model is loaded."""
-    if choice in NAMES:
+    if choice in template.NAMES:
         return choice
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
     tokens = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     empty = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), **tokens)
-    template = read_template(choice, empty)
-    if _QUESTION not in template.prompt(_QUESTION):
-        raise UserError(f"{template.source}: the chat template leaves out what the user says")
-    _ = template.closing  # refuses one that leaves out the answer
+    chosen = read_template(choice, empty)
+    if _QUESTION not in chosen.prompt(_QUESTION):
+        raise UserError(f"{chosen.source}: the chat template leaves out what the user says")
+    _ = chosen.closing  # refuses one that leaves out the answer
     return choice
