@@ -25,11 +25,9 @@ from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter, inject_adap
 from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
 from safe_rlhf_panacea.forward.log_probs import response_log_probs
 from safe_rlhf_panacea.preference import PreferenceSampler
-from safe_rlhf_panacea.rollouts.checks import Needed
-from safe_rlhf_panacea.rollouts.completions import as_sampled, read_answer, request
-from safe_rlhf_panacea.rollouts.local import start_server
-from safe_rlhf_panacea.rollouts.pool import Pool
-from safe_rlhf_panacea.rollouts.publishing import NAME, Publisher, model_name
+from safe_rlhf_panacea.rollouts.checks import Needed, start_server
+from safe_rlhf_panacea.rollouts.completions import Asked, Pool, model_name
+from safe_rlhf_panacea.rollouts.engine import NAME, Publisher
 from safe_rlhf_panacea.rollouts.server import Server
 
 MODEL = "PANACEA_SMALL_MODEL"
@@ -80,9 +78,8 @@ class Beside:
 
     def __init__(self, model: Any, adapter: PanaceaAdapter, pool: Pool, length: int) -> None:
         """Hold on to both."""
-        self.model, self.adapter, self.pool = model, adapter, pool
+        self.model, self.adapter, self.pool, self.length = model, adapter, pool, length
         self.config = SamplingConfig(PROMPT + length, [], 0)  # nothing ends a response
-        self.length = length
 
     def own(self, prompts: torch.Tensor, preference: torch.Tensor) -> Any:
         """By the package's loop."""
@@ -94,12 +91,8 @@ class Beside:
         names = [
             model_name(version, self.adapter.config.objectives, row) for row in preference.cpu()
         ]
-        bodies = [
-            request(name, ids, self.config, most=self.length, seed=1)
-            for name, ids in zip(names, prompts.tolist(), strict=True)
-        ]
-        answers = [read_answer(one.result(), 1)[0] for one in self.pool.submit(bodies)]
-        return as_sampled(prompts, torch.ones_like(prompts), answers, self.config)
+        mask, seeds = torch.ones_like(prompts), [1] * len(names)
+        return Asked(self.pool, names, prompts, mask, seeds, self.config).collect()
 
     def distance(self, prompts: torch.Tensor, preference: torch.Tensor, version: str) -> float:
         """Mean difference of the two log-probabilities of vLLM's tokens."""

@@ -32,7 +32,7 @@ from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.models.of_adapter import base_of
 from safe_rlhf_panacea.preference import default_grid, preference_grid
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.rollouts.answering import answer_by_servers
+from safe_rlhf_panacea.rollouts.answering import answer_by_servers, check_grid
 from safe_rlhf_panacea.runs.run_record import check_own_output, prepare_output_dir, write_run_record
 from safe_rlhf_panacea.show.tables import front_table, indicator_table
 
@@ -194,6 +194,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     members = [read_member(folder) for folder in options.adapter]
     objectives = members[0].config.objectives
     grid = read_grid(options, objectives)
+    if options.server is not None:
+        check_grid(grid)
     if options.reward_models:
         read_rewards(options, objectives, options.reward_calibration)
     else:

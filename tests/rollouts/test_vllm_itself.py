@@ -17,10 +17,8 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.vllm_resolver import ALLOW
 from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
 from safe_rlhf_panacea.forward.log_probs import response_log_probs
-from safe_rlhf_panacea.rollouts.checks import Needed, check_vllm, probe
-from safe_rlhf_panacea.rollouts.completions import read_answer, request
-from safe_rlhf_panacea.rollouts.local import PYTHON, start_server
-from safe_rlhf_panacea.rollouts.pool import Pool
+from safe_rlhf_panacea.rollouts.checks import PYTHON, Needed, check_vllm, probe, start_server
+from safe_rlhf_panacea.rollouts.completions import Pool, read_answer, request
 from safe_rlhf_panacea.rollouts.server import RefusedError, Server
 from safe_rlhf_panacea.runs.logger import Logger
 from tests.algorithms.conftest import write_lines
