@@ -139,7 +139,7 @@ class TrainingRun(Generic[Config]):
         Raises:
             UserError: bad data or models, a folder that holds a run already, or a second call.
         """
-        from safe_rlhf_panacea.algorithms.starting import prepare_run
+        from safe_rlhf_panacea.base.program import prepare_run
         from safe_rlhf_panacea.base.setup import run_to_end
 
         if self.trainer is not None:
@@ -346,7 +346,7 @@ class RewardModel(TrainingRun[RewardConfig]):
     ``PanaceaPPO`` and ``PanaceaGRPO``.
     """
 
-    TRAINER = "safe_rlhf_panacea.base.values.reward.trainer:RewardTrainer"
+    TRAINER = "safe_rlhf_panacea.base.before:RewardTrainer"
     CONFIG = RewardConfig
 
     def __init__(self, model: str | Path, *args: Any, **kwargs: Any) -> None:

@@ -14,7 +14,7 @@ from safe_rlhf_panacea.data.own import from_rows
 from safe_rlhf_panacea.data.raw import RawDataset
 from safe_rlhf_panacea.data.specs import DatasetSpec
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.models.loaded import LoadedModel
+from safe_rlhf_panacea.models.loading import LoadedModel
 from safe_rlhf_panacea.preference import parse_preference, preference_grid
 
 Model = str | Path | LoadedModel | tuple[Any, Any]

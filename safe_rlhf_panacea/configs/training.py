@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.configs.options import Options, configuration, option
 from safe_rlhf_panacea.errors import UserError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 TEMPLATE = (
@@ -168,6 +171,10 @@ class TrainConfig(
     DeepSpeedOptions, OutputOptions, EvaluationOptions, LengthOptions, DataOptions, TemplateOptions
 ):
     """What every training program can be told."""
+
+    def resolved(self) -> Self:
+        """These options, with those filled in that follow from others."""
+        return self
 
     def check(self) -> None:
         """Refuse options that contradict each other, before models and data are loaded.

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, get_world_size
+from safe_rlhf_panacea.distributed import all_gather_objects, get_rank, get_world_size
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_text
 

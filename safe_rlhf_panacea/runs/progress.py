@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from safe_rlhf_panacea.base.distributed import is_main_process
+from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.printing import printable_line
 
 

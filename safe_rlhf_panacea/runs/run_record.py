@@ -329,8 +329,3 @@ def git_state() -> dict[str, Any] | None:
         }
     except (OSError, subprocess.SubprocessError):
         return None  # no git here, or no commit yet
-
-
-def program_of(trainer: object) -> str:
-    """How the program of a trainer is called: the package that the trainer's module is in."""
-    return f"python -m {type(trainer).__module__.removesuffix('.trainer')}"
