@@ -27,7 +27,7 @@ from safe_rlhf_panacea.forward.log_probs import response_log_probs
 from safe_rlhf_panacea.preference import PreferenceSampler
 from safe_rlhf_panacea.rollouts.checks import Needed, start_server
 from safe_rlhf_panacea.rollouts.completions import Asked, Pool, model_name
-from safe_rlhf_panacea.rollouts.engine import NAME, Publisher
+from safe_rlhf_panacea.rollouts.engine import NAME
 from safe_rlhf_panacea.rollouts.server import Server
 
 MODEL = "PANACEA_SMALL_MODEL"
@@ -102,8 +102,8 @@ class Beside:
         return float((own - theirs)[:, PROMPT - 1 :].abs().mean())
 
 
-def measured(beside: Beside, publisher: Publisher) -> Iterator[Row]:
-    """Rows per second of both, and what a version costs."""
+def measured(beside: Beside, published: Path) -> Iterator[Row]:
+    """Rows per second of both, and what a version costs that is written into a folder."""
     device = next(beside.model.parameters()).device
     draw = torch.Generator().manual_seed(0)
     sampler = PreferenceSampler(2, scope="sample", seed=0)
@@ -112,8 +112,9 @@ def measured(beside: Beside, publisher: Publisher) -> Iterator[Row]:
         prompts = torch.randint(1, vocabulary, (rows, PROMPT), generator=draw).to(device)
         preference = sampler.sample(rows).to(device)
         begin = time.perf_counter()
-        publisher.publish(rows, beside.adapter.save)
-        written, version = time.perf_counter() - begin, publisher.latest
+        folder = published / f"00000000-{rows}"
+        beside.adapter.save(folder)
+        written, version = time.perf_counter() - begin, f"{NAME}/{folder.name}"
         served = partial(beside.served, prompts, preference, version)
         begin = time.perf_counter()
         served()
@@ -123,7 +124,6 @@ def measured(beside: Beside, publisher: Publisher) -> Iterator[Row]:
             median_seconds(partial(beside.own, prompts, preference)),
         )
         distance = beside.distance(prompts, preference, version)
-        folder = publisher.folder / version.partition("/")[2]
         yield {
             "rows, each at its λ": rows,
             "tokens": beside.length,
@@ -143,13 +143,13 @@ def rows(args: argparse.Namespace) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         base, model = load(Path(folder), args.tiny)
         adapter = adapted(model, base)
-        publisher = Publisher(Path(folder) / "published")
-        adapters = f"{NAME}={publisher.folder}"
+        published = Path(folder) / "published"
+        adapters = f"{NAME}={published}"
         needed = Needed(base, adapters, adapter.config.rank, 2 * (PROMPT + length), max(ROWS))
         flags = ["--gpu-memory-utilization", "0.5"] if device_of() == "cuda" else []
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
         url = start_server(needed, Path(folder) / "server", dtype, [*flags, "--enforce-eager"]).url
-        yield from measured(Beside(model, adapter, Pool([Server(url)]), length), publisher)
+        yield from measured(Beside(model, adapter, Pool([Server(url)]), length), published)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ from safe_rlhf_panacea.rollouts.checks import (
     start_server,
 )
 from safe_rlhf_panacea.rollouts.completions import Asked
-from safe_rlhf_panacea.rollouts.engine import NAME, Publisher, Rollouts
+from safe_rlhf_panacea.rollouts.engine import NAME, Rollouts, remove_versions
 from safe_rlhf_panacea.runs.divergence import finite_on_all
 
 
@@ -113,13 +114,12 @@ class ServedPart(PanaceaPart):
                 self.own_server = start_server(needed, folder / "server", dtype, flags)
                 urls = [self.own_server.url]
         urls = all_gather_objects(urls)[0]
-        publisher = Publisher(folder)
         if args.rollout_folder is None and is_main_process():
-            publisher.clear()
-        publisher.run = all_gather_objects(publisher.run)[0]
+            remove_versions(folder)
+        run = all_gather_objects(secrets.token_hex(4))[0]
         names = self.panacea.objectives if policy.pref_dim else ()
         config = self.trainer.generation_config
-        rollouts = Rollouts(urls, args, needed, names, config, publisher)
+        rollouts = Rollouts(urls, args, needed, names, config, folder, run)
         with refusing_together():
             for server in rollouts.pool.serving():
                 check_vllm(server, needed)
@@ -127,7 +127,7 @@ class ServedPart(PanaceaPart):
             self._publish(rollouts)
             self._compare(rollouts)
         except BaseException:
-            publisher.close()
+            remove_versions(folder, rollouts.versions)
             raise
         self.rollouts = rollouts
 
@@ -158,7 +158,7 @@ class ServedPart(PanaceaPart):
         """Remove what was handed over, and end the server that was started."""
         super().trained()
         if self.rollouts is not None:
-            self.rollouts.publisher.close()
+            remove_versions(self.rollouts.folder, self.rollouts.versions)
         if self.own_server is not None:
             self.own_server.end()
 
