@@ -297,13 +297,13 @@ def test_health_and_metrics(server):
 
     for name, more in (
         ("panacea_generated_tokens_total", 7),
-        ('panacea_requests_total{route="/v1/chat/completions",code="200"}', 1),
+        ('panacea_requests_total{code="200",route="/v1/chat/completions"}', 1),
         ("panacea_first_token_seconds_count", 1),
         ('panacea_answer_seconds_bucket{le="+Inf"}', 1),
     ):
         assert value(after, name) == value(before, name) + more
     assert value(after, "panacea_rows") == 0
-    assert 'panacea_requests_total{route="other",code="404"}' in after
+    assert 'panacea_requests_total{code="404",route="other"}' in after
 
 
 @pytest.fixture(scope="module")
