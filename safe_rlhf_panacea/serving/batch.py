@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -73,16 +74,12 @@ class SlotLayer(DynamicLayer):
 
     def reserve(self, rows: int, columns: int, like: list[torch.Tensor]) -> None:
         """Room for so many sequences of so many tokens; what is there stays."""
-        old, new = self.buffers, []
-        if old:
-            if old[0].size(0) >= rows and old[0].size(2) >= columns:
-                return
-            rows, columns = max(rows, old[0].size(0)), max(columns, old[0].size(2))
-        for i, states in enumerate(like):
-            buffer = states.new_zeros(rows, states.size(1), columns, states.size(3))
-            if old:
-                buffer[: old[i].size(0), :, : old[i].size(2)] = old[i]
-            new.append(buffer)
+        new = []
+        for old, states in zip(self.buffers or [None, None], like, strict=True):
+            if old is None:
+                old = states.new_zeros(0, states.size(1), 0, states.size(3))
+            more = max(0, rows - old.size(0)), max(0, columns - old.size(2))
+            new.append(pad(old, (0, 0, 0, more[1], 0, 0, 0, more[0])) if any(more) else old)
         self.buffers = new  # at the end: there may be no memory for them
         self.dtype, self.device = like[0].dtype, like[0].device
         self.is_initialized = True

@@ -207,16 +207,16 @@ def test_a_row_that_memory_does_not_suffice_for_leaves_the_others(model, monkeyp
     one, two = (make_job(model, *pair) for pair in zip(texts, vectors, strict=True))
     batch = make_batch(model)
     found = [*batch.join([one]), *batch.step()]
-    buffers = []
+    grown = []
 
-    def allocate(tensor, *size):
-        buffers.append(size)
-        if len(buffers) == 2:
+    def grow(tensor, sizes):
+        grown.append(sizes)
+        if len(grown) == 2:
             raise torch.OutOfMemoryError
-        return torch.zeros(size, dtype=tensor.dtype)
+        return torch.nn.functional.pad(tensor, sizes)
 
     with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
-        patch.setattr(torch.Tensor, "new_zeros", allocate)
+        patch.setattr("safe_rlhf_panacea.serving.batch.pad", grow)
         batch.join([two])
     for _ in range(5):
         found += batch.step()
