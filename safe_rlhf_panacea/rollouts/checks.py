@@ -73,13 +73,11 @@ class Needed:
 
 
 def check_vllm(server: Server, needed: Needed) -> str:
-    """Whether a server is vLLM, lets LoRAs come and go, and takes sequences of the length.
-
-    Returns:
-        The name of its base model.
+    """The name of a server's base model.
 
     Raises:
-        UserError: it is not so, in one line that says what to start.
+        UserError: it is no vLLM, lets no LoRAs come and go, or takes only shorter sequences; the
+            line says what to start.
     """
     start = needed.command()
     try:
@@ -154,12 +152,12 @@ def check_close(
     own: Sequence[list[float]],
     temperature: float,
 ) -> None:
-    """Whether a server's log-probabilities are those of the policy here.
+    """Hold a server's log-probabilities of a response's tokens against the policy's here.
 
     Args:
         server: which has answered.
         needed: what it must run.
-        theirs: its log-probabilities of the tokens of a response.
+        theirs: the server's.
         own: the policy's, at the temperature of sampling, and at 1.
         temperature: of sampling.
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward.generation import NoResponsesError, SamplingConfig
@@ -210,7 +212,6 @@ class Pool:
             say(f"left out: {error}")
 
 
-@dataclass
 class Asked:
     """Prompts whose responses are on their way.
 
@@ -223,21 +224,22 @@ class Asked:
         config: how responses are drawn; where it leaves no room for one, none is asked for.
     """
 
-    pool: Pool
-    names: Sequence[str]
-    prompts: torch.Tensor
-    mask: torch.Tensor
-    seeds: Sequence[int]
-    config: SamplingConfig
-
-    def __post_init__(self) -> None:
-        """Ask."""
-        bodies, most = [], self.config.max_length - self.prompts.size(1)
-        rows = zip(self.prompts.tolist(), self.mask.tolist(), strict=True)
-        for name, seed, (ids, there) in zip(self.names, self.seeds, rows, strict=True):
+    def __init__(
+        self,
+        pool: Pool,
+        names: Sequence[str],
+        prompts: torch.Tensor,
+        mask: torch.Tensor,
+        seeds: Sequence[int],
+        config: SamplingConfig,
+    ) -> None:
+        self.prompts, self.mask, self.config = prompts, mask, config
+        bodies, most = [], config.max_length - prompts.size(1)
+        rows = zip(prompts.tolist(), mask.tolist(), strict=True)
+        for name, seed, (ids, there) in zip(names, seeds, rows, strict=True):
             prompt = [token for token, real in zip(ids, there, strict=True) if real]
-            bodies.append(request(name, prompt, self.config, most=most, seed=seed))
-        self.answers = self.pool.submit(bodies if most > 0 else [])
+            bodies.append(request(name, prompt, config, most=most, seed=seed))
+        self.answers = pool.submit(bodies if most > 0 else [])
 
     def collect(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Wait for the responses.
@@ -250,22 +252,25 @@ class Asked:
         Raises:
             NoResponsesError: a response cannot be had from any server.
         """
-        copies, width = self.config.num_return_sequences, self.prompts.size(1)
+        copies, device = self.config.num_return_sequences, self.prompts.device
         found: list[Completion] = []
         for answer in self.answers:
             drawn = read_answer(answer.result(), copies if self.config.temperature else 1)
             found += drawn * (copies // len(drawn))  # greedy: the same one for each
         found = found or [Completion([], [])] * (len(self.prompts) * copies)
-        length = max((len(one.tokens) for one in found), default=0)
-        tokens = self.prompts.new_full((len(found), length), self.config.pad_token_id)
-        there = torch.zeros_like(tokens, dtype=torch.bool)
-        log_probs = torch.zeros(len(found), width + length - 1, device=self.prompts.device)
-        for row, one in enumerate(found):
-            count = len(one.tokens)
-            tokens[row, :count] = torch.tensor(one.tokens)
-            there[row, :count] = True
-            start = width - 1  # number t belongs to token t + 1
-            log_probs[row, start : start + count] = torch.tensor(one.log_probs)
+
+        def padded(rows: list[list[Any]], dtype: torch.dtype, padding: float) -> torch.Tensor:
+            columns = [torch.tensor(row, dtype=dtype, device=device) for row in rows]
+            return pad_sequence(columns, batch_first=True, padding_value=padding)
+
+        tokens = [one.tokens for one in found]
+        response = padded(tokens, self.prompts.dtype, self.config.pad_token_id)  # size = (B·n, T)
+        there = padded([[True] * len(row) for row in tokens], torch.bool, False)
+        log_probs = padded([one.log_probs for one in found], torch.float32, 0.0)
         before = self.prompts.repeat_interleave(copies, dim=0)
         mask = self.mask.bool().repeat_interleave(copies, dim=0)
-        return torch.cat([before, tokens], dim=1), torch.cat([mask, there], dim=1), log_probs
+        return (
+            torch.cat([before, response], dim=1),
+            torch.cat([mask, there], dim=1),
+            pad(log_probs, (before.size(1) - 1, 0)),  # number t belongs to token t + 1
+        )

@@ -35,12 +35,9 @@ TOKENS = 128  # of an answer on the page, unless the reader wants another number
 
 
 class Page:
-    """One document with its script and its style in it, the only ones that a browser may use.
+    """One document, ``html``, with its script and its style in it.
 
-    Attributes:
-        html: the document.
-        headers: what a browser may do with it.
-        facts: what its script asks for first.
+    ``headers`` let a browser use no others; ``facts`` are what the script asks for first.
     """
 
     def __init__(
@@ -79,7 +76,6 @@ class UniqueKeysRoute(APIRoute):
     """A route whose JSON has every key once: of two values the last would win unseen."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Read the body before FastAPI does, which keeps what is read."""
         handle = super().get_route_handler()
 
         async def handler(request: Request) -> Response:
