@@ -19,7 +19,7 @@ from safe_rlhf_panacea.fronts.evaluations import Evaluation, append_evaluation, 
 from safe_rlhf_panacea.fronts.indicators import INDICATORS, non_dominated_mask
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, cut_half_line
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.runs.run_record import EVALUATIONS_FILE, REPORT_FILE, RESULTS_FILE
+from safe_rlhf_panacea.runs.run_folder import EVALUATIONS_FILE, REPORT_FILE, RESULTS_FILE
 from safe_rlhf_panacea.show import pictures
 from safe_rlhf_panacea.show.pages import render
 from safe_rlhf_panacea.show.tables import Table, indicators_table, points_table

@@ -27,7 +27,7 @@ from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement, origin
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.preference import default_grid, preference_grid
-from safe_rlhf_panacea.runs.clock import TrainingClock
+from safe_rlhf_panacea.runs.checkpoint import TrainingClock
 
 COARSE = (0.25, 0.5)  # steps of a grid that training can stop for
 

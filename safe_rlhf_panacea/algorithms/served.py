@@ -16,7 +16,7 @@ from safe_rlhf_panacea.algorithms.evaluating import FrontTrainer
 from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.base import Batch
 from safe_rlhf_panacea.base.engine import gathered
-from safe_rlhf_panacea.configs.rollouts import AUTO
+from safe_rlhf_panacea.configs.rewarded import AUTO
 from safe_rlhf_panacea.distributed import (
     all_gather_objects,
     barrier,

@@ -14,7 +14,7 @@ from torch import nn
 from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter, load_adapter, load_soup
 from safe_rlhf_panacea.adapter.fingerprint import check_base
 from safe_rlhf_panacea.adapter.io import WEIGHTS_NAME, read_config, read_tensors
-from safe_rlhf_panacea.configs.evaluation import MeasureOptions, ResponseOptions
+from safe_rlhf_panacea.configs.rewarded import MeasureOptions, ResponseOptions
 from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.data.prompt_only import different_rows
 from safe_rlhf_panacea.data.specs import Row, read_specs, select_rows
@@ -30,10 +30,9 @@ from safe_rlhf_panacea.models import load_pretrained_models
 from safe_rlhf_panacea.models.loading import check_positions
 from safe_rlhf_panacea.preference import parse_preference
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.rewards.calibration import apply_calibration
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
-from safe_rlhf_panacea.rewards.spec import RewardSpec, reward_specs
+from safe_rlhf_panacea.rewards.spec import RewardSpec, apply_calibration, reward_specs
 from safe_rlhf_panacea.runs.run_folder import RUN_FILE
 
 

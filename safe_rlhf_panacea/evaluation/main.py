@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
-from safe_rlhf_panacea.configs.evaluation import ResponseOptions
+from safe_rlhf_panacea.configs.rewarded import ResponseOptions
 from safe_rlhf_panacea.configs.training import TEMPLATE
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset
 from safe_rlhf_panacea.data.specs import read_specs
@@ -37,7 +37,8 @@ from safe_rlhf_panacea.models.adapted import base_of
 from safe_rlhf_panacea.preference import default_grid, preference_grid
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rollouts.answering import answer_by_servers, check_grid
-from safe_rlhf_panacea.runs.run_record import check_own_output, prepare_output_dir, write_run_record
+from safe_rlhf_panacea.runs.run_folder import check_own_output, prepare_output_dir
+from safe_rlhf_panacea.runs.run_record import write_run_record
 from safe_rlhf_panacea.show.tables import front_table, indicator_table
 
 PROGRAM = "python -m safe_rlhf_panacea.evaluation"

@@ -17,6 +17,7 @@ from safe_rlhf_panacea.fronts.stats import (
     LEVEL,
     FrontDifference,
     Interval,
+    Resampled,
     can_resample,
     common_rows,
     front_difference,
@@ -152,7 +153,8 @@ def compare(
     units = [run.result.units for run in runs]
     known = [one for one in units if one is not None]
     draws = resample(known, point) if can_resample(units) else None
-    drawn = dict(zip(labels, draws or [None] * len(runs), strict=True))
+    by_run: Sequence[Resampled | None] = draws or [None] * len(runs)
+    drawn = dict(zip(labels, by_run, strict=True))
     base = runs[labels.index(chosen)].result.measured_from(point)
     base_volume = base.indicators["hypervolume"]
     compared, differences = [], []

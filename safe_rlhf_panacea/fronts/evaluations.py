@@ -11,7 +11,6 @@ import torch
 from pydantic import ConfigDict, StrictInt, model_validator
 from typing_extensions import TypedDict
 
-from safe_rlhf_panacea import shapes
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.engine import gathered
 from safe_rlhf_panacea.data.template import without_template
@@ -19,8 +18,8 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.measurement import Measurement, towards_labels
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import append_line, read_json, read_json_lines
-from safe_rlhf_panacea.records import Number, Record, Vector, validated
-from safe_rlhf_panacea.runs.run_record import EVALUATIONS_FILE
+from safe_rlhf_panacea.records import Number, Record, Vector, misfit, validated
+from safe_rlhf_panacea.runs.run_folder import EVALUATIONS_FILE
 
 RESPONSES_FILE = "responses.json"
 DIGITS = 5  # of the single values that are kept for distributions
@@ -185,10 +184,10 @@ def read_responses(folder: str | Path, objectives: Sequence[str]) -> list[dict[s
         raise UserError(f"{folder} has no {RESPONSES_FILE}: evaluate with --reward_models")
     rows = read_json(path)
     m = len(objectives)
-    vector = ([shapes.Number, m], [shapes.Number, 0])
-    rewards = [(shapes.Number, type(None)), m]  # null where an objective does not count
+    vector = ([float, m], [float, 0])
+    rewards = [(float, type(None)), m]  # null where an objective does not count
     row = {"prompt": str, "response": str, "preference": vector, "rewards": rewards}
-    if wrong := shapes.misfit(rows, [row]):
+    if wrong := misfit(rows, [row]):
         raise UserError(f"{path}: it does not fit the {m} objectives of its front.json: {wrong}")
     if not rows:
         raise UserError(f"{path} holds no response")

@@ -18,8 +18,7 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.fronts.result import FRONT_FILE, LABELS, FrontResult
 from safe_rlhf_panacea.io import read_json
-from safe_rlhf_panacea.runs.run_folder import RUN_FILE
-from safe_rlhf_panacea.runs.run_record import EVALUATIONS_FILE, RESULTS_FILE
+from safe_rlhf_panacea.runs.run_folder import EVALUATIONS_FILE, RESULTS_FILE, RUN_FILE
 
 FORMS = "FOLDER, FOLDER@STEP or FOLDER:EXPERIMENT[/METHOD], and LABEL= before it if wanted"
 

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from safe_rlhf_panacea import shapes
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.indicators import hypervolume
 from safe_rlhf_panacea.io import atomic_write_json, read_json
-from safe_rlhf_panacea.records import Number, Record, Vector
+from safe_rlhf_panacea.records import Number, Record, Vector, misfit
 
 if TYPE_CHECKING:
     from safe_rlhf_panacea.fronts.result import FrontResult
@@ -93,12 +92,12 @@ def read_units(file: Path, preferences: np.ndarray, means: np.ndarray) -> Units:
     count = len(names) if isinstance(names, list) else 0
     shape: dict[str, Any] = {
         "units": [str],
-        "preferences": [[shapes.Number, m], points],
-        "values": [[[(shapes.Number, type(None)), m], count], points],
+        "preferences": [[float, m], points],
+        "values": [[[(float, type(None)), m], count], points],
     }
     if clusters is not None:
         shape["clusters"] = [str, count]
-    wrong = shapes.misfit(content, shape)
+    wrong = misfit(content, shape)
     if wrong is None:
         units = Units(content["units"], np.array(content["values"], dtype=np.float64), clusters)
         wrong = units.problem(means)

@@ -12,7 +12,7 @@ import torch
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.hub import may_be_hub_name
 from safe_rlhf_panacea.io import read_json
-from safe_rlhf_panacea.shapes import misfit
+from safe_rlhf_panacea.records import misfit
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

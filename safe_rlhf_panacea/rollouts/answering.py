@@ -11,7 +11,7 @@ import torch
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.vllm_resolver import DECIMALS
-from safe_rlhf_panacea.forward.generation import SamplingConfig
+from safe_rlhf_panacea.forward import SamplingConfig
 from safe_rlhf_panacea.preference import format_preference
 from safe_rlhf_panacea.rollouts.checks import (
     MOST_LORAS,
@@ -28,7 +28,7 @@ PROMPT, TOKENS = 8, 16  # of what is asked to tell one base model from another
 
 
 class _Answers:
-    """Stands for the sampling loop of a model whose adapter servers have: see ``sample``."""
+    """Stands for the loop of a model whose adapter servers have: see ``forward.generate``."""
 
     def __init__(self, pool: Pool, adapter: PanaceaAdapter, name: str, base_name: str) -> None:
         self.pool, self.adapter = pool, adapter
@@ -46,7 +46,7 @@ class _Answers:
         generator: torch.Generator | None = None,
         noise_copies: int = 1,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What ``sample`` returns, at the λ that the adapter is at."""
+        """What ``generate`` returns, at the λ that the adapter is at."""
         rows, state = len(input_ids), self.adapter.state
         device = "cpu" if generator is None else generator.device
         shape = (rows // noise_copies,)

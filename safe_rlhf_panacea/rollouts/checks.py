@@ -21,7 +21,7 @@ import torch
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.vllm_resolver import ADAPTERS, CACHE, padded_rank
-from safe_rlhf_panacea.forward.log_probs import response_log_probs
+from safe_rlhf_panacea.forward import log_probs, response_tokens
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rollouts.completions import Completion, read_answer
 from safe_rlhf_panacea.rollouts.server import NoAnswerError, RefusedError, Server
@@ -138,11 +138,10 @@ def own_log_probs(
     """The log-probabilities of a response's tokens under a model here, at each temperature."""
     sequence = torch.tensor([prompt + tokens], device=device)  # size = (1, L)
     mask, start = torch.ones_like(sequence).bool(), len(prompt) - 1
+    inputs = model, sequence, mask, response_tokens(mask, start)
     with torch.no_grad():
-        return [
-            response_log_probs(model, sequence, mask, start, temperature)[0, start:].tolist()
-            for temperature in temperatures
-        ]
+        found = [log_probs(*inputs, temperature=temperature) for temperature in temperatures]
+    return [one[0, start:].tolist() for one in found]
 
 
 def check_close(

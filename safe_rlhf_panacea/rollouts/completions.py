@@ -17,10 +17,10 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.forward.generation import NoResponsesError, SamplingConfig
+from safe_rlhf_panacea.forward import NoResponsesError, SamplingConfig
 from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.records import misfit
 from safe_rlhf_panacea.rollouts.server import NoAnswerError, RefusedError, Server
-from safe_rlhf_panacea.shapes import Integer, Number, misfit
 
 AT_ONCE = 64  # requests to one server; vLLM queues what it cannot batch
 WAITS = (0.0, 1.0, 2.0, 4.0, 8.0)  # seconds before each look whether a server is well again
@@ -84,8 +84,8 @@ def read_answer(answer: Any, count: int) -> list[Completion]:
     Raises:
         NoResponsesError: it is not the answer of a vLLM that gives token ids and log-probabilities.
     """
-    logprobs = {"token_logprobs": [Number]}
-    shape = [{"index": Integer, "token_ids": [Integer], "logprobs": logprobs}, count]
+    logprobs = {"token_logprobs": [float]}
+    shape = [{"index": int, "token_ids": [int], "logprobs": logprobs}, count]
     choices = answer.get("choices") if isinstance(answer, dict) else None
     if odd := misfit(choices, shape, "choices"):
         raise NoResponsesError(
@@ -245,7 +245,7 @@ class Asked:
         """Wait for the responses.
 
         Returns:
-            What ``forward.generation.sample`` returns, sequences and mask, size = (B·n, L) each,
+            What ``forward.generate`` returns, sequences and mask, size = (B·n, L) each,
             and the engine's log-probabilities of tokens 1 to L - 1, float32, size = (B·n, L - 1),
             0 where no token of a response stands.
 

@@ -18,7 +18,7 @@ from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 from safe_rlhf_panacea.distributed import get_rank
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.vllm_resolver import VERSION
-from safe_rlhf_panacea.forward.generation import SamplingConfig
+from safe_rlhf_panacea.forward import SamplingConfig
 from safe_rlhf_panacea.rollouts.checks import Needed, check_vllm, probe
 from safe_rlhf_panacea.rollouts.completions import Asked, Completion, Pool, model_name, request
 from safe_rlhf_panacea.rollouts.server import Server

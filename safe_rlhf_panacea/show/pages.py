@@ -17,9 +17,8 @@ from safe_rlhf_panacea.fronts.compare import ComparedFront, FrontComparison, Fro
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
 from safe_rlhf_panacea.fronts.indicators import MEANINGS
 from safe_rlhf_panacea.io import read_json, read_json_lines
-from safe_rlhf_panacea.runs.run_folder import RUN_FILE
-from safe_rlhf_panacea.runs.run_record import METRICS_FILE
-from safe_rlhf_panacea.shapes import misfit
+from safe_rlhf_panacea.records import misfit
+from safe_rlhf_panacea.runs.run_folder import METRICS_FILE, RUN_FILE
 from safe_rlhf_panacea.show import pictures
 from safe_rlhf_panacea.show.plots import spread
 from safe_rlhf_panacea.show.tables import (

@@ -15,7 +15,6 @@ from transformers import LlamaConfig
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.base.engine import set_gradient_checkpointing
-from safe_rlhf_panacea.forward.passes import limit
 from safe_rlhf_panacea.memory import held as steps
 from safe_rlhf_panacea.memory import main
 from safe_rlhf_panacea.memory.held import Held, Part, held
@@ -63,7 +62,6 @@ def test_a_plan_for_a_gpu_does_not_take_what_is_faster_on_a_cpu():
         kept[device, length] = held(args, config, []).parts["update"].kept
     assert kept["cuda", 512] < kept["cuda", 513] < 1.02 * kept["cuda", 512]
     assert kept["cpu", 512] > 1.5 * kept["cuda", 512]
-    assert limit.planned is None
 
 
 @pytest.mark.parametrize("recomputed", [False, True])
