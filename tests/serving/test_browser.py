@@ -10,7 +10,7 @@ import pytest
 
 from safe_rlhf_panacea.records import Examples, write_examples
 from tests.eval.evaluations import write_evaluation
-from tests.serving.models import saved_adapter
+from tests.export.models import saved
 
 webdriver = pytest.importorskip("selenium.webdriver")
 pytest.importorskip("fastapi")
@@ -147,7 +147,7 @@ def test_an_answer_under_way_ends_when_the_slider_moves(reader, server, monkeypa
             reader.press(slider, "ARROW_LEFT")
             time.sleep(0.3)
         reader.one("#stop").click()
-        assert server.wait_until_idle(2)
+        server.wait_until_idle(2)
     assert len(most) > 10
     assert sum(rows > 1 for rows in most) <= 4  # at most a step until the old one has left
     assert not reader.one("#stop").is_displayed()
@@ -173,7 +173,7 @@ def test_text_of_the_model_is_never_markup(reader, server, monkeypatch):
 def test_the_slider_moves_the_dot_its_own_way_and_an_example_is_asked(reader, tmp_path):
     from tests.serving.server import serving
 
-    adapter = saved_adapter(tmp_path)
+    adapter = saved("llama", tmp_path)[1]
     write_evaluation(adapter, 1.0)
     note = "A toy & <b>no</b> general model."
     write_examples(adapter, Examples(["hello", PROMPT], note))
@@ -196,7 +196,7 @@ def test_three_objectives_have_a_triangle_and_a_front(reader, tmp_path):
     from tests.serving.server import serving
 
     names = ("helpful", "harmless", "concise")
-    adapter = saved_adapter(tmp_path, objectives=names, pref_dim=3)
+    adapter = saved("llama", tmp_path, objectives=names, pref_dim=3)[1]
     write_evaluation(adapter, 1.0, m=3)
     with serving(adapter, "--allow", "concise<=0.6") as running:
         reader.open(running, p="hello", l="0.5,0.25,0.25")
@@ -221,7 +221,7 @@ def test_four_objectives_have_sliders_that_sum_to_one(reader, tmp_path):
     from tests.serving.server import serving
 
     names = ("helpful", "harmless", "concise", "honest")
-    adapter = saved_adapter(tmp_path, objectives=names, pref_dim=4)
+    adapter = saved("llama", tmp_path, objectives=names, pref_dim=4)[1]
     with serving(adapter) as running:
         reader.open(running, p="hello")
         reader.answer()
