@@ -25,7 +25,7 @@ from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.models.adapted import base_of
 from safe_rlhf_panacea.preference import default_grid, preference_grid
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.rollouts.answering import answer_by_servers
+from safe_rlhf_panacea.rollouts.answering import answer_by_servers, check_grid
 from safe_rlhf_panacea.runs.run_folder import check_own_output, prepare_output_dir
 from safe_rlhf_panacea.runs.run_record import write_run_record
 from safe_rlhf_panacea.show.tables import front_table, indicator_table
@@ -154,6 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate, print the tables, write ``front.json`` and ``front.png``."""
     options = COMMAND.read(argv)
     check_own_output(options.output_dir, PROGRAM, options.overwrite)
+<<<<<<< HEAD
     members = [loading.read_member(folder) for folder in options.adapter]
     first = members[0]
     objectives, point = first.config.objectives, options.reference_point
@@ -162,6 +163,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--reference_point needs {count} numbers, not {len(point)}")
     step = options.grid_step
     grid = default_grid(count) if step is None else preference_grid(count, step)  # size = (N, m)
+=======
+    members = [read_member(folder) for folder in options.adapter]
+    objectives = members[0].config.objectives
+    grid = read_grid(options, objectives)
+    if options.server is not None:
+        check_grid(grid)
+>>>>>>> s6-serving
     if options.reward_models:
         loading.read_rewards(options, objectives, options.reward_calibration)
     else:
