@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 import safe_rlhf_panacea
-from safe_rlhf_panacea.adapter import PanaceaAdapter, load_adapter
+from safe_rlhf_panacea.adapter import load_adapter
+from safe_rlhf_panacea.adapter.io import CONFIG_NAME, WEIGHTS_NAME
 from safe_rlhf_panacea.data.template import ChatTemplate
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.low_rank import SHARED, LowRank, SavedAdapter, check_product
@@ -21,6 +22,19 @@ from safe_rlhf_panacea.models import load_pretrained_models
 from safe_rlhf_panacea.shapes import misfit
 
 RECORD = "panacea.json"
+# transformers' model type: llama.cpp's name of the architecture.
+ARCHITECTURES = {
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "gemma": "gemma",
+    "gemma2": "gemma2",
+    "gemma3_text": "gemma3",
+}
+# Architectures whose rotary embedding llama.cpp applies to neighbouring pairs of a head's rows,
+# where transformers pairs each row of the first half with one of the second.
+INTERLEAVED = ("llama",)
 
 
 def read_record(folder: str | Path) -> dict[str, Any]:
@@ -31,8 +45,7 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / RECORD
     record = read_json(path)
-    objectives = record.get("objectives") if isinstance(record, dict) else None
-    if not isinstance(objectives, list) or not all(isinstance(o, str) for o in objectives):
+    if misfit(record, {"objectives": [str]}):
         raise UserError(f"{path}: not the record of an export")
     return record
 
@@ -43,7 +56,7 @@ def describe(adapter: SavedAdapter, form: str, **more: Any) -> dict[str, Any]:
         "format": form,
         "version": safe_rlhf_panacea.__version__,
         "base_model": adapter.config.base_model,
-        "objectives": list(adapter.objectives),
+        "objectives": list(adapter.config.names),
         "chat_template": adapter.config.chat_template,
         **more,
     }
@@ -92,9 +105,6 @@ def new_folder(target: Path, record: dict[str, Any], *, overwrite: bool) -> Iter
         yield filled
         files = sorted(p.relative_to(filled).as_posix() for p in filled.rglob("*") if p.is_file())
         atomic_write_json(filled / RECORD, {**record, "files": files})
-
-
-CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
 
 
 def write_peft(
@@ -160,12 +170,13 @@ def load_parts(model: Any, folder: str | Path) -> Any:
     if record.get("format") != "peft-parts":
         raise UserError(f"{Path(folder) / RECORD}: not an export of the format peft-parts")
     objectives = record["objectives"]
-    if len(set(map(_peft_name, objectives))) < len(objectives):
+    names = {objective: _peft_name(objective) for objective in objectives}
+    if len(set(names.values())) < len(objectives):
         raise UserError(f"PEFT cannot tell the objectives {', '.join(objectives)} apart")
     model = PeftModel.from_pretrained(model, str(Path(folder) / SHARED), adapter_name=SHARED)
-    for name in objectives:
-        model.load_adapter(str(Path(folder) / name), adapter_name=_peft_name(name))
-    model.base_model.set_adapter([SHARED, *map(_peft_name, objectives)])
+    for objective, name in names.items():
+        model.load_adapter(str(Path(folder) / objective), adapter_name=name)
+    model.base_model.set_adapter([SHARED, *names.values()])
     set_preference(model, dict.fromkeys(objectives, 1 / max(1, len(objectives))))
     return model
 
@@ -190,34 +201,6 @@ def _peft_name(objective: str) -> str:
     return objective.replace(".", "_")
 
 
-# transformers' model type: llama.cpp's name of the architecture.
-ARCHITECTURES = {
-    "llama": "llama",
-    "mistral": "llama",
-    "qwen2": "qwen2",
-    "qwen3": "qwen3",
-    "gemma": "gemma",
-    "gemma2": "gemma2",
-    "gemma3_text": "gemma3",
-}
-# Architectures whose rotary embedding llama.cpp applies to neighbouring pairs of a head's rows,
-# where transformers pairs each row of the first half with one of the second.
-INTERLEAVED = ("llama",)
-
-
-def architecture_of(config: Any) -> str:
-    """llama.cpp's name of a model's architecture.
-
-    Raises:
-        UserError: none that this export knows.
-    """
-    kind = getattr(config, "model_type", None)
-    if kind not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise UserError(f"GGUF export knows no model of the type {kind!r} (known: {known})")
-    return ARCHITECTURES[kind]
-
-
 def interleave(rows: torch.Tensor, heads: int) -> torch.Tensor:
     """A projection's rows in llama.cpp's order: halves of every head to neighbouring pairs.
 
@@ -230,7 +213,7 @@ def interleave(rows: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def write_gguf(path: Path, part: Mapping[str, LowRank], config: Any) -> None:
-    """Write one LoRA with alpha = rank, so that llama.cpp's scale is λ_i itself.
+    """Write one LoRA for llama.cpp with alpha = rank, so that its scale is λ_i itself.
 
     Args:
         path: the new file.
@@ -240,8 +223,14 @@ def write_gguf(path: Path, part: Mapping[str, LowRank], config: Any) -> None:
     Raises:
         UserError: an architecture or a layer that llama.cpp has no name for.
     """
-    gguf = _import_gguf()
-    name = architecture_of(config)
+    try:
+        import gguf
+    except ImportError:
+        raise UserError("GGUF export needs the package gguf: pip install gguf") from None
+    kind = getattr(config, "model_type", None)
+    if (name := ARCHITECTURES.get(kind)) is None:
+        known = ", ".join(ARCHITECTURES)
+        raise UserError(f"GGUF export knows no model of the type {kind!r} (known: {known})")
     architecture = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == name)
     names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
     heads = {
@@ -265,20 +254,6 @@ def write_gguf(path: Path, part: Mapping[str, LowRank], config: Any) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-
-
-def _import_gguf() -> Any:
-    try:
-        import gguf
-    except ImportError:
-        raise UserError("GGUF export needs the package gguf: pip install gguf") from None
-    return gguf
-
-
-def _shares_weights(adapter: PanaceaAdapter, model: Any) -> bool:
-    """Whether an adapted layer has its weight in common with another module, as a tied head."""
-    owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
-    return any(owners[id(layer.weight)] > 1 for layer in adapter.layers.values())
 
 
 def write_merged(
@@ -306,18 +281,14 @@ def write_merged(
         base_model, model_max_length=None, trust_remote_code=trust_remote_code
     )
     adapter = load_adapter(model, adapter_folder)
-    if _shares_weights(adapter, model):
+    owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
+    if any(owners[id(layer.weight)] > 1 for layer in adapter.layers.values()):
         model.config.tie_word_embeddings = False  # W(λ) of the head is not that of the embeddings
     adapter.merge(preference)
     weights = {f"{name}.weight": layer.weight for name, layer in adapter.layers.items()}
     check_product(weights, str(adapter_folder))
-    own = {f"{layer}.{key}" for layer in adapter.layers for key in _parameter_names(adapter, layer)}
-    state = {key: value for key, value in model.state_dict().items() if key not in own}
+    own = tuple(f"{layer}.lora_" for layer in adapter.layers)
+    state = {key: value for key, value in model.state_dict().items() if not key.startswith(own)}
     model.save_pretrained(folder, state_dict=state)
     ChatTemplate.as_recorded(adapter.config.chat_template, tokenizer).keep(tokenizer)
     tokenizer.save_pretrained(folder)
-
-
-def _parameter_names(adapter: PanaceaAdapter, layer: str) -> list[str]:
-    names = (name for name, _ in adapter.layers[layer].named_parameters(recurse=False))
-    return [name for name in names if name.startswith("lora_")]

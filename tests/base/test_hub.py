@@ -13,8 +13,8 @@ from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.data.sources import open_path
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.memory.models import read_config
 from safe_rlhf_panacea.models import files
+from safe_rlhf_panacea.models.loading import read_model_config
 from safe_rlhf_panacea.models.pretrained import load_tokenizer
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.rewards.loading import RewardLoading
@@ -31,7 +31,7 @@ def adapter_on(base: str) -> Path:
 LOAD = {
     "model": load_pretrained_models,
     "tokenizer": lambda name: load_tokenizer(name, 64, "right"),
-    "configuration": read_config,
+    "configuration": read_model_config,
     "reward model": RewardLoading(64).is_classifier,
     "base of an adapter": lambda name: PanaceaModel.load(adapter_on(name)),
     "data": open_path,

@@ -15,8 +15,7 @@ from markdown_it import MarkdownIt
 
 from safe_rlhf_panacea import __version__, command
 from safe_rlhf_panacea.algorithms.dpo.main import COMMAND
-from safe_rlhf_panacea.export.card import LOCAL_FLAGS, changed_flags, main
-from safe_rlhf_panacea.export.portable import hub_name, portable
+from safe_rlhf_panacea.export.card import LOCAL_FLAGS, changed_flags, hub_name, main, portable
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from tests.export.models import saved
 from tests.fronts.runs import write_quickstart, write_training
@@ -113,7 +112,7 @@ def test_the_command_is_the_trainings(adapter, undrawn):
 def test_flags_of_another_version_are_all_told(adapter):
     record = read_json(adapter / "run.json")
     record["versions"]["safe-rlhf-panacea"] = "0.0.1"
-    words = changed_flags(record)
+    words = list(changed_flags(record))
     assert "--lora_dim 3" in words and "--epochs 1" in words and "--bf16 true" in words
     assert not any("log_type" in word or "home" in word for word in words)
 

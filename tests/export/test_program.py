@@ -45,7 +45,7 @@ def test_files_and_record(adapter, tmp_path, capsys):
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format(form, adapter, tmp_path, capsys):
-    flags = ["--preference", "1,0"] if FORMATS[form].preferences[0] else []
+    flags = ["--preference", "1,0"] if FORMATS[form][0] else []
     flags += ["--adapter", adapter, "--output_dir", tmp_path / "out", "--format", form]
     code, printed, error = run(capsys, *flags)
     assert code == 0, error

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.export import load_parts
+from safe_rlhf_panacea.export import load_parts, vllm_resolver
 from safe_rlhf_panacea.export.main import export
 from safe_rlhf_panacea.export.vllm_resolver import PanaceaAdapters
 from safe_rlhf_panacea.preference import PreferenceError
@@ -46,12 +46,17 @@ def test_vllm_without_a_preference(tmp_path):
 
 def test_a_lora_that_another_request_made_meanwhile_is_taken(tmp_path, monkeypatch):
     base, folder = saved("llama", tmp_path)
-    names = ("mine@1,0", "mine@helpful=1,harmless=0")
-    adapters = [PanaceaAdapters({"mine": str(folder)}, tmp_path / "cache") for _ in names]
-    first = adapters[0].folder_of(str(base), names[0])
-    (adapter,) = adapters[0].loaded.values()
-    adapters[1]._make(first, adapter, torch.tensor([1.0, 0.0]))  # came too late
-    assert adapters[1].folder_of(str(base), names[1]) == first
+    first, late = (PanaceaAdapters({"mine": str(folder)}, tmp_path / "cache") for _ in range(2))
+    describe, made = vllm_resolver.describe, []
+
+    def after_another(*args, **kwargs):
+        if not made:
+            made.append(None)
+            made.append(first.folder_of(str(base), "mine@1,0"))
+        return describe(*args, **kwargs)
+
+    monkeypatch.setattr(vllm_resolver, "describe", after_another)
+    assert late.folder_of(str(base), "mine@helpful=1,harmless=0") == made[1]
 
 
 @pytest.mark.parametrize("objectives", [("helpful", "harmless"), ()])

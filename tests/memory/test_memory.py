@@ -19,8 +19,8 @@ from safe_rlhf_panacea.forward.passes import limit
 from safe_rlhf_panacea.memory import held as steps
 from safe_rlhf_panacea.memory import main
 from safe_rlhf_panacea.memory.held import Held, Part, held
+from safe_rlhf_panacea.memory.main import BUCKET, GATHERED, GIB, advice, plan
 from safe_rlhf_panacea.memory.models import LiveBytes
-from safe_rlhf_panacea.memory.plan import BUCKET, GATHERED, GIB, advice, plan
 from tests.tiny import tiny_llama
 
 FOLDER = os.environ.get("PANACEA_SMALL_MODEL")
