@@ -227,7 +227,7 @@ def write_gguf(path: Path, part: Mapping[str, LowRank], config: Any) -> None:
         import gguf
     except ImportError:
         raise UserError("GGUF export needs the package gguf: pip install gguf") from None
-    kind = getattr(config, "model_type", None)
+    kind = getattr(config, "model_type", "")
     if (name := ARCHITECTURES.get(kind)) is None:
         known = ", ".join(ARCHITECTURES)
         raise UserError(f"GGUF export knows no model of the type {kind!r} (known: {known})")

@@ -17,6 +17,7 @@ import torch
 
 from safe_rlhf_panacea.adapter import AdapterConfig
 from safe_rlhf_panacea.adapter.frozen import onednn_is_faster
+from safe_rlhf_panacea.adapter.state import PreferenceState
 from safe_rlhf_panacea.base.engine import set_gradient_checkpointing
 from safe_rlhf_panacea.forward.inversion import invert
 from safe_rlhf_panacea.forward.kv_cache import preallocated_cache
@@ -110,7 +111,9 @@ def _generate(policy: Any, rows: int, max_length: int) -> None:
     invert(logits.float().softmax(dim=-1), torch.rand(rows, dtype=torch.float64).to(logits.device))
 
 
-def _parts(models: Models, args: MemoryOptions) -> dict[str, Callable[[], None]]:
+def _parts(
+    models: Models, state: PreferenceState, args: MemoryOptions
+) -> dict[str, Callable[[], None]]:
     """The parts of a step by name, in their order."""
     rows = args.per_device_train_batch_size
     sequences = 2 * rows if args.algorithm == "dpo" else rows
@@ -123,7 +126,7 @@ def _parts(models: Models, args: MemoryOptions) -> dict[str, Callable[[], None]]
         if args.algorithm == "ppo":
             drawn = min(rows, args.per_device_prompt_batch_size) * args.group
         if not args.bf16 and args.zero_stage < 3:  # as trainers do: one λ is merged
-            with adapter.merged(models.state.value):
+            with adapter.merged(state.value):
                 _generate(policy, drawn, args.max_length)
         else:
             _generate(policy, drawn, args.max_length)
@@ -189,6 +192,7 @@ def held(
         args.lora_dim, args.objectives, lora_module_name=args.lora_module_name, objectives=names
     )
     dtype = torch.bfloat16 if args.bf16 else torch.float32
+    state = PreferenceState(args.objectives)  # is not counted
     live = meter or LiveBytes(policy.get_text_config().vocab_size)
     onednn_is_faster()  # now: what it measures with belongs to no part of a step
 
@@ -202,12 +206,12 @@ def held(
 
     with _limited(args), live:
         is_ppo = args.algorithm == "ppo"
-        models = Models(config, dtype, policy, rewards, has_critic=is_ppo, device=device)
+        models = Models(config, state, dtype, policy, rewards, has_critic=is_ppo, device=device)
         gc.collect()
         trained = sum(p.numel() for p in models.trained())
         weights = live.now - 2 * trained * dtype.itemsize  # the gradients are there, too
         engines = [m for m in (models.policy, models.critic) if m is not None]
-        parts = _parts(models, args)
+        parts = _parts(models, state, args)
         peaks: dict[str, list[tuple[int, int]]] = {}
         for recomputed in (False, True):
             for engine in engines:

@@ -90,6 +90,7 @@ class Models:
 
     Args:
         config: of the adapters.
+        state: their λ; a real tensor, since layers look at its values.
         dtype: of the models.
         policy: configuration of the policy.
         rewards: configurations of the reward models.
@@ -103,6 +104,7 @@ class Models:
     def __init__(
         self,
         config: AdapterConfig,
+        state: PreferenceState,
         dtype: torch.dtype,
         policy: Any,
         rewards: Iterable[Any],
@@ -115,12 +117,11 @@ class Models:
 
         from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic, shared_copy, value_model
 
-        self.state = PreferenceState(config.pref_dim)  # real: layers look at its values
         self.critic: Any = None
         self.adapters: list[PanaceaAdapter] = []
 
         def adapted(model: nn.Module) -> PanaceaAdapter:
-            self.adapters.append(inject_adapter(model, config, self.state))
+            self.adapters.append(inject_adapter(model, config, state))
             return self.adapters[-1]
 
         with torch.device("meta"):

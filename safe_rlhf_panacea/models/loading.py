@@ -143,8 +143,7 @@ def load_whole(
             **kwargs,
         )
     foreign = f"{name} is no checkpoint of a {type(model).__name__}"
-    missing = [key for key in info["missing_keys"] if key not in may_lack]
-    if missing := _few(missing):
+    if missing := _few(key for key in info["missing_keys"] if key not in may_lack):
         raise UserError(f"{foreign}: {missing} missing")
     if mismatched := sorted(info["mismatched_keys"]):
         if isinstance(mismatched[0], str):  # before transformers 5 without the shapes
