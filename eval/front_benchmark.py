@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from front_benchmark_arms import JOBS, prepare, run_job
 
+from safe_rlhf_panacea.configs.command_line import ArgumentParser
 from safe_rlhf_panacea.configs.kinds import filled, positive_int, seed_int
-from safe_rlhf_panacea.configs.parser import ArgumentParser
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.experiments.sizes import settings
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text

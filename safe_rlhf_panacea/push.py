@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
-from safe_rlhf_panacea.configs.trained import TrainedAdapterOptions
+from safe_rlhf_panacea.configs.training import TrainedAdapterOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.examples import EXAMPLES_FILE
 from safe_rlhf_panacea.export.card import CARD_FILE, hub_name, portable, portable_record, write_card
+from safe_rlhf_panacea.hub import HUB_NAME
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.printing import printable_line, say
-from safe_rlhf_panacea.runs.run_folder import RUN_FILE, read_record
-from safe_rlhf_panacea.runs.run_record import RESULTS_FILE
+from safe_rlhf_panacea.records import EXAMPLES_FILE
+from safe_rlhf_panacea.runs.run_folder import RESULTS_FILE, RUN_FILE, read_record
 
 PROGRAM = "python -m safe_rlhf_panacea.push"
 CONFIG, TOKENIZER_CONFIG, FRONT = "adapter_config.json", "tokenizer_config.json", "front.json"
@@ -153,7 +153,7 @@ def push_to_hub(
 def repo_name(value: Any) -> str:
     """``OWNER/NAME``."""
     text = kinds.text(value)
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text, re.ASCII):
+    if not HUB_NAME.fullmatch(text) or "/" not in text:
         raise ArgumentTypeError(f"{text!r} is not of the form OWNER/NAME")
     return text
 

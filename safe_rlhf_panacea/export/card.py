@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import safe_rlhf_panacea
 from safe_rlhf_panacea.command import programs
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option, options_of
-from safe_rlhf_panacea.configs.trained import TrainedAdapterOptions
+from safe_rlhf_panacea.configs.training import TrainedAdapterOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.hub import HUB_NAME
 from safe_rlhf_panacea.io import atomic_write_text, read_json_lines
 from safe_rlhf_panacea.printing import markdown_text, printable, printable_line, say
-from safe_rlhf_panacea.runs.run_folder import RUN_FILE, read_record
-from safe_rlhf_panacea.runs.run_record import METRICS_FILE, RESULTS_FILE
+from safe_rlhf_panacea.runs.run_folder import METRICS_FILE, RESULTS_FILE, RUN_FILE, read_record
 
 if TYPE_CHECKING:
     from safe_rlhf_panacea.fronts.result import FrontResult
@@ -83,7 +83,7 @@ def changed_flags(record: Mapping[str, Any]) -> Iterator[str]:
     same = isinstance(versions, Mapping) and versions.get(LIBRARY) == safe_rlhf_panacea.__version__
     module = str(record.get("program", "")).removeprefix("python -m ")
     if same and module in {program.module for program in programs("Train")}:
-        command = getattr(import_module(f"{module}.main"), "COMMAND", None)
+        command = getattr(import_module(module), "COMMAND", None)
         if command is not None:  # what it has no flag for was worked out from others
             defaults = {one.name: one.default for one in options_of(command.cls).values()}
             args = {k: v for k, v in args.items() if k in defaults and v != defaults[k]}
@@ -242,7 +242,7 @@ def write_card(
 def licence_id(value: Any) -> str:
     """The id of a licence on the hub."""
     text = kinds.text(value)
-    if not re.fullmatch(r"\w[\w.-]*", text, re.ASCII):
+    if not HUB_NAME.fullmatch(text) or "/" in text:
         raise ArgumentTypeError(f"{text!r} is no id of a licence, such as apache-2.0")
     return text
 

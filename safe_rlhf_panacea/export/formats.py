@@ -19,7 +19,7 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.low_rank import SHARED, LowRank, SavedAdapter, check_product
 from safe_rlhf_panacea.io import atomic_folder, atomic_write_json, read_json
 from safe_rlhf_panacea.models import load_pretrained_models
-from safe_rlhf_panacea.shapes import misfit
+from safe_rlhf_panacea.records import misfit
 
 RECORD = "panacea.json"
 # transformers' model type: llama.cpp's name of the architecture.

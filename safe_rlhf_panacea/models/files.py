@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.hub import may_be_hub_name
 from safe_rlhf_panacea.io import read_json
-from safe_rlhf_panacea.shapes import misfit
+from safe_rlhf_panacea.records import misfit
 
-HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
-SECONDS = 10.0  # that the hub has to answer
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SCORE_HEAD = "score_head."
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-
-
-def may_be_hub_name(text: str) -> bool:
-    """Whether a text that is no path may be ``name`` or ``owner/name``.
-
-    Not where a folder ``owner`` lies here: then it is meant as a path in that folder.
-    """
-    folder, slash, _ = text.partition("/")
-    return HUB_NAME.fullmatch(text) is not None and not (slash and Path(folder).is_dir())
 
 
 def is_local(name_or_path: str | os.PathLike[str]) -> bool:
@@ -41,24 +29,6 @@ def is_local(name_or_path: str | os.PathLike[str]) -> bool:
         or text.startswith((".", "~", "/"))
         or not may_be_hub_name(text)
     )
-
-
-@lru_cache(maxsize=1)
-def prepare_hub() -> bool:
-    """Whether the hub answers, and may be asked; it is asked once in a process.
-
-    If not, only what was fetched before is looked at from now on, in the whole process. Otherwise
-    every file would be asked for six times, with half a minute or more from the first to the last.
-    """
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    if not constants.HF_HUB_OFFLINE:
-        try:
-            get_session().head(constants.ENDPOINT, timeout=SECONDS)
-        except Exception:  # of whichever library the session is
-            constants.HF_HUB_OFFLINE = True
-    return not constants.HF_HUB_OFFLINE
 
 
 def check_model_folder(folder: Path) -> None:

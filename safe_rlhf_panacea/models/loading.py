@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.models.files import check_model_folder, is_local, prepare_hub
+from safe_rlhf_panacea.hub import prepare_hub
+from safe_rlhf_panacea.models.files import check_model_folder, is_local
 
 # Older Llama checkpoints carry this table per layer; models have long computed it themselves.
 IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)

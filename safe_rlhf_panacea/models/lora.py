@@ -20,7 +20,7 @@ from safe_rlhf_panacea.adapter.model import is_linear
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.models.files import check_safetensors
 from safe_rlhf_panacea.models.loading import check_finite
-from safe_rlhf_panacea.shapes import Number, misfit
+from safe_rlhf_panacea.records import misfit
 
 # Options under which a LoRA is more than A and B, or is no update of the base as it was saved.
 BEYOND = (
@@ -138,8 +138,8 @@ def read_lora(folder: Path, values: Mapping[str, Any]) -> Lora:
     if values.get("peft_type") != "LORA":
         raise UserError(f"{file} describes neither a Panacea adapter nor a LoRA of PEFT")
     patterns = values.get("alpha_pattern")
-    shape = {"lora_alpha": Number, "base_model_name_or_path": str}
-    by_pattern = dict.fromkeys(patterns, Number) if isinstance(patterns, dict) else type(None)
+    shape = {"lora_alpha": float, "base_model_name_or_path": str}
+    by_pattern = dict.fromkeys(patterns, float) if isinstance(patterns, dict) else type(None)
     if wrong := misfit(values, shape) or misfit(patterns, by_pattern, "alpha_pattern"):
         raise UserError(f"{file}: {wrong}")
     for pattern in patterns or ():

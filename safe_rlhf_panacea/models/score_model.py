@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from safe_rlhf_panacea.base.functional import position_ids_from_mask
+from safe_rlhf_panacea.base.losses import position_ids_from_mask
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward.passes import Pass, by_token
 from safe_rlhf_panacea.forward.prefix_sharing import shared, through

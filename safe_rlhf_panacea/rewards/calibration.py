@@ -14,8 +14,8 @@ import torch
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_json, read_json
+from safe_rlhf_panacea.records import misfit
 from safe_rlhf_panacea.rewards.spec import RewardSpec
-from safe_rlhf_panacea.shapes import Number, misfit
 
 # Rewards are in single precision, and so are what they are divided by and its inverse.
 SMALLEST, LARGEST = 1e-30, 1e30
@@ -75,7 +75,7 @@ def _scaling(entries: object, name: str, path: str | Path) -> tuple[float, float
     if not isinstance(entries, dict) or name not in entries:
         raise UserError(f"{path}: no entry for the objective {name!r}; calibrate with all of them")
     entry = entries[name]
-    if wrong := misfit(entry, {"mean": Number, "std": Number}, name):
+    if wrong := misfit(entry, {"mean": float, "std": float}, name):
         raise UserError(f"{path}: {wrong}")
     mean, std = float(entry["mean"]), float(entry["std"])
     if not (SMALLEST <= std <= LARGEST and abs(mean) <= LARGEST):

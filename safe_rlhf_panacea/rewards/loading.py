@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.distributed import is_main_process
+from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.models.adapted import find_adapter
 from safe_rlhf_panacea.models.auto import LM_HEADS
