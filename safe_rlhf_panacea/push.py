@@ -70,12 +70,7 @@ def _copy(adapter: Path, folder: Path, base_model: str) -> None:
 def staged(
     adapter: str | Path, repo: str, *, base_model: str | None = None, front: str | None = None
 ) -> Iterator[Path]:
-    """A folder with what goes up; a card is written where the adapter has none.
-
-    Raises:
-        UserError, AdapterError: files that are missing, damaged or links, or a base model that is
-            a folder of this machine.
-    """
+    """A folder with what goes up; a card is written where the adapter has none."""
     from safe_rlhf_panacea.adapter.io import read_config, read_tensors
 
     adapter = Path(adapter)
@@ -124,13 +119,9 @@ def push_to_hub(
 ) -> str:
     """Upload a trained adapter in one commit; returns the repository's address.
 
-    Args:
-        adapter: its folder.
-        repo: ``OWNER/NAME``; made if it is not there, private unless ``public``.
-        public: whether everybody may see it.
-        base_model: the base model's name on the hub; default: the one that the adapter names.
-        front: an evaluation for the card, where the adapter has none yet.
-        message: of the commit.
+    ``repo`` is ``OWNER/NAME``, made if it is not there, private unless ``public``. ``base_model``
+    is a name on the hub, by default the one that the adapter names. ``front`` is an evaluation
+    for the card, where the adapter has none yet.
 
     Raises:
         UserError: no token, no way to the hub, or a public repository without ``public``.

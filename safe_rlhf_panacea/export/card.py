@@ -102,12 +102,7 @@ def changed_flags(record: Mapping[str, Any]) -> Iterator[str]:
 def find_front(
     adapter: Path, objectives: Sequence[str], run: str | None = None
 ) -> FrontResult | None:
-    """The one front of an evaluation or a training, by default the adapter's own.
-
-    Args:
-        adapter: the trained adapter's folder.
-        objectives: of the adapter.
-        run: as ``evaluation.compare`` takes it; default: what the adapter's training measured.
+    """The one front of a run, as ``evaluation.compare`` takes it; by default of the adapter's own.
 
     Raises:
         UserError: it holds none, several, or one of other objectives.

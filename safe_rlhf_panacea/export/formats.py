@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import Any
 import torch
 
 import safe_rlhf_panacea
-from safe_rlhf_panacea.adapter import load_adapter
 from safe_rlhf_panacea.adapter.io import CONFIG_NAME, WEIGHTS_NAME
 from safe_rlhf_panacea.data.template import ChatTemplate
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.low_rank import SHARED, LowRank, SavedAdapter, check_product
 from safe_rlhf_panacea.io import atomic_folder, atomic_write_json, read_json
 from safe_rlhf_panacea.models import load_pretrained_models
+from safe_rlhf_panacea.models.adapted import Adapted
 from safe_rlhf_panacea.records import misfit
 
 RECORD = "panacea.json"
@@ -38,11 +37,7 @@ INTERLEAVED = ("llama",)
 
 
 def read_record(folder: str | Path) -> dict[str, Any]:
-    """What an export says of itself.
-
-    Raises:
-        UserError: it is none.
-    """
+    """What an export says of itself; a ``UserError`` where it is none."""
     path = Path(folder) / RECORD
     record = read_json(path)
     if misfit(record, {"objectives": [str]}):
@@ -95,11 +90,7 @@ def check_target(folder: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def new_folder(target: Path, record: dict[str, Any], *, overwrite: bool) -> Iterator[Path]:
-    """A folder to fill, which takes the target's place when the block succeeds.
-
-    Raises:
-        UserError: ``check_target`` says no.
-    """
+    """A folder to fill, which takes the target's place when the block succeeds."""
     check_target(target, overwrite=overwrite)
     with atomic_folder(target, replace=True) as filled:
         yield filled
@@ -117,12 +108,8 @@ def write_peft(
 ) -> None:
     """Write one LoRA with lora_alpha = r, so that PEFT's own factor is 1.
 
-    Args:
-        folder: made if it is not there.
-        part: qualified module name to update.
-        base_model: where the base model comes from.
-        rank: pad with zeros to this rank, for engines that take only some.
-        transposed: the base keeps its weights as (in, out), as GPT-2's ``Conv1D`` does.
+    It is padded with zeros to ``rank``, for engines that take only some. ``transposed`` says that
+    the base keeps its weights as (in, out), as GPT-2's ``Conv1D`` does.
     """
     from safetensors.torch import save_file
 
@@ -152,17 +139,10 @@ def write_peft(
 
 
 def load_parts(model: Any, folder: str | Path) -> Any:
-    """Put the shared LoRA and one per objective on a model of transformers, all active.
+    """Put the shared LoRA and one per objective on a base model of transformers, all active.
 
-    Args:
-        model: the base model.
-        folder: what ``--format peft-parts`` wrote.
-
-    Returns:
-        A ``PeftModel`` at the centre of the simplex; ``set_preference`` moves it.
-
-    Raises:
-        UserError: the folder holds no such export.
+    The folder is what ``--format peft-parts`` wrote, else there is a ``UserError``. The result is
+    a ``PeftModel`` at the centre of the simplex; ``set_preference`` moves it.
     """
     from peft import PeftModel
 
@@ -182,11 +162,9 @@ def load_parts(model: Any, folder: str | Path) -> Any:
 
 
 def set_preference(model: Any, preference: dict[str, float]) -> None:
-    """Weight each objective's LoRA with its λ_i; for LoRAs with lora_alpha = r this is exact.
+    """Weight each objective's LoRA of ``load_parts`` with its λ_i, given by the objective's name.
 
-    Args:
-        model: of ``load_parts``.
-        preference: λ_i by the objective's name.
+    For LoRAs with lora_alpha = r this is exact.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -202,23 +180,13 @@ def _peft_name(objective: str) -> str:
 
 
 def interleave(rows: torch.Tensor, heads: int) -> torch.Tensor:
-    """A projection's rows in llama.cpp's order: halves of every head to neighbouring pairs.
-
-    Args:
-        rows: size = (heads · head_dim, r).
-        heads: of queries, or of keys for the key projection.
-    """
+    """Rows, size = (heads · head_dim, r), in llama.cpp's order: halves of each head as pairs."""
     halves = rows.reshape(heads, 2, rows.size(0) // heads // 2, rows.size(1))
     return halves.swapaxes(1, 2).reshape(rows.shape)
 
 
 def write_gguf(path: Path, part: Mapping[str, LowRank], config: Any) -> None:
     """Write one LoRA for llama.cpp with alpha = rank, so that its scale is λ_i itself.
-
-    Args:
-        path: the new file.
-        part: qualified module name, as in transformers, to update.
-        config: the base model's configuration.
 
     Raises:
         UserError: an architecture or a layer that llama.cpp has no name for.
@@ -258,7 +226,7 @@ def write_gguf(path: Path, part: Mapping[str, LowRank], config: Any) -> None:
 
 def write_merged(
     folder: Path,
-    adapter_folder: str | Path,
+    adapter: SavedAdapter,
     base_model: str,
     preference: torch.Tensor,
     *,
@@ -266,12 +234,7 @@ def write_merged(
 ) -> None:
     """Write the base model with W(λ) for its weights, and its tokenizer, in safetensors.
 
-    Args:
-        folder: a new folder.
-        adapter_folder: the trained adapter's.
-        base_model: where the base model comes from; its precision is kept.
-        preference: λ, size = (m,).
-        trust_remote_code: run code that comes with the base model.
+    The base model keeps its precision; λ is ``preference``, size = (m,).
 
     Raises:
         UserError: the base model cannot be loaded, or W(λ) is not finite in its precision.
@@ -280,15 +243,8 @@ def write_merged(
     model, tokenizer = load_pretrained_models(
         base_model, model_max_length=None, trust_remote_code=trust_remote_code
     )
-    adapter = load_adapter(model, adapter_folder)
-    owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
-    if any(owners[id(layer.weight)] > 1 for layer in adapter.layers.values()):
-        model.config.tie_word_embeddings = False  # W(λ) of the head is not that of the embeddings
-    adapter.merge(preference)
-    weights = {f"{name}.weight": layer.weight for name, layer in adapter.layers.items()}
-    check_product(weights, str(adapter_folder))
-    own = tuple(f"{layer}.lora_" for layer in adapter.layers)
-    state = {key: value for key, value in model.state_dict().items() if not key.startswith(own)}
-    model.save_pretrained(folder, state_dict=state)
+    Adapted(adapter.folder, None, None).add_to(model, at=preference)
+    check_product(dict(model.named_parameters()), str(adapter.folder))
+    model.save_pretrained(folder)
     ChatTemplate.as_recorded(adapter.config.chat_template, tokenizer).keep(tokenizer)
     tokenizer.save_pretrained(folder)

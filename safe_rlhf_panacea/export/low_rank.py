@@ -32,17 +32,11 @@ class LowRank:
 
 @dataclass(frozen=True)
 class SavedAdapter:
-    """A trained adapter as it lies on disk; the base model is not needed.
-
-    Attributes:
-        folder: where it lies.
-        config: its configuration.
-        tensors: U, V, σ and s by qualified name.
-    """
+    """A trained adapter as it lies on disk; the base model is not needed."""
 
     folder: Path
     config: AdapterConfig
-    tensors: dict[str, torch.Tensor]
+    tensors: dict[str, torch.Tensor]  # U, V, σ and s by qualified name
 
     @classmethod
     def read(cls, folder: str | Path) -> SavedAdapter:
@@ -71,10 +65,7 @@ class SavedAdapter:
         """Whether the weights in a base model's folder are those that the adapter was trained on.
 
         A name on the hub is not looked at, nor is an adapter: most formats need nothing of the
-        base, and who loads it compares.
-
-        Raises:
-            AdapterError: they are not.
+        base, and who loads it compares. Otherwise there is an ``AdapterError``.
         """
         saved = self.config.base_fingerprint
         if saved and base and Path(base).is_dir() and find_adapter(base) is None:
@@ -82,11 +73,7 @@ class SavedAdapter:
             check_base(tensors, saved, str(self.folder))
 
     def check_shapes(self, config: Any, *, trust_remote_code: bool = False) -> None:
-        """Whether the adapter fits a model made from its base's configuration, without weights.
-
-        Raises:
-            AdapterError: a tensor is missing, unknown or of another shape.
-        """
+        """An ``AdapterError`` if a tensor fits no model made from the base's configuration."""
         from transformers import AutoModelForCausalLM
 
         with torch.device("meta"):
@@ -101,11 +88,7 @@ class SavedAdapter:
 
 
 def check_product(tensors: Mapping[str, torch.Tensor], source: str) -> None:
-    """Refuse what overflows though the adapter and its base are finite.
-
-    Raises:
-        UserError: naming the first tensor.
-    """
+    """Refuse what overflows though the adapter and its base are finite, naming the first."""
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise UserError(

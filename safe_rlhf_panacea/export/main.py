@@ -112,16 +112,9 @@ def export(
     overwrite: bool = False,
     trust_remote_code: bool = False,
 ) -> Path:
-    """Write a trained adapter in another engine's form.
+    """Write a trained adapter in another engine's form, a key of ``FORMATS``, to a new folder.
 
-    Args:
-        adapter_folder: the trained adapter's.
-        form: a key of ``FORMATS``.
-        output_dir: a new folder.
-        preferences: λ, as ``parse_preference`` takes them, for the formats that hold one.
-        base_model: default: the one that the adapter names.
-        overwrite: replace an export that the folder holds.
-        trust_remote_code: run code that comes with the base model.
+    The arguments are the program's options; ``parse_preference`` says how λ may be given.
 
     Raises:
         UserError, AdapterError: files that are missing or damaged, or a folder that is taken.
@@ -156,7 +149,7 @@ def export(
     with formats.new_folder(target, record, overwrite=overwrite) as folder:
         if form == "merged":
             with base_of(adapter.folder, recorded, base_model) as name:
-                formats.write_merged(folder, adapter.folder, name, vectors[0], **remote)
+                formats.write_merged(folder, adapter, name, vectors[0], **remote)
         else:
             _write_loras(folder, form, adapter, vectors, base, config)
     return target

@@ -41,15 +41,10 @@ DECIMALS = 2  # of λ in a name, so that a server's disk holds a bounded number 
 
 
 def padded_rank(rank: int) -> int:
-    """The smallest rank that vLLM takes.
-
-    Raises:
-        UserError: there is none so large.
-    """
-    for allowed in RANKS:
-        if rank <= allowed:
-            return allowed
-    raise UserError(f"vLLM takes ranks up to {RANKS[-1]}, the adapter's is {rank}")
+    """The smallest rank that vLLM takes; a ``UserError`` if there is none so large."""
+    if rank > RANKS[-1]:
+        raise UserError(f"vLLM takes ranks up to {RANKS[-1]}, the adapter's is {rank}")
+    return next(allowed for allowed in RANKS if rank <= allowed)
 
 
 def write_vllm(folder: Path, adapter: SavedAdapter, preference: torch.Tensor) -> None:
@@ -60,29 +55,20 @@ def write_vllm(folder: Path, adapter: SavedAdapter, preference: torch.Tensor) ->
 
 
 class PanaceaAdapters:
-    """From a model's name in a request to a LoRA's folder; knows nothing of vLLM.
-
-    Attributes:
-        folders: name to where its adapter, or the versions of it, lie.
-        cache: below it the LoRAs' folders are made.
-        allow: bounds on λ of all adapters.
-        loaded: what was read, by the name in front of the ``@`` and the base model.
-    """
+    """From a model's name in a request to a LoRA's folder; knows nothing of vLLM."""
 
     def __init__(
         self, adapters: dict[str, str], cache: str | Path, allow: Sequence[str] = ()
     ) -> None:
-        """Remember which adapters may be asked for; each is read when it first is."""
+        """Take the folders of adapters, or of their versions, by name; bounds on λ are of all."""
         self.folders = adapters
         self.cache = Path(cache)
         self.allow = allow
+        # What was read, by the name in front of the @ and the base model.
         self.loaded: dict[tuple[str, str], SavedAdapter] = {}
 
     def folder_of(self, base_model: str, name: str) -> Path | None:
-        """The folder of ``NAME@λ`` or ``NAME/VERSION@λ``, made if it is not there.
-
-        Returns:
-            None for a name that is none of these adapters'.
+        """The folder of ``NAME@λ`` or ``NAME/VERSION@λ``, made if need be; None for other names.
 
         Raises:
             UserError, AdapterError, PreferenceError: the adapter or λ is refused.
@@ -151,11 +137,7 @@ class PanaceaAdapters:
 
 
 def adapters_from_environment() -> PanaceaAdapters | None:
-    """What the variables name; None if they are not set.
-
-    Raises:
-        UserError: ``PANACEA_ADAPTERS`` is not of the form, or has no cache.
-    """
+    """What the variables name; None if they are not set. A ``UserError`` for another form."""
     text, cache = os.environ.get(ADAPTERS, ""), os.environ.get(CACHE, "")
     if not text:
         return None
@@ -183,8 +165,7 @@ def register() -> None:
         async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None:
             """The request for ``NAME@λ``, or None if it is not one of ours.
 
-            Raises:
-                UserError: it is refused. vLLM answers a ValueError with 400 and its text.
+            A refusal is a ``UserError``: vLLM answers a ValueError with 400 and its text.
             """
             try:
                 folder = await asyncio.to_thread(folder_of, base_model_name, lora_name)

@@ -29,49 +29,33 @@ from safe_rlhf_panacea.memory.models import LiveBytes, Models
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a training step: bytes above what is there all the time, at most.
+    """A part of a training step: bytes above what is there all the time, at most."""
 
-    Attributes:
-        kept: activations of the whole pass stay for the backward pass.
-        recomputed: with gradient checkpointing.
-        logits: in tensors as wide as the vocabulary, of either.
-    """
-
-    kept: int
-    recomputed: int
-    logits: int
+    kept: int  # activations of the whole pass stay for the backward pass
+    recomputed: int  # with gradient checkpointing
+    logits: int  # in tensors as wide as the vocabulary, of either
 
 
 @dataclass(frozen=True)
 class Held:
-    """Everything, in bytes, as one card without ZeRO has it.
+    """Everything as one card without ZeRO has it."""
 
-    Attributes:
-        models: backbones.
-        engines: trained models, each with an optimiser.
-        weights: of all models, buffers included, adapters not.
-        trained: elements of adapters and value head.
-        element: bytes of a weight.
-        largest: bytes of the largest model.
-        parts: of the step, by name.
-    """
-
-    models: int
-    engines: int
-    weights: int
-    trained: int
-    element: int
-    largest: int
-    parts: dict[str, Part]
+    models: int  # backbones
+    engines: int  # trained models, each with an optimiser
+    weights: int  # bytes of all models, buffers included, adapters not
+    trained: int  # elements of adapters and value head
+    element: int  # bytes of a weight
+    largest: int  # bytes of the largest model
+    parts: dict[str, Part]  # of the step, by name
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A padded batch; ``ids`` and ``mask`` are size = (B, L), ``counted`` is (B, L - 1)."""
+    """A padded batch."""
 
-    ids: torch.Tensor
-    mask: torch.Tensor
-    counted: torch.Tensor
+    ids: torch.Tensor  # size = (B, L)
+    mask: torch.Tensor  # size = (B, L)
+    counted: torch.Tensor  # size = (B, L - 1)
 
     @classmethod
     def of_lengths(cls, lengths: list[int], device: str = "cpu", prompt_length: int = 1) -> Tokens:
@@ -158,6 +142,15 @@ def _parts(
     return {**found, "ptx": lambda: policy_step(policy, tokens)} if args.ptx else found
 
 
+def _peak(live: Any, run: Callable[[], None]) -> tuple[int, int]:
+    """Bytes above what was there before, and those of logits."""
+    gc.collect()  # an earlier graph that a cycle holds would be counted, and freed meanwhile
+    live.restart()
+    before, wide = live.now, live.wide
+    run()
+    return live.peak - before, live.widest - wide
+
+
 @contextmanager
 def _limited(args: MemoryOptions) -> Iterator[None]:
     """Passes as they would be cut on the device that is planned for."""
@@ -178,14 +171,11 @@ def held(
     meter: Any = None,
     device: str | None = None,
 ) -> Held:
-    """Run every part of a step, with recomputation where there are gradients and without.
+    """Run every part of the step of a planned training, with recomputation and without.
 
-    Args:
-        args: the training that is planned.
-        policy: transformers' configuration of the policy.
-        rewards: those of the reward models; none for functions.
-        meter: what counts, with the attributes and methods of ``LiveBytes``, the default.
-        device: where to run it with real, random weights; None: without memory.
+    ``policy`` and ``rewards`` are transformers' configurations, with none for a function.
+    ``meter`` counts in the place of ``LiveBytes``. On a ``device`` models have real, random
+    weights; without one they take no memory.
     """
     names = tuple(f"objective-{i}" for i in range(args.objectives))
     config = AdapterConfig(
@@ -195,14 +185,6 @@ def held(
     state = PreferenceState(args.objectives)  # is not counted
     live = meter or LiveBytes(policy.get_text_config().vocab_size)
     onednn_is_faster()  # now: what it measures with belongs to no part of a step
-
-    def peak(run: Callable[[], None]) -> tuple[int, int]:
-        """Bytes above what was there before, and those of logits."""
-        gc.collect()  # an earlier graph that a cycle holds would be counted, and freed meanwhile
-        live.restart()
-        before, wide = live.now, live.wide
-        run()
-        return live.peak - before, live.widest - wide
 
     with _limited(args), live:
         is_ppo = args.algorithm == "ppo"
@@ -222,17 +204,14 @@ def held(
                 if recomputed and name not in ("update", "ptx"):
                     peaks[name] *= 2  # nothing to recompute
                 else:
-                    peaks.setdefault(name, []).append(peak(run))
+                    peaks.setdefault(name, []).append(_peak(live, run))
     return Held(
         models=1 + len(rewards),
         engines=len(engines),
         weights=weights,
         trained=trained,
         element=dtype.itemsize,
-        largest=max(
-            sum(p.numel() * p.element_size() for p in module.parameters())
-            for module in models.modules()
-        ),
+        largest=max(sum(p.nbytes for p in module.parameters()) for module in models.modules()),
         parts={
             name: Part(kept, recomputed, max(wide, again))
             for name, ((kept, wide), (recomputed, again)) in peaks.items()

@@ -133,17 +133,11 @@ COMMAND = Program(
 
 @dataclass(frozen=True)
 class Plan:
-    """What one card holds, in bytes.
+    """What one card holds, in bytes by name."""
 
-    Attributes:
-        standing: what is there all the time, by name.
-        parts: of a step, one at a time, by name, as the flags have recomputation.
-        other: the same parts with recomputation the other way.
-    """
-
-    standing: dict[str, int]
-    parts: dict[str, int]
-    other: dict[str, int]
+    standing: dict[str, int]  # there all the time
+    parts: dict[str, int]  # of a step, one at a time, as the flags have recomputation
+    other: dict[str, int]  # the same with recomputation the other way
 
     @property
     def total(self) -> int:

@@ -25,13 +25,9 @@ class LiveBytes(TorchDispatchMode):
 
     With fake tensors (torch's own, of the sizes and types of real ones but without memory) an
     ordinary training step says what it would hold, however large the model is. Masks and token
-    ids stay real, so that whatever depends on lengths runs as it is.
-
-    Attributes:
-        now: bytes alive.
-        peak: the most that were alive since ``restart``.
-        wide: bytes alive in tensors whose last dimension is ``width`` or more, such as logits.
-        widest: the most of these since ``restart``.
+    ids stay real, so that whatever depends on lengths runs as it is. ``now`` bytes are alive,
+    ``peak`` at most since ``restart``; ``wide`` and ``widest`` are those in tensors whose last
+    dimension is ``width`` or more, such as logits.
     """
 
     def __init__(self, width: int = 0) -> None:
@@ -84,21 +80,10 @@ class LiveBytes(TorchDispatchMode):
 
 
 class Models:
-    """What a training holds: the policy, the score models and, with PPO, the critic.
+    """What a training holds: policy, score models, the critic, where Panacea-PPO puts it, adapters.
 
-    The critic is where Panacea-PPO puts it.
-
-    Args:
-        config: of the adapters.
-        state: their λ; a real tensor, since layers look at its values.
-        dtype: of the models.
-        policy: configuration of the policy.
-        rewards: configurations of the reward models.
-        has_critic: whether there is a critic.
-        device: where real, random weights are to be; None: none are.
-
-    Attributes:
-        adapters: the policy's, and the critic's if there is one.
+    ``policy`` and ``rewards`` are configurations. ``state`` is the adapters' λ, a real tensor, as
+    layers look at its values. Without a ``device`` there are no weights, else random ones.
     """
 
     def __init__(

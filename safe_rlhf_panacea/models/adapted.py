@@ -43,17 +43,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Adapted:
-    """An adapter's folder, and the model under it.
-
-    Attributes:
-        folder: where it lies.
-        preference: what stands behind the ``@``; None without one.
-        lora: the LoRA of PEFT; None for an adapter of this package.
-    """
+    """An adapter's folder, and the model under it."""
 
     folder: Path
-    preference: str | None
-    lora: Lora | None
+    preference: str | None  # what stands behind the @
+    lora: Lora | None  # of PEFT; None for an adapter of this package
 
     @cached_property
     def config(self) -> AdapterConfig:
@@ -129,15 +123,18 @@ class Adapted:
         except UserError as error:
             raise UserError(f"{error} (the base model of {self.folder}, an adapter)") from error
 
-    def add_to(self, model: PreTrainedModel, dtype: torch.dtype | str | None = None) -> None:
-        """Add the update to the weights of the base model, and note its checksum on each of them.
+    def add_to(
+        self,
+        model: PreTrainedModel,
+        dtype: torch.dtype | str | None = None,
+        *,
+        at: torch.Tensor | None = None,
+    ) -> None:
+        """Add the update to the base model's weights, which then get the type ``dtype``.
 
-        An output layer that shares its weight with the input embeddings gets one of its own.
-        Buffers, such as the frequencies of the positions, keep their type.
-
-        Args:
-            model: the base model, in the type that it was saved in.
-            dtype: of the weights afterwards; default: as they are.
+        λ is ``at``, size = (m,), by default the one behind the folder's name. Each weight keeps
+        the update's checksum; an output layer that shares its weight with the input embeddings
+        gets one of its own; buffers, such as positions' frequencies, keep their type.
 
         Raises:
             UserError, AdapterError: files that are damaged, or an adapter of another model.
@@ -146,7 +143,7 @@ class Adapted:
         if self.preference is not None:
             digest.update(str(self._vector.tolist()).encode())
         embeddings = model.get_input_embeddings().weight
-        for name, update in self.lora.updates(model) if self.lora else self._updates(model):
+        for name, update in self.lora.updates(model) if self.lora else self._updates(model, at):
             module = model.get_submodule(name)
             weight = module.get_parameter("weight")
             if weight is embeddings:
@@ -159,12 +156,14 @@ class Adapted:
             parameter.data = parameter.data.to(wanted)
 
     @torch.no_grad()
-    def _updates(self, model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    def _updates(
+        self, model: nn.Module, at: torch.Tensor | None
+    ) -> Iterator[tuple[str, torch.Tensor]]:
         """W(λ) - W0 of each adapted layer in float32, size = (out_features, in_features)."""
         config, tensors = self.config, read_tensors(self.folder)
         check_fit(model, config, tensors, str(self.folder / WEIGHTS_NAME))
         check_base(dict(model.named_parameters()), config.base_fingerprint, str(self.folder))
-        preference, state = self._vector, PreferenceState(config.pref_dim)
+        preference, state = self._vector if at is None else at, PreferenceState(config.pref_dim)
         for name in dict.fromkeys(key.rpartition(".")[0] for key in tensors):
             with torch.random.fork_rng(devices=[]):  # its start is drawn, and not used
                 layer = SvdLoraLinear(model.get_submodule(name), config, state)
@@ -195,10 +194,7 @@ def find_adapter(name_or_path: str | os.PathLike[str]) -> Adapted | None:
 def base_of(adapter: str | Path, recorded: str | None, given: str | None) -> Iterator[str]:
     """The base model to load inside the block, whose errors name the adapter as well.
 
-    Args:
-        adapter: the adapter's folder.
-        recorded: the base model that its configuration names.
-        given: what the user says instead, with ``--base_model``.
+    It is the one that the adapter's configuration records, or what ``--base_model`` gives instead.
 
     Raises:
         UserError: there is neither, or the block raised one.

@@ -98,11 +98,7 @@ def _weight_map(index: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def check_safetensors(file: Path) -> None:
-    """Refuse a file that is not one whole safetensors file.
-
-    Raises:
-        UserError: naming the file.
-    """
+    """Refuse a file that is not one whole safetensors file, with a ``UserError``."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -142,11 +138,7 @@ def read_tensors(
 
 
 def check_score_head(name: str, tensors: Iterable[str]) -> None:
-    """Refuse a checkpoint whose scores would come from a random head.
-
-    Raises:
-        UserError: the head's weights are not among the names ``tensors``.
-    """
+    """Refuse a checkpoint without a head among its ``tensors``, whose scores would be random."""
     if f"{SCORE_HEAD}weight" not in tensors:
         raise UserError(
             f"{name} is no reward model: its weights lack {SCORE_HEAD}weight; train one from "

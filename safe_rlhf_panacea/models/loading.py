@@ -23,15 +23,12 @@ IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)
 class LoadedModel:
     """A model of transformers with its tokenizer, in place of the name that one is loaded by.
 
-    A training takes it over: it gets the run's precision, and an adapter, in place.
-
-    Attributes:
-        model: a causal language model, or, as a reward, a model for sequence classification.
-        tokenizer: the model's.
-        label: as a reward, which of several labels is meant, by name or index.
+    A training takes it over: it gets the run's precision, and an adapter, in place. As a reward it
+    is a model for sequence classification, and ``label`` says which label of several is meant, by
+    name or index.
 
     Raises:
-        UserError: one of both is missing, or they stand in each other's place.
+        UserError: model or tokenizer is missing, or they stand in each other's place.
     """
 
     model: Any
@@ -122,27 +119,17 @@ def load_whole(
     may_lack: Collection[str] = (),
     **kwargs: Any,
 ) -> Any:
-    """``auto_class.from_pretrained`` with no weight made up and none left over.
+    """``auto_class.from_pretrained(name, **kwargs)``, no weight made up and none left over.
 
-    Args:
-        auto_class: one of transformers' auto classes.
-        name: a folder or hub name.
-        may_hold: whether the checkpoint may hold this tensor though the model has none.
-        may_lack: tensors that the caller brings.
-        kwargs: passed on.
+    The checkpoint may hold tensors of which ``may_hold`` is true though the model has none, and
+    lack those of ``may_lack``, which the caller brings.
 
     Raises:
-        UserError: the checkpoint is of another model, naming a few of its tensors, or a weight
-            is not finite.
+        UserError: it is of another model, naming a few tensors, or a weight is not finite.
     """
     with loading_errors(name, "model"):
-        model, info = auto_class.from_pretrained(
-            name,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **kwargs,
-        )
+        kwargs |= {"use_safetensors": True, "ignore_mismatched_sizes": True}
+        model, info = auto_class.from_pretrained(name, output_loading_info=True, **kwargs)
     foreign = f"{name} is no checkpoint of a {type(model).__name__}"
     if missing := _few(key for key in info["missing_keys"] if key not in may_lack):
         raise UserError(f"{foreign}: {missing} missing")
@@ -167,11 +154,7 @@ def _few(keys: Iterable[str], shown: int = 3) -> str:
 
 
 def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], name: str) -> None:
-    """Refuse weights that are not finite, such as a diverged training may have left.
-
-    Raises:
-        UserError: naming the first of them.
-    """
+    """Refuse weights that are not finite, naming the first, with a ``UserError``."""
     for key, tensor in tensors:
         if tensor.is_meta or tensor.element_size() < 2:  # not here, or quantised
             continue
@@ -182,18 +165,9 @@ def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], name: str) -> None
 
 
 def check_positions(model: Any, length: int, name: str, what: str = "--max_length") -> None:
-    """Refuse sequences that are longer than a model's positions reach.
+    """Refuse sequences of ``length`` tokens where a model names fewer positions.
 
-    Models that do not say how many they have pass.
-
-    Args:
-        model: with its configuration.
-        length: of the longest sequence, in tokens.
-        name: of the model.
-        what: makes a sequence so long.
-
-    Raises:
-        UserError: with both numbers.
+    The ``UserError`` has both numbers, the model's ``name``, and ``what`` makes them so long.
     """
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if isinstance(positions, int) and 0 < positions < length:

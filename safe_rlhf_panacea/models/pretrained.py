@@ -24,12 +24,7 @@ from safe_rlhf_panacea.models.loading import (
 )
 
 # What a tokenizer that lacks a special token is given: Safe-RLHF's names.
-DEFAULT_SPECIAL_TOKENS = {
-    "bos_token": "<s>",
-    "eos_token": "</s>",
-    "pad_token": "<pad>",
-    "unk_token": "<unk>",
-}
+SPECIAL_TOKENS = dict(bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
 
@@ -127,13 +122,8 @@ def load_score_model(
 ) -> tuple[Any, Any]:
     """A score model and its tokenizer, which pads on the right.
 
-    Args:
-        path: a folder or a name on the hub.
-        role: ``reward``, ``cost`` or ``critic``.
-        max_length: of prompt and response together, in tokens.
-        normalize: whether it uses its own normaliser.
-        dtype: of the weights; None: as saved.
-        trust_remote_code: run code that comes with the model.
+    The role is ``reward``, ``cost`` or ``critic``, ``max_length`` is of prompt and response
+    together, in tokens, and ``normalize`` says whether its own normaliser is used.
 
     Raises:
         UserError: there is none, or it has fewer positions.
@@ -164,11 +154,7 @@ def has_tokenizer(folder: Path) -> bool:
 def load_tokenizer(
     name: str, model_max_length: int | None, padding_side: str, **kwargs: Any
 ) -> Any:
-    """A tokenizer as it was saved.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
+    """A tokenizer as it was saved; a ``UserError`` where there is none, or it is damaged."""
     from transformers import AutoTokenizer
 
     if Path(name).is_dir() and not has_tokenizer(Path(name)):
@@ -190,11 +176,7 @@ def is_same_tokenizer(one: Any, other: Any) -> bool:
 
 
 def check_same_tokenizer(one: Any, other: Any, one_path: str, other_path: str) -> None:
-    """Refuse two models whose tokenizers differ.
-
-    Raises:
-        UserError: naming both models and the sizes of their vocabularies.
-    """
+    """Refuse two models whose tokenizers differ, naming both, with a ``UserError``."""
     if not is_same_tokenizer(one, other):
         raise UserError(
             f"the tokenizers of {one_path} ({len(one)} tokens) and {other_path} ({len(other)} "
@@ -216,7 +198,7 @@ def resize_tokenizer_embedding(tokenizer: Any, model: Any) -> None:
             RuntimeWarning,
             stacklevel=2,
         )
-    lacking = {k: v for k, v in DEFAULT_SPECIAL_TOKENS.items() if getattr(tokenizer, k) is None}
+    lacking = {k: v for k, v in SPECIAL_TOKENS.items() if getattr(tokenizer, k) is None}
     if lacking:
         tokenizer.add_special_tokens(lacking)
     if len(tokenizer) > rows:
