@@ -152,15 +152,18 @@ def _peak(live: Any, run: Callable[[], None]) -> tuple[int, int]:
 
 
 @contextmanager
-def _limited(args: MemoryOptions) -> Iterator[None]:
-    """Passes as they would be cut on the device that is planned for."""
+def _planning(args: MemoryOptions) -> Iterator[None]:
+    """Passes as they would be cut on the device that is planned for, and quick collections."""
     device, before = torch.device(args.device), (limit.max_tokens, limit.planned)
     limit.max_tokens = args.max_tokens_per_pass or PassLimit().on(device)
     limit.planned = device
+    gc.collect()
+    gc.freeze()  # collections look at nothing that was there before
     try:
         yield
     finally:
         limit.max_tokens, limit.planned = before
+        gc.unfreeze()
 
 
 def held(
@@ -186,7 +189,7 @@ def held(
     live = meter or LiveBytes(policy.get_text_config().vocab_size)
     onednn_is_faster()  # now: what it measures with belongs to no part of a step
 
-    with _limited(args), live:
+    with _planning(args), live:
         is_ppo = args.algorithm == "ppo"
         models = Models(config, state, dtype, policy, rewards, has_critic=is_ppo, device=device)
         gc.collect()
