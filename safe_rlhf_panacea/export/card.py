@@ -102,11 +102,7 @@ def changed_flags(record: Mapping[str, Any]) -> Iterator[str]:
 def find_front(
     adapter: Path, objectives: Sequence[str], run: str | None = None
 ) -> FrontResult | None:
-    """The one front of a run, as ``evaluation.compare`` takes it; by default of the adapter's own.
-
-    Raises:
-        UserError: it holds none, several, or one of other objectives.
-    """
+    """The one front of a run, as ``evaluation.compare`` takes it; default: the adapter's own."""
     from safe_rlhf_panacea.fronts.result import FRONT_FILE
     from safe_rlhf_panacea.fronts.runs import parse_run, read_run
 

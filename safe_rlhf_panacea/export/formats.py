@@ -58,12 +58,7 @@ def describe(adapter: SavedAdapter, form: str, **more: Any) -> dict[str, Any]:
 
 
 def check_target(folder: Path, *, overwrite: bool) -> None:
-    """Whether an export may be written here.
-
-    Raises:
-        UserError: something lies there already; only another export may be overwritten, where the
-            folder holds nothing but what its record names.
-    """
+    """Refuse a folder that holds anything; an export is overwritten if it holds nothing else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not folder.is_dir():
@@ -186,11 +181,7 @@ def interleave(rows: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def write_gguf(path: Path, part: Mapping[str, LowRank], config: Any) -> None:
-    """Write one LoRA for llama.cpp with alpha = rank, so that its scale is λ_i itself.
-
-    Raises:
-        UserError: an architecture or a layer that llama.cpp has no name for.
-    """
+    """Write one LoRA for llama.cpp with alpha = rank, so that its scale is λ_i itself."""
     try:
         import gguf
     except ImportError:
@@ -232,14 +223,7 @@ def write_merged(
     *,
     trust_remote_code: bool = False,
 ) -> None:
-    """Write the base model with W(λ) for its weights, and its tokenizer, in safetensors.
-
-    The base model keeps its precision; λ is ``preference``, size = (m,).
-
-    Raises:
-        UserError: the base model cannot be loaded, or W(λ) is not finite in its precision.
-        AdapterError: the adapter does not fit it.
-    """
+    """Write the base model with W(λ), in its own precision, and its tokenizer, in safetensors."""
     model, tokenizer = load_pretrained_models(
         base_model, model_max_length=None, trust_remote_code=trust_remote_code
     )

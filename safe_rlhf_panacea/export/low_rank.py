@@ -40,12 +40,7 @@ class SavedAdapter:
 
     @classmethod
     def read(cls, folder: str | Path) -> SavedAdapter:
-        """Read a trained adapter's folder.
-
-        Raises:
-            AdapterError: its files are missing or damaged.
-            UserError: a tensor is missing, or an objective is named like the shared part.
-        """
+        """Read a trained adapter's folder; no objective may be named like the shared part."""
         config, tensors = read_config(folder), read_tensors(folder)
         if SHARED in config.objectives:
             raise UserError(f"{folder}: an objective named {SHARED!r} cannot be exported")

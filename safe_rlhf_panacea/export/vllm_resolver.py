@@ -1,7 +1,7 @@
 """A plugin for vLLM: ``NAME@helpful=0.7,harmless=0.3`` is made when it is first asked for.
 
-vLLM loads a LoRA per name, and keeps its prefix cache by name; so every λ gets a name and a
-folder of its own. Three environment variables say what may be asked for:
+vLLM keeps LoRAs and its prefix cache by name, so every λ has a name and a folder of its own. Three
+environment variables say what may be asked for:
 
 - ``PANACEA_ADAPTERS``: ``NAME=FOLDER``, several separated by ``;``. A folder holds an adapter, or,
   while one is trained, its versions in folders of their own: ``NAME/VERSION@λ``

@@ -56,11 +56,7 @@ class Adapted:
 
     @property
     def base(self) -> str:
-        """The base model, which may be an adapter again.
-
-        Raises:
-            UserError: it names none.
-        """
+        """The base model, which may be an adapter again."""
         base = self.lora.base if self.lora else self.config.base_model
         if base is None:
             raise UserError(f"{self.folder} is an adapter that names no base model")
@@ -93,10 +89,8 @@ class Adapted:
     def base_errors(self) -> Iterator[None]:
         """Around the loading of the base: checks before it, and errors that name the adapter.
 
-        Raises:
-            UserError: a LoRA of a kind that only PEFT merges, no λ or one too many, or an adapter
-                that is, perhaps by way of others, its own base model; or what the block raises.
-            PreferenceError: a λ that is none.
+        Refused are a LoRA of a kind that only PEFT merges, no λ, one too many or what is none, and
+        an adapter that is, perhaps by way of others, its own base model.
         """
         folders, under = {os.path.realpath(self.folder)}, find_adapter(self.base)
         while under is not None:
@@ -135,9 +129,6 @@ class Adapted:
         λ is ``at``, size = (m,), by default the one behind the folder's name. Each weight keeps
         the update's checksum; an output layer that shares its weight with the input embeddings
         gets one of its own; buffers, such as positions' frequencies, keep their type.
-
-        Raises:
-            UserError, AdapterError: files that are damaged, or an adapter of another model.
         """
         digest = hashlib.sha256((self.folder / WEIGHTS_NAME).read_bytes())
         if self.preference is not None:
@@ -173,11 +164,7 @@ class Adapted:
 
 
 def find_adapter(name_or_path: str | os.PathLike[str]) -> Adapted | None:
-    """The adapter that ``FOLDER`` or ``FOLDER@λ`` names; None for whole models and hub names.
-
-    Raises:
-        UserError: a λ behind a whole model, or a damaged configuration.
-    """
+    """The adapter that ``FOLDER`` or ``FOLDER@λ`` names; None for whole models and hub names."""
     text, preference = split_base(str(name_or_path))
     folder = Path(text).expanduser()
     whole = any((folder / file).is_file() for file in (WEIGHTS, INDEX))
@@ -195,9 +182,6 @@ def base_of(adapter: str | Path, recorded: str | None, given: str | None) -> Ite
     """The base model to load inside the block, whose errors name the adapter as well.
 
     It is the one that the adapter's configuration records, or what ``--base_model`` gives instead.
-
-    Raises:
-        UserError: there is neither, or the block raised one.
     """
     if (base := given or recorded) is None:
         raise UserError(f"{adapter} names no base model: give one with --base_model")

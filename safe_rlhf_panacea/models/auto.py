@@ -45,21 +45,20 @@ class AutoModelForScore:
         Reads today's layout and the older one (``rotary_emb.inv_freq``, no bias, no normaliser).
 
         Args:
-            name_or_path: a folder or a name on the Hugging Face hub; safetensors only.
+            name_or_path: a folder or a name on the hub; safetensors only.
             score_type: the role; like ``do_normalize`` never the checkpoint's own.
             fresh_head: a checkpoint without a score head gets a random one, to be trained.
             do_normalize: whether scores are normalised.
-            normalizer_type: default, as of ``normalizer_momentum``: the checkpoint's.
-            normalizer_momentum: of ``ExponentialMovingAverage``.
-            score_dim: D of a fresh head, default 1; a checkpoint's head has its own.
-            score_bias: whether a fresh head has a bias, default true; likewise.
+            normalizer_type: default: the checkpoint's.
+            normalizer_momentum: default: the checkpoint's.
+            score_dim: D of a fresh head; default: 1.
+            score_bias: whether a fresh head has a bias; default: true.
             dtype: of the weights; default: as saved.
             trust_remote_code: run code that comes with the model.
             kwargs: passed on to transformers, for example ``attn_implementation``.
 
         Raises:
-            UserError: no whole checkpoint, one of another kind of model, or one without a
-                score head.
+            UserError: no whole checkpoint, one of another model, or one without a score head.
         """
         from transformers import AutoConfig, AutoModel
 

@@ -32,11 +32,7 @@ def is_local(name_or_path: str | os.PathLike[str]) -> bool:
 
 
 def check_model_folder(folder: Path) -> None:
-    """Refuse a folder that holds no whole model.
-
-    Raises:
-        UserError: the folder, its config.json or its weights are missing, pickled or truncated.
-    """
+    """Refuse a folder whose config.json or weights are missing, pickled or truncated."""
     if not folder.is_dir():
         owner = folder.parts[0] if len(folder.parts) == 2 else ""
         text = f"{folder}: no such folder; a model's folder or a hub name is wanted"
@@ -53,11 +49,7 @@ def check_model_folder(folder: Path) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model's folder.
-
-    Raises:
-        UserError: there are none, or one that the index names is missing.
-    """
+    """The safetensors files of a model's folder, all that its index names."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():

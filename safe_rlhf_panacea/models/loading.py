@@ -24,11 +24,7 @@ class LoadedModel:
     """A model of transformers with its tokenizer, in place of the name that one is loaded by.
 
     A training takes it over: it gets the run's precision, and an adapter, in place. As a reward it
-    is a model for sequence classification, and ``label`` says which label of several is meant, by
-    name or index.
-
-    Raises:
-        UserError: model or tokenizer is missing, or they stand in each other's place.
+    is a model for sequence classification, and ``label`` is a label of several, by name or index.
     """
 
     model: Any
@@ -56,11 +52,7 @@ class LoadedModel:
 
 
 def resolve_model(name_or_path: str | os.PathLike[str]) -> str:
-    """The folder, checked, or the hub name as it is.
-
-    Raises:
-        UserError: the folder is missing or holds no whole model.
-    """
+    """The folder, which must hold a whole model, or the hub name as it is."""
     if not is_local(name_or_path):
         return str(name_or_path)
     folder = Path(name_or_path).expanduser()
@@ -100,11 +92,7 @@ def loading_errors(name: str, what: str) -> Iterator[None]:
 
 
 def read_model_config(name: str, *, trust_remote_code: bool = False) -> Any:
-    """A model's configuration; of a model on the hub nothing else is downloaded.
-
-    Raises:
-        UserError: there is none.
-    """
+    """A model's configuration; of a model on the hub nothing else is downloaded."""
     from transformers import AutoConfig
 
     with loading_errors(name, "configuration"):

@@ -22,16 +22,9 @@ class Normalizer(nn.Module):
     Variances are the population's (divided by n), so that running statistics over batches equal
     those of all rows at once, and a batch of one row is no NaN.
 
-    Args:
-        normalizer_type: what ``update`` computes, by its name in a checkpoint's configuration:
-            of every row so far, or momentum · old + (1 - momentum) · batch; None: nothing.
-        normalize_function: whether ``normalize`` takes off the mean, divides by the deviation,
-            both or neither.
-        shape: (D,).
-        momentum: of the moving average; default 0.9.
-
-    Raises:
-        UserError: an unknown name, or a momentum outside [0, 1).
+    ``update`` keeps them of every row so far, or as momentum · old + (1 - momentum) · batch, with
+    0.9 as the default; without a type it does nothing. ``normalize`` takes off the mean, divides by
+    the deviation, both or neither. Unknown names, and a momentum outside [0, 1), are refused.
     """
 
     mean: torch.Tensor
@@ -96,11 +89,7 @@ class Normalizer(nn.Module):
         mean: torch.Tensor | Sequence[float] | None,
         var: torch.Tensor | Sequence[float] | None,
     ) -> None:
-        """Set the statistics; None keeps what is there.
-
-        Raises:
-            UserError: the wrong number of values.
-        """
+        """Set the statistics, which must be D each; None keeps what is there."""
         for name, value in (("mean", mean), ("var", var)):
             if value is None:
                 continue

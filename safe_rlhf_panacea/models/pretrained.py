@@ -43,13 +43,12 @@ def load_pretrained_models(
 ) -> tuple[Any, Any]:
     """Load a model, in evaluation mode, and its tokenizer.
 
-    Special tokens that the tokenizer lacks are added, and the embeddings grow with it. An adapter
-    is added to the weights of the model under it.
+    Special tokens that the tokenizer lacks are added, and the embeddings grow with it.
 
     Args:
-        model_name_or_path: a folder or a name on the Hugging Face hub; safetensors only. Also the
-            folder of a LoRA of PEFT, or of a Panacea adapter at one λ, as
-            ``FOLDER@helpful=0.5,harmless=0.5``. A ``LoadedModel`` is taken as it is.
+        model_name_or_path: a folder or a name on the hub, safetensors only; the folder of a LoRA of
+            PEFT, or of a Panacea adapter at one λ, ``FOLDER@helpful=0.5,harmless=0.5``, which is
+            added to the weights under it; or a ``LoadedModel``, which is taken as it is.
         model_max_length: in tokens; None keeps the tokenizer's own.
         padding_side: ``left`` for generation, ``right`` for scoring and training.
         auto_model_type: ``AutoModelForCausalLM`` or ``AutoModelForScore``.
@@ -120,13 +119,10 @@ def load_score_model(
     dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
 ) -> tuple[Any, Any]:
-    """A score model and its tokenizer, which pads on the right.
+    """A score model, as ``reward``, ``cost`` or ``critic``, and its tokenizer (padding: right).
 
-    The role is ``reward``, ``cost`` or ``critic``, ``max_length`` is of prompt and response
-    together, in tokens, and ``normalize`` says whether its own normaliser is used.
-
-    Raises:
-        UserError: there is none, or it has fewer positions.
+    ``max_length`` is of prompt and response together, in tokens; a model with fewer positions is
+    refused. ``normalize`` says whether its own normaliser is used.
     """
     adapted = find_adapter(path)
     if adapted is not None and adapted.lora is None:

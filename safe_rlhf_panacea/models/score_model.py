@@ -96,13 +96,9 @@ class ScoreModel(nn.Module):
     ) -> ScoreModelOutput:
         """Score every token that is attended, in passes over rows of similar length.
 
-        Args:
-            input_ids: token ids.
-            attention_mask: true where there is a token; may be left out where B = 1.
-            position_ids: default: attended tokens are counted, so that padding changes nothing.
-            use_cache: whether the backbone keeps its keys and values.
-            groups: rows that may begin alike, each of the B once; that beginning is read once.
-            kwargs: passed on to the backbone, for example ``inputs_embeds``.
+        The mask may be left out where B = 1. Positions are by default counted over attended tokens,
+        so that padding changes nothing. ``groups`` are rows that may begin alike, each of the B
+        once; that beginning is read once. The rest is passed on to the backbone.
 
         Raises:
             UserError: a row without a single attended token.
