@@ -15,14 +15,12 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.adapter import AdapterConfig
 from safe_rlhf_panacea.adapter.frozen import onednn_is_faster
 from safe_rlhf_panacea.adapter.state import PreferenceState
 from safe_rlhf_panacea.base.engine import set_gradient_checkpointing
-from safe_rlhf_panacea.forward.inversion import invert
-from safe_rlhf_panacea.forward.kv_cache import preallocated_cache
-from safe_rlhf_panacea.forward.log_probs import token_log_probs
-from safe_rlhf_panacea.forward.passes import PassLimit, limit
+from safe_rlhf_panacea.forward import log_probs
+from safe_rlhf_panacea.forward.decoding import preallocated_cache
+from safe_rlhf_panacea.forward.generation import invert
 from safe_rlhf_panacea.memory.main import MemoryOptions
 from safe_rlhf_panacea.memory.models import LiveBytes, Models
 
@@ -77,7 +75,7 @@ def lengths_of(rows: int, max_length: int, mean_length: float) -> list[int]:
 
 def policy_step(policy: Any, tokens: Tokens) -> None:
     """Forward and backward pass of a policy."""
-    token_log_probs(policy, tokens.ids, tokens.mask, tokens.counted).sum().backward()
+    log_probs(policy, tokens.ids, tokens.mask, tokens.counted).sum().backward()
 
 
 @torch.no_grad()
@@ -118,7 +116,7 @@ def _parts(
     @torch.no_grad()
     def reference() -> None:
         with adapter.disabled():
-            token_log_probs(policy, tokens.ids, tokens.mask, tokens.counted)
+            log_probs(policy, tokens.ids, tokens.mask, tokens.counted)
 
     @torch.no_grad()
     def scoring() -> None:
@@ -152,17 +150,13 @@ def _peak(live: Any, run: Callable[[], None]) -> tuple[int, int]:
 
 
 @contextmanager
-def _planning(args: MemoryOptions) -> Iterator[None]:
-    """Passes as they would be cut on the device that is planned for, and quick collections."""
-    device, before = torch.device(args.device), (limit.max_tokens, limit.planned)
-    limit.max_tokens = args.max_tokens_per_pass or PassLimit().on(device)
-    limit.planned = device
+def _quick_collections() -> Iterator[None]:
+    """Collections of garbage look at nothing that was there before."""
     gc.collect()
-    gc.freeze()  # collections look at nothing that was there before
+    gc.freeze()
     try:
         yield
     finally:
-        limit.max_tokens, limit.planned = before
         gc.unfreeze()
 
 
@@ -180,21 +174,15 @@ def held(
     ``meter`` counts in the place of ``LiveBytes``. On a ``device`` models have real, random
     weights; without one they take no memory.
     """
-    names = tuple(f"objective-{i}" for i in range(args.objectives))
-    config = AdapterConfig(
-        args.lora_dim, args.objectives, lora_module_name=args.lora_module_name, objectives=names
-    )
-    dtype = torch.bfloat16 if args.bf16 else torch.float32
     state = PreferenceState(args.objectives)  # is not counted
     live = meter or LiveBytes(policy.get_text_config().vocab_size)
     onednn_is_faster()  # now: what it measures with belongs to no part of a step
-
-    with _planning(args), live:
-        is_ppo = args.algorithm == "ppo"
-        models = Models(config, state, dtype, policy, rewards, has_critic=is_ppo, device=device)
+    with _quick_collections(), live:
+        models = Models(args, state, policy, rewards, device)
+        element = models.policy.dtype.itemsize
         gc.collect()
         trained = sum(p.numel() for p in models.trained())
-        weights = live.now - 2 * trained * dtype.itemsize  # the gradients are there, too
+        weights = live.now - 2 * trained * element  # the gradients are there, too
         engines = [m for m in (models.policy, models.critic) if m is not None]
         parts = _parts(models, state, args)
         peaks: dict[str, list[tuple[int, int]]] = {}
@@ -213,7 +201,7 @@ def held(
         engines=len(engines),
         weights=weights,
         trained=trained,
-        element=dtype.itemsize,
+        element=element,
         largest=max(sum(p.nbytes for p in module.parameters()) for module in models.modules()),
         parts={
             name: Part(kept, recomputed, max(wide, again))

@@ -15,6 +15,8 @@ from torch.utils._pytree import tree_leaves
 
 from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter, inject_adapter
 from safe_rlhf_panacea.adapter.state import PreferenceState
+from safe_rlhf_panacea.forward.passes import PassOptions, most_tokens, set_pass_options
+from safe_rlhf_panacea.memory.main import MemoryOptions
 from safe_rlhf_panacea.models import AutoModelForScore
 
 aten = torch.ops.aten
@@ -88,13 +90,10 @@ class Models:
 
     def __init__(
         self,
-        config: AdapterConfig,
+        args: MemoryOptions,
         state: PreferenceState,
-        dtype: torch.dtype,
         policy: Any,
         rewards: Iterable[Any],
-        *,
-        has_critic: bool,
         device: str | None = None,
     ) -> None:
         """Make them on torch's meta device, then give them storages."""
@@ -102,6 +101,14 @@ class Models:
 
         from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic, shared_copy, value_model
 
+        config = AdapterConfig(
+            args.lora_dim,
+            args.objectives,
+            lora_module_name=args.lora_module_name,
+            objectives=tuple(f"objective-{i}" for i in range(args.objectives)),
+        )
+        dtype = torch.bfloat16 if args.bf16 else torch.float32
+        has_critic = args.algorithm == "ppo"
         self.critic: Any = None
         self.adapters: list[PanaceaAdapter] = []
 
@@ -128,6 +135,13 @@ class Models:
             self._fill(device or "cpu")
             for parameter in self.trained():
                 parameter.grad = torch.zeros_like(parameter)
+
+        # Passes as they would be cut, and attend, on the device that is planned for.
+        planned = torch.device(args.device)
+        most = most_tokens(PassOptions(args.max_tokens_per_pass), planned)
+        for model in self.modules():
+            options = PassOptions(most, write_out_attention=planned.type == "cpu")
+            set_pass_options(model, options)
 
     def _fill(self, device: str) -> None:
         """Random tensors, or fake ones, for those on the meta device, which masks cannot join."""
