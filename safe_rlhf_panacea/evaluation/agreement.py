@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
 from safe_rlhf_panacea.configs.rewarded import RewardFileOptions
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset, RawSample
-from safe_rlhf_panacea.data.specs import Row
+from safe_rlhf_panacea.data.tokenized import Row
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.loading import device, read_rewards, rewards_for
 from safe_rlhf_panacea.forward.joined_rows import across

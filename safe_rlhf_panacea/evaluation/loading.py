@@ -16,9 +16,9 @@ from safe_rlhf_panacea.adapter.fingerprint import check_base
 from safe_rlhf_panacea.adapter.io import WEIGHTS_NAME, read_config, read_tensors
 from safe_rlhf_panacea.configs.rewarded import MeasureOptions, ResponseOptions
 from safe_rlhf_panacea.data import ChatTemplate
-from safe_rlhf_panacea.data.prompt_only import different_rows
-from safe_rlhf_panacea.data.specs import Row, read_specs, select_rows
-from safe_rlhf_panacea.data.tokenized import refusing
+from safe_rlhf_panacea.data.datasets import different_rows
+from safe_rlhf_panacea.data.specs import read_specs
+from safe_rlhf_panacea.data.tokenized import Row, refusing, select_rows
 from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward.generation import SamplingConfig

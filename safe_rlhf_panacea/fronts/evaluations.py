@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.engine import gathered
-from safe_rlhf_panacea.data.template import without_template
+from safe_rlhf_panacea.data.templates import without_template
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.measurement import Measurement, towards_labels
 from safe_rlhf_panacea.fronts.result import FrontResult

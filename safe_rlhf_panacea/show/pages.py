@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from safe_rlhf_panacea.data.template import without_template
+from safe_rlhf_panacea.data.templates import without_template
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.compare import FrontComparison
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
