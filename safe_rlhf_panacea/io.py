@@ -30,7 +30,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    os.close(handle)
+    temporary = Path(name)
     try:
         yield temporary
         # mkstemp's files are for their owner only; these are as readable as any other.
@@ -42,19 +47,6 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise _about(error, path, temporary) from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """A full disk inside does not say where it is: its error gets this name."""
-    try:
-        yield
-    except Exception as error:
-        named = _about(error, Path(path))
-        # torch's own error has no number
-        if named is not error and getattr(named, "errno", errno.EIO) in DISK:
-            raise named from error
-        raise
 
 
 @contextmanager
@@ -79,14 +71,13 @@ def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
         target = Path(os.path.realpath(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    filled = temporary / "new"
+    filled, old = temporary / "new", temporary / "old"
     filled.mkdir()
     try:
         try:
             yield filled
         except Exception as error:
             raise _about(error, target, temporary) from error
-        old = temporary / "old"
         if target.exists():
             target.rename(old)
         try:
@@ -99,20 +90,17 @@ def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what writes of ``atomic_path`` that were killed left; none may be under way."""
-    for temporary in folder.glob(".*.tmp"):
-        temporary.unlink(missing_ok=True)
-
-
-def _temporary(path: Path) -> Path:
-    """A new file beside ``path``."""
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """A full disk inside does not say where it is: its error gets this name."""
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    os.close(handle)
-    return Path(name)
+        yield
+    except Exception as error:
+        named = _about(error, Path(path))
+        # torch's own error has no number
+        if named is not error and getattr(named, "errno", errno.EIO) in DISK:
+            raise named from error
+        raise
 
 
 def _about(error: Exception, path: Path, temporary: Path | None = None) -> Exception:
@@ -133,17 +121,18 @@ def _about(error: Exception, path: Path, temporary: Path | None = None) -> Excep
     return OSError(number, os.strerror(number), str(path)) if number else error
 
 
-def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write ``data`` to ``path`` at once."""
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writes of ``atomic_path`` that were killed left; none may be under way."""
+    for temporary in folder.glob(".*.tmp"):
+        temporary.unlink(missing_ok=True)
 
 
 def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` to ``path`` as UTF-8 at once."""
-    atomic_write_bytes(path, text.encode("utf-8"))
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(text.encode("utf-8"))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def atomic_write_json(path: str | os.PathLike[str], value: Any, indent: int | None = 2) -> None:
@@ -214,11 +203,11 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     Raises:
         ValueError: a key stands twice.
     """
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} stands twice in one object")
+        found[key] = value
     return found
 
 
@@ -278,5 +267,4 @@ def read_json_lines(path: Path) -> list[Any]:
 def cut_half_line(path: Path) -> None:
     """Take away what an interruption left of a last line, so that the next one stands alone."""
     if path.is_file():
-        content = path.read_bytes()
-        os.truncate(path, content.rfind(b"\n") + 1)
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
