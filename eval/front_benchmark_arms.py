@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.baselines.fixed_scaling import FACTORS
+from safe_rlhf_panacea.evaluation.loading import Method
 from safe_rlhf_panacea.experiments.sizes import OBJECTIVES
-from safe_rlhf_panacea.fronts.methods import Method
 from safe_rlhf_panacea.miniature.fronts import Judge, Results
 from safe_rlhf_panacea.miniature.report import severity_table
 from safe_rlhf_panacea.miniature.stages import Miniature

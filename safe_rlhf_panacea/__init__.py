@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from safe_rlhf_panacea.errors import UserError as UserError
     from safe_rlhf_panacea.fronts.compare import FrontComparison as FrontComparison
     from safe_rlhf_panacea.fronts.result import FrontResult as FrontResult
-    from safe_rlhf_panacea.models.loaded import LoadedModel as LoadedModel
+    from safe_rlhf_panacea.models.loading import LoadedModel as LoadedModel
     from safe_rlhf_panacea.preference import parse_preference as parse_preference
     from safe_rlhf_panacea.preference import preference_grid as preference_grid
     from safe_rlhf_panacea.preference_sampler import PreferenceSampler as PreferenceSampler
@@ -48,7 +48,7 @@ _HOMES = {
     "FrontComparison": "fronts.compare",
     "FrontResult": "fronts.result",
     "GRPOConfig": "configs.algorithms",
-    "LoadedModel": "models.loaded",
+    "LoadedModel": "models.loading",
     "PPOConfig": "configs.algorithms",
     "PanaceaDPO": "api",
     "PanaceaGRPO": "api",

@@ -6,24 +6,13 @@ import contextlib
 import queue
 from argparse import ArgumentTypeError
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
-import torch
-
-from safe_rlhf_panacea.adapter.io import read_config
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
 from safe_rlhf_panacea.configs.command_line import encodable
 from safe_rlhf_panacea.configs.training import AnswerOptions, DeviceOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.preference import PreferenceError, format_preference, parse_preference
 from safe_rlhf_panacea.printing import printable, say
 from safe_rlhf_panacea.records import read_examples
-from safe_rlhf_panacea.respond import PanaceaModel
-from safe_rlhf_panacea.serving.choosing import Sampling
-from safe_rlhf_panacea.serving.engine import Engine, Limits
-from safe_rlhf_panacea.serving.jobs import Job, Piece
-from safe_rlhf_panacea.serving.main import load_model, longest
-from safe_rlhf_panacea.serving.text import TextStream
 
 PROGRAM = "python -m safe_rlhf_panacea.chat"
 HELP = """\
@@ -51,46 +40,38 @@ COMMAND = Program(
 )
 
 
-def first_preference(adapter: str, given: str | None) -> torch.Tensor:
-    """λ at the beginning, size = (m,); empty where the adapter does not depend on it.
+class Chat:
+    """A conversation: what was said, and λ now.
 
     Raises:
-        UserError, AdapterError, PreferenceError: λ or the adapter's folder is none.
-    """
-    config = read_config(adapter)
-    if config.pref_dim == 0 and given is not None:
-        raise UserError(f"{adapter} does not depend on λ: leave out --preference")
-    if given is None:
-        return torch.full((config.pref_dim,), 1 / max(config.pref_dim, 1))
-    return parse_preference(given, config.names)
-
-
-@dataclass
-class Chat:
-    """A conversation.
-
-    Attributes:
-        model: that answers.
-        engine: its only row.
-        options: how answers are drawn.
-        preference: λ now, size = (m,).
-        turns: what was said, the user's first.
+        UserError, AdapterError, PreferenceError: the adapter, its base model or λ is none.
     """
 
-    model: PanaceaModel
-    engine: Engine
-    options: ChatOptions
-    preference: torch.Tensor
-    turns: list[str] = field(default_factory=list)
+    def __init__(self, options: ChatOptions) -> None:
+        import torch
 
-    def __post_init__(self) -> None:
-        """One stream of random numbers for the whole conversation."""
-        self.sampling = Sampling(self.options.temperature, self.options.top_p, self.options.seed)
+        from safe_rlhf_panacea.adapter.io import read_config
+        from safe_rlhf_panacea.preference import parse_preference
+        from safe_rlhf_panacea.respond import load_model
+        from safe_rlhf_panacea.serving.batch import longest
+        from safe_rlhf_panacea.serving.choosing import Sampling
+        from safe_rlhf_panacea.serving.engine import Engine, Limits
 
-    @property
-    def label(self) -> str:
-        """λ, as the line to type on shows it."""
-        return format_preference(self.preference, self.model.adapter.objectives)
+        config = read_config(options.adapter)
+        if options.preference is None:
+            self.preference = torch.full((config.pref_dim,), 1 / max(config.pref_dim, 1))
+        elif config.pref_dim:
+            self.preference = parse_preference(options.preference, config.names)  # size = (m,)
+        else:
+            raise UserError(f"{options.adapter} does not depend on λ: leave out --preference")
+        self.options, self.examples = options, read_examples(options.adapter)
+        self.model = load_model(options)
+        length = longest(self.model.model)
+        limits = Limits(max_rows=1, max_length=length, timeout=float("inf"))
+        self.engine = Engine(self.model, limits)
+        # One stream of random numbers for the whole conversation.
+        self.sampling = Sampling(options.temperature, options.top_p, options.seed)
+        self.turns: list[str] = []  # the user's first
 
     def command(self, line: str) -> bool:
         """Do what a line beginning with ``/`` says; whether the conversation goes on.
@@ -98,6 +79,8 @@ class Chat:
         Raises:
             UserError, PreferenceError: there is no such command, or no such λ.
         """
+        from safe_rlhf_panacea.preference import parse_preference
+
         name, _, rest = line[1:].partition(" ")
         if name in ("quit", "exit"):
             return False
@@ -119,34 +102,34 @@ class Chat:
         Raises:
             UserError: the conversation has become too long, or the template cannot write it.
         """
-        prompt = self.model.template.prompt_ids([*self.turns, words], self.options.system)
-        room = self.engine.limits.max_length - len(prompt)
-        if room < 1:
+        from safe_rlhf_panacea.serving.jobs import Job, Piece, TextStream
+
+        template, most = self.model.template, self.engine.limits.max_length
+        prompt = template.prompt_ids([*self.turns, words], self.options.system)
+        if len(prompt) >= most:
             raise UserError(
-                f"the conversation has {len(prompt)} tokens, and the model takes "
-                f"{self.engine.limits.max_length} with the answer: /new begins another"
+                f"the conversation has {len(prompt)} tokens, and the model takes {most} with the "
+                "answer: /new begins another"
             )
         pieces: queue.SimpleQueue[Piece] = queue.SimpleQueue()
         job = Job(
             prompt,
             self.preference,
-            min(room, self.options.max_new_tokens),
+            min(most - len(prompt), self.options.max_new_tokens),
             self.sampling,
-            frozenset(self.model.template.stop_ids(self.model.model)),
+            frozenset(template.stop_ids(self.model.model)),
             TextStream(self.model.tokenizer, strip=True),
             pieces.put,
         )
         self.engine.submit([job])
-        said = []
+        piece, said = Piece(), []
         try:
-            while True:
+            while not piece.is_last:
                 piece = pieces.get()
                 if piece.error is not None:
                     raise UserError(piece.error[1])
                 said.append(piece.text)
                 yield piece.text
-                if piece.is_last:
-                    break
         finally:
             self.engine.cancel([job])
         self.turns += [words, "".join(said)]
@@ -160,7 +143,7 @@ def _turn(chat: Chat, line: str) -> bool:
         for text in chat.answer(encodable(line)):
             print(printable(text), end="", flush=True)
         print()
-    except (UserError, PreferenceError, ArgumentTypeError) as error:
+    except (UserError, ArgumentTypeError) as error:
         say(f"error: {error}")
     except KeyboardInterrupt:
         say("\n(not kept)")
@@ -170,22 +153,20 @@ def _turn(chat: Chat, line: str) -> bool:
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Talk until the end of the input."""
-    args = COMMAND.read(argv)
-    preference = first_preference(args.adapter, args.preference)
-    examples = read_examples(args.adapter)
-    model = load_model(args)
-    limits = Limits(max_rows=1, max_length=longest(model, None), timeout=float("inf"))
-    chat = Chat(model, Engine(model, limits), args, preference)
+    chat = Chat(COMMAND.read(argv))
+    from safe_rlhf_panacea.preference import format_preference
+
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  lets input() edit lines and remember them
-    if examples.note:
-        say(examples.note)
-    if examples.prompts:
-        say("\n  ".join(["You could ask:", *examples.prompts]))
+    if chat.examples.note:
+        say(chat.examples.note)
+    if chat.examples.prompts:
+        say("\n  ".join(["You could ask:", *chat.examples.prompts]))
     try:
         going = True
         while going:
-            line = input(f"{chat.label}> ").strip()
+            label = format_preference(chat.preference, chat.model.adapter.objectives)
+            line = input(f"{label}> ").strip()
             going = _turn(chat, line) if line else True
     except EOFError:
         print()

@@ -21,7 +21,7 @@ def resolve(module: str, argv: Sequence[str]) -> tuple[dict[str, Any], dict[str,
         algorithm, config, variants = import_module(module).plan(argv)
         variant_configs(config, variants)  # refuses what the baseline would
         return {"algorithm": algorithm, **recordable(config)}, dict(variants)
-    program = import_module(f"{module}.main")
+    program = import_module(module)
     return recordable(program.parse_arguments(argv)), {}
 
 

@@ -54,7 +54,7 @@ def quiet_libraries() -> None:
     """Leave the terminal to the program's own lines."""
     from transformers.utils.logging import disable_progress_bar
 
-    from safe_rlhf_panacea.base.distributed import name_cpu_accelerator
+    from safe_rlhf_panacea.distributed import name_cpu_accelerator
 
     name_cpu_accelerator()
     disable_progress_bar()

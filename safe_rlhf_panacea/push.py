@@ -24,8 +24,8 @@ from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.export.card import CARD_FILE, read_facts, write_card
 from safe_rlhf_panacea.export.portable import hub_name, portable, portable_record
 from safe_rlhf_panacea.fronts.result import FRONT_FILE
+from safe_rlhf_panacea.hub import HUB_NAME
 from safe_rlhf_panacea.io import atomic_write_json, read_json
-from safe_rlhf_panacea.models.hub import HUB_NAME
 from safe_rlhf_panacea.printing import printable_line, say
 from safe_rlhf_panacea.records import EXAMPLES_FILE
 from safe_rlhf_panacea.runs.run_folder import RESULTS_FILE, RUN_FILE, read_record

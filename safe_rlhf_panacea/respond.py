@@ -5,25 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from safe_rlhf_panacea.adapter import PanaceaAdapter, load_adapter, load_soup
-from safe_rlhf_panacea.adapter.io import read_config
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
-from safe_rlhf_panacea.configs.training import AnswerOptions, LoadingOptions
-from safe_rlhf_panacea.data import ChatTemplate
-from safe_rlhf_panacea.data.conversation import in_turn, said
-from safe_rlhf_panacea.data.table import LeaveOut
-from safe_rlhf_panacea.data.template import Turns
+from safe_rlhf_panacea.configs.training import AnswerOptions, DeviceOptions, LoadingOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
-from safe_rlhf_panacea.models import load_pretrained_models
-from safe_rlhf_panacea.models.of_adapter import base_of
-from safe_rlhf_panacea.models.positions import check_positions
-from safe_rlhf_panacea.preference import Preference, format_preference, parse_preference
 from safe_rlhf_panacea.printing import say
+
+if TYPE_CHECKING:
+    from safe_rlhf_panacea.adapter import PanaceaAdapter
+    from safe_rlhf_panacea.data import ChatTemplate
+    from safe_rlhf_panacea.data.template import Turns
+    from safe_rlhf_panacea.preference import Preference
 
 PROGRAM = "python -m safe_rlhf_panacea.respond"
 
@@ -95,6 +88,8 @@ class PanaceaModel:
             UserError: the folder names no base model, or the base is not there.
             AdapterError: the adapter's files are missing, truncated or of another model.
         """
+        from safe_rlhf_panacea.adapter import load_adapter
+
         remote = {"trust_remote_code": trust_remote_code}
         model, tokenizer, template = _load_base(adapter, base_model, chat_template, **remote)
         return cls(model, load_adapter(model, adapter), tokenizer, template)
@@ -113,6 +108,8 @@ class PanaceaModel:
         Raises:
             UserError, AdapterError: as ``load``; also ingredients that do not go together, or none.
         """
+        from safe_rlhf_panacea.adapter import load_soup
+
         if not folders:
             raise UserError("a soup needs the adapter of at least one objective")
         paths = list(folders.values())
@@ -147,12 +144,18 @@ class PanaceaModel:
             UserError: the template has no place for a system prompt, or for several turns; turns
                 that do not alternate; or an option of sampling out of its range.
         """
+        import torch
+
+        from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
+        from safe_rlhf_panacea.models.loading import check_positions
+        from safe_rlhf_panacea.preference import parse_preference
+
         _ = AnswerOptions(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-        prompt, system = _conversation(prompt, system)
+        turns, system = _conversation(prompt, system)
         if self.adapter.pref_dim and self.adapter.objectives:
             preference = parse_preference(preference, self.adapter.objectives)
         self.adapter.set_preference(preference)
-        ids = torch.tensor([self.template.prompt_ids(prompt, system)])  # size = (1, S)
+        ids = torch.tensor([self.template.prompt_ids(turns, system)])  # size = (1, S)
         length = ids.size(1) + max_new_tokens
         what = f"a prompt of {ids.size(1)} tokens with --max_new_tokens {max_new_tokens}"
         check_positions(self.model, length, "the model", what)
@@ -173,6 +176,9 @@ class PanaceaModel:
 
 def _conversation(turns: Any, system: str | None) -> tuple[Turns, str | None]:
     """The turns, user first, and the system prompt, of messages too."""
+    from safe_rlhf_panacea.data.conversation import in_turn, said
+    from safe_rlhf_panacea.data.table import LeaveOut
+
     texts = isinstance(turns, list | tuple) and all(isinstance(turn, str) for turn in turns)
     if isinstance(turns, str) or texts:
         return turns, system
@@ -191,6 +197,11 @@ def _load_base(
     trust_remote_code: bool = False,
 ) -> tuple[Any, Any, ChatTemplate]:
     """The base model under an adapter, its tokenizer, and the adapter's template."""
+    from safe_rlhf_panacea.adapter.io import read_config
+    from safe_rlhf_panacea.data import ChatTemplate
+    from safe_rlhf_panacea.models import load_pretrained_models
+    from safe_rlhf_panacea.models.adapted import base_of
+
     config = read_config(adapter)
     with base_of(adapter, config.base_model, base_model) as base:
         model, tokenizer = load_pretrained_models(
@@ -200,25 +211,41 @@ def _load_base(
     return model.eval(), tokenizer, template
 
 
-@one_line_errors
-def main(argv: Sequence[str] | None = None) -> None:
-    """Answer and print."""
-    args = COMMAND.read(argv)
+def load_model(args: LoadingOptions) -> PanaceaModel:
+    """The model that a program's options name, where ``DeviceOptions`` want it.
+
+    Raises:
+        UserError, AdapterError: it is not there, or the device is not.
+    """
+    import torch
+
     model = PanaceaModel.load(
         args.adapter,
         args.base_model,
         chat_template=args.chat_template,
         trust_remote_code=args.trust_remote_code,
     )
+    if isinstance(args, DeviceOptions):
+        device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = None if args.dtype == "auto" else getattr(torch, args.dtype)
+        try:
+            model.model.to(torch.device(device), dtype)
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from None
+    return model
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Answer and print."""
+    args = COMMAND.read(argv)
+    from safe_rlhf_panacea.preference import format_preference, parse_preference
+
+    model = load_model(args)
+    names = ("system", "max_new_tokens", "temperature", "seed")
+    options = {name: getattr(args, name) for name in names}
     for preference in args.preference:
-        answer = model.respond(
-            args.prompt,
-            preference,
-            system=args.system,
-            max_new_tokens=args.max_new_tokens,
-            temperature=args.temperature,
-            seed=args.seed,
-        )
+        answer = model.respond(args.prompt, preference, **options)
         vector = parse_preference(preference, model.adapter.objectives)
         say(f"[{format_preference(vector, model.adapter.objectives)}]\n{answer}\n")
 

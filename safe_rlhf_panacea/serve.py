@@ -2,7 +2,210 @@
 
 from __future__ import annotations
 
-from safe_rlhf_panacea.serving.main import main
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+from safe_rlhf_panacea.configs import Options, Program, configuration, kinds, option
+from safe_rlhf_panacea.configs.training import DeviceOptions
+from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.io import read_json
+from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.records import read_examples
+
+PROGRAM = "python -m safe_rlhf_panacea.serve"
+TOKEN = "PANACEA_TOKEN"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+# What requests from this machine call it; "[" is what an old starlette reads in "[::1]:8000".
+LOCAL_NAMES = (*LOOPBACK, "[::1]", "[")
+TRAINING_FILE = "results.json"  # where a training with evaluations leaves its last front
+
+
+@configuration
+class PreferenceRules(Options):
+    """Which λ requests may have."""
+
+    GROUP: ClassVar[str] = "preference"
+
+    preference: str | None = option(
+        text="λ of requests that name none", kind=kinds.preference, metavar="VECTOR"
+    )
+    allow: tuple[str, ...] = option((), "'helpful<=0.8'; repeat", metavar="BOUND", repeat=True)
+    front: str | None = option(text="an evaluation's folder, for the page")
+
+
+@configuration
+class NetworkOptions(Options):
+    """Where the server listens."""
+
+    GROUP: ClassVar[str] = "network"
+
+    host: str = option("127.0.0.1")
+    port: int = option(
+        8000, "0: a free one", kind=kinds.integer("a port, a number from 0 to 65535", 0, 65535)
+    )
+    token: str | None = option(text=f"bearer token; better as {TOKEN}")
+
+
+@configuration
+class LimitOptions(Options):
+    """What bounds the server."""
+
+    GROUP: ClassVar[str] = "limits"
+
+    max_rows: int = option(32, "answers at a time")
+    max_waiting: int = option(64, "answers that wait, beyond which there is 429")
+    max_length: int | None = option(text="tokens of prompt and answer")
+    max_new_tokens: int = option(512, "tokens of an answer")
+    max_body: int = option(2**20, "bytes of a request")
+    max_connections: int = option(512, "open at a time")
+    max_wait: float = option(60.0, "seconds for a row", kind=kinds.positive_float)
+    timeout: float = option(300.0, "seconds in all", kind=kinds.positive_float)
+
+
+@configuration
+class ServeOptions(LimitOptions, NetworkOptions, PreferenceRules, DeviceOptions):
+    """Serve a trained adapter: OpenAI's API with a λ per request, and a page with sliders.
+
+    docs/serving.md shows how it is asked.
+    """
+
+    model_name: str | None = option(text="default: the adapter's folder")
+
+
+COMMAND = Program(
+    ServeOptions,
+    PROGRAM,
+    example=f"""
+    {PROGRAM} --adapter runs/latest/panacea-ppo
+    {TOKEN}=secret {PROGRAM} --adapter runs/latest/panacea-ppo --host 0.0.0.0 \\
+      --allow 'helpful<=0.8'
+    """,
+)
+
+
+def read_token(given: str | None) -> str | None:
+    """The bearer token of ``--token`` or the environment; white space around it is no part of it.
+
+    Raises:
+        UserError: there is nothing else, or no client could send it.
+    """
+    text = given or os.environ.get(TOKEN)
+    if not text:
+        return None
+    name, token = "--token" if given else TOKEN, text.strip()
+    if not token:
+        raise UserError(f"{name} holds nothing but white space: set a token, or leave it out")
+    if not token.isprintable():  # bytes that are not UTF-8 arrive as halves of surrogate pairs
+        raise UserError(f"{name} is not one line of text: it has control characters or no UTF-8")
+    return token
+
+
+def find_front(adapter: Path, folder: Path | None) -> dict[str, Any] | None:
+    """The front of an adapter, as JSON: a point's λ and objectives each.
+
+    Args:
+        adapter: its folder.
+        folder: of an evaluation; None: look into the adapter's own.
+
+    Raises:
+        UserError: ``folder`` has none, or it is damaged.
+    """
+    from safe_rlhf_panacea.fronts.result import FRONT_FILE, FrontResult
+
+    if folder is not None or (adapter / FRONT_FILE).is_file():
+        result = FrontResult.load(folder or adapter)
+    else:
+        try:
+            path = adapter / TRAINING_FILE
+            result = FrontResult.from_json(str(path), read_json(path))
+        except UserError:
+            return None
+    shown = {"kind", "label", "objectives", "axis_labels", "base"}
+    points = {"points": {"__all__": {"preference", "objectives"}}}
+    return result.model_dump(mode="json", include={**dict.fromkeys(shown, True), **points})
+
+
+def make_server(args: ServeOptions) -> tuple[Any, Any, socket.socket]:
+    """A server that is ready to run, its service, and the socket that it listens on.
+
+    Raises:
+        UserError: the extra is not installed, the port is taken, or a flag is refused.
+    """
+    try:
+        import uvicorn
+
+        from safe_rlhf_panacea.serving.app import Page, make_app
+        from safe_rlhf_panacea.serving.guard import Connection
+        from safe_rlhf_panacea.serving.service import Service
+    except ImportError as error:
+        raise UserError(
+            f"{error.name} is not installed: pip install 'safe-rlhf-panacea[serve]'"
+        ) from None
+    from safe_rlhf_panacea.adapter.io import read_config
+    from safe_rlhf_panacea.respond import load_model
+    from safe_rlhf_panacea.serving.batch import longest
+    from safe_rlhf_panacea.serving.engine import Engine, Limits
+    from safe_rlhf_panacea.serving.rules import Rules
+
+    token, adapter = read_token(args.token), Path(args.adapter)
+    family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
+    try:
+        listening = socket.create_server((args.host, args.port), family=family, backlog=2048)
+    except OSError as error:
+        where = f"--host {args.host} --port {args.port}"
+        raise UserError(f"{where}: {error.strerror or error}") from None
+    config = read_config(adapter)
+    name = args.model_name or adapter.resolve().name
+    rules = Rules.of(name, config.names, args.preference, args.allow)
+    front = find_front(adapter, None if args.front is None else Path(args.front))
+    if front is not None and front["objectives"] != list(config.names):
+        raise UserError(f"the front has the objectives {', '.join(front['objectives'])}")
+    examples, model = read_examples(adapter), load_model(args)
+    length = longest(model.model, args.max_length)
+    limits = Limits(args.max_rows, args.max_waiting, args.max_wait, args.timeout, length)
+    tokens = min(args.max_new_tokens, length - 1)
+    service = Service(model, Engine(model, limits), rules, tokens)
+    page = Page(rules, front, tokens, length, examples)
+    # A page of another site whose name has come to mean this machine knows no token, but may ask.
+    hosts = LOCAL_NAMES if args.host in LOOPBACK and token is None else None
+    settings = uvicorn.Config(
+        make_app(service, page, args.max_body, token, hosts),
+        http=partial(Connection, max_connections=args.max_connections),  # type: ignore[arg-type]
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(args.timeout) + 1,
+    )
+    if args.host not in LOOPBACK and token is None:
+        say(f"warning: anyone who reaches {args.host} may ask: set {TOKEN}", file=sys.stderr)
+    return uvicorn.Server(settings), service, listening
+
+
+def _leave(*_: object) -> NoReturn:
+    raise SystemExit(0)
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Load, listen, answer until SIGTERM or Ctrl-C; what runs then is finished."""
+    args = COMMAND.read(argv)
+    signal.signal(signal.SIGTERM, _leave)  # uvicorn's own stands before it while it runs
+    server, service, listening = make_server(args)
+    host = f"[{args.host}]" if ":" in args.host else args.host
+    address = f"http://{host}:{listening.getsockname()[1]}"
+    say(f"{service.rules.label(service.rules.default)} at {address}")
+    try:
+        server.run(sockets=[listening])
+    finally:
+        service.engine.close(finish=not server.force_exit)
+
 
 if __name__ == "__main__":
     main()

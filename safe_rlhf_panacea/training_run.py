@@ -22,7 +22,7 @@ from safe_rlhf_panacea.data.specs import DatasetSpec
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import read_json_lines
-from safe_rlhf_panacea.models.loaded import LoadedModel
+from safe_rlhf_panacea.models.loading import LoadedModel
 from safe_rlhf_panacea.preference import Preference, parse_preference, preference_grid
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.runs.run_folder import METRICS_FILE, unlock_folder
@@ -121,7 +121,7 @@ class TrainingRun(Generic[Config]):
         Raises:
             UserError: bad data or models, a folder that holds a run already, or a second call.
         """
-        from safe_rlhf_panacea.algorithms.starting import prepare_run
+        from safe_rlhf_panacea.base.program import prepare_run
         from safe_rlhf_panacea.base.setup import run_to_end
 
         if self.trainer is not None:

@@ -30,8 +30,8 @@ from safe_rlhf_panacea import (
 )
 from safe_rlhf_panacea.adapter import AdapterError
 from safe_rlhf_panacea.aggregation import AggregationError
-from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
-from safe_rlhf_panacea.algorithms.grpo.main import COMMAND as GRPO
+from safe_rlhf_panacea.algorithms.dpo import main as dpo
+from safe_rlhf_panacea.algorithms.grpo import COMMAND as GRPO
 from safe_rlhf_panacea.preference import PreferenceError
 from safe_rlhf_panacea.training_run import data_specs
 from tests.tiny import tiny_llama, tiny_tokenizer

@@ -13,7 +13,7 @@ HEAVY = ("torch", "transformers", "numpy")
 TRAININGS = [name for name in PROGRAMS["Train"] if name not in ("quickstart", "small", "world")]
 
 
-@pytest.mark.parametrize("program", [*TRAININGS, "memory"])
+@pytest.mark.parametrize("program", [*TRAININGS, "memory", "respond", "chat", "serve"])
 def test_help_and_a_misspelt_flag(program):
     code = (
         "import runpy, sys\n"

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
-from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
-from safe_rlhf_panacea.data import ChatTemplate, SupervisedDataset
+from safe_rlhf_panacea.data import IGNORE_INDEX, ChatTemplate, SupervisedDataset
 from safe_rlhf_panacea.experiments.sizes import settings
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.small.main import Small

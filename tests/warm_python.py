@@ -30,8 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PRELOADED = (
     "safe_rlhf_panacea.algorithms.dpo.trainer",
     "safe_rlhf_panacea.algorithms.ppo.trainer",
-    "safe_rlhf_panacea.base.finetune.trainer",
-    "safe_rlhf_panacea.base.values.reward.trainer",
+    "safe_rlhf_panacea.base.before",
+    "safe_rlhf_panacea.base.before",
     "safe_rlhf_panacea.evaluation.main",
     "safe_rlhf_panacea.miniature.main",
     "torch.distributed.launcher.api",

@@ -31,7 +31,7 @@ from safe_rlhf_panacea.configs.kinds import filled, positive_int
 from safe_rlhf_panacea.configs.training import DeviceOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
-from safe_rlhf_panacea.serving.main import load_model
+from safe_rlhf_panacea.respond import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = "python eval/benchmarks/serving.py"

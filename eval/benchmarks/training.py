@@ -69,7 +69,7 @@ def flags(job: Job) -> list[str]:
 def make_trainer(job: Job) -> Any:
     """The trainer of a job, plain or Panacea's, ready to take steps."""
     from safe_rlhf_panacea import base
-    from safe_rlhf_panacea.algorithms.starting import prepare_run
+    from safe_rlhf_panacea.base.program import prepare_run
 
     algorithm = job["algorithm"]
     program = importlib.import_module(f"safe_rlhf_panacea.algorithms.{algorithm}.main")

@@ -10,12 +10,12 @@ import torch
 
 from safe_rlhf_panacea.algorithms.served import EngineLogProbs, RewardedTrainer, ServedPart
 from safe_rlhf_panacea.base import Batch, unwrap
+from safe_rlhf_panacea.base.rollout import Rollout, Scores
 from safe_rlhf_panacea.base.setup import model_dtype
-from safe_rlhf_panacea.base.trainers.rollout import Rollout, Scores
 from safe_rlhf_panacea.forward.joined_rows import side_by_side
 from safe_rlhf_panacea.fronts.measure import different_prompts, measure, sample_base
 from safe_rlhf_panacea.fronts.measurement import Measurement
-from safe_rlhf_panacea.fronts.sampling import Sampled
+from safe_rlhf_panacea.fronts.over_grid import Sampled
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.loading import Loaded, RewardLoading, load_rewards
 from safe_rlhf_panacea.rewards.responses import Responses

@@ -13,15 +13,15 @@ import torch
 from safe_rlhf_panacea.algorithms.evaluating import FrontTrainer
 from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.base import Batch
-from safe_rlhf_panacea.base.distributed import (
+from safe_rlhf_panacea.base.engine import gathered
+from safe_rlhf_panacea.configs.rewarded import AUTO
+from safe_rlhf_panacea.distributed import (
     all_gather_objects,
     barrier,
     is_main_process,
     own_device,
     refusing_together,
 )
-from safe_rlhf_panacea.base.engine import gathered
-from safe_rlhf_panacea.configs.rewarded import AUTO
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward.log_probs import response_log_probs
 from safe_rlhf_panacea.models.adapted import find_adapter

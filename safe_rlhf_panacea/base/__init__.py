@@ -15,21 +15,14 @@ from typing import TYPE_CHECKING, Any
 from safe_rlhf_panacea.base.resolution import Backend, backend
 
 if TYPE_CHECKING:  # the port's, which Safe-RLHF's agree with
-    from safe_rlhf_panacea.base.algorithms.dpo import DPOTrainer
-    from safe_rlhf_panacea.base.algorithms.dpo import DPOTrainer as HookedDPOTrainer
-    from safe_rlhf_panacea.base.algorithms.ppo import PPOTrainer
-    from safe_rlhf_panacea.base.algorithms.ppo import PPOTrainer as HookedPPOTrainer
-    from safe_rlhf_panacea.base.distributed import (
-        all_reduce_max,
-        all_reduce_means,
-        all_reduce_sum,
-        barrier,
-        is_main_process,
-    )
+    from safe_rlhf_panacea.base.dpo import DPOTrainer
+    from safe_rlhf_panacea.base.dpo import DPOTrainer as HookedDPOTrainer
     from safe_rlhf_panacea.base.engine import gathered, init_eval_engine, unwrap
-    from safe_rlhf_panacea.base.trainers.base import TrainerBase
-    from safe_rlhf_panacea.base.trainers.rl import RLTrainer
-    from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
+    from safe_rlhf_panacea.base.ppo import PPOTrainer
+    from safe_rlhf_panacea.base.ppo import PPOTrainer as HookedPPOTrainer
+    from safe_rlhf_panacea.base.rl import RLTrainer
+    from safe_rlhf_panacea.base.supervised import SupervisedTrainer
+    from safe_rlhf_panacea.base.trainer import TrainerBase
     from safe_rlhf_panacea.data import (
         PreferenceDataset,
         PromptOnlyDataset,
@@ -46,35 +39,35 @@ Batch = dict[str, Any]
 # name: where it is in Safe-RLHF, and where in this package
 _SURFACE = {
     "AutoModelForScore": ("safe_rlhf.models", "models"),
-    "DPOTrainer": ("safe_rlhf.algorithms.dpo", "base.algorithms.dpo"),
-    "PPOTrainer": ("safe_rlhf.algorithms.ppo", "base.algorithms.ppo"),
+    "DPOTrainer": ("safe_rlhf.algorithms.dpo", "base.dpo"),
+    "PPOTrainer": ("safe_rlhf.algorithms.ppo", "base.ppo"),
     "PreferenceDataset": ("safe_rlhf.datasets", "data"),
     "PromptOnlyDataset": ("safe_rlhf.datasets", "data"),
-    "RLTrainer": ("safe_rlhf.trainers", "base.trainers.rl"),
+    "RLTrainer": ("safe_rlhf.trainers", "base.rl"),
     "RawDataset": ("safe_rlhf.datasets", "data"),
     "ScoreModelOutput": ("safe_rlhf.models.score_model", "models"),
     "SupervisedDataset": ("safe_rlhf.datasets", "data"),
-    "SupervisedTrainer": ("safe_rlhf.trainers", "base.trainers.supervised"),
-    "TrainerBase": ("safe_rlhf.trainers.base", "base.trainers.base"),
+    "SupervisedTrainer": ("safe_rlhf.trainers", "base.supervised"),
+    "TrainerBase": ("safe_rlhf.trainers.base", "base.trainer"),
     "load_pretrained_models": ("safe_rlhf.models", "models"),
 }
 # what Panacea is written against: the place in on_safe_rlhf, and the port's name and
 # place in this package
 _HOOKED = {
-    "HookedDPOTrainer": ("dpo", "DPOTrainer", "base.algorithms.dpo"),
-    "HookedPPOTrainer": ("ppo", "PPOTrainer", "base.algorithms.ppo"),
+    "HookedDPOTrainer": ("dpo", "DPOTrainer", "base.dpo"),
+    "HookedPPOTrainer": ("ppo", "PPOTrainer", "base.ppo"),
     "LabelledPreferenceDataset": ("datasets", "PreferenceDataset", "data"),
 }
 # the same on both: the place in this package
 _OURS = {
     "TrainingState": "runs.checkpoint",
-    "all_reduce_max": "base.distributed",
-    "all_reduce_means": "base.distributed",
-    "all_reduce_sum": "base.distributed",
-    "barrier": "base.distributed",
+    "all_reduce_max": "distributed",
+    "all_reduce_means": "distributed",
+    "all_reduce_sum": "distributed",
+    "barrier": "distributed",
     "gathered": "base.engine",
     "init_eval_engine": "base.engine",
-    "is_main_process": "base.distributed",
+    "is_main_process": "distributed",
     "response_log_probs": "forward.log_probs",
     "unwrap": "base.engine",
 }

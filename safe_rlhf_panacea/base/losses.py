@@ -1,11 +1,180 @@
-"""The losses, each beside its equation: pure functions, which the trainers' hooks call."""
+"""Losses, each beside its equation, and the masks, means and advantages that they are made of."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 
-from safe_rlhf_panacea.base.functional import share
+
+def gather_log_probabilities(
+    logits: torch.Tensor, labels: torch.Tensor, temperature: float = 1.0
+) -> torch.Tensor:
+    """Log-probabilities of ``labels`` under ``logits`` divided by a temperature.
+
+    Computed in float32, or wider, by the fused cross entropy, whose backward pass is three times
+    as fast as that of logit minus log-sum-exp.
+
+    Args:
+        logits: size = (B, L, V).
+        labels: size = (B, L).
+        temperature: positive.
+
+    Returns:
+        size = (B, L), float32 or wider.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = logits if temperature == 1 else logits / temperature
+    losses = F.cross_entropy(
+        logits.reshape(-1, logits.size(-1)), labels.reshape(-1), reduction="none"
+    )
+    return -losses.view(labels.shape)
+
+
+def share(total: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    """A micro-batch's sum by the count of an average one (``base.updates``), or its own.
+
+    Returns:
+        Of the size of both; 0 where nothing was counted.
+    """
+    return total / count.masked_fill(count == 0, 1)
+
+
+def mean_over_update(values: torch.Tensor, count: torch.Tensor | None = None) -> torch.Tensor:
+    """A micro-batch's share in the mean over its update.
+
+    Args:
+        values: of the micro-batch, any size.
+        count: how many an average micro-batch of the update has, size = (); default: as many as
+            these, for their own mean.
+    """
+    return values.sum() / values.numel() if count is None else share(values.sum(), count)
+
+
+def row_means(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean over each row's masked positions, 0 where there is none; (B, L) each to size = (B,)."""
+    mask = mask.to(values.dtype)
+    return (values * mask).sum(dim=-1) / mask.sum(dim=-1).clamp(min=1)
+
+
+def masked_mean(
+    values: torch.Tensor, mask: torch.Tensor, count: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean over each row's masked positions, then over the rows that have any.
+
+    Each sequence counts alike, whatever its length. Rows with an empty mask (a prompt that
+    fills ``max_length``) do not count; if every row is empty the result is 0, not NaN.
+
+    Args:
+        values: size = (B, L).
+        mask: size = (B, L).
+        count: rows with any in an average micro-batch of the update; default: in this one.
+    """
+    return share(row_means(values, mask).sum(), mask.any(dim=-1).sum() if count is None else count)
+
+
+def position_ids_from_mask(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Positions that count attended tokens only, so that padding side does not matter.
+
+    Args:
+        attention_mask: size = (B, L).
+    """
+    return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
+
+
+def diverging_mask(
+    better_input_ids: torch.Tensor,  # size = (B, L)
+    better_attention_mask: torch.Tensor,  # size = (B, L)
+    worse_input_ids: torch.Tensor,  # size = (B, L)
+    worse_attention_mask: torch.Tensor,  # size = (B, L)
+    *,
+    upstream_slice: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which next-token log-probabilities of a pair enter the DPO loss.
+
+    Everything before the first differing token cancels in the margin, so the sum runs from
+    that token to the end of each answer. Index ``t`` of a shifted log-probability belongs to
+    token ``t + 1``.
+
+    Args:
+        better_input_ids: token ids, right-padded.
+        better_attention_mask: 1 on tokens.
+        worse_input_ids: token ids, right-padded to the same length.
+        worse_attention_mask: 1 on tokens.
+        upstream_slice: reproduce Safe-RLHF's slice, which forgets the shift: the first
+            differing token is left out and, with padding, one padding token is counted.
+
+    Returns:
+        Two boolean masks, size = (B, L - 1) each.
+    """
+    differs = better_input_ids.ne(worse_input_ids) | better_attention_mask.ne(worse_attention_mask)
+    after = differs.long().cumsum(dim=-1) > 0  # True from the first difference on
+    masks = []
+    for attention_mask in (better_attention_mask.bool(), worse_attention_mask.bool()):
+        if upstream_slice:
+            masks.append(after[:, :-1] & attention_mask[:, :-1])
+        else:
+            masks.append(after[:, 1:] & attention_mask[:, 1:])
+    return masks[0], masks[1]
+
+
+def generalized_advantages(
+    values: torch.Tensor,  # size = (B, T)
+    rewards: torch.Tensor,  # size = (B, T)
+    mask: torch.Tensor,  # size = (B, T)
+    gamma: float,
+    gae_lambda: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Generalised advantage estimation without a loop over time.
+
+    A_t = sum_l (gamma * gae_lambda)^l delta_{t+l} is one product with a triangular matrix.
+
+    Returns:
+        advantages and returns, size = (B, T) each.
+    """
+    values, rewards = values * mask, rewards * mask
+    next_values = F.pad(values[:, 1:], (0, 1))
+    deltas = rewards + gamma * next_values - values  # size = (B, T)
+    steps = torch.arange(values.size(1), device=values.device)
+    distance = steps.unsqueeze(1) - steps.unsqueeze(0)  # row: source, column: target
+    decay = (gamma * gae_lambda) ** distance.clamp(min=0).to(deltas.dtype)
+    advantages = deltas @ (decay * (distance >= 0))
+    return advantages, advantages + values
+
+
+def moments(
+    parts: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    reduce: Callable[[torch.Tensor], torch.Tensor] = lambda total: total,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance over the masked positions of several batches, size = () each.
+
+    Args:
+        parts: values and mask of each batch, size = (B, T) each.
+        reduce: sums a tensor over the processes.
+    """
+
+    def total(numbers: list[torch.Tensor]) -> torch.Tensor:
+        return reduce(torch.stack([number.sum() for number in numbers]).sum())
+
+    count = total([mask.to(values.dtype) for values, mask in parts]).clamp(min=1)
+    mean = total([values * mask for values, mask in parts]) / count
+    return mean, total([(values - mean) ** 2 * mask for values, mask in parts]) / count
+
+
+def whiten(
+    values: torch.Tensor, mask: torch.Tensor, of: tuple[torch.Tensor, torch.Tensor] | None = None
+) -> torch.Tensor:
+    """Zero mean and unit variance over all masked positions; 0 elsewhere.
+
+    Args:
+        values: size = (B, T).
+        mask: size = (B, T).
+        of: the mean and the variance that become 0 and 1; default: of these values.
+    """
+    mean, variance = of or moments([(values, mask)])
+    return (values - mean) * torch.rsqrt(variance + 1e-8) * mask
+
 
 MOST_LOG_RATIO = 20.0  # of two policies at one token: exp of it stays far below any overflow
 

@@ -9,11 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from safe_rlhf_panacea.base.configs.deepspeed_config import (
-    get_deepspeed_eval_config,
-    get_deepspeed_train_config,
-)
-from safe_rlhf_panacea.base.distributed import (
+from safe_rlhf_panacea.base.engine import get_deepspeed_eval_config, get_deepspeed_train_config
+from safe_rlhf_panacea.distributed import (
     get_world_size,
     init_distributed,
     is_main_process,
@@ -33,7 +30,7 @@ from safe_rlhf_panacea.runs.run_folder import (
 from safe_rlhf_panacea.runs.run_record import finish_run_record
 
 if TYPE_CHECKING:
-    from safe_rlhf_panacea.base.trainers.base import TrainerBase
+    from safe_rlhf_panacea.base.trainer import TrainerBase
     from safe_rlhf_panacea.configs.training import TrainConfig
 
 

@@ -10,10 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from safe_rlhf_panacea.algorithms.dpo import main as dpo
-from safe_rlhf_panacea.algorithms.grpo import main as grpo
-from safe_rlhf_panacea.algorithms.ppo import main as ppo
-from safe_rlhf_panacea.algorithms.sft import main as sft
+from safe_rlhf_panacea.algorithms import dpo, grpo, ppo, sft
 from safe_rlhf_panacea.configs import Options, Program, configuration, option
 from safe_rlhf_panacea.configs.panacea import PanaceaConfig, check_panacea
 from safe_rlhf_panacea.errors import UserError, one_line_errors
@@ -110,7 +107,7 @@ def train_variants(algorithm: str, config: Any, variants: Variants) -> dict[str,
     Raises:
         UserError: as ``variant_configs``, before anything is trained, or as the training.
     """
-    from safe_rlhf_panacea.base.distributed import init_distributed
+    from safe_rlhf_panacea.distributed import init_distributed
 
     configs = variant_configs(config, variants)
     init_distributed(config.local_rank)

@@ -233,7 +233,7 @@ class GRPOConfig(RewardedConfig):
             UserError: also a group of one, one that no micro-batch holds, or one without spread.
         """
         super().check()
-        from safe_rlhf_panacea.base.trainers.rl_data import rows_of_rollout
+        from safe_rlhf_panacea.base.rl_data import rows_of_rollout
 
         group, rows = self.num_return_sequences, self.per_device_train_batch_size
         if group == 1:

@@ -20,7 +20,7 @@ from safe_rlhf_panacea.data.specs import Row
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.loading import device, read_rewards, rewards_for
 from safe_rlhf_panacea.forward.joined_rows import across
-from safe_rlhf_panacea.fronts.held_out import agreement
+from safe_rlhf_panacea.fronts.measurement import agreement
 from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.models.pretrained import load_tokenizer
 from safe_rlhf_panacea.printing import say

@@ -19,8 +19,8 @@ from safe_rlhf_panacea.export.card_text import LIBRARY, PICTURE_FILE, Facts, car
 from safe_rlhf_panacea.export.portable import hub_name, portable, portable_record
 from safe_rlhf_panacea.fronts.result import FRONT_FILE, FrontResult
 from safe_rlhf_panacea.fronts.runs import parse_run, read_run
+from safe_rlhf_panacea.hub import HUB_NAME
 from safe_rlhf_panacea.io import atomic_write_text, read_json_lines
-from safe_rlhf_panacea.models.hub import HUB_NAME
 from safe_rlhf_panacea.printing import printable_line, say
 from safe_rlhf_panacea.runs.run_folder import METRICS_FILE, RESULTS_FILE, RUN_FILE, read_record
 
@@ -73,7 +73,7 @@ def _defaults(record: Mapping[str, Any]) -> dict[str, Any]:
     if not same or module not in {program.module for program in programs("Train")}:
         return {}
     try:
-        command = import_module(f"{module}.main").COMMAND
+        command = import_module(module).COMMAND
     except (ImportError, AttributeError):
         return {}
     return {one.name: one.default for one in options_of(command.cls).values()}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.adapter import taking_rows
-from safe_rlhf_panacea.base.functional import position_ids_from_mask
+from safe_rlhf_panacea.base.losses import position_ids_from_mask
 from safe_rlhf_panacea.forward.kv_cache import preallocated_cache
 
 # Share of the present rows that must have ended before they leave, which costs a copy of the cache.

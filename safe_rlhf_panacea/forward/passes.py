@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter import SvdLoraLinear, taking_rows
-from safe_rlhf_panacea.base.distributed import all_reduce_max
 from safe_rlhf_panacea.base.engine import is_sharded, unwrap
+from safe_rlhf_panacea.distributed import all_reduce_max
 from safe_rlhf_panacea.forward.attention import fastest_attention
 
 # On a CPU a pass of so many tokens is as fast per token as a longer one; a GPU needs many more.

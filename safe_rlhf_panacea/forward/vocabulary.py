@@ -18,7 +18,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from safe_rlhf_panacea.base.engine import unwrap
-from safe_rlhf_panacea.base.functional import gather_log_probabilities
+from safe_rlhf_panacea.base.losses import gather_log_probabilities
 
 BLOCK_ELEMENTS = 2**24  # logits that exist at a time: 64 MiB in float32
 PROBED = 4  # rows of logits by which it is found out what a model does with them

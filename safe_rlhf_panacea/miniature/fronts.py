@@ -12,13 +12,13 @@ import torch
 
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset
 from safe_rlhf_panacea.data.template import AUTO
+from safe_rlhf_panacea.evaluation.loading import Method, read_member
 from safe_rlhf_panacea.experiments.sizes import OBJECTIVES, reference_points
 from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement
-from safe_rlhf_panacea.fronts.methods import Method, read_member
+from safe_rlhf_panacea.fronts.over_grid import Prompt, pad_left
 from safe_rlhf_panacea.fronts.result import FrontResult
-from safe_rlhf_panacea.fronts.sampling import Prompt, pad_left
 from safe_rlhf_panacea.miniature.stages import Miniature
 from safe_rlhf_panacea.miniature.true_scores import true_scores
 from safe_rlhf_panacea.models import load_pretrained_models

@@ -11,6 +11,7 @@ from typing import Any
 
 from safe_rlhf_panacea.configs import Program, configuration, option
 from safe_rlhf_panacea.configs.training import FromNothingOptions
+from safe_rlhf_panacea.dashboard import Content, FileWriter
 from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.experiments.sizes import OBJECTIVES, read_yaml, settings
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
@@ -35,7 +36,6 @@ from safe_rlhf_panacea.records import Examples, write_examples
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.runs.run_folder import point_latest, prepare_output_dir
 from safe_rlhf_panacea.runs.run_record import package_versions, write_run_record
-from safe_rlhf_panacea.show.writers import Content, FileWriter
 
 PROGRAM = "python -m safe_rlhf_panacea.miniature"
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.finetune.main import main as sft_main
-from safe_rlhf_panacea.base.values.reward.main import main as reward_main
+from safe_rlhf_panacea.base.finetune import main as sft_main
+from safe_rlhf_panacea.base.values.reward import main as reward_main
 from safe_rlhf_panacea.baselines.discrete_policies import grid_variants
 from safe_rlhf_panacea.baselines.rewarded_soups import vertices
 from safe_rlhf_panacea.baselines.variants import PROGRAMS, train_variants

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from safe_rlhf.trainers.base import TrainerBase
 
-from safe_rlhf_panacea.base.distributed import is_main_process
-from safe_rlhf_panacea.base.trainers.part import Part
+from safe_rlhf_panacea.base.part import Part
 from safe_rlhf_panacea.data.template import ChatTemplate
+from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.runs.checkpoint import TrainingClock
 from safe_rlhf_panacea.runs.divergence import DivergenceCheck
 from safe_rlhf_panacea.runs.run_folder import claim_folder
-from safe_rlhf_panacea.runs.run_record import program_of, write_run_record
+from safe_rlhf_panacea.runs.run_record import write_run_record
 
 
 class Recorded(TrainerBase):
     """Claims the output folder, as the port does, and records the run in it; holds a part."""
 
+    PROGRAM: ClassVar[str] = ""
     part: Part = Part()
 
     @cached_property
@@ -39,7 +40,10 @@ class Recorded(TrainerBase):
         args = self.args
         if is_main_process():
             claim_folder(args.output_dir, overwrite=args.overwrite)
-            about = {"program": program_of(self), "chat_template": self.template.recorded}
+            about = {
+                "program": f"python -m {self.PROGRAM or type(self).__module__}",
+                "chat_template": self.template.recorded,
+            }
             about["template_date"] = str(self.template.now)
             write_run_record(args.output_dir, args, {**about, **self.part.about()})
         super().init_logger()

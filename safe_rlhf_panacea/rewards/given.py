@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from safe_rlhf_panacea.base.distributed import all_gather_objects
+from safe_rlhf_panacea.distributed import all_gather_objects
 from safe_rlhf_panacea.rewards.responses import Responses
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.models.loaded import LoadedModel
+from safe_rlhf_panacea.models.loading import LoadedModel
 from safe_rlhf_panacea.preference import check_objective_names
 from safe_rlhf_panacea.rewards.functions import Function, function_address, is_function, path_of
 

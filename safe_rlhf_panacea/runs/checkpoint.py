@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, get_world_size
+from safe_rlhf_panacea.distributed import all_gather_objects, get_rank, get_world_size
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_text
 

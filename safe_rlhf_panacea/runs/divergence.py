@@ -8,8 +8,8 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from safe_rlhf_panacea.base.distributed import all_gather_objects
 from safe_rlhf_panacea.base.engine import gradient_norm
+from safe_rlhf_panacea.distributed import all_gather_objects
 from safe_rlhf_panacea.errors import SharedError
 from safe_rlhf_panacea.forward.generation import NoResponsesError, NotFiniteError
 

@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.configs.training import TrainConfig
+from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import append_line, cut_half_line
 from safe_rlhf_panacea.printing import printable, printable_line

@@ -10,10 +10,10 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from safe_rlhf_panacea.base.distributed import all_gather_objects, get_world_size
 from safe_rlhf_panacea.configs.options import options_of
 from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.data.template import SAFE_RLHF
+from safe_rlhf_panacea.distributed import all_gather_objects, get_world_size
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_text, read_json_lines, remove_leftovers
 from safe_rlhf_panacea.runs.checkpoint import (

@@ -158,11 +158,6 @@ def address_of(function: Callable[..., Any]) -> str:
     return f"{named.__module__}:{named.__qualname__}"
 
 
-def program_of(trainer: object) -> str:
-    """How the program of a trainer is called: the package that the trainer's module is in."""
-    return f"python -m {type(trainer).__module__.removesuffix('.trainer')}"
-
-
 def package_versions() -> dict[str, str]:
     """Versions of this package, of Python and of the libraries that decide a run's numbers."""
     versions = {

@@ -1,61 +1,106 @@
-"""The routes."""
+"""The routes of the server, and the page for people."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import torch
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
 
 from safe_rlhf_panacea.errors import UserError, one_line
 from safe_rlhf_panacea.io import unique_keys
+from safe_rlhf_panacea.records import Examples
 from safe_rlhf_panacea.serving.engine import ENDED
-from safe_rlhf_panacea.serving.errors import ApiError, error_body
 from safe_rlhf_panacea.serving.guard import Guard
-from safe_rlhf_panacea.serving.page import Page
-from safe_rlhf_panacea.serving.schema import ChatRequest, CompletionRequest
+from safe_rlhf_panacea.serving.protocol import ApiError, ChatRequest, CompletionRequest, error_body
+from safe_rlhf_panacea.serving.rules import Rules
 from safe_rlhf_panacea.serving.service import Service
 
+FOLDER = Path(__file__).with_name("page")
+SCRIPTS = ("basics.js", "preference.js", "answers.js", "front.js", "start.js")
+TOKENS = 128  # of an answer on the page, unless the reader wants another number
 
-class UniqueKeys(Request):
-    """A request whose JSON has every key once: of two values the last would win unseen."""
 
-    async def json(self) -> Any:
-        """The body.
+class Page:
+    """One document with its script and its style in it, the only ones that a browser may use.
 
-        Raises:
-            HTTPException: a key stands twice in one object.
-        """
-        if not hasattr(self, "_json"):
-            try:
-                self._json = json.loads(await self.body(), object_pairs_hook=unique_keys)
-            except (json.JSONDecodeError, UnicodeDecodeError):
-                raise
-            except ValueError as error:
-                raise HTTPException(400, str(error)) from None
-        return self._json
+    Attributes:
+        html: the document.
+        headers: what a browser may do with it.
+        facts: what its script asks for first.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        front: dict[str, Any] | None,
+        max_new_tokens: int,
+        max_length: int,
+        examples: Examples | None = None,
+    ) -> None:
+        html = (FOLDER / "index.html").read_text(encoding="utf-8")
+        policy = {"default-src": "'none'", "connect-src": "'self'", "base-uri": "'none'"}
+        policy |= {"form-action": "'none'", "frame-ancestors": "'none'"}
+        for kind, names in (("script", SCRIPTS), ("style", ("style.css",))):
+            text = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in names)
+            html = html.replace(f"<{kind}></{kind}>", f"<{kind}>{text}</{kind}>")
+            digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+            policy[f"{kind}-src"] = f"'sha256-{digest}'"
+        self.html = html
+        allowed = "; ".join(f"{key} {value}" for key, value in policy.items())
+        self.headers = {"Content-Security-Policy": allowed, "Cache-Control": "no-cache"}
+        self.facts = {
+            "model": rules.name,
+            "objectives": list(rules.objectives),
+            "preference": list(rules.by_name(rules.default).values()),
+            "lower": list(rules.lower),
+            "upper": list(rules.upper),
+            "max_tokens": max_new_tokens,
+            "tokens": min(max_new_tokens, max_length // 2, TOKENS),
+            "front": front,
+            "examples": asdict(examples or Examples()),
+        }
 
 
 class UniqueKeysRoute(APIRoute):
-    """A route that reads its body as ``UniqueKeys`` does."""
+    """A route whose JSON has every key once: of two values the last would win unseen."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Hand on the request in that form."""
+        """Read the body before FastAPI does, which keeps what is read."""
         handle = super().get_route_handler()
 
         async def handler(request: Request) -> Response:
-            return await handle(UniqueKeys(request.scope, request.receive))
+            try:
+                if request.method == "POST":
+                    body = await request.body()
+                    request._json = json.loads(body, object_pairs_hook=unique_keys)
+            except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, ClientDisconnect):
+                pass  # FastAPI meets the same, and answers it
+            except ValueError as error:
+                raise HTTPException(400, str(error)) from None
+            return await handle(request)
 
         return handler
 
 
 def _add_api(app: FastAPI, service: Service) -> None:
+    rules = service.rules
+
+    def about(name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": 0, "owned_by": "local"}
+
     @app.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request) -> Response:
         return await service.answer(body, request)
@@ -66,17 +111,31 @@ def _add_api(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": service.models()}
+        # The allowed corners too, for clients that can only choose a name.
+        corners = [
+            corner for corner in torch.eye(len(rules.objectives)) if not rules.broken(corner)
+        ]
+        names = [rules.name, *map(rules.label, corners)]
+        return {"object": "list", "data": [about(name) for name in names]}
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> dict[str, Any]:
-        preference = service.rules.resolve(name, None)
-        found = {"id": name, "object": "model", "created": 0, "owned_by": "local"}
-        values = zip(service.rules.objectives, preference.tolist(), strict=True)
-        return {**found, "preference": {key: round(value, 6) for key, value in values}}
+        return {**about(name), "preference": rules.by_name(rules.resolve(name, None))}
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        if not service.engine.is_alive:
+            raise ApiError(503, ENDED)
+        return {"status": "ok"}
+
+    @app.get("/metrics")
+    async def metrics() -> PlainTextResponse:
+        engine = service.engine
+        text = engine.metrics.render(engine.rows, engine.waiting)
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
 
-def _add_pages(app: FastAPI, service: Service, page: Page) -> None:
+def _add_page(app: FastAPI, page: Page) -> None:
     @app.get("/")
     async def index() -> Response:
         return Response(page.html, media_type="text/html", headers=page.headers)
@@ -88,17 +147,6 @@ def _add_pages(app: FastAPI, service: Service, page: Page) -> None:
     @app.get("/panacea.json")
     async def facts() -> dict[str, Any]:
         return page.facts
-
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        if not service.engine.is_alive:
-            raise ApiError(503, ENDED)
-        return {"status": "ok"}
-
-    @app.get("/metrics")
-    async def metrics() -> PlainTextResponse:
-        text = service.engine.metrics.render(service.gauges())
-        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -116,7 +164,10 @@ def _add_errors(app: FastAPI) -> None:
         # Of a field that may have several types, rather what is wrong with the one that it has.
         found = error.errors()
         first = next((one for one in found if not one["type"].endswith("_type")), found[0])
-        place = ".".join(str(part) for part in first["loc"][1:] if not _is_type(part))
+        parts = [str(part) for part in first["loc"][1:]]
+        # Where pydantic names one of several types, that is no part of the place.
+        types = ("str", "int", "float")
+        place = ".".join(part for part in parts if "[" not in part and part not in types)
         message = first["msg"].removeprefix("Value error, ")
         text = f"{place}: {message}" if place else message
         return JSONResponse(error_body(400, text, param=place or None), 400)
@@ -128,11 +179,6 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
         return JSONResponse(error_body(500, "an error of the server"), 500)
-
-
-def _is_type(part: object) -> bool:
-    """Whether a part of a place names one of several types, as pydantic has it, not a field."""
-    return isinstance(part, str) and ("[" in part or part in ("str", "int", "float"))
 
 
 def make_app(
@@ -155,7 +201,7 @@ def make_app(
     app = FastAPI(title="Panacea", docs_url=None, redoc_url=None)
     app.router.route_class = UniqueKeysRoute
     _add_api(app, service)
-    _add_pages(app, service, page)
+    _add_page(app, page)
     _add_errors(app)
     if hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)

@@ -1,4 +1,10 @@
-"""Answers with different λ in one batch: they join, take a step together, and leave."""
+"""Answers with different λ in one batch: they join, take a step together, and leave.
+
+Row b of the key-value cache holds its sequence from column 0 on and writes its next token behind
+it. So a sequence joins by one copy, leaves by one, and none is moved because another is longer. All
+other columns are zero: attention multiplies masked columns with 0, which a NaN that somebody left
+would survive.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +12,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward.ways import by_loop, fits
 from safe_rlhf_panacea.serving.choosing import Chooser
 from safe_rlhf_panacea.serving.jobs import Job
-from safe_rlhf_panacea.serving.slots import SlotCache
 
 ATTENTION = {"full_attention", "sliding_attention"}
 WINDOWS = ("sliding_window", "window_size")  # the latter is GPT-Neo's
 NOT_FINITE = -1  # in the place of a token, where there is none to be drawn
-
-
-def _told(tokens: torch.Tensor, logits: torch.Tensor) -> list[int]:
-    """Tokens, size = (B,), of logits, size = (B, V); ``NOT_FINITE`` where these are not."""
-    # The largest: single logits may be -inf, where a model rules a token out.
-    return torch.where(logits.amax(dim=-1).isfinite(), tokens, NOT_FINITE).tolist()
+BLOCK = 128  # columns of the cache are allocated in such steps
+LONGEST = 4096  # tokens of a sequence, unless asked for more
 
 
 def check_model(model: Any, max_length: int) -> None:
@@ -47,20 +50,134 @@ def check_model(model: Any, max_length: int) -> None:
             )
 
 
+def longest(model: Any, asked: int | None = None) -> int:
+    """How long sequences of a model may be, in tokens.
+
+    Raises:
+        UserError: longer than the model can.
+    """
+    config = model.config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", None) or LONGEST
+    if asked is not None and asked > positions:
+        raise UserError(f"--max_length is {asked}, and the model has {positions} positions")
+    return asked or min(positions, getattr(config, "sliding_window", None) or LONGEST, LONGEST)
+
+
+class SlotLayer(DynamicLayer):
+    """One layer's keys and values: two buffers, size = (rows, heads, columns, head_dim) each."""
+
+    def __init__(self, cache: SlotCache) -> None:
+        super().__init__()
+        self.cache = cache
+        self.buffers: list[torch.Tensor] = []
+
+    def reserve(self, rows: int, columns: int, like: list[torch.Tensor]) -> None:
+        """Room for so many sequences of so many tokens; what is there stays."""
+        old, new = self.buffers, []
+        if old:
+            if old[0].size(0) >= rows and old[0].size(2) >= columns:
+                return
+            rows, columns = max(rows, old[0].size(0)), max(columns, old[0].size(2))
+        for i, states in enumerate(like):
+            buffer = states.new_zeros(rows, states.size(1), columns, states.size(3))
+            if old:
+                buffer[: old[i].size(0), :, : old[i].size(2)] = old[i]
+            new.append(buffer)
+        self.buffers = new  # at the end: there may be no memory for them
+        self.dtype, self.device = like[0].dtype, like[0].device
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write one token per row, size = (B, heads, 1, head_dim); returns all that is read."""
+        cache = self.cache
+        rows = torch.arange(len(cache), device=key_states.device)
+        read = []
+        for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
+            buffer[rows, :, cache.lengths] = states[:, :, 0]
+            read.append(buffer[: len(cache), :, : cache.width])
+        self.keys, self.values = read
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        """Columns before the one that a step adds."""
+        return self.cache.width - 1
+
+
+class SlotCache(DynamicCache):
+    """The cache of a batch whose sequences differ in length; memory is taken as it is needed."""
+
+    def __init__(self, max_rows: int, max_length: int) -> None:
+        super().__init__()
+        self.max_rows, self.max_length = max_rows, max_length
+        self.slots: list[SlotLayer] = []
+        self._count([])
+
+    def _count(self, sizes: list[int], device: torch.device | None = None) -> None:
+        self.sizes = sizes  # tokens of each sequence
+        self.lengths = torch.tensor(sizes, dtype=torch.long, device=device)  # size = (B,)
+        self.width = max(sizes, default=0) + 1  # columns that the next step reads
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def _reserve(self, rows: int, columns: int, like: list[list[torch.Tensor]]) -> None:
+        rows = min(rows, self.max_rows)
+        columns = min(-(-columns // BLOCK) * BLOCK, self.max_length)
+        for layer, states in zip(self.slots, like, strict=True):
+            layer.reserve(rows, columns, states)
+
+    def add(self, filled: DynamicCache, sizes: list[int]) -> None:
+        """Take in sequences that another cache holds from column 0 on, padded on the right."""
+        if not self.slots:
+            self.slots = [SlotLayer(self) for _ in filled.layers]
+            self.layers = list(self.slots)
+        layers: list[Any] = list(filled.layers)  # other kinds are refused before
+        states: list[list[torch.Tensor]] = [[layer.keys, layer.values] for layer in layers]
+        before, width, device = len(self), max(sizes), states[0][0].device
+        ends = torch.tensor(sizes, device=device)[:, None]
+        padding = (torch.arange(width, device=device) >= ends)[:, None, :, None]  # (J, 1, width, 1)
+        # Twice the rows that were there: seldom, then, are they copied.
+        self._reserve(max(before + len(sizes), 2 * before), max(width, self.width) + 1, states)
+        for layer, pair in zip(self.slots, states, strict=True):
+            for buffer, new in zip(layer.buffers, pair, strict=True):
+                kept = new[:, :, :width].masked_fill(padding, 0)
+                buffer[before : before + len(sizes), :, :width] = kept
+        self._count(self.sizes + sizes, device)
+
+    def prepare(self) -> torch.Tensor:
+        """Make room for a token per row; returns where each may look, bool, size = (B, width)."""
+        self._reserve(len(self), self.width, [layer.buffers for layer in self.slots])
+        columns = torch.arange(self.width, device=self.lengths.device)
+        return columns <= self.lengths[:, None]
+
+    def advance(self) -> None:
+        """The token that each row has written counts."""
+        self.sizes = [size + 1 for size in self.sizes]
+        self.lengths = self.lengths + 1
+        self.width += 1
+
+    def remove(self, row: int) -> None:
+        """Forget a sequence; the last one takes its row."""
+        for layer in self.slots:
+            for buffer in layer.buffers:
+                buffer[row] = buffer[len(self) - 1]
+                buffer[len(self) - 1] = 0
+        self.sizes[row] = self.sizes[-1]
+        self._count(self.sizes[:-1], self.lengths.device)
+
+
 class Batch:
-    """The rows of a model that answer at the moment.
+    """The rows of a model that answer at the moment; ``jobs`` has one for each.
 
     A row's λ and random numbers are its own, so that its answer does not depend on the others
     (up to the rounding of sums, which may differ with the number of rows).
-
-    Attributes:
-        jobs: one per row.
     """
 
     def __init__(
         self, model: Any, adapter: PanaceaAdapter, pad_id: int, max_rows: int, max_length: int
     ) -> None:
-        """Start empty."""
         self.model, self.adapter, self.pad_id = model, adapter, pad_id
         self.max_rows, self.max_length = max_rows, max_length
         self.device = next(model.parameters()).device
@@ -71,31 +188,27 @@ class Batch:
         """Drop all rows and the memory that they took."""
         self.jobs: list[Job] = []
         self.cache = SlotCache(self.max_rows, self.max_length)
-        self.current = torch.empty(0, dtype=torch.long, device=self.device)
-        self._changed()
+        self.current = torch.empty(0, dtype=torch.long, device=self.device)  # size = (B,)
+        self._chooser: Chooser | None = None  # for the rows as they are; None: they have changed
 
-    def _changed(self) -> None:
-        self._chooser: Chooser | None = None
-
-    def _set_preferences(self, jobs: Sequence[Job]) -> None:
+    def _begin(self, jobs: Sequence[Job]) -> Chooser:
+        """Set λ of the rows of the next pass; returns what draws their tokens."""
         if self.adapter.pref_dim:
             self.adapter.set_preference(torch.stack([job.preference for job in jobs]))
+        return Chooser([job.sampling for job in jobs], self.device)
 
     def join(self, jobs: Sequence[Job]) -> list[int]:
         """Read the prompts of new rows, all at once; returns the first token of each.
 
         A token is ``NOT_FINITE`` where the model's logits are not finite: that row has to leave.
         """
-        from transformers import DynamicCache
-
-        self._changed()
+        self._chooser = None
         sizes = [len(job.prompt) for job in jobs]
         width = max(sizes)
         padded = [job.prompt + [self.pad_id] * (width - len(job.prompt)) for job in jobs]
         last = torch.tensor(sizes, device=self.device) - 1  # size = (J,)
         wanted, place = last.unique(return_inverse=True)
-        filled = DynamicCache()
-        self._set_preferences(jobs)
+        filled, chooser = DynamicCache(), self._begin(jobs)
         # Padded on the right: no token looks at what comes after it, so there is nothing to mask.
         logits = self.model(
             input_ids=torch.tensor(padded, device=self.device),
@@ -103,8 +216,7 @@ class Batch:
             use_cache=True,
             logits_to_keep=wanted,
         ).logits  # size = (J, U, V)
-        logits = logits[torch.arange(len(jobs), device=self.device), place]
-        chooser = Chooser([job.sampling for job in jobs], self.device)
+        logits = logits[torch.arange(len(jobs), device=self.device), place]  # size = (J, V)
         tokens = chooser.choose(logits)
         told, current = _told(tokens, logits), torch.cat([self.current, tokens])
         self.cache.add(filled, sizes)
@@ -116,8 +228,7 @@ class Batch:
     def step(self) -> list[int]:
         """One more token for every row, or ``NOT_FINITE``, as ``join`` has it."""
         if self._chooser is None:
-            self._set_preferences(self.jobs)
-            self._chooser = Chooser([job.sampling for job in self.jobs], self.device)
+            self._chooser = self._begin(self.jobs)
         mask = self.cache.prepare()  # size = (B, T)
         logits = self.model(
             input_ids=self.current[:, None],
@@ -133,11 +244,17 @@ class Batch:
         return _told(self.current, logits)
 
     def leave(self, job: Job) -> None:
-        """Free a row."""
+        """Free a row; the last one takes its place."""
         row = self.jobs.index(job)
         self.cache.remove(row)
         self.jobs[row] = self.jobs[-1]
         self.jobs.pop()
         self.current[row] = self.current[-1]
         self.current = self.current[:-1]
-        self._changed()
+        self._chooser = None
+
+
+def _told(tokens: torch.Tensor, logits: torch.Tensor) -> list[int]:
+    """Tokens, size = (B,), of logits, size = (B, V); ``NOT_FINITE`` where these are not."""
+    # The largest: single logits may be -inf, where a model rules a token out.
+    return torch.where(logits.amax(dim=-1).isfinite(), tokens, NOT_FINITE).tolist()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import traceback
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -14,11 +15,21 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.serving.batch import NOT_FINITE, Batch, check_model
 from safe_rlhf_panacea.serving.jobs import Job, Piece
-from safe_rlhf_panacea.serving.metrics import Metrics
 
 ENDED = "the engine has ended"
 OVERFLOW = "the model's logits are not finite: its activations overflow on this request"
 PREFILL_TOKENS = 4096  # prompts read at once, padding included: the others wait for them
+BOUNDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, math.inf)  # seconds
+COUNTERS = {
+    "panacea_requests_total": "Requests by route and status.",
+    "panacea_prompt_tokens_total": "Tokens of prompts that were read.",
+    "panacea_generated_tokens_total": "Tokens of answers.",
+}
+DURATIONS = {
+    "panacea_first_token_seconds": "From the request to the first token, waiting included.",
+    "panacea_answer_seconds": "From the request to the end of an answer.",
+}
+GAUGES = {"panacea_rows": "Answers under way.", "panacea_waiting": "Answers that wait for a row."}
 
 
 class TooBusy(Exception):
@@ -31,45 +42,68 @@ class Ended(UserError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of the engine.
+    """Bounds of the engine."""
 
-    Attributes:
-        max_rows: answers at a time.
-        max_waiting: jobs that wait for a row.
-        max_wait: seconds that a job may wait.
-        timeout: seconds that an answer may take, waiting included.
-        max_length: tokens of prompt and answer.
-    """
+    max_rows: int = 32  # answers at a time
+    max_waiting: int = 64  # jobs that wait for a row
+    max_wait: float = 60.0  # seconds that a job may wait
+    timeout: float = 300.0  # seconds that an answer may take, waiting included
+    max_length: int = 2048  # tokens of prompt and answer
 
-    max_rows: int = 32
-    max_waiting: int = 64
-    max_wait: float = 60.0
-    timeout: float = 300.0
-    max_length: int = 2048
+
+class Metrics:
+    """Counters and durations since the start; may be used from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: dict[str, dict[str, float]] = {name: defaultdict(float) for name in COUNTERS}
+        self._within = {name: dict.fromkeys(BOUNDS, 0) for name in DURATIONS}
+        self._sums = dict.fromkeys(DURATIONS, 0.0)
+
+    def add(self, name: str, value: float = 1, **labels: object) -> None:
+        """Count."""
+        text = ",".join(f'{key}="{label}"' for key, label in labels.items())
+        with self._lock:
+            self._counts[name][f"{{{text}}}" if text else ""] += value
+
+    def observe(self, name: str, seconds: float) -> None:
+        """Note a duration."""
+        with self._lock:
+            self._sums[name] += seconds
+            for bound in BOUNDS:
+                self._within[name][bound] += seconds <= bound
+
+    def render(self, rows: int, waiting: int) -> str:
+        """All of it in Prometheus' text format, with the answers under way and those that wait."""
+        lines = []
+        with self._lock:
+            for name, text in COUNTERS.items():
+                lines += [f"# HELP {name} {text}", f"# TYPE {name} counter"]
+                counts = self._counts[name] or {"": 0}
+                lines += [f"{name}{labels} {value:g}" for labels, value in counts.items()]
+            for name, text in DURATIONS.items():
+                lines += [f"# HELP {name} {text}", f"# TYPE {name} histogram"]
+                for bound, count in self._within[name].items():
+                    shown = "+Inf" if bound == math.inf else bound
+                    lines.append(f'{name}_bucket{{le="{shown}"}} {count}')
+                lines += [f"{name}_sum {self._sums[name]:.6f}", f"{name}_count {count}"]
+        for (name, text), value in zip(GAUGES.items(), (rows, waiting), strict=True):
+            lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge", f"{name} {value}"]
+        return "\n".join(lines) + "\n"
 
 
 class Engine:
-    """Answers jobs until it is closed.
+    """Answers jobs in a thread of its own until it is closed; other threads may call all of this.
 
-    Everything that touches the model happens in its thread; ``submit`` and ``cancel`` may be
-    called from any other.
+    Raises:
+        UserError: the model cannot be served in batches.
     """
 
-    def __init__(self, model: PanaceaModel, limits: Limits, metrics: Metrics | None = None) -> None:
-        """Start the thread.
-
-        Raises:
-            UserError: the model cannot be served in batches.
-        """
+    def __init__(self, model: PanaceaModel, limits: Limits) -> None:
         check_model(model.model, limits.max_length)
-        self.limits, self.metrics = limits, metrics or Metrics()
-        self.batch = Batch(
-            model.model,
-            model.adapter,
-            model.tokenizer.pad_token_id,
-            limits.max_rows,
-            limits.max_length,
-        )
+        self.limits, self.metrics = limits, Metrics()
+        pad_id, bounds = model.tokenizer.pad_token_id, (limits.max_rows, limits.max_length)
+        self.batch = Batch(model.model, model.adapter, pad_id, *bounds)
         self._waiting: deque[Job] = deque()
         self._joining: list[Job] = []  # their prompts are being read
         self._changed = threading.Condition()
@@ -77,7 +111,20 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
         self._thread.start()
 
-    # -- from other threads -----------------------------------------------------------
+    @property
+    def rows(self) -> int:
+        """Answers under way."""
+        return len({*self.batch.jobs, *self._joining})  # for a moment a job is in both
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait for a row."""
+        return len(self._waiting)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether answers can be expected."""
+        return self._thread.is_alive()
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Ask for answers, all of them or none.
@@ -102,21 +149,6 @@ class Engine:
                 job.cancelled = True
             self._changed.notify()
 
-    @property
-    def rows(self) -> int:
-        """Answers under way."""
-        return len({*self.batch.jobs, *self._joining})  # for a moment a job is in both
-
-    @property
-    def waiting(self) -> int:
-        """Jobs that wait for a row."""
-        return len(self._waiting)
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether answers can be expected."""
-        return self._thread.is_alive()
-
     def close(self, *, finish: bool = True) -> None:
         """Finish what runs and what waits, or drop it, and end the thread."""
         with self._changed:
@@ -126,14 +158,18 @@ class Engine:
             self._changed.notify()
         self._thread.join()
 
+    # -- the thread -------------------------------------------------------------------
+
     def _all(self) -> list[Job]:
         return [*self._waiting, *{*self.batch.jobs, *self._joining}]
 
-    # -- the thread -------------------------------------------------------------------
-
     def _run(self) -> None:
         try:
-            self._answer()
+            with torch.inference_mode(), self.batch.adapter.state.reusing():
+                while self._has_work():
+                    self._drop()
+                    self._join()
+                    self._step()
         except Exception:  # a GPU that is lost, say: those who wait are told
             traceback.print_exc()
         finally:
@@ -143,69 +179,43 @@ class Engine:
             for job in left:
                 job.deliver(Piece(error=(503, ENDED)))
 
-    def _answer(self) -> None:
-        with torch.inference_mode(), self.batch.adapter.state.reusing():
-            while True:
-                with self._changed:
-                    self._changed.wait_for(self._has_work)
-                    if self._closing and not (self._waiting or self.batch.jobs):
-                        return
-                self._drop()
-                self._join()
-                self._step()
-
     def _has_work(self) -> bool:
-        return bool(self._closing or self._waiting or self.batch.jobs)
-
-    def _end(self, job: Job, piece: Piece) -> None:
-        self.metrics.add("panacea_generated_tokens_total", job.tokens)
-        self.metrics.observe("panacea_answer_seconds", job.age)
-        job.deliver(piece)
-
-    def _late(self, job: Job, *, waiting: bool) -> Piece | None:
-        """What there is to say to a job that has taken too long."""
-        if waiting and job.age > self.limits.max_wait:
-            return Piece(error=(503, f"no row became free within {self.limits.max_wait:g} seconds"))
-        if job.age > self.limits.timeout:
-            return Piece(error=(504, f"not finished within {self.limits.timeout:g} seconds"))
-        return None
+        """Wait for jobs; False once the engine is closed and none is left."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or self._waiting or self.batch.jobs)
+            return bool(self._waiting or self.batch.jobs)
 
     def _drop(self) -> None:
         """Let go of jobs that nobody waits for, or that have taken too long."""
+        limits = self.limits
+        no_row = Piece(error=(503, f"no row became free within {limits.max_wait:g} seconds"))
+        too_long = Piece(error=(504, f"not finished within {limits.timeout:g} seconds"))
         with self._changed:
             waiting, self._waiting = self._waiting, deque()
             for job in waiting:
-                if late := self._late(job, waiting=True):
-                    self._end(job, late)
+                if job.age > limits.max_wait:
+                    self._end(job, no_row)
+                elif job.age > limits.timeout:
+                    self._end(job, too_long)
                 elif not job.cancelled:
                     self._waiting.append(job)
         for job in list(self.batch.jobs):
-            late = self._late(job, waiting=False)
+            late = job.age > limits.timeout
             if late or job.cancelled:
                 self.batch.leave(job)
-                self._end(job, late or Piece(finish="cancelled"))
-
-    def _next(self) -> list[Job]:
-        """The jobs that may join now: rows and the time of the others set bounds."""
-        chosen: list[Job] = []
-        width = 0
-        with self._changed:
-            while self._waiting and len(self.batch.jobs) + len(chosen) < self.limits.max_rows:
-                width = max(width, len(self._waiting[0].prompt))
-                if chosen and width * (len(chosen) + 1) > PREFILL_TOKENS:
-                    break
-                chosen.append(self._waiting.popleft())
-            self._joining = chosen
-        return chosen
-
-    def _fail(self, jobs: Sequence[Job]) -> None:
-        """What goes wrong in the model ends these answers, not the loop."""
-        traceback.print_exc()
-        for job in jobs:
-            self._end(job, Piece(error=(500, "the model failed on this request")))
+                self._end(job, too_long if late else Piece(finish="cancelled"))
 
     def _join(self) -> None:
-        jobs = self._next()
+        """Read the prompts of jobs that wait: rows, and the time of the others, set bounds."""
+        jobs: list[Job] = []
+        width = 0
+        with self._changed:
+            while self._waiting and len(self.batch.jobs) + len(jobs) < self.limits.max_rows:
+                width = max(width, len(self._waiting[0].prompt))
+                if jobs and width * (len(jobs) + 1) > PREFILL_TOKENS:
+                    break
+                jobs.append(self._waiting.popleft())
+            self._joining = jobs
         if not jobs:
             return
         try:
@@ -232,6 +242,7 @@ class Engine:
             self._hand_on(job, token)
 
     def _hand_on(self, job: Job, token: int) -> None:
+        """Deliver what a token adds to an answer, and free its row where that ends."""
         if token == NOT_FINITE:
             self.batch.leave(job)
             return self._end(job, Piece(error=(500, OVERFLOW)))
@@ -247,3 +258,14 @@ class Engine:
             self._end(job, piece)
         else:
             job.deliver(piece)
+
+    def _fail(self, jobs: Sequence[Job]) -> None:
+        """What goes wrong in the model ends these answers, not the loop."""
+        traceback.print_exc()
+        for job in jobs:
+            self._end(job, Piece(error=(500, "the model failed on this request")))
+
+    def _end(self, job: Job, piece: Piece) -> None:
+        self.metrics.add("panacea_generated_tokens_total", job.tokens)
+        self.metrics.observe("panacea_answer_seconds", job.age)
+        job.deliver(piece)

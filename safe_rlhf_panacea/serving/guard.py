@@ -1,4 +1,4 @@
-"""What holds for every request: its size, the token, headers, and that it is counted."""
+"""What bounds the server: connections, and every request's size, time, token and headers."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import hmac
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from starlette.exceptions import HTTPException
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from safe_rlhf_panacea.serving.errors import error_body
-from safe_rlhf_panacea.serving.metrics import Metrics
+from safe_rlhf_panacea.serving.engine import Metrics
+from safe_rlhf_panacea.serving.protocol import error_body
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -24,69 +25,132 @@ HEADERS = {
     b"x-frame-options": b"DENY",
 }
 PATIENCE = 16  # a body that is too long is read to the end if it is not so many times too long
+_FULL = json.dumps(error_body(503, "too many connections are open: try again later")).encode()
+REFUSAL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+    b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(_FULL), _FULL)
+)
 
 
-def right_token(header: str, token: str) -> bool:
-    """Whether an Authorization header has the token, in a time that does not tell how nearly."""
-    kind, _, given = header.partition(" ")
-    same = hmac.compare_digest(given.strip().encode(), token.encode())
-    return same and kind.lower() == "bearer"
+class Connection(H11Protocol):
+    """uvicorn's, with bounds on how many there may be, and how long one may wait."""
 
+    # For the head of a request: after the connection was made, or the answer before it written.
+    HEAD_SECONDS: ClassVar[float] = 10.0
+    READ_SECONDS: ClassVar[float] = 30.0  # for which a client may leave an answer unread
+    LAST_SECONDS: ClassVar[float] = 1.0  # to take what was written, at the server's end
 
-def _text(headers: Mapping[bytes, bytes], name: bytes) -> str:
-    return headers.get(name, b"").decode("latin-1")
+    def __init__(self, *args: Any, max_connections: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.max_connections = max_connections
+        self._head: asyncio.TimerHandle | None = None
+        self._reader: asyncio.TimerHandle | None = None
+
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether the next that is to come is the head of a request."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _watch(self) -> None:
+        """Set a limit to waiting, or lift it: what trickles in does not put it off."""
+        if self._head is not None and not self._is_waiting:
+            self._head.cancel()
+            self._head = None
+        elif self._head is None and self._is_waiting:
+            self._head = self.loop.call_later(self.HEAD_SECONDS, self.transport.abort)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        if len(self.connections) > self.max_connections:
+            transport.write(REFUSAL)
+            transport.close()
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._head, self._reader):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reader = self.loop.call_later(self.READ_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._reader is not None:
+            self._reader.cancel()
+
+    def shutdown(self) -> None:
+        """The server ends: only requests that have arrived whole are answered."""
+        if self._is_waiting:
+            super().shutdown()
+            self.loop.call_later(self.LAST_SECONDS, self.transport.abort)
+        elif self.cycle.more_body or self.flow.write_paused:
+            self.transport.abort()
+        else:
+            super().shutdown()
 
 
 @dataclass
 class Guard:
-    """The outermost layer of the application (ASGI).
-
-    Attributes:
-        app: what is guarded.
-        metrics: counts the requests.
-        routes: paths that are counted by name.
-        max_body: bytes.
-        token: that clients must send; None: none.
-        body_seconds: in which a request must have arrived whole.
-    """
+    """The outermost layer of the application (ASGI)."""
 
     app: Any
-    metrics: Metrics
-    routes: frozenset[str]
-    max_body: int
-    token: str | None = None
-    body_seconds: float = 30.0
+    metrics: Metrics  # counts the requests
+    routes: frozenset[str]  # paths that are counted by name
+    max_body: int  # bytes
+    token: str | None = None  # that clients must send; None: none
+    body_seconds: float = 30.0  # in which a request must have arrived whole
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Let a request through, or answer it here."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         path, headers = scope["path"], dict(scope["headers"])
-        send = self._counting(path if path in self.routes else "other", send)
+        route = path if path in self.routes else "other"
+
+        async def counting(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                self.metrics.add("panacea_requests_total", route=route, code=message["status"])
+                message["headers"] = [*message.get("headers", []), *HEADERS.items()]
+            await send(message)
+
         if self.token is not None and path not in OPEN:
-            given = headers.get(b"authorization", b"").decode("utf-8", "replace")
-            if not right_token(given, self.token):
+            kind, _, given = headers.get(b"authorization", b"").partition(b" ")
+            # In a time that does not tell how nearly it is right.
+            same = hmac.compare_digest(given.strip(), self.token.encode())
+            if not same or kind.lower() != b"bearer":
                 body = error_body(401, "a bearer token is needed", code="invalid_api_key")
-                return await _reply(send, 401, body)
-        length, receive = _text(headers, b"content-length"), self._timely(receive)
+                return await _reply(counting, 401, body)
+        length = headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > self.max_body:
             if int(length) <= PATIENCE * self.max_body:
+                rest = self._bounded(receive, PATIENCE * self.max_body)
                 with contextlib.suppress(HTTPException):
-                    while (await receive()).get("more_body"):
+                    while (await rest()).get("more_body"):
                         pass
-            return await _reply(send, 413, error_body(413, self._too_large()))
-        await self.app(scope, self._bounded(receive), send)
+            return await _reply(counting, 413, error_body(413, self._too_large()))
+        await self.app(scope, self._bounded(receive, self.max_body), counting)
 
     def _too_large(self) -> str:
         return f"a request may have {self.max_body} bytes at most"
 
-    def _timely(self, receive: Receive) -> Receive:
-        """Do not wait for ever for a body: SIGTERM would wait too."""
-        loop, arrived = asyncio.get_running_loop(), False
+    def _bounded(self, receive: Receive, most: int) -> Receive:
+        """Take so many bytes of a body, and do not wait for ever: SIGTERM would wait too."""
+        loop, arrived, seen = asyncio.get_running_loop(), False, 0
         end = loop.time() + self.body_seconds
 
-        async def timely() -> dict[str, Any]:
-            nonlocal arrived
+        async def bounded() -> dict[str, Any]:
+            nonlocal arrived, seen
             if arrived:
                 return await receive()
             try:
@@ -95,32 +159,12 @@ class Guard:
                 text = f"the request did not arrive within {self.body_seconds:g} seconds"
                 raise HTTPException(408, text) from None
             arrived = not message.get("more_body")
-            return message
-
-        return timely
-
-    def _bounded(self, receive: Receive) -> Receive:
-        """Count bodies that do not say how long they are."""
-        seen = 0
-
-        async def bounded() -> dict[str, Any]:
-            nonlocal seen
-            message = await receive()
             seen += len(message.get("body", b""))
-            if seen > self.max_body:
+            if seen > most:
                 raise HTTPException(413, self._too_large())
             return message
 
         return bounded
-
-    def _counting(self, route: str, send: Send) -> Send:
-        async def counting(message: dict[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                self.metrics.add("panacea_requests_total", route=route, code=message["status"])
-                message["headers"] = [*message.get("headers", []), *HEADERS.items()]
-            await send(message)
-
-        return counting
 
 
 async def _reply(send: Send, status: int, content: dict[str, Any]) -> None:

@@ -1,47 +1,94 @@
-"""One answer that is asked for, and what comes back of it."""
+"""One answer that is asked for, and its text, which is handed out while it grows."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 
 from safe_rlhf_panacea.serving.choosing import Sampling
-from safe_rlhf_panacea.serving.text import TextStream
+
+INCOMPLETE = "\ufffd"  # the bytes so far are no whole character
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """A token of an answer.
+class TextStream:
+    """The text of one answer, from its tokens, handed out as soon as it is certain.
 
-    Attributes:
-        text: what it adds to the answer.
-        offset: characters of the answer before it.
-        log_prob: under the model's own distribution.
+    Args:
+        tokenizer: of the model; special tokens are left out.
+        stops: texts that end the answer and are not part of it.
+        strip: leave out white space at the beginning.
     """
 
-    text: str
-    offset: int
-    log_prob: float
+    def __init__(self, tokenizer: Any, stops: Sequence[str] = (), *, strip: bool = False) -> None:
+        self.tokenizer, self.stops, self.strip = tokenizer, stops, strip
+        self.stopped = False  # a stop text was found: nothing comes after it
+        self.latest = ""  # what the last token has added, perhaps held back
+        self._tokens: list[int] = []
+        self._start = 0  # decoding begins here: a token may look different at the beginning
+        self._done = 0  # tokens whose text was handed on
+        self._pending = ""
+
+    def push(self, token: int) -> str:
+        """Text that is certain after one more token."""
+        self._tokens.append(token)
+        self.latest = self._new_text(last=False)
+        return self._hand_out(self.latest, last=False)
+
+    def finish(self) -> str:
+        """What was held back, at the end of the answer."""
+        return self._hand_out(self._new_text(last=True), last=True)
+
+    def _decode(self, end: int | None) -> str:
+        return self.tokenizer.decode(self._tokens[self._start : end], skip_special_tokens=True)
+
+    def _new_text(self, *, last: bool) -> str:
+        """What the tokens since the last whole character add; nothing while they make none."""
+        known, whole = self._decode(self._done), self._decode(None)
+        if len(whole) <= len(known) or (whole.endswith(INCOMPLETE) and not last):
+            return ""
+        self._start, self._done = self._done, len(self._tokens)
+        return whole[len(known) :]
+
+    def _hand_out(self, new: str, *, last: bool) -> str:
+        if self.stopped:
+            return ""
+        text = self._pending + new
+        if self.strip:
+            text = text.lstrip()
+            self.strip = not text
+        found = [place for stop in self.stops if (place := text.find(stop)) >= 0]
+        if found:
+            self.stopped, self._pending = True, ""
+            return text[: min(found)]
+        held = 0  # characters at the end that may be the beginning of a stop text
+        if self.stops and not last:
+            lengths = range(min(len(text), max(map(len, self.stops)) - 1), 0, -1)
+            may_begin = (n for n in lengths if any(s.startswith(text[-n:]) for s in self.stops))
+            held = next(may_begin, 0)
+        self._pending = text[len(text) - held :]
+        return text[: len(text) - held]
+
+
+class Chosen(NamedTuple):
+    """A token of an answer whose log-probability is asked for."""
+
+    text: str  # what it adds to the answer
+    offset: int  # characters of the answer before it
+    log_prob: float  # under the model's own distribution
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of an answer.
+    """A part of an answer. The last one has ``finish`` or ``error``."""
 
-    Attributes:
-        text: what is new.
-        finish: on the last one ``stop`` or ``length``.
-        error: on the last one, if there is no answer: HTTP status and a line.
-        chosen: the tokens since the last piece, where their log-probabilities are asked for.
-    """
-
-    text: str = ""
-    finish: str | None = None
-    error: tuple[int, str] | None = None
-    chosen: tuple[Chosen, ...] = ()
+    text: str = ""  # what is new
+    finish: str | None = None  # "stop", "length" or "cancelled"
+    error: tuple[int, str] | None = None  # HTTP status and a line, if there is no answer
+    chosen: tuple[Chosen, ...] = ()  # the tokens since the last piece
 
     @property
     def is_last(self) -> bool:
@@ -51,29 +98,17 @@ class Piece:
 
 @dataclass(eq=False)
 class Job:
-    """One answer.
+    """One answer that is asked for."""
 
-    Attributes:
-        prompt: token ids.
-        preference: λ, size = (m,); empty where the adapter does not depend on it.
-        max_new_tokens: longest answer.
-        sampling: how it is drawn.
-        stop_ids: tokens that end it.
-        text: its text as it grows.
-        deliver: called with each piece, from the engine's thread.
-        tokens: generated so far.
-        cancelled: nobody waits for it any more.
-    """
-
-    prompt: list[int]
-    preference: torch.Tensor
+    prompt: list[int]  # token ids
+    preference: torch.Tensor  # λ, size = (m,); empty where the adapter does not depend on it
     max_new_tokens: int
     sampling: Sampling
-    stop_ids: frozenset[int]
+    stop_ids: frozenset[int]  # tokens that end it
     text: TextStream
-    deliver: Callable[[Piece], None]
-    tokens: int = 0
-    cancelled: bool = False
+    deliver: Callable[[Piece], None]  # called with each piece, from the engine's thread
+    tokens: int = 0  # generated so far
+    cancelled: bool = False  # nobody waits for it any more
     created: float = field(default_factory=time.monotonic)
     _chosen: list[Chosen] = field(default_factory=list)
     _length: int = 0  # characters so far

@@ -15,7 +15,7 @@ from safe_rlhf_panacea.preference import (
     format_preference,
     parse_preference,
 )
-from safe_rlhf_panacea.serving.errors import ApiError
+from safe_rlhf_panacea.serving.protocol import ApiError
 
 SLACK = 1e-6  # float32 has no 0.8
 BOUND = re.compile(r"\s*([^<>=\s]+)\s*(<=|>=)\s*(\S+)\s*")
@@ -24,7 +24,7 @@ BOUND = re.compile(r"\s*([^<>=\s]+)\s*(<=|>=)\s*(\S+)\s*")
 def _read_bounds(
     texts: Sequence[str], objectives: Sequence[str]
 ) -> tuple[list[float], list[float]]:
-    """The least and most of each objective.
+    """The least and most of each objective that λ can reach within all bounds.
 
     Raises:
         UserError: a text is no bound, or no λ is left.
@@ -49,18 +49,15 @@ def _read_bounds(
             upper[place] = min(upper[place], value)
         else:
             lower[place] = max(lower[place], value)
-    empty = any(low > high for low, high in zip(lower, upper, strict=True))
-    if objectives and (empty or sum(lower) > 1 + SLACK or sum(upper) < 1 - SLACK):
+    both = list(zip(lower, upper, strict=True))
+    least, most = sum(lower), sum(upper)
+    empty = any(low > high for low, high in both)
+    if objectives and (empty or least > 1 + SLACK or most < 1 - SLACK):
         raise UserError(f"--allow {' '.join(texts)} leaves no preference vector")
-    return _tightened(lower, upper)
-
-
-def _tightened(lower: list[float], upper: list[float]) -> tuple[list[float], list[float]]:
-    """Bounds that λ can reach: what one objective must have, the others cannot."""
-    others = [(sum(lower) - low, sum(upper) - high) for low, high in zip(lower, upper, strict=True)]
+    # What one objective must have, the others cannot.
     return (
-        [max(low, 1 - most) for low, (_, most) in zip(lower, others, strict=True)],
-        [min(high, 1 - least) for high, (least, _) in zip(upper, others, strict=True)],
+        [max(low, 1 - (most - high)) for low, high in both],
+        [min(high, 1 - (least - low)) for low, high in both],
     )
 
 
@@ -118,7 +115,7 @@ class Rules:
         return rules
 
     def broken(self, preference: torch.Tensor) -> str | None:
-        """Which bound λ breaks, in a line; None if none."""
+        """Which bound λ, size = (m,), breaks, in a line; None if none."""
         for name, value, low, high in zip(
             self.objectives, preference.tolist(), self.lower, self.upper, strict=True
         ):
@@ -133,11 +130,10 @@ class Rules:
         text = format_preference(preference, self.objectives)
         return f"{self.name}@{text}" if text else self.name
 
-    def _parse(self, preference: Preference) -> torch.Tensor:
-        try:
-            return parse_preference(preference, self.objectives)
-        except PreferenceError as error:
-            raise ApiError(400, str(error), param="preference") from None
+    def by_name(self, preference: torch.Tensor) -> dict[str, float]:
+        """λ by objective, as answers have it."""
+        values = zip(self.objectives, preference.tolist(), strict=True)
+        return {name: round(value, 6) for name, value in values}
 
     def resolve(self, model: str | None, preference: Preference | None) -> torch.Tensor:
         """λ of a request, size = (m,).
@@ -149,23 +145,23 @@ class Rules:
         Raises:
             ApiError: another model, λ off the simplex or beyond the bounds.
         """
-        name, separator, text = (model or self.name).rpartition("@")
-        if not separator or model == self.name:
-            name, separator, text = model or self.name, "", ""
+        name, text = model or self.name, None
+        if name != self.name and "@" in name:
+            name, _, text = name.rpartition("@")
         if name != self.name:
-            raise ApiError(
-                404,
-                f"unknown model {model!r}: this server has {self.name!r}",
-                code="model_not_found",
-                param="model",
-            )
-        if separator and preference is not None:
+            message = f"unknown model {model!r}: this server has {self.name!r}"
+            raise ApiError(404, message, code="model_not_found", param="model")
+        if text is not None and preference is not None:
             raise ApiError(400, "preference and a model name with @ were both given: choose one")
-        if preference is None and not separator:
+        wanted = text if preference is None else preference
+        if wanted is None:
             return self.default
         if not self.objectives:
             raise ApiError(400, f"{self.name} does not depend on λ", param="preference")
-        found = self._parse(text if preference is None else preference)
+        try:
+            found = parse_preference(wanted, self.objectives)
+        except PreferenceError as error:
+            raise ApiError(400, str(error), param="preference") from None
         if (broken := self.broken(found)) is not None:
             raise ApiError(403, broken, code="preference_not_allowed", param="preference")
         return found

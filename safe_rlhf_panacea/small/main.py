@@ -122,7 +122,7 @@ class Small:
 
     def train(self) -> None:
         """Train Panacea-GRPO for the two rules."""
-        from safe_rlhf_panacea.algorithms.grpo.main import main as grpo
+        from safe_rlhf_panacea.algorithms.grpo import main as grpo
 
         rows = "rules rules_panacea rules_shown"
         grpo(self.flags(rows, self.adapter, "--log_type", self.log_type))

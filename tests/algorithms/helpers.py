@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from safe_rlhf_panacea.algorithms.dpo.main import parse_arguments
+from safe_rlhf_panacea.algorithms.dpo import parse_arguments
 from safe_rlhf_panacea.algorithms.dpo.trainer import PanaceaDPOTrainer
-from safe_rlhf_panacea.algorithms.grpo.main import parse_arguments as parse_grpo
+from safe_rlhf_panacea.algorithms.grpo import parse_arguments as parse_grpo
 from safe_rlhf_panacea.algorithms.grpo.trainer import PanaceaGRPOTrainer
-from safe_rlhf_panacea.algorithms.ppo.main import parse_arguments as parse_ppo
+from safe_rlhf_panacea.algorithms.ppo import parse_arguments as parse_ppo
 from safe_rlhf_panacea.algorithms.ppo.trainer import PanaceaPPOTrainer
-from safe_rlhf_panacea.algorithms.sft.main import parse_arguments as parse_sft
+from safe_rlhf_panacea.algorithms.sft import parse_arguments as parse_sft
 from safe_rlhf_panacea.algorithms.sft.trainer import PanaceaSFTTrainer
 from safe_rlhf_panacea.base.setup import prepare_run
 

@@ -14,10 +14,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from safe_rlhf_panacea import dashboard as writers
 from safe_rlhf_panacea.algorithms.dpo.trainer import rows_of_pairs
 from safe_rlhf_panacea.algorithms.grpo import groups
-from safe_rlhf_panacea.base.trainers import updates
-from safe_rlhf_panacea.show import writers
+from safe_rlhf_panacea.base import updates
 from tests.algorithms.helpers import dpo_trainer, grpo_trainer, ppo_trainer
 
 
@@ -84,8 +84,7 @@ def local_maxima(trainer, shares, first):
 def labelled_means(trainer, batch, preference):
     """-log σ(±Δ) at λ, averaged over the pairs that each objective labels, size = (m,)."""
     trainer.panacea.policy.set_preference(preference)
-    keys = ("better_input_ids", "better_attention_mask", "worse_input_ids", "worse_attention_mask")
-    better, worse = trainer.implicit_rewards(*(batch[key] for key in keys))
+    better, worse = trainer.implicit_rewards(batch)
     losses = torch.log1p(torch.exp(-batch["labels"] * (better - worse).unsqueeze(-1)))
     labelled = batch["labels"].ne(0)
     return torch.stack([losses[labelled[:, i], i].mean() for i in range(labelled.size(1))])

@@ -9,8 +9,8 @@ import sys
 import pytest
 from safetensors.torch import load_file, save_file
 
-from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
-from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
+from safe_rlhf_panacea.algorithms.dpo import main as dpo
+from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from safe_rlhf_panacea.base import AutoModelForScore
 from safe_rlhf_panacea.baselines import discrete_policies, fixed_scaling, rewarded_soups
 from safe_rlhf_panacea.errors import UserError
@@ -141,7 +141,7 @@ def test_a_logger_that_fails_after_the_claim(dpo_flags, refused, monkeypatch):
     def fail(**_):
         raise UserError("no space for logs")
 
-    monkeypatch.setattr("safe_rlhf_panacea.base.trainers.base.Logger", fail)
+    monkeypatch.setattr("safe_rlhf_panacea.base.trainer.Logger", fail)
     assert "no space for logs" in refused(dpo, dpo_flags)
 
 

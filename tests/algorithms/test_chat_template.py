@@ -10,9 +10,9 @@ from transformers import AutoTokenizer
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.adapter.io import read_config
-from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
+from safe_rlhf_panacea.algorithms.dpo import main as dpo
 from safe_rlhf_panacea.base import load_pretrained_models
-from safe_rlhf_panacea.base.finetune.main import main as sft
+from safe_rlhf_panacea.base.finetune import main as sft
 from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.evaluation.main import main as evaluation
 from safe_rlhf_panacea.export.main import main as export

@@ -8,12 +8,10 @@ import math
 
 import pytest
 
-from safe_rlhf_panacea.algorithms.dpo import main as dpo
+from safe_rlhf_panacea.algorithms import dpo, ppo, sft
 from safe_rlhf_panacea.algorithms.evaluating import evaluation_grid
-from safe_rlhf_panacea.algorithms.ppo import main as ppo
-from safe_rlhf_panacea.algorithms.sft import main as sft
-from safe_rlhf_panacea.base.finetune import main as finetune
-from safe_rlhf_panacea.base.values.reward import main as reward
+from safe_rlhf_panacea.base import finetune
+from safe_rlhf_panacea.base.values import reward
 from safe_rlhf_panacea.baselines import discrete_policies, fixed_scaling, rewarded_soups
 from safe_rlhf_panacea.evaluation import calibrate
 from safe_rlhf_panacea.evaluation import main as evaluation

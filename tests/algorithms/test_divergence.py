@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from safe_rlhf_panacea.algorithms import panacea as component
-from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
-from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
-from safe_rlhf_panacea.base.finetune.main import main as sft
+from safe_rlhf_panacea.algorithms.dpo import main as dpo
+from safe_rlhf_panacea.algorithms.ppo import main as ppo
+from safe_rlhf_panacea.base.finetune import main as sft
 from safe_rlhf_panacea.base.setup import run_to_end
-from safe_rlhf_panacea.base.values.reward.main import main as reward
+from safe_rlhf_panacea.base.values.reward import main as reward
 from safe_rlhf_panacea.evaluation.main import main as evaluate
 from safe_rlhf_panacea.respond import main as respond
 from safe_rlhf_panacea.runs.divergence import DivergedError

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from safe_rlhf_panacea.adapter.io import read_config
-from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
-from safe_rlhf_panacea.algorithms.dpo.main import parse_arguments
+from safe_rlhf_panacea.algorithms.dpo import main as dpo
+from safe_rlhf_panacea.algorithms.dpo import parse_arguments
 from safe_rlhf_panacea.errors import UserError
 from tests.algorithms.conftest import write_lines
 from tests.algorithms.helpers import dpo_trainer, ppo_trainer

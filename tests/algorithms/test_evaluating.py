@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
-from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
+from safe_rlhf_panacea.algorithms.dpo import main as dpo
+from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from safe_rlhf_panacea.evaluation.main import main as evaluate
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.fronts.indicators import hypervolume

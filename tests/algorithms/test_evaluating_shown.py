@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
-from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
+from safe_rlhf_panacea.algorithms.dpo import main as dpo
+from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from tests.warm_python import warm_python
 
 SECRETS = {

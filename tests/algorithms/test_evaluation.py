@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from safe_rlhf_panacea.adapter import load_adapter
-from safe_rlhf_panacea.algorithms.dpo.main import main as dpo_main
-from safe_rlhf_panacea.algorithms.ppo.main import main as ppo_main
+from safe_rlhf_panacea.algorithms.dpo import main as dpo_main
+from safe_rlhf_panacea.algorithms.ppo import main as ppo_main
 from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.baselines.discrete_policies import main as discrete_main
 from safe_rlhf_panacea.baselines.rewarded_soups import main as soups_main
@@ -21,9 +21,8 @@ from safe_rlhf_panacea.data import PreferenceDataset
 from safe_rlhf_panacea.evaluation.calibrate import main as calibrate
 from safe_rlhf_panacea.evaluation.main import main as evaluate
 from safe_rlhf_panacea.forward.generation import NotFiniteError, SamplingConfig
-from safe_rlhf_panacea.fronts.held_out import margins_over_grid, over_rows
 from safe_rlhf_panacea.fronts.measure import Policy, measure, prompts_of_pairs
-from safe_rlhf_panacea.fronts.sampling import Prompt
+from safe_rlhf_panacea.fronts.over_grid import Prompt, margins_over_grid, over_rows
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.preference import preference_grid
 from tests.algorithms.helpers import dpo_trainer
@@ -49,7 +48,7 @@ def test_margins_over_the_grid_equal_one_preference_at_a_time(trainer):
     together = margins_over_grid(model, trainer.panacea.policy, batch, grid)
     for row, preference in zip(together, grid, strict=True):
         with trainer.panacea.at(preference.expand(len(batch["labels"]), -1), shared=True):
-            better, worse = trainer.implicit_rewards(*(batch[key] for key in PAIR))
+            better, worse = trainer.implicit_rewards(batch)
         expected = (better - worse) / trainer.scale_coeff
         torch.testing.assert_close(row, expected, atol=1e-4, rtol=1e-4)
     assert together.std(dim=0).max() > 1e-3  # λ makes a difference

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.adapter import load_soup
-from safe_rlhf_panacea.algorithms.grpo.main import parse_arguments
+from safe_rlhf_panacea.algorithms.grpo import parse_arguments
 from safe_rlhf_panacea.base import load_pretrained_models
-from safe_rlhf_panacea.base.trainers.observer import Observer
+from safe_rlhf_panacea.base.part import Observer
 from safe_rlhf_panacea.baselines.rewarded_soups import vertices
 from safe_rlhf_panacea.baselines.variants import train_variants
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble

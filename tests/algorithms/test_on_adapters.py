@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
-from safe_rlhf_panacea.algorithms.sft.main import main as sft
-from safe_rlhf_panacea.base.finetune.main import main as finetune
+from safe_rlhf_panacea.algorithms.dpo import main as dpo
+from safe_rlhf_panacea.algorithms.sft import main as sft
+from safe_rlhf_panacea.base.finetune import main as finetune
 from safe_rlhf_panacea.export.main import main as export
 from safe_rlhf_panacea.respond import PanaceaModel
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.algorithms import panacea as module
-from safe_rlhf_panacea.algorithms.ppo.main import parse_arguments
+from safe_rlhf_panacea.algorithms.ppo import parse_arguments
 from tests.tiny import tiny_llama
 
 FLAGS = ["--actor_model_name_or_path", "m", "--reward_models", "a=x", "b=y"]

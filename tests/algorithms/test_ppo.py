@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from safe_rlhf_panacea.base.distributed import own_device
-from safe_rlhf_panacea.base.trainers.supervised import to_device
+from safe_rlhf_panacea.base.supervised import to_device
+from safe_rlhf_panacea.distributed import own_device
 from safe_rlhf_panacea.forward.log_probs import response_log_probs
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.responses import Responses

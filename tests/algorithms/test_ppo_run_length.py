@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-import safe_rlhf_panacea.base.trainers.actor as actor_module
+import safe_rlhf_panacea.base.actor as actor_module
 from safe_rlhf_panacea.base.engine import learning_rate
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward.dropout import has_dropout

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from safe_rlhf_panacea.adapter import load_adapter
-from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
-from safe_rlhf_panacea.algorithms.dpo.main import main as dpo_main
-from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
+from safe_rlhf_panacea.algorithms.dpo import main as dpo
+from safe_rlhf_panacea.algorithms.dpo import main as dpo_main
+from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from safe_rlhf_panacea.base import TrainingState, load_pretrained_models
 from safe_rlhf_panacea.evaluation.main import main as evaluate
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
@@ -79,7 +79,7 @@ def test_with_one_preference_per_sample_processes_draw_their_own(dpo_flags, tmp_
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_zero_stages_train_and_save_a_whole_adapter(dpo_flags, base_model, tmp_path, stage):
     """In a process of its own: ZeRO 3 changes how modules work for good."""
-    code = "import sys; from safe_rlhf_panacea.algorithms.dpo.main import main; main(sys.argv[1:])"
+    code = "import sys; from safe_rlhf_panacea.algorithms.dpo import main; main(sys.argv[1:])"
     command = [warm_python(), "-c", code, *dpo_flags, "--zero_stage", str(stage)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

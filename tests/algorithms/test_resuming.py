@@ -14,11 +14,11 @@ import torch
 import wandb
 from safetensors.torch import load_file, save_file
 
-from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
-from safe_rlhf_panacea.algorithms.grpo.main import main as grpo
-from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
-from safe_rlhf_panacea.algorithms.sft.main import main as panacea_sft
-from safe_rlhf_panacea.base.finetune.main import main as sft
+from safe_rlhf_panacea.algorithms.dpo import main as dpo
+from safe_rlhf_panacea.algorithms.grpo import main as grpo
+from safe_rlhf_panacea.algorithms.ppo import main as ppo
+from safe_rlhf_panacea.algorithms.sft import main as panacea_sft
+from safe_rlhf_panacea.base.finetune import main as sft
 from safe_rlhf_panacea.dry_run import resolve
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.runs.logger import Logger
@@ -196,8 +196,8 @@ class Killed(BaseException):
 @pytest.mark.parametrize(
     "place",
     [
-        "safe_rlhf_panacea.show.writers.atomic_write_json",  # after evaluations.jsonl
-        "safe_rlhf_panacea.show.writers.atomic_write_text",  # after results.json
+        "safe_rlhf_panacea.dashboard.atomic_write_json",  # after evaluations.jsonl
+        "safe_rlhf_panacea.dashboard.atomic_write_text",  # after results.json
         "safe_rlhf_panacea.runs.logger.append_line",  # before the line of metrics.jsonl
     ],
 )
@@ -248,7 +248,7 @@ def test_a_kill_before_a_whole_model_is_saved_loses_no_evaluation(
         raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("safe_rlhf_panacea.base.trainers.base.TrainerBase.save", killed)
+        patch.setattr("safe_rlhf_panacea.base.trainer.TrainerBase.save", killed)
         with pytest.raises(Killed):
             sft([*flags, str(folders[1])])
     sft([*flags, str(folders[1]), "--resume"])

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
+from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.algorithms.grpo.losses import grpo_loss
-from safe_rlhf_panacea.algorithms.grpo.main import main as grpo
-from safe_rlhf_panacea.algorithms.ppo.main import main as ppo
+from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from safe_rlhf_panacea.rollouts.correction import truncated_weights
 from tests.algorithms.test_resuming import Interrupted, metrics, same_tensors, stop_at  # noqa: F401
 from tests.rollouts.stand_in import StandIn

@@ -9,12 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from safe_rlhf_panacea.base.finetune import main as finetune
-from safe_rlhf_panacea.base.finetune.trainer import SupervisedFinetuneTrainer
+from safe_rlhf_panacea.base import finetune
+from safe_rlhf_panacea.base.before import RewardTrainer, SupervisedFinetuneTrainer
 from safe_rlhf_panacea.base.setup import prepare_run
-from safe_rlhf_panacea.base.trainers.updates import by_update
-from safe_rlhf_panacea.base.values.reward import main as reward
-from safe_rlhf_panacea.base.values.reward.trainer import RewardTrainer
+from safe_rlhf_panacea.base.updates import by_update
+from safe_rlhf_panacea.base.values import reward
 from tests.algorithms import plain_ppo as plain
 from tests.algorithms.conftest import write_lines
 from tests.algorithms.helpers import dpo_trainer, grpo_trainer, ppo_trainer, sft_trainer

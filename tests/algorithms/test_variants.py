@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from safe_rlhf_panacea.algorithms.dpo.main import COMMAND
+from safe_rlhf_panacea.algorithms.dpo import COMMAND
 from safe_rlhf_panacea.baselines.rewarded_soups import vertices
 from safe_rlhf_panacea.baselines.variants import variant_configs
 from safe_rlhf_panacea.errors import UserError

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from safe_rlhf_panacea.algorithms.ppo.main import COMMAND
+from safe_rlhf_panacea.algorithms.ppo import COMMAND
 from safe_rlhf_panacea.algorithms.preference_source import begins_update
 from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.base.losses import next_token_loss
+from safe_rlhf_panacea.base.rl import RLTrainer
 from safe_rlhf_panacea.base.setup import prepare_run
-from safe_rlhf_panacea.base.trainers.rl import RLTrainer
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 from safe_rlhf_panacea.forward.log_probs import answer_log_probs, response_log_probs
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from safe_rlhf_panacea.base.functional import (
+from safe_rlhf_panacea.base.losses import (
     diverging_mask,
     gather_log_probabilities,
     generalized_advantages,

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError, inject_adapter
-from safe_rlhf_panacea.base.functional import diverging_mask
+from safe_rlhf_panacea.base.losses import diverging_mask
 from safe_rlhf_panacea.forward.joined_rows import across, side_by_side
 from safe_rlhf_panacea.forward.log_probs import response_tokens, token_log_probs
 from safe_rlhf_panacea.forward.passes import limit

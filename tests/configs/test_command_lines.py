@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from safe_rlhf_panacea.algorithms.dpo.main import COMMAND
+from safe_rlhf_panacea.algorithms.dpo import COMMAND
 from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.configs.algorithms import DPOConfig
 from safe_rlhf_panacea.configs.options import check_numbers

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from safe_rlhf_panacea.algorithms.dpo.main import COMMAND, parse_arguments
+from safe_rlhf_panacea.algorithms.dpo import COMMAND, parse_arguments
 from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.configs.algorithms import (
     DPOConfig,

@@ -101,9 +101,9 @@ def model_flags(algorithm, files):
 
 def prepared(algorithm, side, files, folder, extra=()):
     """Arguments and DeepSpeed configurations, as the programs make them."""
-    from safe_rlhf_panacea.algorithms import starting
+    from safe_rlhf_panacea.base import program
 
-    main = importlib.import_module(f"safe_rlhf_panacea.algorithms.{algorithm}.main")
+    main = importlib.import_module(f"safe_rlhf_panacea.algorithms.{algorithm}")
     flags = [
         *model_flags(algorithm, files),
         *data_flags(algorithm, side, files),
@@ -119,7 +119,7 @@ def prepared(algorithm, side, files, folder, extra=()):
         args = main.parse_arguments(flags)
         models = {"reward_model_name_or_path": str(files.rewards["helpful"])}
         vars(args).update(models, reward_critic_model_name_or_path=None)  # for the plain trainers
-        return args, *starting.prepare_run(args)
+        return args, *program.prepare_run(args)
 
 
 def make(trainer_class, algorithm, side, files, folder, extra=()):

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from safe_rlhf_panacea import base
-from safe_rlhf_panacea.algorithms.dpo.main import main as dpo
+from safe_rlhf_panacea.algorithms.dpo import main as dpo
 from safe_rlhf_panacea.base import resolution
 from safe_rlhf_panacea.errors import UserError
 from tests.contract.sides import needs_safe_rlhf, underneath, why_not
@@ -72,7 +72,7 @@ def test_with_safe_rlhf_every_name_is_its_own(monkeypatch):
 @needs_safe_rlhf
 def test_the_port_can_be_forced():
     with underneath("port"):
-        assert base.DPOTrainer.__module__ == "safe_rlhf_panacea.base.algorithms.dpo"
+        assert base.DPOTrainer.__module__ == "safe_rlhf_panacea.base.dpo"
         assert str(resolution.backend()).startswith("Base: the port of Safe-RLHF 0.")
 
 

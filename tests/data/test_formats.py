@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from safe_rlhf_panacea.algorithms.dpo.main import COMMAND, parse_arguments
+from safe_rlhf_panacea.algorithms.dpo import COMMAND, parse_arguments
 from safe_rlhf_panacea.algorithms.sft.data import ObjectiveTexts, read_named_specs
 from safe_rlhf_panacea.data import (
     PreferenceDataset,

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import safe_rlhf_panacea
-from safe_rlhf_panacea.algorithms.dpo.main import COMMAND
+from safe_rlhf_panacea.algorithms.dpo import COMMAND
 from tests.docs.pages import ROOT
 
 

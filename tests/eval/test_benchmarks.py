@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.base.engine import unwrap
-from safe_rlhf_panacea.base.functional import diverging_mask
+from safe_rlhf_panacea.base.losses import diverging_mask
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward.log_probs import response_log_probs
 from tests.warm_python import warm_python

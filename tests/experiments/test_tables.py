@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from safe_rlhf_panacea.algorithms.dpo import main as dpo
-from safe_rlhf_panacea.algorithms.grpo import main as grpo
+from safe_rlhf_panacea.algorithms import dpo, grpo
 from safe_rlhf_panacea.baselines import rewarded_soups
 from safe_rlhf_panacea.evaluation import agreement, calibrate, compare
 from safe_rlhf_panacea.evaluation import main as evaluation

@@ -14,7 +14,7 @@ import yaml
 from markdown_it import MarkdownIt
 
 from safe_rlhf_panacea import __version__, command
-from safe_rlhf_panacea.algorithms.dpo.main import COMMAND
+from safe_rlhf_panacea.algorithms.dpo import COMMAND
 from safe_rlhf_panacea.export.card import LOCAL_FLAGS, changed_flags, main
 from safe_rlhf_panacea.export.portable import hub_name, portable
 from safe_rlhf_panacea.io import atomic_write_json, read_json

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from safe_rlhf_panacea.algorithms.dpo import main as dpo
-from safe_rlhf_panacea.algorithms.grpo import main as grpo
-from safe_rlhf_panacea.algorithms.ppo import main as ppo
+from safe_rlhf_panacea.algorithms import dpo, grpo, ppo
 from safe_rlhf_panacea.baselines import discrete_policies, rewarded_soups
 from safe_rlhf_panacea.runs.run_record import recordable
 from tests.launchers.paper_tables import TABLE_1, TABLE_2

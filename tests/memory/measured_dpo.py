@@ -14,7 +14,7 @@ from pathlib import Path
 
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from safe_rlhf_panacea.algorithms.dpo.main import main
+from safe_rlhf_panacea.algorithms.dpo import main
 
 SMALL = {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64}
 

@@ -17,7 +17,7 @@ from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.miniature.corpus import EXAMPLES, topic_of
 from safe_rlhf_panacea.miniature.main import main
 from safe_rlhf_panacea.records import read_examples
-from safe_rlhf_panacea.serving.page import find_front
+from safe_rlhf_panacea.serve import find_front
 
 
 @pytest.fixture(scope="module")

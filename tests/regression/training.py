@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.engine import gradient_norm
+from safe_rlhf_panacea.base.part import Observer
 from safe_rlhf_panacea.base.setup import prepare_run
 from safe_rlhf_panacea.base.threads import one_thread
-from safe_rlhf_panacea.base.trainers.observer import Observer
+from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.io import atomic_write_json
 from tests.regression.tiny_world import MAX_LENGTH, OBJECTIVES, fill
 
@@ -129,10 +129,10 @@ class DealtPreferences:
 def make_trainer(algorithm, flags):
     """Panacea's trainer, whose U and V come from NumPy's frozen stream and not from torch's."""
     if algorithm == "dpo":
-        from safe_rlhf_panacea.algorithms.dpo.main import parse_arguments
+        from safe_rlhf_panacea.algorithms.dpo import parse_arguments
         from safe_rlhf_panacea.algorithms.dpo.trainer import PanaceaDPOTrainer as Trainer
     else:
-        from safe_rlhf_panacea.algorithms.ppo.main import parse_arguments
+        from safe_rlhf_panacea.algorithms.ppo import parse_arguments
         from safe_rlhf_panacea.algorithms.ppo.trainer import PanaceaPPOTrainer as Trainer
 
     class FixedStart(Trainer):

@@ -12,7 +12,7 @@ import torch
 
 from safe_rlhf_panacea.adapter import load_adapter
 from safe_rlhf_panacea.algorithms import served as served_part
-from safe_rlhf_panacea.algorithms.grpo.main import main as grpo
+from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.vllm_resolver import ALLOW
 from safe_rlhf_panacea.forward.generation import SamplingConfig, sample

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from safe_rlhf_panacea.serving.main import COMMAND, make_server
+from safe_rlhf_panacea.serve import COMMAND, make_server
 
 
 @dataclass

@@ -8,11 +8,9 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from safe_rlhf_panacea.serving.batch import NOT_FINITE, Batch, check_model
+from safe_rlhf_panacea.serving.batch import NOT_FINITE, Batch, SlotCache, check_model
 from safe_rlhf_panacea.serving.choosing import Sampling
-from safe_rlhf_panacea.serving.jobs import Job
-from safe_rlhf_panacea.serving.slots import SlotCache
-from safe_rlhf_panacea.serving.text import TextStream
+from safe_rlhf_panacea.serving.jobs import Job, TextStream
 from tests.architectures import tiny_model
 from tests.serving.models import loaded, preferences, saved_adapter
 

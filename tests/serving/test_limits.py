@@ -13,7 +13,7 @@ from tests.serving.server import serving
 
 BODY = {"messages": [{"role": "user", "content": "a"}], "ignore_eos": True, "temperature": 0}
 CHAT = "/v1/chat/completions"
-HEAD_SECONDS = "safe_rlhf_panacea.serving.connection.Connection.HEAD_SECONDS"
+HEAD_SECONDS = "safe_rlhf_panacea.serving.guard.Connection.HEAD_SECONDS"
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_a_model_that_fails_ends_answers_and_not_the_server(server, monkeypatch,
 
 
 def test_an_answer_that_cannot_be_written_ends_alone(server, monkeypatch, capsys):
-    from safe_rlhf_panacea.serving.text import TextStream
+    from safe_rlhf_panacea.serving.jobs import TextStream
 
     push = TextStream.push
 

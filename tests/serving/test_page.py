@@ -14,7 +14,8 @@ import torch
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.records import Examples, read_examples, write_examples
-from safe_rlhf_panacea.serving.page import FOLDER, Page, find_front
+from safe_rlhf_panacea.serve import find_front
+from safe_rlhf_panacea.serving.app import FOLDER, Page
 from safe_rlhf_panacea.serving.rules import Rules
 from tests.eval.evaluations import write_evaluation
 

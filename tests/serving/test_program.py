@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from safe_rlhf_panacea.serving.main import main
+from safe_rlhf_panacea.serve import main
 
 BODY = {"messages": [{"role": "user", "content": "a"}], "ignore_eos": True}
 

@@ -7,7 +7,7 @@ import torch
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.preference import PreferenceError
-from safe_rlhf_panacea.serving.errors import ApiError
+from safe_rlhf_panacea.serving.protocol import ApiError
 from safe_rlhf_panacea.serving.rules import Rules
 
 NAMES = ("helpful", "harmless", "brief")

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from safe_rlhf_panacea.serving.text import TextStream
+from safe_rlhf_panacea.serving.jobs import TextStream
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ class Phases:
 
     def of_trainer(self, trainer: Any) -> None:
         """What a step of this package consists of."""
-        from safe_rlhf_panacea.base.algorithms import ppo
+        from safe_rlhf_panacea.base import ppo
 
         self.wrap(trainer, "generate", "generation")
         self.wrap(trainer, "score", "scoring")

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from safe_rlhf_panacea.base.functional import share
-from safe_rlhf_panacea.base.losses import MOST_LOG_RATIO, clipped_surrogate, summed_log_ratios
+from safe_rlhf_panacea.base.losses import (
+    MOST_LOG_RATIO,
+    clipped_surrogate,
+    share,
+    summed_log_ratios,
+)
 
 
 def kl_estimate(log_probs: torch.Tensor, ref_log_probs: torch.Tensor) -> torch.Tensor:
@@ -24,7 +28,7 @@ def kl_estimate(log_probs: torch.Tensor, ref_log_probs: torch.Tensor) -> torch.T
 def token_mean(
     values: torch.Tensor, mask: torch.Tensor, tokens: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """A micro-batch's share in the mean over all tokens of its update (``base.trainers.updates``).
+    """A micro-batch's share in the mean over all tokens of its update (``base.updates``).
 
     Args:
         values: size = (B, T).

@@ -16,19 +16,19 @@ from safe_rlhf_panacea.algorithms.grpo.groups import (
 from safe_rlhf_panacea.algorithms.grpo.losses import grpo_loss
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.algorithms.rewarded import RewardedPart
-from safe_rlhf_panacea.base.distributed import (
+from safe_rlhf_panacea.base.actor import load_actor
+from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate, unwrap
+from safe_rlhf_panacea.base.losses import summed_log_ratios
+from safe_rlhf_panacea.base.rl import Batch, RLTrainer
+from safe_rlhf_panacea.base.rl_data import prompts_of_whole_updates
+from safe_rlhf_panacea.base.rollout import OldNumbers
+from safe_rlhf_panacea.configs.algorithms import GRPOConfig
+from safe_rlhf_panacea.distributed import (
     all_reduce_max,
     all_reduce_means,
     all_reduce_sum,
     own_device,
 )
-from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate, unwrap
-from safe_rlhf_panacea.base.losses import summed_log_ratios
-from safe_rlhf_panacea.base.trainers.actor import load_actor
-from safe_rlhf_panacea.base.trainers.rl import Batch, RLTrainer
-from safe_rlhf_panacea.base.trainers.rl_data import prompts_of_whole_updates
-from safe_rlhf_panacea.base.trainers.rollout import OldNumbers
-from safe_rlhf_panacea.configs.algorithms import GRPOConfig
 from safe_rlhf_panacea.forward.joined_rows import side_by_side
 from safe_rlhf_panacea.forward.log_probs import response_tokens
 from safe_rlhf_panacea.forward.prefix_sharing import grouped_log_probs
@@ -42,6 +42,7 @@ class PanaceaGRPOTrainer(RLTrainer[GroupRollout]):
     """
 
     TRAINING_TYPE: ClassVar[str] = "panacea-grpo"
+    PROGRAM: ClassVar[str] = "safe_rlhf_panacea.algorithms.grpo"
     WHOLE_GROUPS: ClassVar[bool] = True
 
     part: RewardedPart

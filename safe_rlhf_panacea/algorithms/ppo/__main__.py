@@ -1,6 +1,6 @@
 """``python -m safe_rlhf_panacea.algorithms.ppo``."""
 
-from safe_rlhf_panacea.algorithms.ppo.main import main
+from safe_rlhf_panacea.algorithms.ppo import main
 
 if __name__ == "__main__":
     main()

@@ -14,13 +14,13 @@ from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic, shared_copy, v
 from safe_rlhf_panacea.algorithms.preference_source import check_shared
 from safe_rlhf_panacea.algorithms.rewarded import PanaceaRollout, PanaceaScores, RewardedPart
 from safe_rlhf_panacea.base import Batch, all_reduce_means, init_eval_engine, unwrap
-from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.configs.algorithms import PPOConfig
+from safe_rlhf_panacea.distributed import own_device
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.measurement import Measurement
 
 if TYPE_CHECKING:  # at run time Safe-RLHF's own, where it is installed
-    from safe_rlhf_panacea.base.algorithms.ppo import PPOTrainer
+    from safe_rlhf_panacea.base.ppo import PPOTrainer
 
     HookedPPOTrainer = PPOTrainer[PanaceaRollout]
 else:
@@ -36,6 +36,7 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
     """
 
     TRAINING_TYPE: ClassVar[str] = "panacea-ppo"
+    PROGRAM: ClassVar[str] = "safe_rlhf_panacea.algorithms.ppo"
 
     part: RewardedPart
 

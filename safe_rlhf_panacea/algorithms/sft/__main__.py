@@ -1,6 +1,6 @@
 """``python -m safe_rlhf_panacea.algorithms.sft``."""
 
-from safe_rlhf_panacea.algorithms.sft.main import main
+from safe_rlhf_panacea.algorithms.sft import main
 
 if __name__ == "__main__":
     main()

@@ -10,9 +10,8 @@ from safe_rlhf_panacea.aggregation import label_counts
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.algorithms.sft.data import ObjectiveTexts, read_named_specs
-from safe_rlhf_panacea.base.distributed import all_reduce_means
-from safe_rlhf_panacea.base.trainers.supervised import SupervisedTrainer
-from safe_rlhf_panacea.base.trainers.updates import Batch
+from safe_rlhf_panacea.base.supervised import SupervisedTrainer
+from safe_rlhf_panacea.base.updates import Batch
 from safe_rlhf_panacea.configs.algorithms import SFTConfig
 from safe_rlhf_panacea.forward.log_probs import answer_log_probs, of_each_token
 from safe_rlhf_panacea.fronts.measure import PROMPTS_OF_PAIRS, measure, prompts_of_texts
@@ -23,14 +22,15 @@ class PanaceaSFTTrainer(SupervisedTrainer):
     """Fine-tunes the adapter on texts that count for one objective or for several."""
 
     TRAINING_TYPE: ClassVar[str] = "panacea-sft"
+    PROGRAM: ClassVar[str] = "safe_rlhf_panacea.algorithms.sft"
 
     part: PanaceaPart
 
-    def __init__(self, args: SFTConfig, ds_train_config: dict[str, Any]) -> None:
-        """Make the component, then run the hooks."""
+    def __init__(self, args: SFTConfig, *ds_configs: dict[str, Any]) -> None:
+        """Make what the hooks attach to, then run them."""
         self.panacea = Panacea(args, tuple(args.objectives or ()), args.model_name_or_path)
         self.part = PanaceaPart(self)
-        super().__init__(args, ds_train_config)
+        super().__init__(args, *ds_configs)
 
     def init_models(self) -> None:
         """Load the model and inject the adapter."""
@@ -57,31 +57,34 @@ class PanaceaSFTTrainer(SupervisedTrainer):
                 texts.check_whole()
 
     def train_step(self, **batch: torch.Tensor) -> dict[str, Any]:
-        """Take the step at the batch's λ, drawn where an update begins."""
+        """Draw λ where an update begins, and take the step at it."""
         labelled = batch["labelled"].bool()  # size = (B, m)
         preference = self.panacea.draw(len(labelled), self.model, labelled=labelled)
         with self.panacea.at(preference):
-            info = super().train_step(**batch)
-        drawn = all_reduce_means(self.panacea.by_name("train/preference", preference))
-        return {**info, **drawn, **self.panacea.progress_metrics(self.model)}
+            losses = self.loss(**batch)
+            self.model.backward(losses["loss"])
+            self.model.step()
+        info = self.logged({**losses, **self.panacea.by_name("preference", preference)})
+        return {**info, **self.panacea.progress_metrics(self.model)}
 
     def count(self, batch: Batch) -> torch.Tensor:
         """Texts of each objective, and texts."""
         return label_counts(batch["labelled"])
 
-    def loss(
-        self,
-        input_ids: torch.Tensor,  # size = (B, L)
-        labels: torch.Tensor,  # size = (B, L)
-        attention_mask: torch.Tensor,  # size = (B, L)
-        labelled: torch.Tensor,  # size = (B, m)
-        counts: torch.Tensor | None = None,  # size = (m + 1,)
-    ) -> dict[str, torch.Tensor]:
-        """-log π(y|x) of every text, for the objectives that it counts for, aggregated at λ."""
-        log_probs, tokens = answer_log_probs(self.model, input_ids, labels, attention_mask)
+    def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """-log π(y|x) of every text, for the objectives that it counts for, aggregated at λ.
+
+        Args:
+            batch: token ids, labels and mask, size = (B, L) each; ``labelled``, which objectives a
+                text counts for, size = (B, m); ``counts`` of an average micro-batch of the
+                update, size = (m + 1,).
+        """
+        texts = (batch[key] for key in ("input_ids", "labels", "attention_mask"))
+        labelled = batch["labelled"]
+        log_probs, tokens = answer_log_probs(self.model, *texts)
         losses = -log_probs.unsqueeze(-1).expand(labelled.shape)  # size = (B, m)
         return {
-            "loss": self.panacea.loss(losses, labelled, counts),
+            "loss": self.panacea.loss(losses, labelled, batch.get("counts")),
             **self.panacea.by_label("loss", losses.detach(), labelled),
             **{
                 f"loss_per_token_{name}": of_each_token(losses[own, 0].detach(), tokens[own])

@@ -1,1 +1,0 @@
-"""The single-objective algorithms that Panacea extends."""

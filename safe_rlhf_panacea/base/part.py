@@ -1,0 +1,76 @@
+"""What joins a trainer's evaluations, checkpoints and saving, and what only looks on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from safe_rlhf_panacea.base.rollout import Rollout
+
+
+class Part:
+    """Is called by its trainer at the moments below; this one does nothing.
+
+    The port's trainers and the hooked ones of Safe-RLHF hold one as ``part``; checkpoints are the
+    port's.
+
+    Attributes:
+        ahead: how many prompt batches the trainer takes before the one whose responses it uses, so
+            that ``ask`` can ask for them; None: it takes them one by one and asks nobody.
+    """
+
+    ahead: int | None = None
+
+    def about(self) -> dict[str, Any]:
+        """What the run's record says of it."""
+        return {}
+
+    def opened(self) -> None:
+        """The output folder is claimed and the logger open."""
+
+    def evaluate(self, base: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """An evaluation; ``base`` is the trainer's own."""
+        return base()
+
+    def trained(self) -> None:
+        """The last step was taken."""
+
+    def about_batch(self) -> str:
+        """What an error says of the batch of the present step."""
+        return ""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an exact resume needs."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken."""
+
+    def streams(self) -> dict[str, Any]:
+        """The part of ``state_dict`` that ``ask`` moves on."""
+        return {}
+
+    def ask(self, batches: list[dict[str, Any]]) -> None:
+        """Ask for the responses to a prompt batch, in micro-batches as the trainer will take it."""
+
+    def checkpointed(self) -> None:
+        """A checkpoint was written."""
+
+    def save(self) -> bool:
+        """Save in the trainer's place, and say whether that was done."""
+        return False
+
+
+class Observer:
+    """Is told what a trainer does and changes nothing; ``TrainerBase.observers`` holds them."""
+
+    def rolled_out(self, rl_batch: Rollout) -> None:
+        """A micro-batch of reinforcement learning was rolled out and scored."""
+
+    def stepped(self, info: dict[str, Any], engines: dict[str, Any]) -> None:
+        """A training step was taken.
+
+        Args:
+            info: what is logged of it.
+            engines: name to engine, of all that train.
+        """

@@ -1,0 +1,332 @@
+"""Proximal policy optimisation against one reward, with a critic and a PTX loss (Eq. 1)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
+
+import torch
+
+from safe_rlhf_panacea.base.actor import load_actor
+from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate
+from safe_rlhf_panacea.base.losses import (
+    clipped_surrogate,
+    clipped_value_errors,
+    generalized_advantages,
+    kl_penalised_rewards,
+    masked_mean,
+    moments,
+    row_means,
+    summed_log_ratios,
+    whiten,
+)
+from safe_rlhf_panacea.base.rl import Batch, RLTrainer
+from safe_rlhf_panacea.base.rollout import AnyRollout, OldNumbers, Rollout, Scores
+from safe_rlhf_panacea.base.setup import model_dtype
+from safe_rlhf_panacea.base.updates import average
+from safe_rlhf_panacea.configs.algorithms import PPOConfig
+from safe_rlhf_panacea.distributed import (
+    all_reduce_max,
+    all_reduce_means,
+    all_reduce_sum,
+    own_device,
+)
+from safe_rlhf_panacea.forward.log_probs import response_log_probs
+from safe_rlhf_panacea.models.pretrained import check_same_tokenizer, load_score_model
+
+
+class PPOModels(RLTrainer[AnyRollout]):
+    """A trainer with actor, reference, reward model and critic."""
+
+    TRAINED: ClassVar[dict[str, str]] = {"actor": "actor_model", "critic": "reward_critic_model"}
+
+    reward_critic_model: Any
+
+    def load_scorer(self, path: str, role: str, *, normalize: bool = False) -> tuple[Any, Any]:
+        """A score model in a role, and its tokenizer."""
+        return load_score_model(
+            path,
+            role,
+            max_length=self.args.max_length,
+            normalize=normalize,
+            dtype=model_dtype(self.args),
+            trust_remote_code=self.args.trust_remote_code,
+        )
+
+    def load_score_model(self, path: str, role: str, *, normalize: bool = False) -> Any:
+        """A score model in a role, after checking that it reads the policy's tokens."""
+        model, tokenizer = self.load_scorer(path, role, normalize=normalize)
+        check_same_tokenizer(self.tokenizer, tokenizer, self.args.actor_model_name_or_path, path)
+        return model
+
+    def load_actor(self) -> tuple[Any, Any]:
+        """The policy and its tokenizer."""
+        return load_actor(self.args)
+
+    def init_actor(self) -> None:
+        """Load the policy."""
+        self.actor_model, self.tokenizer = self.load_actor()
+
+    def init_reference(self) -> None:
+        """Load a second, frozen copy of the policy."""
+        self.actor_reference_model, _ = self.load_actor()
+
+    def init_rewards(self) -> None:
+        """Load the reward model."""
+        self.reward_model = self.load_score_model(
+            self.args.reward_model_name_or_path, "reward", normalize=self.args.normalize_reward
+        )
+
+    def init_models(self) -> None:
+        """Load actor, reference, rewards and critic, in this order."""
+        super().init_models()
+        self.init_critic()
+
+    def init_critic(self) -> None:
+        """Load the critic, from the reward model unless told otherwise."""
+        path = self.args.reward_critic_model_name_or_path or self.args.reward_model_name_or_path
+        self.reward_critic_model = self.load_score_model(path, "critic")
+
+    def init_engines(self) -> None:
+        """Make the engines and place the frozen models."""
+        super().init_engines()
+        for name in ("actor_reference_model", "reward_model"):
+            model = getattr(self, name)
+            if model is not None:
+                model.to(own_device())
+                setattr(self, name, init_eval_engine(model, self.ds_eval_config))
+
+
+class PPOTrainer(PPOModels[AnyRollout]):
+    """PPO with actor, reference, reward model and critic."""
+
+    TRAINING_TYPE: ClassVar[str] = "ppo"
+
+    def __init__(
+        self, args: PPOConfig, ds_train_config: dict[str, Any], ds_eval_config: dict[str, Any]
+    ) -> None:
+        """Run the hooks, then read the coefficients of rewards by token and of their values."""
+        super().__init__(args, ds_train_config, ds_eval_config)
+        self.clip_range_score = args.clip_range_score
+        self.clip_range_value = args.clip_range_value
+        self.gamma = 1.0
+        self.gae_lambda = 0.95
+
+    # -- rollout ----------------------------------------------------------------------
+
+    def reference(self) -> AbstractContextManager[Any]:
+        """A context in which the model that it gives is the reference."""
+        return nullcontext(self.actor_reference_model)
+
+    def log_probs(
+        self, model: Any, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
+    ) -> torch.Tensor:
+        """Log-probabilities of responses at the temperature of sampling, size = (B, L - 1)."""
+        return response_log_probs(model, sequence, attention_mask, start, self.temperature)
+
+    @torch.no_grad()
+    def reference_log_probs(
+        self, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
+    ) -> torch.Tensor:
+        """Log-probabilities under the reference, size = (B, L - 1)."""
+        with self.reference() as model:
+            return self.log_probs(model, sequence, attention_mask, start)
+
+    def score(
+        self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
+    ) -> Scores:
+        """The reward of each sequence, under ``reward``, size = (B,).
+
+        Args:
+            sequence: size = (B, L).
+            attention_mask: size = (B, L).
+            prompt_length: width of the padded prompts, after which the responses begin.
+        """
+        del prompt_length
+        scores = self.reward_model(sequence, attention_mask=attention_mask).end_scores
+        return {"reward": scores.squeeze(-1)}
+
+    def critic_values(self, sequence: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """The critic's values before each next token, size = (B, L - 1), float32."""
+        scores = self.reward_critic_model(sequence, attention_mask=attention_mask).scores
+        return scores.squeeze(-1)[:, :-1].float()
+
+    @property
+    def on_policy(self) -> bool:
+        """The base's, unless whitening needs the advantages before the training step."""
+        return super().on_policy and not self.args.whiten_advantages
+
+    def post_rollout(
+        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
+    ) -> AnyRollout:
+        """Rewards, and log-probabilities and values as they were when the batch was drawn.
+
+        On policy the actor's own training step gives the log-probabilities. The values are known
+        before, so that never actor and critic both hold what a backward pass needs.
+        """
+        start = prompt.size(-1) - 1
+        old: OldNumbers = {}
+        if not self.on_policy:
+            old = {"log_probs": self.log_probs(self.actor_model, sequence, attention_mask, start)}
+        rollout: Rollout = {
+            "prompt": prompt,
+            "input_ids": sequence,
+            "attention_mask": attention_mask,
+            "ref_log_probs": self.reference_log_probs(sequence, attention_mask, start),
+            "reward_values": self.critic_values(sequence, attention_mask),
+            **old,
+            **self.score(sequence, attention_mask, prompt.size(-1)),
+        }
+        return rollout  # type: ignore[return-value]  # a subclass with more in its own adds that
+
+    # -- the losses -------------------------------------------------------------------
+
+    def add_kl_divergence_regularization(
+        self,
+        reward: torch.Tensor,  # size = (B,)
+        prompt: torch.Tensor,  # size = (B, S)
+        log_probs: torch.Tensor,  # size = (B, L - 1)
+        ref_log_probs: torch.Tensor,  # size = (B, L - 1)
+        sequence_mask: torch.Tensor,  # size = (B, L - 1)
+    ) -> torch.Tensor:
+        """Rewards less the KL penalty, by token, size = (B, L - 1)."""
+        del prompt  # in the signature that Safe-RLHF's subclasses rely on
+        return kl_penalised_rewards(
+            reward, log_probs, ref_log_probs, sequence_mask, self.kl_coeff, self.clip_range_score
+        )
+
+    def get_advantages_and_returns(
+        self,
+        values: torch.Tensor,  # size = (B, L - 1)
+        rewards: torch.Tensor,  # size = (B, L - 1)
+        sequence_mask: torch.Tensor,  # size = (B, L - 1)
+        start: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Advantages and returns of the response, size = (B, L - 1 - start) each."""
+        return generalized_advantages(
+            values[:, start:],
+            rewards[:, start:],
+            sequence_mask[:, start:],
+            self.gamma,
+            self.gae_lambda,
+        )
+
+    def actor_loss_fn(
+        self,
+        log_probs: torch.Tensor,  # size = (B, T)
+        old_log_probs: torch.Tensor,  # size = (B, T)
+        advantages: torch.Tensor,  # size = (B, T)
+        mask: torch.Tensor,  # size = (B, T)
+        count: torch.Tensor | None = None,  # size = ()
+    ) -> torch.Tensor:
+        """The mean clipped surrogate, to be minimised; ``count`` is a rollout's."""
+        surrogate = clipped_surrogate(log_probs, old_log_probs, advantages, self.clip_range_ratio)
+        return -masked_mean(surrogate, mask, count)
+
+    def critic_loss_fn(
+        self,
+        values: torch.Tensor,  # size = (B, T)
+        old_values: torch.Tensor,  # size = (B, T)
+        returns: torch.Tensor,  # size = (B, T)
+        mask: torch.Tensor,  # size = (B, T)
+        count: torch.Tensor | None = None,  # size = ()
+    ) -> torch.Tensor:
+        """The mean error of the values, to be minimised; ``count`` is a rollout's."""
+        errors = clipped_value_errors(values, old_values, returns, self.clip_range_value)
+        return masked_mean(errors, mask, count)
+
+    # -- updates ----------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _estimated(
+        self, rl_batch: Rollout, old_log_probs: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Rewards by token, advantages and returns, size = (B, L - 1) and (B, T) twice."""
+        prompt, sequence_mask = rl_batch["prompt"], rl_batch["attention_mask"][:, 1:]
+        rewards = self.add_kl_divergence_regularization(
+            rl_batch["reward"], prompt, old_log_probs, rl_batch["ref_log_probs"], sequence_mask
+        )
+        start = prompt.size(-1) - 1
+        return rewards, *self.get_advantages_and_returns(
+            rl_batch["reward_values"], rewards, sequence_mask, start
+        )
+
+    def of_update(self, rollouts: Sequence[AnyRollout]) -> list[AnyRollout]:
+        """With the number of responses, and the moments of advantages that are to be whitened."""
+        masks = [r["attention_mask"][:, r["prompt"].size(-1) :] for r in rollouts]
+        count = average([mask.any(dim=-1).sum() for mask in masks])
+        found = [copy.copy(rollout) for rollout in rollouts]
+        for rollout in found:
+            rollout["count"] = count
+        if self.args.whiten_advantages:
+            advantages = [self._estimated(r, r["log_probs"])[1] for r in rollouts]
+            both = moments(list(zip(advantages, masks, strict=True)), all_reduce_sum)
+            for rollout in found:
+                rollout["moments"] = both
+        return found
+
+    def rl_step(self, rl_batch: AnyRollout) -> dict[str, float]:
+        """One backward pass of actor and critic on a rolled-out batch."""
+        known: Rollout = rl_batch
+        self.waiting = 0
+        input_ids, attention_mask = rl_batch["input_ids"], rl_batch["attention_mask"]
+        ref_log_probs = rl_batch["ref_log_probs"]
+        start = rl_batch["prompt"].size(-1) - 1
+        mask = attention_mask[:, 1 + start :]
+        count = known.get("count")
+
+        log_probs = self.log_probs(self.actor_model, input_ids, attention_mask, start)
+        old_log_probs = known.get("log_probs", log_probs.detach())  # on-policy: the same
+        old_values = rl_batch["reward_values"]
+        rewards, advantages, returns = self._estimated(rl_batch, old_log_probs)
+        weights = advantages
+        if self.args.whiten_advantages:
+            weights = whiten(advantages, mask, known.get("moments"))
+
+        actor_loss = self.actor_loss_fn(
+            log_probs[:, start:], old_log_probs[:, start:], weights, mask, count
+        )
+        self.actor_model.backward(actor_loss)
+        self.actor_model.step()
+        values = self.critic_values(input_ids, attention_mask)
+        critic_loss = self.critic_loss_fn(
+            values[:, start:], old_values[:, start:], returns, mask, count
+        )
+        self.reward_critic_model.backward(critic_loss)
+        self.reward_critic_model.step()
+
+        lengths, there = mask.sum(dim=-1).float(), mask.any(dim=-1)  # size = (B,)
+        means = {
+            "actor_loss": actor_loss,
+            "reward_critic_loss": critic_loss,
+            "reward": rl_batch["reward"],
+            "reward_with_kl_penalty": (rewards[:, start:] * mask).sum(dim=-1),
+            "reward_advantage": row_means(advantages, mask)[there],
+            "reward_return": row_means(returns, mask)[there],
+            "reward_value": row_means(values.detach()[:, start:], mask)[there],
+            "kl_divergence": summed_log_ratios(
+                old_log_probs[:, start:], ref_log_probs[:, start:], mask
+            ),
+            "mean_generated_length": lengths,
+        }
+        return {
+            **{f"train/{key}": value for key, value in all_reduce_means(means).items()},
+            "train/max_generated_length": all_reduce_max(lengths.max()).item(),
+            "train/actor_lr": learning_rate(self.actor_model),
+            "train/reward_critic_lr": learning_rate(self.reward_critic_model),
+        }
+
+    def eval_rollout(
+        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
+    ) -> Batch:
+        """``eval_step``, which Safe-RLHF's subclasses have; here it is not told of the prompt."""
+        del prompt
+        return self.eval_step(sequence, attention_mask)
+
+    @torch.no_grad()
+    def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
+        """The reward of each evaluation response."""
+        scores = self.reward_model(input_ids, attention_mask=attention_mask).end_scores
+        return {"eval/reward": scores.squeeze(-1)}

@@ -1,0 +1,87 @@
+"""A training program: its command line, and the start of its trainer on whatever is underneath."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, TypeVar
+
+from safe_rlhf_panacea.base import backend
+from safe_rlhf_panacea.configs.command_line import Program
+from safe_rlhf_panacea.configs.training import TrainConfig
+from safe_rlhf_panacea.errors import one_line_errors
+from safe_rlhf_panacea.printing import say
+
+DeepSpeedConfig = dict[str, Any]
+AnyConfig = TypeVar("AnyConfig", bound=TrainConfig)
+
+
+def prepare_run(args: Any, *, hooked: bool = True) -> tuple[DeepSpeedConfig, DeepSpeedConfig]:
+    """Start the processes, seed, and say in one line which Safe-RLHF is underneath.
+
+    Args:
+        args: the run's options.
+        hooked: whether the trainer is one that may stand on an installed Safe-RLHF.
+
+    Returns:
+        The training and evaluation configurations of DeepSpeed.
+
+    Raises:
+        UserError: contradictory flags, or a folder that already holds a run.
+    """
+    theirs = hooked and backend().name == "safe_rlhf"
+    name = "on_safe_rlhf.program" if theirs else "base.setup"
+    configs = import_module(f"safe_rlhf_panacea.{name}").prepare_run(args)
+    from safe_rlhf_panacea.distributed import is_main_process
+
+    if hooked and is_main_process():
+        say(str(backend()))
+    return configs
+
+
+class TrainingProgram(Program[AnyConfig]):
+    """A command line that trains; torch is imported once the options are read.
+
+    Args:
+        cls: the class of its options.
+        module: what ``python -m`` runs.
+        description: what it does, for ``--help``.
+        example: the flags of a call, in lines.
+        trainer: module and class, with ``:`` between them.
+        hooked: the module of ``on_safe_rlhf`` that reads the flags where Safe-RLHF is underneath.
+    """
+
+    def __init__(
+        self,
+        cls: type[AnyConfig],
+        module: str,
+        description: str,
+        example: str,
+        *,
+        trainer: str,
+        hooked: str | None = None,
+    ) -> None:
+        """Describe the program; nothing is imported yet."""
+        lines = [f"python -m {module}", *(line.strip() for line in example.splitlines())]
+        super().__init__(cls, lines[0], description, " \\\n  ".join(lines))
+        self.trainer, self.hooked = trainer, hooked
+
+    def parse_arguments(self, argv: Sequence[str] | None = None) -> Any:
+        """Read and check the options: this program's, or Safe-RLHF's own where it is underneath."""
+        if self.hooked is not None and backend().name == "safe_rlhf":
+            theirs = import_module(f"safe_rlhf_panacea.on_safe_rlhf.{self.hooked}")
+            return theirs.parse_arguments(argv)
+        return self.read(argv).resolved()
+
+    def train(self, args: Any) -> None:
+        """Train and save."""
+        module, _, name = self.trainer.partition(":")
+        trainer = getattr(import_module(module), name)
+        from safe_rlhf_panacea.base.setup import run_to_end
+
+        run_to_end(trainer(args, *prepare_run(args, hooked=self.hooked is not None)))
+
+    @one_line_errors
+    def main(self, argv: Sequence[str] | None = None) -> None:
+        """Train as the command line says."""
+        self.train(self.parse_arguments(argv))

@@ -1,0 +1,151 @@
+"""What reinforcement learning from rewards needs: models, data, engines, checkpoints."""
+
+from __future__ import annotations
+
+import abc
+from collections import deque
+from typing import Any, ClassVar
+
+import torch
+from torch.utils.data import DataLoader
+
+from safe_rlhf_panacea.base import rl_data
+from safe_rlhf_panacea.base.engine import init_role_engine, set_gradient_checkpointing, unwrap
+from safe_rlhf_panacea.base.trainer import TrainerBase
+from safe_rlhf_panacea.configs.algorithms import RewardedConfig
+from safe_rlhf_panacea.data import ResumableSampler
+from safe_rlhf_panacea.distributed import get_rank, get_world_size
+from safe_rlhf_panacea.forward.dropout import has_dropout
+from safe_rlhf_panacea.forward.ways import fitting_way
+from safe_rlhf_panacea.runs.checkpoint import TrainingState
+
+
+class RLSetup(TrainerBase):
+    """What the reinforcement-learning trainers hold, and how it is made.
+
+    Hooks for subclasses: ``init_actor``, ``init_reference`` and ``init_rewards`` load the models.
+
+    Attributes:
+        TRAINED: each role that is trained, as its flags and checkpoints begin, and the attribute
+            with its model, later its engine; in the order in which the engines are made.
+        temperature: of the policy and its reference wherever they are learnt from, as when they are
+            sampled; 1 where that is greedy.
+        places: where prompts, λ and seeds stood before each prompt batch whose responses are still
+            to come, oldest first.
+        text_place: where the supervised text stood before the batch beside the first of them.
+        WHOLE_GROUPS: whether a micro-batch holds all responses to its prompts, and not one to each.
+    """
+
+    TRAINING_TYPE: ClassVar[str] = "rl"
+    TRAINED: ClassVar[dict[str, str]] = {"actor": "actor_model"}
+    WHOLE_GROUPS: ClassVar[bool] = False
+
+    actor_model: Any
+    actor_reference_model: Any
+    reward_model: Any
+
+    def __init__(
+        self, args: RewardedConfig, ds_train_config: dict[str, Any], ds_eval_config: dict[str, Any]
+    ) -> None:
+        """Run the hooks, then read the coefficients."""
+        self.args = args
+        self.places: deque[tuple[dict[str, Any], dict[str, Any]]] = deque()
+        self.text_place: dict[str, Any] | None = None
+        self.ds_config = self.ds_train_config = ds_train_config
+        self.ds_eval_config = ds_eval_config
+        self.run_init_hooks()
+        if get_world_size() > 1:
+            # The models were made from one seed on all processes; responses must not be drawn
+            # from one, or row i of every process would share its random numbers.
+            torch.manual_seed(args.seed + get_rank())
+        self.kl_coeff = args.kl_coeff
+        self.clip_range_ratio = args.clip_range_ratio
+        self.ptx_coeff = args.ptx_coeff
+        self.temperature = args.temperature or 1.0
+
+    def init_models(self) -> None:
+        """Load actor, reference and rewards, in this order."""
+        self.init_actor()
+        self.init_reference()
+        self.init_rewards()
+        self.generation_config = rl_data.sampling_config(self.args, self.template, self.actor_model)
+
+    @abc.abstractmethod
+    def init_actor(self) -> None:
+        """Load the policy and its tokenizer."""
+
+    @abc.abstractmethod
+    def init_reference(self) -> None:
+        """Provide the reference that the KL term is held against."""
+
+    @abc.abstractmethod
+    def init_rewards(self) -> None:
+        """Load what scores a response."""
+
+    def init_datasets(self) -> None:
+        """Load prompts and, if asked for, supervised text for the PTX loss."""
+        args = self.args
+        rows = rl_data.rows_of_rollout(args, self.WHOLE_GROUPS)
+        loaders = rl_data.prompt_loaders(args, self.template, self.WHOLE_GROUPS)
+        self.prompt_only_dataloader, self.data_sampler, self.eval_dataloader = loaders
+        self.ptx_dataloader: DataLoader[Any] | None = None
+        self.use_ptx = args.ptx_datasets is not None
+        if self.use_ptx:
+            self.ptx_dataloader, self.ptx_sampler = rl_data.text_loader(args, self.template, rows)
+        lengths = rl_data.lengths(len(self.data_sampler), args, self.WHOLE_GROUPS)
+        self.steps_per_epoch, self.total_steps = lengths
+        vary = any(map(has_dropout, self.trained().values()))
+        self.used_once = args.update_iters == 1 and not vary
+
+    def init_engines(self) -> None:
+        """Make the engines.
+
+        With PTX the actor sees twice as many backward passes per update. Training steps at the
+        end of a run that are too few for an update make none.
+        """
+        args = self.args
+        configs = {role: dict(self.ds_train_config) for role in self.TRAINED}
+        if self.use_ptx:
+            configs["actor"]["train_batch_size"] *= 2
+            configs["actor"]["gradient_accumulation_steps"] *= 2
+        updates = self.total_steps // self.ds_train_config["gradient_accumulation_steps"]
+        for role, model in self.trained().items():
+            engine = init_role_engine(model, args, role, configs[role], updates)
+            setattr(self, self.TRAINED[role], engine)
+        fitting_way(unwrap(self.actor_model), self.generation_config)  # or it is refused here
+
+    def trained(self) -> dict[str, Any]:
+        """Role to model, after ``init_engines`` to engine, of all that is trained."""
+        return {role: getattr(self, attribute) for role, attribute in self.TRAINED.items()}
+
+    def checkpoint_engines(self) -> dict[str, Any]:
+        """Of all that is trained."""
+        return self.trained()
+
+    def samplers(self) -> list[ResumableSampler]:
+        """Of the prompts, and of the supervised text."""
+        return [self.data_sampler, *([self.ptx_sampler] if self.use_ptx else [])]
+
+    def training_state(self) -> TrainingState:
+        """With the place in the supervised text; prompts without responses count as not taken."""
+        state = super().training_state()
+        state.ptx_sampler = self.ptx_sampler.state_dict() if self.use_ptx else None
+        if self.places:
+            state.sampler, streams = self.places[0]
+            state.panacea = {**state.panacea, **streams}
+        if self.text_place is not None:
+            state.ptx_sampler = self.text_place
+        return state
+
+    def restore(self, state: TrainingState) -> None:
+        """With the place in the supervised text."""
+        super().restore(state)
+        if state.ptx_sampler is not None and self.use_ptx:
+            self.ptx_sampler.load_state_dict(state.ptx_sampler)
+
+    def set_train(self, mode: bool = True) -> None:
+        """Set the mode of what is trained; recomputation of activations is off in rollouts."""
+        for role, engine in self.trained().items():
+            engine.train(mode)
+            if getattr(self.args, f"{role}_gradient_checkpointing"):
+                set_gradient_checkpointing(engine, mode)

@@ -1,0 +1,308 @@
+"""What every trainer has: the order of its hooks, a logger, checkpoints, saving."""
+
+from __future__ import annotations
+
+import abc
+import os
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from safe_rlhf_panacea.base.engine import unwrap, whole_state_dict
+from safe_rlhf_panacea.base.part import Observer, Part
+from safe_rlhf_panacea.data import ChatTemplate, ResumableSampler
+from safe_rlhf_panacea.distributed import (
+    barrier,
+    get_world_size,
+    is_main_process,
+    refusing_together,
+)
+from safe_rlhf_panacea.runs.checkpoint import (
+    TrainingClock,
+    TrainingState,
+    capture_random_state,
+    restore_random_state,
+    write_checksums,
+)
+from safe_rlhf_panacea.runs.divergence import DivergenceCheck, check_weights
+from safe_rlhf_panacea.runs.logger import Logger, log_types
+from safe_rlhf_panacea.runs.resuming import (
+    check_same_run,
+    latest_step,
+    load_checkpoint,
+    note_latest,
+    run_start,
+    take_up,
+)
+from safe_rlhf_panacea.runs.run_folder import CHECKPOINTS, claim_folder, withdraw_claim
+from safe_rlhf_panacea.runs.run_record import write_run_record
+
+# Where trainers keep their data, and the flags that name them.
+LOADERS = {
+    "train_dataloader": "train_datasets",
+    "prompt_only_dataloader": "train_datasets",
+    "ptx_dataloader": "ptx_datasets",
+    "eval_dataloader": "eval_datasets",
+}
+
+
+class TrainerBase(metaclass=abc.ABCMeta):
+    """Base of all trainers.
+
+    ``__init__`` of a concrete trainer runs ``init_models``, ``init_datasets``,
+    ``init_engines`` and ``init_logger`` in this order; what a hook needs must be in ``args``
+    or set by an earlier hook.
+    """
+
+    TRAINING_TYPE: ClassVar[str]
+    PROGRAM: ClassVar[str] = ""  # the module that ``python -m`` runs
+    tokenizer: Any
+    args: Any
+    data_sampler: ResumableSampler
+    logger: Logger
+    global_step: int
+    total_steps: int
+    epoch: int
+    part: Part = Part()  # a subclass brings its own before the hooks run
+
+    @abc.abstractmethod
+    def init_models(self) -> None:
+        """Load models and tokenizers."""
+
+    @abc.abstractmethod
+    def init_datasets(self) -> None:
+        """Load data sets and make the loaders."""
+
+    @abc.abstractmethod
+    def init_engines(self) -> None:
+        """Wrap the models in DeepSpeed engines."""
+
+    @abc.abstractmethod
+    def train(self) -> None:
+        """Take all steps of the run, with what is logged, evaluated and saved on the way."""
+
+    @abc.abstractmethod
+    def set_train(self, mode: bool = True) -> None:
+        """Set training mode for all trained models."""
+
+    def set_eval(self) -> None:
+        """Set evaluation mode for all trained models."""
+        self.set_train(mode=False)
+
+    def eval(self) -> dict[str, Any]:
+        """Evaluate, with the part that the trainer holds."""
+        return self.part.evaluate(self.evaluate)
+
+    def evaluate(self) -> dict[str, Any]:
+        """This trainer's own evaluation; nothing by default."""
+        return {}
+
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """How this run writes conversations, once the tokenizer is loaded."""
+        return ChatTemplate.of(self.args.chat_template, self.tokenizer, self.began)
+
+    def run_init_hooks(self) -> None:
+        """Run the four hooks in their order."""
+        self.global_step = self.saved_at = self.epoch = 0
+        self.clock = TrainingClock()
+        self._divergence = DivergenceCheck()
+        self.observers: list[Observer] = []
+        self._random_state: dict[str, Any] | None = None
+        with refusing_together():
+            self.began = run_start(self.args)
+        for hook in (self.init_models, self.init_datasets, self.init_engines):
+            with refusing_together():
+                hook()
+        try:
+            with refusing_together():
+                if self.args.resume:
+                    self.resume()
+                self.init_logger()
+        except BaseException:
+            withdraw_claim(self.args.output_dir)
+            raise
+
+    def resume(self) -> None:
+        """Go back to the latest checkpoint, before anything in the folder is touched.
+
+        Raises:
+            UserError: there is none, or it is of another run.
+        """
+        folder = self.args.output_dir
+        check_same_run(folder, self.args, self.data_fingerprints(), self.template.recorded)
+        step = latest_step(folder, vars(self.args))
+        self.restore(load_checkpoint(self.checkpoint_engines(), folder, step))
+        barrier()
+
+    def data_fingerprints(self) -> dict[str, str]:
+        """What the data sets hold, as a hash, by the flag that names them."""
+        found = {}
+        for name, flag in LOADERS.items():
+            dataset = getattr(getattr(self, name, None), "dataset", None)
+            if (fingerprint := getattr(dataset, "fingerprint", None)) is not None:
+                found[flag] = fingerprint
+        return found
+
+    def init_logger(self) -> None:
+        """Claim the output folder, record the run, open its logger."""
+        with refusing_together():  # the main process alone may fail in most of it
+            self._open_logger()
+        self.part.opened()
+
+    def _open_logger(self) -> None:
+        args = self.args
+        if is_main_process():
+            claim_folder(args.output_dir, overwrite=args.overwrite, resume=args.resume)
+            if args.resume:
+                take_up(args.output_dir, args, self.global_step, self.total_steps)
+            else:
+                about = {
+                    "program": f"python -m {self.PROGRAM or type(self).__module__}",
+                    "processes": get_world_size(),
+                }
+                about |= {"data": self.data_fingerprints(), "template_date": str(self.began)}
+                about["chat_template"] = self.template.recorded
+                about |= self.part.about()
+                write_run_record(args.output_dir, args, about)
+        started = time.strftime("%Y-%m-%d-%H-%M-%S")
+        self.logger = Logger(
+            log_type=log_types(args),
+            log_dir=args.log_dir or args.output_dir,
+            log_project=args.log_project,
+            log_run_name=args.log_run_name
+            or os.environ.get("WANDB_NAME")
+            or f"{self.TRAINING_TYPE}-{started}",
+            config=args,
+            resume=args.resume,
+        )
+        if args.resume:
+            self.logger.print(f"Going on from step {self.global_step}.")
+
+    # -- steps ------------------------------------------------------------------------
+
+    def check_step(self, info: dict[str, Any]) -> None:
+        """End the run at a step that is not finite, else show it to the observers.
+
+        ``info`` is what was logged of it.
+
+        Raises:
+            DivergedError: naming the step, what is not finite and the batch.
+        """
+        engines = self.checkpoint_engines()
+        self._divergence.check(self.global_step, info, engines, self.about_batch())
+        for observer in self.observers:
+            observer.stepped(info, engines)
+
+    def log_evaluation(self, when: bool) -> None:
+        """Evaluate and log what was found, if evaluations are wanted and it is time for one."""
+        if self.args.need_eval and when:
+            self.logger.log(self.eval(), step=self.global_step)
+
+    def about_batch(self) -> str:
+        """What an error says of the batch of the present step."""
+        return self.part.about_batch()
+
+    # -- checkpoints ------------------------------------------------------------------
+
+    def training_state(self) -> TrainingState:
+        """Everything besides weights and optimiser that an exact resume needs."""
+        return TrainingState(
+            global_step=self.global_step,
+            epoch=self.epoch,
+            random_state=capture_random_state(),
+            sampler=self.data_sampler.state_dict(),
+            training_seconds=self.clock.seconds,
+            panacea=self.part.state_dict(),
+        )
+
+    def restore(self, state: TrainingState) -> None:
+        """Stand where ``training_state`` was taken; random numbers follow in ``go_on``.
+
+        Raises:
+            UserError: the state is of other data or of another number of processes.
+        """
+        self.global_step = self.saved_at = state.global_step
+        self.epoch = state.epoch
+        self.clock.before = state.training_seconds
+        self.data_sampler.load_state_dict(state.sampler)
+        self._random_state = state.random_state
+        self.part.load_state_dict(state.panacea)
+
+    def samplers(self) -> list[ResumableSampler]:
+        """Of the training data."""
+        return [self.data_sampler]
+
+    def go_on(self) -> None:
+        """At the first step after a resume, with the loaders under way: the random numbers.
+
+        A loader draws one number from torch's stream when an epoch begins; a run that went on
+        without a stop drew it after its checkpoint.
+        """
+        if self._random_state is None:
+            return
+        restore_random_state(self._random_state)
+        self._random_state = None
+        for sampler in self.samplers():
+            if sampler.began_anew:
+                torch.empty((), dtype=torch.int64).random_()
+
+    @abc.abstractmethod
+    def checkpoint_engines(self) -> dict[str, Any]:
+        """Name to engine, for every engine that trains; the first is the model that is saved."""
+
+    def save_if_due(self) -> None:
+        """Save where nothing hangs over: between two updates, and not within a rollout.
+
+        So a checkpoint may come a few steps after its multiple of ``save_interval``.
+        """
+        interval = self.args.save_interval
+        if self.global_step // interval > self.saved_at // interval:
+            self.save_between_updates()
+
+    def save_between_updates(self) -> None:
+        """Save, unless a gradient waits for its update or the step was saved already."""
+        engines = self.checkpoint_engines().values()
+        whole = all(e.micro_steps % e.gradient_accumulation_steps() == 0 for e in engines)
+        if whole and self.global_step > self.saved_at:
+            self.save_checkpoint()
+            self.saved_at = self.global_step
+
+    def save_checkpoint(self) -> None:
+        """Write engines and training state under ``output_dir/checkpoints/<name>``."""
+        self.logger.print(f"Saving a checkpoint at step {self.global_step} ...")
+        for name, engine in self.checkpoint_engines().items():
+            check_weights(unwrap(engine).named_parameters(), f"step {self.global_step}, {name}")
+        state = self.training_state().to_client_state()
+        checkpoints = Path(self.args.output_dir) / CHECKPOINTS
+        for name, engine in self.checkpoint_engines().items():
+            engine.save_checkpoint(
+                str(checkpoints / name),
+                tag=f"step-{self.global_step}",
+                client_state=state,
+                exclude_frozen_parameters=True,
+                save_latest=False,  # each engine on its own, and not in one stroke
+            )
+        barrier()
+        write_checksums(checkpoints, self.global_step, self.checkpoint_engines())
+        self.part.checkpointed()
+        if is_main_process():
+            note_latest(self.args.output_dir, self.global_step)
+
+    def save(self, model: Any = None, ds_config: dict[str, Any] | None = None) -> None:
+        """Write a model and the tokenizer in Hugging Face format, or what the part saves."""
+        del ds_config  # kept for Safe-RLHF's signature; one way of saving serves every stage
+        if self.part.save():
+            return
+        engine = next(iter(self.checkpoint_engines().values())) if model is None else model
+        check_weights(unwrap(engine).named_parameters(), f"step {self.global_step}")
+        state = whole_state_dict(engine)  # every rank takes part in the gathering
+        if is_main_process():
+            unwrap(engine).save_pretrained(self.args.output_dir, state_dict=state)
+            self.template.keep(self.tokenizer)
+            self.tokenizer.save_pretrained(self.args.output_dir)
+        self.logger.print(f'Saved the model to "{self.args.output_dir}".')
+        barrier()

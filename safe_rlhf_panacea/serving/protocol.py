@@ -1,0 +1,274 @@
+"""OpenAI's API: requests, with some of vLLM's fields and ``preference``, replies and errors."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
+
+from safe_rlhf_panacea.printing import printable_line
+from safe_rlhf_panacea.serving.jobs import Piece
+
+ERRORS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+# Fields that are not done here, with the values that ask for nothing.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "annotations": ([],),
+    "best_of": (1,),
+    "echo": (False,),
+    "frequency_penalty": (0,),
+    "function_call": ("none",),
+    "functions": ([],),
+    "logit_bias": ({},),
+    "logprobs": (False, 0),
+    "modalities": (["text"],),
+    "presence_penalty": (0,),
+    "response_format": ({"type": "text"},),
+    "suffix": ("",),
+    "tool_calls": ([],),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "top_logprobs": (0,),
+}
+# Fields that never change an answer: what they hold is not looked at.
+HARMLESS = {
+    *("include_obfuscation", "metadata", "parallel_tool_calls", "prediction", "prompt_cache_key"),
+    *("prompt_cache_retention", "safety_identifier", "service_tier", "store", "user"),
+}
+DONE = "data: [DONE]\n\n"
+
+
+def error_body(
+    status: int, message: str, *, code: str | None = None, param: str | None = None
+) -> dict[str, Any]:
+    """OpenAI's JSON of an error."""
+    kind = ERRORS.get(status, "invalid_request_error" if status < 500 else "server_error")
+    param = None if param is None else printable_line(param)
+    error = {"message": printable_line(message), "type": kind, "param": param, "code": code}
+    return {"error": error}
+
+
+class ApiError(Exception):
+    """A reply that is an error: its HTTP status and one line."""
+
+    def __init__(
+        self, status: int, message: str, *, code: str | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = error_body(status, message, code=code, param=param)
+
+
+# -- requests -------------------------------------------------------------------------
+
+
+def _encodable(text: str) -> str:
+    """JSON may hold halves of surrogate pairs, which tokenizers do not take."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("half of a surrogate pair") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Stop = Annotated[Text, Field(min_length=1, max_length=256)]
+
+
+class Fields(BaseModel):
+    """An object of a request. A field that is null means its default; unknown ones are refused."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_what_is_not_done(cls, values: Any) -> Any:
+        for name, value in values.items() if isinstance(values, dict) else ():
+            neutral = NEUTRAL.get(name, ())
+            known = name in HARMLESS or name in cls.model_fields
+            if value is None or known or value in neutral:
+                continue
+            advice = ""
+            if neutral:
+                advice = f": leave it out, or send {' or '.join(map(json.dumps, neutral))}"
+            elif close := get_close_matches(name, cls.model_fields, n=1, cutoff=0.75):
+                advice = f": did you mean {close[0]}?"
+            raise ValueError(f"{name[:100]} is not supported{advice}")
+        return values
+
+
+class StreamOptions(Fields):
+    """What a stream has beside the text."""
+
+    include_usage: bool | None = None
+
+
+class GenerationRequest(Fields):
+    """What both kinds of requests have."""
+
+    model: Text | None = None
+    preference: list[Finite] | dict[Text, Finite] | Text | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[Finite, Field(ge=0, le=100)] | None = None
+    top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
+    min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[Finite, Field(ge=0.01, le=100)] | None = None
+    n: Annotated[int, Field(ge=1)] | None = None
+    seed: int | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    stop_token_ids: Annotated[list[int], Field(max_length=64)] | None = None
+    ignore_eos: bool | None = None
+
+
+class TextPart(Fields):
+    """A part of a message; only text is read."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class Message(Fields):
+    """A turn of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | list[TextPart]
+
+
+class ChatRequest(GenerationRequest):
+    """Of ``/v1/chat/completions``."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+
+    def conversation(self) -> tuple[str | None, list[str]]:
+        """The system prompt, if there is one, and the turns.
+
+        Raises:
+            ApiError: they do not alternate user, assistant, ..., user.
+        """
+        texts = [
+            one.content if isinstance(one.content, str) else "".join(p.text for p in one.content)
+            for one in self.messages
+        ]
+        roles = [one.role for one in self.messages]
+        begin = 1 if roles[0] in ("system", "developer") else 0
+        for place, role in enumerate(roles[begin:]):
+            wanted = ("user", "assistant")[place % 2]
+            if role != wanted:
+                raise ApiError(
+                    400,
+                    f"a message is of the {role} where one of the {wanted} belongs: after the "
+                    "system's, messages alternate user, assistant, ..., user",
+                    param="messages",
+                )
+        if roles[-1] != "user":
+            raise ApiError(400, "the last message must be the user's", param="messages")
+        return texts[0] if begin else None, texts[begin:]
+
+
+class CompletionRequest(GenerationRequest):
+    """Of ``/v1/completions``."""
+
+    prompt: Text | list[int] | Annotated[list[Text], Field(min_length=1)]
+    logprobs: Annotated[int, Field(strict=True)] | None = None
+
+    @field_validator("logprobs")
+    @classmethod
+    def _of_the_chosen_token(cls, value: int | None) -> int | None:
+        if value:
+            raise ValueError("only 0 is supported, which gives the chosen token's")
+        return value
+
+
+# -- replies --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answers to one request, whole or in chunks."""
+
+    chat: bool  # of /v1/chat/completions, not of /v1/completions
+    model: str  # its name with λ
+    preference: dict[str, float]  # λ by name
+    prompt_tokens: int  # of all prompts together
+    log_probs: bool  # whether the tokens' log-probabilities are part of it
+    created: int = field(default_factory=lambda: int(time.time()))
+    number: str = field(default_factory=lambda: secrets.token_hex(12))
+
+    def _json(self, kind: str, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        return {
+            "id": f"{'chatcmpl' if self.chat else 'cmpl'}-{self.number}",
+            "object": kind if self.chat else "text_completion",
+            "created": self.created,
+            "model": self.model,
+            "preference": self.preference,
+            "choices": choices,
+            **more,
+        }
+
+    def _choice(self, index: int, pieces: Sequence[Piece], **of_chat: Any) -> dict[str, Any]:
+        text = "".join(piece.text for piece in pieces)
+        chosen = [token for piece in pieces for token in piece.chosen]
+        noted = {
+            "tokens": [token.text for token in chosen],
+            "token_logprobs": [token.log_prob for token in chosen],
+            "top_logprobs": [{token.text: token.log_prob} for token in chosen],
+            "text_offset": [token.offset for token in chosen],
+        }
+        return {
+            "index": index,
+            **(of_chat if self.chat else {"text": text}),
+            "logprobs": noted if self.log_probs else None,
+            "finish_reason": pieces[-1].finish,
+        }
+
+    def usage(self, tokens: int) -> dict[str, int]:
+        """Counts of tokens, of answers of so many."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": tokens,
+            "total_tokens": self.prompt_tokens + tokens,
+        }
+
+    def whole(self, answers: Sequence[Sequence[Piece]], tokens: int) -> dict[str, Any]:
+        """All answers, each with all its pieces."""
+        choices = []
+        for index, pieces in enumerate(answers):
+            text = "".join(piece.text for piece in pieces)
+            message = {"role": "assistant", "content": text}
+            choices.append(self._choice(index, pieces, message=message))
+        return self._json("chat.completion", choices, usage=self.usage(tokens))
+
+    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> str:
+        return event(self._json("chat.completion.chunk", choices, **more))
+
+    def first(self, index: int) -> str:
+        """The chunk that opens an answer of a chat."""
+        delta = {"role": "assistant", "content": ""}
+        return self._chunk([self._choice(index, [Piece()], delta=delta)])
+
+    def part(self, index: int, piece: Piece) -> str:
+        """A chunk with what is new of an answer."""
+        delta = {"content": piece.text} if piece.text else {}
+        return self._chunk([self._choice(index, [piece], delta=delta)])
+
+    def last(self, tokens: int) -> str:
+        """The chunk with counts of tokens alone."""
+        return self._chunk([], usage=self.usage(tokens))
+
+
+def event(content: dict[str, Any]) -> str:
+    """One server-sent event."""
+    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
