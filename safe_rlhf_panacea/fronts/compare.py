@@ -151,8 +151,8 @@ def compare(
     point, source = _common_reference_point([run.result for run in runs], reference_point)
     units = [run.result.units for run in runs]
     known = [one for one in units if one is not None]
-    draws = resample(known, point) if can_resample(units) else None
-    drawn = dict(zip(labels, draws or [None] * len(runs), strict=True))
+    draws = resample(known, point) if can_resample(units) else [None] * len(runs)
+    drawn = dict(zip(labels, draws, strict=True))
     base = runs[labels.index(chosen)].result.measured_from(point)
     base_volume = base.indicators["hypervolume"]
     compared, differences = [], []

@@ -145,8 +145,8 @@ def load_whole(
         )
     foreign = f"{name} is no checkpoint of a {type(model).__name__}"
     missing = [key for key in info["missing_keys"] if key not in may_lack]
-    if missing := _few(missing):
-        raise UserError(f"{foreign}: {missing} missing")
+    if missing:
+        raise UserError(f"{foreign}: {_few(missing)} missing")
     if mismatched := sorted(info["mismatched_keys"]):
         if isinstance(mismatched[0], str):  # before transformers 5 without the shapes
             raise UserError(f"{foreign}: {mismatched[0]} has another shape")
