@@ -65,10 +65,9 @@ def integer(what: str, least: int, most: int = LARGEST) -> Kind:
 
 
 def _shown(value: Any) -> str:
-    """A value in messages; Python writes no whole number of thousands of digits."""
     try:
         return repr(value)
-    except ValueError:
+    except ValueError:  # Python writes no whole number of thousands of digits
         return "a number of thousands of digits"
 
 
