@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from safe_rlhf_panacea.configs import kinds
@@ -66,13 +67,13 @@ class RewardConfig(ScheduleOptions, TrainConfig, ModelOptions):
 class NamedDataConfig(LabelPreferenceOptions, ScheduleOptions, PanaceaConfig, ModelOptions):
     """Panacea on data that names its objectives."""
 
-    train_datasets: tuple[Any, ...] = option(
+    train_datasets: Sequence[Any] = option(
         text=f"data sets as [objective=]{FORM}, or a path or hub name in place of name",
         kind=kinds.data_set,
         metavar="SPEC",
         required=True,
     )
-    objectives: tuple[str, ...] | None = option(text=OBJECTIVES, kind=kinds.text)
+    objectives: Sequence[str] | None = option(text=OBJECTIVES, kind=kinds.text)
     lr: float = 2e-4
     weight_decay: float = 0.05
 
@@ -123,7 +124,7 @@ class SFTConfig(NamedDataConfig):
             read_named_specs("--eval_datasets", self.eval_datasets, objectives)
 
 
-def _named_for(specs: tuple[Any, ...] | None) -> list[str]:
+def _named_for(specs: Sequence[Any] | None) -> list[str]:
     """The objectives that data sets are named for, each once."""
     from safe_rlhf_panacea.data.specs import read_specs
 

@@ -16,6 +16,7 @@ from typing import Any
 from safe_rlhf_panacea.errors import UserError
 
 Kind = Callable[[Any], Any]
+AnyPath = str | Path  # an option has it as text
 FROM_PYTHON = "made in Python"  # key of what stands in a record for an object
 LARGEST = 2**31 - 1  # of whole numbers: what every library underneath can hold
 

@@ -11,7 +11,7 @@ import dataclasses
 import inspect
 import types
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -164,10 +164,13 @@ def options_of(cls: type[Options]) -> dict[str, Option]:
 
 
 def _item_type(hint: Any) -> tuple[Any, bool]:
-    """The type of one value of a field without ``None``, and whether the field has several."""
+    """The type of one value of a field, and whether the field has several.
+
+    The first of a union is what the field has, the others are what it is made of besides.
+    """
     if get_origin(hint) in (Union, types.UnionType):
-        (hint,) = (item for item in get_args(hint) if item is not type(None))
-    if get_origin(hint) is tuple:
+        hint = get_args(hint)[0]
+    if get_origin(hint) in (tuple, Sequence):
         return get_args(hint)[0], True
     return hint, False
 

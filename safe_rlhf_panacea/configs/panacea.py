@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from safe_rlhf_panacea.configs import kinds
@@ -31,7 +32,7 @@ class FrontOptions(Options):
     eval_prompts: int | None = option(
         text="prompts that are responded to at every λ; default: all (PPO), 16 (DPO, SFT)"
     )
-    reference_point: tuple[float, ...] | None = option(
+    reference_point: Sequence[float] | None = option(
         text="of the hypervolume; default: 0 (DPO), two standard deviations below the initial "
         "model's mean (PPO, SFT)"
     )

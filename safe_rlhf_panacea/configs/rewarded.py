@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from safe_rlhf_panacea.configs import kinds
+from safe_rlhf_panacea.configs.kinds import AnyPath
 from safe_rlhf_panacea.configs.options import Options, configuration, option
 from safe_rlhf_panacea.configs.training import DataOptions, TemplateOptions
 from safe_rlhf_panacea.errors import UserError
@@ -18,13 +20,13 @@ class RewardUnitOptions(Options):
 
     GROUP: ClassVar[str] = "rewards"
 
-    reward_scales: tuple[tuple[str, Any], ...] = option(
+    reward_scales: Sequence[tuple[str, Any]] = option(
         (), "factor on a reward", kind=kinds.named_value, metavar="NAME=VALUE"
     )
-    reward_signs: tuple[tuple[str, Any], ...] = option(
+    reward_signs: Sequence[tuple[str, Any]] = option(
         (), "-1 for a cost model", kind=kinds.named_value, metavar="NAME=VALUE"
     )
-    reward_shifts: tuple[tuple[str, Any], ...] = option(
+    reward_shifts: Sequence[tuple[str, Any]] = option(
         (), "subtracted from the score first", kind=kinds.named_value, metavar="NAME=VALUE"
     )
 
@@ -35,13 +37,13 @@ class RewardOptions(RewardUnitOptions):
 
     GROUP: ClassVar[str] = RewardUnitOptions.GROUP
 
-    reward_models: tuple[tuple[str, Any], ...] | None = option(
+    reward_models: Sequence[tuple[str, Any]] | None = option(
         text="in the order of λ", kind=kinds.named_value, metavar="NAME=PATH", required=True
     )
-    objectives: tuple[str, ...] | None = option(
+    objectives: Sequence[str] | None = option(
         text="another order of λ than --reward_models'", kind=kinds.text
     )
-    reward_calibration: str | None = option(
+    reward_calibration: AnyPath | None = option(
         text="of evaluation.calibrate: standardise with it", metavar="FILE"
     )
 
@@ -78,7 +80,7 @@ class TextOptions(DataOptions):
 
     GROUP: ClassVar[str] = DataOptions.GROUP
 
-    ptx_datasets: tuple[Any, ...] | None = option(
+    ptx_datasets: Sequence[Any] | None = option(
         text="supervised text that is learnt beside", kind=kinds.data_set, metavar="SPEC"
     )
 
@@ -105,7 +107,7 @@ class EngineOptions(Options):
     GROUP: ClassVar[str] = "rollouts by vLLM (docs/scaling.md)"
 
     rollout_engine: Literal["own", "vllm"] = option("own", "who draws the responses")
-    rollout_server: tuple[str, ...] | None = option(
+    rollout_server: Sequence[str] | None = option(
         text=f"of vLLM servers, or '{AUTO}' to start one, which ends with the run",
         kind=server,
         metavar="URL",
@@ -114,7 +116,7 @@ class EngineOptions(Options):
         text="with auto: vLLM's own, in quotes, e.g. '--gpu-memory-utilization 0.4'",
         metavar="FLAGS",
     )
-    rollout_folder: str | None = option(
+    rollout_folder: AnyPath | None = option(
         text="where servers find the adapter after each update; default: rollouts in the output "
         "folder",
         metavar="DIR",
@@ -161,11 +163,11 @@ class EngineOptions(Options):
 class MeasureOptions(RewardUnitOptions):
     """Rewards, prompts or pairs, and how they are worked off."""
 
-    reward_models: tuple[tuple[str, Any], ...] = option(
+    reward_models: Sequence[tuple[str, Any]] = option(
         (), kind=kinds.named_value, metavar="NAME=PATH"
     )
     normalize_reward: bool = option(False, "use the models' own normalisers")
-    datasets: tuple[str, ...] = option(metavar="SPEC", required=True)
+    datasets: Sequence[str] = option(metavar="SPEC", required=True)
     max_length: int = option(512)
     batch_size: int = option(16, "prompts or pairs")
     seed: int = option(42, kind=kinds.seed_int)

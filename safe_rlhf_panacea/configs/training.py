@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from safe_rlhf_panacea.configs import kinds
+from safe_rlhf_panacea.configs.kinds import AnyPath
 from safe_rlhf_panacea.configs.options import Options, configuration, option
 from safe_rlhf_panacea.errors import UserError
 
@@ -23,7 +25,7 @@ DATASET = "data sets as name[:proportion[:path]], or a path or hub name in place
 class TemplateOptions(Options):
     """How conversations are written."""
 
-    chat_template: str = option("auto", TEMPLATE, kind=kinds.chat_template, metavar="TEMPLATE")
+    chat_template: AnyPath = option("auto", TEMPLATE, kind=kinds.chat_template, metavar="TEMPLATE")
 
 
 @configuration
@@ -32,12 +34,10 @@ class DataOptions(Options):
 
     GROUP: ClassVar[str] = "data"
 
-    train_datasets: tuple[Any, ...] = option(
+    train_datasets: Sequence[Any] = option(
         text=DATASET, kind=kinds.data_set, metavar="SPEC", required=True
     )
-    eval_datasets: tuple[Any, ...] | None = option(
-        text=DATASET, kind=kinds.data_set, metavar="SPEC"
-    )
+    eval_datasets: Sequence[Any] | None = option(text=DATASET, kind=kinds.data_set, metavar="SPEC")
     eval_split_ratio: float | None = option(
         text="share of the training data held out", kind=kinds.proper_share
     )
@@ -125,7 +125,7 @@ class OutputOptions(Options):
 
     GROUP: ClassVar[str] = "output"
 
-    output_dir: str = option(
+    output_dir: AnyPath = option(
         text="folder of this run; must hold none yet", kind=kinds.folder, required=True
     )
     overwrite: bool = option(False, "replace a run that the folder already holds")
@@ -133,10 +133,10 @@ class OutputOptions(Options):
         False, "go on from the latest checkpoint in output_dir; its files are read as data"
     )
     log_type: Literal["wandb", "tensorboard", "none"] = option("wandb", "wandb works offline")
-    report_to: tuple[Literal["wandb", "tensorboard", "none", "trackio"], ...] | None = option(
+    report_to: Sequence[Literal["wandb", "tensorboard", "none", "trackio"]] | None = option(
         text="in place of --log_type: one or several of wandb, tensorboard, trackio; or none"
     )
-    log_dir: str | None = option(text="default: output_dir")
+    log_dir: AnyPath | None = option(text="default: output_dir")
     log_project: str | None = option(text="default: safe-rlhf-panacea", kind=kinds.text)
     log_run_name: str | None = option(kind=kinds.text)
     progress: bool = option(True, "show progress bars")
@@ -147,7 +147,9 @@ class OutputOptions(Options):
 class FromNothingOptions(Options):
     """A program that makes everything up to a front, as the quickstart does."""
 
-    output_dir: str | None = option(text="default: a folder below runs with the time in its name")
+    output_dir: AnyPath | None = option(
+        text="default: a folder below runs with the time in its name"
+    )
     seed: int = option(42, kind=kinds.seed_int)
     overwrite: bool = option(False, "replace a run that the folder already holds")
     wandb: bool = option(True, "log Panacea's training to wandb, offline")
