@@ -193,6 +193,8 @@ ppo          ; {SERVED} http://a:1 --rollout_stale --update_iters 2 ; needs --up
 evaluation   ; --engine vllm                      ; --engine vllm and --server URL belong together
 evaluation   ; --server http://a:1                ; --engine vllm and --server URL belong together
 evaluation   ; --engine vllm --server http://a:1  ; evaluates rewards of one Panacea adapter
+grpo         ; --train_datasets helpful=pairs.jsonl ; named for 'helpful', .*: leave helpful= out
+ppo          ; --ptx_datasets harmless=pairs.jsonl ; named for 'harmless', .*: leave harmless= out
 grpo         ; --critic_lr 1                      ; there is no flag --critic_lr
 dpo          ; --aggregation stche                ; invalid choice: 'stche'
 rewarded_soups! ; grpo {GRPO} --num_return_sequences 1 ; is 1: GRPO compares

@@ -169,9 +169,15 @@ class RewardedConfig(
         return reward_specs(self.reward_models or (), *units, self.objectives)
 
     def check(self) -> None:
-        """Refuse what contradicts itself, the options of servers too."""
+        """Refuse what contradicts itself, and data that are named for one of the objectives."""
         super().check()
         self.check_engine(self.update_iters)
+        for flag in ("train_datasets", "eval_datasets", "ptx_datasets"):
+            for name in _named_for(getattr(self, flag)):
+                raise UserError(
+                    f"--{flag}: a data set is named for {name!r}, but prompts and texts are for "
+                    f"all objectives: leave {name}= out"
+                )
 
     def check_files(self) -> None:
         """Refuse a bad calibration."""
