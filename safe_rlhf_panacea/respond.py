@@ -146,7 +146,7 @@ class PanaceaModel:
         """
         import torch
 
-        from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
+        from safe_rlhf_panacea.forward import SamplingConfig, generate
         from safe_rlhf_panacea.models.loading import check_positions
         from safe_rlhf_panacea.preference import parse_preference
 
@@ -170,7 +170,7 @@ class PanaceaModel:
         if seed is not None:
             generator = torch.Generator(device=device).manual_seed(seed)
         ids = ids.to(device)
-        tokens, _ = sample(self.model, ids, torch.ones_like(ids).bool(), config, generator)
+        tokens, _ = generate(self.model, ids, torch.ones_like(ids).bool(), config, generator)
         return self.tokenizer.decode(tokens[0, ids.size(1) :], skip_special_tokens=True).strip()
 
 

@@ -16,7 +16,6 @@ from safe_rlhf_panacea.distributed import (
     is_main_process,
     refusing_together,
 )
-from safe_rlhf_panacea.forward.passes import limit
 from safe_rlhf_panacea.io import naming
 from safe_rlhf_panacea.runs.logger import check_log, log_types
 from safe_rlhf_panacea.runs.resuming import latest_step
@@ -56,7 +55,6 @@ def prepare_run(args: TrainConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     if args.tf32:
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
-    limit.max_tokens = args.max_tokens_per_pass
     init_distributed(args.local_rank)
     with refusing_together():
         if is_main_process():

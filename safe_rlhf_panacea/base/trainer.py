@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
 from safe_rlhf_panacea.base.engine import unwrap, whole_state_dict
 from safe_rlhf_panacea.base.part import Observer, Part
@@ -20,6 +21,7 @@ from safe_rlhf_panacea.distributed import (
     is_main_process,
     refusing_together,
 )
+from safe_rlhf_panacea.forward import PassOptions, set_pass_options
 from safe_rlhf_panacea.runs.checkpoint import (
     TrainingClock,
     TrainingState,
@@ -117,6 +119,9 @@ class TrainerBase(metaclass=abc.ABCMeta):
         for hook in (self.init_models, self.init_datasets, self.init_engines):
             with refusing_together():
                 hook()
+        for model in vars(self).values():
+            if isinstance(model, nn.Module):
+                set_pass_options(model, PassOptions.of(self.args))
         try:
             with refusing_together():
                 if self.args.resume:

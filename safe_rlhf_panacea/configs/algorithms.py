@@ -155,7 +155,7 @@ class RewardedConfig(
         Raises:
             UserError: the options of rewards contradict each other, or a bad calibration.
         """
-        from safe_rlhf_panacea.rewards.calibration import apply_calibration
+        from safe_rlhf_panacea.rewards.spec import apply_calibration
 
         specs = self._plain_specs()
         if self.reward_calibration is None:

@@ -59,6 +59,7 @@ class LengthOptions(Options):
     max_tokens_per_pass: int | None = option(
         text="tokens, padding included, in one forward pass (default: 1024 on a CPU, else 16384)"
     )
+    share_prefixes: bool = option(True, "read what a pair or a group begins with once")
     seed: int = option(42, kind=kinds.seed_int)
     fp16: bool = option(False, "float16 with loss scaling")
     bf16: bool = option(False, "bfloat16 with float32 master weights")

@@ -23,7 +23,7 @@ from safe_rlhf_panacea.evaluation.loading import (
 from safe_rlhf_panacea.fronts.measure import sample_base
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.rewards.calibration import write_calibration
+from safe_rlhf_panacea.rewards.spec import write_calibration
 from safe_rlhf_panacea.show.tables import align
 
 PROGRAM = "python -m safe_rlhf_panacea.evaluation.calibrate"

@@ -30,10 +30,9 @@ from safe_rlhf_panacea.models import load_pretrained_models
 from safe_rlhf_panacea.models.loading import check_positions
 from safe_rlhf_panacea.preference import parse_preference
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.rewards.calibration import apply_calibration
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
-from safe_rlhf_panacea.rewards.spec import RewardSpec, reward_specs
+from safe_rlhf_panacea.rewards.spec import RewardSpec, apply_calibration, reward_specs
 from safe_rlhf_panacea.runs.run_folder import RUN_FILE
 
 

@@ -17,6 +17,7 @@ from safe_rlhf_panacea.fronts.stats import (
     LEVEL,
     FrontDifference,
     Interval,
+    Resampled,
     can_resample,
     common_rows,
     front_difference,
@@ -151,8 +152,9 @@ def compare(
     point, source = _common_reference_point([run.result for run in runs], reference_point)
     units = [run.result.units for run in runs]
     known = [one for one in units if one is not None]
-    draws = resample(known, point) if can_resample(units) else [None] * len(runs)
-    drawn = dict(zip(labels, draws, strict=True))
+    draws = resample(known, point) if can_resample(units) else None
+    by_run: Sequence[Resampled | None] = draws or [None] * len(runs)
+    drawn = dict(zip(labels, by_run, strict=True))
     base = runs[labels.index(chosen)].result.measured_from(point)
     base_volume = base.indicators["hypervolume"]
     compared, differences = [], []

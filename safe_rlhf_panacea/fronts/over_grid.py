@@ -14,9 +14,14 @@ from torch import nn
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.dpo import Pairs
 from safe_rlhf_panacea.base.losses import summed_log_ratios
-from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
-from safe_rlhf_panacea.forward.joined_rows import across
-from safe_rlhf_panacea.forward.log_probs import answer_log_probs, response_log_probs
+from safe_rlhf_panacea.forward import (
+    SamplingConfig,
+    across,
+    answer_log_probs,
+    generate,
+    log_probs,
+    response_tokens,
+)
 from safe_rlhf_panacea.rewards.responses import Responses
 from safe_rlhf_panacea.runs.logger import progress_bar
 
@@ -108,7 +113,7 @@ def sample_over_grid(
     points, (batch, width) = grid.size(0), input_ids.shape
     rows = grid.repeat_interleave(batch, dim=0)
     with nullcontext() if adapter is None else adapter.at(rows):
-        sequences, attended = sample(
+        sequences, attended = generate(
             model,
             input_ids.repeat(points, 1),
             attention_mask.repeat(points, 1),
@@ -138,10 +143,10 @@ def response_log_ratios(
     estimates KL(π_λ ‖ π_ref) in nats.
     """
     start = prompt_length - 1
-    inputs = (model, sequences, attended, start, temperature)
-    policy = response_log_probs(*inputs)  # size = (B, L - 1)
+    inputs = (model, sequences, attended, response_tokens(attended, start))
+    policy = log_probs(*inputs, temperature=temperature)  # size = (B, L - 1)
     with adapter.disabled():
-        reference = response_log_probs(*inputs)
+        reference = log_probs(*inputs, temperature=temperature)
     mask = attended[:, prompt_length:]
     return summed_log_ratios(policy[:, start:], reference[:, start:], mask)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,10 +13,10 @@ import torch
 from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter
 from safe_rlhf_panacea.adapter.frozen import onednn_is_faster
 from safe_rlhf_panacea.base.engine import set_gradient_checkpointing
-from safe_rlhf_panacea.forward.inversion import invert
-from safe_rlhf_panacea.forward.kv_cache import preallocated_cache
-from safe_rlhf_panacea.forward.log_probs import token_log_probs
-from safe_rlhf_panacea.forward.passes import PassLimit, limit
+from safe_rlhf_panacea.forward import log_probs
+from safe_rlhf_panacea.forward.decoding import preallocated_cache
+from safe_rlhf_panacea.forward.generation import invert
+from safe_rlhf_panacea.forward.passes import PassOptions, most_tokens, set_pass_options
 from safe_rlhf_panacea.memory.models import LiveBytes, Meter, Models
 from safe_rlhf_panacea.memory.options import MemoryOptions
 
@@ -48,20 +47,15 @@ def lengths_of(rows: int, max_length: int, mean_length: float) -> list[int]:
     return [max_length] + [min(max_length, max(1, round(rest)))] * (rows - 1)
 
 
-def log_probs(policy: Any, tokens: Tokens) -> torch.Tensor:
-    """Of the tokens that count, size = (B, L - 1)."""
-    return token_log_probs(policy, tokens.ids, tokens.mask, tokens.counted)
-
-
 def reference_pass(policy: Any, adapter: PanaceaAdapter, tokens: Tokens) -> None:
     """The model with its adapter off, nothing kept."""
     with torch.no_grad(), adapter.disabled():
-        log_probs(policy, tokens)
+        log_probs(policy, tokens.ids, tokens.mask, tokens.counted)
 
 
 def policy_step(policy: Any, tokens: Tokens) -> None:
     """Forward and backward pass of a policy."""
-    log_probs(policy, tokens).sum().backward()
+    log_probs(policy, tokens.ids, tokens.mask, tokens.counted).sum().backward()
 
 
 def actor_critic_step(policy: Any, critic: Any, tokens: Tokens) -> None:
@@ -129,16 +123,11 @@ class Held:
     parts: dict[str, Part]
 
 
-@contextmanager
-def _limited(args: MemoryOptions) -> Iterator[None]:
-    """Passes as they would be cut on the device that is planned for."""
-    device, before = torch.device(args.device), (limit.max_tokens, limit.planned)
-    limit.max_tokens = args.max_tokens_per_pass or PassLimit().on(device)
-    limit.planned = device
-    try:
-        yield
-    finally:
-        limit.max_tokens, limit.planned = before
+def _planned(args: MemoryOptions) -> PassOptions:
+    """Passes as they would be cut, and attend, on the device that is planned for."""
+    device = torch.device(args.device)
+    longest = most_tokens(PassOptions(args.max_tokens_per_pass), device)
+    return PassOptions(longest, write_out_attention=device.type == "cpu")
 
 
 def _generate(models: Models, args: MemoryOptions, rows: int) -> None:
@@ -220,8 +209,10 @@ def held(
     live = meter or LiveBytes(policy.get_text_config().vocab_size)
     models = Models(config, dtype)
     onednn_is_faster()  # now: what it measures with belongs to no part of a step
-    with _limited(args), live:
+    with live:
         models.make(policy, rewards, critic=args.algorithm == "ppo", device=device)
+        for model in models.modules():
+            set_pass_options(model, _planned(args))
         gc.collect()
         trained = sum(p.numel() for p in models.trained())
         weights = live.now - 2 * trained * dtype.itemsize  # the gradients are there, too

@@ -20,8 +20,7 @@ from transformers.utils import ModelOutput
 
 from safe_rlhf_panacea.base.losses import position_ids_from_mask
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.forward.passes import Pass, by_token
-from safe_rlhf_panacea.forward.prefix_sharing import shared, through
+from safe_rlhf_panacea.forward import hidden_states
 from safe_rlhf_panacea.io import atomic_path
 from safe_rlhf_panacea.models.normalizer import NormalizeFunction, Normalizer
 
@@ -135,27 +134,12 @@ class ScoreModel(nn.Module):
             raise ValueError("attention_mask is required for a batch of several rows")
         mask, plain = attention_mask, not (use_cache or kwargs)
         if plain and input_ids is not None and mask is not None and position_ids is None:
-            hidden = self._in_passes(input_ids, mask, groups)  # size = (B, L, E)
+            hidden = hidden_states(self.backbone, input_ids, mask, groups)  # size = (B, L, E)
         else:
             hidden = self._hidden(input_ids, mask, position_ids, use_cache=use_cache, **kwargs)
         if mask is None:
             mask = hidden.new_ones(hidden.shape[:2], dtype=torch.bool)
         return self.get_scores(hidden, mask)
-
-    def _in_passes(
-        self, input_ids: torch.Tensor, mask: torch.Tensor, groups: torch.Tensor | None
-    ) -> torch.Tensor:
-        backbone, there = self.backbone, mask.bool()
-        joined = None if groups is None else shared(backbone, input_ids, there, there, groups)
-        if joined is None:
-            return by_token(
-                backbone, lambda part: self._hidden(part.of(input_ids), part.of(mask)), mask
-            )
-
-        def run(part: Pass) -> torch.Tensor:
-            return backbone(**joined.inputs(backbone, part), use_cache=False).last_hidden_state
-
-        return through(backbone, joined, run) * there.unsqueeze(-1)
 
     def _hidden(
         self,

@@ -20,8 +20,7 @@ from safe_rlhf_panacea.configs.rewarded import RewardOptions
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.on_safe_rlhf import program
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.rewards.calibration import apply_calibration
-from safe_rlhf_panacea.rewards.spec import reward_specs
+from safe_rlhf_panacea.rewards.spec import apply_calibration, reward_specs
 
 PROGRAM = "python -m safe_rlhf_panacea.algorithms.ppo"
 REWARD, COST = "--reward_model_name_or_path", "--cost_model_name_or_path"

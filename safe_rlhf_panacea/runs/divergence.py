@@ -11,7 +11,7 @@ import torch
 from safe_rlhf_panacea.base.engine import gradient_norm
 from safe_rlhf_panacea.distributed import all_gather_objects
 from safe_rlhf_panacea.errors import SharedError
-from safe_rlhf_panacea.forward.generation import NoResponsesError, NotFiniteError
+from safe_rlhf_panacea.forward import NoResponsesError, NotFiniteError
 
 # Updates in a row that float16's loss scaler may skip: it starts at 2^16 and halves with each.
 MOST_SKIPPED = 15
