@@ -182,10 +182,8 @@ def test_an_interruption_is_one_line(told):
 @pytest.mark.parametrize(
     "start",
     [
-        ["-m", "safe_rlhf_panacea.evaluation"],
-        ["-m", "safe_rlhf_panacea.respond"],
-        ["-m", "safe_rlhf_panacea", "chat"],
-        ["-c", "from safe_rlhf_panacea import command as c; c.main(['serve'])"],
+        ["-m", "safe_rlhf_panacea", "evaluate"],
+        ["-c", "from safe_rlhf_panacea import command as c; c.main(['calibrate'])"],
         ["-m", "safe_rlhf_panacea.base.finetune", *shlex.split(GOOD["sft"])],
     ],
     ids=lambda start: " ".join(start[:3]),
