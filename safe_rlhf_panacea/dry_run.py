@@ -32,14 +32,10 @@ def print_report(
     paper: Sequence[str],
     more: Sequence[str],
 ) -> None:
-    """Print the object; nothing is started and nothing written.
+    """Print the object, which begins with ``about``; nothing is started and nothing written.
 
-    Args:
-        module: the program.
-        about: entries that the object begins with.
-        start: the words that start the program.
-        paper: the launcher's flags.
-        more: those of the size and of the user, which win.
+    ``start`` are the words that start the program, ``paper`` the launcher's flags, ``more`` those
+    of the size and of the user, which win.
     """
     values, variants = resolve(module, [*paper, *more])
     before, _ = resolve(module, paper)

@@ -53,13 +53,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """A folder to fill, which takes the target's place when the block succeeds.
 
-    Args:
-        target: new or empty; behind a link, which stays, the folder that it leads to.
-        replace: a target that holds something is replaced.
-
-    Raises:
-        UserError: the target is a file, a link that leads nowhere, or holds something and is not
-            to be replaced.
+    The target is new or empty, or is to be replaced; behind a link, which stays, it is the folder
+    that the link leads to. Anything else is refused.
     """
     if target.exists() and not target.is_dir():
         raise UserError(f"{target} is a file: the output folder must be a folder, or new")
@@ -136,26 +131,16 @@ def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def atomic_write_json(path: str | os.PathLike[str], value: Any, indent: int | None = 2) -> None:
-    """Write ``value`` to ``path`` as JSON at once.
-
-    Raises:
-        TypeError: ``value`` holds something that JSON has no form for.
-        ValueError: ``value`` holds NaN or an infinity, which are no JSON.
-    """
+    """Write ``value`` to ``path`` as JSON at once; NaN and infinities are a ``ValueError``."""
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     atomic_write_text(path, text + "\n")
 
 
 def read_json(path: str | os.PathLike[str], *, infinities: bool = False) -> Any:
-    """Read a JSON file.
+    """Read a JSON file; a ``UserError`` says what is wrong, and in which line.
 
-    Args:
-        path: the file.
-        infinities: let NaN and infinities pass, which are no JSON, but stand in some models'
-            configurations.
-
-    Raises:
-        UserError: the file is missing, unreadable or no JSON; the line is named.
+    With ``infinities`` NaN and infinities pass, which are no JSON, but stand in some models'
+    configurations.
     """
     path = Path(path)
     try:
@@ -176,12 +161,7 @@ def read_json(path: str | os.PathLike[str], *, infinities: bool = False) -> Any:
 
 
 def _strict_json(text: str | bytes) -> Any:
-    """A JSON value whose numbers are finite and whose texts can be written again.
-
-    Raises:
-        ValueError: it is none.
-        RecursionError: it is nested too deeply.
-    """
+    """A JSON value whose numbers are finite and whose texts can be written again."""
     value = json.loads(
         text,
         parse_constant=_finite,
@@ -198,11 +178,7 @@ def _strict_json(text: str | bytes) -> Any:
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, for ``object_pairs_hook``; Python would keep the last of equal keys.
-
-    Raises:
-        ValueError: a key stands twice.
-    """
+    """An object of JSON, for ``object_pairs_hook``; Python would keep the last of equal keys."""
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
@@ -224,15 +200,9 @@ def _integer(text: str) -> int:
 
 
 def append_line(path: Path, text: str, *, sync: bool = False) -> None:
-    """Add a line to a file, whole or not at all.
+    """Add ``text`` and a line break to a file, whole or not at all.
 
-    Args:
-        path: made if it is not there.
-        text: without line breaks.
-        sync: have it on the disk before returning.
-
-    Raises:
-        OSError: it could not be written; the file is as it was.
+    With ``sync`` it is on the disk before the function returns.
     """
     rest = f"{text}\n".encode()
     # Without a buffer, which closing the file would write once more.
@@ -249,10 +219,9 @@ def append_line(path: Path, text: str, *, sync: bool = False) -> None:
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """The values of a JSON-lines file; a last line that an interruption cut short is left out.
+    """The values of a JSON-lines file; a ``UserError`` names the number of a damaged line.
 
-    Raises:
-        UserError: another line is damaged; its number is named.
+    A last line that an interruption cut short is left out.
     """
     values = []
     # Cut before decoding: an interruption may fall within a character.

@@ -115,12 +115,9 @@ class TrainingRun(Generic[Config]):
         return f"<{type(self).__name__} in {self.config.output_dir}: {state}>"
 
     def train(self) -> Self:
-        """Train to the end and save to ``config.output_dir``.
+        """Train to the end, save to ``config.output_dir``, and return this run.
 
         The random numbers of the process are afterwards as they were before.
-
-        Returns:
-            This run.
 
         Raises:
             UserError: bad data or models, a folder that holds a run already, or a second call.
@@ -168,8 +165,7 @@ class PanaceaRun(TrainingRun[AdapterTraining]):
     def model(self) -> PanaceaModel:
         """The trained model, ready to answer at any λ; without a second copy of its weights.
 
-        Raises:
-            UserError: it is not trained.
+        A ``UserError`` says that it is not trained.
         """
         trainer = self.trainer
         if trainer is not None and self.config.zero_stage < 3:
@@ -211,11 +207,7 @@ class PanaceaRun(TrainingRun[AdapterTraining]):
 
 
 def as_model(model: Model) -> Any:
-    """A model from Python as the options have it.
-
-    Raises:
-        UserError: a tuple that is no pair of model and tokenizer.
-    """
+    """A model from Python as the options have it."""
     if isinstance(model, tuple):
         if len(model) != 2:
             raise UserError(
@@ -249,11 +241,7 @@ def as_reward(name: str, value: Any) -> Any:
 
 
 def data_specs(data: Data) -> tuple[Any, ...]:
-    """Data from Python as the options have it.
-
-    Raises:
-        UserError: an empty data set, several splits, or a row that is in no known format.
-    """
+    """Data from Python as the options have it."""
     if not isinstance(data, Mapping):
         return _unnamed(data)
     if hasattr(data, "column_names"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.configs.options import Options, configuration, option
@@ -92,10 +92,8 @@ class NamedDataConfig(LabelPreferenceOptions, ScheduleOptions, PanaceaConfig, Mo
 
 
 @configuration
-class DPOConfig(NamedDataConfig):
+class DPOConfig(NamedDataConfig, group="dpo"):
     """Panacea-DPO; the defaults are those of the paper's Table 2, but precision."""
-
-    GROUP: ClassVar[str] = "dpo"
 
     scale_coeff: float = option(0.1, "β of DPO", kind=kinds.positive_float)
     upstream_dpo_slice: bool = option(False, "sum the tokens that Safe-RLHF's loss sums")
@@ -150,11 +148,7 @@ class RewardedConfig(
 
     @property
     def reward_specs(self) -> list[RewardSpec]:
-        """The objectives with what scores them, in the order of λ, standardised if asked for.
-
-        Raises:
-            UserError: the options of rewards contradict each other, or a bad calibration.
-        """
+        """The objectives with what scores them, in the order of λ, standardised if asked for."""
         from safe_rlhf_panacea.rewards.spec import apply_calibration
 
         specs = self._plain_specs()
@@ -189,10 +183,8 @@ class RewardedConfig(
 
 
 @configuration
-class PPOConfig(CriticScheduleOptions, RewardedConfig):
+class PPOConfig(CriticScheduleOptions, RewardedConfig, group="ppo"):
     """Panacea-PPO; the defaults are those of the paper's Table 1, but precision."""
-
-    GROUP: ClassVar[str] = "ppo"
 
     clip_range_score: float = option(
         50.0, "per-token rewards are clipped to ± this", kind=kinds.positive_float
@@ -209,10 +201,8 @@ class PPOConfig(CriticScheduleOptions, RewardedConfig):
 
 
 @configuration
-class GRPOConfig(RewardedConfig):
+class GRPOConfig(RewardedConfig, group="grpo"):
     """Panacea-GRPO, which the paper does not have: the defaults are a choice."""
-
-    GROUP: ClassVar[str] = "grpo"
 
     advantage: Literal["normalize_then_sum", "sum_then_normalize"] = option(
         "normalize_then_sum",
@@ -234,11 +224,7 @@ class GRPOConfig(RewardedConfig):
     num_return_sequences: int = 8
 
     def check(self) -> None:
-        """Refuse what contradicts itself, and groups that cannot be compared.
-
-        Raises:
-            UserError: also a group of one, one that no micro-batch holds, or one without spread.
-        """
+        """Refuse what contradicts itself, and groups that cannot be compared."""
         super().check()
         from safe_rlhf_panacea.base.rl_data import rows_of_rollout
 

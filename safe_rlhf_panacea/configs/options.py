@@ -115,11 +115,7 @@ class Option:
         return self.name if self.positional else f"--{self.name}"
 
     def read(self, value: Any) -> Any:
-        """A value, or the values, as the option has them.
-
-        Raises:
-            ArgumentTypeError: saying what is wrong with the value.
-        """
+        """A value, or the values, as the option has them; an ``ArgumentTypeError`` refuses it."""
         if value is None and (self.default is None or self.several):
             return self.default
         if not self.several:
@@ -143,7 +139,7 @@ def options_of(cls: type[Options]) -> dict[str, Option]:
         for name in inspect.get_annotations(owner):
             field = owner.__dataclass_fields__.get(name)
             if field is not None and "text" in field.metadata:
-                group, _ = declared.get(name, (owner.__dict__.get("GROUP", ""), {}))
+                group, _ = declared.get(name, (owner.GROUP, {}))
                 declared[name] = group, field.metadata
     hints = get_type_hints(cls)
     found = {}
@@ -179,11 +175,14 @@ def _item_type(hint: Any) -> tuple[Any, bool]:
 class Options:
     """Base of all classes of options: values are read and checked when one is made.
 
-    Raises:
-        UserError: naming the option and what is wrong with its value.
+    A ``UserError`` names the option and what is wrong with its value.
     """
 
     GROUP: ClassVar[str] = ""
+
+    def __init_subclass__(cls, group: str = "") -> None:
+        """Give the options that a class declares a title: ``class Mine(Options, group="…")``."""
+        cls.GROUP = group
 
     def __post_init__(self) -> None:
         """Read every value by its option's kind."""
@@ -201,18 +200,10 @@ class Options:
         return cls(**{name: found[name] for name in options_of(cls) if name in found})
 
     def check(self) -> None:
-        """Refuse options that contradict each other, before anything is loaded.
-
-        Raises:
-            UserError: naming them and what would be right.
-        """
+        """Refuse options that contradict each other, before anything is loaded."""
 
     def check_files(self) -> None:
-        """Refuse files that the options name and that are of no use, when a run begins.
-
-        Raises:
-            UserError: naming the file.
-        """
+        """Refuse files that the options name and that are of no use, when a run begins."""
 
     def with_(self, **changes: Any) -> Self:
         """The same options with some changed."""
@@ -226,11 +217,7 @@ class Options:
 
 
 def check_numbers(cls: type[Options], values: Namespace) -> None:
-    """Hold the numbers that another parser read to the ranges of a class's options.
-
-    Raises:
-        UserError: naming the option.
-    """
+    """Hold the numbers that another parser read to the ranges of a class's options."""
     for name, one in options_of(cls).items():
         value = getattr(values, name, None)
         if isinstance(value, int | float) and not one.choices:
@@ -241,11 +228,7 @@ def check_numbers(cls: type[Options], values: Namespace) -> None:
 
 
 def read_yaml(cls: type[Options], path: str) -> dict[str, Any]:
-    """The options that a YAML file gives, ``name: value``, as they stand there.
-
-    Raises:
-        UserError: the file is missing or no such mapping, or an option that there is not.
-    """
+    """The options that a YAML file gives, ``name: value``, as they stand there."""
     import yaml
 
     file = Path(path).expanduser()

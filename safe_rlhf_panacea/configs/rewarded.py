@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.configs.kinds import AnyPath
@@ -15,10 +15,8 @@ from safe_rlhf_panacea.errors import UserError
 
 
 @configuration
-class RewardUnitOptions(Options):
+class RewardUnitOptions(Options, group="rewards"):
     """The units of rewards."""
-
-    GROUP: ClassVar[str] = "rewards"
 
     reward_scales: Sequence[tuple[str, Any]] = option(
         (), "factor on a reward", kind=kinds.named_value, metavar="NAME=VALUE"
@@ -32,10 +30,8 @@ class RewardUnitOptions(Options):
 
 
 @configuration
-class RewardOptions(RewardUnitOptions):
+class RewardOptions(RewardUnitOptions, group=RewardUnitOptions.GROUP):
     """What is rewarded, and in which units."""
-
-    GROUP: ClassVar[str] = RewardUnitOptions.GROUP
 
     reward_models: Sequence[tuple[str, Any]] | None = option(
         text="in the order of λ", kind=kinds.named_value, metavar="NAME=PATH", required=True
@@ -49,10 +45,8 @@ class RewardOptions(RewardUnitOptions):
 
 
 @configuration
-class RolloutOptions(Options):
+class RolloutOptions(Options, group="rollouts"):
     """Drawing responses and updating on them."""
-
-    GROUP: ClassVar[str] = "rollouts"
 
     kl_coeff: float = option(0.02, "weight of the KL term", kind=kinds.non_negative_float)
     clip_range_ratio: float = option(
@@ -75,10 +69,8 @@ class RolloutOptions(Options):
 
 
 @configuration
-class TextOptions(DataOptions):
+class TextOptions(DataOptions, group=DataOptions.GROUP):
     """``DataOptions`` with supervised text beside the prompts."""
-
-    GROUP: ClassVar[str] = DataOptions.GROUP
 
     ptx_datasets: Sequence[Any] | None = option(
         text="supervised text that is learnt beside", kind=kinds.data_set, metavar="SPEC"
@@ -101,10 +93,8 @@ def server(value: Any) -> str:
 
 
 @configuration
-class EngineOptions(Options):
+class EngineOptions(Options, group="rollouts by vLLM (docs/scaling.md)"):
     """Who draws the responses, and how far it may be from the policy."""
-
-    GROUP: ClassVar[str] = "rollouts by vLLM (docs/scaling.md)"
 
     rollout_engine: Literal["own", "vllm"] = option("own", "who draws the responses")
     rollout_server: Sequence[str] | None = option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.configs.kinds import AnyPath
@@ -29,10 +29,8 @@ class TemplateOptions(Options):
 
 
 @configuration
-class DataOptions(Options):
+class DataOptions(Options, group="data"):
     """The data, each set as text or as an object that ``from_rows`` of ``data`` makes."""
-
-    GROUP: ClassVar[str] = "data"
 
     train_datasets: Sequence[Any] = option(
         text=DATASET, kind=kinds.data_set, metavar="SPEC", required=True
@@ -45,10 +43,8 @@ class DataOptions(Options):
 
 
 @configuration
-class LengthOptions(Options):
+class LengthOptions(Options, group="training"):
     """Length, batches, precision and seed."""
-
-    GROUP: ClassVar[str] = "training"
 
     max_length: int = option(512, "tokens in a sequence")
     epochs: int = option(1)
@@ -67,10 +63,8 @@ class LengthOptions(Options):
 
 
 @configuration
-class ScheduleOptions(Options):
+class ScheduleOptions(Options, group="optimiser"):
     """The learning rate of the one model that is trained."""
-
-    GROUP: ClassVar[str] = "optimiser"
 
     lr: float = option(2e-5, "peak", kind=kinds.non_negative_float, names=("learning_rate",))
     weight_decay: float = option(0.0, kind=kinds.non_negative_float)
@@ -80,10 +74,8 @@ class ScheduleOptions(Options):
 
 
 @configuration
-class ActorScheduleOptions(Options):
+class ActorScheduleOptions(Options, group="actor_optimiser"):
     """The learning rate of the policy in reinforcement learning."""
-
-    GROUP: ClassVar[str] = "actor_optimiser"
 
     actor_lr: float = option(
         1e-3, "peak", kind=kinds.non_negative_float, names=("actor_learning_rate",)
@@ -95,10 +87,8 @@ class ActorScheduleOptions(Options):
 
 
 @configuration
-class CriticScheduleOptions(Options):
+class CriticScheduleOptions(Options, group="critic_optimiser"):
     """The learning rate of PPO's critic."""
-
-    GROUP: ClassVar[str] = "critic_optimiser"
 
     critic_lr: float = option(
         1e-3, "peak", kind=kinds.non_negative_float, names=("critic_learning_rate",)
@@ -110,10 +100,8 @@ class CriticScheduleOptions(Options):
 
 
 @configuration
-class EvaluationOptions(Options):
+class EvaluationOptions(Options, group="evaluation"):
     """When to evaluate during training."""
-
-    GROUP: ClassVar[str] = "evaluation"
 
     need_eval: bool = option(False, "evaluate during training")
     eval_strategy: Literal["epoch", "steps"] = option("epoch")
@@ -121,10 +109,8 @@ class EvaluationOptions(Options):
 
 
 @configuration
-class OutputOptions(Options):
+class OutputOptions(Options, group="output"):
     """Where results and logs go."""
-
-    GROUP: ClassVar[str] = "output"
 
     output_dir: AnyPath = option(
         text="folder of this run; must hold none yet", kind=kinds.folder, required=True
@@ -159,10 +145,8 @@ class FromNothingOptions(Options):
 
 
 @configuration
-class DeepSpeedOptions(Options):
+class DeepSpeedOptions(Options, group="deepspeed"):
     """DeepSpeed's own; its launcher sets ``local_rank``."""
-
-    GROUP: ClassVar[str] = "deepspeed"
 
     local_rank: int = option(-1, "set by the launcher", kind=kinds.any_int)
     zero_stage: Literal[0, 1, 2, 3] = option(0)
@@ -219,10 +203,8 @@ class LoadingOptions(TrainedAdapterOptions):
 
 
 @configuration
-class DeviceOptions(LoadingOptions):
+class DeviceOptions(LoadingOptions, group="model"):
     """Where the model answers, and in which precision."""
-
-    GROUP: ClassVar[str] = "model"
 
     device: str | None = option(text="default: an accelerator if there is one")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option("auto", "default: as saved")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from safe_rlhf_panacea.configs import Options, configuration, kinds, option
 from safe_rlhf_panacea.errors import UserError
@@ -24,10 +24,8 @@ class PlannedModels(Options):
 
 
 @configuration
-class PlannedTraining(Options):
+class PlannedTraining(Options, group="training, in the training programs' names"):
     """What the training does."""
-
-    GROUP: ClassVar[str] = "training, in the training programs' names"
 
     max_length: int = option(512, "tokens in a sequence")
     mean_length: int | None = option(
@@ -46,14 +44,12 @@ class PlannedTraining(Options):
 
 
 @configuration
-class MemoryOptions(PlannedTraining, PlannedModels):
+class MemoryOptions(PlannedTraining, PlannedModels, group="cards"):
     """Say what each card will hold in a training, from the models' configurations alone.
 
     The step runs on tensors that have sizes but no memory; no weights are read or downloaded.
     Exit code 1: it does not fit, and what to change is said.
     """
-
-    GROUP: ClassVar[str] = "cards"
 
     zero_stage: Literal[0, 1, 2, 3] = option(0)
     offload: Literal["none", "parameter", "optimizer", "all"] = option("none")
