@@ -21,8 +21,7 @@ from safe_rlhf_panacea.configs.panacea import PanaceaConfig
 from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.data.own import from_rows
 from safe_rlhf_panacea.data.raw import RawDataset
-from safe_rlhf_panacea.data.sources import SUFFIXES
-from safe_rlhf_panacea.data.specs import DatasetSpec
+from safe_rlhf_panacea.data.specs import SUFFIXES, DatasetSpec
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import read_json_lines

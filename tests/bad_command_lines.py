@@ -269,6 +269,8 @@ evaluation   ; --output_dir run --overwrite       ; run holds another program's 
 evaluation   ; --reward_models a=x                ; objective 'helpful' has no reward model
 calibrate!   ; --model_name_or_path m --datasets x --output_file o ; --reward_models is missing
 calibrate    ; --output_file file                 ; file exists
+calibrate    ; --output_file front                ; front is a folder
+calibrate    ; --output_file file/out.json        ; file is no folder
 calibrate    ; --datasets prompts:0:x             ; proportion 0.0 is not above 0
 compare!     ; none                               ; 'none': no such folder
 compare!     ; file                               ; file is a file
