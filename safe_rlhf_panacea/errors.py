@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import threading
+from argparse import ArgumentTypeError
 from collections.abc import Callable
 from functools import wraps
 from types import TracebackType
@@ -28,8 +29,11 @@ FOREIGN = {
 }
 
 
-class UserError(ValueError):
-    """Bad input, told in one line: what is wrong, where, and what would be right."""
+class UserError(ValueError, ArgumentTypeError):
+    """Bad input, told in one line: what is wrong, where, and what would be right.
+
+    Argparse tells its text, too, where a function that reads a flag's value raises it.
+    """
 
 
 class SharedError(UserError):

@@ -13,6 +13,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.configs.options import Option, Options, options_of, read_yaml
+from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.printing import printable_line, suggestion
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
@@ -150,7 +151,7 @@ def encodable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(f"{text!a} is not UTF-8 text") from None
+        raise UserError(f"{text!a} is not UTF-8 text") from None
     return text
 
 
@@ -197,7 +198,7 @@ class ArgumentParser(argparse.ArgumentParser):
         for word in words:
             try:
                 encodable(word)
-            except argparse.ArgumentTypeError as error:
+            except UserError as error:
                 self.error(str(error))
         return super().parse_known_args(words, namespace)
 

@@ -115,16 +115,20 @@ class Option:
         return self.name if self.positional else f"--{self.name}"
 
     def read(self, value: Any) -> Any:
-        """A value, or the values, as the option has them; an ``ArgumentTypeError`` refuses it."""
+        """A value, or the values, as the option has them; a ``UserError`` names the option."""
         if value is None and (self.default is None or self.several):
             return self.default
         if not self.several:
-            return self.kind(value)
-        if isinstance(value, Mapping) and self.kind is kinds.named_value:
-            value = tuple(value.items())
-        if isinstance(value, str) or not isinstance(value, list | tuple):
-            value = (value,)
-        return tuple(map(self.kind, value))
+            values = (value,)
+        elif isinstance(value, Mapping) and self.kind is kinds.named_value:
+            values = tuple(value.items())
+        else:
+            values = tuple(value) if isinstance(value, list | tuple) else (value,)
+        try:
+            found = tuple(map(self.kind, values))
+        except ArgumentTypeError as error:  # a UserError is one
+            raise UserError(f"{self.flag}: {error}") from None
+        return found if self.several else found[0]
 
 
 def options_of(cls: type[Options]) -> dict[str, Option]:
@@ -187,11 +191,7 @@ class Options:
     def __post_init__(self) -> None:
         """Read every value by its option's kind."""
         for name, one in options_of(type(self)).items():
-            try:
-                value = one.read(getattr(self, name))
-            except ArgumentTypeError as error:
-                raise UserError(f"{one.flag}: {error}") from None
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, one.read(getattr(self, name)))
 
     @classmethod
     def of(cls, values: Mapping[str, Any] | Namespace) -> Self:
@@ -221,10 +221,7 @@ def check_numbers(cls: type[Options], values: Namespace) -> None:
     for name, one in options_of(cls).items():
         value = getattr(values, name, None)
         if isinstance(value, int | float) and not one.choices:
-            try:
-                one.kind(value)
-            except ArgumentTypeError as error:
-                raise UserError(f"--{name}: {error}") from None
+            one.read(value)
 
 
 def read_yaml(cls: type[Options], path: str) -> dict[str, Any]:

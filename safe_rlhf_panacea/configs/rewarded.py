@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -84,12 +83,7 @@ def server(value: Any) -> str:
     """A server's address, or ``auto``."""
     from safe_rlhf_panacea.rollouts.server import server_url
 
-    if value == AUTO:
-        return AUTO
-    try:
-        return server_url(kinds.text(value))
-    except UserError as error:
-        raise ArgumentTypeError(str(error)) from None
+    return AUTO if value == AUTO else server_url(kinds.text(value))
 
 
 @configuration
