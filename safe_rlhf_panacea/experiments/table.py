@@ -110,48 +110,27 @@ def stages_of(script: str, *, on_demand: bool = False) -> tuple[Stage, ...]:
 
 @dataclass(frozen=True)
 class Size:
-    """What a size brings to the rows of the table.
+    """What a size brings to the rows of the table; ``fill`` replaces words in curly brackets."""
 
-    Words in curly brackets stay in its texts until ``fill``: ``{runs}``, ``{seed}``,
-    ``{aggregation}``, and the names in ``values``.
-
-    Attributes:
-        flags: of the program of a stage, by the stage's key.
-        evaluations: of the evaluations, by kind: ``ppo``, ``dpo``, ``three``.
-        published: stages whose result is published, which a reproduction leaves out.
-        prepares: stages that a launcher makes first where its own stage needs them.
-        offline: nothing comes from a network, and the models are tiny.
-        values: for the curly brackets; a list stands for several words.
-        shared: texts that flags and evaluations have in common, by name.
-        files: the user's data files, by the name of their value.
-    """
-
-    flags: Mapping[str, str]
-    evaluations: Mapping[str, str]
-    published: tuple[str, ...]
-    prepares: tuple[str, ...]
-    offline: bool
-    values: Mapping[str, Any]
-    shared: Mapping[str, str]
-    files: Mapping[str, Path]
+    flags: Mapping[str, str]  # of the program of a stage, by the stage's key
+    evaluations: Mapping[str, str]  # by kind: ppo, dpo, three
+    published: tuple[str, ...]  # stages that a reproduction leaves out
+    prepares: tuple[str, ...]  # stages that a launcher makes first where its own stage needs them
+    offline: bool  # nothing comes from a network, and the models are tiny
+    values: Mapping[str, Any]  # for the curly brackets; a list stands for several words
+    shared: Mapping[str, str]  # texts that flags and evaluations have in common, by name
+    files: Mapping[str, Path]  # the user's data files, by the name of their value
 
 
 def settings(name: str, preset: str, **changes: Any) -> SimpleNamespace:
-    """The numbers of a size, ``miniature`` or ``small``, as one of its presets has them.
-
-    Args:
-        name: of the size.
-        preset: ``quick`` and the like; the file says what each is for.
-        changes: further ones.
-    """
+    """The numbers of ``miniature`` or ``small``, as one of its presets has them, with changes."""
     table = read_yaml(f"{name}.yaml")
     return SimpleNamespace(**{**table["settings"], **table["presets"][preset], **changes})
 
 
 def reference_points() -> dict[str, list[float]]:
     """The points from which the miniature's hypervolumes are measured, by kind of front."""
-    points: dict[str, list[float]] = read_yaml("miniature.yaml")["reference_points"]
-    return points
+    return dict(read_yaml("miniature.yaml")["reference_points"])
 
 
 def size_of(name: str) -> Size:
@@ -207,6 +186,25 @@ def fill(words: Iterable[str], values: Mapping[str, Any]) -> list[str]:
         value = values.get(word[1:-1]) if word.startswith("{") and word.endswith("}") else None
         filled += map(str, value) if isinstance(value, list) else [word.format_map(values)]
     return filled
+
+
+def shared_flags(
+    size: str, names: str, values: Mapping[str, Any], folder: Path, **options: Any
+) -> list[str]:
+    """The command line of a stage of ``make quickstart`` or ``make small``.
+
+    Args:
+        size: ``miniature`` or ``small``.
+        names: of texts that the size has under ``shared``.
+        values: for the curly brackets.
+        folder: what the stage writes.
+        options: further options.
+    """
+    shared = size_of(size).shared
+    words = fill([word for name in names.split() for word in shared[name].split()], values)
+    for name, value in {"output_dir": folder, **options}.items():
+        words += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
+    return words
 
 
 def has_fast_bfloat16() -> bool:

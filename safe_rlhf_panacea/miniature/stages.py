@@ -24,7 +24,7 @@ from safe_rlhf_panacea.base.values.reward import main as reward_main
 from safe_rlhf_panacea.baselines.variants import PROGRAMS, Variants, train_variants
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset
 from safe_rlhf_panacea.data.template import AUTO
-from safe_rlhf_panacea.experiments.table import OBJECTIVES, fill, reference_points, size_of
+from safe_rlhf_panacea.experiments.table import OBJECTIVES, reference_points, shared_flags
 from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement
@@ -51,25 +51,15 @@ Results = dict[str, FrontResult]  # by the kinds of reference_points()
 
 @dataclass
 class Miniature:
-    """A run of the miniature: its folder, its world, its settings.
+    """A run of the miniature: its folder, its world, its settings."""
 
-    Attributes:
-        root: everything is written below this folder.
-        seed: of the corpus and of every stage.
-        settings: numbers of ``miniature.yaml``.
-        log_type: ``wandb`` or ``none``, for the two Panacea stages.
-        progress: whether to show bars.
-        overwrite: whether a stage replaces a run that its folder holds.
-        world: what ``build_world`` or ``take_up`` found.
-    """
-
-    root: Path
+    root: Path  # everything is written below it
     seed: int
-    settings: SimpleNamespace
-    log_type: str = "none"
+    settings: SimpleNamespace  # numbers of miniature.yaml
+    log_type: str = "none"  # of the two Panacea stages
     progress: bool = True
     overwrite: bool = False
-    world: World = field(init=False)
+    world: World = field(init=False)  # of build_world or take_up
 
     @property
     def sft(self) -> Path:
@@ -93,28 +83,13 @@ class Miniature:
         """Use the world that an earlier process left in the folder."""
         self.world = load_world(self.root / "world")
 
-    def flags(self, rows: str, name: str, *extra: str) -> list[str]:
-        """The command line of a training, with this run's sizes and folder.
-
-        Args:
-            rows: names of texts that ``miniature.yaml`` has under ``shared``.
-            name: of the training's folder.
-            extra: further words.
-        """
-        shared = size_of("miniature").shared
-        values = {
-            **vars(self.settings),
-            "runs": self.root,
-            "max_length": self.world.max_length,
-            "reference_ppo": reference_points()["ppo"],
-        }
-        words = [word for row in rows.split() for word in shared[row].split()]
-        return [
-            *fill(words, values),
-            *("--output_dir", str(self.root / name), "--seed", str(self.seed)),
-            *("--log_type", "none", "--progress", str(self.progress).lower()),
-            *("--overwrite", str(self.overwrite).lower(), *extra),
-        ]
+    def flags(self, names: str, folder: str, **options: Any) -> list[str]:
+        """The command line of a training, with texts of ``miniature.yaml``'s ``shared``."""
+        values = {**vars(self.settings), "runs": self.root, "max_length": self.world.max_length}
+        values["reference_ppo"] = reference_points()["ppo"]
+        own = {"seed": self.seed, "progress": self.progress, "overwrite": self.overwrite}
+        options = {"log_type": "none", **own, **options}
+        return shared_flags("miniature", names, values, self.root / folder, **options)
 
     def train_sft(self) -> None:
         """Fine-tune the untrained model on the corpus's texts."""
@@ -122,7 +97,7 @@ class Miniature:
 
     def train_reward(self, objective: str) -> None:
         """Train an objective's reward model."""
-        reward_main(self.flags("reward", f"reward-{objective}", "--objective", objective))
+        reward_main(self.flags("reward", f"reward-{objective}", objective=objective))
 
     def train_panacea(
         self, algorithm: str, name: str, steps: int, extra: Sequence[str] = ()
@@ -130,7 +105,7 @@ class Miniature:
         """Train Panacea with ``dpo`` or ``ppo``; return the adapter's folder."""
         shown = "shown_ppo" if algorithm == "ppo" and self.settings.eval_interval else ""
         rows = f"{POLICIES[algorithm]} many {shown}"
-        flags = self.flags(rows, name, "--max_steps", str(steps), "--log_type", self.log_type)
+        flags = self.flags(rows, name, max_steps=steps, log_type=self.log_type)
         PROGRAMS[algorithm].main([*flags, *extra])
         return self.root / name
 
@@ -139,7 +114,7 @@ class Miniature:
     ) -> list[Path]:
         """Train the adapters of a baseline, of rank k + 1; return their folders in order."""
         rows = f"{POLICIES[algorithm]} rank_of_baselines"
-        flags = self.flags(rows, name, "--max_steps", str(steps_each))
+        flags = self.flags(rows, name, max_steps=steps_each)
         config = PROGRAMS[algorithm].parse_arguments(flags)
         return list(train_variants(algorithm, config, variants).values())
 

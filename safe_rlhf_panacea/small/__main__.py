@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.configs import Program, configuration, option
@@ -19,10 +20,9 @@ from safe_rlhf_panacea.evaluation.main import main as evaluate
 from safe_rlhf_panacea.examples import Examples, write_examples
 from safe_rlhf_panacea.experiments.table import (
     MODEL_VARIABLE,
-    fill,
     has_fast_bfloat16,
     settings,
-    size_of,
+    shared_flags,
 )
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
@@ -53,29 +53,17 @@ NOTE = (
 
 @dataclass
 class Small:
-    """A run of ``make small``.
+    """A run of ``make small``, with its options as the command line has them."""
 
-    Attributes:
-        root: what it writes lies below.
-        model: the folder of the model, which runs share.
-        seed: of training and evaluation.
-        settings: numbers of ``small.yaml``.
-        bf16: weights and activations in bfloat16.
-        log_type: ``wandb`` or ``none``.
-        progress: whether to show bars.
-        overwrite: whether a stage replaces a run that its folder holds.
-        max_length: tokens of the longest prompt and answer, once it is prepared.
-    """
-
-    root: Path
-    model: Path
+    root: Path  # what it writes lies below
+    model: Path  # the folder of the model, which runs share
     seed: int
-    settings: SimpleNamespace
+    settings: SimpleNamespace  # numbers of small.yaml
     bf16: bool
     log_type: str = "none"
     progress: bool = True
     overwrite: bool = False
-    max_length: int = field(default=0, init=False)
+    max_length: int = field(default=0, init=False)  # of the longest prompt and answer
 
     @property
     def adapter(self) -> Path:
@@ -99,28 +87,13 @@ class Small:
         prompts = (row["prompt"] for split in TOPICS for row in rows(split))
         return max(len(template.prompt_ids(prompt)) for prompt in prompts)
 
-    def flags(self, names: str, folder: Path, *extra: str) -> list[str]:
-        """The command line of a stage.
-
-        Args:
-            names: of texts that ``small.yaml`` has under ``shared``.
-            folder: what the stage writes.
-            extra: further words.
-        """
-        shared = size_of("small").shared
-        values = {
-            **vars(self.settings),
-            "root": self.root,
-            "model": self.model,
-            "max_length": self.max_length,
-            "bf16": str(self.bf16).lower(),
-        }
-        return [
-            *fill([word for name in names.split() for word in shared[name].split()], values),
-            *("--output_dir", str(folder), "--seed", str(self.seed)),
-            *("--progress", str(self.progress).lower()),
-            *("--overwrite", str(self.overwrite).lower(), *extra),
-        ]
+    def flags(self, names: str, folder: Path, **options: Any) -> list[str]:
+        """The command line of a stage, with texts that ``small.yaml`` has under ``shared``."""
+        length, bf16 = self.max_length, str(self.bf16).lower()
+        values = {**vars(self.settings), "max_length": length, "bf16": bf16}
+        values |= {"root": self.root, "model": self.model}
+        options |= {"seed": self.seed, "progress": self.progress, "overwrite": self.overwrite}
+        return shared_flags("small", names, values, folder, **options)
 
     def run(self, wheel: Path | None) -> dict[str, float]:
         """Run all stages; write the results and the closing page; return the stages' seconds."""
@@ -129,10 +102,10 @@ class Small:
             self.prepare(wheel)
         with stopwatch.stage("train", f"Panacea with GRPO, {self.settings.steps} steps"):
             stages = "rules rules_panacea rules_shown"
-            grpo(self.flags(stages, self.adapter, "--log_type", self.log_type))
+            grpo(self.flags(stages, self.adapter, log_type=self.log_type))
         with stopwatch.stage("evaluate", "Evaluating the front on held-out prompts"):
             folder = self.root / "evaluation"
-            evaluate(self.flags("rules_evaluation", folder, "--adapter", str(self.adapter)))
+            evaluate(self.flags("rules_evaluation", folder, adapter=self.adapter))
             held_out = [row["prompt"] for row in rows("eval")]
             step = len(held_out) // EXAMPLES + 1  # another topic and another phrase each time
             examples = held_out[::step]

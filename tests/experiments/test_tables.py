@@ -224,7 +224,7 @@ def test_rules_are_trained_as_make_small_trains_them(reproduction, tmp_path):
             *("seed", "output_dir", "overwrite", "max_steps", "save_interval", "objectives"),
             *("lora_dim", "lora_scaling", "preference_scope", "preference_sampler"),
         )
-    theirs = grpo.parse_arguments(made.flags("rules rules_panacea", "x"))
+    theirs = grpo.parse_arguments(made.flags("rules rules_panacea", Path("x")))
     for name in ("actor_lr", "kl_coeff", "num_return_sequences", "max_steps", "preference_scope"):
         assert vars(theirs)[name] == vars(panacea)[name]
 

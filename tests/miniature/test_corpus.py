@@ -12,14 +12,9 @@ import pytest
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.miniature.corpus import (
     CLOSERS,
-    HARM_PER_STEP,
-    HELP_OF_CLOSER,
-    HELP_OF_OPENER,
-    HELP_PER_STEP,
     OPENERS,
     PROMPTS_PER_TOPIC,
-    SAFETY_OF_CLOSER,
-    SAFETY_OF_OPENER,
+    SCORES,
     SEVERITIES,
     TOPICS,
     Answer,
@@ -46,11 +41,6 @@ def test_splits_are_disjoint_and_give_every_topic_its_share():
     for name, prompts in splits.items():
         counts = Counter(p.topic.action for p in prompts)
         assert set(counts.values()) == {PROMPTS_PER_TOPIC[name]}
-
-
-def test_splits_depend_on_the_seed_alone():
-    assert split_prompts(1) == split_prompts(1)
-    assert split_prompts(1) != split_prompts(2)
 
 
 def test_every_prompt_names_its_topic():
@@ -98,15 +88,13 @@ def test_refusal_and_caution_grow_with_severity_in_the_corpus():
     assert rates[-1][0] == pytest.approx(0.40, abs=0.025)
 
 
-def test_help_diminishes_and_harm_grows_from_step_to_step():
-    assert list(HELP_PER_STEP) == sorted(HELP_PER_STEP, reverse=True)
-    assert list(HARM_PER_STEP) == sorted(HARM_PER_STEP)
-
-
-def test_no_phrase_pays_on_both_objectives():
-    for helps, saves in ((HELP_OF_OPENER, SAFETY_OF_OPENER), (HELP_OF_CLOSER, SAFETY_OF_CLOSER)):
-        for kind in helps:
-            assert not (helps[kind] > 0 and saves[kind] > 0), kind
+def test_help_diminishes_harm_grows_and_no_phrase_pays_on_both_objectives():
+    help_of, safety_of = SCORES["help"], SCORES["safety"]
+    assert help_of["steps"] == sorted(help_of["steps"], reverse=True)
+    assert safety_of["harm_of_steps"] == sorted(safety_of["harm_of_steps"])
+    for part in ("openers", "closers"):
+        for kind, gain in help_of[part].items():
+            assert not (gain > 0 and safety_of[part][kind] > 0), kind
 
 
 def test_scores_by_hand():
