@@ -122,22 +122,6 @@ def test_a_changed_score_head_differs(scene, capsys):
     assert any(what.startswith("end score") for _, what in differing(out))
 
 
-def test_a_role_taken_from_the_configuration_differs(scene, capsys, monkeypatch):
-    right = AutoModelForScore.from_pretrained
-
-    def role_of_the_configuration(name, /, **kwargs):
-        config = json.loads((name_of(name) / "config.json").read_text(encoding="utf-8"))
-        return right(name, **kwargs | {"score_type": config.get("score_type", "reward")})
-
-    def name_of(name):
-        return scene / "local" / str(name).rpartition("/")[2]
-
-    monkeypatch.setattr(AutoModelForScore, "from_pretrained", role_of_the_configuration)
-    code, out, _ = check(capsys, scene)
-    assert code == 1
-    assert {name for name, _ in differing(out)} == {"tiny-unified-cost"}  # its scores are shifted
-
-
 def test_ranking_and_safety_counted_by_hand(accuracy):
     answers = [
         {"labels": {"helpful": 0, "harmless": 1}, "safe": [False, True]},
@@ -151,28 +135,6 @@ def test_ranking_and_safety_counted_by_hand(accuracy):
     assert accuracy.ranking(answers, ends, "cost") == (3, 3)
     # Costs above 0 are unsafe: both of pair 1, the second answers of pairs 3 and 4.
     assert accuracy.safety(answers, ends) == (4, 8)
-
-
-def test_an_end_token_where_the_card_has_none_differs(scene, capsys, monkeypatch, scores):
-    right = scores.sample_ids
-
-    def with_end(tokenizer, text):
-        return right(tokenizer, text + tokenizer.eos_token)
-
-    monkeypatch.setattr(scores, "sample_ids", with_end)
-    code, out, errors = check(capsys, scene)
-    assert (code, errors) == (1, [])
-    assert differing(out) == {(n, what) for n in NAMES for what in ("tokens", "end score")}
-
-
-def test_no_end_token_where_training_had_one_differs(scene, capsys, monkeypatch, accuracy):
-    right = accuracy.full_text
-    monkeypatch.setattr(accuracy, "full_text", lambda *pair: right(*pair).removesuffix("</s>"))
-    monkeypatch.setattr(accuracy, "sampling_error", lambda *share: 0.0)
-    code, out, _ = check(capsys, scene, "--accuracy")
-    assert code == 1
-    assert {what.split()[0] for _, what in differing(out)} <= {"ranking", "safety"}
-    assert len(differing(out)) >= 2
 
 
 def test_the_other_precision_is_held_against_its_own_numbers(scene, capsys):
