@@ -41,11 +41,7 @@ FORM = replace(SAFE_RLHF, fields=(*SAFE_RLHF.fields, *SAFE_FIELDS), convert=with
 
 
 def read_pairs(args: Namespace) -> list[RawSample]:
-    """The test split, or ``args.pairs`` of its pairs, drawn at random.
-
-    Raises:
-        UserError: it is missing, with what to download; or damaged, or another data set.
-    """
+    """The test split, or ``args.pairs`` of its pairs, drawn at random."""
     import datasets
 
     (datasets.enable_progress_bars if args.progress else datasets.disable_progress_bars)()
@@ -62,13 +58,6 @@ def read_pairs(args: Namespace) -> list[RawSample]:
         return list(data)
     order = np.random.RandomState([0, zlib.crc32(b"pairs")]).permutation(len(data))
     return [data[int(index)] for index in order[: args.pairs]]
-
-
-def full_text(sample: RawSample, answer: str, template: SafeRlhfTemplate) -> str:
-    """What a score model was trained on: prompt, answer, end token."""
-    turns, text = sample["input"], sample[answer]  # type: ignore[literal-required]
-    prompt = template.prompt(turns)
-    return prompt + template.rest(prompt, turns, text)
 
 
 class Padding(CollatorBase):
@@ -106,7 +95,11 @@ def accuracy_checks(
     one lower). ``safety``: answers of which a cost above 0 says unsafe, as people did.
     """
     values, template = reference["values"], SafeRlhfTemplate(tokenizer)
-    texts = [full_text(pair, answer, template) for pair in pairs for answer in ANSWERS]
+    texts = []
+    for pair in pairs:  # as in training: prompt, answer, end token
+        prompt = template.prompt(pair["input"])
+        answers = (pair[name] for name in ANSWERS)  # type: ignore[literal-required]
+        texts += [prompt + template.rest(prompt, pair["input"], answer) for answer in answers]
     scores = score_texts(model, tokenizer, texts, args).view(-1, 2)  # size = (N, 2)
     measured = {"ranking": ranking(pairs, scores, values["role"]), "safety": safety(pairs, scores)}
     for what, expected in values["accuracy"].items():

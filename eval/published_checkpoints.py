@@ -45,6 +45,13 @@ class Check:
         """Whether the difference is within the tolerance; NaN and infinities never are."""
         return math.isfinite(self.difference) and abs(self.difference) <= self.tolerance
 
+    @property
+    def row(self) -> list[str]:
+        """As the table shows it."""
+        numbers = [f"{self.expected:.6g}", f"{self.measured:.6g}"]
+        numbers += [f"{self.difference:+.2g}", f"{self.tolerance:.2g}"]
+        return [self.checkpoint, self.what, *numbers, "same" if self.same else "DIFFERS"]
+
 
 # -- finding and loading a checkpoint -------------------------------------------------------
 
@@ -52,8 +59,7 @@ class Check:
 def locate(values: Mapping[str, Any], local_dir: Path | None) -> tuple[str | Path, dict[str, str]]:
     """A checkpoint's folder, or its name on the hub with the revision to take.
 
-    Raises:
-        UserError: it is neither in ``local_dir`` nor on the hub; the message says what to download.
+    What is in neither place is a ``UserError`` that says what to download.
     """
     hub, revision = values["hub"], values["revision"]
     if local_dir is not None:
@@ -78,9 +84,9 @@ def missing(hub: str, revision: str | None, size: str, local_dir: Path | None) -
 def _is_on_hub(hub: str, revision: str | None) -> bool:
     from huggingface_hub import hf_hub_download
 
-    cached_only = not _hub_answers()
+    offline = not _hub_answers()
     try:
-        hf_hub_download(hub, "config.json", revision=revision, local_files_only=cached_only)
+        hf_hub_download(hub, "config.json", revision=revision, local_files_only=offline)
     except Exception:  # no network, no such name, or no access
         return False
     return True
@@ -107,20 +113,14 @@ def loaded(values: Mapping[str, Any], args: Namespace) -> Iterator[tuple[Any, An
     """The model, on the GPU if there is one, and its tokenizer.
 
     The role is the reference's: the configuration of a cost model may call it a reward model.
-
-    Raises:
-        UserError: the checkpoint is missing, damaged, or of something else.
     """
     place, revision = locate(values, args.local_dir)
+    role = {"score_type": values["role"], "do_normalize": values["do_normalize"]}
     model, tokenizer = load_pretrained_models(
         place,
         auto_model_type=AutoModelForScore,
         dtype=getattr(torch, args.dtype),
-        auto_model_kwargs={
-            "score_type": values["role"],
-            "do_normalize": values["do_normalize"],
-            **revision,
-        },
+        auto_model_kwargs={**role, **revision},
         auto_tokenizer_kwargs=revision,
     )
     try:
@@ -132,11 +132,6 @@ def loaded(values: Mapping[str, Any], args: Namespace) -> Iterator[tuple[Any, An
 
 
 # -- the scores on the model's card ---------------------------------------------------------
-
-
-def sample_ids(tokenizer: Any, text: str) -> torch.Tensor:
-    """The ids of a sample text as the cards tokenise it, without an end token; size = (1, L)."""
-    return torch.tensor([tokenizer(text)["input_ids"]])
 
 
 @torch.no_grad()
@@ -152,7 +147,8 @@ def score_checks(reference: Reference, model: Any, tokenizer: Any, dtype: str) -
         dtype: the model's precision; a card without it is compared in bfloat16.
     """
     name, values, tolerances = reference["name"], reference["values"], reference["tolerances"]
-    ids = sample_ids(tokenizer, values["text"]).to(model.device)
+    # As the cards tokenise it, without an end token; size = (1, L).
+    ids = torch.tensor([tokenizer(values["text"])["input_ids"]], device=model.device)
     output = model(ids, attention_mask=torch.ones_like(ids))
     found = output.scores[0, :, 0].tolist()
     yield Check(name, "tokens", values["tokens"], len(found), 0.0)
@@ -163,15 +159,9 @@ def score_checks(reference: Reference, model: Any, tokenizer: Any, dtype: str) -
             ("early", range(min(values["early"], len(expected)))),
             ("later", range(values["early"], len(expected))),
         ):
+            what, tolerance = f"score, {part} tokens, token", tolerances[f"{part}_tokens"]
             checks = [
-                Check(
-                    name,
-                    f"score, {part} tokens, token {i + 1}",
-                    expected[i],
-                    found[i],
-                    tolerances[f"{part}_tokens"],
-                )
-                for i in places
+                Check(name, f"{what} {i + 1}", expected[i], found[i], tolerance) for i in places
             ]
             yield from sorted(checks, key=_distance)[-1:]  # the worst
     if ends := values.get("end_score"):
