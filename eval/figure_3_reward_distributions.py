@@ -12,8 +12,8 @@ import torch
 from figure_program import Draw, Report, figure_main
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.held_out import labelled_statistics
-from safe_rlhf_panacea.fronts.measurement import read_responses
+from safe_rlhf_panacea.fronts.evaluations import read_responses
+from safe_rlhf_panacea.fronts.measurement import labelled_statistics
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.show.plots import literal, new_figure, spread
 from safe_rlhf_panacea.show.tables import Table, vector_text

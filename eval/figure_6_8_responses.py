@@ -11,9 +11,9 @@ import numpy as np
 from figure_program import Report, figure_main
 from markupsafe import Markup
 
-from safe_rlhf_panacea.configs.parser import add_flag
+from safe_rlhf_panacea.configs.command_line import add_flag
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.measurement import read_responses
+from safe_rlhf_panacea.fronts.evaluations import read_responses
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import atomic_write_text
 from safe_rlhf_panacea.show.pages import page, table_html

@@ -18,8 +18,8 @@ from typing import Any
 # The sources beside this script are what runs, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_flag
 from safe_rlhf_panacea.configs.kinds import file_name, filled, finite_float
-from safe_rlhf_panacea.configs.parser import ArgumentParser, add_flag
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text

@@ -26,11 +26,11 @@ from safe_rlhf_panacea.baselines.discrete_policies import grid_variants
 from safe_rlhf_panacea.baselines.fixed_scaling import FACTORS
 from safe_rlhf_panacea.baselines.rewarded_soups import vertices
 from safe_rlhf_panacea.baselines.variants import train_unfinished
+from safe_rlhf_panacea.configs.command_line import ArgumentParser
 from safe_rlhf_panacea.configs.kinds import filled, positive_int, seed_int
-from safe_rlhf_panacea.configs.parser import ArgumentParser
 from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.evaluation.loading import Method
 from safe_rlhf_panacea.experiments.table import OBJECTIVES, settings
-from safe_rlhf_panacea.fronts.methods import Method
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, read_json
 from safe_rlhf_panacea.miniature.report import severity_table
 from safe_rlhf_panacea.miniature.stages import CALIBRATION, Judge, Miniature, Results

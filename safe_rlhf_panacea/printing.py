@@ -6,6 +6,8 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import TextIO
 
 # C0 and C1 controls but tab and newline, line separators, marks that reorder text, and halves of
@@ -31,6 +33,12 @@ def printable_line(text: object) -> str:
 def markdown_text(text: object) -> str:
     """``printable_line`` as Markdown that shows it unchanged, also in a table's cell."""
     return MARKS.sub(r"\\\1", printable_line(text))
+
+
+def suggestion(word: object, known: Iterable[str]) -> str:
+    """``: did you mean …?`` for a misspelt word, or nothing where no known one is like it."""
+    close = get_close_matches(str(word), list(known), n=1, cutoff=0.7)
+    return f": did you mean {close[0]}?" if close else ""
 
 
 def say(*parts: object, file: TextIO | None = None) -> None:

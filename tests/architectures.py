@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter, inject_adapter
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
+from safe_rlhf_panacea.forward import SamplingConfig, generate
 from safe_rlhf_panacea.forward.ways import fitting_way
 
 # Of a tiny configuration: a value, and the names that architectures have for it.
@@ -147,7 +147,7 @@ def check_responses(model: Any, adapter: PanaceaAdapter) -> None:
     config = SamplingConfig(8 + STEPS, END, 0, temperature=0.0, num_return_sequences=COPIES)
     preferences = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     with adapter.at(preferences.repeat_interleave(COPIES, dim=0)):
-        sequences, attended = sample(model, ids, ids.ne(0), config)
+        sequences, attended = generate(model, ids, ids.ne(0), config)
     for row, prompt in enumerate(PROMPTS):
         expected = list(prompt)
         with adapter.at(preferences[row]), torch.no_grad():

@@ -27,8 +27,8 @@ from benchmarks import measuring
 from benchmarks.inputs import MODELS, SIZES
 from benchmarks.measuring import WHOLE, Case, Times, measure, quartiles, run_once
 from benchmarks.parts import PARTS
+from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_flag
 from safe_rlhf_panacea.configs.kinds import filled, positive_int
-from safe_rlhf_panacea.configs.parser import ArgumentParser, add_flag
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.show.tables import Table, align

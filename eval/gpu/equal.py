@@ -16,8 +16,7 @@ from part import Row, device_of, run_part
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
-from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
-from safe_rlhf_panacea.forward.log_probs import token_log_probs
+from safe_rlhf_panacea.forward import SamplingConfig, generate, log_probs
 
 # Relative to the CPU in float32: of the sums of log-probabilities, and of the gradients' norm.
 TOLERANCES = {"float32": 1e-4, "tf32": 1e-2, "bfloat16": 5e-2}
@@ -58,14 +57,14 @@ def steps(model: Any, device: str, dtype: torch.dtype, tiny: bool) -> dict[str, 
     with adapter.at(PREFERENCES.repeat(2, 1).to(device)):
         for step in range(3):
             optimizer.zero_grad()
-            sums = token_log_probs(model, ids, mask, mask[:, 1:]).sum(dim=1)
+            sums = log_probs(model, ids, mask, mask[:, 1:]).sum(dim=1)
             (sums * torch.tensor([1.0, -1, 0.5, -0.5], device=device)).mean().backward()
             if step < 2:
                 optimizer.step()
     config = SamplingConfig(ids.size(1) // 2 + 8, 2, 0, temperature=0)
     prompts = ids[:2, : ids.size(1) // 2]
     with adapter.at(PREFERENCES.to(device)):
-        tokens, _ = sample(model, prompts, torch.ones_like(prompts, dtype=torch.bool), config)
+        tokens, _ = generate(model, prompts, torch.ones_like(prompts, dtype=torch.bool), config)
     gradient = torch.cat([p.grad.flatten().double().cpu() for p in adapter.parameters()])
     return {"sums": sums.detach().double().cpu(), "gradient": gradient, "tokens": tokens.cpu()}
 

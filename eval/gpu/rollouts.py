@@ -22,9 +22,8 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter, inject_adapter
-from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
-from safe_rlhf_panacea.forward.log_probs import response_log_probs
-from safe_rlhf_panacea.preference import PreferenceSampler
+from safe_rlhf_panacea.forward import SamplingConfig, generate, log_probs, response_tokens
+from safe_rlhf_panacea.preference_sampler import PreferenceSampler
 from safe_rlhf_panacea.rollouts.checks import Needed
 from safe_rlhf_panacea.rollouts.completions import as_sampled, read_answer, request
 from safe_rlhf_panacea.rollouts.local import start_server
@@ -87,7 +86,7 @@ class Beside:
     def own(self, prompts: torch.Tensor, preference: torch.Tensor) -> Any:
         """By the package's loop."""
         with self.adapter.at(preference):
-            return sample(self.model, prompts, torch.ones_like(prompts), self.config)
+            return generate(self.model, prompts, torch.ones_like(prompts), self.config)
 
     def served(self, prompts: torch.Tensor, preference: torch.Tensor, version: str) -> Any:
         """Responses by vLLM at λ, from the adapter's version that was published."""
@@ -105,7 +104,7 @@ class Beside:
         """Mean difference of the two log-probabilities of vLLM's tokens."""
         sequences, mask, theirs = self.served(prompts, preference, version)
         with self.adapter.at(preference), torch.no_grad():
-            own = response_log_probs(self.model, sequences, mask, PROMPT - 1)
+            own = log_probs(self.model, sequences, mask, response_tokens(mask, PROMPT - 1))
         return float((own - theirs)[:, PROMPT - 1 :].abs().mean())
 
 

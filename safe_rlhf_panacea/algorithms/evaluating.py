@@ -13,6 +13,7 @@ import torch
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.base import unwrap
 from safe_rlhf_panacea.configs.panacea import PanaceaConfig
+from safe_rlhf_panacea.dashboard import Dashboard
 from safe_rlhf_panacea.data.template import ChatTemplate
 from safe_rlhf_panacea.distributed import (
     all_gather_objects,
@@ -26,8 +27,7 @@ from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement, origin
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.preference import default_grid, preference_grid
-from safe_rlhf_panacea.runs.clock import TrainingClock
-from safe_rlhf_panacea.show.writers import Dashboard
+from safe_rlhf_panacea.runs.checkpoint import TrainingClock
 
 COARSE = (0.25, 0.5)  # steps of a grid that training can stop for
 

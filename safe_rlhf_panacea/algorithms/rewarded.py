@@ -12,10 +12,10 @@ from safe_rlhf_panacea.algorithms.served import EngineLogProbs, RewardedTrainer,
 from safe_rlhf_panacea.base import Batch, unwrap
 from safe_rlhf_panacea.base.rollout import Rollout, Scores
 from safe_rlhf_panacea.base.setup import model_dtype
-from safe_rlhf_panacea.forward.joined_rows import side_by_side
+from safe_rlhf_panacea.forward import PassOptions, set_pass_options, side_by_side
 from safe_rlhf_panacea.fronts.measure import different_prompts, measure, sample_base
 from safe_rlhf_panacea.fronts.measurement import Measurement
-from safe_rlhf_panacea.fronts.sampling import Sampled
+from safe_rlhf_panacea.fronts.over_grid import Sampled
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.loading import Loaded, RewardLoading, load_rewards
 from safe_rlhf_panacea.rewards.responses import Responses
@@ -76,6 +76,7 @@ class RewardedPart(ServedPart):
         self.loaded = rewards
         for model in rewards.models:
             model.now = trainer.template.now
+            set_pass_options(model.model, PassOptions.of(args))
         return rewards
 
     def check_columns(self) -> None:

@@ -14,7 +14,7 @@ from safe_rlhf_panacea.algorithms.evaluating import FrontTrainer
 from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.base import Batch
 from safe_rlhf_panacea.base.engine import gathered
-from safe_rlhf_panacea.configs.rollouts import AUTO
+from safe_rlhf_panacea.configs.rewarded import AUTO
 from safe_rlhf_panacea.distributed import (
     all_gather_objects,
     barrier,
@@ -23,7 +23,7 @@ from safe_rlhf_panacea.distributed import (
     refusing_together,
 )
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.forward.log_probs import response_log_probs
+from safe_rlhf_panacea.forward import log_probs, response_tokens
 from safe_rlhf_panacea.models.adapted import find_adapter
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rollouts.checks import Needed
@@ -173,8 +173,8 @@ class ServedPart(PanaceaPart):
         trainer = self.trainer
         sequence = torch.tensor([prompt + one.tokens], device=own_device())
         mask, start = torch.ones_like(sequence).bool(), len(prompt) - 1
-        inputs = trainer.actor_model, sequence, mask, start, temperature
-        return response_log_probs(*inputs)[0, start:].tolist()
+        inputs = trainer.actor_model, sequence, mask, response_tokens(mask, start)
+        return log_probs(*inputs, temperature=temperature)[0, start:].tolist()
 
     def _publish(self, rollouts: Rollouts) -> None:
         """Hand over the adapter as it is now, whole also under ZeRO 3."""

@@ -30,7 +30,6 @@ if TYPE_CHECKING:  # the port's, which Safe-RLHF's agree with
         SupervisedDataset,
     )
     from safe_rlhf_panacea.data import PreferenceDataset as LabelledPreferenceDataset
-    from safe_rlhf_panacea.forward.log_probs import response_log_probs
     from safe_rlhf_panacea.models import AutoModelForScore, ScoreModelOutput, load_pretrained_models
     from safe_rlhf_panacea.runs.checkpoint import TrainingState
 
@@ -68,7 +67,6 @@ _OURS = {
     "gathered": "base.engine",
     "init_eval_engine": "base.engine",
     "is_main_process": "distributed",
-    "response_log_probs": "forward.log_probs",
     "unwrap": "base.engine",
 }
 
@@ -99,7 +97,6 @@ __all__ = [
     "init_eval_engine",
     "is_main_process",
     "load_pretrained_models",
-    "response_log_probs",
     "unwrap",
 ]
 

@@ -13,7 +13,7 @@ from safe_rlhf_panacea.data import IGNORE_INDEX
 from safe_rlhf_panacea.distributed import all_reduce_means
 from safe_rlhf_panacea.forward.log_probs import answer_log_probs, answer_tokens, of_each_token
 from safe_rlhf_panacea.models import load_pretrained_models
-from safe_rlhf_panacea.models.positions import check_positions
+from safe_rlhf_panacea.models.loading import check_positions
 
 
 def load_actor(args: RewardedConfig) -> tuple[Any, Any]:

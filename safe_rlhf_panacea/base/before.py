@@ -10,8 +10,7 @@ from safe_rlhf_panacea.base.losses import mean_over_update, next_token_loss, pre
 from safe_rlhf_panacea.base.supervised import SupervisedTrainer
 from safe_rlhf_panacea.base.updates import Batch
 from safe_rlhf_panacea.data import PreferenceDataset, SupervisedDataset
-from safe_rlhf_panacea.forward.joined_rows import across
-from safe_rlhf_panacea.forward.log_probs import answer_log_probs, answer_tokens
+from safe_rlhf_panacea.forward import across, answer_log_probs, answer_tokens
 from safe_rlhf_panacea.models import AutoModelForScore
 
 

@@ -21,8 +21,7 @@ from safe_rlhf_panacea.base.supervised import SupervisedTrainer
 from safe_rlhf_panacea.configs.algorithms import DPOConfig
 from safe_rlhf_panacea.data import PreferenceDataset
 from safe_rlhf_panacea.distributed import own_device
-from safe_rlhf_panacea.forward.joined_rows import across
-from safe_rlhf_panacea.forward.prefix_sharing import grouped_log_probs
+from safe_rlhf_panacea.forward import across, log_probs
 
 PAIR = ("better_input_ids", "better_attention_mask", "worse_input_ids", "worse_attention_mask")
 
@@ -55,7 +54,7 @@ class Pairs:
     def log_probs(self, model: Any) -> torch.Tensor:
         """Log-probabilities of the counted tokens, 0 elsewhere, size = (2B, L - 1)."""
         groups = across(len(self.input_ids), 2)  # what a pair begins with is read once
-        return grouped_log_probs(model, self.input_ids, self.attention_mask, self.counted, groups)
+        return log_probs(model, self.input_ids, self.attention_mask, self.counted, groups)
 
     def log_ratios(
         self, policy: Any, reference: AbstractContextManager[Any]

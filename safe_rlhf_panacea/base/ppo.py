@@ -33,9 +33,8 @@ from safe_rlhf_panacea.distributed import (
     all_reduce_sum,
     own_device,
 )
-from safe_rlhf_panacea.forward.log_probs import response_log_probs
-from safe_rlhf_panacea.models.score_loading import load_score_model
-from safe_rlhf_panacea.models.tokenizers import check_same_tokenizer
+from safe_rlhf_panacea.forward import log_probs, response_tokens
+from safe_rlhf_panacea.models.pretrained import check_same_tokenizer, load_score_model
 
 
 class PPOModels(RLTrainer[AnyRollout]):
@@ -125,7 +124,8 @@ class PPOTrainer(PPOModels[AnyRollout]):
         self, model: Any, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
     ) -> torch.Tensor:
         """Log-probabilities of responses at the temperature of sampling, size = (B, L - 1)."""
-        return response_log_probs(model, sequence, attention_mask, start, self.temperature)
+        counted = response_tokens(attention_mask, start)
+        return log_probs(model, sequence, attention_mask, counted, temperature=self.temperature)
 
     @torch.no_grad()
     def reference_log_probs(

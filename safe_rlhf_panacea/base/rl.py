@@ -18,9 +18,9 @@ from safe_rlhf_panacea.base.rollout import AnyRollout
 from safe_rlhf_panacea.base.supervised import to_device
 from safe_rlhf_panacea.base.updates import by_update, counted, means_of_evaluation
 from safe_rlhf_panacea.distributed import own_device
-from safe_rlhf_panacea.forward.generation import NoResponsesError, NotFiniteError, sample
+from safe_rlhf_panacea.forward import NoResponsesError, NotFiniteError, generate
 from safe_rlhf_panacea.runs.divergence import DivergedError, finite_on_all
-from safe_rlhf_panacea.runs.progress import progress_bar
+from safe_rlhf_panacea.runs.logger import progress_bar
 
 Batch = rl_data.Batch
 
@@ -71,7 +71,7 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
         """
         ids, mask = prompt_only_batch["input_ids"], prompt_only_batch["attention_mask"]
         model = unwrap(self.actor_model)
-        return finite_on_all(lambda: sample(model, ids, mask, self.generation_config))
+        return finite_on_all(lambda: generate(model, ids, mask, self.generation_config))
 
     @torch.no_grad()
     def rollout(self, prompt_only_batch: Batch) -> list[AnyRollout]:

@@ -19,7 +19,7 @@ from safe_rlhf_panacea.data import (
     TokenizedDataset,
 )
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.forward.generation import SamplingConfig
+from safe_rlhf_panacea.forward import SamplingConfig
 
 Batch = dict[str, Any]
 

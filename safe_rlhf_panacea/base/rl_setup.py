@@ -15,7 +15,7 @@ from safe_rlhf_panacea.base.trainer import TrainerBase
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 from safe_rlhf_panacea.data import ResumableSampler
 from safe_rlhf_panacea.distributed import get_rank, get_world_size
-from safe_rlhf_panacea.forward.dropout import has_dropout
+from safe_rlhf_panacea.forward.passes import has_dropout
 from safe_rlhf_panacea.forward.ways import fitting_way
 from safe_rlhf_panacea.runs.checkpoint import TrainingState
 

@@ -16,13 +16,17 @@ from safe_rlhf_panacea.distributed import (
     is_main_process,
     refusing_together,
 )
-from safe_rlhf_panacea.forward.passes import limit
 from safe_rlhf_panacea.io import naming
-from safe_rlhf_panacea.runs.claim import check_free, unlock_folder, withdraw_claim
 from safe_rlhf_panacea.runs.logger import check_log, log_types
 from safe_rlhf_panacea.runs.resuming import latest_step
-from safe_rlhf_panacea.runs.run_folder import RUN_FILE
-from safe_rlhf_panacea.runs.run_record import finish_run_record, how_to_go_on
+from safe_rlhf_panacea.runs.run_folder import (
+    RUN_FILE,
+    check_free,
+    how_to_go_on,
+    unlock_folder,
+    withdraw_claim,
+)
+from safe_rlhf_panacea.runs.run_record import finish_run_record
 
 if TYPE_CHECKING:
     from safe_rlhf_panacea.base.trainer import TrainerBase
@@ -51,7 +55,6 @@ def prepare_run(args: TrainConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     if args.tf32:
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
-    limit.max_tokens = args.max_tokens_per_pass
     init_distributed(args.local_rank)
     with refusing_together():
         if is_main_process():

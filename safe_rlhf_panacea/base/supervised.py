@@ -19,8 +19,8 @@ from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.data import ResumableSampler
 from safe_rlhf_panacea.distributed import all_reduce_means, get_rank, get_world_size, own_device
 from safe_rlhf_panacea.models import load_pretrained_models
-from safe_rlhf_panacea.models.positions import check_positions
-from safe_rlhf_panacea.runs.progress import progress_bar
+from safe_rlhf_panacea.models.loading import check_positions
+from safe_rlhf_panacea.runs.logger import progress_bar
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from safe_rlhf_panacea.configs import Program, configuration
-from safe_rlhf_panacea.configs.evaluation import ResponseOptions, RewardFileOptions
+from safe_rlhf_panacea.configs.rewarded import ResponseOptions, RewardFileOptions
 from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.evaluation.loading import (

@@ -6,16 +6,75 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from safe_rlhf_panacea.adapter import taking_rows
 from safe_rlhf_panacea.base.losses import position_ids_from_mask
-from safe_rlhf_panacea.forward.kv_cache import preallocated_cache
 
 # Share of the present rows that must have ended before they leave, which costs a copy of the cache.
 LEAVING = 0.125
 # Steps between two looks at who has ended, by device: for an accelerator the host has to wait.
 LOOK_EVERY = {"cpu": 1}
 LOOK_EVERY_OTHERWISE = 8
+
+
+class PreallocatedLayer(DynamicLayer):
+    """One layer's keys and values, size = (B, heads, capacity, head_dim), filled from the left.
+
+    transformers' own grows by concatenation: every token copies all that came before it, which was
+    half of the time that a small model spent on generation.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        """Remember the capacity; memory is taken when the first keys come."""
+        super().__init__()
+        self.capacity, self.length = capacity, 0
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append the states of new tokens, size = (B, heads, T, head_dim); returns all so far."""
+        if self.length == 0:
+            self.key_buffer, self.value_buffer = (
+                states.new_empty(*states.shape[:2], self.capacity, states.size(-1))
+                for states in (key_states, value_states)
+            )
+            self.dtype, self.device = key_states.dtype, key_states.device
+            self.is_initialized = True
+        end = self.length + key_states.size(-2)
+        self.key_buffer[:, :, self.length : end] = key_states
+        self.value_buffer[:, :, self.length : end] = value_states
+        self.length = end
+        return self._filled()
+
+    def _filled(self) -> tuple[torch.Tensor, torch.Tensor]:
+        self.keys = self.key_buffer[:, :, : self.length]
+        self.values = self.value_buffer[:, :, : self.length]
+        return self.keys, self.values
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Go on with these rows, size = (n,); in place where they are fewer than before."""
+        if self.length == 0:
+            return
+        rows, (keys, values) = beam_idx.numel(), self._filled()
+        if rows > keys.size(0):  # each prompt's, for all its responses
+            self.key_buffer = self.key_buffer.index_select(0, beam_idx)
+            self.value_buffer = self.value_buffer.index_select(0, beam_idx)
+        else:
+            keys[:rows], values[:rows] = keys[beam_idx], values[beam_idx]
+            self.key_buffer, self.value_buffer = self.key_buffer[:rows], self.value_buffer[:rows]
+        self._filled()
+
+
+def preallocated_cache(config: Any, capacity: int) -> DynamicCache:
+    """A cache for ``capacity`` tokens; layers of another kind (sliding windows) stay."""
+    cache = DynamicCache(config=config)
+    cache.layers = [
+        PreallocatedLayer(capacity) if type(layer) is DynamicLayer else layer
+        for layer in cache.layers
+    ]
+    return cache
 
 
 class Decoding(ExitStack):
@@ -29,8 +88,8 @@ class Decoding(ExitStack):
     def __init__(
         self,
         model: Any,
-        input_ids: torch.Tensor,  # size = (B, S), left-padded
-        attention_mask: torch.Tensor,  # size = (B, S)
+        ids: torch.Tensor,  # size = (B, S), left-padded
+        mask: torch.Tensor,  # size = (B, S)
         steps: int,
         copies: int = 1,
     ) -> None:
@@ -39,15 +98,15 @@ class Decoding(ExitStack):
         Of ``copies`` responses to each prompt, side by side, the prompt is read once.
         """
         super().__init__()
-        self.model, self.length = model, input_ids.size(1)
-        self.batch, self.copies = copies * input_ids.size(0), copies
+        self.model, self.length = model, ids.size(1)
+        self.batch, self.copies = copies * ids.size(0), copies
         # By transformers' types it wants a LongTensor, which torch's functions never return.
         self.cache: Any = preallocated_cache(model.config, self.length + steps)
         # All that is decoded may be attended to: a row that has ended no longer counts.
-        self.attended = torch.nn.functional.pad(attention_mask.bool(), (0, steps), value=True)
-        self.current, self.positions = input_ids, position_ids_from_mask(attention_mask)
+        self.attended = torch.nn.functional.pad(mask.bool(), (0, steps), value=True)
+        self.current, self.positions = ids, position_ids_from_mask(mask)
         # Of each prompt's rows, which have one λ, the first.
-        self.rows = torch.arange(0, self.batch, copies, device=input_ids.device)
+        self.rows = torch.arange(0, self.batch, copies, device=ids.device)
         self.ended = torch.zeros_like(self.rows, dtype=torch.bool)
         self.step = 0
         sdpa = getattr(model.config, "_attn_implementation", None) == "sdpa"
@@ -59,34 +118,27 @@ class Decoding(ExitStack):
             self.enter_context(taking_rows(self.model, self.rows, self.batch))
         return self
 
-    def _mask(self) -> torch.Tensor:
-        """What this step may look at, size = (n, T) or, ready for use, (n, 1, 1, T).
-
-        A single new token may look at all that is attended; handing transformers that mask in four
-        dimensions saves it from building one at every step. Windows it must cut out itself.
-        """
-        attended = self.attended[:, : self.length]
-        ready = self.step > 0 and self.takes_ready_masks
-        return attended[:, None, None, :] if ready else attended.long()
-
     def logits(self) -> torch.Tensor:
         """Of the next token, size = (n, V)."""
+        attended = self.attended[:, : self.length]
+        # A single new token may look at all that is attended; handing transformers that mask in
+        # four dimensions saves it from building one at every step. Windows it must cut out itself.
+        ready = self.step > 0 and self.takes_ready_masks
         # A number would cut the last place out of a prompt as a view with gaps, and the product of
         # such a view with a large vocabulary takes a slow way.
         last = 1 if self.step else self.rows.new_tensor([self.length - 1])
         logits = self.model(
             input_ids=self.current,
-            attention_mask=self._mask(),
+            attention_mask=attended[:, None, None, :] if ready else attended.long(),
             position_ids=self.positions,
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=last,
         ).logits[:, -1]
-        return self._repeat(logits) if self.step == 0 and self.copies > 1 else logits
-
-    def _repeat(self, logits: torch.Tensor) -> torch.Tensor:
-        """Go on with all rows, size = (B, V) to (B · copies, V)."""
-        self.close()  # the batch's own λ
+        if self.step > 0 or self.copies == 1:
+            return logits
+        # From here on with all rows of the batch, at its own λ.
+        self.close()
         self.rows = torch.arange(self.batch, device=self.rows.device)
         self.cache.reorder_cache(self.rows // self.copies)
         self.ended = torch.zeros_like(self.rows, dtype=torch.bool)
@@ -97,8 +149,7 @@ class Decoding(ExitStack):
     def append(self, tokens: torch.Tensor, ends: torch.Tensor) -> bool:
         """Take the chosen tokens, and which of them end their row; size = (n,) both.
 
-        Returns:
-            Whether all rows are known to have ended.
+        Returns whether all rows are known to have ended.
         """
         self.current, self.positions = tokens[:, None], self.positions[:, -1:] + 1
         self.ended = self.ended | ends
@@ -107,13 +158,11 @@ class Decoding(ExitStack):
             return False
         present, gone = self.rows.numel(), int(self.ended.sum())
         if LEAVING * present <= gone < present:
-            self._keep(self.ended.logical_not().nonzero().squeeze(-1))
+            left = self.ended.logical_not().nonzero().squeeze(-1)
+            self.rows, self.ended = self.rows[left], self.ended[left]
+            self.current, self.positions = self.current[left], self.positions[left]
+            self.attended = self.attended[left]
+            self.cache.reorder_cache(left)
+            self.close()  # the batch's own λ, of which the rows are then taken
+            self.enter_context(taking_rows(self.model, self.rows, self.batch))
         return gone == present
-
-    def _keep(self, places: torch.Tensor) -> None:
-        self.rows, self.ended = self.rows[places], self.ended[places]
-        self.current, self.positions = self.current[places], self.positions[places]
-        self.attended = self.attended[places]
-        self.cache.reorder_cache(places)
-        self.close()  # the batch's own λ, of which the rows are then taken
-        self.enter_context(taking_rows(self.model, self.rows, self.batch))

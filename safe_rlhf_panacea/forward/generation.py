@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from safe_rlhf_panacea.errors import SharedError, UserError
-from safe_rlhf_panacea.forward.inversion import invert
+
+BLOCK = 256  # terms of a cumulative sum that are summed at once
 
 
 class NotFiniteError(UserError):
@@ -71,43 +73,57 @@ def up_to_end(response: torch.Tensor, stop_ids: int | Sequence[int]) -> torch.Te
     return (ends.cumsum(dim=-1) - ends).eq(0)
 
 
-def _untrained(model: Any) -> AbstractContextManager[None]:
-    """No weight changes before the last token: an adapter need not look at each one again."""
-    adapter = getattr(model, "panacea_adapter", None)
-    return nullcontext() if adapter is None else adapter.state.reusing()
+def invert(weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """Draw an index per row with one uniform number, by inverting the cumulative distribution.
 
+    Summed in float64, so that a large vocabulary loses nothing; and in blocks, of which only the
+    one that the number falls into is summed term by term.
 
-@dataclass
-class _Chooser:
-    """Draws the next token of some rows.
+    Args:
+        weights: the distribution, in any unit, size = (B, V).
+        uniform: a number of [0, 1) per row, float64, size = (B,).
 
-    Attributes:
-        config: how.
-        batch: rows of the whole batch.
-        generator: source of randomness; torch's own if None.
-        noise_copies: blocks of the batch that share their random numbers.
-        uniforms: numbers in [0, 1) by step, size = (batch / noise_copies,) each. The whole batch's
-            are drawn at once, so that a row's do not depend on which others are left.
-        finite: whether all logits were, bool, size = ().
+    Returns:
+        size = (B,), int64; V - 1 where weights are not finite.
     """
 
-    config: SamplingConfig
-    batch: int
-    generator: torch.Generator | None
-    noise_copies: int
-    uniforms: list[torch.Tensor] = field(default_factory=list)
-    finite: torch.Tensor | None = None
+    def first_above(cumulative: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
+        """The first place where the sum exceeds ``mass``, size = (B, 1); the last if none does."""
+        places = torch.searchsorted(cumulative, mass, right=True)
+        return places.clamp(max=cumulative.size(-1) - 1)
 
-    def __call__(
-        self,
-        logits: torch.Tensor,  # size = (n, V)
-        rows: torch.Tensor,  # which rows of the batch these are, size = (n,)
-        step: int,
-    ) -> torch.Tensor | None:
-        """One token per row, size = (n,), by inverting the cumulative distribution.
+    batch, width = weights.shape
+    block = BLOCK if width > 4 * BLOCK else width  # a few terms need no blocks
+    blocks = F.pad(weights, (0, -width % block)).view(batch, -1, block)
+    ends = blocks.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)  # size = (B, V / block)
+    mass = uniform[:, None] * ends[:, -1:]
+    which = first_above(ends, mass)
+    before = F.pad(ends, (1, 0)).gather(-1, which)
+    inside = blocks.gather(1, which[:, :, None].expand(-1, -1, block)).squeeze(1)  # (B, block)
+    place = first_above(inside.double().cumsum(dim=-1), mass - before)
+    return (which * block + place).squeeze(-1).clamp(max=width - 1)
 
-        One uniform number per row is enough, where the Gumbel trick would draw one per token of
-        the vocabulary.
+
+class _Chooser:
+    """Draws the next tokens of rows of a batch, a step after the other.
+
+    The uniform numbers of the whole batch are drawn at once for each step, so that a row's do not
+    depend on which others are left; one for a row is enough, where the Gumbel trick would take one
+    for each token of the vocabulary.
+    """
+
+    def __init__(
+        self, config: SamplingConfig, rows: int, generator: torch.Generator | None, copies: int
+    ) -> None:
+        self.config, self.generator = config, generator
+        self.numbers, self.copies = rows // copies, copies
+        self.uniforms: list[torch.Tensor] = []  # by step, size = (rows / copies,)
+        self.finite: torch.Tensor | None = None  # whether all logits were, bool, size = ()
+
+    def __call__(self, logits: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor | None:
+        """Of logits, size = (n, V), a token for each of these rows, size = (n,).
+
+        None where transformers is to draw them.
         """
         # The largest: single logits may be -inf, where a model rules a token out.
         finite = logits.amax(dim=-1).isfinite().all()
@@ -117,21 +133,14 @@ class _Chooser:
             return None
         if self.config.temperature == 0:
             return logits.argmax(dim=-1)
+        options: dict[str, Any] = {"dtype": torch.float64, "device": logits.device}
         while len(self.uniforms) <= step:
-            size = self.batch // self.noise_copies
-            drawn = torch.rand(
-                size, generator=self.generator, dtype=torch.float64, device=logits.device
-            )
-            self.uniforms.append(drawn)
+            self.uniforms.append(torch.rand(self.numbers, generator=self.generator, **options))
         weights = (logits.float() / self.config.temperature).softmax(dim=-1)
-        return invert(weights, self.uniforms[step].repeat(self.noise_copies)[rows])
+        return invert(weights, self.uniforms[step].repeat(self.copies)[rows])
 
     def check(self) -> None:
-        """Refuse what was drawn from logits that are not finite.
-
-        Raises:
-            NotFiniteError: at any step, of any row.
-        """
+        """Refuse what was drawn where the logits of any row were not finite at any step."""
         if self.finite is not None and not self.finite:
             raise NotFiniteError(
                 "the model's logits are not finite: its activations overflow, or its training "
@@ -139,21 +148,21 @@ class _Chooser:
             )
 
 
-def sample(
+def generate(
     model: Any,
-    input_ids: torch.Tensor,  # size = (B, S), left-padded
-    attention_mask: torch.Tensor,  # size = (B, S)
+    ids: torch.Tensor,  # size = (B, S), left-padded
+    mask: torch.Tensor,  # size = (B, S)
     config: SamplingConfig,
     generator: torch.Generator | None = None,
     noise_copies: int = 1,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw responses.
+    """Draw responses to prompts.
 
     Args:
         model: a causal language model of transformers (not an engine). Where it has a
             ``response_engine``, that draws (``rollouts/answering.py``).
-        input_ids: prompts.
-        attention_mask: 1 on the prompts' tokens.
+        ids: prompts.
+        mask: 1 on the prompts' tokens.
         config: how to draw; row ``b`` gives rows ``b * n .. b * n + n - 1`` of the result.
         generator: source of randomness; torch's own if None, or where transformers draws.
         noise_copies: the batch consists of so many blocks that share their random numbers, e.g.
@@ -169,19 +178,24 @@ def sample(
         NotFiniteError: its logits are not finite.
     """
     if (engine := getattr(model, "response_engine", None)) is not None:
-        return engine(input_ids, attention_mask, config, generator, noise_copies)
+        return engine(ids, mask, config, generator, noise_copies)
     from safe_rlhf_panacea.forward.ways import fitting_way  # which imports transformers
 
-    prompts = input_ids.repeat_interleave(config.num_return_sequences, dim=0)
-    prompt_mask = attention_mask.bool().repeat_interleave(config.num_return_sequences, dim=0)
-    if config.max_length <= input_ids.size(1):
+    prompts = ids.repeat_interleave(config.num_return_sequences, dim=0)
+    prompt_mask = mask.bool().repeat_interleave(config.num_return_sequences, dim=0)
+    if config.max_length <= ids.size(1):
         return prompts, prompt_mask
     choose = _Chooser(config, len(prompts), generator, noise_copies)
-    with _untrained(model):
+    adapter = getattr(model, "panacea_adapter", None)
+    # No weight changes before the last token: an adapter need not look at each one again.
+    with nullcontext() if adapter is None else adapter.state.reusing():
         tokens = fitting_way(model, config)(model, prompts, prompt_mask, config, choose)
     choose.check()
     attended = up_to_end(tokens, config.stop_ids)  # size = (B·n, T)
     length = int(attended.any(dim=0).sum())  # of the longest; more may have been decoded
     response = tokens.masked_fill(~attended, config.pad_token_id)[:, :length]
-    mask = torch.cat([prompt_mask, attended[:, :length]], dim=1)
-    return torch.cat([prompts, response], dim=1), mask
+    sequence_mask = torch.cat([prompt_mask, attended[:, :length]], dim=1)
+    return torch.cat([prompts, response], dim=1), sequence_mask
+
+
+sample = generate  # its name in an earlier interface

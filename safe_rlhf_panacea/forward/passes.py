@@ -1,14 +1,14 @@
 """A batch as a few forward passes over rows of similar length, so that padding costs little.
 
-A batch padded to its longest row computes, on real pairs, three tokens for each one that counts.
-Here its rows are sorted by length and cut where that saves most; every pass holds its rows without
-the columns that none of them needs, and what a pass gives is put back in its rows' and columns'
-places. The losses are those of the whole batch, and there is one backward pass through all of them.
+A batch of real pairs, padded to its longest row, computes three tokens for each one that counts.
+Here its rows are sorted by length and cut where that saves most, each pass leaves out the columns
+that none of its rows needs, and what the passes give is put back into the batch's places. The loss
+is that of the whole batch, with one backward pass through all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -19,33 +19,88 @@ from torch import nn
 from safe_rlhf_panacea.adapter import SvdLoraLinear, taking_rows
 from safe_rlhf_panacea.base.engine import is_sharded, unwrap
 from safe_rlhf_panacea.distributed import all_reduce_max
-from safe_rlhf_panacea.forward.attention import fastest_attention
 
-# On a CPU a pass of so many tokens is as fast per token as a longer one; a GPU needs many more.
-DEFAULT_ON_CPU, DEFAULT_ON_ACCELERATOR = 1024, 16384
 # A pass of its own costs about as much as so large a share of the tokens that it may hold.
 OVERHEAD_OF_A_PASS = 1 / 8
+# On CPUs torch's fused attention in bfloat16 takes two to three times as long as its products
+# written out, backwards above all; from about a thousand tokens on it is the faster one, and the
+# other one's matrices of every token by every token grow large.
+LONGEST_WRITTEN_OUT = 512
+# Rates of dropout in configurations that belong to heads which no policy and no critic has.
+OTHER_HEADS = ("classifier_dropout", "summary_first_dropout")
 
 
-class PassLimit:
-    """How many tokens, padding included, one pass of this process may hold.
+@dataclass(frozen=True)
+class PassOptions:
+    """How batches go through a model.
 
     Attributes:
-        max_tokens: the number; None: by device.
-        planned: the device that a plan is for, whose models only pretend to lie anywhere; None:
-            passes run where the models are.
+        max_tokens: how many tokens, padding included, one pass may hold; None: by device.
+        share_prefixes: whether what the rows of a group begin with goes through once.
+        write_out_attention: whether attention is written out where that is faster on a CPU. A plan
+            for another device, computed on a CPU, says no.
     """
 
     max_tokens: int | None = None
-    planned: torch.device | None = None
+    share_prefixes: bool = True
+    write_out_attention: bool = True
 
-    def on(self, device: torch.device) -> int:
-        """The number that holds on a device."""
-        default = DEFAULT_ON_CPU if device.type == "cpu" else DEFAULT_ON_ACCELERATOR
-        return self.max_tokens or default
+    @classmethod
+    def of(cls, args: Any) -> PassOptions:
+        """As the flags of a training say; Safe-RLHF's programs have none of them."""
+        return cls(
+            getattr(args, "max_tokens_per_pass", None), getattr(args, "share_prefixes", True)
+        )
 
 
-limit = PassLimit()  # one for a process: every program sets it with its flags
+def set_pass_options(model: Any, options: PassOptions) -> None:
+    """Let batches go through a model, and the models within it, as ``options`` say."""
+    module = unwrap(model)
+    for part in module.modules():
+        if part is module or hasattr(part, "base_model_prefix"):
+            object.__setattr__(part, "pass_options", options)
+
+
+def pass_options(model: Any) -> PassOptions:
+    """How batches go through a model, or an engine around one."""
+    return getattr(unwrap(model), "pass_options", PassOptions())
+
+
+def most_tokens(options: PassOptions, device: torch.device) -> int:
+    """How many tokens a pass may hold on a device.
+
+    By default 1024 on a CPU, where a longer pass is no faster per token, and 16384 elsewhere.
+    """
+    return options.max_tokens or (1024 if device.type == "cpu" else 16384)
+
+
+@contextmanager
+def fastest_attention(module: nn.Module, length: int) -> Iterator[None]:
+    """Inside, passes over rows of ``length`` tokens, padding included, take the faster attention.
+
+    Only of transformers' models that have their default, and no nested configuration: an
+    implementation that is set there would be lost. Nor where gradient checkpointing repeats a pass
+    after this context has ended.
+    """
+    config: Any = getattr(module, "config", None)
+    weight = next(module.parameters(), None)
+    written_out = (
+        getattr(config, "_attn_implementation", None) == "sdpa"
+        and config.get_text_config() is config
+        and weight is not None
+        and weight.device.type == "cpu"
+        and weight.dtype == torch.bfloat16
+        and length <= LONGEST_WRITTEN_OUT
+        and not any(getattr(part, "gradient_checkpointing", False) for part in module.modules())
+    )
+    if not written_out:
+        yield
+        return
+    config._attn_implementation = "eager"
+    try:
+        yield
+    finally:
+        config._attn_implementation = "sdpa"
 
 
 @dataclass(frozen=True)
@@ -66,18 +121,13 @@ class Pass:
         """Its part of values by token, size = (B, L) to size = (n, l)."""
         return values[self.rows.unsqueeze(1), self.columns]
 
-    def put_back(self, into: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """``into``, size = (B, L, ...), but for this pass's values, size = (n, l, ...)."""
-        return into.index_put((self.rows.unsqueeze(1), self.columns), values)
-
     @contextmanager
     def context(self, model: nn.Module) -> Iterator[None]:
         """In which a model that has a λ for each row of the batch has those of the pass."""
         some = self.rows.numel() != self.batch  # else all of them, in their order
         own_rows = taking_rows(model, self.rows, self.batch) if some else nullcontext()
-        elsewhere = limit.planned is not None and limit.planned.type != "cpu"
-        length = self.columns.size(1)
-        attention = nullcontext() if elsewhere else fastest_attention(model, length)
+        fastest = pass_options(model).write_out_attention
+        attention = fastest_attention(model, self.columns.size(1)) if fastest else nullcontext()
         with own_rows, attention:
             yield
 
@@ -136,17 +186,8 @@ def repeats_passes_by_row(model: nn.Module) -> bool:
     return by_row and any(getattr(m, "gradient_checkpointing", False) for m in modules)
 
 
-def passes(
-    model: Any, attention_mask: torch.Tensor, counted: torch.Tensor | None = None
-) -> list[Pass]:
-    """How a model, or an engine around one, is to go through a batch.
-
-    Args:
-        model: where it looks for what does not allow to cut.
-        attention_mask: 1 on tokens, size = (B, L).
-        counted: further tokens that are needed though nothing attends to them, size = (B, L).
-    """
-    needed = attention_mask.bool() if counted is None else attention_mask.bool() | counted
+def passes(model: Any, needed: torch.Tensor) -> list[Pass]:
+    """How a model, or an engine around one, goes through a batch whose ``needed`` is (B, L)."""
     batch, width = needed.shape
     device, module = needed.device, unwrap(model)
     first = needed.long().argmax(dim=1)  # size = (B,)
@@ -155,69 +196,86 @@ def passes(
     if repeats_passes_by_row(module):
         groups = [list(range(batch))]
     else:
-        groups = cut(lengths.tolist(), limit.on(device))
+        groups = cut(lengths.tolist(), most_tokens(pass_options(model), device))
         if is_sharded(module):
             groups = _in_step(groups, batch, device)
-    return list(_made(groups, first, lengths, width))
-
-
-def _made(
-    groups: Sequence[Sequence[int]], first: torch.Tensor, lengths: torch.Tensor, width: int
-) -> Iterator[Pass]:
+    found = []
     for group in groups:
-        rows = torch.tensor(group, device=first.device)
-        length = int(lengths[rows].max())
+        rows = torch.tensor(group, device=device)
+        tokens = torch.arange(int(lengths[rows].max()), device=device)
         # Every row begins with its first token: some models read padding on the left as text. Of
         # a row near the right edge what follows are columns from the left, which are padding.
-        columns = (first[rows].unsqueeze(1) + torch.arange(length, device=first.device)) % width
-        yield Pass(rows, columns, first.numel())
+        found.append(Pass(rows, (first[rows].unsqueeze(1) + tokens) % width, batch))
+    return found
 
 
-def by_token(
-    model: Any,
-    run: Callable[[Pass], torch.Tensor],
-    attention_mask: torch.Tensor,
-    counted: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """What ``run`` makes of every pass, in the places of the whole batch.
+def by_token(model: Any, run: Callable[[Pass], torch.Tensor], needed: torch.Tensor) -> torch.Tensor:
+    """What ``run`` makes of every pass, size = (n, l, ...), in the places of the whole batch.
 
     Args:
         model: a model, or an engine around one.
         run: gives values by token of a pass, size = (n, l, ...).
-        attention_mask: size = (B, L).
-        counted: as for ``passes``.
+        needed: which tokens are looked at, bool, size = (B, L).
 
     Returns:
         size = (B, L, ...), 0 on the columns that no pass has looked at.
     """
     result = None
-    for part in passes(model, attention_mask, counted):
+    for part in passes(model, needed):
         with part.context(unwrap(model)):
             values = run(part)
         if result is None:
-            result = values.new_zeros(*attention_mask.shape, *values.shape[2:])
-        result = part.put_back(result, values)
+            result = values.new_zeros(*needed.shape, *values.shape[2:])
+        result = result.index_put((part.rows.unsqueeze(1), part.columns), values)
     if result is None:
         raise ValueError("a batch without rows")
     return result
 
 
-def by_row(
-    model: Any, run: Callable[[Pass], torch.Tensor], attention_mask: torch.Tensor
-) -> torch.Tensor:
-    """What ``run`` makes of every pass, in the order of the batch's rows.
+def by_row(model: Any, run: Callable[[Pass], torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
+    """What ``run`` makes of every pass, size = (n, ...), in the order of the batch's rows.
 
-    Args:
-        model: a model, or an engine around one.
-        run: gives values by row of a pass, size = (n, ...).
-        attention_mask: size = (B, L).
-
-    Returns:
-        size = (B, ...).
+    ``mask`` is 1 on tokens, size = (B, L); the result is of size (B, ...).
     """
     found, rows = [], []
-    for part in passes(model, attention_mask):
+    for part in passes(model, mask.bool()):
         with part.context(unwrap(model)):
             found.append(run(part))
         rows.append(part.rows)
     return torch.cat(found)[torch.cat(rows).argsort()]
+
+
+# -- dropout --------------------------------------------------------------------------
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Inside, nothing is dropped at random, and no random number is drawn."""
+    training = [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def has_dropout(module: nn.Module) -> bool:
+    """Whether training mode changes the output of a model.
+
+    Attention's dropout is often a function and no module: the configuration knows of it.
+    """
+
+    def rates(config: Mapping[str, Any]) -> Iterator[Any]:
+        for name, value in config.items():
+            if isinstance(value, Mapping):
+                yield from rates(value)
+            elif "drop" in str(name) and name not in OTHER_HEADS:
+                yield value
+
+    config = getattr(module, "config", None)
+    configured = rates(config.to_dict()) if config is not None else ()
+    of_modules = (m.p for m in module.modules() if isinstance(m, nn.Dropout))
+    found = (*of_modules, *configured)
+    return any(rate > 0 for rate in found if isinstance(rate, (int, float)))

@@ -7,8 +7,6 @@ nothing of their size is kept for the backward pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,6 +20,8 @@ from safe_rlhf_panacea.base.losses import gather_log_probabilities
 
 BLOCK_ELEMENTS = 2**24  # logits that exist at a time: 64 MiB in float32
 PROBED = 4  # rows of logits by which it is found out what a model does with them
+# Whether a model gives its head's logits as they are: some scale, cap or mask them.
+_is_last: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 class ChosenLogProbs(torch.autograd.Function):
@@ -71,27 +71,11 @@ class ChosenLogProbs(torch.autograd.Function):
         return (gradient.unsqueeze(-1) * slopes).to(slopes.dtype), None, None, None, None
 
 
-# Whether a model gives its head's logits as they are: some scale, cap or mask them.
-_is_last: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
-
-
-def _is_plain(head: nn.Module) -> bool:
-    """Whether a head is a linear layer that is not trained."""
-    is_linear = type(head) is nn.Linear and "forward" not in vars(head)
-    return is_linear and not any(p.requires_grad for p in head.parameters())
-
-
-@contextmanager
-def _head_as(head: nn.Module, forward: Callable[..., torch.Tensor]) -> Iterator[None]:
-    """A head that does something else in its forward pass; its hooks (ZeRO 3's) still run."""
-    before = vars(head).get("forward")  # of the module itself, and not of its class
-    head.forward = forward
-    try:
-        yield
-    finally:
-        del head.forward
-        if before is not None:
-            head.forward = before
+def _beside(logits: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities, size = (N,), in further columns of logits, size = (n, V)."""
+    columns = -(-len(found) // max(1, len(logits)))
+    rest = len(logits) * columns - len(found)
+    return torch.cat([logits, F.pad(found, (0, rest)).view(len(logits), columns)], 1).unsqueeze(0)
 
 
 def chosen_log_probs(
@@ -102,7 +86,7 @@ def chosen_log_probs(
     predictors: torch.Tensor | None = None,  # size = (N,), int64
     temperature: float = 1.0,
 ) -> torch.Tensor:
-    """Log-probabilities of chosen next tokens in one forward pass.
+    """Log-probabilities of chosen next tokens in one forward pass, size = (N,), float32 or wider.
 
     Args:
         model: a causal language model of transformers, or an engine around one.
@@ -111,9 +95,6 @@ def chosen_log_probs(
         tokens: those tokens, in the order of ``where`` unless ``predictors`` says another.
         predictors: which of the positions predicts each token, where one may predict several.
         temperature: by which the logits are divided, positive.
-
-    Returns:
-        size = (N,), float32 or wider.
     """
 
     def taken(values: torch.Tensor) -> torch.Tensor:
@@ -126,8 +107,10 @@ def chosen_log_probs(
     if head is None:
         logits = taken(model(**inputs, use_cache=False).logits)
         return gather_log_probabilities(logits, tokens, temperature)
+    before = vars(head).get("forward")  # of the module itself, and not of its class
     own_forward, is_linear = head.forward, type(head) is nn.Linear
-    fused = _is_plain(head) and _is_last.get(head, True)
+    frozen = not any(p.requires_grad for p in head.parameters())
+    fused = is_linear and frozen and before is None and _is_last.get(head, True)
     shown: list[torch.Tensor] = []  # logits that are to come out of the model as they are
 
     def forward(hidden: torch.Tensor) -> torch.Tensor:
@@ -143,8 +126,13 @@ def chosen_log_probs(
             shown.append(own_forward(chosen[:PROBED]))
         return _beside(shown[-1], found)
 
-    with _head_as(head, forward):
+    head.forward = forward  # its hooks, ZeRO 3's among them, still run
+    try:
         result = model(**inputs, use_cache=False).logits.squeeze(0)
+    finally:
+        del head.forward
+        if before is not None:
+            head.forward = before
     if head not in _is_last and len(tokens):
         logits = result[:, : shown[-1].size(1)]
         _is_last[head] = len(shown) == 1 and torch.equal(shown[0].to(result.dtype), logits)
@@ -154,10 +142,3 @@ def chosen_log_probs(
         return gather_log_probabilities(result, tokens, temperature)
     width = shown[-1].size(1) if shown else 0
     return result[:, width:].flatten()[: len(tokens)]
-
-
-def _beside(logits: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities, size = (N,), in further columns of logits, size = (n, V)."""
-    columns = -(-len(found) // max(1, len(logits)))
-    rest = len(logits) * columns - len(found)
-    return torch.cat([logits, F.pad(found, (0, rest)).view(len(logits), columns)], 1).unsqueeze(0)

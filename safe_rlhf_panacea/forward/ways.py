@@ -10,8 +10,7 @@ once for every model, because no property of a model tells it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,38 +22,32 @@ from safe_rlhf_panacea.adapter import at_first_row, have_one_preference, taking_
 from safe_rlhf_panacea.base.engine import is_sharded, is_under_zero3
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward.decoding import Decoding
-from safe_rlhf_panacea.forward.dropout import evaluating
 from safe_rlhf_panacea.forward.generation import SamplingConfig, is_end
+from safe_rlhf_panacea.forward.passes import evaluating
 
 # The next tokens, size = (n,), of logits, size = (n, V), for rows, size = (n,), at a step; None
 # leaves the choice to transformers.
 Choose = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor | None]
-# (model, input_ids, attention_mask, config, choose) to tokens, size = (R, T). The R rows are all
-# the responses, those to one prompt side by side.
+# (model, ids, mask, config, choose) to tokens, size = (R, T). The R rows are all the responses,
+# those to one prompt side by side.
 Way = Callable[[Any, torch.Tensor, torch.Tensor, SamplingConfig, Choose], torch.Tensor]
-
-
-def _without_gradients(model: Any) -> AbstractContextManager[Any]:
-    """Inference mode; not where ZeRO 3 fills parameters during a pass that are trained later."""
-    return torch.no_grad() if is_under_zero3(model) else torch.inference_mode()
+_fits: WeakKeyDictionary[nn.Module, dict[Way, bool]] = WeakKeyDictionary()
 
 
 def by_loop(
-    model: Any,
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor,
-    config: SamplingConfig,
-    choose: Choose,
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, config: SamplingConfig, choose: Choose
 ) -> torch.Tensor:
     """By the loop of ``decoding.py``; rows that have ended leave the batch."""
-    (batch, width), copies = input_ids.shape, config.num_return_sequences
+    (batch, width), copies = ids.shape, config.num_return_sequences
     if not have_one_preference(model, batch, copies):
         copies = 1  # else each prompt is read once for all its responses
-    tokens = input_ids.new_full((batch, config.max_length - width), config.pad_token_id)
-    stops = torch.tensor(config.stop_ids, device=input_ids.device)
-    inputs = (input_ids[::copies], attention_mask[::copies], tokens.size(1), copies)
+    tokens = ids.new_full((batch, config.max_length - width), config.pad_token_id)
+    stops = torch.tensor(config.stop_ids, device=ids.device)
+    inputs = (ids[::copies], mask[::copies], tokens.size(1), copies)
+    # Not inference mode where ZeRO 3 fills parameters during a pass that are trained later.
+    without_gradients = torch.no_grad if is_under_zero3(model) else torch.inference_mode
     # What is returned is made outside: a graph cannot keep tensors of inference mode.
-    with _without_gradients(model), Decoding(model, *inputs) as decoding:
+    with without_gradients(), Decoding(model, *inputs) as decoding:
         for step in range(tokens.size(1)):
             logits = decoding.logits()  # first: it may change the rows
             token = choose(logits, decoding.rows, step)
@@ -66,26 +59,12 @@ def by_loop(
     return tokens
 
 
-@contextmanager
-def _as_flags_say(model: Any) -> Iterator[None]:
-    """Without the beams, penalties and bans that a checkpoint may bring for ``generate``."""
-    before, model.generation_config = model.generation_config, GenerationConfig()
-    try:
-        yield
-    finally:
-        model.generation_config = before
-
-
 @torch.no_grad()
 def by_generate(
-    model: Any,
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor,
-    config: SamplingConfig,
-    choose: Choose,
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, config: SamplingConfig, choose: Choose
 ) -> torch.Tensor:
     """By transformers' ``generate``, all rows at once."""
-    width, rows = input_ids.size(1), torch.arange(len(input_ids), device=input_ids.device)
+    width, rows = ids.size(1), torch.arange(len(ids), device=ids.device)
 
     def only_chosen(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         token = choose(scores, rows, ids.size(1) - width)
@@ -93,10 +72,12 @@ def by_generate(
             return scores
         return torch.full_like(scores, -torch.inf).scatter(1, token[:, None], 0.0)
 
-    with _as_flags_say(model):
+    # Without the beams, penalties and bans that a checkpoint may bring for ``generate``.
+    before, model.generation_config = model.generation_config, GenerationConfig()
+    try:
         sequences = model.generate(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
+            input_ids=ids,
+            attention_mask=mask,
             max_length=config.max_length,
             do_sample=config.by_transformers,
             temperature=config.temperature if config.by_transformers else None,
@@ -109,35 +90,28 @@ def by_generate(
             # Under ZeRO 3 every forward pass is a collective: processes are kept in step.
             synced_gpus=is_sharded(model),
         )
+    finally:
+        model.generation_config = before
     return sequences[:, width:]
 
 
 def by_row(
-    model: Any,
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor,
-    config: SamplingConfig,
-    choose: Choose,
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, config: SamplingConfig, choose: Choose
 ) -> torch.Tensor:
     """By ``generate``, one row after the other and none of them padded."""
-    batch, steps = len(input_ids), config.max_length - input_ids.size(1)
-    tokens = input_ids.new_full((batch, steps), config.pad_token_id)
-    for row in torch.arange(batch, device=input_ids.device).split(1):
-        ids = input_ids[row][attention_mask[row].bool()][None]  # size = (1, S)
-        alone = dataclasses.replace(config, max_length=ids.size(1) + steps)
+    batch, steps = len(ids), config.max_length - ids.size(1)
+    tokens = ids.new_full((batch, steps), config.pad_token_id)
+    for row in torch.arange(batch, device=ids.device).split(1):
+        prompt = ids[row][mask[row].bool()][None]  # size = (1, S)
+        alone = dataclasses.replace(config, max_length=prompt.size(1) + steps)
 
         def choose_for(logits: torch.Tensor, _: Any, step: int, row: torch.Tensor = row) -> Any:
             return choose(logits, row, step)
 
         with taking_rows(model, row, batch):
-            found = by_generate(model, ids, torch.ones_like(ids), alone, choose_for)
+            found = by_generate(model, prompt, torch.ones_like(prompt), alone, choose_for)
         tokens[row, : found.size(1)] = found
     return tokens
-
-
-# -- which way fits -------------------------------------------------------------------
-
-_fits: WeakKeyDictionary[nn.Module, dict[Way, bool]] = WeakKeyDictionary()
 
 
 @torch.no_grad()
@@ -191,12 +165,7 @@ def _gives_the_models_answers(model: Any, way: Way) -> bool | None:
 
 
 def fits(model: Any, way: Way) -> bool:
-    """Whether a way gives a model's own answers; measured once for each model and way.
-
-    Args:
-        model: a causal language model of transformers.
-        way: one of the three.
-    """
+    """Whether one of the three ways gives a model's own answers; measured once for each model."""
     known = _fits.setdefault(model, {})
     if way not in known:
         found = _gives_the_models_answers(model, way)

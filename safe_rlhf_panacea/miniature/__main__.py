@@ -12,8 +12,8 @@ from typing import Any
 from safe_rlhf_panacea.baselines.rewarded_soups import vertices
 from safe_rlhf_panacea.configs import Program, configuration, option
 from safe_rlhf_panacea.configs.training import FromNothingOptions
+from safe_rlhf_panacea.dashboard import Content, FileWriter
 from safe_rlhf_panacea.errors import one_line_errors
-from safe_rlhf_panacea.examples import Examples, write_examples
 from safe_rlhf_panacea.experiments.table import OBJECTIVES, read_yaml, settings
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
 from safe_rlhf_panacea.fronts.measurement import Measurement
@@ -30,10 +30,10 @@ from safe_rlhf_panacea.miniature.report import (
 from safe_rlhf_panacea.miniature.stages import Judge, Miniature, Results, second_process
 from safe_rlhf_panacea.preference import preference_grid
 from safe_rlhf_panacea.printing import quiet_libraries, say
+from safe_rlhf_panacea.records import Examples, write_examples
 from safe_rlhf_panacea.respond import PanaceaModel
-from safe_rlhf_panacea.runs.run_folder import point_latest
-from safe_rlhf_panacea.runs.run_record import package_versions, prepare_output_dir, write_run_record
-from safe_rlhf_panacea.show.writers import Content, FileWriter
+from safe_rlhf_panacea.runs.run_folder import point_latest, prepare_output_dir
+from safe_rlhf_panacea.runs.run_record import package_versions, write_run_record
 
 PROGRAM = "python -m safe_rlhf_panacea.miniature"
 

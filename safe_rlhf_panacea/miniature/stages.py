@@ -24,13 +24,13 @@ from safe_rlhf_panacea.base.values.reward import main as reward_main
 from safe_rlhf_panacea.baselines.variants import PROGRAMS, Variants, train_variants
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset
 from safe_rlhf_panacea.data.template import AUTO
+from safe_rlhf_panacea.evaluation.loading import Method, read_member
 from safe_rlhf_panacea.experiments.table import OBJECTIVES, reference_points, shared_flags
-from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
+from safe_rlhf_panacea.forward import SamplingConfig, generate
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement
-from safe_rlhf_panacea.fronts.methods import Method, read_member
+from safe_rlhf_panacea.fronts.over_grid import Prompt, pad_left
 from safe_rlhf_panacea.fronts.result import FrontResult
-from safe_rlhf_panacea.fronts.sampling import Prompt, pad_left
 from safe_rlhf_panacea.io import read_json_lines
 from safe_rlhf_panacea.miniature.corpus import true_scores
 from safe_rlhf_panacea.miniature.world import World, build_world, load_world
@@ -154,7 +154,7 @@ class Judge:
         prompts = self.prompts("train", self.miniature.settings.calibration_prompts)
         ids, mask = pad_left([prompt.input_ids for prompt in prompts], self.tokenizer.pad_token_id)
         generator = torch.Generator().manual_seed(self.miniature.seed)
-        sequences, attended = sample(model.eval(), ids, mask, self.config, generator)
+        sequences, attended = generate(model.eval(), ids, mask, self.config, generator)
         rewards = self.raw(Responses(sequences, attended, ids.size(1)))
         write_calibration(self.miniature.calibration, OBJECTIVES, rewards)
 

@@ -16,7 +16,7 @@ from safe_rlhf_panacea.base.dpo import ImplicitRewards
 from safe_rlhf_panacea.base.engine import passes_since_update
 from safe_rlhf_panacea.base.updates import Batch, counted, step_info
 from safe_rlhf_panacea.distributed import own_device
-from safe_rlhf_panacea.models.positions import check_positions
+from safe_rlhf_panacea.models.loading import check_positions
 from safe_rlhf_panacea.on_safe_rlhf.rates import own_rates
 from safe_rlhf_panacea.on_safe_rlhf.recompute import recompute_without_reentry
 from safe_rlhf_panacea.on_safe_rlhf.record import Recorded

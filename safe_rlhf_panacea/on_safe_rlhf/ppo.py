@@ -19,8 +19,8 @@ from safe_rlhf_panacea.base.updates import by_update, counted, means_of_evaluati
 from safe_rlhf_panacea.distributed import own_device
 from safe_rlhf_panacea.forward.generation import up_to_end
 from safe_rlhf_panacea.forward.ways import by_generate, first_fitting
-from safe_rlhf_panacea.models.positions import check_positions
-from safe_rlhf_panacea.models.saved_head import check_saved_head
+from safe_rlhf_panacea.models.files import check_saved_head
+from safe_rlhf_panacea.models.loading import check_positions
 from safe_rlhf_panacea.on_safe_rlhf.datasets import templated
 from safe_rlhf_panacea.on_safe_rlhf.rates import own_rates
 from safe_rlhf_panacea.on_safe_rlhf.recompute import recompute_without_reentry

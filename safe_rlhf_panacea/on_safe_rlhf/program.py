@@ -25,7 +25,7 @@ from safe_rlhf_panacea.distributed import (
 )
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.models.adapted import find_adapter
-from safe_rlhf_panacea.runs.claim import check_free
+from safe_rlhf_panacea.runs.run_folder import check_free
 
 # The options that every Panacea program adds to Safe-RLHF's own.
 PANACEA_OPTIONS = (AdapterOptions, FrontOptions, TemplateOptions)

@@ -17,8 +17,8 @@ from safe_rlhf_panacea.data.control_tokens import as_text, control_pattern, spec
 from safe_rlhf_panacea.data.template import AUTO, as_turns
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward.passes import by_row
+from safe_rlhf_panacea.models.pretrained import is_same_tokenizer
 from safe_rlhf_panacea.models.score_model import ScoreModel
-from safe_rlhf_panacea.models.tokenizers import is_same_tokenizer
 from safe_rlhf_panacea.rewards.functions import FunctionReward
 from safe_rlhf_panacea.rewards.responses import Responses, RewardState
 from safe_rlhf_panacea.rewards.spec import RewardSpec

@@ -13,11 +13,14 @@ from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.models.adapted import find_adapter
 from safe_rlhf_panacea.models.auto import LM_HEADS
-from safe_rlhf_panacea.models.loaded import LoadedModel
-from safe_rlhf_panacea.models.loading import load_whole, loading_errors, resolve_model
-from safe_rlhf_panacea.models.positions import check_positions
-from safe_rlhf_panacea.models.pretrained import has_tokenizer, load_tokenizer
-from safe_rlhf_panacea.models.score_loading import load_score_model
+from safe_rlhf_panacea.models.loading import (
+    LoadedModel,
+    check_positions,
+    load_whole,
+    loading_errors,
+    resolve_model,
+)
+from safe_rlhf_panacea.models.pretrained import has_tokenizer, load_score_model, load_tokenizer
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble, RewardModel, Scorer
 from safe_rlhf_panacea.rewards.functions import FunctionReward

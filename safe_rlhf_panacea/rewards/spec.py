@@ -12,10 +12,10 @@ import torch
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_json, read_json
-from safe_rlhf_panacea.models.loaded import LoadedModel
+from safe_rlhf_panacea.models.loading import LoadedModel
 from safe_rlhf_panacea.preference import check_objective_names
+from safe_rlhf_panacea.records import misfit
 from safe_rlhf_panacea.rewards.functions import Function, function_address, is_function, path_of
-from safe_rlhf_panacea.shapes import Number, misfit
 
 # Rewards are in single precision, and so are what they are divided by and its inverse.
 SMALLEST, LARGEST = 1e-30, 1e30
@@ -219,7 +219,7 @@ def apply_calibration(specs: Sequence[RewardSpec], path: str | Path) -> list[Rew
                 f"{path}: no entry for the objective {name!r}; calibrate with all of them"
             )
         entry = entries[name]
-        if wrong := misfit(entry, {"mean": Number, "std": Number}, name):
+        if wrong := misfit(entry, {"mean": float, "std": float}, name):
             raise UserError(f"{path}: {wrong}")
         mean, std = float(entry["mean"]), float(entry["std"])
         if not (SMALLEST <= std <= LARGEST and abs(mean) <= LARGEST):

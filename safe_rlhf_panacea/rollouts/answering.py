@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
-from safe_rlhf_panacea.forward.generation import SamplingConfig
-from safe_rlhf_panacea.forward.log_probs import response_log_probs
+from safe_rlhf_panacea.forward import SamplingConfig, log_probs, response_tokens
 from safe_rlhf_panacea.rollouts.checks import Needed, check_close, check_vllm, probe
 from safe_rlhf_panacea.rollouts.completions import as_sampled, read_answer, request
 from safe_rlhf_panacea.rollouts.pool import Pool
@@ -59,11 +58,13 @@ class Answers:
             (found, *_) = probe(server, self.needed, body)
             device = next(model.parameters()).device
             sequence = torch.tensor([prompt + found.tokens], device=device)
-            inputs = model, sequence, torch.ones_like(sequence).bool(), PROMPT - 1
+            mask = torch.ones_like(sequence).bool()
+            inputs = model, sequence, mask, response_tokens(mask, PROMPT - 1)
             temperatures = config.temperature or 1.0, 1.0
             with torch.no_grad(), self.adapter.at(middle.to(device)):
                 own, at_one = (
-                    response_log_probs(*inputs, t)[0, PROMPT - 1 :].tolist() for t in temperatures
+                    log_probs(*inputs, temperature=t)[0, PROMPT - 1 :].tolist()
+                    for t in temperatures
                 )
             check_close(server, self.needed, found, own, at_one, temperatures[0])
 

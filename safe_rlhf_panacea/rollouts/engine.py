@@ -16,7 +16,7 @@ import torch
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 from safe_rlhf_panacea.distributed import get_rank
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.forward.generation import SamplingConfig
+from safe_rlhf_panacea.forward import SamplingConfig
 from safe_rlhf_panacea.rollouts.checks import Needed, check_close, check_vllm, probe
 from safe_rlhf_panacea.rollouts.completions import Completion, as_sampled, read_answer, request
 from safe_rlhf_panacea.rollouts.pool import Pool

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.forward.generation import NoResponsesError
+from safe_rlhf_panacea.forward import NoResponsesError
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rollouts.server import NoAnswerError, RefusedError, Server
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from safe_rlhf_panacea.forward.inversion import invert
+from safe_rlhf_panacea.forward.generation import invert
 
 SETTINGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 

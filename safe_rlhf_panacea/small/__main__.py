@@ -17,7 +17,6 @@ from safe_rlhf_panacea.configs import Program, configuration, option
 from safe_rlhf_panacea.configs.training import FromNothingOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.main import main as evaluate
-from safe_rlhf_panacea.examples import Examples, write_examples
 from safe_rlhf_panacea.experiments.table import (
     MODEL_VARIABLE,
     has_fast_bfloat16,
@@ -34,9 +33,10 @@ from safe_rlhf_panacea.miniature.report import (
     next_commands,
 )
 from safe_rlhf_panacea.printing import quiet_libraries, say
+from safe_rlhf_panacea.records import Examples, write_examples
 from safe_rlhf_panacea.respond import PanaceaModel
-from safe_rlhf_panacea.runs.run_folder import point_latest
-from safe_rlhf_panacea.runs.run_record import prepare_output_dir, write_run_record
+from safe_rlhf_panacea.runs.run_folder import point_latest, prepare_output_dir
+from safe_rlhf_panacea.runs.run_record import write_run_record
 from safe_rlhf_panacea.show.tables import front_table, indicator_table
 from safe_rlhf_panacea.small.model import is_prepared, prepare_model
 from safe_rlhf_panacea.small.prompts import TOPICS, rows, write_prompts

@@ -10,7 +10,7 @@ import torch
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.base.supervised import to_device
 from safe_rlhf_panacea.distributed import own_device
-from safe_rlhf_panacea.forward.log_probs import response_log_probs
+from safe_rlhf_panacea.forward import log_probs
 from safe_rlhf_panacea.models import load_pretrained_models
 from tests.algorithms.helpers import ppo_trainer
 from tests.rewards.test_loading import write_classifier
@@ -42,7 +42,7 @@ def sequences(trainer):
 def policy_pass(model, panacea, ids, mask):
     """Log-probabilities of a policy and the gradients of their sum."""
     with panacea.at(PREFERENCE, shared=True):
-        found = response_log_probs(model, ids, mask, 0)
+        found = log_probs(model, ids, mask, mask[:, 1:])
         gradients = torch.autograd.grad(found.sum(), panacea.policy.parameters())
     return [found.detach(), *gradients]
 
@@ -92,7 +92,7 @@ def test_neither_moves_when_the_other_is_trained(rule_flags):
     def seen():
         with torch.no_grad(), trainer.panacea.at(PREFERENCE, shared=True):
             return (
-                response_log_probs(trainer.actor_model, ids, mask, 0),
+                log_probs(trainer.actor_model, ids, mask, mask[:, 1:]),
                 trainer.critic_values(ids, mask),
             )
 
@@ -102,7 +102,7 @@ def test_neither_moves_when_the_other_is_trained(rule_flags):
         for _ in range(2):
             with trainer.panacea.at(PREFERENCE, shared=True):
                 if own == 0:
-                    loss = response_log_probs(engine, ids, mask, 0).mean()
+                    loss = log_probs(engine, ids, mask, mask[:, 1:]).mean()
                 else:
                     loss = trainer.critic_values(ids, mask).square().mean()
                 engine.backward(loss)

@@ -7,9 +7,11 @@ import math
 import pytest
 import torch
 
+from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.base.supervised import to_device
 from safe_rlhf_panacea.distributed import own_device
-from safe_rlhf_panacea.forward.log_probs import response_log_probs
+from safe_rlhf_panacea.forward import PassOptions, log_probs, response_tokens
+from safe_rlhf_panacea.forward.passes import pass_options
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.responses import Responses
 from tests.algorithms.helpers import ppo_trainer
@@ -50,12 +52,8 @@ def test_log_probabilities_belong_to_each_rows_own_preference(ppo_flags):
     for row in range(3):
         trainer.panacea.policy.set_preference(batch["preference"][row])
         with torch.no_grad():
-            alone = response_log_probs(
-                trainer.actor_model,
-                batch["input_ids"][row : row + 1],
-                batch["attention_mask"][row : row + 1],
-                start,
-            )
+            ids, mask = (batch[key][row : row + 1] for key in ("input_ids", "attention_mask"))
+            alone = log_probs(trainer.actor_model, ids, mask, response_tokens(mask, start))
         assert torch.allclose(alone[0], batch["log_probs"][row], atol=1e-5)
     assert not torch.allclose(batch["log_probs"], batch["ref_log_probs"], atol=1e-3)
 
@@ -297,3 +295,11 @@ def test_evaluation_at_the_end_of_every_epoch_the_last_one_too(ppo_flags, prompt
     per_epoch = len(trainer.prompt_only_dataloader)
     assert [step for step, _ in calls] == [0, per_epoch, 2 * per_epoch]
     assert {"eval/reward_helpful", "eval/reward_harmless"} <= set(calls[0][1])
+
+
+def test_every_model_is_gone_through_as_the_flags_say(ppo_flags):
+    flags = ["--max_tokens_per_pass", "64", "--share_prefixes", "false"]
+    trainer = ppo_trainer([*ppo_flags, *flags])
+    critic, other = trainer.reward_critic_model, trainer.rewards.models[1].model
+    for model in (trainer.actor_model, unwrap(critic).reward_model.backbone, other.backbone):
+        assert pass_options(model) == PassOptions(64, share_prefixes=False)

@@ -15,8 +15,7 @@ from torch import nn
 import safe_rlhf_panacea.base.actor as actor_module
 from safe_rlhf_panacea.base.engine import learning_rate
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.forward.dropout import has_dropout
-from safe_rlhf_panacea.forward.log_probs import response_log_probs
+from safe_rlhf_panacea.forward.passes import has_dropout
 from tests.algorithms.conftest import write_lines
 from tests.algorithms.helpers import dpo_trainer, ppo_trainer
 
@@ -114,7 +113,7 @@ def test_old_numbers_are_those_of_the_policy_and_critic_that_rolled_out(
         start = prompt.size(1) - 1
         batch = post_rollout(prompt, sequence, attention_mask=attention_mask)
         drawn_by[id(sequence)] = (
-            response_log_probs(trainer.actor_model, sequence, attention_mask, start),
+            trainer.log_probs(trainer.actor_model, sequence, attention_mask, start),
             trainer.critic_values(sequence, attention_mask),
             start,
         )

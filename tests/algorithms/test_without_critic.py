@@ -11,7 +11,7 @@ from safe_rlhf_panacea.base.losses import next_token_loss
 from safe_rlhf_panacea.base.rl import RLTrainer
 from safe_rlhf_panacea.base.setup import prepare_run
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
-from safe_rlhf_panacea.forward.log_probs import answer_log_probs, response_log_probs
+from safe_rlhf_panacea.forward import answer_log_probs, log_probs, response_tokens
 
 
 class Reinforce(RLTrainer):
@@ -44,8 +44,8 @@ class Reinforce(RLTrainer):
         self.waiting = 0
         ids, mask = rl_batch["input_ids"], rl_batch["attention_mask"]
         start = rl_batch["prompt"].size(1) - 1
-        log_probs = response_log_probs(self.actor_model, ids, mask, start) * mask[:, 1:]
-        loss = -(rl_batch["reward"] * log_probs.sum(dim=-1)).mean()
+        of_tokens = log_probs(self.actor_model, ids, mask, response_tokens(mask, start))
+        loss = -(rl_batch["reward"] * (of_tokens * mask[:, 1:]).sum(dim=-1)).mean()
         self.actor_model.backward(loss)
         self.actor_model.step()
         return {"train/reward": rl_batch["reward"].mean().item()}

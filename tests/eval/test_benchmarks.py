@@ -15,7 +15,7 @@ import torch
 from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.base.losses import diverging_mask
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.forward.log_probs import response_log_probs
+from safe_rlhf_panacea.forward import log_probs
 from tests.warm_python import warm_python
 
 EVAL = Path(__file__).resolve().parents[2] / "eval"
@@ -222,9 +222,10 @@ def test_trl_trains_as_many_numbers_and_counts_the_same_tokens(tmp_path):
         found = theirs(**model_inputs, labels=labels, fused_lm_head=True, use_cache=False)
     better, worse = found.log_probs[:, 1 - ids.size(1) :].sum(dim=1).chunk(2)
     with torch.no_grad(), ours.reference() as model:
-        log_probs = response_log_probs(model, ids, inputs["attention_mask"], 0)
+        mask = inputs["attention_mask"]
+        own = log_probs(model, ids, mask, mask[:, 1:])
     masks = diverging_mask(*(batch[name] for name in module("parts.dpo").PLAIN_KEYS))
-    expected_better, expected_worse = (log_probs * torch.cat(masks)).sum(dim=1).chunk(2)
+    expected_better, expected_worse = (own * torch.cat(masks)).sum(dim=1).chunk(2)
     torch.testing.assert_close(
         better - worse, expected_better - expected_worse, atol=1e-4, rtol=1e-4
     )

@@ -18,7 +18,7 @@ from transformers import (
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_json, read_json
-from safe_rlhf_panacea.models.loaded import LoadedModel
+from safe_rlhf_panacea.models.loading import LoadedModel
 from safe_rlhf_panacea.rewards.ensemble import RewardModel
 from safe_rlhf_panacea.rewards.functions import FunctionReward
 from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards

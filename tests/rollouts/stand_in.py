@@ -14,8 +14,7 @@ from pathlib import Path
 import torch
 
 from safe_rlhf_panacea.adapter import load_adapter
-from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
-from safe_rlhf_panacea.forward.log_probs import response_log_probs
+from safe_rlhf_panacea.forward import SamplingConfig, generate, log_probs, response_tokens
 from safe_rlhf_panacea.preference import parse_preference
 from tests.export.models import fresh
 
@@ -76,13 +75,14 @@ class StandIn(ThreadingHTTPServer):
         with held, torch.no_grad():
             for index in range(body["n"]):
                 generator = torch.Generator().manual_seed(body["seed"] + index)
-                ids, mask = sample(model, prompt, torch.ones_like(prompt), config, generator)
+                ids, mask = generate(model, prompt, torch.ones_like(prompt), config, generator)
                 start = prompt.size(1) - 1
-                found = response_log_probs(model, ids, mask, start, config.temperature or 1.0)
-                log_probs = (found[0, start:] + self.shift).tolist()
+                counted, temperature = response_tokens(mask, start), config.temperature or 1.0
+                found = log_probs(model, ids, mask, counted, temperature=temperature)
+                told = (found[0, start:] + self.shift).tolist()
                 tokens = ids[0, start + 1 :].tolist()
                 choices.append(
-                    {"index": index, "token_ids": tokens, "logprobs": {"token_logprobs": log_probs}}
+                    {"index": index, "token_ids": tokens, "logprobs": {"token_logprobs": told}}
                 )
         return 200, {"choices": choices[::-1]}  # in any order
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.forward.generation import NoResponsesError, SamplingConfig
+from safe_rlhf_panacea.forward import NoResponsesError, SamplingConfig
 from safe_rlhf_panacea.rollouts.checks import Needed, check_close, check_vllm, probe
 from safe_rlhf_panacea.rollouts.completions import Completion, as_sampled, read_answer, request
 from safe_rlhf_panacea.rollouts.local import start_server

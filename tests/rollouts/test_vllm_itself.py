@@ -15,8 +15,7 @@ from safe_rlhf_panacea.algorithms import served as served_part
 from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.vllm_resolver import ALLOW
-from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
-from safe_rlhf_panacea.forward.log_probs import response_log_probs
+from safe_rlhf_panacea.forward import SamplingConfig, generate, log_probs, response_tokens
 from safe_rlhf_panacea.rollouts.checks import Needed, check_vllm, probe
 from safe_rlhf_panacea.rollouts.completions import read_answer, request
 from safe_rlhf_panacea.rollouts.local import PYTHON, start_server
@@ -67,10 +66,11 @@ def own(served, preference, config=GREEDY):
     """This package's tokens of the answer, and their log-probabilities."""
     ids = torch.tensor([PROMPT])
     with served.adapter.at(torch.tensor(preference)), torch.no_grad():
-        sequences, mask = sample(served.model, ids, torch.ones_like(ids), config)
-        log_probs = response_log_probs(served.model, sequences, mask, len(PROMPT) - 1)
+        sequences, mask = generate(served.model, ids, torch.ones_like(ids), config)
+        counted = response_tokens(mask, len(PROMPT) - 1)
+        found = log_probs(served.model, sequences, mask, counted)
     start = len(PROMPT)
-    return sequences[0, start:].tolist(), log_probs[0, start - 1 :]
+    return sequences[0, start:].tolist(), found[0, start - 1 :]
 
 
 def ask(served, model, **options):

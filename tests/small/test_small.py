@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from safe_rlhf_panacea.examples import read_examples
 from safe_rlhf_panacea.experiments.table import settings
 from safe_rlhf_panacea.io import atomic_write_json, read_json
+from safe_rlhf_panacea.records import read_examples
 from safe_rlhf_panacea.small import __main__ as program
 from safe_rlhf_panacea.small.__main__ import Small
 from safe_rlhf_panacea.small.model import RECORD

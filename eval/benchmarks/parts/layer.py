@@ -137,7 +137,12 @@ def prepare_front(job: dict[str, Any]) -> Callable[[Any], None]:
     import torch
 
     from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
-    from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
+
+    try:
+        from safe_rlhf_panacea.forward import SamplingConfig, generate
+    except ImportError:  # an earlier checkout, measured beside this one
+        from safe_rlhf_panacea.forward.generation import SamplingConfig
+        from safe_rlhf_panacea.forward.generation import sample as generate
 
     model = make_model(job["model"], job["device"]).eval()
     adapter = inject_adapter(model, AdapterConfig(init_singular=0.01))
@@ -150,7 +155,7 @@ def prepare_front(job: dict[str, Any]) -> Callable[[Any], None]:
     config = SamplingConfig(max_length=job["longest"], eos_token_id=vocab, pad_token_id=0)
 
     def draw(ids: torch.Tensor, copies: int = 1) -> None:
-        sample(model, ids, torch.ones_like(ids), config, noise_copies=copies)
+        generate(model, ids, torch.ones_like(ids), config, noise_copies=copies)
 
     def work(watch: Any) -> None:
         with watch.time("all λ"):

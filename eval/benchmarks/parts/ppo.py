@@ -68,12 +68,10 @@ class Phases:
 
     def of_trainer(self, trainer: Any) -> None:
         """What a step of this package consists of."""
-        from safe_rlhf_panacea.base import ppo
-
         self.wrap(trainer, "generate", "generation")
         self.wrap(trainer, "score", "scoring")
         self.wrap(trainer, "reference_log_probs", "reference")
-        self.wrap(ppo, "response_log_probs", "actor forward")
+        self.wrap(trainer, "log_probs", "actor forward")
         self.wrap(trainer, "critic_values", "critic forward")
         self.wrap(trainer, "ptx_step", "PTX")
         for engine, role in (

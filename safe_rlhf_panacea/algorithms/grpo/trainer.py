@@ -29,9 +29,7 @@ from safe_rlhf_panacea.distributed import (
     all_reduce_sum,
     own_device,
 )
-from safe_rlhf_panacea.forward.joined_rows import side_by_side
-from safe_rlhf_panacea.forward.log_probs import response_tokens
-from safe_rlhf_panacea.forward.prefix_sharing import grouped_log_probs
+from safe_rlhf_panacea.forward import log_probs, response_tokens, side_by_side
 from safe_rlhf_panacea.fronts.measurement import Measurement
 
 
@@ -138,8 +136,8 @@ class PanaceaGRPOTrainer(RLTrainer[GroupRollout]):
         """Under the policy as it is held and sampled, each prompt read once; size = (B, L - 1)."""
         counted = response_tokens(attention_mask, start)
         groups = side_by_side(len(sequence), self.args.num_return_sequences)
-        inputs = sequence, attention_mask, counted, groups
-        return grouped_log_probs(self.actor_model, *inputs, self.temperature)
+        inputs = self.actor_model, sequence, attention_mask, counted, groups
+        return log_probs(*inputs, temperature=self.temperature)
 
     # -- updates ----------------------------------------------------------------------
 

@@ -10,8 +10,7 @@ from torch import nn
 from transformers import MistralConfig, MistralForCausalLM
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
-from safe_rlhf_panacea.forward import decoding, ways
-from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
+from safe_rlhf_panacea.forward import SamplingConfig, decoding, generate, ways
 from tests.tiny import tiny_llama
 
 PROMPTS, WIDTH, LENGTH = 6, 5, 45
@@ -93,7 +92,7 @@ def test_each_response_is_that_of_its_row_alone(
     )
     with adapter.at(each if per_row else ONE):
         generator = torch.Generator().manual_seed(7)
-        sequences, attended = sample(model, ids, mask, config, generator, blocks)
+        sequences, attended = generate(model, ids, mask, config, generator, blocks)
         after = adapter.preference.clone()
     hook.remove()
 
@@ -122,9 +121,9 @@ def test_responses_to_a_prompt_keep_its_preference_while_none_has_ended(adapted)
     never = dataclasses.replace(CONFIG, max_length=WIDTH + 4, eos_token_id=99, temperature=0.0)
     with adapter.at(each.repeat_interleave(2, dim=0)):
         config = dataclasses.replace(never, num_return_sequences=2)
-        sequences, _ = sample(model, ids, mask, config)
+        sequences, _ = generate(model, ids, mask, config)
     with adapter.at(each):
-        single, _ = sample(model, ids, mask, never)
+        single, _ = generate(model, ids, mask, never)
     assert torch.equal(sequences, single.repeat_interleave(2, dim=0))
 
 
@@ -148,7 +147,7 @@ def test_sliding_windows_keep_the_rows_that_are_left():
         model = MistralForCausalLM(config).double().eval()
     ids, mask = prompts()
     greedy = dataclasses.replace(CONFIG, temperature=0.0)
-    sequences, attended = sample(model, ids, mask, greedy)
+    sequences, attended = generate(model, ids, mask, greedy)
     expected = model.generate(
         input_ids=ids, attention_mask=mask.long(), max_length=LENGTH, do_sample=False,
         eos_token_id=list(STOPS), pad_token_id=0,
@@ -160,6 +159,6 @@ def test_sliding_windows_keep_the_rows_that_are_left():
 
 def test_responses_can_be_learnt_from():
     model, (ids, mask) = tiny_llama(vocab=32), prompts()
-    sequences, attended = sample(model, ids, mask, CONFIG)
+    sequences, attended = generate(model, ids, mask, CONFIG)
     model(sequences, attention_mask=attended.long()).logits.mean().backward()
     assert model.get_input_embeddings().weight.grad is not None

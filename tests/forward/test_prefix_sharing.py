@@ -20,10 +20,15 @@ from transformers import (
 
 from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError, inject_adapter
 from safe_rlhf_panacea.base.losses import diverging_mask
-from safe_rlhf_panacea.forward.joined_rows import across, side_by_side
-from safe_rlhf_panacea.forward.log_probs import response_tokens, token_log_probs
-from safe_rlhf_panacea.forward.passes import limit
-from safe_rlhf_panacea.forward.prefix_sharing import can_share, grouped_log_probs
+from safe_rlhf_panacea.forward import (
+    PassOptions,
+    across,
+    log_probs,
+    response_tokens,
+    set_pass_options,
+    side_by_side,
+)
+from safe_rlhf_panacea.forward.sharing import can_share
 from tests.tiny import tiny_llama
 
 WIDTH = 16
@@ -86,7 +91,7 @@ def counted_of(better, better_mask, worse, worse_mask, **options):
 
 
 def pair_log_probs(model, ids, mask, counted):
-    return grouped_log_probs(model, ids, mask, counted, across(len(ids), 2))
+    return log_probs(model, ids, mask, counted, across(len(ids), 2))
 
 
 def model_of(config, attention):
@@ -120,7 +125,7 @@ def test_numbers_are_those_of_rows_apart(family, attention, upstream_slice):
     counted = counted_of(*batch_of_pairs(), upstream_slice=upstream_slice)
     inputs = torch.cat([better, worse]), torch.cat([better_mask, worse_mask]), counted
     assert can_share(model, 2 * len(PAIRS))
-    apart, of_apart = tokens_through(model, lambda: token_log_probs(model, *inputs))
+    apart, of_apart = tokens_through(model, lambda: log_probs(model, *inputs))
     joined, of_joined = tokens_through(model, lambda: pair_log_probs(model, *inputs))
     # transformers' eager attention has its softmax in float32, whatever the model is in.
     torch.testing.assert_close(joined, apart, rtol=0, atol=1e-10 if attention == "sdpa" else 1e-5)
@@ -135,7 +140,7 @@ def test_whatever_counts_is_given_the_beginning_too():
     counted = mask[:, 1:] & (torch.arange(WIDTH - 1) % 3 > 0)
     counted[: len(PAIRS)] &= torch.arange(WIDTH - 1) % 2 > 0  # other tokens of the better ones
     found = pair_log_probs(model, ids, mask, counted)
-    torch.testing.assert_close(found, token_log_probs(model, ids, mask, counted))
+    torch.testing.assert_close(found, log_probs(model, ids, mask, counted))
 
 
 @pytest.mark.parametrize("kind", APART)
@@ -146,9 +151,7 @@ def test_models_that_cannot_are_left_as_they_are(kind):
     inputs = torch.cat([better, worse]), torch.cat([better_mask, worse_mask])
     counted = counted_of(*batch_of_pairs())
     assert not can_share(model, 2 * len(PAIRS))
-    assert torch.equal(
-        pair_log_probs(model, *inputs, counted), token_log_probs(model, *inputs, counted)
-    )
+    assert torch.equal(pair_log_probs(model, *inputs, counted), log_probs(model, *inputs, counted))
 
 
 def with_dropout():
@@ -218,22 +221,18 @@ def groups_of_responses(prompts=(4, 9, 6), shortest=1, longest=8):
 
 
 @pytest.mark.parametrize("max_tokens", [40, None])
-def test_a_group_s_prompt_goes_through_once(max_tokens, monkeypatch):
-    monkeypatch.setattr(limit, "max_tokens", max_tokens)
+def test_a_group_s_prompt_goes_through_once(max_tokens):
     model = model_of(JOINED["llama"], "sdpa")
+    set_pass_options(model, PassOptions(max_tokens))
     ids, mask, counted = groups_of_responses()
     groups = side_by_side(12, 4)
     assert can_share(model, 12)
-    apart, of_apart = tokens_through(model, lambda: token_log_probs(model, ids, mask, counted))
-    found, of_found = tokens_through(
-        model, lambda: grouped_log_probs(model, ids, mask, counted, groups)
-    )
+    apart, of_apart = tokens_through(model, lambda: log_probs(model, ids, mask, counted))
+    found, of_found = tokens_through(model, lambda: log_probs(model, ids, mask, counted, groups))
     torch.testing.assert_close(found, apart, rtol=0, atol=1e-10)
     assert of_found < 0.8 * of_apart
     order = torch.randperm(12, generator=torch.Generator().manual_seed(5))
-    shuffled = grouped_log_probs(
-        model, ids[order], mask[order], counted[order], order.argsort()[groups]
-    )
+    shuffled = log_probs(model, ids[order], mask[order], counted[order], order.argsort()[groups])
     torch.testing.assert_close(shuffled, apart[order], rtol=0, atol=1e-10)
 
 
@@ -246,24 +245,24 @@ def test_groups_are_parted_where_attention_would_cost_more(prompt, longest, part
     handle = model.register_forward_pre_hook(
         lambda _, inputs, options: rows.append(len(options["input_ids"])), with_kwargs=True
     )
-    grouped_log_probs(model, ids, mask, counted, side_by_side(4, 4))
+    log_probs(model, ids, mask, counted, side_by_side(4, 4))
     handle.remove()
     assert sum(rows) == parts
 
 
-def test_no_pass_grows_beyond_its_limit(monkeypatch):
+def test_no_pass_grows_beyond_its_limit():
     model = model_of(JOINED["llama"], "sdpa")
     ids, mask, counted = groups_of_responses((9,))
     assert can_share(model, 4)
     sizes = {}
     for tokens in (1000, 26, 20, 1):
-        monkeypatch.setattr(limit, "max_tokens", tokens)
+        set_pass_options(model, PassOptions(tokens))
         seen = sizes[tokens] = []
         handle = model.register_forward_pre_hook(
             lambda _, inputs, options, seen=seen: seen.append(options["input_ids"].numel()),
             with_kwargs=True,
         )
-        grouped_log_probs(model, ids, mask, counted, side_by_side(4, 4))
+        log_probs(model, ids, mask, counted, side_by_side(4, 4))
         handle.remove()
     assert len(sizes[1000]) == 1 and sizes[1000][0] > 26
     assert max(sizes[26]) <= 26 and sum(sizes[26]) < mask.sum()
@@ -281,8 +280,7 @@ def test_gradients_are_the_same_to_the_last_bit_on_two_threads():
     try:
         for _ in range(60):
             model.zero_grad()
-            log_probs = grouped_log_probs(model, ids, mask, counted, side_by_side(4, 4))
-            log_probs.sum().backward()
+            log_probs(model, ids, mask, counted, side_by_side(4, 4)).sum().backward()
             found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     finally:
         torch.set_num_threads(threads)
@@ -295,8 +293,8 @@ def test_bfloat16_on_a_cpu_gives_the_same_but_for_rounding():
         parameter.data.div_(5)
     model.bfloat16()
     ids, mask, counted = groups_of_responses()
-    found = grouped_log_probs(model, ids, mask, counted, side_by_side(12, 4))
-    apart = token_log_probs(model, ids, mask, counted)
+    found = log_probs(model, ids, mask, counted, side_by_side(12, 4))
+    apart = log_probs(model, ids, mask, counted)
     torch.testing.assert_close(found, apart, rtol=0, atol=0.05)
     assert model.config._attn_implementation == "sdpa"
 
@@ -307,7 +305,7 @@ def test_a_gap_within_a_row_is_left_as_it_is():
     mask[0, 8] = False
     assert can_share(model, 12)
     _, tokens = tokens_through(
-        model, lambda: grouped_log_probs(model, ids, mask, counted, side_by_side(12, 4))
+        model, lambda: log_probs(model, ids, mask, counted, side_by_side(12, 4))
     )
     assert tokens >= mask.sum()
 
@@ -336,8 +334,7 @@ def adapted(gradient_checkpointing=False):
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("by_row", [False, True])
 @pytest.mark.parametrize("max_tokens", [24, None])
-def test_two_steps_give_the_gradients_of_rows_apart(by_row, max_tokens, checkpointing, monkeypatch):
-    monkeypatch.setattr(limit, "max_tokens", max_tokens)
+def test_two_steps_give_the_gradients_of_rows_apart(by_row, max_tokens, checkpointing):
     better, better_mask, worse, worse_mask = batch_of_pairs()
     ids, mask = torch.cat([better, worse]), torch.cat([better_mask, worse_mask])
     counted = counted_of(*batch_of_pairs())
@@ -345,8 +342,9 @@ def test_two_steps_give_the_gradients_of_rows_apart(by_row, max_tokens, checkpoi
     preference = torch.rand(len(PAIRS), 2, generator=torch.Generator().manual_seed(2))
     preference = preference.repeat(2, 1) if by_row else preference[0]
     found = []
-    for way in (pair_log_probs, token_log_probs):
+    for way in (pair_log_probs, log_probs):
         model, adapter = adapted(checkpointing)
+        set_pass_options(model, PassOptions(max_tokens))
         optimizer = torch.optim.SGD(adapter.parameters(), lr=1e-3)
         for _ in range(2):
             optimizer.zero_grad()
@@ -373,8 +371,7 @@ def test_two_steps_on_groups_give_the_gradients_of_rows_apart(by_row):
         for _ in range(2):
             optimizer.zero_grad()
             with adapter.at(preference):
-                log_probs = grouped_log_probs(model, ids, mask, counted, groups)
-                (log_probs * weights).sum().backward()
+                (log_probs(model, ids, mask, counted, groups) * weights).sum().backward()
             optimizer.step()
         found.append([p.grad.clone() for p in adapter.parameters()])
     for joined, apart in zip(*found, strict=True):
@@ -397,4 +394,4 @@ def test_a_reference_does_not_care_whose_preferences_are_set():
     inputs = ids, mask, counted_of(*batch_of_pairs())
     with torch.no_grad(), adapter.at(torch.full((3, 2), 0.5)), adapter.disabled():
         found = pair_log_probs(model, *inputs)
-        torch.testing.assert_close(found, token_log_probs(model, *inputs))
+        torch.testing.assert_close(found, log_probs(model, *inputs))

@@ -6,7 +6,7 @@ import numpy
 import pytest
 import torch
 
-from safe_rlhf_panacea.forward.inversion import invert
+from safe_rlhf_panacea.forward.generation import invert
 
 WIDTHS = [1, 54, 1025, 5000, 49152]  # below and above the size that needs blocks, whole and not
 

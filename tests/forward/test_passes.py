@@ -9,18 +9,12 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
+from safe_rlhf_panacea.forward import PassOptions, log_probs, set_pass_options
 from safe_rlhf_panacea.forward import passes as passes_module
-from safe_rlhf_panacea.forward.log_probs import token_log_probs
-from safe_rlhf_panacea.forward.passes import by_row, cut, limit, passes
+from safe_rlhf_panacea.forward.passes import by_row, cut, passes
 from tests.tiny import tiny_llama
 
 LENGTHS = [3, 11, 4, 12, 3, 5, 12, 2]
-
-
-@pytest.fixture
-def of_tokens(monkeypatch):
-    """Sets the number of tokens that a pass may hold."""
-    return lambda tokens: monkeypatch.setattr(limit, "max_tokens", tokens)
 
 
 def batch_of(lengths, side, width=14):
@@ -34,9 +28,15 @@ def batch_of(lengths, side, width=14):
     return ids, mask
 
 
-def adapted(modules="layers"):
+def passing(model, tokens):
+    """A model of whose batches a pass holds so many tokens."""
+    set_pass_options(model, PassOptions(tokens))
+    return model
+
+
+def adapted(modules="layers", tokens=None):
     torch.manual_seed(0)
-    model = tiny_llama(vocab=20).double()
+    model = passing(tiny_llama(vocab=20).double(), tokens)
     config = AdapterConfig(lora_dim=2, objectives=("a", "b"), lora_module_name=modules)
     adapter = inject_adapter(model, config)
     for parameter in adapter.parameters():
@@ -72,10 +72,9 @@ def test_the_cut_is_the_cheapest_of_all(max_tokens):
 
 
 @pytest.mark.parametrize("side", ["left", "right", "both"])
-def test_every_token_is_in_one_pass_and_little_else(side, of_tokens):
+def test_every_token_is_in_one_pass_and_little_else(side):
     ids, mask = batch_of(LENGTHS, side)
-    of_tokens(24)
-    parts = passes(nn.Identity(), mask)
+    parts = passes(passing(nn.Identity(), 24), mask)
     assert len(parts) > 2
     seen = torch.zeros(mask.shape, dtype=torch.long)
     for part in parts:
@@ -92,9 +91,7 @@ def test_every_token_is_in_one_pass_and_little_else(side, of_tokens):
 @pytest.mark.parametrize("side", ["left", "right", "both"])
 @pytest.mark.parametrize("by_row", [False, True])
 @pytest.mark.parametrize("modules", ["layers", ""])  # "": the head too
-def test_two_steps_give_the_numbers_and_gradients_of_the_padded_batch(
-    side, by_row, modules, of_tokens
-):
+def test_two_steps_give_the_numbers_and_gradients_of_the_padded_batch(side, by_row, modules):
     ids, mask = batch_of(LENGTHS, side)
     counted = mask[:, 1:] & mask[:, :-1] & (torch.arange(13) % 3 > 0)
     weights = torch.rand(counted.shape, dtype=torch.float64) * counted
@@ -102,72 +99,69 @@ def test_two_steps_give_the_numbers_and_gradients_of_the_padded_batch(
     preference = torch.rand((len(LENGTHS), 2) if by_row else (2,), generator=generator)
     found = []
     for tokens, in_passes in ((24, True), (None, False)):
-        of_tokens(tokens)
-        model, adapter = adapted(modules)
+        model, adapter = adapted(modules, tokens)
         optimizer = torch.optim.SGD(adapter.parameters(), lr=1e-3)
         for _ in range(2):
             optimizer.zero_grad()
             with adapter.at(preference):
                 if in_passes:
-                    log_probs = token_log_probs(model, ids, mask, counted)
-                    assert not log_probs[~counted].any()
+                    values = log_probs(model, ids, mask, counted)
+                    assert not values[~counted].any()
                 else:
-                    log_probs = all_at_once(model, ids, mask)
-                (log_probs * weights).sum().backward()
+                    values = all_at_once(model, ids, mask)
+                (values * weights).sum().backward()
             optimizer.step()
-        found.append([log_probs[counted].detach(), *(p.grad for p in adapter.parameters())])
+        found.append([values[counted].detach(), *(p.grad for p in adapter.parameters())])
     # Norms and singular values are made in float32.
     for first, second in zip(*found, strict=True):
         torch.testing.assert_close(first, second.to(first.dtype), rtol=1e-5, atol=1e-6)
 
 
-def test_padding_that_counts_is_looked_at(of_tokens):
+def test_padding_that_counts_is_looked_at():
     """Safe-RLHF's slice, which can be asked for, counts a token of padding."""
     ids, mask = batch_of([3, 9, 4], "right")
     counted = mask[:, :-1].clone()  # shifted by one: the last of each row is padding
-    of_tokens(12)
-    model, _ = adapted()
-    found = token_log_probs(model, ids, mask, counted)
+    model, _ = adapted(tokens=12)
+    found = log_probs(model, ids, mask, counted)
     expected = all_at_once(model, ids, mask)
     torch.testing.assert_close(found[counted], expected[counted], rtol=1e-5, atol=1e-6)
 
 
-def test_with_recomputation_each_row_keeps_its_own_lambda(of_tokens):
+def test_with_recomputation_each_row_keeps_its_own_lambda():
     """The backward pass repeats forward passes, and finds the λ of all rows: so there is one."""
     ids, mask = batch_of(LENGTHS, "right")
-    of_tokens(24)
     gradients = []
     for recomputed in (False, True):
-        model, adapter = adapted()
+        model, adapter = adapted(tokens=24)
         model.train()
         if recomputed:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.enable_input_require_grads()
         with adapter.at(torch.rand(8, 2, generator=torch.Generator().manual_seed(3))):
             assert (len(passes(model, mask)) == 1) == recomputed
-            token_log_probs(model, ids, mask, mask[:, 1:]).sum().backward()
+            log_probs(model, ids, mask, mask[:, 1:]).sum().backward()
         gradients.append([p.grad for p in adapter.parameters()])
     for first, second in zip(*gradients, strict=True):
         torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-6)
 
 
-def test_values_by_row_come_back_in_the_order_of_the_batch(of_tokens):
+def test_values_by_row_come_back_in_the_order_of_the_batch():
     ids, mask = batch_of(LENGTHS, "both")
-    of_tokens(12)
-    sums = by_row(nn.Identity(), lambda part: (part.of(ids) * part.of(mask)).sum(dim=1), mask)
+    model = passing(nn.Identity(), 12)
+    sums = by_row(model, lambda part: (part.of(ids) * part.of(mask)).sum(dim=1), mask)
     assert sums.tolist() == (ids * mask).sum(dim=1).tolist()
 
 
-def test_with_sharded_weights_all_processes_make_as_many_passes(of_tokens, monkeypatch):
+def test_with_sharded_weights_all_processes_make_as_many_passes(monkeypatch):
     """Another process has one row only: so there is one pass, with the rows in their order."""
     _, mask = batch_of(LENGTHS, "right")
-    of_tokens(24)
-    groups = len(passes(nn.Identity(), mask))
+    model = passing(nn.Identity(), 24)
+    groups = len(passes(model, mask))
     monkeypatch.setattr(passes_module, "is_sharded", lambda _: True)
     for rows, most, expected in ((1, 1, 1), (4, 7, 4), (8, 7, 7)):
         other = torch.tensor([most, -rows])
         monkeypatch.setattr(passes_module, "all_reduce_max", lambda x, o=other: torch.maximum(x, o))
-        parts = passes(nn.Identity(), mask)
+        parts = passes(model, mask)
         assert len(parts) == min(max(groups, expected), rows)
         assert sorted(row for part in parts for row in part.rows.tolist()) == list(range(8))
         assert all(part.rows.tolist() == sorted(part.rows.tolist()) for part in parts)

@@ -8,10 +8,15 @@ import torch
 from safe_rlhf_panacea.adapter import AdapterError
 from safe_rlhf_panacea.algorithms.ppo.critic import value_model
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.forward import ways
-from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
-from safe_rlhf_panacea.forward.log_probs import response_log_probs
-from safe_rlhf_panacea.forward.passes import limit
+from safe_rlhf_panacea.forward import (
+    PassOptions,
+    SamplingConfig,
+    generate,
+    log_probs,
+    response_tokens,
+    set_pass_options,
+    ways,
+)
 from tests.architectures import adapted, check_responses, tiny_model
 
 CONFIG = SamplingConfig(14, 63, 0)
@@ -44,7 +49,8 @@ def test_what_is_drawn_does_not_depend_on_the_way():
     for way in (ways.by_loop, ways.by_generate, ways.by_row):
         ways._fits[model] = {each: each is way for each in (ways.by_loop, ways.by_generate)}
         generator = torch.Generator().manual_seed(3)
-        drawn.append(sample(model, ids.repeat(2, 1), ids.ne(0).repeat(2, 1), CONFIG, generator, 2))
+        batch = ids.repeat(2, 1)
+        drawn.append(generate(model, batch, batch.ne(0), CONFIG, generator, 2))
     for sequences, attended in drawn:
         assert torch.equal(sequences, drawn[0][0])
         assert torch.equal(attended, drawn[0][1])
@@ -55,14 +61,14 @@ def test_a_model_that_no_way_fits_is_refused():
     model = tiny_model("roberta")
     ids = torch.tensor([[5, 6, 7]])
     with pytest.raises(UserError, match="a RobertaForCausalLM cannot be sampled from: token"):
-        sample(model, ids, torch.ones_like(ids), CONFIG)
+        generate(model, ids, torch.ones_like(ids), CONFIG)
 
 
 def test_padding_on_the_left_is_no_text_of_a_model_that_reads_it_as_text():
     model = tiny_model("rwkv")
     ids = torch.tensor([[5, 9, 13, 17, 21, 25], [0, 0, 0, 7, 11, 15]])
     mask = ids.ne(0)
-    found = response_log_probs(model, ids, mask, 3)  # size = (2, 5)
+    found = log_probs(model, ids, mask, response_tokens(mask, 3))  # size = (2, 5)
     for row in range(2):
         alone = ids[row][mask[row]]
         with torch.no_grad():
@@ -83,9 +89,9 @@ def test_some_tokens_of_a_batch_are_no_rows():
 
 
 @torch.no_grad()
-def test_a_critic_on_a_mixture_sees_each_rows_preference(monkeypatch):
-    monkeypatch.setattr(limit, "max_tokens", 6)  # a pass for each row
+def test_a_critic_on_a_mixture_sees_each_rows_preference():
     critic = value_model(tiny_model("qwen2_moe").model)
+    set_pass_options(critic, PassOptions(6))  # a pass for each row
     torch.nn.init.normal_(critic.score_head.weight)
     adapter = adapted(critic)
     ids = torch.tensor([[5, 9, 13, 17, 21, 25], [0, 0, 0, 7, 11, 15]])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.forward.generation import SamplingConfig, sample
+from safe_rlhf_panacea.forward import SamplingConfig, generate
 from tests.tiny import tiny_llama
 
 PAD, EOS = 0, 2
@@ -33,7 +33,7 @@ def prompts():
 
 def test_greedy_equals_generate(model, prompts):
     ids, mask = prompts
-    sequences, attended = sample(model, ids, mask, CONFIG)
+    sequences, attended = generate(model, ids, mask, CONFIG)
     expected = model.generate(
         input_ids=ids,
         attention_mask=mask.long(),
@@ -49,7 +49,7 @@ def test_greedy_equals_generate(model, prompts):
 def test_the_mask_ends_with_the_end_token(model, prompts):
     ids, mask = prompts
     config = dataclasses.replace(CONFIG, temperature=2.0, max_length=40)
-    sequences, attended = sample(model, ids, mask, config, torch.Generator().manual_seed(3))
+    sequences, attended = generate(model, ids, mask, config, torch.Generator().manual_seed(3))
     for row, on in zip(sequences[:, 6:].tolist(), attended[:, 6:].tolist(), strict=True):
         length = row.index(EOS) + 1 if EOS in row else len(row)
         assert on == [True] * length + [False] * (len(row) - length)
@@ -60,7 +60,7 @@ def test_the_mask_ends_with_the_end_token(model, prompts):
 def test_a_pad_token_equal_to_the_end_token_is_not_mistaken(model, prompts):
     ids, mask = prompts
     config = dataclasses.replace(CONFIG, pad_token_id=EOS)
-    sequences, attended = sample(model, ids.masked_fill(~mask, EOS), mask, config)
+    sequences, attended = generate(model, ids.masked_fill(~mask, EOS), mask, config)
     assert torch.equal(attended[:, :6], mask)
     assert attended[:, 6].all()
     assert sequences.size(1) > 6
@@ -75,7 +75,7 @@ def test_frequencies_follow_the_softmax_at_a_temperature():
         probabilities = (model(ids).logits[0, -1] / 1.5).softmax(-1)
     assert probabilities.max() > 3 * probabilities.min()
     config = dataclasses.replace(CONFIG, temperature=1.5, max_length=4)
-    sequences, _ = sample(
+    sequences, _ = generate(
         model, ids.expand(rows, -1), torch.ones(rows, 3), config, torch.Generator().manual_seed(0)
     )
     counts = torch.bincount(sequences[:, 3], minlength=32)
@@ -85,15 +85,15 @@ def test_frequencies_follow_the_softmax_at_a_temperature():
 
 def test_each_sampling_option_counts_alone(model, prompts):
     ids, mask = prompts
-    greedy, _ = sample(model, ids, mask, CONFIG)
+    greedy, _ = generate(model, ids, mask, CONFIG)
     nucleus = dataclasses.replace(CONFIG, temperature=1.0, top_p=1e-6)
-    assert torch.equal(sample(model, ids, mask, nucleus)[0], greedy)
+    assert torch.equal(generate(model, ids, mask, nucleus)[0], greedy)
     repeating = dataclasses.replace(CONFIG, repetition_penalty=3.0, eos_token_id=31)
     expected = model.generate(
         input_ids=ids, attention_mask=mask.long(), max_length=16, do_sample=False,
         repetition_penalty=3.0, eos_token_id=31, pad_token_id=PAD,
     )  # fmt: skip
-    found, attended = sample(model, ids, mask, repeating)
+    found, attended = generate(model, ids, mask, repeating)
     assert torch.equal(found * attended, expected * attended)
     assert not torch.equal(found[:, : greedy.size(1)], greedy)
 
@@ -102,7 +102,7 @@ def test_blocks_share_their_random_numbers(model, prompts):
     ids, mask = prompts
     config = dataclasses.replace(CONFIG, temperature=1.0)
     generator = torch.Generator().manual_seed(0)
-    sequences, _ = sample(model, ids.repeat(3, 1), mask.repeat(3, 1), config, generator, 3)
+    sequences, _ = generate(model, ids.repeat(3, 1), mask.repeat(3, 1), config, generator, 3)
     first, second, third = sequences.chunk(3)
     assert torch.equal(first, second)
     assert torch.equal(first, third)
@@ -112,7 +112,7 @@ def test_a_prompt_that_fills_max_length_gets_an_empty_response(model, prompts):
     ids, mask = prompts
     for top_p in (1.0, 0.9):
         config = dataclasses.replace(CONFIG, max_length=6, top_p=top_p)
-        sequences, attended = sample(model, ids, mask, config)
+        sequences, attended = generate(model, ids, mask, config)
         assert torch.equal(sequences, ids)
         assert torch.equal(attended, mask)
 
@@ -123,10 +123,10 @@ def test_logits_that_are_not_finite_are_refused(model, prompts, top_p, temperatu
     broken.get_input_embeddings().weight.data[5] = torch.nan
     ids, mask = prompts
     config = dataclasses.replace(CONFIG, top_p=top_p, temperature=temperature)
-    sample(broken, ids.masked_fill(ids == 5, 6), mask, dataclasses.replace(config, max_length=7))
+    generate(broken, ids.masked_fill(ids == 5, 6), mask, dataclasses.replace(config, max_length=7))
     ids[2, 4] = 5
     with pytest.raises(UserError, match="the model's logits are not finite"):
-        sample(broken, ids, mask, config)
+        generate(broken, ids, mask, config)
 
 
 def test_a_checkpoints_own_settings_of_generate_change_nothing(model, prompts):
@@ -134,12 +134,12 @@ def test_a_checkpoints_own_settings_of_generate_change_nothing(model, prompts):
     ids, mask = prompts
     config = dataclasses.replace(CONFIG, temperature=2.0, max_length=40, top_p=0.9)
     torch.manual_seed(0)
-    expected, _ = sample(model, ids, mask, config)
+    expected, _ = generate(model, ids, mask, config)
     other = copy.deepcopy(model)
     own = {"num_beams": 3, "no_repeat_ngram_size": 1, "min_new_tokens": 30, "min_p": 0.5}
     other.generation_config.update(**own)
     torch.manual_seed(0)
-    assert torch.equal(sample(other, ids, mask, config)[0], expected)
+    assert torch.equal(generate(other, ids, mask, config)[0], expected)
     assert other.generation_config.num_beams == 3
 
 
@@ -147,7 +147,7 @@ def test_num_return_sequences_stand_next_to_each_other(model, prompts):
     ids, mask = prompts
     for top_p in (1.0, 0.99):
         config = dataclasses.replace(CONFIG, temperature=1.0, num_return_sequences=3, top_p=top_p)
-        sequences, attended = sample(model, ids, mask, config)
+        sequences, attended = generate(model, ids, mask, config)
         assert torch.equal(sequences[:, :6], ids.repeat_interleave(3, dim=0))
         assert torch.equal(attended[:, :6], mask.repeat_interleave(3, dim=0))
 
@@ -156,7 +156,7 @@ def test_generate_path_masks_like_the_lean_one(model, prompts):
     ids, mask = prompts
     config = dataclasses.replace(CONFIG, temperature=2.0, max_length=40, top_p=0.999)
     torch.manual_seed(0)
-    sequences, attended = sample(model, ids, mask, config)
+    sequences, attended = generate(model, ids, mask, config)
     for row, on in zip(sequences[:, 6:].tolist(), attended[:, 6:].tolist(), strict=True):
         length = row.index(EOS) + 1 if EOS in row else len(row)
         assert sum(on) == length
@@ -170,7 +170,7 @@ def test_any_of_several_end_tokens_ends_a_response(model, prompts, top_p):
         CONFIG, eos_token_id=ends, temperature=2.0, max_length=40, top_p=top_p
     )
     torch.manual_seed(1)
-    sequences, attended = sample(model, ids, mask, config)
+    sequences, attended = generate(model, ids, mask, config)
     seen = set()
     for row, on in zip(sequences[:, 6:].tolist(), attended[:, 6:].tolist(), strict=True):
         at = [i for i, token in enumerate(row) if token in ends]
@@ -183,10 +183,10 @@ def test_any_of_several_end_tokens_ends_a_response(model, prompts, top_p):
 
 def test_greedy_with_several_end_tokens_equals_generate(model, prompts):
     ids, mask = prompts
-    alone, _ = sample(model, ids, mask, CONFIG)
+    alone, _ = generate(model, ids, mask, CONFIG)
     ends = [EOS, int(alone[0, 9]), int(alone[1, 8])]
     config = dataclasses.replace(CONFIG, eos_token_id=ends)
-    sequences, attended = sample(model, ids, mask, config)
+    sequences, attended = generate(model, ids, mask, config)
     expected = model.generate(
         input_ids=ids,
         attention_mask=mask.long(),

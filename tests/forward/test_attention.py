@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from safe_rlhf_panacea.forward.attention import LONGEST_WRITTEN_OUT, fastest_attention
-from safe_rlhf_panacea.forward.log_probs import token_log_probs
-from safe_rlhf_panacea.forward.passes import Pass, limit
+from safe_rlhf_panacea.forward import PassOptions, log_probs, set_pass_options
+from safe_rlhf_panacea.forward.passes import LONGEST_WRITTEN_OUT, Pass, fastest_attention
 from tests.tiny import tiny_llama
 
 
@@ -40,12 +39,11 @@ def test_what_was_there_is_there_again_after_an_error():
     assert model.config._attn_implementation == "sdpa"
 
 
-def test_a_plan_for_another_device_takes_what_that_takes(monkeypatch):
+def test_it_can_be_turned_off():
     model = tiny_llama(vocab=20).bfloat16()
     part = Pass(torch.arange(2), torch.arange(8).expand(2, 8), 2)
-    for planned, taken_there in ((None, "eager"), ("cpu", "eager"), ("cuda", "sdpa")):
-        device = None if planned is None else torch.device(planned)
-        monkeypatch.setattr(limit, "planned", device)
+    for wanted, taken_there in ((True, "eager"), (False, "sdpa")):
+        set_pass_options(model, PassOptions(write_out_attention=wanted))
         with part.context(model):
             assert model.config._attn_implementation == taken_there
 
@@ -56,9 +54,9 @@ def test_both_give_the_same_numbers(monkeypatch):
     ids = torch.randint(4, 20, (3, 12))
     mask = torch.ones_like(ids, dtype=torch.bool)
     mask[1, 8:] = False
-    written_out = token_log_probs(model, ids, mask, mask[:, 1:])
-    name = "safe_rlhf_panacea.forward.attention.LONGEST_WRITTEN_OUT"
+    written_out = log_probs(model, ids, mask, mask[:, 1:])
+    name = "safe_rlhf_panacea.forward.passes.LONGEST_WRITTEN_OUT"
     monkeypatch.setattr(name, 0)
-    fused = token_log_probs(model, ids, mask, mask[:, 1:])
+    fused = log_probs(model, ids, mask, mask[:, 1:])
     assert not torch.equal(written_out, fused)  # they are two ways
     torch.testing.assert_close(written_out, fused, rtol=0, atol=0.02)
