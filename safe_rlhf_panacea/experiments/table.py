@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 # Where all runs of one reproduction lie, unless the user says otherwise.
 RUNS = {"full": "runs/paper", "miniature": "runs/miniature", "small": "runs/small"}
@@ -188,25 +189,6 @@ def fill(words: Iterable[str], values: Mapping[str, Any]) -> list[str]:
     return filled
 
 
-def shared_flags(
-    size: str, names: str, values: Mapping[str, Any], folder: Path, **options: Any
-) -> list[str]:
-    """The command line of a stage of ``make quickstart`` or ``make small``.
-
-    Args:
-        size: ``miniature`` or ``small``.
-        names: of texts that the size has under ``shared``.
-        values: for the curly brackets.
-        folder: what the stage writes.
-        options: further options.
-    """
-    shared = size_of(size).shared
-    words = fill([word for name in names.split() for word in shared[name].split()], values)
-    for name, value in {"output_dir": folder, **options}.items():
-        words += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
-    return words
-
-
 def has_fast_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 itself; elsewhere float32 is faster."""
     try:
@@ -214,3 +196,66 @@ def has_fast_bfloat16() -> bool:
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+# -- runs of one size from start to end -------------------------------------------------------
+
+Made = TypeVar("Made", bound="Run")
+
+
+@dataclass(kw_only=True)
+class Run:
+    """What runs of ``make quickstart`` and ``make small`` have in common."""
+
+    SIZE: ClassVar[str]
+    root: Path  # everything is written below it
+    seed: int
+    settings: SimpleNamespace  # numbers of the size
+    log_type: str = "none"  # of Panacea's trainings
+    progress: bool = True
+    overwrite: bool = False
+
+    @classmethod
+    def begin(cls: type[Made], options: Any, program: str, name: str, **more: Any) -> Made:
+        """Make the run that a program's options describe, with its folder and record.
+
+        Args:
+            options: ``FromNothingOptions``.
+            program: for the record.
+            name: the folder's, where none is given; the time follows.
+            more: the settings, and further attributes.
+        """
+        from safe_rlhf_panacea.printing import quiet_libraries
+        from safe_rlhf_panacea.runs.run_folder import prepare_output_dir
+        from safe_rlhf_panacea.runs.run_record import write_run_record
+
+        quiet_libraries()
+        root = Path(options.output_dir or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        prepare_output_dir(root, overwrite=options.overwrite)
+        write_run_record(root, options, {"program": program})
+        return cls(
+            root=root,
+            seed=options.seed,
+            log_type="wandb" if options.wandb else "none",
+            progress=options.progress,
+            overwrite=options.overwrite,
+            **more,
+        )
+
+    def command_line(
+        self, names: str, values: Mapping[str, Any], folder: Path, **options: Any
+    ) -> list[str]:
+        """The flags of a stage.
+
+        Args:
+            names: of texts that the size has under ``shared``.
+            values: for their curly brackets, beside the settings.
+            folder: what the stage writes.
+            options: further ones, or in place of the run's.
+        """
+        shared, values = size_of(self.SIZE).shared, {**vars(self.settings), **values}
+        words = fill([word for name in names.split() for word in shared[name].split()], values)
+        own = {name: getattr(self, name) for name in ("seed", "progress", "overwrite")}
+        for name, value in {"output_dir": folder, **own, **options}.items():
+            words += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
+        return words

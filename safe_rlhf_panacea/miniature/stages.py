@@ -13,7 +13,6 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from safe_rlhf_panacea.baselines.variants import PROGRAMS, Variants, train_varia
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset
 from safe_rlhf_panacea.data.template import AUTO
 from safe_rlhf_panacea.evaluation.loading import Method, read_member
-from safe_rlhf_panacea.experiments.table import OBJECTIVES, reference_points, shared_flags
+from safe_rlhf_panacea.experiments.table import OBJECTIVES, Run, reference_points
 from safe_rlhf_panacea.forward import SamplingConfig, generate
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement
@@ -49,16 +48,11 @@ THREADS = "OMP_NUM_THREADS"  # which a process reads when it begins, and records
 Results = dict[str, FrontResult]  # by the kinds of reference_points()
 
 
-@dataclass
-class Miniature:
-    """A run of the miniature: its folder, its world, its settings."""
+@dataclass(kw_only=True)
+class Miniature(Run):
+    """A run of the miniature."""
 
-    root: Path  # everything is written below it
-    seed: int
-    settings: SimpleNamespace  # numbers of miniature.yaml
-    log_type: str = "none"  # of the two Panacea stages
-    progress: bool = True
-    overwrite: bool = False
+    SIZE = "miniature"
     world: World = field(init=False)  # of build_world or take_up
 
     @property
@@ -85,11 +79,10 @@ class Miniature:
 
     def flags(self, names: str, folder: str, **options: Any) -> list[str]:
         """The command line of a training, with texts of ``miniature.yaml``'s ``shared``."""
-        values = {**vars(self.settings), "runs": self.root, "max_length": self.world.max_length}
+        values = {"runs": self.root, "max_length": self.world.max_length}
         values["reference_ppo"] = reference_points()["ppo"]
-        own = {"seed": self.seed, "progress": self.progress, "overwrite": self.overwrite}
-        options = {"log_type": "none", **own, **options}
-        return shared_flags("miniature", names, values, self.root / folder, **options)
+        options = {"log_type": "none", **options}
+        return self.command_line(names, values, self.root / folder, **options)
 
     def train_sft(self) -> None:
         """Fine-tune the untrained model on the corpus's texts."""
