@@ -12,8 +12,8 @@ import torch
 
 from safe_rlhf_panacea.algorithms.evaluating import FrontTrainer
 from safe_rlhf_panacea.algorithms.part import PanaceaPart
-from safe_rlhf_panacea.base import Batch
 from safe_rlhf_panacea.base.engine import gathered
+from safe_rlhf_panacea.base.updates import Batch
 from safe_rlhf_panacea.configs.rewarded import AUTO
 from safe_rlhf_panacea.distributed import (
     all_gather_objects,
