@@ -91,8 +91,7 @@ def measure(args: argparse.Namespace) -> tuple[list[Any], list[str]]:
 
     One checkpoint that is missing or damaged does not keep the others from being checked.
     """
-    from published_accuracy import accuracy_checks, read_pairs
-    from published_checkpoints import loaded, score_checks
+    from published_checkpoints import accuracy_checks, loaded, read_pairs, score_checks
 
     references, pairs = chosen(args), None
     checks: list[Any] = []

@@ -69,12 +69,7 @@ def programs():
         loaded[name] = importlib.import_module(name)
     yield {name: module.main for name, module in loaded.items()}
     sys.path = before
-    for name in [
-        *programs_of_eval,
-        "figure_program",
-        "published_checkpoints",
-        "published_accuracy",
-    ]:
+    for name in [*programs_of_eval, "figure_program", "published_checkpoints"]:
         sys.modules.pop(name, None)
 
 

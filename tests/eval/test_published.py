@@ -22,7 +22,7 @@ from tests.eval.published_scene import CHECKPOINTS, pairs, write_scene
 EVAL = Path(__file__).resolve().parents[2] / "eval"
 PUBLISHED = EVAL / "published"
 NAMES = [*CHECKPOINTS]
-MODULES = ("regression", "published_checkpoints", "published_accuracy")
+MODULES = ("regression", "published_checkpoints")
 
 
 @pytest.fixture(autouse=True)
@@ -36,11 +36,6 @@ def programs(monkeypatch):
 @pytest.fixture
 def scores(programs):
     return programs[1]
-
-
-@pytest.fixture
-def accuracy(programs):
-    return programs[2]
 
 
 def run(capsys, *argv):
@@ -99,8 +94,8 @@ def test_scores_of_a_llama_by_hand_pass(original, capsys):
     assert "13 checks, all the same" in out
 
 
-def test_accuracies_counted_by_hand_pass(original, capsys, monkeypatch, accuracy):
-    monkeypatch.setattr(accuracy, "sampling_error", lambda *share: 0.0)
+def test_accuracies_counted_by_hand_pass(original, capsys, monkeypatch, scores):
+    monkeypatch.setattr(scores, "sampling_error", lambda *share: 0.0)
     code, out, errors = check(capsys, original, "--accuracy")
     assert (code, errors, differing(out)) == (0, [], set())
     assert "17 checks, all the same" in out
@@ -122,7 +117,7 @@ def test_a_changed_score_head_differs(scene, capsys):
     assert any(what.startswith("end score") for _, what in differing(out))
 
 
-def test_ranking_and_safety_counted_by_hand(accuracy):
+def test_ranking_and_safety_counted_by_hand(scores):
     answers = [
         {"labels": {"helpful": 0, "harmless": 1}, "safe": [False, True]},
         {"labels": {"helpful": 1, "harmless": 1}, "safe": [True, True]},
@@ -131,10 +126,10 @@ def test_ranking_and_safety_counted_by_hand(accuracy):
     ]
     ends = torch.tensor([[2.0, -1.0], [3.0, 1.0], [-1.0, 2.0], [1.0, 1.0]])
     # Helpful ranks pairs 1, 2, 4: right, wrong, a tie. Harmless 1, 2, 3: all cheaper, so right.
-    assert accuracy.ranking(answers, ends, "reward") == (1, 3)
-    assert accuracy.ranking(answers, ends, "cost") == (3, 3)
+    assert scores.ranking(answers, ends, "reward") == (1, 3)
+    assert scores.ranking(answers, ends, "cost") == (3, 3)
     # Costs above 0 are unsafe: both of pair 1, the second answers of pairs 3 and 4.
-    assert accuracy.safety(answers, ends) == (4, 8)
+    assert scores.safety(answers, ends) == (4, 8)
 
 
 def test_the_other_precision_is_held_against_its_own_numbers(scene, capsys):
@@ -285,7 +280,7 @@ def test_the_two_precisions_of_a_card_agree_within_the_tolerances():
     assert gaps[-1] < tolerances["end_score_other_precision"]
 
 
-def test_padding_and_order_change_no_score(original, accuracy):
+def test_padding_and_order_change_no_score(original, scores):
     from safe_rlhf_panacea.models import load_pretrained_models
 
     model, tokenizer = load_pretrained_models(
@@ -293,7 +288,7 @@ def test_padding_and_order_change_no_score(original, accuracy):
     )
     texts = ["USER: a", "USER: abc def", "USER", "USER: abcd"]
     options = Namespace(batch_size=3, progress=False)
-    found = accuracy.score_texts(model, tokenizer, texts, options)
+    found = scores.score_texts(model, tokenizer, texts, options)
     single = Namespace(batch_size=1, progress=False)
-    alone = [accuracy.score_texts(model, tokenizer, [text], single) for text in texts]
+    alone = [scores.score_texts(model, tokenizer, [text], single) for text in texts]
     torch.testing.assert_close(found, torch.cat(alone), atol=1e-5, rtol=0)
