@@ -13,7 +13,7 @@ import torch
 from safe_rlhf_panacea.adapter import AdapterConfig
 from safe_rlhf_panacea.adapter.frozen import onednn_is_faster
 from safe_rlhf_panacea.base.engine import set_gradient_checkpointing
-from safe_rlhf_panacea.forward.passes import PassOptions, most_tokens, set_pass_options
+from safe_rlhf_panacea.forward import PassOptions, set_pass_options
 from safe_rlhf_panacea.memory import steps
 from safe_rlhf_panacea.memory.live import LiveBytes, Meter
 from safe_rlhf_panacea.memory.models import Models
@@ -61,7 +61,7 @@ class Held:
 def _planned(args: MemoryOptions) -> PassOptions:
     """Passes as they would be cut, and attend, on the device that is planned for."""
     device = torch.device(args.device)
-    longest = most_tokens(PassOptions(args.max_tokens_per_pass), device)
+    longest = PassOptions(args.max_tokens_per_pass).most_tokens(device)
     return PassOptions(longest, write_out_attention=device.type == "cpu")
 
 
