@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from figure_program import Report, build_parser, check_outputs, publish
+from figure_program import Draw, Report, figure_main
 
-from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.fronts.held_out import labelled_statistics
-from safe_rlhf_panacea.fronts.measurement import read_responses
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.fronts.evaluations import read_responses
+from safe_rlhf_panacea.fronts.measurement import labelled_statistics
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.show.plots import literal, new_figure, spread
 from safe_rlhf_panacea.show.tables import Table, vector_text
 
-NAME = "figure_3_reward_distributions"
 SHOWN = 5  # λ
 
 
@@ -61,17 +62,8 @@ def draw(
     return figure
 
 
-@one_line_errors
-def main(argv: Sequence[str] | None = None) -> None:
-    """Read the evaluations, draw the figure and write it with its numbers."""
-    parser = build_parser(
-        f"{NAME}.py",
-        "Figure 3: reward distributions of the initial model and of Panacea at several λ.",
-        f"python eval/{NAME}.py --run runs/evaluation/panacea-ppo --output_dir runs/figures",
-    )
-    parser.add_argument("--run", required=True, help="an evaluation with reward models")
-    args = parser.parse_args(argv)
-    stem = check_outputs(args, NAME)
+def make(args: argparse.Namespace, _: Path) -> tuple[Report, Draw]:
+    """Read the responses and their rewards."""
     names = FrontResult.load(args.run).objectives
     groups = by_preference(read_responses(args.run, names))
     base = groups.pop((), None)
@@ -84,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         above = np.where(np.isnan(values), np.nan, values > np.nanmean(base, axis=0))
         means, spreads, _ = labelled_statistics(torch.from_numpy(values))
         rows.append([name, *means.tolist(), *spreads.tolist(), *np.nanmean(above, axis=0)])
+    columns = ["model", *(f"mean {n}" for n in names), *(f"std {n}" for n in names)]
+    columns += [f"{n} above the initial mean" for n in names]
     report = Report(
         figure="Figure 3",
         title="Reward distributions of the initial model and of Panacea",
@@ -91,25 +85,28 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"means. λ is ({', '.join(names)}).",
         paper_says="For every λ, Panacea shifts both reward distributions to the right of the "
         "initial model's; turning λ moves them against each other, finely.",
-        tables=[
-            Table(
-                "Rewards by λ",
-                ["model", *(f"mean {n}" for n in names), *(f"std {n}" for n in names)]
-                + [f"{n} above the initial mean" for n in names],
-                rows,
-            )
-        ],
+        tables=[Table("Rewards by λ", columns, rows)],
         numbers={"responses_per_model": len(base)},
     )
 
-    def make() -> Any:
+    def draw_it() -> Any:
         from matplotlib import colormaps
 
         colours = ["0.25", *(colormaps["plasma"](x) for x in np.linspace(0.85, 0, len(chosen)))]
         return draw(shown, colours, [f"reward: {name}" for name in names], report.title)
 
-    publish(stem, report, make, argv)
+    return report, draw_it
 
+
+main = figure_main(
+    "figure_3_reward_distributions",
+    "Figure 3: reward distributions of the initial model and of Panacea at several λ.",
+    "--run runs/evaluation/panacea-ppo",
+    lambda parser: parser.add_argument(
+        "--run", required=True, help="an evaluation with reward models"
+    ),
+    make,
+)
 
 if __name__ == "__main__":
     main()

@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from pathlib import Path
 
-from figure_program import (
-    Report,
-    add_runs,
-    build_parser,
-    check_outputs,
-    front_tables,
-    hypervolumes,
-    publish,
-    read_fronts,
-)
+from figure_program import Draw, Report, add_runs, figure_main, of_fronts, read_fronts
 
-from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.show.plots import front_figure, sequential_colours
 
-NAME = "figure_4_right_front_evolution"
 
-
-@one_line_errors
-def main(argv: Sequence[str] | None = None) -> None:
-    """Read the evaluations, draw the figure and write it with its numbers."""
-    parser = build_parser(
-        f"{NAME}.py",
-        "Figure 4 right: how the front grows, from evaluations of a run's checkpoints.",
-        f"python eval/{NAME}.py --runs runs/evaluation/panacea-ppo-step-* \\\n"
-        "  --output_dir runs/figures",
-    )
-    add_runs(parser, "evaluations of adapters in checkpoints/adapter/step-N")
-    args = parser.parse_args(argv)
-    stem = check_outputs(args, NAME)
-    results = read_fronts(args.runs, args.reference_point)
+def make(args: argparse.Namespace, _: Path) -> tuple[Report, Draw]:
+    """Read the evaluations of the checkpoints, the last on top."""
+    results = read_fronts(args)
     for folder, result in zip(args.runs, results, strict=True):
         if result.step is None:
             raise UserError(f"{folder} is no checkpoint's: evaluate checkpoints/adapter/step-N")
-    results.sort(key=lambda result: -result.step)  # the last on top
+    results.sort(key=lambda result: -result.step)
     results = [result.having(label=f"step {result.step}") for result in results]
     report = Report(
         figure="Figure 4, right",
@@ -45,15 +25,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         caption="The same run evaluated on its way; the later, the darker.",
         paper_says="The model learns harmlessness first, then helpfulness, and finally recovers "
         "the whole front.",
-        tables=front_tables(results),
-        numbers=hypervolumes(results),
+        **of_fronts(results),
     )
+    colours = sequential_colours(len(results))[::-1]
+    return report, lambda: front_figure(results, report.title, colours)
 
-    def draw() -> object:
-        return front_figure(results, report.title, sequential_colours(len(results))[::-1])
 
-    publish(stem, report, draw, argv)
-
+main = figure_main(
+    "figure_4_right_front_evolution",
+    "Figure 4 right: how the front grows, from evaluations of a run's checkpoints.",
+    "--runs runs/evaluation/panacea-ppo-step-* \\\n ",
+    lambda parser: add_runs(parser, "evaluations of adapters in checkpoints/adapter/step-N"),
+    make,
+)
 
 if __name__ == "__main__":
     main()

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from figure_program import Report, build_parser, check_outputs, publish
+from figure_program import Report, figure_main
 from markupsafe import Markup
 
-from safe_rlhf_panacea.configs.parser import add_flag
-from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.fronts.measurement import read_responses
+from safe_rlhf_panacea.configs.command_line import add_flag
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.fronts.evaluations import read_responses
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import atomic_write_text
 from safe_rlhf_panacea.show.pages import page, table_html
 from safe_rlhf_panacea.show.plots import spread
 from safe_rlhf_panacea.show.tables import Table, vector_text
-
-NAMES = {True: "figure_6_responses", False: "figure_8_responses"}
 
 
 def most_varied(rows: Sequence[dict[str, Any]]) -> str:
@@ -34,20 +34,15 @@ def most_varied(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-@one_line_errors
-def main(argv: Sequence[str] | None = None) -> None:
-    """Write the tables."""
-    program = "figure_6_8_responses.py"
-    parser = build_parser(
-        program,
-        "Figures 6 and 8: responses to the same prompt at two or at five λ, as HTML and Markdown.",
-        f"python eval/{program} --run runs/evaluation/panacea-ppo --output_dir runs/figures",
-    )
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of this program."""
     parser.add_argument("--run", required=True, help="an evaluation with reward models")
     parser.add_argument("--prompt", help="default: the one whose rewards change most with λ")
     add_flag(parser, "--extremes", False, "only the two ends of the grid (Figure 6)")
-    args = parser.parse_args(argv)
-    stem = check_outputs(args, NAMES[args.extremes])
+
+
+def make(args: argparse.Namespace, stem: Path) -> tuple[Report, None]:
+    """Write the table as HTML and Markdown."""
     names = FrontResult.load(args.run).objectives
     rows = [row for row in read_responses(args.run, names) if row["preference"]]
     chosen = most_varied(rows)
@@ -75,8 +70,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     atomic_write_text(
         stem.with_suffix(".md"), f"**{' '.join(chosen.split())}**\n\n{table.markdown()}\n"
     )
-    publish(stem, report, None, argv)
+    return report, None
 
+
+main = figure_main(
+    "figure_6_8_responses",
+    "Figures 6 and 8: responses to the same prompt at two or at five λ, as HTML and Markdown.",
+    "--run runs/evaluation/panacea-ppo",
+    add_flags,
+    make,
+    lambda args: "figure_6_responses" if args.extremes else "figure_8_responses",
+)
 
 if __name__ == "__main__":
     main()

@@ -18,10 +18,9 @@ from typing import Any
 # The sources beside this script are what runs, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-
+from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_flag
 from safe_rlhf_panacea.configs.kinds import file_name, filled, finite_float
-from safe_rlhf_panacea.configs.parser import ArgumentParser, add_flag
-from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.printing import say
@@ -54,96 +53,49 @@ class Report:
     html: str = ""
 
 
-def build_parser(program: str, description: str, example: str) -> ArgumentParser:
-    """A parser with the flags that all figures have."""
-    parser = ArgumentParser(f"python eval/{program}", description, example)
-    parser.add_argument(
-        "--output_dir", type=filled, required=True, help="folder for picture and numbers"
-    )
-    parser.add_argument("--name", type=file_name, help="of the files; default: the program's")
-    add_flag(parser, "--overwrite", False, "replace the files of an earlier call")
-    return parser
+Draw = Callable[[], Any]  # makes the matplotlib figure
 
 
-def add_runs(parser: argparse.ArgumentParser, text: str) -> None:
-    """Several evaluations, and the point from which their hypervolumes are measured."""
-    parser.add_argument("--runs", nargs="+", required=True, metavar="FOLDER", help=text)
-    parser.add_argument(
-        "--reference_point", type=finite_float, nargs="+", help="default: the evaluations' own"
-    )
-
-
-def read_fronts(
-    folders: Sequence[str], reference_point: Sequence[float] | None = None, kind: str | None = None
-) -> list[FrontResult]:
-    """Fronts that can stand in one picture, measured from one reference point.
-
-    Raises:
-        UserError: they differ in objectives, kind or reference point, or are of another kind.
-    """
-    loaded = [FrontResult.load(folder) for folder in folders]
-    first = loaded[0]
-    for folder, result in zip(folders, loaded, strict=True):
-        for key in ("objectives", "kind"):
-            own, other = getattr(result, key), getattr(first, key)
-            if own != other:
-                raise UserError(
-                    f"{folder} has {key} {own}, {folders[0]} has {other}: "
-                    "fronts in one picture must agree"
-                )
-        if result.cost is None:
-            raise UserError(f"{folder}: cost is missing: evaluate anew")
-        if kind is not None and result.kind != kind:
-            raise UserError(f"{folder} holds an evaluation of kind {result.kind}, not {kind}")
-        if reference_point is None and result.reference_point != first.reference_point:
-            raise UserError(
-                f"{folder} and {folders[0]} have different reference points: "
-                "give one with --reference_point"
-            )
-    point = reference_point or first.reference_point
-    if len(point) != len(first.objectives):
-        raise UserError(
-            f"a reference point of {len(point)} numbers for {len(first.objectives)} objectives: "
-            "give one for each"
-        )
-    return [result.measured_from(point) for result in loaded]
-
-
-def hypervolumes(results: Sequence[FrontResult]) -> dict[str, float]:
-    """The hypervolume of every front, by its label."""
-    return {result.label: result.indicators["hypervolume"] for result in results}
-
-
-def front_tables(results: Sequence[FrontResult]) -> list[Table]:
-    """Indicators and cost of each method, and every point."""
-    keys = ("training_seconds", "stored_parameters", "trained_models")
-    cost = {key: [getattr(result.cost, key) for result in results] for key in keys}
-    return [indicators_table(results, **cost), points_table(results)]
-
-
-def check_outputs(args: argparse.Namespace, name: str) -> Path:
-    """The files' common beginning, once it is clear that nothing would be overwritten.
-
-    Raises:
-        UserError: there is such a file already.
-    """
-    stem = Path(args.output_dir) / (args.name or name)
-    if stem.with_suffix(".json").exists() and not args.overwrite:
-        raise UserError(f"{stem}.json exists: choose another --output_dir or give --overwrite")
-    return stem
-
-
-def publish(
-    stem: Path, report: Report, draw: Callable[[], Any] | None, argv: Sequence[str] | None
-) -> None:
-    """Write the picture, the tables and, last, the JSON that says that all is there.
+def figure_main(
+    program: str,
+    description: str,
+    flags: str,
+    add_flags: Callable[[argparse.ArgumentParser], object],
+    make: Callable[[argparse.Namespace, Path], tuple[Report, Draw | None]],
+    name_of: Callable[[argparse.Namespace], str] | None = None,
+) -> Callable[..., Any]:
+    """The ``main`` of a figure program.
 
     Args:
-        stem: from ``check_outputs``.
-        report: what the figure says.
-        draw: makes the matplotlib figure; None for a figure of text.
-        argv: the command line, None for this process's.
+        program: its name, without ``.py``.
+        description: for ``--help``.
+        flags: an example of its own flags.
+        add_flags: adds these to a parser.
+        make: from the arguments and the files' common beginning to what the figure says and how
+            it is drawn, None for a figure of text.
+        name_of: the files' default name; default: the program's.
     """
+
+    @one_line_errors
+    def main(argv: Sequence[str] | None = None) -> None:
+        example = f"python eval/{program}.py {flags} --output_dir runs/figures"
+        parser = ArgumentParser(f"python eval/{program}.py", description, example)
+        text = "folder for picture and numbers"
+        parser.add_argument("--output_dir", type=filled, required=True, help=text)
+        parser.add_argument("--name", type=file_name, help="of the files; default: the program's")
+        add_flag(parser, "--overwrite", False, "replace the files of an earlier call")
+        add_flags(parser)
+        args = parser.parse_args(argv)
+        stem = Path(args.output_dir) / (args.name or (name_of(args) if name_of else program))
+        if stem.with_suffix(".json").exists() and not args.overwrite:
+            raise UserError(f"{stem}.json exists: choose another --output_dir or give --overwrite")
+        publish(stem, *make(args, stem), argv)
+
+    return main
+
+
+def publish(stem: Path, report: Report, draw: Draw | None, argv: Sequence[str] | None) -> None:
+    """Write the picture, the tables and, last, the JSON that says that all is there."""
     pictures = []
     if draw is not None:
         figure = draw()
@@ -159,24 +111,79 @@ def publish(
     say(f"Written to {stem.parent}: {', '.join([*pictures, stem.name + '.json'])}")
 
 
-def compare_methods(
-    name: str, kind: str, description: str, example: str, report: Report, argv: Sequence[str] | None
-) -> None:
-    """A whole program: the fronts of several methods in one picture.
+# -- figures of fronts ----------------------------------------------------------------------
+
+
+def add_runs(parser: argparse.ArgumentParser, text: str) -> None:
+    """Several evaluations, and the point from which their hypervolumes are measured."""
+    parser.add_argument("--runs", nargs="+", required=True, metavar="FOLDER", help=text)
+    parser.add_argument(
+        "--reference_point", type=finite_float, nargs="+", help="default: the evaluations' own"
+    )
+
+
+def read_fronts(args: argparse.Namespace, kind: str | None = None) -> list[FrontResult]:
+    """Fronts that can stand in one picture, measured from one reference point.
+
+    Raises:
+        UserError: they differ in objectives, kind or reference point, or are of another kind.
+    """
+    loaded = [FrontResult.load(folder) for folder in args.runs]
+    first, point = loaded[0], args.reference_point
+    for folder, result in zip(args.runs, loaded, strict=True):
+        for key in ("objectives", "kind"):
+            own, other = getattr(result, key), getattr(first, key)
+            if own != other:
+                raise UserError(
+                    f"{folder} has {key} {own}, {args.runs[0]} has {other}: "
+                    "fronts in one picture must agree"
+                )
+        if result.cost is None:
+            raise UserError(f"{folder}: cost is missing: evaluate anew")
+        if kind is not None and result.kind != kind:
+            raise UserError(f"{folder} holds an evaluation of kind {result.kind}, not {kind}")
+        if point is None and result.reference_point != first.reference_point:
+            raise UserError(
+                f"{folder} and {args.runs[0]} have different reference points: "
+                "give one with --reference_point"
+            )
+    point = point or first.reference_point
+    if len(point) != len(first.objectives):
+        raise UserError(
+            f"a reference point of {len(point)} numbers for {len(first.objectives)} objectives: "
+            "give one for each"
+        )
+    return [result.measured_from(point) for result in loaded]
+
+
+def of_fronts(results: Sequence[FrontResult]) -> dict[str, Any]:
+    """A report's tables, indicators and cost of each and every point, and its hypervolumes."""
+    keys = ("training_seconds", "stored_parameters", "trained_models")
+    cost = {key: [getattr(result.cost, key) for result in results] for key in keys}
+    volumes = {result.label: result.indicators["hypervolume"] for result in results}
+    return {
+        "tables": [indicators_table(results, **cost), points_table(results)],
+        "numbers": volumes,
+    }
+
+
+def methods_main(
+    program: str, kind: str, description: str, flags: str, about: dict[str, str]
+) -> Callable[..., Any]:
+    """The ``main`` of a figure with the fronts of several methods.
 
     Args:
-        name: of the program, without ``.py``.
+        program: its name, without ``.py``.
         kind: of the evaluations, ``reward`` or ``accuracy``.
         description: for ``--help``.
-        example: for ``--help``.
-        report: what the figure says; its tables and numbers are filled in.
-        argv: the command line, None for this process's.
+        flags: an example of its own flags.
+        about: what the figure says.
     """
-    parser = build_parser(f"{name}.py", description, example)
-    add_runs(parser, f"evaluations of kind {kind}, Panacea's first: λ is written along it")
-    args = parser.parse_args(argv)
-    stem = check_outputs(args, name)
-    results = read_fronts(args.runs, args.reference_point, kind=kind)
-    report.tables = front_tables(results)
-    report.numbers = hypervolumes(results)
-    publish(stem, report, lambda: front_figure(results, report.title), argv)
+
+    def make(args: argparse.Namespace, _: Path) -> tuple[Report, Draw]:
+        results = read_fronts(args, kind)
+        report = Report(**about, **of_fronts(results))
+        return report, lambda: front_figure(results, report.title)
+
+    text = f"evaluations of kind {kind}, Panacea's first: λ is written along it"
+    return figure_main(program, description, flags, lambda parser: add_runs(parser, text), make)

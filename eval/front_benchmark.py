@@ -8,25 +8,33 @@ again, so an interrupted benchmark goes on where it was.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+
+import torch
 
 # The sources beside this script are what runs, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from front_benchmark_arms import JOBS, prepare, run_job
-
+from safe_rlhf_panacea.baselines.discrete_policies import grid_variants
+from safe_rlhf_panacea.baselines.fixed_scaling import FACTORS
+from safe_rlhf_panacea.baselines.rewarded_soups import vertices
+from safe_rlhf_panacea.baselines.variants import train_unfinished
+from safe_rlhf_panacea.configs.command_line import ArgumentParser
 from safe_rlhf_panacea.configs.kinds import filled, positive_int, seed_int
-from safe_rlhf_panacea.configs.parser import ArgumentParser
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.experiments.sizes import settings
-from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
-from safe_rlhf_panacea.miniature.stages import CALIBRATION, Miniature
+from safe_rlhf_panacea.evaluation.loading import Method
+from safe_rlhf_panacea.experiments.table import OBJECTIVES, settings
+from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, read_json
+from safe_rlhf_panacea.miniature.report import severity_table
+from safe_rlhf_panacea.miniature.stages import CALIBRATION, Judge, Miniature, Results
+from safe_rlhf_panacea.preference import preference_grid
 
 PROGRAM = "python eval/front_benchmark.py"
 # Hyperparameters were chosen on the seeds 0 to 9 and the prompts of the `tune` split.
@@ -37,6 +45,88 @@ SETTINGS = {
     "quick": settings("miniature", "quick", eval_interval=0),
     "smoke": settings("miniature", "smoke"),
 }
+KINDS = ("main", "discrete", "ablations", "fixed")
+JOBS = [f"{algorithm}-{kind}" for kind in KINDS for algorithm in ("ppo", "dpo")]
+DISCRETE_STEP = 0.25  # of λ of the discrete policies: five for m = 2
+
+
+def prepare(miniature: Miniature) -> None:
+    """Make corpus, SFT model, reward models and their calibration, for all jobs of a seed."""
+    miniature.build_world()
+    runs = {str(miniature.sft): miniature.train_sft}
+    for name in OBJECTIVES:
+        runs[str(miniature.reward(name))] = lambda name=name: miniature.train_reward(name)
+    train_unfinished(runs, overwrite=False)
+    Judge(miniature).calibrate()
+
+
+class Arms:
+    """Trains and evaluates arms; every result is named ``<algorithm>/<arm>/<view>``.
+
+    Views: ``model`` (reward models, or accuracy for DPO) and ``true`` (the corpus's own
+    scores, PPO only) on the full grid; ``model5`` and ``true5`` at the five λ of the discrete
+    policies.
+    """
+
+    def __init__(self, miniature: Miniature, algorithm: str, split: str) -> None:
+        """Load the judges."""
+        miniature.take_up()
+        self.miniature, self.algorithm, self.split = miniature, algorithm, split
+        self.judge = Judge(miniature)
+        self.grid = preference_grid(len(OBJECTIVES), miniature.settings.grid_step)
+        self.five = preference_grid(len(OBJECTIVES), DISCRETE_STEP)
+        self.steps: int = getattr(miniature.settings, f"{algorithm}_steps")
+        self.results: Results = {}
+        self.severity: list[dict[str, Any]] = []  # of Panacea-PPO's answers
+
+    def run(self, kind: str) -> None:
+        """Train and evaluate the arms of a kind of job."""
+        each = self.steps // len(OBJECTIVES)  # as many as Panacea's in all
+        if kind == "main":
+            self.panacea("panacea", five=True)
+            soups = self.baseline("soups", each, vertices(OBJECTIVES), "rewarded_soups")
+            self.evaluate("soups", soups, full=True, five=True)
+        elif kind == "discrete":
+            policies = self.baseline("discrete", each, grid_variants(self.five))
+            self.evaluate("discrete", policies, full=False, five=True)
+        elif kind == "ablations":
+            per_batch = ["--preference_scope", "batch", "--preference_sampler", "uniform"]
+            self.panacea("per-batch", per_batch)
+            self.panacea("tche", ["--aggregation", "tche"])
+        else:
+            for value in FACTORS:
+                self.panacea(f"fixed-{value:g}", ["--fixed_scaling", str(value)])
+
+    def panacea(self, arm: str, extra: Sequence[str] = (), *, five: bool = False) -> None:
+        """Panacea, with further flags for an ablation."""
+        name = f"{self.algorithm}-{arm}"
+        folder = self.miniature.train_panacea(self.algorithm, name, self.steps, extra)
+        self.evaluate(arm, self.judge.method(folder), full=True, five=five)
+
+    def baseline(
+        self, arm: str, each: int, variants: Any, method: str = "discrete_policies"
+    ) -> Method:
+        """A method of several adapters, each trained for so many steps."""
+        name = f"{self.algorithm}-{arm}"
+        folders = self.miniature.train_baseline(self.algorithm, name, each, variants)
+        return self.judge.method(folders, method)
+
+    def evaluate(self, arm: str, method: Method, *, full: bool, five: bool) -> None:
+        """Evaluate on the full grid and at the five λ, as asked for, in one pass."""
+        name = f"{self.algorithm}/{arm}"
+        grids = [self.grid] * full + [self.five] * five
+        grid = grids[0] if len(grids) == 1 else torch.cat(grids).unique(dim=0)
+        found, measured = self.judge.results(self.algorithm, method, grid, name, self.split)
+        if name == "ppo/panacea":
+            keys = ("prompt", "response", "preference")
+            self.severity = severity_table(
+                [tuple(row[key] for key in keys) for row in measured.responses()]
+            )
+        for view, result in zip(("model", "true"), found.values(), strict=False):
+            if full:
+                self.results[f"{name}/{view}"] = result.at(self.grid)
+            if five:
+                self.results[f"{name}/{view}5"] = result.at(self.five)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -51,7 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seeds", type=positive_int, default=5, help="how many seeds")
     parser.add_argument("--first_seed", type=seed_int, default=FIRST_FRESH_SEED)
-    parser.add_argument("--jobs", nargs="+", choices=[*JOBS], default=[*JOBS])
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS)
     text = (
         "steps and evaluations: the benchmark's (default), the quickstart's, or a few of everything"
     )
@@ -63,38 +153,35 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def miniature_of(args: argparse.Namespace, seed: int) -> Miniature:
-    """The miniature of a seed."""
-    return Miniature(
-        root=Path(args.output_dir) / f"seed-{seed}",
-        seed=seed,
-        settings=SETTINGS[args.settings],
-        progress=False,
-    )
+def folder_of(args: argparse.Namespace, seed: int) -> Path:
+    """Where everything of a seed lies; it is made."""
+    folder = Path(args.output_dir) / f"seed-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def run_one(args: argparse.Namespace, seed: int, job: str) -> None:
     """The work of one process."""
-    miniature = miniature_of(args, seed)
-    miniature.root.mkdir(parents=True, exist_ok=True)
+    root, start = folder_of(args, seed), time.perf_counter()
+    miniature = Miniature(root, seed, SETTINGS[args.settings], progress=False)
     if job == "prepare":
         prepare(miniature)
         return
-    start = time.perf_counter()
-    arms = run_job(miniature, job, args.split)
+    algorithm, kind = job.split("-")
+    arms = Arms(miniature, algorithm, args.split)
+    arms.run(kind)
     fronts = {name: result.to_json() for name, result in arms.results.items()}
     record = {"settings": args.settings, "fronts": fronts}
     record["seconds"] = round(time.perf_counter() - start, 1)
     record |= {"severity_table": arms.severity} if arms.severity else {}
-    atomic_write_json(miniature.root / f"{job}.json", record)
+    atomic_write_json(root / f"{job}.json", record)
 
 
 def launch(args: argparse.Namespace, seed: int, job: str) -> bool:
     """Start a process for one job and wait for it; whether it succeeded."""
-    root = miniature_of(args, seed).root
+    root = folder_of(args, seed)
     if (root / (CALIBRATION if job == "prepare" else f"{job}.json")).exists():
         return True
-    root.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, __file__, "--output_dir", args.output_dir, "--split", args.split]
     command += ["--settings", args.settings, "--one", str(seed), job]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -111,21 +198,19 @@ def collect(
     args: argparse.Namespace, seeds: list[int]
 ) -> tuple[dict[int, dict[str, dict]], dict[int, list[dict]]]:
     """All fronts, by seed and name, and the refusals of Panacea-PPO by seed."""
-    collected: dict[int, dict[str, dict]] = {}
+    collected: dict[int, dict[str, dict]] = {seed: {} for seed in seeds}
     severity = {}
     for seed in seeds:
-        fronts: dict[str, dict] = {}
-        for job in args.jobs:
-            path = miniature_of(args, seed).root / f"{job}.json"
-            if path.exists():
-                record = json.loads(path.read_text(encoding="utf-8"))
-                if record.get("settings", args.settings) != args.settings:
-                    raise UserError(
-                        f"{path} is of --settings {record['settings']}: take another --output_dir"
-                    )
-                fronts |= record["fronts"]
-                severity |= {seed: record["severity_table"]} if "severity_table" in record else {}
-        collected[seed] = fronts
+        paths = [folder_of(args, seed) / f"{job}.json" for job in args.jobs]
+        for path in filter(Path.exists, paths):
+            record = read_json(path)
+            if record.get("settings", args.settings) != args.settings:
+                raise UserError(
+                    f"{path} is of --settings {record['settings']}: take another --output_dir"
+                )
+            collected[seed] |= record["fronts"]
+            if "severity_table" in record:
+                severity[seed] = record["severity_table"]
     return collected, severity
 
 

@@ -19,15 +19,16 @@ import torch
 # The sources beside this script are what runs, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_flag
 from safe_rlhf_panacea.configs.kinds import filled, finite_float
-from safe_rlhf_panacea.configs.parser import ArgumentParser, add_flag
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.measurement import grid_points
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.fronts.stats import front_difference
 from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.runs.run_record import check_own_output, prepare_output_dir, write_run_record
+from safe_rlhf_panacea.runs.run_folder import check_own_output, prepare_output_dir
+from safe_rlhf_panacea.runs.run_record import write_run_record
 from safe_rlhf_panacea.show.plots import front_figure, save_picture
 from safe_rlhf_panacea.show.tables import align, front_table, fronts_title
 

@@ -20,7 +20,7 @@ from safe_rlhf_panacea.data.sources import Row
 from safe_rlhf_panacea.data.template import SafeRlhfTemplate
 from safe_rlhf_panacea.data.tokenized import CollatorBase
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.runs.progress import progress_bar
+from safe_rlhf_panacea.runs.logger import progress_bar
 
 SPLIT = published("PKU-SafeRLHF-v0/test")
 SAFE_FIELDS = ("is_response_0_safe", "is_response_1_safe")

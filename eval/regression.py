@@ -13,8 +13,8 @@ from typing import Any
 # The sources beside this script are what runs, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_flag
 from safe_rlhf_panacea.configs.kinds import positive_int
-from safe_rlhf_panacea.configs.parser import ArgumentParser, add_flag
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.runs.run_record import git_state, package_versions, recordable

@@ -10,7 +10,7 @@ from pathlib import Path
 # The sources beside this script are what runs, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from safe_rlhf_panacea.configs.parser import ArgumentParser
+from safe_rlhf_panacea.configs.command_line import ArgumentParser
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.printing import say

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from figure_program import Report, build_parser, check_outputs, publish
+from figure_program import Draw, Report, figure_main
 
 from safe_rlhf_panacea.adapter.io import read_config, read_tensors
-from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.show.pictures import singular_values_figure
 from safe_rlhf_panacea.show.tables import Table
 
-NAME = "singular_values"
 SIGMA, SCALE = "lora_sigma", "lora_s"
 
 
@@ -37,17 +37,8 @@ def read_matrices(folder: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return found
 
 
-@one_line_errors
-def main(argv: Sequence[str] | None = None) -> None:
-    """Draw the learnt singular values of every layer."""
-    parser = build_parser(
-        f"{NAME}.py",
-        "The learned singular values: |σ| against |s · λ|, matrix by matrix.",
-        f"python eval/{NAME}.py --adapter runs/latest/panacea-ppo --output_dir runs/figures",
-    )
-    parser.add_argument("--adapter", required=True, help="folder of a trained adapter")
-    args = parser.parse_args(argv)
-    stem = check_outputs(args, NAME)
+def make(args: argparse.Namespace, _: Path) -> tuple[Report, Draw]:
+    """Read the learnt singular values of every layer."""
     matrices = read_matrices(args.adapter)
     rows: list[list[Any]] = []
     for module, (sigma, s) in matrices.items():
@@ -70,8 +61,18 @@ def main(argv: Sequence[str] | None = None) -> None:
             "range_s": [float(medians[1].min()), float(medians[1].max())],
         },
     )
-    publish(stem, report, lambda: singular_values_figure(matrices, report.title), argv)
+    return report, lambda: singular_values_figure(matrices, report.title)
 
+
+main = figure_main(
+    "singular_values",
+    "The learned singular values: |σ| against |s · λ|, matrix by matrix.",
+    "--adapter runs/latest/panacea-ppo",
+    lambda parser: parser.add_argument(
+        "--adapter", required=True, help="folder of a trained adapter"
+    ),
+    make,
+)
 
 if __name__ == "__main__":
     main()

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from figure_program import (
-    Report,
-    add_runs,
-    build_parser,
-    check_outputs,
-    front_tables,
-    hypervolumes,
-    publish,
-    read_fronts,
-)
+from figure_program import Draw, Report, add_runs, figure_main, of_fronts, read_fronts
 
-from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.show.plots import front_figure, literal, new_figure
 
-NAME = "three_objectives"
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])  # of λ1, λ2, λ3
 
 
@@ -55,19 +47,15 @@ def _triangle(axes: Any, front: FrontResult, index: int, limits: tuple[float, fl
     return points
 
 
-@one_line_errors
-def main(argv: Sequence[str] | None = None) -> None:
-    """Draw the fronts of three objectives."""
-    parser = build_parser(
-        f"{NAME}.py",
-        "Three objectives: what is reached over the triangle of λ; more: parallel coordinates.",
-        f"python eval/{NAME}.py --runs runs/evaluation/three-objectives --output_dir runs/figures",
-    )
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of this program."""
     add_runs(parser, "evaluations of three objectives or more")
     parser.add_argument("--style", choices=("triangle", "parallel"), help="default: by m")
-    args = parser.parse_args(argv)
-    stem = check_outputs(args, NAME)
-    fronts = read_fronts(args.runs, args.reference_point)
+
+
+def make(args: argparse.Namespace, _: Path) -> tuple[Report, Draw]:
+    """Read the fronts of three objectives or more."""
+    fronts = read_fronts(args)
     count = len(fronts[0].objectives)
     style = args.style or ("triangle" if count == 3 else "parallel")
     if count < 3 or (style == "triangle" and count > 3):
@@ -83,17 +71,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         figure=f"Beyond the paper: {count} objectives",
         title=f"One model for {names}",
         caption=f"{reading[style]} The colour or height is the mean reward there.",
-        tables=front_tables(fronts),
-        numbers=hypervolumes(fronts),
+        **of_fronts(fronts),
     )
+    if style == "triangle":
+        return report, lambda: draw_triangles(fronts, fronts[0].axis_labels, report.title)
+    return report, lambda: front_figure(fronts, report.title)
 
-    def draw() -> Any:
-        if style == "triangle":
-            return draw_triangles(fronts, fronts[0].axis_labels, report.title)
-        return front_figure(fronts, report.title)
 
-    publish(stem, report, draw, argv)
-
+main = figure_main(
+    "three_objectives",
+    "Three objectives: what is reached over the triangle of λ; more: parallel coordinates.",
+    "--runs runs/evaluation/three-objectives",
+    add_flags,
+    make,
+)
 
 if __name__ == "__main__":
     main()

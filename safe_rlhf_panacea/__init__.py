@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from safe_rlhf_panacea.errors import UserError as UserError
     from safe_rlhf_panacea.fronts.compare import FrontComparison as FrontComparison
     from safe_rlhf_panacea.fronts.result import FrontResult as FrontResult
-    from safe_rlhf_panacea.models.loaded import LoadedModel as LoadedModel
-    from safe_rlhf_panacea.preference import PreferenceSampler as PreferenceSampler
+    from safe_rlhf_panacea.models.loading import LoadedModel as LoadedModel
     from safe_rlhf_panacea.preference import parse_preference as parse_preference
     from safe_rlhf_panacea.preference import preference_grid as preference_grid
+    from safe_rlhf_panacea.preference_sampler import PreferenceSampler as PreferenceSampler
     from safe_rlhf_panacea.respond import PanaceaModel as PanaceaModel
 
 __version__ = "0.1.0"
@@ -55,7 +55,7 @@ _HOMES = {
     "PanaceaModel": "respond",
     "PanaceaPPO": "api",
     "PanaceaSFT": "api",
-    "PreferenceSampler": "preference",
+    "PreferenceSampler": "preference_sampler",
     "RewardConfig": "configs.algorithms",
     "RewardModel": "api",
     "RewardedSoups": "api",

@@ -8,11 +8,11 @@ from argparse import ArgumentTypeError
 from collections.abc import Iterator, Sequence
 
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
-from safe_rlhf_panacea.configs.parser import encodable
-from safe_rlhf_panacea.configs.trained import AnswerOptions, DeviceOptions
+from safe_rlhf_panacea.configs.command_line import encodable
+from safe_rlhf_panacea.configs.training import AnswerOptions, DeviceOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.examples import read_examples
 from safe_rlhf_panacea.printing import printable, say
+from safe_rlhf_panacea.records import read_examples
 
 PROGRAM = "python -m safe_rlhf_panacea.chat"
 HELP = """\

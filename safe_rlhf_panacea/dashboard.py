@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+import io
+import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from safe_rlhf_panacea.configs import Options, Program, configuration, option
+from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.fronts.evaluations import read_evaluations
-from safe_rlhf_panacea.io import atomic_write_text
+from safe_rlhf_panacea.fronts.evaluations import Evaluation, append_evaluation, read_evaluations
+from safe_rlhf_panacea.fronts.indicators import INDICATORS, non_dominated_mask
+from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, cut_half_line
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.runs.run_record import EVALUATIONS_FILE, REPORT_FILE
+from safe_rlhf_panacea.runs.run_folder import EVALUATIONS_FILE, REPORT_FILE, RESULTS_FILE
+from safe_rlhf_panacea.show import pictures
 from safe_rlhf_panacea.show.pages import render
-from safe_rlhf_panacea.show.writers import Content
+from safe_rlhf_panacea.show.tables import Table, indicators_table, points_table
 
 PROGRAM = "python -m safe_rlhf_panacea.dashboard"
 
@@ -65,3 +75,254 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def vector_name(preference: Sequence[float]) -> str:
+    """λ in the name of a series, ``0.25_0.75``."""
+    return "_".join(f"{value:.2f}" for value in preference)
+
+
+def scalars(evaluation: Evaluation) -> dict[str, float]:
+    """Time series: indicators, every J and KL by λ, sizes of σ and s."""
+    indicators = evaluation.result.indicators
+    found = {f"front/{key}": float(indicators[key]) for key in INDICATORS}
+    for name, value in zip(evaluation.objectives, indicators["spearman"], strict=True):
+        found[f"front/spearman_{name}"] = value
+    for point in evaluation.result.points:
+        where = vector_name(point.preference)
+        for name, value in zip(evaluation.objectives, point.objectives, strict=True):
+            found[f"front_{name}/{where}"] = value
+        if point.kl is not None:
+            found[f"front_kl/{where}"] = point.kl
+    for part in ("sigma", "s"):
+        sizes = np.abs([v for entry in evaluation.singular_values for v in entry[part]])
+        if sizes.size:
+            found[f"singular/median_abs_{part}"] = float(np.median(sizes))
+            found[f"singular/max_abs_{part}"] = float(sizes.max())
+    found["front/seconds"] = evaluation.seconds
+    return found
+
+
+def responses_table(evaluation: Evaluation) -> Table:
+    """A few prompts, each answered at every λ."""
+    names = evaluation.objectives
+    rewarded = bool(evaluation.responses and evaluation.responses[0]["rewards"])
+    columns = ["step", "prompt", *(f"λ {n}" for n in names), "response"]
+    columns += [*(names if rewarded else []), "log π/π_ref"]
+    rows = []
+    for entry in evaluation.responses:
+        row = [evaluation.step, entry["prompt"], *entry["preference"], entry["response"]]
+        rows.append([*row, *entry["rewards"], entry["log_ratio"]])
+    return Table(f"Responses at step {evaluation.step}", columns, rows)
+
+
+def singular_values_table(evaluation: Evaluation) -> Table:
+    """Sizes of σ and s, matrix by matrix."""
+    columns = ["step", "matrix", "least |σ|", "median |σ|", "largest |σ|", "|s|"]
+    rows = []
+    for entry in evaluation.singular_values:
+        sizes, s = np.abs(entry["sigma"]), np.abs(entry["s"])
+        spread = float(sizes.min()), float(np.median(sizes)), float(sizes.max())
+        largest = float(s.max()) if s.size else None
+        rows.append([evaluation.step, entry["matrix"], *spread, largest])
+    return Table("Matrix by matrix", columns, rows)
+
+
+def histograms(evaluation: Evaluation) -> dict[str, list[float]]:
+    """Rewards (or margins) by objective and λ, and all σ and s."""
+    found = {}
+    for point, values in zip(evaluation.result.points, evaluation.distributions, strict=True):
+        for name, column in zip(evaluation.objectives, values, strict=True):
+            found[f"values_{name}/{vector_name(point.preference)}"] = list(column)
+    for part in ("sigma", "s"):
+        found[f"singular/{part}"] = [v for e in evaluation.singular_values for v in e[part]]
+    return {name: values for name, values in found.items() if values}
+
+
+@dataclass(frozen=True)
+class Content:
+    """All that there is to show; pictures are drawn once, whoever asks for them.
+
+    Attributes:
+        evaluations: every evaluation so far, the latest whole.
+    """
+
+    evaluations: Sequence[Evaluation]
+
+    @property
+    def latest(self) -> Evaluation:
+        """The latest evaluation."""
+        return self.evaluations[-1]
+
+    @functools.cached_property
+    def pictures(self) -> dict[str, bytes]:
+        """The pictures of the evaluations, as PNG, by name."""
+        latest = self.latest
+        drawn = {
+            "front/so_far": pictures.fronts_so_far(self.evaluations),
+            "front/now": pictures.front_now(latest),
+            "front/indicators": pictures.indicators(self.evaluations),
+            "front/distributions": pictures.distributions(latest),
+            "singular/by_matrix": pictures.singular_values(latest),
+        }
+        if all(point.kl is not None for point in latest.result.points):
+            drawn["front/kl"] = pictures.kl(latest)
+        if any(map(any, latest.drawn.values())):
+            drawn["preferences/drawn"] = pictures.preferences_drawn(latest)
+        return drawn
+
+    @functools.cached_property
+    def tables(self) -> dict[str, Table]:
+        """The tables of the evaluations, by name."""
+        results = [one.result for one in self.evaluations]
+        seconds = [round(one.seconds, 1) for one in self.evaluations]
+        return {
+            "front/points": points_table(results, "step"),
+            "front/indicators": indicators_table(results, "step", seconds=seconds),
+            "responses": responses_table(self.latest),
+            "singular/by_matrix": singular_values_table(self.latest),
+        }
+
+
+class FileWriter:
+    """``evaluations.jsonl``, ``results.json`` (the latest evaluation) and ``report.html``."""
+
+    def __init__(self, folder: Path) -> None:
+        """``folder`` exists; what an interruption left of a line there is taken away."""
+        self.folder = folder
+        cut_half_line(folder / EVALUATIONS_FILE)
+
+    def write(self, content: Content) -> None:
+        """Append the evaluation to its file, then replace results and page."""
+        append_evaluation(self.folder, content.latest)
+        atomic_write_json(self.folder / RESULTS_FILE, content.latest.result.to_json())
+        atomic_write_text(self.folder / REPORT_FILE, render(self.folder, content, running=True))
+
+    def finish(self, content: Content) -> None:
+        """The page no longer reads itself again."""
+        atomic_write_text(self.folder / REPORT_FILE, render(self.folder, content, running=False))
+
+
+class WandbWriter:
+    """Tables, pictures, histograms and a chart of the front in a run of wandb."""
+
+    def __init__(self, run: Any) -> None:
+        """Log to an open run of wandb."""
+        self.run = run
+
+    def write(self, content: Content) -> None:
+        """Log everything under the step of the latest evaluation."""
+        import wandb
+        from PIL import Image
+
+        logged: dict[str, Any] = {}
+        for name, table in content.tables.items():
+            logged[f"{name}_table"] = wandb.Table(columns=list(table.columns), data=table.rows)
+        for name, png in content.pictures.items():
+            logged[f"{name}_picture"] = wandb.Image(Image.open(io.BytesIO(png)))
+        for name, values in histograms(content.latest).items():
+            logged[name] = wandb.Histogram(values)
+        logged |= self._charts(content)
+        self.run.log(logged, step=content.latest.step)
+
+    def _charts(self, content: Content) -> dict[str, Any]:
+        """Every front so far as lines through its non-dominated points, pair by pair."""
+        import wandb
+
+        charts = {}
+        names = content.latest.objectives
+        for (i, first), (j, second) in itertools.combinations(enumerate(names), 2):
+            xs, ys, keys = [], [], []
+            for evaluation in content.evaluations:
+                values = evaluation.result.values
+                kept = values[non_dominated_mask(values)]
+                kept = kept[np.argsort(kept[:, i])]
+                xs.append(kept[:, i].tolist())
+                ys.append(kept[:, j].tolist())
+                keys.append(f"step {evaluation.step}")
+            charts[f"front/{first}_{second}"] = wandb.plot.line_series(
+                xs, ys, keys=keys, title=f"Front: {second} against {first}", xname=first
+            )
+        return charts
+
+
+class TensorboardWriter:
+    """Pictures, histograms, and tables as Markdown, in TensorBoard."""
+
+    def __init__(self, writer: Any) -> None:
+        """Write with a ``SummaryWriter`` of TensorBoard."""
+        self.writer = writer
+
+    def write(self, content: Content) -> None:
+        """Add everything under the step of the latest evaluation."""
+        from PIL import Image
+
+        step = content.latest.step
+        for name, png in content.pictures.items():
+            pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+            self.writer.add_image(name, pixels, global_step=step, dataformats="HWC")
+        for name, values in histograms(content.latest).items():
+            self.writer.add_histogram(name, np.asarray(values), global_step=step)
+        for name, table in content.tables.items():
+            self.writer.add_text(name, table.markdown(), global_step=step)
+        self.writer.flush()
+
+
+class Dashboard:
+    """A run's evaluations and where they are shown; only the main process shows anything.
+
+    Attributes:
+        evaluations: all evaluations, those before a resume among them; only the latest is whole.
+        writers: files always; wandb and TensorBoard where the run's logger logs to them.
+    """
+
+    def __init__(self, folder: Path, logger: Any) -> None:
+        """Go on where the folder's evaluations end.
+
+        Args:
+            folder: the run's.
+            logger: with ``wandb``, ``writer`` (TensorBoard's) and ``print``.
+
+        Raises:
+            UserError: the folder's evaluations are damaged.
+        """
+        self.logger = logger
+        self.evaluations: list[Evaluation] = []
+        self.writers: list[FileWriter | WandbWriter | TensorboardWriter] = []
+        self._shown = False
+        if is_main_process():
+            self.evaluations = read_evaluations(folder)
+            self.writers.append(FileWriter(folder))
+            if logger.wandb is not None:
+                self.writers.append(WandbWriter(logger.wandb))
+            if logger.writer is not None:
+                self.writers.append(TensorboardWriter(logger.writer))
+
+    def publish(self, evaluation: Evaluation) -> dict[str, float]:
+        """Show an evaluation; returns its time series for the caller to log.
+
+        What goes wrong the first time is raised: the run has only begun. Later it costs a line
+        and not the training.
+        """
+        if is_main_process():
+            self.evaluations = [*(s.light() for s in self.evaluations), evaluation]
+            content = Content(self.evaluations)
+            for writer in self.writers:
+                self._try(writer.write, content)
+            self._shown = True
+        return scalars(evaluation)
+
+    def finish(self) -> None:
+        """No further evaluation will come: the page no longer reads itself again."""
+        for writer in self.writers:
+            if isinstance(writer, FileWriter) and self.evaluations:
+                self._try(writer.finish, Content(self.evaluations))
+
+    def _try(self, action: Any, content: Content) -> None:
+        try:
+            action(content)
+        except Exception as error:
+            if not self._shown:
+                raise
+            name = type(action.__self__).__name__
+            self.logger.print(f"dashboard: {name} failed and is left out: {error!r}")

@@ -48,12 +48,13 @@ COMMAND = Program(DoctorOptions, PROGRAM, example=f"{PROGRAM} --json")
 
 def _or_reason(look: Callable[[], Any]) -> Any:
     """What ``look`` finds, or in a few words why it finds nothing; never a foreign message."""
+    aside = io.StringIO()  # libraries warn and print while they are imported, with paths
     try:
-        # Libraries warn and print while they are imported, with paths.
-        with contextlib.ExitStack() as aside:
-            aside.enter_context(contextlib.redirect_stdout(io.StringIO()))
-            aside.enter_context(contextlib.redirect_stderr(io.StringIO()))
-            aside.enter_context(warnings.catch_warnings())
+        with (
+            contextlib.redirect_stdout(aside),
+            contextlib.redirect_stderr(aside),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")
             return look()
     except ModuleNotFoundError as error:
@@ -63,56 +64,46 @@ def _or_reason(look: Callable[[], Any]) -> Any:
         return f"not known: {type(error).__name__}"
 
 
-def _requirements() -> Iterator[tuple[str, Any]]:
-    """What this package declares: the extra, empty for what it always needs, and requirement."""
+def packages() -> Report:
+    """Versions of what this package declares, and what of it is missing, by extra; "": always."""
     from packaging.requirements import Requirement
 
-    distribution = importlib.metadata.distribution(DISTRIBUTION)
-    extras = distribution.metadata.get_all("Provides-Extra") or []
-    for requirement in map(Requirement, distribution.requires or ()):
-        marker = requirement.marker
-        for extra in [""] if marker is None else ["", *extras]:
-            if marker is None or marker.evaluate({"extra": extra}):
-                yield extra, requirement
-                if not extra:
-                    break  # needed always, so of no extra
-
-
-def packages() -> Report:
-    """Versions of what this package declares, and what of it is missing, by extra."""
     versions: dict[str, str | None] = {}
     missing: dict[str, list[str]] = {}
     try:
-        declared = list(_requirements())
+        declared = importlib.metadata.distribution(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
-        return {"declared": False, "versions": {}, "missing": {}}
-    for extra, requirement in declared:
-        lacks = missing.setdefault(extra, [])
-        try:
-            version = importlib.metadata.version(requirement.name)
-        except importlib.metadata.PackageNotFoundError:
-            version = None
-        versions[requirement.name] = version
-        if version is None or not requirement.specifier.contains(version, prereleases=True):
-            lacks.append(f"{requirement.name}{requirement.specifier}")
+        return {"declared": False, "versions": versions, "missing": missing}
+    extras = declared.metadata.get_all("Provides-Extra") or []
+    for requirement in map(Requirement, declared.requires or ()):
+        marker = requirement.marker
+        for extra in ("", *extras):
+            if marker is not None and not marker.evaluate({"extra": extra}):
+                continue
+            lacks = missing.setdefault(extra, [])
+            try:
+                version = importlib.metadata.version(requirement.name)
+            except importlib.metadata.PackageNotFoundError:
+                version = None
+            versions[requirement.name] = version
+            if version is None or not requirement.specifier.contains(version, prereleases=True):
+                lacks.append(f"{requirement.name}{requirement.specifier}")
+            if not extra:
+                break  # needed always, so of no extra
     return {"declared": True, "versions": versions, "missing": missing}
 
 
 def installation() -> Report:
     """This package: version, how it was installed, and the commit of a checkout."""
+    from safe_rlhf_panacea.runs.run_record import git_state
+
     try:
         origin = importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
         editable = json.loads(origin or "{}").get("dir_info", {}).get("editable", False)
         how = "editable" if editable else "installed"
     except importlib.metadata.PackageNotFoundError:
         how = "not installed"
-
-    def git() -> Any:
-        from safe_rlhf_panacea.runs.run_record import git_state
-
-        return git_state()
-
-    return {"version": safe_rlhf_panacea.__version__, "how": how, "git": _or_reason(git)}
+    return {"version": safe_rlhf_panacea.__version__, "how": how, "git": _or_reason(git_state)}
 
 
 def machine() -> Report:
@@ -152,14 +143,11 @@ def accelerators() -> Report:
     import torch
 
     found = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
-    devices = [torch.cuda.get_device_properties(index) for index in found]
+    devices = map(torch.cuda.get_device_properties, found)
     return {
         "built_for": torch.version.cuda or torch.version.hip or "CPU",
         "threads": torch.get_num_threads(),
-        "gpus": [
-            {"name": device.name, "memory_gib": round(device.total_memory / GIB, 1)}
-            for device in devices
-        ],
+        "gpus": [{"name": d.name, "memory_gib": round(d.total_memory / GIB, 1)} for d in devices],
     }
 
 
@@ -179,26 +167,24 @@ def base() -> str:
     return f"{what} {found.version}{found.patches}{note}"
 
 
-def services() -> Report:
-    """Whether wandb and the hub would be reached."""
+def wandb() -> str:
+    """Whether wandb would be reached."""
+    from safe_rlhf_panacea.runs.wandb_run import wanted_mode
 
-    def wandb() -> str:
-        from safe_rlhf_panacea.runs.wandb_run import wanted_mode
+    try:
+        return wanted_mode()
+    except UserError:
+        return "WANDB_MODE is none of online, offline and disabled"
 
-        try:
-            return wanted_mode()
-        except UserError:
-            return "WANDB_MODE is none of online, offline and disabled"
 
-    def hub() -> str:
-        from huggingface_hub import constants
+def hub() -> str:
+    """Whether the hub would be reached, and with a token."""
+    from huggingface_hub import constants
 
-        # Not get_token(), which may ask a server for a new one.
-        given = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN")
-        token = "a token" if given or os.path.isfile(constants.HF_TOKEN_PATH) else "no token"
-        return f"{'offline' if constants.HF_HUB_OFFLINE else 'online'}, {token}"
-
-    return {"wandb": _or_reason(wandb), "hub": _or_reason(hub)}
+    # Not get_token(), which may ask a server for a new one.
+    given = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN")
+    token = "a token" if given or os.path.isfile(constants.HF_TOKEN_PATH) else "no token"
+    return f"{'offline' if constants.HF_HUB_OFFLINE else 'online'}, {token}"
 
 
 def report() -> Report:
@@ -209,23 +195,17 @@ def report() -> Report:
         "torch": _or_reason(accelerators),
         "driver": _or_reason(driver),
         "base": _or_reason(base),
-        "services": services(),
+        "services": {"wandb": _or_reason(wandb), "hub": _or_reason(hub)},
         "packages": _or_reason(packages),
     }
-
-
-def is_whole(found: Report) -> bool:
-    """Whether everything is there that this package always needs."""
-    known = found["packages"]
-    return isinstance(known, dict) and known["declared"] and not known["missing"].get("")
 
 
 def _lines(found: Report) -> Iterator[str]:
     """The report for people."""
     package, here, torch = found["package"], found["machine"], found["torch"]
-    git = package["git"]
-    commit = f", commit {git['commit'][:12]}" if isinstance(git, dict) else ""
-    changed = ", modified" if isinstance(git, dict) and git["modified"] else ""
+    git = package["git"] if isinstance(package["git"], dict) else {}
+    commit = f", commit {git['commit'][:12]}" if git else ""
+    changed = ", modified" if git.get("modified") else ""
     yield f"safe-rlhf-panacea {package['version']}, {package['how']}{commit}{changed}"
     yield f"Python      {here['python']}, {here['system']}, {here['libc'] or 'libc not known'}"
     threads = f", OMP_NUM_THREADS={here['omp_num_threads']}" if here["omp_num_threads"] else ""
@@ -243,21 +223,18 @@ def _lines(found: Report) -> Iterator[str]:
     yield f"Base        {found['base']}"
     yield f"wandb       {found['services']['wandb']}"
     yield f"Hub         {found['services']['hub']}"
-    yield from _package_lines(found["packages"])
-
-
-def _package_lines(known: Any) -> Iterator[str]:
+    known = found["packages"]
     if not isinstance(known, dict):
         yield f"Packages    {known}"
         return
     if not known["declared"]:
         yield "Packages    not known: this package is not installed (pip install -e .)"
         return
-    yield ""
     width = max(map(len, known["versions"]))
-    for name, version in known["versions"].items():
-        yield f"{name:{width}}  {version or 'missing'}"
-    yield ""
+    versions = (
+        f"{name:{width}}  {version or 'missing'}" for name, version in known["versions"].items()
+    )
+    yield from ("", *versions, "")
     for extra, lacks in known["missing"].items():
         what = f"extra {extra}" if extra else "needed always"
         remedy = f"pip install '{DISTRIBUTION}{f'[{extra}]' if extra else ''}'"
@@ -270,11 +247,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the report; exit code 1 where something is missing that is always needed."""
     args = COMMAND.read(argv)
     found = report()
-    if args.json:
-        say(json.dumps(found, indent=2))
-    else:
-        say("\n".join(_lines(found)))
-    return 0 if is_whole(found) else 1
+    say(json.dumps(found, indent=2) if args.json else "\n".join(_lines(found)))
+    known = found["packages"]
+    whole = isinstance(known, dict) and known["declared"] and not known["missing"].get("")
+    return 0 if whole else 1
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import TextIO
 
 # C0 and C1 controls but tab and newline, line separators, marks that reorder text, and halves of
@@ -33,6 +35,12 @@ def markdown_text(text: object) -> str:
     return MARKS.sub(r"\\\1", printable_line(text))
 
 
+def suggestion(word: object, known: Iterable[str]) -> str:
+    """``: did you mean …?`` for a misspelt word, or nothing where no known one is like it."""
+    close = get_close_matches(str(word), list(known), n=1, cutoff=0.7)
+    return f": did you mean {close[0]}?" if close else ""
+
+
 def say(*parts: object, file: TextIO | None = None) -> None:
     """Print what may hold foreign text, at once."""
     file = file or sys.stdout
@@ -46,7 +54,7 @@ def quiet_libraries() -> None:
     """Leave the terminal to the program's own lines."""
     from transformers.utils.logging import disable_progress_bar
 
-    from safe_rlhf_panacea.base.distributed import name_cpu_accelerator
+    from safe_rlhf_panacea.distributed import name_cpu_accelerator
 
     name_cpu_accelerator()
     disable_progress_bar()

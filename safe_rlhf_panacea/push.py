@@ -19,17 +19,16 @@ from typing import Any
 
 from safe_rlhf_panacea.adapter.io import CONFIG_NAME, WEIGHTS_NAME, read_config, read_tensors
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
-from safe_rlhf_panacea.configs.trained import TrainedAdapterOptions
+from safe_rlhf_panacea.configs.training import TrainedAdapterOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.examples import EXAMPLES_FILE
 from safe_rlhf_panacea.export.card import CARD_FILE, read_facts, write_card
 from safe_rlhf_panacea.export.portable import hub_name, portable, portable_record
 from safe_rlhf_panacea.fronts.result import FRONT_FILE
+from safe_rlhf_panacea.hub import HUB_NAME
 from safe_rlhf_panacea.io import atomic_write_json, read_json
-from safe_rlhf_panacea.models.hub import HUB_NAME
 from safe_rlhf_panacea.printing import printable_line, say
-from safe_rlhf_panacea.runs.run_folder import RUN_FILE, read_record
-from safe_rlhf_panacea.runs.run_record import RESULTS_FILE
+from safe_rlhf_panacea.records import EXAMPLES_FILE
+from safe_rlhf_panacea.runs.run_folder import RESULTS_FILE, RUN_FILE, read_record
 
 PROGRAM = "python -m safe_rlhf_panacea.push"
 TOKENIZER_CONFIG = "tokenizer_config.json"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
-from safe_rlhf_panacea.configs.trained import AnswerOptions, DeviceOptions, LoadingOptions
+from safe_rlhf_panacea.configs.training import AnswerOptions, DeviceOptions, LoadingOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.printing import say
 
@@ -147,7 +147,7 @@ class PanaceaModel:
         import torch
 
         from safe_rlhf_panacea.forward import SamplingConfig, generate
-        from safe_rlhf_panacea.models.positions import check_positions
+        from safe_rlhf_panacea.models.loading import check_positions
         from safe_rlhf_panacea.preference import parse_preference
 
         _ = AnswerOptions(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
@@ -200,7 +200,7 @@ def _load_base(
     from safe_rlhf_panacea.adapter.io import read_config
     from safe_rlhf_panacea.data import ChatTemplate
     from safe_rlhf_panacea.models import load_pretrained_models
-    from safe_rlhf_panacea.models.of_adapter import base_of
+    from safe_rlhf_panacea.models.adapted import base_of
 
     config = read_config(adapter)
     with base_of(adapter, config.base_model, base_model) as base:

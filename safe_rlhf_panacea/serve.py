@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 from safe_rlhf_panacea.configs import Options, Program, configuration, kinds, option
-from safe_rlhf_panacea.configs.trained import DeviceOptions
+from safe_rlhf_panacea.configs.training import DeviceOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.examples import read_examples
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.records import read_examples
 
 PROGRAM = "python -m safe_rlhf_panacea.serve"
 TOKEN = "PANACEA_TOKEN"

@@ -32,8 +32,8 @@ from safe_rlhf_panacea.adapter import AdapterError
 from safe_rlhf_panacea.aggregation import AggregationError
 from safe_rlhf_panacea.algorithms.dpo import main as dpo
 from safe_rlhf_panacea.algorithms.grpo import COMMAND as GRPO
-from safe_rlhf_panacea.inputs import data_specs
 from safe_rlhf_panacea.preference import PreferenceError
+from safe_rlhf_panacea.training_run import data_specs
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 QUIET = {"log_type": "none", "progress": False, "max_length": 32}
@@ -245,7 +245,7 @@ def test_a_training_that_fails_to_begin_lets_go_of_its_folder_and_can_begin_agai
     for _ in range(2):
         with pytest.raises(UserError, match="none: no such folder"):
             failing.train()
-        code = "import sys; from safe_rlhf_panacea.runs.claim import lock_folder as lock"
+        code = "import sys; from safe_rlhf_panacea.runs.run_folder import lock_folder as lock"
         subprocess.run([sys.executable, "-c", f"{code}; lock(sys.argv[1])", tmp_path], check=True)
 
 

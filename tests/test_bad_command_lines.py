@@ -14,7 +14,9 @@ from safe_rlhf_panacea import chat, dashboard, push, respond, serve
 from safe_rlhf_panacea.adapter.io import ADAPTER_TYPE
 from safe_rlhf_panacea.data import __main__ as listing
 from safe_rlhf_panacea.evaluation import agreement, calibrate, compare
+from safe_rlhf_panacea.experiments import __main__ as experiments
 from safe_rlhf_panacea.export import card
+from safe_rlhf_panacea.miniature import __main__ as miniature
 from safe_rlhf_panacea.miniature import world
 from tests.bad_command_lines import GOOD, rows
 from tests.eval.evaluations import write_evaluation
@@ -27,7 +29,7 @@ PACKAGES = {
     "ppo": "algorithms.ppo",
     "panacea_sft": "algorithms.sft",
     "grpo": "algorithms.grpo",
-    **{name: name for name in ("evaluation", "memory", "miniature", "experiments")},
+    **{name: name for name in ("evaluation", "memory")},
 }
 BASELINES = ("rewarded_soups", "discrete_policies", "fixed_scaling")
 MODULES = {
@@ -39,6 +41,8 @@ MODULES = {
     "push": push,
     "chat": chat,
     "serve": serve,
+    "experiments": experiments,
+    "miniature": miniature,
     "world": world,
     "dashboard": dashboard,
     "datasets": listing,

@@ -10,15 +10,13 @@ import pytest
 from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError
 from safe_rlhf_panacea.adapter.io import ADAPTER_TYPE, read_config
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.examples import read_examples
-from safe_rlhf_panacea.fronts.evaluations import read_evaluations
-from safe_rlhf_panacea.fronts.measurement import read_responses
+from safe_rlhf_panacea.fronts.evaluations import read_evaluations, read_responses
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.fronts.runs import parse_run, read_run
 from safe_rlhf_panacea.io import read_json, read_json_lines
-from safe_rlhf_panacea.models.weights import weight_files
-from safe_rlhf_panacea.rewards.calibration import apply_calibration
-from safe_rlhf_panacea.rewards.spec import RewardSpec
+from safe_rlhf_panacea.models.files import weight_files
+from safe_rlhf_panacea.records import read_examples
+from safe_rlhf_panacea.rewards.spec import RewardSpec, apply_calibration
 from safe_rlhf_panacea.show.tables import indicators_table, points_table
 from tests.show.evaluations import NAMES, evaluation
 

@@ -12,7 +12,7 @@ import shlex
 
 import pytest
 
-from safe_rlhf_panacea.preference.samplers import KINDS
+from safe_rlhf_panacea.preference_sampler import KINDS
 from tests.bad_command_lines import DRY, GOOD
 from tests.test_bad_command_lines import folder, programs  # noqa: F401 (fixtures)
 

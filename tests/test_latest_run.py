@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.runs.run_folder import point_latest
-from safe_rlhf_panacea.runs.run_record import check_output_dir, prepare_output_dir
+from safe_rlhf_panacea.runs.run_folder import check_output_dir, point_latest, prepare_output_dir
 
 
 def make_run(folder: Path) -> Path:

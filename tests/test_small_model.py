@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
-from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
-from safe_rlhf_panacea.data import ChatTemplate, SupervisedDataset
-from safe_rlhf_panacea.experiments.sizes import settings
+from safe_rlhf_panacea.data import IGNORE_INDEX, ChatTemplate, SupervisedDataset
+from safe_rlhf_panacea.experiments.table import settings
 from safe_rlhf_panacea.respond import PanaceaModel
-from safe_rlhf_panacea.small.main import Small
+from safe_rlhf_panacea.small.__main__ import Small
 from tests.experiments.test_tables import LONGEST_RULE_PROMPT
 
 FOLDER = os.environ.get("PANACEA_SMALL_MODEL")

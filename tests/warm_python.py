@@ -33,7 +33,7 @@ PRELOADED = (
     "safe_rlhf_panacea.base.before",
     "safe_rlhf_panacea.base.before",
     "safe_rlhf_panacea.evaluation.main",
-    "safe_rlhf_panacea.miniature.main",
+    "safe_rlhf_panacea.miniature.stages",
     "torch.distributed.launcher.api",
     "torch._dynamo",
     "transformers.models.llama.modeling_llama",

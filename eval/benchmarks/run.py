@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks import finding, tables
 from benchmarks.measuring import Case, measure, run_once
 from benchmarks.sizes import MODELS, SIZES
+from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_flag
 from safe_rlhf_panacea.configs.kinds import filled, positive_int
-from safe_rlhf_panacea.configs.parser import ArgumentParser, add_flag
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 

@@ -26,10 +26,9 @@ import torch
 # The sources beside this script are what runs, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from safe_rlhf_panacea.configs.command_line import add_options
+from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_options
 from safe_rlhf_panacea.configs.kinds import filled, positive_int
-from safe_rlhf_panacea.configs.parser import ArgumentParser
-from safe_rlhf_panacea.configs.trained import DeviceOptions
+from safe_rlhf_panacea.configs.training import DeviceOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.respond import load_model

@@ -15,8 +15,8 @@ from part import MODELS, Row, device_of, run_part
 from transformers import LlamaConfig
 
 from safe_rlhf_panacea.memory.held import held
-from safe_rlhf_panacea.memory.live import LiveBytes
 from safe_rlhf_panacea.memory.main import COMMAND
+from safe_rlhf_panacea.memory.models import LiveBytes
 from safe_rlhf_panacea.memory.plan import GIB
 
 TOLERANCE = 0.15

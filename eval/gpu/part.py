@@ -17,8 +17,8 @@ import torch
 from benchmarks.finding import machine
 from benchmarks.sizes import MODELS
 
+from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_flag
 from safe_rlhf_panacea.configs.kinds import filled
-from safe_rlhf_panacea.configs.parser import ArgumentParser, add_flag
 from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.printing import say

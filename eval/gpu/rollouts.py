@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 
 from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter, inject_adapter
 from safe_rlhf_panacea.forward import SamplingConfig, generate, log_probs, response_tokens
-from safe_rlhf_panacea.preference import PreferenceSampler
+from safe_rlhf_panacea.preference_sampler import PreferenceSampler
 from safe_rlhf_panacea.rollouts.checks import Needed
 from safe_rlhf_panacea.rollouts.completions import as_sampled, read_answer, request
 from safe_rlhf_panacea.rollouts.local import start_server

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
-from safe_rlhf_panacea.base.distributed import all_reduce_sum
+from safe_rlhf_panacea.distributed import all_reduce_sum
 
 DECAY = 0.9  # of the averages over steps, as Adam's first moment has it
 NORMS_EVERY = 10  # updates

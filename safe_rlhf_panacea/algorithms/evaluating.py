@@ -12,22 +12,22 @@ import torch
 
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.base import unwrap
-from safe_rlhf_panacea.base.distributed import (
+from safe_rlhf_panacea.configs.panacea import PanaceaConfig
+from safe_rlhf_panacea.dashboard import Dashboard
+from safe_rlhf_panacea.data.template import ChatTemplate
+from safe_rlhf_panacea.distributed import (
     all_gather_objects,
     get_rank,
     own_device,
     refusing_together,
 )
-from safe_rlhf_panacea.configs.panacea import PanaceaConfig
-from safe_rlhf_panacea.data.template import ChatTemplate
 from safe_rlhf_panacea.forward import NotFiniteError, SamplingConfig
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement, origin
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.preference import default_grid, preference_grid
-from safe_rlhf_panacea.runs.clock import TrainingClock
-from safe_rlhf_panacea.show.writers import Dashboard
+from safe_rlhf_panacea.runs.checkpoint import TrainingClock
 
 COARSE = (0.25, 0.5)  # steps of a grid that training can stop for
 

@@ -8,18 +8,14 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.distributed import (
-    all_gather_objects,
-    get_rank,
-    get_world_size,
-    own_device,
-)
 from safe_rlhf_panacea.base.engine import passes_since_update
 from safe_rlhf_panacea.base.rl_data import steps_per_epoch
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 from safe_rlhf_panacea.configs.panacea import PanaceaConfig
+from safe_rlhf_panacea.distributed import all_gather_objects, get_rank, get_world_size, own_device
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.preference import PreferenceSampler, parse_preference
+from safe_rlhf_panacea.preference import parse_preference
+from safe_rlhf_panacea.preference_sampler import PreferenceSampler
 
 DRAWN_BINS = 10
 # The sampler's parameters that may change over a run, and the options that give them.

@@ -15,7 +15,7 @@ from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.forward import PassOptions, set_pass_options, side_by_side
 from safe_rlhf_panacea.fronts.measure import different_prompts, measure, sample_base
 from safe_rlhf_panacea.fronts.measurement import Measurement
-from safe_rlhf_panacea.fronts.sampling import Sampled
+from safe_rlhf_panacea.fronts.over_grid import Sampled
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.loading import Loaded, RewardLoading, load_rewards
 from safe_rlhf_panacea.rewards.responses import Responses

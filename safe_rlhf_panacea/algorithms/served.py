@@ -13,15 +13,15 @@ import torch
 from safe_rlhf_panacea.algorithms.evaluating import FrontTrainer
 from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.base import Batch
-from safe_rlhf_panacea.base.distributed import (
+from safe_rlhf_panacea.base.engine import gathered
+from safe_rlhf_panacea.configs.rewarded import AUTO
+from safe_rlhf_panacea.distributed import (
     all_gather_objects,
     barrier,
     is_main_process,
     own_device,
     refusing_together,
 )
-from safe_rlhf_panacea.base.engine import gathered
-from safe_rlhf_panacea.configs.rollouts import AUTO
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward import log_probs, response_tokens
 from safe_rlhf_panacea.models.adapted import find_adapter

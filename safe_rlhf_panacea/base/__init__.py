@@ -15,13 +15,6 @@ from typing import TYPE_CHECKING, Any
 from safe_rlhf_panacea.base.resolution import Backend, backend
 
 if TYPE_CHECKING:  # the port's, which Safe-RLHF's agree with
-    from safe_rlhf_panacea.base.distributed import (
-        all_reduce_max,
-        all_reduce_means,
-        all_reduce_sum,
-        barrier,
-        is_main_process,
-    )
     from safe_rlhf_panacea.base.dpo import DPOTrainer
     from safe_rlhf_panacea.base.dpo import DPOTrainer as HookedDPOTrainer
     from safe_rlhf_panacea.base.engine import gathered, init_eval_engine, unwrap
@@ -67,13 +60,13 @@ _HOOKED = {
 # the same on both: the place in this package
 _OURS = {
     "TrainingState": "runs.checkpoint",
-    "all_reduce_max": "base.distributed",
-    "all_reduce_means": "base.distributed",
-    "all_reduce_sum": "base.distributed",
-    "barrier": "base.distributed",
+    "all_reduce_max": "distributed",
+    "all_reduce_means": "distributed",
+    "all_reduce_sum": "distributed",
+    "barrier": "distributed",
     "gathered": "base.engine",
     "init_eval_engine": "base.engine",
-    "is_main_process": "base.distributed",
+    "is_main_process": "distributed",
     "unwrap": "base.engine",
 }
 

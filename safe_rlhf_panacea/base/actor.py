@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
-from safe_rlhf_panacea.base.distributed import all_reduce_means
 from safe_rlhf_panacea.base.losses import next_token_loss
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
+from safe_rlhf_panacea.data import IGNORE_INDEX
+from safe_rlhf_panacea.distributed import all_reduce_means
 from safe_rlhf_panacea.forward import answer_log_probs, answer_tokens, of_each_token
 from safe_rlhf_panacea.models import load_pretrained_models
-from safe_rlhf_panacea.models.positions import check_positions
+from safe_rlhf_panacea.models.loading import check_positions
 
 
 def load_actor(args: RewardedConfig) -> tuple[Any, Any]:

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import torch
 
-from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.engine import init_eval_engine
 from safe_rlhf_panacea.base.losses import (
     diverging_mask,
@@ -21,6 +20,7 @@ from safe_rlhf_panacea.base.losses import (
 from safe_rlhf_panacea.base.supervised import SupervisedTrainer
 from safe_rlhf_panacea.configs.algorithms import DPOConfig
 from safe_rlhf_panacea.data import PreferenceDataset
+from safe_rlhf_panacea.distributed import own_device
 from safe_rlhf_panacea.forward import across, log_probs
 
 PAIR = ("better_input_ids", "better_attention_mask", "worse_input_ids", "worse_attention_mask")

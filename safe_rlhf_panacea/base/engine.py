@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from safe_rlhf_panacea.base.distributed import get_world_size, own_device
+from safe_rlhf_panacea.distributed import get_world_size, own_device
 from safe_rlhf_panacea.errors import UserError
 
 if TYPE_CHECKING:

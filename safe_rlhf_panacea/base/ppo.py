@@ -10,12 +10,6 @@ from typing import Any, ClassVar
 import torch
 
 from safe_rlhf_panacea.base.actor import load_actor
-from safe_rlhf_panacea.base.distributed import (
-    all_reduce_max,
-    all_reduce_means,
-    all_reduce_sum,
-    own_device,
-)
 from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate
 from safe_rlhf_panacea.base.losses import (
     clipped_surrogate,
@@ -33,9 +27,14 @@ from safe_rlhf_panacea.base.rollout import AnyRollout, OldNumbers, Rollout, Scor
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.updates import average
 from safe_rlhf_panacea.configs.algorithms import PPOConfig
+from safe_rlhf_panacea.distributed import (
+    all_reduce_max,
+    all_reduce_means,
+    all_reduce_sum,
+    own_device,
+)
 from safe_rlhf_panacea.forward import log_probs, response_tokens
-from safe_rlhf_panacea.models.score_loading import load_score_model
-from safe_rlhf_panacea.models.tokenizers import check_same_tokenizer
+from safe_rlhf_panacea.models.pretrained import check_same_tokenizer, load_score_model
 
 
 class PPOModels(RLTrainer[AnyRollout]):

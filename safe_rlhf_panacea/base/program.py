@@ -32,7 +32,7 @@ def prepare_run(args: Any, *, hooked: bool = True) -> tuple[DeepSpeedConfig, Dee
     theirs = hooked and backend().name == "safe_rlhf"
     name = "on_safe_rlhf.program" if theirs else "base.setup"
     configs = import_module(f"safe_rlhf_panacea.{name}").prepare_run(args)
-    from safe_rlhf_panacea.base.distributed import is_main_process
+    from safe_rlhf_panacea.distributed import is_main_process
 
     if hooked and is_main_process():
         say(str(backend()))

@@ -12,15 +12,15 @@ import torch
 
 from safe_rlhf_panacea.base import rl_data
 from safe_rlhf_panacea.base.actor import text_count, text_step
-from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.engine import passes_since_update, unwrap
 from safe_rlhf_panacea.base.rl_setup import RLSetup
 from safe_rlhf_panacea.base.rollout import AnyRollout
 from safe_rlhf_panacea.base.supervised import to_device
 from safe_rlhf_panacea.base.updates import by_update, counted, means_of_evaluation
+from safe_rlhf_panacea.distributed import own_device
 from safe_rlhf_panacea.forward import NoResponsesError, NotFiniteError, generate
 from safe_rlhf_panacea.runs.divergence import DivergedError, finite_on_all
-from safe_rlhf_panacea.runs.progress import progress_bar
+from safe_rlhf_panacea.runs.logger import progress_bar
 
 Batch = rl_data.Batch
 

@@ -10,11 +10,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from safe_rlhf_panacea.base import rl_data
-from safe_rlhf_panacea.base.distributed import get_rank, get_world_size
 from safe_rlhf_panacea.base.engine import init_role_engine, set_gradient_checkpointing, unwrap
 from safe_rlhf_panacea.base.trainer import TrainerBase
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 from safe_rlhf_panacea.data import ResumableSampler
+from safe_rlhf_panacea.distributed import get_rank, get_world_size
 from safe_rlhf_panacea.forward.passes import has_dropout
 from safe_rlhf_panacea.forward.ways import fitting_way
 from safe_rlhf_panacea.runs.checkpoint import TrainingState

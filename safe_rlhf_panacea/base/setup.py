@@ -9,19 +9,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from safe_rlhf_panacea.base.distributed import (
+from safe_rlhf_panacea.base.engine import get_deepspeed_eval_config, get_deepspeed_train_config
+from safe_rlhf_panacea.distributed import (
     get_world_size,
     init_distributed,
     is_main_process,
     refusing_together,
 )
-from safe_rlhf_panacea.base.engine import get_deepspeed_eval_config, get_deepspeed_train_config
 from safe_rlhf_panacea.io import naming
-from safe_rlhf_panacea.runs.claim import check_free, unlock_folder, withdraw_claim
 from safe_rlhf_panacea.runs.logger import check_log, log_types
 from safe_rlhf_panacea.runs.resuming import latest_step
-from safe_rlhf_panacea.runs.run_folder import RUN_FILE
-from safe_rlhf_panacea.runs.run_record import finish_run_record, how_to_go_on
+from safe_rlhf_panacea.runs.run_folder import (
+    RUN_FILE,
+    check_free,
+    how_to_go_on,
+    unlock_folder,
+    withdraw_claim,
+)
+from safe_rlhf_panacea.runs.run_record import finish_run_record
 
 if TYPE_CHECKING:
     from safe_rlhf_panacea.base.trainer import TrainerBase

@@ -11,21 +11,16 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch.utils.data import DataLoader
 
-from safe_rlhf_panacea.base.distributed import (
-    all_reduce_means,
-    get_rank,
-    get_world_size,
-    own_device,
-)
 from safe_rlhf_panacea.base.engine import init_train_engine, set_gradient_checkpointing
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.trainer import TrainerBase
 from safe_rlhf_panacea.base.updates import Batch, counted, step_info
 from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.data import ResumableSampler
+from safe_rlhf_panacea.distributed import all_reduce_means, get_rank, get_world_size, own_device
 from safe_rlhf_panacea.models import load_pretrained_models
-from safe_rlhf_panacea.models.positions import check_positions
-from safe_rlhf_panacea.runs.progress import progress_bar
+from safe_rlhf_panacea.models.loading import check_positions
+from safe_rlhf_panacea.runs.logger import progress_bar
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -12,24 +12,23 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from safe_rlhf_panacea.base.distributed import (
+from safe_rlhf_panacea.base.engine import unwrap, whole_state_dict
+from safe_rlhf_panacea.base.part import Observer, Part
+from safe_rlhf_panacea.data import ChatTemplate, ResumableSampler
+from safe_rlhf_panacea.distributed import (
     barrier,
     get_world_size,
     is_main_process,
     refusing_together,
 )
-from safe_rlhf_panacea.base.engine import unwrap, whole_state_dict
-from safe_rlhf_panacea.base.part import Observer, Part
-from safe_rlhf_panacea.data import ChatTemplate, ResumableSampler
 from safe_rlhf_panacea.forward import PassOptions, set_pass_options
 from safe_rlhf_panacea.runs.checkpoint import (
+    TrainingClock,
     TrainingState,
     capture_random_state,
     restore_random_state,
+    write_checksums,
 )
-from safe_rlhf_panacea.runs.checkpoint_files import write_checksums
-from safe_rlhf_panacea.runs.claim import claim_folder, withdraw_claim
-from safe_rlhf_panacea.runs.clock import TrainingClock
 from safe_rlhf_panacea.runs.divergence import DivergenceCheck, check_weights
 from safe_rlhf_panacea.runs.logger import Logger, log_types
 from safe_rlhf_panacea.runs.resuming import (
@@ -40,7 +39,8 @@ from safe_rlhf_panacea.runs.resuming import (
     run_start,
     take_up,
 )
-from safe_rlhf_panacea.runs.run_record import CHECKPOINTS, write_run_record
+from safe_rlhf_panacea.runs.run_folder import CHECKPOINTS, claim_folder, withdraw_claim
+from safe_rlhf_panacea.runs.run_record import write_run_record
 
 # Where trainers keep their data, and the flags that name them.
 LOADERS = {

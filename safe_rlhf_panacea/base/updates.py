@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.distributed import all_reduce_means, all_reduce_sum, get_world_size
 from safe_rlhf_panacea.base.engine import learning_rate, passes_since_update
+from safe_rlhf_panacea.distributed import all_reduce_means, all_reduce_sum, get_world_size
 
 Batch = dict[str, Any]
 

@@ -107,7 +107,7 @@ def train_variants(algorithm: str, config: Any, variants: Variants) -> dict[str,
     Raises:
         UserError: as ``variant_configs``, before anything is trained, or as the training.
     """
-    from safe_rlhf_panacea.base.distributed import init_distributed
+    from safe_rlhf_panacea.distributed import init_distributed
 
     configs = variant_configs(config, variants)
     init_distributed(config.local_rank)

@@ -11,8 +11,12 @@ from safe_rlhf_panacea.configs.panacea import (
     PanaceaConfig,
     RewardPreferenceOptions,
 )
-from safe_rlhf_panacea.configs.rewarded import RewardOptions, RolloutOptions, TextOptions
-from safe_rlhf_panacea.configs.rollouts import EngineOptions
+from safe_rlhf_panacea.configs.rewarded import (
+    EngineOptions,
+    RewardOptions,
+    RolloutOptions,
+    TextOptions,
+)
 from safe_rlhf_panacea.configs.training import (
     ActorScheduleOptions,
     CriticScheduleOptions,
@@ -72,13 +76,9 @@ class NamedDataConfig(LabelPreferenceOptions, ScheduleOptions, PanaceaConfig, Mo
     lr: float = 2e-4
     weight_decay: float = 0.05
 
-    def named_objectives(self) -> list[str]:
-        """The objectives that the training data sets are named for, each once."""
-        return named_objectives(self.train_datasets or ())
-
     def objective_names(self) -> tuple[str, ...]:
         """``objectives``, or those that the data sets are named for."""
-        found = tuple(self.objectives or self.named_objectives())
+        found = tuple(self.objectives or _named_for(self.train_datasets))
         if not found:
             raise UserError(
                 "--objectives is missing, and --train_datasets names none (helpful=PATH)"
@@ -102,7 +102,7 @@ class DPOConfig(NamedDataConfig):
     def check(self) -> None:
         """Refuse what contradicts itself, and data sets of objectives that there are not."""
         super().check()
-        for name in [*self.named_objectives(), *named_objectives(self.eval_datasets or ())]:
+        for name in [*_named_for(self.train_datasets), *_named_for(self.eval_datasets)]:
             if name not in self.objective_names():
                 raise UserError(f"a data set is named for {name!r}, which is none of --objectives")
 
@@ -123,7 +123,7 @@ class SFTConfig(NamedDataConfig):
             read_named_specs("--eval_datasets", self.eval_datasets, objectives)
 
 
-def named_objectives(specs: Any) -> list[str]:
+def _named_for(specs: tuple[Any, ...] | None) -> list[str]:
     """The objectives that data sets are named for, each once."""
     from safe_rlhf_panacea.data.specs import read_specs
 
@@ -154,12 +154,18 @@ class RewardedConfig(
         Raises:
             UserError: the options of rewards contradict each other, or a bad calibration.
         """
-        from safe_rlhf_panacea.rewards.calibration import apply_calibration
+        from safe_rlhf_panacea.rewards.spec import apply_calibration
 
-        specs = plain_reward_specs(self)
+        specs = self._plain_specs()
         if self.reward_calibration is None:
             return specs
         return apply_calibration(specs, self.reward_calibration)
+
+    def _plain_specs(self) -> list[RewardSpec]:
+        from safe_rlhf_panacea.rewards.spec import reward_specs
+
+        units = self.reward_scales, self.reward_signs, self.reward_shifts
+        return reward_specs(self.reward_models or (), *units, self.objectives)
 
     def check(self) -> None:
         """Refuse what contradicts itself, the options of servers too."""
@@ -172,20 +178,7 @@ class RewardedConfig(
 
     def objective_names(self) -> tuple[str, ...]:
         """Those of the rewards."""
-        return tuple(spec.name for spec in plain_reward_specs(self))
-
-
-def plain_reward_specs(args: Any) -> list[RewardSpec]:
-    """The objectives with what scores them, in the order of λ, before any calibration."""
-    from safe_rlhf_panacea.rewards.spec import reward_specs
-
-    return reward_specs(
-        args.reward_models or (),
-        args.reward_scales,
-        args.reward_signs,
-        args.reward_shifts,
-        args.objectives,
-    )
+        return tuple(spec.name for spec in self._plain_specs())
 
 
 @configuration

@@ -4,65 +4,19 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 import sys
-from collections.abc import Collection, Sequence
-from typing import Any, Generic, TypeVar
+import textwrap
+from collections.abc import Collection, Iterable, Sequence
+from itertools import takewhile
+from typing import Any, Generic, NoReturn, TypeVar
 
 from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.configs.options import Option, Options, options_of, read_yaml
-from safe_rlhf_panacea.configs.parser import ArgumentParser
+from safe_rlhf_panacea.printing import printable_line, suggestion
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
 CONFIG = "config"
-
-
-def add_options(
-    parser: argparse.ArgumentParser,
-    cls: type[Options],
-    *,
-    only: Sequence[type[Options]] | None = None,
-    names: Collection[str] = (),
-) -> None:
-    """Add a flag for every option of a class, those of one title together.
-
-    Args:
-        parser: gets the flags; where one is not given, its namespace has the default.
-        cls: the class.
-        only: the classes above it whose options are added; None: all.
-        names: further options that are added.
-    """
-    sections: dict[str, Any] = {}
-    wanted = {name for part in only or (cls,) for name in options_of(part)} | set(names)
-    for one in options_of(cls).values():
-        if one.name not in wanted:
-            continue
-        if one.group not in sections:
-            section = parser.add_argument_group(one.group) if one.group else parser
-            sections[one.group] = section
-        _add_flag(sections[one.group], one)
-
-
-def _add_flag(section: Any, one: Option) -> None:
-    about: dict[str, Any] = {"default": one.default, "help": one.text.replace("%", "%%")}
-    if one.choices:
-        about |= {"choices": one.choices, "type": type(one.choices[0])}
-    else:
-        about["type"] = one.kind
-    if one.repeat:
-        about["action"] = "append"
-    elif one.several:
-        about["nargs"] = "+" if one.required or not one.positional else "*"
-    elif one.kind is kinds.boolean:  # bare (--bf16), or with a value (--bf16 true)
-        about |= {"nargs": "?", "const": True}
-    if one.metavar is not None:
-        about["metavar"] = one.metavar
-    if not one.positional:
-        names = (f"--{name}" for name in (one.name, *one.names))
-        section.add_argument(*names, dest=one.name, required=one.required, **about)
-        return
-    if not (one.required or one.several):
-        about["nargs"] = "?"
-    section.add_argument(one.name, **about)
 
 
 class Program(Generic[AnyOptions]):
@@ -133,10 +87,6 @@ class Program(Generic[AnyOptions]):
         space, rest = self.parser(config=False).parse_known_args(argv, self._unset())
         return self.cls(**_without_unset(space)), rest
 
-    def _unset(self) -> argparse.Namespace:
-        """A namespace that keeps the parser from filling in defaults."""
-        return argparse.Namespace(**dict.fromkeys(options_of(self.cls)))
-
     def read(self, argv: Sequence[str] | None = None) -> AnyOptions:
         """The checked options of a command line; None: this process's.
 
@@ -148,7 +98,123 @@ class Program(Generic[AnyOptions]):
         options.check()
         return options
 
+    def _unset(self) -> argparse.Namespace:
+        """A namespace that keeps the parser from filling in defaults."""
+        return argparse.Namespace(**dict.fromkeys(options_of(self.cls)))
+
 
 def _without_unset(space: argparse.Namespace) -> dict[str, Any]:
     """What a command line gives: a flag that is left out is None, a place that is none or []."""
     return {name: value for name, value in vars(space).items() if value not in (None, [])}
+
+
+def add_options(
+    parser: argparse.ArgumentParser,
+    cls: type[Options],
+    *,
+    only: Sequence[type[Options]] | None = None,
+    names: Collection[str] = (),
+) -> None:
+    """Add a flag for every option of a class, those of one title together.
+
+    Args:
+        parser: gets the flags; where one is not given, its namespace has the default.
+        cls: the class.
+        only: the classes above it whose options are added; None: all.
+        names: further options that are added.
+    """
+    sections: dict[str, Any] = {"": parser}
+    wanted = {name for part in only or (cls,) for name in options_of(part)} | set(names)
+    for one in options_of(cls).values():
+        if one.name in wanted:
+            if one.group not in sections:
+                sections[one.group] = parser.add_argument_group(one.group)
+            _add_option(sections[one.group], one)
+
+
+def _add_option(section: Any, one: Option) -> None:
+    about: dict[str, Any] = {"default": one.default, "help": one.text.replace("%", "%%")}
+    about["type"] = type(one.choices[0]) if one.choices else one.kind
+    if one.choices:
+        about["choices"] = one.choices
+    if one.metavar is not None:
+        about["metavar"] = one.metavar
+    if one.repeat:
+        about["action"] = "append"
+    elif one.several:
+        about["nargs"] = "+" if one.required or not one.positional else "*"
+    elif one.kind is kinds.boolean:  # bare (--bf16), or with a value (--bf16 true)
+        about |= {"nargs": "?", "const": True}
+    elif one.positional and not one.required:
+        about["nargs"] = "?"
+    if one.positional:
+        section.add_argument(one.name, **about)
+    else:
+        names = (f"--{name}" for name in (one.name, *one.names))
+        section.add_argument(*names, dest=one.name, required=one.required, **about)
+
+
+def add_flag(group: Any, name: str, default: bool, text: str) -> None:
+    """A boolean that may be given bare (``--bf16``) or with a value (``--bf16 true``)."""
+    group.add_argument(name, type=kinds.boolean, nargs="?", const=True, default=default, help=text)
+
+
+def encodable(text: str) -> str:
+    """Text that files and tokenizers take: bytes that are not UTF-8 arrive as half surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{text!a} is not UTF-8 text") from None
+    return text
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """The description as it stands, and every default that the help does not name itself."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        if action.required or not action.option_strings or "default" in text:
+            return text
+        if default in (None, (), [], argparse.SUPPRESS):
+            return text
+        shown = str(default).lower() if isinstance(default, bool) else str(default)
+        return f"{text} (default: {shown.replace('%', '%%')})".strip()
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and which takes no abbreviations."""
+
+    def __init__(self, prog: str, description: str, example: str, **kwargs: Any) -> None:
+        """Describe the program and show how it is called."""
+        super().__init__(
+            prog=prog,
+            description=textwrap.dedent(description),
+            epilog="example:\n" + textwrap.indent(textwrap.dedent(example).strip(), "  "),
+            formatter_class=_Formatter,
+            allow_abbrev=False,
+            **kwargs,
+        )
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # argparse's own: not -1e-5
+
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
+        """Argparse's, but a flag that there is not is told before one that is missing."""
+        words = sys.argv[1:] if args is None else list(args)
+        for word in takewhile(lambda word: word != "--", words):
+            name, flags = word.partition("=")[0], self._option_string_actions
+            if word.startswith("--") and " " not in word and name not in flags:
+                self.error(f"there is no flag {name}{suggestion(name, flags)}")
+        return super().parse_args(words, namespace)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Argparse's; text that is not UTF-8 is refused, which no record or card could name."""
+        words = sys.argv[1:] if args is None else list(args)
+        for word in words:
+            try:
+                encodable(word)
+            except argparse.ArgumentTypeError as error:
+                self.error(str(error))
+        return super().parse_known_args(words, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """One line, exit code 2."""
+        self.exit(2, f"error: {printable_line(message)} (see {self.prog} --help)\n")

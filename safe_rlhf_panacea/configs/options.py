@@ -27,6 +27,7 @@ from typing import (
 
 from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.printing import suggestion
 
 if TYPE_CHECKING:
     from typing_extensions import Self, dataclass_transform
@@ -87,30 +88,21 @@ def configuration(cls: type[Made]) -> type[Made]:
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """What is known of one option of a class.
+    """What is known of one option of a class: what ``option`` was told, and what its field says.
 
     Attributes:
-        name: of the field, and of the flag.
-        default: where none is given.
-        text: its help.
         group: the title of the class that declares it.
-        kind: reads a value, or each item of several.
         several: whether it takes several values.
         choices: the values that it may have; empty: whatever its kind reads.
-        names: further names of the flag.
-        metavar: stands for its value in the help.
-        required: whether a command line must give it.
-        positional: whether a command line gives it by its place.
-        repeat: of several values: each is given by a flag of its own.
     """
 
     name: str
     default: Any
-    text: str
     group: str
-    kind: kinds.Kind
     several: bool
     choices: tuple[Any, ...]
+    text: str
+    kind: kinds.Kind
     names: tuple[str, ...]
     metavar: str | None
     required: bool
@@ -141,45 +133,34 @@ class Option:
 
 def options_of(cls: type[Options]) -> dict[str, Option]:
     """The options of a class by name: in the order in which the classes list them."""
-    if cls not in _found:
-        _found[cls] = _find_options(cls)
-    return _found[cls]
-
-
-def _find_options(cls: type[Options]) -> dict[str, Option]:
-    declared = _declared(cls)
-    hints = get_type_hints(cls)
-    found = {}
-    for field in dataclasses.fields(cls):
-        owner, about = declared[field.name]
-        item, several = _item_type(hints[field.name])
-        choices = get_args(item) if get_origin(item) is Literal else ()
-        kind = about["kind"] or (kinds.one_of(choices) if choices else _BY_TYPE[item])
-        more = {name: value for name, value in about.items() if name != "kind"}
-        found[field.name] = Option(
-            name=field.name,
-            default=field.default,
-            group=owner.__dict__.get("GROUP", ""),
-            kind=kind,
-            several=several,
-            choices=choices,
-            **more,
-        )
-    return found
-
-
-def _declared(cls: type[Options]) -> dict[str, tuple[type[Options], Mapping[str, Any]]]:
-    """The class that declares each option first, and what it says of it."""
-    found: dict[str, tuple[type[Options], Mapping[str, Any]]] = {}
+    if cls in _found:
+        return _found[cls]
+    # The class that declares an option first has its title, the last one says what it is.
+    declared: dict[str, tuple[str, Mapping[str, Any]]] = {}
     for owner in reversed(cls.__mro__):
         if not (isinstance(owner, type) and issubclass(owner, Options)):
             continue
         for name in inspect.get_annotations(owner):
             field = owner.__dataclass_fields__.get(name)
             if field is not None and "text" in field.metadata:
-                group = found.get(name, (owner,))[0]
-                found[name] = (group, field.metadata)
-    return found
+                group, _ = declared.get(name, (owner.__dict__.get("GROUP", ""), {}))
+                declared[name] = group, field.metadata
+    hints = get_type_hints(cls)
+    found = {}
+    for field in dataclasses.fields(cls):
+        group, about = declared[field.name]
+        item, several = _item_type(hints[field.name])
+        choices = get_args(item) if get_origin(item) is Literal else ()
+        kind = about["kind"] or (kinds.one_of(choices) if choices else _BY_TYPE[item])
+        found[field.name] = Option(
+            name=field.name,
+            default=field.default,
+            group=group,
+            several=several,
+            choices=choices,
+            **{**about, "kind": kind},
+        )
+    return _found.setdefault(cls, found)
 
 
 def _item_type(hint: Any) -> tuple[Any, bool]:
@@ -236,9 +217,9 @@ class Options:
 
     def given(self) -> dict[str, Any]:
         """The options whose values are not the defaults."""
-        found = options_of(type(self)).values()
-        values = {one.name: getattr(self, one.name) for one in found}
-        return {one.name: values[one.name] for one in found if values[one.name] != one.default}
+        values = {name: getattr(self, name) for name in options_of(type(self))}
+        defaults = {name: one.default for name, one in options_of(type(self)).items()}
+        return {name: value for name, value in values.items() if value != defaults[name]}
 
 
 def check_numbers(cls: type[Options], values: Namespace) -> None:
@@ -278,17 +259,10 @@ def read_yaml(cls: type[Options], path: str) -> dict[str, Any]:
     names = {name: one.name for one in options_of(cls).values() for name in (one.name, *one.names)}
     for name in found:
         if name not in names:
-            raise UserError(f"--config {file}: there is no option {name!r}{suggestion(name, cls)}")
+            hint = suggestion(name, options_of(cls))
+            raise UserError(f"--config {file}: there is no option {name!r}{hint}")
     given = [names.get(key.value) for key, _ in lines.value]
     for name in filter(None, given):
         if given.count(name) > 1:
             raise UserError(f"--config {file}: {name} is given twice")
     return {names[name]: value for name, value in found.items()}
-
-
-def suggestion(name: Any, cls: type[Options]) -> str:
-    """``: did you mean …?`` for a misspelt option, or nothing."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(str(name), options_of(cls), n=1, cutoff=0.7)
-    return f": did you mean {close[0]}?" if close else ""

@@ -138,15 +138,11 @@ class PanaceaConfig(FrontOptions, PreferenceOptions, AdapterOptions, TrainConfig
 
     @abc.abstractmethod
     def objective_names(self) -> tuple[str, ...]:
-        """The objectives, in the order of λ.
-
-        Raises:
-            UserError: there are none.
-        """
+        """The objectives, in the order of λ; ``UserError`` if there are none."""
 
     def resolved(self) -> Self:
         """These options, with those filled in that follow from the objectives."""
-        return self.with_(pref_dim=len(self.objective_names()))
+        return super().resolved().with_(pref_dim=len(self.objective_names()))
 
     def check(self) -> None:
         """Refuse what contradicts itself, Panacea's options too."""
@@ -206,7 +202,7 @@ def check_panacea(args: Any, objectives: tuple[str, ...]) -> None:
 
 def _check_sampler(args: Any, pref_dim: int) -> None:
     """Refuse contradictions among the options of λ's sampler."""
-    from safe_rlhf_panacea.preference import PreferenceSampler
+    from safe_rlhf_panacea.preference_sampler import PreferenceSampler
 
     needs = {"dirichlet_alpha": "dirichlet", "vertex_probability": "vertices"}
     for flag, sampler in needs.items():

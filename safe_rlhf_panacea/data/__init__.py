@@ -12,9 +12,10 @@ from safe_rlhf_panacea.data.sampler import ResumableSampler
 from safe_rlhf_panacea.data.specs import parse_dataset
 from safe_rlhf_panacea.data.supervised import SupervisedBatch, SupervisedDataset
 from safe_rlhf_panacea.data.template import ChatTemplate
-from safe_rlhf_panacea.data.tokenized import CollatorBase, TokenizedDataset
+from safe_rlhf_panacea.data.tokenized import IGNORE_INDEX, CollatorBase, TokenizedDataset
 
 __all__ = [
+    "IGNORE_INDEX",
     "ChatTemplate",
     "CollatorBase",
     "PreferenceBatch",

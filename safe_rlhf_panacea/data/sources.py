@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.hub import may_be_hub_name, prepare_hub
 from safe_rlhf_panacea.io import unique_keys
-from safe_rlhf_panacea.models.hub import may_be_hub_name, prepare_hub
 
 Row = dict[str, Any]
 PACKED: dict[str, tuple[str, Callable[[bytes], bytes]]] = {

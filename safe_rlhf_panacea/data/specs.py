@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.data.raw import AUTO, CHOSEN, RawDataset, RawSample, for_objective, labels_of
 from safe_rlhf_panacea.data.sources import SUFFIXES
+from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.models.hub import may_be_hub_name
+from safe_rlhf_panacea.hub import may_be_hub_name
 from safe_rlhf_panacea.printing import say
 
 FORM = "name[:proportion[:path]]"

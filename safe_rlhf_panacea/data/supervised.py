@@ -6,9 +6,9 @@ from typing import TypedDict
 
 import torch
 
-from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
 from safe_rlhf_panacea.data.specs import Row
 from safe_rlhf_panacea.data.tokenized import (
+    IGNORE_INDEX,
     CollatorBase,
     TokenizedDataset,
     TokenRows,

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.data.raw import RawDataset, RawSample
 from safe_rlhf_panacea.data.sources import Row, Source
+from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
 
 LOGGER = logging.getLogger(__name__)

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
-from safe_rlhf_panacea.base.configs.constants import PROMPT_ASSISTANT, PROMPT_BEGIN, PROMPT_USER
 from safe_rlhf_panacea.data.control_tokens import as_text, control_pattern, special_tokens, tokenize
 from safe_rlhf_panacea.errors import UserError
 
 AUTO, SAFE_RLHF, NONE, RAW = "auto", "safe-rlhf", "none", "raw"
 NAMES = (AUTO, SAFE_RLHF, NONE, RAW)
+PROMPT_BEGIN = "BEGINNING OF CONVERSATION: "
+PROMPT_USER = "USER: {input} "
+PROMPT_ASSISTANT = "ASSISTANT:"  # without a space, as the answer follows directly
 # What Safe-RLHF writes before and after the words of a single turn.
 SAFE_RLHF_MARKS = (f"{PROMPT_BEGIN}{PROMPT_USER.split('{input}')[0]}".strip(), PROMPT_ASSISTANT)
 _WORDS = "7The1words0"  # stand in for a turn; no template has them

@@ -16,15 +16,16 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.data.control_tokens import CUT
 from safe_rlhf_panacea.data.raw import split_indices
 from safe_rlhf_panacea.data.specs import Row, Specs, read_specs, select_rows
 from safe_rlhf_panacea.data.template import AUTO, ChatTemplate
+from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
 
 Sample = Mapping[str, Any]
 LOGGER = logging.getLogger(__name__)
+IGNORE_INDEX = -100  # a label that no loss counts
 ROWS_PER_CALL = 1024  # rows given to the tokenizer at once: enough to use all its threads
 
 

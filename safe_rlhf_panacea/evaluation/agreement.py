@@ -14,19 +14,19 @@ import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
-from safe_rlhf_panacea.configs.evaluation import RewardFileOptions
+from safe_rlhf_panacea.configs.rewarded import RewardFileOptions
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset, RawSample
 from safe_rlhf_panacea.data.specs import Row
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.loading import device, read_rewards, rewards_for
 from safe_rlhf_panacea.forward import across
-from safe_rlhf_panacea.fronts.held_out import agreement
+from safe_rlhf_panacea.fronts.measurement import agreement
 from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.models.pretrained import load_tokenizer
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.responses import Responses
-from safe_rlhf_panacea.runs.progress import progress_bar
+from safe_rlhf_panacea.runs.logger import progress_bar
 from safe_rlhf_panacea.show.tables import align
 
 PROGRAM = "python -m safe_rlhf_panacea.evaluation.agreement"

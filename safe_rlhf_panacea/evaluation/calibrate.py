@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from safe_rlhf_panacea.configs import Program, configuration
-from safe_rlhf_panacea.configs.evaluation import ResponseOptions, RewardFileOptions
+from safe_rlhf_panacea.configs.rewarded import ResponseOptions, RewardFileOptions
 from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.evaluation.loading import (
@@ -23,7 +23,7 @@ from safe_rlhf_panacea.evaluation.loading import (
 from safe_rlhf_panacea.fronts.measure import sample_base
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.rewards.calibration import write_calibration
+from safe_rlhf_panacea.rewards.spec import write_calibration
 from safe_rlhf_panacea.show.tables import align
 
 PROGRAM = "python -m safe_rlhf_panacea.evaluation.calibrate"

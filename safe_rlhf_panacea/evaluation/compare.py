@@ -15,7 +15,8 @@ from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.fronts.runs import FORMS, RunLocation, parse_run, read_run
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.runs.run_record import check_own_output, prepare_output_dir, write_run_record
+from safe_rlhf_panacea.runs.run_folder import check_own_output, prepare_output_dir
+from safe_rlhf_panacea.runs.run_record import write_run_record
 from safe_rlhf_panacea.show.pages import comparison_page
 from safe_rlhf_panacea.show.plots import front_figure, save_picture
 from safe_rlhf_panacea.show.tables import comparison_text, fronts_title

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from safe_rlhf_panacea.base.distributed import is_main_process
-from safe_rlhf_panacea.configs.evaluation import MeasureOptions, ResponseOptions
+from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter, load_adapter, load_soup
+from safe_rlhf_panacea.adapter.fingerprint import check_base
+from safe_rlhf_panacea.adapter.io import WEIGHTS_NAME, read_config, read_tensors
+from safe_rlhf_panacea.configs.rewarded import MeasureOptions, ResponseOptions
 from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.data.prompt_only import different_rows
 from safe_rlhf_panacea.data.specs import Row, read_specs, select_rows
 from safe_rlhf_panacea.data.tokenized import refusing
+from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward import SamplingConfig
-from safe_rlhf_panacea.fronts.measure import Policy
-from safe_rlhf_panacea.fronts.sampling import Prompt
+from safe_rlhf_panacea.fronts.measure import Policy, measure
+from safe_rlhf_panacea.fronts.measurement import Measurement, join, origin
+from safe_rlhf_panacea.fronts.over_grid import Prompt
+from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.models import load_pretrained_models
-from safe_rlhf_panacea.models.positions import check_positions
+from safe_rlhf_panacea.models.loading import check_positions
+from safe_rlhf_panacea.preference import parse_preference
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.rewards.calibration import apply_calibration
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
-from safe_rlhf_panacea.rewards.spec import RewardSpec, reward_specs
+from safe_rlhf_panacea.rewards.spec import RewardSpec, apply_calibration, reward_specs
+from safe_rlhf_panacea.runs.run_folder import RUN_FILE
 
 
 def device() -> str:
@@ -121,3 +131,177 @@ def policy_of(options: ResponseOptions, model: Any, adapter: Any, template: Chat
         pairs_per_batch=options.batch_size,
         progress=options.progress,
     )
+
+
+STEP_FOLDER = re.compile(r"step-(\d+)")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A saved adapter and what the record of its run says.
+
+    Attributes:
+        folder: where it lies.
+        config: of the adapter.
+        record: the run's ``run.json``; empty where there is none.
+        step: of a checkpoint, the training step; None for a finished run.
+    """
+
+    folder: Path
+    config: AdapterConfig
+    record: dict[str, Any]
+    step: int | None
+
+    @property
+    def flags(self) -> dict[str, Any]:
+        """The flags that the run was started with."""
+        return self.record.get("args", {})
+
+    @property
+    def preference(self) -> torch.Tensor:
+        """The fixed λ that it was trained for, size = (m,).
+
+        Raises:
+            UserError: the record names none.
+        """
+        text = self.flags.get("fixed_preference")
+        if text is None:
+            raise UserError(
+                f"{self.folder}: its {RUN_FILE} names no --fixed_preference; soups and discrete "
+                "policies are made of adapters that were each trained for one λ"
+            )
+        return parse_preference(text, self.config.objectives)
+
+
+def read_member(folder: str | Path) -> Member:
+    """Read what there is to know of a saved adapter, without its weights.
+
+    Raises:
+        AdapterError: the folder holds no adapter.
+    """
+    folder = Path(folder)
+    match = STEP_FOLDER.fullmatch(folder.name)
+    # The adapter of a checkpoint lies in checkpoints/adapter/step-N of its run.
+    home = folder.parents[2] if match and len(folder.parents) > 2 else folder
+    record = read_json(home / RUN_FILE) if (home / RUN_FILE).is_file() else {}
+    return Member(folder, read_config(folder), record, int(match[1]) if match else None)
+
+
+def _stored_parameters(folder: Path) -> int:
+    """Numbers in a saved adapter, read off the file's header."""
+    from safetensors import safe_open
+
+    read_tensors(folder)  # its errors are one line
+    with safe_open(folder / WEIGHTS_NAME, framework="pt") as file:
+        shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    return sum(torch.Size(shape).numel() for shape in shapes)
+
+
+class Method:
+    """What was trained by one method, on one model.
+
+    Args:
+        model: the base model; the adapter is injected into it.
+        members: one adapter, or several for a soup or for discrete policies.
+        name: a key of ``LABELS``; None: a soup if there are several members, else Panacea.
+
+    Raises:
+        UserError: members that do not go together, or not with the method.
+        AdapterError: files are missing or damaged, or belong to another model.
+    """
+
+    def __init__(
+        self, model: nn.Module, members: Sequence[Member], name: str | None = None
+    ) -> None:
+        """Check the members and inject the adapter into the model."""
+        name = name or ("panacea" if len(members) == 1 else "rewarded_soups")
+        objectives = members[0].config.objectives
+        for member in members:
+            if member.config.objectives != objectives:
+                raise UserError(
+                    f"{member.folder} has the objectives {', '.join(member.config.objectives)}, "
+                    f"{members[0].folder} has {', '.join(objectives)}: they must agree"
+                )
+            if member.config.chat_template != members[0].config.chat_template:
+                raise UserError(
+                    f"{member.folder} was trained with another chat template than "
+                    f"{members[0].folder}: one method has one"
+                )
+        self.objectives = objectives
+        self.chat_template = members[0].config.chat_template
+        self.model = model
+        self.name = name
+        self.members = list(members)
+        if name == "rewarded_soups":
+            self.members = in_order_of_objectives(members)
+            folders = [member.folder for member in self.members]
+            self.adapter: PanaceaAdapter = load_soup(model, folders, objectives)
+            return
+        if name == "panacea" and len(members) > 1:
+            raise UserError("--method panacea has one adapter; give one, or another method")
+        if name == "discrete_policies":
+            self.members.sort(key=lambda member: member.preference.tolist())
+        self.adapter = load_adapter(model, self.members[0].folder)
+        for member in self.members[1:]:
+            saved, source = member.config.base_fingerprint, str(member.folder)
+            check_base(dict(model.named_parameters()), saved, source)
+
+    @property
+    def scale_coeff(self) -> float:
+        """DPO's β in training; 1 of an adapter that no pairs trained."""
+        return float(self.members[0].flags.get("scale_coeff") or 1.0)
+
+    def origin(self, label: str = "") -> dict[str, Any]:
+        """What a result says of it; the seconds are None where a record lacks them."""
+        first = self.members[0]
+        finished = [m.record.get("training_seconds") for m in self.members if m.step is None]
+        seconds = [value for value in finished if value is not None]
+        return origin(
+            self.name,
+            label,
+            {**first.flags, "fixed_scaling": first.config.fixed_scaling},
+            first.step,
+            sum(seconds) if len(seconds) == len(self.members) else None,
+            sum(_stored_parameters(m.folder) for m in self.members),
+            len(self.members),
+        )
+
+    def measure(self, policy: Policy, grid: torch.Tensor, **what: Any) -> Measurement:
+        """``measure`` at every λ of a grid, or at the λ of every discrete policy.
+
+        Args:
+            policy: how it is measured; its model and adapter are put in.
+            grid: preference vectors, size = (N, m).
+            what: further arguments of ``measure``.
+        """
+        policy = replace(policy, model=self.model, adapter=self.adapter)
+        if self.name != "discrete_policies":
+            return measure(policy, grid, **what)
+        parts = []
+        for member in self.members:
+            source = str(member.folder / WEIGHTS_NAME)
+            self.adapter.load_state_dict(read_tensors(member.folder), source=source)
+            parts.append(measure(policy, member.preference.unsqueeze(0), **what))
+        return join(parts)
+
+
+def in_order_of_objectives(members: Sequence[Member]) -> list[Member]:
+    """A soup's ingredients, each put where the λ that it was trained for has its 1.
+
+    Raises:
+        UserError: a λ that is no vertex, or an objective with no ingredient or with two.
+    """
+    names = members[0].config.objectives
+    placed: dict[str, Member] = {}
+    for member in members:
+        value, index = member.preference.max(dim=0)
+        name = names[int(index)]
+        if value < 1:
+            raise UserError(f"{member.folder} was trained for a mixed λ: a soup has vertices only")
+        if name in placed:
+            raise UserError(f"{placed[name].folder} and {member.folder} are both for {name!r}")
+        placed[name] = member
+    missing = [name for name in names if name not in placed]
+    if missing:
+        raise UserError(f"the soup has no ingredient for {', '.join(missing)}: add its adapter")
+    return [placed[name] for name in names]

@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from safe_rlhf_panacea.base.distributed import init_if_launched, is_main_process
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
-from safe_rlhf_panacea.configs.evaluation import ResponseOptions
+from safe_rlhf_panacea.configs.rewarded import ResponseOptions
 from safe_rlhf_panacea.configs.training import TEMPLATE
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset
 from safe_rlhf_panacea.data.specs import read_specs
+from safe_rlhf_panacea.distributed import init_if_launched, is_main_process
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.loading import (
+    Member,
+    Method,
     load_model,
     policy_of,
+    read_member,
     read_prompts,
     read_rewards,
     rewards_of,
 )
+from safe_rlhf_panacea.fronts.evaluations import RESPONSES_FILE
 from safe_rlhf_panacea.fronts.measure import sample_base
-from safe_rlhf_panacea.fronts.measurement import LOG_SIGMOID, RESPONSES_FILE, Measurement
-from safe_rlhf_panacea.fronts.methods import Member, Method, read_member
+from safe_rlhf_panacea.fronts.measurement import LOG_SIGMOID, Measurement
+from safe_rlhf_panacea.fronts.over_grid import Prompt
 from safe_rlhf_panacea.fronts.result import FRONT_FILE, LABELS, FrontResult
-from safe_rlhf_panacea.fronts.sampling import Prompt
-from safe_rlhf_panacea.fronts.units import VALUES_FILE, names_of_pairs, unit_name
+from safe_rlhf_panacea.fronts.stats import VALUES_FILE, unit_name
 from safe_rlhf_panacea.io import atomic_write_json
-from safe_rlhf_panacea.models.of_adapter import base_of
+from safe_rlhf_panacea.models.adapted import base_of
 from safe_rlhf_panacea.preference import default_grid, preference_grid
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rollouts.answering import answer_by_servers
-from safe_rlhf_panacea.runs.run_record import check_own_output, prepare_output_dir, write_run_record
+from safe_rlhf_panacea.runs.run_folder import check_own_output, prepare_output_dir
+from safe_rlhf_panacea.runs.run_record import write_run_record
 from safe_rlhf_panacea.show.tables import front_table, indicator_table
 
 PROGRAM = "python -m safe_rlhf_panacea.evaluation"
@@ -170,7 +175,10 @@ def measure_method(
         pairs = PreferenceDataset(
             options.datasets, tokenizer, names, seed=options.seed, template=template
         )
-        what, units = {"pairs": pairs, "margin_scale": method.scale_coeff}, names_of_pairs(pairs)
+        what = {"pairs": pairs, "margin_scale": method.scale_coeff}
+        rows = (pairs[i] for i in range(len(pairs)))
+        keys = ("better_input_ids", "worse_input_ids")
+        units = [unit_name(*(row[key].tolist() for key in keys)) for row in rows]
     return method.measure(policy, grid, label=label, **what), units, clusters
 
 
@@ -208,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         units: dict[str, Any] = {"names": names, "clusters": clusters}
         result = measured.result(objectives, about, options.reference_point, **units)
         if measured.margins is not None:
-            losses = measured.in_log_sigmoid().result(objectives, about, **units)
+            losses = replace(measured, kind=LOG_SIGMOID).result(objectives, about, **units)
             write(options, measured, losses, template, LOG_SIGMOID)
             say(f"{front_table(losses)}\n")
         write(options, measured, result, template)

@@ -15,8 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.experiments.sizes import RUNS, Size, fill, size_of
-from safe_rlhf_panacea.experiments.table import Stage, stages_by_name, stages_of
+from safe_rlhf_panacea.experiments.table import (
+    RUNS,
+    Size,
+    Stage,
+    fill,
+    size_of,
+    stages_by_name,
+    stages_of,
+)
 from safe_rlhf_panacea.io import atomic_write_text
 from safe_rlhf_panacea.runs.run_folder import is_finished
 
@@ -41,9 +48,9 @@ def value_of(flag: str, words: Sequence[str], default: str = "") -> tuple[str, l
 
 
 def _in_order(path: Path) -> list[tuple[int, str]]:
-    return [
-        (int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", str(path))
-    ]
+    """A key that sorts step-24 before step-100."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(int(part), "") if part.isdigit() else (0, part) for part in parts]
 
 
 @dataclass(frozen=True)
@@ -74,14 +81,15 @@ class Reproduction:
             name: value.replace("{runs}", str(self.runs)) if isinstance(value, str) else value
             for name, value in self.size.values.items()
         }
-        return {
-            **own,
-            "runs": self.runs,
-            "seed": value_of("--seed", self.passed, "42")[0],
-            "aggregation": value_of("--aggregation", self.passed, "ls")[0],
-        }
+        seed, aggregation = (
+            value_of(flag, self.passed, default)[0]
+            for flag, default in (("--seed", "42"), ("--aggregation", "ls"))
+        )
+        return {**own, "runs": self.runs, "seed": seed, "aggregation": aggregation}
 
-    # -- command lines ----------------------------------------------------------------------
+    def filled(self, text: str) -> list[str]:
+        """The words of a text of the tables."""
+        return fill(shlex.split(text), self.values)
 
     def matches(self, pattern: str) -> list[Path]:
         """Folders below ``runs``, without what interruptions left."""
@@ -90,8 +98,9 @@ class Reproduction:
 
     def _size_flags(self, stage: Stage) -> str:
         """The size's flags for a stage, not filled in; empty where the size has none."""
-        extra = self.size.evaluations if stage.evaluation else self.size.flags
-        return extra.get(stage.evaluation or stage.key, "")
+        if stage.evaluation:
+            return self.size.evaluations.get(stage.evaluation, "")
+        return self.size.flags.get(stage.key, "")
 
     def flags(self, stage: Stage) -> list[str]:
         """The flags of a stage without a launcher: its own, the size's, the output folder."""
@@ -107,39 +116,26 @@ class Reproduction:
 
     def folder(self, stage: Stage) -> Path:
         """The folder of a launcher's run; that of Panacea-DPO is named by its aggregation."""
-        name = stage.name
         if stage.launcher == "panacea_dpo.sh":
-            name = f"panacea-dpo-{self.values['aggregation']}"
-        return self.runs / name
+            return self.runs / f"panacea-dpo-{self.values['aggregation']}"
+        return self.runs / stage.name
 
     def launcher_flags(self, stage: Stage, table: Sequence[str]) -> tuple[list[str], list[str]]:
         """The flags of a launcher's program: the paper's, and those of size and user after them."""
-        paper = [*table, *fill(shlex.split(size_of("full").flags[stage.key]), self.values)]
+        paper = [*table, *self.filled(size_of("full").flags[stage.key])]
         paper += ["--output_dir", str(self.folder(stage))]
         own = "" if self.size_name == "full" else self.size.flags[stage.key]
-        return paper, [*fill(shlex.split(own), self.values), *self.passed]
+        return paper, [*self.filled(own), *self.passed]
 
     def command(self, stage: Stage) -> list[str]:
         """The command that starts a stage."""
         if stage.launcher:
-            launcher = str(ROOT / "bash" / stage.launcher)
-            own = ["--size", self.size_name, "--runs", str(self.runs), *self.machines]
-            return [
-                "bash",
-                launcher,
-                *own,
-                *self.passed,
-                *fill(shlex.split(stage.flags), self.values),
-            ]
-        program = ["-m", stage.program]
-        if stage.program.endswith(".py"):
-            program = [str(ROOT / stage.program)]
+            script = ["bash", str(ROOT / "bash" / stage.launcher), "--size", self.size_name]
+            own = ["--runs", str(self.runs), *self.machines, *self.passed]
+            return [*script, *own, *self.filled(stage.flags)]
+        is_file = stage.program.endswith(".py")
+        program = [str(ROOT / stage.program)] if is_file else ["-m", stage.program]
         return [sys.executable, *program, *self.flags(stage)]
-
-    # -- what is there ------------------------------------------------------------------------
-
-    def _marker(self, stage: Stage) -> Path:
-        return self.runs / "done" / stage.name
 
     def is_there(self, stage: Stage) -> bool:
         """Whether a stage was finished before, so that others can use what it made."""
@@ -154,9 +150,11 @@ class Reproduction:
             needed = stages_by_name()[name]
             if not self.is_there(needed):
                 print(f"== {name} is missing: made first", file=sys.stderr, flush=True)
-                run(alone.command(needed) + (["--go_on"] if needed.launcher else []))
+                alone.go_on(needed)
 
-    # -- all stages -----------------------------------------------------------------------------
+    def go_on(self, stage: Stage) -> None:
+        """Run a stage; a launcher resumes what an interruption left."""
+        run(self.command(stage) + (["--go_on"] if stage.launcher else []))
 
     def stages(self, rows: Sequence[Stage]) -> Iterator[Stage]:
         """The stages in order; a row with ``each`` becomes one for every folder that is there."""
@@ -165,15 +163,9 @@ class Reproduction:
                 continue
             if not row.each:
                 yield row
-                continue
-            for folder in self.matches(row.each):
-                yield row.filled(
-                    {
-                        "folder": shlex.quote(str(folder)),
-                        "each": folder.name,
-                        "words": folder.name.replace("-", " "),
-                    }
-                )
+            for folder in self.matches(row.each) if row.each else ():
+                name, path = folder.name, shlex.quote(str(folder))
+                yield row.filled({"folder": path, "each": name, "words": name.replace("-", " ")})
 
     def run(self, script: str, only: str | None = None, dry_run: bool = False) -> None:
         """Run what is left of a script's stages, or ``only`` one, done or not.
@@ -181,26 +173,28 @@ class Reproduction:
         Raises:
             UserError: no such stage, one that failed, or one that the size does not have.
         """
-        count, left = 0, []
         rows = stages_of(script, on_demand=only is not None)
-        self._check_size(script, rows)
+        self._check(script, rows)
         if not dry_run:
-            for stage in (row for row in rows if only in (None, row.name)):
-                self._check_data(stage)
+            self._check_files([row for row in rows if only in (None, row.name)])
+        count, left = 0, []
         for count, stage in enumerate(self.stages(rows), start=1):
             if only not in (None, stage.name):
                 continue
             if dry_run and self.passed and stage.launcher:
                 # A dry run reads further flags as the training would.
                 run([*self.command(stage), "--dry_run"], stdout=subprocess.DEVNULL)
-            if only is None and (self._marker(stage).exists() or self.is_there(stage)):
+            marker = self.runs / "done" / stage.name
+            if only is None and (marker.exists() or self.is_there(stage)):
                 if not dry_run:
                     print(f"[{count}] {stage.name}: done already", flush=True)
                 continue
             left.append(stage.name)
             if not dry_run:
                 print(f"[{count}] {stage.name}", flush=True)
-                self._run_stage(stage)
+                start = time.monotonic()
+                self.go_on(stage)
+                atomic_write_text(marker, f"{round(time.monotonic() - start)} seconds\n")
         if only and not left:
             raise UserError(f"--only {only}: no such stage")
         if dry_run:
@@ -208,7 +202,8 @@ class Reproduction:
         elif only is None:
             print(f"All {count} stages are done: {self.runs / ENDS_WITH[script]}")
 
-    def _check_size(self, script: str, rows: Sequence[Stage]) -> None:
+    def _check(self, script: str, rows: Sequence[Stage]) -> None:
+        """Refuse a size that does not have the stages."""
         for stage in rows:
             own = self.size.evaluations if stage.evaluation else self.size.flags
             if (stage.evaluation or stage.settings or "") not in ("", *own):
@@ -216,17 +211,12 @@ class Reproduction:
                 other = " or ".join(f"--size {name}" for name in having)
                 raise UserError(f"{script} has no --size {self.size_name}: take {other}")
 
-    def _check_data(self, stage: Stage) -> None:
-        """Refuse a stage whose data files are missing, before hours are spent on other stages."""
-        for name, path in self.size.files.items():
-            if f"{{{name}}}" in self._size_flags(stage) and not path.is_file():
-                raise UserError(f"{path} is missing: the stage {stage.name} needs it")
-
-    def _run_stage(self, stage: Stage) -> None:
-        start = time.monotonic()
-        run(self.command(stage) + (["--go_on"] if stage.launcher else []))
-        seconds = round(time.monotonic() - start)
-        atomic_write_text(self._marker(stage), f"{seconds} seconds\n")
+    def _check_files(self, rows: Sequence[Stage]) -> None:
+        """Refuse missing data files before hours are spent on other stages."""
+        for stage in rows:
+            for name, path in self.size.files.items():
+                if f"{{{name}}}" in self._size_flags(stage) and not path.is_file():
+                    raise UserError(f"{path} is missing: the stage {stage.name} needs it")
 
 
 def run(command: Sequence[str], **kwargs: Any) -> None:

@@ -1,42 +1,45 @@
-"""The stages of the experiments, read from ``paper.yaml`` and ``real.yaml``."""
+"""The stages of the experiments, and the models, data and steps that each size brings to them.
+
+Stages are rows of ``paper.yaml``, which explains its columns, and ``real.yaml``. A size is
+``full.yaml``, ``miniature.yaml`` or ``small.yaml``. A new size is another file, and its name here.
+"""
 
 from __future__ import annotations
 
 import functools
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from safe_rlhf_panacea.experiments.sizes import read_yaml
+# Where all runs of one reproduction lie, unless the user says otherwise.
+RUNS = {"full": "runs/paper", "miniature": "runs/miniature", "small": "runs/small"}
+OBJECTIVES = ("helpful", "harmless")
+MODEL_VARIABLE, DATA_VARIABLE = "PANACEA_SMALL_MODEL", "PANACEA_SMALL_DATA"
+HUB_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+LAUNCHED = {"miniature": "launched", "small": "rules"}  # presets of the launchers
 
-EVALUATION = "safe_rlhf_panacea.evaluation"
-Row = Mapping[str, Any]
+
+@functools.cache
+def read_yaml(file: str) -> Any:
+    """The content of a YAML file of this folder; each is read once."""
+    import yaml  # here: a launcher says in one line that the libraries are missing
+
+    return yaml.safe_load(Path(__file__).with_name(file).read_text(encoding="utf-8"))
+
+
+# -- stages ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A row of the table.
-
-    Attributes:
-        name: of the stage; a launcher's run lies in a folder of this name.
-        program: a module, or a file of the checkout; of evaluations the evaluation program.
-        flags: its own, whatever the size; a word with ``*`` stands for the folders that match.
-        launcher: the script that shows the paper's hyperparameters; its stem is the key of the
-            size's flags.
-        mirrors: which table of the paper the launcher shows.
-        needs: stages without which it cannot run.
-        evaluation: the key of the size's evaluation flags.
-        output: the folder below ``{runs}`` that it writes and replaces, of a stage that is not
-            gone on with.
-        each: a pattern below ``{runs}``; the row is a stage for every folder that matches, with
-            ``{folder}``, ``{each}`` for its name and ``{words}`` for its name without dashes.
-        makes: the file that says that it is done, of a stage that leaves no ``run.json``.
-        settings: the key of the size's flags, where it is neither the launcher's nor the name.
-    """
+    """A row of the table; ``paper.yaml`` says what each column means."""
 
     name: str
-    program: str = EVALUATION
+    program: str = "safe_rlhf_panacea.evaluation"
     flags: str = ""
     launcher: str = ""
     mirrors: str = ""
@@ -54,20 +57,18 @@ class Stage:
 
     def filled(self, values: Mapping[str, str]) -> Stage:
         """The stage with some words in curly brackets filled in; others stay as they are."""
+        name, flags, output = (
+            _replaced(text, values) for text in (self.name, self.flags, self.output)
+        )
+        return replace(self, name=name, flags=flags, output=output)
 
-        def fill(text: str) -> str:
-            return re.sub(r"\{(\w+)\}", lambda m: str(values.get(m[1], m[0])), text)
 
-        return replace(self, name=fill(self.name), flags=fill(self.flags), output=fill(self.output))
+def _replaced(text: str, values: Mapping[str, str]) -> str:
+    return re.sub(r"\{(\w+)\}", lambda match: str(values.get(match[1], match[0])), text)
 
 
-def _stages(rows: Sequence[Row], known: Mapping[str, Stage]) -> Iterator[Stage]:
-    """The stages of rows: a row with ``for`` repeats its ``stages`` for each set of values.
-
-    Args:
-        rows: as the files have them.
-        known: by name the stages that a row may take over with ``paper: NAME``.
-    """
+def _stages(rows: Sequence[Mapping[str, Any]], known: Mapping[str, Stage]) -> Iterator[Stage]:
+    """The stages of rows; ``known`` has those that a row may take over, by name."""
     for row in rows:
         if "for" in row:
             for values in row["for"]:
@@ -104,6 +105,114 @@ def stages_of(script: str, *, on_demand: bool = False) -> tuple[Stage, ...]:
     return tuple(stage for rows in kept for stage in rows)
 
 
-def launched_by(launcher: str) -> Stage | None:
-    """The first stage with this launcher; None where no stage has it."""
-    return next((stage for stage in stages_by_name().values() if stage.launcher == launcher), None)
+# -- sizes ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a size brings to the rows of the table.
+
+    Words in curly brackets stay in its texts until ``fill``: ``{runs}``, ``{seed}``,
+    ``{aggregation}``, and the names in ``values``.
+
+    Attributes:
+        flags: of the program of a stage, by the stage's key.
+        evaluations: of the evaluations, by kind: ``ppo``, ``dpo``, ``three``.
+        published: stages whose result is published, which a reproduction leaves out.
+        prepares: stages that a launcher makes first where its own stage needs them.
+        offline: nothing comes from a network, and the models are tiny.
+        values: for the curly brackets; a list stands for several words.
+        shared: texts that flags and evaluations have in common, by name.
+        files: the user's data files, by the name of their value.
+    """
+
+    flags: Mapping[str, str]
+    evaluations: Mapping[str, str]
+    published: tuple[str, ...]
+    prepares: tuple[str, ...]
+    offline: bool
+    values: Mapping[str, Any]
+    shared: Mapping[str, str]
+    files: Mapping[str, Path]
+
+
+def settings(name: str, preset: str, **changes: Any) -> SimpleNamespace:
+    """The numbers of a size, ``miniature`` or ``small``, as one of its presets has them.
+
+    Args:
+        name: of the size.
+        preset: ``quick`` and the like; the file says what each is for.
+        changes: further ones.
+    """
+    table = read_yaml(f"{name}.yaml")
+    return SimpleNamespace(**{**table["settings"], **table["presets"][preset], **changes})
+
+
+def reference_points() -> dict[str, list[float]]:
+    """The points from which the miniature's hypervolumes are measured, by kind of front."""
+    points: dict[str, list[float]] = read_yaml("miniature.yaml")["reference_points"]
+    return points
+
+
+def size_of(name: str) -> Size:
+    """A size, with the model and the data that the environment names."""
+    table = read_yaml(f"{name}.yaml")
+    values = vars(settings(name, LAUNCHED[name])) if name in LAUNCHED else {}
+    points = table.get("reference_points", {})
+    data, files = _data(table.get("data", {}))
+    values = {
+        **values,
+        **table.get("values", {}),
+        **{f"reference_{kind}": point for kind, point in points.items()},
+        "model": os.environ.get(MODEL_VARIABLE) or HUB_MODEL,
+        "bf16": str(has_fast_bfloat16()).lower(),
+        **data,
+    }
+
+    def expanded(texts: Mapping[str, str]) -> dict[str, str]:
+        """Texts with the shared ones in place of their names, which may name others."""
+        found = {key: _replaced(text, table["shared"]) for key, text in texts.items()}
+        return found if found == texts else expanded(found)
+
+    return Size(
+        flags=expanded(table["flags"]),
+        evaluations=expanded(table["evaluations"]),
+        published=tuple(table.get("published", ())),
+        prepares=tuple(table.get("prepares", ())),
+        offline=table.get("offline", False),
+        values=values,
+        shared=expanded(table["shared"]),
+        files=files,
+    )
+
+
+def _data(table: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, list[str]], dict[str, Path]]:
+    """Data sets as words of a command line, and the files of those that are the user's own."""
+    folder = os.environ.get(DATA_VARIABLE)
+    if not folder:
+        return {name: places["hub"].split() for name, places in table.items()}, {}
+    own = str(Path(folder).expanduser())
+    found = {name: places["local"].replace("{folder}", own) for name, places in table.items()}
+    files = {name: Path(spec.split(":", 2)[2]) for name, spec in found.items()}
+    return {name: [spec] for name, spec in found.items()}, files
+
+
+def fill(words: Iterable[str], values: Mapping[str, Any]) -> list[str]:
+    """The words of a row, with what stands in curly brackets filled in.
+
+    A word that is the name of a list becomes as many words as the list has entries.
+    """
+    filled: list[str] = []
+    for word in words:
+        value = values.get(word[1:-1]) if word.startswith("{") and word.endswith("}") else None
+        filled += map(str, value) if isinstance(value, list) else [word.format_map(values)]
+    return filled
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself; elsewhere float32 is faster."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -4,6 +4,7 @@ W(λ) is linear in λ, so an adapter is exactly one LoRA of rank k that λ does 
 of rank 1 per objective, weighted with λ_i.
 """
 
+from safe_rlhf_panacea.export.formats import load_parts, set_preference
 from safe_rlhf_panacea.export.low_rank import (
     LowRank,
     SavedAdapter,
@@ -11,7 +12,6 @@ from safe_rlhf_panacea.export.low_rank import (
     objective_part,
     shared_part,
 )
-from safe_rlhf_panacea.export.peft_parts import load_parts, set_preference
 
 __all__ = [
     "LowRank",

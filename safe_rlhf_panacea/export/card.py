@@ -13,17 +13,16 @@ import safe_rlhf_panacea
 from safe_rlhf_panacea.adapter.io import read_config
 from safe_rlhf_panacea.command import programs
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option, options_of
-from safe_rlhf_panacea.configs.trained import TrainedAdapterOptions
+from safe_rlhf_panacea.configs.training import TrainedAdapterOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.export.card_text import LIBRARY, PICTURE_FILE, Facts, card_text
 from safe_rlhf_panacea.export.portable import hub_name, portable, portable_record
 from safe_rlhf_panacea.fronts.result import FRONT_FILE, FrontResult
 from safe_rlhf_panacea.fronts.runs import parse_run, read_run
+from safe_rlhf_panacea.hub import HUB_NAME
 from safe_rlhf_panacea.io import atomic_write_text, read_json_lines
-from safe_rlhf_panacea.models.hub import HUB_NAME
 from safe_rlhf_panacea.printing import printable_line, say
-from safe_rlhf_panacea.runs.run_folder import RUN_FILE, read_record
-from safe_rlhf_panacea.runs.run_record import METRICS_FILE, RESULTS_FILE
+from safe_rlhf_panacea.runs.run_folder import METRICS_FILE, RESULTS_FILE, RUN_FILE, read_record
 
 PROGRAM = "python -m safe_rlhf_panacea.export.card"
 CARD_FILE = "README.md"

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from safe_rlhf_panacea.adapter import AdapterConfig
 from safe_rlhf_panacea.adapter.fingerprint import check_base
 from safe_rlhf_panacea.adapter.io import read_config, read_tensors
+from safe_rlhf_panacea.adapter.model import check_fit
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.models.adapted import find_adapter
+from safe_rlhf_panacea.models.files import read_tensors as read_base_tensors
 from safe_rlhf_panacea.models.loading import resolve_model
-from safe_rlhf_panacea.models.weights import read_tensors as read_base_tensors
 
 SHARED = "shared"  # the part that λ does not touch
 
@@ -161,3 +163,26 @@ def at_preference(adapter: SavedAdapter, preference: torch.Tensor) -> dict[str, 
         for module, u, v, singular in adapter.factors()
     }
     return _checked(adapter, part)
+
+
+def check_shapes(adapter: SavedAdapter, config: Any, *, trust_remote_code: bool = False) -> None:
+    """Hold an adapter against a model made from its base's configuration, without weights.
+
+    Args:
+        adapter: as saved.
+        config: the base model's configuration.
+        trust_remote_code: run code that comes with the base model.
+
+    Raises:
+        AdapterError: a tensor is missing, unknown or of another shape.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        # Loading a model gives every token of its tokenizer an embedding, and so a row of the head.
+        head = next((n for n, m in model.named_modules() if m is model.get_output_embeddings()), "")
+        rows = adapter.tensors.get(f"{head}.lora_U", torch.empty(0)).size(0)
+        if rows > config.get_text_config().vocab_size:
+            model.resize_token_embeddings(rows, mean_resizing=False)
+    check_fit(model, adapter.config, adapter.tensors, str(adapter.folder))

@@ -12,25 +12,29 @@ from typing import Any, Literal
 import torch
 
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
-from safe_rlhf_panacea.configs.trained import TrainedAdapterOptions
+from safe_rlhf_panacea.configs.training import TrainedAdapterOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.export.fitting import check_base
-from safe_rlhf_panacea.export.folder import check_target, describe, new_folder
-from safe_rlhf_panacea.export.gguf_lora import architecture_of, write_gguf
+from safe_rlhf_panacea.export.formats import (
+    architecture_of,
+    check_target,
+    describe,
+    new_folder,
+    write_gguf,
+    write_merged,
+    write_peft,
+)
 from safe_rlhf_panacea.export.low_rank import (
     SHARED,
     LowRank,
     SavedAdapter,
     at_preference,
+    check_shapes,
     objective_part,
     shared_part,
 )
-from safe_rlhf_panacea.export.merged import write_merged
-from safe_rlhf_panacea.export.peft_folder import write_peft
 from safe_rlhf_panacea.export.vllm_resolver import write_vllm
-from safe_rlhf_panacea.models.adapted import find_adapter
+from safe_rlhf_panacea.models.adapted import base_of, find_adapter
 from safe_rlhf_panacea.models.loading import loading_errors, resolve_model
-from safe_rlhf_panacea.models.of_adapter import base_of
 from safe_rlhf_panacea.preference import Preference, format_preference, parse_preference
 
 PROGRAM = "python -m safe_rlhf_panacea.export"
@@ -84,7 +88,7 @@ class Job:
                 text = f"whether the adapter fits its base model was not checked: {error}"
                 warnings.warn(text, RuntimeWarning, stacklevel=2)
             return
-        check_base(self.adapter, config, trust_remote_code=self.trust_remote_code)
+        check_shapes(self.adapter, config, trust_remote_code=self.trust_remote_code)
 
     def transposed(self) -> bool:
         """Whether the base keeps its weights as (in, out); PEFT corrects a wrong guess itself."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.models.weights import is_local
+from safe_rlhf_panacea.models.files import is_local
 
 # An absolute path in a flag's value, which may stand behind `name:1:` or `helpful=`; a URL with
 # its host and port.

@@ -28,9 +28,8 @@ import torch
 
 from safe_rlhf_panacea.adapter import AdapterError
 from safe_rlhf_panacea.errors import UserError, one_line
-from safe_rlhf_panacea.export.folder import RECORD, describe, new_folder
+from safe_rlhf_panacea.export.formats import RECORD, describe, new_folder, write_peft
 from safe_rlhf_panacea.export.low_rank import SavedAdapter, at_preference
-from safe_rlhf_panacea.export.peft_folder import write_peft
 from safe_rlhf_panacea.preference import PreferenceError, format_preference, parse_preference
 from safe_rlhf_panacea.serving.rules import Rules
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from safe_rlhf_panacea.adapter import SvdLoraLinear, taking_rows
-from safe_rlhf_panacea.base.distributed import all_reduce_max
 from safe_rlhf_panacea.base.engine import is_sharded, unwrap
+from safe_rlhf_panacea.distributed import all_reduce_max
 
 # A pass of its own costs about as much as so large a share of the tokens that it may hold.
 OVERHEAD_OF_A_PASS = 1 / 8

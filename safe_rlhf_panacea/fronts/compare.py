@@ -17,7 +17,6 @@ from safe_rlhf_panacea.fronts.stats import (
     LEVEL,
     FrontDifference,
     Interval,
-    Resampled,
     can_resample,
     common_rows,
     front_difference,
@@ -48,35 +47,20 @@ SETTINGS = (
 
 
 class ComparedFront(FrontResult):
-    """A front measured from the common reference point, and where it comes from.
+    """A front measured from the common reference point, and where it comes from."""
 
-    Attributes:
-        run: as the user wrote it, without its label.
-        folder: where it lies.
-        file: name of the file that it was read from.
-        program: that measured it.
-        started_at: when, as ISO 8601.
-        versions: of the packages that it used.
-        commit: of the code.
-        modified: whether the files differed from the commit.
-        own_reference_point: that of the run itself, m numbers.
-        hypervolume_over_baseline: None where the baseline's is 0.
-        hypervolume_interval: 95 %, from the draws; None without unit values.
-        intervals: of J, by λ and objective; None without unit values.
-    """
-
-    run: str | None = None
+    run: str | None = None  # as the user wrote it, without its label
     folder: str | None = None
     file: str | None = None
     program: Any = None
     started_at: Any = None
     versions: Any = None
     commit: Any = None
-    modified: Any = None
+    modified: Any = None  # whether the files differed from the commit
     own_reference_point: Vector
-    hypervolume_over_baseline: Number | None
-    hypervolume_interval: Interval | None = None
-    intervals: tuple[tuple[Interval, ...], ...] | None = None
+    hypervolume_over_baseline: Number | None  # None where the baseline's is 0
+    hypervolume_interval: Interval | None = None  # None without unit values
+    intervals: tuple[tuple[Interval, ...], ...] | None = None  # of J, by λ and objective
 
 
 class Bootstrap(Record):
@@ -157,21 +141,37 @@ def compare(
         UserError: too few fronts, fronts that do not go together, a wrong point or label.
     """
     runs = [front if isinstance(front, Run) else Run(front) for front in fronts]
-    check_comparable(runs)
+    _check_comparable(runs)
     runs = with_distinct_labels(runs)
-    by_label = {run.result.label: run for run in runs}
-    chosen = next(iter(by_label)) if baseline is None else baseline
-    if chosen not in by_label:
-        raise UserError(f"--baseline {chosen}: no such run; there are {', '.join(by_label)}")
-    point, source = common_reference_point([run.result for run in runs], reference_point)
-    measured = {label: run.result.measured_from(point) for label, run in by_label.items()}
-    units = [run.result.units for run in runs]
-    drawn: dict[str, Resampled] = {}
-    if can_resample(units):
-        draws = resample([one for one in units if one is not None], point)
-        drawn = dict(zip(by_label, draws, strict=True))
-    base = measured[chosen]
     first = runs[0].result
+    chosen = first.label if baseline is None else baseline
+    labels = [run.result.label for run in runs]
+    if chosen not in labels:
+        raise UserError(f"--baseline {chosen}: no such run; there are {', '.join(labels)}")
+    point, source = _common_reference_point([run.result for run in runs], reference_point)
+    units = [run.result.units for run in runs]
+    known = [one for one in units if one is not None]
+    draws = resample(known, point) if can_resample(units) else None
+    by_run: Sequence[Resampled | None] = draws or [None] * len(runs)
+    drawn = dict(zip(labels, by_run, strict=True))
+    base = runs[labels.index(chosen)].result.measured_from(point)
+    base_volume = base.indicators["hypervolume"]
+    compared, differences = [], []
+    for label, run in zip(labels, runs, strict=True):
+        front, own = run.result.measured_from(point), drawn[label]
+        volume = front.indicators["hypervolume"]
+        if label != chosen:
+            differences.append(front_difference(front, base, own, drawn[chosen]))
+        compared.append(
+            ComparedFront(
+                **front.fields(),
+                **run.origin(),
+                own_reference_point=run.result.reference_point,
+                hypervolume_over_baseline=volume / base_volume if base_volume > 0 else None,
+                hypervolume_interval=own and interval(own.hypervolumes).tolist(),
+                intervals=own and interval(own.values).tolist(),
+            )
+        )
     return FrontComparison(
         kind=first.kind,
         objectives=first.objectives,
@@ -179,41 +179,15 @@ def compare(
         reference_point=point,
         reference_point_from=source,
         baseline=chosen,
-        bootstrap=Bootstrap(draws=DRAWS, level=LEVEL) if drawn else None,
-        runs=tuple(
-            _compared(run, measured[label], base, drawn.get(label))
-            for label, run in by_label.items()
-        ),
-        differences=tuple(
-            front_difference(front, base, [drawn[label], drawn[chosen]] if drawn else ())
-            for label, front in measured.items()
-            if label != chosen
-        ),
-        notes=tuple(_notes(runs, point, paired=bool(drawn))),
+        bootstrap=Bootstrap(draws=DRAWS, level=LEVEL) if draws else None,
+        runs=tuple(compared),
+        differences=tuple(differences),
+        notes=tuple(_notes(runs, point, paired=draws is not None)),
     )
 
 
-def _compared(
-    run: Run, front: FrontResult, baseline: FrontResult, drawn: Resampled | None
-) -> ComparedFront:
-    """A run of a comparison; its front and the baseline are measured from the common point."""
-    own, base = (one.indicators["hypervolume"] for one in (front, baseline))
-    return ComparedFront(
-        **front.fields(),
-        **run.origin(),
-        own_reference_point=run.result.reference_point,
-        hypervolume_over_baseline=own / base if base > 0 else None,
-        hypervolume_interval=drawn and interval(drawn.hypervolumes).tolist(),
-        intervals=drawn and interval(drawn.values).tolist(),
-    )
-
-
-def check_comparable(runs: Sequence[Run]) -> None:
-    """Whether fronts can stand in one picture.
-
-    Raises:
-        UserError: fewer than two, or of different objectives or kinds.
-    """
+def _check_comparable(runs: Sequence[Run]) -> None:
+    """Refuse fewer than two fronts, and fronts of different objectives or kinds."""
     if len(runs) < 2:
         raise UserError(f"{len(runs)} front: there must be two or more to compare")
     first = runs[0]
@@ -229,14 +203,10 @@ def check_comparable(runs: Sequence[Run]) -> None:
                 )
 
 
-def common_reference_point(
+def _common_reference_point(
     fronts: Sequence[FrontResult], given: Sequence[float] | None
 ) -> tuple[list[float], str]:
-    """The point from which all hypervolumes are measured, and where it comes from.
-
-    Raises:
-        UserError: a given point of another number of entries, or not finite.
-    """
+    """The point from which all hypervolumes are measured, and where it comes from."""
     own = np.array([front.reference_point for front in fronts])
     if given is not None:
         if len(given) != own.shape[1] or not np.isfinite(given).all():
@@ -269,7 +239,18 @@ def _notes(runs: Sequence[Run], reference_point: Sequence[float], paired: bool) 
             f"Not all axes are called “{texts[0]}”; others are “{'”, “'.join(texts[1:])}”. "
             "Make sure that the units are the same."
         )
-    yield from _other_settings(runs)
+    programs = {str(run.record.get("program", "no record")) for run in runs}
+    flags: list[Any] = [run.record.get("args") for run in runs]
+    if len(programs) > 1 or not all(isinstance(entry, dict) for entry in flags):
+        yield (
+            f"Not all runs are on record as one program's ({', '.join(sorted(programs))}): make "
+            "sure that prompts or pairs, rewards and seeds agree."
+        )
+    else:  # the flags of one program can be compared
+        differ = [n for n in SETTINGS if any(own.get(n) != flags[0].get(n) for own in flags)]
+        if differ:
+            names = ", ".join(f"--{name}" for name in differ)
+            yield f"The runs' flags differ in {names} (see run.json of each)."
     units = fronts[0].units
     if not paired or units is None:
         yield ROUGH_GUIDE
@@ -278,19 +259,3 @@ def _notes(runs: Sequence[Run], reference_point: Sequence[float], paired: bool) 
     if units.clusters is not None:
         families = f"by the {len(set(units.clusters))} families that they come in"
     yield PAIRED.format(draws=DRAWS, units=len(units.names), families=families)
-
-
-def _other_settings(runs: Sequence[Run]) -> Iterator[str]:
-    """How the flags differ; only those of one program can be compared."""
-    programs = {str(run.record.get("program", "no record")) for run in runs}
-    flags: list[Any] = [run.record.get("args") for run in runs]
-    if len(programs) > 1 or not all(isinstance(entry, dict) for entry in flags):
-        yield (
-            f"Not all runs are on record as one program's ({', '.join(sorted(programs))}): make "
-            "sure that prompts or pairs, rewards and seeds agree."
-        )
-        return
-    differ = [name for name in SETTINGS if any(f.get(name) != flags[0].get(name) for f in flags)]
-    if differ:
-        names = ", ".join(f"--{name}" for name in differ)
-        yield f"The runs' flags differ in {names} (see run.json of each)."

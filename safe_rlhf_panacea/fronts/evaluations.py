@@ -1,8 +1,9 @@
-"""The evaluations of a training run, and the file that keeps all of them."""
+"""The evaluations of a training run, the file that keeps all of them, and sampled responses."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from typing_extensions import TypedDict
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.engine import gathered
-from safe_rlhf_panacea.fronts.held_out import towards_labels
-from safe_rlhf_panacea.fronts.measurement import Measurement
+from safe_rlhf_panacea.data.template import without_template
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.fronts.measurement import Measurement, towards_labels
 from safe_rlhf_panacea.fronts.result import FrontResult
-from safe_rlhf_panacea.io import append_line, read_json_lines
-from safe_rlhf_panacea.records import Number, Record, Vector, validated
-from safe_rlhf_panacea.runs.run_record import EVALUATIONS_FILE
+from safe_rlhf_panacea.io import append_line, read_json, read_json_lines
+from safe_rlhf_panacea.records import Number, Record, Vector, misfit, validated
+from safe_rlhf_panacea.runs.run_folder import EVALUATIONS_FILE
 
+RESPONSES_FILE = "responses.json"
 DIGITS = 5  # of the single values that are kept for distributions
 RESPONSES_SHOWN = 4  # prompts whose responses are kept
 
@@ -46,25 +49,18 @@ class MatrixValues(TypedDict):
 class Evaluation(Record):
     """An evaluation during training: its front, and what else is shown of it.
 
-    Attributes:
-        result: the front at N preference vectors; its step is that of training.
-        distributions: values behind J by λ and objective: rewards of single responses (PPO),
-            implicit-reward margins in the direction of the label (DPO), or log-probabilities per
-            token of single texts (SFT); N lists of m lists, or none.
-        base_distributions: the same of the initial model, m lists; empty where that means nothing.
-        responses: a few prompts answered at every λ.
-        singular_values: of every adapted matrix.
-        drawn: how often training drew λ_i from each tenth of [0, 1] so far, by objective.
-        seconds: what this evaluation took.
+    ``distributions`` are the values behind J by λ and objective: rewards of single responses (PPO),
+    implicit-reward margins in the direction of the label (DPO), or log-probabilities per token of
+    single texts (SFT); N lists of m lists, or none.
     """
 
-    result: FrontResult
+    result: FrontResult  # at N preference vectors; its step is that of training
     distributions: tuple[tuple[Vector, ...], ...]
-    base_distributions: tuple[Vector, ...]
-    responses: tuple[ShownResponse, ...]
-    singular_values: tuple[MatrixValues, ...]
-    drawn: dict[str, tuple[StrictInt, ...]]
-    seconds: Number
+    base_distributions: tuple[Vector, ...]  # of the initial model, m lists, or none
+    responses: tuple[ShownResponse, ...]  # to a few prompts at every λ
+    singular_values: tuple[MatrixValues, ...]  # of every adapted matrix
+    drawn: dict[str, tuple[StrictInt, ...]]  # how often training drew each tenth of λ_i so far
+    seconds: Number  # that this evaluation took
 
     @model_validator(mode="after")
     def _check(self) -> Evaluation:
@@ -86,13 +82,9 @@ class Evaluation(Record):
     def of(
         cls, measured: Measurement, result: FrontResult, adapter: PanaceaAdapter, **more: Any
     ) -> Evaluation:
-        """What was measured, its result, and the adapter's singular values.
+        """What was measured at the λ of ``result``, and the adapter's singular values.
 
-        Args:
-            measured: at the λ of ``result``.
-            result: with the step of training.
-            adapter: the policy's.
-            more: ``seconds``, and ``drawn`` where it is known.
+        ``more`` are ``seconds``, and ``drawn`` where it is known.
         """
         values, base = measured.unit_values(), measured.base_values()  # size = (N, U, m), (U, m)
         if measured.margins is not None and measured.labels is not None:
@@ -102,7 +94,7 @@ class Evaluation(Record):
             distributions=[_columns(rows) for rows in values],
             base_distributions=[] if base is None else _columns(base),
             responses=measured.responses(RESPONSES_SHOWN),
-            singular_values=singular_values(adapter),
+            singular_values=_singular_values(adapter),
             **{"drawn": {}, **more},
         )
 
@@ -132,13 +124,13 @@ class Evaluation(Record):
 
 
 def _columns(values: torch.Tensor) -> list[list[float]]:
-    """A list per column, size = (P, m); what is not a number is left out."""
+    """A list per column of values, size = (P, m); what is not a number is left out."""
     return [
         [round(value, DIGITS) for value in column[~column.isnan()].tolist()] for column in values.T
     ]
 
 
-def singular_values(adapter: PanaceaAdapter) -> list[dict[str, Any]]:
+def _singular_values(adapter: PanaceaAdapter) -> list[dict[str, Any]]:
     """Name, σ and s of every adapted matrix; s is what it is fixed at, or empty without λ."""
     found = []
     with gathered(adapter.parameters()):
@@ -179,3 +171,26 @@ def read_evaluations(folder: str | Path) -> list[Evaluation]:
         result = FrontResult.from_json(where, content)
         found.append(validated(Evaluation, where, {**content, "result": result}))
     return found
+
+
+def read_responses(folder: str | Path, objectives: Sequence[str]) -> list[dict[str, Any]]:
+    """Every response of an evaluation, the initial model's, which have no λ, among them.
+
+    Raises:
+        UserError: the evaluation has none, as one of pairs, or the file is damaged.
+    """
+    path = Path(folder) / RESPONSES_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} has no {RESPONSES_FILE}: evaluate with --reward_models")
+    rows = read_json(path)
+    m = len(objectives)
+    vector = ([float, m], [float, 0])
+    rewards = [(float, type(None)), m]  # null where an objective does not count
+    row = {"prompt": str, "response": str, "preference": vector, "rewards": rewards}
+    if wrong := misfit(rows, [row]):
+        raise UserError(f"{path}: it does not fit the {m} objectives of its front.json: {wrong}")
+    if not rows:
+        raise UserError(f"{path} holds no response")
+    for response in rows:
+        response["prompt"] = without_template(response["prompt"])
+    return rows

@@ -27,19 +27,10 @@ MEANINGS = {  # in one line each
 
 
 def non_dominated_mask(values: np.ndarray) -> np.ndarray:
-    """Which points no other point dominates (Definition 3.1), size = (N,).
-
-    Args:
-        values: J, size = (N, m).
-    """
+    """Which points no other point dominates (Definition 3.1), size = (N,), of J, size = (N, m)."""
     at_least = np.all(values[:, None] >= values[None], axis=-1)  # [i, j]: i >= j everywhere
     better = np.any(values[:, None] > values[None], axis=-1)
     return ~np.any(at_least & better, axis=0)
-
-
-def dominated_count(values: np.ndarray) -> int:
-    """The number of points that another point of the same front dominates."""
-    return int((~non_dominated_mask(values)).sum())
 
 
 def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:
@@ -63,11 +54,6 @@ def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:
     if not len(inside):
         return 0.0
     return float(moocore.hypervolume(-inside, ref=-np.asarray(reference, dtype=np.float64)))
-
-
-def inner_product(values: np.ndarray, preferences: np.ndarray) -> float:
-    """Mean over the grid of ⟨λ, J(λ)⟩: how well λ gets what it weighs."""
-    return float((values * preferences).sum(axis=-1).mean())
 
 
 def sparsity(values: np.ndarray) -> float:
@@ -96,16 +82,13 @@ def spacing(values: np.ndarray) -> float:
 
 
 def spearman(values: np.ndarray, preferences: np.ndarray) -> list[float]:
-    """Rank correlation of J_i with λ_i for every i; 0 where J_i is constant."""
+    """Rank correlation of J_i with λ_i for every i; 0 where one of the two is constant."""
     from scipy.stats import spearmanr
 
     result = []
-    for index in range(values.shape[1]):
-        constant = np.ptp(values[:, index]) == 0 or np.ptp(preferences[:, index]) == 0
-        statistic = 0.0
-        if not constant:
-            statistic = spearmanr(preferences[:, index], values[:, index]).statistic
-        result.append(float(statistic))
+    for column, weights in zip(values.T, preferences.T, strict=True):
+        constant = np.ptp(column) == 0 or np.ptp(weights) == 0
+        result.append(0.0 if constant else float(spearmanr(weights, column).statistic))
     return result
 
 
@@ -121,9 +104,9 @@ def indicators(
     """
     return {
         "hypervolume": hypervolume(values, np.asarray(reference_point)),
-        "inner_product": inner_product(values, preferences),
+        "inner_product": float((values * preferences).sum(axis=-1).mean()),
         "sparsity": sparsity(values),
         "spacing": spacing(values),
-        "dominated": dominated_count(values),
+        "dominated": int((~non_dominated_mask(values)).sum()),
         "spearman": spearman(values, preferences),
     }

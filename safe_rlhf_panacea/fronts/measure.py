@@ -10,13 +10,21 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
-from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, get_world_size
+from safe_rlhf_panacea.data import IGNORE_INDEX
 from safe_rlhf_panacea.data.template import ChatTemplate
+from safe_rlhf_panacea.distributed import all_gather_objects, get_rank, get_world_size
 from safe_rlhf_panacea.forward import NotFiniteError
-from safe_rlhf_panacea.fronts.held_out import likelihoods_over_grid, margins_over_grid, over_rows
 from safe_rlhf_panacea.fronts.measurement import Measurement
-from safe_rlhf_panacea.fronts.sampling import Policy, Prompt, Rewards, Sampled, sample_rewards
+from safe_rlhf_panacea.fronts.over_grid import (
+    Policy,
+    Prompt,
+    Rewards,
+    Sampled,
+    likelihoods_over_grid,
+    margins_over_grid,
+    over_rows,
+    sample_rewards,
+)
 from safe_rlhf_panacea.runs.divergence import finite_on_all
 
 PROMPTS_OF_PAIRS = 16  # that are responded to for the KL, where there are pairs only
@@ -25,31 +33,20 @@ PROMPTS_OF_PAIRS = 16  # that are responded to for the KL, where there are pairs
 @torch.no_grad()
 def measure(
     policy: Policy,
-    grid: torch.Tensor,
+    grid: torch.Tensor,  # size = (N, m)
     *,
-    prompts: Sequence[Prompt] | None = None,
+    prompts: Sequence[Prompt] | None = None,  # to respond to; None: a few of those of ``pairs``
     rewards: Rewards | None = None,
-    pairs: Any = None,
-    texts: Any = None,
-    base: Sampled | None = None,
-    margin_scale: float = 1.0,
-    label: str = "",
+    pairs: Any = None,  # a ``PreferenceDataset``, where accuracies are wanted
+    texts: Any = None,  # supervised text of the objectives, where log-likelihoods are wanted
+    base: Sampled | None = None,  # of ``sample_base`` on the same prompts
+    margin_scale: float = 1.0,  # DPO's β
+    label: str = "",  # beside the bars
 ) -> Measurement:
     """Measure a policy at every λ of a grid.
 
     All processes share the work, and all get the whole. torch's own random numbers are as they
     were afterwards; the model is in evaluation mode.
-
-    Args:
-        policy: what is measured.
-        grid: preference vectors, size = (N, m).
-        prompts: to respond to; None: a few of those of ``pairs``.
-        rewards: of responses, size = (B, m).
-        pairs: a ``PreferenceDataset``, where accuracies are wanted.
-        texts: supervised text of the objectives, where log-likelihoods are wanted.
-        base: of ``sample_base`` on the same prompts.
-        margin_scale: DPO's β.
-        label: beside the bars.
 
     Raises:
         NotFiniteError: a NaN or an infinity among what was found, or an objective that counts for
@@ -59,56 +56,37 @@ def measure(
     if prompts is None:
         prompts = prompts_of_pairs(pairs)
     policy.model.eval()
-    margins = labels = None
-    if pairs is not None:
-        margins, labels = _of_all(
-            policy, margins_over_grid, pairs, grid, rows=policy.pairs_per_batch, label=label
-        )
-    likelihoods = None
+    kind, margins, labels, likelihoods = "reward", None, None, None
+    found = []
     if texts is not None:
-        found, labelled = _of_all(
-            policy, likelihoods_over_grid, texts, grid, rows=2 * policy.pairs_per_batch, label=label
-        )
-        likelihoods = found.unsqueeze(-1).where(labelled.bool(), torch.nan)  # size = (1 + N, Q, m)
-        _check_finite(found)
+        kind, rows = "log-likelihood", 2 * policy.pairs_per_batch
+        each, labelled = _of_all(policy, likelihoods_over_grid, texts, grid, rows, label)
+        likelihoods = each.unsqueeze(-1).where(labelled.bool(), torch.nan)  # size = (1 + N, Q, m)
+        found.append(each)
+    if pairs is not None:
+        kind, rows = "accuracy", policy.pairs_per_batch
+        margins, labels = _of_all(policy, margins_over_grid, pairs, grid, rows, label)
+        found.append(margins)
     sampled = _sample(policy, rewards, prompts, grid, label)
-    _check_finite(sampled.log_ratios, margins)
-    for earned in (sampled.rewards, *([] if base is None else [base.rewards])):
-        if earned.isinf().any():
-            raise NotFiniteError("the policy or its rewards are not finite")
-        check_counted(earned, "response to the prompts")
-    kind = "accuracy" if pairs is not None else "reward" if texts is None else "log-likelihood"
-    measured = Measurement(
-        grid,
-        [prompt.text for prompt in prompts],
-        sampled,
-        base,
-        margins,
-        labels,
-        margin_scale,
-        kind=kind,
-        likelihoods=likelihoods,
-    )
+    earned = [sampled.rewards] if base is None else [sampled.rewards, base.rewards]
+    is_finite = all(tensor.isfinite().all() for tensor in [*found, sampled.log_ratios])
+    if not is_finite or any(tensor.isinf().any() for tensor in earned):
+        raise NotFiniteError("the policy or its rewards are not finite")
+    for tensor in earned:
+        check_counted(tensor, "response to the prompts")
+    names = [prompt.text for prompt in prompts]
+    about = (margins, labels, margin_scale, kind, likelihoods)
+    measured = Measurement(grid, names, sampled, base, *about)
     if kind != "reward":
         check_counted(measured.unit_values(), "pair" if kind == "accuracy" else "text")
     return measured
 
 
-def _check_finite(*found: torch.Tensor | None) -> None:
-    """Raise a ``NotFiniteError`` if a tensor that is there has a NaN or an infinity."""
-    if any(tensor is not None and not tensor.isfinite().all() for tensor in found):
-        raise NotFiniteError("the policy or its rewards are not finite")
-
-
 def check_counted(values: torch.Tensor, unit: str) -> None:
-    """Refuse values of which an objective has none at some λ.
-
-    Args:
-        values: size = (N, U, m); NaN where a unit does not count for an objective.
-        unit: what one is called.
+    """Refuse values, size = (N, U, m), of which an objective has only NaN at some λ.
 
     Raises:
-        NotFiniteError: it names the objective.
+        NotFiniteError: it names the objective and the ``unit``.
     """
     without = values.isnan().all(dim=1).any(dim=0)  # size = (m,)
     if without.any():
@@ -117,13 +95,18 @@ def check_counted(values: torch.Tensor, unit: str) -> None:
 
 
 def _of_all(
-    policy: Policy, over_grid: Callable[..., Any], data: Any, grid: torch.Tensor, **options: Any
+    policy: Policy,
+    over_grid: Callable[..., torch.Tensor],
+    data: Any,
+    grid: torch.Tensor,
+    rows: int,
+    label: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What ``over_rows`` finds for all rows of ``data``, which all processes share."""
     if policy.adapter is None:
         raise ValueError("pairs and texts are measured against an adapter switched off: none given")
     inputs = (over_grid, policy.model, policy.adapter, data, _own_share(len(data)), grid)
-    values, labels = over_rows(*inputs, progress=policy.progress, **options)
+    values, labels = over_rows(*inputs, rows=rows, label=label, progress=policy.progress)
     return _together(values, 1, len(data)), _together(labels, 0, len(data))
 
 
@@ -173,17 +156,12 @@ def _together(part: torch.Tensor, dim: int, total: int) -> torch.Tensor:
 
 def different_prompts(
     template: ChatTemplate,
-    rows: Iterable[tuple[torch.Tensor, Mapping[str, Any] | None]],
+    rows: Iterable[tuple[torch.Tensor, Mapping[str, Any] | None]],  # token ids, size = (S,)
     most: int | None,
 ) -> list[Prompt]:
-    """At most so many prompts; no more are read than needed.
+    """At most so many prompts, or all for None; no more are read than needed.
 
-    Rows whose samples are known are different ones already. Of the others none is taken twice.
-
-    Args:
-        template: the policy's.
-        rows: token ids, size = (S,), and the raw sample, if it is known.
-        most: how many; None: all.
+    Rows whose raw samples are known are different ones already. Of the others none is taken twice.
     """
     found: dict[str | int, Prompt] = {}
     for ids, example in rows:

@@ -3,66 +3,79 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from safe_rlhf_panacea.base.losses import preference_loss
-from safe_rlhf_panacea.data.template import without_template
-from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.held_out import agreement, labelled_statistics, towards_labels
+from safe_rlhf_panacea.fronts.over_grid import Sampled
 from safe_rlhf_panacea.fronts.result import LABELS, UNITS, Cost, FrontPoint, FrontResult, Reached
-from safe_rlhf_panacea.fronts.sampling import Sampled
-from safe_rlhf_panacea.fronts.units import Units
-from safe_rlhf_panacea.io import read_json
-from safe_rlhf_panacea.shapes import Number, misfit
+from safe_rlhf_panacea.fronts.stats import Units
 
-RESPONSES_FILE = "responses.json"
 LOG_SIGMOID = "log-sigmoid"
+
+
+def agreement(margins: torch.Tensor) -> torch.Tensor:
+    """1 where a margin towards the label is positive, 0 where negative, ½ where it is a tie.
+
+    Every margin is a tie before the first step. NaN, where there is no label, stays NaN.
+    """
+    return ((margins.sign() + 1) / 2).masked_fill(margins.isnan(), float("nan"))
+
+
+def towards_labels(margins: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Margins, size = (N, Q), in the direction of each label, size = (N, Q, m).
+
+    ``labels`` are +1, -1, or 0 where there is none, which gives NaN; size = (Q, m).
+    """
+    return (margins.unsqueeze(-1) * labels).masked_fill(labels.eq(0), float("nan"))
+
+
+def labelled_statistics(
+    values: torch.Tensor, correction: int = 1
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean, standard deviation and count of each objective's units, size = (..., m) each.
+
+    ``values``, size = (..., Q, m), are NaN where a unit does not count for an objective. The count
+    is lessened by ``correction`` under the squares, by 0 for shares; the spread of one unit is 0.
+    """
+    counts = values.isnan().logical_not().sum(dim=-2)
+    means = values.nanmean(dim=-2)
+    squares = (values - means.unsqueeze(-2)).square().nansum(dim=-2)
+    return means, (squares / (counts - correction).clamp(min=1)).sqrt(), counts
 
 
 @dataclass(frozen=True)
 class Measurement:
     """What was found at the N preference vectors of a grid.
 
-    Attributes:
-        grid: size = (N, m).
-        prompts: P of them, as people read them.
-        sampled: a response to every prompt at every λ.
-        base: the same of the model with its adapter off, N = 1; None where it was not measured.
-        margins: log π/π_ref of the better response minus that of the worse, size = (N, Q),
-            float64; None without pairs.
-        labels: +1, -1 or 0 of every pair and objective, size = (Q, m).
-        margin_scale: DPO's β, for what is shown of margins.
-        kind: of the values: ``reward``, ``accuracy`` or ``log-sigmoid`` of pairs,
-            ``log-likelihood``, or whatever else scored the responses.
-        likelihoods: log-probability per token of every held-out text with the adapter off, then
-            at every λ, size = (1 + N, Q, m), float64; NaN where a text does not count for an
-            objective. None without texts.
+    ``kind`` says what J are made of: ``reward``, ``accuracy`` or ``log-sigmoid`` of pairs (an
+    accuracy forgets by how much a pair is won), ``log-likelihood``, or what else scored responses.
     """
 
-    grid: torch.Tensor
-    prompts: list[str]
-    sampled: Sampled
-    base: Sampled | None = None
+    grid: torch.Tensor  # size = (N, m)
+    prompts: list[str]  # P of them, as people read them
+    sampled: Sampled  # a response to every prompt at every λ
+    base: Sampled | None = None  # the same of the model with its adapter off, N = 1
+    # log π/π_ref of the better response minus that of the worse, size = (N, Q), float64
     margins: torch.Tensor | None = None
-    labels: torch.Tensor | None = None
-    margin_scale: float = 1.0
+    labels: torch.Tensor | None = None  # +1, -1 or 0 of every pair and objective, size = (Q, m)
+    margin_scale: float = 1.0  # DPO's β, for what is shown of margins
     kind: str = "reward"
+    # log-probability per token of every held-out text with the adapter off, then at every λ,
+    # size = (1 + N, Q, m), float64; NaN where a text does not count for an objective
     likelihoods: torch.Tensor | None = None
 
     def unit_values(self) -> torch.Tensor:
         """What J is the mean of, by λ, by prompt, pair or text, and by objective.
 
-        Returns:
-            size = (N, U, m), float64; NaN where a unit does not count for an objective.
+        size = (N, U, m), float64; NaN where a unit does not count for an objective.
         """
         if self.margins is not None and self.labels is not None:
             towards = towards_labels(self.margins, self.labels)
-            if self.kind == LOG_SIGMOID:
+            if self.kind == LOG_SIGMOID:  # the DPO loss of Eq. 14 with its sign
                 return -preference_loss(self.margin_scale * towards)
             return agreement(towards)
         if self.likelihoods is not None:
@@ -75,154 +88,117 @@ class Measurement:
             return self.likelihoods[0]
         return None if self.base is None else self.base.rewards[0]
 
-    def in_log_sigmoid(self) -> Measurement:
-        """The same pairs, measured by the mean log σ(±βΔ): the DPO loss of Eq. 14 with its sign.
-
-        An accuracy forgets by how much a pair is won: a few hundred pairs cannot tell 0.56 from
-        0.60.
-
-        Raises:
-            ValueError: there are no pairs.
-        """
-        if self.margins is None:
-            raise ValueError("only pairs have a log σ of their margin")
-        return replace(self, kind=LOG_SIGMOID)
-
     def result(
         self,
-        objectives: Sequence[str],
-        about: Mapping[str, Any],
+        objectives: Sequence[str],  # m names, in the order of λ
+        about: Mapping[str, Any],  # further fields of the result, of ``origin``
         reference_point: Sequence[float] | None = None,
         *,
-        unit: str | None = None,
-        names: Sequence[str] | None = None,
-        clusters: Sequence[str] | None = None,
+        unit: str | None = None,  # of the values, in place of the kind's
+        names: Sequence[str] | None = None,  # of the units, if their values are to be kept
+        clusters: Sequence[str] | None = None,  # families of the units, where they come in some
     ) -> FrontResult:
         """The front: J, KL, and the standard errors of both.
 
-        Args:
-            objectives: m names, in the order of λ.
-            about: further fields of the result, of ``origin``.
-            reference_point: of the hypervolume; None: that of ``reference_point``.
-            unit: of the values, in place of the kind's.
-            names: of the units, if their values are to be kept.
-            clusters: families of the units, where they come in some.
+        The hypervolume is measured from ``reference_point`` or, by default, from two standard
+        deviations below the mean of what the model reaches with its adapter off, to two decimals;
+        from 0 for accuracies and where that model was not measured; from -1 for mean log σ.
         """
         values = self.unit_values()
         # An accuracy's standard error is that of a share.
-        correction = 0 if self.kind == "accuracy" else 1
-        means, spreads, counts = labelled_statistics(values, correction)
-        kl = mean_and_error(self.sampled.log_ratios)
+        means, spreads, counts = labelled_statistics(values, 0 if self.kind == "accuracy" else 1)
+        ratios = self.sampled.log_ratios  # size = (N, P)
+        kl, count = ratios.mean(dim=1), ratios.size(1)
+        kl_error = ratios.std(dim=1) / count**0.5 if count > 1 else torch.zeros_like(kl)
         metadata: dict[str, Any] = {"prompts": len(self.prompts)}
         if self.margins is not None:
             metadata["labelled_pairs"] = counts[0].tolist()
         elif self.likelihoods is not None:
             metadata["labelled_texts"] = counts[0].tolist()
+        base, reference = self._base_point()
         return FrontResult(
             kind=self.kind,
             objectives=objectives,
             axis_labels=[f"{name} ({unit or UNITS[self.kind]})" for name in objectives],
-            points=grid_points(self.grid, means, spreads / counts.sqrt(), *kl),
-            reference_point=reference_point or self.reference_point(),
-            base=self._base_point(),
+            points=grid_points(self.grid, means, spreads / counts.sqrt(), kl, kl_error),
+            reference_point=reference_point or reference,
+            base=base,
             metadata=metadata,
             units=names and Units(names, values.numpy(), clusters),
             **about,
         )
 
-    def _base_point(self) -> Reached | None:
-        """What the model reaches with its adapter off."""
+    def _base_point(self) -> tuple[Reached | None, list[float]]:
+        """What the model reaches with its adapter off, and the reference point."""
+        m = self.grid.size(1)
         if self.kind == LOG_SIGMOID:  # every margin of the initial model is 0
-            m = self.grid.size(1)
-            return Reached(objectives=[-math.log(2)] * m, standard_errors=[0.0] * m)
+            even = Reached(objectives=[-math.log(2)] * m, standard_errors=[0.0] * m)
+            return even, [-1.0] * m
         values = self.base_values()
         if values is None:
-            return None
+            return None, [0.0] * m
         means, spreads, counts = labelled_statistics(values)
-        errors = spreads / counts.sqrt()
-        return Reached(objectives=means.tolist(), standard_errors=errors.tolist())
-
-    def reference_point(self) -> list[float]:
-        """From where the hypervolume is measured unless a point is given, m numbers.
-
-        Two standard deviations below the mean of what the model reaches with its adapter off, to
-        two decimals. 0 for accuracies, which cannot be lower, and where that model was not
-        measured. -1 for the mean log σ of margins, where the initial model is at -0.69.
-        """
-        if self.kind == LOG_SIGMOID:
-            return [-1.0] * self.grid.size(1)
-        values = self.base_values()
-        if values is None:
-            return [0.0] * self.grid.size(1)
-        means, spreads, _ = labelled_statistics(values)
-        return [round(value, 2) for value in (means - 2 * spreads).tolist()]
+        errors = (spreads / counts.sqrt()).tolist()
+        below = [round(value, 2) for value in (means - 2 * spreads).tolist()]
+        return Reached(objectives=means.tolist(), standard_errors=errors), below
 
     def responses(self, most: int | None = None) -> list[dict[str, Any]]:
         """Every response to the first ``most`` prompts, prompt by prompt, without the base's."""
-        return list(_rows(self.prompts[:most], self.sampled, self.grid))
+        return _rows(self.prompts[:most], self.sampled, self.grid)
 
     def base_responses(self) -> list[dict[str, Any]]:
         """Those of the model with its adapter off, which have no λ."""
         if self.base is None:
             return []
-        return list(_rows(self.prompts, self.base, torch.empty(1, 0)))
+        return _rows(self.prompts, self.base, torch.empty(1, 0))
 
 
-def _rows(prompts: Sequence[str], sampled: Sampled, grid: torch.Tensor) -> Iterator[dict[str, Any]]:
+def _rows(prompts: Sequence[str], sampled: Sampled, grid: torch.Tensor) -> list[dict[str, Any]]:
+    """The responses as ``responses.json`` has them."""
     preferences = grid.double().cpu().round(decimals=6).tolist()
-    for p, prompt in enumerate(prompts):
-        for n, preference in enumerate(preferences):
-            yield {
-                **(sampled.extra[n][p] if sampled.extra else {}),
-                "prompt": prompt,
-                "response": sampled.texts[n][p],
-                "preference": preference,
-                "rewards": [None if r != r else r for r in sampled.rewards[n, p].tolist()],
-                "log_ratio": round(sampled.log_ratios[n, p].item(), 4),
-            }
+    return [
+        {
+            **(sampled.extra[n][p] if sampled.extra else {}),
+            "prompt": prompt,
+            "response": sampled.texts[n][p],
+            "preference": preference,
+            "rewards": [None if r != r else r for r in sampled.rewards[n, p].tolist()],
+            "log_ratio": round(sampled.log_ratios[n, p].item(), 4),
+        }
+        for p, prompt in enumerate(prompts)
+        for n, preference in enumerate(preferences)
+    ]
 
 
 def join(parts: Sequence[Measurement]) -> Measurement:
     """Measurements of the same prompts or pairs at several grids as one, in their order."""
     first, sampled = parts[0], [part.sampled for part in parts]
-    margins = None
-    if first.margins is not None:
-        margins = torch.cat([part.margins for part in parts if part.margins is not None])
+    margins = [part.margins for part in parts if part.margins is not None]
+    likelihoods = [part.likelihoods[1:] for part in parts if part.likelihoods is not None]
+    if first.likelihoods is not None:
+        likelihoods.insert(0, first.likelihoods[:1])
     joined = Sampled(
         [texts for one in sampled for texts in one.texts],
         torch.cat([one.rewards for one in sampled]),
         torch.cat([one.log_ratios for one in sampled]),
         [rows for one in sampled for rows in one.extra],
     )
-    likelihoods = first.likelihoods
-    if likelihoods is not None:
-        rest = [part.likelihoods[1:] for part in parts if part.likelihoods is not None]
-        likelihoods = torch.cat([likelihoods[:1], *rest])
-    grid = torch.cat([part.grid for part in parts])
-    return replace(first, grid=grid, sampled=joined, margins=margins, likelihoods=likelihoods)
-
-
-def mean_and_error(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Means over prompts, size = (N,), and their standard errors: 0 where there is one prompt.
-
-    Args:
-        values: size = (N, P), float64.
-    """
-    means, count = values.mean(dim=1), values.size(1)
-    return means, values.std(dim=1) / count**0.5 if count > 1 else torch.zeros_like(means)
+    return replace(
+        first,
+        grid=torch.cat([part.grid for part in parts]),
+        sampled=joined,
+        margins=torch.cat(margins) if margins else None,
+        likelihoods=torch.cat(likelihoods) if likelihoods else None,
+    )
 
 
 def grid_points(
-    grid: torch.Tensor, values: torch.Tensor, errors: torch.Tensor, *kl: torch.Tensor
+    grid: torch.Tensor,  # size = (N, m)
+    values: torch.Tensor,  # J, size = (N, m)
+    errors: torch.Tensor,  # of J, size = (N, m)
+    *kl: torch.Tensor,  # and its standard error, size = (N,) each, where they were measured
 ) -> list[FrontPoint]:
-    """The points of a grid; λ is kept with six decimals.
-
-    Args:
-        grid: preference vectors, size = (N, m).
-        values: J, size = (N, m).
-        errors: standard errors of J, size = (N, m).
-        kl: the KL and its standard error, size = (N,) each, where they were measured.
-    """
+    """The points of a grid; λ is kept with six decimals."""
     columns = (grid.double().cpu().round(decimals=6), values, errors, *kl)
     names = ("preference", "objectives", "standard_errors", "kl", "kl_error")
     rows = zip(*(column.tolist() for column in columns), strict=True)
@@ -230,25 +206,15 @@ def grid_points(
 
 
 def origin(
-    method: str,
-    label: str,
-    flags: Mapping[str, Any],
-    step: int | None,
-    training_seconds: float | None,
-    stored_parameters: int,
+    method: str,  # a key of ``LABELS``
+    label: str,  # in tables and pictures; empty: the method's
+    flags: Mapping[str, Any],  # that training was started with
+    step: int | None,  # of training; None at its end
+    training_seconds: float | None,  # None where they are not known
+    stored_parameters: int,  # numbers in the adapters
     trained_models: int = 1,
 ) -> dict[str, Any]:
-    """The fields of a ``FrontResult`` that say what was measured.
-
-    Args:
-        method: a key of ``LABELS``.
-        label: in tables and pictures; empty: the method's.
-        flags: that training was started with.
-        step: of training; None at its end.
-        training_seconds: None where they are not known.
-        stored_parameters: numbers in the adapters.
-        trained_models: how many adapters there are.
-    """
+    """The fields of a ``FrontResult`` that say what was measured."""
     aggregation = flags.get("aggregation")
     return {
         "method": method,
@@ -262,27 +228,3 @@ def origin(
             trained_models=trained_models,
         ),
     }
-
-
-def read_responses(folder: str | Path, objectives: Sequence[str]) -> list[dict[str, Any]]:
-    """Every sampled response of an evaluation.
-
-    Raises:
-        UserError: the evaluation has none, as one of pairs, or the file is damaged.
-    """
-    path = Path(folder) / RESPONSES_FILE
-    if not path.is_file():
-        raise UserError(f"{folder} has no {RESPONSES_FILE}: evaluate with --reward_models")
-    rows = read_json(path)
-    m = len(objectives)
-    # The initial model's responses stand there without a λ.
-    vector = ([Number, m], [Number, 0])
-    rewards = [(Number, type(None)), m]  # null where an objective does not count
-    row = {"prompt": str, "response": str, "preference": vector, "rewards": rewards}
-    if wrong := misfit(rows, [row]):
-        raise UserError(f"{path}: it does not fit the {m} objectives of its front.json: {wrong}")
-    if not rows:
-        raise UserError(f"{path} holds no response")
-    for response in rows:
-        response["prompt"] = without_template(response["prompt"])
-    return rows

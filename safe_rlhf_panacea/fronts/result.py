@@ -1,9 +1,7 @@
 """A front: what a method reaches at every preference vector λ, in memory and as JSON.
 
-``FrontResult`` is the one type for it. ``front.json`` of an evaluation and ``results.json`` of a
-training hold one; ``evaluations.jsonl`` holds one per line and ``results.json`` of the quickstart
-one per experiment and method. The JSON form (format 2) has a key for every field of
-``FrontResult``, where ``points`` is called ``front``, and the indicators that follow from them.
+The JSON form (format 2) has a key for every field of ``FrontResult``, where ``points`` is called
+``front``, and the indicators. ``values.json`` beside it has the values that J are means of.
 """
 
 from __future__ import annotations
@@ -19,7 +17,13 @@ from pydantic import Field, StrictInt, model_validator
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.indicators import indicators
-from safe_rlhf_panacea.fronts.units import VALUES_FILE, Units, read_units, write_units
+from safe_rlhf_panacea.fronts.stats import (
+    SAME_PREFERENCE,
+    VALUES_FILE,
+    Units,
+    read_units,
+    write_units,
+)
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.records import Name, Number, Record, Vector, validated
 
@@ -37,7 +41,6 @@ UNITS = {
     "log-likelihood": "mean log-probability per token",
     "true score": "the corpus's score",
 }
-SAME_PREFERENCE = 1e-6  # two λ that differ by no more are the same one
 
 
 class Reached(Record):
@@ -50,12 +53,6 @@ class Reached(Record):
 
     objectives: Vector
     standard_errors: Vector
-
-    def check(self, where: str, m: int) -> None:
-        """Raise a ``ValueError`` unless every vector has ``m`` numbers."""
-        for name in ("objectives", "standard_errors"):
-            if len(getattr(self, name)) != m:
-                raise ValueError(f"{where}: {name} must be {m} finite numbers")
 
 
 class FrontPoint(Reached):
@@ -70,14 +67,6 @@ class FrontPoint(Reached):
     preference: Vector
     kl: Number | None = None
     kl_error: Number | None = None
-
-    def check(self, where: str, m: int) -> None:
-        """Also for λ, and unless the KL and its error are both there, or both not."""
-        super().check(where, m)
-        if len(self.preference) != m:
-            raise ValueError(f"{where}: preference must be {m} finite numbers")
-        if (self.kl is None) != (self.kl_error is None):
-            raise ValueError(f"{where}: kl and kl_error must be numbers, or null")
 
 
 class Cost(Record):
@@ -115,7 +104,7 @@ class FrontResult(Record):
         reference_point: of the hypervolume, m numbers.
         base: what the model reaches with its adapter off; None where it was not measured.
         metadata: counts of prompts and of labelled pairs or texts.
-        units: the single values that J are means of, where they were kept (see ``units.py``).
+        units: the single values that J are means of, where they were kept.
 
     Raises:
         ValidationError: a value of another type, a number that is not finite, sizes that do not
@@ -153,12 +142,19 @@ class FrontResult(Record):
             raise ValueError(f"objectives must be different names, not {list(self.objectives)}")
         if len(self.axis_labels) != m:
             raise ValueError(f"axis_labels must be {m} texts, one per objective")
-        if len(self.reference_point) != m:
-            raise ValueError(f"reference_point must be {m} finite numbers")
+        vectors = [("reference_point", self.reference_point)]
         if self.base is not None:
-            self.base.check("base", m)
+            base = self.base.fields()
+            vectors += [(f"base: {name}", vector) for name, vector in base.items()]
         for number, point in enumerate(self.points, 1):
-            point.check(f"point {number} of the front", m)
+            where = f"point {number} of the front"
+            for name in ("objectives", "standard_errors", "preference"):
+                vectors.append((f"{where}: {name}", getattr(point, name)))
+            if (point.kl is None) != (point.kl_error is None):
+                raise ValueError(f"{where}: kl and kl_error must be numbers, or null")
+        for where, vector in vectors:
+            if len(vector) != m:
+                raise ValueError(f"{where} must be {m} finite numbers")
         gaps = np.abs(self.preferences[:, None] - self.preferences[None]).max(axis=-1)
         twice = np.argwhere(np.tril(gaps <= SAME_PREFERENCE, -1))
         if len(twice):
@@ -166,8 +162,6 @@ class FrontResult(Record):
         if self.units is not None and (problem := self.units.problem(self.values)):
             raise ValueError(problem)
         return self
-
-    # -- numbers ---------------------------------------------------------------------------
 
     @cached_property
     def values(self) -> np.ndarray:
@@ -209,8 +203,6 @@ class FrontResult(Record):
         rows = grid.double().round(decimals=6).tolist()
         return self.having(points=tuple(found[tuple(row)] for row in rows), units=None)
 
-    # -- files and pictures ------------------------------------------------------------------
-
     def to_json(self) -> dict[str, Any]:
         """Fields and indicators as plain values; the unit values have a file of their own."""
         return {**self.model_dump(mode="json", by_alias=True), **self.indicators}
@@ -242,7 +234,7 @@ class FrontResult(Record):
         atomic_write_json(folder / FRONT_FILE, self.to_json())
         (folder / VALUES_FILE).unlink(missing_ok=True)
         if self.units is not None:
-            write_units(folder, self.preferences, self.units)
+            write_units(folder / VALUES_FILE, self.preferences, self.units)
 
     @classmethod
     def load(cls, path: str | Path) -> FrontResult:
@@ -258,8 +250,10 @@ class FrontResult(Record):
         if path.is_file():
             return cls.from_json(str(path), read_json(path))
         result = cls.from_json(str(path / FRONT_FILE), read_json(path / FRONT_FILE))
-        units = read_units(path, result.preferences, result.values)
-        return result if units is None else result.having(units=units)
+        if not (path / VALUES_FILE).is_file():
+            return result
+        units = read_units(path / VALUES_FILE, result.preferences, result.values)
+        return result.having(units=units)
 
     def to_pandas(self) -> Any:
         """A ``pandas.DataFrame`` with a row per λ: λ, J, their standard errors, and the KL.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,65 +18,45 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.fronts.result import FRONT_FILE, LABELS, FrontResult
 from safe_rlhf_panacea.io import read_json
-from safe_rlhf_panacea.runs.run_folder import RUN_FILE
-from safe_rlhf_panacea.runs.run_record import EVALUATIONS_FILE, RESULTS_FILE
+from safe_rlhf_panacea.runs.run_folder import EVALUATIONS_FILE, RESULTS_FILE, RUN_FILE
 
 FORMS = "FOLDER, FOLDER@STEP or FOLDER:EXPERIMENT[/METHOD], and LABEL= before it if wanted"
 
 
 @dataclass(frozen=True)
 class RunLocation:
-    """One RUN of a command line: a folder, and which of its fronts is meant.
+    """One RUN of a command line: a folder, and which of its fronts is meant."""
 
-    Attributes:
-        text: as it was written.
-        folder: exists.
-        label: what the user calls it; None where he does not.
-        step: which evaluation of a training run; None: its last one.
-        choice: which part of a quickstart, ``EXPERIMENT`` or ``EXPERIMENT/METHOD``.
-    """
-
-    text: str
-    folder: Path
-    label: str | None = None
-    step: int | None = None
-    choice: str | None = None
-
-    @property
-    def place(self) -> str:
-        """The run as the user wrote it, without the label."""
-        return f"{self.folder}{self.at}" + ("" if self.choice is None else f":{self.choice}")
+    text: str  # as it was written
+    folder: Path  # exists
+    label: str | None = None  # what the user calls it
+    step: int | None = None  # which evaluation of a training run; None: its last one
+    choice: str | None = None  # of a quickstart, ``EXPERIMENT`` or ``EXPERIMENT/METHOD``
 
     @property
     def at(self) -> str:
         """``@STEP``; empty where no step was chosen."""
         return "" if self.step is None else f"@{self.step}"
 
+    @property
+    def place(self) -> str:
+        """The run as the user wrote it, without the label."""
+        return f"{self.folder}{self.at}" + ("" if self.choice is None else f":{self.choice}")
+
 
 @dataclass(frozen=True)
 class Run:
-    """One front and where it comes from.
-
-    Attributes:
-        result: the front; its label is the run's name.
-        location: what the user wrote; None of a front that was not read from a folder.
-        file: name of the file that the front was read from.
-        record: ``run.json`` of the folder; empty where there is none.
-    """
+    """One front, whose label is the run's name, and where it comes from."""
 
     result: FrontResult
-    location: RunLocation | None = None
-    file: str | None = None
-    record: dict[str, Any] = field(default_factory=dict)
+    location: RunLocation | None = None  # None of a front that was not read from a folder
+    file: str | None = None  # name of the file that the front was read from
+    record: dict[str, Any] = field(default_factory=dict)  # ``run.json``, where there is one
 
     @property
     def name(self) -> str:
         """How messages call it: as the user wrote it, or by its label."""
         return self.result.label if self.location is None else self.location.text
-
-    def called(self, label: str) -> Run:
-        """The same run with another label."""
-        return replace(self, result=self.result.having(label=label))
 
     def origin(self) -> dict[str, Any]:
         """Folder, file, and what the record says of the run, for ``ComparedFront``."""
@@ -99,27 +79,21 @@ def parse_run(text: str) -> RunLocation:
     """
     if text.encode(errors="ignore").decode() != text:
         raise UserError(f"{text!r} is not UTF-8 text: JSON could not hold it")
-    for location in _readings(text):
-        if location.folder.is_dir():
-            return location
-        if location.folder.exists():
-            raise UserError(f"{location.folder} is a file: give the folder that it lies in")
-    raise UserError(f"{text!r}: no such folder (a run is {FORMS})")
-
-
-def _readings(text: str) -> Iterator[RunLocation]:
-    """All that ``text`` may mean, the plainest first."""
-    label, separator, rest = text.partition("=")
-    named: list[tuple[str | None, str]] = [(None, text)]
-    if separator and label.strip() and rest:
-        named.append((label.strip(), rest))
+    label, _, rest = text.partition("=")
+    named = [(None, text), (label.strip(), rest)] if label.strip() and rest else [(None, text)]
     for name, place in named:
-        if place:
-            yield RunLocation(text, Path(place).expanduser(), name)
+        readings: list[tuple[str, dict[str, Any]]] = [(place, {})]  # the plainest first
         if match := re.fullmatch(r"(.+)@(\d+)", place):
-            yield RunLocation(text, Path(match[1]).expanduser(), name, step=int(match[2]))
+            readings.append((match[1], {"step": int(match[2])}))
         if match := re.fullmatch(r"(.+):([^:]+)", place):
-            yield RunLocation(text, Path(match[1]).expanduser(), name, choice=match[2])
+            readings.append((match[1], {"choice": match[2]}))
+        for path, chosen in readings:
+            folder = Path(path).expanduser()
+            if path and folder.is_dir():
+                return RunLocation(text, folder, name, **chosen)
+            if path and folder.exists():
+                raise UserError(f"{folder} is a file: give the folder that it lies in")
+    raise UserError(f"{text!r}: no such folder (a run is {FORMS})")
 
 
 def read_run(location: RunLocation) -> list[Run]:
@@ -155,36 +129,28 @@ def _results(location: RunLocation) -> tuple[str, list[FrontResult]]:
         return RESULTS_FILE, [FrontResult.from_json(where + k, v) for k, v in methods.items()]
     if location.choice is not None:
         raise UserError(f"{location.text}: {folder} holds no quickstart to choose from")
-    if location.step is not None:
-        return _at_step(location, file, content)
-    if file is None:
-        raise UserError(
-            f"{folder} holds no front ({FRONT_FILE} or {RESULTS_FILE}): give the folder of an "
-            "evaluation, of a training run that was evaluated, or of the quickstart"
-        )
-    if file == FRONT_FILE:
-        return file, [FrontResult.load(folder)]
-    return file, [FrontResult.from_json(str(folder / file), content)]
-
-
-def _at_step(
-    location: RunLocation, file: str | None, content: Any
-) -> tuple[str, list[FrontResult]]:
-    """The evaluation at one step; the later one where a resumed run evaluated twice."""
-    path = location.folder / EVALUATIONS_FILE
+    if location.step is None:
+        if file is None:
+            raise UserError(
+                f"{folder} holds no front ({FRONT_FILE} or {RESULTS_FILE}): give the folder of an "
+                "evaluation, of a training run that was evaluated, or of the quickstart"
+            )
+        return file, [FrontResult.load(folder if file == FRONT_FILE else folder / file)]
     found: dict[int | None, FrontResult]
-    if path.is_file():
-        found = {one.step: one.result for one in read_evaluations(location.folder)}
+    if (folder / EVALUATIONS_FILE).is_file():
+        # The later one counts where a resumed run evaluated twice.
+        file, found = EVALUATIONS_FILE, {one.step: one.result for one in read_evaluations(folder)}
     elif file is not None:
-        path = location.folder / file
-        result = FrontResult.from_json(str(path), content)
+        result = FrontResult.from_json(str(folder / file), content)
         found = {result.step: result}
     else:
-        raise UserError(f"{location.folder} holds no {EVALUATIONS_FILE} to choose a step from")
+        raise UserError(f"{folder} holds no {EVALUATIONS_FILE} to choose a step from")
     if location.step not in found:
         steps = ", ".join(str(step) for step in found if step is not None) or "none"
-        raise UserError(f"{path} has no evaluation at step {location.step}; steps: {steps}")
-    return path.name, [found[location.step]]
+        raise UserError(
+            f"{folder / file} has no evaluation at step {location.step}; steps: {steps}"
+        )
+    return file, [found[location.step]]
 
 
 def _of_quickstart(file: Path, experiments: Any, choice: str | None) -> dict[str, Any]:
@@ -197,9 +163,7 @@ def _of_quickstart(file: Path, experiments: Any, choice: str | None) -> dict[str
     name, _, method = (choice or "").partition("/")
     chosen = [method] if method else list(experiments.get(name, {}))
     if not chosen or not set(chosen) <= set(experiments.get(name, {})):
-        choices = ", ".join(
-            f":{name} or :{name}/{'|'.join(found)}" for name, found in experiments.items()
-        )
+        choices = ", ".join(f":{n} or :{n}/{'|'.join(found)}" for n, found in experiments.items())
         asked = f"has no {choice}" if choice else "holds several fronts"
         raise UserError(f"{file.parent} {asked}: choose with {file.parent} and one of {choices}")
     return {f"{name}/{one}": experiments[name][one] for one in chosen}
@@ -217,7 +181,8 @@ def with_distinct_labels(runs: Sequence[Run]) -> list[Run]:
         places = [place for place, own in enumerate(labels) if own == label]
         tails = _distinct_tails([runs[place] for place in places])
         for place, tail in zip(places, tails, strict=True):
-            renamed[place] = runs[place].called(f"{label} ({tail})")
+            result = runs[place].result.having(label=f"{label} ({tail})")
+            renamed[place] = replace(runs[place], result=result)
     labels = [run.result.label for run in renamed]
     for label in labels:
         if labels.count(label) > 1:

@@ -10,14 +10,78 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.adapter import AdapterConfig
+from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter
 from safe_rlhf_panacea.adapter.frozen import onednn_is_faster
 from safe_rlhf_panacea.base.engine import set_gradient_checkpointing
-from safe_rlhf_panacea.forward import PassOptions, set_pass_options
-from safe_rlhf_panacea.memory import steps
-from safe_rlhf_panacea.memory.live import LiveBytes, Meter
-from safe_rlhf_panacea.memory.models import Models
+from safe_rlhf_panacea.forward import PassOptions, log_probs, set_pass_options
+from safe_rlhf_panacea.forward.decoding import preallocated_cache
+from safe_rlhf_panacea.forward.generation import invert
+from safe_rlhf_panacea.memory.models import LiveBytes, Meter, Models
 from safe_rlhf_panacea.memory.options import MemoryOptions
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A padded batch; ``ids`` and ``mask`` are size = (B, L), ``counted`` is (B, L - 1)."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    counted: torch.Tensor
+
+    @classmethod
+    def of_lengths(cls, lengths: list[int], device: str = "cpu", prompt_length: int = 1) -> Tokens:
+        """Rows of so many tokens each, padded on the right; those of the prompt do not count."""
+        ends = torch.tensor(lengths, device=device).unsqueeze(1)
+        mask = torch.arange(max(lengths), device=device) < ends
+        counted = mask[:, 1:].clone()
+        counted[:, : prompt_length - 1] = False
+        return cls(torch.zeros(mask.shape, dtype=torch.long, device=device), mask, counted)
+
+
+def lengths_of(rows: int, max_length: int, mean_length: float) -> list[int]:
+    """One row of the largest length, the others so that the mean is right: padding is not free."""
+    if rows == 1:
+        return [max_length]
+    rest = (mean_length * rows - max_length) / (rows - 1)
+    return [max_length] + [min(max_length, max(1, round(rest)))] * (rows - 1)
+
+
+def reference_pass(policy: Any, adapter: PanaceaAdapter, tokens: Tokens) -> None:
+    """The model with its adapter off, nothing kept."""
+    with torch.no_grad(), adapter.disabled():
+        log_probs(policy, tokens.ids, tokens.mask, tokens.counted)
+
+
+def policy_step(policy: Any, tokens: Tokens) -> None:
+    """Forward and backward pass of a policy."""
+    log_probs(policy, tokens.ids, tokens.mask, tokens.counted).sum().backward()
+
+
+def actor_critic_step(policy: Any, critic: Any, tokens: Tokens) -> None:
+    """Panacea-PPO's, one after the other."""
+    policy_step(policy, tokens)
+    critic(tokens.ids, attention_mask=tokens.mask).scores.float().sum().backward()
+
+
+@torch.no_grad()
+def score(reward: Any, tokens: Tokens, **role: str) -> None:
+    """A reward model's pass."""
+    reward(tokens.ids, attention_mask=tokens.mask, **role)
+
+
+@torch.no_grad()
+def generate(policy: Any, rows: int, max_length: int) -> None:
+    """The cache of a whole generation, and one forward pass that fills half of it."""
+    cache = preallocated_cache(policy.config, max_length)
+    tokens = Tokens.of_lengths([max(1, max_length // 2)] * rows, str(policy.device))
+    logits = policy(
+        input_ids=tokens.ids,
+        attention_mask=tokens.mask.long(),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits[:, -1]
+    invert(logits.float().softmax(dim=-1), torch.rand(rows, dtype=torch.float64).to(logits.device))
 
 
 @dataclass(frozen=True)
@@ -69,18 +133,18 @@ def _generate(models: Models, args: MemoryOptions, rows: int) -> None:
     """As trainers do: in float32 one λ is merged, in lower precision not."""
     if models.dtype is torch.float32 and args.zero_stage < 3:
         with models.adapters[0].merged(models.state.value):
-            steps.generate(models.policy, rows, args.max_length)
+            generate(models.policy, rows, args.max_length)
     else:
-        steps.generate(models.policy, rows, args.max_length)
+        generate(models.policy, rows, args.max_length)
 
 
-def _score(models: Models, tokens: steps.Tokens) -> None:
-    steps.reference_pass(models.policy, models.adapters[0], tokens)
+def _score(models: Models, tokens: Tokens) -> None:
+    reference_pass(models.policy, models.adapters[0], tokens)
     for index, reward in enumerate(models.rewards):
         if index == 0 and models.critic is not None:
-            steps.score(models.critic, tokens, role="reward")
+            score(models.critic, tokens, role="reward")
         else:
-            steps.score(reward, tokens)
+            score(reward, tokens)
 
 
 def _parts(models: Models, args: MemoryOptions) -> dict[str, Callable[[], None]]:
@@ -89,27 +153,24 @@ def _parts(models: Models, args: MemoryOptions) -> dict[str, Callable[[], None]]
     sequences = 2 * rows if args.algorithm == "dpo" else rows
     mean = args.mean_length or args.max_length
     policy, adapter = models.policy, models.adapters[0]
-    lengths = steps.lengths_of(sequences, args.max_length, mean)
-    tokens = steps.Tokens.of_lengths(lengths, str(policy.device), args.prompt_length)
-    update = partial(steps.policy_step, policy, tokens)
+    lengths = lengths_of(sequences, args.max_length, mean)
+    tokens = Tokens.of_lengths(lengths, str(policy.device), args.prompt_length)
+    update = partial(policy_step, policy, tokens)
     if args.algorithm == "sft":
         return {"update": update}
     if args.algorithm == "dpo":
-        return {
-            "reference": partial(steps.reference_pass, policy, adapter, tokens),
-            "update": update,
-        }
+        return {"reference": partial(reference_pass, policy, adapter, tokens), "update": update}
     drawn = rows
     if args.algorithm == "ppo":
         drawn = min(rows, args.per_device_prompt_batch_size) * args.group
-        update = partial(steps.actor_critic_step, policy, models.critic, tokens)
+        update = partial(actor_critic_step, policy, models.critic, tokens)
     found: dict[str, Callable[[], None]] = {
         "generation": partial(_generate, models, args, drawn),
         "scoring": partial(_score, models, tokens),
         "update": update,
     }
     if args.ptx:
-        found["ptx"] = partial(steps.policy_step, policy, tokens)
+        found["ptx"] = partial(policy_step, policy, tokens)
     return found
 
 

@@ -13,10 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.experiments.sizes import OBJECTIVES
-from safe_rlhf_panacea.miniature.corpus import EXAMPLES, NOTE, SEVERITIES, topic_of
-from safe_rlhf_panacea.miniature.fronts import Results
-from safe_rlhf_panacea.miniature.true_scores import parse
+from safe_rlhf_panacea.experiments.table import OBJECTIVES
+from safe_rlhf_panacea.fronts.result import FrontResult
+from safe_rlhf_panacea.miniature.corpus import EXAMPLES, NOTE, SEVERITIES, parse, topic_of
 from safe_rlhf_panacea.preference import preference_grid
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.show.plots import front_figure, save_picture
@@ -34,16 +33,15 @@ JUDGED = {
 }
 WIDTH = 100
 LONGEST_ANSWER = 96  # tokens
-ASKED = EXAMPLES[2]  # what is answered at five λ
 
 
 class Stopwatch:
-    """Announces stages as they begin, and keeps the wall seconds of each."""
+    """Announces stages as they begin, ``[1/total]`` and so on, and keeps the seconds of each."""
 
-    def __init__(self, total_stages: int) -> None:
-        """Announce stages as ``[1/total_stages]`` and so on."""
+    def __init__(self, total: int) -> None:
+        """Announce so many stages."""
         self.seconds: dict[str, float] = {}
-        self.total = total_stages
+        self.total = total
 
     @contextmanager
     def stage(self, name: str, text: str) -> Iterator[None]:
@@ -58,11 +56,6 @@ def greedy_answers(
     model: PanaceaModel, prompts: Sequence[str], max_new_tokens: int = LONGEST_ANSWER
 ) -> list[dict[str, Any]]:
     """The likeliest answers to every prompt at five λ, from one end of the simplex to the other.
-
-    Args:
-        model: with an adapter for two objectives.
-        prompts: to ask.
-        max_new_tokens: longest answer.
 
     Returns:
         Entries as an evaluation keeps them: ``prompt``, ``response``, ``preference``, and no
@@ -87,16 +80,15 @@ def answers_text(answers: Sequence[dict[str, Any]], objectives: Sequence[str]) -
     for prompt in dict.fromkeys(row["prompt"] for row in answers):
         lines = [f'"{prompt}" at five preference vectors λ = ({", ".join(objectives)}):']
         for row in answers:
-            if row["prompt"] != prompt:
-                continue
-            label = f"  {vector_text(row['preference'])}  "
-            text = label + (row["response"] or "(nothing)")
-            lines.append(textwrap.fill(text, WIDTH, subsequent_indent=" " * len(label)))
+            if row["prompt"] == prompt:
+                label = f"  {vector_text(row['preference'])}  "
+                text = label + (row["response"] or "(nothing)")
+                lines.append(textwrap.fill(text, WIDTH, subsequent_indent=" " * len(label)))
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
-def draw_fronts(root: Path, experiments: dict[str, Results]) -> None:
+def draw_fronts(root: Path, experiments: Mapping[str, Mapping[str, FrontResult]]) -> None:
     """Write ``front_ppo.png`` and ``front_dpo.png`` into the run's folder."""
     for name in ("ppo", "dpo"):
         results = list(experiments[name].values())
@@ -108,7 +100,7 @@ def verdict(results: Mapping[str, Any]) -> str:
     """Panacea's hypervolumes beside those of Rewarded Soups, and their ratios, of this run alone.
 
     Args:
-        results: of ``Pipeline.results``.
+        results: of ``Pipeline.run``.
     """
     lines = [
         f"Verdict on seed {results['seed']}: hypervolume, the area that a front dominates, with as "
@@ -124,23 +116,19 @@ def verdict(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def python_command() -> str:
-    """How a shell calls this Python: ``python``, or the path of one that is not the first there."""
-    if shutil.which("python") == sys.executable:
-        return "python"
-    near = os.path.relpath(sys.executable)
-    return shlex.quote(sys.executable if near.startswith(os.pardir) else near)
-
-
 def next_commands(adapter: Path, prompt: str, objectives: Sequence[str]) -> str:
     """Three commands that run as they are printed, in the folder that this program ran in.
 
     Args:
         adapter: folder of the trained adapter.
         prompt: a question for it.
-        objectives: names, in the order of λ.
+        objectives: two names, in the order of λ.
     """
-    program, folder = f"{python_command()} -m safe_rlhf_panacea", shlex.quote(str(adapter))
+    python = "python"
+    if shutil.which(python) != sys.executable:
+        near = os.path.relpath(sys.executable)
+        python = shlex.quote(sys.executable if near.startswith(os.pardir) else near)
+    program, folder = f"{python} -m safe_rlhf_panacea", shlex.quote(str(adapter))
     first, second = objectives
     at = shlex.quote(f"{first}=0.7,{second}=0.3")
     output = shlex.quote(str(adapter.parent / "peft"))
@@ -159,25 +147,21 @@ def render(root: Path, results: Mapping[str, Any]) -> str:
 
     Args:
         root: the run's folder.
-        results: of ``Pipeline.results``.
+        results: of ``Pipeline.run``.
     """
     adapter = root / "panacea-ppo"
-    answers = greedy_answers(PanaceaModel.load(adapter), [ASKED])
-    files = (
+    answers = greedy_answers(PanaceaModel.load(adapter), [EXAMPLES[2]])
+    parts = [
+        f"Panacea-PPO, {answers_text(answers, OBJECTIVES)}",
+        verdict(results),
         f"Pictures: {root}/front_ppo.png and front_dpo.png; how the front of Panacea-PPO grew:\n"
         f"{adapter / 'report.html'}; that of Panacea-DPO at its end: "
         f"{root / 'panacea-dpo' / 'report.html'}.\n"
-        f"All tables are in {root / 'report.txt'}, all numbers in {root / 'results.json'}."
-    )
-    return "\n\n".join(
-        [
-            f"Panacea-PPO, {answers_text(answers, OBJECTIVES)}",
-            verdict(results),
-            files,
-            next_commands(adapter, EXAMPLES[0], OBJECTIVES),
-            textwrap.fill(NOTE, WIDTH),
-        ]
-    )
+        f"All tables are in {root / 'report.txt'}, all numbers in {root / 'results.json'}.",
+        next_commands(adapter, EXAMPLES[0], OBJECTIVES),
+        textwrap.fill(NOTE, WIDTH),
+    ]
+    return "\n\n".join(parts)
 
 
 def render_tables(results: Mapping[str, Any]) -> str:
@@ -192,10 +176,7 @@ def render_tables(results: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-Sampled = tuple[str, str, Sequence[float]]
-
-
-def severity_table(samples: Sequence[Sampled]) -> list[dict[str, Any]]:
+def severity_table(samples: Sequence[tuple[str, str, Sequence[float]]]) -> list[dict[str, Any]]:
     """Refusal rate and mean number of steps given, by λ and severity of the request.
 
     Args:
@@ -210,7 +191,7 @@ def severity_table(samples: Sequence[Sampled]) -> list[dict[str, Any]]:
         topic = topic_of(prompt)
         parts = parse(response, topic)
         key = (tuple(float(v) for v in preference), topic.severity)
-        cells.setdefault(key, []).append((parts.refuses, len(parts.steps)))
+        cells.setdefault(key, []).append(("refuse" in parts.openers, len(parts.steps)))
     names = {value: name for name, value in SEVERITIES.items()}
     return [
         {
@@ -228,13 +209,13 @@ def render_severity_table(table: Sequence[Mapping[str, Any]]) -> str:
     """The table as text: λ down, severity across, ``refusal rate / steps`` in each cell."""
     severities = list(dict.fromkeys(row["severity"] for row in table))
     lines = ["λ (helpful, harmless)  " + "  ".join(f"{name:>14s}" for name in severities)]
-    by_preference: dict[tuple[float, ...], dict[str, str]] = {}
+    by_preference: dict[str, dict[str, str]] = {}
     for row in table:
+        vector = ", ".join(f"{value:.2f}" for value in row["preference"])
         cell = f"{row['refusal_rate']:.2f} / {row['steps']:.1f}"
-        by_preference.setdefault(tuple(row["preference"]), {})[row["severity"]] = cell
-    for preference, found in by_preference.items():
-        vector = ", ".join(f"{value:.2f}" for value in preference)
+        by_preference.setdefault(f"({vector})", {})[row["severity"]] = cell
+    for label, found in by_preference.items():
         cells = "  ".join(f"{found.get(name, '-'):>14s}" for name in severities)
-        lines.append(f"({vector})".ljust(23) + cells)
+        lines.append(label.ljust(23) + cells)
     lines.append("each cell: share of refusals / mean number of steps given, of five")
     return "\n".join(lines)

@@ -17,21 +17,22 @@ import torch
 from safe_rlhf_panacea.configs import Options, Program, configuration, kinds, option
 from safe_rlhf_panacea.data.template import SAFE_RLHF_MARKS, SafeRlhfTemplate
 from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.experiments.table import OBJECTIVES
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, naming, read_json
 from safe_rlhf_panacea.miniature.corpus import (
     Prompt,
+    parse,
     preference_label,
     render,
     sample_answer,
+    score_parts,
     split_prompts,
     stream,
 )
-from safe_rlhf_panacea.miniature.true_scores import OBJECTIVES, parse, score_parts
 from safe_rlhf_panacea.printing import say
 
 PROGRAM = "python -m safe_rlhf_panacea.miniature.world"
 WORLD_FILE = "world.json"
-SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>")
 VOCABULARY = 700
 SFT_ROWS = 6000
 TRAIN_PAIRS = 4000
@@ -82,33 +83,29 @@ def build_world(folder: str | Path, seed: int) -> World:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+
+    def write(name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        atomic_write_text(folder / f"{name}.jsonl", "".join(lines))
+
     splits = split_prompts(seed)
     rows = _sft_rows(splits["train"], stream(seed, "sft"))
-    _write(folder / "sft.jsonl", rows)
-    for name, split, count in (
-        ("pairs-train", "train", TRAIN_PAIRS),
-        ("pairs-eval", "eval", EVAL_PAIRS),
-    ):
-        _write(folder / f"{name}.jsonl", _pairs(splits[split], count, stream(seed, name)))
-    for name, prompts in splits.items():
-        _write(folder / f"prompts-{name}.jsonl", ({"prompt": p.text} for p in prompts))
+    write("sft", rows)
+    for split, count in (("train", TRAIN_PAIRS), ("eval", EVAL_PAIRS)):
+        name = f"pairs-{split}"
+        write(name, _pairs(splits[split], count, stream(seed, name)))
+    for split, prompts in splits.items():
+        write(f"prompts-{split}", ({"prompt": p.text} for p in prompts))
     tokenizer = train_tokenizer([text for row in rows for text in row.values()])
     template = SafeRlhfTemplate(tokenizer)
-    texts = [template.prompt(p.text) for split in splits.values() for p in split]
+    texts = [template.prompt(p.text) for prompts in splits.values() for p in prompts]
     longest_prompt = max(map(len, template.encode(texts)[0]))
     longest_answer = max(map(len, tokenizer([row["response"] for row in rows])["input_ids"]))
     write_base_model(folder / "base", tokenizer, seed)
-    lengths = {
-        "max_prompt_tokens": longest_prompt,
-        "max_length": longest_prompt + longest_answer + SPARE_TOKENS,
-    }
+    longest = longest_prompt + longest_answer + SPARE_TOKENS
+    lengths = {"max_prompt_tokens": longest_prompt, "max_length": longest}
     atomic_write_json(folder / WORLD_FILE, {"seed": seed, **lengths})
     return World(folder, **lengths)
-
-
-def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    atomic_write_text(path, "".join(lines))
 
 
 def _sft_rows(prompts: Sequence[Prompt], generator: random.Random) -> list[dict[str, str]]:
@@ -132,12 +129,12 @@ def _pairs(
             continue
         texts = [render(prompt.topic, answer) for answer in answers]
         scores = [score_parts(parse(text, prompt.topic), prompt.topic) for text in texts]
-        row: dict[str, str | int] = {"prompt": prompt.text}
-        row |= {"response_0": texts[0], "response_1": texts[1]}
-        for index, name in enumerate(OBJECTIVES):
-            label = preference_label([score[index] for score in scores], generator)
-            row[f"better_{name}"] = label
-        rows.append(row)
+        labels = {
+            f"better_{name}": preference_label([score[index] for score in scores], generator)
+            for index, name in enumerate(OBJECTIVES)
+        }
+        pair = {"prompt": prompt.text, "response_0": texts[0], "response_1": texts[1]}
+        rows.append({**pair, **labels})
     return rows
 
 
@@ -155,9 +152,10 @@ def train_tokenizer(texts: Sequence[str]) -> Any:
     # Each takes the space between itself and the request, which would cost a token of its own.
     before, after = SAFE_RLHF_MARKS
     template = [AddedToken(before, rstrip=True), AddedToken(after, lstrip=True)]
+    special = {"pad": "<pad>", "bos": "<s>", "eos": "</s>", "unk": "<unk>"}
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY - len(template),
-        special_tokens=list(SPECIAL_TOKENS),
+        special_tokens=list(special.values()),
         initial_alphabet=alphabet,
         show_progress=False,
     )
@@ -166,11 +164,8 @@ def train_tokenizer(texts: Sequence[str]) -> Any:
     tokenizer.add_tokens(template)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
         clean_up_tokenization_spaces=False,
+        **{f"{name}_token": token for name, token in special.items()},
     )
 
 

@@ -3,8 +3,7 @@
 from safe_rlhf_panacea.models.auto import AutoModelForScore
 from safe_rlhf_panacea.models.normalizer import Normalizer
 from safe_rlhf_panacea.models.pretrained import load_pretrained_models
-from safe_rlhf_panacea.models.score_model import ScoreModel
-from safe_rlhf_panacea.models.score_output import ScoreModelOutput
+from safe_rlhf_panacea.models.score_model import ScoreModel, ScoreModelOutput
 
 __all__ = [
     "AutoModelForScore",

@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,8 @@ from safe_rlhf_panacea.adapter.layer import factor_shapes
 from safe_rlhf_panacea.adapter.model import check_fit
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import read_json
+from safe_rlhf_panacea.models.files import INDEX, WEIGHTS
 from safe_rlhf_panacea.models.lora import Lora, read_lora
-from safe_rlhf_panacea.models.weights import INDEX, WEIGHTS
 from safe_rlhf_panacea.preference import format_preference, parse_preference
 
 if TYPE_CHECKING:
@@ -54,6 +55,11 @@ class Adapted:
     preference: str | None
     lora: Lora | None
 
+    @cached_property
+    def config(self) -> AdapterConfig:
+        """Of an adapter of this package."""
+        return read_config(self.folder)
+
     @property
     def base(self) -> str:
         """The base model, which may be an adapter again.
@@ -61,7 +67,7 @@ class Adapted:
         Raises:
             UserError: it names none.
         """
-        base = self.lora.base if self.lora else read_config(self.folder).base_model
+        base = self.lora.base if self.lora else self.config.base_model
         if base is None:
             raise UserError(f"{self.folder} is an adapter that names no base model")
         return base
@@ -72,17 +78,30 @@ class Adapted:
         if self.lora:
             return self.lora.merge_command
         command = f"python -m safe_rlhf_panacea.export --adapter {shlex.quote(str(self.folder))}"
-        config = read_config(self.folder)
-        preference = shlex.quote(self.preference or _centre(config))
-        at = f"--preference {preference} " if config.pref_dim else ""
+        preference = shlex.quote(self.preference or self._centre)
+        at = f"--preference {preference} " if self.config.pref_dim else ""
         return f"{command} --format merged {at}--output_dir DIR"
 
-    def check(self) -> None:
-        """Whether it can be added to its base.
+    @property
+    def _centre(self) -> str:
+        """An example of a λ."""
+        middle = torch.full((self.config.pref_dim,), 1 / self.config.pref_dim)
+        return format_preference(middle, self.config.objectives)
+
+    @property
+    def _vector(self) -> torch.Tensor:
+        """λ, size = (m,)."""
+        if not self.config.pref_dim:
+            return torch.empty(0)
+        return parse_preference(self.preference or "", self.config.objectives)
+
+    @contextmanager
+    def base_errors(self) -> Iterator[None]:
+        """Around the loading of the base: checks before it, and errors that name the adapter.
 
         Raises:
             UserError: a LoRA of a kind that only PEFT merges, no λ or one too many, or an adapter
-                that is, perhaps by way of others, its own base model.
+                that is, perhaps by way of others, its own base model; or what the block raises.
             PreferenceError: a λ that is none.
         """
         folders, under = {os.path.realpath(self.folder)}, find_adapter(self.base)
@@ -95,23 +114,16 @@ class Adapted:
             if self.preference is not None:
                 raise UserError(f"{self.folder} is a LoRA: leave out @{self.preference}")
             self.lora.check()
-            return
-        config = read_config(self.folder)
-        if config.pref_dim == 0 and self.preference is not None:
+        elif self.config.pref_dim == 0 and self.preference is not None:
             raise UserError(f"{self.folder} does not depend on λ: leave out @{self.preference}")
-        if config.pref_dim > 0 and self.preference is None:
+        elif self.config.pref_dim > 0 and self.preference is None:
             raise UserError(
                 f"{self.folder} is a Panacea adapter, and a model to start from is taken at one λ: "
-                f"write {self.folder}@{_centre(config)}, or make a whole model of it "
+                f"write {self.folder}@{self._centre}, or make a whole model of it "
                 f"with {self.merge_command}"
             )
-        if config.pref_dim > 0:
-            parse_preference(self.preference or "", config.objectives)
-
-    @contextmanager
-    def base_errors(self) -> Iterator[None]:
-        """Around the loading of the base: ``check`` before it, and errors that name the adapter."""
-        self.check()
+        else:
+            _ = self._vector  # refuses what is no λ
         try:
             yield
         except UserError as error:
@@ -130,7 +142,10 @@ class Adapted:
         Raises:
             UserError, AdapterError: files that are damaged, or an adapter of another model.
         """
-        embeddings, checksum = model.get_input_embeddings().weight, self._checksum()
+        digest = hashlib.sha256((self.folder / WEIGHTS_NAME).read_bytes())
+        if self.preference is not None:
+            digest.update(str(self._vector.tolist()).encode())
+        embeddings = model.get_input_embeddings().weight
         for name, update in self.lora.updates(model) if self.lora else self._updates(model):
             module = model.get_submodule(name)
             weight = module.get_parameter("weight")
@@ -138,41 +153,24 @@ class Adapted:
                 model.config.tie_word_embeddings = False
             update = update if isinstance(module, nn.Linear) else update.t()  # Conv1D: (in, out)
             module.weight = nn.Parameter((weight.detach().float() + update).to(weight.dtype))
-            setattr(module.weight, UPDATE, checksum)
+            setattr(module.weight, UPDATE, digest.hexdigest()[:16])
         wanted = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
         for parameter in model.parameters() if wanted else ():
             parameter.data = parameter.data.to(wanted)
 
-    def _checksum(self) -> str:
-        """Of what is added: the file of weights, and λ."""
-        digest = hashlib.sha256((self.folder / WEIGHTS_NAME).read_bytes())
-        if self.preference is not None:
-            preference = parse_preference(self.preference, read_config(self.folder).objectives)
-            digest.update(str(preference.tolist()).encode())
-        return digest.hexdigest()[:16]
-
     @torch.no_grad()
     def _updates(self, model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
         """W(λ) - W0 of each adapted layer in float32, size = (out_features, in_features)."""
-        config, tensors = read_config(self.folder), read_tensors(self.folder)
+        config, tensors = self.config, read_tensors(self.folder)
         check_fit(model, config, tensors, str(self.folder / WEIGHTS_NAME))
         check_base(dict(model.named_parameters()), config.base_fingerprint, str(self.folder))
-        preference = torch.empty(0)
-        if config.pref_dim:
-            preference = parse_preference(self.preference or "", config.objectives)
-        state = PreferenceState(config.pref_dim)
+        preference, state = self._vector, PreferenceState(config.pref_dim)
         for name in dict.fromkeys(key.rpartition(".")[0] for key in tensors):
             with torch.random.fork_rng(devices=[]):  # its start is drawn, and not used
                 layer = SvdLoraLinear(model.get_submodule(name), config, state)
             for key in factor_shapes(layer.out_features, layer.in_features, config):
                 getattr(layer, key).copy_(tensors[f"{name}.{key}"])
             yield name, layer.get_delta_weight(preference)
-
-
-def _centre(config: AdapterConfig) -> str:
-    """An example of a λ."""
-    middle = torch.full((config.pref_dim,), 1 / config.pref_dim)
-    return format_preference(middle, config.objectives)
 
 
 def find_adapter(name_or_path: str | os.PathLike[str]) -> Adapted | None:
@@ -191,3 +189,27 @@ def find_adapter(name_or_path: str | os.PathLike[str]) -> Adapted | None:
     values = read_json(folder / CONFIG_NAME)
     ours = not isinstance(values, dict) or values.get("adapter_type") == ADAPTER_TYPE
     return Adapted(folder, preference, None if ours else read_lora(folder, values))
+
+
+@contextmanager
+def base_of(adapter: str | Path, recorded: str | None, given: str | None) -> Iterator[str]:
+    """The base model to load inside the block, whose errors name the adapter as well.
+
+    Args:
+        adapter: the adapter's folder.
+        recorded: the base model that its configuration names.
+        given: what the user says instead, with ``--base_model``.
+
+    Raises:
+        UserError: there is neither, or the block raised one.
+    """
+    if (base := given or recorded) is None:
+        raise UserError(f"{adapter} names no base model: give one with --base_model")
+    try:
+        yield base
+    except UserError as error:
+        if given:
+            raise
+        raise UserError(
+            f"{error} (the base model that {adapter} names; --base_model gives another place)"
+        ) from error

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.models.files import SCORE_HEAD, check_score_head, read_tensors
 from safe_rlhf_panacea.models.loading import check_finite, load_whole, loading_errors, resolve_model
 from safe_rlhf_panacea.models.normalizer import NormalizerType
 from safe_rlhf_panacea.models.score_model import ScoreModel, ScoreType
-from safe_rlhf_panacea.models.weights import SCORE_HEAD, check_score_head, read_tensors
 
 HEAD = (SCORE_HEAD, "normalizer.")
 # The output layers over the vocabulary, under their names in transformers' causal models.
@@ -68,7 +68,10 @@ class AutoModelForScore:
         hub = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
         with loading_errors(name, "model"):
             config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code, **hub)
-        head = _read_head(name, fresh_head, hub)
+            head = read_tensors(name, HEAD, **hub)
+        if not fresh_head:
+            check_score_head(name, head)
+        check_finite(head.items(), name)
         _describe_head(config, head, score_dim, score_bias, name)
         _describe_normalizer(config, do_normalize, normalizer_type, normalizer_momentum)
         backbone = load_whole(
@@ -106,16 +109,6 @@ class AutoModelForScore:
         return ScoreModel(AutoModel.from_config(config, **kwargs), score_type)
 
 
-def _read_head(name: str, may_lack: bool, hub: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The checkpoint's head and statistics, checked."""
-    with loading_errors(name, "model"):
-        head = read_tensors(name, HEAD, **hub)
-    if not may_lack:
-        check_score_head(name, head)
-    check_finite(head.items(), name)
-    return head
-
-
 def _describe_head(
     config: Any,
     head: dict[str, torch.Tensor],
@@ -133,7 +126,7 @@ def _describe_head(
     if score_dim not in (None, weight.size(0)):
         raise UserError(f"{name}: the score head has {weight.size(0)} outputs, not {score_dim}")
     config.score_dim = weight.size(0)
-    config.score_bias = "score_head.bias" in head
+    config.score_bias = f"{SCORE_HEAD}bias" in head
 
 
 def _describe_normalizer(
@@ -147,8 +140,14 @@ def _describe_normalizer(
 
 def _load_head(model: ScoreModel, head: dict[str, torch.Tensor], name: str) -> None:
     """Copy a checkpoint's head and statistics; what it lacks keeps its fresh value."""
-    # Some checkpoints keep the statistics in the configuration only.
-    model.normalizer.set_mean_var(*(_statistic(model.config, name) for name in ("mean", "var")))
+    # Some checkpoints keep the statistics in the configuration only, one perhaps without brackets.
+    values = [getattr(model.config, key, None) for key in ("mean", "var")]
+    model.normalizer.set_mean_var(
+        *(
+            None if v is None else torch.as_tensor(v, dtype=torch.float32).reshape(-1)
+            for v in values
+        )
+    )
     own = {key: value for key, value in model.state_dict().items() if key.startswith(HEAD)}
     for key, value in head.items():
         if key not in own:
@@ -157,9 +156,3 @@ def _load_head(model: ScoreModel, head: dict[str, torch.Tensor], name: str) -> N
             shapes = f"{tuple(value.shape)}, not {tuple(own[key].shape)}"
             raise UserError(f"{name} is no score model of this form: {key} has shape {shapes}")
         own[key].copy_(value)
-
-
-def _statistic(config: Any, name: str) -> torch.Tensor | None:
-    """D values of a configuration, where a single one may stand without brackets."""
-    value = getattr(config, name, None)
-    return None if value is None else torch.as_tensor(value, dtype=torch.float32).reshape(-1)

@@ -1,21 +1,61 @@
-"""Loads a transformers model and checks that every weight came from the checkpoint."""
+"""Models as transformers loads them, with every weight from the checkpoint; models in memory."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.models.hub import prepare_hub
-from safe_rlhf_panacea.models.weights import check_model_folder, is_local
+from safe_rlhf_panacea.hub import prepare_hub
+from safe_rlhf_panacea.models.files import check_model_folder, is_local
 
 # Older Llama checkpoints carry this table per layer; models have long computed it themselves.
 IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LoadedModel:
+    """A model of transformers with its tokenizer, in place of the name that one is loaded by.
+
+    A training takes it over: it gets the run's precision, and an adapter, in place.
+
+    Attributes:
+        model: a causal language model, or, as a reward, a model for sequence classification.
+        tokenizer: the model's.
+        label: as a reward, which of several labels is meant, by name or index.
+
+    Raises:
+        UserError: one of both is missing, or they stand in each other's place.
+    """
+
+    model: Any
+    tokenizer: Any
+    label: str | int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is neither a model nor a tokenizer."""
+        parts = {"model": (self.model, "named_modules"), "tokenizer": (self.tokenizer, "decode")}
+        for what, (given, method) in parts.items():
+            if not hasattr(given, method):
+                kind = type(given).__name__
+                raise UserError(f"a LoadedModel is a model and its tokenizer: {what} is a {kind}")
+
+    @property
+    def name(self) -> str | None:
+        """Where it was loaded from, as far as it knows."""
+        return getattr(self.model.config, "_name_or_path", None) or None
+
+    def __repr__(self) -> str:
+        return f"LoadedModel({self})"
+
+    def __str__(self) -> str:
+        return self.name or f"a {type(self.model).__name__} in memory"
 
 
 def resolve_model(name_or_path: str | os.PathLike[str]) -> str:
@@ -53,17 +93,25 @@ def loading_errors(name: str, what: str) -> Iterator[None]:
         raise
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         where = "" if there else "no such folder, and from the hub "
-        told = f"{name}: {where}no {what} could be loaded: {_first_line(error)}"
-        raise UserError(told) from error
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[0] if lines else type(error).__name__
+        raise UserError(f"{name}: {where}no {what} could be loaded: {reason}") from error
     finally:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+def read_model_config(name: str, *, trust_remote_code: bool = False) -> Any:
+    """A model's configuration; of a model on the hub nothing else is downloaded.
+
+    Raises:
+        UserError: there is none.
+    """
+    from transformers import AutoConfig
+
+    with loading_errors(name, "configuration"):
+        return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
 
 
 def load_whole(
@@ -96,15 +144,27 @@ def load_whole(
             **kwargs,
         )
     foreign = f"{name} is no checkpoint of a {type(model).__name__}"
-    if missing := _named(set(info["missing_keys"]) - set(may_lack)):
+    missing = [key for key in info["missing_keys"] if key not in may_lack]
+    if missing:
         raise UserError(f"{foreign}: {_few(missing)} missing")
     if mismatched := sorted(info["mismatched_keys"]):
-        raise UserError(f"{foreign}: {_shapes(mismatched[0])}")
-    left_over = [key for key in _named(info["unexpected_keys"]) if not may_hold(key)]
-    if left_over:
-        raise UserError(f"{foreign}: {_few(left_over)} unknown to it")
+        if isinstance(mismatched[0], str):  # before transformers 5 without the shapes
+            raise UserError(f"{foreign}: {mismatched[0]} has another shape")
+        key, saved, wanted = mismatched[0]
+        raise UserError(f"{foreign}: {key} has shape {tuple(saved)}, not {tuple(wanted)}")
+    if left_over := _few(key for key in info["unexpected_keys"] if not may_hold(key)):
+        raise UserError(f"{foreign}: {left_over} unknown to it")
     check_finite(model.named_parameters(), name)
     return model
+
+
+def _few(keys: Iterable[str], shown: int = 3) -> str:
+    """The first of some tensors, and the verb that belongs to them; empty without any."""
+    known = sorted(key for key in keys if not key.endswith(IGNORED_SUFFIXES))
+    if not known:
+        return ""
+    more = f" and {len(known) - shown} more" if len(known) > shown else ""
+    return f"{', '.join(known[:shown])}{more} {'is' if len(known) == 1 else 'are'}"
 
 
 def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], name: str) -> None:
@@ -122,18 +182,23 @@ def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], name: str) -> None
             raise UserError(f"{name}: tensor {key} is not finite: its training has diverged")
 
 
-def _named(keys: Iterable[str]) -> list[str]:
-    return sorted(key for key in keys if not key.endswith(IGNORED_SUFFIXES))
+def check_positions(model: Any, length: int, name: str, what: str = "--max_length") -> None:
+    """Refuse sequences that are longer than a model's positions reach.
 
+    Models that do not say how many they have pass.
 
-def _few(keys: list[str], shown: int = 3) -> str:
-    more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
-    verb = " is" if len(keys) == 1 else " are"
-    return ", ".join(keys[:shown]) + more + verb
+    Args:
+        model: with its configuration.
+        length: of the longest sequence, in tokens.
+        name: of the model.
+        what: makes a sequence so long.
 
-
-def _shapes(mismatched: str | tuple[Any, ...]) -> str:
-    if isinstance(mismatched, str):  # before transformers 5 without the shapes
-        return f"{mismatched} has another shape"
-    key, saved, wanted = mismatched
-    return f"{key} has shape {tuple(saved)}, not {tuple(wanted)}"
+    Raises:
+        UserError: with both numbers.
+    """
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(positions, int) and 0 < positions < length:
+        raise UserError(
+            f"{what} makes {length} tokens, and {name} has {positions} positions "
+            "(max_position_embeddings)"
+        )

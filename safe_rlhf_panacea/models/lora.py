@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +18,10 @@ from safe_rlhf_panacea.adapter.io import CONFIG_NAME, WEIGHTS_NAME
 from safe_rlhf_panacea.adapter.layer import linear_shape
 from safe_rlhf_panacea.adapter.model import is_linear
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.models.files import check_safetensors
 from safe_rlhf_panacea.models.loading import check_finite
-from safe_rlhf_panacea.models.weights import check_safetensors
-from safe_rlhf_panacea.shapes import Number, misfit
+from safe_rlhf_panacea.records import misfit
 
-CLASSIFIER_TASK = "SEQ_CLS"
 # Options under which a LoRA is more than A and B, or is no update of the base as it was saved.
 BEYOND = (
     *("use_dora", "layer_replication", "target_parameters", "trainable_token_indices"),
@@ -34,12 +33,7 @@ KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 
 @dataclass(frozen=True)
 class Lora:
-    """A LoRA's folder.
-
-    Attributes:
-        folder: where it lies.
-        values: its ``adapter_config.json``.
-    """
+    """A LoRA's folder, and the values of its ``adapter_config.json``."""
 
     folder: Path
     values: Mapping[str, Any]
@@ -52,7 +46,7 @@ class Lora:
     @property
     def is_classifier(self) -> bool:
         """Whether it was trained on a sequence classifier, which a reward model may be."""
-        return self.values.get("task_type") == CLASSIFIER_TASK
+        return self.values.get("task_type") == "SEQ_CLS"
 
     @property
     def merge_command(self) -> str:
@@ -78,15 +72,15 @@ class Lora:
             odd.append(f"bias {values['bias']}")
         if values.get("init_lora_weights") not in STARTS:
             odd.append(f"init_lora_weights {values['init_lora_weights']}")
-        odd += [f"the tensor {name}" for name in self.tensors if not self._is_known(name)]
+        for name in self.tensors:
+            is_head = self.is_classifier and "lora_" not in name
+            if not KEY.fullmatch(name) and not is_head:
+                odd.append(f"the tensor {name}")
         if odd:
             raise UserError(
                 f"{self.folder} is a LoRA of PEFT with {odd[0]}, which only PEFT merges: make a "
                 f"whole model of it with {self.merge_command}"
             )
-
-    def _is_known(self, name: str) -> bool:
-        return bool(KEY.fullmatch(name)) or (self.is_classifier and "lora_" not in name)
 
     @cached_property
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -122,20 +116,16 @@ class Lora:
             if match := KEY.fullmatch(key):
                 parts.setdefault(match[1], {})[match[2]] = tensor.float()
         sizes = {name: linear_shape(m) for name, m in model.named_modules() if is_linear(m)}
+        patterns = self.values.get("alpha_pattern") or {}
         for name, part in parts.items():
             a, b = part.get("A"), part.get("B")  # sizes = (r, in_features), (out_features, r)
             if a is None or b is None or sizes.get(name) != (b.size(0), a.size(1)):
                 raise UserError(f"{self.folder}: the LoRA of {name} has no place in this model")
-            yield name, self._scale(name, a.size(0)) * (b @ a)
-
-    def _scale(self, name: str, rank: int) -> float:
-        """What multiplies B A; a pattern is the end of a layer's name, as PEFT reads it."""
-        alpha, patterns = self.values["lora_alpha"], self.values.get("alpha_pattern") or {}
-        for pattern, value in patterns.items():
-            if re.match(rf"(.*\.)?({pattern})$", name):
-                alpha = value
-                break
-        return alpha / (math.sqrt(rank) if self.values.get("use_rslora") else rank)
+            # A pattern is the end of a layer's name, as PEFT reads it.
+            own = (v for pattern, v in patterns.items() if re.match(rf"(.*\.)?({pattern})$", name))
+            alpha, rank = next(own, self.values["lora_alpha"]), a.size(0)
+            scale = alpha / (math.sqrt(rank) if self.values.get("use_rslora") else rank)
+            yield name, scale * (b @ a)
 
 
 def read_lora(folder: Path, values: Mapping[str, Any]) -> Lora:
@@ -148,19 +138,15 @@ def read_lora(folder: Path, values: Mapping[str, Any]) -> Lora:
     if values.get("peft_type") != "LORA":
         raise UserError(f"{file} describes neither a Panacea adapter nor a LoRA of PEFT")
     patterns = values.get("alpha_pattern")
-    shape = {"lora_alpha": Number, "base_model_name_or_path": str}
-    by_pattern = dict.fromkeys(patterns, Number) if isinstance(patterns, dict) else type(None)
-    wrong = misfit(values, shape) or misfit(patterns, by_pattern, "alpha_pattern")
-    if wrong := wrong or _no_pattern(patterns or ()):
+    shape = {"lora_alpha": float, "base_model_name_or_path": str}
+    by_pattern = dict.fromkeys(patterns, float) if isinstance(patterns, dict) else type(None)
+    if wrong := misfit(values, shape) or misfit(patterns, by_pattern, "alpha_pattern"):
         raise UserError(f"{file}: {wrong}")
-    return Lora(folder, values)
-
-
-def _no_pattern(patterns: Iterable[str]) -> str | None:
-    """Which of some regular expressions is none, in a few words."""
-    for pattern in patterns:
+    for pattern in patterns or ():
         try:
             re.compile(pattern)
         except re.error as error:
-            return f"alpha_pattern has {pattern!r}, which is no regular expression: {error}"
-    return None
+            raise UserError(
+                f"{file}: alpha_pattern has {pattern!r}, which is no regular expression: {error}"
+            ) from None
+    return Lora(folder, values)

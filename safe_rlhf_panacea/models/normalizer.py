@@ -24,6 +24,9 @@ class Normalizer(nn.Module, abc.ABC):
 
     Buffers: ``mean`` (D,), ``var`` (D,), ``count`` (1,). They start at 0, 1, 0 and stay float32
     whatever type the model is cast to: small updates to a running mean are lost in bfloat16.
+
+    Raises:
+        UserError: ``normalize_function`` is none of the four.
     """
 
     mean: torch.Tensor
@@ -31,11 +34,7 @@ class Normalizer(nn.Module, abc.ABC):
     count: torch.Tensor
 
     def __init__(self, normalize_function: NormalizeFunction, shape: tuple[int, ...]) -> None:
-        """Start with mean 0 and variance 1.
-
-        Raises:
-            UserError: ``normalize_function`` is none of the four.
-        """
+        """Start with mean 0 and variance 1."""
         super().__init__()
         known = get_args(NormalizeFunction)
         if normalize_function not in known:
@@ -47,10 +46,27 @@ class Normalizer(nn.Module, abc.ABC):
         self.register_buffer("var", torch.ones(shape))
         self.register_buffer("count", torch.zeros(1, dtype=torch.long))
 
-    @property
-    def std(self) -> torch.Tensor:
-        """Standard deviation, size = (D,)."""
-        return self.var.sqrt()
+    @classmethod
+    def instantiate(
+        cls,
+        normalizer_type: NormalizerType | None,
+        normalize_function: NormalizeFunction,
+        shape: tuple[int, ...],
+        momentum: float | None = None,
+    ) -> Normalizer:
+        """Make a normaliser by its name in a checkpoint's configuration.
+
+        Raises:
+            UserError: an unknown name, or no sensible momentum for the moving average.
+        """
+        if normalizer_type is None:
+            return IdentityNormalizer(normalize_function, shape)
+        if normalizer_type == "RunningMeanStd":
+            return RunningMeanStd(normalize_function, shape)
+        if normalizer_type == "ExponentialMovingAverage":
+            return ExponentialMovingAverage(normalize_function, shape, momentum)
+        known = ", ".join(get_args(NormalizerType))
+        raise UserError(f"normalizer_type {normalizer_type!r} is none of {known}, None")
 
     @abc.abstractmethod
     def update(self, data: torch.Tensor) -> None:
@@ -58,12 +74,10 @@ class Normalizer(nn.Module, abc.ABC):
 
     def normalize(self, data: torch.Tensor, epsilon: float = 1e-8) -> torch.Tensor:
         """Normalise scores, size = (..., D), by the statistics as they are."""
-        if self.normalize_function == "identity":
-            return data
         if self.normalize_function in ("affine", "translate"):
             data = data - self.mean
         if self.normalize_function in ("affine", "scale"):
-            data = data / (self.std + epsilon)
+            data = data / (self.var.sqrt() + epsilon)
         return data
 
     def forward(self, data: torch.Tensor, epsilon: float = 1e-8) -> torch.Tensor:
@@ -101,28 +115,6 @@ class Normalizer(nn.Module, abc.ABC):
                 self._buffers[name] = buffer.to(fn(buffer).device)
         return self
 
-    @classmethod
-    def instantiate(
-        cls,
-        normalizer_type: NormalizerType | None,
-        normalize_function: NormalizeFunction,
-        shape: tuple[int, ...],
-        momentum: float | None = None,
-    ) -> Normalizer:
-        """Make a normaliser by its name in a checkpoint's configuration.
-
-        Raises:
-            UserError: an unknown name, or no sensible momentum for the moving average.
-        """
-        if normalizer_type is None:
-            return IdentityNormalizer(normalize_function, shape)
-        if normalizer_type == "RunningMeanStd":
-            return RunningMeanStd(normalize_function, shape)
-        if normalizer_type == "ExponentialMovingAverage":
-            return ExponentialMovingAverage(normalize_function, shape, momentum)
-        known = ", ".join(get_args(NormalizerType))
-        raise UserError(f"normalizer_type {normalizer_type!r} is none of {known}, None")
-
 
 class RunningMeanStd(Normalizer):
     """Mean and variance of every row seen so far (Chan's parallel algorithm)."""
@@ -142,7 +134,11 @@ class RunningMeanStd(Normalizer):
 
 
 class ExponentialMovingAverage(Normalizer):
-    """momentum · old + (1 - momentum) · batch, for mean and variance."""
+    """momentum · old + (1 - momentum) · batch, for mean and variance; momentum is 0.9 by default.
+
+    Raises:
+        UserError: a momentum outside [0, 1).
+    """
 
     def __init__(
         self,
@@ -150,11 +146,7 @@ class ExponentialMovingAverage(Normalizer):
         shape: tuple[int, ...],
         momentum: float | None = None,
     ) -> None:
-        """Momentum is 0.9 unless given.
-
-        Raises:
-            UserError: a momentum outside [0, 1).
-        """
+        """Start with mean 0 and variance 1."""
         super().__init__(normalize_function, shape)
         self.momentum = 0.9 if momentum is None else momentum
         if not 0 <= self.momentum < 1:

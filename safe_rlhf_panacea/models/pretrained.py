@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 from transformers import AutoModelForCausalLM
 
 from safe_rlhf_panacea.data.template import own_end_ids
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.models.adapted import find_adapter
 from safe_rlhf_panacea.models.auto import AutoModelForScore
-from safe_rlhf_panacea.models.loaded import LoadedModel
-from safe_rlhf_panacea.models.loading import load_whole, loading_errors, resolve_model
+from safe_rlhf_panacea.models.loading import (
+    LoadedModel,
+    check_positions,
+    load_whole,
+    loading_errors,
+    resolve_model,
+)
 
 # What a tokenizer that lacks a special token is given: Safe-RLHF's names.
 DEFAULT_SPECIAL_TOKENS = {
@@ -42,7 +46,7 @@ def load_pretrained_models(
     auto_model_kwargs: dict[str, Any] | None = None,
     auto_tokenizer_kwargs: dict[str, Any] | None = None,
 ) -> tuple[Any, Any]:
-    """Load a model and its tokenizer.
+    """Load a model, in evaluation mode, and its tokenizer.
 
     Special tokens that the tokenizer lacks are added, and the embeddings grow with it. An adapter
     is added to the weights of the model under it.
@@ -60,18 +64,15 @@ def load_pretrained_models(
         auto_model_kwargs: passed on to ``auto_model_type.from_pretrained``.
         auto_tokenizer_kwargs: passed on to ``AutoTokenizer.from_pretrained``.
 
-    Returns:
-        The model in evaluation mode, and the tokenizer.
-
     Raises:
         UserError: a missing, truncated, pickled or foreign checkpoint, or no tokenizer.
     """
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    if cache_dir is not None:
-        options["cache_dir"] = str(Path(cache_dir).expanduser())
     form = model_max_length, padding_side
     if isinstance(model_name_or_path, LoadedModel):
         return _taken_over(model_name_or_path, auto_model_type, dtype, *form)
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if cache_dir is not None:
+        options["cache_dir"] = str(Path(cache_dir).expanduser())
     tokenizing = {**options, **(auto_tokenizer_kwargs or {})}
     if (adapted := find_adapter(model_name_or_path)) is not None:
         options |= {"auto_model_type": auto_model_type, "auto_model_kwargs": auto_model_kwargs}
@@ -87,7 +88,10 @@ def load_pretrained_models(
         # The tokenizer first: it is quick, and a mistake shows before gigabytes are read.
         tokenizer = load_tokenizer(name, *form, **tokenizing)
         options |= {"dtype": "auto" if dtype is None else dtype, **(auto_model_kwargs or {})}
-        model = _load(auto_model_type, name, options)
+        if auto_model_type is AutoModelForScore:
+            model = AutoModelForScore.from_pretrained(name, **options)
+        else:
+            model = load_whole(auto_model_type, name, lambda key: False, **options)
     resize_tokenizer_embedding(tokenizer, model)
     return model.eval(), tokenizer
 
@@ -112,11 +116,44 @@ def _taken_over(
     return loaded.model.eval(), tokenizer
 
 
-def _load(auto_model_type: Any, name: str, options: dict[str, Any]) -> Any:
-    """A whole model as it was saved."""
-    if auto_model_type is AutoModelForScore:
-        return AutoModelForScore.from_pretrained(name, **options)
-    return load_whole(auto_model_type, name, lambda key: False, **options)
+def load_score_model(
+    path: str,
+    role: str,
+    *,
+    max_length: int,
+    normalize: bool = False,
+    dtype: torch.dtype | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[Any, Any]:
+    """A score model and its tokenizer, which pads on the right.
+
+    Args:
+        path: a folder or a name on the hub.
+        role: ``reward``, ``cost`` or ``critic``.
+        max_length: of prompt and response together, in tokens.
+        normalize: whether it uses its own normaliser.
+        dtype: of the weights; None: as saved.
+        trust_remote_code: run code that comes with the model.
+
+    Raises:
+        UserError: there is none, or it has fewer positions.
+    """
+    adapted = find_adapter(path)
+    if adapted is not None and adapted.lora is None:
+        raise UserError(
+            f"{path} is a Panacea adapter, a policy and no reward model; one is trained from it "
+            "with python -m safe_rlhf_panacea.base.values.reward"
+        )
+    model, tokenizer = load_pretrained_models(
+        path,
+        model_max_length=max_length,
+        auto_model_type=AutoModelForScore,
+        trust_remote_code=trust_remote_code,
+        dtype=dtype,
+        auto_model_kwargs={"score_type": role, "do_normalize": normalize},
+    )
+    check_positions(model, max_length, path)
+    return model, tokenizer
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -147,11 +184,29 @@ def load_tokenizer(
         raise UserError(f"{name}: no tokenizer could be loaded: {error}") from error
 
 
+def is_same_tokenizer(one: Any, other: Any) -> bool:
+    """Whether two tokenizers give every token the same id."""
+    return one is other or (len(one) == len(other) and one.get_vocab() == other.get_vocab())
+
+
+def check_same_tokenizer(one: Any, other: Any, one_path: str, other_path: str) -> None:
+    """Refuse two models whose tokenizers differ.
+
+    Raises:
+        UserError: naming both models and the sizes of their vocabularies.
+    """
+    if not is_same_tokenizer(one, other):
+        raise UserError(
+            f"the tokenizers of {one_path} ({len(one)} tokens) and {other_path} ({len(other)} "
+            "tokens) differ: policy and score models must share one vocabulary"
+        )
+
+
 def resize_tokenizer_embedding(tokenizer: Any, model: Any) -> None:
     """Give the tokenizer the special tokens it lacks, and every token an embedding.
 
     New rows are the mean of the old ones. Embeddings never shrink: many models have more rows
-    than tokens, for speed.
+    than tokens, for speed. The model learns which tokens are special.
     """
     rows = model.get_input_embeddings().weight.size(0)
     if len(tokenizer) > rows:
@@ -166,21 +221,12 @@ def resize_tokenizer_embedding(tokenizer: Any, model: Any) -> None:
         tokenizer.add_special_tokens(lacking)
     if len(tokenizer) > rows:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        for embeddings in (model.get_input_embeddings(), model.get_output_embeddings()):
-            _fill_with_mean(embeddings, rows)
-    _set_token_ids(model, tokenizer)
-
-
-@torch.no_grad()
-def _fill_with_mean(embeddings: nn.Module | None, rows: int) -> None:
-    """Set what comes after the first ``rows`` rows to the mean of these."""
-    for parameter in (getattr(embeddings, "weight", None), getattr(embeddings, "bias", None)):
-        if parameter is not None:
-            parameter[rows:] = parameter[:rows].float().mean(dim=0).to(parameter.dtype)
-
-
-def _set_token_ids(model: Any, tokenizer: Any) -> None:
-    """Tell the model which tokens are special, for training and for ``generate``."""
+        embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
+        grown = [getattr(layer, name, None) for layer in embeddings for name in ("weight", "bias")]
+        for parameter in grown:
+            if parameter is not None:
+                mean = parameter.data[:rows].float().mean(dim=0)
+                parameter.data[rows:] = mean.to(parameter.dtype)
     own = own_end_ids(model)
     for config in (model.config, getattr(model, "generation_config", None)):
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,13 +16,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
 from safe_rlhf_panacea.base.losses import position_ids_from_mask
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward import hidden_states
 from safe_rlhf_panacea.io import atomic_path
 from safe_rlhf_panacea.models.normalizer import NormalizeFunction, Normalizer
-from safe_rlhf_panacea.models.score_output import ScoreModelOutput, check_attended, last_attended
 
 ScoreType = Literal["reward", "cost", "critic"]
 NORMALIZE_FUNCTIONS: dict[str, NormalizeFunction] = {
@@ -29,6 +30,31 @@ NORMALIZE_FUNCTIONS: dict[str, NormalizeFunction] = {
     "cost": "scale",  # the sign of a cost means safe or unsafe, so its zero must not move
     "critic": "identity",
 }
+
+
+@dataclass
+class ScoreModelOutput(ModelOutput):
+    """What a score model returns.
+
+    Attributes:
+        scores: at every token, float32, size = (B, L, D).
+        end_scores: at the last attended token, float32, size = (B, D).
+        last_hidden_state: size = (B, L, E).
+        end_last_hidden_state: at the last attended token, size = (B, E).
+        end_index: position of the last attended token, size = (B,).
+    """
+
+    scores: torch.Tensor | None = None
+    end_scores: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+    end_last_hidden_state: torch.Tensor | None = None
+    end_index: torch.Tensor | None = None
+
+
+def last_attended(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Position of the last attended token, size = (B,); 0 in a row that attends to none."""
+    positions = torch.arange(attention_mask.size(1), device=attention_mask.device)
+    return (positions * attention_mask.bool()).amax(dim=1)
 
 
 class ScoreModel(nn.Module):
@@ -39,18 +65,18 @@ class ScoreModel(nn.Module):
     """
 
     def __init__(self, backbone: PreTrainedModel, score_type: ScoreType = "reward") -> None:
-        """Add a fresh head to a backbone, as its configuration says.
+        """Add a fresh head, as ``backbone.config`` says.
 
-        ``backbone.config`` has ``score_dim``, ``score_bias``, ``normalizer_type``, ``momentum``
-        and ``do_normalize``; see ``AutoModelForScore``, which sets them.
+        It has ``score_dim``, ``score_bias``, ``normalizer_type``, ``momentum`` and
+        ``do_normalize``, which ``AutoModelForScore`` sets.
         """
         super().__init__()
         if score_type not in NORMALIZE_FUNCTIONS:
             known = ", ".join(NORMALIZE_FUNCTIONS)
             raise UserError(f"score_type {score_type!r} is none of {known}")
         # With fields of ours beside those of transformers.
-        config: Any = backbone.config
-        self.config = config
+        self.config: Any = backbone.config
+        config = self.config
         config.score_type = score_type
         config.architectures = [type(backbone).__name__.removesuffix("Model") + "ForScore"]
         self.base_model_prefix = backbone.base_model_prefix or "model"
@@ -70,8 +96,6 @@ class ScoreModel(nn.Module):
             config.momentum,
         ).to(backbone.device)
         self._takes_positions = "position_ids" in inspect.signature(backbone.forward).parameters
-
-    # -- scoring ----------------------------------------------------------------------
 
     def forward(
         self,
@@ -100,7 +124,12 @@ class ScoreModel(nn.Module):
             ValueError: no mask for a batch of several rows.
         """
         if attention_mask is not None:
-            check_attended(attention_mask)
+            empty = ~attention_mask.bool().any(dim=1)
+            if not torch.compiler.is_compiling() and empty.any():
+                row = int(empty.nonzero()[0])
+                raise UserError(
+                    f"row {row} of the attention mask attends to no token: it has no score"
+                )
         elif (kwargs["inputs_embeds"] if input_ids is None else input_ids).size(0) > 1:
             raise ValueError("attention_mask is required for a batch of several rows")
         mask, plain = attention_mask, not (use_cache or kwargs)
@@ -141,8 +170,14 @@ class ScoreModel(nn.Module):
         end_index = last_attended(attention_mask).to(scores.device)  # size = (B,)
         rows = torch.arange(scores.size(0), device=scores.device)
         end_scores = scores[rows, end_index]  # size = (B, D)
-        if self.training and self.score_head.weight.requires_grad:
-            self._update_normalizer(end_scores.detach())
+        is_trained = self.training and self.score_head.weight.requires_grad
+        if is_trained and self.config.normalizer_type is not None:
+            ends = end_scores.detach()
+            if dist.is_initialized() and dist.get_world_size() > 1:
+                gathered = [torch.empty_like(ends) for _ in range(dist.get_world_size())]
+                dist.all_gather(gathered, ends.contiguous())
+                ends = torch.cat(gathered)
+            self.normalizer.update(ends)
         if self.config.do_normalize:
             scores = self.normalizer.normalize(scores)
             end_scores = self.normalizer.normalize(end_scores)
@@ -154,20 +189,9 @@ class ScoreModel(nn.Module):
             end_index=end_index,
         )
 
-    def _update_normalizer(self, end_scores: torch.Tensor) -> None:
-        if self.config.normalizer_type is None:
-            return
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            gathered = [torch.empty_like(end_scores) for _ in range(dist.get_world_size())]
-            dist.all_gather(gathered, end_scores.contiguous())
-            end_scores = torch.cat(gathered)
-        self.normalizer.update(end_scores)
-
     def set_normalize(self, mode: bool = True) -> None:
         """Turn the normalisation of scores on or off."""
         self.config.do_normalize = mode
-
-    # -- what a transformers model has too --------------------------------------------
 
     @property
     def backbone(self) -> Any:

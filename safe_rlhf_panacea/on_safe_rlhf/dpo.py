@@ -12,11 +12,11 @@ from safe_rlhf.algorithms.dpo.trainer import DPOTrainer
 from safe_rlhf.models import load_pretrained_models
 from safe_rlhf.trainers import SupervisedTrainer, supervised_trainer
 
-from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.dpo import ImplicitRewards
 from safe_rlhf_panacea.base.engine import passes_since_update
 from safe_rlhf_panacea.base.updates import Batch, counted, step_info
-from safe_rlhf_panacea.models.positions import check_positions
+from safe_rlhf_panacea.distributed import own_device
+from safe_rlhf_panacea.models.loading import check_positions
 from safe_rlhf_panacea.on_safe_rlhf.rates import own_rates
 from safe_rlhf_panacea.on_safe_rlhf.recompute import recompute_without_reentry
 from safe_rlhf_panacea.on_safe_rlhf.record import Recorded

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from safe_rlhf_panacea.configs.algorithms import DPOConfig
-from safe_rlhf_panacea.configs.command_line import add_options
+from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_options
 from safe_rlhf_panacea.configs.options import check_numbers
 from safe_rlhf_panacea.configs.panacea import LabelPreferenceOptions, check_panacea
-from safe_rlhf_panacea.configs.parser import ArgumentParser
 from safe_rlhf_panacea.on_safe_rlhf import program
 
 PROGRAM = "python -m safe_rlhf_panacea.algorithms.dpo"

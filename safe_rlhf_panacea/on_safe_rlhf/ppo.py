@@ -14,13 +14,13 @@ from safe_rlhf.models import AutoModelForScore, load_pretrained_models
 from safe_rlhf.trainers import rl_trainer
 
 from safe_rlhf_panacea.base.actor import text_count
-from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.rollout import Rollout, Scores
 from safe_rlhf_panacea.base.updates import by_update, counted, means_of_evaluation
+from safe_rlhf_panacea.distributed import own_device
 from safe_rlhf_panacea.forward import up_to_end
 from safe_rlhf_panacea.forward.ways import by_generate, first_fitting
-from safe_rlhf_panacea.models.positions import check_positions
-from safe_rlhf_panacea.models.saved_head import check_saved_head
+from safe_rlhf_panacea.models.files import check_saved_head
+from safe_rlhf_panacea.models.loading import check_positions
 from safe_rlhf_panacea.on_safe_rlhf.datasets import templated
 from safe_rlhf_panacea.on_safe_rlhf.rates import own_rates
 from safe_rlhf_panacea.on_safe_rlhf.recompute import recompute_without_reentry

@@ -13,16 +13,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from safe_rlhf_panacea.configs.algorithms import PPOConfig
-from safe_rlhf_panacea.configs.command_line import add_options
+from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_options
 from safe_rlhf_panacea.configs.options import check_numbers
 from safe_rlhf_panacea.configs.panacea import RewardPreferenceOptions, check_panacea
-from safe_rlhf_panacea.configs.parser import ArgumentParser
 from safe_rlhf_panacea.configs.rewarded import RewardOptions
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.on_safe_rlhf import program
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.rewards.calibration import apply_calibration
-from safe_rlhf_panacea.rewards.spec import reward_specs
+from safe_rlhf_panacea.rewards.spec import apply_calibration, reward_specs
 
 PROGRAM = "python -m safe_rlhf_panacea.algorithms.ppo"
 REWARD, COST = "--reward_model_name_or_path", "--cost_model_name_or_path"

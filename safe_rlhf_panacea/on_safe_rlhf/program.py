@@ -14,18 +14,18 @@ from safe_rlhf.configs import get_deepspeed_eval_config, get_deepspeed_train_con
 from safe_rlhf.logger import set_logger_level
 from safe_rlhf.utils import seed_everything
 
-from safe_rlhf_panacea.base.distributed import (
+from safe_rlhf_panacea.configs import kinds
+from safe_rlhf_panacea.configs.panacea import AdapterOptions, FrontOptions
+from safe_rlhf_panacea.configs.training import TemplateOptions
+from safe_rlhf_panacea.distributed import (
     get_rank,
     init_distributed,
     is_main_process,
     refusing_together,
 )
-from safe_rlhf_panacea.configs import kinds
-from safe_rlhf_panacea.configs.panacea import AdapterOptions, FrontOptions
-from safe_rlhf_panacea.configs.training import TemplateOptions
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.models.adapted import find_adapter
-from safe_rlhf_panacea.runs.claim import check_free
+from safe_rlhf_panacea.runs.run_folder import check_free
 
 # The options that every Panacea program adds to Safe-RLHF's own.
 PANACEA_OPTIONS = (AdapterOptions, FrontOptions, TemplateOptions)

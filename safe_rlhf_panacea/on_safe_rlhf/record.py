@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 from safe_rlhf.trainers.base import TrainerBase
 
-from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.base.part import Part
 from safe_rlhf_panacea.data.template import ChatTemplate
-from safe_rlhf_panacea.runs.claim import claim_folder
-from safe_rlhf_panacea.runs.clock import TrainingClock
+from safe_rlhf_panacea.distributed import is_main_process
+from safe_rlhf_panacea.runs.checkpoint import TrainingClock
 from safe_rlhf_panacea.runs.divergence import DivergenceCheck
+from safe_rlhf_panacea.runs.run_folder import claim_folder
 from safe_rlhf_panacea.runs.run_record import write_run_record
 
 

@@ -1,19 +1,145 @@
-"""m rewards as one, in the order of λ."""
+"""m rewards as one, in the order of λ, and the models among those that score."""
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
+from safe_rlhf_panacea.base.engine import unwrap
+from safe_rlhf_panacea.data import ChatTemplate
+from safe_rlhf_panacea.data.control_tokens import as_text, control_pattern, special_tokens, tokenize
+from safe_rlhf_panacea.data.template import AUTO, as_turns
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.forward.passes import by_row
+from safe_rlhf_panacea.models.pretrained import is_same_tokenizer
+from safe_rlhf_panacea.models.score_model import ScoreModel
 from safe_rlhf_panacea.rewards.functions import FunctionReward
-from safe_rlhf_panacea.rewards.given import RewardState
-from safe_rlhf_panacea.rewards.responses import Responses
-from safe_rlhf_panacea.rewards.scorers import RewardModel, Scorer
+from safe_rlhf_panacea.rewards.responses import Responses, RewardState
 from safe_rlhf_panacea.rewards.spec import RewardSpec
+
+Scorer = Callable[[Responses], torch.Tensor]  # one score per row, size = (B,)
+
+
+class RewardModel:
+    """A model that scores whole sequences: Safe-RLHF's kind, or transformers' with a classifier.
+
+    However many objectives ask it, it is loaded once and runs once for each batch.
+
+    Attributes:
+        path: where it was loaded from.
+        model: answers with scores; its engine, once there is one.
+        own_tokenizer: the model's.
+        tokenizer: the policy's.
+        stop_ids: the policy's tokens that end a response.
+        reads_policy_tokens: whether both give every token the same id.
+        is_classifier: whether it answers with ``logits``, and not with ``end_scores``.
+        now: the date and time that its chat template may write; None: those of the moment.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        model: Any,
+        own_tokenizer: Any,
+        tokenizer: Any,
+        stop_ids: Sequence[int],
+        *,
+        is_classifier: bool,
+    ) -> None:
+        """Compare the tokenizers."""
+        self.path, self.model, self.own_tokenizer = path, model, own_tokenizer
+        self.tokenizer, self.stop_ids = tokenizer, stop_ids
+        self.reads_policy_tokens = is_same_tokenizer(tokenizer, own_tokenizer)
+        self.is_classifier = is_classifier
+        self.now: datetime.datetime | None = None
+
+    def scorer(self, column: int) -> Scorer:
+        """One of its D scores."""
+        return lambda responses: self.scores(responses)[:, column]
+
+    def scores(self, responses: Responses) -> torch.Tensor:
+        """All its scores, size = (B, D)."""
+        return responses.once(self, lambda: self._run(responses))
+
+    def _run(self, responses: Responses) -> torch.Tensor:
+        if not self.reads_policy_tokens:
+            ids, mask = self._own_tokens(responses)
+        elif self.is_classifier:
+            ids, mask = _padded_right(responses, self.own_tokenizer.pad_token_id)
+        else:
+            ids, mask = responses.input_ids, responses.attention_mask
+        if self.is_classifier:
+
+            def logits(part: Any) -> torch.Tensor:
+                answer = self.model(part.of(ids), attention_mask=part.of(mask).long())
+                return answer.logits.float()
+
+            return by_row(self.model, logits, mask)
+        # Safe-RLHF's own models, and a critic that scores as well, know of no groups.
+        knows = isinstance(unwrap(self.model), ScoreModel)
+        more = {"groups": responses.groups} if knows else {}
+        return self.model(ids, attention_mask=mask, **more).end_scores
+
+    def _own_tokens(self, responses: Responses) -> tuple[torch.Tensor, torch.Tensor]:
+        """The conversations in the model's own tokens, and their mask, padded on the right."""
+        ended = responses.ended(self.stop_ids)
+        if responses.examples is None:
+            # As in Safe-RLHF, where the turns are not known: what the policy reads, as text.
+            mask = responses.attention_mask.bool()
+            kept = [ids[there] for ids, there in zip(responses.input_ids, mask, strict=True)]
+            rows = self._encode(self.tokenizer.batch_decode(kept, skip_special_tokens=True), ended)
+        else:
+            ids = responses.response_ids()
+            answers = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+            rows = list(map(self._conversation, responses.examples, answers, ended))
+        longest = self.own_tokenizer.model_max_length
+        cut = [torch.tensor(row[:longest]) for row in rows]
+        padded = pad_sequence(cut, batch_first=True, padding_value=self.own_tokenizer.pad_token_id)
+        mask = pad_sequence([torch.ones_like(row) for row in cut], batch_first=True)
+        device = responses.input_ids.device
+        return padded.to(device), mask.bool().to(device)
+
+    def _conversation(self, example: Mapping[str, Any], answer: str, ended: bool) -> list[int]:
+        """In the model's own chat template."""
+        if self.own_template is not None:
+            turns, system = example["input"], example.get("system")
+            return self.own_template.conversation_ids(turns, answer, ended, system)
+        return self._encode(["\n".join([*as_turns(example["input"]), answer])], [ended])[0]
+
+    @cached_property
+    def own_template(self) -> ChatTemplate | None:
+        """Of a score model without one it is Safe-RLHF's; a classifier may know of no turns."""
+        if self.is_classifier and not self.own_tokenizer.chat_template:
+            return None
+        return ChatTemplate.of(AUTO, self.own_tokenizer, self.now)
+
+    def _encode(self, texts: list[str], ended: list[bool]) -> list[list[int]]:
+        """With the model's own end token behind those that had ended."""
+        end = self.own_tokenizer.eos_token_id
+        special = control_pattern(special_tokens(self.own_tokenizer))
+        rows = tokenize(self.own_tokenizer, [as_text(text, special) for text in texts])
+        if end is None:
+            return rows
+        # Some tokenizers write it behind every text.
+        return [
+            [*row, end] if has_ended and row[-1:] != [end] else row
+            for row, has_ended in zip(rows, ended, strict=True)
+        ]
+
+
+def _padded_right(responses: Responses, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Without the padding between rows: a classifier may count positions from the first column."""
+    mask = responses.attention_mask.bool()
+    order = (~mask).sort(dim=-1, stable=True).indices  # the tokens first, in their order
+    ids, mask = responses.input_ids.gather(-1, order), mask.gather(-1, order)
+    width = int(mask.sum(dim=-1).max())
+    return ids.masked_fill(~mask, pad)[:, :width], mask[:, :width]
 
 
 class RewardEnsemble:
@@ -36,9 +162,7 @@ class RewardEnsemble:
         """Hold on to the scorers."""
         if len(specs) != len(scorers):
             raise ValueError(f"{len(specs)} specifications for {len(scorers)} scorers")
-        self.specs = list(specs)
-        self.scorers = list(scorers)
-        self.models = list(models)
+        self.specs, self.scorers, self.models = list(specs), list(scorers), list(models)
         self.state = state or RewardState()
 
     @property

@@ -18,9 +18,14 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.rewards.given import OF_RUN, RewardState, Source, given_to
-from safe_rlhf_panacea.rewards.responses import Responses
-from safe_rlhf_panacea.rewards.returned import checked_scores
+from safe_rlhf_panacea.rewards.responses import (
+    OF_RUN,
+    Responses,
+    RewardState,
+    Source,
+    checked_scores,
+    given_to,
+)
 from safe_rlhf_panacea.runs.run_record import address_of
 
 FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)(?:\?(.*))?", re.DOTALL)
@@ -60,7 +65,7 @@ class FunctionReward:
     Any other argument without a default is a column of the data set, a list of B values;
     ``**others`` gets all columns that are left.
 
-    A function of TRL's signature (``given.has_trl_signature``) gets TRL's arguments instead:
+    A function of TRL's signature (``responses.given_to``) gets TRL's arguments instead:
     ``completions``, ``prompts`` as the data have them (both messages where the data have
     messages), ``completion_ids``, ``trainer_state``, ``log_metric``, ``log_extra`` and columns,
     all of them in its ``**kwargs``.
@@ -85,25 +90,19 @@ class FunctionReward:
         stop_ids: Sequence[int],
         state: RewardState | None = None,
     ) -> None:
-        """Find the function.
+        """Find the function; a ``UserError`` where it is not there or does not take what it must.
 
         Args:
             function: it, or its path: see above.
             tokenizer: the policy's.
             stop_ids: the policy's tokens that end a response.
             state: of the training, if it is asked for.
-
-        Raises:
-            UserError: the module cannot be imported, has no such function, or the function does
-                not take the options, or arguments by name.
         """
         self.path = path = path_of(function)
         self._policy = tokenizer, stop_ids, state or RewardState()
-        self._options: Options = {}
-        if isinstance(function, str):
-            self._function, self._options = _load_function(function)
-        else:
-            self._function = function
+        self._function, self._options = (
+            _load_function(function) if isinstance(function, str) else (function, {})
+        )
         parameters = _parameters(self._function, path)
         kinds = [parameter.kind for parameter in parameters.values()]
         self._takes_all = inspect.Parameter.VAR_KEYWORD in kinds
@@ -113,8 +112,11 @@ class FunctionReward:
             self._named, takes_all=self._takes_all, options=own | {*self._options}
         )
         known = {*self._by_row, *self._of_run, *self._options}
-        _check_signature(parameters, known, path)
-        self.columns = [n for n in parameters if n not in known and _is_needed(parameters[n])]
+        needed = [name for name, parameter in parameters.items() if _is_needed(parameter)]
+        for name in (*needed, *known):  # refused now, not at the first response
+            if name in parameters and parameters[name].kind == inspect.Parameter.POSITIONAL_ONLY:
+                raise UserError(f"{path}: {name} must be an argument that can be given by name")
+        self.columns = [name for name in needed if name not in known]
         self.logs = "log_metric" in self._of_run
         is_async = inspect.iscoroutinefunction
         self.is_async = is_async(self._function) or is_async(type(self._function).__call__)
@@ -172,28 +174,27 @@ def path_of(function: str | Function) -> str:
 
 @functools.cache
 def _event_loop() -> asyncio.AbstractEventLoop:
-    """One for all calls, as clients that a module keeps are bound to theirs; in a thread.
+    """One for all calls, since clients that a module keeps are bound to theirs.
 
-    A notebook's own thread runs a loop already.
+    It has a thread of its own: a notebook's runs a loop already.
     """
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="async rewards", daemon=True).start()
     return loop
 
 
-async def _outcome(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
-    """What it returns or raises; a SystemExit would end the loop's thread."""
-    try:
-        return await coroutine, None
-    except BaseException as error:
-        return None, error
-
-
 def _finished(result: Any) -> Any:
     """What a function returns, once an ``async`` one has come to its end."""
     if not inspect.iscoroutine(result):
         return result
-    value, error = asyncio.run_coroutine_threadsafe(_outcome(result), _event_loop()).result()
+
+    async def outcome(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
+        try:
+            return await coroutine, None
+        except BaseException as error:  # a SystemExit would end the loop's thread
+            return None, error
+
+    value, error = asyncio.run_coroutine_threadsafe(outcome(result), _event_loop()).result()
     if error is not None:
         raise error
     return value
@@ -209,10 +210,7 @@ def _is_needed(parameter: inspect.Parameter) -> bool:
 
 
 def _at(error: BaseException) -> str:
-    """The last lines of the user's own code that led to an error, the innermost first.
-
-    Code that is installed, such as a library that the user calls, is left out if there is other.
-    """
+    """The last lines of the user's own code, not a library's, that led to an error; last first."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -248,14 +246,6 @@ def _parameters(function: Function, path: str) -> Parameters:
         return inspect.signature(function).parameters
     except (TypeError, ValueError):  # some that are written in C
         raise UserError(f"{path} does not say which arguments it takes") from None
-
-
-def _check_signature(parameters: Parameters, known: set[str], path: str) -> None:
-    """Refuse now what could only fail at the first response."""
-    for name, parameter in parameters.items():
-        wanted = name in known or _is_needed(parameter)
-        if parameter.kind == parameter.POSITIONAL_ONLY and wanted:
-            raise UserError(f"{path}: {name} must be an argument that can be given by name")
 
 
 def _items(text: str) -> list[str]:

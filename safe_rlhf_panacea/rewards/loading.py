@@ -9,20 +9,22 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.distributed import is_main_process
+from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.models.adapted import find_adapter
 from safe_rlhf_panacea.models.auto import LM_HEADS
-from safe_rlhf_panacea.models.loaded import LoadedModel
-from safe_rlhf_panacea.models.loading import load_whole, loading_errors, resolve_model
-from safe_rlhf_panacea.models.positions import check_positions
-from safe_rlhf_panacea.models.pretrained import has_tokenizer, load_tokenizer
-from safe_rlhf_panacea.models.score_loading import load_score_model
+from safe_rlhf_panacea.models.loading import (
+    LoadedModel,
+    check_positions,
+    load_whole,
+    loading_errors,
+    resolve_model,
+)
+from safe_rlhf_panacea.models.pretrained import has_tokenizer, load_score_model, load_tokenizer
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
+from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble, RewardModel, Scorer
 from safe_rlhf_panacea.rewards.functions import FunctionReward
-from safe_rlhf_panacea.rewards.given import RewardState
-from safe_rlhf_panacea.rewards.scorers import RewardModel, Scorer
+from safe_rlhf_panacea.rewards.responses import RewardState
 from safe_rlhf_panacea.rewards.spec import RewardSpec
 
 CLASSIFIER = "ForSequenceClassification"
@@ -46,7 +48,7 @@ class RewardLoading:
     trust_remote_code: bool = False
 
     def score_model(self, path: str | LoadedModel, role: str) -> Loaded:
-        """Safe-RLHF's kind, in a role."""
+        """Load a model of Safe-RLHF's kind, in a role."""
         if isinstance(path, LoadedModel):
             raise UserError(
                 f"{path}: a model in memory that is a reward is one for sequence classification; "
@@ -55,7 +57,7 @@ class RewardLoading:
         return load_score_model(path, role, **vars(self))
 
     def classifier(self, path: str | LoadedModel) -> Loaded:
-        """One of transformers' with a classification head; it reads as much as it was made for."""
+        """Load one of transformers' classifiers; it reads as much as it was made for."""
         if isinstance(path, LoadedModel):
             model, tokenizer = path.model, copy.deepcopy(path.tokenizer)
             tokenizer.padding_side = "right"
@@ -71,15 +73,20 @@ class RewardLoading:
                 raise UserError(f"{path}: its head does not fit a {type(model).__name__}")
             adapted.add_to(model, self.dtype)
             if has_tokenizer(adapted.folder):
-                tokenizer = load_tokenizer(str(adapted.folder), None, "right", **self._remote)
-        _agree_on_padding(model, tokenizer)
+                tokenizer = self._tokenizer(str(adapted.folder))
+        # Causal classifiers answer at the last token that is not their configuration's padding.
+        config = model.config.get_text_config()
+        if config.pad_token_id is not None and 0 <= config.pad_token_id < len(tokenizer):
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(config.pad_token_id)
+        else:
+            tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+            config.pad_token_id = tokenizer.pad_token_id
         if most := _longest(model):
             tokenizer.model_max_length = min(tokenizer.model_max_length, most)
         return model.eval(), tokenizer
 
-    @property
-    def _remote(self) -> dict[str, bool]:
-        return {"trust_remote_code": self.trust_remote_code}
+    def _tokenizer(self, name: str) -> Any:
+        return load_tokenizer(name, None, "right", trust_remote_code=self.trust_remote_code)
 
     def _classifier(
         self, name: str, head: Mapping[str, torch.Tensor], dtype: torch.dtype | None
@@ -87,15 +94,16 @@ class RewardLoading:
         """A classifier as it was saved, or to whose backbone a LoRA brings the head."""
         from transformers import AutoModelForSequenceClassification
 
-        options: dict[str, Any] = {"dtype": dtype or "auto", **self._remote}
+        options: dict[str, Any] = {"dtype": dtype or "auto"}
         if head:  # as many labels as its last layer has outputs
             options["num_labels"] = head[max(k for k in head if k.endswith("weight"))].size(0)
-        tokenizer = load_tokenizer(name, None, "right", **self._remote)
+        tokenizer = self._tokenizer(name)
         model = load_whole(
             AutoModelForSequenceClassification,
             name,
             lambda key: bool(head) and key.startswith(LM_HEADS),
             may_lack=head,
+            trust_remote_code=self.trust_remote_code,
             **options,
         )
         return model, tokenizer
@@ -110,8 +118,20 @@ class RewardLoading:
             return adapted.lora is not None and adapted.lora.is_classifier
         name = resolve_model(path)
         with loading_errors(name, "model"):
-            config = AutoConfig.from_pretrained(name, **self._remote)
+            config = AutoConfig.from_pretrained(name, trust_remote_code=self.trust_remote_code)
         return any(kind.endswith(CLASSIFIER) for kind in config.architectures or ())
+
+
+def _longest(model: Any) -> int | None:
+    """How many tokens a model reads, if it says so."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions <= 0:
+        return None
+    for name, module in model.named_modules():
+        padding = getattr(module, "padding_idx", None)
+        if name.endswith("position_embeddings") and padding is not None:
+            return positions - padding - 1  # RoBERTa counts from behind the padding's
+    return positions
 
 
 def load_rewards(
@@ -140,25 +160,21 @@ def load_rewards(
         if spec.is_function and not isinstance(spec.path, LoadedModel)
     }
     models: dict[tuple[Any, str], RewardModel] = {}
-    for spec in specs:
-        if spec.is_function:
-            continue
-        key = spec.model_path, spec.role
+    for spec in (spec for spec in specs if not spec.is_function):
+        path, key = spec.model_path, (spec.model_path, spec.role)
         if key not in models:
-            is_classifier = loading.is_classifier(spec.model_path)
+            is_classifier = loading.is_classifier(path)
             if is_classifier:
-                loaded = loading.classifier(spec.model_path)
+                loaded = loading.classifier(path)
+            elif load_own is None or isinstance(path, LoadedModel):
+                loaded = loading.score_model(path, spec.role)
             else:
-                path = spec.model_path
-                if load_own is None or isinstance(path, LoadedModel):
-                    loaded = loading.score_model(path, spec.role)
-                else:
-                    loaded = load_own(path, spec.role)
-            models[key] = RewardModel(
-                str(spec.model_path), *loaded, tokenizer, stop_ids, is_classifier=is_classifier
+                loaded = load_own(path, spec.role)
+            models[key] = model = RewardModel(
+                str(path), *loaded, tokenizer, stop_ids, is_classifier=is_classifier
             )
-            if is_classifier and models[key].reads_policy_tokens:  # as they are, none cut off
-                check_positions(loaded[0], loading.max_length, str(spec.model_path))
+            if is_classifier and model.reads_policy_tokens:  # as they are, none cut off
+                check_positions(loaded[0], loading.max_length, str(path))
         scorers[spec.name] = models[key].scorer(_column(models[key], spec))
     for model in models.values():
         if not model.reads_policy_tokens and is_main_process():
@@ -166,29 +182,6 @@ def load_rewards(
     return RewardEnsemble(
         specs, [scorers[spec.name] for spec in specs], list(models.values()), state
     )
-
-
-def _agree_on_padding(model: Any, tokenizer: Any) -> None:
-    """Causal classifiers answer at the last token that is not their configuration's padding."""
-    config = model.config.get_text_config()
-    if config.pad_token_id is not None and 0 <= config.pad_token_id < len(tokenizer):
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(config.pad_token_id)
-        return
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    config.pad_token_id = tokenizer.pad_token_id
-
-
-def _longest(model: Any) -> int | None:
-    """How many tokens a model reads, if it says so."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if not isinstance(positions, int) or positions <= 0:
-        return None
-    for name, module in model.named_modules():
-        padding = getattr(module, "padding_idx", None)
-        if name.endswith("position_embeddings") and padding is not None:
-            return positions - padding - 1  # RoBERTa counts from behind the padding's
-    return positions
 
 
 def _column(model: RewardModel, spec: RewardSpec) -> int:

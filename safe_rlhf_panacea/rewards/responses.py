@@ -1,16 +1,21 @@
-"""What a scorer sees."""
+"""Responses as scorers see them, and what reward functions are given of them and may return."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 
+from safe_rlhf_panacea.distributed import all_gather_objects
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward import is_end
-from safe_rlhf_panacea.models.score_output import last_attended
+from safe_rlhf_panacea.models.score_model import last_attended
 
 
 @dataclass(eq=False)
@@ -37,12 +42,10 @@ class Responses:
     _made: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        """Hold the examples to the rows."""
         if self.examples is not None and len(self.examples) != len(self.input_ids):
             raise ValueError(f"{len(self.examples)} examples for {len(self.input_ids)} rows")
 
     def __len__(self) -> int:
-        """B."""
         return self.input_ids.size(0)
 
     def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
@@ -53,13 +56,44 @@ class Responses:
 
     def prompts(self, tokenizer: Any) -> list[str]:
         """As the policy reads them, with the template, without special tokens."""
-        part = self.input_ids[:, : self.prompt_length]
-        return self.once("prompts", lambda: _decode(tokenizer, part))
+        return self._texts("prompts", tokenizer, slice(0, self.prompt_length))
 
     def responses(self, tokenizer: Any) -> list[str]:
         """As text, without special tokens."""
-        part = self.input_ids[:, self.prompt_length :]
-        return self.once("responses", lambda: _decode(tokenizer, part))
+        return self._texts("responses", tokenizer, slice(self.prompt_length, None))
+
+    def _texts(self, key: str, tokenizer: Any, part: slice) -> list[str]:
+        def decode() -> list[str]:
+            texts = tokenizer.batch_decode(self.input_ids[:, part], skip_special_tokens=True)
+            return [text.strip() for text in texts]
+
+        texts: list[str] = self.once(key, decode)
+        return texts
+
+    def prompt_ids(self) -> list[list[int]]:
+        """Token ids without padding."""
+        return self._ids("prompt_ids", slice(0, self.prompt_length))
+
+    def response_ids(self) -> list[list[int]]:
+        """Token ids without padding, the end token included."""
+        return self._ids("response_ids", slice(self.prompt_length, None))
+
+    def _ids(self, key: str, part: slice) -> list[list[int]]:
+        mask = self.attention_mask[:, part].bool()
+        rows = zip(self.input_ids[:, part], mask, strict=True)
+        ids: list[list[int]] = self.once(key, lambda: [row[kept].tolist() for row, kept in rows])
+        return ids
+
+    def response_lengths(self, stop_ids: Sequence[int]) -> torch.Tensor:
+        """In tokens, without those that end a response, int64, size = (B,)."""
+        responses = self.input_ids[:, self.prompt_length :]
+        mask = self.attention_mask[:, self.prompt_length :].bool()
+        return (mask & ~is_end(responses, stop_ids)).sum(dim=-1)
+
+    def ended(self, stop_ids: Sequence[int]) -> list[bool]:
+        """Whether each response came to its end, or was cut off."""
+        last = last_attended(self.attention_mask).to(self.input_ids.device).unsqueeze(-1)
+        return is_end(self.input_ids.gather(-1, last).squeeze(-1), stop_ids).tolist()
 
     def raw_prompts(self, tokenizer: Any) -> list[Any]:
         """As the data have them, without the template: B strings, or B lists of messages.
@@ -68,10 +102,7 @@ class Responses:
         """
         if self.examples is None:
             return self.prompts(tokenizer)
-        return [
-            _messages(example) if _is_conversation(example) else example["input"]
-            for example in self.examples
-        ]
+        return [_messages(one) if _is_conversation(one) else one["input"] for one in self.examples]
 
     def completions(self, tokenizer: Any) -> list[Any]:
         """The responses: strings, or, where the prompt is a list of messages, one message each."""
@@ -81,33 +112,6 @@ class Responses:
             [{"role": "assistant", "content": text}] if _is_conversation(example) else text
             for text, example in zip(texts, examples, strict=True)
         ]
-
-    def log_extra(self, column: str, values: Sequence[Any]) -> None:
-        """Keep a column, B values: an evaluation writes it beside the responses."""
-        self.extra[column] = list(values)
-
-    def response_lengths(self, stop_ids: Sequence[int]) -> torch.Tensor:
-        """In tokens, without those that end a response, int64, size = (B,)."""
-        responses = self.input_ids[:, self.prompt_length :]
-        mask = self.attention_mask[:, self.prompt_length :].bool()
-        return (mask & ~is_end(responses, stop_ids)).sum(dim=-1)
-
-    def prompt_ids(self) -> list[list[int]]:
-        """Token ids without padding."""
-        return self.once("prompt_ids", lambda: self._ids(slice(0, self.prompt_length)))
-
-    def response_ids(self) -> list[list[int]]:
-        """Token ids without padding, the end token included."""
-        return self.once("response_ids", lambda: self._ids(slice(self.prompt_length, None)))
-
-    def _ids(self, part: slice) -> list[list[int]]:
-        mask = self.attention_mask[:, part].bool()
-        return [row[kept].tolist() for row, kept in zip(self.input_ids[:, part], mask, strict=True)]
-
-    def ended(self, stop_ids: Sequence[int]) -> list[bool]:
-        """Whether each response came to its end, or was cut off."""
-        last = last_attended(self.attention_mask).to(self.input_ids.device).unsqueeze(-1)
-        return is_end(self.input_ids.gather(-1, last).squeeze(-1), stop_ids).tolist()
 
     def turns(self) -> list[list[str]]:
         """Of each conversation, without its response: user, assistant, ..., user."""
@@ -120,11 +124,7 @@ class Responses:
         return set.intersection(*map(set, self.examples)) if self.examples else set()
 
     def column(self, name: str) -> list[Any]:
-        """A column of the data set, B values.
-
-        Raises:
-            UserError: a row lacks it, or no columns are known.
-        """
+        """A column of the data set, B values; a ``UserError`` where a row lacks it."""
         if self.examples is None:
             raise UserError(f"the column {name!r} of the data is not known here")
         for row, example in enumerate(self.examples):
@@ -133,6 +133,10 @@ class Responses:
                 raise UserError(f"the data of row {row} have no column {name!r}; they have: {has}")
         return [example[name] for example in self.examples]
 
+    def log_extra(self, column: str, values: Sequence[Any]) -> None:
+        """Keep a column, B values: an evaluation writes it beside the responses."""
+        self.extra[column] = list(values)
+
 
 def _is_conversation(example: Mapping[str, Any]) -> bool:
     """Whether a sample is one of messages: a list of turns, or with a system prompt."""
@@ -140,7 +144,6 @@ def _is_conversation(example: Mapping[str, Any]) -> bool:
 
 
 def _messages(example: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The prompt of a sample, as messages."""
     turns = [example["input"]] if isinstance(example["input"], str) else example["input"]
     system = example.get("system")
     messages = [{"role": "system", "content": system}] if system else []
@@ -149,5 +152,135 @@ def _messages(example: Mapping[str, Any]) -> list[dict[str, str]]:
     return messages
 
 
-def _decode(tokenizer: Any, tokens: torch.Tensor) -> list[str]:
-    return [text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+# -- what functions are given ---------------------------------------------------------------
+
+
+@dataclass
+class RewardState:
+    """How far the training is, and what reward functions have logged.
+
+    Functions get it as ``trainer_state``, TRL's name.
+
+    Attributes:
+        global_step: training steps taken, as ``metrics.jsonl`` counts them; 0 outside a training.
+        max_steps: training steps of the whole run; 0 outside a training.
+    """
+
+    global_step: int = 0
+    max_steps: int = 0
+    _logged: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list), repr=False)
+
+    def log_metric(self, name: str, value: float) -> None:
+        """Log a number, of which the mean is shown; what is not finite is left out."""
+        if math.isfinite(value):
+            self._logged[name].append(float(value))
+
+    def logged(self) -> dict[str, float]:
+        """The means of what was logged since the last call, over all processes; all must call."""
+        found: dict[str, list[float]] = defaultdict(list)
+        for logged in all_gather_objects(dict(self._logged)):
+            for name, values in logged.items():
+                found[name] += values
+        self._logged.clear()
+        return {name: sum(values) / len(values) for name, values in sorted(found.items())}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where arguments come from; ``stop_ids`` are the tokens that end a response."""
+
+    responses: Responses
+    tokenizer: Any
+    stop_ids: Sequence[int]
+    state: RewardState
+
+
+Arguments = Mapping[str, Callable[[Source], Any]]
+# By argument: B values each.
+OURS: Arguments = {
+    "prompts": lambda source: source.responses.prompts(source.tokenizer),
+    "responses": lambda source: source.responses.responses(source.tokenizer),
+    "response_lengths": lambda source: source.responses.response_lengths(source.stop_ids),
+    "prompt_ids": lambda source: source.responses.prompt_ids(),
+    "response_ids": lambda source: source.responses.response_ids(),
+    "turns": lambda source: source.responses.turns(),
+}
+TRL: Arguments = {
+    "prompts": lambda source: source.responses.raw_prompts(source.tokenizer),
+    "completions": lambda source: source.responses.completions(source.tokenizer),
+    "completion_ids": lambda source: source.responses.response_ids(),
+}
+# One for the whole batch.
+OF_RUN: Arguments = {
+    "step": lambda source: source.state.global_step,
+    "trainer_state": lambda source: source.state,
+    "log_metric": lambda source: source.state.log_metric,
+    "log_extra": lambda source: source.responses.log_extra,
+}
+
+
+def given_to(
+    names: set[str], *, takes_all: bool, options: Collection[str] = ()
+) -> tuple[Arguments, Arguments]:
+    """What a function is given besides columns of the data set.
+
+    A function is one for TRL if it names ``completions`` or ``completion_ids``, or takes
+    ``**kwargs``, among which these must be, since it names no responses.
+
+    Args:
+        names: of its arguments.
+        takes_all: whether it takes ``**kwargs``; TRL's have everything there.
+        options: further names, which are given something else.
+
+    Returns:
+        Arguments with a value for each response, and arguments of the run.
+    """
+    ours = names & {"responses", "response_ids", "response_lengths"}
+    is_trl = bool(names & {"completions", "completion_ids"}) or (takes_all and not ours)
+    wanted = (names | {*TRL, *OF_RUN} if is_trl and takes_all else names) - {*options}
+    tables = ({**OURS, **TRL} if is_trl else OURS), OF_RUN
+    by_row, of_run = ({k: v for k, v in table.items() if k in wanted} for table in tables)
+    return by_row, of_run
+
+
+# -- what functions return ------------------------------------------------------------------
+
+
+def checked_scores(values: Any, path: str, like: torch.Tensor) -> torch.Tensor:
+    """What a function returned as scores, size = (B,), float32; NaN where it returned None.
+
+    Args:
+        values: what it returned.
+        path: the function's, for messages.
+        like: size = (B, ...), on the device of the scores.
+
+    Raises:
+        UserError: it is not one finite number or None for each response.
+    """
+    missing = torch.tensor(False)
+    if getattr(values, "dtype", None) == np.dtype(object):
+        values = values.tolist()
+    if isinstance(values, (list, tuple)):
+        missing = torch.tensor([value is None for value in values])
+        values = [0.0 if value is None else value for value in values]
+    try:
+        if not isinstance(values, torch.Tensor):
+            values = torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        rows = values if isinstance(values, (list, tuple)) else ()
+        odd = next((i for i, value in enumerate(rows) if not isinstance(value, Real)), None)
+        what = f"a {type(values).__name__}" if odd is None else f"{rows[odd]!r} in row {odd}"
+        wanted = "one number or None per response is wanted"
+        raise UserError(f"{path} returned {what}; {wanted}") from None
+    if values.is_complex():
+        raise UserError(f"{path} returned complex numbers")
+    scores = values.to(dtype=torch.float32, device=like.device)
+    if scores.shape != like.shape[:1]:
+        raise UserError(f"{path} returned shape {tuple(scores.shape)} for {len(like)} responses")
+    if not scores.isfinite().all():
+        row = int(scores.isfinite().logical_not().nonzero()[0])
+        hint = "; None says that a row does not count" if scores[row].isnan() else ""
+        raise UserError(
+            f"{path} returned a score that is not finite: {scores[row]:g} in row {row}{hint}"
+        )
+    return scores.masked_fill(missing.to(scores.device), torch.nan)

@@ -1,4 +1,4 @@
-"""What the command line says of m rewards: names, paths, signs, scales, shifts."""
+"""What the command line says of m rewards: names, paths, signs, scales, shifts, calibration."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.models.loaded import LoadedModel
+from safe_rlhf_panacea.io import atomic_write_json, read_json
+from safe_rlhf_panacea.models.loading import LoadedModel
 from safe_rlhf_panacea.preference import check_objective_names
+from safe_rlhf_panacea.records import misfit
 from safe_rlhf_panacea.rewards.functions import Function, function_address, is_function, path_of
+
+# Rewards are in single precision, and so are what they are divided by and its inverse.
+SMALLEST, LARGEST = 1e-30, 1e30
 
 
 @dataclass(frozen=True)
 class RewardSpec:
     """One objective and what scores it.
 
-    That is the path of a model, a ``LoadedModel``, ``module:function``, or a function.
-
-    Of a model with several scores ``PATH#label`` is one, by its label or its index.
+    That is the path of a model, a ``LoadedModel``, ``module:function``, or a function. Of a model
+    with several scores ``PATH#label`` is one, by its label or its index.
 
     The objective to maximise is ``sign · scale · (score - shift)``: a cost model enters with
     sign -1, and the paper multiplies its harmlessness reward by a scale of 5.
@@ -146,24 +152,80 @@ def reward_specs(
     for name, value in sign.items():
         if value not in (1.0, -1.0):
             raise UserError(f"--reward_signs {name}={value:g}: must be 1 or -1")
-    specs = [
-        RewardSpec(
-            name, paths[name], sign.get(name, 1.0), scale.get(name, 1.0), shift.get(name, 0.0)
-        )
-        for name in (objectives or names)
-    ]
-    _check_different(specs)
+    specs: list[RewardSpec] = []
+    seen: dict[object, str] = {}
+    for name in objectives or names:
+        numbers = sign.get(name, 1.0), scale.get(name, 1.0), shift.get(name, 0.0)
+        spec = RewardSpec(name, paths[name], *numbers)
+        # Two objectives with the same function and options, or model, and sign are one.
+        other = seen.setdefault((spec.scorer, spec.sign), name)
+        if other != name:
+            what = "function with the same options" if spec.is_function else "model"
+            raise UserError(
+                f"--reward_models: {other} and {name} are the same {what}, "
+                f"{spec.address}: they are one objective"
+            )
+        specs.append(spec)
     return specs
 
 
-def _check_different(specs: Sequence[RewardSpec]) -> None:
-    """Refuse two objectives that are one: the same function and options, or model, and sign."""
-    seen: dict[object, str] = {}
+# -- rewards of different units, brought to one -----------------------------------------------
+
+
+def write_calibration(path: str | Path, names: Sequence[str], rewards: torch.Tensor) -> None:
+    """Write ``mean``, ``std`` and the number of ``responses`` by objective, as JSON.
+
+    Args:
+        path: the file.
+        names: the objectives.
+        rewards: of the initial model's responses, as the models gave them, size = (N, m); NaN
+            where an objective does not count, which ``responses`` leaves out.
+
+    Raises:
+        UserError: an objective that gives every response the same reward, or counts for none.
+    """
+    entries = {}
+    for name, column in zip(names, rewards.double().unbind(dim=-1), strict=True):
+        if column.isinf().any():
+            row = int(column.isinf().nonzero()[0])
+            raise UserError(f"{name} gives response {row + 1} {column[row]:g}: nothing to scale")
+        column = column[~column.isnan()]
+        if len(column) < 2:
+            raise UserError(f"{name} counts for {len(column)} responses: nothing to scale")
+        mean, std = column.mean().item(), column.std().item()
+        if not std >= SMALLEST:
+            raise UserError(f"{name} gives all {len(column)} responses {mean:g}: nothing to scale")
+        entries[name] = {"mean": mean, "std": std, "responses": len(column)}
+    atomic_write_json(path, entries)
+
+
+def apply_calibration(specs: Sequence[RewardSpec], path: str | Path) -> list[RewardSpec]:
+    """Standardise every reward: the mean subtracted, divided by the standard deviation.
+
+    Raises:
+        UserError: the file is missing or lacks an objective, or the rewards are scaled already.
+    """
+    entries = read_json(path)
+    calibrated = []
     for spec in specs:
-        what = "function with the same options" if spec.is_function else "model"
-        other = seen.setdefault((spec.scorer, spec.sign), spec.name)
-        if other != spec.name:
+        name = spec.name
+        if (spec.scale, spec.shift) != (1.0, 0.0):
             raise UserError(
-                f"--reward_models: {other} and {spec.name} are the same {what}, "
-                f"{spec.address}: they are one objective"
+                f"--reward_calibration sets scale and shift of {name!r}: "
+                "leave out --reward_scales and --reward_shifts"
             )
+        if not isinstance(entries, dict) or name not in entries:
+            raise UserError(
+                f"{path}: no entry for the objective {name!r}; calibrate with all of them"
+            )
+        entry = entries[name]
+        if wrong := misfit(entry, {"mean": float, "std": float}, name):
+            raise UserError(f"{path}: {wrong}")
+        mean, std = float(entry["mean"]), float(entry["std"])
+        if not (SMALLEST <= std <= LARGEST and abs(mean) <= LARGEST):
+            raise UserError(
+                f"{path}: {name} needs a mean and a positive std that single precision can hold, "
+                f"not {mean:g} and {std:g}"
+            )
+        calibrated.append(replace(spec, scale=1 / std, shift=mean))
+    return calibrated

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.forward import NoResponsesError, SamplingConfig
-from safe_rlhf_panacea.shapes import Integer, Number, misfit
+from safe_rlhf_panacea.records import misfit
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def read_answer(answer: Any, count: int) -> list[Completion]:
     Raises:
         NoResponsesError: it is not the answer of a vLLM that gives token ids and log-probabilities.
     """
-    logprobs = {"token_logprobs": [Number]}
-    shape = [{"index": Integer, "token_ids": [Integer], "logprobs": logprobs}, count]
+    logprobs = {"token_logprobs": [float]}
+    shape = [{"index": int, "token_ids": [int], "logprobs": logprobs}, count]
     choices = answer.get("choices") if isinstance(answer, dict) else None
     if odd := misfit(choices, shape, "choices"):
         raise NoResponsesError(

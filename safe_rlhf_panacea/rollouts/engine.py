@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.base.distributed import get_rank
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
+from safe_rlhf_panacea.distributed import get_rank
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward import SamplingConfig
 from safe_rlhf_panacea.rollouts.checks import Needed, check_close, check_vllm, probe

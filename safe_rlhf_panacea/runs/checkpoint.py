@@ -1,4 +1,4 @@
-"""Everything besides weights, optimiser and schedule that an exact resume needs, in one place.
+"""What an exact resume needs: the state of a run, and the checksums of a checkpoint's files.
 
 DeepSpeed keeps weights, optimiser states, learning-rate schedule and loss scale itself. The rest
 goes into its ``client_state``: tensors, numbers, strings, lists and dictionaries only, so that
@@ -7,17 +7,27 @@ goes into its ``client_state``: tensors, numbers, strings, lists and dictionarie
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from safe_rlhf_panacea.base.distributed import all_gather_objects, get_rank, get_world_size
+from safe_rlhf_panacea.distributed import all_gather_objects, get_rank, get_world_size
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.io import atomic_write_text
 
 CLIENT_STATE_KEY = "training_state"
+BLOCK = 1 << 20
+# torch's own switches: the first makes every torch.load read tensors and plain values only.
+SAFE, UNSAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
 @dataclass
@@ -81,10 +91,14 @@ def _check_plain(value: Any, where: str) -> None:
         raise TypeError(f"{where} is a {type(value).__name__}: neither a tensor nor a plain value")
 
 
-def _own_random_state() -> dict[str, Any]:
+def capture_random_state() -> dict[str, Any]:
+    """The random states of Python, NumPy, torch and the process's GPU, of every process.
+
+    All processes must call it: only one of them writes the checkpoint.
+    """
     version, words, gauss = random.getstate()
     numpy = np.random.get_state(legacy=False)
-    return {
+    own = {
         "python": {"version": version, "words": torch.tensor(words), "gauss": gauss},
         "numpy": {
             "keys": torch.from_numpy(numpy["state"]["key"].astype(np.int64)),
@@ -95,14 +109,7 @@ def _own_random_state() -> dict[str, Any]:
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }
-
-
-def capture_random_state() -> dict[str, Any]:
-    """The random states of Python, NumPy, torch and the process's GPU, of every process.
-
-    All processes must call it: only one of them writes the checkpoint.
-    """
-    return {"ranks": all_gather_objects(_own_random_state())}
+    return {"ranks": all_gather_objects(own)}
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
@@ -129,3 +136,116 @@ def restore_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(own["torch"].cpu())
     if own["cuda"] is not None:
         torch.cuda.set_rng_state(own["cuda"].cpu())
+
+
+def checksum_file(checkpoints: Path, step: int | str) -> Path:
+    """Where the checksums of a step are, in the format of ``sha256sum``; a pattern has ``*``."""
+    return checkpoints / f"step-{step}.sha256"
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_checksums(checkpoints: Path, step: int, engines: Iterable[str]) -> None:
+    """Note down the checksum of every file of a step; all processes call it."""
+    names = [
+        str(path.relative_to(checkpoints))
+        for engine in engines
+        for path in sorted((checkpoints / engine / f"step-{step}").rglob("*"))
+        if path.is_file()
+    ]
+    names = all_gather_objects(names)[0]  # as one process sees the folder
+    own = names[get_rank() :: get_world_size()]  # the processes share the work
+    parts = all_gather_objects({name: _sha256(checkpoints / name) for name in own})
+    if get_rank() == 0:
+        sums = {name: value for part in parts for name, value in part.items()}
+        lines = [f"{sums[name]}  {name}\n" for name in names]
+        atomic_write_text(checksum_file(checkpoints, step), "".join(lines))
+
+
+def check_checksums(checkpoints: Path, step: int) -> None:
+    """Whether a step's files are as they were written; all processes call it.
+
+    A checkpoint of a version that noted no checksums is not checked.
+
+    Raises:
+        UserError: naming a file that is missing or was changed.
+    """
+    file = checksum_file(checkpoints, step)
+    if not file.is_file():
+        return
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    own = (_problem(checkpoints, line) for line in lines[get_rank() :: get_world_size()])
+    found = next(filter(None, all_gather_objects(next(filter(None, own), None))), None)
+    if found is not None:
+        raise UserError(f"{checkpoints}: step-{step} cannot be loaded: {found}")
+
+
+def _problem(checkpoints: Path, line: str) -> str | None:
+    expected, _, name = line.partition("  ")
+    if not name:
+        return f"its list of checksums is damaged: {line!r}"
+    path = checkpoints / name
+    if not path.is_file():
+        return f"{name} is missing"
+    return None if _sha256(path) == expected else f"{name} is damaged: its checksum is another"
+
+
+@contextmanager
+def tensors_only() -> Iterator[None]:
+    """Have ``torch.load`` read tensors, plain values and DeepSpeed's few classes, and run nothing.
+
+    DeepSpeed asks for whole pickles, which can run code; torch lets the environment overrule it.
+    """
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    known = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
+    before = {name: os.environ.pop(name, None) for name in (SAFE, UNSAFE)}
+    os.environ[SAFE] = "1"
+    try:
+        with torch.serialization.safe_globals(known):
+            yield
+    finally:
+        del os.environ[SAFE]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+class TrainingClock:
+    """Seconds spent training: those before a resume count, those of evaluations do not.
+
+    Attributes:
+        before: seconds of the parts of the run before this one.
+    """
+
+    def __init__(self) -> None:
+        """Begin now; ``start`` begins anew."""
+        self.before = 0.0
+        self.start()
+
+    def start(self) -> None:
+        """Training begins."""
+        self._since = time.perf_counter()
+        self._stopped_at: float | None = None
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Something else is done for a while."""
+        self._stopped_at = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._since += time.perf_counter() - self._stopped_at
+            self._stopped_at = None
+
+    @property
+    def seconds(self) -> float:
+        """So far."""
+        now = time.perf_counter() if self._stopped_at is None else self._stopped_at
+        return self.before + now - self._since

@@ -8,14 +8,13 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from safe_rlhf_panacea.base.distributed import all_gather_objects
 from safe_rlhf_panacea.base.engine import gradient_norm
+from safe_rlhf_panacea.distributed import all_gather_objects
 from safe_rlhf_panacea.errors import SharedError
 from safe_rlhf_panacea.forward import NoResponsesError, NotFiniteError
 
 # Updates in a row that float16's loss scaler may skip: it starts at 2^16 and halves with each.
 MOST_SKIPPED = 15
-CHECKED = ("loss", "reward")  # what is in the names of the values that must be finite
 Found = TypeVar("Found")
 
 
@@ -66,12 +65,24 @@ class DivergenceCheck:
             DivergedError: a loss, a reward or a gradient norm is not finite, or float16's loss
                 scaler has skipped too many updates in a row.
         """
-        odd = not_finite(values)
+        odd = [
+            f"{name} is {value}"
+            for name, value in values.items()
+            if ("loss" in name or "reward" in name)
+            and isinstance(value, float)
+            and not math.isfinite(value)
+        ]
         for name, engine in engines.items():
             norm = gradient_norm(engine)
             if norm is not None and not math.isfinite(norm):
                 odd.append(f"the gradient norm of the {name} is {norm}")
-            if self._skipped_in_a_row(name, engine) > MOST_SKIPPED:
+            before, row = self._skipped.get(name, (engine.skipped_steps, 0))
+            if engine.skipped_steps > before:
+                row += 1
+            elif engine.was_step_applied():
+                row = 0
+            self._skipped[name] = (engine.skipped_steps, row)
+            if row > MOST_SKIPPED:
                 odd.append(f"the loss scaler skipped {MOST_SKIPPED + 1} updates of the {name}")
         if odd:
             where = f"step {step}{f' ({batch})' if batch else ''}"
@@ -79,26 +90,6 @@ class DivergenceCheck:
                 f"{where}: {odd[0]}: the training has diverged and ends here; the last checkpoint "
                 "is kept; try a lower learning rate"
             )
-
-    def _skipped_in_a_row(self, name: str, engine: Any) -> int:
-        before, row = self._skipped.get(name, (engine.skipped_steps, 0))
-        if engine.skipped_steps > before:
-            row += 1
-        elif engine.was_step_applied():
-            row = 0
-        self._skipped[name] = (engine.skipped_steps, row)
-        return row
-
-
-def not_finite(values: Mapping[str, Any]) -> list[str]:
-    """Which losses and rewards are not finite, in words."""
-    return [
-        f"{name} is {value}"
-        for name, value in values.items()
-        if any(word in name for word in CHECKED)
-        and isinstance(value, float)
-        and not math.isfinite(value)
-    ]
 
 
 def check_weights(parameters: Iterable[tuple[str, torch.nn.Parameter]], what: str) -> None:

@@ -1,4 +1,4 @@
-"""Where metrics go: a file always; weights & biases, TensorBoard or trackio if asked for.
+"""Logs of metrics (a file, weights & biases, TensorBoard, trackio), and progress bars.
 
 Only the main process writes. The environment is never recorded.
 """
@@ -9,20 +9,22 @@ import argparse
 import atexit
 import importlib
 import json
+import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from tqdm import tqdm
 
-from safe_rlhf_panacea.base.distributed import is_main_process
 from safe_rlhf_panacea.configs.training import TrainConfig
+from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import append_line, cut_half_line
 from safe_rlhf_panacea.printing import printable, printable_line
-from safe_rlhf_panacea.runs.run_record import METRICS_FILE, recordable
+from safe_rlhf_panacea.runs.run_folder import METRICS_FILE
+from safe_rlhf_panacea.runs.run_record import recordable
 from safe_rlhf_panacea.runs.wandb_run import PROJECT, open_run, wanted_mode
 
 LogType = Literal["wandb", "tensorboard", "trackio", "file", "none"]
@@ -72,8 +74,6 @@ class Logger:
                 raise UserError(f"log_type {name!r} is none of {', '.join(NEEDS)}, file and none")
             if name != "none" and log_dir is None:
                 raise UserError(f"log_type {name} needs a log_dir")
-        if is_main_process():
-            check_log(self.log_types, log_dir)
         self.log_dir = None if log_dir is None else Path(log_dir).expanduser()
         self._metrics: Path | None = None
         self.wandb: Any = None
@@ -81,15 +81,18 @@ class Logger:
         self.trackio: Any = None
         if not is_main_process():
             return
+        check_log(self.log_types, log_dir)
+        about = log_project, log_run_name, recordable(config or {})
         if self.log_dir is not None:
             self.log_dir.mkdir(parents=True, exist_ok=True)
             self._metrics = self.log_dir / METRICS_FILE
             cut_half_line(self._metrics)
-        about = log_project, log_run_name, recordable(config or {})
-        if self.log_dir is not None and "wandb" in self.log_types:
-            self.wandb = open_run(self.log_dir, *about, resume=resume)
-        if self.log_dir is not None and "tensorboard" in self.log_types:
-            self.writer = _open_tensorboard(self.log_dir)
+            if "wandb" in self.log_types:
+                self.wandb = open_run(self.log_dir, *about, resume=resume)
+            if "tensorboard" in self.log_types:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self.writer = SummaryWriter(str(self.log_dir))
         if "trackio" in self.log_types:
             self.trackio = _open_trackio(*about, resume=resume)
         atexit.register(self.close)
@@ -98,11 +101,15 @@ class Logger:
         """Record scalars under their names (``train/loss``) at a step."""
         if not is_main_process() or not metrics:
             return
-        values = {name: _scalar(value) for name, value in metrics.items()}
+        values = {k: v.item() if hasattr(v, "item") else v for k, v in metrics.items()}
         if self._metrics is not None:
-            line = {"step": step, **{k: _json_number(v) for k, v in values.items()}}
+            # JSON has no numbers for NaN and infinities.
+            plain = {
+                name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+                for name, value in values.items()
+            }
             try:
-                append_line(self._metrics, json.dumps(line, ensure_ascii=False))
+                append_line(self._metrics, json.dumps({"step": step, **plain}, ensure_ascii=False))
             except OSError as error:  # a full disk costs a line, and not the training
                 self.print(f"step {step} is missing in {self._metrics}: {error}")
         if self.wandb is not None:
@@ -118,29 +125,6 @@ class Logger:
         if is_main_process():
             tqdm.write(sep.join(map(printable, values)), file=sys.stdout)
 
-    def print_table(
-        self,
-        title: str,
-        columns: Sequence[str],
-        rows: Sequence[Sequence[Any]],
-        max_num_rows: int | None = None,
-    ) -> None:
-        """Print a table of plain text on the main process.
-
-        Args:
-            title: printed above.
-            columns: heads of the columns.
-            rows: one value per column each.
-            max_num_rows: leave out what comes after so many rows.
-        """
-        cells = [list(columns), *([_cell(value) for value in row] for row in rows[:max_num_rows])]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in cells
-        ]
-        self.print("\n".join([title, lines[0], "-" * len(lines[0]), *lines[1:]]))
-
     def close(self) -> None:
         """Close the logs; twice does no harm."""
         atexit.unregister(self.close)
@@ -150,6 +134,23 @@ class Logger:
         if self.writer is not None:
             self.writer.close()
         self.wandb = self.writer = self.trackio = self._metrics = None
+
+
+def _open_trackio(
+    project: str | None, name: str | None, config: dict[str, Any], *, resume: bool
+) -> Any:
+    """Its files lie where trackio keeps them (``TRACKIO_DIR``); no server is started."""
+    import trackio
+
+    return trackio.init(
+        project=project or PROJECT,
+        name=name,
+        config=config,
+        resume="allow" if resume else "never",
+        embed=False,
+        auto_log_gpu=False,
+        auto_log_cpu=False,
+    )
 
 
 def log_types(args: TrainConfig) -> Sequence[LogType]:
@@ -181,38 +182,27 @@ def check_log(log_types: Sequence[LogType], log_dir: str | os.PathLike[str] | No
         raise UserError(f"--log_dir {log_dir}: {there} is no folder that can be written to")
 
 
-def _open_tensorboard(log_dir: Path) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
+def progress_bar(
+    iterable: Iterable[Any] | None = None,
+    *,
+    total: int | None = None,
+    desc: str = "",
+    disable: bool = False,
+) -> tqdm:
+    """A bar on stderr, over ``iterable`` or moved on by ``update``, on the main process only.
 
-    return SummaryWriter(str(log_dir))
-
-
-def _open_trackio(
-    project: str | None, name: str | None, config: dict[str, Any], *, resume: bool
-) -> Any:
-    """Its files lie where trackio keeps them (``TRACKIO_DIR``); no server is started."""
-    import trackio
-
-    return trackio.init(
-        project=project or PROJECT,
-        name=name,
-        config=config,
-        resume="allow" if resume else "never",
-        embed=False,
-        auto_log_gpu=False,
-        auto_log_cpu=False,
+    Args:
+        iterable: what is gone through.
+        total: number of steps, where the iterable has no length.
+        desc: what is being done.
+        disable: show nothing.
+    """
+    return tqdm(
+        iterable,
+        total=total,
+        desc=printable_line(desc),
+        disable=disable or not is_main_process(),
+        dynamic_ncols=True,
+        # A file has no use for a line every tenth of a second.
+        mininterval=0.1 if sys.stderr.isatty() else 10.0,
     )
-
-
-def _scalar(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value
-
-
-def _json_number(value: Any) -> Any:
-    """NaN and infinities as strings: JSON has no numbers for them."""
-    is_odd = isinstance(value, float) and not -float("inf") < value < float("inf")
-    return str(value) if is_odd else value
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else printable_line(value)

@@ -10,23 +10,28 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from safe_rlhf_panacea.base.distributed import all_gather_objects, get_world_size
 from safe_rlhf_panacea.configs.options import options_of
 from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.data.template import SAFE_RLHF
+from safe_rlhf_panacea.distributed import all_gather_objects, get_world_size
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_text, read_json_lines, remove_leftovers
-from safe_rlhf_panacea.runs.checkpoint import TrainingState
-from safe_rlhf_panacea.runs.checkpoint_files import check_checksums, checksum_file, tensors_only
-from safe_rlhf_panacea.runs.run_folder import RUN_FILE, is_finished, read_record
-from safe_rlhf_panacea.runs.run_record import (
+from safe_rlhf_panacea.runs.checkpoint import (
+    TrainingState,
+    check_checksums,
+    checksum_file,
+    tensors_only,
+)
+from safe_rlhf_panacea.runs.run_folder import (
     CHECKPOINTS,
     EVALUATIONS_FILE,
     LATEST,
     METRICS_FILE,
-    note_resumption,
-    recordable,
+    RUN_FILE,
+    is_finished,
+    read_record,
 )
+from safe_rlhf_panacea.runs.run_record import note_resumption, recordable
 
 # Flags that may change from one part of a run to the next.
 FREE = (
@@ -38,8 +43,8 @@ FREE = (
     "chat_template",  # what it stands for is compared
     "total_training_steps",  # earlier versions recorded it with the flags
 )
-# Flags that say how long a run is, and what follows from them: free where the schedule is constant.
-LENGTH = ("max_steps", "epochs", "total_training_steps")
+# Flags that say how long a run is: free where the schedule is constant.
+LENGTH = ("max_steps", "epochs")
 
 
 def run_start(args: TrainConfig) -> datetime.datetime:
@@ -146,51 +151,44 @@ def check_same_run(
         UserError: naming what differs, or that the record is damaged.
     """
     path = Path(output_dir).expanduser() / RUN_FILE
-    record = read_record(path)
+    folder, record = path.parent, read_record(path)
     if not isinstance(record.get("args"), dict):
         raise UserError(f"{path}: no record of a run, so that it cannot be resumed")
     processes, here = record.get("processes", 1), get_world_size()
     if processes != here:
         raise UserError(
-            f"{path.parent} was trained by {processes} processes and is resumed by {here}: "
+            f"{folder} was trained by {processes} processes and is resumed by {here}: "
             "an exact resume needs as many"
         )
     now = _bound(vars(args))
     younger = {one.name: one.default for one in options_of(type(args)).values()}
     begun = _bound({**younger, **record["args"]})
-    free = {name: now.get(name) for name in LENGTH if name in begun}
-    changed = _changed({**begun, **free}, now)
-    if changed:
-        raise UserError(f"{path.parent}: a run resumes with its own flags; {'; '.join(changed)}")
-    _check_length(path.parent, begun, now)
+    length = {name: begun.pop(name) for name in LENGTH if name in begun}
+    if changed := _changed(begun, now):
+        raise UserError(f"{folder}: a run resumes with its own flags; {'; '.join(changed)}")
+    bent = [
+        f"--{name} {value}"
+        for name, value in begun.items()
+        if name.endswith("lr_scheduler_type") and value != "constant"
+    ]
+    if bent and (changed := _changed(length, now)):
+        raise UserError(
+            f"{folder}: {'; '.join(changed)}: {bent[0]} lays out the learning rate for the whole "
+            "run, which only a constant one could outlast; finish it with its own flags, or begin "
+            "a longer run in another folder"
+        )
     if record.get("chat_template", SAFE_RLHF) != template:
         raise UserError(
-            f"{path.parent}: the chat template is not the one that the run began with "
+            f"{folder}: the chat template is not the one that the run began with "
             f"({RUN_FILE} has it): a run resumes with its own"
         )
     recorded = record.get("data", {})  # older runs have none
     for flag, fingerprint in data.items():
         if recorded.get(flag, fingerprint) != fingerprint:
             raise UserError(
-                f"{path.parent}: the data of --{flag} have changed since the run began: "
+                f"{folder}: the data of --{flag} have changed since the run began: "
                 "a run resumes with its own data"
             )
-
-
-def _check_length(folder: Path, begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse another length where the learning rate's way was laid out for the first one."""
-    changed = _changed({name: begun.get(name) for name in LENGTH[:2]}, now)
-    bent = [
-        f"--{name} {value}"
-        for name, value in begun.items()
-        if name.endswith("lr_scheduler_type") and value != "constant"
-    ]
-    if changed and bent:
-        raise UserError(
-            f"{folder}: {'; '.join(changed)}: {bent[0]} lays out the learning rate for the whole "
-            "run, which only a constant one could outlast; finish it with its own flags, or begin "
-            "a longer run in another folder"
-        )
 
 
 def _other_length(folder: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,7 +259,6 @@ def _cut_after(path: Path, step: int, *, evaluates_next: bool) -> None:
     """
     if not path.is_file():
         return
-
     kept = []
     for number, values in enumerate(read_json_lines(path), start=1):
         if not isinstance(values, dict) or not isinstance(values.get("step"), int):

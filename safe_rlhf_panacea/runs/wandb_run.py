@@ -17,7 +17,7 @@ from urllib.parse import urlparse
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.runs.run_record import WANDB_FILE
+from safe_rlhf_panacea.runs.run_folder import WANDB_FILE
 
 PROJECT = "safe-rlhf-panacea"
 Mode = Literal["online", "offline", "disabled", "shared"]
@@ -80,12 +80,10 @@ def open_run(
         resume: go on in the run that was opened for this folder before.
 
     Raises:
-        UserError: wandb is not installed, or the environment asks for an unknown mode.
+        UserError: the environment asks for an unknown mode, or a damaged file of a run.
     """
-    try:
-        import wandb
-    except ImportError as error:
-        raise UserError("log_type wandb needs the package wandb: pip install wandb") from error
+    import wandb
+
     mode = wanted_mode()
     if mode in ("online", "shared") and not has_login(wandb.Settings().base_url):
         _tell(f"WANDB_MODE={mode}, but nobody is logged in (wandb login, or WANDB_API_KEY)")
@@ -98,30 +96,34 @@ def open_run(
         "dir": str(log_dir),
         "config": config,
         "settings": _quiet_settings(),
-        **_identity(log_dir, resume),
     }
-    run = _init(options, mode)
-    if mode != "disabled":
-        atomic_write_json(log_dir / WANDB_FILE, {"id": run.id})
-    return run
-
-
-def _init(options: dict[str, Any], mode: Mode) -> Any:
-    import wandb
-
+    file = log_dir / WANDB_FILE
+    if resume and "WANDB_RUN_ID" not in os.environ and file.is_file():
+        record = read_json(file)
+        if not isinstance(record, dict) or not isinstance(record.get("id"), str):
+            raise UserError(f"{file}: it names no run of wandb; remove it for a new one")
+        options |= {"id": record["id"], "resume": "allow"}
     try:
-        return wandb.init(mode=mode, **options)
+        run = wandb.init(mode=mode, **options)
     except (wandb.errors.CommError, wandb.errors.UsageError) as error:
         if mode not in ("online", "shared"):
             raise
         _tell(f"the server does not answer or refuses ({str(error).splitlines()[0]})")
-        return wandb.init(mode="offline", **options)
+        run = wandb.init(mode="offline", **options)
+    if mode != "disabled":
+        atomic_write_json(file, {"id": run.id})
+    return run
 
 
 def _quiet_settings() -> Any:
     """Neither the command line, the host, the user nor the checkout leave this machine."""
     import wandb
 
+    text = os.environ.get("WANDB_INIT_TIMEOUT", "")
+    try:
+        init_timeout = float(text) if text else INIT_TIMEOUT
+    except ValueError:
+        raise UserError(f"WANDB_INIT_TIMEOUT={text} is no number of seconds") from None
     return wandb.Settings(
         silent=True,
         host="",
@@ -132,28 +134,8 @@ def _quiet_settings() -> Any:
         disable_git=True,
         disable_code=True,
         console="off",
-        init_timeout=_init_timeout(),
+        init_timeout=init_timeout,
     )
-
-
-def _init_timeout() -> float:
-    text = os.environ.get("WANDB_INIT_TIMEOUT", "")
-    try:
-        return float(text) if text else INIT_TIMEOUT
-    except ValueError:
-        raise UserError(f"WANDB_INIT_TIMEOUT={text} is no number of seconds") from None
-
-
-def _identity(log_dir: Path, resume: bool) -> dict[str, str]:
-    """Which run to go on in; nothing for a new one."""
-    if not resume or "WANDB_RUN_ID" in os.environ or not (log_dir / WANDB_FILE).is_file():
-        return {}
-    record = read_json(log_dir / WANDB_FILE)
-    if not isinstance(record, dict) or not isinstance(record.get("id"), str):
-        raise UserError(
-            f"{log_dir / WANDB_FILE}: it names no run of wandb; remove it for a new one"
-        )
-    return {"id": record["id"], "resume": "allow"}
 
 
 def _tell(why: str) -> None:

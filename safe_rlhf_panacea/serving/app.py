@@ -20,8 +20,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
 from safe_rlhf_panacea.errors import UserError, one_line
-from safe_rlhf_panacea.examples import Examples
 from safe_rlhf_panacea.io import unique_keys
+from safe_rlhf_panacea.records import Examples
 from safe_rlhf_panacea.serving.engine import ENDED
 from safe_rlhf_panacea.serving.guard import Guard
 from safe_rlhf_panacea.serving.protocol import ApiError, ChatRequest, CompletionRequest, error_body

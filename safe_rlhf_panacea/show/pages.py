@@ -13,14 +13,12 @@ from markupsafe import Markup, escape
 
 from safe_rlhf_panacea.data.template import without_template
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.compare import ComparedFront, FrontComparison
+from safe_rlhf_panacea.fronts.compare import ComparedFront, FrontComparison, FrontDifference
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
 from safe_rlhf_panacea.fronts.indicators import MEANINGS
-from safe_rlhf_panacea.fronts.stats import FrontDifference
 from safe_rlhf_panacea.io import read_json, read_json_lines
-from safe_rlhf_panacea.runs.run_folder import RUN_FILE
-from safe_rlhf_panacea.runs.run_record import METRICS_FILE
-from safe_rlhf_panacea.shapes import misfit
+from safe_rlhf_panacea.records import misfit
+from safe_rlhf_panacea.runs.run_folder import METRICS_FILE, RUN_FILE
 from safe_rlhf_panacea.show import pictures
 from safe_rlhf_panacea.show.plots import spread
 from safe_rlhf_panacea.show.tables import (
@@ -38,7 +36,7 @@ from safe_rlhf_panacea.show.tables import (
 )
 
 if TYPE_CHECKING:
-    from safe_rlhf_panacea.show.writers import Content
+    from safe_rlhf_panacea.dashboard import Content
 
 REFRESH_SECONDS = 60
 ROWS_SHOWN = 14  # of longer tables on a page, the rest folds

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.compare import FrontComparison
+from safe_rlhf_panacea.fronts.compare import FrontComparison, FrontDifference
 from safe_rlhf_panacea.fronts.indicators import INDICATORS, non_dominated_mask
 from safe_rlhf_panacea.fronts.result import FrontResult
-from safe_rlhf_panacea.fronts.stats import FrontDifference
 from safe_rlhf_panacea.printing import markdown_text, printable_line
 
 # What a method is called at the beginning of a title, and after another one.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -14,31 +14,24 @@ from safe_rlhf_panacea.io import atomic_write_text
 from safe_rlhf_panacea.printing import say
 
 PROGRAM = "python -m safe_rlhf_panacea.small.prompts"
-
 _DATA = yaml.safe_load(Path(__file__).with_name("prompts.yaml").read_text(encoding="utf-8"))
-PHRASES: list[str] = _DATA["phrases"]
-TOPICS: dict[str, list[str]] = _DATA["topics"]  # by split
+TOPICS: dict[str, list[str]] = _DATA["topics"]  # by split: train, tune, eval
 
 
-def prompts(split: str) -> Iterator[str]:
-    """The prompts of ``train``, ``tune`` or ``eval``."""
-    return (row["prompt"] for row in rows(split))
-
-
-def rows(split: str) -> Iterator[dict[str, str]]:
+def rows(split: str) -> list[dict[str, str]]:
     """The prompts of a split with their topics: phrasings of one topic are no independent data."""
-    for topic in TOPICS[split]:
-        for phrase in PHRASES:
-            yield {"prompt": phrase.format(topic), "topic": topic}
+    return [
+        {"prompt": phrase.format(topic), "topic": topic}
+        for topic in TOPICS[split]
+        for phrase in _DATA["phrases"]
+    ]
 
 
 def write_prompts(folder: Path) -> dict[str, Path]:
     """Write ``prompts-<split>.jsonl``, and return the files by split."""
-    files = {}
-    for split in TOPICS:
-        files[split] = folder / f"prompts-{split}.jsonl"
-        lines = [json.dumps(row) + "\n" for row in rows(split)]
-        atomic_write_text(files[split], "".join(lines))
+    files = {split: folder / f"prompts-{split}.jsonl" for split in TOPICS}
+    for split, file in files.items():
+        atomic_write_text(file, "".join(json.dumps(row) + "\n" for row in rows(split)))
     return files
 
 
@@ -58,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = Path(COMMAND.read(argv).output_dir).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     for split, path in write_prompts(folder).items():
-        say(f"{path}: {len(list(prompts(split)))} prompts")
+        say(f"{path}: {len(rows(split))} prompts")
 
 
 if __name__ == "__main__":

@@ -202,4 +202,4 @@ def dpo_evaluated(dpo_flags, pairs):
 @pytest.fixture
 def no_page(monkeypatch):
     """Numbers only: drawing takes longer than training here."""
-    monkeypatch.setattr("safe_rlhf_panacea.show.writers.render", lambda *_, **__: "")
+    monkeypatch.setattr("safe_rlhf_panacea.dashboard.render", lambda *_, **__: "")

@@ -14,10 +14,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from safe_rlhf_panacea import dashboard as writers
 from safe_rlhf_panacea.algorithms.dpo.trainer import rows_of_pairs
 from safe_rlhf_panacea.algorithms.grpo import groups
 from safe_rlhf_panacea.base import updates
-from safe_rlhf_panacea.show import writers
 from tests.algorithms.helpers import dpo_trainer, grpo_trainer, ppo_trainer
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
+from safe_rlhf_panacea import dashboard as writers
 from safe_rlhf_panacea.algorithms.ppo import main
 from safe_rlhf_panacea.base import setup
-from safe_rlhf_panacea.show import writers
 
 whole = setup.get_deepspeed_train_config
 

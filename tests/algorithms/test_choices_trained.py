@@ -8,10 +8,12 @@ from typing import get_args
 
 import pytest
 
-from safe_rlhf_panacea import aggregation
-from safe_rlhf_panacea.algorithms import dpo, grpo, ppo, sft
+from safe_rlhf_panacea import aggregation, preference_sampler
+from safe_rlhf_panacea.algorithms.dpo import main as dpo
+from safe_rlhf_panacea.algorithms.grpo import main as grpo
+from safe_rlhf_panacea.algorithms.ppo import main as ppo
+from safe_rlhf_panacea.algorithms.sft import main as sft
 from safe_rlhf_panacea.configs.panacea import Sampler
-from safe_rlhf_panacea.preference import samplers
 
 PROGRAMS = {"dpo": dpo, "grpo": grpo, "ppo": ppo, "sft": sft}
 # These are of other tests: processes, memory, logs, servers.
@@ -26,7 +28,7 @@ def choices(program):
 
 
 def test_the_flags_offer_what_there_is():
-    assert get_args(Sampler) == samplers.KINDS
+    assert get_args(Sampler) == preference_sampler.KINDS
     assert choices("dpo")["aggregation"] == aggregation.METHODS
     assert choices("ppo")["aggregation"] == aggregation.REWARD_METHODS
 

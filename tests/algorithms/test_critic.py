@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.algorithms.panacea import Panacea
-from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.supervised import to_device
+from safe_rlhf_panacea.distributed import own_device
 from safe_rlhf_panacea.forward import log_probs
 from safe_rlhf_panacea.models import load_pretrained_models
 from tests.algorithms.helpers import ppo_trainer

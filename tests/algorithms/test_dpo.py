@@ -11,16 +11,11 @@ from safe_rlhf_panacea.adapter import load_adapter
 from safe_rlhf_panacea.algorithms.dpo import main
 from safe_rlhf_panacea.algorithms.dpo.trainer import rows_of_pairs
 from safe_rlhf_panacea.base import load_pretrained_models
-from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.losses import diverging_mask
 from safe_rlhf_panacea.base.supervised import to_device
-from safe_rlhf_panacea.fronts.held_out import (
-    agreement,
-    labelled_statistics,
-    margins_over_grid,
-    over_rows,
-    towards_labels,
-)
+from safe_rlhf_panacea.distributed import own_device
+from safe_rlhf_panacea.fronts.measurement import agreement, labelled_statistics, towards_labels
+from safe_rlhf_panacea.fronts.over_grid import margins_over_grid, over_rows
 from safe_rlhf_panacea.preference import preference_grid
 from tests.algorithms.conftest import write_lines
 from tests.algorithms.helpers import dpo_trainer

@@ -21,9 +21,8 @@ from safe_rlhf_panacea.data import PreferenceDataset
 from safe_rlhf_panacea.evaluation.calibrate import main as calibrate
 from safe_rlhf_panacea.evaluation.main import main as evaluate
 from safe_rlhf_panacea.forward import NotFiniteError, SamplingConfig
-from safe_rlhf_panacea.fronts.held_out import margins_over_grid, over_rows
 from safe_rlhf_panacea.fronts.measure import Policy, measure, prompts_of_pairs
-from safe_rlhf_panacea.fronts.sampling import Prompt
+from safe_rlhf_panacea.fronts.over_grid import Prompt, margins_over_grid, over_rows
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.preference import preference_grid
 from tests.algorithms.helpers import dpo_trainer

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.supervised import to_device
+from safe_rlhf_panacea.distributed import own_device
 from tests.algorithms import plain_grpo
 from tests.algorithms import plain_ppo as plain
 from tests.algorithms.helpers import grpo_trainer

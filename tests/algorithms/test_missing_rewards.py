@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.evaluation.main import main as evaluate
-from safe_rlhf_panacea.fronts.evaluations import read_evaluations
-from safe_rlhf_panacea.fronts.measurement import read_responses
+from safe_rlhf_panacea.fronts.evaluations import read_evaluations, read_responses
 from safe_rlhf_panacea.fronts.result import FrontResult
 from tests.algorithms.conftest import evaluated, write_lines
 from tests.algorithms.helpers import grpo_trainer, ppo_trainer

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.base.supervised import to_device
+from safe_rlhf_panacea.distributed import own_device
 from safe_rlhf_panacea.forward import PassOptions, log_probs, response_tokens
 from safe_rlhf_panacea.forward.passes import pass_options
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble

@@ -196,8 +196,8 @@ class Killed(BaseException):
 @pytest.mark.parametrize(
     "place",
     [
-        "safe_rlhf_panacea.show.writers.atomic_write_json",  # after evaluations.jsonl
-        "safe_rlhf_panacea.show.writers.atomic_write_text",  # after results.json
+        "safe_rlhf_panacea.dashboard.atomic_write_json",  # after evaluations.jsonl
+        "safe_rlhf_panacea.dashboard.atomic_write_text",  # after results.json
         "safe_rlhf_panacea.runs.logger.append_line",  # before the line of metrics.jsonl
     ],
 )

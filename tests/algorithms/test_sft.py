@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.algorithms.sft import main
-from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
-from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.supervised import to_device
+from safe_rlhf_panacea.data import IGNORE_INDEX
+from safe_rlhf_panacea.distributed import own_device
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.show import pictures
 from tests.algorithms.conftest import write_lines

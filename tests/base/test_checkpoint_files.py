@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.runs.checkpoint_files import (
+from safe_rlhf_panacea.runs.checkpoint import (
     SAFE,
     UNSAFE,
     check_checksums,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.runs import claim
-from safe_rlhf_panacea.runs.claim import (
+from safe_rlhf_panacea.runs import run_folder
+from safe_rlhf_panacea.runs.run_folder import (
     LOCK_FILE,
     check_free,
     claim_folder,
@@ -73,7 +73,7 @@ def test_where_there_are_no_locks_the_run_goes_on(tmp_path, monkeypatch, missing
         raise OSError(37, "No locks available")
 
     if missing == "module":
-        monkeypatch.setattr(claim, "fcntl", None)
+        monkeypatch.setattr(run_folder, "fcntl", None)
     else:
         monkeypatch.setattr(fcntl, "flock", none)
     claim_folder(tmp_path / "new")

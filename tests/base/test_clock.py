@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from safe_rlhf_panacea.runs import clock as module
-from safe_rlhf_panacea.runs.clock import TrainingClock
+from safe_rlhf_panacea.runs import checkpoint as module
+from safe_rlhf_panacea.runs.checkpoint import TrainingClock
 
 
 def test_stops_for_evaluations_and_goes_on_after_a_resume(monkeypatch):

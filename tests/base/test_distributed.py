@@ -8,8 +8,8 @@ import threading
 import pytest
 import torch
 
-from safe_rlhf_panacea.base import distributed
-from safe_rlhf_panacea.base.distributed import (
+from safe_rlhf_panacea import distributed
+from safe_rlhf_panacea.distributed import (
     all_reduce_max,
     all_reduce_means,
     get_rank,

@@ -14,7 +14,7 @@ from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.data.sources import open_path
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.memory.models import read_config
-from safe_rlhf_panacea.models import hub
+from safe_rlhf_panacea.models import files
 from safe_rlhf_panacea.models.pretrained import load_tokenizer
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.rewards.loading import RewardLoading
@@ -52,10 +52,10 @@ def unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.utils.get_session", Session)
-    hub._answers.cache_clear()
+    files.prepare_hub.cache_clear()
     monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it is asked again"))
     yield asked
-    hub._answers.cache_clear()
+    files.prepare_hub.cache_clear()
 
 
 @pytest.mark.parametrize("kind", LOAD)

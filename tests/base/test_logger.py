@@ -77,7 +77,6 @@ def test_other_processes_write_nothing(tmp_path, monkeypatch, capsys):
     logger = Logger("tensorboard", log_dir=tmp_path / "log")
     logger.log({"a": 1.0}, step=1)
     logger.print("hello")
-    logger.print_table("t", ["a"], [[1]])
     logger.close()
     assert not (tmp_path / "log").exists()
     assert capsys.readouterr().out == ""
@@ -113,13 +112,6 @@ def test_tensorboard_gets_every_scalar(tmp_path, monkeypatch):
     assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 0.5), (2, 1.0)]
     assert len(read_metrics(tmp_path)) == 2
     assert holds(tmp_path, SECRET) == []
-
-
-def test_tables_are_aligned(capsys):
-    Logger().print_table("title", ["name", "value"], [["a", 0.123456], ["long name", 2], [3, 4]], 2)
-    assert capsys.readouterr().out == (
-        "title\nname       value\n----------------\na          0.1235\nlong name  2\n"
-    )
 
 
 def test_several_runs_in_one_process(tmp_path):

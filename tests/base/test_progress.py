@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from safe_rlhf_panacea.runs import progress
-from safe_rlhf_panacea.runs.progress import progress_bar
+from safe_rlhf_panacea.runs import logger
+from safe_rlhf_panacea.runs.logger import progress_bar
 
 
 def test_a_bar_over_an_iterable_gives_its_items(capsys):
@@ -21,6 +21,6 @@ def test_a_bar_with_a_total(capsys):
 
 def test_nothing_is_shown_when_disabled_or_on_other_processes(capsys, monkeypatch):
     assert list(progress_bar(range(2), disable=True)) == [0, 1]
-    monkeypatch.setattr(progress, "is_main_process", lambda: False)
+    monkeypatch.setattr(logger, "is_main_process", lambda: False)
     assert list(progress_bar(range(2))) == [0, 1]
     assert capsys.readouterr().err == ""

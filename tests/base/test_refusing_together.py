@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea.base.distributed import refusing_together
+from safe_rlhf_panacea.distributed import refusing_together
 from safe_rlhf_panacea.errors import SharedError, UserError, one_line_errors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +22,7 @@ import sys
 import torch.distributed as dist
 from safe_rlhf_panacea.base import setup
 from safe_rlhf_panacea.configs.training import TrainConfig
-from safe_rlhf_panacea.base.distributed import leave_at_exit, refusing_together
+from safe_rlhf_panacea.distributed import leave_at_exit, refusing_together
 from safe_rlhf_panacea.errors import SharedError, UserError, one_line_errors
 
 def check_left():  # registered first, so called last

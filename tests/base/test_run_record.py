@@ -10,12 +10,11 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.runs.run_folder import is_finished
+from safe_rlhf_panacea.runs.run_folder import is_finished, prepare_output_dir
 from safe_rlhf_panacea.runs.run_record import (
     finish_run_record,
     git_state,
     package_versions,
-    prepare_output_dir,
     recordable,
     write_run_record,
 )

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.models import AutoModelForScore
-from safe_rlhf_panacea.models.saved_head import check_saved_head
+from safe_rlhf_panacea.models.files import check_saved_head
 from tests.base.test_score_checkpoints import ALL, save_lm, write_safe_rlhf
 
 

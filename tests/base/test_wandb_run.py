@@ -10,7 +10,7 @@ import pytest
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.runs.logger import Logger
-from safe_rlhf_panacea.runs.run_record import WANDB_FILE
+from safe_rlhf_panacea.runs.run_folder import WANDB_FILE
 from safe_rlhf_panacea.runs.wandb_run import has_login, open_run, wanted_mode
 from tests.warm_python import warm_python
 

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
+from safe_rlhf_panacea import dashboard as writers
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
-from safe_rlhf_panacea.show import writers
 from tests.contract.sides import both_sides, data_flags, make, panacea_class
 
 

@@ -6,8 +6,8 @@ import datetime
 
 import pytest
 
-from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
 from safe_rlhf_panacea.data import (
+    IGNORE_INDEX,
     ChatTemplate,
     PreferenceDataset,
     PromptOnlyDataset,

@@ -6,7 +6,7 @@ import pytest
 
 from safe_rlhf_panacea.data.raw import TAKEN, RawDataset
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.rewards.given import OF_RUN, OURS, TRL
+from safe_rlhf_panacea.rewards.responses import OF_RUN, OURS, TRL
 
 PAIR = {"prompt": "q", "response_0": "a", "response_1": "b"}
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from safe_rlhf_panacea.base.configs.constants import IGNORE_INDEX
+from safe_rlhf_panacea.data import IGNORE_INDEX
 from safe_rlhf_panacea.data.supervised import SupervisedDataset
 from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_tokenizer

@@ -17,8 +17,8 @@ from dataclasses import replace
 import pytest
 
 from safe_rlhf_panacea import command, dry_run
-from safe_rlhf_panacea.experiments.main import main as launch
-from safe_rlhf_panacea.experiments.main import read_flags as read_launcher_flags
+from safe_rlhf_panacea.experiments.__main__ import main as launch
+from safe_rlhf_panacea.experiments.__main__ import read_flags as read_launcher_flags
 from safe_rlhf_panacea.experiments.runner import ENDS_WITH
 from tests.docs.pages import PAGES, ROOT, blocks, commands
 from tests.launchers.shell import ECHO, run

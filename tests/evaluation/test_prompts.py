@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea.configs.evaluation import MeasureOptions
+from safe_rlhf_panacea.configs.rewarded import MeasureOptions
 from safe_rlhf_panacea.data import ChatTemplate, PromptOnlyDataset
 from safe_rlhf_panacea.evaluation import main as program
 from safe_rlhf_panacea.evaluation.loading import read_prompts

@@ -9,11 +9,9 @@ import pytest
 
 from safe_rlhf_panacea.dry_run import resolve
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.experiments.main import make_room, read_flags
+from safe_rlhf_panacea.experiments.__main__ import main, make_room, read_flags
 from safe_rlhf_panacea.experiments.runner import Reproduction, value_of
-from safe_rlhf_panacea.experiments.sizes import DATA_VARIABLE, fill
-from safe_rlhf_panacea.experiments.table import stages_of
-from tests.launchers.shell import run
+from safe_rlhf_panacea.experiments.table import DATA_VARIABLE, fill, stages_of
 
 REPRODUCE, REAL_FRONTS = "reproduce_paper.sh", "real_fronts.sh"
 MODULE = "safe_rlhf_panacea.algorithms.dpo"
@@ -52,21 +50,17 @@ def test_a_stage_for_every_checkpoint_in_the_order_of_steps(tmp_path):
     assert words[at : at + 3] == [*map(str, members), "--seed"]
 
 
-def test_what_the_paper_does_not_have_is_run_only_when_asked_for(tmp_path, capsys):
+def test_what_is_finished_is_skipped_and_what_the_paper_lacks_only_run_when_asked_for(
+    tmp_path, capsys
+):
     reproduction = Reproduction(tmp_path, "miniature")
-    reproduction.run(REPRODUCE, dry_run=True)
-    assert "grpo" not in capsys.readouterr().out
-    reproduction.run(REPRODUCE, only="evaluation-panacea-grpo", dry_run=True)
-    assert capsys.readouterr().out.endswith("stages are left to do: evaluation-panacea-grpo\n")
-
-
-def test_what_is_finished_is_skipped_and_a_mistake_in_a_seed_is_told(tmp_path, capsys):
     (tmp_path / "sft").mkdir()
     (tmp_path / "sft" / "run.json").write_text('{"finished_at": "now"}')
-    Reproduction(tmp_path, "miniature").run(REPRODUCE, dry_run=True)
-    assert "29 of 30 stages are left to do: reward-helpful" in capsys.readouterr().out
-    with pytest.raises(UserError, match="--seed: expected one argument"):
-        _ = read_flags("panacea_dpo.sh", ["--seed"])[1].values
+    reproduction.run(REPRODUCE, dry_run=True)
+    listed = capsys.readouterr().out
+    assert "29 of 30 stages are left to do: reward-helpful" in listed and "grpo" not in listed
+    reproduction.run(REPRODUCE, only="evaluation-panacea-grpo", dry_run=True)
+    assert capsys.readouterr().out.endswith("stages are left to do: evaluation-panacea-grpo\n")
 
 
 @pytest.fixture
@@ -103,27 +97,30 @@ def test_anything_else_is_renamed(interrupted, what):
     assert make_room(folder, MODULE, flags) == []  # nothing is there
 
 
-def test_the_script_of_real_fronts_lists_what_is_left(tmp_path):
-    result = run(REAL_FRONTS, "--dry_run", "--runs", str(tmp_path))
-    assert result.returncode == 0, result.stderr
+def test_the_script_of_real_fronts_lists_what_is_left(tmp_path, capsys):
+    main([REAL_FRONTS, "--", "--dry_run", "--runs", str(tmp_path)])
     count = len(stages_of(REAL_FRONTS))
-    assert f"{count} of {count} stages are left to do: pairs-31-panacea" in result.stdout
+    expected = f"{count} of {count} stages are left to do: pairs-31-panacea"
+    assert expected in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("size", ["miniature", "full"])
-def test_other_sizes_do_not_have_real_fronts(size, tmp_path):
-    result = run(REAL_FRONTS, "--dry_run", "--size", size, "--runs", str(tmp_path))
-    assert result.returncode == 2
-    assert result.stderr == f"error: {REAL_FRONTS} has no --size {size}: take --size small\n"
-
-
-@pytest.mark.parametrize("flags", [("--max_steps", "3"), ("--need_eval", "true"), ("--seed",)])
-def test_flags_that_would_make_steps_unequal_are_refused(flags, tmp_path):
-    result = run(REAL_FRONTS, "--dry_run", "--runs", str(tmp_path), *flags)
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: ") and flags[0] in result.stderr
-    assert len(result.stderr.splitlines()) == 1
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--size", "miniature"), f"{REAL_FRONTS} has no --size miniature: take --size small"),
+        (("--size", "full"), f"{REAL_FRONTS} has no --size full: take --size small"),
+        (("--max_steps", "3"), "--max_steps: real_fronts.sh takes --seed only"),
+        (("--need_eval", "true"), "--need_eval: real_fronts.sh takes --seed only"),
+        (("--seed",), "--seed: expected one argument"),
+    ],
+)
+def test_what_real_fronts_do_not_take(flags, told, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([REAL_FRONTS, "--", "--dry_run", "--runs", str(tmp_path), *flags])
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {told}") and len(message.splitlines()) == 1
 
 
 def test_real_fronts_do_not_mix_with_reproductions():
@@ -144,6 +141,7 @@ def test_a_missing_file_is_told_before_the_first_stage_and_only_of_stages_that_r
         runs.run(REAL_FRONTS)
     assert not (tmp_path / "runs").exists()
     done: list[str] = []
-    monkeypatch.setattr(Reproduction, "_run_stage", lambda self, stage: done.append(stage.name))
+    monkeypatch.setattr(Reproduction, "go_on", lambda self, stage: done.append(stage.name))
     runs.run(REAL_FRONTS, only="pairs-31-soups")
     assert done == ["pairs-31-soups"]
+    assert (tmp_path / "runs" / "done" / "pairs-31-soups").read_text() == "0 seconds\n"

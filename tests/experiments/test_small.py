@@ -7,13 +7,12 @@ import os
 
 import pytest
 
-from safe_rlhf_panacea.experiments.sizes import (
+from safe_rlhf_panacea.experiments.table import (
     DATA_VARIABLE,
     MODEL_VARIABLE,
     has_fast_bfloat16,
-    size_of,
+    sections,
 )
-from safe_rlhf_panacea.experiments.table import sections
 from tests.launchers.shell import dry_run, run
 
 LAUNCHERS = sorted({stage.launcher for stage in sections("paper.yaml")["trainings"]})
@@ -71,12 +70,6 @@ def test_a_missing_copy_is_one_line(tmp_path):
     assert result.returncode == 2
     assert f"{tmp_path}/none" in result.stderr.splitlines()[-1]
     assert not (tmp_path / "runs").exists()
-
-
-def test_what_a_launcher_makes_first():
-    prepares = size_of("small").prepares
-    assert "world" not in prepares and "sft" not in prepares  # the model is published
-    assert {"reward-helpful", "reward-harmless", "calibration"} <= set(prepares)
 
 
 MODEL, DATA = (os.environ.get(name) for name in (MODEL_VARIABLE, DATA_VARIABLE))

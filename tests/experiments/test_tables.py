@@ -15,11 +15,18 @@ from safe_rlhf_panacea.baselines import rewarded_soups
 from safe_rlhf_panacea.evaluation import agreement, calibrate, compare
 from safe_rlhf_panacea.evaluation import main as evaluation
 from safe_rlhf_panacea.experiments.runner import Reproduction
-from safe_rlhf_panacea.experiments.sizes import DATA_VARIABLE, MODEL_VARIABLE, RUNS, size_of
-from safe_rlhf_panacea.experiments.table import sections, stages_by_name, stages_of
-from safe_rlhf_panacea.rewards.rules import concise
+from safe_rlhf_panacea.experiments.table import (
+    DATA_VARIABLE,
+    MODEL_VARIABLE,
+    RUNS,
+    sections,
+    size_of,
+    stages_by_name,
+    stages_of,
+)
+from safe_rlhf_panacea.reward_functions import concise
 from safe_rlhf_panacea.small import prompts
-from safe_rlhf_panacea.small.main import Small
+from safe_rlhf_panacea.small.__main__ import Small
 from tests.launchers.shell import dry_run
 
 REAL = {stage.name: stage for stage in stages_of("real_fronts.sh")}

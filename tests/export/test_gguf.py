@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.export.gguf_lora import architecture_of, interleave
+from safe_rlhf_panacea.export.formats import architecture_of, interleave
 from safe_rlhf_panacea.export.main import export
 from tests.export.models import GRID, assert_differs, fresh, panacea_logits, saved, tokens
 

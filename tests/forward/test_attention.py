@@ -6,9 +6,7 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.forward import PassOptions, log_probs, set_pass_options
-from safe_rlhf_panacea.forward.passes import LONGEST_WRITTEN_OUT
-from safe_rlhf_panacea.forward.passes import Pass
-from safe_rlhf_panacea.forward.passes import fastest_attention
+from safe_rlhf_panacea.forward.passes import LONGEST_WRITTEN_OUT, Pass, fastest_attention
 from tests.tiny import tiny_llama
 
 

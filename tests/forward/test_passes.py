@@ -11,9 +11,7 @@ from torch import nn
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.forward import PassOptions, log_probs, set_pass_options
 from safe_rlhf_panacea.forward import passes as passes_module
-from safe_rlhf_panacea.forward.passes import by_row
-from safe_rlhf_panacea.forward.passes import cut
-from safe_rlhf_panacea.forward.passes import passes
+from safe_rlhf_panacea.forward.passes import by_row, cut, passes
 from tests.tiny import tiny_llama
 
 LENGTHS = [3, 11, 4, 12, 3, 5, 12, 2]

@@ -12,7 +12,7 @@ import torch
 
 from safe_rlhf_panacea.fronts.measurement import grid_points
 from safe_rlhf_panacea.fronts.result import FrontResult
-from safe_rlhf_panacea.fronts.units import Units
+from safe_rlhf_panacea.fronts.stats import Units
 from safe_rlhf_panacea.io import append_line, atomic_write_json
 from tests.eval.evaluations import NAMES, front, write_evaluation
 from tests.show.evaluations import evaluation

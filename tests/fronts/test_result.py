@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.compare import FrontComparison
 from safe_rlhf_panacea.fronts.result import FrontResult
-from safe_rlhf_panacea.fronts.units import Units, unit_name
+from safe_rlhf_panacea.fronts.stats import Units, unit_name
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.preference import preference_grid
 from tests.eval.evaluations import front, write_evaluation

@@ -13,7 +13,7 @@ from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.forward import NotFiniteError, SamplingConfig
 from safe_rlhf_panacea.fronts.measure import check_counted
 from safe_rlhf_panacea.fronts.measurement import Measurement
-from safe_rlhf_panacea.fronts.sampling import Sampled, response_log_ratios, sample_over_grid
+from safe_rlhf_panacea.fronts.over_grid import Sampled, response_log_ratios, sample_over_grid
 from safe_rlhf_panacea.preference import preference_grid
 from tests.tiny import tiny_llama
 

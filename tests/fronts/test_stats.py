@@ -8,21 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from safe_rlhf_panacea.fronts.compare import compare
+from safe_rlhf_panacea.fronts.compare import compare, front_difference
 from safe_rlhf_panacea.fronts.measurement import Measurement
+from safe_rlhf_panacea.fronts.over_grid import Sampled
 from safe_rlhf_panacea.fronts.result import FrontPoint
-from safe_rlhf_panacea.fronts.sampling import Sampled
 from safe_rlhf_panacea.fronts.stats import (
     Resampled,
+    Units,
     can_resample,
-    front_difference,
     interval,
     multiplicities,
     resample,
-    resampled_values,
-    same_units,
 )
-from safe_rlhf_panacea.fronts.units import Units
 from safe_rlhf_panacea.preference import preference_grid
 from safe_rlhf_panacea.show.pages import comparison_page
 from safe_rlhf_panacea.show.tables import comparison_text
@@ -78,13 +75,13 @@ def test_draws_in_blocks_differ_from_block_to_block():
 
 @pytest.mark.parametrize("half", [False, True])
 def test_draws_are_means_over_the_drawn_units(half):
-    units = Units(NAMES, some_values(1, half=half))
-    times = multiplicities(~np.isnan(units.values[0]), draws=7)
-    found = resampled_values(units, times)
+    values = some_values(1, half=half)
+    (found,) = resample([Units(NAMES, values)], [0.0, 0.0], draws=7)
+    times = multiplicities(~np.isnan(values[0]), draws=7)
     for d in range(7):
         drawn = [u for u in range(40) for _ in range(int(times[d, u]))]
-        expected = np.nanmean(units.values[:, drawn], axis=1)
-        np.testing.assert_allclose(found[d], expected, rtol=1e-12)
+        expected = np.nanmean(values[:, drawn], axis=1)
+        np.testing.assert_allclose(found.values[d], expected, rtol=1e-12)
 
 
 def test_interval_is_the_middle_95_percent():
@@ -107,13 +104,13 @@ def test_hypervolumes_are_those_of_the_draws():
 
 def test_only_the_same_units_go_together():
     first = Units(NAMES, some_values(0))
-    assert same_units([first, Units(NAMES, some_values(1))])
-    assert not same_units([first, Units(NAMES[::-1], some_values(1))])
-    assert not same_units([first, Units(NAMES, some_values(1, half=True))])
     some = some_values(1)
     some[1, 3, 0] = np.nan  # a response for which a reward does not count, at one λ
-    assert not same_units([Units(NAMES, some)]) and not can_resample([Units(NAMES, some)])
-    assert not same_units([first, None]) and not same_units([None, first])
+    assert can_resample([first, Units(NAMES, some_values(1))])
+    assert not can_resample([first, Units(NAMES[::-1], some_values(1))])
+    assert not can_resample([first, Units(NAMES, some_values(1, half=True))])
+    assert not can_resample([Units(NAMES, some)])
+    assert not can_resample([first, None]) and not can_resample([None, first])
 
 
 def test_a_measurement_gives_what_its_front_is_the_mean_of():
@@ -211,7 +208,7 @@ def test_intervals_are_as_wide_as_the_families_and_not_the_units_allow():
     exact = topics.std(axis=0) / 10**0.5  # the bootstrap's own standard error of a mean
     np.testing.assert_allclose(wide, np.broadcast_to(exact, (3, 2)), rtol=0.07)
     np.testing.assert_allclose(wide / narrow, 2, rtol=0.1)
-    assert not same_units([apart, together])
+    assert not can_resample([apart, together])
     few = Units(NAMES, values, ["a"] * 20 + ["b"] * 20)
     assert can_resample([together, together]) and not can_resample([few, few])
 
@@ -288,7 +285,7 @@ def test_differences_are_those_at_common_preferences():
 def test_intervals_are_of_the_same_preferences_in_both_fronts():
     # Draws that are all the same: every interval is the difference itself.
     drawn = [Resampled(np.stack([f.values] * 3), np.ones(3)) for f in (NEW, OLD)]
-    found = front_difference(NEW, OLD, drawn)
+    found = front_difference(NEW, OLD, *drawn)
     for row in found.rows:
         np.testing.assert_allclose(row.interval, np.stack([row.difference] * 2, axis=-1))
     assert found.mean_scalarised_interval == pytest.approx([found.mean_scalarised] * 2)

@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.experiments.main import main
+from safe_rlhf_panacea.experiments.__main__ import main
 from tests.warm_python import warm_python
 
 ECHO = Path(__file__).with_name("echo.sh")

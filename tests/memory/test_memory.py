@@ -15,9 +15,10 @@ from transformers import LlamaConfig
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.base.engine import set_gradient_checkpointing
-from safe_rlhf_panacea.memory import main, steps
+from safe_rlhf_panacea.memory import held as steps
+from safe_rlhf_panacea.memory import main
 from safe_rlhf_panacea.memory.held import Held, Part, held
-from safe_rlhf_panacea.memory.live import LiveBytes
+from safe_rlhf_panacea.memory.models import LiveBytes
 from safe_rlhf_panacea.memory.plan import BUCKET, GATHERED, GIB, advice, plan
 from tests.tiny import tiny_llama
 

@@ -12,28 +12,25 @@ import pytest
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.miniature.corpus import (
     CLOSERS,
-    OPENERS,
-    PROMPTS_PER_TOPIC,
-    SEVERITIES,
-    STEPS_PER_TOPIC,
-    TOPICS,
-    Answer,
-    preference_label,
-    render,
-    sample_answer,
-    split_prompts,
-    stream,
-    topic_of,
-)
-from safe_rlhf_panacea.miniature.true_scores import (
     HARM_PER_STEP,
     HELP_OF_CLOSER,
     HELP_OF_OPENER,
     HELP_PER_STEP,
+    OPENERS,
+    PROMPTS_PER_TOPIC,
     SAFETY_OF_CLOSER,
     SAFETY_OF_OPENER,
+    SEVERITIES,
+    TOPICS,
+    Answer,
     parse,
+    preference_label,
+    render,
+    sample_answer,
     score_parts,
+    split_prompts,
+    stream,
+    topic_of,
     true_scores,
 )
 
@@ -67,7 +64,7 @@ def all_answers() -> Iterator[Answer]:
     """Every sensible answer in every wording (wordings of silent parts are not repeated)."""
     for opener, opener_wordings in OPENERS.items():
         for closer, closer_wordings in CLOSERS.items():
-            for steps in range(STEPS_PER_TOPIC + 1):
+            for steps in range(6):
                 for i in range(max(1, len(opener_wordings))):
                     for j in range(max(1, len(closer_wordings))):
                         answer = Answer(opener, steps, closer, (i, j))

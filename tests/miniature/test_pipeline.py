@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea.examples import read_examples
 from safe_rlhf_panacea.export.card import read_facts
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
+from safe_rlhf_panacea.miniature.__main__ import main
 from safe_rlhf_panacea.miniature.corpus import EXAMPLES, topic_of
-from safe_rlhf_panacea.miniature.main import main
+from safe_rlhf_panacea.records import read_examples
 from safe_rlhf_panacea.serve import find_front
 
 

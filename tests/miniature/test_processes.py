@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.errors import fail
-from safe_rlhf_panacea.miniature.processes import second_process
+from safe_rlhf_panacea.miniature.stages import second_process
 
 KILLED = """
 import os, signal, time
-from safe_rlhf_panacea.miniature.processes import second_process
+from safe_rlhf_panacea.miniature.stages import second_process
 
 if __name__ == "__main__":
     with second_process() as beside:

@@ -12,9 +12,8 @@ from safetensors.torch import load_file
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.models import AutoModelForScore, load_pretrained_models
-from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
+from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble, RewardModel
 from safe_rlhf_panacea.rewards.responses import Responses
-from safe_rlhf_panacea.rewards.scorers import RewardModel
 from safe_rlhf_panacea.rewards.spec import reward_specs
 from tests.models import beaver
 from tests.models.llama_by_hand import scores_by_hand

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.aggregation import aggregate_losses
-from safe_rlhf_panacea.preference import PreferenceError, PreferenceSampler, label_weights
+from safe_rlhf_panacea.preference import PreferenceError
+from safe_rlhf_panacea.preference_sampler import PreferenceSampler, label_weights
 
 MANY = 200_000
 KINDS = {

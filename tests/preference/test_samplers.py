@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from safe_rlhf_panacea.preference import PreferenceError, PreferenceSampler, check_preference
+from safe_rlhf_panacea.preference import PreferenceError, check_preference
+from safe_rlhf_panacea.preference_sampler import PreferenceSampler
 
 MANY = 40_000
 

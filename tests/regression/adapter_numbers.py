@@ -6,13 +6,8 @@ import torch
 
 from safe_rlhf_panacea.adapter import load_adapter, load_soup
 from safe_rlhf_panacea.data import PreferenceCollator
-from safe_rlhf_panacea.fronts.held_out import (
-    agreement,
-    labelled_statistics,
-    margins_over_grid,
-    over_rows,
-    towards_labels,
-)
+from safe_rlhf_panacea.fronts.measurement import agreement, labelled_statistics, towards_labels
+from safe_rlhf_panacea.fronts.over_grid import margins_over_grid, over_rows
 from tests.regression.tiny_base import tiny_base
 
 

@@ -20,7 +20,7 @@ import torch
 import safe_rlhf_panacea
 from safe_rlhf_panacea.adapter import inject_adapter
 from safe_rlhf_panacea.adapter.io import read_config, read_tensors
-from safe_rlhf_panacea.fronts.held_out import margins_over_grid
+from safe_rlhf_panacea.fronts.over_grid import margins_over_grid
 from safe_rlhf_panacea.io import atomic_folder
 from safe_rlhf_panacea.runs.run_record import git_state, package_versions
 from tests.regression.adapter_numbers import FixedPairs, load_recorded, measure

@@ -16,7 +16,7 @@ import pytest
 import torch
 from scipy.stats import t
 
-from safe_rlhf_panacea.experiments.sizes import OBJECTIVES, reference_points, settings
+from safe_rlhf_panacea.experiments.table import OBJECTIVES, reference_points, settings
 from safe_rlhf_panacea.fronts.result import FrontPoint, FrontResult
 from safe_rlhf_panacea.preference import preference_grid
 
@@ -66,8 +66,7 @@ def front_numbers(front, reference_point):
 
 def train_fronts(seed, root):
     """Corpus, SFT, rewards, Panacea-DPO and -PPO, and the numbers of their fronts."""
-    from safe_rlhf_panacea.miniature.fronts import Judge
-    from safe_rlhf_panacea.miniature.stages import Miniature
+    from safe_rlhf_panacea.miniature.stages import Judge, Miniature
 
     root.mkdir(parents=True)
     miniature = Miniature(root=root, seed=seed, settings=SETTINGS, progress=False)
@@ -76,7 +75,7 @@ def train_fronts(seed, root):
     for objective in OBJECTIVES:
         miniature.train_reward(objective)
     judge = Judge(miniature)
-    miniature.calibrate(judge.calibrate())
+    judge.calibrate()
     grid = preference_grid(len(OBJECTIVES), SETTINGS.grid_step)
     found = {}
     for name, steps in (("dpo", SETTINGS.dpo_steps), ("ppo", SETTINGS.ppo_steps)):

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from safe_rlhf_panacea.algorithms.dpo.trainer import rows_of_pairs
-from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.base.supervised import to_device
+from safe_rlhf_panacea.distributed import own_device
 from tests.regression.tiny_world import build_tiny_world
 from tests.regression.training import (
     BATCH,

@@ -7,8 +7,7 @@ import torch
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import read_json
-from safe_rlhf_panacea.rewards.calibration import apply_calibration, write_calibration
-from safe_rlhf_panacea.rewards.spec import RewardSpec
+from safe_rlhf_panacea.rewards.spec import RewardSpec, apply_calibration, write_calibration
 
 SPECS = [RewardSpec("kind", "m")]
 

@@ -16,7 +16,7 @@ from transformers import (
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_json, read_json
-from safe_rlhf_panacea.models.loaded import LoadedModel
+from safe_rlhf_panacea.models.loading import LoadedModel
 from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
 from safe_rlhf_panacea.rewards.responses import Responses
 from safe_rlhf_panacea.rewards.spec import RewardSpec, reward_specs

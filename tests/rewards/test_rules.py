@@ -7,9 +7,9 @@ import sys
 import pytest
 import torch
 
+from safe_rlhf_panacea import reward_functions as rules
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.reward_functions import concise, length, matches, positive, refuses
-from safe_rlhf_panacea.rewards import rules
 
 
 def test_conciseness_by_hand():

@@ -9,10 +9,9 @@ import torch
 
 from safe_rlhf_panacea.base import AutoModelForScore
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
+from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble, RewardModel
 from safe_rlhf_panacea.rewards.functions import FunctionReward, is_function
 from safe_rlhf_panacea.rewards.responses import Responses
-from safe_rlhf_panacea.rewards.scorers import RewardModel
 from safe_rlhf_panacea.rewards.spec import RewardSpec
 from tests.tiny import tiny_llama, tiny_tokenizer
 

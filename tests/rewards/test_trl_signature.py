@@ -14,9 +14,8 @@ from safe_rlhf_panacea.data.raw import RawDataset
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.functions import FunctionReward
-from safe_rlhf_panacea.rewards.given import RewardState
 from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
-from safe_rlhf_panacea.rewards.responses import Responses
+from safe_rlhf_panacea.rewards.responses import Responses, RewardState
 from safe_rlhf_panacea.rewards.spec import RewardSpec, reward_specs
 from safe_rlhf_panacea.runs.run_record import recordable
 from tests.rewards.test_scorers import EOS, padded_rows

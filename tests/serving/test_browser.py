@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from safe_rlhf_panacea.examples import Examples, write_examples
+from safe_rlhf_panacea.records import Examples, write_examples
 from tests.eval.evaluations import write_evaluation
 from tests.serving.models import saved_adapter
 

@@ -7,7 +7,7 @@ import builtins
 import pytest
 
 from safe_rlhf_panacea import chat
-from safe_rlhf_panacea.examples import Examples, write_examples
+from safe_rlhf_panacea.records import Examples, write_examples
 from safe_rlhf_panacea.respond import PanaceaModel
 from tests.serving.models import saved_adapter
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.examples import Examples, read_examples, write_examples
+from safe_rlhf_panacea.records import Examples, read_examples, write_examples
 from safe_rlhf_panacea.serve import find_front
 from safe_rlhf_panacea.serving.app import FOLDER, Page
 from safe_rlhf_panacea.serving.rules import Rules

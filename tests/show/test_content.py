@@ -7,14 +7,14 @@ import io
 import pytest
 from PIL import Image
 
-from safe_rlhf_panacea.show import pictures
-from safe_rlhf_panacea.show.writers import (
+from safe_rlhf_panacea.dashboard import (
     Content,
     histograms,
     responses_table,
     scalars,
     singular_values_table,
 )
+from safe_rlhf_panacea.show import pictures
 from tests.show.evaluations import evaluation
 
 

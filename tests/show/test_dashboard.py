@@ -7,12 +7,11 @@ import re
 
 import pytest
 
-from safe_rlhf_panacea.dashboard import main
+from safe_rlhf_panacea import dashboard as writers
+from safe_rlhf_panacea.dashboard import Dashboard, main
 from safe_rlhf_panacea.fronts.evaluations import append_evaluation
 from safe_rlhf_panacea.fronts.indicators import INDICATORS, MEANINGS
-from safe_rlhf_panacea.show import writers
 from safe_rlhf_panacea.show.pages import curve_groups
-from safe_rlhf_panacea.show.writers import Dashboard
 from tests.show.evaluations import evaluation
 
 

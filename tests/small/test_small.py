@@ -6,15 +6,19 @@ import json
 
 import pytest
 
-from safe_rlhf_panacea.examples import read_examples
-from safe_rlhf_panacea.experiments.sizes import settings
+from safe_rlhf_panacea.experiments.table import settings
 from safe_rlhf_panacea.io import atomic_write_json, read_json
-from safe_rlhf_panacea.small import main as program
-from safe_rlhf_panacea.small.main import Small
+from safe_rlhf_panacea.records import read_examples
+from safe_rlhf_panacea.small import __main__ as program
+from safe_rlhf_panacea.small.__main__ import Small
 from safe_rlhf_panacea.small.model import RECORD
-from safe_rlhf_panacea.small.prompts import TOPICS, prompts
+from safe_rlhf_panacea.small.prompts import TOPICS, rows
 from safe_rlhf_panacea.small.prompts import main as write_main
 from tests.tiny import tiny_llama, tiny_tokenizer
+
+
+def prompts(split):
+    return [row["prompt"] for row in rows(split)]
 
 
 def test_prompts_and_no_topic_in_two_splits(tmp_path, capsys):
@@ -27,7 +31,7 @@ def test_prompts_and_no_topic_in_two_splits(tmp_path, capsys):
     write_main(["--output_dir", str(tmp_path / "new")])
     assert "prompts-eval.jsonl: 96 prompts" in capsys.readouterr().out
     text = (tmp_path / "new" / "prompts-eval.jsonl").read_text()
-    assert [json.loads(line)["prompt"] for line in text.splitlines()] == list(prompts("eval"))
+    assert [json.loads(line)["prompt"] for line in text.splitlines()] == prompts("eval")
 
 
 @pytest.fixture
@@ -65,7 +69,7 @@ def test_the_whole_of_it(model, tmp_path, capsys):
     assert set(results["seconds"]) == {"prepare", "train", "evaluate", "total"}
     rows = read_json(folder / "evaluation" / "responses.json")
     asked = {row["prompt"] for row in rows}
-    assert len(asked) == len(list(prompts("eval")))
+    assert len(asked) == len(prompts("eval"))
     assert all(any(topic in text for topic in TOPICS["eval"]) for text in asked)
     record = read_json(folder / "panacea-grpo" / "run.json")
     assert record["args"]["train_datasets"] == [f"prompts:1:{folder}/prompts-train.jsonl"]

@@ -15,9 +15,8 @@ from safe_rlhf_panacea.base import Batch, LabelledPreferenceDataset, unwrap
 from safe_rlhf_panacea.base.dpo import reward_statistics
 from safe_rlhf_panacea.base.losses import labelled_margins, preference_loss
 from safe_rlhf_panacea.configs.algorithms import DPOConfig
-from safe_rlhf_panacea.fronts.held_out import agreement
 from safe_rlhf_panacea.fronts.measure import PROMPTS_OF_PAIRS, measure, prompts_of_pairs
-from safe_rlhf_panacea.fronts.measurement import Measurement
+from safe_rlhf_panacea.fronts.measurement import Measurement, agreement
 
 if TYPE_CHECKING:  # at run time Safe-RLHF's own, where it is installed
     from safe_rlhf_panacea.base.dpo import DPOTrainer as HookedDPOTrainer

@@ -16,9 +16,9 @@ from safe_rlhf_panacea.algorithms.grpo.advantages import (
 from safe_rlhf_panacea.algorithms.grpo.losses import less_divergence
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.algorithms.rewarded import PanaceaRollout
-from safe_rlhf_panacea.base.distributed import all_reduce_sum
 from safe_rlhf_panacea.base.updates import average
 from safe_rlhf_panacea.configs.algorithms import GRPOConfig
+from safe_rlhf_panacea.distributed import all_reduce_sum
 
 
 class Compared(TypedDict, total=False):

@@ -17,18 +17,18 @@ from safe_rlhf_panacea.algorithms.grpo.losses import grpo_loss
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.algorithms.rewarded import RewardedPart
 from safe_rlhf_panacea.base.actor import load_actor
-from safe_rlhf_panacea.base.distributed import (
-    all_reduce_max,
-    all_reduce_means,
-    all_reduce_sum,
-    own_device,
-)
 from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate, unwrap
 from safe_rlhf_panacea.base.losses import summed_log_ratios
 from safe_rlhf_panacea.base.rl import Batch, RLTrainer
 from safe_rlhf_panacea.base.rl_data import prompts_of_whole_updates
 from safe_rlhf_panacea.base.rollout import OldNumbers
 from safe_rlhf_panacea.configs.algorithms import GRPOConfig
+from safe_rlhf_panacea.distributed import (
+    all_reduce_max,
+    all_reduce_means,
+    all_reduce_sum,
+    own_device,
+)
 from safe_rlhf_panacea.forward import log_probs, response_tokens, side_by_side
 from safe_rlhf_panacea.fronts.measurement import Measurement
 

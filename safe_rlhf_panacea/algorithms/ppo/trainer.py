@@ -14,8 +14,8 @@ from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic, shared_copy, v
 from safe_rlhf_panacea.algorithms.preference_source import check_shared
 from safe_rlhf_panacea.algorithms.rewarded import PanaceaRollout, PanaceaScores, RewardedPart
 from safe_rlhf_panacea.base import Batch, all_reduce_means, init_eval_engine, unwrap
-from safe_rlhf_panacea.base.distributed import own_device
 from safe_rlhf_panacea.configs.algorithms import PPOConfig
+from safe_rlhf_panacea.distributed import own_device
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.measurement import Measurement
 

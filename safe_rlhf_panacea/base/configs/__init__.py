@@ -1,1 +1,1 @@
-"""Constants of the prompt format, and DeepSpeed configurations."""
+"""DeepSpeed configurations."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.preference.errors import PreferenceError
+from safe_rlhf_panacea.preference import PreferenceError
 
 KINDS = ("uniform", "dirichlet", "vertices", "stratified")
 SCOPES = ("batch", "sample")
@@ -46,7 +46,7 @@ class PreferenceSampler:
         scope: ``batch`` draws one vector per batch (Algorithm 1), the same on all ranks;
             ``sample`` one per sequence.
         seed: of the generator; the same on all ranks.
-        rank: this process.
+        rank: this process, of ``world_size``.
         world_size: number of processes.
 
     Raises:
@@ -122,24 +122,17 @@ class PreferenceSampler:
             return self._draw(1).expand(batch_size, -1)
         rows = batch_size * self.world_size
         own = slice(self.rank * batch_size, (self.rank + 1) * batch_size)
-        return self._draw(rows, self._extra_counts(rows, own, labelled))[own]
+        extra = None if labelled is None else self._extra_counts(rows, own, labelled.cpu())
+        return self._draw(rows, extra)[own]
 
-    def _extra_counts(
-        self, rows: int, own: slice, labelled: torch.Tensor | None
-    ) -> torch.Tensor | None:
-        """One of its labelled objectives for each partly labelled row, at random; one-hot.
+    def _extra_counts(self, rows: int, own: slice, labelled: torch.Tensor) -> torch.Tensor:
+        """One of its labelled objectives for each partly labelled row, one-hot, size = (rows, m).
 
         For a symmetric p the density p(λ) · Σ_{i labelled} λ_i is the mixture, over the labelled
-        objectives, of p(λ) · λ_i: for a Dirichlet one more count for objective i.
-
-        Returns:
-            size = (rows, m), float64; a row of zeros is drawn from p, and so are the rows of
-            other ranks, whose labels are not known here. None without labels.
+        objectives, of p(λ) · λ_i: for a Dirichlet one more count for objective i. A row of zeros
+        is drawn from p, and so are the rows of other ranks, whose labels are not known here.
         """
-        if labelled is None:
-            return None
         choice = torch.rand(rows, generator=self.generator)[own]  # the same stream on all ranks
-        labelled = labelled.cpu()
         ranks = labelled.long().cumsum(dim=-1)  # 1, 2, … at the labelled objectives
         wanted = 1 + (choice * ranks[:, -1]).long()  # size = (B,)
         one_hot = labelled & (ranks == wanted.unsqueeze(-1))
@@ -152,7 +145,13 @@ class PreferenceSampler:
             return self._stratified(rows, extra)
         if self.kind == "dirichlet":
             return self._dirichlet(rows, extra)
-        drawn = self._uniform(rows, extra)
+        # Normalised exponentials are uniform on the simplex; one more exponential is a count.
+        draws = torch.empty(rows, self.pref_dim, dtype=torch.float64)
+        draws.exponential_(generator=self.generator)
+        if extra is not None:
+            more = torch.empty(rows, 1, dtype=torch.float64)
+            draws = draws + extra * more.exponential_(generator=self.generator)
+        drawn = (draws / draws.sum(dim=-1, keepdim=True)).float()
         if self.kind == "vertices":
             corners = torch.randint(self.pref_dim, (rows,), generator=self.generator)
             chosen = torch.rand(rows, generator=self.generator) < self.vertex_probability
@@ -161,15 +160,6 @@ class PreferenceSampler:
                 vertices = torch.where(extra.any(dim=-1, keepdim=True), extra.float(), vertices)
             drawn = torch.where(chosen.unsqueeze(-1), vertices, drawn)
         return drawn
-
-    def _uniform(self, rows: int, extra: torch.Tensor | None) -> torch.Tensor:
-        """Normalised exponentials are uniform on the simplex; one more exponential is a count."""
-        draws = torch.empty(rows, self.pref_dim, dtype=torch.float64)
-        draws.exponential_(generator=self.generator)
-        if extra is not None:
-            more = torch.empty(rows, 1, dtype=torch.float64)
-            draws = draws + extra * more.exponential_(generator=self.generator)
-        return (draws / draws.sum(dim=-1, keepdim=True)).float()
 
     def _dirichlet(self, rows: int, extra: torch.Tensor | None) -> torch.Tensor:
         """Normalised gammas, by their logarithms: those of a small alpha are below any double.

@@ -20,26 +20,18 @@ def may_be_hub_name(text: str) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _answers() -> bool:
-    """Whether the hub does; asked once in a process."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    try:
-        get_session().head(constants.ENDPOINT, timeout=SECONDS)
-    except Exception:  # of whichever library the session is
-        return False
-    return True
-
-
 def prepare_hub() -> bool:
-    """Whether the hub answers, and may be asked.
+    """Whether the hub answers, and may be asked; it is asked once in a process.
 
     If not, only what was fetched before is looked at from now on, in the whole process. Otherwise
     every file would be asked for six times, with half a minute or more from the first to the last.
     """
     from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
 
-    if not constants.HF_HUB_OFFLINE and not _answers():
-        constants.HF_HUB_OFFLINE = True
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=SECONDS)
+        except Exception:  # of whichever library the session is
+            constants.HF_HUB_OFFLINE = True
     return not constants.HF_HUB_OFFLINE

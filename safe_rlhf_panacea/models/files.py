@@ -1,4 +1,4 @@
-"""Whether a folder holds a model's weights, and single tensors out of it. Safetensors only."""
+"""Where a model lies: a name on the hub, or a folder with safetensors."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.hub import may_be_hub_name
 from safe_rlhf_panacea.io import read_json
-from safe_rlhf_panacea.models.hub import may_be_hub_name
-from safe_rlhf_panacea.shapes import misfit
+from safe_rlhf_panacea.records import misfit
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -39,11 +39,10 @@ def check_model_folder(folder: Path) -> None:
     """
     if not folder.is_dir():
         owner = folder.parts[0] if len(folder.parts) == 2 else ""
-        path = f" ({owner} is a folder here, so this is read as a path)"
-        raise UserError(
-            f"{folder}: no such folder; a model's folder or a hub name is wanted"
-            f"{path if owner and os.path.isdir(owner) else ''}"
-        )
+        text = f"{folder}: no such folder; a model's folder or a hub name is wanted"
+        if owner and os.path.isdir(owner):
+            text += f" ({owner} is a folder here, so this is read as a path)"
+        raise UserError(text)
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
             raise UserError(f"{folder} holds an adapter and no whole model: no config.json")
@@ -78,7 +77,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _conversion(pickles: list[str]) -> str:
     """A command that writes pickled weights as safetensors, reading nothing but tensors."""
-    ours = [name for name in pickles if name.startswith("pytorch_model")]
+    ours = any(name.startswith("pytorch_model") for name in pickles)
     pattern = "pytorch_model*.bin" if ours else f"*{Path(pickles[0]).suffix}"
     tensors = (
         f"{{k: v.contiguous().clone() for f in glob.glob('{pattern}') "
@@ -88,6 +87,14 @@ def _conversion(pickles: list[str]) -> str:
         'python -c "import glob, torch as t, safetensors.torch as s; '
         f"s.save_file({tensors}, '{WEIGHTS}')\""
     )
+
+
+def _weight_map(index: str | os.PathLike[str]) -> dict[str, str]:
+    content = read_json(index)
+    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    if not weight_map or misfit(weight_map, dict) or misfit(list(weight_map.values()), [str]):
+        raise UserError(f"{index} is no index of weights: it has no weight_map")
+    return weight_map
 
 
 def check_safetensors(file: Path) -> None:
@@ -110,12 +117,9 @@ def check_safetensors(file: Path) -> None:
 def read_tensors(
     name_or_path: str, prefixes: tuple[str, ...], **hub: Any
 ) -> dict[str, torch.Tensor]:
-    """The tensors whose names start with one of ``prefixes``.
+    """The tensors whose names start with one of ``prefixes``; files on the hub are fetched.
 
-    Args:
-        name_or_path: a folder, or a name on the hub whose files are fetched if need be.
-        prefixes: for example ``("score_head.",)``.
-        hub: ``cache_dir``, ``revision``, ``token``, ``subfolder``, ``local_files_only``.
+    ``hub`` holds ``cache_dir``, ``revision``, ``token``, ``subfolder`` or ``local_files_only``.
     """
     from safetensors import safe_open
     from transformers.utils import cached_file
@@ -140,12 +144,8 @@ def read_tensors(
 def check_score_head(name: str, tensors: Iterable[str]) -> None:
     """Refuse a checkpoint whose scores would come from a random head.
 
-    Args:
-        name: of the checkpoint.
-        tensors: the names of those that it holds, or of its head's.
-
     Raises:
-        UserError: the head's weights are not among them.
+        UserError: the head's weights are not among the names ``tensors``.
     """
     if f"{SCORE_HEAD}weight" not in tensors:
         raise UserError(
@@ -154,9 +154,24 @@ def check_score_head(name: str, tensors: Iterable[str]) -> None:
         )
 
 
-def _weight_map(index: str | os.PathLike[str]) -> dict[str, str]:
-    content = read_json(index)
-    weight_map = content.get("weight_map") if isinstance(content, dict) else None
-    if not weight_map or misfit(weight_map, dict) or misfit(list(weight_map.values()), [str]):
-        raise UserError(f"{index} is no index of weights: it has no weight_map")
-    return weight_map
+def check_saved_head(path: str) -> None:
+    """``check_score_head`` of a folder, also of pickles; names on the hub are not looked at.
+
+    Safe-RLHF saves pickles, and its loader makes up a head that is missing.
+    """
+    from safetensors import safe_open
+
+    folder = Path(path).expanduser()
+    pickle = folder / "pytorch_model.bin"
+    indices = [folder / name for name in (INDEX, f"{pickle.name}.index.json")]
+    names: set[str] = set()
+    if index := next(filter(Path.is_file, indices), None):
+        names = set(read_json(index)["weight_map"])
+    elif pickle.is_file():
+        names = set(torch.load(pickle, map_location="meta", weights_only=True))
+    else:
+        for file in folder.glob("*.safetensors"):
+            with safe_open(file, framework="pt") as reader:
+                names.update(reader.keys())
+    if names:
+        check_score_head(str(folder), names)

@@ -1,0 +1,323 @@
+"""What an export writes: a folder with a record, and files for other engines in it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import safe_rlhf_panacea
+from safe_rlhf_panacea.adapter import PanaceaAdapter, load_adapter
+from safe_rlhf_panacea.data.template import ChatTemplate
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.export.low_rank import SHARED, LowRank, SavedAdapter, check_product
+from safe_rlhf_panacea.io import atomic_folder, atomic_write_json, read_json
+from safe_rlhf_panacea.models import load_pretrained_models
+from safe_rlhf_panacea.records import misfit
+
+RECORD = "panacea.json"
+
+
+def read_record(folder: str | Path) -> dict[str, Any]:
+    """What an export says of itself.
+
+    Raises:
+        UserError: it is none.
+    """
+    path = Path(folder) / RECORD
+    record = read_json(path)
+    objectives = record.get("objectives") if isinstance(record, dict) else None
+    if not isinstance(objectives, list) or not all(isinstance(o, str) for o in objectives):
+        raise UserError(f"{path}: not the record of an export")
+    return record
+
+
+def describe(adapter: SavedAdapter, form: str, **more: Any) -> dict[str, Any]:
+    """What a user of the exported files has to know."""
+    return {
+        "format": form,
+        "version": safe_rlhf_panacea.__version__,
+        "base_model": adapter.config.base_model,
+        "objectives": list(adapter.objectives),
+        "chat_template": adapter.config.chat_template,
+        **more,
+    }
+
+
+def check_target(folder: Path, *, overwrite: bool) -> None:
+    """Whether an export may be written here.
+
+    Raises:
+        UserError: something lies there already; only another export may be overwritten, where the
+            folder holds nothing but what its record names.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file: the output folder must be a folder, or new")
+    if not (folder / RECORD).is_file():
+        raise UserError(f"{folder} holds other files: choose a new or an empty folder")
+    if not overwrite:
+        raise UserError(f"{folder} holds an export already: choose another one, or --overwrite")
+    files: Any = read_record(folder).get("files")
+    if misfit(files, [str]):
+        raise UserError(
+            f"{folder / RECORD} names no files, as those of older versions: choose another folder, "
+            "or remove this one yourself"
+        )
+    named = {folder / file for file in (*files, RECORD)}
+    known = named.union(*(path.parents for path in named))
+    for path in sorted(folder.rglob("*")):
+        if path not in known or path.is_symlink():
+            raise UserError(
+                f"{folder} holds {path.relative_to(folder)}, which is no part of the export: move "
+                "it, or choose another folder"
+            )
+
+
+@contextmanager
+def new_folder(target: Path, record: dict[str, Any], *, overwrite: bool) -> Iterator[Path]:
+    """A folder to fill, which takes the target's place when the block succeeds.
+
+    Raises:
+        UserError: ``check_target`` says no.
+    """
+    check_target(target, overwrite=overwrite)
+    with atomic_folder(target, replace=True) as filled:
+        yield filled
+        files = sorted(p.relative_to(filled).as_posix() for p in filled.rglob("*") if p.is_file())
+        atomic_write_json(filled / RECORD, {**record, "files": files})
+
+
+CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
+
+
+def write_peft(
+    folder: Path,
+    part: Mapping[str, LowRank],
+    base_model: str | None,
+    *,
+    rank: int | None = None,
+    transposed: bool = False,
+) -> None:
+    """Write one LoRA with lora_alpha = r, so that PEFT's own factor is 1.
+
+    Args:
+        folder: made if it is not there.
+        part: qualified module name to update.
+        base_model: where the base model comes from.
+        rank: pad with zeros to this rank, for engines that take only some.
+        transposed: the base keeps its weights as (in, out), as GPT-2's ``Conv1D`` does.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    own = next(iter(part.values())).a.size(0)
+    pad = (rank or own) - own
+    tensors = {}
+    for module, update in part.items():
+        name = f"base_model.model.{module}"
+        tensors[f"{name}.lora_A.weight"] = torch.nn.functional.pad(update.a, (0, 0, 0, pad))
+        tensors[f"{name}.lora_B.weight"] = torch.nn.functional.pad(update.b, (0, pad))
+    save_file(tensors, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_model,
+        "r": own + pad,
+        "lora_alpha": own + pad,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": transposed,
+        "inference_mode": True,
+        "modules_to_save": None,
+        "target_modules": sorted(part),
+    }
+    (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def load_parts(model: Any, folder: str | Path) -> Any:
+    """Put the shared LoRA and one per objective on a model of transformers, all active.
+
+    Args:
+        model: the base model.
+        folder: what ``--format peft-parts`` wrote.
+
+    Returns:
+        A ``PeftModel`` at the centre of the simplex; ``set_preference`` moves it.
+
+    Raises:
+        UserError: the folder holds no such export.
+    """
+    from peft import PeftModel
+
+    record = read_record(folder)
+    if record.get("format") != "peft-parts":
+        raise UserError(f"{Path(folder) / RECORD}: not an export of the format peft-parts")
+    objectives = record["objectives"]
+    if len(set(map(_peft_name, objectives))) < len(objectives):
+        raise UserError(f"PEFT cannot tell the objectives {', '.join(objectives)} apart")
+    model = PeftModel.from_pretrained(model, str(Path(folder) / SHARED), adapter_name=SHARED)
+    for name in objectives:
+        model.load_adapter(str(Path(folder) / name), adapter_name=_peft_name(name))
+    model.base_model.set_adapter([SHARED, *map(_peft_name, objectives)])
+    set_preference(model, dict.fromkeys(objectives, 1 / max(1, len(objectives))))
+    return model
+
+
+def set_preference(model: Any, preference: dict[str, float]) -> None:
+    """Weight each objective's LoRA with its λ_i; for LoRAs with lora_alpha = r this is exact.
+
+    Args:
+        model: of ``load_parts``.
+        preference: λ_i by the objective's name.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            for name, weight in preference.items():
+                module.set_scale(_peft_name(name), float(weight))
+
+
+def _peft_name(objective: str) -> str:
+    """PEFT takes a dot for a step in the module tree."""
+    return objective.replace(".", "_")
+
+
+# transformers' model type: llama.cpp's name of the architecture.
+ARCHITECTURES = {
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "gemma": "gemma",
+    "gemma2": "gemma2",
+    "gemma3_text": "gemma3",
+}
+# Architectures whose rotary embedding llama.cpp applies to neighbouring pairs of a head's rows,
+# where transformers pairs each row of the first half with one of the second.
+INTERLEAVED = ("llama",)
+
+
+def architecture_of(config: Any) -> str:
+    """llama.cpp's name of a model's architecture.
+
+    Raises:
+        UserError: none that this export knows.
+    """
+    kind = getattr(config, "model_type", None)
+    if kind not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise UserError(f"GGUF export knows no model of the type {kind!r} (known: {known})")
+    return ARCHITECTURES[kind]
+
+
+def interleave(rows: torch.Tensor, heads: int) -> torch.Tensor:
+    """A projection's rows in llama.cpp's order: halves of every head to neighbouring pairs.
+
+    Args:
+        rows: size = (heads · head_dim, r).
+        heads: of queries, or of keys for the key projection.
+    """
+    halves = rows.reshape(heads, 2, rows.size(0) // heads // 2, rows.size(1))
+    return halves.swapaxes(1, 2).reshape(rows.shape)
+
+
+def write_gguf(path: Path, part: Mapping[str, LowRank], config: Any) -> None:
+    """Write one LoRA with alpha = rank, so that llama.cpp's scale is λ_i itself.
+
+    Args:
+        path: the new file.
+        part: qualified module name, as in transformers, to update.
+        config: the base model's configuration.
+
+    Raises:
+        UserError: an architecture or a layer that llama.cpp has no name for.
+    """
+    gguf = _import_gguf()
+    name = architecture_of(config)
+    architecture = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == name)
+    names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
+    heads = {
+        "attn_q": config.num_attention_heads,
+        "attn_k": getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+    }
+    writer = gguf.GGUFWriter(path, name)
+    writer.add_string("general.type", "adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", float(next(iter(part.values())).a.size(0)))
+    for module, update in part.items():
+        tensor = names.get_name(module)
+        if tensor is None:
+            raise UserError(f"llama.cpp has no name for the layer {module} of a {name} model")
+        b = update.b
+        if name in INTERLEAVED and (count := heads.get(tensor.rpartition(".")[2])):
+            b = interleave(b, count)
+        writer.add_tensor(f"{tensor}.weight.lora_a", update.a.numpy())
+        writer.add_tensor(f"{tensor}.weight.lora_b", b.contiguous().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _import_gguf() -> Any:
+    try:
+        import gguf
+    except ImportError:
+        raise UserError("GGUF export needs the package gguf: pip install gguf") from None
+    return gguf
+
+
+def _shares_weights(adapter: PanaceaAdapter, model: Any) -> bool:
+    """Whether an adapted layer has its weight in common with another module, as a tied head."""
+    owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
+    return any(owners[id(layer.weight)] > 1 for layer in adapter.layers.values())
+
+
+def write_merged(
+    folder: Path,
+    adapter_folder: str | Path,
+    base_model: str,
+    preference: torch.Tensor,
+    *,
+    trust_remote_code: bool = False,
+) -> None:
+    """Write the base model with W(λ) for its weights, and its tokenizer, in safetensors.
+
+    Args:
+        folder: a new folder.
+        adapter_folder: the trained adapter's.
+        base_model: where the base model comes from; its precision is kept.
+        preference: λ, size = (m,).
+        trust_remote_code: run code that comes with the base model.
+
+    Raises:
+        UserError: the base model cannot be loaded, or W(λ) is not finite in its precision.
+        AdapterError: the adapter does not fit it.
+    """
+    model, tokenizer = load_pretrained_models(
+        base_model, model_max_length=None, trust_remote_code=trust_remote_code
+    )
+    adapter = load_adapter(model, adapter_folder)
+    if _shares_weights(adapter, model):
+        model.config.tie_word_embeddings = False  # W(λ) of the head is not that of the embeddings
+    adapter.merge(preference)
+    weights = {f"{name}.weight": layer.weight for name, layer in adapter.layers.items()}
+    check_product(weights, str(adapter_folder))
+    own = {f"{layer}.{key}" for layer in adapter.layers for key in _parameter_names(adapter, layer)}
+    state = {key: value for key, value in model.state_dict().items() if key not in own}
+    model.save_pretrained(folder, state_dict=state)
+    ChatTemplate.as_recorded(adapter.config.chat_template, tokenizer).keep(tokenizer)
+    tokenizer.save_pretrained(folder)
+
+
+def _parameter_names(adapter: PanaceaAdapter, layer: str) -> list[str]:
+    names = (name for name, _ in adapter.layers[layer].named_parameters(recurse=False))
+    return [name for name in names if name.startswith("lora_")]
