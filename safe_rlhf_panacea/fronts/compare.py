@@ -17,6 +17,7 @@ from safe_rlhf_panacea.fronts.stats import (
     LEVEL,
     FrontDifference,
     Interval,
+    Resampled,
     can_resample,
     common_rows,
     front_difference,
