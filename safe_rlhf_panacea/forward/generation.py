@@ -180,6 +180,3 @@ def generate(
     response = tokens.masked_fill(~attended, config.pad_token_id)[:, :length]
     sequence_mask = torch.cat([prompt_mask, attended[:, :length]], dim=1)
     return torch.cat([prompts, response], dim=1), sequence_mask
-
-
-sample = generate  # its name in an earlier interface
