@@ -30,7 +30,7 @@ from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 
 PROGRAM = "python eval/benchmarks/run.py"
-PARTS = ("layer", "switch", "dpo", "ppo", "front", "growth")
+PARTS = ("layer", "switch", "shortcuts", "dpo", "ppo", "front", "growth")
 
 
 def build_parser() -> argparse.ArgumentParser:
