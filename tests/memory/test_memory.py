@@ -15,7 +15,7 @@ from transformers import LlamaConfig
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.base.engine import set_gradient_checkpointing
-from safe_rlhf_panacea.memory import held as steps
+from safe_rlhf_panacea.memory import held as parts
 from safe_rlhf_panacea.memory import main
 from safe_rlhf_panacea.memory.held import Held, Part, held
 from safe_rlhf_panacea.memory.models import LiveBytes
@@ -72,14 +72,14 @@ def test_without_memory_a_step_holds_what_it_holds_with_it(recomputed, mean):
     adapter = inject_adapter(model, AdapterConfig(objectives=("a", "b")))
     adapter.set_preference(torch.tensor([0.5, 0.5]))
     set_gradient_checkpointing(model.train(), recomputed)
-    tokens = steps.Tokens.of_lengths(steps.lengths_of(8, 32, mean))
-    steps.policy_step(model, tokens)
+    tokens = parts.Tokens.of_lengths(parts.lengths_of(8, 32, mean))
+    parts.policy_step(model, tokens)
     with live:
         for tensor in [*model.parameters(), *model.buffers()]:
             tensor.view(-1)
         live.restart()
         before = live.now
-        steps.policy_step(model, tokens)
+        parts.policy_step(model, tokens)
     words = f"--bf16 false --device cpu --max_length 32 --mean_length {mean}"
     args = flags(f"{words} --per_device_train_batch_size 8", "sft")
     part = held(args, model.config, []).parts["update"]
