@@ -27,7 +27,7 @@ def imports(algorithm: str) -> list[str]:
     """What a trainer's process imports before anything is measured."""
     package = f"safe_rlhf_panacea.algorithms.{algorithm}"
     libraries = [*LIBRARIES, *(["peft.tuners"] if finding.installed("peft") else [])]
-    return [f"{package}.main", f"{package}.trainer", *libraries]
+    return [package, f"{package}.trainer", *libraries]
 
 
 def _common_flags(job: Job) -> list[str]:
@@ -69,10 +69,14 @@ def flags(job: Job) -> list[str]:
 def make_trainer(job: Job) -> Any:
     """The trainer of a job, plain or Panacea's, ready to take steps."""
     from safe_rlhf_panacea import base
-    from safe_rlhf_panacea.base.program import prepare_run
 
     algorithm = job["algorithm"]
-    program = importlib.import_module(f"safe_rlhf_panacea.algorithms.{algorithm}.main")
+    program = importlib.import_module(f"safe_rlhf_panacea.algorithms.{algorithm}")
+    if hasattr(program, "parse_arguments"):
+        from safe_rlhf_panacea.base.program import prepare_run
+    else:  # an earlier checkout, measured beside this one
+        program = importlib.import_module(f"{program.__name__}.main")
+        prepare_run = importlib.import_module("safe_rlhf_panacea.algorithms.starting").prepare_run
     args = program.parse_arguments(flags(job))
     first = str(folder_of(job) / OBJECTIVES[0])  # what the plain trainers read besides
     vars(args).update(reward_model_name_or_path=first, reward_critic_model_name_or_path=None)

@@ -27,7 +27,12 @@ def cases(args: Namespace) -> list[Case]:
     for model, shortcut in itertools.product(args.models, shortcuts):
         job = dict(part="shortcuts", device=args.device, model=model, imports=imports)
         job |= dict(batch=args.batch, longest=args.longest, shortcut=shortcut)
-        contenders = [Contender(who, {**job, "with": who == "with it"}) for who in WHO]
+        contenders = [
+            Contender(
+                who, {**job, "with": who == WHO[0]}, ours=False
+            )  # an earlier one lacks switches
+            for who in WHO
+        ]
         found.append(Case(f"{model}, {shortcut}", contenders))
     return found
 
