@@ -27,12 +27,8 @@ def cases(args: Namespace) -> list[Case]:
     for model, shortcut in itertools.product(args.models, shortcuts):
         job = dict(part="shortcuts", device=args.device, model=model, imports=imports)
         job |= dict(batch=args.batch, longest=args.longest, shortcut=shortcut)
-        contenders = [
-            Contender(
-                who, {**job, "with": who == WHO[0]}, ours=False
-            )  # an earlier one lacks switches
-            for who in WHO
-        ]
+        # Not another checkout's: earlier ones lack the switches.
+        contenders = [Contender(who, {**job, "with": who == WHO[0]}, ours=False) for who in WHO]
         found.append(Case(f"{model}, {shortcut}", contenders))
     return found
 
