@@ -154,7 +154,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate, print the tables, write ``front.json`` and ``front.png``."""
     options = COMMAND.read(argv)
     check_own_output(options.output_dir, PROGRAM, options.overwrite)
-<<<<<<< HEAD
     members = [loading.read_member(folder) for folder in options.adapter]
     first = members[0]
     objectives, point = first.config.objectives, options.reference_point
@@ -163,13 +162,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--reference_point needs {count} numbers, not {len(point)}")
     step = options.grid_step
     grid = default_grid(count) if step is None else preference_grid(count, step)  # size = (N, m)
-=======
-    members = [read_member(folder) for folder in options.adapter]
-    objectives = members[0].config.objectives
-    grid = read_grid(options, objectives)
     if options.server is not None:
         check_grid(grid)
->>>>>>> s6-serving
     if options.reward_models:
         loading.read_rewards(options, objectives, options.reward_calibration)
     else:
