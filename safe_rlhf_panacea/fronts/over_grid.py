@@ -71,7 +71,7 @@ class Policy:
 
 
 def batches(rows: Sequence[Any], size: int, title: str, progress: bool) -> Iterator[Sequence[Any]]:
-    """At most ``size`` rows after the other, counted by a bar where ``progress`` is shown."""
+    """Parts of ``rows`` with at most ``size`` of them; a bar counts them if ``progress`` is set."""
     bar = progress_bar(total=len(rows), desc=title.strip(), disable=not progress)
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
