@@ -113,16 +113,10 @@ class _Member:
 
 
 class Pool:
-    """Hands each request to the server that has the least to do, and to another if that fails.
+    """Hands each request to the server that has the least to do, and to another if that fails."""
 
-    Args:
-        servers: at least one.
-        waits: seconds before each look at a server that has failed; default: ``WAITS``.
-    """
-
-    def __init__(self, servers: Sequence[Server], waits: Sequence[float] | None = None) -> None:
+    def __init__(self, servers: Sequence[Server]) -> None:
         self.members = [_Member(server) for server in servers]
-        self.waits = WAITS if waits is None else waits
         self._free = threading.Condition()
 
     def submit(self, bodies: Sequence[dict[str, Any]]) -> list[Future[Any]]:
@@ -201,11 +195,11 @@ class Pool:
             if member.reason is not None or began < member.looked:
                 return
             member.failures += 1
-            for wait in self.waits if member.failures <= PATIENCE else ():
+            for wait in WAITS if member.failures <= PATIENCE else ():
                 time.sleep(wait)
                 if member.server.is_well():
                     if isinstance(error, RefusedError):
-                        time.sleep(self.waits[min(member.failures, len(self.waits) - 1)])
+                        time.sleep(WAITS[min(member.failures, len(WAITS) - 1)])
                     member.looked = time.monotonic()
                     return
             member.reason = str(error)

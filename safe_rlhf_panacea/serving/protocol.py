@@ -92,24 +92,25 @@ class Fields(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_what_is_not_done(cls, values: Any) -> Any:
-        for name, value in values.items() if isinstance(values, dict) else ():
-            neutral = NEUTRAL.get(name, ())
-            known = name in HARMLESS or name in cls.model_fields
-            if value is None or known or value in neutral:
+        if not isinstance(values, dict):
+            return values
+        given = {name: value for name, value in values.items() if value is not None}
+        for name, value in given.items():
+            neutral, advice = NEUTRAL.get(name, ()), ""
+            if name in HARMLESS or name in cls.model_fields or value in neutral:
                 continue
-            advice = ""
             if neutral:
                 advice = f": leave it out, or send {' or '.join(map(json.dumps, neutral))}"
             elif close := get_close_matches(name, cls.model_fields, n=1, cutoff=0.75):
                 advice = f": did you mean {close[0]}?"
             raise ValueError(f"{name[:100]} is not supported{advice}")
-        return values
+        return given
 
 
 class StreamOptions(Fields):
     """What a stream has beside the text."""
 
-    include_usage: bool | None = None
+    include_usage: bool = False
 
 
 class GenerationRequest(Fields):
@@ -117,19 +118,19 @@ class GenerationRequest(Fields):
 
     model: Text | None = None
     preference: list[Finite] | dict[Text, Finite] | Text | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    temperature: Annotated[Finite, Field(ge=0, le=100)] | None = None
-    top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
-    min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[Finite, Field(ge=0.01, le=100)] | None = None
-    n: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[Finite, Field(ge=0, le=100)] = 1.0
+    top_p: Annotated[Finite, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] = 0
+    min_p: Annotated[Finite, Field(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[Finite, Field(ge=0.01, le=100)] = 1.0
+    n: Annotated[int, Field(ge=1)] = 1
     seed: int | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
-    stop_token_ids: Annotated[list[int], Field(max_length=64)] | None = None
-    ignore_eos: bool | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=4)] = []
+    stop_token_ids: Annotated[list[int], Field(max_length=64)] = []
+    ignore_eos: bool = False
 
 
 class TextPart(Fields):

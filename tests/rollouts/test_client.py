@@ -144,6 +144,11 @@ def test_addresses(text):
 # -- servers that fail ----------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def little_waiting(monkeypatch):
+    monkeypatch.setattr("safe_rlhf_panacea.rollouts.completions.WAITS", (0.0, 0.01))
+
+
 def results(pool, count=12):
     return [read_answer(one.result(timeout=20), 1)[0] for one in pool.submit([BODY] * count)]
 
@@ -156,7 +161,7 @@ def test_a_server_that_fails_is_left_out_and_nothing_is_lost(adapter, failing, c
     base, folder = adapter
     with StandIn(base, {"mine": folder}) as good, StandIn(*adapter, **failing) as bad:
         bad.adapters = {"mine": folder}
-        pool = Pool([Server(bad.url), Server(good.url)], waits=(0.0, 0.01))
+        pool = Pool([Server(bad.url), Server(good.url)])
         assert {tuple(one.tokens) for one in results(pool)} == {tuple(results(pool)[0].tokens)}
         while len(pool.serving()) > 1:  # it may not have been asked before the good one was done
             results(pool)
@@ -169,7 +174,7 @@ def test_no_server_is_left(adapter, monkeypatch):
     monkeypatch.setattr("safe_rlhf_panacea.rollouts.completions.AT_ONCE", 4)
     base, folder = adapter
     with StandIn(base, {"mine": folder}, alive=3) as server:
-        pool = Pool([Server(server.url)], waits=(0.0,))
+        pool = Pool([Server(server.url)])
         errors = [answer.exception(timeout=20) for answer in pool.submit([BODY] * 12)]
         told = [str(error) for error in errors if isinstance(error, NoResponsesError)]
         assert errors.count(None) == 3 and len(told) == 9
