@@ -45,7 +45,6 @@ HARMLESS = {
     *("include_obfuscation", "metadata", "parallel_tool_calls", "prediction", "prompt_cache_key"),
     *("prompt_cache_retention", "safety_identifier", "service_tier", "store", "user"),
 }
-DONE = "data: [DONE]\n\n"
 
 
 def error_body(
@@ -252,8 +251,13 @@ class Reply:
             choices.append(self._choice(index, pieces, message=message))
         return self._json("chat.completion", choices, usage=self.usage(tokens))
 
+    @staticmethod
+    def event(content: dict[str, Any]) -> str:
+        """One server-sent event."""
+        return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
+
     def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> str:
-        return event(self._json("chat.completion.chunk", choices, **more))
+        return self.event(self._json("chat.completion.chunk", choices, **more))
 
     def first(self, index: int) -> str:
         """The chunk that opens an answer of a chat."""
@@ -268,8 +272,3 @@ class Reply:
     def last(self, tokens: int) -> str:
         """The chunk with counts of tokens alone."""
         return self._chunk([], usage=self.usage(tokens))
-
-
-def event(content: dict[str, Any]) -> str:
-    """One server-sent event."""
-    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"

@@ -17,14 +17,7 @@ from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.serving.choosing import Sampling
 from safe_rlhf_panacea.serving.engine import Ended, Engine, TooBusy
 from safe_rlhf_panacea.serving.jobs import Job, Piece, TextStream
-from safe_rlhf_panacea.serving.protocol import (
-    DONE,
-    ApiError,
-    ChatRequest,
-    CompletionRequest,
-    Reply,
-    event,
-)
+from safe_rlhf_panacea.serving.protocol import ApiError, ChatRequest, CompletionRequest, Reply
 from safe_rlhf_panacea.serving.rules import Rules
 
 Pieces = AsyncIterator[tuple[int, Piece]]  # with the number of the answer
@@ -202,6 +195,6 @@ async def _events(
             yield reply.part(index, piece)
         if usage:
             yield reply.last(sum(job.tokens for job in jobs))
-        yield DONE
+        yield "data: [DONE]\n\n"
     except ApiError as error:
-        yield event(error.body)
+        yield reply.event(error.body)
