@@ -59,6 +59,7 @@ setup(
     package_data={
         "safe_rlhf_panacea": ["py.typed"],
         "safe_rlhf_panacea.experiments": ["*.yaml"],
+        "safe_rlhf_panacea.export": ["*.jinja"],
         "safe_rlhf_panacea.miniature": ["*.yaml"],
         "safe_rlhf_panacea.serving": ["page/*"],
         "safe_rlhf_panacea.show": ["templates/*"],

@@ -14,10 +14,10 @@ import torch
 from published_checkpoints import Check, Reference, missing
 
 from safe_rlhf_panacea.data import RawSample
-from safe_rlhf_panacea.data.control_tokens import tokenize
-from safe_rlhf_panacea.data.published import SAFE_RLHF, published, safe_rlhf
-from safe_rlhf_panacea.data.sources import Row
-from safe_rlhf_panacea.data.template import SafeRlhfTemplate
+from safe_rlhf_panacea.data.published import published, safe_rlhf
+from safe_rlhf_panacea.data.raw import Row
+from safe_rlhf_panacea.data.template import tokenize
+from safe_rlhf_panacea.data.templates import SafeRlhfTemplate
 from safe_rlhf_panacea.data.tokenized import CollatorBase
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.runs.logger import progress_bar
@@ -34,10 +34,10 @@ def with_safety(row: Row) -> RawSample:
     safe = [row[field] for field in SAFE_FIELDS]
     if not all(isinstance(value, bool) for value in safe):
         raise UserError(f"{' and '.join(SAFE_FIELDS)} are {safe}; they are true or false")
-    return {**safe_rlhf(row), "safe": safe}  # type: ignore[typeddict-unknown-key]
+    return {**safe_rlhf.convert(row), "safe": safe}  # type: ignore[dict-item,typeddict-unknown-key]
 
 
-FORM = replace(SAFE_RLHF, fields=(*SAFE_RLHF.fields, *SAFE_FIELDS), convert=with_safety)
+FORM = replace(safe_rlhf, fields=(*safe_rlhf.fields, *SAFE_FIELDS), convert=with_safety)
 
 
 def read_pairs(args: Namespace) -> list[RawSample]:

@@ -299,6 +299,8 @@ evaluation   ; --output_dir file                  ; file is a file
 evaluation   ; --reward_models a=x                ; objective 'helpful' has no reward model
 calibrate!   ; --model_name_or_path m --datasets x --output_file o ; --reward_models is missing
 calibrate    ; --output_file file                 ; file exists
+calibrate    ; --output_file front                ; front is a folder
+calibrate    ; --output_file file/out.json        ; file is no folder
 calibrate    ; --datasets prompts:0:x             ; proportion 0.0 is not above 0
 calibrate    ; --reward_scales helpful=inf        ; helpful=inf: must be finite
 compare!     ; none                               ; 'none': no such folder

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.algorithms.dpo.trainer import rows_of_pairs
-from safe_rlhf_panacea.base import unwrap
+from safe_rlhf_panacea.base.engine import unwrap
 from tests.algorithms.helpers import dpo_trainer, grpo_trainer, ppo_trainer, sft_trainer
 
 FOLDER = os.environ.get("PANACEA_SMALL_MODEL")

@@ -15,8 +15,8 @@ import torch
 from safe_rlhf_panacea import distributed
 from safe_rlhf_panacea.algorithms.evaluating import FrontTrainer
 from safe_rlhf_panacea.algorithms.part import PanaceaPart
-from safe_rlhf_panacea.base import Batch
 from safe_rlhf_panacea.base.engine import gathered
+from safe_rlhf_panacea.base.updates import Batch
 from safe_rlhf_panacea.configs.rewarded import AUTO
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.models.adapted import find_adapter

@@ -154,7 +154,7 @@ def chat_template(value: Any) -> str:
     """``auto``, ``safe-rlhf``, ``none``, ``raw``, or a jinja file that renders."""
     if value in ("auto", "safe-rlhf", "none", "raw"):  # before torch is imported
         return text(value)
-    from safe_rlhf_panacea.data.jinja_template import check_choice
+    from safe_rlhf_panacea.data.templates import check_choice
 
     try:
         return check_choice(filled(value))

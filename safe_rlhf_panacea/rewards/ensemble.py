@@ -13,8 +13,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.data import ChatTemplate
-from safe_rlhf_panacea.data.control_tokens import as_text, control_pattern, special_tokens, tokenize
-from safe_rlhf_panacea.data.template import AUTO, as_turns
+from safe_rlhf_panacea.data.template import (
+    AUTO,
+    as_text,
+    as_turns,
+    control_pattern,
+    special_tokens,
+    tokenize,
+)
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward.passes import by_row
 from safe_rlhf_panacea.models.pretrained import is_same_tokenizer

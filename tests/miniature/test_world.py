@@ -8,7 +8,7 @@ import json
 import pytest
 
 from safe_rlhf_panacea.base import PreferenceDataset, PromptOnlyDataset, load_pretrained_models
-from safe_rlhf_panacea.data.template import SafeRlhfTemplate
+from safe_rlhf_panacea.data.templates import SafeRlhfTemplate
 from safe_rlhf_panacea.miniature.world import (
     EVAL_PAIRS,
     TRAIN_PAIRS,
