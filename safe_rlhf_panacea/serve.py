@@ -23,7 +23,6 @@ TOKEN = "PANACEA_TOKEN"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # What requests from this machine call it; "[" is what an old starlette reads in "[::1]:8000".
 LOCAL_NAMES = (*LOOPBACK, "[::1]", "[")
-TRAINING_FILE = "results.json"  # where a training with evaluations leaves its last front
 
 
 @configuration
@@ -112,12 +111,13 @@ def find_front(adapter: Path, folder: Path | None) -> dict[str, Any] | None:
         UserError: the evaluation's folder has none, or it is damaged.
     """
     from safe_rlhf_panacea.fronts.result import FRONT_FILE, FrontResult
+    from safe_rlhf_panacea.runs.run_folder import RESULTS_FILE
 
     if folder is not None or (adapter / FRONT_FILE).is_file():
         result = FrontResult.load(folder or adapter)
     else:
         try:
-            path = adapter / TRAINING_FILE
+            path = adapter / RESULTS_FILE  # the last front of a training with evaluations
             result = FrontResult.from_json(str(path), read_json(path))
         except UserError:
             return None

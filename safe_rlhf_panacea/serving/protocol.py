@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
+from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.printing import printable_line
 from safe_rlhf_panacea.serving.jobs import Piece
 
@@ -57,7 +58,7 @@ def error_body(
     return {"error": error}
 
 
-class ApiError(Exception):
+class ApiError(UserError):
     """A reply that is an error: its HTTP status and one line."""
 
     def __init__(

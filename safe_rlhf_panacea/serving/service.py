@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.serving.choosing import Sampling
-from safe_rlhf_panacea.serving.engine import Ended, Engine, TooBusy
+from safe_rlhf_panacea.serving.engine import Engine
 from safe_rlhf_panacea.serving.jobs import Job, Piece, TextStream
 from safe_rlhf_panacea.serving.protocol import ApiError, ChatRequest, CompletionRequest, Reply
 from safe_rlhf_panacea.serving.rules import Rules
@@ -61,13 +61,7 @@ class Service:
             prompt_tokens=sum(map(len, prompts)),
             log_probs=_wants_log_probs(body),
         )
-        try:
-            self.engine.submit(jobs)
-        except TooBusy:
-            message = "too many requests are waiting: try again later"
-            raise ApiError(429, message, code="too_many_requests") from None
-        except Ended as error:
-            raise ApiError(503, str(error)) from None
+        self.engine.submit(jobs)
         pieces = self._pieces(jobs, inbox, request)
         if not body.stream:
             answers: list[list[Piece]] = [[] for _ in jobs]
