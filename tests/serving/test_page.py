@@ -22,7 +22,10 @@ from tests.eval.evaluations import write_evaluation
 
 def test_the_page_runs_its_own_script_and_style_and_makes_no_markup_of_text(server):
     with server.http() as http:
-        answer = http.get("/")
+        answer, facts = http.get("/"), http.get("/panacea.json").json()
+    assert facts["model"] == "tiny" and facts["objectives"] == ["helpful", "harmless"]
+    assert facts["preference"] == [0.5, 0.5] and facts["front"] is None
+    assert facts["max_tokens"] == facts["tokens"] == 60
     page, headers = answer.text, answer.headers
     assert headers["content-type"].startswith("text/html")
     assert headers["x-content-type-options"] == "nosniff"
@@ -39,14 +42,6 @@ def test_the_page_runs_its_own_script_and_style_and_makes_no_markup_of_text(serv
     assert not re.search(r"\bsrc=|<link|style=|\bon[a-z]+=\"", page)
     for risky in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
         assert risky not in page
-
-
-def test_facts(server):
-    with server.http() as http:
-        facts = http.get("/panacea.json").json()
-    assert facts["model"] == "tiny" and facts["objectives"] == ["helpful", "harmless"]
-    assert facts["preference"] == [0.5, 0.5] and facts["front"] is None
-    assert facts["max_tokens"] == facts["tokens"] == 60
 
 
 def test_the_front_of_an_evaluation_or_of_the_training(tmp_path):
