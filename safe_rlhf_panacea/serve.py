@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from safe_rlhf_panacea.configs import Options, Program, configuration, kinds, option
 from safe_rlhf_panacea.configs.training import DeviceOptions
@@ -26,10 +26,8 @@ LOCAL_NAMES = (*LOOPBACK, "[::1]", "[")
 
 
 @configuration
-class PreferenceRules(Options):
+class PreferenceRules(Options, group="preference"):
     """Which λ requests may have."""
-
-    GROUP: ClassVar[str] = "preference"
 
     preference: str | None = option(
         text="λ of requests that name none", kind=kinds.preference, metavar="VECTOR"
@@ -39,10 +37,8 @@ class PreferenceRules(Options):
 
 
 @configuration
-class NetworkOptions(Options):
+class NetworkOptions(Options, group="network"):
     """Where the server listens."""
-
-    GROUP: ClassVar[str] = "network"
 
     host: str = option("127.0.0.1")
     port: int = option(
@@ -52,10 +48,8 @@ class NetworkOptions(Options):
 
 
 @configuration
-class LimitOptions(Options):
+class LimitOptions(Options, group="limits"):
     """What bounds the server."""
-
-    GROUP: ClassVar[str] = "limits"
 
     max_rows: int = option(32, "answers at a time")
     max_waiting: int = option(64, "answers that wait, beyond which there is 429")
