@@ -48,7 +48,7 @@ _HOMES = {
     "FrontComparison": "fronts.compare",
     "FrontResult": "fronts.result",
     "GRPOConfig": "configs.algorithms",
-    "LoadedModel": "models.loaded",
+    "LoadedModel": "models.loading",
     "PPOConfig": "configs.algorithms",
     "PanaceaDPO": "api",
     "PanaceaGRPO": "api",
