@@ -58,7 +58,8 @@ def load_pretrained_models(
     if cache_dir is not None:
         options["cache_dir"] = str(Path(cache_dir).expanduser())
     tokenizing = {**options, **(auto_tokenizer_kwargs or {})}
-    if isinstance(loaded := model_name_or_path, LoadedModel):
+    if isinstance(model_name_or_path, LoadedModel):
+        loaded = model_name_or_path
         if auto_model_type is AutoModelForScore:
             raise UserError(f"{loaded}: a score model is loaded by name or from a folder")
         model = loaded.model.to(dtype) if isinstance(dtype, torch.dtype) else loaded.model
