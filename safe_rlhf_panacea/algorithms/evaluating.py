@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from safe_rlhf_panacea.algorithms.panacea import Panacea
-from safe_rlhf_panacea.base import unwrap
+from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.configs.panacea import PanaceaConfig
 from safe_rlhf_panacea.dashboard import Dashboard
 from safe_rlhf_panacea.data.template import ChatTemplate

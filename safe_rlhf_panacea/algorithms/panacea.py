@@ -22,10 +22,10 @@ from safe_rlhf_panacea.aggregation import (
 )
 from safe_rlhf_panacea.algorithms.adapter_progress import AdapterProgress
 from safe_rlhf_panacea.algorithms.preference_source import PreferenceSource, begins_update
-from safe_rlhf_panacea.base import all_reduce_max, all_reduce_sum
 from safe_rlhf_panacea.base.engine import passes_since_update
 from safe_rlhf_panacea.configs.panacea import PanaceaConfig, adapter_config
 from safe_rlhf_panacea.data.template import ChatTemplate
+from safe_rlhf_panacea.distributed import all_reduce_max, all_reduce_sum
 from safe_rlhf_panacea.models.loading import LoadedModel
 from safe_rlhf_panacea.preference import format_preference
 from safe_rlhf_panacea.preference_sampler import label_weights

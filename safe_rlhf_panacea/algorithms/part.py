@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.algorithms.evaluating import FrontEvaluator, FrontTrainer
-from safe_rlhf_panacea.base import barrier, gathered, is_main_process
+from safe_rlhf_panacea.base.engine import gathered
 from safe_rlhf_panacea.base.part import Part
+from safe_rlhf_panacea.distributed import barrier, is_main_process
 from safe_rlhf_panacea.runs.divergence import check_weights
 
 

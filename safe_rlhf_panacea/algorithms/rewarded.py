@@ -1,17 +1,19 @@
-"""What Panacea trainers that learn from rewards have in common."""
+"""What Panacea trainers that learn from rewards have in common: rewards, rollouts at λ, fronts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.algorithms.served import EngineLogProbs, RewardedTrainer, ServedPart
-from safe_rlhf_panacea.base import Batch, unwrap
-from safe_rlhf_panacea.base.rollout import Rollout, Scores
+from safe_rlhf_panacea.base.engine import unwrap
+from safe_rlhf_panacea.base.rl_data import Rollout, Scores
 from safe_rlhf_panacea.base.setup import model_dtype
+from safe_rlhf_panacea.base.updates import Batch
 from safe_rlhf_panacea.forward import PassOptions, set_pass_options, side_by_side
 from safe_rlhf_panacea.fronts.measure import different_prompts, measure, sample_base
 from safe_rlhf_panacea.fronts.measurement import Measurement
@@ -156,18 +158,6 @@ class RewardedPart(ServedPart):
 
     # -- evaluation -------------------------------------------------------------------
 
-    def evaluated(
-        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Batch:
-        """Every objective's reward of evaluation responses, size = (B,) each.
-
-        NaN where it does not count for one.
-        """
-        found = self.all_rewards(sequence, attention_mask, prompt.size(-1))
-        return {
-            f"eval/reward_{name}": found[:, i] for i, name in enumerate(self.panacea.objectives)
-        }
-
     def evaluate(self, base: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """With what functions have logged."""
         found = super().evaluate(base)
@@ -192,3 +182,76 @@ class RewardedPart(ServedPart):
         return measure(
             policy, self.evaluator.grid, prompts=prompts, rewards=trainer.rewards, base=self.initial
         )
+
+
+if TYPE_CHECKING:  # at run time what the trainer stands on: the port, or Safe-RLHF
+    from safe_rlhf_panacea.base.rl import RLTrainer
+
+    RLBase = RLTrainer[Any]
+else:
+    RLBase = object
+
+
+class PanaceaRewarded(RLBase):
+    """What Panacea-PPO and Panacea-GRPO share; stands before their base among the parents.
+
+    The policy is its own reference, with its adapter off.
+    """
+
+    part: RewardedPart
+    rewards: RewardEnsemble
+
+    def __init__(self, args: Any, *ds_configs: dict[str, Any]) -> None:
+        """Make what the hooks attach to, then run them."""
+        objectives = tuple(spec.name for spec in args.reward_specs)
+        self.panacea = Panacea(args, objectives, args.actor_model_name_or_path)
+        self.part = RewardedPart(self)
+        super().__init__(args, *ds_configs)
+
+    def init_reference(self) -> None:
+        """The policy is its own reference."""
+        self.actor_reference_model = None
+
+    @contextmanager
+    def reference(self) -> Iterator[Any]:
+        """The policy with its adapter off."""
+        with self.panacea.reference(unwrap(self.actor_model)):
+            yield self.actor_model
+
+    def init_datasets(self) -> None:
+        """Load the data, which must have the columns that functions ask for."""
+        super().init_datasets()
+        self.part.check_columns()
+
+    @torch.no_grad()
+    def rollout(self, prompt_only_batch: Batch) -> list[Any]:
+        """Take λ first: responses, log-probabilities and update all see the same one."""
+        with self.part.at_drawn(prompt_only_batch):
+            return super().rollout(prompt_only_batch)
+
+    def generate(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Responses at λ; every response of a prompt at that prompt's λ."""
+        if self.part.drawing is not None:
+            return self.part.collect(prompt_only_batch)
+        with self.part.generation(prompt_only_batch):
+            return super().generate(prompt_only_batch)
+
+    def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
+        """Supervised text at the λ of the rollout; its rows take the rollout's in turn."""
+        with self.panacea.at_latest(ptx_batch["input_ids"].size(0)):
+            info = super().ptx_step(ptx_batch)
+        return info | self.panacea.progress_metrics(self.actor_model)
+
+    @torch.no_grad()
+    def eval_rollout(
+        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
+    ) -> Batch:
+        """Every objective's reward of evaluation responses, size = (B,); NaN: none for one."""
+        found = self.part.all_rewards(sequence, attention_mask, prompt.size(-1))
+        return {
+            f"eval/reward_{name}": found[:, i] for i, name in enumerate(self.panacea.objectives)
+        }
+
+    def measure_front(self) -> Measurement:
+        """Rewards of responses to the evaluation prompts."""
+        return self.part.measure_front()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safe_rlhf_panacea.base.rollout import Rollout
+if TYPE_CHECKING:
+    from safe_rlhf_panacea.base.rl_data import Rollout
 
 
 class Part:

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import torch
 
-from safe_rlhf_panacea.base.actor import load_actor
 from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate
 from safe_rlhf_panacea.base.losses import (
     clipped_surrogate,
@@ -23,7 +22,7 @@ from safe_rlhf_panacea.base.losses import (
     whiten,
 )
 from safe_rlhf_panacea.base.rl import Batch, RLTrainer
-from safe_rlhf_panacea.base.rollout import AnyRollout, OldNumbers, Rollout, Scores
+from safe_rlhf_panacea.base.rl_data import AnyRollout, OldNumbers, Rollout, Scores
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.updates import average
 from safe_rlhf_panacea.configs.algorithms import PPOConfig
@@ -37,12 +36,25 @@ from safe_rlhf_panacea.forward import log_probs, response_tokens
 from safe_rlhf_panacea.models.pretrained import check_same_tokenizer, load_score_model
 
 
-class PPOModels(RLTrainer[AnyRollout]):
-    """A trainer with actor, reference, reward model and critic."""
+class PPOTrainer(RLTrainer[AnyRollout]):
+    """PPO with actor, reference, reward model and critic."""
 
+    TRAINING_TYPE: ClassVar[str] = "ppo"
     TRAINED: ClassVar[dict[str, str]] = {"actor": "actor_model", "critic": "reward_critic_model"}
 
     reward_critic_model: Any
+
+    def __init__(
+        self, args: PPOConfig, ds_train_config: dict[str, Any], ds_eval_config: dict[str, Any]
+    ) -> None:
+        """Run the hooks, then read the coefficients of rewards by token and of their values."""
+        super().__init__(args, ds_train_config, ds_eval_config)
+        self.clip_range_score = args.clip_range_score
+        self.clip_range_value = args.clip_range_value
+        self.gamma = 1.0
+        self.gae_lambda = 0.95
+
+    # -- models -----------------------------------------------------------------------
 
     def load_scorer(self, path: str, role: str, *, normalize: bool = False) -> tuple[Any, Any]:
         """A score model in a role, and its tokenizer."""
@@ -55,27 +67,18 @@ class PPOModels(RLTrainer[AnyRollout]):
             trust_remote_code=self.args.trust_remote_code,
         )
 
-    def load_score_model(self, path: str, role: str, *, normalize: bool = False) -> Any:
-        """A score model in a role, after checking that it reads the policy's tokens."""
-        model, tokenizer = self.load_scorer(path, role, normalize=normalize)
+    def _load_checked(self, path: str, role: str, **options: bool) -> Any:
+        model, tokenizer = self.load_scorer(path, role, **options)
         check_same_tokenizer(self.tokenizer, tokenizer, self.args.actor_model_name_or_path, path)
         return model
 
-    def load_actor(self) -> tuple[Any, Any]:
-        """The policy and its tokenizer."""
-        return load_actor(self.args)
-
-    def init_actor(self) -> None:
-        """Load the policy."""
-        self.actor_model, self.tokenizer = self.load_actor()
-
     def init_reference(self) -> None:
         """Load a second, frozen copy of the policy."""
-        self.actor_reference_model, _ = self.load_actor()
+        self.actor_reference_model, _ = self.load_policy()
 
     def init_rewards(self) -> None:
         """Load the reward model."""
-        self.reward_model = self.load_score_model(
+        self.reward_model = self._load_checked(
             self.args.reward_model_name_or_path, "reward", normalize=self.args.normalize_reward
         )
 
@@ -87,7 +90,7 @@ class PPOModels(RLTrainer[AnyRollout]):
     def init_critic(self) -> None:
         """Load the critic, from the reward model unless told otherwise."""
         path = self.args.reward_critic_model_name_or_path or self.args.reward_model_name_or_path
-        self.reward_critic_model = self.load_score_model(path, "critic")
+        self.reward_critic_model = self._load_checked(path, "critic")
 
     def init_engines(self) -> None:
         """Make the engines and place the frozen models."""
@@ -97,22 +100,6 @@ class PPOModels(RLTrainer[AnyRollout]):
             if model is not None:
                 model.to(own_device())
                 setattr(self, name, init_eval_engine(model, self.ds_eval_config))
-
-
-class PPOTrainer(PPOModels[AnyRollout]):
-    """PPO with actor, reference, reward model and critic."""
-
-    TRAINING_TYPE: ClassVar[str] = "ppo"
-
-    def __init__(
-        self, args: PPOConfig, ds_train_config: dict[str, Any], ds_eval_config: dict[str, Any]
-    ) -> None:
-        """Run the hooks, then read the coefficients of rewards by token and of their values."""
-        super().__init__(args, ds_train_config, ds_eval_config)
-        self.clip_range_score = args.clip_range_score
-        self.clip_range_value = args.clip_range_value
-        self.gamma = 1.0
-        self.gae_lambda = 0.95
 
     # -- rollout ----------------------------------------------------------------------
 
@@ -127,25 +114,10 @@ class PPOTrainer(PPOModels[AnyRollout]):
         counted = response_tokens(attention_mask, start)
         return log_probs(model, sequence, attention_mask, counted, temperature=self.temperature)
 
-    @torch.no_grad()
-    def reference_log_probs(
-        self, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
-    ) -> torch.Tensor:
-        """Log-probabilities under the reference, size = (B, L - 1)."""
-        with self.reference() as model:
-            return self.log_probs(model, sequence, attention_mask, start)
-
     def score(
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
     ) -> Scores:
-        """The reward of each sequence, under ``reward``, size = (B,).
-
-        Args:
-            sequence: size = (B, L).
-            attention_mask: size = (B, L).
-            prompt_length: width of the padded prompts, after which the responses begin.
-        """
-        del prompt_length
+        """The reward of each sequence, size = (B, L), under ``reward``, size = (B,)."""
         scores = self.reward_model(sequence, attention_mask=attention_mask).end_scores
         return {"reward": scores.squeeze(-1)}
 
@@ -158,6 +130,14 @@ class PPOTrainer(PPOModels[AnyRollout]):
     def on_policy(self) -> bool:
         """The base's, unless whitening needs the advantages before the training step."""
         return super().on_policy and not self.args.whiten_advantages
+
+    @torch.no_grad()
+    def reference_log_probs(
+        self, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
+    ) -> torch.Tensor:
+        """Log-probabilities under the reference, size = (B, L - 1)."""
+        with self.reference() as model:
+            return self.log_probs(model, sequence, attention_mask, start)
 
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
@@ -193,7 +173,6 @@ class PPOTrainer(PPOModels[AnyRollout]):
         sequence_mask: torch.Tensor,  # size = (B, L - 1)
     ) -> torch.Tensor:
         """Rewards less the KL penalty, by token, size = (B, L - 1)."""
-        del prompt  # in the signature that Safe-RLHF's subclasses rely on
         return kl_penalised_rewards(
             reward, log_probs, ref_log_probs, sequence_mask, self.kl_coeff, self.clip_range_score
         )
@@ -322,8 +301,7 @@ class PPOTrainer(PPOModels[AnyRollout]):
     def eval_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> Batch:
-        """``eval_step``, which Safe-RLHF's subclasses have; here it is not told of the prompt."""
-        del prompt
+        """``eval_step``, which Safe-RLHF's subclasses have, and which is not told of the prompt."""
         return self.eval_step(sequence, attention_mask)
 
     @torch.no_grad()

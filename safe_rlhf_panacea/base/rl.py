@@ -11,18 +11,51 @@ from typing import Any, Generic
 import torch
 
 from safe_rlhf_panacea.base import rl_data
-from safe_rlhf_panacea.base.actor import text_count, text_step
 from safe_rlhf_panacea.base.engine import passes_since_update, unwrap
+from safe_rlhf_panacea.base.losses import next_token_loss
+from safe_rlhf_panacea.base.rl_data import AnyRollout
 from safe_rlhf_panacea.base.rl_setup import RLSetup
-from safe_rlhf_panacea.base.rollout import AnyRollout
 from safe_rlhf_panacea.base.supervised import to_device
 from safe_rlhf_panacea.base.updates import by_update, counted, means_of_evaluation
-from safe_rlhf_panacea.distributed import own_device
+from safe_rlhf_panacea.data import IGNORE_INDEX
+from safe_rlhf_panacea.distributed import all_reduce_means, own_device
 from safe_rlhf_panacea.forward import NoResponsesError, NotFiniteError, generate
+from safe_rlhf_panacea.forward.log_probs import answer_log_probs, answer_tokens, of_each_token
 from safe_rlhf_panacea.runs.divergence import DivergedError, finite_on_all
 from safe_rlhf_panacea.runs.logger import progress_bar
 
 Batch = rl_data.Batch
+
+
+def text_labels(ptx_batch: dict[str, Any]) -> torch.Tensor:
+    """The labels of supervised text, none on padding, size = (B, L)."""
+    padding = ~ptx_batch["attention_mask"].bool()
+    return ptx_batch["labels"].masked_fill(padding, IGNORE_INDEX)
+
+
+def text_count(ptx_batch: dict[str, Any]) -> torch.Tensor:
+    """How many tokens of supervised text are labelled, size = ()."""
+    return answer_tokens(text_labels(ptx_batch)).sum()
+
+
+def text_step(actor: Any, ptx_batch: dict[str, Any], ptx_coeff: float) -> dict[str, float]:
+    """One backward pass of an engine on supervised text, weighted by ``ptx_coeff``.
+
+    Args:
+        actor: the engine.
+        ptx_batch: with ``counts``, the labelled tokens of an average batch of its update, where the
+            loss is a mean over that.
+        ptx_coeff: the weight.
+
+    Returns:
+        ``train/ptx_loss``, the mean over this batch's tokens on all processes.
+    """
+    labels, mask = text_labels(ptx_batch), ptx_batch["attention_mask"].bool()
+    found = answer_log_probs(actor, ptx_batch["input_ids"], labels, mask)
+    actor.backward(ptx_coeff * next_token_loss(*found, ptx_batch.get("counts")))
+    actor.step()
+    means = all_reduce_means({"ptx_loss": -of_each_token(*found)})
+    return {f"train/{name}": mean for name, mean in means.items()}
 
 
 class RLTrainer(RLSetup, Generic[AnyRollout]):

@@ -11,19 +11,22 @@ from torch.utils.data import DataLoader
 
 from safe_rlhf_panacea.base import rl_data
 from safe_rlhf_panacea.base.engine import init_role_engine, set_gradient_checkpointing, unwrap
+from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.trainer import TrainerBase
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 from safe_rlhf_panacea.data import ResumableSampler
 from safe_rlhf_panacea.distributed import get_rank, get_world_size
 from safe_rlhf_panacea.forward.passes import has_dropout
 from safe_rlhf_panacea.forward.ways import fitting_way
+from safe_rlhf_panacea.models import load_pretrained_models
+from safe_rlhf_panacea.models.loading import check_positions
 from safe_rlhf_panacea.runs.checkpoint import TrainingState
 
 
 class RLSetup(TrainerBase):
     """What the reinforcement-learning trainers hold, and how it is made.
 
-    Hooks for subclasses: ``init_actor``, ``init_reference`` and ``init_rewards`` load the models.
+    Hooks for subclasses: ``init_reference`` and ``init_rewards`` load the other models.
 
     Attributes:
         TRAINED: each role that is trained, as its flags and checkpoints begin, and the attribute
@@ -70,9 +73,22 @@ class RLSetup(TrainerBase):
         self.init_rewards()
         self.generation_config = rl_data.sampling_config(self.args, self.template, self.actor_model)
 
-    @abc.abstractmethod
+    def load_policy(self) -> tuple[Any, Any]:
+        """The policy as it is on disk, and its tokenizer, which pads on the left."""
+        path = self.args.actor_model_name_or_path
+        model, tokenizer = load_pretrained_models(
+            path,
+            model_max_length=self.args.max_length,
+            padding_side="left",
+            trust_remote_code=self.args.trust_remote_code,
+            dtype=model_dtype(self.args),
+        )
+        check_positions(model, self.args.max_length, path)
+        return model, tokenizer
+
     def init_actor(self) -> None:
-        """Load the policy and its tokenizer."""
+        """Load the policy."""
+        self.actor_model, self.tokenizer = self.load_policy()
 
     @abc.abstractmethod
     def init_reference(self) -> None:

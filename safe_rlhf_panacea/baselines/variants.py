@@ -139,7 +139,7 @@ def train_unfinished(runs: Mapping[str, Callable[[], object]], *, overwrite: boo
 
 def _is_left_to_do(folder: Path, overwrite: bool) -> bool:
     """Whether to run, the same answer on all processes; makes room for it."""
-    from safe_rlhf_panacea.base import barrier, is_main_process
+    from safe_rlhf_panacea.distributed import barrier, is_main_process
 
     left = overwrite or not is_finished(folder)
     barrier()  # nobody renames what another has yet to look at
@@ -150,7 +150,7 @@ def _is_left_to_do(folder: Path, overwrite: bool) -> bool:
 
 
 def _say(text: str) -> None:
-    from safe_rlhf_panacea.base import is_main_process
+    from safe_rlhf_panacea.distributed import is_main_process
 
     if is_main_process():
         say(text)

@@ -5,7 +5,7 @@ environment variables say what may be asked for:
 
 - ``PANACEA_ADAPTERS``: ``NAME=FOLDER``, several separated by ``;``. A folder holds an adapter, or,
   while one is trained, its versions in folders of their own: ``NAME/VERSION@λ``
-  (``rollouts/publishing.py`` writes these).
+  (``rollouts/engine.py`` writes these).
 - ``PANACEA_LORA_CACHE``: where the LoRAs' folders are made.
 - ``PANACEA_ALLOW``: bounds on λ, such as ``harmless>=0.2``, several separated by ``;``.
 

@@ -13,8 +13,8 @@ from safe_rlhf.algorithms.ppo.trainer import PPOTrainer
 from safe_rlhf.models import AutoModelForScore, load_pretrained_models
 from safe_rlhf.trainers import rl_trainer
 
-from safe_rlhf_panacea.base.actor import text_count
-from safe_rlhf_panacea.base.rollout import Rollout, Scores
+from safe_rlhf_panacea.base.rl import text_count
+from safe_rlhf_panacea.base.rl_data import Rollout, Scores
 from safe_rlhf_panacea.base.updates import by_update, counted, means_of_evaluation
 from safe_rlhf_panacea.distributed import own_device
 from safe_rlhf_panacea.forward.generation import up_to_end

@@ -113,7 +113,7 @@ def test_the_critic_with_its_adapter_off_is_the_reward_model(ppo_flags, reward_m
     perturb(trainer)
     batch = prompt_batch(trainer)
     ids, mask = batch["input_ids"], batch["attention_mask"]
-    alone = trainer.load_score_model(str(reward_models["helpful"]), "reward").eval()
+    alone = trainer.load_scorer(str(reward_models["helpful"]), "reward")[0].eval()
     with torch.no_grad():
         expected = alone(ids, attention_mask=mask).end_scores.squeeze(-1)
         with trainer.panacea.at(torch.tensor([[0.2, 0.8]])):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-import safe_rlhf_panacea.base.actor as actor_module
+import safe_rlhf_panacea.base.rl as rl_module
 from safe_rlhf_panacea.base.engine import learning_rate
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward.passes import has_dropout
@@ -225,13 +225,13 @@ def test_one_preference_per_update(trainer_of, prompts, flags, expected):
 def test_supervised_text_sees_the_updates_preference(trainer_of, texts, monkeypatch):
     flags = [*sizes(8, 8, 2), "--ptx_datasets", f"supervised:1:{texts}", "--epochs", 1]
     trainer = trainer_of(32, *flags)
-    steps, loss, seen = watch_steps(trainer), actor_module.next_token_loss, []
+    steps, loss, seen = watch_steps(trainer), rl_module.next_token_loss, []
 
     def watched(*args):
         seen.append(trainer.panacea.policy.preference.tolist())
         return loss(*args)
 
-    monkeypatch.setattr(actor_module, "next_token_loss", watched)
+    monkeypatch.setattr(rl_module, "next_token_loss", watched)
     trainer.train()
     assert seen == [batch["preference"][0].tolist() for batch, _ in steps]
     assert seen[0] == seen[1] != seen[2] == seen[3]

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from safe_rlhf_panacea import hub
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.base import load_pretrained_models
-from safe_rlhf_panacea.data.sources import open_path
+from safe_rlhf_panacea.data.specs import open_path
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.models.loading import read_model_config
 from safe_rlhf_panacea.models.pretrained import load_tokenizer

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar, TypedDict
 
 import torch
 
-from safe_rlhf_panacea.algorithms.grpo.groups import (
-    GroupRollout,
-    compare,
-    of_response,
-    response_mask,
+from safe_rlhf_panacea.algorithms.grpo.advantages import (
+    mean_rewards,
+    normalize_then_sum,
+    sum_then_normalize,
 )
-from safe_rlhf_panacea.algorithms.grpo.losses import grpo_loss
+from safe_rlhf_panacea.algorithms.grpo.losses import grpo_loss, less_divergence
 from safe_rlhf_panacea.algorithms.panacea import Panacea
-from safe_rlhf_panacea.algorithms.rewarded import RewardedPart
-from safe_rlhf_panacea.base.actor import load_actor
-from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate, unwrap
+from safe_rlhf_panacea.algorithms.rewarded import PanaceaRewarded, PanaceaRollout
+from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate
 from safe_rlhf_panacea.base.losses import summed_log_ratios
-from safe_rlhf_panacea.base.rl import Batch, RLTrainer
-from safe_rlhf_panacea.base.rl_data import prompts_of_whole_updates
-from safe_rlhf_panacea.base.rollout import OldNumbers
+from safe_rlhf_panacea.base.rl import RLTrainer
+from safe_rlhf_panacea.base.rl_data import OldNumbers, prompts_of_whole_updates
+from safe_rlhf_panacea.base.updates import Batch, average
 from safe_rlhf_panacea.configs.algorithms import GRPOConfig
 from safe_rlhf_panacea.distributed import (
     all_reduce_max,
@@ -30,10 +28,29 @@ from safe_rlhf_panacea.distributed import (
     own_device,
 )
 from safe_rlhf_panacea.forward import log_probs, response_tokens, side_by_side
-from safe_rlhf_panacea.fronts.measurement import Measurement
 
 
-class PanaceaGRPOTrainer(RLTrainer[GroupRollout]):
+class Compared(TypedDict, total=False):
+    """What ``compare`` says of each response."""
+
+    advantages: torch.Tensor
+    weights: torch.Tensor
+    without_spread: torch.Tensor
+    tokens: torch.Tensor
+
+
+class GroupRollout(PanaceaRollout, Compared):
+    """A micro-batch of whole groups, one after the other; compared before its update.
+
+    Attributes:
+        advantages: size = (B,).
+        weights: how much each objective counts, size = (B, m).
+        without_spread: whether a row's group teaches nothing, size = (B,).
+        tokens: of responses, in an average micro-batch of the update; size = ().
+    """
+
+
+class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
     """GRPO for m rewards, on the port.
 
     Holds the policy, which with its adapter off is its own reference, and the reward models.
@@ -43,43 +60,24 @@ class PanaceaGRPOTrainer(RLTrainer[GroupRollout]):
     PROGRAM: ClassVar[str] = "safe_rlhf_panacea.algorithms.grpo"
     WHOLE_GROUPS: ClassVar[bool] = True
 
-    part: RewardedPart
-
-    def __init__(self, args: GRPOConfig, *ds_configs: dict[str, Any]) -> None:
-        """Make what the hooks attach to, then run them."""
-        objectives = tuple(spec.name for spec in args.reward_specs)
-        self.panacea = Panacea(args, objectives, args.actor_model_name_or_path)
-        self.part = RewardedPart(self)
-        super().__init__(args, *ds_configs)
-
     # -- models -----------------------------------------------------------------------
 
     def init_actor(self) -> None:
         """Load the policy and inject the adapter."""
-        self.actor_model, self.tokenizer = load_actor(self.args)
+        super().init_actor()
         self.panacea.attach(self.actor_model, "policy", self.template)
-
-    def init_reference(self) -> None:
-        """The policy is its own reference."""
-        self.actor_reference_model = None
 
     def init_rewards(self) -> None:
         """Find the functions and load the reward models."""
         self.reward_model = None  # the base's single one
         self.rewards = self.part.load()
 
-    def init_datasets(self) -> None:
-        """Load the data, which must have the columns that functions ask for."""
-        super().init_datasets()
-        self.part.check_columns()
-
     def init_engines(self) -> None:
         """Make the policy's engine, and place the reward models."""
         super().init_engines()
-        self.rewards.place(self._place)
-
-    def _place(self, model: Any) -> Any:
-        return init_eval_engine(model.to(own_device()), self.ds_eval_config)
+        self.rewards.place(
+            lambda model: init_eval_engine(model.to(own_device()), self.ds_eval_config)
+        )
 
     # -- rollout ----------------------------------------------------------------------
 
@@ -93,19 +91,6 @@ class PanaceaGRPOTrainer(RLTrainer[GroupRollout]):
         taken = prompts_of_whole_updates(len(prompt_only_batch["input_ids"]), self.args)
         return super().micro_batches({k: v[:taken] for k, v in prompt_only_batch.items()})
 
-    @torch.no_grad()
-    def rollout(self, prompt_only_batch: Batch) -> list[GroupRollout]:
-        """Take λ first: responses, log-probabilities and update all see the same one."""
-        with self.part.at_drawn(prompt_only_batch):
-            return super().rollout(prompt_only_batch)
-
-    def generate(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Responses at λ; every response of a prompt at that prompt's λ."""
-        if self.part.drawing is not None:
-            return self.part.collect(prompt_only_batch)
-        with self.part.generation(prompt_only_batch):
-            return super().generate(prompt_only_batch)
-
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> GroupRollout:
@@ -117,7 +102,7 @@ class PanaceaGRPOTrainer(RLTrainer[GroupRollout]):
             old: OldNumbers = {}
             if not self.on_policy:
                 old["log_probs"] = self.log_probs(sequence, attention_mask, start)
-            with self.panacea.reference(unwrap(self.actor_model)):
+            with self.reference():
                 ref_log_probs = self.log_probs(sequence, attention_mask, start)
             return {
                 "prompt": prompt,
@@ -195,19 +180,55 @@ class PanaceaGRPOTrainer(RLTrainer[GroupRollout]):
             **self.panacea.progress_metrics(self.actor_model),
         }
 
-    def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
-        """Supervised text at the λ of the rollout; its rows take the rollout's in turn."""
-        with self.panacea.at_latest(ptx_batch["input_ids"].size(0)):
-            info = super().ptx_step(ptx_batch)
-        return info | self.panacea.progress_metrics(self.actor_model)
 
-    @torch.no_grad()
-    def eval_rollout(
-        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Batch:
-        """Every objective's reward."""
-        return self.part.evaluated(prompt, sequence, attention_mask)
+def response_mask(rollout: PanaceaRollout) -> torch.Tensor:
+    """Which predictions are of a response's tokens, size = (B, T), T = L - S."""
+    return rollout["attention_mask"][:, rollout["prompt"].size(-1) :].bool()
 
-    def measure_front(self) -> Measurement:
-        """Rewards of responses to the evaluation prompts."""
-        return self.part.measure_front()
+
+def of_response(rollout: PanaceaRollout, numbers: torch.Tensor) -> torch.Tensor:
+    """The last T of L - 1 numbers of each row, size = (B, T)."""
+    return numbers[:, rollout["prompt"].size(-1) - 1 :]
+
+
+@torch.no_grad()
+def compare(
+    rollouts: Sequence[GroupRollout], panacea: Panacea, args: GRPOConfig
+) -> list[GroupRollout]:
+    """Advantages, over all groups of all processes.
+
+    Args:
+        rollouts: the micro-batches of an update; of one λ, if that is shared.
+        panacea: which aggregates.
+        args: the run's flags.
+    """
+    size, counts = args.num_return_sequences, [len(r["rewards"]) for r in rollouts]
+    rewards = torch.cat([r["rewards"] for r in rollouts]).unflatten(0, (-1, size))
+    preference = torch.cat([r["preference"] for r in rollouts])[::size]  # size = (P, m)
+    means = mean_rewards(rewards, shared=panacea.source.shared, reduce=all_reduce_sum)
+    weights = panacea.weights(means, preference)
+    if args.kl_in == "reward":
+        less = torch.cat([_less_divergence(r, args.kl_coeff) for r in rollouts])
+        rewards = less.unflatten(0, (-1, size))
+    if args.advantage == "sum_then_normalize":
+        found = sum_then_normalize(rewards, weights)
+    else:
+        found = normalize_then_sum(
+            rewards, weights, equal_steps=args.equal_steps, reduce=all_reduce_sum
+        )
+    columns = zip(
+        found.values.flatten().split(counts),
+        weights.repeat_interleave(size, dim=0).split(counts),
+        found.without_spread.repeat_interleave(size).split(counts),
+        strict=True,
+    )
+    tokens = average([response_mask(r).sum() for r in rollouts])
+    return [
+        {**r, "advantages": a, "weights": w, "without_spread": flat, "tokens": tokens}
+        for r, (a, w, flat) in zip(rollouts, columns, strict=True)
+    ]
+
+
+def _less_divergence(rollout: PanaceaRollout, kl_coeff: float) -> torch.Tensor:
+    old, ref = (of_response(rollout, rollout[key]) for key in ("log_probs", "ref_log_probs"))
+    return less_divergence(rollout["rewards"], old, ref, response_mask(rollout), kl_coeff)

@@ -1,23 +1,18 @@
-"""Panacea-PPO (Algorithm 1 with Eq. 12 and 13): draw λ, set it, aggregate, delegate."""
+"""Panacea-PPO (Algorithm 1 with Eq. 12 and 13): m rewards score one rollout at λ."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic, shared_copy, value_model
 from safe_rlhf_panacea.algorithms.preference_source import check_shared
-from safe_rlhf_panacea.algorithms.rewarded import PanaceaRollout, PanaceaScores, RewardedPart
-from safe_rlhf_panacea.base import Batch, all_reduce_means, init_eval_engine, unwrap
-from safe_rlhf_panacea.configs.algorithms import PPOConfig
-from safe_rlhf_panacea.distributed import own_device
+from safe_rlhf_panacea.algorithms.rewarded import PanaceaRewarded, PanaceaRollout, PanaceaScores
+from safe_rlhf_panacea.base.engine import init_eval_engine, unwrap
+from safe_rlhf_panacea.distributed import all_reduce_means, own_device
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.measurement import Measurement
 
 if TYPE_CHECKING:  # at run time Safe-RLHF's own, where it is installed
     from safe_rlhf_panacea.base.ppo import PPOTrainer
@@ -27,7 +22,7 @@ else:
     from safe_rlhf_panacea.base import HookedPPOTrainer
 
 
-class PanaceaPPOTrainer(HookedPPOTrainer):
+class PanaceaPPOTrainer(PanaceaRewarded, HookedPPOTrainer):
     """PPO for m rewards.
 
     Holds 1 + m backbones: the policy, which with its adapter off is its own reference, and m
@@ -38,15 +33,6 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
     TRAINING_TYPE: ClassVar[str] = "panacea-ppo"
     PROGRAM: ClassVar[str] = "safe_rlhf_panacea.algorithms.ppo"
 
-    part: RewardedPart
-
-    def __init__(self, args: PPOConfig, *ds_configs: dict[str, Any]) -> None:
-        """Make what the hooks attach to, then run them."""
-        objectives = tuple(spec.name for spec in args.reward_specs)
-        self.panacea = Panacea(args, objectives, args.actor_model_name_or_path)
-        self.part = RewardedPart(self)
-        super().__init__(args, *ds_configs)
-
     # -- models -----------------------------------------------------------------------
 
     def init_actor(self) -> None:
@@ -54,10 +40,6 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
         super().init_actor()
         self.policy_backbone = shared_copy(self.actor_model.base_model)  # as yet without adapter
         self.panacea.attach(self.actor_model, "policy", self.template)
-
-    def init_reference(self) -> None:
-        """The policy is its own reference."""
-        self.actor_reference_model = None
 
     def init_rewards(self) -> None:
         """Load every reward model once; functions are found now and not after the loading."""
@@ -87,11 +69,6 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
             self.reward_critic_model.score_head.requires_grad_(True)
         del self.policy_backbone
 
-    def init_datasets(self) -> None:
-        """Load the data, which must have the columns that functions ask for."""
-        super().init_datasets()
-        self.part.check_columns()
-
     def init_engines(self) -> None:
         """Make the engines; a reward model that carries the critic belongs to the critic's."""
         super().init_engines()
@@ -108,31 +85,12 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
 
     # -- rollout ----------------------------------------------------------------------
 
-    @torch.no_grad()
-    def rollout(self, prompt_only_batch: Batch) -> list[PanaceaRollout]:
-        """Take λ first: responses, log-probabilities, values and update all see the same one."""
-        with self.part.at_drawn(prompt_only_batch):
-            return super().rollout(prompt_only_batch)
-
-    def generate(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Responses at λ; every response of a prompt at that prompt's λ."""
-        if self.part.drawing is not None:
-            return self.part.collect(prompt_only_batch)
-        with self.part.generation(prompt_only_batch):
-            return super().generate(prompt_only_batch)
-
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> PanaceaRollout:
         """Score a batch and keep its λ with it."""
         batch = super().post_rollout(prompt, sequence, attention_mask)
         return {**batch, **self.part.sampled(), "preference": self.panacea.preference}
-
-    @contextmanager
-    def reference(self) -> Iterator[Any]:
-        """The policy with its adapter off."""
-        with self.panacea.reference(unwrap(self.actor_model)):
-            yield self.actor_model
 
     def score(
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
@@ -166,22 +124,3 @@ class PanaceaPPOTrainer(HookedPPOTrainer):
             advantages = advantages * weights
         loss = super().actor_loss_fn(log_probs, old_log_probs, advantages, mask, *count)
         return loss + self.panacea.penalty()
-
-    def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
-        """Supervised text at the λ of the rollout; its rows take the rollout's in turn."""
-        with self.panacea.at_latest(ptx_batch["input_ids"].size(0)):
-            info = super().ptx_step(ptx_batch)
-        return info | self.panacea.progress_metrics(self.actor_model)
-
-    @torch.no_grad()
-    def eval_rollout(
-        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Batch:
-        """Every objective's reward."""
-        return self.part.evaluated(prompt, sequence, attention_mask)
-
-    # -- evaluation -------------------------------------------------------------------
-
-    def measure_front(self) -> Measurement:
-        """Rewards of responses to the evaluation prompts."""
-        return self.part.measure_front()
