@@ -1,8 +1,6 @@
 """Upload a trained adapter to the Hugging Face hub: its files, its card, and nothing local.
 
-What goes up is named in ``FILES``, and the pictures that the card shows; checkpoints, logs and
-everything else stay.
-``run.json`` goes without absolute paths and without the environment, fronts without absolute paths.
+That is ``FILES`` and the pictures that the card shows, without absolute paths or the environment.
 """
 
 from __future__ import annotations
