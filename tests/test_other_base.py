@@ -47,6 +47,7 @@ def evaluation(*adapters, method):
     return evaluate, ("--adapter", *adapters, *data, "--output_dir", "out")
 
 
+EXPORT = ("--adapter", "adapter", "--output_dir", "out", "--format")
 PROGRAMS = {
     "respond": (respond, ("--adapter", "adapter", *ANSWER)),
     "serve": (serve, ("--adapter", "adapter", "--port", "0")),
@@ -54,16 +55,8 @@ PROGRAMS = {
     # The first of these was trained on the other base, the second was not.
     "soup": evaluation("first", "second", method="rewarded_soups"),
     "discrete": evaluation("second", "first", method="discrete_policies"),
-    **{
-        form: (export, ("--adapter", "adapter", "--format", form, "--output_dir", "out", *more))
-        for form, more in {
-            "merged": ("--preference", "1,0"),
-            "peft": ("--preference", "1,0"),
-            "vllm": ("--preference", "1,0"),
-            "peft-parts": (),
-            "gguf": (),
-        }.items()
-    },
+    "merged": (export, (*EXPORT, "merged", "--preference", "1,0")),
+    "gguf": (export, (*EXPORT, "gguf")),
 }
 
 
