@@ -135,7 +135,7 @@ def make_server(args: ServeOptions) -> tuple[Any, Any, socket.socket]:
         import uvicorn
 
         from safe_rlhf_panacea.serving.app import Page, make_app
-        from safe_rlhf_panacea.serving.guard import Connection
+        from safe_rlhf_panacea.serving.guard import Connection, Metrics
         from safe_rlhf_panacea.serving.service import Service
     except ImportError as error:
         raise UserError(
@@ -164,12 +164,13 @@ def make_server(args: ServeOptions) -> tuple[Any, Any, socket.socket]:
     length = longest(model.model, args.max_length)
     limits = Limits(args.max_rows, args.max_waiting, args.max_wait, args.timeout, length)
     tokens = min(args.max_new_tokens, length - 1)
-    service = Service(model, Engine(model, limits), rules, tokens)
+    metrics = Metrics()
+    service = Service(model, Engine(model, limits, metrics), rules, tokens)
     page = Page(rules, front, tokens, length, examples)
     # A page of another site whose name has come to mean this machine knows no token, but may ask.
     hosts = LOCAL_NAMES if args.host in LOOPBACK and token is None else None
     settings = uvicorn.Config(
-        make_app(service, page, args.max_body, token, hosts),
+        make_app(service, page, metrics, args.max_body, token, hosts),
         http=partial(Connection, max_connections=args.max_connections),  # type: ignore[arg-type]
         ws="none",
         log_level="warning",

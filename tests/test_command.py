@@ -163,7 +163,8 @@ def test_the_command_itself_loads_no_library():
 
 def test_what_is_said_of_flags_alone_is_said_before_torch_is_imported():
     """That takes seconds: the help, and one line for a misspelt flag and for missing ones."""
-    programs = [*set(command.PROGRAMS["Train"]) - {"quickstart", "small", "world"}, "memory"]
+    programs = {*command.PROGRAMS["Train"], *command.PROGRAMS["Use"], "memory"}
+    programs -= {"quickstart", "small", "world"}
     done = said_by(
         f"for program in {programs}:\n"
         "    codes = [ends(program, *words) for words in (['--help'], ['--sede', '1'], [])]\n"

@@ -18,6 +18,7 @@ from safe_rlhf_panacea.serve import main as serve
 from tests.export.models import llama, saved
 from tests.tiny import tiny_tokenizer
 
+EXPORT = ("--preference", "1,0", "--output_dir", "out")
 ANSWER = ("--preference", "1,0", "hello", "--max_new_tokens", "2")
 
 
@@ -47,7 +48,6 @@ def evaluation(*adapters, method):
     return evaluate, ("--adapter", *adapters, *data, "--output_dir", "out")
 
 
-EXPORT = ("--adapter", "adapter", "--output_dir", "out", "--format")
 PROGRAMS = {
     "respond": (respond, ("--adapter", "adapter", *ANSWER)),
     "serve": (serve, ("--adapter", "adapter", "--port", "0")),
@@ -55,8 +55,8 @@ PROGRAMS = {
     # The first of these was trained on the other base, the second was not.
     "soup": evaluation("first", "second", method="rewarded_soups"),
     "discrete": evaluation("second", "first", method="discrete_policies"),
-    "merged": (export, (*EXPORT, "merged", "--preference", "1,0")),
-    "gguf": (export, (*EXPORT, "gguf")),
+    "merged": (export, ("--adapter", "adapter", "--format", "merged", *EXPORT)),
+    "peft": (export, ("--adapter", "adapter", "--format", "peft", *EXPORT)),
 }
 
 

@@ -119,7 +119,7 @@ class Option:
         if value is None and (self.default is None or self.several):
             return self.default
         if not self.several:
-            values = (value,)
+            values: tuple[Any, ...] = (value,)
         elif isinstance(value, Mapping) and self.kind is kinds.named_value:
             values = tuple(value.items())
         else:
