@@ -83,8 +83,8 @@ def read_rewards(
 
     ``calibration`` is a file of ``evaluation.calibrate`` to standardise them with.
     """
-    scaling = (options.reward_scales, options.reward_signs, options.reward_shifts)
-    specs = reward_specs(options.reward_models, *scaling, objectives)
+    scaling: list[Any] = [options.reward_scales, options.reward_signs, options.reward_shifts]
+    specs = reward_specs(options.reward_models, *scaling, objectives=objectives)
     return specs if calibration is None else apply_calibration(specs, calibration)
 
 
