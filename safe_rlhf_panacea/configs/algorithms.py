@@ -160,8 +160,10 @@ class RewardedConfig(
         from safe_rlhf_panacea.rewards.spec import reward_specs
 
         models: Any = self.reward_models or ()
-        units: list[Any] = [self.reward_scales, self.reward_signs, self.reward_shifts]
-        return reward_specs(models, *units, objectives=self.objectives)
+        scales: Any = self.reward_scales
+        signs: Any = self.reward_signs
+        shifts: Any = self.reward_shifts
+        return reward_specs(models, scales, signs, shifts, self.objectives)
 
     def check(self) -> None:
         """Refuse what contradicts itself, and data that are named for one of the objectives."""

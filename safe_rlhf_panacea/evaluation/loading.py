@@ -83,8 +83,10 @@ def read_rewards(
 
     ``calibration`` is a file of ``evaluation.calibrate`` to standardise them with.
     """
-    scaling: list[Any] = [options.reward_scales, options.reward_signs, options.reward_shifts]
-    specs = reward_specs(options.reward_models, *scaling, objectives=objectives)
+    scales: Any = options.reward_scales
+    signs: Any = options.reward_signs
+    shifts: Any = options.reward_shifts
+    specs = reward_specs(options.reward_models, scales, signs, shifts, objectives)
     return specs if calibration is None else apply_calibration(specs, calibration)
 
 
