@@ -50,8 +50,7 @@ def programs():
             loaded[name] = importlib.import_module(f"{module}.__main__")
     yield {name: module.main for name, module in loaded.items()}
     sys.path = before
-    of_eval = ("figure_program", "published_checkpoints", "published_accuracy")
-    for name in [*(set(GOOD) - set(MODULES)), *of_eval]:
+    for name in [*(set(GOOD) - set(MODULES)), "figure_program", "published_checkpoints"]:
         sys.modules.pop(name, None)
 
 
