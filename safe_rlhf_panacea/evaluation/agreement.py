@@ -15,7 +15,7 @@ from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset, RawSample
 from safe_rlhf_panacea.data.tokenized import Row
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.loading import device, read_rewards, rewards_for
-from safe_rlhf_panacea.forward.joined_rows import across
+from safe_rlhf_panacea.forward import across
 from safe_rlhf_panacea.fronts.measurement import agreement
 from safe_rlhf_panacea.fronts.over_grid import batches
 from safe_rlhf_panacea.io import atomic_write_json

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter, inject_adapter
 from safe_rlhf_panacea.adapter.state import PreferenceState
-from safe_rlhf_panacea.forward.passes import PassOptions, most_tokens, set_pass_options
+from safe_rlhf_panacea.forward import PassOptions, set_pass_options
 from safe_rlhf_panacea.memory.main import MemoryOptions
 from safe_rlhf_panacea.models import AutoModelForScore
 
@@ -138,7 +138,7 @@ class Models:
 
         # Passes as they would be cut, and attend, on the device that is planned for.
         planned = torch.device(args.device)
-        most = most_tokens(PassOptions(args.max_tokens_per_pass), planned)
+        most = PassOptions(args.max_tokens_per_pass).most_tokens(planned)
         for model in self.modules():
             options = PassOptions(most, write_out_attention=planned.type == "cpu")
             set_pass_options(model, options)
