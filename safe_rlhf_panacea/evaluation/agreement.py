@@ -15,7 +15,7 @@ from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset, RawSample
 from safe_rlhf_panacea.data.tokenized import Row
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.loading import device, read_rewards, rewards_for
-from safe_rlhf_panacea.forward.joined_rows import across
+from safe_rlhf_panacea.forward import across
 from safe_rlhf_panacea.fronts.measurement import agreement
 from safe_rlhf_panacea.fronts.over_grid import batches
 from safe_rlhf_panacea.io import atomic_write_json
@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # A margin's certainty is in the unit of its model; what is shifted far loses it.
     specs = [replace(spec, scale=1.0, shift=0.0) for spec in read_rewards(options, None)]
     tokenizer = load_tokenizer(options.model_name_or_path, options.max_length, "right")
-    template = ChatTemplate.of(options.chat_template, tokenizer)
+    template = ChatTemplate.of(str(options.chat_template), tokenizer)
     objectives = options.objectives or [spec.name for spec in specs]
     pairs = JudgedPairs(options.datasets, tokenizer, objectives, options.seed, template=template)
     rewards = rewards_for(options, specs, tokenizer, template.stop_ids())

@@ -21,7 +21,7 @@ from safe_rlhf_panacea.data.specs import read_specs
 from safe_rlhf_panacea.data.tokenized import Row, refusing, select_rows
 from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.forward.generation import SamplingConfig
+from safe_rlhf_panacea.forward import SamplingConfig
 from safe_rlhf_panacea.fronts.measure import measure
 from safe_rlhf_panacea.fronts.measurement import Measurement, join, origin
 from safe_rlhf_panacea.fronts.over_grid import Policy, Prompt

@@ -25,7 +25,7 @@ from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.models.adapted import base_of
 from safe_rlhf_panacea.preference import default_grid, preference_grid
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.rollouts.answering import answer_by_servers
+from safe_rlhf_panacea.rollouts.answering import answer_by_servers, check_grid
 from safe_rlhf_panacea.runs.run_folder import check_own_output, prepare_output_dir
 from safe_rlhf_panacea.runs.run_record import write_run_record
 from safe_rlhf_panacea.show.tables import front_table, indicator_table
@@ -162,6 +162,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--reference_point needs {count} numbers, not {len(point)}")
     step = options.grid_step
     grid = default_grid(count) if step is None else preference_grid(count, step)  # size = (N, m)
+    if options.server is not None:
+        check_grid(grid)
     if options.reward_models:
         loading.read_rewards(options, objectives, options.reward_calibration)
     else:

@@ -13,6 +13,7 @@ import runpy
 import sys
 import warnings
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 
@@ -67,7 +68,7 @@ def read_flags(program, argv, monkeypatch):
 def check_program(program, argv, monkeypatch):
     name = program.removeprefix("safe_rlhf_panacea.")
     if {"-h", "--help"} & set(argv):
-        assert name.endswith(".py") or command.is_program(program)
+        assert name.endswith(".py") or find_spec(program)
     elif name in WITHOUT_PARSER:
         assert argv[:1] in ([], WITHOUT_PARSER[name])
     elif name.startswith(TRAININGS):
@@ -124,9 +125,8 @@ def check(words, monkeypatch):
     """Whether a command is one of ours that its program takes; False: it is not ours."""
     first, *rest = words
     if first == "panacea":
-        programs = command.Programs("panacea").find()
         if rest[0] != "--help":
-            check_program(programs[rest[0]].module, rest[1:], monkeypatch)
+            check_program(command.panacea.commands[rest[0]].module, rest[1:], monkeypatch)
     elif first == "python" and rest[0] != "-m":
         check_program(rest[0], rest[1:], monkeypatch)
     elif first in ("python", "torchrun", "deepspeed"):

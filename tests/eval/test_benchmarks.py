@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from safe_rlhf_panacea import forward
+from safe_rlhf_panacea.adapter import frozen
 from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.base.losses import diverging_mask
 from safe_rlhf_panacea.errors import UserError
@@ -22,6 +25,7 @@ EVAL = Path(__file__).resolve().parents[2] / "eval"
 PARTS = {  # what each times
     "layer": {"32 to 64, 16 rows"},
     "switch": {"set λ"},
+    "shortcuts": {"both passes"},
     "dpo": {"step"},
     "front": {"all λ"},
 }
@@ -146,7 +150,7 @@ def test_every_part_runs(benchmark, tmp_path, capsys):
     flags = ("--lengths", "real", "--trainers", "panacea", "--rounds", "1")
     results, table = run(benchmark, tmp_path, "--parts", *PARTS, *flags)
     shown = capsys.readouterr().out
-    assert [result["part"] for result in results] == list(PARTS)
+    assert list(dict.fromkeys(result["part"] for result in results)) == list(PARTS)
     for result in results:
         for one in result["found"].values():
             assert set(one["times"]) == PARTS[result["part"]]
@@ -154,6 +158,50 @@ def test_every_part_runs(benchmark, tmp_path, capsys):
         assert f"### {result['title']}" in table
         assert f"{result['title']}: {result['case']}" in shown
     assert set(results[0]["found"]) == {"this package", "frozen layer"}
+
+
+@pytest.mark.parametrize(
+    ("shortcut", "difference"),
+    [
+        ("prefix sharing", "tokens"),
+        ("the vocabulary in blocks", "width"),
+        ("attention written out", "attention"),
+        ("packed weights", "packed"),
+    ],
+)
+def test_a_shortcut_that_is_off_is_off_and_changes_no_number(shortcut, difference, monkeypatch):
+    own, ways, found = forward.log_probs, [], []
+
+    def packed(*product):
+        ways[-1]["packed"] += 1
+        return F.linear(*product)
+
+    def noting(model, *inputs):
+        ways.append({"packed": 0, "tokens": 0})
+
+        def hook(_, __, given, out):
+            ways[-1]["tokens"] += given["input_ids"].numel()
+            ways[-1]["width"] = out.logits.shape[-1]
+            ways[-1]["attention"] = model.config._attn_implementation
+
+        handle = model.register_forward_hook(hook, with_kwargs=True)
+        found.append(own(model, *inputs))
+        handle.remove()
+        return found[-1]
+
+    monkeypatch.setattr(forward, "log_probs", noting)
+    monkeypatch.setattr(frozen, "_by_onednn", packed)
+    job = dict(device="cpu", model="tiny", batch=4, longest=32, shortcut=shortcut)
+    for on in (True, False):
+        monkeypatch.setattr(frozen, "onednn_is_faster", lambda: True)
+        work = module("parts.shortcuts").prepare({**job, "with": on})
+        for _ in range(2):  # the first time some of them are tried out
+            work(module("worker").Stopwatch("cpu"))
+    _, with_it, _, without_it = ways
+    same = {name for name in with_it if with_it[name] == without_it[name]}
+    assert with_it[difference] != without_it[difference]
+    assert same >= {"tokens", "width", "attention", "packed"} - {difference, "packed"}
+    torch.testing.assert_close(found[1], found[3], rtol=0, atol=0.05)
 
 
 def test_a_step_of_ppo_is_the_sum_of_its_parts(benchmark, tmp_path):

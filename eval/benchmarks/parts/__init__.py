@@ -5,11 +5,12 @@ work once.
 """
 
 from benchmarks.inputs import write_models
-from benchmarks.parts import dpo, layer, ppo
+from benchmarks.parts import dpo, layer, ppo, shortcuts
 
 PARTS = {
     "layer": ("One layer, forward and backward", layer.cases),
     "switch": ("Setting another λ", layer.switch_cases),
+    "shortcuts": (shortcuts.TITLE, shortcuts.cases),
     "dpo": ("A step of DPO", dpo.cases),
     "ppo": ("A rollout of PPO and its updates", ppo.cases),
     "front": ("Responses at several λ", layer.front_cases),
@@ -19,6 +20,7 @@ PREPARE = {
     "layer": layer.prepare,
     "switch": layer.prepare_switch,
     "front": layer.prepare_front,
+    "shortcuts": shortcuts.prepare,
     "dpo": dpo.prepare,
     "ppo": ppo.prepare,
     "models": write_models,  # not measured
