@@ -11,7 +11,6 @@ import json
 import re
 import shutil
 import tempfile
-from argparse import ArgumentTypeError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,7 +144,7 @@ def repo_name(value: Any) -> str:
     """``OWNER/NAME``."""
     text = kinds.text(value)
     if not HUB_NAME.fullmatch(text) or "/" not in text:
-        raise ArgumentTypeError(f"{text!r} is not of the form OWNER/NAME")
+        raise UserError(f"{text!r} is not of the form OWNER/NAME")
     return text
 
 

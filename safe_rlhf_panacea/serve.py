@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 from safe_rlhf_panacea.configs import Options, Program, configuration, kinds, option
 from safe_rlhf_panacea.configs.training import DeviceOptions
@@ -27,10 +27,8 @@ TRAINING_FILE = "results.json"  # where a training with evaluations leaves its l
 
 
 @configuration
-class PreferenceRules(Options):
+class PreferenceRules(Options, group="preference"):
     """Which λ requests may have."""
-
-    GROUP: ClassVar[str] = "preference"
 
     preference: str | None = option(
         text="λ of requests that name none", kind=kinds.preference, metavar="VECTOR"
@@ -40,10 +38,8 @@ class PreferenceRules(Options):
 
 
 @configuration
-class NetworkOptions(Options):
+class NetworkOptions(Options, group="network"):
     """Where the server listens."""
-
-    GROUP: ClassVar[str] = "network"
 
     host: str = option("127.0.0.1")
     port: int = option(
@@ -53,10 +49,8 @@ class NetworkOptions(Options):
 
 
 @configuration
-class LimitOptions(Options):
+class LimitOptions(Options, group="limits"):
     """What bounds the server."""
-
-    GROUP: ClassVar[str] = "limits"
 
     max_rows: int = option(32, "answers at a time")
     max_waiting: int = option(64, "answers that wait, beyond which there is 429")

@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,13 +73,19 @@ def median_seconds(action: Callable[[], Any]) -> float:
     return statistics.median(seconds[1:])
 
 
+@dataclass
 class Beside:
     """The two ways to the same responses."""
 
-    def __init__(self, model: Any, adapter: PanaceaAdapter, pool: Pool, length: int) -> None:
-        """Hold on to both."""
-        self.model, self.adapter, self.pool, self.length = model, adapter, pool, length
-        self.config = SamplingConfig(PROMPT + length, [], 0)  # nothing ends a response
+    model: Any
+    adapter: PanaceaAdapter
+    pool: Pool
+    length: int
+
+    @property
+    def config(self) -> SamplingConfig:
+        """Nothing ends a response."""
+        return SamplingConfig(PROMPT + self.length, [], 0)
 
     def own(self, prompts: torch.Tensor, preference: torch.Tensor) -> Any:
         """By the package's loop."""
@@ -118,10 +125,8 @@ def measured(beside: Beside, published: Path) -> Iterator[Row]:
         begin = time.perf_counter()
         served()
         first = time.perf_counter() - begin
-        again, own = (
-            median_seconds(served),
-            median_seconds(partial(beside.own, prompts, preference)),
-        )
+        again = median_seconds(served)
+        own = median_seconds(partial(beside.own, prompts, preference))
         distance = beside.distance(prompts, preference, version)
         yield {
             "rows, each at its λ": rows,

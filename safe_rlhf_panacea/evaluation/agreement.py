@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # A margin's certainty is in the unit of its model; what is shifted far loses it.
     specs = [replace(spec, scale=1.0, shift=0.0) for spec in read_rewards(options, None)]
     tokenizer = load_tokenizer(options.model_name_or_path, options.max_length, "right")
-    template = ChatTemplate.of(options.chat_template, tokenizer)
+    template = ChatTemplate.of(str(options.chat_template), tokenizer)
     objectives = options.objectives or [spec.name for spec in specs]
     pairs = JudgedPairs(options.datasets, tokenizer, objectives, options.seed, template=template)
     rewards = rewards_for(options, specs, tokenizer, template.stop_ids())

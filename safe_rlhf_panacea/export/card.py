@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from argparse import ArgumentTypeError
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -234,7 +233,7 @@ def licence_id(value: Any) -> str:
     """The id of a licence on the hub."""
     text = kinds.text(value)
     if not HUB_NAME.fullmatch(text) or "/" in text:
-        raise ArgumentTypeError(f"{text!r} is no id of a licence, such as apache-2.0")
+        raise UserError(f"{text!r} is no id of a licence, such as apache-2.0")
     return text
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from safe_rlhf_panacea.configs import Options, Program, configuration, kinds, option
 from safe_rlhf_panacea.errors import UserError, one_line_errors
@@ -52,10 +52,8 @@ class PlannedModels(Options):
 
 
 @configuration
-class PlannedTraining(Options):
+class PlannedTraining(Options, group="training, in the training programs' names"):
     """What the training does."""
-
-    GROUP: ClassVar[str] = "training, in the training programs' names"
 
     max_length: int = option(512, "tokens in a sequence")
     mean_length: int | None = option(
@@ -74,14 +72,12 @@ class PlannedTraining(Options):
 
 
 @configuration
-class MemoryOptions(PlannedTraining, PlannedModels):
+class MemoryOptions(PlannedTraining, PlannedModels, group="cards"):
     """Say what each card will hold in a training, from the models' configurations alone.
 
     The step runs on tensors that have sizes but no memory; no weights are read or downloaded.
     Exit code 1: it does not fit, and what to change is said.
     """
-
-    GROUP: ClassVar[str] = "cards"
 
     zero_stage: Literal[0, 1, 2, 3] = option(0)
     offload: Literal["none", "parameter", "optimizer", "all"] = option("none")

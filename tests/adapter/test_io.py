@@ -182,7 +182,9 @@ def soup(tmp_path, count):
         adapter.save(tmp_path / str(index))
         folders.append(tmp_path / str(index))
         none = torch.zeros(0)
-        deltas.append({name: adapter.delta_weight(name, none).double() for name in adapter.layers})
+        deltas.append(
+            {name: adapter.layers[name].get_delta_weight(none).double() for name in adapter.layers}
+        )
     return folders, deltas
 
 

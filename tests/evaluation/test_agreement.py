@@ -11,7 +11,7 @@ import torch
 from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.evaluation.agreement import JudgedPairs, judged, main
 from safe_rlhf_panacea.io import read_json
-from tests.rewards.test_scorers import score_model
+from tests.rewards.rows import score_model
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 RULES = "safe_rlhf_panacea.reward_functions"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from benchmarks.inputs import MODELS, make_model, pair_batches
 from benchmarks.measuring import Case, Contender
-from benchmarks.sizes import MODELS
 
-TITLE = "Log-probabilities of pairs, forward and backward, with each shortcut and without"
 SHARING = "prefix sharing"  # what a pair begins with is read once
 VOCABULARY = "the vocabulary in blocks"  # no logits are kept for the backward pass
 ATTENTION = "attention written out"  # in bfloat16, up to 512 tokens
@@ -19,18 +18,16 @@ ON_CPUS = (ATTENTION, PACKED)
 WHO = ("with it", "without it")
 
 
-def cases(args: Namespace) -> list[Case]:
+def cases(args: Namespace) -> Iterator[Case]:
     """Every model and shortcut; pairs are as long as hh-rlhf's."""
     shortcuts = (SHARING, VOCABULARY, *(ON_CPUS if args.device == "cpu" else ()))
     imports = ["safe_rlhf_panacea.forward", "transformers.models.llama.modeling_llama"]
-    found = []
     for model, shortcut in itertools.product(args.models, shortcuts):
         job = dict(part="shortcuts", device=args.device, model=model, imports=imports)
         job |= dict(batch=args.batch, longest=args.longest, shortcut=shortcut)
         # Not another checkout's: earlier ones lack the switches.
         contenders = [Contender(who, {**job, "with": who == WHO[0]}, ours=False) for who in WHO]
-        found.append(Case(f"{model}, {shortcut}", contenders))
-    return found
+        yield Case(f"{model}, {shortcut}", contenders)
 
 
 def _turn_off(shortcut: str, model: Any) -> None:
@@ -51,8 +48,6 @@ def prepare(job: dict[str, Any]) -> Callable[[Any], None]:
     """A model with an adapter whose λ matters, and pairs."""
     import torch
 
-    from benchmarks.pairs import pair_batches
-    from benchmarks.parts.models import make_model
     from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
     from safe_rlhf_panacea.forward import across, log_probs
 
