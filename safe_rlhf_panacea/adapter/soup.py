@@ -18,10 +18,9 @@ from safe_rlhf_panacea.adapter.state import PreferenceState
 
 
 class SoupLinear(SvdLoraLinear):
-    """W(λ) = W0 + Σ_i λ_i ΔW_i, written as one SVD-LoRA.
+    """W(λ) = W0 + Σ_i λ_i ΔW_i, written as one SVD-LoRA: weights are interpolated, not factors.
 
-    The factors of the ingredients stand side by side, and λ_i multiplies the singular values
-    of ingredient i: this interpolates weights, not factors, and costs one low-rank product.
+    The ingredients' factors stand side by side, and λ_i multiplies the singular values of the i-th.
     """
 
     def singular_values(self, preference: torch.Tensor) -> torch.Tensor:
