@@ -10,7 +10,7 @@ from benchmarks.parts import dpo, layer, ppo, shortcuts
 PARTS = {
     "layer": ("One layer, forward and backward", layer.cases),
     "switch": ("Setting another λ", layer.switch_cases),
-    "shortcuts": ("Log-probabilities, forward and backward, and their shortcuts", shortcuts.cases),
+    "shortcuts": (shortcuts.TITLE, shortcuts.cases),
     "dpo": ("A step of DPO", dpo.cases),
     "ppo": ("A rollout of PPO and its updates", ppo.cases),
     "front": ("Responses at several λ", layer.front_cases),

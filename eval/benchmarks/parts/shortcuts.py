@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks.inputs import MODELS, make_model, pair_batches
 from benchmarks.measuring import Case, Contender
 
+TITLE = "Log-probabilities of pairs, forward and backward, with each shortcut and without"
 SHARING = "prefix sharing"  # what a pair begins with is read once
 VOCABULARY = "the vocabulary in blocks"  # no logits are kept for the backward pass
 ATTENTION = "attention written out"  # in bfloat16, up to 512 tokens
@@ -18,16 +19,18 @@ ON_CPUS = (ATTENTION, PACKED)
 WHO = ("with it", "without it")
 
 
-def cases(args: Namespace) -> Iterator[Case]:
+def cases(args: Namespace) -> list[Case]:
     """Every model and shortcut; pairs are as long as hh-rlhf's."""
     shortcuts = (SHARING, VOCABULARY, *(ON_CPUS if args.device == "cpu" else ()))
     imports = ["safe_rlhf_panacea.forward", "transformers.models.llama.modeling_llama"]
+    found = []
     for model, shortcut in itertools.product(args.models, shortcuts):
         job = dict(part="shortcuts", device=args.device, model=model, imports=imports)
         job |= dict(batch=args.batch, longest=args.longest, shortcut=shortcut)
         # Not another checkout's: earlier ones lack the switches.
         contenders = [Contender(who, {**job, "with": who == WHO[0]}, ours=False) for who in WHO]
-        yield Case(f"{model}, {shortcut}", contenders)
+        found.append(Case(f"{model}, {shortcut}", contenders))
+    return found
 
 
 def _turn_off(shortcut: str, model: Any) -> None:
