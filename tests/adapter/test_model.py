@@ -73,11 +73,20 @@ def test_everything_trains_if_asked_for():
         ({"objectives": "ab"}, "wrong type: objectives is 'ab'"),
         ({"fixed_scaling": "1"}, "wrong type: fixed_scaling is '1'"),
         ({"init_std": None}, "wrong type: init_std is None"),
+        ({"objectives": ["a", 3]}, r"wrong type: objectives is \['a', 3\]"),
+        ({"only_optimize_lora": "no"}, "wrong type: only_optimize_lora is 'no'"),
+        ({"lora_module_name": 3}, "wrong type: lora_module_name is 3"),
+        ({"objectives": ("a", "a")}, "each name only once"),
+        ({"init_std": -0.1}, "init_std is -0.1"),
+        ({"init_std": float("nan")}, "init_std is nan"),
+        ({"init_singular": float("inf")}, "init_singular is inf"),
+        ({"fixed_scaling": float("nan")}, "fixed_scaling is nan"),
     ],
 )
 def test_configurations_that_make_no_sense(options, message):
-    with pytest.raises(AdapterError, match=message):
+    with pytest.raises(AdapterError, match=message) as raised:
         AdapterConfig(**options)
+    assert "\n" not in str(raised.value)
 
 
 def test_factor_is_the_papers():
