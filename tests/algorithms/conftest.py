@@ -197,9 +197,3 @@ def ppo_evaluated(ppo_flags, prompts):
 @pytest.fixture
 def dpo_evaluated(dpo_flags, pairs):
     return evaluated(dpo_flags, f"pairs:12/-1:{pairs}")
-
-
-@pytest.fixture
-def no_page(monkeypatch):
-    """Numbers only: drawing takes longer than training here."""
-    monkeypatch.setattr("safe_rlhf_panacea.dashboard.render", lambda *_, **__: "")
