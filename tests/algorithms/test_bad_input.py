@@ -226,7 +226,7 @@ def test_adapters_that_cannot_be_loaded(adapter, base_model, refused, tmp_path):
     flags = ("--preference", "1,0", "cde", "--adapter")
     assert "adapter_config.json" in refused(respond, *flags, tmp_path / "none")
     copy = shutil.copytree(adapter, tmp_path / "copy")
-    assert "base0: no such folder" in refused(respond, *flags, copy)
+    assert f"{base_model.name}: no such folder" in refused(respond, *flags, copy)
     weights = copy / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:500])
     assert "truncated" in refused(respond, *flags, copy, "--base_model", base_model)
