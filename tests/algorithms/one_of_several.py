@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from safe_rlhf_panacea import dashboard as writers
 from safe_rlhf_panacea.algorithms.dpo.trainer import rows_of_pairs
-from safe_rlhf_panacea.algorithms.grpo import groups
+from safe_rlhf_panacea.algorithms.grpo import trainer as groups
 from safe_rlhf_panacea.base import updates
 from tests.algorithms.helpers import dpo_trainer, grpo_trainer, ppo_trainer
 

@@ -99,21 +99,6 @@ def test_rollout_scoring_and_update_see_the_same_preference(grpo_flags, scope):
     assert len({tuple(p[0].tolist()) for p in watch.rolled}) == 3
 
 
-def test_an_update_of_several_micro_batches_has_one_preference(grpo_flags):
-    trainer = grpo_trainer(
-        [
-            *(*grpo_flags, "--gradient_accumulation_steps", "2", "--max_steps", "8"),
-            *("--per_device_prompt_batch_size", "8", "--per_device_train_batch_size", "8"),
-        ]
-    )
-    watch = Watch(trainer)
-    trainer.observers.append(watch)
-    trainer.train()
-    first = [tuple(p[0].tolist()) for p in watch.rolled]
-    assert first[0::2] == first[1::2]
-    assert len(set(first)) == 4
-
-
 def test_groups_without_spread_are_counted_and_teach_nothing(grpo_flags):
     trainer = grpo_trainer([*grpo_flags, "--kl_coeff", "0"])
     perturb(trainer)

@@ -107,23 +107,6 @@ def test_losses_and_gradients_of_three_steps(sft_flags, method, scope):
     assert all(factor.abs().max() > 0 for factor in factors.values())  # σ and s have moved
 
 
-def test_the_gradient_is_the_sum_that_preferences_weigh(sft_flags):
-    """While s is 0 the model does not see λ, and σ's gradient is linear in it."""
-    trainer = sft_trainer(sft_flags)
-    batch = batches(trainer)[0]
-
-    def gradient(preference):
-        rows = torch.tensor([preference]).expand(len(batch["labels"]), -1)
-        _, gradients = loss_and_gradients(trainer, batch, rows)
-        return torch.cat([g for name, g in gradients.items() if "lora_sigma" in name])
-
-    helpful, harmless = gradient([1.0, 0.0]), gradient([0.0, 1.0])
-    assert (helpful - harmless).abs().max() > 0.1 * helpful.abs().max()
-    torch.testing.assert_close(
-        gradient([0.3, 0.7]), 0.3 * helpful + 0.7 * harmless, rtol=1e-3, atol=1e-4
-    )
-
-
 def test_the_same_data_under_two_names_is_read_once_and_counts_for_both(sft_flags, objective_texts):
     shared = f"supervised:1:{objective_texts['helpful']}"
     own = f"supervised:0.5:{objective_texts['harmless']}"
@@ -222,7 +205,7 @@ def test_the_front_is_of_held_out_log_likelihoods(sft_flags, objective_texts, tm
 
 
 def test_it_learns_a_front(sft_flags, tmp_path):
-    flags = ["--max_steps", "40", "--lr", "2e-2", "--preference_scope", "sample"]
+    flags = ["--max_steps", "30", "--lr", "2e-2", "--preference_scope", "sample"]
     main([*sft_flags, *flags, "--need_eval", "--eval_split_ratio", "0.25"])
     first, *_, last = read_evaluations(tmp_path / "out")
     assert np.ptp(first.front.values, axis=0) == pytest.approx([0, 0], abs=1e-5)
@@ -258,7 +241,7 @@ def test_bad_data_is_one_line(specs, words, sft_flags, texts, pairs, tmp_path, c
 
 
 @pytest.mark.parametrize(
-    ("preference", "texts"), [("0,1", 20), ("1,0", 12), ("0.5,0.5", 32), (None, 32)]
+    ("preference", "texts"), [("0,1", 20), (None, 32)]
 )
 def test_a_fixed_preference_trains_on_no_text_it_gives_no_weight(
     sft_flags, tmp_path, preference, texts
