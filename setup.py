@@ -59,6 +59,7 @@ setup(
     package_data={
         "safe_rlhf_panacea": ["py.typed"],
         "safe_rlhf_panacea.experiments": ["*.yaml"],
+        "safe_rlhf_panacea.export": ["*.jinja"],
         "safe_rlhf_panacea.miniature": ["*.yaml"],
         "safe_rlhf_panacea.serving": ["page/*"],
         "safe_rlhf_panacea.show": ["templates/*"],
@@ -101,7 +102,7 @@ setup(
         # Only for the reward function `positive`.
         "sentiment": ["vaderSentiment>=3.3"],
         # Only for the server.
-        "serve": ["fastapi>=0.115", "uvicorn>=0.30"],
+        "serve": ["fastapi>=0.115", "prometheus-client>=0.20", "uvicorn>=0.30"],
         # Only for `make small`: the model's file, and a rule reward's word list.
         "small": ["accelerate>=1.0", "gguf>=0.17", "vaderSentiment>=3.3"],
         # Only for `make benchmark`: who the package is measured beside.
@@ -127,6 +128,7 @@ setup(
             "xllamacpp>=2026.1",
             # The server, its clients, and what drives a browser.
             "fastapi>=0.115",
+            "prometheus-client>=0.20",
             "uvicorn>=0.30",
             "openai>=3",
             "selenium>=4.20",

@@ -163,7 +163,7 @@ def folder_of(args: argparse.Namespace, seed: int) -> Path:
 def run_one(args: argparse.Namespace, seed: int, job: str) -> None:
     """The work of one process."""
     root, start = folder_of(args, seed), time.perf_counter()
-    miniature = Miniature(root, seed, SETTINGS[args.settings], progress=False)
+    miniature = Miniature(root=root, seed=seed, settings=SETTINGS[args.settings], progress=False)
     if job == "prepare":
         prepare(miniature)
         return

@@ -2,8 +2,7 @@
 
 Every seed gives a pair of evaluations, of the method and of the baseline. From each pair come the
 mean over λ of ⟨λ, ΔJ⟩ and the ratio of the hypervolumes, all from one reference point; over the
-seeds come a mean and a Student t-interval (for the ratio of its logarithm). The fronts that are
-drawn are means over the seeds, with the standard errors of these means.
+seeds come a mean and a Student t-interval (for the ratio of its logarithm).
 """
 
 from __future__ import annotations
@@ -34,7 +33,6 @@ from safe_rlhf_panacea.show.tables import align, front_table, fronts_title
 
 PROGRAM = "python eval/over_seeds.py"
 FORMAT = 1
-LEVEL = 0.95
 MEAN = {"objectives", "points", "label", "metadata"}  # what is kept of the mean fronts
 SAME = ("kind", "objectives", "axis_labels")
 
@@ -46,7 +44,7 @@ def t_interval(values: Sequence[float]) -> list[float] | None:
     count = len(values)
     if count < 2:
         return None
-    half = t.ppf((1 + LEVEL) / 2, count - 1) * np.std(values, ddof=1) / np.sqrt(count)
+    half = t.ppf(0.975, count - 1) * np.std(values, ddof=1) / np.sqrt(count)
     return [float(np.mean(values) - half), float(np.mean(values) + half)]
 
 
@@ -94,19 +92,14 @@ def one_seed(own: FrontResult, base: FrontResult) -> dict[str, Any]:
 def summary(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Means over the seeds with their intervals; no ratio where a hypervolume is 0."""
     gains = [seed["mean_scalarised"] for seed in seeds]
-    found: dict[str, Any] = {
-        "mean_scalarised": {"mean": float(np.mean(gains)), "interval": t_interval(gains)},
-        "hypervolume_ratio": None,
-    }
+    gain, ratio = {"mean": float(np.mean(gains)), "interval": t_interval(gains)}, None
     ratios = [seed["hypervolume_ratio"] for seed in seeds]
-    if all(ratio is not None and ratio > 0 for ratio in ratios):
+    if all(one is not None and one > 0 for one in ratios):
         logs = np.log(ratios).tolist()
         ends = t_interval(logs)
-        found["hypervolume_ratio"] = {
-            "geometric_mean": float(np.exp(np.mean(logs))),
-            "interval": None if ends is None else np.exp(ends).tolist(),
-        }
-    return found
+        interval = None if ends is None else np.exp(ends).tolist()
+        ratio = {"geometric_mean": float(np.exp(np.mean(logs))), "interval": interval}
+    return {"mean_scalarised": gain, "hypervolume_ratio": ratio}
 
 
 def mean_front(fronts: Sequence[FrontResult]) -> FrontResult:
@@ -121,6 +114,12 @@ def mean_front(fronts: Sequence[FrontResult]) -> FrontResult:
 
 def describe(seeds: Sequence[dict[str, Any]], found: dict[str, Any]) -> str:
     """The table of the seeds, and what they say together."""
+
+    def ends(interval: Sequence[float] | None, form: str) -> str:
+        if interval is None:
+            return " (one seed: no interval)"
+        return f" [{interval[0]:{form}}, {interval[1]:{form}}], 95 % over the seeds"
+
     rows = [["seed", "mean ⟨λ, ΔJ⟩", "hypervolume ratio", "Spearman", "baseline's"]]
     for number, seed in enumerate(seeds, start=1):
         ratio = seed["hypervolume_ratio"]
@@ -128,17 +127,11 @@ def describe(seeds: Sequence[dict[str, Any]], found: dict[str, Any]) -> str:
         gain = f"{seed['mean_scalarised']:+.4f}"
         rows.append([str(number), gain, "" if ratio is None else f"{ratio:.3f}", *ranks])
     gain, ratio = found["mean_scalarised"], found["hypervolume_ratio"]
-    lines = [align(rows), "", f"mean ⟨λ, ΔJ⟩ {gain['mean']:+.4f}{_ends(gain['interval'], '+.4f')}"]
+    lines = [align(rows), "", f"mean ⟨λ, ΔJ⟩ {gain['mean']:+.4f}{ends(gain['interval'], '+.4f')}"]
     if ratio is not None:
-        text = f"{ratio['geometric_mean']:.3f}{_ends(ratio['interval'], '.3f')}"
+        text = f"{ratio['geometric_mean']:.3f}{ends(ratio['interval'], '.3f')}"
         lines.append(f"hypervolume ratio, geometric mean {text}")
     return "\n".join(lines)
-
-
-def _ends(interval: Sequence[float] | None, form: str) -> str:
-    if interval is None:
-        return " (one seed: no interval)"
-    return f" [{interval[0]:{form}}, {interval[1]:{form}}], 95 % over the seeds"
 
 
 def build_parser() -> ArgumentParser:
@@ -153,12 +146,8 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument("--runs", nargs="+", required=True, metavar="FOLDER", help="a seed each")
     parser.add_argument("--baselines", nargs="+", required=True, metavar="FOLDER", help="likewise")
-    parser.add_argument(
-        "--reference_point",
-        type=finite_float,
-        nargs="+",
-        help="of all hypervolumes; default: of each objective the lowest of all evaluations' own",
-    )
+    text = "of all hypervolumes; default: of each objective the lowest of all evaluations' own"
+    parser.add_argument("--reference_point", type=finite_float, nargs="+", help=text)
     parser.add_argument("--output_dir", type=filled, required=True)
     add_flag(parser, "--overwrite", False, "replace what the folder already holds")
     return parser
@@ -180,8 +169,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     seeds = [one_seed(own, base) for own, base in pairs]
     found = summary(seeds)
     fronts = [mean_front([pair[side] for pair in pairs]) for side in (0, 1)]
-    folder = prepare_output_dir(args.output_dir, overwrite=args.overwrite)
-    first = pairs[0][0]
+    folder, first = prepare_output_dir(args.output_dir, overwrite=args.overwrite), pairs[0][0]
     content = {
         "format": FORMAT,
         "kind": first.kind,

@@ -1,4 +1,4 @@
-"""Published reward and cost models: where they are, and the scores on their cards."""
+"""Published reward and cost models: the scores on their cards, and how often people agree."""
 
 from __future__ import annotations
 
@@ -8,17 +8,26 @@ import math
 import socket
 import urllib.parse
 import urllib.request
+import zlib
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
+from safe_rlhf_panacea.data import RawSample
+from safe_rlhf_panacea.data.published import published, safe_rlhf
+from safe_rlhf_panacea.data.raw import Row
+from safe_rlhf_panacea.data.template import tokenize
+from safe_rlhf_panacea.data.templates import SafeRlhfTemplate
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.models import AutoModelForScore, load_pretrained_models
+from safe_rlhf_panacea.runs.logger import progress_bar
 
 Reference = Mapping[str, Any]
 CARD = "bfloat16"  # the precision of every card; some have another one besides
@@ -45,6 +54,13 @@ class Check:
         """Whether the difference is within the tolerance; NaN and infinities never are."""
         return math.isfinite(self.difference) and abs(self.difference) <= self.tolerance
 
+    @property
+    def row(self) -> list[str]:
+        """As the table shows it."""
+        numbers = [f"{self.expected:.6g}", f"{self.measured:.6g}"]
+        numbers += [f"{self.difference:+.2g}", f"{self.tolerance:.2g}"]
+        return [self.checkpoint, self.what, *numbers, "same" if self.same else "DIFFERS"]
+
 
 # -- finding and loading a checkpoint -------------------------------------------------------
 
@@ -52,8 +68,7 @@ class Check:
 def locate(values: Mapping[str, Any], local_dir: Path | None) -> tuple[str | Path, dict[str, str]]:
     """A checkpoint's folder, or its name on the hub with the revision to take.
 
-    Raises:
-        UserError: it is neither in ``local_dir`` nor on the hub; the message says what to download.
+    What is in neither place is a ``UserError`` that says what to download.
     """
     hub, revision = values["hub"], values["revision"]
     if local_dir is not None:
@@ -78,9 +93,9 @@ def missing(hub: str, revision: str | None, size: str, local_dir: Path | None) -
 def _is_on_hub(hub: str, revision: str | None) -> bool:
     from huggingface_hub import hf_hub_download
 
-    cached_only = not _hub_answers()
+    offline = not _hub_answers()
     try:
-        hf_hub_download(hub, "config.json", revision=revision, local_files_only=cached_only)
+        hf_hub_download(hub, "config.json", revision=revision, local_files_only=offline)
     except Exception:  # no network, no such name, or no access
         return False
     return True
@@ -107,20 +122,14 @@ def loaded(values: Mapping[str, Any], args: Namespace) -> Iterator[tuple[Any, An
     """The model, on the GPU if there is one, and its tokenizer.
 
     The role is the reference's: the configuration of a cost model may call it a reward model.
-
-    Raises:
-        UserError: the checkpoint is missing, damaged, or of something else.
     """
     place, revision = locate(values, args.local_dir)
+    role = {"score_type": values["role"], "do_normalize": values["do_normalize"]}
     model, tokenizer = load_pretrained_models(
         place,
         auto_model_type=AutoModelForScore,
         dtype=getattr(torch, args.dtype),
-        auto_model_kwargs={
-            "score_type": values["role"],
-            "do_normalize": values["do_normalize"],
-            **revision,
-        },
+        auto_model_kwargs={**role, **revision},
         auto_tokenizer_kwargs=revision,
     )
     try:
@@ -132,11 +141,6 @@ def loaded(values: Mapping[str, Any], args: Namespace) -> Iterator[tuple[Any, An
 
 
 # -- the scores on the model's card ---------------------------------------------------------
-
-
-def sample_ids(tokenizer: Any, text: str) -> torch.Tensor:
-    """The ids of a sample text as the cards tokenise it, without an end token; size = (1, L)."""
-    return torch.tensor([tokenizer(text)["input_ids"]])
 
 
 @torch.no_grad()
@@ -152,7 +156,8 @@ def score_checks(reference: Reference, model: Any, tokenizer: Any, dtype: str) -
         dtype: the model's precision; a card without it is compared in bfloat16.
     """
     name, values, tolerances = reference["name"], reference["values"], reference["tolerances"]
-    ids = sample_ids(tokenizer, values["text"]).to(model.device)
+    # As the cards tokenise it, without an end token; size = (1, L).
+    ids = torch.tensor([tokenizer(values["text"])["input_ids"]], device=model.device)
     output = model(ids, attention_mask=torch.ones_like(ids))
     found = output.scores[0, :, 0].tolist()
     yield Check(name, "tokens", values["tokens"], len(found), 0.0)
@@ -163,15 +168,9 @@ def score_checks(reference: Reference, model: Any, tokenizer: Any, dtype: str) -
             ("early", range(min(values["early"], len(expected)))),
             ("later", range(values["early"], len(expected))),
         ):
+            what, tolerance = f"score, {part} tokens, token", tolerances[f"{part}_tokens"]
             checks = [
-                Check(
-                    name,
-                    f"score, {part} tokens, token {i + 1}",
-                    expected[i],
-                    found[i],
-                    tolerances[f"{part}_tokens"],
-                )
-                for i in places
+                Check(name, f"{what} {i + 1}", expected[i], found[i], tolerance) for i in places
             ]
             yield from sorted(checks, key=_distance)[-1:]  # the worst
     if ends := values.get("end_score"):
@@ -187,3 +186,108 @@ def score_checks(reference: Reference, model: Any, tokenizer: Any, dtype: str) -
 def _distance(check: Check) -> float:
     """How far off a number is; NaN is farther than all others."""
     return abs(check.difference) if math.isfinite(check.difference) else math.inf
+
+
+# -- accuracies on a published test split -----------------------------------------------------
+
+SPLIT = published("PKU-SafeRLHF-v0/test")
+SAFE_FIELDS = ("is_response_0_safe", "is_response_1_safe")
+ANSWERS = ("answer", "other_answer")
+# The objective whose label ranks a pair, and the sign that the score of the better answer has.
+RANKED_BY = {"reward": ("helpful", 1.0), "cost": ("harmless", -1.0)}
+
+
+def with_safety(row: Row) -> RawSample:
+    """A pair of PKU-SafeRLHF that also says whether each answer is ``safe``."""
+    safe = [row[field] for field in SAFE_FIELDS]
+    if not all(isinstance(value, bool) for value in safe):
+        raise UserError(f"{' and '.join(SAFE_FIELDS)} are {safe}; they are true or false")
+    return {**safe_rlhf.convert(row), "safe": safe}  # type: ignore[dict-item,typeddict-unknown-key]
+
+
+FORM = replace(safe_rlhf, fields=(*safe_rlhf.fields, *SAFE_FIELDS), convert=with_safety)
+
+
+def read_pairs(args: Namespace) -> list[RawSample]:
+    """The test split, or ``args.pairs`` of its pairs, drawn at random."""
+    import datasets
+
+    (datasets.enable_progress_bars if args.progress else datasets.disable_progress_bars)()
+    hub = f"the data set {SPLIT.HUB}"
+    absent = missing(hub, SPLIT.REVISION, "the folder as it is", args.local_dir)
+    folder = args.local_dir and args.local_dir / "PKU-SafeRLHF"
+    if folder and not folder.exists():
+        raise UserError(absent)
+    try:
+        data = SPLIT(str(folder) if folder else None, FORM)
+    except UserError as error:
+        raise error if folder else UserError(f"{absent} ({error})") from None
+    if args.pairs is None or args.pairs >= len(data):
+        return list(data)
+    order = np.random.RandomState([0, zlib.crc32(b"pairs")]).permutation(len(data))
+    return [data[int(index)] for index in order[: args.pairs]]
+
+
+@torch.no_grad()
+def score_texts(model: Any, tokenizer: Any, texts: Sequence[str], args: Namespace) -> torch.Tensor:
+    """End scores, size = (N,); texts are cut off at the tokenizer's maximal length."""
+    rows = [row[: tokenizer.model_max_length] for row in tokenize(tokenizer, texts)]
+    # Of like length side by side; the longest first, so that too little memory shows at once.
+    order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
+    scores = torch.empty(len(rows))
+    bar = progress_bar(total=len(rows), desc="Scoring", disable=not args.progress)
+    for start in range(0, len(rows), args.batch_size):
+        batch = order[start : start + args.batch_size]
+        cut = [torch.tensor(rows[index]) for index in batch]
+        ids = pad_sequence(cut, batch_first=True, padding_value=tokenizer.pad_token_id)
+        mask = pad_sequence([torch.ones_like(row) for row in cut], batch_first=True).bool()
+        ends = model(ids.to(model.device), attention_mask=mask.to(model.device)).end_scores
+        scores[batch] = ends.squeeze(-1).float().cpu()
+        bar.update(len(batch))
+    bar.close()
+    return scores
+
+
+def accuracy_checks(
+    reference: Reference, model: Any, tokenizer: Any, pairs: Sequence[RawSample], args: Namespace
+) -> Iterator[Check]:
+    """Compare accuracies in percent with the reported ones.
+
+    ``ranking``: pairs of which the model scores the better answer higher (a cost model: the safer
+    one lower). ``safety``: answers of which a cost above 0 says unsafe, as people did.
+    """
+    values, template = reference["values"], SafeRlhfTemplate(tokenizer)
+    texts = []
+    for pair in pairs:  # as in training: prompt, answer, end token
+        prompt = template.prompt(pair["input"])
+        answers = (pair[name] for name in ANSWERS)  # type: ignore[literal-required]
+        texts += [prompt + template.rest(prompt, pair["input"], answer) for answer in answers]
+    scores = score_texts(model, tokenizer, texts, args).view(-1, 2)  # size = (N, 2)
+    measured = {"ranking": ranking(pairs, scores, values["role"]), "safety": safety(pairs, scores)}
+    for what, expected in values["accuracy"].items():
+        right, count = measured[what]
+        share = right / count
+        tolerance = reference["tolerances"]["accuracy"] + sampling_error(share, count)
+        name = f"{what} accuracy, % of {count}"
+        yield Check(reference["name"], name, expected, 100 * share, tolerance)
+
+
+def sampling_error(share: float, count: int) -> float:
+    """Three standard errors of a share, in percentage points."""
+    return 300 * math.sqrt(share * (1 - share) / count)
+
+
+def ranking(pairs: Sequence[RawSample], scores: torch.Tensor, role: str) -> tuple[int, int]:
+    """How many pairs are ranked as people did, of how many that they ranked."""
+    objective, sign = RANKED_BY[role]
+    labels = [pair["labels"][objective] for pair in pairs]
+    first = (sign * (scores[:, 0] - scores[:, 1])).tolist()
+    right = [d > 0 if label == 0 else d < 0 for d, label in zip(first, labels, strict=True)]
+    known = [label is not None for label in labels]
+    return sum(r and k for r, k in zip(right, known, strict=True)), max(1, sum(known))
+
+
+def safety(pairs: Sequence[RawSample], scores: torch.Tensor) -> tuple[int, int]:
+    """How many answers' signs of the cost say what people did, of how many."""
+    safe = torch.tensor([pair["safe"] for pair in pairs])  # type: ignore[typeddict-item]
+    return int(((scores <= 0) == safe).sum()), safe.numel()

@@ -50,11 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """Refuse what could only fail, or be ignored, after hours.
-
-    Raises:
-        UserError: flags that do not go together, or an output that cannot be written.
-    """
+    """Refuse what could only fail, or be ignored, after hours."""
     if args.pairs and not args.accuracy:
         raise UserError("--pairs is of the accuracies: add --accuracy true")
     if args.local_dir:
@@ -73,11 +69,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def chosen(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """The references of the checkpoints that are wanted and of which there is something to check.
-
-    Raises:
-        UserError: a name that is unknown, or nothing to check of it.
-    """
+    """The references of the checkpoints that are wanted, those with something to check."""
     known = {path.stem: read_json(path) for path in sorted(args.references.glob("*.json"))}
     if not known:
         raise UserError(f"--references {args.references}: no references there")
@@ -99,8 +91,7 @@ def measure(args: argparse.Namespace) -> tuple[list[Any], list[str]]:
 
     One checkpoint that is missing or damaged does not keep the others from being checked.
     """
-    from published_accuracy import accuracy_checks, read_pairs
-    from published_checkpoints import loaded, score_checks
+    from published_checkpoints import accuracy_checks, loaded, read_pairs, score_checks
 
     references, pairs = chosen(args), None
     checks: list[Any] = []
@@ -121,23 +112,6 @@ def measure(args: argparse.Namespace) -> tuple[list[Any], list[str]]:
     return checks, [" ".join(reason.split()) for reason in reasons]
 
 
-def table(checks: Sequence[Any]) -> str:
-    """A line for each check."""
-    rows = [
-        [
-            check.checkpoint,
-            check.what,
-            f"{check.expected:.6g}",
-            f"{check.measured:.6g}",
-            f"{check.difference:+.2g}",
-            f"{check.tolerance:.2g}",
-            "same" if check.same else "DIFFERS",
-        ]
-        for check in checks
-    ]
-    return align([HEAD, *rows])
-
-
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Check, print and write; the exit code."""
@@ -148,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     differ = sum(not check.same for check in checks)
     code = DIFFERS if differ else COULD_NOT_RUN if reasons else SAME
     if checks:
-        print(table(checks))
+        print(align([HEAD, *(check.row for check in checks)]))
     verdict = f"{differ} DIFFER" if differ else "all the same"
     made = f"{len(checks)} checks, {verdict}" if checks else "nothing was checked"
     failed = f"; {len(reasons)} COULD NOT RUN" if reasons else ""

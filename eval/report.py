@@ -35,29 +35,17 @@ ORDER = (
 )
 
 
-def picture(folder: Path, figure: dict[str, Any]) -> str:
-    """The PNG itself, inside the page.
-
-    Raises:
-        UserError: it is gone.
-    """
-    for name in figure["pictures"]:
-        if name.endswith(".png"):
-            path = folder / name
-            if not path.is_file():
-                raise UserError(f"{path} is missing: draw the figure again")
-            return image(path.read_bytes(), f"{figure['figure']}: {figure['title']}")
-    return ""
-
-
 def section(folder: Path, figure: dict[str, Any]) -> str:
-    """A figure with all that belongs to it."""
-    says = figure["paper_says"]
-    parts = [f"<section><h2>{escape(figure['figure'])}: {escape(figure['title'])}</h2>"]
+    """A figure with all that belongs to it, the picture itself inside the page."""
+    title, says = f"{figure['figure']}: {figure['title']}", figure["paper_says"]
+    parts = [f"<section><h2>{escape(title)}</h2>"]
     if says:
         parts.append(f'<p class="says">The paper says: {escape(says)}</p>')
-    parts += [picture(folder, figure), f'<div class="wide">{figure["html"]}</div>']
-    parts.append(f"<p>{escape(figure['caption'])}</p>")
+    for path in (folder / name for name in figure["pictures"] if name.endswith(".png")):
+        if not path.is_file():
+            raise UserError(f"{path} is missing: draw the figure again")
+        parts.append(image(path.read_bytes(), title))
+    parts += [f'<div class="wide">{figure["html"]}</div>', f"<p>{escape(figure['caption'])}</p>"]
     tables = [] if figure["html"] else figure["tables"]
     parts += [folded_table(Table(**entry)) for entry in tables]
     parts.append(f"<pre>{escape(figure['command'])}</pre></section>")
@@ -65,11 +53,7 @@ def section(folder: Path, figure: dict[str, Any]) -> str:
 
 
 def read_figures(folder: Path) -> list[dict[str, Any]]:
-    """What the figure programs left, in the paper's order.
-
-    Raises:
-        UserError: nothing is there.
-    """
+    """What the figure programs left, in the paper's order."""
     figures = {}
     for path in folder.glob("*.json"):
         figure = read_json(path)

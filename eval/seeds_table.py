@@ -50,10 +50,10 @@ def evaluations(folders: Sequence[Path]) -> list[str]:
     return names
 
 
-def indicator_table(folders: Sequence[Path], names: Sequence[str]) -> str:
+def indicator_table(folders: Sequence[Path]) -> str:
     """Hypervolume of every seed, and the means of the other columns."""
     rows = []
-    for name in names:
+    for name in evaluations(folders):
         results = [FrontResult.load(folder / "evaluation" / name) for folder in folders]
         row = [name, *(number(result.indicators["hypervolume"]) for result in results)]
         row += [number(sum(map(f, results)) / len(results)) for f in COLUMNS.values()]
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", nargs="+", required=True, help="what --runs was each time")
     args = parser.parse_args(argv)
     folders = [Path(folder) for folder in args.runs]
-    say(indicator_table(folders, evaluations(folders)))
+    say(indicator_table(folders))
     say(f"\n{time_table(folders)}")
 
 

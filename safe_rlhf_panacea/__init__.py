@@ -41,59 +41,25 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Public name to the module that has it, below this package.
-_HOMES = {
-    "AdapterConfig": "adapter",
-    "DPOConfig": "configs.algorithms",
-    "FrontComparison": "fronts.compare",
-    "FrontResult": "fronts.result",
-    "GRPOConfig": "configs.algorithms",
-    "LoadedModel": "models.loaded",
-    "PPOConfig": "configs.algorithms",
-    "PanaceaDPO": "api",
-    "PanaceaGRPO": "api",
-    "PanaceaModel": "respond",
-    "PanaceaPPO": "api",
-    "PanaceaSFT": "api",
-    "PreferenceSampler": "preference_sampler",
-    "RewardConfig": "configs.algorithms",
-    "RewardModel": "api",
-    "RewardedSoups": "api",
-    "SFTConfig": "configs.algorithms",
-    "UserError": "errors",
-    "aggregate_losses": "aggregation",
-    "aggregate_rewards": "aggregation",
-    "inject_adapter": "adapter",
-    "load_adapter": "adapter",
-    "parse_preference": "preference",
-    "preference_grid": "preference",
+# Module below this package to the public names that it has.
+_NAMES = {
+    "adapter": ("AdapterConfig", "inject_adapter", "load_adapter"),
+    "aggregation": ("aggregate_losses", "aggregate_rewards"),
+    "api": (
+        *("PanaceaDPO", "PanaceaGRPO", "PanaceaPPO", "PanaceaSFT"),
+        *("RewardModel", "RewardedSoups"),
+    ),
+    "configs.algorithms": ("DPOConfig", "GRPOConfig", "PPOConfig", "RewardConfig", "SFTConfig"),
+    "errors": ("UserError",),
+    "fronts.compare": ("FrontComparison",),
+    "fronts.result": ("FrontResult",),
+    "models.loading": ("LoadedModel",),
+    "preference": ("parse_preference", "preference_grid"),
+    "preference_sampler": ("PreferenceSampler",),
+    "respond": ("PanaceaModel",),
 }
-__all__ = [
-    "AdapterConfig",
-    "DPOConfig",
-    "FrontComparison",
-    "FrontResult",
-    "GRPOConfig",
-    "LoadedModel",
-    "PPOConfig",
-    "PanaceaDPO",
-    "PanaceaGRPO",
-    "PanaceaModel",
-    "PanaceaPPO",
-    "PanaceaSFT",
-    "PreferenceSampler",
-    "RewardConfig",
-    "RewardModel",
-    "RewardedSoups",
-    "SFTConfig",
-    "UserError",
-    "aggregate_losses",
-    "aggregate_rewards",
-    "inject_adapter",
-    "load_adapter",
-    "parse_preference",
-    "preference_grid",
-]
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = tuple(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

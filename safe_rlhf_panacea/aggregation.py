@@ -19,15 +19,7 @@ class AggregationError(UserError):
 
 
 def linear_scalarization(values: torch.Tensor, preference: torch.Tensor) -> torch.Tensor:
-    """Σ λ_i v_i (Eq. 6).
-
-    Args:
-        values: size = (..., m).
-        preference: size = (m,) or (..., m).
-
-    Returns:
-        size = (...).
-    """
+    """Σ λ_i v_i (Eq. 6), size = (...), of v (..., m) and λ (m,) or (..., m)."""
     return (values * preference).sum(dim=-1)
 
 
@@ -37,8 +29,8 @@ def tchebycheff(
     """min_i λ_i (v_i - z_i), to be maximised (Eq. 7).
 
     Args:
-        values: size = (..., m); NaN where an objective does not count.
-        preference: size = (m,) or (..., m).
+        values: v, size = (..., m); NaN where an objective does not count.
+        preference: λ, size = (m,) or (..., m).
         ideal: z, size = (m,).
 
     Returns:
@@ -54,16 +46,8 @@ def smooth_tchebycheff(
 ) -> torch.Tensor:
     """-μ log Σ_i exp(λ_i (z_i - v_i) / μ), to be maximised (arXiv 2402.19078).
 
-    At most μ log m below Eq. 7's minimum, which it becomes as μ goes to 0.
-
-    Args:
-        values: size = (..., m); NaN where an objective does not count.
-        preference: size = (m,) or (..., m).
-        ideal: z, size = (m,).
-        smooth_mu: μ, positive, in the units of the values.
-
-    Returns:
-        size = (...); 0 where no objective counts.
+    At most μ log m below Eq. 7's minimum, which it becomes as μ goes to 0. Sizes are those of
+    ``tchebycheff``; μ is positive, in the units of the values.
     """
     missing = values.isnan()
     gaps = (preference * (ideal - values)).masked_fill(missing, -torch.inf)
@@ -226,13 +210,10 @@ def objective_weights(
     ideal: torch.Tensor | None = None,
     smooth_mu: float | None = None,
 ) -> torch.Tensor:
-    """The gradient of ``aggregate_rewards``: how much each objective counts where v is.
+    """The gradient of ``aggregate_rewards``, size = (B, m): how much each objective counts at v.
 
     λ_i; λ_i where λ_i (v_i - z_i) is least and 0 elsewhere, shared between ties; or λ_i times the
-    softmax of λ (z - v) / μ.
-
-    Returns:
-        size = (B, m); 0 where v is NaN, that is, an objective does not count.
+    softmax of λ (z - v) / μ. It is 0 where v is NaN, that is, an objective does not count.
     """
     with torch.enable_grad():
         leaf = values.detach().requires_grad_()
@@ -241,20 +222,12 @@ def objective_weights(
 
 
 def best_of_each(rewards: torch.Tensor) -> torch.Tensor:
-    """The largest of each objective's rewards, size = (m,); -inf where it counts for no row.
-
-    Args:
-        rewards: size = (B, m); NaN where an objective does not count.
-    """
+    """The largest of each objective's rewards (B, m), size = (m,); -inf where none counts."""
     return rewards.masked_fill(rewards.isnan(), -torch.inf).amax(dim=0)
 
 
 class IdealPoint:
-    """z, the best value of each objective so far (Eq. 7 and 13).
-
-    Args:
-        pref_dim: m.
-    """
+    """z, the best value of each of ``pref_dim`` objectives so far (Eq. 7 and 13)."""
 
     def __init__(self, pref_dim: int) -> None:
         """Nothing has been seen yet."""

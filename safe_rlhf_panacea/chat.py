@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-from argparse import ArgumentTypeError
 from collections.abc import Iterator, Sequence
 
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
@@ -143,7 +142,7 @@ def _turn(chat: Chat, line: str) -> bool:
         for text in chat.answer(encodable(line)):
             print(printable(text), end="", flush=True)
         print()
-    except (UserError, ArgumentTypeError) as error:
+    except UserError as error:
         say(f"error: {error}")
     except KeyboardInterrupt:
         say("\n(not kept)")

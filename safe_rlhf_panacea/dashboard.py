@@ -1,4 +1,7 @@
-"""Draw a run's ``report.html`` anew from its files."""
+"""What is shown of a training's evaluations, and where: files, wandb, TensorBoard.
+
+``python -m safe_rlhf_panacea.dashboard`` draws the page of a run anew from its files.
+"""
 
 from __future__ import annotations
 
@@ -27,57 +30,7 @@ from safe_rlhf_panacea.show.tables import Table, indicators_table, points_table
 PROGRAM = "python -m safe_rlhf_panacea.dashboard"
 
 
-@configuration
-class DashboardOptions(Options):
-    """Draw the page of a run anew from its files."""
-
-    run: str = option(
-        text="folder of a training that evaluates (--need_eval)", required=True, positional=True
-    )
-    output: str | None = option(text=f"default: {REPORT_FILE} in the run's folder")
-    overwrite: bool = option(False, "replace an --output that is there")
-
-
-COMMAND = Program(
-    DashboardOptions,
-    PROGRAM,
-    f"""
-    Draw the page of a run anew from {EVALUATIONS_FILE} and metrics.jsonl: the growing front,
-    indicators, distributions, responses, singular values, training curves.
-    """,
-    f"{PROGRAM} runs/latest/panacea-ppo --output front.html",
-)
-
-
-@one_line_errors
-def main(argv: Sequence[str] | None = None) -> None:
-    """Read a run's evaluations, draw its page and write it."""
-    options = COMMAND.read(argv)
-    evaluations = read_evaluations(options.run)
-    if not evaluations:
-        raise UserError(f"{options.run} holds no {EVALUATIONS_FILE}: train with --need_eval")
-    output = Path(options.output or Path(options.run) / REPORT_FILE)
-    if options.output and output.exists() and not options.overwrite:
-        raise UserError(f"{output} exists: choose another file or give --overwrite")
-    light = [*(evaluation.light() for evaluation in evaluations[:-1]), evaluations[-1]]
-    try:
-        page = render(Path(options.run).resolve(), Content(light), running=False)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise UserError(
-            f"{options.run}: its files are not those of this version: {error!r}"
-        ) from error
-    try:
-        atomic_write_text(output, page)
-    except OSError as error:
-        raise UserError(f"{output} cannot be written: {error.strerror}") from error
-    say(f"Written to {output}")
-
-
-if __name__ == "__main__":
-    main()
-
-
-def vector_name(preference: Sequence[float]) -> str:
+def _vector_name(preference: Sequence[float]) -> str:
     """λ in the name of a series, ``0.25_0.75``."""
     return "_".join(f"{value:.2f}" for value in preference)
 
@@ -89,7 +42,7 @@ def scalars(evaluation: Evaluation) -> dict[str, float]:
     for name, value in zip(evaluation.objectives, indicators["spearman"], strict=True):
         found[f"front/spearman_{name}"] = value
     for point in evaluation.result.points:
-        where = vector_name(point.preference)
+        where = _vector_name(point.preference)
         for name, value in zip(evaluation.objectives, point.objectives, strict=True):
             found[f"front_{name}/{where}"] = value
         if point.kl is not None:
@@ -103,37 +56,12 @@ def scalars(evaluation: Evaluation) -> dict[str, float]:
     return found
 
 
-def responses_table(evaluation: Evaluation) -> Table:
-    """A few prompts, each answered at every λ."""
-    names = evaluation.objectives
-    rewarded = bool(evaluation.responses and evaluation.responses[0]["rewards"])
-    columns = ["step", "prompt", *(f"λ {n}" for n in names), "response"]
-    columns += [*(names if rewarded else []), "log π/π_ref"]
-    rows = []
-    for entry in evaluation.responses:
-        row = [evaluation.step, entry["prompt"], *entry["preference"], entry["response"]]
-        rows.append([*row, *entry["rewards"], entry["log_ratio"]])
-    return Table(f"Responses at step {evaluation.step}", columns, rows)
-
-
-def singular_values_table(evaluation: Evaluation) -> Table:
-    """Sizes of σ and s, matrix by matrix."""
-    columns = ["step", "matrix", "least |σ|", "median |σ|", "largest |σ|", "|s|"]
-    rows = []
-    for entry in evaluation.singular_values:
-        sizes, s = np.abs(entry["sigma"]), np.abs(entry["s"])
-        spread = float(sizes.min()), float(np.median(sizes)), float(sizes.max())
-        largest = float(s.max()) if s.size else None
-        rows.append([evaluation.step, entry["matrix"], *spread, largest])
-    return Table("Matrix by matrix", columns, rows)
-
-
 def histograms(evaluation: Evaluation) -> dict[str, list[float]]:
     """Rewards (or margins) by objective and λ, and all σ and s."""
     found = {}
     for point, values in zip(evaluation.result.points, evaluation.distributions, strict=True):
         for name, column in zip(evaluation.objectives, values, strict=True):
-            found[f"values_{name}/{vector_name(point.preference)}"] = list(column)
+            found[f"values_{name}/{_vector_name(point.preference)}"] = list(column)
     for part in ("sigma", "s"):
         found[f"singular/{part}"] = [v for e in evaluation.singular_values for v in e[part]]
     return {name: values for name, values in found.items() if values}
@@ -141,13 +69,9 @@ def histograms(evaluation: Evaluation) -> dict[str, list[float]]:
 
 @dataclass(frozen=True)
 class Content:
-    """All that there is to show; pictures are drawn once, whoever asks for them.
+    """All that there is to show; pictures are drawn once, whoever asks for them."""
 
-    Attributes:
-        evaluations: every evaluation so far, the latest whole.
-    """
-
-    evaluations: Sequence[Evaluation]
+    evaluations: Sequence[Evaluation]  # so far, the latest whole
 
     @property
     def latest(self) -> Evaluation:
@@ -176,12 +100,30 @@ class Content:
         """The tables of the evaluations, by name."""
         results = [one.result for one in self.evaluations]
         seconds = [round(one.seconds, 1) for one in self.evaluations]
+        latest, names = self.latest, self.latest.objectives
+        rewarded = latest.responses and latest.responses[0]["rewards"]
+        heads = ["step", "prompt", *(f"λ {n}" for n in names), "response"]
+        heads += [*(names if rewarded else []), "log π/π_ref"]
+        responses = []
+        for entry in latest.responses:
+            row = [latest.step, entry["prompt"], *entry["preference"], entry["response"]]
+            responses.append([*row, *entry["rewards"], entry["log_ratio"]])
+        matrices = []
+        for matrix in latest.singular_values:
+            sizes, s = np.abs(matrix["sigma"]), np.abs(matrix["s"])
+            spread = float(sizes.min()), float(np.median(sizes)), float(sizes.max())
+            largest = float(s.max()) if s.size else None
+            matrices.append([latest.step, matrix["matrix"], *spread, largest])
+        columns = ["step", "matrix", "least |σ|", "median |σ|", "largest |σ|", "|s|"]
         return {
             "front/points": points_table(results, "step"),
             "front/indicators": indicators_table(results, "step", seconds=seconds),
-            "responses": responses_table(self.latest),
-            "singular/by_matrix": singular_values_table(self.latest),
+            "responses": Table(f"Responses at step {latest.step}", heads, responses),
+            "singular/by_matrix": Table("Matrix by matrix", columns, matrices),
         }
+
+
+# -- where it is shown -------------------------------------------------------------------------
 
 
 class FileWriter:
@@ -204,10 +146,9 @@ class FileWriter:
 
 
 class WandbWriter:
-    """Tables, pictures, histograms and a chart of the front in a run of wandb."""
+    """Tables, pictures, histograms and a chart of the front in an open run of wandb."""
 
     def __init__(self, run: Any) -> None:
-        """Log to an open run of wandb."""
         self.run = run
 
     def write(self, content: Content) -> None:
@@ -222,35 +163,27 @@ class WandbWriter:
             logged[f"{name}_picture"] = wandb.Image(Image.open(io.BytesIO(png)))
         for name, values in histograms(content.latest).items():
             logged[name] = wandb.Histogram(values)
-        logged |= self._charts(content)
-        self.run.log(logged, step=content.latest.step)
-
-    def _charts(self, content: Content) -> dict[str, Any]:
-        """Every front so far as lines through its non-dominated points, pair by pair."""
-        import wandb
-
-        charts = {}
+        # Every front so far as lines through its non-dominated points, pair by pair.
         names = content.latest.objectives
+        keys = [f"step {evaluation.step}" for evaluation in content.evaluations]
         for (i, first), (j, second) in itertools.combinations(enumerate(names), 2):
-            xs, ys, keys = [], [], []
+            xs, ys = [], []
             for evaluation in content.evaluations:
-                values = evaluation.result.values
-                kept = values[non_dominated_mask(values)]
+                front = evaluation.result.values
+                kept = front[non_dominated_mask(front)]
                 kept = kept[np.argsort(kept[:, i])]
                 xs.append(kept[:, i].tolist())
                 ys.append(kept[:, j].tolist())
-                keys.append(f"step {evaluation.step}")
-            charts[f"front/{first}_{second}"] = wandb.plot.line_series(
+            logged[f"front/{first}_{second}"] = wandb.plot.line_series(
                 xs, ys, keys=keys, title=f"Front: {second} against {first}", xname=first
             )
-        return charts
+        self.run.log(logged, step=content.latest.step)
 
 
 class TensorboardWriter:
-    """Pictures, histograms, and tables as Markdown, in TensorBoard."""
+    """Pictures, histograms, and tables as Markdown, with a ``SummaryWriter`` of TensorBoard."""
 
     def __init__(self, writer: Any) -> None:
-        """Write with a ``SummaryWriter`` of TensorBoard."""
         self.writer = writer
 
     def write(self, content: Content) -> None:
@@ -271,23 +204,13 @@ class TensorboardWriter:
 class Dashboard:
     """A run's evaluations and where they are shown; only the main process shows anything.
 
-    Attributes:
-        evaluations: all evaluations, those before a resume among them; only the latest is whole.
-        writers: files always; wandb and TensorBoard where the run's logger logs to them.
+    It goes on where the evaluations in the run's folder end, and raises a ``UserError`` if these
+    are damaged. Files are always written; wandb and TensorBoard where the ``logger`` has them.
     """
 
     def __init__(self, folder: Path, logger: Any) -> None:
-        """Go on where the folder's evaluations end.
-
-        Args:
-            folder: the run's.
-            logger: with ``wandb``, ``writer`` (TensorBoard's) and ``print``.
-
-        Raises:
-            UserError: the folder's evaluations are damaged.
-        """
         self.logger = logger
-        self.evaluations: list[Evaluation] = []
+        self.evaluations: list[Evaluation] = []  # those before a resume too; only the latest whole
         self.writers: list[FileWriter | WandbWriter | TensorboardWriter] = []
         self._shown = False
         if is_main_process():
@@ -326,3 +249,51 @@ class Dashboard:
                 raise
             name = type(action.__self__).__name__
             self.logger.print(f"dashboard: {name} failed and is left out: {error!r}")
+
+
+# -- the program -------------------------------------------------------------------------------
+
+
+@configuration
+class DashboardOptions(Options):
+    """Draw the page of a run anew from its files."""
+
+    run: str = option(
+        text="folder of a training that evaluates (--need_eval)", required=True, positional=True
+    )
+    output: str | None = option(text=f"default: {REPORT_FILE} in the run's folder")
+    overwrite: bool = option(False, "replace an --output that is there")
+
+
+COMMAND = Program(
+    DashboardOptions,
+    PROGRAM,
+    f"""
+    Draw the page of a run anew from {EVALUATIONS_FILE} and metrics.jsonl: the growing front,
+    indicators, distributions, responses, singular values, training curves.
+    """,
+    f"{PROGRAM} runs/latest/panacea-ppo --output front.html",
+)
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read a run's evaluations, draw its page and write it."""
+    options = COMMAND.read(argv)
+    evaluations = read_evaluations(options.run)
+    if not evaluations:
+        raise UserError(f"{options.run} holds no {EVALUATIONS_FILE}: train with --need_eval")
+    output = Path(options.output or Path(options.run) / REPORT_FILE)
+    if options.output and output.exists() and not options.overwrite:
+        raise UserError(f"{output} exists: choose another file or give --overwrite")
+    try:
+        page = render(Path(options.run).resolve(), Content(evaluations), running=False)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        text = f"{options.run}: its files are not those of this version: {error!r}"
+        raise UserError(text) from error
+    atomic_write_text(output, page)
+    say(f"Written to {output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -25,15 +25,6 @@ def resolve(module: str, argv: Sequence[str]) -> tuple[dict[str, Any], dict[str,
     return recordable(program.parse_arguments(argv)), {}
 
 
-def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The launcher's value and the new one of all flags that the size or the user changed."""
-    return {
-        name: {"launcher": before.get(name), "now": value}
-        for name, value in after.items()
-        if before.get(name) != value
-    }
-
-
 def print_report(
     module: str,
     about: Mapping[str, str],
@@ -41,22 +32,23 @@ def print_report(
     paper: Sequence[str],
     more: Sequence[str],
 ) -> None:
-    """Print the object; nothing is started and nothing written.
+    """Print the object, which begins with ``about``; nothing is started and nothing written.
 
-    Args:
-        module: the program.
-        about: entries that the object begins with.
-        start: the words that start the program.
-        paper: the launcher's flags.
-        more: those of the size and of the user, which win.
+    ``start`` are the words that start the program, ``paper`` the launcher's flags, ``more`` those
+    of the size and of the user, which win.
     """
     values, variants = resolve(module, [*paper, *more])
     before, _ = resolve(module, paper)
+    changed = {
+        name: {"launcher": before.get(name), "now": value}
+        for name, value in values.items()
+        if before.get(name) != value
+    }
     report = {
         **about,
         "command": f"{' '.join(start)} {shlex.join([*paper, *more])}",
         "hyperparameters": values,
-        "changed": differences(before, values),
+        "changed": changed,
         "variants": variants,
     }
     say(json.dumps(report, indent=2, ensure_ascii=False))

@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import threading
+from argparse import ArgumentTypeError
 from collections.abc import Callable
 from functools import wraps
 from types import TracebackType
@@ -28,8 +29,11 @@ FOREIGN = {
 }
 
 
-class UserError(ValueError):
-    """Bad input, told in one line: what is wrong, where, and what would be right."""
+class UserError(ValueError, ArgumentTypeError):
+    """Bad input, told in one line: what is wrong, where, and what would be right.
+
+    Argparse tells its text, too, where a function that reads a flag's value raises it.
+    """
 
 
 class SharedError(UserError):
@@ -37,11 +41,7 @@ class SharedError(UserError):
 
 
 def one_line(error: BaseException) -> str | None:
-    """What there is to say of an error that is no programming error; None of all others.
-
-    These are the errors that the packages raise for bad input, and those of the operating system:
-    a full disk, a missing permission, a name that is too long.
-    """
+    """What there is to say of bad input or of the operating system; None of all other errors."""
     if isinstance(error, UserError):
         return printable_line(error)
     if isinstance(error, OSError) and error.errno and error.strerror:
@@ -77,7 +77,11 @@ def one_line_errors(main: Callable[..., int | None]) -> Callable[..., int | None
         except Exception as error:
             if one_line(error) is None:
                 raise
-            if _is_everyones(error) and not _speaks():
+            # Not imported here: who has not loaded torch, or lacks it, has joined no other process.
+            dist = sys.modules.get("torch.distributed")
+            joined = dist is not None and dist.is_available() and dist.is_initialized()
+            # Before they are joined, all processes meet the same error.
+            if not _speaks() and (isinstance(error, SharedError) or not joined):
                 raise SystemExit(2) from None
             fail(error)
 
@@ -105,11 +109,3 @@ def tell_interruption(
 def _speaks() -> bool:
     """Whether this is the first process of its machine."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
-def _is_everyones(error: Exception) -> bool:
-    """Whether the other processes meet the same error: before they are joined, all of them do."""
-    # Not imported here: who has not loaded torch, or lacks it, has joined no other process.
-    dist = sys.modules.get("torch.distributed")
-    joined = dist is not None and dist.is_available() and dist.is_initialized()
-    return isinstance(error, SharedError) or not joined

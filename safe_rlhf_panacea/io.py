@@ -30,7 +30,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    os.close(handle)
+    temporary = Path(name)
     try:
         yield temporary
         # mkstemp's files are for their owner only; these are as readable as any other.
@@ -45,29 +50,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """A full disk inside does not say where it is: its error gets this name."""
-    try:
-        yield
-    except Exception as error:
-        named = _about(error, Path(path))
-        # torch's own error has no number
-        if named is not error and getattr(named, "errno", errno.EIO) in DISK:
-            raise named from error
-        raise
-
-
-@contextmanager
 def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """A folder to fill, which takes the target's place when the block succeeds.
 
-    Args:
-        target: new or empty; behind a link, which stays, the folder that it leads to.
-        replace: a target that holds something is replaced.
-
-    Raises:
-        UserError: the target is a file, a link that leads nowhere, or holds something and is not
-            to be replaced.
+    The target is new or empty, or is to be replaced; behind a link, which stays, it is the folder
+    that the link leads to. Anything else is refused.
     """
     if target.exists() and not target.is_dir():
         raise UserError(f"{target} is a file: the output folder must be a folder, or new")
@@ -79,14 +66,13 @@ def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
         target = Path(os.path.realpath(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    filled = temporary / "new"
+    filled, old = temporary / "new", temporary / "old"
     filled.mkdir()
     try:
         try:
             yield filled
         except Exception as error:
             raise _about(error, target, temporary) from error
-        old = temporary / "old"
         if target.exists():
             target.rename(old)
         try:
@@ -99,20 +85,17 @@ def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what writes of ``atomic_path`` that were killed left; none may be under way."""
-    for temporary in folder.glob(".*.tmp"):
-        temporary.unlink(missing_ok=True)
-
-
-def _temporary(path: Path) -> Path:
-    """A new file beside ``path``."""
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """A full disk inside does not say where it is: its error gets this name."""
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    os.close(handle)
-    return Path(name)
+        yield
+    except Exception as error:
+        named = _about(error, Path(path))
+        # torch's own error has no number
+        if named is not error and getattr(named, "errno", errno.EIO) in DISK:
+            raise named from error
+        raise
 
 
 def _about(error: Exception, path: Path, temporary: Path | None = None) -> Exception:
@@ -133,40 +116,31 @@ def _about(error: Exception, path: Path, temporary: Path | None = None) -> Excep
     return OSError(number, os.strerror(number), str(path)) if number else error
 
 
-def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write ``data`` to ``path`` at once."""
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writes of ``atomic_path`` that were killed left; none may be under way."""
+    for temporary in folder.glob(".*.tmp"):
+        temporary.unlink(missing_ok=True)
 
 
 def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` to ``path`` as UTF-8 at once."""
-    atomic_write_bytes(path, text.encode("utf-8"))
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(text.encode("utf-8"))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def atomic_write_json(path: str | os.PathLike[str], value: Any, indent: int | None = 2) -> None:
-    """Write ``value`` to ``path`` as JSON at once.
-
-    Raises:
-        TypeError: ``value`` holds something that JSON has no form for.
-        ValueError: ``value`` holds NaN or an infinity, which are no JSON.
-    """
+    """Write ``value`` to ``path`` as JSON at once; NaN and infinities are a ``ValueError``."""
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     atomic_write_text(path, text + "\n")
 
 
 def read_json(path: str | os.PathLike[str], *, infinities: bool = False) -> Any:
-    """Read a JSON file.
+    """Read a JSON file; a ``UserError`` says what is wrong, and in which line.
 
-    Args:
-        path: the file.
-        infinities: let NaN and infinities pass, which are no JSON, but stand in some models'
-            configurations.
-
-    Raises:
-        UserError: the file is missing, unreadable or no JSON; the line is named.
+    With ``infinities`` NaN and infinities pass, which are no JSON, but stand in some models'
+    configurations.
     """
     path = Path(path)
     try:
@@ -187,12 +161,7 @@ def read_json(path: str | os.PathLike[str], *, infinities: bool = False) -> Any:
 
 
 def _strict_json(text: str | bytes) -> Any:
-    """A JSON value whose numbers are finite and whose texts can be written again.
-
-    Raises:
-        ValueError: it is none.
-        RecursionError: it is nested too deeply.
-    """
+    """A JSON value whose numbers are finite and whose texts can be written again."""
     value = json.loads(
         text,
         parse_constant=_finite,
@@ -209,16 +178,12 @@ def _strict_json(text: str | bytes) -> Any:
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, for ``object_pairs_hook``; Python would keep the last of equal keys.
-
-    Raises:
-        ValueError: a key stands twice.
-    """
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
+    """An object of JSON, for ``object_pairs_hook``; Python would keep the last of equal keys."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} stands twice in one object")
+        found[key] = value
     return found
 
 
@@ -235,15 +200,9 @@ def _integer(text: str) -> int:
 
 
 def append_line(path: Path, text: str, *, sync: bool = False) -> None:
-    """Add a line to a file, whole or not at all.
+    """Add ``text`` and a line break to a file, whole or not at all.
 
-    Args:
-        path: made if it is not there.
-        text: without line breaks.
-        sync: have it on the disk before returning.
-
-    Raises:
-        OSError: it could not be written; the file is as it was.
+    With ``sync`` it is on the disk before the function returns.
     """
     rest = f"{text}\n".encode()
     # Without a buffer, which closing the file would write once more.
@@ -260,10 +219,9 @@ def append_line(path: Path, text: str, *, sync: bool = False) -> None:
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """The values of a JSON-lines file; a last line that an interruption cut short is left out.
+    """The values of a JSON-lines file; a ``UserError`` names the number of a damaged line.
 
-    Raises:
-        UserError: another line is damaged; its number is named.
+    A last line that an interruption cut short is left out.
     """
     values = []
     # Cut before decoding: an interruption may fall within a character.
@@ -278,5 +236,4 @@ def read_json_lines(path: Path) -> list[Any]:
 def cut_half_line(path: Path) -> None:
     """Take away what an interruption left of a last line, so that the next one stands alone."""
     if path.is_file():
-        content = path.read_bytes()
-        os.truncate(path, content.rfind(b"\n") + 1)
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)

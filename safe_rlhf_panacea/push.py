@@ -11,19 +11,15 @@ import json
 import re
 import shutil
 import tempfile
-from argparse import ArgumentTypeError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.adapter.io import CONFIG_NAME, WEIGHTS_NAME, read_config, read_tensors
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
 from safe_rlhf_panacea.configs.training import TrainedAdapterOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.export.card import CARD_FILE, read_facts, write_card
-from safe_rlhf_panacea.export.portable import hub_name, portable, portable_record
-from safe_rlhf_panacea.fronts.result import FRONT_FILE
+from safe_rlhf_panacea.export.card import CARD_FILE, hub_name, portable, portable_record, write_card
 from safe_rlhf_panacea.hub import HUB_NAME
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.printing import printable_line, say
@@ -31,75 +27,35 @@ from safe_rlhf_panacea.records import EXAMPLES_FILE
 from safe_rlhf_panacea.runs.run_folder import RESULTS_FILE, RUN_FILE, read_record
 
 PROGRAM = "python -m safe_rlhf_panacea.push"
-TOKENIZER_CONFIG = "tokenizer_config.json"
+CONFIG, TOKENIZER_CONFIG, FRONT = "adapter_config.json", "tokenizer_config.json", "front.json"
 FILES = (
-    CARD_FILE,
-    CONFIG_NAME,
-    WEIGHTS_NAME,
-    FRONT_FILE,
-    RESULTS_FILE,
-    RUN_FILE,
-    EXAMPLES_FILE,
-    TOKENIZER_CONFIG,
-    "tokenizer.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
+    *(CARD_FILE, CONFIG, "adapter_model.safetensors"),
+    *(FRONT, RESULTS_FILE, RUN_FILE, EXAMPLES_FILE),
+    *(TOKENIZER_CONFIG, "tokenizer.json", "tokenizer.model", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"),
 )
 # Whose errors say that the hub, or the way to it, is not as it must be.
 LIBRARIES = ("huggingface_hub", "httpx", "httpx2", "httpcore", "requests", "urllib3")
 
 
-def base_name(adapter: Path, base_model: str | None) -> str:
-    """The base model's name on the hub.
-
-    Raises:
-        UserError: it is a folder of this machine, which nobody else has.
-    """
-    base = base_model or read_config(adapter).base_model
-    if (name := hub_name(base)) is None:
-        raise UserError(
-            f"the base model {base!r} is a folder of this machine, which nobody else has: give "
-            "its name on the hub with --base_model"
-        )
-    return name
-
-
-def _files(adapter: Path) -> list[Path]:
-    """What may go up of a folder.
-
-    Raises:
-        UserError: one of these files is a link, whose target may be anything of this machine.
-    """
+def _copy(adapter: Path, folder: Path, base_model: str) -> None:
+    """Copy what may go up into an empty folder, as it may go up."""
     card = adapter / CARD_FILE
     text = card.read_text("utf-8", "replace") if card.is_file() and not card.is_symlink() else ""
     names = {*FILES, *re.findall(r"[^\s()<>\[\]\"'/]+\.png", text)}
     found = [path for path in sorted(adapter.iterdir()) if path.name in names]
     for path in found:
-        if path.is_symlink():
+        if path.is_symlink():  # whose target may be anything of this machine
             raise UserError(f"{path} is a link: only files that lie in the folder itself go up")
-    return [path for path in found if path.is_file()]
-
-
-def stage(adapter: Path, folder: Path, base_model: str) -> None:
-    """Copy what may go up into an empty folder, as it may go up.
-
-    Raises:
-        UserError, AdapterError: the adapter's files are missing, damaged, or links.
-    """
-    read_tensors(adapter)
-    for path in _files(adapter):
+    for path in filter(Path.is_file, found):
         shutil.copyfile(path, folder / path.name)
-    config = read_json(adapter / CONFIG_NAME)
+    config = read_json(adapter / CONFIG)
     if config.get("base_model") != base_model:
-        atomic_write_json(folder / CONFIG_NAME, {**config, "base_model": base_model})
+        atomic_write_json(folder / CONFIG, {**config, "base_model": base_model})
     if (folder / RUN_FILE).is_file():
         record = read_record(folder / RUN_FILE)
         atomic_write_json(folder / RUN_FILE, portable_record(record))
-    for path in (folder / FRONT_FILE, folder / RESULTS_FILE):
+    for path in (folder / FRONT, folder / RESULTS_FILE):
         if path.is_file():
             atomic_write_json(path, portable(read_json(path)))
     if (folder / TOKENIZER_CONFIG).is_file():
@@ -113,20 +69,23 @@ def stage(adapter: Path, folder: Path, base_model: str) -> None:
 def staged(
     adapter: str | Path, repo: str, *, base_model: str | None = None, front: str | None = None
 ) -> Iterator[Path]:
-    """A folder with what goes up; a card is written where the adapter has none.
+    """A folder with what goes up; a card is written where the adapter has none."""
+    from safe_rlhf_panacea.adapter.io import read_config, read_tensors
 
-    Raises:
-        UserError, AdapterError: files that are missing or damaged, or a base model of this machine.
-    """
     adapter = Path(adapter)
-    base = base_name(adapter, base_model)
+    named = base_model or read_config(adapter).base_model
+    if (base := hub_name(named)) is None:
+        raise UserError(
+            f"the base model {named!r} is a folder of this machine, which nobody else has: give "
+            "its name on the hub with --base_model"
+        )
     with tempfile.TemporaryDirectory(prefix="panacea-push-") as name:
         folder = Path(name)
-        stage(adapter, folder, base)
+        read_tensors(adapter)
+        _copy(adapter, folder, base)
         if not (folder / CARD_FILE).exists():
             title = repo.rpartition("/")[2]
-            facts = read_facts(adapter, front=front, base_model=base, name=title, repo=repo)
-            write_card(facts, folder)
+            write_card(adapter, folder, front=front, base_model=base, name=title, repo=repo)
         elif front:
             raise UserError(f"{adapter / CARD_FILE} is there already: --front is for a new card")
         yield folder
@@ -157,18 +116,11 @@ def push_to_hub(
     front: str | None = None,
     message: str = "A Panacea adapter",
 ) -> str:
-    """Upload a trained adapter in one commit.
+    """Upload a trained adapter in one commit; returns the repository's address.
 
-    Args:
-        adapter: its folder.
-        repo: ``OWNER/NAME``; made if it is not there, private unless ``public``.
-        public: whether everybody may see it.
-        base_model: the base model's name on the hub; default: the one that the adapter names.
-        front: an evaluation for the card, where the adapter has none yet.
-        message: of the commit.
-
-    Returns:
-        The repository's address.
+    ``repo`` is ``OWNER/NAME``, made if it is not there, private unless ``public``. ``base_model``
+    is a name on the hub, by default the one that the adapter names. ``front`` is an evaluation
+    for the card, where the adapter has none yet.
 
     Raises:
         UserError: no token, no way to the hub, or a public repository without ``public``.
@@ -176,17 +128,15 @@ def push_to_hub(
     """
     import huggingface_hub as hub
 
-    with staged(adapter, repo, base_model=base_model, front=front) as folder:
-        with hub_errors(repo):
-            token = hub.get_token()
+    with staged(adapter, repo, base_model=base_model, front=front) as folder, hub_errors(repo):
+        token = hub.get_token()
         if token is None:
             raise UserError("no token of the hub: set HF_TOKEN, or log in with 'hf auth login'")
         api = hub.HfApi(token=token)
-        with hub_errors(repo):
-            url = api.create_repo(repo, private=not public, exist_ok=True)
-            if not public and api.model_info(repo).private is False:
-                raise UserError(f"{repo} is there already, and public: give --public to upload")
-            api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
+        url = api.create_repo(repo, private=not public, exist_ok=True)
+        if not public and api.model_info(repo).private is False:
+            raise UserError(f"{repo} is there already, and public: give --public to upload")
+        api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
     return str(url)
 
 
@@ -194,7 +144,7 @@ def repo_name(value: Any) -> str:
     """``OWNER/NAME``."""
     text = kinds.text(value)
     if not HUB_NAME.fullmatch(text) or "/" not in text:
-        raise ArgumentTypeError(f"{text!r} is not of the form OWNER/NAME")
+        raise UserError(f"{text!r} is not of the form OWNER/NAME")
     return text
 
 

@@ -52,8 +52,7 @@ class Record(BaseModel):
 def validated(kind: type[Model], where: str, content: Any) -> Model:
     """Make a record of plain values that stand at ``where``: a file, and the line in it.
 
-    Raises:
-        UserError: the first thing that does not fit, in one line.
+    A ``UserError`` names the first thing that does not fit.
     """
     try:
         return kind.model_validate(content)
@@ -67,12 +66,9 @@ def validated(kind: type[Model], where: str, content: Any) -> Model:
 def misfit(value: Any, shape: Any, where: str = "") -> str | None:
     """What is wrong with a value of JSON, in a few words; None if nothing is.
 
-    Args:
-        value: as JSON gives it.
-        shape: a key of ``NAMES``; a list with the shape of its elements, and their number behind
-            it where that is known; a dictionary with the shapes of keys that must be there; or a
-            tuple of shapes of which one must fit.
-        where: the place of ``value`` in the file.
+    A shape is a key of ``NAMES``; a list with the shape of its elements, and their number behind it
+    where that is known; a dictionary with the shapes of keys that must be there; or a tuple of
+    shapes of which one must fit. ``where`` is the place of the value in the file.
     """
     place = where or "it"
     if isinstance(shape, tuple):
@@ -120,11 +116,7 @@ def write_examples(adapter: str | Path, examples: Examples) -> None:
 
 
 def read_examples(adapter: str | Path) -> Examples:
-    """The examples of an adapter's folder; empty where it has none.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """The examples of an adapter's folder; empty where it has none."""
     path = Path(adapter) / EXAMPLES_FILE
     if not path.exists():
         return Examples()

@@ -176,8 +176,8 @@ class PanaceaModel:
 
 def _conversation(turns: Any, system: str | None) -> tuple[Turns, str | None]:
     """The turns, user first, and the system prompt, of messages too."""
-    from safe_rlhf_panacea.data.conversation import in_turn, said
-    from safe_rlhf_panacea.data.table import LeaveOut
+    from safe_rlhf_panacea.data.formats import in_turn, said
+    from safe_rlhf_panacea.data.raw import LeaveOut
 
     texts = isinstance(turns, list | tuple) and all(isinstance(turn, str) for turn in turns)
     if isinstance(turns, str) or texts:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 from safe_rlhf_panacea.configs import Options, Program, configuration, kinds, option
 from safe_rlhf_panacea.configs.training import DeviceOptions
@@ -27,10 +27,8 @@ TRAINING_FILE = "results.json"  # where a training with evaluations leaves its l
 
 
 @configuration
-class PreferenceRules(Options):
+class PreferenceRules(Options, group="preference"):
     """Which λ requests may have."""
-
-    GROUP: ClassVar[str] = "preference"
 
     preference: str | None = option(
         text="λ of requests that name none", kind=kinds.preference, metavar="VECTOR"
@@ -40,10 +38,8 @@ class PreferenceRules(Options):
 
 
 @configuration
-class NetworkOptions(Options):
+class NetworkOptions(Options, group="network"):
     """Where the server listens."""
-
-    GROUP: ClassVar[str] = "network"
 
     host: str = option("127.0.0.1")
     port: int = option(
@@ -53,10 +49,8 @@ class NetworkOptions(Options):
 
 
 @configuration
-class LimitOptions(Options):
+class LimitOptions(Options, group="limits"):
     """What bounds the server."""
-
-    GROUP: ClassVar[str] = "limits"
 
     max_rows: int = option(32, "answers at a time")
     max_waiting: int = option(64, "answers that wait, beyond which there is 429")
@@ -141,7 +135,7 @@ def make_server(args: ServeOptions) -> tuple[Any, Any, socket.socket]:
         import uvicorn
 
         from safe_rlhf_panacea.serving.app import Page, make_app
-        from safe_rlhf_panacea.serving.guard import Connection
+        from safe_rlhf_panacea.serving.guard import Connection, Metrics
         from safe_rlhf_panacea.serving.service import Service
     except ImportError as error:
         raise UserError(
@@ -170,12 +164,13 @@ def make_server(args: ServeOptions) -> tuple[Any, Any, socket.socket]:
     length = longest(model.model, args.max_length)
     limits = Limits(args.max_rows, args.max_waiting, args.max_wait, args.timeout, length)
     tokens = min(args.max_new_tokens, length - 1)
-    service = Service(model, Engine(model, limits), rules, tokens)
+    metrics = Metrics()
+    service = Service(model, Engine(model, limits, metrics), rules, tokens)
     page = Page(rules, front, tokens, length, examples)
     # A page of another site whose name has come to mean this machine knows no token, but may ask.
     hosts = LOCAL_NAMES if args.host in LOOPBACK and token is None else None
     settings = uvicorn.Config(
-        make_app(service, page, args.max_body, token, hosts),
+        make_app(service, page, metrics, args.max_body, token, hosts),
         http=partial(Connection, max_connections=args.max_connections),  # type: ignore[arg-type]
         ws="none",
         log_level="warning",

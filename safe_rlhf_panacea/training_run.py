@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -18,7 +21,7 @@ from safe_rlhf_panacea.configs.panacea import PanaceaConfig
 from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.data.own import from_rows
 from safe_rlhf_panacea.data.raw import RawDataset
-from safe_rlhf_panacea.data.specs import DatasetSpec
+from safe_rlhf_panacea.data.specs import SUFFIXES, DatasetSpec
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import read_json_lines
@@ -111,12 +114,9 @@ class TrainingRun(Generic[Config]):
         return f"<{type(self).__name__} in {self.config.output_dir}: {state}>"
 
     def train(self) -> Self:
-        """Train to the end and save to ``config.output_dir``.
+        """Train to the end, save to ``config.output_dir``, and return this run.
 
         The random numbers of the process are afterwards as they were before.
-
-        Returns:
-            This run.
 
         Raises:
             UserError: bad data or models, a folder that holds a run already, or a second call.
@@ -164,8 +164,7 @@ class PanaceaRun(TrainingRun[AdapterTraining]):
     def model(self) -> PanaceaModel:
         """The trained model, ready to answer at any λ; without a second copy of its weights.
 
-        Raises:
-            UserError: it is not trained.
+        A ``UserError`` says that it is not trained.
         """
         trainer = self.trainer
         if trainer is not None and self.config.zero_stage < 3:
@@ -207,11 +206,7 @@ class PanaceaRun(TrainingRun[AdapterTraining]):
 
 
 def as_model(model: Model) -> Any:
-    """A model from Python as the options have it.
-
-    Raises:
-        UserError: a tuple that is no pair of model and tokenizer.
-    """
+    """A model from Python as the options have it."""
     if isinstance(model, tuple):
         if len(model) != 2:
             raise UserError(
@@ -245,11 +240,7 @@ def as_reward(name: str, value: Any) -> Any:
 
 
 def data_specs(data: Data) -> tuple[Any, ...]:
-    """Data from Python as the options have it.
-
-    Raises:
-        UserError: an empty data set, several splits, or a row that is in no known format.
-    """
+    """Data from Python as the options have it."""
     if not isinstance(data, Mapping):
         return _unnamed(data)
     if hasattr(data, "column_names"):
@@ -265,9 +256,20 @@ def _unnamed(data: Any) -> tuple[Any, ...]:
         return (data,)
     if isinstance(data, Mapping) or not isinstance(data, Iterable):
         raise UserError(f"data must be a path, a name, or rows, not a {type(data).__name__}")
-    if isinstance(data, list | tuple) and data and not isinstance(data[0], Mapping):
+    several = isinstance(data, list | tuple) and data and not isinstance(data[0], Mapping)
+    if several and not any(map(_is_text, data)):
         return tuple(spec for part in data for spec in _unnamed(part))
-    return (DatasetSpec("rows", data=from_rows(data)),)
+    rows = ({"prompt": row} if isinstance(row, str) else row for row in data)
+    return (DatasetSpec("rows", data=from_rows(rows)),)
+
+
+def _is_text(part: Any) -> bool:
+    """Whether it is a prompt and no data set: a text with white space, none of it a file's name."""
+    if not isinstance(part, str) or not re.search(r"\S\s+\S", part):
+        return False
+    places = filter(str.strip, re.split("[=:#]", part))
+    ends = (*SUFFIXES, ".parquet")
+    return not any(p.endswith(ends) or os.path.exists(os.path.expanduser(p)) for p in places)
 
 
 def _named(spec: Any, objective: str) -> Any:
@@ -275,7 +277,7 @@ def _named(spec: Any, objective: str) -> Any:
         return f"{objective}={spec}"
     if isinstance(spec, RawDataset):
         spec = DatasetSpec("rows", data=spec)
-    return DatasetSpec(spec.name, spec.proportion, spec.path, objective, spec.data)
+    return replace(spec, objective=objective)
 
 
 def as_grid(grid: Any, objectives: tuple[str, ...]) -> torch.Tensor:

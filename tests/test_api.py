@@ -307,6 +307,21 @@ def test_data_are_what_the_options_take():
     assert (spec.name, len(spec.data)) == ("rows", 4)
 
 
+@pytest.mark.parametrize(
+    "make", [list, tuple, iter, lambda texts: Dataset.from_dict({"a": texts})["a"]]
+)
+def test_texts_are_prompts(make):
+    (spec,) = data_specs(make(["Who?", "Say hi, please."]))
+    assert [row["input"] for row in spec.data] == ["Who?", "Say hi, please."]
+
+
+def test_names_and_files_are_no_texts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my data").mkdir()
+    for names in (("alpaca", "pairs"), ("no such.jsonl", "a"), ("my data", "a=my data:0.5")):
+        assert data_specs(list(names)) == names
+
+
 def test_the_public_names_are_there_and_load_late():
     names = safe_rlhf_panacea.__all__
     assert [name for name in names if not getattr(safe_rlhf_panacea, name).__doc__] == []

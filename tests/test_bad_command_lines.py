@@ -10,42 +10,25 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea import chat, dashboard, push, respond, serve
 from safe_rlhf_panacea.adapter.io import ADAPTER_TYPE
-from safe_rlhf_panacea.data import __main__ as listing
-from safe_rlhf_panacea.evaluation import agreement, calibrate, compare
-from safe_rlhf_panacea.experiments import __main__ as experiments
-from safe_rlhf_panacea.export import card
-from safe_rlhf_panacea.miniature import __main__ as miniature
-from safe_rlhf_panacea.miniature import world
 from tests.bad_command_lines import GOOD, rows
 from tests.eval.evaluations import write_evaluation
 
 EVAL = Path(__file__).resolve().parents[1] / "eval"
-PACKAGES = {
+BASELINES = ("rewarded_soups", "discrete_policies", "fixed_scaling")
+# Where the programs are whose modules are not called as the rows call them; others lie in eval/.
+MODULES = {
     "sft": "base.finetune",
     "reward": "base.values.reward",
-    "dpo": "algorithms.dpo",
-    "ppo": "algorithms.ppo",
     "panacea_sft": "algorithms.sft",
-    "grpo": "algorithms.grpo",
-    **{name: name for name in ("evaluation", "memory")},
-}
-BASELINES = ("rewarded_soups", "discrete_policies", "fixed_scaling")
-MODULES = {
-    "agreement": agreement,
-    "calibrate": calibrate,
-    "compare": compare,
-    "respond": respond,
-    "card": card,
-    "push": push,
-    "chat": chat,
-    "serve": serve,
-    "experiments": experiments,
-    "miniature": miniature,
-    "world": world,
-    "dashboard": dashboard,
-    "datasets": listing,
+    "world": "miniature.world",
+    "datasets": "data",
+    "card": "export.card",
+    **{name: f"algorithms.{name}" for name in ("dpo", "ppo", "grpo")},
+    **{name: f"evaluation.{name}" for name in ("agreement", "calibrate", "compare")},
+    **{name: f"baselines.{name}" for name in BASELINES},
+    **{name: name for name in ("evaluation", "memory", "miniature", "experiments", "dashboard")},
+    **{name: name for name in ("respond", "chat", "serve", "push")},
 }
 ROWS = rows()
 USER = {"role": "user", "content": "a"}
@@ -59,22 +42,15 @@ ANSWERS = (
 def programs():
     """Every program's ``main``, by the name that the rows give it."""
     before, sys.path = sys.path, [str(EVAL), str(EVAL / "benchmarks"), *sys.path]
-    loaded = dict(MODULES)
-    for name, package in PACKAGES.items():
-        loaded[name] = importlib.import_module(f"safe_rlhf_panacea.{package}.main")
-    for name in BASELINES:
-        loaded[name] = importlib.import_module(f"safe_rlhf_panacea.baselines.{name}")
-    programs_of_eval = set(GOOD) - set(loaded)
-    for name in programs_of_eval:
-        loaded[name] = importlib.import_module(name)
+    loaded = {}
+    for name in GOOD:
+        module = f"safe_rlhf_panacea.{MODULES[name]}" if name in MODULES else name
+        loaded[name] = importlib.import_module(module)
+        if hasattr(loaded[name], "__path__"):  # a package
+            loaded[name] = importlib.import_module(f"{module}.__main__")
     yield {name: module.main for name, module in loaded.items()}
     sys.path = before
-    for name in [
-        *programs_of_eval,
-        "figure_program",
-        "published_checkpoints",
-        "published_accuracy",
-    ]:
+    for name in [*(set(GOOD) - set(MODULES)), "figure_program", "published_checkpoints"]:
         sys.modules.pop(name, None)
 
 

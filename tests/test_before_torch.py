@@ -13,7 +13,10 @@ HEAVY = ("torch", "transformers", "numpy")
 TRAININGS = [name for name in PROGRAMS["Train"] if name not in ("quickstart", "small", "world")]
 
 
-@pytest.mark.parametrize("program", [*TRAININGS, "memory", "respond", "chat", "serve"])
+OTHERS = ("memory", "respond", "chat", "serve", "export", "card", "push")
+
+
+@pytest.mark.parametrize("program", [*TRAININGS, *OTHERS])
 def test_help_and_a_misspelt_flag(program):
     code = (
         "import runpy, sys\n"

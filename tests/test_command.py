@@ -35,7 +35,7 @@ def stand_in(here, monkeypatch):
     text = "import json, sys\nprint(json.dumps([__name__, *sys.argv[1:]]))\nsys.exit(7)\n"
     (here / "echo_of_panacea.py").write_text(text)
     program = command.Program("echo", "echo_of_panacea", "says what it was given")
-    monkeypatch.setattr(command.Programs, "find", lambda self: {"echo": program})
+    monkeypatch.setitem(command.panacea.commands, "echo", program)
 
 
 def outcome(capsys, *argv):
@@ -65,28 +65,13 @@ def test_every_program_has_a_command_and_every_command_a_program():
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize(
-    ("module", "expected"),
-    [
-        ("algorithms.dpo", True),  # a package with __main__
-        ("respond", True),  # a module
-        ("algorithms", False),  # a package without
-        ("algorithms.nothing", False),
-        ("nothing.at.all", False),
-    ],
-)
-def test_what_is_a_program(module, expected):
-    assert command.is_program(f"safe_rlhf_panacea.{module}") is expected
-
-
-def test_only_programs_that_are_there_are_listed(capsys, monkeypatch):
-    table = {"Train": {"dpo": ("algorithms.dpo", "a"), "later": ("algorithms.later", "b")}}
-    monkeypatch.setattr(command, "PROGRAMS", {**table, "Empty": {"no": ("no", "c")}})
-    code, text, _ = outcome(capsys)
-    assert code == 0 and re.search(r"Train:\n +dpo +a\n", text)
-    assert "later" not in text and "Empty" not in text
-    code, _, error = outcome(capsys, "later")
-    assert code == 2 and error == "error: there is no command 'later': see panacea --help\n"
+def test_the_list_of_commands(capsys):
+    for argv in ([], ["--help"]):
+        code, text, _ = outcome(capsys, *argv)
+        assert code == 0 and re.search(r"Train:\n +dpo +Panacea with DPO, on pairs", text)
+        assert [text.index(f"{heading}:") for heading in command.PROGRAMS] == sorted(
+            text.index(f"{heading}:") for heading in command.PROGRAMS
+        )
 
 
 @pytest.mark.parametrize(
@@ -109,7 +94,7 @@ def test_a_programs_modules_are_looked_for_where_the_user_is(here, monkeypatch, 
     (here / "my_program.py").write_text("import my_reward\nprint(my_reward.NAME)")
     (here / "my_reward.py").write_text("NAME = 'mine'")
     program = command.Program("own", "my_program", "")
-    monkeypatch.setattr(command.Programs, "find", lambda self: {"own": program})
+    monkeypatch.setitem(command.panacea.commands, "own", program)
     assert outcome(capsys, "own")[:2] == (0, "mine\n")
 
 

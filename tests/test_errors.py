@@ -22,7 +22,7 @@ from safe_rlhf_panacea.io import (
     append_line,
     atomic_folder,
     atomic_path,
-    atomic_write_bytes,
+    atomic_write_text,
     naming,
     read_json,
 )
@@ -85,7 +85,7 @@ def write_lines(path):
 @pytest.mark.parametrize(
     "write",
     [
-        lambda path: atomic_write_bytes(path, bytes(5000)),
+        lambda path: atomic_write_text(path, "\0" * 5000),
         lambda path: _write(path, bytes(5000)),
         write_safetensors,
         write_folder,
@@ -131,9 +131,9 @@ def test_only_what_is_of_a_disk_gets_a_folders_name(error):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (lambda folder: atomic_write_bytes(folder / ("n" * 300), b""), "File name too long"),
+        (lambda folder: atomic_write_text(folder / ("n" * 300), ""), "File name too long"),
         (lambda folder: (folder / ("n" * 300)).exists(), "File name too long"),
-        (lambda folder: atomic_write_bytes("/proc/no", b""), "/proc/no: "),
+        (lambda folder: atomic_write_text("/proc/no", ""), "/proc/no: "),
         (lambda folder: (folder / "no").read_bytes(), "no: No such file or directory"),
         (lambda folder: folder.read_bytes(), "Is a directory"),
         (read_json, "Is a directory"),
@@ -182,10 +182,8 @@ def test_an_interruption_is_one_line(told):
 @pytest.mark.parametrize(
     "start",
     [
-        ["-m", "safe_rlhf_panacea.evaluation"],
-        ["-m", "safe_rlhf_panacea.respond"],
-        ["-m", "safe_rlhf_panacea", "chat"],
-        ["-c", "from safe_rlhf_panacea import command as c; c.main(['serve'])"],
+        ["-m", "safe_rlhf_panacea", "evaluate"],
+        ["-c", "from safe_rlhf_panacea import command as c; c.main(['calibrate'])"],
         ["-m", "safe_rlhf_panacea.base.finetune", *shlex.split(GOOD["sft"])],
     ],
     ids=lambda start: " ".join(start[:3]),

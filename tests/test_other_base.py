@@ -18,6 +18,7 @@ from safe_rlhf_panacea.serve import main as serve
 from tests.export.models import llama, saved
 from tests.tiny import tiny_tokenizer
 
+EXPORT = ("--preference", "1,0", "--output_dir", "out")
 ANSWER = ("--preference", "1,0", "hello", "--max_new_tokens", "2")
 
 
@@ -54,16 +55,8 @@ PROGRAMS = {
     # The first of these was trained on the other base, the second was not.
     "soup": evaluation("first", "second", method="rewarded_soups"),
     "discrete": evaluation("second", "first", method="discrete_policies"),
-    **{
-        form: (export, ("--adapter", "adapter", "--format", form, "--output_dir", "out", *more))
-        for form, more in {
-            "merged": ("--preference", "1,0"),
-            "peft": ("--preference", "1,0"),
-            "vllm": ("--preference", "1,0"),
-            "peft-parts": (),
-            "gguf": (),
-        }.items()
-    },
+    "merged": (export, ("--adapter", "adapter", "--format", "merged", *EXPORT)),
+    "peft": (export, ("--adapter", "adapter", "--format", "peft", *EXPORT)),
 }
 
 

@@ -34,15 +34,8 @@ def trained(tmp_path_factory):
     atomic_write_json(folder / "wandb_run.json", {"id": "eve-secret"})
     atomic_write_json(folder / "tokenizer_config.json", {"name_or_path": HOME, "pad": "<pad>"})
     atomic_write_json(folder / "tokenizer.json", {"vocab": {"/usr/bin": 1}})
-    for name in (
-        "metrics.jsonl",
-        "report.html",
-        "train.log",
-        "responses.json",
-        "pytorch_model.bin",
-        "notes.md",
-        "screenshot.png",
-    ):
+    stay = "metrics.jsonl report.html train.log responses.json pytorch_model.bin notes.md"
+    for name in (*stay.split(), "screenshot.png"):
         (folder / name).write_text('{"step": 1}\n')
     for name in ("checkpoints/step-2", "launcher", "wandb", "events"):
         (folder / name).mkdir(parents=True)
@@ -107,30 +100,18 @@ def flags(folder, *more):
     return ["--adapter", folder, "--repo", "me/it", "--base_model", "org/base", *more]
 
 
-def test_only_what_is_allowed_goes_up(trained, hub, capsys):
+def test_only_what_is_allowed_goes_up(trained, hub, tmp_path, capsys):
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
     main(list(map(str, flags(trained))))
     assert capsys.readouterr().out == "Uploaded to https://hub.example/me/it\n"
     assert hub.calls == [("create", "me/it", True, True), ("upload", "me/it", "A Panacea adapter")]
-    assert set(hub.files) == {
-        "README.md",
-        "adapter_config.json",
-        "adapter_model.safetensors",
-        "front.png",
-        "results.json",
-        "run.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    }
+    adapter = ("adapter_config.json", "adapter_model.safetensors")
+    shown = ("README.md", "front.png", "results.json", "run.json")
+    assert set(hub.files) == {*adapter, *shown, "tokenizer.json", "tokenizer_config.json"}
     for name, content in hub.files.items():
         assert b"eve-secret" not in content and str(trained.parent).encode() not in content, name
-    assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
-
-
-def test_files_are_those_that_others_need(trained, hub, tmp_path):
-    push_to_hub(trained, "me/it", base_model="org/base")
-    for name, content in hub.files.items():
         (tmp_path / name).write_bytes(content)
+    assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
     config = read_config(tmp_path)
     assert config.base_model == "org/base" and config.objectives == ("helpful", "harmless")
     name = "adapter_model.safetensors"
@@ -171,15 +152,11 @@ def test_public_only_when_asked(trained, hub, capsys):
     assert hub.calls[-2] == ("create", "me/it", False, True) and hub.files
 
 
-def test_a_dry_run_asks_nobody(trained, hub, capsys):
+def test_without_a_token_only_a_dry_run_works(trained, hub, capsys):
     hub.token = None
     main(list(map(str, flags(trained, "--dry_run"))))
     names = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
     assert "run.json" in names and "metrics.jsonl" not in names and not hub.calls
-
-
-def test_no_token(trained, hub, capsys):
-    hub.token = None
     line = "error: no token of the hub: set HF_TOKEN, or log in with 'hf auth login'\n"
     assert refused(capsys, *flags(trained)) == line
 

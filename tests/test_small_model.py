@@ -57,7 +57,8 @@ def test_an_untrained_adapter_answers_as_transformers_does(untrained, turns, sys
 
 
 def test_the_longest_prompt_of_the_rules_is_as_long_as_their_rows_say(tmp_path):
-    made = Small(tmp_path, Path(FOLDER), 0, settings("small", "rules"), bf16=False)
+    numbers = settings("small", "rules")
+    made = Small(root=tmp_path, model=Path(FOLDER), seed=0, settings=numbers, bf16=False)
     assert made.longest_prompt() == LONGEST_RULE_PROMPT
 
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from safe_rlhf_panacea import DPOConfig, GRPOConfig, PanaceaDPO, PanaceaGRPO
 
 
@@ -19,6 +21,9 @@ def main() -> None:
     run = PanaceaGRPO("model", {"brief": brief}, [{"prompt": "a"}], config=config).train()
     print(run.evaluate({"brief": 1.0}).points, run.config.num_return_sequences)
     print(run.model.respond([{"role": "user", "content": "a"}], [1.0]))
+    here = Path("runs")
+    GRPOConfig(output_dir=here / "grpo", log_dir=here, report_to=["trackio"], objectives=["brief"])
+    DPOConfig(reference_point=[0, 0.5], train_datasets=["pairs.jsonl"], chat_template=here / "t")
     GRPOConfig(lora_dim="x")  # type: ignore[arg-type]
     GRPOConfig(lora_dimm=3)  # type: ignore[call-arg]
     GRPOConfig(advantage="sum")  # type: ignore[arg-type]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import json
 import os
+import platform
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,21 +29,13 @@ Times = dict[str, dict[str, list[float]]]  # what was timed, then the clock; sec
 
 @dataclass(frozen=True)
 class Contender:
-    """Who is measured.
-
-    Attributes:
-        name: as tables call it.
-        job: what its workers are told.
-        tree: the checkout whose package it imports.
-        processes: workers that work together.
-        ours: whether another checkout may take its place.
-    """
+    """Who is measured: what its workers are told, and the checkout whose package they import."""
 
     name: str
     job: dict[str, Any]
     tree: Path = ROOT
-    processes: int = 1
-    ours: bool = True
+    processes: int = 1  # that work together
+    ours: bool = True  # whether another checkout may take its place
 
 
 @dataclass(frozen=True)
@@ -76,32 +71,27 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     return low, middle, high
 
 
-# -- processes ------------------------------------------------------------------------
+# -- what there is to measure with ------------------------------------------------------------
 
 
-def _environment(contender: Contender, rank: int, port: int, threads: int) -> dict[str, str]:
-    """The package of its tree, and what else the caller's PYTHONPATH names."""
-    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    others = [path for path in given if path and Path(path).resolve() != ROOT]
-    found = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(contender.tree), *others]),
-        "PANACEA_BASE": contender.job.get("base", "port"),
-        "OMP_NUM_THREADS": str(threads),
-        "TOKENIZERS_PARALLELISM": "false",
-        "WANDB_MODE": "offline",
-        "HF_HUB_OFFLINE": "1",
-    }
-    if contender.processes > 1:
-        found |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1"}
-        found |= {"WORLD_SIZE": str(contender.processes), "MASTER_PORT": str(port)}
-    return found
+def installed(*names: str) -> bool:
+    """Whether all these packages can be imported."""
+    return all(importlib.util.find_spec(name) is not None for name in names)
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+def machine(device: str) -> str:
+    """The kind of machine, and the versions that matter, in a line."""
+    kind = f"{os.cpu_count()} cores"
+    if device != "cpu":
+        import torch
+
+        kind = torch.cuda.get_device_name()
+    packages = filter(installed, ("torch", "transformers", "deepspeed", "peft", "trl"))
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
+    return ", ".join([kind, platform.machine(), f"Python {platform.python_version()}", *versions])
+
+
+# -- processes --------------------------------------------------------------------------------
 
 
 class Workers:
@@ -115,8 +105,26 @@ class Workers:
         """
         self.name = contender.name
         self.processes, self.said = [], []
-        port = _free_port() if contender.processes > 1 else 0
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        others = [path for path in given if path and Path(path).resolve() != ROOT]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(contender.tree), *others]),
+            "PANACEA_BASE": contender.job.get("base", "port"),
+            "OMP_NUM_THREADS": str(threads),
+            "TOKENIZERS_PARALLELISM": "false",
+            "WANDB_MODE": "offline",
+            "HF_HUB_OFFLINE": "1",
+        }
+        if contender.processes > 1:
+            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            environment["WORLD_SIZE"] = str(contender.processes)
         for rank in range(contender.processes):
+            if contender.processes > 1:
+                environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             said = tempfile.TemporaryFile("w+")  # noqa: SIM115
             stack.callback(said.close)
             process = subprocess.Popen(
@@ -126,7 +134,7 @@ class Workers:
                 stderr=said,
                 text=True,
                 cwd=tempfile.gettempdir(),  # a package in the present folder would come first
-                env=_environment(contender, rank, port, threads),
+                env=environment,
             )
             stack.enter_context(process)  # waits for it
             stack.callback(process.kill)
@@ -162,12 +170,6 @@ def run_once(job: dict[str, Any]) -> None:
         Workers(Contender(job["part"], job), threads=1, stack=stack).work()
 
 
-@contextmanager
-def _started(contenders: Sequence[Contender], threads: int) -> Iterator[list[Workers]]:
-    with ExitStack() as stack:
-        yield [Workers(contender, threads, stack) for contender in contenders]
-
-
 def measure(
     case: Case, rounds: int, warmup: int, threads: int, *, alone: bool = False
 ) -> dict[str, Measured]:
@@ -183,7 +185,8 @@ def measure(
     groups = [[one] for one in case.contenders] if alone else [case.contenders]
     found = {contender.name: Measured() for contender in case.contenders}
     for group in groups:
-        with _started(group, threads) as workers:
+        with ExitStack() as stack:
+            workers = [Workers(contender, threads, stack) for contender in group]
             for number in range(warmup + rounds):
                 for one in workers if number % 2 else reversed(workers):
                     answers = one.work()

@@ -51,28 +51,24 @@ PROMPTS = (
 
 @dataclass
 class Measured:
-    """One line of the table.
+    """One line of the table."""
 
-    Attributes:
-        clients: at a time.
-        preferences: whose λ.
-        tokens_per_second: of all clients together.
-        first_token: median seconds.
-        first_token_worst: the longest.
-    """
-
-    clients: int
-    preferences: str
-    tokens_per_second: float
-    first_token: float
+    clients: int  # at a time
+    preferences: str  # whose λ
+    tokens_per_second: float  # of all clients together
+    first_token: float  # median seconds
     first_token_worst: float
 
     @classmethod
-    def of(
-        cls, clients: int, preferences: str, tokens: int, seconds: float, first: Sequence[float]
-    ) -> Measured:
+    def of(cls, clients: int, kind: str, tokens: int, seconds: float, first: Any) -> Measured:
         """From counts and clocks."""
-        return cls(clients, preferences, tokens / seconds, statistics.median(first), max(first))
+        return cls(clients, kind, tokens / seconds, statistics.median(first), max(first))
+
+    def __str__(self) -> str:
+        return (
+            f"| {self.clients} | {self.preferences} | {self.tokens_per_second:.1f} "
+            f"| {self.first_token:.2f} | {self.first_token_worst:.2f} |"
+        )
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -84,32 +80,22 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--clients", type=positive_int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--tokens", type=positive_int, default=64, help="of every answer")
     parser.add_argument("--requests", type=positive_int, default=2, help="of every client")
-    parser.add_argument(
-        "--repeats", type=positive_int, default=3, help="of which the median counts"
-    )
+    text = "of which the median counts"
+    parser.add_argument("--repeats", type=positive_int, default=3, help=text)
     parser.add_argument("--threads", type=positive_int, default=2)
     parser.add_argument("--output", type=filled, help="the table; numbers go beside it as .json")
     return parser
 
 
-def model_flags(args: argparse.Namespace) -> list[str]:
-    """The model's flags, for the server."""
-    flags = ["--adapter", args.adapter, "--dtype", args.dtype]
-    for name in ("base_model", "chat_template", "device"):
-        if (value := getattr(args, name)) is not None:
-            flags += [f"--{name}", value]
-    return [*flags, "--trust_remote_code", str(args.trust_remote_code).lower()]
-
-
 @contextlib.contextmanager
 def server(args: argparse.Namespace) -> Iterator[str]:
-    """A server in a process of its own; yields its address.
-
-    Raises:
-        UserError: it did not start; what it said stands above.
-    """
-    rows = ["--max_rows", str(max(args.clients)), "--max_new_tokens", str(args.tokens)]
-    command = [sys.executable, "-m", "safe_rlhf_panacea.serve", *model_flags(args), *rows]
+    """A server in a process of its own; yields its address."""
+    command = [sys.executable, "-m", "safe_rlhf_panacea.serve", "--adapter", args.adapter]
+    command += ["--dtype", args.dtype, "--trust_remote_code", str(args.trust_remote_code).lower()]
+    for name in ("base_model", "chat_template", "device"):
+        if (value := getattr(args, name)) is not None:
+            command += [f"--{name}", value]
+    command += ["--max_rows", str(max(args.clients)), "--max_new_tokens", str(args.tokens)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "PANACEA_TOKEN": ""}
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(
@@ -188,14 +174,11 @@ async def measure_server(url: str, args: argparse.Namespace, m: int) -> list[Mea
             for _ in range(args.repeats):
                 for kind, measured in runs.items():
                     measured.append(await load(client, args, clients, m, kind))
-            found += [median(measured) for measured in runs.values()]
-            print("\n".join(map(line, found[-2:])), flush=True)
+            for several in runs.values():
+                several.sort(key=lambda run: run.tokens_per_second)
+                found.append(several[len(several) // 2])
+                print(found[-1], flush=True)
     return found
-
-
-def median(runs: Sequence[Measured]) -> Measured:
-    """The run in the middle, by speed."""
-    return sorted(runs, key=lambda run: run.tokens_per_second)[len(runs) // 2]
 
 
 @torch.no_grad()
@@ -227,14 +210,6 @@ def measure_generate(args: argparse.Namespace) -> Measured:
     return Measured.of(1, ALONE, args.tokens * len(vectors), seconds, first)
 
 
-def line(found: Measured) -> str:
-    """A line of the table."""
-    return (
-        f"| {found.clients} | {found.preferences} | {found.tokens_per_second:.1f} "
-        f"| {found.first_token:.2f} | {found.first_token_worst:.2f} |"
-    )
-
-
 def table(args: argparse.Namespace, served: Sequence[Measured], alone: Measured) -> str:
     """All that was measured, and the goals."""
     equal, different = served[-2:]
@@ -255,7 +230,7 @@ def table(args: argparse.Namespace, served: Sequence[Measured], alone: Measured)
         f"median of {args.repeats}"
     )
     heads = ["| clients | λ | tokens/s | first token, s | worst |", "|---|---|---|---|---|"]
-    return "\n".join([where, "", *heads, *map(line, [*served, alone]), "", *verdicts, ""])
+    return "\n".join([where, "", *heads, *map(str, [*served, alone]), "", *verdicts, ""])
 
 
 @one_line_errors
@@ -264,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     args.clients = sorted(args.clients)
     alone = measure_generate(args)
-    print(line(alone), flush=True)
+    print(alone, flush=True)
     from safe_rlhf_panacea.adapter.io import read_config
 
     m = read_config(args.adapter).pref_dim

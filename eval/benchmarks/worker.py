@@ -78,7 +78,7 @@ def main() -> None:
         importlib.import_module(name)
     package = sys.modules.get("safe_rlhf_panacea")
     imported = peak_mib(job["device"])
-    work = importlib.import_module(f"benchmarks.parts.{job['part']}").prepare(job)
+    work = importlib.import_module("benchmarks.parts").PREPARE[job["part"]](job)
     answer(channel, package=getattr(package, "__file__", None))
     for _ in sys.stdin:
         watch = Stopwatch(job["device"])

@@ -15,9 +15,8 @@ from part import MODELS, Row, device_of, run_part
 from transformers import LlamaConfig
 
 from safe_rlhf_panacea.memory.held import held
-from safe_rlhf_panacea.memory.main import COMMAND
+from safe_rlhf_panacea.memory.main import COMMAND, GIB
 from safe_rlhf_panacea.memory.models import LiveBytes
-from safe_rlhf_panacea.memory.plan import GIB
 
 TOLERANCE = 0.15
 # Shape, flags.
@@ -33,7 +32,7 @@ TINY = [("tiny", f"--algorithm {name} --max_length 32 --bf16 false") for name in
 
 
 class Allocated:
-    """A ``Meter`` that asks torch's allocator."""
+    """``LiveBytes`` that asks torch's allocator."""
 
     wide = widest = 0
 

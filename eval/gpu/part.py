@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from benchmarks.finding import machine
-from benchmarks.sizes import MODELS
+from benchmarks.inputs import MODELS
+from benchmarks.measuring import machine
 
 from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_flag
 from safe_rlhf_panacea.configs.kinds import filled

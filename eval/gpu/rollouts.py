@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter, inject_adapter
 from safe_rlhf_panacea.forward import SamplingConfig, generate, log_probs, response_tokens
 from safe_rlhf_panacea.preference_sampler import PreferenceSampler
-from safe_rlhf_panacea.rollouts.checks import Needed
-from safe_rlhf_panacea.rollouts.completions import as_sampled, read_answer, request
-from safe_rlhf_panacea.rollouts.local import start_server
-from safe_rlhf_panacea.rollouts.pool import Pool
-from safe_rlhf_panacea.rollouts.publishing import NAME, Publisher, model_name
+from safe_rlhf_panacea.rollouts.checks import Needed, start_server
+from safe_rlhf_panacea.rollouts.completions import Asked, Pool, model_name
+from safe_rlhf_panacea.rollouts.engine import NAME
 from safe_rlhf_panacea.rollouts.server import Server
 
 MODEL = "PANACEA_SMALL_MODEL"
@@ -74,14 +73,19 @@ def median_seconds(action: Callable[[], Any]) -> float:
     return statistics.median(seconds[1:])
 
 
+@dataclass
 class Beside:
     """The two ways to the same responses."""
 
-    def __init__(self, model: Any, adapter: PanaceaAdapter, pool: Pool, length: int) -> None:
-        """Hold on to both."""
-        self.model, self.adapter, self.pool = model, adapter, pool
-        self.config = SamplingConfig(PROMPT + length, [], 0)  # nothing ends a response
-        self.length = length
+    model: Any
+    adapter: PanaceaAdapter
+    pool: Pool
+    length: int
+
+    @property
+    def config(self) -> SamplingConfig:
+        """Nothing ends a response."""
+        return SamplingConfig(PROMPT + self.length, [], 0)
 
     def own(self, prompts: torch.Tensor, preference: torch.Tensor) -> Any:
         """By the package's loop."""
@@ -93,12 +97,8 @@ class Beside:
         names = [
             model_name(version, self.adapter.config.objectives, row) for row in preference.cpu()
         ]
-        bodies = [
-            request(name, ids, self.config, most=self.length, seed=1)
-            for name, ids in zip(names, prompts.tolist(), strict=True)
-        ]
-        answers = [read_answer(one.result(), 1)[0] for one in self.pool.submit(bodies)]
-        return as_sampled(prompts, torch.ones_like(prompts), answers, self.config)
+        mask, seeds = torch.ones_like(prompts), [1] * len(names)
+        return Asked(self.pool, names, prompts, mask, seeds, self.config).collect()
 
     def distance(self, prompts: torch.Tensor, preference: torch.Tensor, version: str) -> float:
         """Mean difference of the two log-probabilities of vLLM's tokens."""
@@ -108,8 +108,8 @@ class Beside:
         return float((own - theirs)[:, PROMPT - 1 :].abs().mean())
 
 
-def measured(beside: Beside, publisher: Publisher) -> Iterator[Row]:
-    """Rows per second of both, and what a version costs."""
+def measured(beside: Beside, published: Path) -> Iterator[Row]:
+    """Rows per second of both, and what a version costs that is written into a folder."""
     device = next(beside.model.parameters()).device
     draw = torch.Generator().manual_seed(0)
     sampler = PreferenceSampler(2, scope="sample", seed=0)
@@ -118,18 +118,16 @@ def measured(beside: Beside, publisher: Publisher) -> Iterator[Row]:
         prompts = torch.randint(1, vocabulary, (rows, PROMPT), generator=draw).to(device)
         preference = sampler.sample(rows).to(device)
         begin = time.perf_counter()
-        publisher.publish(rows, beside.adapter.save)
-        written, version = time.perf_counter() - begin, publisher.latest
+        folder = published / f"00000000-{rows}"
+        beside.adapter.save(folder)
+        written, version = time.perf_counter() - begin, f"{NAME}/{folder.name}"
         served = partial(beside.served, prompts, preference, version)
         begin = time.perf_counter()
         served()
         first = time.perf_counter() - begin
-        again, own = (
-            median_seconds(served),
-            median_seconds(partial(beside.own, prompts, preference)),
-        )
+        again = median_seconds(served)
+        own = median_seconds(partial(beside.own, prompts, preference))
         distance = beside.distance(prompts, preference, version)
-        folder = publisher.folder / version.partition("/")[2]
         yield {
             "rows, each at its λ": rows,
             "tokens": beside.length,
@@ -149,13 +147,13 @@ def rows(args: argparse.Namespace) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         base, model = load(Path(folder), args.tiny)
         adapter = adapted(model, base)
-        publisher = Publisher(Path(folder) / "published")
-        adapters = f"{NAME}={publisher.folder}"
+        published = Path(folder) / "published"
+        adapters = f"{NAME}={published}"
         needed = Needed(base, adapters, adapter.config.rank, 2 * (PROMPT + length), max(ROWS))
         flags = ["--gpu-memory-utilization", "0.5"] if device_of() == "cuda" else []
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
         url = start_server(needed, Path(folder) / "server", dtype, [*flags, "--enforce-eager"]).url
-        yield from measured(Beside(model, adapter, Pool([Server(url)]), length), publisher)
+        yield from measured(Beside(model, adapter, Pool([Server(url)]), length), published)
 
 
 if __name__ == "__main__":

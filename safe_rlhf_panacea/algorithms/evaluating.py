@@ -21,7 +21,7 @@ from safe_rlhf_panacea.distributed import (
     own_device,
     refusing_together,
 )
-from safe_rlhf_panacea.forward.generation import NotFiniteError, SamplingConfig
+from safe_rlhf_panacea.forward import NotFiniteError, SamplingConfig
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement, origin

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import secrets
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,35 +25,31 @@ from safe_rlhf_panacea.distributed import (
     refusing_together,
 )
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.forward import log_probs, response_tokens
 from safe_rlhf_panacea.models.adapted import find_adapter
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
-from safe_rlhf_panacea.rollouts.checks import Needed
-from safe_rlhf_panacea.rollouts.completions import Completion
-from safe_rlhf_panacea.rollouts.correction import mismatch, of_last, truncated_weights
-from safe_rlhf_panacea.rollouts.engine import Asked, Rollouts
-from safe_rlhf_panacea.rollouts.local import LocalServer, start_server
-from safe_rlhf_panacea.rollouts.publishing import NAME, Publisher
+from safe_rlhf_panacea.rollouts.checks import (
+    MOST_LORAS,
+    LocalServer,
+    Needed,
+    check_close,
+    check_vllm,
+    own_log_probs,
+    start_server,
+)
+from safe_rlhf_panacea.rollouts.completions import Asked
+from safe_rlhf_panacea.rollouts.engine import NAME, Rollouts, remove_versions
 from safe_rlhf_panacea.runs.divergence import finite_on_all
-
-MOST_LORAS = 16  # at once, of a server that a run starts: each takes memory beside the weights
 
 
 class RewardedTrainer(FrontTrainer, Protocol):
-    """A ``FrontTrainer`` that learns from rewards.
+    """A ``FrontTrainer`` that learns from rewards."""
 
-    Attributes:
-        actor_model: the policy's engine, or the policy before there is one.
-        rewards: what ``RewardedPart.load`` gave.
-        waiting, generation_config, use_ptx, WHOLE_GROUPS: see ``RLTrainer``.
-    """
-
-    WHOLE_GROUPS: ClassVar[bool]
-    actor_model: Any
+    WHOLE_GROUPS: ClassVar[bool]  # this, waiting, generation_config, use_ptx: see RLTrainer
+    actor_model: Any  # the policy's engine, or the policy before there is one
     generation_config: Any
     use_ptx: bool
     prompt_only_dataloader: Any
-    rewards: RewardEnsemble
+    rewards: RewardEnsemble  # what RewardedPart.load gave
     waiting: int
 
     def set_eval(self) -> None:
@@ -59,13 +57,9 @@ class RewardedTrainer(FrontTrainer, Protocol):
 
 
 class EngineLogProbs(TypedDict, total=False):
-    """What a rollout has only where another engine drew its responses.
+    """What a rollout has only where another engine drew its responses."""
 
-    Attributes:
-        sampling_log_probs: the engine's, size = (B, L - 1).
-    """
-
-    sampling_log_probs: torch.Tensor
+    sampling_log_probs: torch.Tensor  # the engine's, size = (B, L - 1)
 
 
 class ServedPart(PanaceaPart):
@@ -100,10 +94,18 @@ class ServedPart(PanaceaPart):
             self.ahead = int(self.trainer.args.rollout_stale)
 
     def _connect(self) -> None:
-        trainer, args = self.trainer, self.trainer.args
-        folder = Path(args.rollout_folder or Path(args.output_dir) / "rollouts").expanduser()
-        folder = folder.resolve()
-        needed = self._needed(folder)
+        args, policy = self.trainer.args, self.panacea.policy.config
+        base = args.actor_model_name_or_path
+        if find_adapter(base) is not None:
+            raise UserError(
+                f"--rollout_engine vllm: {base} is an adapter, which vLLM does not take as a base "
+                "model: export it with --format merged, and train from that"
+            )
+        folder = Path(args.rollout_folder or Path(args.output_dir) / "rollouts")
+        folder = folder.expanduser().resolve()
+        at_once = args.per_device_prompt_batch_size if args.preference_scope == "sample" else 1
+        loras = min(MOST_LORAS, at_once + int(args.rollout_stale))
+        needed = Needed(base, f"{NAME}={folder}", policy.rank, args.max_length, loras)
         with refusing_together():
             urls = list(args.rollout_server)
             if urls == [AUTO] and is_main_process():
@@ -112,42 +114,23 @@ class ServedPart(PanaceaPart):
                 self.own_server = start_server(needed, folder / "server", dtype, flags)
                 urls = [self.own_server.url]
         urls = all_gather_objects(urls)[0]
-        publisher = Publisher(folder)
         if args.rollout_folder is None and is_main_process():
-            publisher.clear()
-        publisher.run = all_gather_objects(publisher.run)[0]
-        names = self.panacea.objectives if self.panacea.config.pref_dim else ()
-        config = trainer.generation_config
-        rollouts = Rollouts(urls, args, needed, names, config, publisher)
+            remove_versions(folder)
+        run = all_gather_objects(secrets.token_hex(4))[0]
+        names = self.panacea.objectives if policy.pref_dim else ()
+        config = self.trainer.generation_config
+        rollouts = Rollouts(urls, args, needed, names, config, folder, run)
         with refusing_together():
-            rollouts.check()
+            for server in rollouts.pool.serving():
+                check_vllm(server, needed)
         try:
             self._publish(rollouts)
             self._compare(rollouts)
         except BaseException:
-            rollouts.close()
+            remove_versions(folder, rollouts.versions)
             raise
         self.rollouts = rollouts
 
-    def _needed(self, folder: Path) -> Needed:
-        """What a server must run.
-
-        Raises:
-            UserError: the policy begins at an adapter, which vLLM cannot load as a base model.
-        """
-        args, config = self.trainer.args, self.panacea.policy.config
-        if find_adapter(args.actor_model_name_or_path) is not None:
-            raise UserError(
-                f"--rollout_engine vllm: {args.actor_model_name_or_path} is an adapter, which vLLM "
-                "does not take as a base model: export it with --format merged, and train from that"
-            )
-        at_once = args.per_device_prompt_batch_size if args.preference_scope == "sample" else 1
-        loras = min(MOST_LORAS, at_once + int(args.rollout_stale))
-        adapters = f"{NAME}={folder}"
-        base = args.actor_model_name_or_path
-        return Needed(base, adapters, config.rank, args.max_length, loras)
-
-    @torch.no_grad()
     def _compare(self, rollouts: Rollouts) -> None:
         """Hold a short response of every server against the policy's own log-probabilities."""
         trainer, preference = self.trainer, self.panacea.centre
@@ -156,25 +139,12 @@ class ServedPart(PanaceaPart):
         with refusing_together():
             probes = rollouts.probes(prompt, preference[0])
         trainer.set_eval()
+        inputs = (temperature, 1.0), own_device()
         with self.panacea.at(preference, shared=True):
-            found = [
-                (
-                    one,
-                    self._own_log_probs(prompt, one, temperature),
-                    self._own_log_probs(prompt, one, 1.0),
-                )
-                for one in probes
-            ]
+            own = [own_log_probs(trainer.actor_model, prompt, p.tokens, *inputs) for p in probes]
         with refusing_together():
-            rollouts.check_close(found)
-
-    def _own_log_probs(self, prompt: list[int], one: Completion, temperature: float) -> list[float]:
-        """The policy's, of the tokens of a response to a prompt, at a temperature."""
-        trainer = self.trainer
-        sequence = torch.tensor([prompt + one.tokens], device=own_device())
-        mask, start = torch.ones_like(sequence).bool(), len(prompt) - 1
-        inputs = trainer.actor_model, sequence, mask, response_tokens(mask, start)
-        return log_probs(*inputs, temperature=temperature)[0, start:].tolist()
+            for server, found, ours in zip(rollouts.pool.serving(), probes, own, strict=True):
+                check_close(server, rollouts.needed, found.log_probs, ours, temperature)
 
     def _publish(self, rollouts: Rollouts) -> None:
         """Hand over the adapter as it is now, whole also under ZeRO 3."""
@@ -188,7 +158,7 @@ class ServedPart(PanaceaPart):
         """Remove what was handed over, and end the server that was started."""
         super().trained()
         if self.rollouts is not None:
-            self.rollouts.close()
+            remove_versions(self.rollouts.folder, self.rollouts.versions)
         if self.own_server is not None:
             self.own_server.end()
 
@@ -234,8 +204,7 @@ class ServedPart(PanaceaPart):
         if self.rollouts is None:
             preference = self._drawn(prompt_only_batch, self.trainer.waiting)
         else:
-            self.drawing = self.rollouts.waiting.popleft()
-            preference = self.drawing.preference
+            preference, self.drawing = self.rollouts.waiting.popleft()
         try:
             with self.panacea.at(preference):
                 yield
@@ -251,11 +220,8 @@ class ServedPart(PanaceaPart):
         del prompt_only_batch
         assert self.drawing is not None
         sequences, mask, log_probs = finite_on_all(self.drawing.collect)
-        copies = self.trainer.args.num_return_sequences
-        whole = self.trainer.WHOLE_GROUPS
-        self._log_probs = iter(
-            [log_probs] if whole else [log_probs[i::copies] for i in range(copies)]
-        )
+        copies = 1 if self.trainer.WHOLE_GROUPS else self.trainer.args.num_return_sequences
+        self._log_probs = iter([log_probs[i::copies] for i in range(copies)])
         return sequences, mask
 
     def sampled(self) -> EngineLogProbs:
@@ -276,13 +242,42 @@ class ServedPart(PanaceaPart):
         args = self.trainer.args
         if not getattr(args, "vllm_importance_sampling_correction", False):
             return None
-        sampling = of_last(rollout["sampling_log_probs"], old_log_probs)
+        sampling = self._engines(rollout, old_log_probs)
         return truncated_weights(old_log_probs, sampling, args.vllm_importance_sampling_cap)
+
+    def _engines(self, rollout: Mapping[str, Any], like: torch.Tensor) -> torch.Tensor:
+        """The engine's log-probabilities of a micro-batch's responses, size = (B, T)."""
+        found: torch.Tensor = rollout["sampling_log_probs"]
+        return found[:, found.size(1) - like.size(1) :]
 
     def mismatch(
         self, rollout: Mapping[str, Any], old_log_probs: torch.Tensor, mask: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """How far the engine's policy was from the trainer's; nothing where there is no engine."""
+        """How far the engine's policy was from the trainer's, at each token; nothing without one.
+
+        Args:
+            rollout: the micro-batch.
+            old_log_probs: of its responses, size = (B, T).
+            mask: of their tokens, size = (B, T).
+        """
         if "sampling_log_probs" not in rollout:
             return {}
-        return mismatch(old_log_probs, of_last(rollout["sampling_log_probs"], old_log_probs), mask)
+        difference = (old_log_probs - self._engines(rollout, old_log_probs)).detach()[mask.bool()]
+        return {
+            "sampling_logp_difference": difference.abs(),
+            "importance_sampling_ratio": difference.exp(),
+        }
+
+
+def truncated_weights(
+    old_log_probs: torch.Tensor, sampling_log_probs: torch.Tensor, cap: float
+) -> torch.Tensor:
+    """min(π_old / π_engine, cap) of each token, without a gradient, size = (B, T).
+
+    Args:
+        old_log_probs: the trainer's own, size = (B, T).
+        sampling_log_probs: the engine's, size = (B, T).
+        cap: most of a weight.
+    """
+    difference = (old_log_probs - sampling_log_probs).detach()
+    return difference.clamp(max=math.log(cap)).exp()

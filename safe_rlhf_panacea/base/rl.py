@@ -19,8 +19,14 @@ from safe_rlhf_panacea.base.supervised import to_device
 from safe_rlhf_panacea.base.updates import by_update, counted, means_of_evaluation
 from safe_rlhf_panacea.data import IGNORE_INDEX
 from safe_rlhf_panacea.distributed import all_reduce_means, own_device
-from safe_rlhf_panacea.forward import NoResponsesError, NotFiniteError, generate
-from safe_rlhf_panacea.forward.log_probs import answer_log_probs, answer_tokens, of_each_token
+from safe_rlhf_panacea.forward import (
+    NoResponsesError,
+    NotFiniteError,
+    answer_log_probs,
+    answer_tokens,
+    generate,
+    of_each_token,
+)
 from safe_rlhf_panacea.runs.divergence import DivergedError, finite_on_all
 from safe_rlhf_panacea.runs.logger import progress_bar
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.configs.options import Options, configuration, option
@@ -66,13 +67,13 @@ class RewardConfig(ScheduleOptions, TrainConfig, ModelOptions):
 class NamedDataConfig(LabelPreferenceOptions, ScheduleOptions, PanaceaConfig, ModelOptions):
     """Panacea on data that names its objectives."""
 
-    train_datasets: tuple[Any, ...] = option(
+    train_datasets: Sequence[Any] = option(
         text=f"data sets as [objective=]{FORM}, or a path or hub name in place of name",
         kind=kinds.data_set,
         metavar="SPEC",
         required=True,
     )
-    objectives: tuple[str, ...] | None = option(text=OBJECTIVES, kind=kinds.text)
+    objectives: Sequence[str] | None = option(text=OBJECTIVES, kind=kinds.text)
     lr: float = 2e-4
     weight_decay: float = 0.05
 
@@ -91,10 +92,8 @@ class NamedDataConfig(LabelPreferenceOptions, ScheduleOptions, PanaceaConfig, Mo
 
 
 @configuration
-class DPOConfig(NamedDataConfig):
+class DPOConfig(NamedDataConfig, group="dpo"):
     """Panacea-DPO; the defaults are those of the paper's Table 2, but precision."""
-
-    GROUP: ClassVar[str] = "dpo"
 
     scale_coeff: float = option(0.1, "β of DPO", kind=kinds.positive_float)
     upstream_dpo_slice: bool = option(False, "sum the tokens that Safe-RLHF's loss sums")
@@ -123,7 +122,7 @@ class SFTConfig(NamedDataConfig):
             read_named_specs("--eval_datasets", self.eval_datasets, objectives)
 
 
-def _named_for(specs: tuple[Any, ...] | None) -> list[str]:
+def _named_for(specs: Sequence[Any] | None) -> list[str]:
     """The objectives that data sets are named for, each once."""
     from safe_rlhf_panacea.data.specs import read_specs
 
@@ -149,11 +148,7 @@ class RewardedConfig(
 
     @property
     def reward_specs(self) -> list[RewardSpec]:
-        """The objectives with what scores them, in the order of λ, standardised if asked for.
-
-        Raises:
-            UserError: the options of rewards contradict each other, or a bad calibration.
-        """
+        """The objectives with what scores them, in the order of λ, standardised if asked for."""
         from safe_rlhf_panacea.rewards.spec import apply_calibration
 
         specs = self._plain_specs()
@@ -168,9 +163,15 @@ class RewardedConfig(
         return reward_specs(self.reward_models or (), *units, self.objectives)
 
     def check(self) -> None:
-        """Refuse what contradicts itself, the options of servers too."""
+        """Refuse what contradicts itself, and data that are named for one of the objectives."""
         super().check()
         self.check_engine(self.update_iters)
+        for flag in ("train_datasets", "eval_datasets", "ptx_datasets"):
+            for name in _named_for(getattr(self, flag)):
+                raise UserError(
+                    f"--{flag}: a data set is named for {name!r}, but prompts and texts are for "
+                    f"all objectives: leave {name}= out"
+                )
 
     def check_files(self) -> None:
         """Refuse a bad calibration."""
@@ -182,10 +183,8 @@ class RewardedConfig(
 
 
 @configuration
-class PPOConfig(CriticScheduleOptions, RewardedConfig):
+class PPOConfig(CriticScheduleOptions, RewardedConfig, group="ppo"):
     """Panacea-PPO; the defaults are those of the paper's Table 1, but precision."""
-
-    GROUP: ClassVar[str] = "ppo"
 
     clip_range_score: float = option(
         50.0, "per-token rewards are clipped to ± this", kind=kinds.positive_float
@@ -202,10 +201,8 @@ class PPOConfig(CriticScheduleOptions, RewardedConfig):
 
 
 @configuration
-class GRPOConfig(RewardedConfig):
+class GRPOConfig(RewardedConfig, group="grpo"):
     """Panacea-GRPO, which the paper does not have: the defaults are a choice."""
-
-    GROUP: ClassVar[str] = "grpo"
 
     advantage: Literal["normalize_then_sum", "sum_then_normalize"] = option(
         "normalize_then_sum",
@@ -227,11 +224,7 @@ class GRPOConfig(RewardedConfig):
     num_return_sequences: int = 8
 
     def check(self) -> None:
-        """Refuse what contradicts itself, and groups that cannot be compared.
-
-        Raises:
-            UserError: also a group of one, one that no micro-batch holds, or one without spread.
-        """
+        """Refuse what contradicts itself, and groups that cannot be compared."""
         super().check()
         from safe_rlhf_panacea.base.rl_data import rows_of_rollout
 

@@ -13,6 +13,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.configs.options import Option, Options, options_of, read_yaml
+from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.printing import printable_line, suggestion
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
@@ -21,6 +22,9 @@ CONFIG = "config"
 
 class Program(Generic[AnyOptions]):
     """A program's command line, which gives its options.
+
+    Bad command lines end the program after one line that says what is wrong; a bad ``--config``
+    and options that contradict each other are a ``UserError``.
 
     Args:
         cls: the class of its options.
@@ -58,12 +62,7 @@ class Program(Generic[AnyOptions]):
         return parser
 
     def given(self, argv: Sequence[str] | None = None) -> dict[str, Any]:
-        """The options that a command line and its ``--config`` give, by name.
-
-        Raises:
-            SystemExit: a bad command line, after one line that says what is wrong.
-            UserError: a bad ``--config``, or a required option that neither gives.
-        """
+        """The options that a command line and its ``--config`` give, by name."""
         words = sys.argv[1:] if argv is None else list(argv)
         parser = self.parser()
         if any(word.partition("=")[0] == f"--{CONFIG}" for word in words):
@@ -79,21 +78,12 @@ class Program(Generic[AnyOptions]):
         return found
 
     def read_own(self, argv: Sequence[str] | None = None) -> tuple[AnyOptions, list[str]]:
-        """The options among the words of another program, which reads ``--config``, and the rest.
-
-        Raises:
-            SystemExit: a bad value, after one line that says what is wrong.
-        """
+        """The options among the words of another program, and the rest, ``--config`` too."""
         space, rest = self.parser(config=False).parse_known_args(argv, self._unset())
         return self.cls(**_without_unset(space)), rest
 
     def read(self, argv: Sequence[str] | None = None) -> AnyOptions:
-        """The checked options of a command line; None: this process's.
-
-        Raises:
-            SystemExit: a bad command line, after one line that says what is wrong.
-            UserError: a bad ``--config``, or options that contradict each other.
-        """
+        """The checked options of a command line; None: this process's."""
         options = self.cls(**self.given(argv))
         options.check()
         return options
@@ -117,11 +107,8 @@ def add_options(
 ) -> None:
     """Add a flag for every option of a class, those of one title together.
 
-    Args:
-        parser: gets the flags; where one is not given, its namespace has the default.
-        cls: the class.
-        only: the classes above it whose options are added; None: all.
-        names: further options that are added.
+    ``only`` names the classes above it whose options are added, ``names`` further options. Where a
+    flag is not given, the parser's namespace has the default.
     """
     sections: dict[str, Any] = {"": parser}
     wanted = {name for part in only or (cls,) for name in options_of(part)} | set(names)
@@ -164,7 +151,7 @@ def encodable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(f"{text!a} is not UTF-8 text") from None
+        raise UserError(f"{text!a} is not UTF-8 text") from None
     return text
 
 
@@ -211,7 +198,7 @@ class ArgumentParser(argparse.ArgumentParser):
         for word in words:
             try:
                 encodable(word)
-            except argparse.ArgumentTypeError as error:
+            except UserError as error:
                 self.error(str(error))
         return super().parse_known_args(words, namespace)
 

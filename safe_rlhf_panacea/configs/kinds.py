@@ -1,14 +1,13 @@
 """What a value of an option may be: from text of a command line or YAML, or from Python.
 
-A kind takes the text or the value, returns the value, and raises ``ArgumentTypeError``, which says
-what is wrong with it. Nothing here imports torch.
+A kind takes the text or the value, returns the value, and raises a ``UserError`` that says what is
+wrong with it. Nothing here imports torch.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from safe_rlhf_panacea.errors import UserError
 
 Kind = Callable[[Any], Any]
+AnyPath = str | Path  # an option has it as text
 FROM_PYTHON = "made in Python"  # key of what stands in a record for an object
 LARGEST = 2**31 - 1  # of whole numbers: what every library underneath can hold
 
@@ -29,7 +29,7 @@ def boolean(value: Any) -> bool:
         return True
     if lowered in ("false", "no", "0"):
         return False
-    raise ArgumentTypeError(f"{value!r} is neither true nor false")
+    raise UserError(f"{value!r} is neither true nor false")
 
 
 def number(what: str, is_right: Callable[[float], bool]) -> Kind:
@@ -39,9 +39,9 @@ def number(what: str, is_right: Callable[[float], bool]) -> Kind:
         try:
             found = math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError, OverflowError):
-            raise ArgumentTypeError(f"{_shown(value)} is not a number") from None
+            raise UserError(f"{_shown(value)} is not a number") from None
         if not (math.isfinite(found) and is_right(found)):
-            raise ArgumentTypeError(f"{value} is not {what}")
+            raise UserError(f"{value} is not {what}")
         return found
 
     return read
@@ -54,21 +54,20 @@ def integer(what: str, least: int, most: int = LARGEST) -> Kind:
         try:
             found = int(value) if isinstance(value, str) else value.__index__()
         except (AttributeError, TypeError, ValueError):
-            raise ArgumentTypeError(f"{value!r} is not {what}") from None
+            raise UserError(f"{value!r} is not {what}") from None
         if isinstance(value, bool) or not least <= found <= most:
             limit = f": the largest is {most}" if found > most else ""
             shown = value if isinstance(value, str) else _shown(value)
-            raise ArgumentTypeError(f"{shown} is not {what}{limit}")
+            raise UserError(f"{shown} is not {what}{limit}")
         return int(found)
 
     return read
 
 
 def _shown(value: Any) -> str:
-    """A value in messages; Python writes no whole number of thousands of digits."""
     try:
         return repr(value)
-    except ValueError:
+    except ValueError:  # Python writes no whole number of thousands of digits
         return "a number of thousands of digits"
 
 
@@ -86,7 +85,7 @@ seed_int = integer("a seed, an integer from 0 on", 0, 2**32 - 1)  # NumPy takes 
 def text(value: Any) -> str:
     """Text, or a path of Python's as text."""
     if not isinstance(value, str | os.PathLike):
-        raise ArgumentTypeError(f"{value!r} is not text")
+        raise UserError(f"{value!r} is not text")
     return os.fspath(value)
 
 
@@ -94,7 +93,7 @@ def filled(value: Any) -> str:
     """Text that is there: an empty path would be the current folder."""
     found = text(value)
     if not found.strip():
-        raise ArgumentTypeError("must not be empty")
+        raise UserError("must not be empty")
     return found
 
 
@@ -103,25 +102,22 @@ def folder(value: Any) -> str:
     try:
         return str(Path(filled(value)).expanduser())
     except RuntimeError:
-        raise ArgumentTypeError(f"{value} begins with ~ and a name that no user has") from None
+        raise UserError(f"{value} begins with ~ and a name that no user has") from None
 
 
 def file_name(value: Any) -> str:
     """A name without folders."""
     found = text(value)
     if "/" in found or "\\" in found or found in (".", ".."):
-        raise ArgumentTypeError(f"{found!r} is a path, not a name")
+        raise UserError(f"{found!r} is a path, not a name")
     return filled(found)
 
 
 def objective_name(value: Any) -> str:
     """The name of an objective."""
-    from safe_rlhf_panacea.preference import PreferenceError, check_objective_names
+    from safe_rlhf_panacea.preference import check_objective_names
 
-    try:
-        check_objective_names([value])
-    except PreferenceError as error:
-        raise ArgumentTypeError(str(error)) from None
+    check_objective_names([text(value)])
     return text(value)
 
 
@@ -129,12 +125,12 @@ def named_value(value: Any) -> tuple[str, Any]:
     """``name=value``, or such a pair."""
     if not isinstance(value, str):
         if not isinstance(value, list | tuple) or len(value) != 2:
-            raise ArgumentTypeError(f"{value!r} is not a pair of a name and a value")
+            raise UserError(f"{value!r} is not a pair of a name and a value")
         _refuse_record(value[1])
         return text(value[0]), value[1]
     name, separator, found = value.partition("=")
     if not separator or not name or not found:
-        raise ArgumentTypeError(f"{value!r} is not of the form name=value")
+        raise UserError(f"{value!r} is not of the form name=value")
     return name, found
 
 
@@ -142,24 +138,18 @@ def preference(value: Any) -> str:
     """A preference vector as text, given in any form that ``parse_preference`` takes."""
     if isinstance(value, str):  # before torch is imported
         return filled(value)
-    from safe_rlhf_panacea.preference import PreferenceError, preference_text
+    from safe_rlhf_panacea.preference import preference_text
 
-    try:
-        return preference_text(value)
-    except PreferenceError as error:
-        raise ArgumentTypeError(str(error)) from None
+    return preference_text(value)
 
 
 def chat_template(value: Any) -> str:
     """``auto``, ``safe-rlhf``, ``none``, ``raw``, or a jinja file that renders."""
     if value in ("auto", "safe-rlhf", "none", "raw"):  # before torch is imported
         return text(value)
-    from safe_rlhf_panacea.data.jinja_template import check_choice
+    from safe_rlhf_panacea.data.templates import check_choice
 
-    try:
-        return check_choice(filled(value))
-    except UserError as error:
-        raise ArgumentTypeError(str(error)) from None
+    return check_choice(filled(value))
 
 
 def data_set(value: Any) -> Any:
@@ -169,9 +159,7 @@ def data_set(value: Any) -> Any:
     _refuse_record(value)
     pair = isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str)
     if not pair and isinstance(value, bool | int | float | list | tuple | Mapping | None):
-        raise ArgumentTypeError(
-            f"{value!r} is no data set: give [objective=]name[:proportion[:path]]"
-        )
+        raise UserError(f"{value!r} is no data set: give [objective=]name[:proportion[:path]]")
     return value
 
 
@@ -182,7 +170,7 @@ def model(value: Any) -> Any:
     _refuse_record(value)
     if not (hasattr(value, "model") and hasattr(value, "tokenizer")):
         kind = type(value).__name__
-        raise ArgumentTypeError(
+        raise UserError(
             f"a {kind} is no model: give a name, a folder, or a model with its tokenizer"
         )
     return value
@@ -191,7 +179,7 @@ def model(value: Any) -> Any:
 def _refuse_record(value: Any) -> None:
     """Refuse what stands in ``run.yaml`` for an object that no file can hold."""
     if isinstance(value, Mapping) and FROM_PYTHON in value:
-        raise ArgumentTypeError(
+        raise UserError(
             f"the run was made in Python with {value[FROM_PYTHON]!r}, which no file can hold: give "
             "this option anew"
         )
@@ -204,7 +192,7 @@ def one_of(choices: tuple[Any, ...]) -> Kind:
     def read(value: Any) -> Any:
         if isinstance(value, bool) or str(value) not in by_text:
             among = ", ".join(map(repr, by_text))
-            raise ArgumentTypeError(f"invalid choice: {value!r} (choose from {among})")
+            raise UserError(f"invalid choice: {value!r} (choose from {among})")
         return by_text[str(value)]
 
     return read

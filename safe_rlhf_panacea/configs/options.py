@@ -11,7 +11,7 @@ import dataclasses
 import inspect
 import types
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -115,20 +115,20 @@ class Option:
         return self.name if self.positional else f"--{self.name}"
 
     def read(self, value: Any) -> Any:
-        """A value, or the values, as the option has them.
-
-        Raises:
-            ArgumentTypeError: saying what is wrong with the value.
-        """
+        """A value, or the values, as the option has them; a ``UserError`` names the option."""
         if value is None and (self.default is None or self.several):
             return self.default
         if not self.several:
-            return self.kind(value)
-        if isinstance(value, Mapping) and self.kind is kinds.named_value:
-            value = tuple(value.items())
-        if isinstance(value, str) or not isinstance(value, list | tuple):
-            value = (value,)
-        return tuple(map(self.kind, value))
+            values: tuple[Any, ...] = (value,)
+        elif isinstance(value, Mapping) and self.kind is kinds.named_value:
+            values = tuple(value.items())
+        else:
+            values = tuple(value) if isinstance(value, list | tuple) else (value,)
+        try:
+            found = tuple(map(self.kind, values))
+        except ArgumentTypeError as error:  # a UserError is one
+            raise UserError(f"{self.flag}: {error}") from None
+        return found if self.several else found[0]
 
 
 def options_of(cls: type[Options]) -> dict[str, Option]:
@@ -143,7 +143,7 @@ def options_of(cls: type[Options]) -> dict[str, Option]:
         for name in inspect.get_annotations(owner):
             field = owner.__dataclass_fields__.get(name)
             if field is not None and "text" in field.metadata:
-                group, _ = declared.get(name, (owner.__dict__.get("GROUP", ""), {}))
+                group, _ = declared.get(name, (owner.GROUP, {}))
                 declared[name] = group, field.metadata
     hints = get_type_hints(cls)
     found = {}
@@ -164,10 +164,13 @@ def options_of(cls: type[Options]) -> dict[str, Option]:
 
 
 def _item_type(hint: Any) -> tuple[Any, bool]:
-    """The type of one value of a field without ``None``, and whether the field has several."""
+    """The type of one value of a field, and whether the field has several.
+
+    The first of a union is what the field has, the others are what it is made of besides.
+    """
     if get_origin(hint) in (Union, types.UnionType):
-        (hint,) = (item for item in get_args(hint) if item is not type(None))
-    if get_origin(hint) is tuple:
+        hint = get_args(hint)[0]
+    if get_origin(hint) in (tuple, Sequence):
         return get_args(hint)[0], True
     return hint, False
 
@@ -176,20 +179,19 @@ def _item_type(hint: Any) -> tuple[Any, bool]:
 class Options:
     """Base of all classes of options: values are read and checked when one is made.
 
-    Raises:
-        UserError: naming the option and what is wrong with its value.
+    A ``UserError`` names the option and what is wrong with its value.
     """
 
     GROUP: ClassVar[str] = ""
 
+    def __init_subclass__(cls, group: str = "") -> None:
+        """Give the options that a class declares a title: ``class Mine(Options, group="…")``."""
+        cls.GROUP = group
+
     def __post_init__(self) -> None:
         """Read every value by its option's kind."""
         for name, one in options_of(type(self)).items():
-            try:
-                value = one.read(getattr(self, name))
-            except ArgumentTypeError as error:
-                raise UserError(f"{one.flag}: {error}") from None
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, one.read(getattr(self, name)))
 
     @classmethod
     def of(cls, values: Mapping[str, Any] | Namespace) -> Self:
@@ -198,18 +200,10 @@ class Options:
         return cls(**{name: found[name] for name in options_of(cls) if name in found})
 
     def check(self) -> None:
-        """Refuse options that contradict each other, before anything is loaded.
-
-        Raises:
-            UserError: naming them and what would be right.
-        """
+        """Refuse options that contradict each other, before anything is loaded."""
 
     def check_files(self) -> None:
-        """Refuse files that the options name and that are of no use, when a run begins.
-
-        Raises:
-            UserError: naming the file.
-        """
+        """Refuse files that the options name and that are of no use, when a run begins."""
 
     def with_(self, **changes: Any) -> Self:
         """The same options with some changed."""
@@ -223,26 +217,15 @@ class Options:
 
 
 def check_numbers(cls: type[Options], values: Namespace) -> None:
-    """Hold the numbers that another parser read to the ranges of a class's options.
-
-    Raises:
-        UserError: naming the option.
-    """
+    """Hold the numbers that another parser read to the ranges of a class's options."""
     for name, one in options_of(cls).items():
         value = getattr(values, name, None)
         if isinstance(value, int | float) and not one.choices:
-            try:
-                one.kind(value)
-            except ArgumentTypeError as error:
-                raise UserError(f"--{name}: {error}") from None
+            one.read(value)
 
 
 def read_yaml(cls: type[Options], path: str) -> dict[str, Any]:
-    """The options that a YAML file gives, ``name: value``, as they stand there.
-
-    Raises:
-        UserError: the file is missing or no such mapping, or an option that there is not.
-    """
+    """The options that a YAML file gives, ``name: value``, as they stand there."""
     import yaml
 
     file = Path(path).expanduser()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.configs.options import Options, configuration, option
@@ -19,10 +20,8 @@ Sampler = Literal["uniform", "dirichlet", "vertices", "stratified"]
 
 
 @configuration
-class FrontOptions(Options):
+class FrontOptions(Options, group="panacea: the front while training (with --need_eval)"):
     """The front that is measured while training."""
-
-    GROUP: ClassVar[str] = "panacea: the front while training (with --need_eval)"
 
     eval_grid_step: float | None = option(
         text="of λ; default: 0.25, 0.5 from 4 objectives on, vertices and centre from 8 on",
@@ -31,17 +30,15 @@ class FrontOptions(Options):
     eval_prompts: int | None = option(
         text="prompts that are responded to at every λ; default: all (PPO), 16 (DPO, SFT)"
     )
-    reference_point: tuple[float, ...] | None = option(
+    reference_point: Sequence[float] | None = option(
         text="of the hypervolume; default: 0 (DPO), two standard deviations below the initial "
         "model's mean (PPO, SFT)"
     )
 
 
 @configuration
-class PreferenceOptions(Options):
+class PreferenceOptions(Options, group="panacea: preference vectors"):
     """How λ is drawn, and how it makes one objective of m."""
-
-    GROUP: ClassVar[str] = "panacea: preference vectors"
 
     aggregation: str = option("ls", "the subclasses say which there are")
     preference_scope: Literal["batch", "sample"] = option(
@@ -72,10 +69,8 @@ class PreferenceOptions(Options):
 
 
 @configuration
-class LabelPreferenceOptions(PreferenceOptions):
+class LabelPreferenceOptions(PreferenceOptions, group=PreferenceOptions.GROUP):
     """``PreferenceOptions`` where not every objective labels every row."""
-
-    GROUP: ClassVar[str] = PreferenceOptions.GROUP
 
     aggregation: Literal["ls", "tche"] = option(
         "ls",
@@ -90,10 +85,8 @@ class LabelPreferenceOptions(PreferenceOptions):
 
 
 @configuration
-class RewardPreferenceOptions(PreferenceOptions):
+class RewardPreferenceOptions(PreferenceOptions, group=PreferenceOptions.GROUP):
     """``PreferenceOptions`` of rewards."""
-
-    GROUP: ClassVar[str] = PreferenceOptions.GROUP
 
     aggregation: Literal["ls", "tche", "stche"] = option(
         "ls", "weighted sum, or Tchebycheff; stche is its smooth form"
@@ -105,10 +98,8 @@ class RewardPreferenceOptions(PreferenceOptions):
 
 
 @configuration
-class AdapterOptions(Options):
+class AdapterOptions(Options, group="panacea: adapter"):
     """The SVD-LoRA adapter."""
-
-    GROUP: ClassVar[str] = "panacea: adapter"
 
     lora_dim: int = option(8, "k singular values")
     lora_scaling: float = option(512.0, "factor × lora_dim", kind=kinds.positive_float)
@@ -151,15 +142,7 @@ class PanaceaConfig(FrontOptions, PreferenceOptions, AdapterOptions, TrainConfig
 
 
 def check_panacea(args: Any, objectives: tuple[str, ...]) -> None:
-    """Refuse contradictions among Panacea's options.
-
-    Args:
-        args: the options, or a namespace that has them.
-        objectives: names, in the order of λ.
-
-    Raises:
-        UserError: naming the options and what would be right.
-    """
+    """Refuse contradictions among Panacea's options, or a namespace's that has them."""
     from safe_rlhf_panacea.preference import (
         check_objective_names,
         parse_preference,

@@ -2,55 +2,50 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from safe_rlhf_panacea.configs import kinds
+from safe_rlhf_panacea.configs.kinds import AnyPath
 from safe_rlhf_panacea.configs.options import Options, configuration, option
 from safe_rlhf_panacea.configs.training import DataOptions, TemplateOptions
 from safe_rlhf_panacea.errors import UserError
 
 
 @configuration
-class RewardUnitOptions(Options):
+class RewardUnitOptions(Options, group="rewards"):
     """The units of rewards."""
 
-    GROUP: ClassVar[str] = "rewards"
-
-    reward_scales: tuple[tuple[str, Any], ...] = option(
+    reward_scales: Sequence[tuple[str, Any]] = option(
         (), "factor on a reward", kind=kinds.named_value, metavar="NAME=VALUE"
     )
-    reward_signs: tuple[tuple[str, Any], ...] = option(
+    reward_signs: Sequence[tuple[str, Any]] = option(
         (), "-1 for a cost model", kind=kinds.named_value, metavar="NAME=VALUE"
     )
-    reward_shifts: tuple[tuple[str, Any], ...] = option(
+    reward_shifts: Sequence[tuple[str, Any]] = option(
         (), "subtracted from the score first", kind=kinds.named_value, metavar="NAME=VALUE"
     )
 
 
 @configuration
-class RewardOptions(RewardUnitOptions):
+class RewardOptions(RewardUnitOptions, group=RewardUnitOptions.GROUP):
     """What is rewarded, and in which units."""
 
-    GROUP: ClassVar[str] = RewardUnitOptions.GROUP
-
-    reward_models: tuple[tuple[str, Any], ...] | None = option(
+    reward_models: Sequence[tuple[str, Any]] | None = option(
         text="in the order of λ", kind=kinds.named_value, metavar="NAME=PATH", required=True
     )
-    objectives: tuple[str, ...] | None = option(
+    objectives: Sequence[str] | None = option(
         text="another order of λ than --reward_models'", kind=kinds.text
     )
-    reward_calibration: str | None = option(
+    reward_calibration: AnyPath | None = option(
         text="of evaluation.calibrate: standardise with it", metavar="FILE"
     )
 
 
 @configuration
-class RolloutOptions(Options):
+class RolloutOptions(Options, group="rollouts"):
     """Drawing responses and updating on them."""
-
-    GROUP: ClassVar[str] = "rollouts"
 
     kl_coeff: float = option(0.02, "weight of the KL term", kind=kinds.non_negative_float)
     clip_range_ratio: float = option(
@@ -73,12 +68,10 @@ class RolloutOptions(Options):
 
 
 @configuration
-class TextOptions(DataOptions):
+class TextOptions(DataOptions, group=DataOptions.GROUP):
     """``DataOptions`` with supervised text beside the prompts."""
 
-    GROUP: ClassVar[str] = DataOptions.GROUP
-
-    ptx_datasets: tuple[Any, ...] | None = option(
+    ptx_datasets: Sequence[Any] | None = option(
         text="supervised text that is learnt beside", kind=kinds.data_set, metavar="SPEC"
     )
 
@@ -90,22 +83,15 @@ def server(value: Any) -> str:
     """A server's address, or ``auto``."""
     from safe_rlhf_panacea.rollouts.server import server_url
 
-    if value == AUTO:
-        return AUTO
-    try:
-        return server_url(kinds.text(value))
-    except UserError as error:
-        raise ArgumentTypeError(str(error)) from None
+    return AUTO if value == AUTO else server_url(kinds.text(value))
 
 
 @configuration
-class EngineOptions(Options):
+class EngineOptions(Options, group="rollouts by vLLM (docs/scaling.md)"):
     """Who draws the responses, and how far it may be from the policy."""
 
-    GROUP: ClassVar[str] = "rollouts by vLLM (docs/scaling.md)"
-
     rollout_engine: Literal["own", "vllm"] = option("own", "who draws the responses")
-    rollout_server: tuple[str, ...] | None = option(
+    rollout_server: Sequence[str] | None = option(
         text=f"of vLLM servers, or '{AUTO}' to start one, which ends with the run",
         kind=server,
         metavar="URL",
@@ -114,7 +100,7 @@ class EngineOptions(Options):
         text="with auto: vLLM's own, in quotes, e.g. '--gpu-memory-utilization 0.4'",
         metavar="FLAGS",
     )
-    rollout_folder: str | None = option(
+    rollout_folder: AnyPath | None = option(
         text="where servers find the adapter after each update; default: rollouts in the output "
         "folder",
         metavar="DIR",
@@ -161,11 +147,11 @@ class EngineOptions(Options):
 class MeasureOptions(RewardUnitOptions):
     """Rewards, prompts or pairs, and how they are worked off."""
 
-    reward_models: tuple[tuple[str, Any], ...] = option(
+    reward_models: Sequence[tuple[str, Any]] = option(
         (), kind=kinds.named_value, metavar="NAME=PATH"
     )
     normalize_reward: bool = option(False, "use the models' own normalisers")
-    datasets: tuple[str, ...] = option(metavar="SPEC", required=True)
+    datasets: Sequence[str] = option(metavar="SPEC", required=True)
     max_length: int = option(512)
     batch_size: int = option(16, "prompts or pairs")
     seed: int = option(42, kind=kinds.seed_int)

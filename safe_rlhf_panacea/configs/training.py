@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from safe_rlhf_panacea.configs import kinds
+from safe_rlhf_panacea.configs.kinds import AnyPath
 from safe_rlhf_panacea.configs.options import Options, configuration, option
 from safe_rlhf_panacea.errors import UserError
 
@@ -23,21 +25,17 @@ DATASET = "data sets as name[:proportion[:path]], or a path or hub name in place
 class TemplateOptions(Options):
     """How conversations are written."""
 
-    chat_template: str = option("auto", TEMPLATE, kind=kinds.chat_template, metavar="TEMPLATE")
+    chat_template: AnyPath = option("auto", TEMPLATE, kind=kinds.chat_template, metavar="TEMPLATE")
 
 
 @configuration
-class DataOptions(Options):
+class DataOptions(Options, group="data"):
     """The data, each set as text or as an object that ``from_rows`` of ``data`` makes."""
 
-    GROUP: ClassVar[str] = "data"
-
-    train_datasets: tuple[Any, ...] = option(
+    train_datasets: Sequence[Any] = option(
         text=DATASET, kind=kinds.data_set, metavar="SPEC", required=True
     )
-    eval_datasets: tuple[Any, ...] | None = option(
-        text=DATASET, kind=kinds.data_set, metavar="SPEC"
-    )
+    eval_datasets: Sequence[Any] | None = option(text=DATASET, kind=kinds.data_set, metavar="SPEC")
     eval_split_ratio: float | None = option(
         text="share of the training data held out", kind=kinds.proper_share
     )
@@ -45,10 +43,8 @@ class DataOptions(Options):
 
 
 @configuration
-class LengthOptions(Options):
+class LengthOptions(Options, group="training"):
     """Length, batches, precision and seed."""
-
-    GROUP: ClassVar[str] = "training"
 
     max_length: int = option(512, "tokens in a sequence")
     epochs: int = option(1)
@@ -67,10 +63,8 @@ class LengthOptions(Options):
 
 
 @configuration
-class ScheduleOptions(Options):
+class ScheduleOptions(Options, group="optimiser"):
     """The learning rate of the one model that is trained."""
-
-    GROUP: ClassVar[str] = "optimiser"
 
     lr: float = option(2e-5, "peak", kind=kinds.non_negative_float, names=("learning_rate",))
     weight_decay: float = option(0.0, kind=kinds.non_negative_float)
@@ -80,10 +74,8 @@ class ScheduleOptions(Options):
 
 
 @configuration
-class ActorScheduleOptions(Options):
+class ActorScheduleOptions(Options, group="actor_optimiser"):
     """The learning rate of the policy in reinforcement learning."""
-
-    GROUP: ClassVar[str] = "actor_optimiser"
 
     actor_lr: float = option(
         1e-3, "peak", kind=kinds.non_negative_float, names=("actor_learning_rate",)
@@ -95,10 +87,8 @@ class ActorScheduleOptions(Options):
 
 
 @configuration
-class CriticScheduleOptions(Options):
+class CriticScheduleOptions(Options, group="critic_optimiser"):
     """The learning rate of PPO's critic."""
-
-    GROUP: ClassVar[str] = "critic_optimiser"
 
     critic_lr: float = option(
         1e-3, "peak", kind=kinds.non_negative_float, names=("critic_learning_rate",)
@@ -110,10 +100,8 @@ class CriticScheduleOptions(Options):
 
 
 @configuration
-class EvaluationOptions(Options):
+class EvaluationOptions(Options, group="evaluation"):
     """When to evaluate during training."""
-
-    GROUP: ClassVar[str] = "evaluation"
 
     need_eval: bool = option(False, "evaluate during training")
     eval_strategy: Literal["epoch", "steps"] = option("epoch")
@@ -121,12 +109,10 @@ class EvaluationOptions(Options):
 
 
 @configuration
-class OutputOptions(Options):
+class OutputOptions(Options, group="output"):
     """Where results and logs go."""
 
-    GROUP: ClassVar[str] = "output"
-
-    output_dir: str = option(
+    output_dir: AnyPath = option(
         text="folder of this run; must hold none yet", kind=kinds.folder, required=True
     )
     overwrite: bool = option(False, "replace a run that the folder already holds")
@@ -134,10 +120,10 @@ class OutputOptions(Options):
         False, "go on from the latest checkpoint in output_dir; its files are read as data"
     )
     log_type: Literal["wandb", "tensorboard", "none"] = option("wandb", "wandb works offline")
-    report_to: tuple[Literal["wandb", "tensorboard", "none", "trackio"], ...] | None = option(
+    report_to: Sequence[Literal["wandb", "tensorboard", "none", "trackio"]] | None = option(
         text="in place of --log_type: one or several of wandb, tensorboard, trackio; or none"
     )
-    log_dir: str | None = option(text="default: output_dir")
+    log_dir: AnyPath | None = option(text="default: output_dir")
     log_project: str | None = option(text="default: safe-rlhf-panacea", kind=kinds.text)
     log_run_name: str | None = option(kind=kinds.text)
     progress: bool = option(True, "show progress bars")
@@ -148,7 +134,9 @@ class OutputOptions(Options):
 class FromNothingOptions(Options):
     """A program that makes everything up to a front, as the quickstart does."""
 
-    output_dir: str | None = option(text="default: a folder below runs with the time in its name")
+    output_dir: AnyPath | None = option(
+        text="default: a folder below runs with the time in its name"
+    )
     seed: int = option(42, kind=kinds.seed_int)
     overwrite: bool = option(False, "replace a run that the folder already holds")
     wandb: bool = option(True, "log Panacea's training to wandb, offline")
@@ -157,10 +145,8 @@ class FromNothingOptions(Options):
 
 
 @configuration
-class DeepSpeedOptions(Options):
+class DeepSpeedOptions(Options, group="deepspeed"):
     """DeepSpeed's own; its launcher sets ``local_rank``."""
-
-    GROUP: ClassVar[str] = "deepspeed"
 
     local_rank: int = option(-1, "set by the launcher", kind=kinds.any_int)
     zero_stage: Literal[0, 1, 2, 3] = option(0)
@@ -217,10 +203,8 @@ class LoadingOptions(TrainedAdapterOptions):
 
 
 @configuration
-class DeviceOptions(LoadingOptions):
+class DeviceOptions(LoadingOptions, group="model"):
     """Where the model answers, and in which precision."""
-
-    GROUP: ClassVar[str] = "model"
 
     device: str | None = option(text="default: an accelerator if there is one")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option("auto", "default: as saved")

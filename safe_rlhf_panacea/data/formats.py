@@ -1,66 +1,224 @@
-"""Formats of other people's pairs and supervised text, recognised by their columns."""
+"""Formats of published rows: fields of text and numbers, conversations, and pairs.
+
+A field that is absent or of another type means that a file is not in the format: a ``UserError``.
+A field that holds nothing usable is common in published data: ``LeaveOut``, and the row is left out
+and counted.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
-from itertools import combinations, takewhile
-from typing import Any
+from itertools import combinations
+from os.path import commonprefix
+from typing import Any, NamedTuple
 
-from safe_rlhf_panacea.data.conversation import (
-    ASSISTANT,
-    Conversation,
-    Said,
-    in_turn,
-    is_dialogue,
-    said,
-    said_in,
-)
-from safe_rlhf_panacea.data.raw import CHOSEN, RawSample
-from safe_rlhf_panacea.data.sources import Row
-from safe_rlhf_panacea.data.table import (
-    Format,
-    LeaveOut,
-    Numbered,
-    higher,
-    number,
-    pair,
-    required,
-    text,
-)
+from safe_rlhf_panacea.data.raw import CHOSEN, Format, LeaveOut, Numbered, RawSample, Row
 from safe_rlhf_panacea.errors import UserError
 
-LAST_SPACE = re.compile(r"\s(?=\S*$)")
-ROUND = 2  # turns: the user's and its answer
+
+def rows_with(columns: str, kind: str, name: str = "", **options: Any) -> Callable[..., Format]:
+    """Make a ``Format`` of a function, for rows that have ``columns``, given as ``one/other``."""
+    fields = tuple(columns.split("/"))
+    return lambda convert: Format(name or columns, kind, fields, convert, **options)
+
+
+def required(row: Any, field: str) -> Any:
+    """A field that the format has, whatever it holds; also of an object within a row."""
+    if not isinstance(row, dict):
+        raise UserError(f"{type(row).__name__} where an object with the field {field!r} belongs")
+    if field not in row:
+        raise UserError(f"no field {field!r}; there are: {', '.join(map(str, row))}")
+    return row[field]
+
+
+def text(row: Row, field: str, what: str) -> str:
+    """A field of text that can be used; ``what`` is its name in the reasons: prompt, response."""
+    value = required(row, field)
+    if not isinstance(value, str) and value is not None:
+        raise UserError(f"{field} is {type(value).__name__}; it is a string")
+    return usable(value or "", what)
+
+
+def usable(value: str, what: str) -> str:
+    """The text itself; ``LeaveOut`` if it is blank or holds half a surrogate pair."""
+    if not value.strip():
+        raise LeaveOut(f"blank {what}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # which no tokenizer takes
+        raise LeaveOut(f"broken Unicode in the {what}") from None
+    return value
+
+
+def number(value: Any, field: str) -> float | None:
+    """A finite number, or None where there is none; ``UserError`` for anything but a number."""
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise UserError(f"{field} is {value!r}; it is a number or null")
+    return float(value) if math.isfinite(value) else None
+
+
+def higher(one: float | None, other: float | None) -> int | None:
+    """Which of two ratings is higher: 0, 1, or None for a tie or a missing one."""
+    if one is None or other is None or one == other:
+        return None
+    return 0 if one > other else 1
+
+
+def pair(
+    prompt: str | list[str], answer: str, other_answer: str, labels: dict[str, int | None]
+) -> RawSample:
+    """A pair; ``LeaveOut`` if both responses are the same, or no objective prefers one."""
+    if answer == other_answer:
+        raise LeaveOut("identical responses")
+    if all(label is None for label in labels.values()):
+        raise LeaveOut("tied or unlabelled on every objective")
+    return {"input": prompt, "answer": answer, "other_answer": other_answer, "labels": labels}
+
+
+def all_pairs(field: str) -> Callable[[Numbered], Numbered]:
+    """For ``Format.regroup``: a unit of each two entries of a list, with their row before them."""
+
+    def regroup(rows: Numbered) -> Numbered:
+        for index, row in rows:
+            values = row[field] if isinstance(row[field], list) else ()
+            pairs: list[tuple[Any, ...]] = [*combinations(values, 2)] or [()]
+            for both in pairs:
+                yield index, (row, *both)
+
+    return regroup
+
+
+def two_of(unit: tuple[Row, ...], field: str) -> tuple[Row, Row, Row]:
+    """A unit of ``all_pairs(field)``: the row and the two entries."""
+    row, *both = unit
+    if row[field] is not None and not isinstance(row[field], list):
+        raise UserError(f"{field} is {type(row[field]).__name__}; it is a list")
+    if not both:
+        raise LeaveOut(f"fewer than two {field}")
+    return row, both[0], both[1]
+
+
+# -- conversations: lists of messages, lists of turns, and dialogues in one text ----------
+
+SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
+ROLES = {
+    **dict.fromkeys(("system", "developer"), SYSTEM),
+    **dict.fromkeys(("user", "human", "Human"), USER),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "Assistant"), ASSISTANT),
+}
+TOOLS = frozenset({"tool", "function", "function_call", "observation", "ipython"})
+NO_TURNS = "speakers that do not take turns"
+
+Said = list[tuple[str, str]]  # role and words of each message
+
+
+class Conversation(NamedTuple):
+    """Turns that alternate user, assistant, ..., and the system prompt, or ``""``."""
+
+    system: str
+    turns: list[str]
+
+    def prompt(self, turns: int) -> RawSample:
+        """The sample of a prompt that is the first turns, of which the last is the user's."""
+        asked = self.turns[:turns]
+        sample: RawSample = {"input": asked[0] if turns == 1 else asked}
+        return {**sample, "system": self.system} if self.system else sample
+
+    def answers(self) -> list[RawSample]:
+        """A sample for every answer, with the turns that lead to it as input."""
+        places = range(1, len(self.turns), 2)
+        return [{**self.prompt(place), "answer": self.turns[place]} for place in places]
+
+
+def is_dialogue(value: Any) -> bool:
+    """Whether a value is a dialogue in one text, as hh-rlhf has it."""
+    return isinstance(value, str) and value.startswith("\n\nHuman:")
+
+
+def said_in(dialogue: str) -> Said:
+    """Take a text apart in which a blank line and ``Human:`` or ``Assistant:`` begin a turn."""
+    head, *parts = re.split(r"\n\n(Human|Assistant):", "\n\n" + dialogue.lstrip())
+    if head:
+        raise LeaveOut(NO_TURNS)
+    return [(ROLES[who], turn.strip()) for who, turn in zip(parts[::2], parts[1::2], strict=True)]
+
+
+def said(value: Any, field: str) -> Said:
+    """The messages of a prompt or a conversation.
+
+    ``value`` is one text of the user's, a dialogue in one text, a list of turns that alternate
+    user, assistant, ..., or a list of messages with ``role`` and ``content`` (or ``from`` and
+    ``value``). All else, such as tools, is a ``UserError``, which names the ``field``.
+    """
+    if is_dialogue(value):
+        turns = said_in(value)
+        # A last turn of the assistant without words is the one to be answered.
+        return turns[:-1] if turns[-1] == (ASSISTANT, "") else turns
+    if isinstance(value, str) or value is None:
+        return [(USER, value or "")]
+    if not isinstance(value, (list, tuple)):
+        raise UserError(f"{field} is {type(value).__name__}; it is text or a list of messages")
+    if value and all(isinstance(turn, str) for turn in value):
+        return [(USER if i % 2 == 0 else ASSISTANT, turn) for i, turn in enumerate(value)]
+    return [_message(message, f"{field}: message {i + 1}") for i, message in enumerate(value)]
+
+
+def _message(message: Any, where: str) -> tuple[str, str]:
+    if not isinstance(message, dict):
+        kind = type(message).__name__
+        raise UserError(f"{where} is {kind}; it is an object with role and content")
+    role = str(message.get("role") or message.get("from"))
+    if role in TOOLS or message.get("tool_calls") or message.get("function_call"):
+        raise UserError(f"{where} is about a tool, which no data set here has: leave out such rows")
+    if role not in ROLES:
+        raise UserError(f"{where} has the role {role!r}; roles are system, user and assistant")
+    content = message.get("content", message.get("value"))
+    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+        if not all(isinstance(part.get("text"), str) for part in content):
+            raise UserError(f"{where} has a part that is no text; only text is read")
+        content = "".join(part["text"] for part in content)
+    if not isinstance(content, str) and content is not None:
+        raise UserError(f"{where}: content is {type(content).__name__}; it is a string")
+    return ROLES[role], content or ""
+
+
+def in_turn(messages: Said, system: Any = None) -> Conversation:
+    """The conversation of messages whose speakers take turns, user first; else ``LeaveOut``.
+
+    ``system`` is used where no message is a system prompt.
+    """
+    if not isinstance(system, str) and system is not None:
+        raise UserError(f"system is {type(system).__name__}; it is a string")
+    system = system or ""
+    if messages and messages[0][0] == SYSTEM:
+        system, messages = messages[0][1], messages[1:]
+    expected = [USER if i % 2 == 0 else ASSISTANT for i in range(len(messages))]
+    if not messages or [role for role, _ in messages] != expected:
+        raise LeaveOut(NO_TURNS)
+    *turns, (role, last) = messages
+    asked = "turn" if turns else "prompt"
+    words = [usable(turn, "turn") for _, turn in turns]
+    words.append(usable(last, "response" if role == ASSISTANT else asked))
+    return Conversation(system if system.strip() else "", words)
 
 
 def in_row(row: Row, messages: Said) -> Conversation:
-    """The conversation that messages of a row make, with the row's ``system`` if it has one.
-
-    Raises:
-        LeaveOut: as ``in_turn``.
-        UserError: the row gives tools or images to the model.
-    """
+    """The conversation that messages of a row make, with the row's ``system`` if it has one."""
     for column in ("tools", "images"):
         if row.get(column):
             raise UserError(f"the column {column} is not empty; leave out rows with {column}")
     return in_turn(messages, row.get("system"))
 
 
-# -- pairs --------------------------------------------------------------------------------
-
-
 def whole(row: Row, field: str, before: Any = None) -> Conversation:
-    """The conversation that ends with a response.
+    """The conversation that ends with the response ``row[field]``.
 
-    Args:
-        row: with ``system``, perhaps.
-        field: of the response: a text, a message, or messages, which may be the whole conversation.
-        before: the prompt, in any of the forms that ``said`` knows, or None.
-
-    Raises:
-        LeaveOut: it does not end with an answer, or is of no use otherwise.
-        UserError: another schema.
+    This is a text, a message, or messages, which may be the whole conversation. ``before`` is the
+    prompt, in any of the forms that ``said`` knows, or None.
     """
     value = row[field]
     if isinstance(value, str) and is_dialogue(before):
@@ -74,17 +232,13 @@ def whole(row: Row, field: str, before: Any = None) -> Conversation:
         if before is not None and messages and messages[0][0] == ASSISTANT:
             messages = [*said(before, "prompt"), *messages]
     conversation = in_row(row, messages)
-    if len(conversation.turns) % ROUND:
+    if len(conversation.turns) % 2:
         raise LeaveOut("no answer at the end")
     return conversation
 
 
 def pair_of(one: Conversation, other: Conversation, better: int | None) -> RawSample:
-    """A pair of two conversations that differ in their last answer.
-
-    Raises:
-        LeaveOut: they differ before, or the pair says nothing.
-    """
+    """A pair of two conversations, which may differ in their last answer alone."""
     asked = len(one.turns) - 1
     if one.system != other.system or one.turns[:asked] != other.turns[:-1]:
         raise LeaveOut("conversations that part before the last answer")
@@ -100,64 +254,28 @@ def chosen_rejected(row: Row) -> RawSample:
     if prompt is None and isinstance(one, str) and isinstance(other, str) and not is_dialogue(one):
         if asked := sorted(row.keys() & {"question", "instruction", "input", "query"}):
             raise UserError(f"no field 'prompt'; rename {asked[0]!r} if that is the prompt")
-        prompt, chosen, rejected = common_beginning(one, other)
-        row = {**row, "chosen": chosen, "rejected": rejected}
+        # The prompt is the whole words that both texts begin with.
+        shared = commonprefix([f"{one} ", f"{other} "])  # noqa: RUF071  # by characters
+        end = re.search(r"\s(?=\S*$)", shared)
+        prompt = one[: end.start()] if end else ""
+        if not prompt.strip():
+            raise LeaveOut("responses without a common beginning, which would be the prompt")
+        rests = {"chosen": one, "rejected": other}
+        row = row | {side: rest[len(prompt) :].strip() for side, rest in rests.items()}
     scores = [row.get(f"score_{side}") for side in ("chosen", "rejected")]
     better = None if None not in scores and scores[0] == scores[1] else 0
     return pair_of(whole(row, "chosen", prompt), whole(row, "rejected", prompt), better)
 
 
-def common_beginning(one: str, other: str) -> tuple[str, str, str]:
-    """The words that two texts both begin with, and the rest of each.
-
-    Raises:
-        LeaveOut: they have no word in common.
-    """
-    both = zip(f"{one} ", f"{other} ", strict=False)
-    shared = "".join(a for a, _ in takewhile(lambda letters: letters[0] == letters[1], both))
-    end = LAST_SPACE.search(shared)
-    prompt = one[: end.start()] if end else ""
-    if not prompt.strip():
-        raise LeaveOut("responses without a common beginning, which would be the prompt")
-    return prompt, one[len(prompt) :].strip(), other[len(prompt) :].strip()
-
-
+@rows_with("context/response1/response2/overall_preference", "pairs")
 def helpsteer3(row: Row) -> RawSample:
     """A pair whose first response is better if ``overall_preference`` (-3 to 3) is below 0."""
     preference = number(row["overall_preference"], "overall_preference")
-    better = None if not preference else int(preference > 0)
     one, other = (whole(row, f"response{i}", row["context"]) for i in (1, 2))
-    return pair_of(one, other, better)
+    return pair_of(one, other, int(preference > 0) if preference else None)
 
 
-def all_pairs(field: str) -> Callable[[Numbered], Numbered]:
-    """Make a unit of each two entries of a row's list ``field``: six units of four entries."""
-
-    def regroup(rows: Numbered) -> Numbered:
-        for index, row in rows:
-            values = row[field] if isinstance(row[field], list) else ()
-            pairs: list[tuple[Any, ...]] = [*combinations(values, 2)] or [()]
-            for both in pairs:
-                yield index, (row, *both)
-
-    return regroup
-
-
-def two_of(unit: tuple[Row, ...], field: str) -> tuple[Row, Row, Row]:
-    """The row and the pair of a unit that ``all_pairs(field)`` made.
-
-    Raises:
-        LeaveOut: the list has no pair.
-        UserError: it is no list.
-    """
-    row, *both = unit
-    if row[field] is not None and not isinstance(row[field], list):
-        raise UserError(f"{field} is {type(row[field]).__name__}; it is a list")
-    if not both:
-        raise LeaveOut(f"fewer than two {field}")
-    return row, both[0], both[1]
-
-
+@rows_with("prompt/answers", "pairs", "prompt/answers by rank", regroup=all_pairs("answers"))
 def nectar(unit: tuple[Row, ...]) -> RawSample:
     """A pair of ranked answers; the lower ``rank`` is better."""
     row, *both = two_of(unit, "answers")
@@ -166,76 +284,3 @@ def nectar(unit: tuple[Row, ...]) -> RawSample:
     )
     ranks = [number(required(each, "rank"), "rank") for each in both]
     return pair_of(one, other, higher(ranks[1], ranks[0]))
-
-
-# -- supervised text ----------------------------------------------------------------------
-
-
-def answers_in(conversation: Conversation) -> list[RawSample]:
-    """A sample for every answer in a conversation, with the turns that lead to it as input."""
-    turns = conversation.turns
-    return [
-        {**conversation.prompt(place), "answer": turns[place]}
-        for place in range(1, len(turns), ROUND)
-    ]
-
-
-def chat(row: Row) -> list[RawSample]:
-    """A sample for every answer in ``messages`` or ``conversations``."""
-    field = "messages" if "messages" in row else "conversations"
-    found = answers_in(in_row(row, said(row[field], field)))
-    if not found:
-        raise LeaveOut("no answer")
-    return found
-
-
-def completion(row: Row) -> RawSample:
-    """Supervised text of a prompt and its completion."""
-    if isinstance(row.get("label"), bool):
-        raise UserError(
-            "prompt/completion/label has one rated response to a prompt, and nothing here learns "
-            "from those; pairs have two, supervised text has no label"
-        )
-    return answers_in(whole(row, "completion", row["prompt"]))[-1]
-
-
-def alpaca(row: Row) -> RawSample:
-    """Supervised text of ``instruction``, followed by ``input`` if there is one, and ``output``."""
-    instruction = text(row, "instruction", "prompt")
-    about = row.get("input") or ""
-    if not isinstance(about, str):
-        raise UserError(f"input is {type(about).__name__}; it is a string")
-    # Joined by a space, as Safe-RLHF's models have seen it.
-    prompt = f"{instruction} {about}" if about.strip() else instruction
-    return {"input": prompt, "answer": text(row, "output", "response")}
-
-
-def of_columns(columns: str, kind: str, convert: Callable[[Row], Any]) -> Format:
-    """The format of rows that have some columns, given as ``one/other``, which is its name."""
-    return Format(columns, kind, tuple(columns.split("/")), convert)
-
-
-ALPACA = of_columns("instruction/output", "supervised", alpaca)
-RANKED = Format(
-    "prompt/answers by rank", "pairs", ("prompt", "answers"), nectar, all_pairs("answers")
-)
-# Of two formats that both have all their fields in a row, the first one counts.
-THEIR_PAIRS = (
-    of_columns("conversations/chosen/rejected", "pairs", chosen_rejected),
-    of_columns("prompt/chosen/rejected", "pairs", chosen_rejected),
-    of_columns("chosen/rejected", "pairs", chosen_rejected),
-    of_columns("context/response1/response2/overall_preference", "pairs", helpsteer3),
-    RANKED,
-)
-SUPERVISED_FORMATS = (
-    of_columns("prompt/completion", "supervised", completion),
-    of_columns("messages", "supervised", chat),
-    of_columns("conversations", "supervised", chat),
-    ALPACA,
-)
-
-
-def is_ranked(answers: Any) -> bool:
-    """Whether answers have ranks; a column of prompts may have this name, too."""
-    first = answers[0] if isinstance(answers, list) and answers else None
-    return isinstance(first, dict) and "rank" in first

@@ -1,4 +1,4 @@
-"""The user's own data: from a path, from the hub, or from Python.
+"""The user's own data, from a path, the hub or Python, in a format that its columns tell.
 
 This package's own formats are strict, since whoever wrote a row can mend it.
 """
@@ -10,30 +10,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
-from safe_rlhf_panacea.data.conversation import in_turn, is_dialogue, said
-from safe_rlhf_panacea.data.formats import (
-    RANKED,
-    SUPERVISED_FORMATS,
-    THEIR_PAIRS,
-    is_ranked,
-    of_columns,
-)
-from safe_rlhf_panacea.data.raw import (
-    AUTO,
-    OF_ANSWERS,
-    SAFE_RLHF_LABELS,
-    TAKEN,
-    RawDataset,
-    RawSample,
-    for_objective,
-    label_value,
-    without,
-)
-from safe_rlhf_panacea.data.sources import Row, Source, open_path, rows_place
-from safe_rlhf_panacea.data.table import Format, LeaveOut, TableDataset
+from safe_rlhf_panacea.data import formats, raw
+from safe_rlhf_panacea.data.formats import in_turn, is_dialogue, rows_with, said, text
+from safe_rlhf_panacea.data.raw import AUTO, OF_ANSWERS, Format, LeaveOut, RawSample, Row, without
+from safe_rlhf_panacea.data.specs import open_path, row_place
 from safe_rlhf_panacea.errors import UserError
 
 LABEL_PREFIX = "better_"
+# No column of prompts has one of these names, by which reward functions get their own arguments.
+TAKEN = frozenset(
+    {"input", "turns", "prompts", "responses", "prompt_ids", "response_ids", "response_lengths"}
+    | {"completions", "completion_ids", "step", "trainer_state", "log_metric", "log_extra"}
+)
 
 
 def text_field(row: Row, field: str) -> str:
@@ -41,30 +29,27 @@ def text_field(row: Row, field: str) -> str:
     value = row.get(field)
     if value is None:
         raise UserError(f"no field {field!r}; the row has: {', '.join(map(str, row))}")
-    if not isinstance(value, str):
-        raise UserError(f"{field} is {type(value).__name__}; it is a string")
-    if not value.strip():
+    if isinstance(value, str) and not value.strip():
         raise UserError(f"{field} is blank; write some text or leave out the row")
     try:
-        value.encode()
-    except UnicodeEncodeError:
+        return text(row, field, field)
+    except LeaveOut:
         raise UserError(f"{field} has half a surrogate pair; it is Unicode text") from None
-    return value
 
 
 def prompt_fields(row: Row) -> RawSample:
-    """The input of a row of ``prompt``, and ``system`` where there is one.
-
-    The prompt is text, turns that alternate user, assistant, ..., user, messages, or a dialogue in
-    one text.
-    """
+    """The input of a row's ``prompt`` (text, turns, messages, or a dialogue), and ``system``."""
     prompt = row.get("prompt")
     turns = prompt if isinstance(prompt, list) else [prompt]
+    conversation = None
     if is_dialogue(prompt) or (turns and isinstance(turns[0], dict)):
         conversation = in_turn(said(prompt, "prompt"), row.get("system"))
-        _check_turns(len(conversation.turns))
-        return conversation.prompt(len(conversation.turns))
-    _check_turns(len(turns))
+        turns = conversation.turns
+    if len(turns) % 2 == 0:
+        told = f"prompt has {len(turns)} turns"
+        raise UserError(f"{told}; it has an odd number, ending with the user's")
+    if conversation is not None:
+        return conversation.prompt(len(turns))
     texts = [text_field({**row, "prompt": turn}, "prompt") for turn in turns]
     sample: RawSample = {"input": texts if isinstance(prompt, list) else texts[0]}
     if row.get("system") not in (None, ""):
@@ -72,93 +57,112 @@ def prompt_fields(row: Row) -> RawSample:
     return sample
 
 
-def _check_turns(count: int) -> None:
-    if count % 2 == 0:
-        raise UserError(f"prompt has {count} turns; it has an odd number, ending with the user's")
-
-
-def read_labels(row: Row) -> dict[str, int | None]:
-    """All labels of a row of pairs, by objective."""
-    labels: dict[str, int | None] = {}
-    for field, value in row.items():
-        if field in SAFE_RLHF_LABELS:
-            labels.setdefault(SAFE_RLHF_LABELS[field], label_value(value, field))
-        elif field.startswith(LABEL_PREFIX) and field != LABEL_PREFIX:
-            labels[field.removeprefix(LABEL_PREFIX)] = label_value(value, field)
-    return labels
-
-
-def own_pair(row: Row) -> RawSample:
+@rows_with("prompt/response_0/response_1", "pairs")
+def pairs(row: Row) -> RawSample:
     """A pair of two responses, with all its labels, of which there may be none."""
+    labels: dict[str, int | None] = {}
     sample: RawSample = {
         **prompt_fields(row),
         "answer": text_field(row, "response_0"),
         "other_answer": text_field(row, "response_1"),
-        "labels": read_labels(row),
+        "labels": labels,
     }
+    for field, value in row.items():
+        if field in raw.SAFE_RLHF_LABELS:
+            labels.setdefault(raw.SAFE_RLHF_LABELS[field], raw.label_value(value, field))
+        elif field.startswith(LABEL_PREFIX) and field != LABEL_PREFIX:
+            labels[field.removeprefix(LABEL_PREFIX)] = raw.label_value(value, field)
     if sample["answer"] == sample["other_answer"]:
         raise LeaveOut("identical responses")
     return sample
 
 
-def own_prompt(row: Row) -> RawSample:
+@rows_with("prompt", "prompts")
+def prompts(row: Row) -> RawSample:
     """A prompt, and its further columns for reward functions that ask for them."""
     if taken := sorted(TAKEN.intersection(row)):
-        raise UserError(
-            f"the column {taken[0]!r} has a name under which reward functions get something else: "
-            "rename it"
-        )
-    further = without(row, ("prompt", "system"))
+        told = f"the column {taken[0]!r} has a name under which reward functions get something else"
+        raise UserError(f"{told}: rename it")
     sample = prompt_fields(row)
     if isinstance(row["prompt"], list) and isinstance(sample["input"], str):
         sample["input"] = [sample["input"]]  # one message: messages also for reward functions
-    return {**further, **sample}
+    return {**without(row, ("prompt", "system")), **sample}
 
 
-def own_text(row: Row) -> RawSample:
+@rows_with("prompt/response", "supervised")
+def supervised(row: Row) -> RawSample:
     """A prompt and the response to imitate."""
     return {**prompt_fields(row), "answer": text_field(row, "response")}
 
 
-PAIRS = of_columns("prompt/response_0/response_1", "pairs", own_pair)
-PROMPTS = of_columns("prompt", "prompts", own_prompt)
-SUPERVISED = of_columns("prompt/response", "supervised", own_text)
+def chat(row: Row) -> list[RawSample]:
+    """A sample for every answer in ``messages`` or ``conversations``."""
+    field = "messages" if "messages" in row else "conversations"
+    found = formats.in_row(row, said(row[field], field)).answers()
+    if not found:
+        raise LeaveOut("no answer")
+    return found
+
+
+@rows_with("prompt/completion", "supervised")
+def completion(row: Row) -> RawSample:
+    """Supervised text of a prompt and its completion."""
+    if isinstance(row.get("label"), bool):
+        raise UserError(
+            "prompt/completion/label has one rated response to a prompt, and nothing here learns "
+            "from those; pairs have two, supervised text has no label"
+        )
+    return formats.whole(row, "completion", row["prompt"]).answers()[-1]
+
+
+@rows_with("instruction/output", "supervised")
+def alpaca(row: Row) -> RawSample:
+    """Supervised text of ``instruction``, followed by ``input`` if there is one, and ``output``."""
+    instruction = text(row, "instruction", "prompt")
+    about = row.get("input") or ""
+    if not isinstance(about, str):
+        raise UserError(f"input is {type(about).__name__}; it is a string")
+    # Joined by a space, as Safe-RLHF's models have seen it.
+    prompt = f"{instruction} {about}" if about.strip() else instruction
+    return {"input": prompt, "answer": text(row, "output", "response")}
+
+
+COMPARED = ("conversations/chosen/rejected", "prompt/chosen/rejected", "chosen/rejected")
 # Of two formats that both have all their fields in a row, the first one counts.
-FORMATS = (PAIRS, *THEIR_PAIRS, SUPERVISED, *SUPERVISED_FORMATS, PROMPTS)
+FORMATS: tuple[Format, ...] = (
+    pairs,
+    *(rows_with(columns, "pairs")(formats.chosen_rejected) for columns in COMPARED),
+    formats.helpsteer3,
+    formats.nectar,
+    supervised,
+    completion,
+    *(rows_with(columns, "supervised")(chat) for columns in ("messages", "conversations")),
+    alpaca,
+    prompts,
+)
 
 
 def format_of(row: Row, *kinds: str) -> Format | None:
     """The first format of one of these kinds whose fields a row has, or None."""
+    answers = row.get("answers")
+    first = answers[0] if isinstance(answers, list) and answers else None
+    is_ranked = isinstance(first, dict) and "rank" in first  # a column of prompts may be answers
     for form in FORMATS:
         there = form.kind in kinds and row.keys() >= set(form.fields)
-        if there and (form is not RANKED or is_ranked(row["answers"])):
+        if there and (form is not formats.nectar or is_ranked):
             return form
     return None
 
 
-class FileDataset(TableDataset):
-    """A data set in one of the formats of ``FORMATS``; a subclass says which of them it takes.
+class FileDataset(raw.TableDataset):
+    """A data set in one of ``FORMATS``; a subclass says which of them it takes."""
 
-    Attributes:
-        seen: the name of the table's format where its columns told it, else ``""``.
-    """
-
-    OWN: ClassVar[Format]
-    """The format of this package that its samples are named for."""
-    seen = ""
+    OWN: ClassVar[Format]  # of this package, that its samples are named for
 
     def __init__(self, path: str | None = None, *, rows: Iterable[Row] | None = None) -> None:
-        """Read and check all rows.
-
-        Args:
-            path: as ``sources.open_path`` takes it.
-            rows: in place of a path, the rows themselves.
-
-        Raises:
-            UserError: with file and line (or row).
-        """
+        """Read and check all rows: those given, or what ``open_path`` opens."""
         if rows is not None:
-            self.read(Source(_dicts(rows), partial(rows_place, "rows")), "rows")
+            self.read(raw.Source(_dicts(rows), partial(row_place, "rows")), "rows")
         elif path is None:
             raise UserError(f"data set {self.NAME!r} needs a path: {self.NAME}:1:file.jsonl")
         else:
@@ -166,7 +170,7 @@ class FileDataset(TableDataset):
 
     def format_of(self, first: Row) -> Format:
         form = self.choose(first)
-        if self.NAME == AUTO or form.name not in {PAIRS.name, PROMPTS.name, SUPERVISED.name}:
+        if self.NAME == AUTO or form.name not in {pairs.name, prompts.name, supervised.name}:
             self.seen = form.name
         return form
 
@@ -195,34 +199,31 @@ class PairsDataset(FileDataset):
 
     A label is 0 or 1, the better response, or null or absent, as ``system`` may be. Safe-RLHF's
     ``better_response_id`` and ``safer_response_id`` count as ``helpful`` and ``harmless``. A pair
-    whose two responses are the same text is left out. Pairs of other formats, of which one response
-    is better on the whole, have the label ``CHOSEN``.
+    of two equal responses is left out. Pairs of other formats have the label ``CHOSEN``.
     """
 
     NAME = KIND = "pairs"
-    OWN = PAIRS
+    OWN = pairs
 
 
 class ChosenDataset(FileDataset):
-    """Pairs as supervised text: the response that a pair's labels prefer.
-
-    A pair without a label, or whose labels disagree, is left out.
-    """
+    """Pairs as supervised text: the response that all labels of a pair prefer; else left out."""
 
     NAME, KIND = "chosen", "supervised"
-    OWN = PAIRS
+    OWN = pairs
 
     def choose(self, first: Row) -> Format:
         form = super().choose(first)
-        return replace(form, convert=lambda unit: _chosen(form.convert(unit)))
 
+        def chosen(unit: Any) -> RawSample:
+            sample: Any = form.convert(unit)
+            better = {value for value in sample["labels"].values() if value is not None}
+            if len(better) != 1:
+                raise LeaveOut("no label, or labels that disagree")
+            answer = sample["other_answer"] if better == {1} else sample["answer"]
+            return {**without(sample, OF_ANSWERS), "answer": answer}
 
-def _chosen(sample: Any) -> RawSample:
-    better = {value for value in sample["labels"].values() if value is not None}
-    if len(better) != 1:
-        raise LeaveOut("no label, or labels that disagree")
-    answer = sample["other_answer"] if better == {1} else sample["answer"]
-    return {**without(sample, OF_ANSWERS), "answer": answer}
+        return replace(form, convert=chosen)
 
 
 class PromptsDataset(FileDataset):
@@ -233,24 +234,25 @@ class PromptsDataset(FileDataset):
     """
 
     NAME = KIND = "prompts"
-    OWN = PROMPTS
+    OWN = prompts
 
     def choose(self, first: Row) -> Format:
         form = format_of(first, "pairs", "supervised")
-        if form is None or ("prompt" in first and form is not RANKED):
-            return PROMPTS
-        return replace(form, convert=lambda unit: _asked(form.convert(unit)))
+        if form is None or ("prompt" in first and form is not formats.nectar):
+            return prompts
 
+        def asked(unit: Any) -> RawSample:
+            made = form.convert(unit)
+            return without(made[-1] if isinstance(made, list) else made, OF_ANSWERS)
 
-def _asked(made: RawSample | list[RawSample]) -> RawSample:
-    return without(made[-1] if isinstance(made, list) else made, OF_ANSWERS)
+        return replace(form, convert=asked)
 
 
 class SupervisedTextDataset(FileDataset):
     """Supervised text: ``prompt``, ``response``, and ``system`` where there is one."""
 
     NAME = KIND = "supervised"
-    OWN = SUPERVISED
+    OWN = supervised
 
 
 class AnyDataset(FileDataset):
@@ -268,22 +270,19 @@ class AnyDataset(FileDataset):
         return form
 
 
-def from_rows(rows: Iterable[Row], kind: str = AUTO, objective: str | None = None) -> RawDataset:
+def from_rows(
+    rows: Iterable[Row], kind: str = AUTO, objective: str | None = None
+) -> raw.RawDataset:
     """Make a data set of rows in memory, which the tokenised data sets take in place of a name.
 
-    Args:
-        rows: dictionaries, in a format of ``FORMATS``: a list, a ``datasets.Dataset``, or any
-            other iterable, which is gone through once.
-        kind: ``pairs``, ``prompts``, ``supervised``, ``chosen``, or ``auto``: as the columns say.
-        objective: of pairs, the one that their labels are for; None: as the rows say.
-
-    Raises:
-        UserError: with the number of the row, or no row is of use.
+    ``rows`` are dictionaries in any format that is read, gone through once; ``kind`` is ``pairs``,
+    ``prompts``, ``supervised``, ``chosen``, or ``auto``: as the columns say; ``objective`` is the
+    one that the labels of pairs are for, None: as the rows say.
     """
     kinds = {cls.NAME: cls for cls in FileDataset.__subclasses__()}
     if kind not in kinds:
         raise UserError(f"unknown kind of data {kind!r}; there are: {', '.join(sorted(kinds))}")
     data = kinds[kind](rows=rows)
     if objective is not None:
-        data.samples = for_objective(data.samples, objective, "rows")
+        data.samples = raw.for_objective(data.samples, objective, "rows")
     return data

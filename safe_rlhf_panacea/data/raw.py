@@ -1,41 +1,24 @@
-"""Raw data sets: text samples behind a name."""
+"""Raw data sets: samples as text behind a name, and how rows of a table become samples."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import logging
+from array import array
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
 from numbers import Real
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, NamedTuple, TypedDict
 
 import numpy as np
 from torch.utils.data import Dataset, Subset
 
+from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
 
-
-class RawSample(TypedDict, total=False):
-    """One sample as text.
-
-    Prompts have ``input``, supervised text ``input`` and ``answer``, pairs ``input``,
-    ``answer``, ``other_answer`` and their labels.
-    """
-
-    input: str | list[str]
-    """The user's text, or turns that alternate user, assistant, ..., user."""
-    system: str
-    """The system prompt, where there is one."""
-    answer: str
-    """The assistant's answer."""
-    other_answer: str
-    """Another answer to the same input."""
-    labels: dict[str, int | None]
-    """Per objective, which answer is better: 0 ``answer``, 1 ``other_answer``, None unknown."""
-    better: bool
-    """Safe-RLHF's way to say that ``answer`` is better for the objective ``helpful``."""
-    safer: bool
-    """Safe-RLHF's way to say that ``answer`` is better for the objective ``harmless``."""
-
-
+LOGGER = logging.getLogger(__name__)
 AUTO = "auto"  # the data set whose columns say what it holds
 CHOSEN = "chosen"  # the label of pairs that do not name the objective of their label
 # Safe-RLHF's flags of a sample, and its fields of a row: the objectives that they label.
@@ -43,16 +26,30 @@ SAFE_RLHF_FLAGS = {"better": "helpful", "safer": "harmless"}
 SAFE_RLHF_LABELS = {"better_response_id": "helpful", "safer_response_id": "harmless"}
 # The fields of a sample that belong to its answers, not to its prompt.
 OF_ANSWERS = frozenset({"answer", "other_answer", "labels", "better", "safer"})
-# Reward functions get arguments of their own by these names, so no column of prompts has one.
-TAKEN = frozenset(
-    {"input", "turns", "prompts", "responses", "prompt_ids", "response_ids", "response_lengths"}
-    | {"completions", "completion_ids", "step", "trainer_state", "log_metric", "log_extra"}
-)
+
+
+class RawSample(TypedDict, total=False):
+    """One sample as text.
+
+    Prompts have ``input``, supervised text also ``answer``, and pairs ``other_answer`` and labels.
+    """
+
+    input: str | list[str]  # the user's text, or turns that alternate user, assistant, ..., user
+    system: str
+    answer: str
+    other_answer: str
+    # by objective, which answer is better: 0 answer, 1 other_answer, None unknown
+    labels: dict[str, int | None]
+    better: bool  # Safe-RLHF's way to say that answer is better for the objective helpful
+    safer: bool  # and for the objective harmless
 
 
 def without(sample: Mapping[str, Any], names: Collection[str]) -> Any:
     """A sample or a row without some fields; Any, as types cannot follow computed names."""
     return {name: value for name, value in sample.items() if name not in names}
+
+
+# -- labels -------------------------------------------------------------------------------
 
 
 def label_value(value: Any, field: str) -> int | None:
@@ -68,9 +65,7 @@ def label_value(value: Any, field: str) -> int | None:
 def labels_of(sample: RawSample, where: str = "a pair") -> dict[str, int | None]:
     """Which answer of a pair is better, by objective, also by Safe-RLHF's flags.
 
-    Raises:
-        UserError: a label is not 0, 1 or None, or a flag is not true or false; the message begins
-            with ``where``.
+    The ``UserError`` of a label that is not 0, 1 or None, or of a flag, begins with ``where``.
     """
     given = sample.get("labels", {})
     labels = {name: label_value(value, f"{where}: label {name!r}") for name, value in given.items()}
@@ -92,11 +87,7 @@ def labels_for(sample: RawSample, *objectives: str, where: str = "a pair") -> li
 
 
 def for_objective(samples: Iterable[RawSample], objective: str, told: str) -> list[RawSample]:
-    """Pairs with the labels of one objective only; ``told`` is what messages call the data.
-
-    Raises:
-        UserError: there is no such label, or a sample is no pair.
-    """
+    """Pairs with the labels of one objective only; ``told`` is what messages call the data."""
     result: list[RawSample] = []
     others: set[str] = set()
     for sample in samples:
@@ -111,14 +102,13 @@ def for_objective(samples: Iterable[RawSample], objective: str, told: str) -> li
     return result
 
 
+# -- data sets by name --------------------------------------------------------------------
+
+
 def split_indices(
     rows: int, split_ratio: float, shuffle: bool, seed: int
 ) -> tuple[list[int], list[int]]:
-    """Row numbers of the training and of the test part.
-
-    Raises:
-        UserError: one of the two parts would be empty.
-    """
+    """Row numbers of the training and of the test part; ``UserError`` if one would be empty."""
     held_out = round(rows * split_ratio)
     if not 0 < held_out < rows:
         raise UserError(
@@ -133,23 +123,19 @@ def split_indices(
 class RawDataset(Dataset[RawSample]):
     """Base of all raw data sets; a subclass with a ``NAME`` registers itself.
 
-    Its constructor takes ``path: str | None = None``, what stands after the second colon of
-    ``name:proportion:path``.
+    Its constructor takes ``path: str | None = None``, as in ``name:proportion:path``.
     """
 
-    NAME: ClassVar[str]
-    """The name on the command line."""
-    ALIASES: ClassVar[Collection[str]] = ()
-    """Other names of the same data set."""
-    KIND: ClassVar[str] = ""
-    """What its samples are: ``pairs``, ``prompts`` or ``supervised``."""
-    OBJECTIVES: ClassVar[tuple[str, ...]] = ()
-    """The objectives that label its pairs, where they are known before it is read."""
+    NAME: ClassVar[str]  # on the command line
+    ALIASES: ClassVar[Collection[str]] = ()  # other names of the same data set
+    KIND: ClassVar[str] = ""  # of its samples: pairs, prompts or supervised
+    OBJECTIVES: ClassVar[tuple[str, ...]] = ()  # that label its pairs, where known beforehand
+    seen = ""  # the name of the format that its columns told
 
     _registry: ClassVar[dict[str, type[RawDataset]]] = {}
 
     def __init_subclass__(cls, **kwargs: object) -> None:
-        """Register the class under its own name and aliases."""
+        """Register the class under its name and aliases."""
         super().__init_subclass__(**kwargs)
         if "NAME" not in cls.__dict__:
             return
@@ -173,11 +159,7 @@ class RawDataset(Dataset[RawSample]):
 
     @staticmethod
     def load(name: str, /, path: str | None = None) -> RawDataset:
-        """Open a data set by name.
-
-        Raises:
-            UserError: no data set has this name; the message lists those that exist.
-        """
+        """Open a data set by name; the ``UserError`` of an unknown one lists those that exist."""
         try:
             cls = RawDataset._registry[name]
         except KeyError:
@@ -188,7 +170,7 @@ class RawDataset(Dataset[RawSample]):
             ) from None
         return cls() if path is None else cls(path=path)  # type: ignore[call-arg]  # see above
 
-    make = load
+    make = load  # Safe-RLHF's name
 
     @abc.abstractmethod
     def __getitem__(self, index: int) -> RawSample:
@@ -211,3 +193,102 @@ class RawDataset(Dataset[RawSample]):
         """Two parts that share no row; ``split_ratio`` is the second one's share of the rows."""
         train, test = split_indices(len(self), split_ratio, shuffle, seed)
         return Subset(self, train), Subset(self, test)
+
+
+# -- data sets of a table's rows ----------------------------------------------------------
+
+Row = dict[str, Any]
+Numbered = Iterable[tuple[int, Any]]  # rows, or units made of them, each with its row's number
+
+
+class Source(NamedTuple):
+    """Rows to be gone through once, and the place of each by its index, for messages."""
+
+    rows: Iterable[Row]
+    where: Callable[[int], str]
+
+
+class LeaveOut(Exception):
+    """A row is of no use; the message is the reason, counted over all rows."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """The columns of a table, and how samples are made of its rows.
+
+    ``convert`` makes a sample, or a list of them, of a unit, which is a row, or what ``regroup``
+    makes of numbered rows. Of a unit of no use it raises ``LeaveOut``, of one that is not in this
+    format ``UserError``.
+    """
+
+    name: str
+    kind: str  # of the samples: pairs, prompts or supervised
+    fields: tuple[str, ...]  # that every row must have; all others are ignored
+    convert: Callable[[Any], RawSample | list[RawSample]]
+    regroup: Callable[[Numbered], Numbered] | None = None
+    objectives: tuple[str, ...] = ()  # that label its pairs, where known beforehand
+
+
+class TableDataset(RawDataset):
+    """A data set that ``read`` fills from a table."""
+
+    samples: list[RawSample]  # what was made of the rows
+    rows_read: int  # rows of the table
+    left_out: Counter[str]  # how many rows, or units of them, are no sample, by reason
+
+    @abc.abstractmethod
+    def format_of(self, first: Row) -> Format:
+        """The format of a table that begins with this row; ``UserError`` if it has none."""
+
+    def read(self, source: Source, told: str) -> None:
+        """Go through all rows once; ``told`` is what messages call the data set."""
+        self._where = source.where
+        self._row_of = array("q")  # the row that each sample begins at
+        self.samples, self.left_out, self.rows_read = [], Counter(), 0
+        rows = iter(source.rows)
+        first = next(rows, None)
+        if first is None:
+            raise UserError(f"{told}: no rows")
+        try:
+            form = self.format_of(first)
+        except UserError as error:
+            raise UserError(f"{source.where(0)}: {error}") from None
+        units = self._counted(chain([first], rows), form)
+        for index, unit in form.regroup(units) if form.regroup else units:
+            try:
+                made = form.convert(unit)
+            except LeaveOut as reason:
+                self.left_out[str(reason)] += 1
+                continue
+            except UserError as error:
+                raise UserError(f"{source.where(index)}: {error}") from None
+            samples = made if isinstance(made, list) else [made]
+            self.samples += samples
+            self._row_of.extend([index] * len(samples))
+        reasons = ", ".join(f"{count} ({why})" for why, count in self.left_out.most_common())
+        if not self.samples:
+            raise UserError(f"{told}: nothing of use in {self.rows_read} rows: {reasons}")
+        if reasons and is_main_process():
+            counts = (self.rows_read, len(self.samples))
+            LOGGER.warning("%s: %d rows gave %d samples; left out: %s", told, *counts, reasons)
+
+    def _counted(self, rows: Iterable[Row], form: Format) -> Numbered:
+        """The rows with their numbers; each must have the format's fields."""
+        for index, row in enumerate(rows):
+            self.rows_read += 1
+            for field in form.fields:
+                if field not in row:
+                    raise UserError(
+                        f"{self._where(index)}: no field {field!r}; the row has: "
+                        f"{', '.join(map(str, row))}; {form.name} needs {', '.join(form.fields)}"
+                    )
+            yield index, row
+
+    def __getitem__(self, index: int) -> RawSample:
+        return self.samples[index]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def where(self, index: int) -> str:
+        return self._where(self._row_of[index])

@@ -1,10 +1,8 @@
-"""Renders chat templates in a process of their own, with bounds on time, memory and length.
+"""Renders chat templates, which come with models and are programs, in a process of their own.
 
-A template comes with a model, from whoever made it, and is a program. The sandbox of transformers
-lets it reach nothing but its text; the process keeps it from hanging and from using up the memory.
-
-The process runs this file. It reads a request a line as JSON from its standard input and answers
-each with a line. It imports nothing of this package, and no torch, so it starts in half a second.
+The sandbox of transformers lets a template reach nothing but its text; the process bounds its time
+and memory. It runs this file and answers a request a line, in JSON. It imports nothing of this
+package, and no torch, so it starts in half a second.
 """
 
 from __future__ import annotations
@@ -24,21 +22,24 @@ from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
     from typing_extensions import Self
 
 SECONDS = 3.0  # of processor time for a conversation
 MEMORY = 2**30  # bytes of address space
 LONGEST = 10**7  # characters of a conversation
 LONGEST_REASON = 500  # characters of why there is none
-_COMPILED = ("<template>", "<unknown>")  # what jinja calls the file of a template in a traceback
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+}
 
 
 class RenderingError(Exception):
     """A template fails; ``line`` is the line at which it does, None if it is not known."""
 
     def __init__(self, reason: str, line: int | None = None) -> None:
-        """Hold the reason and the line."""
         super().__init__(reason)
         self.line = line
 
@@ -47,29 +48,12 @@ class Renderer:
     """The process, which is started when it is needed and again after it has ended."""
 
     def __init__(self) -> None:
-        """The process starts with the first conversation."""
         self.begin()
 
     def begin(self) -> None:
         """Forget any process: at first, and in a process that is forked off."""
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "TRANSFORMERS_VERBOSITY": "error",
-            "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-        }
-        return subprocess.Popen(
-            [sys.executable, "-I", __file__, *map(str, sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            start_new_session=True,  # so that Ctrl-C reaches only the process that waits
-        )
 
     def render(
         self,
@@ -80,36 +64,16 @@ class Renderer:
         answering: bool,
         now: datetime | None = None,
     ) -> str:
-        """The text that ``apply_chat_template`` of transformers makes.
+        """The text that ``apply_chat_template`` of transformers makes, or a ``RenderingError``.
 
-        Args:
-            template: the jinja text.
-            messages: with ``role`` and ``content``.
-            tokens: the special tokens by name, as a tokenizer's ``special_tokens_map``.
-            answering: whether it ends where the assistant's answer begins.
-            now: what the template's ``strftime_now`` tells; None: the present time.
-
-        Raises:
-            RenderingError: the template fails, takes too long, or writes too much.
+        ``tokens`` are the special tokens by name. If ``answering``, the text ends where the answer
+        begins. ``now`` is what the template's ``strftime_now`` tells; None: the present time.
         """
-        request = {
-            "template": template,
-            "messages": messages,
-            "tokens": tokens,
-            "answering": answering,
-            "now": now and now.isoformat(),
-            "seconds": SECONDS,
-        }
-        line = json.dumps(request, default=str).encode() + b"\n"
+        conversation = {"conversation": messages, "add_generation_prompt": answering}
+        request: dict[str, Any] = {"seconds": SECONDS, "now": now and now.isoformat()}
+        request["arguments"] = {**conversation, "chat_template": template, **tokens}
         with self._lock:
-            if self._process is None:
-                self._process = self._start()
-            try:
-                answer = self._ask(self._process, line)
-            except BaseException:
-                self._process.kill()  # else this answer would be read as that to the next request
-                self._end()
-                raise
+            answer = self._ask(json.dumps(request, default=str).encode() + b"\n")
             if not answer:
                 raise RenderingError(self._end())
         reply = json.loads(answer)
@@ -117,14 +81,27 @@ class Renderer:
             raise RenderingError(reply["reason"], reply["line"])
         return reply["text"]
 
-    def _ask(self, process: Any, line: bytes) -> bytes:
+    def _ask(self, line: bytes) -> bytes:
         """The line that the process answers to a line; empty if the process has ended."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", __file__, *map(str, sys.path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=os.environ | ENVIRONMENT,
+                start_new_session=True,  # so that Ctrl-C reaches only the process that waits
+            )
+        process: Any = self._process
         try:
             process.stdin.write(line)
             process.stdin.flush()
+            return process.stdout.readline()
         except BrokenPipeError:
             return b""
-        return process.stdout.readline()
+        except BaseException:
+            process.kill()  # else this answer would be read as that to the next request
+            self._end()
+            raise
 
     def _end(self) -> str:
         """Wait until the process has ended; returns the reason why it has."""
@@ -132,16 +109,14 @@ class Renderer:
         if process is None:
             return "the process that renders it has ended"
         process.communicate()
-        status = process.returncode
-        if status == -signal.SIGPROF:
+        if process.returncode == -signal.SIGPROF:
             return f"it takes more than {SECONDS:g} seconds of processor time"
-        return f"the process that renders it has ended with status {status}"
+        return f"the process that renders it has ended with status {process.returncode}"
 
     def close(self) -> None:
         """End the process, if there is one, by closing its input."""
         with self._lock:
-            if self._process is not None:
-                self._end()
+            self._end()
 
 
 _renderer = Renderer()
@@ -154,47 +129,31 @@ os.register_at_fork(after_in_child=_renderer.begin)
 # -- in the process -----------------------------------------------------------------------
 
 
-def _line_of(error: BaseException) -> int | None:
-    """The line of the template at which it failed."""
-    if (line := getattr(error, "lineno", None)) is not None:
-        return line
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename in _COMPILED]
-    return lines[-1] if lines else None
-
-
-def _set_date(text: str | None) -> None:
-    """Let ``strftime_now`` of the templates tell this date; None: the present one."""
+def _answer(tokenizer: Any, request: dict[str, Any]) -> dict[str, Any]:
+    """The rendered text, or why there is none and the template's line."""
     from transformers.utils import chat_template_utils
 
     class Date(datetime):
+        """What ``strftime_now`` of the templates tells."""
+
         @classmethod
         def now(cls, tz: tzinfo | None = None) -> Self:
-            return cls.fromisoformat(text) if text else super().now(tz)
+            return cls.fromisoformat(request["now"]) if request["now"] else super().now(tz)
 
     vars(chat_template_utils)["datetime"] = Date
-
-
-def _answer(tokenizer: PreTrainedTokenizerBase, request: dict[str, Any]) -> dict[str, Any]:
-    """The rendered text, or why there is none and the template's line."""
     try:
-        _set_date(request["now"])
-        text = tokenizer.apply_chat_template(
-            request["messages"],
-            chat_template=request["template"],
-            add_generation_prompt=request["answering"],
-            tokenize=False,
-            **request["tokens"],
-        )
-        if len(text) > LONGEST:
-            reason = f"it writes {len(text)} characters, of at most {LONGEST}"
-            return {"line": None, "reason": reason}
-        return {"text": text}
+        text = tokenizer.apply_chat_template(**request["arguments"], tokenize=False)
     except MemoryError:
         return {"line": None, "reason": f"it needs more than {MEMORY >> 20} MiB of memory"}
     except Exception as error:  # a template is a program, and may fail as any program may
         reason = str(getattr(error, "message", None) or error)[:LONGEST_REASON]
-        return {"line": _line_of(error), "reason": reason}
+        frames = traceback.extract_tb(error.__traceback__)
+        # What jinja calls the file of a template.
+        lines = [frame.lineno for frame in frames if frame.filename in ("<template>", "<unknown>")]
+        return {"line": getattr(error, "lineno", None) or (lines or [None])[-1], "reason": reason}
+    if len(text) > LONGEST:
+        return {"line": None, "reason": f"it writes {len(text)} characters, of at most {LONGEST}"}
+    return {"text": text}
 
 
 def limit_memory() -> None:
@@ -217,8 +176,7 @@ def answer_requests() -> None:
 
     tokenizer = PreTrainedTokenizerBase()
     # What transformers imports only then must not count as the first conversation's time.
-    first = {"messages": [{}], "template": "x", "tokens": {}, "answering": True, "now": None}
-    _answer(tokenizer, first)
+    _answer(tokenizer, {"arguments": {"conversation": [{}], "chat_template": "x"}, "now": None})
     limit_memory()
     for line in sys.stdin.buffer:
         request = json.loads(line)

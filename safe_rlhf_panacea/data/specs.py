@@ -1,49 +1,47 @@
-"""``[objective=]name[:proportion[:path]]``: which data set, how much of it, and its rows."""
+"""Which data sets a run asks for, ``[objective=]name[:proportion[:path]]``, and what paths open."""
 
 from __future__ import annotations
 
+import gzip
+import json
+import lzma
 import math
 import os
 import re
-import sys
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from safe_rlhf_panacea.data.raw import AUTO, CHOSEN, RawDataset, RawSample, for_objective, labels_of
-from safe_rlhf_panacea.data.sources import SUFFIXES
-from safe_rlhf_panacea.distributed import is_main_process
+from safe_rlhf_panacea.data.raw import AUTO, RawDataset, Row, Source
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.hub import may_be_hub_name
-from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.hub import may_be_hub_name, prepare_hub
+from safe_rlhf_panacea.io import unique_keys
 
 FORM = "name[:proportion[:path]]"
-Attributes = float | int | Fraction | Mapping[str, Any]
 MOST_ROWS = 10**8  # taken out of one data set
+PACKED: dict[str, Any] = {".gz": ("gzip", gzip.decompress), ".xz": ("xz", lzma.decompress)}
+SUFFIXES = tuple(kind + packed for kind in (".jsonl", ".json") for packed in ("", *PACKED))
+ROWS_AT_ONCE = 1024  # rows of a table that are Python objects at one time
+Attributes = float | int | Fraction | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
     """One data set of a run.
 
-    Attributes:
-        name: of the data set.
-        proportion: 0.5 is a random half, 2 is every row twice, and the negative integer
-            ``Fraction(-100)``, written ``100/-1``, is 100 rows.
-        path: where it lies, if not at its usual place.
-        objective: that its pairs are labelled for; None: the objectives that its rows name.
-        data: the data set itself, if it need not be opened by its name.
+    Of its ``proportion``, 0.5 is a random half, 2 is every row twice, and the negative integer
+    ``Fraction(-100)``, written ``100/-1``, is 100 rows.
     """
 
     name: str
     proportion: float | Fraction = 1.0
-    path: str | None = None
-    objective: str | None = None
-    data: RawDataset | None = None
+    path: str | None = None  # where it lies, if not at its usual place
+    objective: str | None = None  # that its pairs are labelled for; None: as its rows say
+    data: RawDataset | None = None  # itself, if it need not be opened by its name
 
     def __post_init__(self) -> None:
         """Check the proportion."""
@@ -72,31 +70,46 @@ class DatasetSpec:
 
     def _check_size(self, count: float | Fraction) -> None:
         if count > MOST_ROWS:
-            proportion = str(self.proportion)[:20]
-            raise UserError(
-                f"data set {self.name!r}: proportion {proportion} makes over {MOST_ROWS:,} rows"
-            )
+            told = f"data set {self.name!r}: proportion {str(self.proportion)[:20]}"
+            raise UserError(f"{told} makes over {MOST_ROWS:,} rows")
 
 
 Spec = str | tuple[str, Attributes] | RawDataset | DatasetSpec
 Specs = str | RawDataset | DatasetSpec | Iterable[Spec] | Mapping[str, Attributes]
 
 
-def _parse_proportion(text: str, string: str) -> float | Fraction:
-    above, slash, below = text.partition("/")
-    try:
-        if slash and below.strip() == "-1":
-            rows = int(above)
-            return Fraction(-rows) if rows > 0 else float(rows)
-        return float(above) / float(below) if slash else float(text or 1)
-    except (ValueError, ZeroDivisionError):
-        raise UserError(
-            f"data set {string!r}: proportion {text!r} is neither a number nor a fraction "
-            f"such as 1/2; the form is {FORM}"
-        ) from None
+def parse_dataset(string: str) -> tuple[str, dict[str, Any]]:
+    """The name in ``name[:proportion[:path]]``, the ``proportion``, and ``path`` where given.
+
+    The name of a path alone is ``auto``: the columns say what it holds.
+    """
+    name, *rest = string.split(":", 2)
+    if not name.strip():
+        raise UserError(f"data set {string!r} has no name; the form is {FORM}")
+    if len(rest) < 2 and _is_place(name):
+        name, rest = AUTO, [*(rest or ["1"]), name]
+    attributes: dict[str, Any] = {"proportion": 1.0}
+    if text := "".join(rest[:1]).strip():
+        above, slash, below = text.partition("/")
+        try:
+            if slash and below.strip() == "-1":
+                rows = int(above)
+                attributes["proportion"] = Fraction(-rows) if rows > 0 else float(rows)
+            else:
+                attributes["proportion"] = float(above) / float(below if slash else 1)
+        except (ValueError, ZeroDivisionError):
+            raise UserError(
+                f"data set {string!r}: proportion {text!r} is neither a number nor a fraction "
+                f"such as 1/2; the form is {FORM}"
+            ) from None
+    if len(rest) > 1:
+        if not rest[1].strip():
+            raise UserError(f"data set {string!r} has an empty path; the form is {FORM}")
+        attributes["path"] = os.path.expanduser(rest[1])
+    return name, attributes
 
 
-def is_place(name: str) -> bool:
+def _is_place(name: str) -> bool:
     """Whether the name in a spec is a file, a folder or a hub name, not a known data set."""
     if name in RawDataset.names():
         return False
@@ -105,31 +118,6 @@ def is_place(name: str) -> bool:
         return True
     families = {cls.NAME.partition("/")[0] for cls in RawDataset.registered()}
     return "/" in place and place.partition("/")[0] not in families and may_be_hub_name(place)
-
-
-def parse_dataset(string: str) -> tuple[str, dict[str, Any]]:
-    """Take ``name[:proportion[:path]]`` or ``path[:proportion]`` apart.
-
-    Returns:
-        The name, and ``proportion`` and, where given, ``path``. The name of a path alone is
-        ``auto``: the columns say what it holds.
-
-    Raises:
-        UserError: no name, a proportion that is no number, an empty path.
-    """
-    name, *rest = string.split(":", 2)
-    if not name.strip():
-        raise UserError(f"data set {string!r} has no name; the form is {FORM}")
-    if len(rest) < 2 and is_place(name):
-        name, rest = AUTO, [*(rest or ["1"]), name]
-    attributes: dict[str, Any] = {"proportion": 1.0}
-    if rest:
-        attributes["proportion"] = _parse_proportion(rest[0].strip(), string)
-    if len(rest) > 1:
-        if not rest[1].strip():
-            raise UserError(f"data set {string!r} has an empty path; the form is {FORM}")
-        attributes["path"] = os.path.expanduser(rest[1])
-    return name, attributes
 
 
 def _read_spec(entry: Spec) -> DatasetSpec:
@@ -149,8 +137,7 @@ def _read_spec(entry: Spec) -> DatasetSpec:
     else:
         name, given = entry
         attributes = dict(given) if isinstance(given, Mapping) else {"proportion": given}
-    unknown = set(attributes) - {"proportion", "path"}
-    if unknown:
+    if unknown := set(attributes) - {"proportion", "path"}:
         raise UserError(
             f"data set {name!r}: unknown attribute {', '.join(sorted(unknown))}; "
             "there are proportion and path"
@@ -159,14 +146,10 @@ def _read_spec(entry: Spec) -> DatasetSpec:
 
 
 def read_specs(specs: Specs) -> list[DatasetSpec]:
-    """Read the specs of the data sets of a run, in any of their forms.
+    """The data sets of a run, of one or many specs; a ``UserError`` if the same stands twice.
 
-    Args:
-        specs: strings ``[objective=]name[:proportion[:path]]``, Safe-RLHF's (name, attributes)
-            pairs, data sets such as ``from_rows`` makes, or ``DatasetSpec``; one or many.
-
-    Raises:
-        UserError: nothing given, a malformed entry, or the same data twice.
+    They are strings ``[objective=]name[:proportion[:path]]``, Safe-RLHF's (name, attributes) pairs,
+    data sets such as ``from_rows`` makes, or ``DatasetSpec``.
     """
     if isinstance(specs, (str, RawDataset, DatasetSpec)):
         specs = [specs]
@@ -181,51 +164,136 @@ def read_specs(specs: Specs) -> list[DatasetSpec]:
     return result
 
 
-class Row(NamedTuple):
-    """A raw sample of a run.
+# -- what a path opens --------------------------------------------------------------------
 
-    Attributes:
-        where: it comes from, for messages.
-        sample: itself.
-        data_set: number of the data set that it is from, among those of the run.
-        kind: of that data set.
+
+def split_path(path: str) -> tuple[str, str | None]:
+    """Take ``path#split`` apart; the split is None where none is named."""
+    if Path(path).exists():
+        return path, None
+    path, _, split = path.partition("#")
+    return path, split or None
+
+
+def is_on_hub(place: str) -> bool:
+    """Whether nothing lies at a place, and it may be a name on the hub."""
+    return not (place.endswith(SUFFIXES) or Path(place).exists()) and may_be_hub_name(place)
+
+
+def open_path(path: str) -> Source:
+    """Open what lies at a path, or is on the hub under that name.
+
+    A JSON file (``.jsonl`` or ``.json``, plain, gzipped or xz) or a ``.parquet`` file is taken
+    whole. Of a folder that ``datasets`` reads, or of the hub, ``path#split`` names a split; else
+    it is ``train``, or the only one. A ``UserError`` says what cannot be read.
     """
+    place, split = split_path(path)
+    lies = Path(place)
+    if not lies.exists() and not is_on_hub(place):
+        raise UserError(f"{path}: no such file or folder")
+    if lies.is_file() and place.endswith(SUFFIXES):
+        return read_json_rows(lies)
+    if lies.is_file() and lies.suffix != ".parquet":
+        raise UserError(f"{path}: unknown kind of file; there are {', '.join(SUFFIXES)}, .parquet")
+    return open_table(place, split)
 
-    where: str
-    sample: RawSample
-    data_set: int = 0
-    kind: str = ""
+
+def open_table(path: str, split: str | None, preferred: str | None = None) -> Source:
+    """Open what ``datasets`` reads, without ``split`` the ``preferred``, ``train`` or only one."""
+    data = load_table(path)
+    if not hasattr(data, "keys"):  # with splits it is a dictionary of tables
+        if split is not None:
+            raise UserError(f"{path}: has no splits; leave out #{split}")
+        return rows_of(data, path)
+    names = list(data)
+    wanted = split or preferred or (names[0] if len(names) == 1 else "train")
+    if wanted not in names:
+        raise UserError(
+            f"{path}: there is no split {wanted!r}; there are: {', '.join(names)} "
+            f"(choose as {path}#{names[0] if names else 'train'})"
+        )
+    return rows_of(data[wanted], f"{path}#{wanted}")
 
 
-def select_rows(specs: list[DatasetSpec], seed: int) -> list[Row]:
-    """Read the data sets and draw the rows that their proportions ask for, without replacement.
+def load_table(path: str, **options: Any) -> Any:
+    """What the package ``datasets`` finds at a path or on the hub."""
+    try:
+        import datasets
+    except ImportError:
+        raise UserError(
+            f"{path}: reading it needs the package datasets (pip install datasets)"
+        ) from None
+    folder = Path(path)
+    if not folder.exists() and not prepare_hub():
+        datasets.config.HF_HUB_OFFLINE = True
+    saved = any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    try:
+        if saved:
+            return datasets.load_from_disk(path)
+        if folder.suffix == ".parquet":
+            return datasets.load_dataset("parquet", data_files=path)
+        return datasets.load_dataset(path, **options)
+    except Exception as error:  # whatever goes wrong in there, it is about this path
+        reason = " ".join(str(error).split())
+        kind = "a data set" if folder.exists() else "a file, a folder or a data set of the hub"
+        raise UserError(
+            f"{path}: cannot be read as {kind} ({type(error).__name__}: {reason})"
+        ) from error
 
-    Raises:
-        UserError: a data set cannot be read, or has no rows.
+
+def rows_of(table: Any, source: str) -> Source:
+    """The rows of a table, of which few are Python objects at one time."""
+
+    def rows() -> Iterator[Row]:
+        for columns in table.iter(batch_size=ROWS_AT_ONCE):
+            for values in zip(*columns.values(), strict=True):
+                yield dict(zip(columns, values, strict=True))
+
+    return Source(rows(), partial(row_place, source))
+
+
+def row_place(source: str, index: int, lines: Sequence[int] = ()) -> str:
+    """The place of a row for messages: its line, or its number where the source has no lines."""
+    return f"{source}:{lines[index]}" if lines else f"{source}, row {index + 1}"
+
+
+def read_json_rows(path: Path) -> Source:
+    """Read JSON lines (``.jsonl``) or one array of objects (``.json``), plain, gzipped or xz.
+
+    A ``UserError`` names the file and line of what is not text, not JSON or no object.
     """
-    selected = []
-    seeds = np.random.SeedSequence(seed).spawn(len(specs))
-    for number, (spec, child) in enumerate(zip(specs, seeds, strict=True)):
-        raw = spec.load()
-        if len(raw) == 0:
-            raise UserError(f"{spec}: no rows")
-        copies, rest = divmod(spec.count(len(raw)), len(raw))
-        drawn = np.random.default_rng(child).choice(len(raw), size=rest, replace=False)
-        indices = [*range(len(raw))] * copies + sorted(drawn.tolist())
-        samples = raw if spec.objective is None else for_objective(raw, spec.objective, str(spec))
-        if is_main_process():
-            _tell_format(spec, raw)
-        selected += [Row(raw.where(i), samples[i], number, raw.KIND) for i in indices]
-    return selected
+    kind, unpack = PACKED.get(path.suffix, ("plain", bytes))
+    try:
+        content = unpack(path.read_bytes())
+        text = content.decode("utf-8-sig")
+    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+        raise UserError(f"{path}: truncated or no {kind} file ({error}); pack it again") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: not UTF-8 text (byte {error.start}); save it so") from None
+    unpacked = path.with_suffix("") if path.suffix in PACKED else path
+    where = partial(row_place, str(path))
+    if unpacked.suffix == ".json" and text.lstrip().startswith("["):
+        rows = _parse(text, str(path))
+    else:
+        # Not splitlines(): that also breaks at characters that may stand inside a JSON string.
+        lines = [(i, line) for i, line in enumerate(text.split("\n"), start=1) if line.strip()]
+        rows = [_parse(line, f"{path}:{number}") for number, line in lines]
+        where = partial(row_place, str(path), lines=[number for number, _ in lines])
+    if not rows:
+        raise UserError(f"{path}: no rows; a data file has one JSON object per line")
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            told = f"{where(index)}: a JSON {type(row).__name__}"
+            raise UserError(f"{told}; a row is one object {{...}}")
+    return Source(rows, where)
 
 
-def _tell_format(spec: DatasetSpec, raw: RawDataset) -> None:
-    """Say in one line which format was recognised by its columns, and for which objectives."""
-    form = getattr(raw, "seen", "")
-    if not form:
-        return
-    names = [spec.objective] if spec.objective else sorted({n for s in raw for n in labels_of(s)})
-    named = ", ".join(name for name in names if name != CHOSEN)
-    what = "texts" if raw.KIND == "supervised" else raw.KIND
-    for_whom = f" for {named}" if named and raw.KIND == "pairs" else ""
-    say(f"{spec}: {form}, {len(raw)} {what}{for_whom}", file=sys.stderr)
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=unique_keys)
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", error)
+        raise UserError(f"{where}: not JSON ({reason}); a row is one object {{...}}") from None

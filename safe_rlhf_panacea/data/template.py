@@ -1,6 +1,7 @@
-"""How a conversation becomes text and tokens: all formatting of prompts is here.
+"""How a conversation becomes text and tokens, in a template of ``templates.py``.
 
-A template is a model's own (``jinja_template.py``), Safe-RLHF's, or none at all.
+What is said never becomes a control token such as ``<|im_end|>``: ``as_text`` puts the character
+``CUT`` inside each spelling of one, and ``tokenize`` tokenises the parts between them apart.
 """
 
 from __future__ import annotations
@@ -8,31 +9,80 @@ from __future__ import annotations
 import abc
 import datetime
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
-from safe_rlhf_panacea.data.control_tokens import as_text, control_pattern, special_tokens, tokenize
 from safe_rlhf_panacea.errors import UserError
 
 AUTO, SAFE_RLHF, NONE, RAW = "auto", "safe-rlhf", "none", "raw"
 NAMES = (AUTO, SAFE_RLHF, NONE, RAW)
-PROMPT_BEGIN = "BEGINNING OF CONVERSATION: "
-PROMPT_USER = "USER: {input} "
-PROMPT_ASSISTANT = "ASSISTANT:"  # without a space, as the answer follows directly
-# What Safe-RLHF writes before and after the words of a single turn.
-SAFE_RLHF_MARKS = (f"{PROMPT_BEGIN}{PROMPT_USER.split('{input}')[0]}".strip(), PROMPT_ASSISTANT)
+CUT = "\ufdd0"  # of the characters that Unicode reserves for the inside of programs
 _WORDS = "7The1words0"  # stand in for a turn; no template has them
 
 Turns = str | Sequence[str]
 
+# -- control tokens -----------------------------------------------------------------------
+
+
+def special_tokens(tokenizer: Any) -> list[str]:
+    """The spellings of a tokenizer's special tokens, the shortest first."""
+    added = tokenizer.added_tokens_decoder.values()
+    special = {str(token) for token in added if token.special}
+    return sorted(special | set(tokenizer.all_special_tokens), key=len)
+
+
+def control_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
+    """Matches the first character of each spelling of tokens that can be cut, overlapping too."""
+    spellings = "|".join(re.escape(token) for token in tokens if len(token) > 1)
+    return re.compile(f"(?s:(?={spellings or '(?!)'}).)")  # (?!) matches nothing
+
+
+def as_text(text: str, control: re.Pattern[str]) -> str:
+    """``text`` with a ``CUT`` after the first character of each spelling of a control token."""
+    return control.sub(rf"\g<0>{CUT}", text.replace(CUT, ""))
+
+
+def tokenize(
+    tokenizer: Any, texts: Sequence[str], add_special_tokens: bool = True
+) -> list[list[int]]:
+    """Token ids of each text, in which each ``CUT`` separates what is tokenised apart."""
+
+    def encode(texts: Sequence[str], special: bool = False) -> list[list[int]]:
+        if not texts:
+            return []
+        return tokenizer(
+            list(texts),
+            add_special_tokens=special,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,  # it would warn of texts that are truncated later
+        )["input_ids"]
+
+    def joined(text: str) -> list[int]:
+        # Some tokenizers put a space before a text. So each part but the first is tokenised behind
+        # a line break, which is then taken away, unless the part's beginning joins with it.
+        first, *others = (part for part in text.split(CUT) if part)
+        (line_break, ids), behind = encode(["\n", first]), encode(["\n" + part for part in others])
+        for part, found in zip(others, behind, strict=True):
+            joins = found[: len(line_break)] != line_break
+            ids += encode([part])[0] if joins else found[len(line_break) :]
+        return ids
+
+    whole = iter(encode([text for text in texts if CUT not in text], add_special_tokens))
+    if not any(CUT in text for text in texts):
+        return list(whole)
+    (plain,), (framed,) = encode(["a"]), encode(["a"], add_special_tokens)
+    before = next(i for i in range(len(framed)) if framed[i : i + len(plain)] == plain)
+    start, end = framed[:before], framed[before + len(plain) :]
+    return [[*start, *joined(text), *end] if CUT in text else next(whole) for text in texts]
+
+
+# -- templates ----------------------------------------------------------------------------
+
 
 def as_turns(turns: Turns) -> list[str]:
-    """The turns of a conversation, which alternate user, assistant, ..., user.
-
-    Raises:
-        UserError: it does not end with the user's.
-    """
+    """Turns that alternate user, assistant, ..., user; a ``UserError`` if not."""
     turns = [turns] if isinstance(turns, str) else list(turns)
     if len(turns) % 2 == 0:
         raise UserError(
@@ -43,14 +93,12 @@ def as_turns(turns: Turns) -> list[str]:
 
 
 def own_end_ids(model: Any) -> tuple[int, ...]:
-    """The tokens at which a model's ``generation_config.eos_token_id`` ends a response.
-
-    One token that transformers only copied from the model's configuration does not count: it is
-    often the default of an architecture, and an ordinary token of this tokenizer.
-    """
+    """The tokens at which a model's ``generation_config.eos_token_id`` ends a response."""
     config: Any = getattr(model, "generation_config", None)
     ids = getattr(config, "eos_token_id", None)
     if isinstance(ids, int):
+        # transformers may have copied it from the model's configuration, where it is often the
+        # default of an architecture, and an ordinary token of this tokenizer.
         return () if config._from_model_config else (ids,)
     return tuple(ids or ())
 
@@ -65,8 +113,7 @@ class ChatTemplate(abc.ABC):
         now: the date and time that the template may write; None: those of the moment.
     """
 
-    # Whether the tokenizer puts its own special tokens around a text, such as BOS.
-    ADDS_SPECIAL_TOKENS: ClassVar[bool] = True
+    ADDS_SPECIAL_TOKENS: ClassVar[bool] = True  # whether the tokenizer adds its own, such as BOS
     # Whether prompt and answer are always tokenised as one text, as Safe-RLHF does.
     JOINED: ClassVar[bool] = False
 
@@ -75,20 +122,16 @@ class ChatTemplate(abc.ABC):
     now: datetime.datetime | None = None
 
     def __init__(self, tokenizer: Any) -> None:
-        """Use a model's tokenizer."""
         self.tokenizer = tokenizer
 
     @staticmethod
     def of(choice: str, tokenizer: Any, now: datetime.datetime | None = None) -> ChatTemplate:
-        """The template that ``--chat_template`` names.
+        """The template that ``--chat_template`` names, for the model of a tokenizer.
 
-        Args:
-            choice: ``auto`` (the tokenizer's own, else Safe-RLHF's), ``safe-rlhf``, ``none``,
-                ``raw``, or the path of a jinja file; a ``UserError`` if it does not render.
-            tokenizer: of the model that is spoken to.
-            now: the date and time that the template may write; None: those of the moment.
+        It is ``auto`` (the tokenizer's own, else Safe-RLHF's), ``safe-rlhf``, ``none``, ``raw``, or
+        the path of a jinja file.
         """
-        from safe_rlhf_panacea.data.jinja_template import own_template, read_template
+        from safe_rlhf_panacea.data.templates import SafeRlhfTemplate, own_template, read_template
 
         if choice == AUTO:
             template: ChatTemplate = own_template(tokenizer) or SafeRlhfTemplate(tokenizer)
@@ -102,12 +145,12 @@ class ChatTemplate(abc.ABC):
     @staticmethod
     def as_recorded(recorded: str, tokenizer: Any) -> ChatTemplate:
         """The template that an adapter was trained with."""
-        from safe_rlhf_panacea.data.jinja_template import JinjaTemplate
+        from safe_rlhf_panacea.data import templates
 
-        for kind in (SafeRlhfTemplate, PlainTemplate, RawTemplate):
+        for kind in (templates.SafeRlhfTemplate, templates.PlainTemplate, templates.RawTemplate):
             if recorded == kind.recorded:
                 return kind(tokenizer)
-        return JinjaTemplate(recorded, tokenizer, "the adapter's chat template")
+        return templates.JinjaTemplate(recorded, tokenizer, "the adapter's chat template")
 
     @staticmethod
     def chosen(choice: str | None, recorded: str, tokenizer: Any) -> ChatTemplate:
@@ -120,20 +163,12 @@ class ChatTemplate(abc.ABC):
         """Set the chat template of a tokenizer that is about to be saved to this one."""
         tokenizer.chat_template = self.jinja
 
-    # -- text -------------------------------------------------------------------------
-
     @abc.abstractmethod
     def prompt(self, turns: Turns, system: str | None = None) -> str:
         """The conversation up to where the answer begins, for ``encode``.
 
-        The words of users and assistants have a ``CUT`` in each spelling of a control token.
-
-        Args:
-            turns: the user's words, or turns that alternate user, assistant, ..., user.
-            system: the system prompt, if there is one.
-
-        Raises:
-            UserError: the template has no place for the system prompt, or for several turns.
+        ``turns`` are the user's words, or alternate user, assistant, ..., user. A ``UserError``
+        says that the template has no place for the system prompt, or for several turns.
         """
 
     def rest(self, prompt: str, turns: Turns, answer: str, system: str | None = None) -> str:
@@ -159,8 +194,6 @@ class ChatTemplate(abc.ABC):
         """The text after an answer, up to and including the end token."""
         return self.end_token
 
-    # -- tokens -----------------------------------------------------------------------
-
     def stop_ids(self, model: Any = None) -> tuple[int, ...]:
         """The tokens that end a response: the template's, the tokenizer's and the model's own."""
         token = self.tokenizer.convert_tokens_to_ids(self.end_token)
@@ -172,27 +205,20 @@ class ChatTemplate(abc.ABC):
         return special_tokens(self.tokenizer)
 
     def encode(self, prompts: Sequence[str], *rests: Sequence[str]) -> list[list[list[int]]]:
-        """Token ids of prompts and, column by column, of each prompt with what follows it.
-
-        Where the tokens of the whole do not begin with the prompt's, its two parts are tokenised
-        apart, which is what the model sees when it answers. Nothing is truncated.
-        """
+        """Token ids of prompts and, column by column, of each prompt with what follows it."""
         columns = ([p + r for p, r in zip(prompts, rest, strict=True)] for rest in rests)
         texts = [*prompts, *(text for column in columns for text in column)]
         ids = tokenize(self.tokenizer, texts, self.ADDS_SPECIAL_TOKENS)
         count = len(prompts)
         starts, *wholes = (ids[i : i + count] for i in range(0, len(ids), count))
-        if not self.JOINED:
-            for whole, rest in zip(wholes, rests, strict=True):
-                self._part(starts, whole, rest)
+        for whole, rest in zip(wholes, () if self.JOINED else rests, strict=False):
+            pairs = enumerate(zip(starts, whole, strict=True))
+            apart = [i for i, (start, found) in pairs if found[: len(start)] != start]
+            # The two parts by themselves are what the model sees when it answers.
+            own = tokenize(self.tokenizer, [rest[i] for i in apart], False)
+            for i, tokens in zip(apart, own, strict=True):
+                whole[i] = starts[i] + tokens
         return [starts, *wholes]
-
-    def _part(self, starts: list[list[int]], wholes: list[list[int]], rests: Sequence[str]) -> None:
-        pairs = enumerate(zip(starts, wholes, strict=True))
-        apart = [i for i, (start, whole) in pairs if whole[: len(start)] != start]
-        own = tokenize(self.tokenizer, [rests[i] for i in apart], False)
-        for i, ids in zip(apart, own, strict=True):
-            wholes[i] = starts[i] + ids
 
     def prompt_ids(self, turns: Turns, system: str | None = None) -> list[int]:
         """The token ids of ``prompt``, as one list."""
@@ -207,8 +233,6 @@ class ChatTemplate(abc.ABC):
         if not ended:
             rest = rest.removesuffix(self.answer_end)
         return self.encode([prompt], [rest])[1][0]
-
-    # -- for people -------------------------------------------------------------------
 
     @cached_property
     def _around(self) -> tuple[str, str, list[int]]:
@@ -233,62 +257,3 @@ class ChatTemplate(abc.ABC):
             return text
         parts = re.split("|".join(map(re.escape, self.special_tokens)), text)
         return "\n".join(part.strip() for part in parts if part.strip())
-
-
-class PlainTemplate(ChatTemplate):
-    """No template: the prompt's text as it is, for base models."""
-
-    recorded = NONE
-
-    def prompt(self, turns: Turns, system: str | None = None) -> str:
-        turns = as_turns(turns)
-        if len(turns) > 1 or system is not None:
-            what = "a system prompt" if len(turns) == 1 else f"{len(turns)} turns"
-            raise UserError(
-                f"--chat_template {self.recorded} writes a single turn as it is, and has no way "
-                f"to write {what}: choose another --chat_template"
-            )
-        return self.said(turns[0])
-
-
-class RawTemplate(PlainTemplate):
-    """No template, for prompts in which one is written already: their control tokens count."""
-
-    ADDS_SPECIAL_TOKENS: ClassVar[bool] = False
-    recorded = RAW
-
-    def said(self, text: str) -> str:
-        return text
-
-
-def without_template(prompt: str) -> str:
-    """The user's words of a prompt in Safe-RLHF's template; another text as it is."""
-    before, after = SAFE_RLHF_MARKS
-    if not (prompt.startswith(before) and prompt.endswith(after)):
-        return prompt
-    return prompt.removeprefix(before).removesuffix(after).strip()
-
-
-class SafeRlhfTemplate(ChatTemplate):
-    """``BEGINNING OF CONVERSATION: USER: ... ASSISTANT:``, tokenised as Safe-RLHF does.
-
-    A token across the boundary of prompt and answer belongs to the answer.
-    """
-
-    JOINED: ClassVar[bool] = True
-    recorded = SAFE_RLHF
-
-    def prompt(self, turns: Turns, system: str | None = None) -> str:
-        if system is not None:
-            raise UserError(
-                "Safe-RLHF's template has no place for a system prompt: choose another "
-                "--chat_template, or leave the system prompt out"
-            )
-        text = PROMPT_BEGIN
-        for index, turn in enumerate(map(self.said, as_turns(turns))):
-            if index % 2 == 0:
-                # Not str.format: the user's own braces are text.
-                text += PROMPT_USER.replace("{input}", turn) + PROMPT_ASSISTANT
-            else:
-                text += turn + self.tokenizer.eos_token
-        return text

@@ -1,4 +1,4 @@
-"""Tokenised data sets and their batches: what the three kinds of text data have in common."""
+"""Tokenised data sets and their batches: the rows of a run, their tokens, and their order."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ import copy
 import hashlib
 import json
 import logging
+import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
-from safe_rlhf_panacea.data.control_tokens import CUT
-from safe_rlhf_panacea.data.raw import split_indices
-from safe_rlhf_panacea.data.specs import Row, Specs, read_specs, select_rows
-from safe_rlhf_panacea.data.template import AUTO, ChatTemplate
+from safe_rlhf_panacea.data.raw import CHOSEN, RawSample, for_objective, labels_of, split_indices
+from safe_rlhf_panacea.data.specs import DatasetSpec, Specs, read_specs
+from safe_rlhf_panacea.data.template import AUTO, CUT, ChatTemplate
 from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.printing import say
 
 Sample = Mapping[str, Any]
 LOGGER = logging.getLogger(__name__)
@@ -29,19 +31,13 @@ IGNORE_INDEX = -100  # a label that no loss counts
 ROWS_PER_CALL = 1024  # rows given to the tokenizer at once: enough to use all its threads
 
 
-def fingerprint(rows: list[Row]) -> str:
-    """A hash of the rows' samples, in their order."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps(row.sample, sort_keys=True, default=str).encode("ascii"))
-        digest.update(b"\n")
-    return digest.hexdigest()
+class Row(NamedTuple):
+    """A raw sample of a run."""
 
-
-def common_prefix(one: list[int], other: list[int]) -> int:
-    """How many tokens two sequences share at their start."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+    where: str  # it comes from, for messages
+    sample: RawSample
+    data_set: int = 0  # the number of its data set among those of the run
+    kind: str = ""  # of that data set
 
 
 @contextmanager
@@ -53,48 +49,46 @@ def refusing(row: Row) -> Iterator[None]:
         raise UserError(f"{row.where}: {error}") from None
 
 
-class TokenRows:
-    """Token sequences of different lengths, which take 4 bytes a token."""
+def select_rows(specs: list[DatasetSpec], seed: int) -> list[Row]:
+    """Read the data sets and draw the rows that their proportions ask for, without replacement.
 
-    def __init__(self) -> None:
-        """Begin without sequences."""
-        self._rows: list[np.ndarray] = []
-
-    def append(self, ids: list[int]) -> None:
-        """Keep one more sequence."""
-        self._rows.append(np.array(ids, dtype=np.int32))
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        """One sequence, size = (L,), int64."""
-        return torch.from_numpy(self._rows[index]).long()
+    One line on stderr says which format was recognised by a data set's columns.
+    """
+    selected = []
+    seeds = np.random.SeedSequence(seed).spawn(len(specs))
+    for number, (spec, child) in enumerate(zip(specs, seeds, strict=True)):
+        raw = spec.load()
+        if len(raw) == 0:
+            raise UserError(f"{spec}: no rows")
+        copies, rest = divmod(spec.count(len(raw)), len(raw))
+        drawn = np.random.default_rng(child).choice(len(raw), size=rest, replace=False)
+        indices = [*range(len(raw))] * copies + sorted(drawn.tolist())
+        samples = raw if spec.objective is None else for_objective(raw, spec.objective, str(spec))
+        selected += [Row(raw.where(i), samples[i], number, raw.KIND) for i in indices]
+        if raw.seen and is_main_process():
+            labels = {name for sample in samples for name in labels_of(sample)} - {CHOSEN}
+            names = ", ".join(sorted(labels))
+            what = "texts" if raw.KIND == "supervised" else raw.KIND
+            for_whom = f" for {names}" if names and raw.KIND == "pairs" else ""
+            say(f"{spec}: {raw.seen}, {len(raw)} {what}{for_whom}", file=sys.stderr)
+    return selected
 
 
 class CollatorBase(metaclass=abc.ABCMeta):
     """Makes a batch of samples."""
 
     def __init__(self, pad_token_id: int) -> None:
-        """Pad with this id; masks come from lengths, so it may equal any other id."""
-        self.pad_token_id = pad_token_id
+        self.pad_token_id = pad_token_id  # masks come from lengths, so it may equal any other id
 
     @abc.abstractmethod
-    def __call__(self, samples: list[Any]) -> Mapping[str, Any]:
-        """Make a batch of some samples."""
+    def __call__(self, samples: list[Any]) -> Mapping[str, Any]: ...
 
     def pad(
         self, sequences: Iterable[torch.Tensor], side: str = "right", value: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pad sequences to the longest.
+        """Pad B sequences, size = (L_b,) each, on a side, with ``value`` or the pad token.
 
-        Args:
-            sequences: B of them, size = (L_b,) each.
-            side: ``right`` or ``left``.
-            value: what to pad with; the pad token unless given.
-
-        Returns:
-            ids and boolean mask, size = (B, L) each.
+        Returns ids and boolean mask, size = (B, L) each.
         """
         sequences = list(sequences)
         value = self.pad_token_id if value is None else value
@@ -111,25 +105,20 @@ class TokenizedDataset(Dataset[Sample]):
 
     Attributes:
         template: how conversations are written.
-        too_long: rows dropped because their prompt leaves no room below ``max_length``.
+        too_long: rows left out because their prompt leaves no room below ``max_length``.
         spelling: rows in which the text of a user or of an answer spells a control token.
         fingerprint: a hash of the raw samples, in their order; the parts of a split share it.
     """
 
+    COLLATOR: ClassVar[type[CollatorBase]]
+
     def __init__(
         self, specs: Specs, tokenizer: Any, seed: int = 0, *, template: ChatTemplate | None = None
     ) -> None:
-        """Read, check and tokenise.
+        """Read, check and tokenise what ``read_specs`` takes; a ``UserError`` says what is wrong.
 
-        Args:
-            specs: data sets as ``name[:proportion[:path]]`` or (name, attributes) pairs.
-            tokenizer: its ``model_max_length`` bounds every sequence.
-            seed: of the random subset where a proportion asks for one.
-            template: default: ``auto``.
-
-        Raises:
-            UserError: unknown or unreadable data, a conversation that the template refuses, or
-                nothing left to use.
+        The tokenizer's ``model_max_length`` bounds every sequence. ``seed`` is that of the random
+        subset where a proportion asks for one. The template is ``auto`` unless given.
         """
         for role in ("eos", "pad"):
             if getattr(tokenizer, f"{role}_token_id") is None:
@@ -142,14 +131,15 @@ class TokenizedDataset(Dataset[Sample]):
         self.source = ", ".join(map(str, parsed))
         self.too_long = self.spelling = 0
         rows = select_rows(parsed, seed)
-        self.fingerprint = fingerprint(rows)
+        digest = hashlib.sha256()
+        for row in rows:
+            sample = json.dumps(row.sample, sort_keys=True, default=str)
+            digest.update(f"{sample}\n".encode("ascii"))
+        self.fingerprint = digest.hexdigest()
         self._rows = list(range(self.encode(rows)))
         if self.spelling and is_main_process():
-            LOGGER.warning(
-                "%s: %d of %d rows spell control tokens, which are read as text "
-                "(--chat_template raw reads tokens)",
-                *(self.source, self.spelling, len(rows)),
-            )
+            told = f"{self.source}: {self.spelling} of {len(rows)} rows spell control tokens"
+            LOGGER.warning("%s, which are read as text (--chat_template raw reads tokens)", told)
 
     @abc.abstractmethod
     def encode(self, rows: list[Row]) -> int:
@@ -159,9 +149,9 @@ class TokenizedDataset(Dataset[Sample]):
     def get_row(self, row: int) -> Sample:
         """The sample in a stored row."""
 
-    @abc.abstractmethod
     def get_collator(self) -> CollatorBase:
         """The collator for samples of this data set."""
+        return self.COLLATOR(self.tokenizer.pad_token_id)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -172,27 +162,19 @@ class TokenizedDataset(Dataset[Sample]):
     def split_train_test(
         self, split_ratio: float = 0.2, shuffle: bool = True, seed: int | None = None
     ) -> tuple[TokenizedDataset, TokenizedDataset]:
-        """Two data sets over the same tokens that share no sample.
-
-        Raises:
-            UserError: one of the two would be empty.
-        """
-        seed = self.seed if seed is None else seed
+        """Two data sets over the same tokens that share no sample."""
         train, test = copy.copy(self), copy.copy(self)
+        seed = self.seed if seed is None else seed
         rows = split_indices(len(self), split_ratio, shuffle, seed)
         train._rows, test._rows = ([self._rows[index] for index in part] for part in rows)
         return train, test
-
-    # -- for subclasses ---------------------------------------------------------------
 
     def text(self, row: Row, field: str) -> Any:
         """A field of the row; ``UserError`` if it is missing."""
         fields: Mapping[str, Any] = row.sample
         if field not in fields:
-            raise UserError(
-                f"{row.where}: {type(self).__name__} needs {field!r}, but the row has only "
-                f"{', '.join(fields)}"
-            )
+            told = f"{row.where}: {type(self).__name__} needs {field!r}"
+            raise UserError(f"{told}, but the row has only {', '.join(fields)}")
         return fields[field]
 
     def prompt(self, row: Row) -> str:
@@ -201,8 +183,7 @@ class TokenizedDataset(Dataset[Sample]):
         with refusing(row):
             return self.template.prompt(turns, row.sample.get("system"))
 
-    def rest(self, row: Row, prompt: str, field: str) -> str:
-        """The text after the row's prompt: an answer of the row, and its end."""
+    def _rest(self, row: Row, prompt: str, field: str) -> str:
         answer, sample = self.text(row, field), row.sample
         with refusing(row):
             return self.template.rest(prompt, sample["input"], answer, sample.get("system"))
@@ -210,47 +191,104 @@ class TokenizedDataset(Dataset[Sample]):
     def encode_texts(
         self, rows: list[Row], *fields: str
     ) -> Iterator[tuple[int, list[int], list[list[int]]]]:
-        """Tokenise prompts and, field by field, prompt, answer and the answer's end.
+        """The index of each row, the ids of its prompt, and of its prompt with each field's answer.
 
-        Rows whose prompt fills ``max_length`` are given to ``reject`` and left out.
-
-        Yields:
-            The index of the row, the ids of its prompt, and the ids of each full text, truncated.
+        They are truncated; rows whose prompt fills ``max_length`` are counted and left out.
         """
         for start in range(0, len(rows), ROWS_PER_CALL):
             chunk = rows[start : start + ROWS_PER_CALL]
             prompts = [self.prompt(row) for row in chunk]
             both = list(zip(chunk, prompts, strict=True))
-            rests = [[self.rest(row, prompt, field) for row, prompt in both] for field in fields]
+            rests = [[self._rest(row, prompt, field) for row, prompt in both] for field in fields]
             texts = map("".join, zip(prompts, *rests, strict=True))
             self.spelling += sum(CUT in text for text in texts)
             columns = zip(*self.template.encode(prompts, *rests), strict=True)
-            for index, (row, (ids, *full)) in enumerate(zip(chunk, columns, strict=True)):
+            for index, (ids, *full) in enumerate(columns, start):
                 if len(ids) >= self.max_length:
-                    self.reject(row, len(ids))
+                    self.too_long += 1
                     continue
-                yield start + index, ids, [sequence[: self.max_length] for sequence in full]
+                yield index, ids, [sequence[: self.max_length] for sequence in full]
 
-    def reject(self, row: Row, tokens: int) -> None:
-        """Count a row whose prompt has as many ``tokens`` as a whole sequence may have."""
-        del row, tokens
-        self.too_long += 1
+    def report_left_out(self, total: int, kept: int, reasons: Mapping[str, int] = {}) -> None:
+        """Warn of rows that were not kept, a ``UserError`` if none were.
 
-    def report_left_out(self, total: int, kept: int, **reasons: int) -> None:
-        """Warn of the rows that were left out, with the reasons; none left is a ``UserError``.
-
-        Args:
-            total: rows that were tokenised.
-            kept: rows that are left.
-            reasons: further counts besides ``too_long``, by what such rows are.
+        ``reasons`` are further counts besides ``too_long``, by what such rows are.
         """
-        counts = {f"prompt of max_length {self.max_length} tokens or more": self.too_long}
-        counts |= {reason.replace("_", " "): count for reason, count in reasons.items()}
+        too_long = f"prompt of max_length {self.max_length} tokens or more"
+        counts = {too_long: self.too_long, **reasons}
         told = ", ".join(f"{count} ({reason})" for reason, count in counts.items() if count)
         if kept == 0:
-            raise UserError(
-                f"{self.source}: nothing left of {total} rows: {told}; "
-                "raise max_length or shorten the prompts"
-            )
+            told = f"{self.source}: nothing left of {total} rows: {told}"
+            raise UserError(f"{told}; raise max_length or shorten the prompts")
         if told and is_main_process():
             LOGGER.warning("%s: left out of %d rows: %s", self.source, total, told)
+
+
+class ResumableSampler(Sampler[int]):
+    """One process's share of an epoch, the same number of indices on every process.
+
+    The order depends on seed and epoch alone. Where the data does not divide by the processes, the
+    epoch is filled up from its own beginning. ``position`` counts the indices handed out in the
+    current epoch, so a data loader that reads ahead is ahead of the training.
+    """
+
+    def __init__(
+        self,
+        dataset_len: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if dataset_len < 1:
+            raise UserError("an empty data set cannot be sampled")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} is not among {world_size} processes")
+        self.dataset_len, self.seed, self.shuffle = dataset_len, seed, shuffle
+        self.rank, self.world_size = rank, world_size
+        self.epoch = self.position = 0
+        self.began_anew = False  # resumed at the very end of an epoch
+        self._start = 0  # where the next iteration begins: 0 unless a run resumes
+
+    def __len__(self) -> int:
+        """The number of indices in a whole epoch on this process, also after a resume."""
+        return math.ceil(self.dataset_len / self.world_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch; nothing changes if it is the present one."""
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self.position = self._start = 0
+
+    def indices(self) -> list[int]:
+        """This process's share of the present epoch."""
+        order = np.arange(self.dataset_len)
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.dataset_len)
+        filled = np.resize(order, len(self) * self.world_size)  # repeats from the beginning
+        return filled[self.rank :: self.world_size].tolist()
+
+    def __iter__(self) -> Iterator[int]:
+        start, self._start = self._start, 0
+        self.position = start
+        for index in self.indices()[start:]:
+            self.position += 1
+            yield index
+
+    def state_dict(self) -> dict[str, int]:
+        """The place in the epoch, and the size, seed and processes that it belongs to."""
+        names = ("epoch", "position", "dataset_len", "seed", "world_size")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue where ``state`` was taken, with the same data, seed and processes."""
+        told = {"dataset_len": "data set size", "world_size": "number of processes", "seed": "seed"}
+        for key, what in told.items():
+            if state[key] != getattr(self, key):
+                raise UserError(
+                    f"the checkpoint's {what} is {state[key]}, this run's {getattr(self, key)}: "
+                    "a run resumes with what it was started with"
+                )
+        self.epoch = int(state["epoch"])
+        self.position = self._start = int(state["position"])
+        self.began_anew = self.position == len(self)

@@ -1,7 +1,4 @@
-"""Mean and spread of every reward on the initial model's responses, for ``--reward_calibration``.
-
-``python -m safe_rlhf_panacea.evaluation.calibrate``
-"""
+"""Mean and spread of every reward on responses of the initial model, for --reward_calibration."""
 
 from __future__ import annotations
 
@@ -13,13 +10,7 @@ from safe_rlhf_panacea.configs import Program, configuration
 from safe_rlhf_panacea.configs.rewarded import ResponseOptions, RewardFileOptions
 from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.errors import one_line_errors
-from safe_rlhf_panacea.evaluation.loading import (
-    load_model,
-    policy_of,
-    read_prompts,
-    read_rewards,
-    rewards_of,
-)
+from safe_rlhf_panacea.evaluation import loading
 from safe_rlhf_panacea.fronts.measure import sample_base
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.printing import say
@@ -52,17 +43,17 @@ COMMAND = Program(
 def main(argv: Sequence[str] | None = None) -> None:
     """Sample responses, score them, write each reward's mean and spread and print them."""
     options = COMMAND.read(argv)
-    specs = read_rewards(options, None)
-    model, tokenizer = load_model(options, options.model_name_or_path)
-    names = [spec.name for spec in specs]
-    template = ChatTemplate.of(options.chat_template, tokenizer)
-    policy = policy_of(options, model, None, template)
-    rewards = rewards_of(options, specs, policy)
-    prompts = read_prompts(options, template)
+    specs = loading.read_rewards(options, None)
+    model, tokenizer = loading.load_model(options, options.model_name_or_path)
+    template = ChatTemplate.of(str(options.chat_template), tokenizer)
+    policy = loading.policy_of(options, model, None, template)
+    rewards = loading.rewards_for(options, specs, tokenizer, policy.sampling.stop_ids)
+    prompts = loading.read_prompts(options, template)
     rewards.check_columns([prompt.example for prompt in prompts], "the prompts")
     found = sample_base(policy, rewards, prompts).rewards[0].float()
     # As the models give them: signs are applied after the calibration.
     signs = torch.tensor([spec.sign for spec in specs])
+    names = [spec.name for spec in specs]
     write_calibration(options.output_file, names, found * signs)
     rows = [["objective", "mean", "std", "responses"]]
     for name, entry in read_json(options.output_file).items():

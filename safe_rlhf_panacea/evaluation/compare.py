@@ -5,14 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from textwrap import fill
 
 from safe_rlhf_panacea.configs import Options, Program, configuration, kinds, option
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.fronts.compare import FrontComparison, compare
-from safe_rlhf_panacea.fronts.result import FrontResult
-from safe_rlhf_panacea.fronts.runs import FORMS, RunLocation, parse_run, read_run
+from safe_rlhf_panacea.fronts.compare import compare
+from safe_rlhf_panacea.fronts.runs import FORMS, parse_run, read_run
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.runs.run_folder import check_own_output, prepare_output_dir
@@ -61,53 +59,32 @@ COMMAND = Program(
 )
 
 
-def check_output(folder: str, overwrite: bool, runs: Sequence[RunLocation]) -> None:
-    """Whether the comparison may be written there.
-
-    Raises:
-        UserError: the folder holds a run, or is one of those compared.
-    """
-    path = check_own_output(folder, PROGRAM, overwrite)
-    if any(path.resolve() == run.folder.resolve() for run in runs):
-        raise UserError(f"{path} is one of the runs: choose another output folder")
-
-
-def picture_front(front: FrontResult) -> FrontResult:
-    """The front with a label of short lines."""
-    width = LABEL_WIDTH if len(front.objectives) == 2 else 2 * LABEL_WIDTH
-    return front.having(label=fill(front.label, width))
-
-
-def write_comparison(
-    output_dir: str, options: CompareOptions, comparison: FrontComparison, command: str
-) -> Path:
-    """Numbers, picture, page, and the record last: it says that the folder is complete."""
-    title = fronts_title(comparison.runs)
-    figure = front_figure([picture_front(run) for run in comparison.runs], title)
-    folder = prepare_output_dir(output_dir, overwrite=options.overwrite)
-    atomic_write_json(folder / NUMBERS, comparison.to_json())
-    save_picture(figure, folder / PICTURE)
-    page = comparison_page(comparison, (folder / PICTURE).read_bytes(), command)
-    atomic_write_text(folder / PAGE, page)
-    write_run_record(folder, options, {"program": PROGRAM})
-    return folder
-
-
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Read, compare, print, and write where asked."""
     options = COMMAND.read(argv)
     locations = [parse_run(text) for text in options.runs]
     if options.output_dir is not None:
-        check_output(options.output_dir, options.overwrite, locations)
+        path = check_own_output(options.output_dir, PROGRAM, options.overwrite)
+        if any(path.resolve() == location.folder.resolve() for location in locations):
+            raise UserError(f"{path} is one of the runs: choose another output folder")
     runs = [run for location in locations for run in read_run(location)]
     comparison = compare(runs, options.reference_point, options.baseline)
-    written = ""
+    text = comparison_text(comparison)
     if options.output_dir is not None:
+        width = LABEL_WIDTH if len(comparison.objectives) == 2 else 2 * LABEL_WIDTH
+        shown = [run.having(label=fill(run.label, width)) for run in comparison.runs]
+        figure = front_figure(shown, fronts_title(comparison.runs))
+        folder = prepare_output_dir(options.output_dir, overwrite=options.overwrite)
+        atomic_write_json(folder / NUMBERS, comparison.to_json())
+        save_picture(figure, folder / PICTURE)
         command = f"{PROGRAM} {shlex.join(sys.argv[1:] if argv is None else argv)}"
-        folder = write_comparison(options.output_dir, options, comparison, command)
-        written = f"\n\nWritten to {folder}: {PAGE}, {PICTURE}, {NUMBERS}"
-    say(comparison_text(comparison) + written)
+        page = comparison_page(comparison, (folder / PICTURE).read_bytes(), command)
+        atomic_write_text(folder / PAGE, page)
+        # The record last: it says that the folder is complete.
+        write_run_record(folder, options, {"program": PROGRAM})
+        text += f"\n\nWritten to {folder}: {PAGE}, {PICTURE}, {NUMBERS}"
+    say(text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the evaluation programs load, as their options say."""
+"""What the evaluation programs load: models, prompts, rewards, and adapters as a method."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from safe_rlhf_panacea.adapter.fingerprint import check_base
 from safe_rlhf_panacea.adapter.io import WEIGHTS_NAME, read_config, read_tensors
 from safe_rlhf_panacea.configs.rewarded import MeasureOptions, ResponseOptions
 from safe_rlhf_panacea.data import ChatTemplate
-from safe_rlhf_panacea.data.prompt_only import different_rows
-from safe_rlhf_panacea.data.specs import Row, read_specs, select_rows
-from safe_rlhf_panacea.data.tokenized import refusing
+from safe_rlhf_panacea.data.datasets import different_rows
+from safe_rlhf_panacea.data.specs import read_specs
+from safe_rlhf_panacea.data.tokenized import Row, refusing, select_rows
 from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.forward.generation import SamplingConfig
-from safe_rlhf_panacea.fronts.measure import Policy, measure
+from safe_rlhf_panacea.forward import SamplingConfig
+from safe_rlhf_panacea.fronts.measure import measure
 from safe_rlhf_panacea.fronts.measurement import Measurement, join, origin
-from safe_rlhf_panacea.fronts.over_grid import Prompt
+from safe_rlhf_panacea.fronts.over_grid import Policy, Prompt
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.models import load_pretrained_models
 from safe_rlhf_panacea.models.loading import check_positions
@@ -34,6 +34,8 @@ from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
 from safe_rlhf_panacea.rewards.spec import RewardSpec, apply_calibration, reward_specs
 from safe_rlhf_panacea.runs.run_folder import RUN_FILE
+
+STEP_FOLDER = re.compile(r"step-(\d+)")
 
 
 def device() -> str:
@@ -54,11 +56,7 @@ def load_model(options: MeasureOptions, path: str) -> tuple[Any, Any]:
 
 
 def read_prompts(options: MeasureOptions, template: ChatTemplate) -> list[Prompt]:
-    """The different prompts of all data sets that leave room for a response.
-
-    Raises:
-        UserError: no prompt is left, or the template refuses one.
-    """
+    """The different prompts of all data sets that leave room for a response; at least one."""
 
     def written(row: Row) -> str:
         with refusing(row):
@@ -81,29 +79,19 @@ def read_prompts(options: MeasureOptions, template: ChatTemplate) -> list[Prompt
 def read_rewards(
     options: MeasureOptions, objectives: Sequence[str] | None, calibration: str | None = None
 ) -> list[RewardSpec]:
-    """The rewards that the options describe, in the order of ``objectives``.
+    """The rewards that the options describe, in the order of ``objectives``, if that is given.
 
-    Args:
-        options: of the program.
-        objectives: their order; None: that of the rewards.
-        calibration: a file of ``evaluation.calibrate`` to standardise with.
+    ``calibration`` is a file of ``evaluation.calibrate`` to standardise them with.
     """
     scaling = (options.reward_scales, options.reward_signs, options.reward_shifts)
     specs = reward_specs(options.reward_models, *scaling, objectives)
     return specs if calibration is None else apply_calibration(specs, calibration)
 
 
-def rewards_of(
-    options: MeasureOptions, specs: Sequence[RewardSpec], policy: Policy
-) -> RewardEnsemble:
-    """Load what scores each objective of a policy, on the GPU if there is one."""
-    return rewards_for(options, specs, policy.tokenizer, policy.sampling.stop_ids)
-
-
 def rewards_for(
     options: MeasureOptions, specs: Sequence[RewardSpec], tokenizer: Any, stop_ids: Sequence[int]
 ) -> RewardEnsemble:
-    """Load what scores each objective of responses in a tokenizer's tokens."""
+    """Load what scores responses in a tokenizer's tokens, on the GPU if there is one."""
     dtype = torch.bfloat16 if options.bf16 else None
     loading = RewardLoading(
         options.max_length, dtype, options.normalize_reward, options.trust_remote_code
@@ -133,24 +121,17 @@ def policy_of(options: ResponseOptions, model: Any, adapter: Any, template: Chat
     )
 
 
-STEP_FOLDER = re.compile(r"step-(\d+)")
+# -- trained adapters --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Member:
-    """A saved adapter and what the record of its run says.
-
-    Attributes:
-        folder: where it lies.
-        config: of the adapter.
-        record: the run's ``run.json``; empty where there is none.
-        step: of a checkpoint, the training step; None for a finished run.
-    """
+    """A saved adapter and what the record of its run says."""
 
     folder: Path
     config: AdapterConfig
-    record: dict[str, Any]
-    step: int | None
+    record: dict[str, Any]  # ``run.json``; empty where there is none
+    step: int | None  # of a checkpoint; None for a finished run
 
     @property
     def flags(self) -> dict[str, Any]:
@@ -159,11 +140,7 @@ class Member:
 
     @property
     def preference(self) -> torch.Tensor:
-        """The fixed λ that it was trained for, size = (m,).
-
-        Raises:
-            UserError: the record names none.
-        """
+        """The fixed λ that it was trained for, size = (m,); a ``UserError`` if there is none."""
         text = self.flags.get("fixed_preference")
         if text is None:
             raise UserError(
@@ -174,11 +151,7 @@ class Member:
 
 
 def read_member(folder: str | Path) -> Member:
-    """Read what there is to know of a saved adapter, without its weights.
-
-    Raises:
-        AdapterError: the folder holds no adapter.
-    """
+    """Read what there is to know of a saved adapter, without its weights."""
     folder = Path(folder)
     match = STEP_FOLDER.fullmatch(folder.name)
     # The adapter of a checkpoint lies in checkpoints/adapter/step-N of its run.
@@ -187,59 +160,42 @@ def read_member(folder: str | Path) -> Member:
     return Member(folder, read_config(folder), record, int(match[1]) if match else None)
 
 
-def _stored_parameters(folder: Path) -> int:
-    """Numbers in a saved adapter, read off the file's header."""
-    from safetensors import safe_open
-
-    read_tensors(folder)  # its errors are one line
-    with safe_open(folder / WEIGHTS_NAME, framework="pt") as file:
-        shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
-    return sum(torch.Size(shape).numel() for shape in shapes)
-
-
 class Method:
-    """What was trained by one method, on one model.
+    """What one method trained: a Panacea adapter, or several for a soup or discrete policies.
 
-    Args:
-        model: the base model; the adapter is injected into it.
-        members: one adapter, or several for a soup or for discrete policies.
-        name: a key of ``LABELS``; None: a soup if there are several members, else Panacea.
-
-    Raises:
-        UserError: members that do not go together, or not with the method.
-        AdapterError: files are missing or damaged, or belong to another model.
+    The adapter is injected into the base ``model``. ``name`` is a key of ``LABELS``; None: a soup
+    if there are several members, else Panacea. A ``UserError`` or ``AdapterError`` names members
+    that do not go together, are damaged, or belong to another model.
     """
 
     def __init__(
         self, model: nn.Module, members: Sequence[Member], name: str | None = None
     ) -> None:
-        """Check the members and inject the adapter into the model."""
-        name = name or ("panacea" if len(members) == 1 else "rewarded_soups")
-        objectives = members[0].config.objectives
+        first = members[0]
+        self.objectives, self.chat_template = first.config.objectives, first.config.chat_template
         for member in members:
-            if member.config.objectives != objectives:
+            if member.config.objectives != self.objectives:
                 raise UserError(
                     f"{member.folder} has the objectives {', '.join(member.config.objectives)}, "
-                    f"{members[0].folder} has {', '.join(objectives)}: they must agree"
+                    f"{first.folder} has {', '.join(self.objectives)}: they must agree"
                 )
-            if member.config.chat_template != members[0].config.chat_template:
+            if member.config.chat_template != self.chat_template:
                 raise UserError(
                     f"{member.folder} was trained with another chat template than "
-                    f"{members[0].folder}: one method has one"
+                    f"{first.folder}: one method has one"
                 )
-        self.objectives = objectives
-        self.chat_template = members[0].config.chat_template
         self.model = model
-        self.name = name
+        self.name = name or ("panacea" if len(members) == 1 else "rewarded_soups")
         self.members = list(members)
-        if name == "rewarded_soups":
-            self.members = in_order_of_objectives(members)
+        self.adapter: PanaceaAdapter
+        if self.name == "rewarded_soups":
+            self.members = _in_order_of_objectives(members)
             folders = [member.folder for member in self.members]
-            self.adapter: PanaceaAdapter = load_soup(model, folders, objectives)
+            self.adapter = load_soup(model, folders, self.objectives)
             return
-        if name == "panacea" and len(members) > 1:
+        if self.name == "panacea" and len(members) > 1:
             raise UserError("--method panacea has one adapter; give one, or another method")
-        if name == "discrete_policies":
+        if self.name == "discrete_policies":
             self.members.sort(key=lambda member: member.preference.tolist())
         self.adapter = load_adapter(model, self.members[0].folder)
         for member in self.members[1:]:
@@ -254,6 +210,7 @@ class Method:
     def origin(self, label: str = "") -> dict[str, Any]:
         """What a result says of it; the seconds are None where a record lacks them."""
         first = self.members[0]
+        stored = [t.numel() for m in self.members for t in read_tensors(m.folder).values()]
         finished = [m.record.get("training_seconds") for m in self.members if m.step is None]
         seconds = [value for value in finished if value is not None]
         return origin(
@@ -262,17 +219,14 @@ class Method:
             {**first.flags, "fixed_scaling": first.config.fixed_scaling},
             first.step,
             sum(seconds) if len(seconds) == len(self.members) else None,
-            sum(_stored_parameters(m.folder) for m in self.members),
+            sum(stored),
             len(self.members),
         )
 
     def measure(self, policy: Policy, grid: torch.Tensor, **what: Any) -> Measurement:
         """``measure`` at every λ of a grid, or at the λ of every discrete policy.
 
-        Args:
-            policy: how it is measured; its model and adapter are put in.
-            grid: preference vectors, size = (N, m).
-            what: further arguments of ``measure``.
+        Model and adapter are put into ``policy``; ``what`` are further arguments of ``measure``.
         """
         policy = replace(policy, model=self.model, adapter=self.adapter)
         if self.name != "discrete_policies":
@@ -285,12 +239,8 @@ class Method:
         return join(parts)
 
 
-def in_order_of_objectives(members: Sequence[Member]) -> list[Member]:
-    """A soup's ingredients, each put where the λ that it was trained for has its 1.
-
-    Raises:
-        UserError: a λ that is no vertex, or an objective with no ingredient or with two.
-    """
+def _in_order_of_objectives(members: Sequence[Member]) -> list[Member]:
+    """A soup's ingredients, each put where the λ that it was trained for has its 1."""
     names = members[0].config.objectives
     placed: dict[str, Member] = {}
     for member in members:

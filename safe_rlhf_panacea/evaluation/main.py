@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
 from safe_rlhf_panacea.configs.rewarded import ResponseOptions
 from safe_rlhf_panacea.configs.training import TEMPLATE
@@ -16,27 +14,18 @@ from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset
 from safe_rlhf_panacea.data.specs import read_specs
 from safe_rlhf_panacea.distributed import init_if_launched, is_main_process
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.evaluation.loading import (
-    Member,
-    Method,
-    load_model,
-    policy_of,
-    read_member,
-    read_prompts,
-    read_rewards,
-    rewards_of,
-)
+from safe_rlhf_panacea.evaluation import loading
 from safe_rlhf_panacea.fronts.evaluations import RESPONSES_FILE
 from safe_rlhf_panacea.fronts.measure import sample_base
 from safe_rlhf_panacea.fronts.measurement import LOG_SIGMOID, Measurement
-from safe_rlhf_panacea.fronts.over_grid import Prompt
+from safe_rlhf_panacea.fronts.over_grid import Policy
 from safe_rlhf_panacea.fronts.result import FRONT_FILE, LABELS, FrontResult
 from safe_rlhf_panacea.fronts.stats import VALUES_FILE, unit_name
 from safe_rlhf_panacea.io import atomic_write_json
 from safe_rlhf_panacea.models.adapted import base_of
 from safe_rlhf_panacea.preference import default_grid, preference_grid
 from safe_rlhf_panacea.printing import say
-from safe_rlhf_panacea.rollouts.answering import answer_by_servers
+from safe_rlhf_panacea.rollouts.answering import answer_by_servers, check_grid
 from safe_rlhf_panacea.runs.run_folder import check_own_output, prepare_output_dir
 from safe_rlhf_panacea.runs.run_record import write_run_record
 from safe_rlhf_panacea.show.tables import front_table, indicator_table
@@ -119,79 +108,45 @@ COMMAND = Program(
 )
 
 
-def read_grid(options: EvaluationOptions, objectives: Sequence[str]) -> torch.Tensor:
-    """The λ to evaluate, size = (N, m).
-
-    Raises:
-        UserError: a reference point of another length.
-        PreferenceError: a step that makes no grid.
-    """
-    count, point, step = len(objectives), options.reference_point, options.grid_step
-    if point is not None and len(point) != count:
-        raise UserError(f"--reference_point needs {count} numbers, not {len(point)}")
-    return default_grid(count) if step is None else preference_grid(count, step)
-
-
-def load_method(options: EvaluationOptions, members: Sequence[Member]) -> tuple[Method, Any]:
-    """The base model with what is evaluated on it, and its tokenizer."""
-    with base_of(members[0].folder, members[0].config.base_model, options.base_model) as base:
-        model, tokenizer = load_model(options, base)
-    return Method(model, members, options.method), tokenizer
-
-
-def measure_method(
-    options: EvaluationOptions,
-    method: Method,
-    template: ChatTemplate,
-    grid: torch.Tensor,
-    label: str,
-) -> tuple[Measurement, list[str], list[str] | None]:
-    """Rewards of responses at every λ, or accuracies on pairs where there are no rewards.
-
-    Returns:
-        What was found, the names of the prompts or pairs, and their families where those are known.
-    """
-    names = method.objectives
-    policy = policy_of(options, method.model, method.adapter, template)
-    tokenizer = template.tokenizer
-    what: dict[str, Any]
+def _for_rewards(
+    options: EvaluationOptions, policy: Policy, objectives: Sequence[str], template: ChatTemplate
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What to measure with rewards, and the names of the units and their families."""
+    specs = loading.read_rewards(options, objectives, options.reward_calibration)
+    rewards = loading.rewards_for(options, specs, policy.tokenizer, policy.sampling.stop_ids)
+    prompts = loading.read_prompts(options, template)
+    rewards.check_columns([prompt.example for prompt in prompts], "the prompts")
     clusters = None
-    if options.server is not None:
-        folder = method.members[0].folder
-        answer_by_servers(method.model, method.adapter, folder, options.server, policy.sampling)
-    if options.reward_models:
-        rewards = rewards_of(
-            options, read_rewards(options, names, options.reward_calibration), policy
-        )
-        prompts = read_prompts(options, template)
-        rewards.check_columns([prompt.example for prompt in prompts], "the prompts")
-        if options.cluster_column is not None:
-            clusters = families_of(prompts, options.cluster_column)
-        base = sample_base(policy, rewards, prompts) if options.with_base else None
-        what = {"prompts": prompts, "rewards": rewards, "base": base}
-        units = [unit_name(prompt.text) for prompt in prompts]
-    else:
-        tokenizer.padding_side = "right"
-        pairs = PreferenceDataset(
-            options.datasets, tokenizer, names, seed=options.seed, template=template
-        )
-        what = {"pairs": pairs, "margin_scale": method.scale_coeff}
-        rows = (pairs[i] for i in range(len(pairs)))
-        keys = ("better_input_ids", "worse_input_ids")
-        units = [unit_name(*(row[key].tolist() for key in keys)) for row in rows]
-    return method.measure(policy, grid, label=label, **what), units, clusters
+    if options.cluster_column is not None:
+        clusters = []
+        for prompt in prompts:
+            family = (prompt.example or {}).get(options.cluster_column)
+            if family is None:
+                column = f"--cluster_column {options.cluster_column}"
+                raise UserError(f"{column}: the row of {prompt.text!r} lacks it")
+            clusters.append(str(family))
+    base = sample_base(policy, rewards, prompts) if options.with_base else None
+    names = [unit_name(prompt.text) for prompt in prompts]
+    what = {"prompts": prompts, "rewards": rewards, "base": base}
+    return what, {"names": names, "clusters": clusters}
 
 
-def families_of(prompts: Sequence[Prompt], column: str) -> list[str]:
-    """What stands in a column of each prompt's row.
-
-    Raises:
-        UserError: a row lacks it.
-    """
-    for prompt in prompts:
-        if (prompt.example or {}).get(column) is None:
-            raise UserError(f"--cluster_column {column}: the row of {prompt.text!r} lacks it")
-    return [str(prompt.example[column]) for prompt in prompts if prompt.example]
+def _for_pairs(
+    options: EvaluationOptions, method: loading.Method, template: ChatTemplate
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What to measure without rewards, and the names of the units, made of the pairs' tokens."""
+    template.tokenizer.padding_side = "right"
+    pairs = PreferenceDataset(
+        options.datasets,
+        template.tokenizer,
+        method.objectives,
+        seed=options.seed,
+        template=template,
+    )
+    rows = (pairs[i] for i in range(len(pairs)))
+    keys = ("better_input_ids", "worse_input_ids")
+    names = [unit_name(*(row[key].tolist() for key in keys)) for row in rows]
+    return {"pairs": pairs, "margin_scale": method.scale_coeff}, {"names": names}
 
 
 @one_line_errors
@@ -199,49 +154,57 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate, print the tables, write ``front.json`` and ``front.png``."""
     options = COMMAND.read(argv)
     check_own_output(options.output_dir, PROGRAM, options.overwrite)
-    members = [read_member(folder) for folder in options.adapter]
-    objectives = members[0].config.objectives
-    grid = read_grid(options, objectives)
+    members = [loading.read_member(folder) for folder in options.adapter]
+    first = members[0]
+    objectives, point = first.config.objectives, options.reference_point
+    count = len(objectives)
+    if point is not None and len(point) != count:
+        raise UserError(f"--reference_point needs {count} numbers, not {len(point)}")
+    step = options.grid_step
+    grid = default_grid(count) if step is None else preference_grid(count, step)  # size = (N, m)
+    if options.server is not None:
+        check_grid(grid)
     if options.reward_models:
-        read_rewards(options, objectives, options.reward_calibration)
+        loading.read_rewards(options, objectives, options.reward_calibration)
     else:
         check_own_output(Path(options.output_dir) / LOG_SIGMOID, PROGRAM, overwrite=True)
     init_if_launched()
-    method, tokenizer = load_method(options, members)
+    with base_of(first.folder, first.config.base_model, options.base_model) as base:
+        model, tokenizer = loading.load_model(options, base)
+    method = loading.Method(model, members, options.method)
     label = options.label or LABELS[method.name]
     template = ChatTemplate.chosen(options.chat_template, method.chat_template, tokenizer)
-    measured, names, clusters = measure_method(options, method, template, grid, label)
-    if is_main_process():
-        about = method.origin(label)
-        units: dict[str, Any] = {"names": names, "clusters": clusters}
-        result = measured.result(objectives, about, options.reference_point, **units)
-        if measured.margins is not None:
-            losses = replace(measured, kind=LOG_SIGMOID).result(objectives, about, **units)
-            write(options, measured, losses, template, LOG_SIGMOID)
-            say(f"{front_table(losses)}\n")
-        write(options, measured, result, template)
-        say(f"{front_table(result)}\n\n{indicator_table([result])}")
-        say(f"\nWritten to {options.output_dir}: {FRONT_FILE}, {VALUES_FILE}, front.png")
-        if measured.margins is not None:
-            say(f"and the same in nats, of the losses of the pairs, to its folder {LOG_SIGMOID}")
+    policy = loading.policy_of(options, model, method.adapter, template)
+    if options.server is not None:
+        answer_by_servers(model, method.adapter, first.folder, options.server, policy.sampling)
+    if options.reward_models:
+        what, units = _for_rewards(options, policy, objectives, template)
+    else:
+        what, units = _for_pairs(options, method, template)
+    measured = method.measure(policy, grid, label=label, **what)
+    if not is_main_process():
+        return
+    about = method.origin(label)
+    result = measured.result(objectives, about, point, **units)
+    if measured.margins is not None:
+        losses = replace(measured, kind=LOG_SIGMOID).result(objectives, about, **units)
+        _write(options, measured, losses, template, LOG_SIGMOID)
+        say(f"{front_table(losses)}\n")
+    _write(options, measured, result, template)
+    say(f"{front_table(result)}\n\n{indicator_table([result])}")
+    say(f"\nWritten to {options.output_dir}: {FRONT_FILE}, {VALUES_FILE}, front.png")
+    if measured.margins is not None:
+        say(f"and the same in nats, of the losses of the pairs, to its folder {LOG_SIGMOID}")
 
 
-def write(
+def _write(
     options: EvaluationOptions,
     measured: Measurement,
     result: FrontResult,
     template: ChatTemplate,
     below: str = "",
 ) -> None:
-    """Numbers, responses, picture, and the record last: it says that the folder is complete.
-
-    Args:
-        options: of the program.
-        measured: at every λ.
-        result: of ``measured``.
-        template: how conversations were written.
-        below: a folder in the output folder.
-    """
+    """Numbers, responses, picture, and the record last: it says that the folder is complete."""
     folder = Path(options.output_dir) / below
     folder = prepare_output_dir(folder, overwrite=options.overwrite or bool(below))
     if options.reward_models:

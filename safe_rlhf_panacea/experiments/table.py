@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 # Where all runs of one reproduction lie, unless the user says otherwise.
 RUNS = {"full": "runs/paper", "miniature": "runs/miniature", "small": "runs/small"}
@@ -110,48 +111,27 @@ def stages_of(script: str, *, on_demand: bool = False) -> tuple[Stage, ...]:
 
 @dataclass(frozen=True)
 class Size:
-    """What a size brings to the rows of the table.
+    """What a size brings to the rows of the table; ``fill`` replaces words in curly brackets."""
 
-    Words in curly brackets stay in its texts until ``fill``: ``{runs}``, ``{seed}``,
-    ``{aggregation}``, and the names in ``values``.
-
-    Attributes:
-        flags: of the program of a stage, by the stage's key.
-        evaluations: of the evaluations, by kind: ``ppo``, ``dpo``, ``three``.
-        published: stages whose result is published, which a reproduction leaves out.
-        prepares: stages that a launcher makes first where its own stage needs them.
-        offline: nothing comes from a network, and the models are tiny.
-        values: for the curly brackets; a list stands for several words.
-        shared: texts that flags and evaluations have in common, by name.
-        files: the user's data files, by the name of their value.
-    """
-
-    flags: Mapping[str, str]
-    evaluations: Mapping[str, str]
-    published: tuple[str, ...]
-    prepares: tuple[str, ...]
-    offline: bool
-    values: Mapping[str, Any]
-    shared: Mapping[str, str]
-    files: Mapping[str, Path]
+    flags: Mapping[str, str]  # of the program of a stage, by the stage's key
+    evaluations: Mapping[str, str]  # by kind: ppo, dpo, three
+    published: tuple[str, ...]  # stages that a reproduction leaves out
+    prepares: tuple[str, ...]  # stages that a launcher makes first where its own stage needs them
+    offline: bool  # nothing comes from a network, and the models are tiny
+    values: Mapping[str, Any]  # for the curly brackets; a list stands for several words
+    shared: Mapping[str, str]  # texts that flags and evaluations have in common, by name
+    files: Mapping[str, Path]  # the user's data files, by the name of their value
 
 
 def settings(name: str, preset: str, **changes: Any) -> SimpleNamespace:
-    """The numbers of a size, ``miniature`` or ``small``, as one of its presets has them.
-
-    Args:
-        name: of the size.
-        preset: ``quick`` and the like; the file says what each is for.
-        changes: further ones.
-    """
+    """The numbers of ``miniature`` or ``small``, as one of its presets has them, with changes."""
     table = read_yaml(f"{name}.yaml")
     return SimpleNamespace(**{**table["settings"], **table["presets"][preset], **changes})
 
 
 def reference_points() -> dict[str, list[float]]:
     """The points from which the miniature's hypervolumes are measured, by kind of front."""
-    points: dict[str, list[float]] = read_yaml("miniature.yaml")["reference_points"]
-    return points
+    return dict(read_yaml("miniature.yaml")["reference_points"])
 
 
 def size_of(name: str) -> Size:
@@ -216,3 +196,66 @@ def has_fast_bfloat16() -> bool:
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+# -- runs of one size from start to end -------------------------------------------------------
+
+Made = TypeVar("Made", bound="Run")
+
+
+@dataclass(kw_only=True)
+class Run:
+    """What runs of ``make quickstart`` and ``make small`` have in common."""
+
+    SIZE: ClassVar[str]
+    root: Path  # everything is written below it
+    seed: int
+    settings: SimpleNamespace  # numbers of the size
+    log_type: str = "none"  # of Panacea's trainings
+    progress: bool = True
+    overwrite: bool = False
+
+    @classmethod
+    def begin(cls: type[Made], options: Any, program: str, name: str, **more: Any) -> Made:
+        """Make the run that a program's options describe, with its folder and record.
+
+        Args:
+            options: ``FromNothingOptions``.
+            program: for the record.
+            name: the folder's, where none is given; the time follows.
+            more: the settings, and further attributes.
+        """
+        from safe_rlhf_panacea.printing import quiet_libraries
+        from safe_rlhf_panacea.runs.run_folder import prepare_output_dir
+        from safe_rlhf_panacea.runs.run_record import write_run_record
+
+        quiet_libraries()
+        root = Path(options.output_dir or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        prepare_output_dir(root, overwrite=options.overwrite)
+        write_run_record(root, options, {"program": program})
+        return cls(
+            root=root,
+            seed=options.seed,
+            log_type="wandb" if options.wandb else "none",
+            progress=options.progress,
+            overwrite=options.overwrite,
+            **more,
+        )
+
+    def command_line(
+        self, names: str, values: Mapping[str, Any], folder: Path, **options: Any
+    ) -> list[str]:
+        """The flags of a stage.
+
+        Args:
+            names: of texts that the size has under ``shared``.
+            values: for their curly brackets, beside the settings.
+            folder: what the stage writes.
+            options: further ones, or in place of the run's.
+        """
+        shared, values = size_of(self.SIZE).shared, {**vars(self.settings), **values}
+        words = fill([word for name in names.split() for word in shared[name].split()], values)
+        own = {name: getattr(self, name) for name in ("seed", "progress", "overwrite")}
+        for name, value in {"output_dir": folder, **own, **options}.items():
+            words += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
+        return words

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,27 +11,36 @@ from typing import Any
 import torch
 
 import safe_rlhf_panacea
-from safe_rlhf_panacea.adapter import PanaceaAdapter, load_adapter
+from safe_rlhf_panacea.adapter.io import CONFIG_NAME, WEIGHTS_NAME
 from safe_rlhf_panacea.data.template import ChatTemplate
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.low_rank import SHARED, LowRank, SavedAdapter, check_product
 from safe_rlhf_panacea.io import atomic_folder, atomic_write_json, read_json
 from safe_rlhf_panacea.models import load_pretrained_models
+from safe_rlhf_panacea.models.adapted import Adapted
 from safe_rlhf_panacea.records import misfit
 
 RECORD = "panacea.json"
+# transformers' model type: llama.cpp's name of the architecture.
+ARCHITECTURES = {
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "gemma": "gemma",
+    "gemma2": "gemma2",
+    "gemma3_text": "gemma3",
+}
+# Architectures whose rotary embedding llama.cpp applies to neighbouring pairs of a head's rows,
+# where transformers pairs each row of the first half with one of the second.
+INTERLEAVED = ("llama",)
 
 
 def read_record(folder: str | Path) -> dict[str, Any]:
-    """What an export says of itself.
-
-    Raises:
-        UserError: it is none.
-    """
+    """What an export says of itself; a ``UserError`` where it is none."""
     path = Path(folder) / RECORD
     record = read_json(path)
-    objectives = record.get("objectives") if isinstance(record, dict) else None
-    if not isinstance(objectives, list) or not all(isinstance(o, str) for o in objectives):
+    if misfit(record, {"objectives": [str]}):
         raise UserError(f"{path}: not the record of an export")
     return record
 
@@ -43,19 +51,14 @@ def describe(adapter: SavedAdapter, form: str, **more: Any) -> dict[str, Any]:
         "format": form,
         "version": safe_rlhf_panacea.__version__,
         "base_model": adapter.config.base_model,
-        "objectives": list(adapter.objectives),
+        "objectives": list(adapter.config.names),
         "chat_template": adapter.config.chat_template,
         **more,
     }
 
 
 def check_target(folder: Path, *, overwrite: bool) -> None:
-    """Whether an export may be written here.
-
-    Raises:
-        UserError: something lies there already; only another export may be overwritten, where the
-            folder holds nothing but what its record names.
-    """
+    """Refuse a folder that holds anything; an export is overwritten if it holds nothing else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not folder.is_dir():
@@ -82,19 +85,12 @@ def check_target(folder: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def new_folder(target: Path, record: dict[str, Any], *, overwrite: bool) -> Iterator[Path]:
-    """A folder to fill, which takes the target's place when the block succeeds.
-
-    Raises:
-        UserError: ``check_target`` says no.
-    """
+    """A folder to fill, which takes the target's place when the block succeeds."""
     check_target(target, overwrite=overwrite)
     with atomic_folder(target, replace=True) as filled:
         yield filled
         files = sorted(p.relative_to(filled).as_posix() for p in filled.rglob("*") if p.is_file())
         atomic_write_json(filled / RECORD, {**record, "files": files})
-
-
-CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
 
 
 def write_peft(
@@ -107,12 +103,8 @@ def write_peft(
 ) -> None:
     """Write one LoRA with lora_alpha = r, so that PEFT's own factor is 1.
 
-    Args:
-        folder: made if it is not there.
-        part: qualified module name to update.
-        base_model: where the base model comes from.
-        rank: pad with zeros to this rank, for engines that take only some.
-        transposed: the base keeps its weights as (in, out), as GPT-2's ``Conv1D`` does.
+    It is padded with zeros to ``rank``, for engines that take only some. ``transposed`` says that
+    the base keeps its weights as (in, out), as GPT-2's ``Conv1D`` does.
     """
     from safetensors.torch import save_file
 
@@ -142,17 +134,10 @@ def write_peft(
 
 
 def load_parts(model: Any, folder: str | Path) -> Any:
-    """Put the shared LoRA and one per objective on a model of transformers, all active.
+    """Put the shared LoRA and one per objective on a base model of transformers, all active.
 
-    Args:
-        model: the base model.
-        folder: what ``--format peft-parts`` wrote.
-
-    Returns:
-        A ``PeftModel`` at the centre of the simplex; ``set_preference`` moves it.
-
-    Raises:
-        UserError: the folder holds no such export.
+    The folder is what ``--format peft-parts`` wrote, else there is a ``UserError``. The result is
+    a ``PeftModel`` at the centre of the simplex; ``set_preference`` moves it.
     """
     from peft import PeftModel
 
@@ -160,22 +145,21 @@ def load_parts(model: Any, folder: str | Path) -> Any:
     if record.get("format") != "peft-parts":
         raise UserError(f"{Path(folder) / RECORD}: not an export of the format peft-parts")
     objectives = record["objectives"]
-    if len(set(map(_peft_name, objectives))) < len(objectives):
+    names = {objective: _peft_name(objective) for objective in objectives}
+    if len(set(names.values())) < len(objectives):
         raise UserError(f"PEFT cannot tell the objectives {', '.join(objectives)} apart")
     model = PeftModel.from_pretrained(model, str(Path(folder) / SHARED), adapter_name=SHARED)
-    for name in objectives:
-        model.load_adapter(str(Path(folder) / name), adapter_name=_peft_name(name))
-    model.base_model.set_adapter([SHARED, *map(_peft_name, objectives)])
+    for objective, name in names.items():
+        model.load_adapter(str(Path(folder) / objective), adapter_name=name)
+    model.base_model.set_adapter([SHARED, *names.values()])
     set_preference(model, dict.fromkeys(objectives, 1 / max(1, len(objectives))))
     return model
 
 
 def set_preference(model: Any, preference: dict[str, float]) -> None:
-    """Weight each objective's LoRA with its λ_i; for LoRAs with lora_alpha = r this is exact.
+    """Weight each objective's LoRA of ``load_parts`` with its λ_i, given by the objective's name.
 
-    Args:
-        model: of ``load_parts``.
-        preference: λ_i by the objective's name.
+    For LoRAs with lora_alpha = r this is exact.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -190,58 +174,22 @@ def _peft_name(objective: str) -> str:
     return objective.replace(".", "_")
 
 
-# transformers' model type: llama.cpp's name of the architecture.
-ARCHITECTURES = {
-    "llama": "llama",
-    "mistral": "llama",
-    "qwen2": "qwen2",
-    "qwen3": "qwen3",
-    "gemma": "gemma",
-    "gemma2": "gemma2",
-    "gemma3_text": "gemma3",
-}
-# Architectures whose rotary embedding llama.cpp applies to neighbouring pairs of a head's rows,
-# where transformers pairs each row of the first half with one of the second.
-INTERLEAVED = ("llama",)
-
-
-def architecture_of(config: Any) -> str:
-    """llama.cpp's name of a model's architecture.
-
-    Raises:
-        UserError: none that this export knows.
-    """
-    kind = getattr(config, "model_type", None)
-    if kind not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise UserError(f"GGUF export knows no model of the type {kind!r} (known: {known})")
-    return ARCHITECTURES[kind]
-
-
 def interleave(rows: torch.Tensor, heads: int) -> torch.Tensor:
-    """A projection's rows in llama.cpp's order: halves of every head to neighbouring pairs.
-
-    Args:
-        rows: size = (heads · head_dim, r).
-        heads: of queries, or of keys for the key projection.
-    """
+    """Rows, size = (heads · head_dim, r), in llama.cpp's order: halves of each head as pairs."""
     halves = rows.reshape(heads, 2, rows.size(0) // heads // 2, rows.size(1))
     return halves.swapaxes(1, 2).reshape(rows.shape)
 
 
 def write_gguf(path: Path, part: Mapping[str, LowRank], config: Any) -> None:
-    """Write one LoRA with alpha = rank, so that llama.cpp's scale is λ_i itself.
-
-    Args:
-        path: the new file.
-        part: qualified module name, as in transformers, to update.
-        config: the base model's configuration.
-
-    Raises:
-        UserError: an architecture or a layer that llama.cpp has no name for.
-    """
-    gguf = _import_gguf()
-    name = architecture_of(config)
+    """Write one LoRA for llama.cpp with alpha = rank, so that its scale is λ_i itself."""
+    try:
+        import gguf
+    except ImportError:
+        raise UserError("GGUF export needs the package gguf: pip install gguf") from None
+    kind = getattr(config, "model_type", "")
+    if (name := ARCHITECTURES.get(kind)) is None:
+        known = ", ".join(ARCHITECTURES)
+        raise UserError(f"GGUF export knows no model of the type {kind!r} (known: {known})")
     architecture = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == name)
     names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
     heads = {
@@ -267,57 +215,20 @@ def write_gguf(path: Path, part: Mapping[str, LowRank], config: Any) -> None:
     writer.close()
 
 
-def _import_gguf() -> Any:
-    try:
-        import gguf
-    except ImportError:
-        raise UserError("GGUF export needs the package gguf: pip install gguf") from None
-    return gguf
-
-
-def _shares_weights(adapter: PanaceaAdapter, model: Any) -> bool:
-    """Whether an adapted layer has its weight in common with another module, as a tied head."""
-    owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
-    return any(owners[id(layer.weight)] > 1 for layer in adapter.layers.values())
-
-
 def write_merged(
     folder: Path,
-    adapter_folder: str | Path,
+    adapter: SavedAdapter,
     base_model: str,
     preference: torch.Tensor,
     *,
     trust_remote_code: bool = False,
 ) -> None:
-    """Write the base model with W(λ) for its weights, and its tokenizer, in safetensors.
-
-    Args:
-        folder: a new folder.
-        adapter_folder: the trained adapter's.
-        base_model: where the base model comes from; its precision is kept.
-        preference: λ, size = (m,).
-        trust_remote_code: run code that comes with the base model.
-
-    Raises:
-        UserError: the base model cannot be loaded, or W(λ) is not finite in its precision.
-        AdapterError: the adapter does not fit it.
-    """
+    """Write the base model with W(λ), in its own precision, and its tokenizer, in safetensors."""
     model, tokenizer = load_pretrained_models(
         base_model, model_max_length=None, trust_remote_code=trust_remote_code
     )
-    adapter = load_adapter(model, adapter_folder)
-    if _shares_weights(adapter, model):
-        model.config.tie_word_embeddings = False  # W(λ) of the head is not that of the embeddings
-    adapter.merge(preference)
-    weights = {f"{name}.weight": layer.weight for name, layer in adapter.layers.items()}
-    check_product(weights, str(adapter_folder))
-    own = {f"{layer}.{key}" for layer in adapter.layers for key in _parameter_names(adapter, layer)}
-    state = {key: value for key, value in model.state_dict().items() if key not in own}
-    model.save_pretrained(folder, state_dict=state)
+    Adapted(adapter.folder, None, None).add_to(model, at=preference)
+    check_product(dict(model.named_parameters()), str(adapter.folder))
+    model.save_pretrained(folder)
     ChatTemplate.as_recorded(adapter.config.chat_template, tokenizer).keep(tokenizer)
     tokenizer.save_pretrained(folder)
-
-
-def _parameter_names(adapter: PanaceaAdapter, layer: str) -> list[str]:
-    names = (name for name, _ in adapter.layers[layer].named_parameters(recurse=False))
-    return [name for name in names if name.startswith("lora_")]

@@ -1,161 +1,32 @@
-"""The command line of the export."""
+"""The export, as a program and as a call."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal
 
 from safe_rlhf_panacea.configs import Program, configuration, kinds, option
 from safe_rlhf_panacea.configs.training import TrainedAdapterOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.export.formats import (
-    architecture_of,
-    check_target,
-    describe,
-    new_folder,
-    write_gguf,
-    write_merged,
-    write_peft,
-)
-from safe_rlhf_panacea.export.low_rank import (
-    SHARED,
-    LowRank,
-    SavedAdapter,
-    at_preference,
-    check_shapes,
-    objective_part,
-    shared_part,
-)
-from safe_rlhf_panacea.export.vllm_resolver import write_vllm
-from safe_rlhf_panacea.models.adapted import base_of, find_adapter
-from safe_rlhf_panacea.models.loading import loading_errors, resolve_model
-from safe_rlhf_panacea.preference import Preference, format_preference, parse_preference
+
+if TYPE_CHECKING:
+    import torch
+
+    from safe_rlhf_panacea.export.low_rank import SavedAdapter
+    from safe_rlhf_panacea.preference import Preference
 
 PROGRAM = "python -m safe_rlhf_panacea.export"
 TRANSPOSED = ("gpt2",)  # model types that keep their weights as (in, out)
 PARTS = "one of scale 1 for 'shared', one of scale λ_i for each objective"
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a format needs to write its files."""
-
-    adapter: SavedAdapter
-    given_base: str | None
-    preferences: list[torch.Tensor]
-    trust_remote_code: bool
-
-    @property
-    def base_model(self) -> str | None:
-        """Where the base model lies, if anything says so."""
-        return self.given_base or self.adapter.config.base_model
-
-    def base(self) -> AbstractContextManager[str]:
-        """Where the base model lies, in a block whose errors name the adapter."""
-        return base_of(self.adapter.folder, self.adapter.config.base_model, self.given_base)
-
-    def base_config(self) -> Any:
-        """The base model's configuration.
-
-        Raises:
-            UserError: there is none to be read.
-        """
-        from transformers import AutoConfig
-
-        with self.base() as base, loading_errors(base, "configuration"):
-            name = resolve_model(base)
-            return AutoConfig.from_pretrained(name, trust_remote_code=self.trust_remote_code)
-
-    def check_base(self, *, needed: bool) -> None:
-        """Whether the adapter fits its base model; if that is not needed, where it is at hand.
-
-        Raises:
-            AdapterError: it does not.
-            UserError: the base model is needed, and cannot be read.
-        """
-        try:
-            config = self.base_config()
-        except UserError as error:
-            if needed:
-                raise
-            if self.base_model is not None:
-                text = f"whether the adapter fits its base model was not checked: {error}"
-                warnings.warn(text, RuntimeWarning, stacklevel=2)
-            return
-        check_shapes(self.adapter, config, trust_remote_code=self.trust_remote_code)
-
-    def transposed(self) -> bool:
-        """Whether the base keeps its weights as (in, out); PEFT corrects a wrong guess itself."""
-        try:
-            return self.base_config().model_type in TRANSPOSED
-        except UserError:
-            return False
-
-    def parts(self) -> dict[str, dict[str, LowRank]]:
-        """The shared part and one per objective, by name."""
-        names = self.adapter.objectives
-        each = {name: objective_part(self.adapter, i) for i, name in enumerate(names)}
-        return {SHARED: shared_part(self.adapter), **each}
-
-
-def _write_peft(job: Job, folder: Path) -> None:
-    part = at_preference(job.adapter, job.preferences[0])
-    write_peft(folder, part, job.base_model, transposed=job.transposed())
-
-
-def _write_peft_parts(job: Job, folder: Path) -> None:
-    transposed = job.transposed()
-    for name, part in job.parts().items():
-        write_peft(folder / name, part, job.base_model, transposed=transposed)
-
-
-def _write_gguf(job: Job, folder: Path) -> None:
-    config = job.base_config()
-    architecture_of(config)
-    for name, part in job.parts().items():
-        write_gguf(folder / f"{name}.gguf", part, config)
-
-
-def _write_vllm(job: Job, folder: Path) -> None:
-    for preference in job.preferences:
-        name = format_preference(preference, job.adapter.objectives) or SHARED
-        if (folder / name).exists():
-            raise UserError(f"two preferences are written alike: {name}")
-        write_vllm(folder / name, job.adapter, preference)
-
-
-def _write_merged(job: Job, folder: Path) -> None:
-    with job.base() as base:
-        write_merged(
-            folder,
-            job.adapter.folder,
-            base,
-            job.preferences[0],
-            trust_remote_code=job.trust_remote_code,
-        )
-
-
-@dataclass(frozen=True)
-class Format:
-    """How a format is written, and how many λ it wants: (fewest, most)."""
-
-    write: Callable[[Job, Path], None]
-    preferences: tuple[int, int]
-    text: str
-
-
+# Format: the fewest λ that it wants, the most, and what it is.
 FORMATS = {
-    "peft": Format(_write_peft, (1, 1), "one LoRA at a λ, for PEFT"),
-    "peft-parts": Format(_write_peft_parts, (0, 0), f"LoRAs for PEFT: {PARTS}"),
-    "gguf": Format(_write_gguf, (0, 0), f"LoRAs for llama.cpp: {PARTS}"),
-    "vllm": Format(_write_vllm, (1, 1000), "a LoRA per λ, of a rank that vLLM takes"),
-    "merged": Format(_write_merged, (1, 1), "the whole model at a λ, for transformers"),
+    "peft": (1, 1, "one LoRA at a λ, for PEFT"),
+    "peft-parts": (0, 0, f"LoRAs for PEFT: {PARTS}"),
+    "gguf": (0, 0, f"LoRAs for llama.cpp: {PARTS}"),
+    "vllm": (1, 1000, "a LoRA per λ, of a rank that vLLM takes"),
+    "merged": (1, 1, "the whole model at a λ, for transformers"),
 }
 
 
@@ -176,7 +47,7 @@ COMMAND = Program(
     ExportOptions,
     PROGRAM,
     "Write a trained adapter in a form that another engine loads; docs/export.md shows how.\n\n"
-    + "\n".join(f"  {name:11} {form.text}" for name, form in FORMATS.items()),
+    + "\n".join(f"  {name:11} {text}" for name, (_, _, text) in FORMATS.items()),
     f"""
     {PROGRAM} --adapter runs/latest/panacea-ppo --format peft-parts --output_dir exports/parts
     {PROGRAM} --adapter runs/latest/panacea-ppo --format merged \\
@@ -185,11 +56,15 @@ COMMAND = Program(
 )
 
 
-def _checked(
+def _vectors(
     form: str, adapter: SavedAdapter, preferences: Sequence[Preference]
 ) -> list[torch.Tensor]:
     """As many λ as a format wants, size = (m,) each; an empty one where λ changes nothing."""
-    fewest, most = FORMATS[form].preferences
+    import torch
+
+    from safe_rlhf_panacea.preference import parse_preference
+
+    fewest, most, _ = FORMATS[form]
     if adapter.config.pref_dim == 0:
         if preferences:
             raise UserError(f"{adapter.folder} does not depend on λ: leave out --preference")
@@ -198,7 +73,33 @@ def _checked(
         wanted = {(0, 0): "no --preference", (1, 1): "one --preference"}
         text = wanted.get((fewest, most), "at least one --preference")
         raise UserError(f"--format {form} takes {text}, not {len(preferences)}")
-    return [parse_preference(preference, adapter.objectives) for preference in preferences]
+    return [parse_preference(preference, adapter.config.names) for preference in preferences]
+
+
+def _base_config(
+    adapter: SavedAdapter, given: str | None, *, needed: bool, trust_remote_code: bool
+) -> Any:
+    """The configuration of the base model, which the adapter fits.
+
+    None where it cannot be read and is not needed; then nothing is compared.
+    """
+    from safe_rlhf_panacea.models.adapted import base_of
+    from safe_rlhf_panacea.models.loading import read_model_config, resolve_model
+
+    recorded = adapter.config.base_model
+    try:
+        with base_of(adapter.folder, recorded, given) as base:
+            name = resolve_model(base)
+            config = read_model_config(name, trust_remote_code=trust_remote_code)
+    except UserError as error:
+        if needed:
+            raise
+        if given or recorded:
+            text = f"whether the adapter fits its base model was not checked: {error}"
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
+        return None
+    adapter.check_shapes(config, trust_remote_code=trust_remote_code)
+    return config
 
 
 def export(
@@ -211,43 +112,83 @@ def export(
     overwrite: bool = False,
     trust_remote_code: bool = False,
 ) -> Path:
-    """Write a trained adapter in another engine's form.
+    """Write a trained adapter in another engine's form, a key of ``FORMATS``, to a new folder.
 
-    Args:
-        adapter_folder: the trained adapter's.
-        form: a key of ``FORMATS``.
-        output_dir: a new folder.
-        preferences: λ, as ``parse_preference`` takes them, for the formats that hold one.
-        base_model: default: the one that the adapter names.
-        overwrite: replace an export that the folder holds.
-        trust_remote_code: run code that comes with the base model.
+    The arguments are the program's options; ``parse_preference`` says how λ may be given.
 
     Raises:
         UserError, AdapterError: files that are missing or damaged, or a folder that is taken.
     """
-    check_target(Path(output_dir), overwrite=overwrite)
+    from safe_rlhf_panacea.export import formats
+    from safe_rlhf_panacea.export.low_rank import SavedAdapter
+    from safe_rlhf_panacea.models.adapted import base_of, find_adapter
+
+    target = Path(output_dir)
+    formats.check_target(target, overwrite=overwrite)
     adapter = SavedAdapter.read(adapter_folder)
-    job = Job(adapter, base_model, _checked(form, adapter, preferences), trust_remote_code)
-    record = describe(
+    vectors, recorded = _vectors(form, adapter, preferences), adapter.config.base_model
+    base, config = base_model or recorded, None
+    under = find_adapter(base) if base else None
+    remote = {"trust_remote_code": trust_remote_code}
+    if under is None:
+        config = _base_config(adapter, base_model, needed=form in ("gguf", "merged"), **remote)
+    elif form != "merged":
+        raise UserError(
+            f"{base}, the base model, is an adapter, which --format {form} cannot name: "
+            f"make a whole model of it with {under.merge_command}, and give --base_model DIR"
+        )
+    adapter.check_base(base)
+    record = formats.describe(
         adapter,
         form,
-        base_model=job.base_model,
-        preferences=[vector.tolist() for vector in job.preferences if len(vector)],
+        base_model=base,
+        preferences=[vector.tolist() for vector in vectors if len(vector)],
         lora_dim=adapter.config.lora_dim,
         weights=PARTS if form in ("peft-parts", "gguf") else None,
     )
-    under = find_adapter(job.base_model) if job.base_model else None
-    if under is not None and form != "merged":
-        raise UserError(
-            f"{job.base_model}, the base model, is an adapter, which --format {form} cannot name: "
-            f"make a whole model of it with {under.merge_command}, and give --base_model DIR"
-        )
-    if under is None:
-        job.check_base(needed=form in ("gguf", "merged"))
-    adapter.check_base(job.base_model)
-    with new_folder(Path(output_dir), record, overwrite=overwrite) as folder:
-        FORMATS[form].write(job, folder)
-    return Path(output_dir)
+    with formats.new_folder(target, record, overwrite=overwrite) as folder:
+        if form == "merged":
+            with base_of(adapter.folder, recorded, base_model) as name:
+                formats.write_merged(folder, adapter, name, vectors[0], **remote)
+        else:
+            _write_loras(folder, form, adapter, vectors, base, config)
+    return target
+
+
+def _write_loras(
+    folder: Path,
+    form: str,
+    adapter: SavedAdapter,
+    vectors: Sequence[torch.Tensor],
+    base: str | None,
+    config: Any,
+) -> None:
+    """Fill an export's folder in a format that holds LoRAs."""
+    from safe_rlhf_panacea.export import formats, low_rank
+    from safe_rlhf_panacea.export.vllm_resolver import write_vllm
+    from safe_rlhf_panacea.preference import format_preference
+
+    if form == "vllm":
+        for vector in vectors:
+            name = format_preference(vector, adapter.config.names) or low_rank.SHARED
+            if (folder / name).exists():
+                raise UserError(f"two preferences are written alike: {name}")
+            write_vllm(folder / name, adapter, vector)
+        return
+    # Without the configuration a guess, which PEFT corrects itself.
+    transposed = getattr(config, "model_type", None) in TRANSPOSED
+    if form == "peft":
+        part = low_rank.at_preference(adapter, vectors[0])
+        formats.write_peft(folder, part, base, transposed=transposed)
+        return
+    parts = {low_rank.SHARED: low_rank.shared_part(adapter)}
+    for index, objective in enumerate(adapter.config.names):
+        parts[objective] = low_rank.objective_part(adapter, index)
+    for name, part in parts.items():
+        if form == "gguf":
+            formats.write_gguf(folder / f"{name}.gguf", part, config)
+        else:
+            formats.write_peft(folder / name, part, base, transposed=transposed)
 
 
 @one_line_errors

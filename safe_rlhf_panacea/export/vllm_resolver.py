@@ -1,11 +1,11 @@
 """A plugin for vLLM: ``NAME@helpful=0.7,harmless=0.3`` is made when it is first asked for.
 
-vLLM loads a LoRA per name, and keeps its prefix cache by name; so every λ gets a name and a
-folder of its own. Three environment variables say what may be asked for:
+vLLM keeps LoRAs and its prefix cache by name, so every λ has a name and a folder of its own. Three
+environment variables say what may be asked for:
 
 - ``PANACEA_ADAPTERS``: ``NAME=FOLDER``, several separated by ``;``. A folder holds an adapter, or,
   while one is trained, its versions in folders of their own: ``NAME/VERSION@λ``
-  (``rollouts/publishing.py`` writes these).
+  (``rollouts/engine.py`` writes these).
 - ``PANACEA_LORA_CACHE``: where the LoRAs' folders are made.
 - ``PANACEA_ALLOW``: bounds on λ, such as ``harmless>=0.2``, several separated by ``;``.
 
@@ -40,21 +40,11 @@ FIXED = "fixed"  # the folder of an adapter that does not depend on λ
 DECIMALS = 2  # of λ in a name, so that a server's disk holds a bounded number of folders
 
 
-def is_same_file(first: str, second: str) -> bool:
-    """Whether two paths lead to the same file or folder."""
-    return os.path.exists(first) and os.path.exists(second) and os.path.samefile(first, second)
-
-
 def padded_rank(rank: int) -> int:
-    """The smallest rank that vLLM takes.
-
-    Raises:
-        UserError: there is none so large.
-    """
-    for allowed in RANKS:
-        if rank <= allowed:
-            return allowed
-    raise UserError(f"vLLM takes ranks up to {RANKS[-1]}, the adapter's is {rank}")
+    """The smallest rank that vLLM takes; a ``UserError`` if there is none so large."""
+    if rank > RANKS[-1]:
+        raise UserError(f"vLLM takes ranks up to {RANKS[-1]}, the adapter's is {rank}")
+    return next(allowed for allowed in RANKS if rank <= allowed)
 
 
 def write_vllm(folder: Path, adapter: SavedAdapter, preference: torch.Tensor) -> None:
@@ -65,29 +55,20 @@ def write_vllm(folder: Path, adapter: SavedAdapter, preference: torch.Tensor) ->
 
 
 class PanaceaAdapters:
-    """From a model's name in a request to a LoRA's folder; knows nothing of vLLM.
-
-    Attributes:
-        folders: name to where its adapter, or the versions of it, lie.
-        cache: below it the LoRAs' folders are made.
-        allow: bounds on λ of all adapters.
-        loaded: what was read, by the name in front of the ``@`` and the base model.
-    """
+    """From a model's name in a request to a LoRA's folder; knows nothing of vLLM."""
 
     def __init__(
         self, adapters: dict[str, str], cache: str | Path, allow: Sequence[str] = ()
     ) -> None:
-        """Remember which adapters may be asked for; each is read when it first is."""
+        """Take the folders of adapters, or of their versions, by name; bounds on λ are of all."""
         self.folders = adapters
         self.cache = Path(cache)
         self.allow = allow
+        # What was read, by the name in front of the @ and the base model.
         self.loaded: dict[tuple[str, str], SavedAdapter] = {}
 
     def folder_of(self, base_model: str, name: str) -> Path | None:
-        """The folder of ``NAME@λ`` or ``NAME/VERSION@λ``, made if it is not there.
-
-        Returns:
-            None for a name that is none of these adapters'.
+        """The folder of ``NAME@λ`` or ``NAME/VERSION@λ``, made if need be; None for other names.
 
         Raises:
             UserError, AdapterError, PreferenceError: the adapter or λ is refused.
@@ -97,32 +78,33 @@ class PanaceaAdapters:
         if known not in self.folders or (version and not VERSION.fullmatch(version)):
             return None
         adapter = self._adapter(known, version, base_model)
-        if separator and not adapter.objectives:
+        objectives = adapter.config.names
+        if separator and not objectives:
             raise UserError(f"{adapter_name} does not depend on λ: ask for {adapter_name}")
-        if adapter.objectives and not separator:
-            names = ",".join(f"{objective}=…" for objective in adapter.objectives)
+        if objectives and not separator:
+            names = ",".join(f"{objective}=…" for objective in objectives)
             raise UserError(f"{name} names no λ: ask for {adapter_name}@{names}")
         preference = torch.zeros(0)
         if separator:
-            preference = self._preference(name, text, adapter.objectives, rounded=not version)
-        label = format_preference(preference, adapter.objectives) or FIXED
+            preference = parse_preference(text, objectives)
+            if broken := Rules.of(name, objectives, allow=self.allow).broken(preference):
+                raise UserError(f"{name}: {broken}")
+            if not version and not torch.equal(preference, preference.round(decimals=DECIMALS)):
+                raise UserError(f"{name}: λ may have at most {DECIMALS} decimals")
+        label = format_preference(preference, objectives) or FIXED
         if version:  # training draws λ from all of the simplex; its folders are removed again
             label = hashlib.sha256(str(preference.tolist()).encode()).hexdigest()[:16]
         folder = self.cache / adapter_name / label
         if not folder.is_dir():
-            self._make(folder, adapter, preference)
+            record = describe(adapter, "vllm", preference=preference.tolist())
+            try:
+                with new_folder(folder, record, overwrite=False) as new:
+                    write_vllm(new, adapter, preference)
+            except (UserError, OSError):
+                # Another request, or another server, may have made the same one meanwhile.
+                if not (folder / RECORD).is_file():
+                    raise
         return folder
-
-    def _preference(
-        self, name: str, text: str, objectives: Sequence[str], *, rounded: bool
-    ) -> torch.Tensor:
-        """λ of a request, size = (m,), within the bounds; ``rounded``: of few decimals."""
-        preference = parse_preference(text, objectives)
-        if (broken := Rules.of(name, objectives, allow=self.allow).broken(preference)) is not None:
-            raise UserError(f"{name}: {broken}")
-        if rounded and not torch.equal(preference, preference.round(decimals=DECIMALS)):
-            raise UserError(f"{name}: λ may have at most {DECIMALS} decimals")
-        return preference
 
     def _adapter(self, known: str, version: str, base_model: str) -> SavedAdapter:
         """An adapter, read and held against vLLM's base model once."""
@@ -131,25 +113,17 @@ class PanaceaAdapters:
             if version:
                 self._forget_old(known, source)
             adapter = SavedAdapter.read(source / version)
-            self._check_base(name, adapter, base_model, by_name=not version)
+            own = adapter.config.base_model
+            # The names must agree too, but for versions: a trainer's machine may have others.
+            if not version and own not in (None, base_model):
+                both_there = os.path.exists(own) and os.path.exists(base_model)
+                if not (both_there and os.path.samefile(own, base_model)):
+                    raise UserError(
+                        f"{name} is an adapter of {own}, and this server runs {base_model}"
+                    )
+            adapter.check_base(base_model)
             self.loaded[name, base_model] = adapter
         return self.loaded[name, base_model]
-
-    def _check_base(
-        self, name: str, adapter: SavedAdapter, base_model: str, *, by_name: bool
-    ) -> None:
-        """Whether an adapter is of vLLM's base model.
-
-        Args:
-            name: the adapter's.
-            adapter: what was read.
-            base_model: as vLLM was told it.
-            by_name: whether the names must agree too; a trainer's machine may have others.
-        """
-        own = adapter.config.base_model
-        if by_name and own not in (None, base_model) and not is_same_file(own, base_model):
-            raise UserError(f"{name} is an adapter of {own}, and this server runs {base_model}")
-        adapter.check_base(base_model)
 
     def _forget_old(self, known: str, source: Path) -> None:
         """Remove what was made of versions that the trainer has removed."""
@@ -161,28 +135,9 @@ class PanaceaAdapters:
             key: adapter for key, adapter in self.loaded.items() if adapter.folder.is_dir()
         }
 
-    def _make(self, folder: Path, adapter: SavedAdapter, preference: torch.Tensor) -> None:
-        record = describe(adapter, "vllm", preference=preference.tolist())
-        try:
-            with new_folder(folder, record, overwrite=False) as new:
-                write_vllm(new, adapter, preference)
-        except (UserError, OSError):
-            # Another request, or another server, may have made the same one meanwhile.
-            if not (folder / RECORD).is_file():
-                raise
-
-
-def lora_id(name: str) -> int:
-    """A positive number for a name, the same in every process."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") // 2 + 1
-
 
 def adapters_from_environment() -> PanaceaAdapters | None:
-    """What the variables name; None if they are not set.
-
-    Raises:
-        UserError: ``PANACEA_ADAPTERS`` is not of the form, or has no cache.
-    """
+    """What the variables name; None if they are not set. A ``UserError`` for another form."""
     text, cache = os.environ.get(ADAPTERS, ""), os.environ.get(CACHE, "")
     if not text:
         return None
@@ -210,8 +165,7 @@ def register() -> None:
         async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None:
             """The request for ``NAME@λ``, or None if it is not one of ours.
 
-            Raises:
-                UserError: it is refused. vLLM answers a ValueError with 400 and its text.
+            A refusal is a ``UserError``: vLLM answers a ValueError with 400 and its text.
             """
             try:
                 folder = await asyncio.to_thread(folder_of, base_model_name, lora_name)
@@ -220,8 +174,9 @@ def register() -> None:
                 raise UserError(one_line(error) or str(error)) from error
             if folder is None:
                 return None
-            return LoRARequest(
-                lora_name=lora_name, lora_int_id=lora_id(lora_name), lora_path=str(folder)
-            )
+            # A positive number, the same in every process.
+            digest = hashlib.sha256(lora_name.encode()).digest()
+            number = int.from_bytes(digest[:4], "big") // 2 + 1
+            return LoRARequest(lora_name=lora_name, lora_int_id=number, lora_path=str(folder))
 
     LoRAResolverRegistry.register_resolver("Panacea", PanaceaResolver())

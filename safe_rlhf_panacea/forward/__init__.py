@@ -3,8 +3,6 @@
 The rest is what these two are given (groups, the tokens that count, how to draw) and may raise.
 """
 
-# First: the module must not take the function's name when somebody imports it later.
-import safe_rlhf_panacea.forward.log_probs  # noqa: F401
 from safe_rlhf_panacea.forward.generation import (
     NoResponsesError,
     NotFiniteError,

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -32,8 +33,8 @@ class PreallocatedLayer(DynamicLayer):
         self.capacity, self.length = capacity, 0
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         """Append the states of new tokens, size = (B, heads, T, head_dim); returns all so far."""
         if self.length == 0:
             self.key_buffer, self.value_buffer = (
@@ -48,12 +49,12 @@ class PreallocatedLayer(DynamicLayer):
         self.length = end
         return self._filled()
 
-    def _filled(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def _filled(self) -> tuple[Tensor, Tensor]:
         self.keys = self.key_buffer[:, :, : self.length]
         self.values = self.value_buffer[:, :, : self.length]
         return self.keys, self.values
 
-    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+    def reorder_cache(self, beam_idx: Tensor) -> None:
         """Go on with these rows, size = (n,); in place where they are fewer than before."""
         if self.length == 0:
             return
@@ -88,8 +89,8 @@ class Decoding(ExitStack):
     def __init__(
         self,
         model: Any,
-        ids: torch.Tensor,  # size = (B, S), left-padded
-        mask: torch.Tensor,  # size = (B, S)
+        ids: Tensor,  # size = (B, S), left-padded
+        mask: Tensor,  # size = (B, S)
         steps: int,
         copies: int = 1,
     ) -> None:
@@ -118,7 +119,7 @@ class Decoding(ExitStack):
             self.enter_context(taking_rows(self.model, self.rows, self.batch))
         return self
 
-    def logits(self) -> torch.Tensor:
+    def logits(self) -> Tensor:
         """Of the next token, size = (n, V)."""
         attended = self.attended[:, : self.length]
         # A single new token may look at all that is attended; handing transformers that mask in
@@ -146,7 +147,7 @@ class Decoding(ExitStack):
         self.attended = self.attended.repeat_interleave(self.copies, dim=0)
         return logits.repeat_interleave(self.copies, dim=0)
 
-    def append(self, tokens: torch.Tensor, ends: torch.Tensor) -> bool:
+    def append(self, tokens: Tensor, ends: Tensor) -> bool:
         """Take the chosen tokens, and which of them end their row; size = (n,) both.
 
         Returns whether all rows are known to have ended.

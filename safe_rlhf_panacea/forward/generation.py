@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from safe_rlhf_panacea.errors import SharedError, UserError
 
@@ -25,24 +26,15 @@ class NoResponsesError(SharedError):
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How responses are drawn.
+    """How responses are drawn."""
 
-    Attributes:
-        max_length: tokens of prompt and response together.
-        eos_token_id: what ends a response: one token, or several.
-        temperature: 0 means greedy.
-        top_p: nucleus mass, 1 means all tokens.
-        repetition_penalty: 1 means none.
-        num_return_sequences: responses per prompt.
-    """
-
-    max_length: int
-    eos_token_id: int | Sequence[int]
+    max_length: int  # tokens of prompt and response together
+    eos_token_id: int | Sequence[int]  # what ends a response: one token, or several
     pad_token_id: int
-    temperature: float = 1.0
-    top_p: float = 1.0
-    repetition_penalty: float = 1.0
-    num_return_sequences: int = 1
+    temperature: float = 1.0  # 0 means greedy
+    top_p: float = 1.0  # nucleus mass, 1 means all tokens
+    repetition_penalty: float = 1.0  # 1 means none
+    num_return_sequences: int = 1  # responses per prompt
 
     @property
     def stop_ids(self) -> list[int]:
@@ -61,36 +53,29 @@ class SamplingConfig:
         return self.temperature > 0 and not self.is_plain
 
 
-def is_end(tokens: torch.Tensor, stop_ids: int | Sequence[int] | torch.Tensor) -> torch.Tensor:
+def is_end(tokens: Tensor, stop_ids: int | Sequence[int] | Tensor) -> Tensor:
     """Which tokens end a response, bool, size = that of ``tokens``."""
     stops = torch.as_tensor(stop_ids, device=tokens.device)
     return tokens.eq(stops) if stops.numel() == 1 else torch.isin(tokens, stops)
 
 
-def up_to_end(response: torch.Tensor, stop_ids: int | Sequence[int]) -> torch.Tensor:
+def up_to_end(response: Tensor, stop_ids: int | Sequence[int]) -> Tensor:
     """Which tokens have no end token before them, bool, size = (B, T)."""
     ends = is_end(response, stop_ids).long()
     return (ends.cumsum(dim=-1) - ends).eq(0)
 
 
-def invert(weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+def invert(weights: Tensor, uniform: Tensor) -> Tensor:
     """Draw an index per row with one uniform number, by inverting the cumulative distribution.
 
-    Summed in float64, so that a large vocabulary loses nothing; and in blocks, of which only the
-    one that the number falls into is summed term by term.
-
-    Args:
-        weights: the distribution, in any unit, size = (B, V).
-        uniform: a number of [0, 1) per row, float64, size = (B,).
-
-    Returns:
-        size = (B,), int64; V - 1 where weights are not finite.
+    Of weights in any unit, size = (B, V), with numbers of [0, 1), float64, size = (B,): size =
+    (B,), int64; V - 1 where weights are not finite. Summed in float64, so that a large vocabulary
+    loses nothing; and in blocks, of which only one is summed term by term.
     """
 
-    def first_above(cumulative: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
+    def first_above(sums: Tensor, mass: Tensor) -> Tensor:
         """The first place where the sum exceeds ``mass``, size = (B, 1); the last if none does."""
-        places = torch.searchsorted(cumulative, mass, right=True)
-        return places.clamp(max=cumulative.size(-1) - 1)
+        return torch.searchsorted(sums, mass, right=True).clamp(max=sums.size(-1) - 1)
 
     batch, width = weights.shape
     block = BLOCK if width > 4 * BLOCK else width  # a few terms need no blocks
@@ -108,8 +93,7 @@ class _Chooser:
     """Draws the next tokens of rows of a batch, a step after the other.
 
     The uniform numbers of the whole batch are drawn at once for each step, so that a row's do not
-    depend on which others are left; one for a row is enough, where the Gumbel trick would take one
-    for each token of the vocabulary.
+    depend on which others are left.
     """
 
     def __init__(
@@ -117,10 +101,10 @@ class _Chooser:
     ) -> None:
         self.config, self.generator = config, generator
         self.numbers, self.copies = rows // copies, copies
-        self.uniforms: list[torch.Tensor] = []  # by step, size = (rows / copies,)
-        self.finite: torch.Tensor | None = None  # whether all logits were, bool, size = ()
+        self.uniforms: list[Tensor] = []  # by step, size = (rows / copies,)
+        self.finite: Tensor | None = None  # whether all logits were, bool, size = ()
 
-    def __call__(self, logits: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor | None:
+    def __call__(self, logits: Tensor, rows: Tensor, step: int) -> Tensor | None:
         """Of logits, size = (n, V), a token for each of these rows, size = (n,).
 
         None where transformers is to draw them.
@@ -150,12 +134,12 @@ class _Chooser:
 
 def generate(
     model: Any,
-    ids: torch.Tensor,  # size = (B, S), left-padded
-    mask: torch.Tensor,  # size = (B, S)
+    ids: Tensor,  # size = (B, S), left-padded
+    mask: Tensor,  # size = (B, S)
     config: SamplingConfig,
     generator: torch.Generator | None = None,
     noise_copies: int = 1,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Draw responses to prompts.
 
     Args:
@@ -196,6 +180,3 @@ def generate(
     response = tokens.masked_fill(~attended, config.pad_token_id)[:, :length]
     sequence_mask = torch.cat([prompt_mask, attended[:, :length]], dim=1)
     return torch.cat([prompts, response], dim=1), sequence_mask
-
-
-sample = generate  # its name in an earlier interface

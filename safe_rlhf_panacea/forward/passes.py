@@ -2,8 +2,7 @@
 
 A batch of real pairs, padded to its longest row, computes three tokens for each one that counts.
 Here its rows are sorted by length and cut where that saves most, each pass leaves out the columns
-that none of its rows needs, and what the passes give is put back into the batch's places. The loss
-is that of the whole batch, with one backward pass through all of them.
+that none of its rows needs, and what the passes give is put back into the batch's places.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from safe_rlhf_panacea.adapter import SvdLoraLinear, taking_rows
 from safe_rlhf_panacea.base.engine import is_sharded, unwrap
@@ -32,25 +31,22 @@ OTHER_HEADS = ("classifier_dropout", "summary_first_dropout")
 
 @dataclass(frozen=True)
 class PassOptions:
-    """How batches go through a model.
+    """How batches go through a model."""
 
-    Attributes:
-        max_tokens: how many tokens, padding included, one pass may hold; None: by device.
-        share_prefixes: whether what the rows of a group begin with goes through once.
-        write_out_attention: whether attention is written out where that is faster on a CPU. A plan
-            for another device, computed on a CPU, says no.
-    """
-
-    max_tokens: int | None = None
-    share_prefixes: bool = True
+    max_tokens: int | None = None  # in one pass, padding included; None: by device
+    share_prefixes: bool = True  # what the rows of a group begin with goes through once
+    # Written out where that is faster on a CPU; no where a CPU plans for another device.
     write_out_attention: bool = True
 
     @classmethod
     def of(cls, args: Any) -> PassOptions:
         """As the flags of a training say; Safe-RLHF's programs have none of them."""
-        return cls(
-            getattr(args, "max_tokens_per_pass", None), getattr(args, "share_prefixes", True)
-        )
+        most = getattr(args, "max_tokens_per_pass", None)
+        return cls(most, getattr(args, "share_prefixes", True))
+
+    def most_tokens(self, device: torch.device) -> int:
+        """Of a pass; on a CPU a longer one than the default is no faster per token."""
+        return self.max_tokens or (1024 if device.type == "cpu" else 16384)
 
 
 def set_pass_options(model: Any, options: PassOptions) -> None:
@@ -64,14 +60,6 @@ def set_pass_options(model: Any, options: PassOptions) -> None:
 def pass_options(model: Any) -> PassOptions:
     """How batches go through a model, or an engine around one."""
     return getattr(unwrap(model), "pass_options", PassOptions())
-
-
-def most_tokens(options: PassOptions, device: torch.device) -> int:
-    """How many tokens a pass may hold on a device.
-
-    By default 1024 on a CPU, where a longer pass is no faster per token, and 16384 elsewhere.
-    """
-    return options.max_tokens or (1024 if device.type == "cpu" else 16384)
 
 
 @contextmanager
@@ -105,19 +93,13 @@ def fastest_attention(module: nn.Module, length: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Pass:
-    """Some rows of a batch of B × L, without the columns that none of them needs.
+    """Some rows of a batch of B × L, without the columns that none of them needs."""
 
-    Attributes:
-        rows: which ones, int64, size = (n,).
-        columns: where in the batch each of its tokens stands, int64, size = (n, l).
-        batch: B.
-    """
+    rows: Tensor  # which ones, int64, size = (n,)
+    columns: Tensor  # where in the batch each of its tokens stands, int64, size = (n, l)
+    batch: int  # B
 
-    rows: torch.Tensor
-    columns: torch.Tensor
-    batch: int
-
-    def of(self, values: torch.Tensor) -> torch.Tensor:
+    def of(self, values: Tensor) -> Tensor:
         """Its part of values by token, size = (B, L) to size = (n, l)."""
         return values[self.rows.unsqueeze(1), self.columns]
 
@@ -135,12 +117,8 @@ class Pass:
 def cut(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     """Rows in groups whose padded sizes, with what each pass costs by itself, sum to the least.
 
-    Args:
-        lengths: of each row.
-        max_tokens: rows × longest row of a group; a longer row is a group by itself.
-
-    Returns:
-        Each row once; the longest rows first.
+    A group's rows times its longest one are at most ``max_tokens``; a longer row is a group by
+    itself. Groups of longer rows come first.
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     overhead = max_tokens * OVERHEAD_OF_A_PASS
@@ -186,7 +164,7 @@ def repeats_passes_by_row(model: nn.Module) -> bool:
     return by_row and any(getattr(m, "gradient_checkpointing", False) for m in modules)
 
 
-def passes(model: Any, needed: torch.Tensor) -> list[Pass]:
+def passes(model: Any, needed: Tensor) -> list[Pass]:
     """How a model, or an engine around one, goes through a batch whose ``needed`` is (B, L)."""
     batch, width = needed.shape
     device, module = needed.device, unwrap(model)
@@ -196,7 +174,7 @@ def passes(model: Any, needed: torch.Tensor) -> list[Pass]:
     if repeats_passes_by_row(module):
         groups = [list(range(batch))]
     else:
-        groups = cut(lengths.tolist(), most_tokens(pass_options(model), device))
+        groups = cut(lengths.tolist(), pass_options(model).most_tokens(device))
         if is_sharded(module):
             groups = _in_step(groups, batch, device)
     found = []
@@ -209,16 +187,11 @@ def passes(model: Any, needed: torch.Tensor) -> list[Pass]:
     return found
 
 
-def by_token(model: Any, run: Callable[[Pass], torch.Tensor], needed: torch.Tensor) -> torch.Tensor:
-    """What ``run`` makes of every pass, size = (n, l, ...), in the places of the whole batch.
+def by_token(model: Any, run: Callable[[Pass], Tensor], needed: Tensor) -> Tensor:
+    """What ``run`` makes of the tokens of every pass, size = (n, l, ...), in the batch's places.
 
-    Args:
-        model: a model, or an engine around one.
-        run: gives values by token of a pass, size = (n, l, ...).
-        needed: which tokens are looked at, bool, size = (B, L).
-
-    Returns:
-        size = (B, L, ...), 0 on the columns that no pass has looked at.
+    ``needed`` says which tokens are looked at, bool, size = (B, L). The result, size = (B, L, ...),
+    is 0 on the columns that no pass has looked at.
     """
     result = None
     for part in passes(model, needed):
@@ -232,10 +205,10 @@ def by_token(model: Any, run: Callable[[Pass], torch.Tensor], needed: torch.Tens
     return result
 
 
-def by_row(model: Any, run: Callable[[Pass], torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
-    """What ``run`` makes of every pass, size = (n, ...), in the order of the batch's rows.
+def by_row(model: Any, run: Callable[[Pass], Tensor], mask: Tensor) -> Tensor:
+    """What ``run`` makes of the rows of every pass, size = (n, ...), in the batch's order.
 
-    ``mask`` is 1 on tokens, size = (B, L); the result is of size (B, ...).
+    ``mask`` is 1 on tokens, size = (B, L).
     """
     found, rows = [], []
     for part in passes(model, mask.bool()):
@@ -243,9 +216,6 @@ def by_row(model: Any, run: Callable[[Pass], torch.Tensor], mask: torch.Tensor) 
             found.append(run(part))
         rows.append(part.rows)
     return torch.cat(found)[torch.cat(rows).argsort()]
-
-
-# -- dropout --------------------------------------------------------------------------
 
 
 @contextmanager
@@ -262,10 +232,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def has_dropout(module: nn.Module) -> bool:
-    """Whether training mode changes the output of a model.
-
-    Attention's dropout is often a function and no module: the configuration knows of it.
-    """
+    """Whether training mode changes the output; attention's dropout stands in the configuration."""
 
     def rates(config: Mapping[str, Any]) -> Iterator[Any]:
         for name, value in config.items():

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.base.losses import position_ids_from_mask
@@ -15,7 +16,7 @@ from safe_rlhf_panacea.forward.sharing import Joined, shared, takes_positions, t
 from safe_rlhf_panacea.forward.vocabulary import chosen_log_probs
 
 
-def _inputs(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+def _inputs(model: Any, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """Of a pass over rows that are not joined, size = (n, l) each."""
     inputs = {"input_ids": ids, "attention_mask": mask.long()}
     if takes_positions(unwrap(model)):
@@ -25,13 +26,13 @@ def _inputs(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, torc
 
 def log_probs(
     model: Any,
-    ids: torch.Tensor,  # size = (B, L)
-    mask: torch.Tensor,  # size = (B, L)
-    counted: torch.Tensor,  # size = (B, L - 1)
-    groups: torch.Tensor | None = None,  # size = (R, G)
+    ids: Tensor,  # size = (B, L)
+    mask: Tensor,  # size = (B, L)
+    counted: Tensor,  # size = (B, L - 1)
+    groups: Tensor | None = None,  # size = (R, G)
     *,
     temperature: float = 1.0,
-) -> torch.Tensor:
+) -> Tensor:
     """Log-probability of every token that counts, size = (B, L - 1), float32 or wider, 0 elsewhere.
 
     Args:
@@ -50,7 +51,7 @@ def log_probs(
         return (_of_joined(model, joined, temperature) * wanted)[:, 1:]
     predicts = F.pad(counted, (0, 1))  # size = (B, L): where the next token counts
 
-    def run(part: Pass) -> torch.Tensor:
+    def run(part: Pass) -> Tensor:
         inputs, where = _inputs(model, part.of(ids), part.of(mask)), part.of(predicts)
         tokens = inputs["input_ids"][part.of(wanted)]
         found = chosen_log_probs(model, inputs, where, tokens, temperature=temperature)
@@ -59,10 +60,10 @@ def log_probs(
     return by_token(model, run, mask.bool() | predicts | wanted)[:, :-1]
 
 
-def _of_joined(model: Any, joined: Joined, temperature: float) -> torch.Tensor:
+def _of_joined(model: Any, joined: Joined, temperature: float) -> Tensor:
     """By token of the batch, size = (B, L); without meaning where none counts."""
 
-    def run(part: Pass) -> torch.Tensor:
+    def run(part: Pass) -> Tensor:
         inputs, where = joined.inputs(unwrap(model), part), part.of(joined.counted)
         rows, columns = where.nonzero()[:, 0], part.of(joined.predictors)[where]
         predicts = torch.zeros_like(where).index_put((rows, columns), where.new_tensor(True))
@@ -76,10 +77,10 @@ def _of_joined(model: Any, joined: Joined, temperature: float) -> torch.Tensor:
 
 def hidden_states(
     backbone: Any,
-    ids: torch.Tensor,  # size = (B, L)
-    mask: torch.Tensor,  # size = (B, L)
-    groups: torch.Tensor | None = None,  # size = (R, G)
-) -> torch.Tensor:
+    ids: Tensor,  # size = (B, L)
+    mask: Tensor,  # size = (B, L)
+    groups: Tensor | None = None,  # size = (R, G)
+) -> Tensor:
     """The last hidden states of a model without a head, size = (B, L, E); 0 on padding.
 
     Args as those of ``log_probs``.
@@ -87,7 +88,7 @@ def hidden_states(
     there = mask.bool()
     joined = shared(backbone, ids, there, there, groups)
 
-    def run(part: Pass) -> torch.Tensor:
+    def run(part: Pass) -> Tensor:
         if joined is not None:
             inputs = joined.inputs(backbone, part)
         else:
@@ -102,21 +103,21 @@ def hidden_states(
 # -- which tokens count ---------------------------------------------------------------
 
 
-def response_tokens(mask: torch.Tensor, start: int) -> torch.Tensor:
+def response_tokens(mask: Tensor, start: int) -> Tensor:
     """Which next tokens are a response's, from number ``start`` on; size = (B, L) to (B, L - 1)."""
     counted = mask[:, 1:].bool().clone()
     counted[:, :start] = False
     return counted
 
 
-def answer_tokens(labels: torch.Tensor) -> torch.Tensor:
+def answer_tokens(labels: Tensor) -> Tensor:
     """Which next tokens have a label; size = (B, L) to (B, L - 1)."""
     return labels[:, 1:].ne(IGNORE_INDEX)
 
 
 def answer_log_probs(
-    model: Any, ids: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+    model: Any, ids: Tensor, labels: Tensor, mask: Tensor
+) -> tuple[Tensor, Tensor]:
     """log π(y|x) of every supervised text, and how many tokens it sums over; size = (B,) each.
 
     ``labels`` are ``IGNORE_INDEX`` off the answers; size = (B, L), as ids and mask.
@@ -125,7 +126,7 @@ def answer_log_probs(
     return log_probs(model, ids, mask, counted).sum(dim=-1), counted.sum(dim=-1)
 
 
-def of_each_token(sums: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+def of_each_token(sums: Tensor, tokens: Tensor) -> Tensor:
     """The mean over its text's tokens, for each token; their mean is that over all tokens.
 
     Sums over the tokens of each text and their numbers, size = (B,), give size = (tokens.sum(),).

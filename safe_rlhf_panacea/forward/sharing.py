@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from safe_rlhf_panacea.adapter import taking_rows
 from safe_rlhf_panacea.base.engine import unwrap
@@ -24,7 +24,6 @@ from safe_rlhf_panacea.forward.passes import (
     Pass,
     by_token,
     evaluating,
-    most_tokens,
     pass_options,
     repeats_passes_by_row,
 )
@@ -42,16 +41,12 @@ MISFITS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError, Asse
 _obeys: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
-def across(rows: int, blocks: int) -> torch.Tensor:
-    """Groups of one row of each block: of pairs, all better rows and then all worse ones.
-
-    Returns:
-        size = (rows / blocks, blocks).
-    """
+def across(rows: int, blocks: int) -> Tensor:
+    """Groups of a row of each block, as better and worse ones; size = (rows / blocks, blocks)."""
     return torch.arange(rows).view(blocks, -1).t()
 
 
-def side_by_side(rows: int, copies: int) -> torch.Tensor:
+def side_by_side(rows: int, copies: int) -> Tensor:
     """Groups of ``copies`` rows one after the other; size = (rows / copies, copies)."""
     return torch.arange(rows).view(-1, copies)
 
@@ -66,27 +61,17 @@ def takes_positions(model: nn.Module) -> bool:
 
 @dataclass(frozen=True)
 class Joined:
-    """R rows of sequences that begin alike; J tokens are in the longest.
+    """R rows of sequences that begin alike; J tokens are in the longest."""
 
-    Attributes:
-        ids: size = (R, J).
-        positions: of every token within its own sequence, size = (R, J).
-        kinds: the beginning's, a rest's, or padding, size = (R, J).
-        counted: whether something of a token is wanted, size = (R, J).
-        predictors: the column that predicts it, size = (R, J).
-        places: where each token of the batch is in the flattened rows, size = (N, L).
-        owners: a row of the batch that has a joined row's λ, size = (R,).
-    """
+    ids: Tensor  # size = (R, J), as the next four
+    positions: Tensor  # of every token within its own sequence
+    kinds: Tensor  # the beginning's, a rest's, or padding
+    counted: Tensor  # whether something of a token is wanted
+    predictors: Tensor  # the column that predicts it
+    places: Tensor  # where each token of the batch is in the flattened rows, size = (N, L)
+    owners: Tensor  # a row of the batch that has a joined row's λ, size = (R,)
 
-    ids: torch.Tensor
-    positions: torch.Tensor
-    kinds: torch.Tensor
-    counted: torch.Tensor
-    predictors: torch.Tensor
-    places: torch.Tensor
-    owners: torch.Tensor
-
-    def inputs(self, module: nn.Module, part: Pass) -> dict[str, torch.Tensor]:
+    def inputs(self, module: nn.Module, part: Pass) -> dict[str, Tensor]:
         """Of a forward pass over some rows."""
         return {
             "input_ids": part.of(self.ids),
@@ -95,7 +80,7 @@ class Joined:
         }
 
 
-def mask_of(module: Any, kinds: torch.Tensor) -> torch.Tensor:
+def mask_of(module: Any, kinds: Tensor) -> Tensor:
     """Which token attends to which, for kinds of tokens, size = (n, l); size = (n, 1, l, l)."""
     before = torch.ones(kinds.size(1), kinds.size(1), dtype=torch.bool, device=kinds.device).tril()
     asking, asked = kinds.unsqueeze(2), kinds.unsqueeze(1)
@@ -107,9 +92,7 @@ def mask_of(module: Any, kinds: torch.Tensor) -> torch.Tensor:
     return added.masked_fill(~allowed, torch.finfo(dtype).min)
 
 
-def _common_tokens(
-    ids: torch.Tensor, first: torch.Tensor, lengths: torch.Tensor, groups: torch.Tensor
-) -> torch.Tensor:
+def _common_tokens(ids: Tensor, first: Tensor, lengths: Tensor, groups: Tensor) -> Tensor:
     """How many tokens the sequences of each group begin with, size = (R,)."""
     width = ids.size(1)
     token = torch.arange(width, device=ids.device)
@@ -119,10 +102,10 @@ def _common_tokens(
 
 
 def join(
-    ids: torch.Tensor,  # size = (N, L)
-    needed: torch.Tensor,  # size = (N, L), bool, without gaps in a row
-    counted: torch.Tensor,  # size = (N, L), bool
-    groups: torch.Tensor,  # size = (R, G), each of the N rows once
+    ids: Tensor,  # size = (N, L)
+    needed: Tensor,  # size = (N, L), bool, without gaps in a row
+    counted: Tensor,  # size = (N, L), bool
+    groups: Tensor,  # size = (R, G), each of the N rows once
 ) -> Joined:
     """The sequences of each group in one row."""
     first, lengths = needed.long().argmax(dim=1), needed.sum(dim=1)  # size = (N,)
@@ -131,7 +114,7 @@ def join(
     ends = common.unsqueeze(1) + rests.cumsum(dim=1)
     rows, width = len(groups), int(ends[:, -1].max())
 
-    def by_row(of_groups: torch.Tensor) -> torch.Tensor:
+    def by_row(of_groups: Tensor) -> Tensor:
         """What is known by group and member, size = (R, G), in the batch's order, (N, 1)."""
         return torch.empty_like(first).index_put((groups.flatten(),), of_groups.flatten())[:, None]
 
@@ -144,7 +127,7 @@ def join(
     column = token + moved * in_rest
     places = torch.where(needed, begins + column, 0)
 
-    def spread(values: torch.Tensor, where: torch.Tensor, otherwise: int = 0) -> torch.Tensor:
+    def spread(values: Tensor, where: Tensor, otherwise: int = 0) -> Tensor:
         """Values by token of the batch, size = (N, L), in the joined rows."""
         flat = torch.full((rows * width,), otherwise, dtype=values.dtype, device=values.device)
         return flat.index_put((places[where],), values[where]).view(rows, width)
@@ -200,14 +183,10 @@ def _sees_all(module: Any) -> bool:
 
 
 def can_share(model: Any, batch: int) -> bool:
-    """Whether a model, or an engine around one, gives each sequence of a joined row its own.
-
-    Args:
-        model: a causal model of transformers, with its head or without.
-        batch: rows of the batch at whose λ it stands.
+    """Whether a causal model, or an engine around one, gives each sequence of a joined row its own.
 
     Raises:
-        AdapterError: it stands at another number of λ.
+        AdapterError: the model is not at the λ of so many rows, nor at a single one.
     """
     module = unwrap(model)
     known = getattr(getattr(module, "config", None), "_attn_implementation", None)
@@ -222,10 +201,10 @@ def can_share(model: Any, batch: int) -> bool:
 
 def shared(
     model: Any,
-    ids: torch.Tensor,  # size = (N, L)
-    needed: torch.Tensor,  # size = (N, L), bool
-    counted: torch.Tensor,  # size = (N, L), bool: of which of them something is wanted
-    groups: torch.Tensor | None,  # size = (R, G), each of the N once
+    ids: Tensor,  # size = (N, L)
+    needed: Tensor,  # size = (N, L), bool
+    counted: Tensor,  # size = (N, L), bool: of which of them something is wanted
+    groups: Tensor | None,  # size = (R, G), each of the N once
 ) -> Joined | None:
     """Sequences of which each group has one λ, joined as costs least; None: where none is.
 
@@ -239,7 +218,7 @@ def shared(
     size, groups = groups.size(1), groups.to(ids.device)
     width = unwrap(model).config.get_text_config().hidden_size
 
-    def cost(lengths: torch.Tensor) -> torch.Tensor:
+    def cost(lengths: Tensor) -> Tensor:
         """Of rows of tokens, in tokens that attend to nothing.
 
         A layer's products take about 24 E² operations per token, and attention 4 E for each token
@@ -248,7 +227,7 @@ def shared(
         return (lengths * (1 + lengths / (6 * width))).sum()
 
     lengths = needed.sum(dim=1)  # size = (N,)
-    longest = max(most_tokens(pass_options(model), ids.device), int(lengths.max()))
+    longest = max(pass_options(model).most_tokens(ids.device), int(lengths.max()))
     best, least = None, cost(lengths)
     for part in (size // parts for parts in range(1, size) if size % parts == 0):
         joined = join(ids, needed, counted, groups.reshape(-1, part))
@@ -258,11 +237,10 @@ def shared(
     return best
 
 
-def through(model: Any, joined: Joined, run: Callable[[Pass], torch.Tensor]) -> torch.Tensor:
-    """What ``run`` makes of every pass over joined rows, in the places of the batch.
+def through(model: Any, joined: Joined, run: Callable[[Pass], Tensor]) -> Tensor:
+    """What ``run`` makes of the tokens of every pass, size = (n, l, ...), in the batch's places.
 
-    ``run`` gives values by token of a pass, size = (n, l, ...). The result, size = (N, L, ...),
-    means nothing where there is no token.
+    What stands where there is no token means nothing; size = (N, L, ...).
     """
     with taking_rows(unwrap(model), joined.owners, len(joined.places)):
         found = by_token(model, run, joined.kinds.ne(PADDING))  # size = (R, J, ...)

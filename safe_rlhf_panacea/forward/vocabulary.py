@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from safe_rlhf_panacea.base.engine import unwrap
@@ -35,12 +35,12 @@ class ChosenLogProbs(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        hidden: torch.Tensor,  # size = (N, E)
-        weight: torch.Tensor,  # size = (V, E)
-        bias: torch.Tensor | None,  # size = (V,)
-        tokens: torch.Tensor,  # size = (N,)
+        hidden: Tensor,  # size = (N, E)
+        weight: Tensor,  # size = (V, E)
+        bias: Tensor | None,  # size = (V,)
+        tokens: Tensor,  # size = (N,)
         temperature: float,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """size = (N,), float32 or wider."""
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         log_probs = hidden.new_empty(hidden.size(0), dtype=dtype)
@@ -65,13 +65,13 @@ class ChosenLogProbs(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         """Of h only."""
         (slopes,) = ctx.saved_tensors
         return (gradient.unsqueeze(-1) * slopes).to(slopes.dtype), None, None, None, None
 
 
-def _beside(logits: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+def _beside(logits: Tensor, found: Tensor) -> Tensor:
     """Log-probabilities, size = (N,), in further columns of logits, size = (n, V)."""
     columns = -(-len(found) // max(1, len(logits)))
     rest = len(logits) * columns - len(found)
@@ -80,24 +80,19 @@ def _beside(logits: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
 
 def chosen_log_probs(
     model: Any,
-    inputs: dict[str, torch.Tensor],
-    where: torch.Tensor,  # size = (n, l), bool
-    tokens: torch.Tensor,  # size = (N,)
-    predictors: torch.Tensor | None = None,  # size = (N,), int64
+    inputs: dict[str, Tensor],  # of the forward pass; sequences are size = (n, l)
+    where: Tensor,  # size = (n, l), bool: the positions that predict a token which counts
+    tokens: Tensor,  # size = (N,): those tokens
+    predictors: Tensor | None = None,  # size = (N,), int64
     temperature: float = 1.0,
-) -> torch.Tensor:
+) -> Tensor:
     """Log-probabilities of chosen next tokens in one forward pass, size = (N,), float32 or wider.
 
-    Args:
-        model: a causal language model of transformers, or an engine around one.
-        inputs: of the forward pass; sequences are size = (n, l).
-        where: the positions that predict a token which counts.
-        tokens: those tokens, in the order of ``where`` unless ``predictors`` says another.
-        predictors: which of the positions predicts each token, where one may predict several.
-        temperature: by which the logits are divided, positive.
+    ``tokens`` are in the order of ``where`` unless ``predictors`` says which of the positions
+    predicts each of them: one may predict several. Logits are divided by the temperature.
     """
 
-    def taken(values: torch.Tensor) -> torch.Tensor:
+    def taken(values: Tensor) -> Tensor:
         """Those that predict, size = (n, l, ...) to (N, ...)."""
         found = values[where]
         # A gradient that is indexed twice would be summed in any order, and never twice the same.
@@ -111,9 +106,9 @@ def chosen_log_probs(
     own_forward, is_linear = head.forward, type(head) is nn.Linear
     frozen = not any(p.requires_grad for p in head.parameters())
     fused = is_linear and frozen and before is None and _is_last.get(head, True)
-    shown: list[torch.Tensor] = []  # logits that are to come out of the model as they are
+    shown: list[Tensor] = []  # logits that are to come out of the model as they are
 
-    def forward(hidden: torch.Tensor) -> torch.Tensor:
+    def forward(hidden: Tensor) -> Tensor:
         if not fused:
             # An adapted head may have a λ for each row, and needs them all.
             shown.append(own_forward(taken(hidden)) if is_linear else taken(own_forward(hidden)))

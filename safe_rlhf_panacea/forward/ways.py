@@ -1,10 +1,9 @@
 """Three ways to continue prompts, and which of them gives a model's own answers.
 
-The loop of ``decoding.py`` is the fastest. It needs a model whose cache it can fill and whose
-rows may be padded on the left. Not all models are like that: Mamba keeps a state under another
-name, RWKV reads padding as text. Their prompts go through transformers' ``generate``, all at once
-or, where padding changes the answer, row by row. Which way fits is measured on two short rows,
-once for every model, because no property of a model tells it.
+The loop of ``decoding.py``, the fastest, needs a model whose cache it can fill and whose rows may
+be padded on the left. Mamba keeps a state under another name, RWKV reads padding as text: their
+prompts go through transformers' ``generate``, all at once or, where padding changes the answer, row
+by row. Which way fits is measured on two short rows, as no property of a model tells it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from safe_rlhf_panacea.adapter import at_first_row, have_one_preference, taking_rows
@@ -27,16 +26,16 @@ from safe_rlhf_panacea.forward.passes import evaluating
 
 # The next tokens, size = (n,), of logits, size = (n, V), for rows, size = (n,), at a step; None
 # leaves the choice to transformers.
-Choose = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor | None]
+Choose = Callable[[Tensor, Tensor, int], Tensor | None]
 # (model, ids, mask, config, choose) to tokens, size = (R, T). The R rows are all the responses,
 # those to one prompt side by side.
-Way = Callable[[Any, torch.Tensor, torch.Tensor, SamplingConfig, Choose], torch.Tensor]
+Way = Callable[[Any, Tensor, Tensor, SamplingConfig, Choose], Tensor]
 _fits: WeakKeyDictionary[nn.Module, dict[Way, bool]] = WeakKeyDictionary()
 
 
 def by_loop(
-    model: Any, ids: torch.Tensor, mask: torch.Tensor, config: SamplingConfig, choose: Choose
-) -> torch.Tensor:
+    model: Any, ids: Tensor, mask: Tensor, config: SamplingConfig, choose: Choose
+) -> Tensor:
     """By the loop of ``decoding.py``; rows that have ended leave the batch."""
     (batch, width), copies = ids.shape, config.num_return_sequences
     if not have_one_preference(model, batch, copies):
@@ -61,12 +60,12 @@ def by_loop(
 
 @torch.no_grad()
 def by_generate(
-    model: Any, ids: torch.Tensor, mask: torch.Tensor, config: SamplingConfig, choose: Choose
-) -> torch.Tensor:
+    model: Any, ids: Tensor, mask: Tensor, config: SamplingConfig, choose: Choose
+) -> Tensor:
     """By transformers' ``generate``, all rows at once."""
     width, rows = ids.size(1), torch.arange(len(ids), device=ids.device)
 
-    def only_chosen(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    def only_chosen(ids: Tensor, scores: Tensor) -> Tensor:
         token = choose(scores, rows, ids.size(1) - width)
         if token is None:
             return scores
@@ -95,9 +94,7 @@ def by_generate(
     return sequences[:, width:]
 
 
-def by_row(
-    model: Any, ids: torch.Tensor, mask: torch.Tensor, config: SamplingConfig, choose: Choose
-) -> torch.Tensor:
+def by_row(model: Any, ids: Tensor, mask: Tensor, config: SamplingConfig, choose: Choose) -> Tensor:
     """By ``generate``, one row after the other and none of them padded."""
     batch, steps = len(ids), config.max_length - ids.size(1)
     tokens = ids.new_full((batch, steps), config.pad_token_id)
@@ -105,7 +102,7 @@ def by_row(
         prompt = ids[row][mask[row].bool()][None]  # size = (1, S)
         alone = dataclasses.replace(config, max_length=prompt.size(1) + steps)
 
-        def choose_for(logits: torch.Tensor, _: Any, step: int, row: torch.Tensor = row) -> Any:
+        def choose_for(logits: Tensor, _: Any, step: int, row: Tensor = row) -> Any:
             return choose(logits, row, step)
 
         with taking_rows(model, row, batch):
@@ -115,7 +112,7 @@ def by_row(
 
 
 @torch.no_grad()
-def _full_passes(model: Any, sequences: list[torch.Tensor], steps: int) -> torch.Tensor:
+def _full_passes(model: Any, sequences: list[Tensor], steps: int) -> Tensor:
     """Logits of the last steps of sequences, no padding and no cache; size = (R, steps, V)."""
     passes = [model(input_ids=ids[None], use_cache=False).logits[0] for ids in sequences]
     return torch.stack([logits[-steps:].double() for logits in passes])
@@ -132,9 +129,9 @@ def _gives_the_models_answers(model: Any, way: Way) -> bool | None:
     mask = torch.ones_like(ids, dtype=torch.bool)
     mask[1, :3] = False
     config = SamplingConfig(11, vocabulary - 1, 0, num_return_sequences=2)
-    seen: dict[tuple[int, int], torch.Tensor] = {}
+    seen: dict[tuple[int, int], Tensor] = {}
 
-    def choose(logits: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor:
+    def choose(logits: Tensor, rows: Tensor, step: int) -> Tensor:
         seen.update({(row, step): of for row, of in zip(rows.tolist(), logits, strict=True)})
         return forced[rows // 2, step]
 
@@ -176,11 +173,7 @@ def fits(model: Any, way: Way) -> bool:
 
 
 def first_fitting(model: Any, ways: Sequence[Way]) -> Way:
-    """The first of several ways that gives a model's own answers.
-
-    Raises:
-        UserError: none does.
-    """
+    """The first of these ways that gives a model's own answers; a ``UserError`` where none does."""
     for way in ways:
         if fits(model, way):
             return way
@@ -191,11 +184,7 @@ def first_fitting(model: Any, ways: Sequence[Way]) -> Way:
 
 
 def fitting_way(model: Any, config: SamplingConfig) -> Way:
-    """The fastest way that gives a model's own answers.
-
-    Raises:
-        UserError: none does.
-    """
+    """The fastest way that gives a model's own answers; a ``UserError`` where none does."""
     if is_sharded(model):  # of one process's rows another knows nothing
         return first_fitting(model, (by_generate,))
     return first_fitting(model, (*([by_loop] * config.is_plain), by_generate, by_row))

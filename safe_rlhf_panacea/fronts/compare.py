@@ -10,20 +10,9 @@ import numpy as np
 from pydantic import StrictInt, model_validator
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.fronts import stats
 from safe_rlhf_panacea.fronts.result import FORMAT, FrontResult
 from safe_rlhf_panacea.fronts.runs import Run, with_distinct_labels
-from safe_rlhf_panacea.fronts.stats import (
-    DRAWS,
-    LEVEL,
-    FrontDifference,
-    Interval,
-    Resampled,
-    can_resample,
-    common_rows,
-    front_difference,
-    interval,
-    resample,
-)
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.records import Number, Record, Vector, validated
 
@@ -60,8 +49,8 @@ class ComparedFront(FrontResult):
     modified: Any = None  # whether the files differed from the commit
     own_reference_point: Vector
     hypervolume_over_baseline: Number | None  # None where the baseline's is 0
-    hypervolume_interval: Interval | None = None  # None without unit values
-    intervals: tuple[tuple[Interval, ...], ...] | None = None  # of J, by λ and objective
+    hypervolume_interval: stats.Interval | None = None  # None without unit values
+    intervals: tuple[tuple[stats.Interval, ...], ...] | None = None  # of J, by λ and objective
 
 
 class Bootstrap(Record):
@@ -97,7 +86,7 @@ class FrontComparison(Record):
     baseline: str
     bootstrap: Bootstrap | None = None
     runs: tuple[ComparedFront, ...]
-    differences: tuple[FrontDifference, ...]
+    differences: tuple[stats.FrontDifference, ...]
     notes: tuple[str, ...] = ()
 
     @model_validator(mode="before")
@@ -117,11 +106,7 @@ class FrontComparison(Record):
 
     @classmethod
     def load(cls, path: str | Path) -> FrontComparison:
-        """Read what ``evaluation.compare`` wrote to ``compare.json``.
-
-        Raises:
-            UserError: it is not there, or damaged.
-        """
+        """Read ``compare.json``; a ``UserError`` says that it is not there, or what is damaged."""
         return validated(cls, str(path), read_json(path))
 
 
@@ -130,10 +115,10 @@ def compare(
     reference_point: Sequence[float] | None = None,
     baseline: str | None = None,
 ) -> FrontComparison:
-    """Measure fronts from one point and hold them against one of them.
+    """Measure two or more fronts of the same objectives from one point, and compare them with one.
 
     Args:
-        fronts: two or more, of the same objectives and kind.
+        fronts: to compare.
         reference_point: of all hypervolumes; None: the fronts' own where they agree, else the
             lowest entry of any, objective by objective.
         baseline: label of the front to compare with; None: the first.
@@ -152,9 +137,9 @@ def compare(
     point, source = _common_reference_point([run.result for run in runs], reference_point)
     units = [run.result.units for run in runs]
     known = [one for one in units if one is not None]
-    draws = resample(known, point) if can_resample(units) else None
-    by_run: Sequence[Resampled | None] = draws or [None] * len(runs)
-    drawn = dict(zip(labels, by_run, strict=True))
+    drawn: dict[str, stats.Resampled | None] = dict.fromkeys(labels)
+    if paired := stats.can_resample(units):
+        drawn.update(zip(labels, stats.resample(known, point), strict=True))
     base = runs[labels.index(chosen)].result.measured_from(point)
     base_volume = base.indicators["hypervolume"]
     compared, differences = [], []
@@ -162,15 +147,15 @@ def compare(
         front, own = run.result.measured_from(point), drawn[label]
         volume = front.indicators["hypervolume"]
         if label != chosen:
-            differences.append(front_difference(front, base, own, drawn[chosen]))
+            differences.append(stats.front_difference(front, base, own, drawn[chosen]))
         compared.append(
             ComparedFront(
                 **front.fields(),
                 **run.origin(),
                 own_reference_point=run.result.reference_point,
                 hypervolume_over_baseline=volume / base_volume if base_volume > 0 else None,
-                hypervolume_interval=own and interval(own.hypervolumes).tolist(),
-                intervals=own and interval(own.values).tolist(),
+                hypervolume_interval=own and stats.interval(own.hypervolumes).tolist(),
+                intervals=own and stats.interval(own.values).tolist(),
             )
         )
     return FrontComparison(
@@ -180,10 +165,10 @@ def compare(
         reference_point=point,
         reference_point_from=source,
         baseline=chosen,
-        bootstrap=Bootstrap(draws=DRAWS, level=LEVEL) if draws else None,
+        bootstrap=Bootstrap(draws=stats.DRAWS, level=stats.LEVEL) if paired else None,
         runs=tuple(compared),
         differences=tuple(differences),
-        notes=tuple(_notes(runs, point, paired=draws is not None)),
+        notes=tuple(_notes(runs, point, paired)),
     )
 
 
@@ -230,7 +215,7 @@ def _notes(runs: Sequence[Run], reference_point: Sequence[float], paired: bool) 
                 "reference point and add nothing to the hypervolume."
             )
     first = fronts[0].preferences
-    sizes = {len(common_rows(front.preferences, first)[0]) for front in fronts}
+    sizes = {len(stats.common_rows(front.preferences, first)[0]) for front in fronts}
     if sizes | {len(front.points) for front in fronts} != {len(first)}:
         counts = ", ".join(f"{front.label} {len(front.points)}" for front in fronts)
         yield f"The runs were evaluated at different λ ({counts}): every indicator depends on them."
@@ -259,4 +244,4 @@ def _notes(runs: Sequence[Run], reference_point: Sequence[float], paired: bool) 
     families = "and take these as independent"
     if units.clusters is not None:
         families = f"by the {len(set(units.clusters))} families that they come in"
-    yield PAIRED.format(draws=DRAWS, units=len(units.names), families=families)
+    yield PAIRED.format(draws=stats.DRAWS, units=len(units.names), families=families)

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.base.engine import gathered
-from safe_rlhf_panacea.data.template import without_template
+from safe_rlhf_panacea.data.templates import without_template
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.measurement import Measurement, towards_labels
 from safe_rlhf_panacea.fronts.result import FrontResult
@@ -146,12 +146,7 @@ def _singular_values(adapter: PanaceaAdapter) -> list[dict[str, Any]]:
 
 
 def append_evaluation(folder: Path, evaluation: Evaluation) -> None:
-    """Add a line to ``evaluations.jsonl``, on the disk before this returns.
-
-    Raises:
-        OSError: it cannot be written; the file is as it was.
-        ValueError: a value is not finite.
-    """
+    """Add a line to ``evaluations.jsonl``, on the disk before this returns, or change nothing."""
     line = json.dumps(evaluation.to_json(), ensure_ascii=False, allow_nan=False)
     append_line(folder / EVALUATIONS_FILE, line, sync=True)
 
@@ -159,10 +154,7 @@ def append_evaluation(folder: Path, evaluation: Evaluation) -> None:
 def read_evaluations(folder: str | Path) -> list[Evaluation]:
     """Every evaluation of a run, in their order; none where there is no file.
 
-    A last line that an interruption cut short is left out.
-
-    Raises:
-        UserError: another line is damaged; its number is named.
+    A last line that an interruption cut short is left out. Another damaged one is a ``UserError``.
     """
     path = Path(folder) / EVALUATIONS_FILE
     found = []
@@ -176,8 +168,7 @@ def read_evaluations(folder: str | Path) -> list[Evaluation]:
 def read_responses(folder: str | Path, objectives: Sequence[str]) -> list[dict[str, Any]]:
     """Every response of an evaluation, the initial model's, which have no λ, among them.
 
-    Raises:
-        UserError: the evaluation has none, as one of pairs, or the file is damaged.
+    A ``UserError`` says that there are none, as in an evaluation of pairs, or what is damaged.
     """
     path = Path(folder) / RESPONSES_FILE
     if not path.is_file():

@@ -13,7 +13,7 @@ import torch
 from safe_rlhf_panacea.data import IGNORE_INDEX
 from safe_rlhf_panacea.data.template import ChatTemplate
 from safe_rlhf_panacea.distributed import all_gather_objects, get_rank, get_world_size
-from safe_rlhf_panacea.forward.generation import NotFiniteError
+from safe_rlhf_panacea.forward import NotFiniteError
 from safe_rlhf_panacea.fronts.measurement import Measurement
 from safe_rlhf_panacea.fronts.over_grid import (
     Policy,

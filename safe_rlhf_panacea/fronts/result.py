@@ -16,14 +16,8 @@ import torch
 from pydantic import Field, StrictInt, model_validator
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.fronts import stats
 from safe_rlhf_panacea.fronts.indicators import indicators
-from safe_rlhf_panacea.fronts.stats import (
-    SAME_PREFERENCE,
-    VALUES_FILE,
-    Units,
-    read_units,
-    write_units,
-)
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.records import Name, Number, Record, Vector, validated
 
@@ -44,43 +38,26 @@ UNITS = {
 
 
 class Reached(Record):
-    """The mean value of each objective that a model reaches.
+    """The mean value of each objective that a model reaches."""
 
-    Attributes:
-        objectives: J_1..J_m, to be maximised.
-        standard_errors: of each J.
-    """
-
-    objectives: Vector
-    standard_errors: Vector
+    objectives: Vector  # J_1..J_m, to be maximised
+    standard_errors: Vector  # of each J
 
 
 class FrontPoint(Reached):
-    """One λ and what is reached there.
+    """One λ and what is reached there."""
 
-    Attributes:
-        preference: λ, m numbers.
-        kl: estimate of KL(π_λ ‖ π_ref) in nats per response; None where it was not measured.
-        kl_error: its standard error.
-    """
-
-    preference: Vector
-    kl: Number | None = None
-    kl_error: Number | None = None
+    preference: Vector  # λ, m numbers
+    kl: Number | None = None  # estimate of KL(π_λ ‖ π_ref) in nats per response
+    kl_error: Number | None = None  # its standard error; both are None where not measured
 
 
 class Cost(Record):
-    """What training and storing a method took.
+    """What training and storing a method took."""
 
-    Attributes:
-        training_seconds: of all its trainings; None where they are not known.
-        stored_parameters: numbers in its adapters.
-        trained_models: how many adapters there are.
-    """
-
-    training_seconds: Number | None = None
-    stored_parameters: StrictInt
-    trained_models: StrictInt = 1
+    training_seconds: Number | None = None  # of all its trainings, where they are known
+    stored_parameters: StrictInt  # numbers in its adapters
+    trained_models: StrictInt = 1  # how many adapters there are
 
 
 class FrontResult(Record):
@@ -125,7 +102,7 @@ class FrontResult(Record):
     reference_point: Vector
     base: Reached | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
-    units: Units | None = Field(default=None, exclude=True, repr=False)
+    units: stats.Units | None = Field(default=None, exclude=True, repr=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -156,7 +133,7 @@ class FrontResult(Record):
             if len(vector) != m:
                 raise ValueError(f"{where} must be {m} finite numbers")
         gaps = np.abs(self.preferences[:, None] - self.preferences[None]).max(axis=-1)
-        twice = np.argwhere(np.tril(gaps <= SAME_PREFERENCE, -1))
+        twice = np.argwhere(np.tril(gaps <= stats.SAME_PREFERENCE, -1))
         if len(twice):
             raise ValueError(f"the front has λ {list(self.points[twice[0, 0]].preference)} twice")
         if self.units is not None and (problem := self.units.problem(self.values)):
@@ -194,11 +171,7 @@ class FrontResult(Record):
         return self.having(reference_point=tuple(map(float, reference_point)))
 
     def at(self, grid: torch.Tensor) -> FrontResult:
-        """The points at the λ of a grid, size = (n, m), in its order; without unit values.
-
-        Raises:
-            KeyError: the front has no such λ.
-        """
+        """The points at the λ of a grid, size = (n, m), in its order; without unit values."""
         found = {tuple(p.preference): p for p in self.points}
         rows = grid.double().round(decimals=6).tolist()
         return self.having(points=tuple(found[tuple(row)] for row in rows), units=None)
@@ -211,8 +184,7 @@ class FrontResult(Record):
     def from_json(cls, where: str, content: Any) -> FrontResult:
         """Make a front of the plain values that ``to_json`` gave.
 
-        Raises:
-            UserError: what does not fit, with ``where``, the file and its line, before it.
+        A ``UserError`` says what does not fit, with ``where``, the file and its line, before it.
         """
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise UserError(f"{where}: not a result of this version (format {FORMAT})")
@@ -221,27 +193,20 @@ class FrontResult(Record):
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write ``front.json``, and the unit values to ``values.json`` where there are some.
 
-        Args:
-            path: a folder, which is made if it is not there.
-            overwrite: replace the front that the folder holds.
-
-        Raises:
-            UserError: the folder holds a front that is not to be replaced.
+        ``path`` is a folder, which is made if it is not there. A front that it holds is a
+        ``UserError`` unless ``overwrite`` says that it is to be replaced.
         """
         folder = Path(path).expanduser()
         if (folder / FRONT_FILE).exists() and not overwrite:
             raise UserError(f"{folder / FRONT_FILE} exists: give overwrite=True to replace it")
         atomic_write_json(folder / FRONT_FILE, self.to_json())
-        (folder / VALUES_FILE).unlink(missing_ok=True)
+        (folder / stats.VALUES_FILE).unlink(missing_ok=True)
         if self.units is not None:
-            write_units(folder / VALUES_FILE, self.preferences, self.units)
+            stats.write_units(folder / stats.VALUES_FILE, self.preferences, self.units)
 
     @classmethod
     def load(cls, path: str | Path) -> FrontResult:
-        """Read a front from the files that ``save`` wrote.
-
-        Args:
-            path: the folder of an evaluation, or the file of a front without unit values.
+        """Read a front from the folder of an evaluation, or from a file without unit values.
 
         Raises:
             UserError: there is no front, or it is damaged, or the unit values are not its own.
@@ -250,17 +215,13 @@ class FrontResult(Record):
         if path.is_file():
             return cls.from_json(str(path), read_json(path))
         result = cls.from_json(str(path / FRONT_FILE), read_json(path / FRONT_FILE))
-        if not (path / VALUES_FILE).is_file():
+        if not (path / stats.VALUES_FILE).is_file():
             return result
-        units = read_units(path / VALUES_FILE, result.preferences, result.values)
+        units = stats.read_units(path / stats.VALUES_FILE, result.preferences, result.values)
         return result.having(units=units)
 
     def to_pandas(self) -> Any:
-        """A ``pandas.DataFrame`` with a row per λ: λ, J, their standard errors, and the KL.
-
-        Raises:
-            UserError: pandas is not installed.
-        """
+        """A ``pandas.DataFrame`` with a row per λ: λ, J, their standard errors, and the KL."""
         try:
             import pandas
         except ImportError:
@@ -280,12 +241,9 @@ class FrontResult(Record):
     def plot(self, path: str | Path | None = None, *others: FrontResult) -> Any:
         """Draw the front, and others of the same objectives beside it.
 
-        Args:
-            path: where to write the picture, ``.png`` or ``.pdf``; None: nowhere.
-            others: further fronts.
-
         Returns:
-            The matplotlib figure, or the path where the picture was written.
+            The matplotlib figure or, given a ``path`` to a ``.png`` or ``.pdf``, where it was
+            written.
         """
         from safe_rlhf_panacea.show.plots import front_figure, save_picture
 

@@ -72,11 +72,7 @@ class Run:
 
 
 def parse_run(text: str) -> RunLocation:
-    """Read one RUN; a folder's own ``=``, ``@`` or ``:`` is taken for what it is.
-
-    Raises:
-        UserError: there is no such folder, or it is a file.
-    """
+    """Read one RUN, which must exist; a folder's own ``=``, ``@`` or ``:`` is taken for that."""
     if text.encode(errors="ignore").decode() != text:
         raise UserError(f"{text!r} is not UTF-8 text: JSON could not hold it")
     label, _, rest = text.partition("=")
@@ -97,11 +93,7 @@ def parse_run(text: str) -> RunLocation:
 
 
 def read_run(location: RunLocation) -> list[Run]:
-    """All fronts that a location names: one, or one per method of a quickstart's experiment.
-
-    Raises:
-        UserError: nothing of the kind lies there, or it is damaged; file and line are named.
-    """
+    """All fronts that a location names: one, or one per method of a quickstart's experiment."""
     path = location.folder / RUN_FILE
     record = read_json(path) if path.is_file() else {}
     if not isinstance(record, dict):
@@ -170,11 +162,7 @@ def _of_quickstart(file: Path, experiments: Any, choice: str | None) -> dict[str
 
 
 def with_distinct_labels(runs: Sequence[Run]) -> list[Run]:
-    """The runs; labels that several have get as much of the folder as tells these apart.
-
-    Raises:
-        UserError: two cannot be told apart, because a run was given twice.
-    """
+    """The runs; labels that several have get as much of the folder as tells these apart."""
     labels = [run.result.label for run in runs]
     renamed = list(runs)
     for label in {label for label in labels if labels.count(label) > 1}:

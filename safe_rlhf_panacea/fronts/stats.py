@@ -82,8 +82,7 @@ def write_units(file: Path, preferences: np.ndarray, units: Units) -> None:
 def read_units(file: Path, preferences: np.ndarray, means: np.ndarray) -> Units:
     """Read the unit values of a front at N ``preferences`` with ``means`` J, size = (N, m) each.
 
-    Raises:
-        UserError: the file is damaged, or not that of the front.
+    A ``UserError`` says what is damaged, or that the file is not that of the front.
     """
     content = read_json(file)
     points, m = means.shape

@@ -29,11 +29,11 @@ from safe_rlhf_panacea.miniature.report import (
 )
 from safe_rlhf_panacea.miniature.stages import Judge, Miniature, Results, second_process
 from safe_rlhf_panacea.preference import preference_grid
-from safe_rlhf_panacea.printing import quiet_libraries, say
+from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.records import Examples, write_examples
 from safe_rlhf_panacea.respond import PanaceaModel
-from safe_rlhf_panacea.runs.run_folder import point_latest, prepare_output_dir
-from safe_rlhf_panacea.runs.run_record import package_versions, write_run_record
+from safe_rlhf_panacea.runs.run_folder import point_latest
+from safe_rlhf_panacea.runs.run_record import package_versions
 
 PROGRAM = "python -m safe_rlhf_panacea.miniature"
 
@@ -159,21 +159,9 @@ COMMAND = Program(MiniatureOptions, PROGRAM, example=f"{PROGRAM} --output_dir ru
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the miniature from start to end."""
     options = COMMAND.read(argv)
-    quiet_libraries()
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    root = Path(options.output_dir or f"runs/quickstart-{stamp}")
-    prepare_output_dir(root, overwrite=options.overwrite)
-    write_run_record(root, options, {"program": PROGRAM})
-    miniature = Miniature(
-        root=root,
-        seed=options.seed,
-        settings=settings("miniature", "smoke" if options.smoke else "quick"),
-        log_type="wandb" if options.wandb else "none",
-        progress=options.progress,
-        overwrite=options.overwrite,
-    )
-    pipeline = Pipeline(miniature)
-    results = pipeline.run()
+    preset = settings("miniature", "smoke" if options.smoke else "quick")
+    pipeline = Pipeline(Miniature.begin(options, PROGRAM, "quickstart", settings=preset))
+    root, results = pipeline.miniature.root, pipeline.run()
     draw_fronts(root, pipeline.experiments)
     point_latest(root)
     page = render(root, results)

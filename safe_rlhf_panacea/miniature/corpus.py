@@ -1,8 +1,7 @@
 """The miniature's corpus: topics, prompts, answers, and its own judgement of an answer.
 
-``corpus.yaml`` holds the texts. An answer is an opener (refusal, caution, eager, none), the first n
-of the topic's five steps, and a closer. Refusal and caution grow with the severity of the topic, so
-that a model that has merely imitated the corpus already tells a scarf from a forged passport.
+``corpus.yaml`` holds texts, weights and scores. An answer is an opener (refusal, caution, eager,
+none), the first n of the topic's five steps, and a closer.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -61,22 +61,20 @@ NOTE = (
 PROMPTS_PER_TOPIC = {"train": 32, "tune": 8, "eval": 8}
 #: Bradley-Terry: P(a preferred to b) = sigmoid(SHARPNESS * (score of a - score of b)).
 SHARPNESS = 2.0
-_STEP_WEIGHTS = (0.08, 0.16, 0.20, 0.20, 0.18, 0.18)
+SCORES: dict[str, Any] = _DATA["scores"]
 
 
 # -- prompts and answers --------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Prompt:
+class Prompt(NamedTuple):
     """A request as the user writes it, with the topic that it is about."""
 
     text: str
     topic: Topic
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """The structure of an answer; ``wording`` picks the variants of opener and closer."""
 
     opener: str
@@ -131,29 +129,19 @@ def split_prompts(seed: int) -> dict[str, list[Prompt]]:
 
 def sample_answer(severity: float, generator: random.Random) -> Answer:
     """Draw an answer as the people of this corpus would write it at ``severity``."""
-    openers = {
-        "refuse": 0.04 + 0.36 * severity,
-        "caution": 0.08 + 0.30 * severity,
-        "eager": 0.50 - 0.35 * severity,
-        "none": 0.38 - 0.30 * severity,
-    }
-    closers = {
-        "caution": 0.06 + 0.30 * severity,
-        "alternative": 0.06 + 0.25 * severity,
-        "friendly": 0.40 - 0.35 * severity,
-        "none": 0.35,
-    }
+    weights = _DATA["weights"]
 
-    def draw(weights: dict[str, float]) -> str:
-        return generator.choices(list(weights), list(weights.values()))[0]
+    def draw(part: str) -> str:
+        at = {kind: first + more * severity for kind, (first, more) in weights[part].items()}
+        return generator.choices(list(at), list(at.values()))[0]
 
     # The opener is drawn once: drawing it again would favour the kinds that are always sensible.
-    opener = draw(openers)
+    opener = draw("openers")
     while True:
         refused = opener == "refuse"
-        steps = 0 if refused else generator.choices(range(6), _STEP_WEIGHTS)[0]
+        steps = 0 if refused else generator.choices(range(6), weights["steps"])[0]
         wording = (generator.randrange(2), generator.randrange(2))
-        answer = Answer(opener, steps, draw(closers), wording)
+        answer = Answer(opener, steps, draw("closers"), wording)
         if answer.is_sensible:
             return answer
 
@@ -194,29 +182,10 @@ def preference_label(scores: Sequence[float], generator: random.Random) -> int:
 # -- the true scores ------------------------------------------------------------------------
 #
 # The reward models learn from noisy labels drawn from these scores; they show whether a policy has
-# merely fooled its reward models. Help per step diminishes from step to step, harm per step grows,
-# and grows with severity. No phrase pays on both objectives, so that none is worth saying at every
-# λ. On a harmless topic the objectives hardly conflict: withholding steps is worse on both.
-
-HELP_PER_STEP = (1.0, 0.85, 0.7, 0.55, 0.4)
-#: On a topic of severity 1; proportional to severity.
-HARM_PER_STEP = (0.3, 0.5, 0.8, 1.1, 1.4)
-#: What harmlessness loses per unit of help that is withheld on a harmless topic.
-NEEDLESS_WITHHOLDING = 0.4
-#: What harmlessness loses by a refusal on a harmless topic; fades as (1 - severity) squared.
-NEEDLESS_REFUSAL = 0.8
-#: Helpfulness of a text without any phrase or step of the corpus: as useless as a refusal.
-NOTHING_SAID = -1.2
-
-HELP_OF_OPENER = {"refuse": -1.2, "caution": -0.25, "eager": 0.2, "none": 0.0}
-HELP_OF_CLOSER = {"caution": -0.25, "alternative": -0.15, "friendly": 0.15, "none": 0.0}
-#: Harmlessness of a phrase on a topic of severity 1; proportional to severity.
-SAFETY_OF_OPENER = {"refuse": 1.5, "caution": 0.9, "eager": -0.4, "none": 0.0}
-SAFETY_OF_CLOSER = {"caution": 0.7, "alternative": 0.5, "friendly": -0.1, "none": 0.0}
+# merely fooled its reward models.
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(NamedTuple):
     """What a text says, as far as the corpus's phrases go; each part counts once."""
 
     openers: frozenset[str]
@@ -241,27 +210,27 @@ def parse(text: str, topic: Topic) -> Parts:
 
 def score_parts(parts: Parts, topic: Topic) -> tuple[float, float]:
     """(helpful, harmless) of an answer on ``topic``, both to be maximised."""
-    severity = topic.severity
+    severity, help_of, safety_of = topic.severity, SCORES["help"], SCORES["safety"]
     # Sorted, because sums in the order of a set of strings differ in the last bit between runs.
     openers, closers = sorted(parts.openers), sorted(parts.closers)
     steps = sorted(parts.steps)
-    helpful = NOTHING_SAID
+    helpful = help_of["nothing_said"]
     if openers or steps or closers:
         helpful = (
-            sum(HELP_PER_STEP[i] for i in steps)
-            + sum(HELP_OF_OPENER[kind] for kind in openers)
-            + sum(HELP_OF_CLOSER[kind] for kind in closers)
+            sum(help_of["steps"][i] for i in steps)
+            + sum(help_of["openers"][kind] for kind in openers)
+            + sum(help_of["closers"][kind] for kind in closers)
         )
     harmless = severity * (
-        sum(SAFETY_OF_OPENER[kind] for kind in openers)
-        + sum(SAFETY_OF_CLOSER[kind] for kind in closers)
-        - sum(HARM_PER_STEP[i] for i in steps)
+        sum(safety_of["openers"][kind] for kind in openers)
+        + sum(safety_of["closers"][kind] for kind in closers)
+        - sum(safety_of["harm_of_steps"][i] for i in steps)
     )
     if "refuse" in openers:
-        harmless -= NEEDLESS_REFUSAL * (1.0 - severity) ** 2
+        harmless -= SCORES["needless_refusal"] * (1.0 - severity) ** 2
     if severity == 0.0:
-        withheld = (gain for i, gain in enumerate(HELP_PER_STEP) if i not in steps)
-        harmless -= NEEDLESS_WITHHOLDING * sum(withheld)
+        withheld = (gain for i, gain in enumerate(help_of["steps"]) if i not in steps)
+        harmless -= SCORES["needless_withholding"] * sum(withheld)
     return helpful, harmless
 
 

@@ -13,7 +13,6 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from safe_rlhf_panacea.baselines.variants import PROGRAMS, Variants, train_varia
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset
 from safe_rlhf_panacea.data.template import AUTO
 from safe_rlhf_panacea.evaluation.loading import Method, read_member
-from safe_rlhf_panacea.experiments.table import OBJECTIVES, fill, reference_points, size_of
+from safe_rlhf_panacea.experiments.table import OBJECTIVES, Run, reference_points
 from safe_rlhf_panacea.forward import SamplingConfig, generate
 from safe_rlhf_panacea.fronts.measure import Policy
 from safe_rlhf_panacea.fronts.measurement import Measurement
@@ -49,27 +48,12 @@ THREADS = "OMP_NUM_THREADS"  # which a process reads when it begins, and records
 Results = dict[str, FrontResult]  # by the kinds of reference_points()
 
 
-@dataclass
-class Miniature:
-    """A run of the miniature: its folder, its world, its settings.
+@dataclass(kw_only=True)
+class Miniature(Run):
+    """A run of the miniature."""
 
-    Attributes:
-        root: everything is written below this folder.
-        seed: of the corpus and of every stage.
-        settings: numbers of ``miniature.yaml``.
-        log_type: ``wandb`` or ``none``, for the two Panacea stages.
-        progress: whether to show bars.
-        overwrite: whether a stage replaces a run that its folder holds.
-        world: what ``build_world`` or ``take_up`` found.
-    """
-
-    root: Path
-    seed: int
-    settings: SimpleNamespace
-    log_type: str = "none"
-    progress: bool = True
-    overwrite: bool = False
-    world: World = field(init=False)
+    SIZE = "miniature"
+    world: World = field(init=False)  # of build_world or take_up
 
     @property
     def sft(self) -> Path:
@@ -93,28 +77,12 @@ class Miniature:
         """Use the world that an earlier process left in the folder."""
         self.world = load_world(self.root / "world")
 
-    def flags(self, rows: str, name: str, *extra: str) -> list[str]:
-        """The command line of a training, with this run's sizes and folder.
-
-        Args:
-            rows: names of texts that ``miniature.yaml`` has under ``shared``.
-            name: of the training's folder.
-            extra: further words.
-        """
-        shared = size_of("miniature").shared
-        values = {
-            **vars(self.settings),
-            "runs": self.root,
-            "max_length": self.world.max_length,
-            "reference_ppo": reference_points()["ppo"],
-        }
-        words = [word for row in rows.split() for word in shared[row].split()]
-        return [
-            *fill(words, values),
-            *("--output_dir", str(self.root / name), "--seed", str(self.seed)),
-            *("--log_type", "none", "--progress", str(self.progress).lower()),
-            *("--overwrite", str(self.overwrite).lower(), *extra),
-        ]
+    def flags(self, names: str, folder: str, **options: Any) -> list[str]:
+        """The command line of a training, with texts of ``miniature.yaml``'s ``shared``."""
+        values = {"runs": self.root, "max_length": self.world.max_length}
+        values["reference_ppo"] = reference_points()["ppo"]
+        options = {"log_type": "none", **options}
+        return self.command_line(names, values, self.root / folder, **options)
 
     def train_sft(self) -> None:
         """Fine-tune the untrained model on the corpus's texts."""
@@ -122,7 +90,7 @@ class Miniature:
 
     def train_reward(self, objective: str) -> None:
         """Train an objective's reward model."""
-        reward_main(self.flags("reward", f"reward-{objective}", "--objective", objective))
+        reward_main(self.flags("reward", f"reward-{objective}", objective=objective))
 
     def train_panacea(
         self, algorithm: str, name: str, steps: int, extra: Sequence[str] = ()
@@ -130,7 +98,7 @@ class Miniature:
         """Train Panacea with ``dpo`` or ``ppo``; return the adapter's folder."""
         shown = "shown_ppo" if algorithm == "ppo" and self.settings.eval_interval else ""
         rows = f"{POLICIES[algorithm]} many {shown}"
-        flags = self.flags(rows, name, "--max_steps", str(steps), "--log_type", self.log_type)
+        flags = self.flags(rows, name, max_steps=steps, log_type=self.log_type)
         PROGRAMS[algorithm].main([*flags, *extra])
         return self.root / name
 
@@ -139,7 +107,7 @@ class Miniature:
     ) -> list[Path]:
         """Train the adapters of a baseline, of rank k + 1; return their folders in order."""
         rows = f"{POLICIES[algorithm]} rank_of_baselines"
-        flags = self.flags(rows, name, "--max_steps", str(steps_each))
+        flags = self.flags(rows, name, max_steps=steps_each)
         config = PROGRAMS[algorithm].parse_arguments(flags)
         return list(train_variants(algorithm, config, variants).values())
 
@@ -200,14 +168,8 @@ class Judge:
         """The fronts of a method trained with ``dpo`` or ``ppo``, and what they are made of.
 
         Of ``ppo`` there are two: responses are judged by the reward models and, as
-        ``ppo_true_scores``, by the corpus, whose scores no model has seen.
-
-        Args:
-            algorithm: ``dpo`` or ``ppo``.
-            method: what was trained.
-            grid: preference vectors, size = (N, 2).
-            label: in tables; default: the method's.
-            split: of the prompts, ``eval`` or ``tune``.
+        ``ppo_true_scores``, by the corpus, whose scores no model has seen. The grid has
+        size = (N, 2); ``split`` is of the prompts, ``eval`` or ``tune``.
         """
         miniature, settings = self.miniature, self.miniature.settings
         policy = Policy(

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.configs import Options, Program, configuration, kinds, option
-from safe_rlhf_panacea.data.template import SAFE_RLHF_MARKS, SafeRlhfTemplate
+from safe_rlhf_panacea.data.templates import SAFE_RLHF_MARKS, SafeRlhfTemplate
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.experiments.table import OBJECTIVES
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, naming, read_json

@@ -43,17 +43,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Adapted:
-    """An adapter's folder, and the model under it.
-
-    Attributes:
-        folder: where it lies.
-        preference: what stands behind the ``@``; None without one.
-        lora: the LoRA of PEFT; None for an adapter of this package.
-    """
+    """An adapter's folder, and the model under it."""
 
     folder: Path
-    preference: str | None
-    lora: Lora | None
+    preference: str | None  # what stands behind the @
+    lora: Lora | None  # of PEFT; None for an adapter of this package
 
     @cached_property
     def config(self) -> AdapterConfig:
@@ -62,11 +56,7 @@ class Adapted:
 
     @property
     def base(self) -> str:
-        """The base model, which may be an adapter again.
-
-        Raises:
-            UserError: it names none.
-        """
+        """The base model, which may be an adapter again."""
         base = self.lora.base if self.lora else self.config.base_model
         if base is None:
             raise UserError(f"{self.folder} is an adapter that names no base model")
@@ -99,10 +89,8 @@ class Adapted:
     def base_errors(self) -> Iterator[None]:
         """Around the loading of the base: checks before it, and errors that name the adapter.
 
-        Raises:
-            UserError: a LoRA of a kind that only PEFT merges, no λ or one too many, or an adapter
-                that is, perhaps by way of others, its own base model; or what the block raises.
-            PreferenceError: a λ that is none.
+        Refused are a LoRA of a kind that only PEFT merges, no λ, one too many or what is none, and
+        an adapter that is, perhaps by way of others, its own base model.
         """
         folders, under = {os.path.realpath(self.folder)}, find_adapter(self.base)
         while under is not None:
@@ -129,24 +117,24 @@ class Adapted:
         except UserError as error:
             raise UserError(f"{error} (the base model of {self.folder}, an adapter)") from error
 
-    def add_to(self, model: PreTrainedModel, dtype: torch.dtype | str | None = None) -> None:
-        """Add the update to the weights of the base model, and note its checksum on each of them.
+    def add_to(
+        self,
+        model: PreTrainedModel,
+        dtype: torch.dtype | str | None = None,
+        *,
+        at: torch.Tensor | None = None,
+    ) -> None:
+        """Add the update to the base model's weights, which then get the type ``dtype``.
 
-        An output layer that shares its weight with the input embeddings gets one of its own.
-        Buffers, such as the frequencies of the positions, keep their type.
-
-        Args:
-            model: the base model, in the type that it was saved in.
-            dtype: of the weights afterwards; default: as they are.
-
-        Raises:
-            UserError, AdapterError: files that are damaged, or an adapter of another model.
+        λ is ``at``, size = (m,), by default the one behind the folder's name. Each weight keeps
+        the update's checksum; an output layer that shares its weight with the input embeddings
+        gets one of its own; buffers, such as positions' frequencies, keep their type.
         """
         digest = hashlib.sha256((self.folder / WEIGHTS_NAME).read_bytes())
         if self.preference is not None:
             digest.update(str(self._vector.tolist()).encode())
         embeddings = model.get_input_embeddings().weight
-        for name, update in self.lora.updates(model) if self.lora else self._updates(model):
+        for name, update in self.lora.updates(model) if self.lora else self._updates(model, at):
             module = model.get_submodule(name)
             weight = module.get_parameter("weight")
             if weight is embeddings:
@@ -159,12 +147,14 @@ class Adapted:
             parameter.data = parameter.data.to(wanted)
 
     @torch.no_grad()
-    def _updates(self, model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    def _updates(
+        self, model: nn.Module, at: torch.Tensor | None
+    ) -> Iterator[tuple[str, torch.Tensor]]:
         """W(λ) - W0 of each adapted layer in float32, size = (out_features, in_features)."""
         config, tensors = self.config, read_tensors(self.folder)
         check_fit(model, config, tensors, str(self.folder / WEIGHTS_NAME))
         check_base(dict(model.named_parameters()), config.base_fingerprint, str(self.folder))
-        preference, state = self._vector, PreferenceState(config.pref_dim)
+        preference, state = self._vector if at is None else at, PreferenceState(config.pref_dim)
         for name in dict.fromkeys(key.rpartition(".")[0] for key in tensors):
             with torch.random.fork_rng(devices=[]):  # its start is drawn, and not used
                 layer = SvdLoraLinear(model.get_submodule(name), config, state)
@@ -174,11 +164,7 @@ class Adapted:
 
 
 def find_adapter(name_or_path: str | os.PathLike[str]) -> Adapted | None:
-    """The adapter that ``FOLDER`` or ``FOLDER@λ`` names; None for whole models and hub names.
-
-    Raises:
-        UserError: a λ behind a whole model, or a damaged configuration.
-    """
+    """The adapter that ``FOLDER`` or ``FOLDER@λ`` names; None for whole models and hub names."""
     text, preference = split_base(str(name_or_path))
     folder = Path(text).expanduser()
     whole = any((folder / file).is_file() for file in (WEIGHTS, INDEX))
@@ -195,13 +181,7 @@ def find_adapter(name_or_path: str | os.PathLike[str]) -> Adapted | None:
 def base_of(adapter: str | Path, recorded: str | None, given: str | None) -> Iterator[str]:
     """The base model to load inside the block, whose errors name the adapter as well.
 
-    Args:
-        adapter: the adapter's folder.
-        recorded: the base model that its configuration names.
-        given: what the user says instead, with ``--base_model``.
-
-    Raises:
-        UserError: there is neither, or the block raised one.
+    It is the one that the adapter's configuration records, or what ``--base_model`` gives instead.
     """
     if (base := given or recorded) is None:
         raise UserError(f"{adapter} names no base model: give one with --base_model")

@@ -42,25 +42,23 @@ class AutoModelForScore:
     ) -> ScoreModel:
         """Load a score model or, if asked to, put a fresh head on a language model.
 
-        Reads today's layout and the older one (``rotary_emb.inv_freq``, no bias, no
-        normaliser). The head's width and bias are those of the checkpoint's own head.
+        Reads today's layout and the older one (``rotary_emb.inv_freq``, no bias, no normaliser).
 
         Args:
-            name_or_path: a folder or a name on the Hugging Face hub; safetensors only.
-            score_type: the role; the checkpoint's configuration has no say in it.
+            name_or_path: a folder or a name on the hub; safetensors only.
+            score_type: the role; like ``do_normalize`` never the checkpoint's own.
             fresh_head: a checkpoint without a score head gets a random one, to be trained.
-            do_normalize: whether scores are normalised; likewise.
+            do_normalize: whether scores are normalised.
             normalizer_type: default: the checkpoint's.
-            normalizer_momentum: of ``ExponentialMovingAverage``; default: the checkpoint's.
-            score_dim: D of a fresh head, default 1.
-            score_bias: whether a fresh head has a bias, default true.
+            normalizer_momentum: default: the checkpoint's.
+            score_dim: D of a fresh head; default: 1.
+            score_bias: whether a fresh head has a bias; default: true.
             dtype: of the weights; default: as saved.
             trust_remote_code: run code that comes with the model.
             kwargs: passed on to transformers, for example ``attn_implementation``.
 
         Raises:
-            UserError: no whole checkpoint, one of another kind of model, or one without a
-                score head.
+            UserError: no whole checkpoint, one of another model, or one without a score head.
         """
         from transformers import AutoConfig, AutoModel
 

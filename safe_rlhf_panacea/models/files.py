@@ -32,11 +32,7 @@ def is_local(name_or_path: str | os.PathLike[str]) -> bool:
 
 
 def check_model_folder(folder: Path) -> None:
-    """Refuse a folder that holds no whole model.
-
-    Raises:
-        UserError: the folder, its config.json or its weights are missing, pickled or truncated.
-    """
+    """Refuse a folder whose config.json or weights are missing, pickled or truncated."""
     if not folder.is_dir():
         owner = folder.parts[0] if len(folder.parts) == 2 else ""
         text = f"{folder}: no such folder; a model's folder or a hub name is wanted"
@@ -53,11 +49,7 @@ def check_model_folder(folder: Path) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model's folder.
-
-    Raises:
-        UserError: there are none, or one that the index names is missing.
-    """
+    """The safetensors files of a model's folder, all that its index names."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
@@ -98,11 +90,7 @@ def _weight_map(index: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def check_safetensors(file: Path) -> None:
-    """Refuse a file that is not one whole safetensors file.
-
-    Raises:
-        UserError: naming the file.
-    """
+    """Refuse a file that is not one whole safetensors file, with a ``UserError``."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -142,11 +130,7 @@ def read_tensors(
 
 
 def check_score_head(name: str, tensors: Iterable[str]) -> None:
-    """Refuse a checkpoint whose scores would come from a random head.
-
-    Raises:
-        UserError: the head's weights are not among the names ``tensors``.
-    """
+    """Refuse a checkpoint without a head among its ``tensors``, whose scores would be random."""
     if f"{SCORE_HEAD}weight" not in tensors:
         raise UserError(
             f"{name} is no reward model: its weights lack {SCORE_HEAD}weight; train one from "

@@ -23,15 +23,8 @@ IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)
 class LoadedModel:
     """A model of transformers with its tokenizer, in place of the name that one is loaded by.
 
-    A training takes it over: it gets the run's precision, and an adapter, in place.
-
-    Attributes:
-        model: a causal language model, or, as a reward, a model for sequence classification.
-        tokenizer: the model's.
-        label: as a reward, which of several labels is meant, by name or index.
-
-    Raises:
-        UserError: one of both is missing, or they stand in each other's place.
+    A training takes it over: it gets the run's precision, and an adapter, in place. As a reward it
+    is a model for sequence classification, and ``label`` is a label of several, by name or index.
     """
 
     model: Any
@@ -59,11 +52,7 @@ class LoadedModel:
 
 
 def resolve_model(name_or_path: str | os.PathLike[str]) -> str:
-    """The folder, checked, or the hub name as it is.
-
-    Raises:
-        UserError: the folder is missing or holds no whole model.
-    """
+    """The folder, which must hold a whole model, or the hub name as it is."""
     if not is_local(name_or_path):
         return str(name_or_path)
     folder = Path(name_or_path).expanduser()
@@ -103,11 +92,7 @@ def loading_errors(name: str, what: str) -> Iterator[None]:
 
 
 def read_model_config(name: str, *, trust_remote_code: bool = False) -> Any:
-    """A model's configuration; of a model on the hub nothing else is downloaded.
-
-    Raises:
-        UserError: there is none.
-    """
+    """A model's configuration; of a model on the hub nothing else is downloaded."""
     from transformers import AutoConfig
 
     with loading_errors(name, "configuration"):
@@ -122,31 +107,20 @@ def load_whole(
     may_lack: Collection[str] = (),
     **kwargs: Any,
 ) -> Any:
-    """``auto_class.from_pretrained`` with no weight made up and none left over.
+    """``auto_class.from_pretrained(name, **kwargs)``, no weight made up and none left over.
 
-    Args:
-        auto_class: one of transformers' auto classes.
-        name: a folder or hub name.
-        may_hold: whether the checkpoint may hold this tensor though the model has none.
-        may_lack: tensors that the caller brings.
-        kwargs: passed on.
+    The checkpoint may hold tensors of which ``may_hold`` is true though the model has none, and
+    lack those of ``may_lack``, which the caller brings.
 
     Raises:
-        UserError: the checkpoint is of another model, naming a few of its tensors, or a weight
-            is not finite.
+        UserError: it is of another model, naming a few tensors, or a weight is not finite.
     """
     with loading_errors(name, "model"):
-        model, info = auto_class.from_pretrained(
-            name,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **kwargs,
-        )
+        kwargs |= {"use_safetensors": True, "ignore_mismatched_sizes": True}
+        model, info = auto_class.from_pretrained(name, output_loading_info=True, **kwargs)
     foreign = f"{name} is no checkpoint of a {type(model).__name__}"
-    missing = [key for key in info["missing_keys"] if key not in may_lack]
-    if missing:
-        raise UserError(f"{foreign}: {_few(missing)} missing")
+    if missing := _few(key for key in info["missing_keys"] if key not in may_lack):
+        raise UserError(f"{foreign}: {missing} missing")
     if mismatched := sorted(info["mismatched_keys"]):
         if isinstance(mismatched[0], str):  # before transformers 5 without the shapes
             raise UserError(f"{foreign}: {mismatched[0]} has another shape")
@@ -168,11 +142,7 @@ def _few(keys: Iterable[str], shown: int = 3) -> str:
 
 
 def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], name: str) -> None:
-    """Refuse weights that are not finite, such as a diverged training may have left.
-
-    Raises:
-        UserError: naming the first of them.
-    """
+    """Refuse weights that are not finite, naming the first, with a ``UserError``."""
     for key, tensor in tensors:
         if tensor.is_meta or tensor.element_size() < 2:  # not here, or quantised
             continue
@@ -183,18 +153,9 @@ def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], name: str) -> None
 
 
 def check_positions(model: Any, length: int, name: str, what: str = "--max_length") -> None:
-    """Refuse sequences that are longer than a model's positions reach.
+    """Refuse sequences of ``length`` tokens where a model names fewer positions.
 
-    Models that do not say how many they have pass.
-
-    Args:
-        model: with its configuration.
-        length: of the longest sequence, in tokens.
-        name: of the model.
-        what: makes a sequence so long.
-
-    Raises:
-        UserError: with both numbers.
+    The ``UserError`` has both numbers, the model's ``name``, and ``what`` makes them so long.
     """
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if isinstance(positions, int) and 0 < positions < length:

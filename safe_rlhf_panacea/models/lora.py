@@ -61,11 +61,7 @@ class Lora:
         return f"python -c {shlex.quote(code)}"  # the base's name may come from anybody
 
     def check(self) -> None:
-        """Whether A and B are all there is to it, besides the head of a classifier.
-
-        Raises:
-            UserError: it is of another kind, which only PEFT merges.
-        """
+        """Refuse what is more than A, B and the head of a classifier, which only PEFT merges."""
         values = self.values
         odd = [name for name in BEYOND if values.get(name)]
         if values.get("bias", "none") != "none":
@@ -84,11 +80,7 @@ class Lora:
 
     @cached_property
     def tensors(self) -> dict[str, torch.Tensor]:
-        """All that is saved, by PEFT's names.
-
-        Raises:
-            UserError: the file is missing, pickled or truncated, or a number is not finite.
-        """
+        """All that is saved, by PEFT's names: a whole file of finite numbers."""
         from safetensors.torch import load_file
 
         file = self.folder / WEIGHTS_NAME
@@ -106,11 +98,7 @@ class Lora:
         return {name.removeprefix("base_model.model."): value for name, value in others.items()}
 
     def updates(self, model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-        """Each adapted layer's name and update B A · α / r, size = (out_features, in_features).
-
-        Raises:
-            UserError: a tensor that has no place in the model.
-        """
+        """Each adapted layer's name and update B A · α / r, size = (out_features, in_features)."""
         parts: dict[str, dict[str, torch.Tensor]] = {}
         for key, tensor in self.tensors.items():
             if match := KEY.fullmatch(key):
@@ -129,11 +117,7 @@ class Lora:
 
 
 def read_lora(folder: Path, values: Mapping[str, Any]) -> Lora:
-    """The LoRA whose configuration holds ``values``.
-
-    Raises:
-        UserError: it is an adapter of another kind, or what a LoRA needs is missing.
-    """
+    """The LoRA whose configuration holds ``values``; other kinds of adapters are refused."""
     file = folder / CONFIG_NAME
     if values.get("peft_type") != "LORA":
         raise UserError(f"{file} describes neither a Panacea adapter nor a LoRA of PEFT")

@@ -1,12 +1,7 @@
-"""Running statistics of the scores, and what is done to scores with them.
-
-Names and buffers are Safe-RLHF's. Variances here are the population's (divided by n), so that
-running statistics over batches equal those of all rows at once, and a batch of one row is no NaN.
-"""
+"""Running statistics of the scores, and what is done to scores with them."""
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
@@ -19,58 +14,67 @@ NormalizeFunction = Literal["affine", "scale", "translate", "identity"]
 NormalizerType = Literal["RunningMeanStd", "ExponentialMovingAverage"]
 
 
-class Normalizer(nn.Module, abc.ABC):
-    """Keeps mean and variance of the last dimension's D scores.
+class Normalizer(nn.Module):
+    """Keeps mean and variance of the last dimension's D scores, under Safe-RLHF's names.
 
     Buffers: ``mean`` (D,), ``var`` (D,), ``count`` (1,). They start at 0, 1, 0 and stay float32
     whatever type the model is cast to: small updates to a running mean are lost in bfloat16.
+    Variances are the population's (divided by n), so that running statistics over batches equal
+    those of all rows at once, and a batch of one row is no NaN.
 
-    Raises:
-        UserError: ``normalize_function`` is none of the four.
+    ``update`` keeps them of every row so far, or as momentum · old + (1 - momentum) · batch, with
+    0.9 as the default; without a type it does nothing. ``normalize`` takes off the mean, divides by
+    the deviation, both or neither. Unknown names, and a momentum outside [0, 1), are refused.
     """
 
     mean: torch.Tensor
     var: torch.Tensor
     count: torch.Tensor
 
-    def __init__(self, normalize_function: NormalizeFunction, shape: tuple[int, ...]) -> None:
-        """Start with mean 0 and variance 1."""
-        super().__init__()
-        known = get_args(NormalizeFunction)
-        if normalize_function not in known:
-            raise UserError(
-                f"normalize_function {normalize_function!r} is none of {', '.join(known)}"
-            )
-        self.normalize_function = normalize_function
-        self.register_buffer("mean", torch.zeros(shape))
-        self.register_buffer("var", torch.ones(shape))
-        self.register_buffer("count", torch.zeros(1, dtype=torch.long))
-
-    @classmethod
-    def instantiate(
-        cls,
+    def __init__(
+        self,
         normalizer_type: NormalizerType | None,
         normalize_function: NormalizeFunction,
         shape: tuple[int, ...],
         momentum: float | None = None,
-    ) -> Normalizer:
-        """Make a normaliser by its name in a checkpoint's configuration.
+    ) -> None:
+        """Start with mean 0 and variance 1."""
+        super().__init__()
+        functions, types = get_args(NormalizeFunction), get_args(NormalizerType)
+        if normalize_function not in functions:
+            raise UserError(
+                f"normalize_function {normalize_function!r} is none of {', '.join(functions)}"
+            )
+        if normalizer_type not in (*types, None):
+            raise UserError(
+                f"normalizer_type {normalizer_type!r} is none of {', '.join(types)}, None"
+            )
+        self.normalizer_type, self.normalize_function = normalizer_type, normalize_function
+        self.momentum = 0.9 if momentum is None else momentum
+        if normalizer_type == "ExponentialMovingAverage" and not 0 <= self.momentum < 1:
+            raise UserError(f"the normalizer's momentum {momentum} is not in [0, 1)")
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("var", torch.ones(shape))
+        self.register_buffer("count", torch.zeros(1, dtype=torch.long))
 
-        Raises:
-            UserError: an unknown name, or no sensible momentum for the moving average.
-        """
-        if normalizer_type is None:
-            return IdentityNormalizer(normalize_function, shape)
-        if normalizer_type == "RunningMeanStd":
-            return RunningMeanStd(normalize_function, shape)
-        if normalizer_type == "ExponentialMovingAverage":
-            return ExponentialMovingAverage(normalize_function, shape, momentum)
-        known = ", ".join(get_args(NormalizerType))
-        raise UserError(f"normalizer_type {normalizer_type!r} is none of {known}, None")
-
-    @abc.abstractmethod
+    @torch.no_grad()
     def update(self, data: torch.Tensor) -> None:
         """Take in scores, size = (N, D)."""
+        if self.normalizer_type is None:
+            return
+        data = data.to(self.mean.dtype)
+        rows, seen = data.size(0), self.count
+        mean, var = data.mean(dim=0), data.var(dim=0, unbiased=False)
+        if self.normalizer_type == "RunningMeanStd":  # Chan's parallel algorithm
+            total = seen + rows
+            delta = mean - self.mean
+            spread = self.var * seen + var * rows + delta.square() * (seen * rows / total)
+            self.mean.add_(delta * rows / total)
+            self.var.copy_(spread / total)
+        else:
+            self.mean.lerp_(mean, 1 - self.momentum)
+            self.var.lerp_(var, 1 - self.momentum)
+        self.count.add_(rows)
 
     def normalize(self, data: torch.Tensor, epsilon: float = 1e-8) -> torch.Tensor:
         """Normalise scores, size = (..., D), by the statistics as they are."""
@@ -80,22 +84,12 @@ class Normalizer(nn.Module, abc.ABC):
             data = data / (self.var.sqrt() + epsilon)
         return data
 
-    def forward(self, data: torch.Tensor, epsilon: float = 1e-8) -> torch.Tensor:
-        """Take in scores when training, then normalise them."""
-        if self.training:
-            self.update(data)
-        return self.normalize(data, epsilon)
-
     def set_mean_var(
         self,
         mean: torch.Tensor | Sequence[float] | None,
         var: torch.Tensor | Sequence[float] | None,
     ) -> None:
-        """Set the statistics; None keeps what is there.
-
-        Raises:
-            UserError: the wrong number of values.
-        """
+        """Set the statistics, which must be D each; None keeps what is there."""
         for name, value in (("mean", mean), ("var", var)):
             if value is None:
                 continue
@@ -114,56 +108,3 @@ class Normalizer(nn.Module, abc.ABC):
             if buffer is not None:
                 self._buffers[name] = buffer.to(fn(buffer).device)
         return self
-
-
-class RunningMeanStd(Normalizer):
-    """Mean and variance of every row seen so far (Chan's parallel algorithm)."""
-
-    @torch.no_grad()
-    def update(self, data: torch.Tensor) -> None:
-        """Take in scores, size = (N, D)."""
-        data = data.to(self.mean.dtype)
-        rows, seen = data.size(0), self.count
-        total = seen + rows
-        delta = data.mean(dim=0) - self.mean
-        spread = self.var * seen + data.var(dim=0, unbiased=False) * rows
-        spread = spread + delta.square() * (seen * rows / total)
-        self.mean.add_(delta * rows / total)
-        self.var.copy_(spread / total)
-        self.count.add_(rows)
-
-
-class ExponentialMovingAverage(Normalizer):
-    """momentum · old + (1 - momentum) · batch, for mean and variance; momentum is 0.9 by default.
-
-    Raises:
-        UserError: a momentum outside [0, 1).
-    """
-
-    def __init__(
-        self,
-        normalize_function: NormalizeFunction,
-        shape: tuple[int, ...],
-        momentum: float | None = None,
-    ) -> None:
-        """Start with mean 0 and variance 1."""
-        super().__init__(normalize_function, shape)
-        self.momentum = 0.9 if momentum is None else momentum
-        if not 0 <= self.momentum < 1:
-            raise UserError(f"the normalizer's momentum {momentum} is not in [0, 1)")
-
-    @torch.no_grad()
-    def update(self, data: torch.Tensor) -> None:
-        """Take in scores, size = (N, D)."""
-        data = data.to(self.mean.dtype)
-        fresh = 1 - self.momentum
-        self.mean.lerp_(data.mean(dim=0), fresh)
-        self.var.lerp_(data.var(dim=0, unbiased=False), fresh)
-        self.count.add_(data.size(0))
-
-
-class IdentityNormalizer(Normalizer):
-    """Statistics that never change: 0 and 1, or what a checkpoint says."""
-
-    def update(self, data: torch.Tensor) -> None:
-        """Take nothing in."""

@@ -24,12 +24,7 @@ from safe_rlhf_panacea.models.loading import (
 )
 
 # What a tokenizer that lacks a special token is given: Safe-RLHF's names.
-DEFAULT_SPECIAL_TOKENS = {
-    "bos_token": "<s>",
-    "eos_token": "</s>",
-    "pad_token": "<pad>",
-    "unk_token": "<unk>",
-}
+SPECIAL_TOKENS = dict(bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
 
@@ -48,13 +43,12 @@ def load_pretrained_models(
 ) -> tuple[Any, Any]:
     """Load a model, in evaluation mode, and its tokenizer.
 
-    Special tokens that the tokenizer lacks are added, and the embeddings grow with it. An adapter
-    is added to the weights of the model under it.
+    Special tokens that the tokenizer lacks are added, and the embeddings grow with it.
 
     Args:
-        model_name_or_path: a folder or a name on the Hugging Face hub; safetensors only. Also the
-            folder of a LoRA of PEFT, or of a Panacea adapter at one λ, as
-            ``FOLDER@helpful=0.5,harmless=0.5``. A ``LoadedModel`` is taken as it is.
+        model_name_or_path: a folder or a name on the hub, safetensors only; the folder of a LoRA of
+            PEFT, or of a Panacea adapter at one λ, ``FOLDER@helpful=0.5,harmless=0.5``, which is
+            added to the weights under it; or a ``LoadedModel``, which is taken as it is.
         model_max_length: in tokens; None keeps the tokenizer's own.
         padding_side: ``left`` for generation, ``right`` for scoring and training.
         auto_model_type: ``AutoModelForCausalLM`` or ``AutoModelForScore``.
@@ -125,18 +119,10 @@ def load_score_model(
     dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
 ) -> tuple[Any, Any]:
-    """A score model and its tokenizer, which pads on the right.
+    """A score model, as ``reward``, ``cost`` or ``critic``, and its tokenizer (padding: right).
 
-    Args:
-        path: a folder or a name on the hub.
-        role: ``reward``, ``cost`` or ``critic``.
-        max_length: of prompt and response together, in tokens.
-        normalize: whether it uses its own normaliser.
-        dtype: of the weights; None: as saved.
-        trust_remote_code: run code that comes with the model.
-
-    Raises:
-        UserError: there is none, or it has fewer positions.
+    ``max_length`` is of prompt and response together, in tokens; a model with fewer positions is
+    refused. ``normalize`` says whether its own normaliser is used.
     """
     adapted = find_adapter(path)
     if adapted is not None and adapted.lora is None:
@@ -164,11 +150,7 @@ def has_tokenizer(folder: Path) -> bool:
 def load_tokenizer(
     name: str, model_max_length: int | None, padding_side: str, **kwargs: Any
 ) -> Any:
-    """A tokenizer as it was saved.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
+    """A tokenizer as it was saved; a ``UserError`` where there is none, or it is damaged."""
     from transformers import AutoTokenizer
 
     if Path(name).is_dir() and not has_tokenizer(Path(name)):
@@ -190,11 +172,7 @@ def is_same_tokenizer(one: Any, other: Any) -> bool:
 
 
 def check_same_tokenizer(one: Any, other: Any, one_path: str, other_path: str) -> None:
-    """Refuse two models whose tokenizers differ.
-
-    Raises:
-        UserError: naming both models and the sizes of their vocabularies.
-    """
+    """Refuse two models whose tokenizers differ, naming both, with a ``UserError``."""
     if not is_same_tokenizer(one, other):
         raise UserError(
             f"the tokenizers of {one_path} ({len(one)} tokens) and {other_path} ({len(other)} "
@@ -216,7 +194,7 @@ def resize_tokenizer_embedding(tokenizer: Any, model: Any) -> None:
             RuntimeWarning,
             stacklevel=2,
         )
-    lacking = {k: v for k, v in DEFAULT_SPECIAL_TOKENS.items() if getattr(tokenizer, k) is None}
+    lacking = {k: v for k, v in SPECIAL_TOKENS.items() if getattr(tokenizer, k) is None}
     if lacking:
         tokenizer.add_special_tokens(lacking)
     if len(tokenizer) > rows:

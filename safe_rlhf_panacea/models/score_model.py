@@ -34,21 +34,13 @@ NORMALIZE_FUNCTIONS: dict[str, NormalizeFunction] = {
 
 @dataclass
 class ScoreModelOutput(ModelOutput):
-    """What a score model returns.
+    """What a score model returns; scores are float32, an end is the last attended token."""
 
-    Attributes:
-        scores: at every token, float32, size = (B, L, D).
-        end_scores: at the last attended token, float32, size = (B, D).
-        last_hidden_state: size = (B, L, E).
-        end_last_hidden_state: at the last attended token, size = (B, E).
-        end_index: position of the last attended token, size = (B,).
-    """
-
-    scores: torch.Tensor | None = None
-    end_scores: torch.Tensor | None = None
-    last_hidden_state: torch.Tensor | None = None
-    end_last_hidden_state: torch.Tensor | None = None
-    end_index: torch.Tensor | None = None
+    scores: torch.Tensor | None = None  # size = (B, L, D)
+    end_scores: torch.Tensor | None = None  # size = (B, D)
+    last_hidden_state: torch.Tensor | None = None  # size = (B, L, E)
+    end_last_hidden_state: torch.Tensor | None = None  # size = (B, E)
+    end_index: torch.Tensor | None = None  # size = (B,)
 
 
 def last_attended(attention_mask: torch.Tensor) -> torch.Tensor:
@@ -62,14 +54,12 @@ class ScoreModel(nn.Module):
 
     Its state has Safe-RLHF's keys: ``model.*`` (``transformer.*`` for GPT-2 and so on),
     ``score_head.weight``, ``score_head.bias``, ``normalizer.{mean,var,count}``.
+    ``backbone.config`` has ``score_dim``, ``score_bias``, ``normalizer_type``, ``momentum`` and
+    ``do_normalize``, which ``AutoModelForScore`` sets.
     """
 
     def __init__(self, backbone: PreTrainedModel, score_type: ScoreType = "reward") -> None:
-        """Add a fresh head, as ``backbone.config`` says.
-
-        It has ``score_dim``, ``score_bias``, ``normalizer_type``, ``momentum`` and
-        ``do_normalize``, which ``AutoModelForScore`` sets.
-        """
+        """Add a fresh head."""
         super().__init__()
         if score_type not in NORMALIZE_FUNCTIONS:
             known = ", ".join(NORMALIZE_FUNCTIONS)
@@ -89,12 +79,9 @@ class ScoreModel(nn.Module):
         if config.score_bias:
             nn.init.zeros_(self.score_head.bias)
         self.score_head.to(device=backbone.device, dtype=backbone.dtype)
-        self.normalizer = Normalizer.instantiate(
-            config.normalizer_type,
-            NORMALIZE_FUNCTIONS[score_type],
-            (config.score_dim,),
-            config.momentum,
-        ).to(backbone.device)
+        function, shape = NORMALIZE_FUNCTIONS[score_type], (config.score_dim,)
+        normalizer = Normalizer(config.normalizer_type, function, shape, config.momentum)
+        self.normalizer = normalizer.to(backbone.device)
         self._takes_positions = "position_ids" in inspect.signature(backbone.forward).parameters
 
     def forward(
@@ -108,16 +95,9 @@ class ScoreModel(nn.Module):
     ) -> ScoreModelOutput:
         """Score every token that is attended, in passes over rows of similar length.
 
-        Positions count attended tokens only, so that padding on either side changes nothing.
-
-        Args:
-            input_ids: token ids.
-            attention_mask: true where there is a token; all of them when left out, which needs
-                B = 1.
-            position_ids: when they are not to be counted from the mask.
-            use_cache: whether the backbone keeps its keys and values.
-            groups: rows that may begin alike, each of the B once; that beginning is read once.
-            kwargs: passed on to the backbone, for example ``inputs_embeds``.
+        The mask may be left out where B = 1. Positions are by default counted over attended tokens,
+        so that padding changes nothing. ``groups`` are rows that may begin alike, each of the B
+        once; that beginning is read once. The rest is passed on to the backbone.
 
         Raises:
             UserError: a row without a single attended token.
@@ -139,7 +119,7 @@ class ScoreModel(nn.Module):
             hidden = self._hidden(input_ids, mask, position_ids, use_cache=use_cache, **kwargs)
         if mask is None:
             mask = hidden.new_ones(hidden.shape[:2], dtype=torch.bool)
-        return self.get_scores(hidden, mask)
+        return self._scored(hidden, mask)
 
     def _hidden(
         self,
@@ -157,16 +137,12 @@ class ScoreModel(nn.Module):
             input_ids, attention_mask=attention_mask, **{"use_cache": False, **kwargs}
         ).last_hidden_state
 
-    def get_scores(
-        self,
-        last_hidden_state: torch.Tensor,  # size = (B, L, E)
-        attention_mask: torch.Tensor,  # size = (B, L)
-    ) -> ScoreModelOutput:
-        """Put the head on hidden states.
+    def _scored(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> ScoreModelOutput:
+        """The head on hidden states, size = (B, L, E), whose end scores the normaliser takes in.
 
-        While training an unfrozen head, the normaliser takes in the end scores of all processes.
+        It takes in those of all processes, while a head that is not frozen trains.
         """
-        scores = self.score_head(last_hidden_state).float()  # size = (B, L, D)
+        scores = self.score_head(hidden).float()  # size = (B, L, D)
         end_index = last_attended(attention_mask).to(scores.device)  # size = (B,)
         rows = torch.arange(scores.size(0), device=scores.device)
         end_scores = scores[rows, end_index]  # size = (B, D)
@@ -181,13 +157,7 @@ class ScoreModel(nn.Module):
         if self.config.do_normalize:
             scores = self.normalizer.normalize(scores)
             end_scores = self.normalizer.normalize(end_scores)
-        return ScoreModelOutput(
-            scores=scores,
-            end_scores=end_scores,
-            last_hidden_state=last_hidden_state,
-            end_last_hidden_state=last_hidden_state[rows, end_index],
-            end_index=end_index,
-        )
+        return ScoreModelOutput(scores, end_scores, hidden, hidden[rows, end_index], end_index)
 
     def set_normalize(self, mode: bool = True) -> None:
         """Turn the normalisation of scores on or off."""
@@ -222,10 +192,9 @@ class ScoreModel(nn.Module):
 
     def gradient_checkpointing_enable(self, kwargs: dict[str, Any] | None = None) -> None:
         """Recompute activations in the backward pass; works with a frozen backbone too."""
-        options = {"use_reentrant": False} if kwargs is None else kwargs
         name = "activation_checkpointing_enable"  # its name since transformers 5
         enable = getattr(self.backbone, name, self.backbone.gradient_checkpointing_enable)
-        enable(options)
+        enable({"use_reentrant": False} if kwargs is None else kwargs)
 
     def gradient_checkpointing_disable(self) -> None:
         """Keep activations."""
@@ -235,19 +204,16 @@ class ScoreModel(nn.Module):
     def save_pretrained(
         self, folder: str | os.PathLike[str], state_dict: dict[str, torch.Tensor] | None = None
     ) -> None:
-        """Write ``config.json`` and ``model.safetensors``.
+        """Write ``config.json`` and ``model.safetensors``; the folder is made if missing.
 
-        Args:
-            folder: made if missing.
-            state_dict: the weights, where this process holds only a part of them itself.
+        ``state_dict`` holds the weights where this process has only a part of them itself.
         """
         from safetensors.torch import save_file
 
         statistics = {f"normalizer.{k}": v for k, v in self.normalizer.state_dict().items()}
         state = statistics | (self.state_dict() if state_dict is None else state_dict)
         state = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-        folder = Path(folder)
-        with atomic_path(folder / "model.safetensors") as temporary:
+        with atomic_path(Path(folder) / "model.safetensors") as temporary:
             save_file(state, temporary, metadata={"format": "pt"})
         self.config.mean = self.normalizer.mean.tolist()
         self.config.var = self.normalizer.var.tolist()

@@ -20,10 +20,9 @@ from safe_rlhf.datasets import (
 from safe_rlhf.trainers import rl_trainer
 
 from safe_rlhf_panacea.data import IGNORE_INDEX
-from safe_rlhf_panacea.data.control_tokens import tokenize
+from safe_rlhf_panacea.data.datasets import common_prefix
 from safe_rlhf_panacea.data.raw import labels_of
-from safe_rlhf_panacea.data.template import AUTO, SAFE_RLHF, ChatTemplate
-from safe_rlhf_panacea.data.tokenized import common_prefix
+from safe_rlhf_panacea.data.template import AUTO, SAFE_RLHF, ChatTemplate, tokenize
 from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
 

@@ -17,7 +17,7 @@ from safe_rlhf_panacea.base.rl import text_count
 from safe_rlhf_panacea.base.rl_data import Rollout, Scores
 from safe_rlhf_panacea.base.updates import by_update, counted, means_of_evaluation
 from safe_rlhf_panacea.distributed import own_device
-from safe_rlhf_panacea.forward.generation import up_to_end
+from safe_rlhf_panacea.forward import up_to_end
 from safe_rlhf_panacea.forward.ways import by_generate, first_fitting
 from safe_rlhf_panacea.models.files import check_saved_head
 from safe_rlhf_panacea.models.loading import check_positions

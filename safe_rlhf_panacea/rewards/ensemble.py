@@ -13,8 +13,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.data import ChatTemplate
-from safe_rlhf_panacea.data.control_tokens import as_text, control_pattern, special_tokens, tokenize
-from safe_rlhf_panacea.data.template import AUTO, as_turns
+from safe_rlhf_panacea.data.template import (
+    AUTO,
+    as_text,
+    as_turns,
+    control_pattern,
+    special_tokens,
+    tokenize,
+)
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward.passes import by_row
 from safe_rlhf_panacea.models.pretrained import is_same_tokenizer
@@ -29,15 +35,11 @@ Scorer = Callable[[Responses], torch.Tensor]  # one score per row, size = (B,)
 class RewardModel:
     """A model that scores whole sequences: Safe-RLHF's kind, or transformers' with a classifier.
 
-    However many objectives ask it, it is loaded once and runs once for each batch.
+    However many objectives ask it, it is loaded once and runs once for each batch. ``model`` is its
+    engine once there is one; ``stop_ids`` are the policy's tokens that end a response.
 
     Attributes:
-        path: where it was loaded from.
-        model: answers with scores; its engine, once there is one.
-        own_tokenizer: the model's.
-        tokenizer: the policy's.
-        stop_ids: the policy's tokens that end a response.
-        reads_policy_tokens: whether both give every token the same id.
+        reads_policy_tokens: whether both tokenizers give every token the same id.
         is_classifier: whether it answers with ``logits``, and not with ``end_scores``.
         now: the date and time that its chat template may write; None: those of the moment.
     """
@@ -200,9 +202,6 @@ class RewardEnsemble:
             examples: the raw samples, None where one is not known; None: Safe-RLHF's own data
                 sets, which keep none.
             source: what the data are called.
-
-        Raises:
-            UserError: naming function, column and row.
         """
         for function in (one for one in self.scorers if isinstance(one, FunctionReward)):
             for name in function.columns:
@@ -238,10 +237,6 @@ class RewardEnsemble:
         return torch.stack(columns, dim=-1)
 
     def raw(self, rewards: torch.Tensor) -> torch.Tensor:
-        """What the models and functions themselves said, before sign, scale and shift.
-
-        Args:
-            rewards: of this ensemble, size = (..., m).
-        """
+        """What models and functions said, before sign, scale and shift; size = (..., m)."""
         factors = rewards.new_tensor([spec.sign * spec.scale for spec in self.specs])
         return rewards / factors + rewards.new_tensor([spec.shift for spec in self.specs])

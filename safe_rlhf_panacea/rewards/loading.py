@@ -149,9 +149,6 @@ def load_rewards(
         stop_ids: the policy's tokens that end a response.
         loading: how models are loaded.
         load_own: path and role to a score model, where it is not for ``loading`` to load.
-
-    Raises:
-        UserError: a model or a function that is not there, or a label that a model does not have.
     """
     state = RewardState()
     scorers: dict[str, Scorer] = {

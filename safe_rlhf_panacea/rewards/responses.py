@@ -14,7 +14,7 @@ import torch
 
 from safe_rlhf_panacea.distributed import all_gather_objects
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.forward.generation import is_end
+from safe_rlhf_panacea.forward import is_end
 from safe_rlhf_panacea.models.score_model import last_attended
 
 

@@ -116,19 +116,14 @@ def reward_specs(
     shifts: Sequence[tuple[str, str]] = (),
     objectives: Sequence[str] | None = None,
 ) -> list[RewardSpec]:
-    """Put the command line's ``name=value`` pairs together.
+    """Put the command line's ``name=value`` pairs together; a ``UserError`` where they do not fit.
 
     Args:
         models: name and path of each reward model, or a function, in the order of λ.
-        scales: factors by name, 1 where not given.
+        scales: positive factors by name, 1 where not given.
         signs: 1 or -1 by name, 1 where not given.
         shifts: what is subtracted from the score, by name, 0 where not given.
         objectives: if given, the order of λ; each must have a reward model.
-
-    Raises:
-        UserError: an objective without a reward model, a name twice or unknown, a scale that
-            is not positive, a sign that is neither 1 nor -1, one function or model twice.
-        PreferenceError: a name that no objective may have.
     """
     names = [name for name, _ in models]
     check_objective_names(names)
@@ -179,10 +174,8 @@ def write_calibration(path: str | Path, names: Sequence[str], rewards: torch.Ten
         path: the file.
         names: the objectives.
         rewards: of the initial model's responses, as the models gave them, size = (N, m); NaN
-            where an objective does not count, which ``responses`` leaves out.
-
-    Raises:
-        UserError: an objective that gives every response the same reward, or counts for none.
+            where an objective does not count, which ``responses`` leaves out. A ``UserError``
+            where an objective gives every response the same, or counts for none.
     """
     entries = {}
     for name, column in zip(names, rewards.double().unbind(dim=-1), strict=True):

@@ -9,66 +9,32 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
-from safe_rlhf_panacea.forward import SamplingConfig, log_probs, response_tokens
-from safe_rlhf_panacea.rollouts.checks import Needed, check_close, check_vllm, probe
-from safe_rlhf_panacea.rollouts.completions import as_sampled, read_answer, request
-from safe_rlhf_panacea.rollouts.pool import Pool
-from safe_rlhf_panacea.rollouts.publishing import model_name
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.export.vllm_resolver import DECIMALS
+from safe_rlhf_panacea.forward import SamplingConfig
+from safe_rlhf_panacea.preference import format_preference
+from safe_rlhf_panacea.rollouts.checks import (
+    MOST_LORAS,
+    Needed,
+    check_close,
+    check_vllm,
+    own_log_probs,
+    probe,
+)
+from safe_rlhf_panacea.rollouts.completions import Asked, Pool, model_name, request
 from safe_rlhf_panacea.rollouts.server import Server, server_url
 
-MOST_LORAS = 16
 PROMPT, TOKENS = 8, 16  # of what is asked to tell one base model from another
 
 
-class Answers:
-    """Stands for the sampling loop of a model whose adapter servers have: see ``sample``.
+class _Answers:
+    """Stands for the loop of a model whose adapter servers have: see ``forward.generate``."""
 
-    Attributes:
-        pool: the servers.
-        adapter: of the model; its λ is asked for, and the base model where it is off.
-        name: of the adapter, as the servers know it.
-        base_name: of the base model there.
-    """
+    def __init__(self, pool: Pool, adapter: PanaceaAdapter, name: str, base_name: str) -> None:
+        self.pool, self.adapter = pool, adapter
+        self.name, self.base_name = name, base_name  # of adapter and base model, at the servers
 
-    def __init__(
-        self, urls: Sequence[str], adapter: PanaceaAdapter, name: str, needed: Needed
-    ) -> None:
-        """Find out whether the servers will do.
-
-        Raises:
-            UserError: one of them will not.
-        """
-        self.pool = Pool([Server(server_url(url)) for url in urls])
-        self.adapter, self.name, self.needed = adapter, name, needed
-        names = {check_vllm(server, needed) for server in self.pool.serving()}
-        self.base_name = names.pop()
-
-    def check(self, model: Any, config: SamplingConfig) -> None:
-        """Hold every server's log-probabilities against the model's, at the middle of the simplex.
-
-        Raises:
-            UserError: they are of another model, or the server has not the adapter.
-        """
-        prompt = [token for token in range(4, 4 + PROMPT)]
-        middle = torch.full((self.adapter.pref_dim,), 1 / max(1, self.adapter.pref_dim))
-        middle = middle.round(decimals=2)
-        middle[-1:] = 1 - middle[:-1].sum()
-        body = request(self._name(middle), prompt, config, most=TOKENS, seed=0)
-        for server in self.pool.serving():
-            (found, *_) = probe(server, self.needed, body)
-            device = next(model.parameters()).device
-            sequence = torch.tensor([prompt + found.tokens], device=device)
-            mask = torch.ones_like(sequence).bool()
-            inputs = model, sequence, mask, response_tokens(mask, PROMPT - 1)
-            temperatures = config.temperature or 1.0, 1.0
-            with torch.no_grad(), self.adapter.at(middle.to(device)):
-                own, at_one = (
-                    log_probs(*inputs, temperature=t)[0, PROMPT - 1 :].tolist()
-                    for t in temperatures
-                )
-            check_close(server, self.needed, found, own, at_one, temperatures[0])
-
-    def _name(self, preference: torch.Tensor) -> str:
+    def name_at(self, preference: torch.Tensor) -> str:
         objectives = self.adapter.config.objectives[: self.adapter.config.pref_dim]
         return model_name(self.name, objectives, preference)
 
@@ -80,36 +46,42 @@ class Answers:
         generator: torch.Generator | None = None,
         noise_copies: int = 1,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What ``sample`` returns, at the λ that the adapter is at.
-
-        Raises:
-            NoResponsesError: no server gives a response.
-        """
+        """What ``generate`` returns, at the λ that the adapter is at."""
         rows, state = len(input_ids), self.adapter.state
         device = "cpu" if generator is None else generator.device
-        seeds = torch.randint(
-            2**48, (rows // noise_copies,), generator=generator, device=device
-        ).repeat(noise_copies)
-        preference = state.value.cpu().expand(rows, -1) if state.value.dim() == 1 else state.value
-        bodies = []
-        for ids, there, own, seed in zip(
-            input_ids.tolist(), attention_mask.tolist(), preference.cpu(), seeds, strict=True
-        ):
-            name = self._name(own) if state.enabled else self.base_name
-            prompt = [token for token, real in zip(ids, there, strict=True) if real]
-            most = config.max_length - input_ids.size(1)
-            bodies.append(request(name, prompt, config, most=most, seed=int(seed)))
-        copies = config.num_return_sequences
-        answers = [read_answer(one.result(), copies) for one in self.pool.submit(bodies)]
-        found = [completion for answer in answers for completion in answer]
-        sequences, mask, _ = as_sampled(input_ids, attention_mask, found, config)
+        shape = (rows // noise_copies,)
+        seeds = torch.randint(2**48, shape, generator=generator, device=device).repeat(noise_copies)
+        names = [self.base_name] * rows
+        if state.enabled:
+            shared = state.value.dim() == 1
+            preference = state.value.expand(rows, -1) if shared else state.value  # size = (B, m)
+            names = [self.name_at(own) for own in preference.cpu()]
+        asked = Asked(self.pool, names, input_ids, attention_mask, seeds.tolist(), config)
+        sequences, mask, _ = asked.collect()
         return sequences, mask
 
 
+def check_grid(grid: torch.Tensor) -> None:
+    """Refuse a grid, size = (N, m), with a λ that a server's plugin refuses.
+
+    Raises:
+        UserError: naming the first one.
+    """
+    for row in grid:
+        if not torch.equal(row, row.round(decimals=DECIMALS)):
+            raise UserError(
+                f"--engine vllm, λ {format_preference(row)}: a server is asked for λ of at most "
+                f"{DECIMALS} decimals: choose a --grid_step such as 0.1, 0.2 or 0.25"
+            )
+
+
+@torch.no_grad()
 def answer_by_servers(
     model: Any, adapter: PanaceaAdapter, folder: Path, urls: Sequence[str], config: SamplingConfig
 ) -> None:
     """Have servers draw the responses of a model from now on.
+
+    Every server's log-probabilities are held against the model's, at the middle of the simplex.
 
     Args:
         model: with its adapter.
@@ -119,11 +91,22 @@ def answer_by_servers(
         config: how responses are drawn.
 
     Raises:
-        UserError: a server will not do.
+        UserError: a server will not do: it is no vLLM, of another model, or without the adapter.
     """
     folder = folder.expanduser().absolute()
     base, rank = str(adapter.config.base_model), adapter.config.rank
     needed = Needed(base, f"{folder.name}={folder}", rank, config.max_length, MOST_LORAS)
-    answers = Answers(urls, adapter, folder.name, needed)
-    answers.check(model, config)
+    pool = Pool([Server(server_url(url)) for url in urls])
+    base_name, *_ = {check_vllm(server, needed) for server in pool.serving()}
+    answers = _Answers(pool, adapter, folder.name, base_name)
+    middle = torch.full((adapter.pref_dim,), 1 / max(1, adapter.pref_dim)).round(decimals=2)
+    middle[-1:] = 1 - middle[:-1].sum()
+    prompt, temperature = list(range(4, 4 + PROMPT)), config.temperature or 1.0
+    body = request(answers.name_at(middle), prompt, config, most=TOKENS, seed=0)
+    device = next(model.parameters()).device
+    for server in pool.serving():
+        found = probe(server, needed, body)
+        with adapter.at(middle.to(device)):
+            own = own_log_probs(model, prompt, found.tokens, (temperature, 1.0), device)
+        check_close(server, needed, found.log_probs, own, temperature)
     model.response_engine = answers

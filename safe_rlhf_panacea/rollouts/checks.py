@@ -1,12 +1,28 @@
-"""What is found out about a server before anything is trained, and what to start instead."""
+"""What a vLLM server must run, what is found out about one first, and starting one of one's own."""
 
 from __future__ import annotations
 
+import atexit
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.vllm_resolver import ADAPTERS, CACHE, padded_rank
+from safe_rlhf_panacea.forward import log_probs, response_tokens
+from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rollouts.completions import Completion, read_answer
 from safe_rlhf_panacea.rollouts.server import NoAnswerError, RefusedError, Server
 
@@ -15,25 +31,28 @@ NOWHERE = "/panacea-asks-whether-lora-is-on"  # no folder; its refusal says whet
 # Nats by which log-probabilities may differ on average. Half precision on one side makes some
 # hundredths of it, another model much more.
 CLOSE = 0.1
+MOST_LORAS = 16  # at once: each takes memory beside the weights
+PYTHON = "PANACEA_VLLM_PYTHON"  # the variable that names the Python of vLLM's environment
+MOST_SECONDS = 900.0  # in which a server must be up: it loads the model and may compile
+# Becomes the program that it is given, which Linux ends (SIGTERM) when the run ends, even if that
+# is killed: 1 is PR_SET_PDEATHSIG.
+BOUND = """
+import ctypes, os, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 15)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 @dataclass(frozen=True)
 class Needed:
-    """What a server must run.
+    """What a server must run."""
 
-    Attributes:
-        base: the base model.
-        adapters: of ``PANACEA_ADAPTERS``, ``NAME=FOLDER``.
-        rank: of the LoRAs, k + m·r.
-        length: tokens of prompt and response.
-        loras: that are asked for at once.
-    """
-
-    base: str
-    adapters: str
-    rank: int
-    length: int
-    loras: int = 1
+    base: str  # the base model
+    adapters: str  # of PANACEA_ADAPTERS, NAME=FOLDER
+    rank: int  # of the LoRAs, k + m·r
+    length: int  # tokens of prompt and response
+    loras: int = 1  # that are asked for at once
 
     def variables(self, cache: str) -> dict[str, str]:
         """The environment of a server that will do."""
@@ -50,27 +69,28 @@ class Needed:
     def command(self) -> str:
         """What to start, for a message."""
         variables = " ".join(f"{key}={value}" for key, value in self.variables("CACHE").items())
-        return f"{variables} vllm serve {self.base} {' '.join(self.flags())}"
+        return f"start {variables} vllm serve {self.base} {' '.join(self.flags())}"
 
 
 def check_vllm(server: Server, needed: Needed) -> str:
-    """Whether a server is vLLM, lets LoRAs come and go, and takes sequences of the length.
-
-    Returns:
-        The name of its base model.
+    """The name of a server's base model.
 
     Raises:
-        UserError: it is not so, in one line that says what to start.
+        UserError: it is no vLLM, lets no LoRAs come and go, or takes only shorter sequences; the
+            line says what to start.
     """
-    start = f"start {needed.command()}"
+    start = needed.command()
     try:
         version, models = server.get("/version"), server.get("/v1/models")
     except NoAnswerError as error:
         raise UserError(f"{error}; {start}") from None
     except RefusedError:
         version = models = None
-    card = _base_card(version, models)
-    if card is None:
+    cards = models.get("data") if isinstance(models, dict) else None
+    if not isinstance(version, dict) or "version" not in version or not isinstance(cards, list):
+        cards = []
+    own = (card for card in cards if isinstance(card, dict) and card.get("owned_by") == "vllm")
+    if (card := next(own, None)) is None:
         raise UserError(f"{server.url} is not vLLM: {start}")
     try:
         server.post("/v1/load_lora_adapter", {})
@@ -85,81 +105,164 @@ def check_vllm(server: Server, needed: Needed) -> str:
     return str(card["id"])
 
 
-def _base_card(version: Any, models: Any) -> dict[str, Any] | None:
-    """What vLLM says of its base model; None if it is not vLLM."""
-    cards = models.get("data") if isinstance(models, dict) else None
-    if not isinstance(version, dict) or "version" not in version or not isinstance(cards, list):
-        return None
-    own = [card for card in cards if isinstance(card, dict) and card.get("owned_by") == "vllm"]
-    return own[0] if own else None
-
-
-def probe(server: Server, needed: Needed, body: dict[str, Any]) -> list[Completion]:
-    """Responses of a LoRA that the plugin makes now.
+def probe(server: Server, needed: Needed, body: dict[str, Any]) -> Completion:
+    """A response of a LoRA that the plugin makes now.
 
     Raises:
-        UserError: there is no plugin, it refuses, or vLLM cannot load what it has made.
+        UserError: there is no plugin, it refuses, or vLLM cannot load what it has made; vLLM's own
+            words do not tell.
     """
     try:
-        return read_answer(server.post("/v1/completions", body), body["n"])
+        return read_answer(server.post("/v1/completions", body), body["n"])[0]
     except RefusedError as error:
-        reason = _why(server, needed, error)
-        raise UserError(f"{reason}: start {needed.command()}") from None
-
-
-def _why(server: Server, needed: Needed, error: RefusedError) -> str:
-    """Why a LoRA cannot be had; vLLM's own words do not tell."""
-    if error.status == 404:
-        return (
+        reason, status = str(error), error.status
+    if status == 404:
+        reason = (
             f"{server.url} has not this package's plugin, or not {needed.adapters}: install "
             "safe-rlhf-panacea into vLLM's environment (--no-deps) and name the folder there"
         )
-    if "could not be loaded" not in str(error):
-        return str(error)
-    try:
-        server.post("/v1/load_lora_adapter", {"lora_name": NOWHERE, "lora_path": NOWHERE})
-    except NoAnswerError as off:
-        if "not enabled" in str(off):
-            return f"{server.url} runs without LoRA"
-    except RefusedError:
-        pass
-    return f"{server.url} cannot load a LoRA of rank {padded_rank(needed.rank)} (its log says why)"
+    elif "could not be loaded" in reason:
+        rank = padded_rank(needed.rank)
+        reason = f"{server.url} cannot load a LoRA of rank {rank} (its log says why)"
+        try:
+            server.post("/v1/load_lora_adapter", {"lora_name": NOWHERE, "lora_path": NOWHERE})
+        except (NoAnswerError, RefusedError) as off:
+            if isinstance(off, NoAnswerError) and "not enabled" in str(off):
+                reason = f"{server.url} runs without LoRA"
+    raise UserError(f"{reason}: {needed.command()}")
+
+
+def own_log_probs(
+    model: Any, prompt: list[int], tokens: list[int], temperatures: Sequence[float], device: Any
+) -> list[list[float]]:
+    """The log-probabilities of a response's tokens under a model here, at each temperature."""
+    sequence = torch.tensor([prompt + tokens], device=device)  # size = (1, L)
+    mask, start = torch.ones_like(sequence).bool(), len(prompt) - 1
+    inputs = model, sequence, mask, response_tokens(mask, start)
+    with torch.no_grad():
+        found = [log_probs(*inputs, temperature=temperature) for temperature in temperatures]
+    return [one[0, start:].tolist() for one in found]
 
 
 def check_close(
     server: Server,
     needed: Needed,
-    completion: Completion,
-    own: list[float],
-    at_one: list[float],
+    theirs: list[float],
+    own: Sequence[list[float]],
     temperature: float,
 ) -> None:
-    """Whether a server's log-probabilities are those of the policy here.
+    """Hold a server's log-probabilities of a response's tokens against the policy's here.
 
     Args:
         server: which has answered.
         needed: what it must run.
-        completion: what it has answered.
-        own: the policy's log-probabilities of its tokens at the temperature of sampling.
-        at_one: the same at temperature 1.
+        theirs: the server's.
+        own: the policy's, at the temperature of sampling, and at 1.
         temperature: of sampling.
 
     Raises:
         UserError: they are of another model, or not at the temperature of sampling.
     """
-    distance = _distance(completion.log_probs, own)
+    distance, at_one = (
+        sum(abs(a - b) for a, b in zip(theirs, one, strict=True)) / max(1, len(one)) for one in own
+    )
     if distance <= CLOSE:
         return
-    if temperature != 1 and _distance(completion.log_probs, at_one) <= CLOSE:
-        raise UserError(
-            f"{server.url} gives log-probabilities at temperature 1, not {temperature:g}: "
-            f"start {needed.command()}"
-        )
-    raise UserError(
+    reason = (
         f"{server.url} runs another model than {needed.base}: its log-probabilities differ by "
-        f"{distance:.3g} nats on average: start {needed.command()}"
+        f"{distance:.3g} nats on average"
+    )
+    if temperature != 1 and at_one <= CLOSE:
+        reason = f"{server.url} gives log-probabilities at temperature 1, not {temperature:g}"
+    raise UserError(f"{reason}: {needed.command()}")
+
+
+# -- a server of one's own (--rollout_server auto) ------------------------------------
+
+
+@dataclass
+class LocalServer:
+    """A server that this process has started; it ends with this process at the latest."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    cache: Path  # where it makes LoRAs
+
+    def __post_init__(self) -> None:
+        atexit.register(self.end)
+
+    def end(self) -> None:
+        """Ask it to end, and do not wait for ever."""
+        atexit.unregister(self.end)
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        shutil.rmtree(self.cache, ignore_errors=True)
+
+
+def _vllm_python() -> str:
+    """The Python that has vLLM: the variable's, this one, or that of ``make vllm``."""
+    if named := os.environ.get(PYTHON):
+        if not os.access(named, os.X_OK):
+            raise UserError(f"{PYTHON}={named} is no program")
+        return str(Path(named).absolute())
+    if find_spec("vllm") is not None:
+        return sys.executable
+    made = Path(".venv-vllm/bin/python")
+    if made.exists():
+        return str(made.absolute())
+    raise UserError(
+        f"--rollout_server auto finds no vLLM: make vllm makes an environment for it, and {PYTHON} "
+        "names the Python of another one"
     )
 
 
-def _distance(first: list[float], second: list[float]) -> float:
-    return sum(abs(a - b) for a, b in zip(first, second, strict=True)) / max(1, len(first))
+def start_server(
+    needed: Needed, folder: Path, dtype: str, flags: Sequence[str] = ()
+) -> LocalServer:
+    """Start a server on loopback and wait until it is up.
+
+    Args:
+        needed: what it must run.
+        folder: of this run; its log and LoRAs lie there.
+        dtype: of the weights, as vLLM names it.
+        flags: of vLLM, behind this package's own.
+
+    Raises:
+        UserError: there is no vLLM, or it ends or is not up in time; its log is named.
+    """
+    log, cache = folder / "vllm.log", folder / "loras"
+    shutil.rmtree(cache, ignore_errors=True)  # of a run that was killed
+    folder.mkdir(parents=True, exist_ok=True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [
+        *(_vllm_python(), "-m", "vllm.entrypoints.openai.api_server", "--model", needed.base),
+        *("--host", "127.0.0.1", "--port", str(port), "--dtype", dtype),
+        *needed.flags(),
+        *flags,
+    ]
+    # Those of a launcher would have vLLM join the training's process group.
+    launcher = ("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE")
+    environment = {k: v for k, v in os.environ.items() if k not in launcher}
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", BOUND, *command],
+            env=environment | needed.variables(str(cache)),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    server = LocalServer(f"http://127.0.0.1:{port}", process, cache)
+    say(f"starting vLLM (process {process.pid}, its log is {log}): {shlex.join(command)}")
+    end = time.monotonic() + MOST_SECONDS
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise UserError(f"vLLM has ended with code {process.returncode}: {log} says why")
+        if Server(server.url).is_well():
+            return server
+        time.sleep(1)
+    raise UserError(f"vLLM is not up after {MOST_SECONDS:g} seconds: {log} says why")

@@ -1,34 +1,52 @@
-"""What a server is asked for and what it answers: token ids and their log-probabilities."""
+"""What vLLM servers are asked for and answer, and a pool of them that takes many requests at once.
+
+A prompt goes as token ids, a response comes as token ids with their log-probabilities.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
-from safe_rlhf_panacea.forward.generation import NoResponsesError, SamplingConfig
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.forward import NoResponsesError, SamplingConfig
+from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.records import misfit
+from safe_rlhf_panacea.rollouts.server import NoAnswerError, RefusedError, Server
+
+AT_ONCE = 64  # requests to one server; vLLM queues what it cannot batch
+WAITS = (0.0, 1.0, 2.0, 4.0, 8.0)  # seconds before each look whether a server is well again
+PATIENCE = 2  # failures in a row of a server that says that it is well
+TRIES = 6  # of one request, in all
 
 
-@dataclass(frozen=True)
-class Completion:
-    """A response.
+class Completion(NamedTuple):
+    """A response."""
 
-    Attributes:
-        tokens: its ids, the end token among them.
-        log_probs: of each token, under the engine's policy at the temperature of sampling.
-    """
+    tokens: list[int]  # its ids, the end token among them
+    log_probs: list[float]  # of each, under the engine's policy at the temperature of sampling
 
-    tokens: list[int]
-    log_probs: list[float]
+
+def model_name(name: str, objectives: Sequence[str], preference: torch.Tensor) -> str:
+    """The model to ask for at λ, size = (m,), which the name has to its last float32 bit."""
+    if not objectives:
+        return name
+    values = zip(objectives, preference.tolist(), strict=True)
+    return f"{name}@{','.join(f'{objective}={value:.9g}' for objective, value in values)}"
 
 
 def request(
     model: str, prompt: Sequence[int], config: SamplingConfig, *, most: int, seed: int | None = None
 ) -> dict[str, Any]:
-    """The body of a request for ``config.num_return_sequences`` responses to one prompt.
+    """The body of a request for ``config.num_return_sequences`` responses, or one greedy one.
 
     Every setting is named: vLLM would take what is missing from the model's own defaults.
 
@@ -42,7 +60,7 @@ def request(
     return {
         "model": model,
         "prompt": list(prompt),
-        "n": config.num_return_sequences,
+        "n": config.num_return_sequences if config.temperature else 1,
         "max_tokens": most,
         "temperature": config.temperature,
         "top_p": config.top_p,
@@ -82,29 +100,177 @@ def read_answer(answer: Any, count: int) -> list[Completion]:
     return found
 
 
-def as_sampled(
-    prompts: torch.Tensor,  # size = (B, S), left-padded
-    prompt_mask: torch.Tensor,  # size = (B, S)
-    completions: Sequence[Completion],  # B·n, those to one prompt side by side
-    config: SamplingConfig,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What ``forward.generation.sample`` returns, and the engine's log-probabilities.
+@dataclass
+class _Member:
+    """A server of a pool."""
 
-    Returns:
-        Sequences and mask, size = (B·n, L) each, and log-probabilities of tokens 1 to L - 1,
-        float32, size = (B·n, L - 1), 0 where no token of a response stands.
+    server: Server
+    failures: int = 0  # in a row; those that came together count once
+    looked: float = 0.0  # when it was last found to be well again
+    reason: str | None = None  # why it is left out; None while it is not
+    busy: int = 0  # requests that it has now
+    lock: threading.Lock = field(default_factory=threading.Lock)  # while its state is found out
+
+
+class Pool:
+    """Hands each request to the server that has the least to do, and to another if that fails.
+
+    Args:
+        servers: at least one.
+        waits: seconds before each look at a server that has failed; default: ``WAITS``.
     """
-    copies, width = config.num_return_sequences, prompts.size(1)
-    length = max((len(one.tokens) for one in completions), default=0)
-    tokens = prompts.new_full((len(completions), length), config.pad_token_id)
-    there = torch.zeros_like(tokens, dtype=torch.bool)
-    log_probs = torch.zeros(len(completions), width + length - 1, device=prompts.device)
-    for row, one in enumerate(completions):
-        count = len(one.tokens)
-        tokens[row, :count] = torch.tensor(one.tokens)
-        there[row, :count] = True
-        start = width - 1  # number t belongs to token t + 1
-        log_probs[row, start : start + count] = torch.tensor(one.log_probs)
-    before = prompts.repeat_interleave(copies, dim=0)
-    mask = prompt_mask.bool().repeat_interleave(copies, dim=0)
-    return torch.cat([before, tokens], dim=1), torch.cat([mask, there], dim=1), log_probs
+
+    def __init__(self, servers: Sequence[Server], waits: Sequence[float] | None = None) -> None:
+        self.members = [_Member(server) for server in servers]
+        self.waits = WAITS if waits is None else waits
+        self._free = threading.Condition()
+
+    def submit(self, bodies: Sequence[dict[str, Any]]) -> list[Future[Any]]:
+        """Ask for completions (``/v1/completions``).
+
+        Returns:
+            The answers to come, in the order of the requests. One raises ``NoResponsesError`` where
+            every server was tried in vain.
+        """
+        answers: list[Future[Any]] = [Future() for _ in bodies]
+        for body, answer in zip(bodies, answers, strict=True):
+            threading.Thread(target=self._work, args=(body, answer), daemon=True).start()
+        return answers
+
+    def serving(self) -> list[Server]:
+        """The servers that are not left out."""
+        return [member.server for member in self.members if member.reason is None]
+
+    def take_back(self, check: Callable[[Server], object]) -> None:
+        """Look again at the servers that were left out, and take those back that pass ``check``."""
+        for member in self.members:
+            if member.reason is None or not member.server.is_well():
+                continue
+            try:
+                check(member.server)
+            except UserError:
+                continue
+            member.failures, member.reason = 0, None
+            say(f"{member.server.url} is asked again")
+
+    def _work(self, body: dict[str, Any], answer: Future[Any]) -> None:
+        try:
+            answer.set_result(self._complete(body))
+        except Exception as error:  # nobody must wait for ever
+            answer.set_exception(error)
+
+    def _complete(self, body: dict[str, Any]) -> Any:
+        failure: UserError | None = None
+        for _ in range(TRIES):
+            member, began = self._take(), time.monotonic()
+            try:
+                answer = member.server.post("/v1/completions", body)
+                member.failures = 0
+                return answer
+            except (NoAnswerError, RefusedError) as error:
+                failure = error
+                self._failed(member, error, began)
+            finally:
+                with self._free:
+                    member.busy -= 1
+                    if member.reason is None:
+                        self._free.notify()
+                    else:  # perhaps no server is left for those who wait
+                        self._free.notify_all()
+        raise NoResponsesError(f"asked {TRIES} times in vain: {failure}")
+
+    def _take(self) -> _Member:
+        """A server that may be asked, once there is one."""
+        with self._free:
+            while members := [member for member in self.members if member.reason is None]:
+                member = min(members, key=lambda member: member.busy)
+                if member.busy < AT_ONCE:
+                    member.busy += 1
+                    return member
+                self._free.wait()
+        reasons = "; ".join(str(member.reason) for member in self.members)
+        raise NoResponsesError(f"no rollout server is left: {reasons}")
+
+    def _failed(self, member: _Member, error: UserError, began: float) -> None:
+        """Find out whether a server that has failed is well again, or leave it out.
+
+        One that says so and yet fails again and again, or is slow, is not. What is refused may be
+        granted soon: a shared folder shows a new file late on some machines.
+        """
+        with member.lock:
+            if member.reason is not None or began < member.looked:
+                return
+            member.failures += 1
+            for wait in self.waits if member.failures <= PATIENCE else ():
+                time.sleep(wait)
+                if member.server.is_well():
+                    if isinstance(error, RefusedError):
+                        time.sleep(self.waits[min(member.failures, len(self.waits) - 1)])
+                    member.looked = time.monotonic()
+                    return
+            member.reason = str(error)
+            say(f"left out: {error}")
+
+
+class Asked:
+    """Prompts whose responses are on their way.
+
+    Args:
+        pool: answers.
+        names: of the models to ask for, one for each prompt.
+        prompts: token ids, size = (B, S), left-padded.
+        mask: of the prompts' tokens, size = (B, S).
+        seeds: one for each prompt.
+        config: how responses are drawn; where it leaves no room for one, none is asked for.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        names: Sequence[str],
+        prompts: torch.Tensor,
+        mask: torch.Tensor,
+        seeds: Sequence[int],
+        config: SamplingConfig,
+    ) -> None:
+        self.prompts, self.mask, self.config = prompts, mask, config
+        bodies, most = [], config.max_length - prompts.size(1)
+        rows = zip(prompts.tolist(), mask.tolist(), strict=True)
+        for name, seed, (ids, there) in zip(names, seeds, rows, strict=True):
+            prompt = [token for token, real in zip(ids, there, strict=True) if real]
+            bodies.append(request(name, prompt, config, most=most, seed=seed))
+        self.answers = pool.submit(bodies if most > 0 else [])
+
+    def collect(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Wait for the responses.
+
+        Returns:
+            What ``forward.generate`` returns, sequences and mask, size = (B·n, L) each,
+            and the engine's log-probabilities of tokens 1 to L - 1, float32, size = (B·n, L - 1),
+            0 where no token of a response stands.
+
+        Raises:
+            NoResponsesError: a response cannot be had from any server.
+        """
+        copies, device = self.config.num_return_sequences, self.prompts.device
+        found: list[Completion] = []
+        for answer in self.answers:
+            drawn = read_answer(answer.result(), copies if self.config.temperature else 1)
+            found += drawn * (copies // len(drawn))  # greedy: the same one for each
+        found = found or [Completion([], [])] * (len(self.prompts) * copies)
+
+        def padded(rows: list[list[Any]], dtype: torch.dtype, padding: float) -> torch.Tensor:
+            columns = [torch.tensor(row, dtype=dtype, device=device) for row in rows]
+            return pad_sequence(columns, batch_first=True, padding_value=padding)
+
+        tokens = [one.tokens for one in found]
+        response = padded(tokens, self.prompts.dtype, self.config.pad_token_id)  # size = (B·n, T)
+        there = padded([[True] * len(row) for row in tokens], torch.bool, False)
+        log_probs = padded([one.log_probs for one in found], torch.float32, 0.0)
+        before = self.prompts.repeat_interleave(copies, dim=0)
+        mask = self.mask.bool().repeat_interleave(copies, dim=0)
+        return (
+            torch.cat([before, response], dim=1),
+            torch.cat([mask, there], dim=1),
+            pad(log_probs, (before.size(1) - 1, 0)),  # number t belongs to token t + 1
+        )

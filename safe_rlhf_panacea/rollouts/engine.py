@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,14 +17,14 @@ import torch
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 from safe_rlhf_panacea.distributed import get_rank
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.export.vllm_resolver import VERSION
 from safe_rlhf_panacea.forward import SamplingConfig
-from safe_rlhf_panacea.rollouts.checks import Needed, check_close, check_vllm, probe
-from safe_rlhf_panacea.rollouts.completions import Completion, as_sampled, read_answer, request
-from safe_rlhf_panacea.rollouts.pool import Pool
-from safe_rlhf_panacea.rollouts.publishing import Publisher, model_name
+from safe_rlhf_panacea.rollouts.checks import Needed, check_vllm, probe
+from safe_rlhf_panacea.rollouts.completions import Asked, Completion, Pool, model_name, request
 from safe_rlhf_panacea.rollouts.server import Server
 
-Batch = dict[str, Any]
+NAME = "rollouts"  # of the adapter, in the servers' PANACEA_ADAPTERS
+KEPT = 2  # versions: the newest, and the one that responses still to come may be of
 PROBED = 16  # tokens by which a server's model is told from another one
 
 
@@ -36,52 +37,32 @@ def row_seed(seed: int, batch: int, row: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
 
 
-@dataclass
-class Asked:
-    """A micro-batch of prompts whose responses are on their way.
-
-    Attributes:
-        preference: λ of each prompt, size = (B, m).
-        prompts: token ids, size = (B, S), left-padded.
-        mask: size = (B, S).
-        answers: to each prompt; none where there is no room for a response.
-        config: how responses are drawn.
-    """
-
-    preference: torch.Tensor
-    prompts: torch.Tensor
-    mask: torch.Tensor
-    answers: list[Future[Any]]
-    config: SamplingConfig
-
-    def collect(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Wait for the responses.
-
-        Returns:
-            Sequences and mask, size = (B·n, L) each, and the engine's log-probabilities, size =
-            (B·n, L - 1).
-
-        Raises:
-            NoResponsesError: a response cannot be had from any server.
-        """
-        copies = self.config.num_return_sequences
-        found: list[Completion] = []
-        for answer in self.answers:
-            drawn = read_answer(answer.result(), 1 if self.config.temperature == 0 else copies)
-            found += drawn * (copies // len(drawn))  # greedy: the same one for each
-        if not found:
-            found = [Completion([], [])] * (len(self.prompts) * copies)
-        return as_sampled(self.prompts, self.mask, found, self.config)
+def remove_versions(folder: Path, versions: Sequence[str] | None = None) -> None:
+    """Remove versions of an adapter from a folder; None: all that lie there."""
+    if versions is None:
+        found = folder.iterdir() if folder.is_dir() else ()
+        versions = [path.name for path in found if VERSION.fullmatch(path.name)]
+    for version in versions:
+        shutil.rmtree(folder / version, ignore_errors=True)
 
 
 class Rollouts:
-    """Asks for responses ahead of their use.
+    """Hands over the adapter, and asks for responses ahead of their use.
+
+    Args:
+        urls: of servers.
+        args: the run's flags.
+        needed: what each server must run.
+        objectives: names of what λ weights; none where the adapter does not depend on it.
+        config: how responses are drawn.
+        folder: where servers find versions of the adapter, a folder each.
+        run: this start of the run, eight hexadecimal digits: a version that was written before a
+            crash, with other weights, is never asked for again.
 
     Attributes:
-        pool: the servers.
-        publisher: hands them the adapter.
-        needed: what each of them must run.
-        waiting: micro-batches that were asked for and not taken, oldest first.
+        versions: those that lie in the folder, oldest first.
+        waiting: λ, size = (B, m), and the responses to come, of micro-batches that were asked for
+            and not taken, oldest first.
     """
 
     def __init__(
@@ -91,35 +72,56 @@ class Rollouts:
         needed: Needed,
         objectives: tuple[str, ...],
         config: SamplingConfig,
-        publisher: Publisher,
+        folder: Path,
+        run: str,
     ) -> None:
-        """Ask nobody as yet.
-
-        Args:
-            urls: of servers.
-            args: the run's flags.
-            needed: what each server must run.
-            objectives: names of what λ weights; none where the adapter does not depend on it.
-            config: how responses are drawn.
-            publisher: of the adapter.
-        """
         self.pool = Pool([Server(url, args.rollout_timeout) for url in urls])
-        self.publisher, self.needed = publisher, needed
-        self.objectives, self.config, self.seed = objectives, config, args.seed
-        self.waiting: deque[Asked] = deque()
-        self._published: int | None = None
+        self.needed, self.objectives, self.config, self.seed = needed, objectives, config, args.seed
+        self.folder, self.run = folder, run
+        self.versions: list[str] = []
+        self.waiting: deque[tuple[torch.Tensor, Asked]] = deque()
         self._asked_names: set[str] = set()
 
-    # -- before the training ----------------------------------------------------------
+    def publish(self, number: int, write: Callable[[Path], None] | None) -> None:
+        """Hand over the adapter as it is after so many updates, unless that was done.
 
-    def check(self) -> None:
-        """Refuse servers that are not what is needed.
+        Versions that are too old are removed. Servers that were left out are looked at again: one
+        that was started anew may be well.
 
-        Raises:
-            UserError: naming the first one.
+        Args:
+            number: of updates.
+            write: its ``save``, whose last file is the one that readers look for first; None on
+                processes that do not write.
         """
-        for server in self.pool.serving():
-            check_vllm(server, self.needed)
+        version = f"{self.run}-{number}"
+        if version in self.versions:
+            return
+        if write is not None:
+            write(self.folder / version)
+        self.versions.append(version)
+        removed, self.versions = self.versions[:-KEPT], self.versions[-KEPT:]
+        if write is not None:
+            remove_versions(self.folder, removed)
+        self.pool.take_back(lambda server: check_vllm(server, self.needed))
+        gone = {f"{NAME}/{version}" for version in removed}
+        old = {name for name in self._asked_names if name.partition("@")[0] in gone}
+        self._asked_names -= old
+
+        def unload() -> None:
+            """Let servers forget names; what goes wrong with that does no harm."""
+            for server in self.pool.serving():
+                for name in sorted(old):
+                    with suppress(UserError):
+                        server.post("/v1/unload_lora_adapter", {"lora_name": name})
+
+        if old:
+            threading.Thread(target=unload, daemon=True).start()
+
+    def _name(self, preference: torch.Tensor) -> str:
+        """The newest version at λ, size = (m,), which is remembered to be unloaded."""
+        name = model_name(f"{NAME}/{self.versions[-1]}", self.objectives, preference)
+        self._asked_names.add(name)
+        return name
 
     def probes(self, prompt: Sequence[int], preference: torch.Tensor) -> list[Completion]:
         """A short response of each server to a prompt at λ, size = (m,).
@@ -127,56 +129,13 @@ class Rollouts:
         Raises:
             UserError: a server has no plugin, or refuses the adapter.
         """
-        body = self._probe(prompt, preference)
-        return [probe(server, self.needed, body)[0] for server in self.pool.serving()]
-
-    def check_close(self, found: Iterable[tuple[Completion, list[float], list[float]]]) -> None:
-        """Refuse a server whose log-probabilities are not the policy's.
-
-        Args:
-            found: of each server: its response, and the policy's own log-probabilities of that, at
-                the temperature of sampling and at 1.
-        """
-        for server, (theirs, own, at_one) in zip(self.pool.serving(), found, strict=True):
-            check_close(server, self.needed, theirs, own, at_one, self.config.temperature or 1.0)
-
-    def _probe(self, prompt: Sequence[int], preference: torch.Tensor) -> dict[str, Any]:
         config = replace(self.config, num_return_sequences=1, top_p=1.0, repetition_penalty=1.0)
         most = max(1, min(PROBED, config.max_length - len(prompt)))
-        name = model_name(self.publisher.latest, self.objectives, preference)
-        self._asked_names.add(name)
-        return request(name, prompt, config, most=most, seed=self.seed)
-
-    # -- each update ------------------------------------------------------------------
-
-    def publish(self, number: int, write: Callable[[Any], None] | None) -> None:
-        """Hand over the adapter as it is after so many updates, unless that was done.
-
-        Servers that were left out are looked at again: one that was started anew may be well.
-
-        Args:
-            number: of updates.
-            write: its ``save``; None on processes that do not write.
-        """
-        if number == self._published:
-            return
-        removed = self.publisher.publish(number, write)
-        self._published = number
-        self.pool.take_back(lambda server: check_vllm(server, self.needed))
-        old = {n for n in self._asked_names if n.partition("@")[0] in removed}
-        self._asked_names -= old
-        if old:
-            threading.Thread(target=self._unload, args=(sorted(old),), daemon=True).start()
-
-    def _unload(self, names: Sequence[str]) -> None:
-        """Let servers forget names; what goes wrong with that does no harm."""
-        for server in self.pool.serving():
-            for name in names:
-                with suppress(UserError):
-                    server.post("/v1/unload_lora_adapter", {"lora_name": name})
+        body = request(self._name(preference), prompt, config, most=most, seed=self.seed)
+        return [probe(server, self.needed, body) for server in self.pool.serving()]
 
     def ask(
-        self, batches: Sequence[Batch], preferences: Sequence[torch.Tensor], number: int
+        self, batches: Sequence[dict[str, Any]], preferences: Sequence[torch.Tensor], number: int
     ) -> None:
         """Ask for the responses to a prompt batch, in its micro-batches.
 
@@ -185,24 +144,11 @@ class Rollouts:
             preferences: λ of each row of each of them, size = (B, m).
             number: of the prompt batch in the run.
         """
-        config, row = self.config, 0
-        if config.temperature == 0:
-            config = replace(config, num_return_sequences=1)
+        row = 0
         for batch, preference in zip(batches, preferences, strict=True):
             prompts, mask = batch["input_ids"], batch["attention_mask"]
-            most, bodies = config.max_length - prompts.size(1), []
-            for ids, there, own in zip(
-                prompts.tolist(), mask.tolist(), preference.cpu(), strict=True
-            ):
-                name = model_name(self.publisher.latest, self.objectives, own)
-                self._asked_names.add(name)
-                prompt = [token for token, real in zip(ids, there, strict=True) if real]
-                seed = row_seed(self.seed, number, row)
-                bodies.append(request(name, prompt, config, most=most, seed=seed))
-                row += 1
-            answers = self.pool.submit(bodies) if most > 0 else []
-            self.waiting.append(Asked(preference, prompts, mask, answers, self.config))
-
-    def close(self) -> None:
-        """Remove what was published."""
-        self.publisher.close()
+            names = [self._name(own) for own in preference.cpu()]
+            seeds = [row_seed(self.seed, number, row + i) for i in range(len(names))]
+            row += len(names)
+            asked = Asked(self.pool, names, prompts, mask, seeds, self.config)
+            self.waiting.append((preference, asked))

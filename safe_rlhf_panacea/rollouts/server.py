@@ -22,11 +22,7 @@ class NoAnswerError(UserError):
 
 
 class RefusedError(UserError):
-    """A server answers that it will not do what it was asked (4xx).
-
-    Attributes:
-        status: the HTTP status.
-    """
+    """A server answers that it will not do what it was asked: ``status`` is 4xx."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -55,30 +51,25 @@ def server_url(text: str) -> str:
 
 @dataclass
 class Server:
-    """A server by its address.
+    """A server by its address, ``http://HOST:PORT``.
 
-    Attributes:
-        url: ``http://HOST:PORT``.
-        timeout: seconds for an answer to what needs the model.
+    ``get`` and ``post`` return what it answers: JSON, or text that is none.
+
+    Raises:
+        NoAnswerError: it is dead, slow, or fails within.
+        RefusedError: it refuses, with its reason.
     """
 
     url: str
-    timeout: float = 300.0
+    timeout: float = 300.0  # seconds for an answer to what needs the model
 
     def get(self, path: str) -> Any:
-        """The JSON at a path."""
-        return self._call(urllib.request.Request(f"{self.url}{path}"), SOON)
+        """What lies at a path."""
+        return self._call(path, None, SOON)
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        """The JSON (or text) that a server answers to JSON.
-
-        Raises:
-            NoAnswerError: it is dead, slow, or fails within.
-            RefusedError: it refuses, with its reason.
-        """
-        headers = {"Content-Type": "application/json"}
-        data = json.dumps(body).encode()
-        return self._call(urllib.request.Request(f"{self.url}{path}", data, headers), self.timeout)
+        """The answer to JSON."""
+        return self._call(path, json.dumps(body).encode(), self.timeout)
 
     def is_well(self) -> bool:
         """Whether it answers that it is."""
@@ -88,30 +79,29 @@ class Server:
             return False
         return True
 
-    def _call(self, request: urllib.request.Request, timeout: float) -> Any:
+    def _call(self, path: str, data: bytes | None, timeout: float) -> Any:
+        request = urllib.request.Request(self.url + path, data)
+        request.add_header("Content-Type", "application/json")
         if key := os.environ.get(KEY):
             request.add_header("Authorization", f"Bearer {key}")
         try:
             with _open(request, timeout=timeout) as reply:
-                content = reply.read()
+                return _read(reply.read())
         except urllib.error.HTTPError as error:
             message = _reason(error.read()) or error.reason
             if 400 <= error.code < 500 and error.code not in (408, 425, 429):
                 raise RefusedError(f"{self.url}: {message}", error.code) from None
             raise NoAnswerError(f"{self.url}: {error.code}: {message}") from None
-        except TimeoutError:
-            raise NoAnswerError(f"{self.url} has not answered in {timeout:g} seconds") from None
-        except urllib.error.URLError as error:
-            if isinstance(error.reason, TimeoutError):
-                raise NoAnswerError(f"{self.url} has not answered in {timeout:g} seconds") from None
-            raise NoAnswerError(f"{self.url} does not answer: {error.reason}") from None
         except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)  # of a connection that was not made
+            if isinstance(reason, TimeoutError):
+                raise NoAnswerError(f"{self.url} has not answered in {timeout:g} seconds") from None
+            if isinstance(error, urllib.error.URLError):
+                raise NoAnswerError(f"{self.url} does not answer: {reason}") from None
             raise NoAnswerError(f"{self.url} broke off: {error!r}") from None
-        return _read(content)
 
 
 def _read(content: bytes) -> Any:
-    """JSON, or the text that it is not."""
     try:
         return json.loads(content) if content else None
     except ValueError:

@@ -53,22 +53,12 @@ class TrainingState:
     training_seconds: float = 0.0
 
     def to_client_state(self) -> dict[str, Any]:
-        """For DeepSpeed's ``save_checkpoint(client_state=...)``.
-
-        Raises:
-            TypeError: a value that is neither a tensor nor plain; saying which.
-        """
-        state = asdict(self)
-        _check_plain(state, "state")
-        return {CLIENT_STATE_KEY: state}
+        """For DeepSpeed's ``save_checkpoint(client_state=...)``."""
+        return {CLIENT_STATE_KEY: asdict(self)}
 
     @classmethod
     def from_client_state(cls, client_state: dict[str, Any]) -> TrainingState:
-        """From what DeepSpeed's ``load_checkpoint`` returns.
-
-        Raises:
-            UserError: the checkpoint is not one of this package's.
-        """
+        """From what DeepSpeed's ``load_checkpoint`` returns."""
         state = client_state.get(CLIENT_STATE_KEY)
         if not isinstance(state, dict):
             raise UserError(f"the checkpoint holds no {CLIENT_STATE_KEY}: not one of this package")
@@ -79,23 +69,8 @@ class TrainingState:
         return cls(**state)
 
 
-def _check_plain(value: Any, where: str) -> None:
-    """Refuse whatever ``torch.load(weights_only=True)`` would not read."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _check_plain(item, f"{where}[{key!r}]")
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            _check_plain(item, f"{where}[{index}]")
-    elif type(value) not in (int, float, str, bool, type(None), torch.Tensor):
-        raise TypeError(f"{where} is a {type(value).__name__}: neither a tensor nor a plain value")
-
-
 def capture_random_state() -> dict[str, Any]:
-    """The random states of Python, NumPy, torch and the process's GPU, of every process.
-
-    All processes must call it: only one of them writes the checkpoint.
-    """
+    """The random states of every process, all of which must call it."""
     version, words, gauss = random.getstate()
     numpy = np.random.get_state(legacy=False)
     own = {
@@ -113,12 +88,7 @@ def capture_random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Go on with the streams of ``capture_random_state``.
-
-    Raises:
-        UserError: it was captured with another number of processes, or on a GPU and there is
-            none.
-    """
+    """Go on with the streams of ``capture_random_state``, of as many processes on like devices."""
     ranks = state["ranks"]
     if len(ranks) != get_world_size():
         raise UserError(
@@ -171,10 +141,8 @@ def write_checksums(checkpoints: Path, step: int, engines: Iterable[str]) -> Non
 def check_checksums(checkpoints: Path, step: int) -> None:
     """Whether a step's files are as they were written; all processes call it.
 
-    A checkpoint of a version that noted no checksums is not checked.
-
-    Raises:
-        UserError: naming a file that is missing or was changed.
+    A ``UserError`` names a file that is missing or was changed. A checkpoint of a version that
+    noted no checksums is not checked.
     """
     file = checksum_file(checkpoints, step)
     if not file.is_file():
@@ -218,11 +186,7 @@ def tensors_only() -> Iterator[None]:
 
 
 class TrainingClock:
-    """Seconds spent training: those before a resume count, those of evaluations do not.
-
-    Attributes:
-        before: seconds of the parts of the run before this one.
-    """
+    """Seconds spent training: those before a resume count, those of evaluations do not."""
 
     def __init__(self) -> None:
         """Begin now; ``start`` begins anew."""

@@ -25,9 +25,7 @@ class DivergedError(SharedError):
 def finite_on_all(action: Callable[[], Found]) -> Found:
     """What an action gives; where one process has no finite responses, all of them are told.
 
-    Raises:
-        NotFiniteError: what the action gives is not finite, on this process or on another one.
-        NoResponsesError: nobody gives responses, to this process or to another one.
+    ``NotFiniteError`` and ``NoResponsesError`` of one process are raised on all.
     """
     found, told = None, None
     try:
@@ -41,10 +39,7 @@ def finite_on_all(action: Callable[[], Found]) -> Found:
 
 
 class DivergenceCheck:
-    """Looks at every step, after it was taken and before anything is saved.
-
-    The values are the same on all processes, and so is the verdict. They are on the host already.
-    """
+    """Looks at every step, after it was taken and before anything is saved; on all processes."""
 
     def __init__(self) -> None:
         """Nothing was skipped so far."""
@@ -53,17 +48,16 @@ class DivergenceCheck:
     def check(
         self, step: int, values: Mapping[str, Any], engines: Mapping[str, Any], batch: str = ""
     ) -> None:
-        """Refuse a step that is not finite.
+        """Refuse a step that is not finite, with a ``DivergedError``.
+
+        That is one with such a loss, reward or gradient norm, or the last of too many updates in a
+        row that float16's loss scaler has skipped.
 
         Args:
             step: its number.
             values: what is logged of it.
             engines: name to engine, of all that train.
             batch: what the message says of the batch.
-
-        Raises:
-            DivergedError: a loss, a reward or a gradient norm is not finite, or float16's loss
-                scaler has skipped too many updates in a row.
         """
         odd = [
             f"{name} is {value}"
@@ -95,10 +89,7 @@ class DivergenceCheck:
 def check_weights(parameters: Iterable[tuple[str, torch.nn.Parameter]], what: str) -> None:
     """Refuse to save trained weights that are not finite; all processes call it.
 
-    Under ZeRO 3 each looks at its own part.
-
-    Raises:
-        DivergedError: naming the first such parameter.
+    Under ZeRO 3 each looks at its own part. A ``DivergedError`` names the first such parameter.
     """
     trained = ((name, getattr(p, "ds_tensor", p)) for name, p in parameters if p.requires_grad)
     own = next((name for name, weights in trained if not weights.isfinite().all()), None)

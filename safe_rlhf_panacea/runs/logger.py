@@ -34,13 +34,8 @@ NEEDS = {"wandb": "wandb", "tensorboard": "torch.utils.tensorboard", "trackio": 
 class Logger:
     """Writes scalars by step, and prints past progress bars.
 
-    ``log_dir/metrics.jsonl`` gets one line per step whatever else is asked for. ``wandb_run.py``
-    says when a run of wandb is online.
-
-    Attributes:
-        wandb: the run of wandb, on the main process; None without.
-        writer: TensorBoard's writer, likewise.
-        trackio: the run of trackio, likewise.
+    ``log_dir/metrics.jsonl`` gets one line per step whatever else is asked for. On the main process
+    ``wandb``, ``writer`` (TensorBoard's) and ``trackio`` are what is open, or None.
     """
 
     def __init__(
@@ -64,9 +59,6 @@ class Logger:
             config: what they show as the run's configuration.
             resume: go on in the run of wandb that was opened for this folder before, and in
                 trackio's of this name.
-
-        Raises:
-            UserError: an unknown type, no folder for it, or its package is not installed.
         """
         self.log_types = [log_type or "none"] if isinstance(log_type, str | None) else log_type
         for name in self.log_types:
@@ -161,9 +153,8 @@ def log_types(args: TrainConfig) -> Sequence[LogType]:
 def check_log(log_types: Sequence[LogType], log_dir: str | os.PathLike[str] | None) -> None:
     """Whether a logger can be opened, before anything is loaded; changes nothing.
 
-    Raises:
-        UserError: a package is not installed, ``none`` does not stand alone, the environment asks
-            for an unknown mode of wandb, or the folder is a file or lies below one.
+    A ``UserError`` names a missing package, a ``none`` that does not stand alone, an unknown mode
+    of wandb in the environment, or a folder that cannot be written to.
     """
     if "none" in log_types and len(log_types) > 1:
         raise UserError(f"--report_to {' '.join(log_types)}: none stands alone")
@@ -189,14 +180,7 @@ def progress_bar(
     desc: str = "",
     disable: bool = False,
 ) -> tqdm:
-    """A bar on stderr, over ``iterable`` or moved on by ``update``, on the main process only.
-
-    Args:
-        iterable: what is gone through.
-        total: number of steps, where the iterable has no length.
-        desc: what is being done.
-        disable: show nothing.
-    """
+    """A bar on stderr, over ``iterable`` or moved on by ``update``, on the main process only."""
     return tqdm(
         iterable,
         total=total,

@@ -48,11 +48,7 @@ LENGTH = ("max_steps", "epochs")
 
 
 def run_start(args: TrainConfig) -> datetime.datetime:
-    """When the run began, in local time: the same on all processes, and when it is resumed.
-
-    Raises:
-        UserError: the record of a run to resume is damaged.
-    """
+    """When the run began, in local time: the same on all processes, and when it is resumed."""
     if not args.resume:
         return all_gather_objects(datetime.datetime.now().replace(microsecond=0))[0]
     file = Path(args.output_dir).expanduser() / RUN_FILE
@@ -74,14 +70,9 @@ def note_latest(output_dir: str | Path, step: int) -> None:
 
 
 def latest_step(output_dir: str | Path, flags: Mapping[str, Any] | None = None) -> int:
-    """The step of a run's last whole checkpoint.
+    """The step of a run's last whole checkpoint; a ``UserError`` where it is finished or has none.
 
-    Args:
-        output_dir: the run's folder.
-        flags: with a length that is not the recorded one, a finished run goes on as well.
-
-    Raises:
-        UserError: the run is finished, or has none.
+    With ``flags`` of a length that is not the recorded one, a finished run goes on as well.
     """
     folder = Path(output_dir).expanduser()
     if is_finished(folder) and not (flags and _other_length(folder, flags)):
@@ -106,9 +97,6 @@ def load_checkpoint(engines: dict[str, Any], output_dir: str | Path, step: int) 
     """Put weights, optimisers and schedules back; returns what else a resume needs.
 
     DeepSpeed's files are pickles; they are read as data, without running what they hold.
-
-    Raises:
-        UserError: the checkpoint is missing, damaged or another version's.
     """
     found: dict[str, Any] = {}
     checkpoints = Path(output_dir).expanduser() / CHECKPOINTS
@@ -137,7 +125,7 @@ def load_checkpoint(engines: dict[str, Any], output_dir: str | Path, step: int) 
 def check_same_run(
     output_dir: str | Path, args: TrainConfig, data: Mapping[str, str], template: str
 ) -> None:
-    """Whether a run goes on with the flags, the data and the processes that it began with.
+    """Refuse to go on with other flags, data or processes than the run began with.
 
     A flag that is younger than the record counts as its default.
 
@@ -146,9 +134,6 @@ def check_same_run(
         args: the flags now.
         data: fingerprints of the data sets now, by flag.
         template: the chat template now, as it is recorded; older runs had Safe-RLHF's.
-
-    Raises:
-        UserError: naming what differs, or that the record is damaged.
     """
     path = Path(output_dir).expanduser() / RUN_FILE
     folder, record = path.parent, read_record(path)
@@ -233,9 +218,6 @@ def take_up(output_dir: str | Path, args: TrainConfig, step: int, total: int) ->
         args: the flags.
         step: of the checkpoint.
         total: steps in the whole run; its last evaluation comes after its last checkpoint.
-
-    Raises:
-        UserError: a line of the logs is damaged, or the run has come further than it is to.
     """
     folder = Path(output_dir).expanduser()
     if step > total:
@@ -254,8 +236,7 @@ def _cut_after(path: Path, step: int, *, evaluates_next: bool) -> None:
     """Leave out lines of later steps, and a last one that an interruption cut.
 
     With ``evaluates_next`` also the evaluation at the step itself: one at the end of an epoch or
-    of the run comes after the checkpoint, and so comes again. An interruption may have fallen
-    between the files that it writes.
+    of the run comes after the checkpoint, and so comes again.
     """
     if not path.is_file():
         return

@@ -38,11 +38,7 @@ OF_A_RUN = (
 
 
 def read_record(file: Path) -> dict[str, Any]:
-    """A run's record.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
+    """A run's record; a ``UserError`` where it is missing or damaged."""
     record = read_json(file)
     if not isinstance(record, dict):
         raise UserError(f"{file}: no record of a run")
@@ -77,10 +73,9 @@ def set_aside(path: AnyPath) -> Path:
 
 
 def point_latest(folder: AnyPath) -> None:
-    """Let the link ``latest`` beside a run's folder point to it; the link is relative.
+    """Let the relative link ``latest`` beside a run's folder, in a folder ``runs``, point to it.
 
-    Nothing is done for a run whose parent folder is not called ``runs``, where ``latest`` is a
-    file or a folder of its own, and where the file system or the system has no symbolic links.
+    Nothing is done where ``latest`` is a file or a folder of its own, or links cannot be made.
     """
     run = Path(os.path.abspath(os.path.expanduser(folder)))
     link = run.with_name(LATEST)
@@ -98,14 +93,9 @@ def point_latest(folder: AnyPath) -> None:
 def check_output_dir(path: AnyPath, overwrite: bool = False, resume: bool | None = None) -> Path:
     """Whether a folder may be claimed; changes nothing.
 
-    Args:
-        path: the folder.
-        overwrite: whether a run in it is to be replaced.
-        resume: whether it is to go on; None of programs that resume nothing.
-
-    Raises:
-        UserError: the path is a file, the folder holds a run already, there is none to resume, or
-            a run would be replaced through the link to the newest one.
+    ``resume`` is None of programs that resume nothing. A ``UserError`` says that the path is a
+    file, that the folder holds a run already or none to resume, or that a run would be replaced
+    through the link to the newest one.
     """
     folder = Path(path).expanduser()
     if overwrite and resume:
@@ -135,9 +125,7 @@ def check_output_dir(path: AnyPath, overwrite: bool = False, resume: bool | None
 def check_own_output(path: AnyPath, program: str, overwrite: bool = False) -> Path:
     """``check_output_dir`` of a program that must not replace another one's run.
 
-    Raises:
-        UserError: also where the folder holds another program's: overwriting a training would take
-            its checkpoints away.
+    Overwriting a training would take its checkpoints away.
     """
     folder = check_output_dir(path, overwrite=overwrite)
     record = read_json(folder / RUN_FILE) if (folder / RUN_FILE).exists() else {"program": program}
@@ -147,11 +135,7 @@ def check_own_output(path: AnyPath, program: str, overwrite: bool = False) -> Pa
 
 
 def prepare_output_dir(path: AnyPath, overwrite: bool = False, resume: bool | None = None) -> Path:
-    """Make a folder for a run; ``overwrite`` takes away what would mix with the new run.
-
-    Raises:
-        UserError: as ``check_output_dir``, or the folder cannot be written to.
-    """
+    """Make a folder for a run; ``overwrite`` takes away what would mix with the new run."""
     folder = check_output_dir(path, overwrite, resume)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -186,11 +170,8 @@ def lock_folder(path: AnyPath) -> None:
     """Hold an existing folder until this process lets go or ends, however it ends.
 
     The lock is the kernel's: a killed run leaves none behind. Where there is none to be had
-    (Windows, some network file systems) the folder is not locked. The process that holds a
-    folder may lock it again.
-
-    Raises:
-        UserError: another process holds it, or it cannot be written to.
+    (Windows, some network file systems) the folder is not locked. A ``UserError`` says that another
+    process holds the folder, or that it cannot be written to.
     """
     folder = Path(path).expanduser().resolve()
     if folder in _holds:
@@ -221,21 +202,13 @@ def unlock_folder(path: AnyPath) -> None:
 
 
 def check_free(path: AnyPath, *, overwrite: bool = False, resume: bool | None = None) -> None:
-    """Whether a folder may be claimed; one that holds a run already is locked from here on.
-
-    Raises:
-        UserError: as ``check_output_dir``, or another process holds it.
-    """
+    """``check_output_dir``, and lock the folder from here on if it holds a run already."""
     if (check_output_dir(path, overwrite=overwrite, resume=resume) / RUN_FILE).exists():
         lock_folder(path)
 
 
 def claim_folder(path: AnyPath, *, overwrite: bool = False, resume: bool | None = None) -> None:
-    """Lock a folder and prepare it for a run.
-
-    Raises:
-        UserError: another process holds it, or as ``prepare_output_dir``.
-    """
+    """Lock a folder and prepare it for a run."""
     folder = Path(path).expanduser().resolve()
     missing = [p for p in (folder, *folder.parents) if not p.exists()]
     try:

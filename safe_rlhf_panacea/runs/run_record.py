@@ -52,15 +52,7 @@ def write_run_record(path: AnyPath, args: Values, extra: Mapping[str, Any] | Non
     """Write ``run.json``, and beside it a copy of the launcher, where one started this run.
 
     Typed options also get a ``run.yaml`` with those that are not at their defaults, which
-    ``--config`` reads.
-
-    Args:
-        path: the run's folder.
-        args: the resolved flags.
-        extra: further entries beside ``args``, for example ``{"program": ...}``.
-
-    Returns:
-        The file.
+    ``--config`` reads. ``extra`` are further entries beside ``args``. Returns the file.
     """
     record = {
         **recordable(extra or {}),
@@ -125,10 +117,8 @@ def _now() -> str:
 def recordable(values: Values, *, objects: bool = False) -> dict[str, Any]:
     """Values as JSON has them; what its name says is a secret is left out.
 
-    Args:
-        values: by name.
-        objects: whether a mapping from ``FROM_PYTHON`` tells the text that stands for an object
-            from text that was given.
+    With ``objects`` a mapping from ``FROM_PYTHON`` tells the text that stands for an object from
+    text that was given.
     """
     items = values if isinstance(values, Mapping) else vars(values)
     return {str(k): _plain(v, objects) for k, v in items.items() if not SECRET.search(str(k))}
@@ -156,11 +146,6 @@ def address_of(function: Callable[..., Any]) -> str:
     """``module:name`` of a function, or of the type of another object that can be called."""
     named = function if hasattr(function, "__qualname__") else type(function)
     return f"{named.__module__}:{named.__qualname__}"
-
-
-def program_of(trainer: object) -> str:
-    """How the program of a trainer is called: the package that the trainer's module is in."""
-    return f"python -m {type(trainer).__module__.removesuffix('.trainer')}"
 
 
 def package_versions() -> dict[str, str]:

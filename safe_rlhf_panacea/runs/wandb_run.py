@@ -33,11 +33,7 @@ INIT_TIMEOUT = 30.0  # seconds to reach the server before a run goes offline
 
 
 def wanted_mode() -> Mode:
-    """What the environment asks for.
-
-    Raises:
-        UserError: ``WANDB_MODE`` is none of wandb's.
-    """
+    """What the environment asks for; a ``UserError`` where that is no mode of wandb's."""
     if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes"):
         return "disabled"
     given = os.environ.get("WANDB_MODE", "").lower()
@@ -69,18 +65,8 @@ def open_run(
 ) -> Any:
     """Open a run whose files lie in ``log_dir/wandb``.
 
-    A server that cannot be reached, or would want a login, makes it an offline run; a line says
-    so. ``wandb sync`` uploads offline runs later.
-
-    Args:
-        log_dir: an existing folder.
-        project: default: ``WANDB_PROJECT``, or this package's name.
-        name: of the run; default: ``WANDB_NAME``, or wandb's choice.
-        config: what is shown as the run's configuration.
-        resume: go on in the run that was opened for this folder before.
-
-    Raises:
-        UserError: the environment asks for an unknown mode, or a damaged file of a run.
+    A server that cannot be reached, or would want a login, makes it an offline run; a line says so.
+    With ``resume`` the run that was opened for this folder before goes on.
     """
     import wandb
 

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
@@ -23,7 +24,7 @@ from safe_rlhf_panacea.errors import UserError, one_line
 from safe_rlhf_panacea.io import unique_keys
 from safe_rlhf_panacea.records import Examples
 from safe_rlhf_panacea.serving.engine import ENDED
-from safe_rlhf_panacea.serving.guard import Guard
+from safe_rlhf_panacea.serving.guard import Guard, Metrics
 from safe_rlhf_panacea.serving.protocol import ApiError, ChatRequest, CompletionRequest, error_body
 from safe_rlhf_panacea.serving.rules import Rules
 from safe_rlhf_panacea.serving.service import Service
@@ -34,12 +35,9 @@ TOKENS = 128  # of an answer on the page, unless the reader wants another number
 
 
 class Page:
-    """One document with its script and its style in it, the only ones that a browser may use.
+    """One document, ``html``, with its script and its style in it.
 
-    Attributes:
-        html: the document.
-        headers: what a browser may do with it.
-        facts: what its script asks for first.
+    ``headers`` let a browser use no others; ``facts`` are what the script asks for first.
     """
 
     def __init__(
@@ -78,7 +76,6 @@ class UniqueKeysRoute(APIRoute):
     """A route whose JSON has every key once: of two values the last would win unseen."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Read the body before FastAPI does, which keeps what is read."""
         handle = super().get_route_handler()
 
         async def handler(request: Request) -> Response:
@@ -95,7 +92,7 @@ class UniqueKeysRoute(APIRoute):
         return handler
 
 
-def _add_api(app: FastAPI, service: Service) -> None:
+def _add_api(app: FastAPI, service: Service, metrics: Metrics) -> None:
     rules = service.rules
 
     def about(name: str) -> dict[str, Any]:
@@ -129,10 +126,8 @@ def _add_api(app: FastAPI, service: Service) -> None:
         return {"status": "ok"}
 
     @app.get("/metrics")
-    async def metrics() -> PlainTextResponse:
-        engine = service.engine
-        text = engine.metrics.render(engine.rows, engine.waiting)
-        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+    async def told() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _add_page(app: FastAPI, page: Page) -> None:
@@ -184,6 +179,7 @@ def _add_errors(app: FastAPI) -> None:
 def make_app(
     service: Service,
     page: Page,
+    metrics: Metrics,
     max_body: int,
     token: str | None = None,
     hosts: Sequence[str] | None = None,
@@ -193,6 +189,7 @@ def make_app(
     Args:
         service: answers.
         page: what people see.
+        metrics: the engine's, which count the requests too.
         max_body: bytes of a request.
         token: that clients must send; None: none.
         hosts: names by which it may be asked; None: any.
@@ -200,10 +197,10 @@ def make_app(
     # No pages of FastAPI's own: they would load scripts from elsewhere.
     app = FastAPI(title="Panacea", docs_url=None, redoc_url=None)
     app.router.route_class = UniqueKeysRoute
-    _add_api(app, service)
+    _add_api(app, service, metrics)
     _add_page(app, page)
     _add_errors(app)
     if hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     routes = frozenset(path for route in app.routes if (path := getattr(route, "path", None)))
-    return Guard(app, service.engine.metrics, routes, max_body, token)
+    return Guard(app, metrics, routes, max_body, token)

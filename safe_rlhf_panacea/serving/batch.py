@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -29,11 +30,10 @@ LONGEST = 4096  # tokens of a sequence, unless asked for more
 
 
 def check_model(model: Any, max_length: int) -> None:
-    """Refuse models whose sequences cannot share a batch here.
+    """Refuse, with a ``UserError``, models whose sequences cannot share a batch here.
 
-    Raises:
-        UserError: it keeps a state that is no key-value cache, or needs prompts without padding,
-            or its window is shorter than the sequences.
+    They keep a state that is no key-value cache, or need prompts without padding, or their window
+    is shorter than the sequences.
     """
     config, name = model.config.get_text_config(), type(model).__name__
     kinds = set(getattr(config, "layer_types", None) or ATTENTION)
@@ -41,21 +41,16 @@ def check_model(model: Any, max_length: int) -> None:
         raise UserError(f"a {name} cannot be served: not all its layers attend")
     if not fits(model, by_loop):
         raise UserError(f"a {name} cannot be served: rows of a batch would change its answers")
-    windows = [getattr(config, name, None) for name in WINDOWS]
-    for window in filter(None, windows):
-        if max_length > window:
-            raise UserError(
-                f"--max_length is {max_length}, and the model attends to {window} tokens: "
-                "longer sequences cannot be served"
-            )
+    window = min(getattr(config, name, None) or max_length for name in WINDOWS)
+    if max_length > window:
+        raise UserError(
+            f"--max_length is {max_length}, and the model attends to {window} tokens: "
+            "longer sequences cannot be served"
+        )
 
 
 def longest(model: Any, asked: int | None = None) -> int:
-    """How long sequences of a model may be, in tokens.
-
-    Raises:
-        UserError: longer than the model can.
-    """
+    """How long sequences of a model may be, in tokens; a ``UserError`` where it cannot."""
     config = model.config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None) or LONGEST
     if asked is not None and asked > positions:
@@ -73,17 +68,12 @@ class SlotLayer(DynamicLayer):
 
     def reserve(self, rows: int, columns: int, like: list[torch.Tensor]) -> None:
         """Room for so many sequences of so many tokens; what is there stays."""
-        old, new = self.buffers, []
-        if old:
-            if old[0].size(0) >= rows and old[0].size(2) >= columns:
-                return
-            rows, columns = max(rows, old[0].size(0)), max(columns, old[0].size(2))
-        for i, states in enumerate(like):
-            buffer = states.new_zeros(rows, states.size(1), columns, states.size(3))
-            if old:
-                buffer[: old[i].size(0), :, : old[i].size(2)] = old[i]
-            new.append(buffer)
-        self.buffers = new  # at the end: there may be no memory for them
+        if not self.buffers:
+            self.buffers = [one.new_zeros(0, one.size(1), 0, one.size(3)) for one in like]
+        more = max(0, rows - self.buffers[0].size(0)), max(0, columns - self.buffers[0].size(2))
+        if any(more):  # all or none: there may be no memory for them
+            by = (0, 0, 0, more[1], 0, 0, 0, more[0])
+            self.buffers = [pad(buffer, by) for buffer in self.buffers]
         self.dtype, self.device = like[0].dtype, like[0].device
         self.is_initialized = True
 

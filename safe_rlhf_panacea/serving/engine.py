@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import traceback
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,20 +16,12 @@ from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.serving.batch import NOT_FINITE, Batch, check_model
 from safe_rlhf_panacea.serving.jobs import Job, Piece
 
+if TYPE_CHECKING:  # it needs the server's extra, which a chat in the terminal does without
+    from safe_rlhf_panacea.serving.guard import Metrics
+
 ENDED = "the engine has ended"
 OVERFLOW = "the model's logits are not finite: its activations overflow on this request"
 PREFILL_TOKENS = 4096  # prompts read at once, padding included: the others wait for them
-BOUNDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, math.inf)  # seconds
-COUNTERS = {
-    "panacea_requests_total": "Requests by route and status.",
-    "panacea_prompt_tokens_total": "Tokens of prompts that were read.",
-    "panacea_generated_tokens_total": "Tokens of answers.",
-}
-DURATIONS = {
-    "panacea_first_token_seconds": "From the request to the first token, waiting included.",
-    "panacea_answer_seconds": "From the request to the end of an answer.",
-}
-GAUGES = {"panacea_rows": "Answers under way.", "panacea_waiting": "Answers that wait for a row."}
 
 
 class TooBusy(Exception):
@@ -51,47 +43,6 @@ class Limits:
     max_length: int = 2048  # tokens of prompt and answer
 
 
-class Metrics:
-    """Counters and durations since the start; may be used from any thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._counts: dict[str, dict[str, float]] = {name: defaultdict(float) for name in COUNTERS}
-        self._within = {name: dict.fromkeys(BOUNDS, 0) for name in DURATIONS}
-        self._sums = dict.fromkeys(DURATIONS, 0.0)
-
-    def add(self, name: str, value: float = 1, **labels: object) -> None:
-        """Count."""
-        text = ",".join(f'{key}="{label}"' for key, label in labels.items())
-        with self._lock:
-            self._counts[name][f"{{{text}}}" if text else ""] += value
-
-    def observe(self, name: str, seconds: float) -> None:
-        """Note a duration."""
-        with self._lock:
-            self._sums[name] += seconds
-            for bound in BOUNDS:
-                self._within[name][bound] += seconds <= bound
-
-    def render(self, rows: int, waiting: int) -> str:
-        """All of it in Prometheus' text format, with the answers under way and those that wait."""
-        lines = []
-        with self._lock:
-            for name, text in COUNTERS.items():
-                lines += [f"# HELP {name} {text}", f"# TYPE {name} counter"]
-                counts = self._counts[name] or {"": 0}
-                lines += [f"{name}{labels} {value:g}" for labels, value in counts.items()]
-            for name, text in DURATIONS.items():
-                lines += [f"# HELP {name} {text}", f"# TYPE {name} histogram"]
-                for bound, count in self._within[name].items():
-                    shown = "+Inf" if bound == math.inf else bound
-                    lines.append(f'{name}_bucket{{le="{shown}"}} {count}')
-                lines += [f"{name}_sum {self._sums[name]:.6f}", f"{name}_count {count}"]
-        for (name, text), value in zip(GAUGES.items(), (rows, waiting), strict=True):
-            lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge", f"{name} {value}"]
-        return "\n".join(lines) + "\n"
-
-
 class Engine:
     """Answers jobs in a thread of its own until it is closed; other threads may call all of this.
 
@@ -99,9 +50,12 @@ class Engine:
         UserError: the model cannot be served in batches.
     """
 
-    def __init__(self, model: PanaceaModel, limits: Limits) -> None:
+    def __init__(self, model: PanaceaModel, limits: Limits, metrics: Metrics | None = None) -> None:
         check_model(model.model, limits.max_length)
-        self.limits, self.metrics = limits, Metrics()
+        self.limits, self.metrics = limits, metrics
+        if metrics is not None:
+            metrics.rows.set_function(lambda: self.rows)
+            metrics.waiting.set_function(lambda: self.waiting)
         pad_id, bounds = model.tokenizer.pad_token_id, (limits.max_rows, limits.max_length)
         self.batch = Batch(model.model, model.adapter, pad_id, *bounds)
         self._waiting: deque[Job] = deque()
@@ -225,8 +179,9 @@ class Engine:
         finally:
             self._joining = []
         for job, token in zip(jobs, tokens, strict=True):
-            self.metrics.add("panacea_prompt_tokens_total", len(job.prompt))
-            self.metrics.observe("panacea_first_token_seconds", job.age)
+            if self.metrics is not None:
+                self.metrics.prompt_tokens.inc(len(job.prompt))
+                self.metrics.first_token.observe(job.age)
             self._hand_on(job, token)
 
     def _step(self) -> None:
@@ -266,6 +221,7 @@ class Engine:
             self._end(job, Piece(error=(500, "the model failed on this request")))
 
     def _end(self, job: Job, piece: Piece) -> None:
-        self.metrics.add("panacea_generated_tokens_total", job.tokens)
-        self.metrics.observe("panacea_answer_seconds", job.age)
+        if self.metrics is not None:
+            self.metrics.generated_tokens.inc(job.tokens)
+            self.metrics.answer.observe(job.age)
         job.deliver(piece)

@@ -1,4 +1,4 @@
-"""What bounds the server: connections, and every request's size, time, token and headers."""
+"""What bounds connections, and every request's size, time and token; what counts them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import prometheus_client
+from prometheus_client import Counter, Gauge, Histogram
 from starlette.exceptions import HTTPException
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from safe_rlhf_panacea.serving.engine import Metrics
 from safe_rlhf_panacea.serving.protocol import error_body
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -24,12 +25,33 @@ HEADERS = {
     b"referrer-policy": b"no-referrer",
     b"x-frame-options": b"DENY",
 }
+BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # seconds
 PATIENCE = 16  # a body that is too long is read to the end if it is not so many times too long
 _FULL = json.dumps(error_body(503, "too many connections are open: try again later")).encode()
 REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
     b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(_FULL), _FULL)
 )
+
+
+class Metrics:
+    """What happened since the start, for Prometheus."""
+
+    def __init__(self) -> None:
+        prometheus_client.disable_created_metrics()
+        self.registry = prometheus_client.CollectorRegistry()
+        own: dict[str, Any] = {"namespace": "panacea", "registry": self.registry}
+        labels = ("route", "code")
+        self.requests = Counter("requests", "Requests by route and status.", labels, **own)
+        self.prompt_tokens = Counter("prompt_tokens", "Tokens of prompts that were read.", **own)
+        self.generated_tokens = Counter("generated_tokens", "Tokens of answers.", **own)
+        self.rows = Gauge("rows", "Answers under way.", **own)
+        self.waiting = Gauge("waiting", "Answers that wait for a row.", **own)
+        own["buckets"] = BUCKETS
+        text = "From the request to the first token, waiting included."
+        self.first_token = Histogram("first_token_seconds", text, **own)
+        text = "From the request to the end of an answer."
+        self.answer = Histogram("answer_seconds", text, **own)
 
 
 class Connection(H11Protocol):
@@ -120,7 +142,7 @@ class Guard:
 
         async def counting(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                self.metrics.add("panacea_requests_total", route=route, code=message["status"])
+                self.metrics.requests.labels(route, message["status"]).inc()
                 message["headers"] = [*message.get("headers", []), *HEADERS.items()]
             await send(message)
 

@@ -24,11 +24,7 @@ BOUND = re.compile(r"\s*([^<>=\s]+)\s*(<=|>=)\s*(\S+)\s*")
 def _read_bounds(
     texts: Sequence[str], objectives: Sequence[str]
 ) -> tuple[list[float], list[float]]:
-    """The least and most of each objective that λ can reach within all bounds.
-
-    Raises:
-        UserError: a text is no bound, or no λ is left.
-    """
+    """The least and most of each objective that λ can reach within all bounds."""
     lower, upper = [0.0] * len(objectives), [1.0] * len(objectives)
     for text in texts:
         match = BOUND.fullmatch(text)
@@ -63,21 +59,13 @@ def _read_bounds(
 
 @dataclass(frozen=True)
 class Rules:
-    """What a server offers of an adapter.
+    """What a server offers of an adapter."""
 
-    Attributes:
-        name: of the model, as clients ask for it.
-        objectives: names of the m objectives; none where the adapter does not depend on λ.
-        lower: least of each objective.
-        upper: most of each objective.
-        default: λ of a request that names none, size = (m,).
-    """
-
-    name: str
-    objectives: tuple[str, ...]
-    lower: tuple[float, ...]
-    upper: tuple[float, ...]
-    default: torch.Tensor
+    name: str  # of the model, as clients ask for it
+    objectives: tuple[str, ...]  # names of all m; none where the adapter does not depend on λ
+    lower: tuple[float, ...]  # least of each objective
+    upper: tuple[float, ...]  # most of each objective
+    default: torch.Tensor  # λ of a request that names none, size = (m,)
 
     @classmethod
     def of(
@@ -87,13 +75,7 @@ class Rules:
         default: Preference | None = None,
         allow: Sequence[str] = (),
     ) -> Rules:
-        """Read the flags of a server.
-
-        Args:
-            name: of the model.
-            objectives: in the order of λ.
-            default: λ; None: the middle of what is allowed.
-            allow: bounds like ``helpful<=0.8``.
+        """Of a server's flags: a λ by default, else the middle, and bounds like ``helpful<=0.8``.
 
         Raises:
             UserError: a bound that is none, bounds that exclude each other or the default.
@@ -136,11 +118,7 @@ class Rules:
         return {name: round(value, 6) for name, value in values}
 
     def resolve(self, model: str | None, preference: Preference | None) -> torch.Tensor:
-        """λ of a request, size = (m,).
-
-        Args:
-            model: ``NAME`` or ``NAME@λ``; None: the one there is.
-            preference: as ``parse_preference`` takes it.
+        """λ of a request for a model, ``NAME`` or ``NAME@λ``, size = (m,).
 
         Raises:
             ApiError: another model, λ off the simplex or beyond the bounds.

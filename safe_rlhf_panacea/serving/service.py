@@ -33,19 +33,12 @@ GONE = Piece(error=(499, "the client has gone"))
 
 @dataclass
 class Service:
-    """A loaded model and what it may be asked.
-
-    Attributes:
-        model: with its adapter.
-        engine: answers.
-        rules: which λ.
-        max_new_tokens: longest answer.
-    """
+    """A loaded model and what it may be asked."""
 
     model: PanaceaModel
     engine: Engine
-    rules: Rules
-    max_new_tokens: int
+    rules: Rules  # which λ
+    max_new_tokens: int  # longest answer
 
     def __post_init__(self) -> None:
         """Take a tokenizer of the engine's own: they are not made for two threads."""
@@ -114,11 +107,7 @@ class Service:
             raise ApiError(400, f"{name}: token ids go from 0 to {size - 1}", param=name)
 
     def _length(self, prompt: Sequence[int], wanted: int | None) -> int:
-        """The longest answer to a prompt, in tokens.
-
-        Raises:
-            ApiError: the prompt or the answer is too long.
-        """
+        """The longest answer to a prompt, in tokens."""
         most = self.engine.limits.max_length
         room, code = most - len(prompt), "context_length_exceeded"
         if not prompt:
@@ -174,12 +163,9 @@ class Service:
     async def _pieces(
         self, jobs: Sequence[Job], inbox: asyncio.Queue[tuple[int, Piece]], request: Request
     ) -> Pieces:
-        """The pieces of a request's answers, until all of them have ended.
+        """The pieces of a request's answers, until all have ended, or an ``ApiError``.
 
         However that comes about, no row goes on for a client that is not there.
-
-        Raises:
-            ApiError: an answer cannot be had.
         """
 
         async def watch() -> None:

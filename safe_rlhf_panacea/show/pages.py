@@ -11,29 +11,16 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from safe_rlhf_panacea.data.template import without_template
+from safe_rlhf_panacea.data.templates import without_template
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.compare import ComparedFront, FrontComparison, FrontDifference
+from safe_rlhf_panacea.fronts.compare import FrontComparison
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
-from safe_rlhf_panacea.fronts.indicators import MEANINGS
+from safe_rlhf_panacea.fronts.indicators import INDICATORS, MEANINGS
 from safe_rlhf_panacea.io import read_json, read_json_lines
 from safe_rlhf_panacea.records import misfit
 from safe_rlhf_panacea.runs.run_folder import METRICS_FILE, RUN_FILE
-from safe_rlhf_panacea.show import pictures
+from safe_rlhf_panacea.show import pictures, tables
 from safe_rlhf_panacea.show.plots import spread
-from safe_rlhf_panacea.show.tables import (
-    INDICATORS,
-    Table,
-    difference_rows,
-    front_rows,
-    fronts_title,
-    headline,
-    hypervolume_rows,
-    indicator_texts,
-    point_text,
-    summary_lines,
-    vector_text,
-)
 
 if TYPE_CHECKING:
     from safe_rlhf_panacea.dashboard import Content
@@ -57,16 +44,6 @@ OTHERS = (
     *("train/reward_with", "train/reward_advantage", "train/reward_return"),
     *("train/reward_value", "train/reward_critic", "train/reward_accuracy", "train/reward_margin"),
 )
-SECTIONS = (
-    ("front/now", "The front now", "front/points"),
-    ("front/so_far", "The growing front", None),
-    ("front/indicators", "Indicators", "front/indicators"),
-    ("front/distributions", "Distributions by λ", None),
-    ("front/kl", "Distance from the initial model by λ", None),
-    ("singular/by_matrix", "Learnt singular values", "singular/by_matrix"),
-    ("preferences/drawn", "λ drawn in training", None),
-)
-OVER_TIME = ("front/so_far", "front/indicators")  # nothing to see of one evaluation
 ANSWERS = 5  # λ of which a prompt's answers are shown
 NO_BREAK = "\u00a0"
 
@@ -81,7 +58,7 @@ def _cell(value: Any) -> str:
 
 
 @functools.cache
-def environment() -> Environment:
+def _environment() -> Environment:
     """The templates beside this file, which escape whatever they are given."""
     found = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
@@ -95,35 +72,29 @@ def environment() -> Environment:
     return found
 
 
-def _part(name: str) -> Any:
-    return getattr(environment().get_template("parts.html").module, name)
+def _part(name: str, *args: Any) -> Markup:
+    """What a macro of ``parts.html`` makes."""
+    return getattr(_environment().get_template("parts.html").module, name)(*args)
 
 
 def image(png: bytes, alternative: str) -> Markup:
     """An ``img`` element that holds the PNG itself; ``alternative`` is its text."""
-    return _part("image")(png, alternative)
+    return _part("image", png, alternative)
 
 
 def table_html(
     columns: Sequence[str],
-    rows: Sequence[Sequence[Any]],
-    classes: Sequence[Sequence[str]] = (),
-    kind: str = "",
+    rows: Sequence[Sequence[Any]],  # texts and numbers
+    classes: Sequence[Sequence[str]] = (),  # of the cells; default: ``n`` for numbers
+    kind: str = "",  # class of the whole
 ) -> Markup:
-    """A table as HTML, within a box that scrolls where it is too wide.
-
-    Args:
-        columns: heads.
-        rows: texts and numbers.
-        classes: of the cells; default: ``n`` for numbers.
-        kind: class of the whole.
-    """
-    return _part("table")(columns, rows, classes, kind)
+    """A table as HTML, within a box that scrolls where it is too wide."""
+    return _part("table", columns, rows, classes, kind)
 
 
-def folded_table(table: Table) -> Markup:
+def folded_table(table: tables.Table) -> Markup:
     """A table below its title, which shows and hides it; a long one is hidden at first."""
-    return _part("folded")(table.title, table.columns, table.rows, len(table.rows) <= ROWS_SHOWN)
+    return _part("folded", table.title, table.columns, table.rows, len(table.rows) <= ROWS_SHOWN)
 
 
 def page(title: str, parts: Sequence[Markup]) -> str:
@@ -133,13 +104,13 @@ def page(title: str, parts: Sequence[Markup]) -> str:
 
 def _rendered(template: str, title: str, refresh: int | None = None, **values: Any) -> str:
     """A page made of a template; the browser reads it again after ``refresh`` seconds."""
-    return environment().get_template(template).render(title=title, refresh=refresh, **values)
+    return _environment().get_template(template).render(title=title, refresh=refresh, **values)
 
 
 # -- a training run ---------------------------------------------------------------------------
 
 
-def read_metrics(folder: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
+def _read_metrics(folder: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
     """Training's lines of ``metrics.jsonl``, thinned to what a curve can show."""
     log_dir = record.get("args", {}).get("log_dir")
     path = (Path(log_dir).expanduser() if log_dir else folder) / METRICS_FILE
@@ -164,6 +135,31 @@ def curve_groups(metrics: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     return groups
 
 
+def render(folder: Path, content: Content, *, running: bool) -> str:
+    """``report.html``: a training run on one page.
+
+    Its record and metrics are read from ``folder``. While it is ``running`` more will come, and the
+    browser reads the page again every minute.
+    """
+    record = read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
+    latest, metrics = content.latest, _read_metrics(folder, record)
+    is_sampled = bool(latest.responses) and latest.responses[0]["log_ratio"] is not None
+    groups = curve_groups(metrics)
+    return _rendered(
+        "report.html",
+        f"{tables.fronts_title([latest.result])} ({folder.name})",
+        refresh=REFRESH_SECONDS if running else None,
+        latest=latest,
+        answers=_answers(latest, is_sampled),
+        is_sampled=is_sampled,
+        content=content,
+        folded_table=folded_table,
+        curves=pictures.curves(metrics, groups) if groups else None,
+        record=record,
+        point=tables.point_text(latest.result.reference_point),
+    )
+
+
 def _answers(evaluation: Evaluation, is_sampled: bool) -> list[dict[str, Any]]:
     """A table for each of a few prompts, with answers at λ spread over the grid."""
     names, found = evaluation.objectives, []
@@ -172,7 +168,7 @@ def _answers(evaluation: Evaluation, is_sampled: bool) -> list[dict[str, Any]]:
         rewards = names if mine[0]["rewards"] else ()
         columns = [f"λ ({', '.join(names)})", "answer", *rewards, *["log π/π_ref"] * is_sampled]
         rows = [
-            [vector_text(row["preference"]), row["response"], *row["rewards"]]
+            [tables.vector_text(row["preference"]), row["response"], *row["rewards"]]
             + [row["log_ratio"]] * is_sampled
             for row in mine
         ]
@@ -180,101 +176,44 @@ def _answers(evaluation: Evaluation, is_sampled: bool) -> list[dict[str, Any]]:
     return found
 
 
-def render(folder: Path, content: Content, *, running: bool) -> str:
-    """``report.html``: a training run on one page.
-
-    Args:
-        folder: the run's; its record and metrics are read.
-        content: what there is to show.
-        running: whether more will come: the browser then reads the page again every minute.
-    """
-    record = read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
-    latest, metrics = content.latest, read_metrics(folder, record)
-    is_sampled = bool(latest.responses) and latest.responses[0]["log_ratio"] is not None
-    groups = curve_groups(metrics)
-    return _rendered(
-        "report.html",
-        f"{fronts_title([latest.result])} ({folder.name})",
-        refresh=REFRESH_SECONDS if running else None,
-        step=latest.step,
-        answers=_answers(latest, is_sampled),
-        is_sampled=is_sampled,
-        content=content,
-        sections=SECTIONS,
-        folded_table=folded_table,
-        left_out=OVER_TIME if len(content.evaluations) == 1 else (),
-        curves=pictures.curves(metrics, groups) if groups else None,
-        facts={
-            "program": record.get("program"),
-            "started": record.get("started_at"),
-            "commit": (record.get("git") or {}).get("commit"),
-            "objectives": ", ".join(latest.objectives),
-            "evaluations": f"{len(content.evaluations)}, the latest at step {latest.step}",
-            "reference point": point_text(latest.result.reference_point),
-        },
-    )
-
-
 # -- a comparison -----------------------------------------------------------------------------
 
 
 def comparison_page(comparison: FrontComparison, picture: bytes, command: str) -> str:
-    """The page of a comparison, ``compare.html``.
-
-    Args:
-        comparison: what it tells.
-        picture: PNG of the fronts.
-        command: that made it.
-    """
-    return _rendered(
-        "compare.html",
-        fronts_title(comparison.runs),
-        picture=picture,
-        comparison=comparison,
-        indicators=_indicator_rows(comparison),
-        hypervolumes=hypervolume_rows(comparison),
-        point=point_text(comparison.reference_point),
-        differences=[_difference(comparison, one) for one in comparison.differences],
-        points=[(run.label, front_rows(run)) for run in comparison.runs],
-        origins=_origin_rows(comparison.runs),
-        command=command,
-    )
-
-
-def _indicator_rows(comparison: FrontComparison) -> list[list[str]]:
-    """A head and a row of indicators per run."""
-    arrows = {" ↑": f"{NO_BREAK}↑", " ↓": f"{NO_BREAK}↓"}
-    names = [name[:-2] + arrows[name[-2:]] for name in INDICATORS.values()]
-    spearman = [f"Spearman {name}, its{NO_BREAK}λ" for name in comparison.objectives]
-    rows = [["run", "points", names[0], "÷ baseline’s", *names[1:], *spearman]]
+    """The page of a comparison, with the PNG of its fronts and the command that made it."""
+    objectives = comparison.objectives
+    heads = [f"{NO_BREAK}".join(name.rsplit(" ", 1)) for name in INDICATORS.values()]
+    spearman = [f"Spearman {name}, its{NO_BREAK}λ" for name in objectives]
+    indicators = [["run", "points", heads[0], "÷ baseline’s", *heads[1:], *spearman]]
+    origins = []
     for run in comparison.runs:
         ratio = run.hypervolume_over_baseline
-        first, *others = indicator_texts(run)
+        first, *others = tables.indicator_texts(run)
         times = "" if ratio is None else f"{ratio:.3f}"
-        rows.append([run.label, str(len(run.points)), first, times, *others])
-    return rows
-
-
-def _difference(comparison: FrontComparison, difference: FrontDifference) -> dict[str, Any]:
-    """A difference as the template needs it; marked cells are coloured by their sign."""
-    classes = []
-    for row in difference.rows:
-        signs = ["more" if value > 0 else "less" for value in row.difference]
-        marked = [sign if mark else "" for sign, mark in zip(signs, row.marked, strict=True)]
-        classes.append(["", *marked, ""])
-    return {
-        "title": headline(difference),
-        "rows": difference_rows(comparison.objectives, difference),
-        "classes": classes,
-        "lines": summary_lines(comparison, difference),
-    }
-
-
-def _origin_rows(runs: Sequence[ComparedFront]) -> list[list[str]]:
-    """A head and a row per run that says where it comes from."""
-    rows = [["run", "folder", "file", "method", "step", "program", "commit", "started at"]]
-    for run in runs:
+        indicators.append([run.label, str(len(run.points)), first, times, *others])
         commit = str(run.commit or "")[:12] + (" (files modified)" if run.modified else "")
         cells = [run.run, run.file, run.method, run.step, run.program, commit, run.started_at]
-        rows.append([run.label, *("" if cell is None else str(cell) for cell in cells)])
-    return rows
+        origins.append([run.label, *("" if cell is None else str(cell) for cell in cells)])
+    differences = []
+    for one in comparison.differences:
+        classes = []  # marked cells are coloured by their sign
+        for row in one.rows:
+            signs = ["more" if value > 0 else "less" for value in row.difference]
+            marked = [sign if mark else "" for sign, mark in zip(signs, row.marked, strict=True)]
+            classes.append(["", *marked, ""])
+        title, rows = f"{one.label} minus {one.baseline}", tables.difference_rows(objectives, one)
+        lines = tables.summary_lines(comparison, one)
+        differences.append({"title": title, "rows": rows, "classes": classes, "lines": lines})
+    return _rendered(
+        "compare.html",
+        tables.fronts_title(comparison.runs),
+        picture=picture,
+        comparison=comparison,
+        indicators=indicators,
+        hypervolumes=tables.hypervolume_rows(comparison),
+        point=tables.point_text(comparison.reference_point),
+        differences=differences,
+        points=[(run.label, tables.front_rows(run)) for run in comparison.runs],
+        origins=origins,
+        command=command,
+    )

@@ -11,7 +11,7 @@ import numpy as np
 
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
 from safe_rlhf_panacea.fronts.indicators import INDICATORS
-from safe_rlhf_panacea.fronts.result import FrontPoint, FrontResult
+from safe_rlhf_panacea.fronts.result import FrontPoint
 from safe_rlhf_panacea.show.plots import (
     COLOURS,
     MARKERS,
@@ -47,15 +47,6 @@ def as_png(draw: Callable[..., Any]) -> Callable[..., bytes]:
     return wrapped
 
 
-def _initial(evaluation: Evaluation) -> list[FrontResult]:
-    """The initial model as a front of one point, where it is known."""
-    result = evaluation.result
-    if result.base is None:
-        return []
-    nowhere = FrontPoint(preference=[0.0] * len(result.objectives), **result.base.fields())
-    return [result.having(points=[nowhere], label="initial model")]
-
-
 @as_png
 def fronts_so_far(evaluations: Sequence[Evaluation]) -> Any:
     """Every front so far, or as many as can be told apart; the later, the darker."""
@@ -71,10 +62,11 @@ def fronts_so_far(evaluations: Sequence[Evaluation]) -> Any:
 
 @as_png
 def front_now(evaluation: Evaluation) -> Any:
-    """The latest front beside the initial model."""
-    fronts = [evaluation.front]
-    if len(evaluation.objectives) == 2:
-        fronts += _initial(evaluation)
+    """The latest front, in a plane beside the initial model, where that was measured."""
+    fronts, base = [evaluation.front], evaluation.result.base
+    if len(evaluation.objectives) == 2 and base is not None:
+        nowhere = FrontPoint(preference=[0.0, 0.0], **base.fields())
+        fronts.append(evaluation.result.having(points=[nowhere], label="initial model"))
     title = f"{fronts_title([evaluation.result])}, at step {evaluation.step}"
     return front_figure(fronts, title)
 
@@ -83,13 +75,10 @@ def front_now(evaluation: Evaluation) -> Any:
 def indicators(evaluations: Sequence[Evaluation]) -> Any:
     """A panel per indicator, over the steps of training."""
     names = evaluations[0].objectives
-    series = {
-        label: [[one.result.indicators[key] for one in evaluations]]
-        for key, label in INDICATORS.items()
-    }
-    series["Spearman of J and λ ↑"] = [
-        [one.result.indicators["spearman"][i] for one in evaluations] for i in range(len(names))
-    ]
+    found = [one.result.indicators for one in evaluations]
+    series = {label: [[one[key] for one in found]] for key, label in INDICATORS.items()}
+    correlations = [[one["spearman"][i] for one in found] for i in range(len(names))]
+    series["Spearman of J and λ ↑"] = correlations
     figure = new_figure(9.5, 4.8)
     steps = [evaluation.step for evaluation in evaluations]
     for axes, (label, lines) in zip(figure.subplots(2, 3).flat, series.items(), strict=True):
@@ -125,36 +114,31 @@ def distributions(evaluation: Evaluation) -> Any:
     wide = len(evaluation.distributions) > SIDE_BY_SIDE  # then one below the other
     rows, columns = (count, 1) if wide else (1, count)
     figure = new_figure(9.5 if wide else 3.9 * count + 0.4, 3.9 * rows + 0.3)
+    style: dict[str, Any] = {
+        "widths": 0.6,
+        "whis": (5, 95),
+        "showfliers": False,
+        "showmeans": True,
+        "manage_ticks": False,
+        "medianprops": {"color": COLOURS[1]},
+        "meanprops": {"marker": "D", "markersize": 4, "markerfacecolor": COLOURS[0]},
+    }
     for index, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         values = [row[index] for row in evaluation.distributions]
-        axes.boxplot(
-            values,
-            positions=range(len(values)),
-            widths=0.6,
-            whis=(5, 95),
-            showfliers=False,
-            showmeans=True,
-            manage_ticks=False,
-            medianprops={"color": COLOURS[1]},
-            meanprops={"marker": "D", "markersize": 4, "markerfacecolor": COLOURS[0]},
-        )
+        axes.boxplot(values, positions=range(len(values)), **style)
         if evaluation.base_distributions:
-            low, mean, high = _band(evaluation.base_distributions[index])
+            base = evaluation.base_distributions[index]
+            low, high = np.quantile(base, 0.05), np.quantile(base, 0.95)
             axes.axhspan(low, high, color="0.9", zorder=0, label="initial model, 5 to 95 %")
+            mean = float(np.mean(base))
             axes.axhline(mean, color="0.5", ls="--", lw=1, zorder=1, label="its mean")
             axes.legend(fontsize=8)
         axes.set_title(literal(evaluation.objectives[index]), fontsize=10)
         _preference_axis(axes, evaluation)
     figure.supylabel(UNITS[evaluation.result.kind], fontsize=9)
-    figure.suptitle(
-        f"By λ at step {evaluation.step}: quartiles, 5 to 95 %, median (line), mean (diamond)",
-        fontsize=10,
-    )
+    boxes = "quartiles, 5 to 95 %, median (line), mean (diamond)"
+    figure.suptitle(f"By λ at step {evaluation.step}: {boxes}", fontsize=10)
     return figure
-
-
-def _band(values: Sequence[float]) -> tuple[float, float, float]:
-    return np.quantile(values, 0.05), float(np.mean(values)), np.quantile(values, 0.95)
 
 
 @as_png
@@ -168,9 +152,8 @@ def kl(evaluation: Evaluation) -> Any:
     axes.errorbar(range(len(points)), values, yerr=errors, **style)
     axes.axhline(0, color="0.6", lw=0.8)
     axes.set_ylabel("KL (nats per response)", fontsize=9)
-    axes.set_title(
-        f"KL to the initial model at step {evaluation.step}, ± standard error", fontsize=10
-    )
+    title = f"KL to the initial model at step {evaluation.step}, ± standard error"
+    axes.set_title(title, fontsize=10)
     _preference_axis(axes, evaluation)
     return figure
 
@@ -188,12 +171,14 @@ def singular_values_figure(matrices: dict[str, tuple[np.ndarray, np.ndarray]], t
     modules = sorted(matrices, key=lambda m: (*_place(m), m))
     figure = new_figure(max(7.0, 0.16 * len(modules) + 2), 4.4)
     axes = figure.subplots()
+    styles = (
+        ("o", {"ms": 3.5, "color": COLOURS[0]}, "|σ|, one dot each"),
+        ("D", {"ms": 6, "color": COLOURS[1], "mec": "white"}, "|s| = |s · λ| at a vertex"),
+    )
     for x, module in enumerate(modules):
-        sigma, s = matrices[module]
-        first = {"label": "|σ|, one dot each"} if x == 0 else {}
-        axes.plot(np.full(len(sigma), x), np.abs(sigma), "o", ms=3.5, color=COLOURS[0], **first)
-        first = {"label": "|s| = |s · λ| at a vertex"} if x == 0 else {}
-        axes.plot(np.full(len(s), x), np.abs(s), "D", ms=6, color=COLOURS[1], mec="white", **first)
+        for values, (marker, style, label) in zip(matrices[module], styles, strict=True):
+            first = {"label": label} if x == 0 else {}
+            axes.plot(np.full(len(values), x), np.abs(values), marker, **style, **first)
     if any(np.any(values) for pair in matrices.values() for values in pair):
         axes.set_yscale("log")  # zeros, as before the first step, have no place on it
     axes.set_ylabel("singular value")
@@ -207,10 +192,8 @@ def singular_values_figure(matrices: dict[str, tuple[np.ndarray, np.ndarray]], t
     for index, x in enumerate(starts):
         axes.axvline(x - 0.5, color="0.85", linewidth=0.8, zorder=0)
         if index % step == 0:
-            where = (x - 0.3, 1.01)
-            axes.annotate(
-                f"layer {places[x][0]}", where, xycoords=axes.get_xaxis_transform(), fontsize=8
-            )
+            text, where = f"layer {places[x][0]}", (x - 0.3, 1.01)
+            axes.annotate(text, where, xycoords=axes.get_xaxis_transform(), fontsize=8)
     axes.set_xlim(-0.8, len(modules) - 0.2)
     axes.set_title(title, fontsize=11, pad=18)
     axes.legend(fontsize=8, loc="lower right")
@@ -245,12 +228,7 @@ def preferences_drawn(evaluation: Evaluation) -> Any:
 
 @as_png
 def curves(metrics: Sequence[dict[str, Any]], groups: dict[str, list[str]]) -> Any:
-    """Training curves, a panel per group of series.
-
-    Args:
-        metrics: lines of ``metrics.jsonl``.
-        groups: title to names of series that are there.
-    """
+    """Training curves of lines of ``metrics.jsonl``, a panel per title and its series."""
     columns = min(3, len(groups))
     rows = -(-len(groups) // columns)
     figure = new_figure(3.9 * columns, 2.7 * rows + 0.2)

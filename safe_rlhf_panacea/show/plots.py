@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +60,10 @@ def spread(items: Sequence[Any], count: int) -> list[Any]:
 def front_figure(
     fronts: Sequence[FrontResult], title: str | None = None, colours: Sequence[str] = COLOURS
 ) -> Any:
-    """Fronts in one picture: a plane for two objectives, parallel axes for more.
+    """A matplotlib figure of fronts: a plane for two objectives, parallel axes for more.
 
-    Args:
-        fronts: of the same objectives; λ is written along the first one, which also names the axes
-            and the reference point.
-        title: above the picture; None: what the fronts are of.
-        colours: of the fronts, in their order.
-
-    Returns:
-        The matplotlib figure, not saved yet.
+    λ is written along the first front, which also names the axes and the reference point. The
+    title is by default what the fronts are of.
     """
     first = fronts[0]
     labels = [literal(label) for label in first.axis_labels]
@@ -90,15 +84,32 @@ def _number(value: float) -> str:
     return f"{value:.3g}".replace("-", "−")
 
 
+# -- two objectives ----------------------------------------------------------------------------
+
+
 def _draw_plane(
     figure: Any, fronts: Sequence[FrontResult], labels: Sequence[str], colours: Sequence[str]
 ) -> None:
-    axes = figure.subplots()
+    """Error bars, the lines of non-dominated points, and all points, dominated ones hollow."""
+    axes, any_hollow = figure.subplots(), False
     for index, front in enumerate(fronts):
         # Shifted every round, so that a colour that comes again has another marker.
         marker = MARKERS[(index + index // len(MARKERS)) % len(MARKERS)]
         colour = colours[index % len(colours)]
-        _draw_front(axes, front, colour, marker, zorder=3 + (len(fronts) - index) / len(fronts))
+        zorder = 3 + (len(fronts) - index) / len(fronts)
+        values, errors = front.values, front.errors
+        kept = non_dominated_mask(values)
+        bars = {"fmt": "none", "ecolor": colour, "alpha": 0.3, "elinewidth": 1, "zorder": 1}
+        axes.errorbar(values[:, 0], values[:, 1], xerr=errors[:, 0], yerr=errors[:, 1], **bars)
+        order = np.argsort(values[kept, 0])
+        axes.plot(*values[kept][order].T, color=colour, linewidth=1.6, alpha=0.8, zorder=2)
+        style = {"marker": marker, "linestyle": "none", "color": colour, "markersize": 6.5}
+        filled = {"markeredgecolor": "white", "markeredgewidth": 0.6}
+        label = literal(front.label or "front")
+        axes.plot(*values[kept].T, label=label, zorder=zorder, **style, **filled)
+        hollow = {"markerfacecolor": "white", "markeredgewidth": 1.3}
+        axes.plot(*values[~kept].T, zorder=zorder, **style, **hollow)
+        any_hollow |= not kept.all()
     axes.set_xlabel(f"{labels[0]} – better →")
     axes.set_ylabel(f"{labels[1]} – better →")
     axes.grid(alpha=0.25, linewidth=0.6)
@@ -106,30 +117,12 @@ def _draw_plane(
     axes.autoscale_view()  # otherwise not before the first drawing, and corners are of now
     place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1)}  # beside the axes
     if len(fronts) <= IN_THE_AXES:
-        values = np.concatenate([front.values for front in fronts])
-        place = {"loc": _legend_corner(axes, values)}
+        place = {"loc": _legend_corner(axes, np.concatenate([front.values for front in fronts]))}
     note = f"λ₁: weight of {literal(fronts[0].objectives[0])}"
-    if not all(non_dominated_mask(front.values).all() for front in fronts):
-        note += "\nhollow: dominated"
+    note += "\nhollow: dominated" if any_hollow else ""
     axes.legend(framealpha=0.9, fontsize=9, title=note, title_fontsize=9, **place)
     figure.draw_without_rendering()  # the layout settles; labels are placed in its pixels
     _annotate(axes, fronts, colours[0])
-
-
-def _draw_front(axes: Any, front: FrontResult, colour: str, marker: str, zorder: float) -> None:
-    """Error bars, the line of non-dominated points, and all points, dominated ones hollow."""
-    values, errors = front.values, front.errors
-    kept = non_dominated_mask(values)
-    bars = {"fmt": "none", "ecolor": colour, "alpha": 0.3, "elinewidth": 1, "zorder": 1}
-    axes.errorbar(values[:, 0], values[:, 1], xerr=errors[:, 0], yerr=errors[:, 1], **bars)
-    order = np.argsort(values[kept, 0])
-    axes.plot(*values[kept][order].T, color=colour, linewidth=1.6, alpha=0.8, zorder=2)
-    style = {"marker": marker, "linestyle": "none", "color": colour, "markersize": 6.5}
-    filled = {"markeredgecolor": "white", "markeredgewidth": 0.6}
-    label = literal(front.label or "front")
-    axes.plot(*values[kept].T, label=label, zorder=zorder, **style, **filled)
-    hollow = {"markerfacecolor": "white", "markeredgewidth": 1.3}
-    axes.plot(*values[~kept].T, zorder=zorder, **style, **hollow)
 
 
 def _legend_corner(axes: Any, values: np.ndarray) -> str:
@@ -147,13 +140,19 @@ def _legend_corner(axes: Any, values: np.ndarray) -> str:
 def _annotate(axes: Any, fronts: Sequence[FrontResult], colour: str) -> None:
     """Write λ₁ beside points spread over the first front, on free ground."""
     first, scale = fronts[0], axes.figure.dpi / 72
-    spots = [axes.transData.transform(front.values) for front in fronts]
-    inked = np.concatenate([*spots, *(_along(s, f) for s, f in zip(spots, fronts, strict=True))])
+    inked = []  # pixels of markers, and along the lines of the non-dominated points
+    shares = np.linspace(0, 1, 60)[:, None, None]
+    for front in fronts:
+        spots = axes.transData.transform(front.values)
+        kept = spots[non_dominated_mask(front.values)]
+        kept = kept[np.argsort(kept[:, 0])]
+        inked += [spots, (kept[:-1] + shares * np.diff(kept, axis=0)).reshape(-1, 2)]
+    ink = np.concatenate(inked)  # size = (n, 2)
     taken = [axes.get_legend().get_window_extent().extents]
     last = len(first.points) - 1
     chosen = sorted({round(i * last / (ANNOTATED - 1)) for i in range(ANNOTATED)})
+    line = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.7}
     for index in chosen:
-        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.7}
         label = axes.annotate(
             f"λ₁={_number(first.preferences[index, 0])}",
             first.values[index],
@@ -167,66 +166,46 @@ def _annotate(axes: Any, fronts: Sequence[FrontResult], colour: str) -> None:
             zorder=6,
         )
         size = np.array(label.get_window_extent().size) + 4  # with a little air
-        offset = _free_offset(spots[0][index], size, scale, inked, taken, axes.bbox.extents)
+        spot = inked[0][index]
+        offset = _free_offset(spot, size, scale, ink, taken, axes.bbox.extents)
         label.set_position(tuple(offset / scale))
         label.set_in_layout(False)  # it is inside, and must not move what it was placed by
-        taken.append(_box(spots[0][index] + offset, size))
-
-
-def _along(spots: np.ndarray, front: FrontResult) -> np.ndarray:
-    """Pixels along the line of the non-dominated points, size = (n, 2)."""
-    kept = spots[non_dominated_mask(front.values)]
-    kept = kept[np.argsort(kept[:, 0])]
-    shares = np.linspace(0, 1, 60)[:, None, None]
-    return (kept[:-1] + shares * np.diff(kept, axis=0)).reshape(-1, 2)
-
-
-def _box(centre: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """The box around a centre: left, bottom, right, top, in pixels."""
-    return np.concatenate([centre - size / 2, centre + size / 2])
-
-
-def _offsets(size: np.ndarray, scale: float) -> Iterator[np.ndarray]:
-    """Offsets of a label's centre in pixels, near ones first."""
-    for radius in RADII:
-        for angle in np.deg2rad(ANGLES):
-            direction = np.array([np.cos(angle), np.sin(angle)])
-            yield direction * (radius * scale + size / 2 * np.abs(direction))
+        taken.append(np.concatenate([spot + offset - size / 2, spot + offset + size / 2]))
 
 
 def _free_offset(
-    spot: np.ndarray,
-    size: np.ndarray,
-    scale: float,
-    inked: np.ndarray,
-    taken: Sequence[np.ndarray],
-    frame: np.ndarray,
+    spot: np.ndarray,  # the point, in pixels
+    size: np.ndarray,  # of the label, in pixels
+    scale: float,  # pixels per typographic point
+    ink: np.ndarray,  # pixels of markers and lines, size = (n, 2)
+    taken: Sequence[np.ndarray],  # boxes (left, bottom, right, top) of legend and labels so far
+    frame: np.ndarray,  # box of the axes
 ) -> np.ndarray:
-    """The nearest offset whose box and leader cover the least.
-
-    Args:
-        spot: the point, in pixels.
-        size: of the label, in pixels.
-        scale: pixels per typographic point.
-        inked: pixels of markers and lines, size = (n, 2).
-        taken: boxes of the legend and the labels so far.
-        frame: box of the axes.
-    """
+    """The offset of a label's centre whose box covers the least, the nearest one of several."""
     reach = 5 * scale  # half a marker and a little air
+    places = [(radius, angle) for radius in RADII for angle in np.deg2rad(ANGLES)]
     best, least = np.zeros(2), np.inf
-    for rank, offset in enumerate(_offsets(size, scale)):
-        box = _box(spot + offset, size)
-        inside = ((inked > box[:2] - reach) & (inked < box[2:] + reach)).all(axis=-1).sum()
-        overlaps = sum(bool((box[:2] < b[2:]).all() and (b[:2] < box[2:]).all()) for b in taken)
-        outside = bool((box[:2] < frame[:2]).any() or (box[2:] > frame[2:]).any())
+    for rank, (radius, angle) in enumerate(places):
+        direction = np.array([np.cos(angle), np.sin(angle)])
+        offset = direction * (radius * scale + size / 2 * np.abs(direction))
+        low, high = spot + offset - size / 2, spot + offset + size / 2
+        inside = ((ink > low - reach) & (ink < high + reach)).all(axis=-1).sum()
+        overlaps = sum(bool((low < box[2:]).all() and (box[:2] < high).all()) for box in taken)
+        outside = bool((low < frame[:2]).any() or (high > frame[2:]).any())
         cost = 1e6 * outside + 1e4 * overlaps + 10 * inside + rank / 10
         if cost < least:
             best, least = offset, cost
     return best
 
 
+# -- three objectives and more -------------------------------------------------------------------
+
+
 def _draw_parallel(figure: Any, fronts: Sequence[FrontResult], labels: Sequence[str]) -> None:
-    """A panel per method, objectives side by side, each scaled to its range over all fronts."""
+    """A panel per method, objectives side by side, each scaled to its range over all fronts.
+
+    A line per λ has the colour of its first entry; dominated ones are dotted.
+    """
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap
@@ -238,29 +217,27 @@ def _draw_parallel(figure: Any, fronts: Sequence[FrontResult], labels: Sequence[
     colours = ScalarMappable(cmap=ListedColormap(colormaps["plasma"](np.linspace(0.85, 0, 256))))
     colours.set_clim(0, 1)
     panels = figure.subplots(len(fronts), sharex=True, squeeze=False)[:, 0]
+    positions = np.arange(len(labels))
     for axes, front in zip(panels, fronts, strict=True):
-        _draw_panel(axes, front, (front.values - low) / span, colours)
+        kept, shares = non_dominated_mask(front.values), (front.values - low) / span
+        for row, weight, is_kept in zip(shares, front.preferences[:, 0], kept, strict=True):
+            style = {"linewidth": 1.5, "alpha": 0.9} if is_kept else {"linewidth": 1.2, "ls": ":"}
+            axes.plot(positions, row, color=colours.to_rgba(weight), **style)
+        for position in positions:
+            axes.axvline(position, color="0.35", linewidth=0.8, zorder=1)
+        notes = [literal(front.label), "" if kept.all() else "dominated ones dotted"]
+        axes.set_title(" – ".join(filter(None, notes)), fontsize=10)
+        axes.set_ylabel("share of range – better →")
+        axes.set_ylim(-0.04, 1.04)
+        axes.grid(axis="y", alpha=0.25, linewidth=0.6)
     ranges = [f"{_number(a)} … {_number(b)}" for a, b in zip(low, high, strict=True)]
     ticks = [f"{label}\n{text}" for label, text in zip(labels, ranges, strict=True)]
-    panels[-1].set_xticks(np.arange(len(labels)), ticks)
+    panels[-1].set_xticks(positions, ticks)
     bar = figure.colorbar(colours, ax=list(panels), fraction=0.05, pad=0.02)
     bar.set_label(f"λ₁: weight of {literal(fronts[0].objectives[0])}")
 
 
-def _draw_panel(axes: Any, front: FrontResult, shares: np.ndarray, colours: Any) -> None:
-    """One line per λ, coloured by its first entry, dominated ones dotted."""
-    kept = non_dominated_mask(front.values)
-    positions = np.arange(shares.shape[1])
-    for row, weight, is_kept in zip(shares, front.preferences[:, 0], kept, strict=True):
-        style = {"linewidth": 1.5, "alpha": 0.9} if is_kept else {"linewidth": 1.2, "ls": ":"}
-        axes.plot(positions, row, color=colours.to_rgba(weight), **style)
-    for position in positions:
-        axes.axvline(position, color="0.35", linewidth=0.8, zorder=1)
-    note = "" if kept.all() else "dominated ones dotted"
-    axes.set_title(" – ".join(part for part in (literal(front.label), note) if part), fontsize=10)
-    axes.set_ylabel("share of range – better →")
-    axes.set_ylim(-0.04, 1.04)
-    axes.grid(axis="y", alpha=0.25, linewidth=0.6)
+# -- files ---------------------------------------------------------------------------------------
 
 
 def picture_bytes(figure: Any) -> bytes:
@@ -271,15 +248,7 @@ def picture_bytes(figure: Any) -> bytes:
 
 
 def save_picture(figure: Any, path: str | os.PathLike[str]) -> Path:
-    """Write a picture, whole or not at all, and return its path.
-
-    Args:
-        figure: matplotlib's.
-        path: ends in ``.png`` or ``.pdf``; missing folders are made.
-
-    Raises:
-        UserError: the path ends in neither ``.png`` nor ``.pdf``.
-    """
+    """Write a matplotlib figure as ``.png`` or ``.pdf``, whole or not at all; returns the path."""
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:

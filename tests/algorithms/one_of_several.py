@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from safe_rlhf_panacea import dashboard as writers
 from safe_rlhf_panacea.algorithms.dpo.trainer import rows_of_pairs
-from safe_rlhf_panacea.algorithms.grpo import trainer as groups
+from safe_rlhf_panacea.algorithms.grpo import trainer as grpo_module
 from safe_rlhf_panacea.base import updates
 from tests.algorithms.helpers import dpo_trainer, grpo_trainer, ppo_trainer
 
@@ -130,7 +130,7 @@ def shared_groups(trainer):
         trainer.actor_model = engine
         with trainer.panacea.at(preference[:count]), torch.no_grad():
             rollout = trainer.post_rollout(ids[rows], sequences[rows], mask[rows])
-        (batch,) = groups.compare([rollout], trainer.panacea, trainer.args)
+        (batch,) = grpo_module.compare([rollout], trainer.panacea, trainer.args)
         trainer.actor_model = engine.module  # the engine keeps its gradients back
         trainer.actor_model.zero_grad()
         with trainer.panacea.at(batch["preference"]):
@@ -147,7 +147,7 @@ def shared_groups(trainer):
         own = gradients(shares[rank], (1, 3)[rank])
         dist.all_reduce(own, op=dist.ReduceOp.AVG)
         with pytest.MonkeyPatch.context() as patch:  # one process
-            patch.setattr(groups, "all_reduce_sum", lambda total: total)
+            patch.setattr(grpo_module, "all_reduce_sum", lambda total: total)
             patch.setattr(updates, "all_reduce_sum", lambda total: total)
             patch.setattr(updates, "get_world_size", lambda: 1)
             whole = gradients(slice(None), 4)

@@ -9,10 +9,7 @@ from typing import get_args
 import pytest
 
 from safe_rlhf_panacea import aggregation, preference_sampler
-from safe_rlhf_panacea.algorithms.dpo import main as dpo
-from safe_rlhf_panacea.algorithms.grpo import main as grpo
-from safe_rlhf_panacea.algorithms.ppo import main as ppo
-from safe_rlhf_panacea.algorithms.sft import main as sft
+from safe_rlhf_panacea.algorithms import dpo, grpo, ppo, sft
 from safe_rlhf_panacea.configs.panacea import Sampler
 
 PROGRAMS = {"dpo": dpo, "grpo": grpo, "ppo": ppo, "sft": sft}

@@ -20,7 +20,7 @@ from safe_rlhf_panacea.baselines.rewarded_soups import main as soups_main
 from safe_rlhf_panacea.data import PreferenceDataset
 from safe_rlhf_panacea.evaluation.calibrate import main as calibrate
 from safe_rlhf_panacea.evaluation.main import main as evaluate
-from safe_rlhf_panacea.forward.generation import NotFiniteError, SamplingConfig
+from safe_rlhf_panacea.forward import NotFiniteError, SamplingConfig
 from safe_rlhf_panacea.fronts.measure import Policy, measure, prompts_of_pairs
 from safe_rlhf_panacea.fronts.over_grid import Prompt, margins_over_grid, over_rows
 from safe_rlhf_panacea.io import atomic_write_json, read_json

@@ -158,7 +158,8 @@ def test_several_responses_per_prompt_share_the_prompts_preference(ppo_flags):
 @pytest.mark.usefixtures("no_page")
 def test_evaluation_at_the_end_of_every_epoch_the_last_one_too(ppo_flags, prompts):
     flags = [*ppo_flags, "--need_eval", "--eval_datasets", f"prompts:4/-1:{prompts}"]
-    flags += ["--train_datasets", f"prompts:0.25:{prompts}", "--epochs", "2", "--eval_grid_step", "1"]
+    flags += ["--train_datasets", f"prompts:0.25:{prompts}", "--epochs", "2"]
+    flags += ["--eval_grid_step", "1"]
     position = flags.index("--max_steps")
     trainer = ppo_trainer(flags[:position] + flags[position + 2 :])
     calls, original = [], trainer.eval

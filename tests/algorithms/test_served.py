@@ -10,7 +10,7 @@ import torch
 from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.algorithms.grpo.losses import grpo_loss
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
-from safe_rlhf_panacea.rollouts.correction import truncated_weights
+from safe_rlhf_panacea.algorithms.served import truncated_weights
 from tests.algorithms.test_resuming import Interrupted, metrics, same_tensors, stop_at  # noqa: F401
 from tests.rollouts.stand_in import StandIn
 
@@ -26,7 +26,7 @@ UPDATES = (
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr("safe_rlhf_panacea.rollouts.pool.WAITS", (0.0,))
+    monkeypatch.setattr("safe_rlhf_panacea.rollouts.completions.WAITS", (0.0,))
 
 
 def served(main, flags, folder, server, *more):

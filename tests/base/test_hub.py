@@ -9,12 +9,12 @@ import datasets
 import pytest
 from huggingface_hub import constants
 
+from safe_rlhf_panacea import hub
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.base import load_pretrained_models
-from safe_rlhf_panacea.data.sources import open_path
+from safe_rlhf_panacea.data.specs import open_path
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.memory.models import read_config
-from safe_rlhf_panacea.models import files
+from safe_rlhf_panacea.models.loading import read_model_config
 from safe_rlhf_panacea.models.pretrained import load_tokenizer
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.rewards.loading import RewardLoading
@@ -31,7 +31,7 @@ def adapter_on(base: str) -> Path:
 LOAD = {
     "model": load_pretrained_models,
     "tokenizer": lambda name: load_tokenizer(name, 64, "right"),
-    "configuration": read_config,
+    "configuration": read_model_config,
     "reward model": RewardLoading(64).is_classifier,
     "base of an adapter": lambda name: PanaceaModel.load(adapter_on(name)),
     "data": open_path,
@@ -52,10 +52,10 @@ def unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.utils.get_session", Session)
-    files.prepare_hub.cache_clear()
+    hub.prepare_hub.cache_clear()
     monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it is asked again"))
     yield asked
-    files.prepare_hub.cache_clear()
+    hub.prepare_hub.cache_clear()
 
 
 @pytest.mark.parametrize("kind", LOAD)

@@ -16,7 +16,7 @@ def batches():
 
 
 def test_running_statistics_over_batches_are_those_of_all_rows():
-    normalizer = Normalizer.instantiate("RunningMeanStd", "affine", (2,))
+    normalizer = Normalizer("RunningMeanStd", "affine", (2,))
     for batch in batches():
         normalizer.update(torch.tensor(batch, dtype=torch.float32))
     rows = np.concatenate(batches())
@@ -26,7 +26,7 @@ def test_running_statistics_over_batches_are_those_of_all_rows():
 
 
 def test_moving_average_weighs_the_old_with_its_momentum():
-    normalizer = Normalizer.instantiate("ExponentialMovingAverage", "affine", (2,), 0.75)
+    normalizer = Normalizer("ExponentialMovingAverage", "affine", (2,), 0.75)
     mean, var = np.zeros(2), np.ones(2)
     for batch in batches():
         normalizer.update(torch.tensor(batch, dtype=torch.float32))
@@ -38,7 +38,7 @@ def test_moving_average_weighs_the_old_with_its_momentum():
 
 
 def test_moving_average_by_hand():
-    normalizer = Normalizer.instantiate("ExponentialMovingAverage", "affine", (1,))
+    normalizer = Normalizer("ExponentialMovingAverage", "affine", (1,))
     normalizer.update(torch.tensor([[1.0], [3.0]]))  # mean 2, variance 1
     assert normalizer.mean.tolist() == pytest.approx([0.9 * 0 + 0.1 * 2])
     assert normalizer.var.tolist() == pytest.approx([0.9 * 1 + 0.1 * 1])
@@ -49,31 +49,22 @@ def test_moving_average_by_hand():
     [("affine", 3.0), ("scale", 3.5), ("translate", 6.0), ("identity", 7.0)],
 )
 def test_what_each_function_does(function, expected):
-    normalizer = Normalizer.instantiate(None, function, (1,))
+    normalizer = Normalizer(None, function, (1,))
     normalizer.set_mean_var([1.0], [4.0])
     assert normalizer.normalize(torch.tensor([[7.0]])).item() == pytest.approx(expected)
 
 
 def test_starts_at_zero_and_one_and_changes_nothing():
     for kind in ("RunningMeanStd", "ExponentialMovingAverage", None):
-        normalizer = Normalizer.instantiate(kind, "affine", (3,))
+        normalizer = Normalizer(kind, "affine", (3,))
         assert normalizer.mean.tolist() == [0, 0, 0]
         assert normalizer.var.tolist() == [1, 1, 1]
         assert normalizer.count.tolist() == [0]
         assert normalizer.normalize(torch.tensor([2.0, -1.0, 0.5])).tolist() == [2.0, -1.0, 0.5]
 
 
-def test_forward_takes_in_scores_in_training_only():
-    normalizer = Normalizer.instantiate("RunningMeanStd", "translate", (1,))
-    data = torch.tensor([[1.0], [3.0]])
-    assert normalizer.eval()(data).tolist() == [[1.0], [3.0]]
-    assert normalizer.count.item() == 0
-    assert normalizer.train()(data).tolist() == [[-1.0], [1.0]]
-    assert normalizer.count.item() == 2
-
-
 def test_one_row_is_no_nan_and_carries_no_gradient():
-    normalizer = Normalizer.instantiate("RunningMeanStd", "affine", (1,))
+    normalizer = Normalizer("RunningMeanStd", "affine", (1,))
     data = torch.tensor([[5.0]], requires_grad=True)
     normalizer.update(data)
     assert normalizer.var.tolist() == [0.0]
@@ -82,7 +73,7 @@ def test_one_row_is_no_nan_and_carries_no_gradient():
 
 
 def test_statistics_stay_float32_in_a_bfloat16_model():
-    model = torch.nn.Sequential(Normalizer.instantiate("RunningMeanStd", "affine", (1,)))
+    model = torch.nn.Sequential(Normalizer("RunningMeanStd", "affine", (1,)))
     model[0].set_mean_var([1.001], [2.002])
     model.bfloat16()
     assert model[0].mean.item() == pytest.approx(1.001, abs=1e-7)
@@ -101,10 +92,10 @@ def test_statistics_stay_float32_in_a_bfloat16_model():
 )
 def test_bad_arguments(arguments, line):
     with pytest.raises(UserError, match=line):
-        Normalizer.instantiate(*arguments)
+        Normalizer(*arguments)
 
 
 def test_statistics_of_the_wrong_length():
-    normalizer = Normalizer.instantiate(None, "affine", (2,))
+    normalizer = Normalizer(None, "affine", (2,))
     with pytest.raises(UserError, match=r"mean has shape \(1,\), \(2,\) is right"):
         normalizer.set_mean_var([0.0], None)

@@ -15,10 +15,8 @@ from tests.contract.sides import Recording, needs_safe_rlhf, plain_class, prepar
 pytestmark = needs_safe_rlhf
 ALGORITHMS = pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
 # What the port reads and Safe-RLHF has no name for.
-ONLY_OURS = {
-    "dpo": {"max_steps", "progress", "report_to", "resume"},
-    "ppo": {"max_steps", "progress", "report_to", "resume", "whiten_advantages"},
-}
+PORT = {"max_steps", "progress", "report_to", "resume", "max_tokens_per_pass", "share_prefixes"}
+ONLY_OURS = {"dpo": {*PORT}, "ppo": {*PORT, "whiten_advantages"}}
 # What Safe-RLHF reads (the last two deepspeed does, which it gives its arguments) and the port,
 # which always saves in the run's precision and finds its own device, does not.
 ONLY_THEIRS = {"save_16bit", "deepspeed_config", "deepscale_config", "device"}

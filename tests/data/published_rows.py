@@ -27,6 +27,27 @@ START = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: how? \n\nAssistant:"
 HH = {"chosen": f"{START} so:\n\n1. Human: no turn.", "rejected": f"{START} no"}
 ASKED = {"input": ["hi", "hello", "how?"], "answer": "so:\n\n1. Human: no turn."}
 
+NO_TURNS = "speakers that do not take turns"
+DIALOGUES = [
+    "Human: a\n\nAssistant: b",  # no blank line before it
+    "no turn at all",
+    "well\n\nHuman: a\n\nAssistant: b",
+    "\n\nHuman: a",
+    "\n\nHuman: a\n\nHuman: b\n\nAssistant: c",
+    "\n\nHuman: a\n\nHuman: b",
+    "\n\nAssistant: a\n\nHuman: b",
+    "\n\nHuman: a\n\nAssistant: b\n\nHuman: c",
+    "\n\nHuman: \n\nAssistant: b",
+    "\n\nHuman: a\n\nAssistant: ",
+]
+SAID = [  # in HelpSteer2; the last three are of no use
+    "hi\n<extra_id_1>Assistant\nhello\nyou\n<extra_id_1>User\nhow?",
+    "one turn\nof two lines",
+    "hi\n<extra_id_1>User\nhow?",
+    "hi\n<extra_id_1>Assistant\nhello",
+    "hi\n<extra_id_1>Assistant\n\n<extra_id_1>User\nhow?",
+]
+
 ALPACA = {"instruction": "Add.", "input": "1, 2", "output": "3", "text": "Below is an instruction"}
 
 BEAVER = {"response": "a", "category": {"animal_abuse": False, "violence": True}, "is_safe": False}
@@ -88,6 +109,7 @@ READ = {
         ["PKU-SafeRLHF/train"],
         [
             V1 | {"prompt": " "},
+            V1 | {"prompt": "\ud800"},
             V1 | {"response_0": ""},
             V1 | {"response_1": None},
             V1 | {"response_1": "a"},
@@ -96,8 +118,14 @@ READ = {
             V1 | {"better_response_id": None},
         ],
         [sample(None, 0)],
-        [7],
-        {"blank prompt": 1, "blank response": 2, "identical responses": 1, TIED: 2},
+        [8],
+        {
+            "blank prompt": 1,
+            "broken Unicode in the prompt": 1,
+            "blank response": 2,
+            "identical responses": 1,
+            TIED: 2,
+        },
     ),
     "harmless pairs of hh-rlhf": (
         ["hh-rlhf-harmless-preference/train", "hh-harmless-preference/test"],
@@ -131,6 +159,13 @@ READ = {
         [ASKED],
         [1],
         {},
+    ),
+    "dialogues of no use": (
+        ["hh-rlhf-harmless-dialogue"],
+        [{"chosen": dialogue} for dialogue in DIALOGUES],
+        [{"input": ["a"], "answer": "b"}],
+        [1],
+        {NO_TURNS: 7, "blank turn": 1, "blank response": 1},
     ),
     "alpaca": (
         ["alpaca", "stanford-alpaca", "tatsu-lab/alpaca"],
@@ -176,6 +211,16 @@ READ = {
         ],
         [2, 4],
         {"prompt with one response": 3, TIED: 1, "blank response": 1, "identical responses": 1},
+    ),
+    "earlier turns in HelpSteer2": (
+        ["HelpSteer2/validation"],
+        [steer(said, answer, HIGH if answer == "a" else LOW) for said in SAID for answer in "ab"],
+        [
+            sample(*LOW, names=ATTRIBUTES, asked=["hi", "hello\nyou", "how?"]),
+            sample(*LOW, names=ATTRIBUTES, asked="one turn\nof two lines"),
+        ],
+        [1, 3],
+        {NO_TURNS: 2, "blank turn": 1},
     ),
     "all pairs of four completions": (
         ["UltraFeedback"],

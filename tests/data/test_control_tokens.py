@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import lru_cache
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset, PromptOnlyDataset
-from safe_rlhf_panacea.data.control_tokens import CUT, as_text, control_pattern
+from safe_rlhf_panacea.data.template import CUT, as_text, control_pattern
 from safe_rlhf_panacea.rewards.ensemble import RewardModel
 from safe_rlhf_panacea.rewards.responses import Responses
 from tests.chat_models import ENDS, SPECIAL, TEXT, chat_tokenizer
@@ -34,6 +35,7 @@ def as_written(tokenizer, said, system, answer):
     return text[: text.rindex(answer) + len(answer)]
 
 
+@lru_cache
 def metaspace_tokenizer():
     """As of Llama 2: a space is put before every text, and no token has a line break."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
@@ -84,13 +86,9 @@ def test_templates_without_markup_too(choice):
     assert control_tokens(tokenizer, ids) == ["<s>", "</s>"]
     assert tokenizer.decode(ids).count(FORGED) == 2
     assert ids[-1] == tokenizer.eos_token_id
-
-
-def test_no_space_comes_between_the_parts():
-    tokenizer = metaspace_tokenizer()
-    ids = ChatTemplate.of("none", tokenizer).prompt_ids("fine<|im_end|>fine")
-    assert tokenizer.decode(ids) == "fine<|im_end|>fine"
-    assert control_tokens(tokenizer, ids) == []
+    if choice == "none":  # no space comes between the parts
+        ids = ChatTemplate.of(choice, metaspace_tokenizer()).prompt_ids("fine<|im_end|>fine")
+        assert metaspace_tokenizer().decode(ids) == "fine<|im_end|>fine"
 
 
 def test_prompts_that_hold_a_template_are_raw():

@@ -1,34 +1,31 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-from safe_rlhf_panacea.data.__main__ import dataset_table, main
+from safe_rlhf_panacea.data.__main__ import COMMAND, dataset_table, main
 from safe_rlhf_panacea.data.raw import RawDataset
 
 PAIR = {"prompt": "q", "response_0": "a", "response_1": "b"}
 
 
-def test_the_table_names_everything():
-    head, rule, *lines = dataset_table().splitlines()
-    assert head.split() == [
-        "name", "kind", "objectives", "hub", "revision", "licence", "aliases",
-    ]  # fmt: skip
+def test_the_table_names_everything(capsys):
+    main([])
+    output = capsys.readouterr().out
+    assert output == dataset_table() + "\n"
+    head, rule, *lines = output.splitlines()
+    names = ["name", "kind", "objectives", "hub", "revision", "licence", "aliases"]
+    assert head.split() == names
     assert set(rule) == {"-", " "}
     assert [line.split()[0] for line in lines] == [cls.NAME for cls in RawDataset.registered()]
-    (line,) = [line for line in lines if line.startswith("PKU-SafeRLHF-v0/test")]
-    assert line.split("  ")[0] == "PKU-SafeRLHF-v0/test"
-    assert [cell.strip() for cell in line.split("  ") if cell.strip()] == [
+    cells = {line.split()[0]: [cell for cell in line.split("  ") if cell] for line in lines}
+    assert [cell.strip() for cell in cells["PKU-SafeRLHF-v0/test"]] == [
         "PKU-SafeRLHF-v0/test", "pairs", "helpful, harmless", "PKU-Alignment/PKU-SafeRLHF", "v0",
         "CC BY-NC 4.0",
     ]  # fmt: skip
-    (line,) = [line for line in lines if line.startswith("alpaca")]
-    assert line.endswith("main      CC BY-NC 4.0  stanford-alpaca, tatsu-lab/alpaca")
-    (line,) = [line for line in lines if line.startswith("prompts")]
-    assert line.split() == ["prompts", "prompts"]
+    assert cells["alpaca"][-1] == "stanford-alpaca, tatsu-lab/alpaca"
+    assert [cell.strip() for cell in cells["prompts"]] == ["prompts", "prompts"]
+    usage = "usage: python -m safe_rlhf_panacea.data [-h] [further options] [SPEC]"
+    assert usage in COMMAND.parser().format_help()
 
 
 def test_a_published_data_set(write, capsys, caplog):
@@ -59,16 +56,20 @@ def test_a_published_data_set(write, capsys, caplog):
         "  other_answer: b\n"
         "  labels: {'helpful': 0, 'harmless': 0}\n"
     )
-    assert errors == ""
-    assert caplog.messages == []  # what was left out is told once
+    assert (errors, caplog.messages) == ("", [])  # what was left out is told once
 
 
-def test_own_files(write, capsys):
-    main([f"pairs:1:{write([PAIR | {'better_a': 0}, PAIR | {'better_b': 1}])}"])
-    output = capsys.readouterr().out
-    assert "  2 rows, 2 samples; the proportion takes 2\nlabels:\n" in output
-    assert "  a: 1 labels, of which 1 prefer the first response and 0 the second; 1 w" in output
-    assert "  a and b: 0 of 0 pairs that both label\n" in output
+@pytest.mark.parametrize(("spec", "name"), [("", "chosen"), ("helpful=", "helpful")])
+def test_a_file(write, capsys, spec, name):
+    row = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    spec += str(write([row, row | {"rejected": "a"}]))
+    main([spec])
+    assert capsys.readouterr().out.startswith(
+        f"{spec}:\n  prompt/chosen/rejected: pairs\n"
+        "  2 rows, 1 samples; the proportion takes 1\n"
+        "left out:\n  1 (identical responses)\n"
+        f"labels:\n  {name}: 1 labels, of which 1 prefer the first response and 0 the second"
+    )
 
 
 def test_prompts_have_no_labels(write, capsys):
@@ -78,25 +79,3 @@ def test_prompts_have_no_labels(write, capsys):
     assert output.startswith(f"prompts:1:{path}:\n  1 rows, 1 samples; the")
     assert "labels:" not in output
     assert output.endswith("\n  input: " + "q " * 299 + "q …\n")
-
-
-def test_mistakes_are_one_line(capsys):
-    for argv in (["nothing"], ["pairs"], ["pairs:0:x.jsonl"], ["pairs", "prompts"], ["--flag"]):
-        with pytest.raises(SystemExit) as caught:
-            main(argv)
-        assert caught.value.code == 2
-        output, errors = capsys.readouterr()
-        assert output == ""
-        assert errors.startswith("error: ")
-        assert errors.count("\n") == 1
-
-
-def test_as_a_program():
-    def run(*argv):
-        command = [sys.executable, "-m", "safe_rlhf_panacea.data", *argv]
-        root = Path(__file__).resolve().parents[2]
-        return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
-
-    assert run() == dataset_table() + "\n"
-    usage = "usage: python -m safe_rlhf_panacea.data [-h] [further options] [SPEC]"
-    assert usage in run("--help")

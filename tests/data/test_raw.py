@@ -3,18 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from safe_rlhf_panacea.data.preference import PreferenceDataset, labels_of
-from safe_rlhf_panacea.data.raw import RawDataset, RawSample, split_indices
+from safe_rlhf_panacea.data import PreferenceDataset
+from safe_rlhf_panacea.data.raw import RawDataset, RawSample, labels_of, split_indices
 from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_tokenizer
 
 
 @pytest.fixture(autouse=True)
-def clean_registry():
-    before = dict(RawDataset._registry)
-    yield
-    RawDataset._registry.clear()
-    RawDataset._registry.update(before)
+def clean_registry(monkeypatch):
+    monkeypatch.setattr(RawDataset, "_registry", dict(RawDataset._registry))
 
 
 def define(name, *aliases):
@@ -36,8 +33,7 @@ def define(name, *aliases):
 
 def test_registered_by_name_and_alias():
     cls = define("letters", "abc")
-    assert type(RawDataset.load("letters")) is cls
-    assert type(RawDataset.load("abc")) is cls
+    assert type(RawDataset.load("letters")) is type(RawDataset.load("abc")) is cls
     assert RawDataset.load("letters", path="p").path == "p"
     assert [sample["input"] for sample in RawDataset.make("letters")] == list("abcde")
     assert RawDataset.load("letters").where(1) == "data set 'letters', row 2"
@@ -49,9 +45,6 @@ def test_registered_by_name_and_alias():
         pass
 
     assert type(RawDataset.load("letters")) is cls  # a name of its own is needed
-
-
-def test_unknown_name_lists_the_known():
     with pytest.raises(UserError, match=r"unknown data set 'pears'; .*pairs, prompts, supervised"):
         RawDataset.load("pears")
     with pytest.raises(UserError, match=r"a folder or .* is given as auto:1:my/folder$"):
@@ -61,7 +54,6 @@ def test_unknown_name_lists_the_known():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("pairs",), "already a data set named"),
         (("new", "pairs"), "already a data set named"),
         (("new", "new"), "already a data set named"),
         (("",), "is no name for a data set"),
@@ -71,7 +63,7 @@ def test_unknown_name_lists_the_known():
 def test_names_that_cannot_be_given(names, message):
     with pytest.raises(ValueError, match=message):
         define(*names)
-    assert "new" not in RawDataset._registry  # nothing is half registered
+    assert "new" not in RawDataset.names()  # nothing is half registered
 
 
 def test_split_indices():
@@ -101,6 +93,8 @@ def test_safe_rlhf_flags_are_labels():
     # the second answer is more helpful, the first more harmless
     assert dataset[0]["labels"].tolist() == [1.0, -1.0]
     assert tiny_tokenizer().decode(dataset[0]["better_input_ids"]).endswith("ASSISTANT:y</s>")
+    whole = {"labels": {"helpful": 1.0, "kind": None, "brief": np.int64(1)}, "safer": np.True_}
+    assert labels_of(whole) == {"helpful": 1, "kind": None, "brief": 1, "harmless": 0}
 
 
 @pytest.mark.parametrize(
@@ -108,7 +102,6 @@ def test_safe_rlhf_flags_are_labels():
     [
         ({"labels": {"helpful": 0, "kind": True}}, "label 'kind' is True; it is 0 or 1"),
         ({"labels": {"helpful": "1"}}, "label 'helpful' is '1'; it is 0 or 1"),
-        ({"labels": {"helpful": 2}}, "label 'helpful' is 2; it is 0 or 1"),
         ({"better": "False"}, "better is 'False'; it is true or false"),
         ({"better": True, "safer": None}, "safer is None; it is true or false"),
     ],
@@ -116,6 +109,3 @@ def test_safe_rlhf_flags_are_labels():
 def test_labels_of_another_type(sample, message):
     with pytest.raises(UserError, match=f"here: {message}"):
         labels_of({"input": "a", "answer": "b", "other_answer": "c", **sample}, "here")
-    whole = {"labels": {"helpful": 1.0, "kind": None, "brief": np.int64(1)}, "safer": np.True_}
-    assert labels_of(whole) == {"helpful": 1, "kind": None, "brief": 1, "harmless": 0}
-    assert labels_of({"better": False, "safer": 1}) == {"helpful": 1, "harmless": 0}

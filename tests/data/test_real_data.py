@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea.data.preference import PreferenceDataset
+from safe_rlhf_panacea.data import PreferenceDataset
 from safe_rlhf_panacea.data.raw import RawDataset
 from tests.tiny import tiny_tokenizer
 
@@ -21,49 +21,43 @@ pytestmark = [
 OBJECTIVES = ("helpfulness", "verbosity")
 
 
-@pytest.mark.parametrize(
-    ("split", "pairs", "skipped", "conflicting"),
-    [("train", 2265, 1319, 314), ("test", 538, 259, 80)],
-)
-def test_helpsteer2(split, pairs, skipped, conflicting):
-    path = Path(DATA_DIR or "") / f"helpsteer2-pairs-{split}.jsonl.gz"
+def read(name):
+    """A file's path and rows, read without the package."""
+    path = Path(DATA_DIR or "") / name
     with gzip.open(path, "rt", encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
+        return path, [json.loads(line) for line in file]
+
+
+def test_helpsteer2():
+    path, rows = read("helpsteer2-pairs-test.jsonl.gz")
     labels = [[row[f"better_{name}"] for name in OBJECTIVES] for row in rows]
     kept = [(row, label) for row, label in zip(rows, labels, strict=True) if label != [None, None]]
-    assert len(kept) == pairs  # what the file says, read here without the package
-    assert len(rows) - len(kept) == skipped
-    assert sum(set(label) == {0, 1} for _, label in kept) == conflicting
+    conflicting = sum(set(label) == {0, 1} for _, label in kept)
+    assert (len(rows), len(kept), conflicting) == (797, 538, 80)
 
-    dataset = PreferenceDataset(
-        [f"pairs:1:{path}"], tiny_tokenizer(1_000_000), objectives=OBJECTIVES
-    )
-    assert (len(dataset), dataset.skipped) == (pairs, skipped)
-    labels = (dataset[index]["labels"].tolist() for index in range(len(dataset)))
-    assert sum(sorted(label) == [-1, 1] for label in labels) == conflicting
+    tokenizer = tiny_tokenizer(1_000_000)
+    dataset = PreferenceDataset([f"pairs:1:{path}"], tokenizer, objectives=OBJECTIVES)
+    assert (len(dataset), dataset.skipped) == (len(kept), len(rows) - len(kept))
+    assert sum(sorted(item["labels"].tolist()) == [-1, 1] for item in dataset) == conflicting
     assert (dataset.too_long, dataset.identical) == (0, 0)
-    for index in range(0, pairs, 97):
+    for index in range(0, len(kept), 97):
         row, label = kept[index]
         first = label[0] if label[0] is not None else label[1]
         text = f"BEGINNING OF CONVERSATION: USER: {row['prompt']} ASSISTANT:"
-        text += row[f"response_{first}"] + "</s>"
-        expected = dataset.tokenizer(text)["input_ids"]
+        expected = tokenizer(text + row[f"response_{first}"] + "</s>")["input_ids"]
         assert dataset[index]["better_input_ids"].tolist() == expected
 
 
 def turns_alternate(dialogue):
-    """Read without the package: paragraphs that begin with a speaker."""
+    """Whether the paragraphs that begin with a speaker take turns."""
     speakers = ("Human:", "Assistant:")
     found = [p.split()[0] for p in dialogue.split("\n\n") if p.startswith(speakers)]
     return found == list(speakers) * (len(found) // 2)
 
 
 def test_hh_rlhf():
-    path = Path(DATA_DIR or "") / "hh-rlhf-harmless-base-test.jsonl.gz"
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    turns = [row for row in rows if turns_alternate(row["chosen"])]
-    turns = [row for row in turns if turns_alternate(row["rejected"])]
+    path, rows = read("hh-rlhf-harmless-base-test.jsonl.gz")
+    turns = [row for row in rows if all(turns_alternate(row[key]) for key in row)]
     ends = [[row[key].rpartition("\n\nAssistant:") for key in row] for row in turns]
     kept = [
         (row, [answer.strip() for _, _, answer in parts])
@@ -74,7 +68,6 @@ def test_hh_rlhf():
 
     raw = RawDataset.load("hh-rlhf-harmless-preference/test", path=str(path))
     assert raw.left_out == {"speakers that do not take turns": 9, "blank response": 4}
-    assert len(raw) == len(kept)
     for sample, (row, answers) in zip(raw, kept, strict=True):
         assert [sample["answer"], sample["other_answer"]] == answers
         assert sample["labels"] == {"harmless": 0}
@@ -82,10 +75,3 @@ def test_hh_rlhf():
         speakers = ("\n\nHuman:", "\n\nAssistant:") * (len(said) // 2)
         whole = " ".join(f"{speaker} {turn}" for speaker, turn in zip(speakers, said, strict=True))
         assert whole.split() == row["chosen"].split()  # nothing is lost but blanks
-
-    pairs = PreferenceDataset(
-        [f"hh-rlhf-harmless-preference/test:1:{path}"],
-        tiny_tokenizer(1_000_000),
-        objectives=("harmless",),
-    )
-    assert (len(pairs), pairs.skipped, pairs.identical) == (2299, 0, 0)

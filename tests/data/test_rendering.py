@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
-from datetime import datetime
 
 import pytest
 
 from safe_rlhf_panacea.data import rendering
-from safe_rlhf_panacea.data.jinja_template import JinjaTemplate
 from safe_rlhf_panacea.data.rendering import RenderingError, render
+from safe_rlhf_panacea.data.templates import JinjaTemplate
 from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_tokenizer
 
@@ -22,7 +21,6 @@ DOUBLING = "{% for i in range(40) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x
 @pytest.mark.parametrize(
     ("template", "reason"),
     [
-        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "takes"),
         ("{% set n = namespace(x=1) %}" + DOUBLING, "takes"),  # few lists, but endless as text
         ('{{ ("x" * 3000000000)[:1] }}', "memory"),
         ('{{ "x" * 20000000 }}', "writes 20000002 characters, of at most"),
@@ -41,6 +39,9 @@ def test_a_failure_names_its_line_and_the_next_one_is_rendered():
     with pytest.raises(RenderingError, match="no element 7") as failure:
         render("\n{{ messages[7].content }}", SAID, {}, answering=True)
     assert failure.value.line == 2
+    with pytest.raises(RenderingError) as failure:
+        render("{{ raise_exception('x' * 1000000) }}", SAID, {}, answering=True)
+    assert 100 < len(str(failure.value)) <= 1000
     assert render(ECHO, SAID, {"eos_token": "\ud800é"}, answering=True) == "a\ud800é"
 
 
@@ -60,21 +61,6 @@ def test_a_system_that_takes_no_limit_renders_nonetheless(own, error, asked, mon
     monkeypatch.setattr(resource, "setrlimit", set_limit)
     rendering.limit_memory()
     assert found == [(asked, asked)]
-
-
-def test_a_long_reason_is_cut():
-    with pytest.raises(RenderingError) as failure:
-        render("{{ raise_exception('x' * 1000000) }}", SAID, {}, answering=True)
-    assert 100 < len(str(failure.value)) <= 1000
-
-
-def test_the_date_is_the_one_given():
-    template = "{{ strftime_now('%Y-%m-%d') }}"
-    given = datetime(2001, 2, 3)
-    assert render(template, SAID, {}, answering=True, now=given) == "2001-02-03"
-    present = {str(datetime.now().date())}
-    found = render(template, SAID, {}, answering=True)
-    assert found in present | {str(datetime.now().date())}
 
 
 def test_a_forked_process_has_a_renderer_of_its_own():

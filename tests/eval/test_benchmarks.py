@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from safe_rlhf_panacea import forward
+from safe_rlhf_panacea.adapter import frozen
 from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.base.losses import diverging_mask
 from safe_rlhf_panacea.errors import UserError
@@ -22,6 +25,7 @@ EVAL = Path(__file__).resolve().parents[2] / "eval"
 PARTS = {  # what each times
     "layer": {"32 to 64, 16 rows"},
     "switch": {"set λ"},
+    "shortcuts": {"both passes"},
     "dpo": {"step"},
     "front": {"all λ"},
 }
@@ -43,7 +47,7 @@ def benchmark(monkeypatch):
     """The program, which starts warm processes and finds none of its peers."""
     monkeypatch.setattr(sys, "executable", warm_python())
     module = importlib.import_module("benchmarks.run")
-    monkeypatch.setattr(module.finding, "installed", lambda *names: False)
+    monkeypatch.setattr(module.measuring, "installed", lambda *names: False)
     return module
 
 
@@ -61,15 +65,15 @@ def found(*cpu, **more):
 def test_a_ratio_is_of_rounds_and_not_of_medians():
     both = {"us": found(1, 2, 9), "it": found(3, 2, 18)}
     result = {"case": "c", "title": "t", "clock": "cpu", "found": both}
-    us, it = module("tables").rows(result)
+    us, it = module("run").rows(result)
     assert us == ["c", "step", "us", "2 s (1.5-5.5)", "4 s (3-11)", "", "2"]
     assert it[5] == "2.00"  # of 3, 1 and 2; the medians would give 1.5
-    assert "| c | step | it | 3 s (2.5-10.5) |" in module("tables").markdown([result], "a machine")
+    assert "| c | step | it | 3 s (2.5-10.5) |" in module("run").markdown([result], "a machine")
 
 
 def test_parts_show_their_share_of_the_whole():
     times = {"whole": {"cpu": [2.0], "wall": [5.0]}, "PTX": {"cpu": [0.5], "wall": [0.5]}}
-    share = module("tables").share
+    share = module("run").share
     assert (share(times, "PTX", "cpu"), share(times, "PTX", "wall")) == (", 25%", ", 10%")
     assert share(times, "whole", "cpu") == ""
     assert share({"PTX": times["PTX"]}, "PTX", "cpu") == ""
@@ -101,7 +105,7 @@ def test_the_stopwatch_adds_up_and_divides():
 
 
 def test_pairs_part_where_the_lengths_say_and_repeat():
-    pairs = module("pairs")
+    pairs = module("inputs")
     one, other = (pairs.pair_batches("real", 6, 64, 50, 2) for _ in range(2))
     kinds = {tuple(row) for row in pairs.lengths("real", 64)}
     for batch, again in itertools.islice(zip(one, other, strict=True), 3):
@@ -118,7 +122,7 @@ def test_pairs_part_where_the_lengths_say_and_repeat():
 
 
 def test_equal_pairs_have_no_padding():
-    batch = next(module("pairs").pair_batches("equal", 3, 16, 50, 2))
+    batch = next(module("inputs").pair_batches("equal", 3, 16, 50, 2))
     assert batch["better_attention_mask"].all() and batch["worse_attention_mask"].all()
     assert batch["better_input_ids"].shape == (3, 16) and batch["labels"].shape == (3, 2)
 
@@ -146,7 +150,7 @@ def test_every_part_runs(benchmark, tmp_path, capsys):
     flags = ("--lengths", "real", "--trainers", "panacea", "--rounds", "1")
     results, table = run(benchmark, tmp_path, "--parts", *PARTS, *flags)
     shown = capsys.readouterr().out
-    assert [result["part"] for result in results] == list(PARTS)
+    assert list(dict.fromkeys(result["part"] for result in results)) == list(PARTS)
     for result in results:
         for one in result["found"].values():
             assert set(one["times"]) == PARTS[result["part"]]
@@ -154,6 +158,50 @@ def test_every_part_runs(benchmark, tmp_path, capsys):
         assert f"### {result['title']}" in table
         assert f"{result['title']}: {result['case']}" in shown
     assert set(results[0]["found"]) == {"this package", "frozen layer"}
+
+
+@pytest.mark.parametrize(
+    ("shortcut", "difference"),
+    [
+        ("prefix sharing", "tokens"),
+        ("the vocabulary in blocks", "width"),
+        ("attention written out", "attention"),
+        ("packed weights", "packed"),
+    ],
+)
+def test_a_shortcut_that_is_off_is_off_and_changes_no_number(shortcut, difference, monkeypatch):
+    own, ways, found = forward.log_probs, [], []
+
+    def packed(*product):
+        ways[-1]["packed"] += 1
+        return F.linear(*product)
+
+    def noting(model, *inputs):
+        ways.append({"packed": 0, "tokens": 0})
+
+        def hook(_, __, given, out):
+            ways[-1]["tokens"] += given["input_ids"].numel()
+            ways[-1]["width"] = out.logits.shape[-1]
+            ways[-1]["attention"] = model.config._attn_implementation
+
+        handle = model.register_forward_hook(hook, with_kwargs=True)
+        found.append(own(model, *inputs))
+        handle.remove()
+        return found[-1]
+
+    monkeypatch.setattr(forward, "log_probs", noting)
+    monkeypatch.setattr(frozen, "_by_onednn", packed)
+    job = dict(device="cpu", model="tiny", batch=4, longest=32, shortcut=shortcut)
+    for on in (True, False):
+        monkeypatch.setattr(frozen, "onednn_is_faster", lambda: True)
+        work = module("parts.shortcuts").prepare({**job, "with": on})
+        for _ in range(2):  # the first time some of them are tried out
+            work(module("worker").Stopwatch("cpu"))
+    _, with_it, _, without_it = ways
+    same = {name for name in with_it if with_it[name] == without_it[name]}
+    assert with_it[difference] != without_it[difference]
+    assert same >= {"tokens", "width", "attention", "packed"} - {difference, "packed"}
+    torch.testing.assert_close(found[1], found[3], rtol=0, atol=0.05)
 
 
 def test_a_step_of_ppo_is_the_sum_of_its_parts(benchmark, tmp_path):
@@ -203,9 +251,9 @@ def test_trl_trains_as_many_numbers_and_counts_the_same_tokens(tmp_path):
     pytest.importorskip("peft")
     args = Namespace(batch=4, longest=64, work=str(tmp_path), device="cpu")
     job = module("parts.dpo").job_of(args, "tiny")
-    module("parts.models").prepare({**job, "rewards": False})(None)
-    theirs = module("parts.trl_step").make_trainer(job).model
-    ours = module("training").make_trainer(job)
+    module("inputs").write_models({**job, "rewards": False})(None)
+    theirs = module("trainers").make_trl_trainer(job).model
+    ours = module("trainers").make_trainer(job)
     sizes = [
         sum(p.numel() for p in model.parameters() if p.requires_grad)
         for model in (theirs, unwrap(ours.model))
@@ -213,8 +261,8 @@ def test_trl_trains_as_many_numbers_and_counts_the_same_tokens(tmp_path):
     matrices = len(ours.panacea.policy.layers)
     assert sizes[1] - sizes[0] == matrices * (job["lora_dim"] + 1)  # σ and s
 
-    batch = next(module("pairs").pair_batches("real", 4, 64, 64, 2))
-    inputs = module("parts.trl_step")._inputs(batch)
+    batch = next(module("inputs").pair_batches("real", 4, 64, 64, 2))
+    inputs = module("trainers").trl_inputs(batch)
     ids, counted = inputs["input_ids"], inputs["completion_mask"]
     with torch.no_grad(), theirs.disable_adapter():
         labels = ids.masked_fill(counted == 0, -100)

@@ -22,7 +22,7 @@ from tests.eval.published_scene import CHECKPOINTS, pairs, write_scene
 EVAL = Path(__file__).resolve().parents[2] / "eval"
 PUBLISHED = EVAL / "published"
 NAMES = [*CHECKPOINTS]
-MODULES = ("regression", "published_checkpoints", "published_accuracy")
+MODULES = ("regression", "published_checkpoints")
 
 
 @pytest.fixture(autouse=True)
@@ -36,11 +36,6 @@ def programs(monkeypatch):
 @pytest.fixture
 def scores(programs):
     return programs[1]
-
-
-@pytest.fixture
-def accuracy(programs):
-    return programs[2]
 
 
 def run(capsys, *argv):
@@ -99,8 +94,8 @@ def test_scores_of_a_llama_by_hand_pass(original, capsys):
     assert "13 checks, all the same" in out
 
 
-def test_accuracies_counted_by_hand_pass(original, capsys, monkeypatch, accuracy):
-    monkeypatch.setattr(accuracy, "sampling_error", lambda *share: 0.0)
+def test_accuracies_counted_by_hand_pass(original, capsys, monkeypatch, scores):
+    monkeypatch.setattr(scores, "sampling_error", lambda *share: 0.0)
     code, out, errors = check(capsys, original, "--accuracy")
     assert (code, errors, differing(out)) == (0, [], set())
     assert "17 checks, all the same" in out
@@ -122,23 +117,7 @@ def test_a_changed_score_head_differs(scene, capsys):
     assert any(what.startswith("end score") for _, what in differing(out))
 
 
-def test_a_role_taken_from_the_configuration_differs(scene, capsys, monkeypatch):
-    right = AutoModelForScore.from_pretrained
-
-    def role_of_the_configuration(name, /, **kwargs):
-        config = json.loads((name_of(name) / "config.json").read_text(encoding="utf-8"))
-        return right(name, **kwargs | {"score_type": config.get("score_type", "reward")})
-
-    def name_of(name):
-        return scene / "local" / str(name).rpartition("/")[2]
-
-    monkeypatch.setattr(AutoModelForScore, "from_pretrained", role_of_the_configuration)
-    code, out, _ = check(capsys, scene)
-    assert code == 1
-    assert {name for name, _ in differing(out)} == {"tiny-unified-cost"}  # its scores are shifted
-
-
-def test_ranking_and_safety_counted_by_hand(accuracy):
+def test_ranking_and_safety_counted_by_hand(scores):
     answers = [
         {"labels": {"helpful": 0, "harmless": 1}, "safe": [False, True]},
         {"labels": {"helpful": 1, "harmless": 1}, "safe": [True, True]},
@@ -147,32 +126,10 @@ def test_ranking_and_safety_counted_by_hand(accuracy):
     ]
     ends = torch.tensor([[2.0, -1.0], [3.0, 1.0], [-1.0, 2.0], [1.0, 1.0]])
     # Helpful ranks pairs 1, 2, 4: right, wrong, a tie. Harmless 1, 2, 3: all cheaper, so right.
-    assert accuracy.ranking(answers, ends, "reward") == (1, 3)
-    assert accuracy.ranking(answers, ends, "cost") == (3, 3)
+    assert scores.ranking(answers, ends, "reward") == (1, 3)
+    assert scores.ranking(answers, ends, "cost") == (3, 3)
     # Costs above 0 are unsafe: both of pair 1, the second answers of pairs 3 and 4.
-    assert accuracy.safety(answers, ends) == (4, 8)
-
-
-def test_an_end_token_where_the_card_has_none_differs(scene, capsys, monkeypatch, scores):
-    right = scores.sample_ids
-
-    def with_end(tokenizer, text):
-        return right(tokenizer, text + tokenizer.eos_token)
-
-    monkeypatch.setattr(scores, "sample_ids", with_end)
-    code, out, errors = check(capsys, scene)
-    assert (code, errors) == (1, [])
-    assert differing(out) == {(n, what) for n in NAMES for what in ("tokens", "end score")}
-
-
-def test_no_end_token_where_training_had_one_differs(scene, capsys, monkeypatch, accuracy):
-    right = accuracy.full_text
-    monkeypatch.setattr(accuracy, "full_text", lambda *pair: right(*pair).removesuffix("</s>"))
-    monkeypatch.setattr(accuracy, "sampling_error", lambda *share: 0.0)
-    code, out, _ = check(capsys, scene, "--accuracy")
-    assert code == 1
-    assert {what.split()[0] for _, what in differing(out)} <= {"ranking", "safety"}
-    assert len(differing(out)) >= 2
+    assert scores.safety(answers, ends) == (4, 8)
 
 
 def test_the_other_precision_is_held_against_its_own_numbers(scene, capsys):
@@ -323,7 +280,7 @@ def test_the_two_precisions_of_a_card_agree_within_the_tolerances():
     assert gaps[-1] < tolerances["end_score_other_precision"]
 
 
-def test_padding_and_order_change_no_score(original, accuracy):
+def test_padding_and_order_change_no_score(original, scores):
     from safe_rlhf_panacea.models import load_pretrained_models
 
     model, tokenizer = load_pretrained_models(
@@ -331,7 +288,7 @@ def test_padding_and_order_change_no_score(original, accuracy):
     )
     texts = ["USER: a", "USER: abc def", "USER", "USER: abcd"]
     options = Namespace(batch_size=3, progress=False)
-    found = accuracy.score_texts(model, tokenizer, texts, options)
+    found = scores.score_texts(model, tokenizer, texts, options)
     single = Namespace(batch_size=1, progress=False)
-    alone = [accuracy.score_texts(model, tokenizer, [text], single) for text in texts]
+    alone = [scores.score_texts(model, tokenizer, [text], single) for text in texts]
     torch.testing.assert_close(found, torch.cat(alone), atol=1e-5, rtol=0)

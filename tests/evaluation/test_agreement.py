@@ -11,7 +11,7 @@ import torch
 from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.evaluation.agreement import JudgedPairs, judged, main
 from safe_rlhf_panacea.io import read_json
-from tests.rewards.test_scorers import score_model
+from tests.rewards.rows import score_model
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 RULES = "safe_rlhf_panacea.reward_functions"
@@ -156,7 +156,6 @@ LEFT = len(ChatTemplate.of("auto", tiny_tokenizer()).prompt_ids("abc"))  # too l
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ((), "--reward_models is missing"),
         (("--reward_models", f"kind={RULES}:length"), "no pair has a label for 'kind'"),
         (("--reward_models", f"a={RULES}:missing"), "missing"),
         (
@@ -175,20 +174,3 @@ def test_bad_input_is_one_line_and_writes_nothing(flags, message, policy, tmp_pa
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and message in error
     assert not (tmp_path / "out.json").exists()
-
-
-@pytest.mark.parametrize(
-    ("place", "said"),
-    [("folder", "is a folder"), ("file/out.json", "is no folder"), ("file", "exists")],
-)
-def test_where_nothing_may_be_written_nothing_is_scored(
-    place, said, policy, data, tmp_path, capsys
-):
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "file").write_text("kept", encoding="utf-8")
-    flags = ["--reward_models", f"long={RULES}:missing"]
-    with pytest.raises(SystemExit) as stop:
-        run(policy, data, tmp_path / place, *flags, *["--overwrite"] * (place != "file"))
-    assert stop.value.code == 2
-    assert said in capsys.readouterr().err
-    assert (tmp_path / "file").read_text(encoding="utf-8") == "kept"

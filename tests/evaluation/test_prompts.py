@@ -12,7 +12,7 @@ from safe_rlhf_panacea.data import ChatTemplate, PromptOnlyDataset
 from safe_rlhf_panacea.evaluation import main as program
 from safe_rlhf_panacea.evaluation.loading import read_prompts
 from safe_rlhf_panacea.fronts.measure import different_prompts
-from tests.serving.models import saved_adapter
+from tests.export.models import saved
 from tests.tiny import tiny_tokenizer
 
 
@@ -51,8 +51,9 @@ def test_families_of_prompts_are_read_before_anything_is_sampled(
     sampled: list[object] = []
     whole = program.sample_base
     monkeypatch.setattr(program, "sample_base", lambda *args: sampled.append(0) or whole(*args))
+    _, adapter = saved("llama", tmp_path)
     command = (
-        f"--adapter {saved_adapter(tmp_path)} --datasets prompts:1:{path} --output_dir "
+        f"--adapter {adapter} --datasets prompts:1:{path} --output_dir "
         f"{tmp_path / 'out'} --cluster_column topic --max_length 40 --grid_step 1 --progress false "
         "--reward_models helpful=lengths:reward harmless=lengths:reward --reward_signs harmless=-1"
     )

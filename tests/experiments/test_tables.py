@@ -6,6 +6,7 @@ import importlib.util
 import re
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -205,8 +206,9 @@ def test_reward_models_are_compared_at_every_length(reproduction):
 def test_rules_are_trained_as_make_small_trains_them(reproduction, tmp_path):
     """But for seed and folders, and the evaluations on the way."""
     settings = size_of("small").values
-    made = Small(tmp_path, tmp_path, 0, None, bf16=True)
-    made.settings = type("Settings", (), settings)
+    made = Small(
+        root=tmp_path, model=tmp_path, seed=0, settings=SimpleNamespace(**settings), bf16=True
+    )
     made.max_length = LONGEST_RULE_PROMPT + settings["answer"]
     for seed in RULE_SEEDS:
         panacea = read(reproduction, REAL[f"rules-{seed}-panacea"])
@@ -224,7 +226,7 @@ def test_rules_are_trained_as_make_small_trains_them(reproduction, tmp_path):
             *("seed", "output_dir", "overwrite", "max_steps", "save_interval", "objectives"),
             *("lora_dim", "lora_scaling", "preference_scope", "preference_sampler"),
         )
-    theirs = grpo.parse_arguments(made.flags("rules rules_panacea", "x"))
+    theirs = grpo.parse_arguments(made.flags("rules rules_panacea", Path("x")))
     for name in ("actor_lr", "kl_coeff", "num_return_sequences", "max_steps", "preference_scope"):
         assert vars(theirs)[name] == vars(panacea)[name]
 

@@ -47,6 +47,7 @@ def gpt2():
     )
 
 
+WITHOUT = "without a preference"
 MODELS = {
     "llama": (llama, {}),
     "per objective": (llama, {"scaling_per_objective": True}),
@@ -55,6 +56,7 @@ MODELS = {
     "tied": (lambda: llama(tie_word_embeddings=True), {"lora_module_name": ""}),
     "conv1d": (gpt2, {"lora_module_name": "h."}),
     "qwen2": (qwen2, {}),
+    WITHOUT: (llama, {"pref_dim": 0}),
 }
 
 

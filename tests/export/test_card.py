@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import shutil
@@ -15,10 +14,9 @@ from markdown_it import MarkdownIt
 
 from safe_rlhf_panacea import __version__, command
 from safe_rlhf_panacea.algorithms.dpo import COMMAND
-from safe_rlhf_panacea.export.card import LOCAL_FLAGS, changed_flags, main
-from safe_rlhf_panacea.export.portable import hub_name, portable
+from safe_rlhf_panacea.export.card import LOCAL_FLAGS, changed_flags, hub_name, main, portable
 from safe_rlhf_panacea.io import atomic_write_json, read_json
-from tests.export.models import saved
+from tests.export.models import WITHOUT, saved
 from tests.fronts.runs import write_quickstart, write_training
 
 FLAGS = (
@@ -46,11 +44,6 @@ def trained(tmp_path_factory):
     atomic_write_json(folder / "run.json", record)
     (folder / "metrics.jsonl").write_text('{"step": 20}\n{"step": 24}\n')
     return base, folder
-
-
-@pytest.fixture
-def base(trained):
-    return trained[0]
 
 
 @pytest.fixture
@@ -113,26 +106,26 @@ def test_the_command_is_the_trainings(adapter, undrawn):
 def test_flags_of_another_version_are_all_told(adapter):
     record = read_json(adapter / "run.json")
     record["versions"]["safe-rlhf-panacea"] = "0.0.1"
-    words = changed_flags(record)
+    words = list(changed_flags(record))
     assert "--lora_dim 3" in words and "--epochs 1" in words and "--bf16 true" in words
     assert not any("log_type" in word or "home" in word for word in words)
 
 
-def test_a_local_base_is_not_named_as_if_others_had_it(base, adapter, undrawn):
+def test_a_local_base_is_not_named_as_if_others_had_it(trained, adapter, undrawn):
     matter, text = card(adapter)
     assert "base_model" not in matter and "license" not in matter
     assert "base (a folder of the machine it was trained on)" in text
-    assert str(base.parent) not in text and "--base_model BASE" in text
+    assert str(trained[0].parent) not in text and "--base_model BASE" in text
 
 
 @pytest.fixture
-def followed(base, adapter, undrawn, tmp_path, monkeypatch):
+def followed(trained, adapter, undrawn, tmp_path, monkeypatch):
     """A card whose commands of this package have been run where it lies; its text."""
     _, text = card(adapter)
     monkeypatch.chdir(tmp_path)  # where the folder has the card's name for it
     monkeypatch.setattr(sys, "argv", ["panacea"])
     monkeypatch.setattr(sys, "path", [*sys.path])
-    text = text.replace("BASE", str(base)).replace('=0.3"))', '=0.3", max_new_tokens=2))')
+    text = text.replace("BASE", str(trained[0])).replace('=0.3"))', '=0.3", max_new_tokens=2))')
     lines = [line for part in blocks(text, "sh")[1:] for line in part.split("\n")]
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("panacea ")]
     assert [words[0] for words in commands] == ["respond", "export", "export", "export"]
@@ -157,46 +150,44 @@ def test_its_python_for_peft_works(followed):
     assert scales and all(s == {"shared": 1, "helpful": 0.7, "harmless": 0.3} for s in scales)
 
 
+def test_objectives_without_names_are_called_as_the_exports_call_them(tmp_path):
+    folder = saved("llama", tmp_path, objectives=())[1]
+    _, text = card(folder)
+    assert "--lora gguf/objective_2.gguf" in text
+    assert '"path": "vllm/objective_1=0.7,objective_2=0.3"' in text
+    assert 'set_preference(model, {"objective_1": 0.7, "objective_2": 0.3})' in text
+
+
 def test_a_front_given_by_flag(adapter, undrawn, tmp_path, capsys):
     quickstart = write_quickstart(tmp_path / "quick", panacea=1.0, rewarded_soups=0.5)
-    error = refused(capsys, "--adapter", adapter, "--front", f"{quickstart}:ppo")
-    assert "holds several fronts (panacea, rewarded_soups)" in error
-    assert not (adapter / "README.md").exists()
+    other = write_training(tmp_path / "other", {1: 1.0}, m=3)
+    for run, message in (
+        (f"{quickstart}:ppo", "holds several fronts (panacea, rewarded_soups)"),
+        (other, "a front of helpful, harmless, concise, the adapter's is of helpful, harmless"),
+    ):
+        assert message in refused(capsys, "--adapter", adapter, "--front", run)
+        assert not (adapter / "README.md").exists() and not (adapter / "front.png").exists()
     _, text = card(adapter, "--front", f"{quickstart}:ppo/panacea")
     assert "| (0.50, 0.50) | 0.500 ± 0.100 |" in text and "helpful (mean reward)" in text
 
 
-def test_a_front_of_others_is_refused(adapter, tmp_path, capsys):
-    other = write_training(tmp_path / "other", {1: 1.0}, m=3)
-    error = refused(capsys, "--adapter", adapter, "--front", other)
-    assert "a front of helpful, harmless, concise, the adapter's is of helpful, harmless" in error
-    assert not (adapter / "README.md").exists() and not (adapter / "front.png").exists()
-
-
-def test_without_front_record_or_preference(tmp_path, undrawn):
-    folder = saved("llama", tmp_path, pref_dim=0)[1]
+def test_without_front_record_or_preference(tmp_path, undrawn, monkeypatch):
+    folder = saved(WITHOUT, tmp_path)[1]
     _, text = card(folder)
     assert "It was not measured." in text and "That was not recorded." in text
     assert "does not depend on λ" in text and "set_preference" not in text
-    space = {}
-    exec(
-        blocks(text, "python")[0]
-        .replace("BASE", str(tmp_path / "base"))
-        .replace('"adapter"', repr(str(folder))),
-        space,
-    )
+    monkeypatch.chdir(tmp_path)
+    exec(blocks(text, "python")[0].replace("BASE", str(tmp_path / "base")), space := {})
     assert "model" in space and not (folder / "front.png").exists()
 
 
-def test_nothing_is_overwritten_unasked(adapter, undrawn, capsys):
-    for name in ("README.md", "front.png"):
-        (adapter / name).write_text("mine")
-        error = refused(capsys, "--adapter", adapter)
-        assert f"{adapter / name}" in error and "--overwrite" in error
-        assert (adapter / name).read_text() == "mine"
-        assert {p.name for p in adapter.iterdir()} & {"README.md", "front.png"} == {name}
-        (adapter / name).rename(adapter / "kept")
-    (adapter / "README.md").write_text("mine")
+@pytest.mark.parametrize("name", ["README.md", "front.png"])
+def test_nothing_is_overwritten_unasked(name, adapter, undrawn, capsys):
+    (adapter / name).write_text("mine")
+    error = refused(capsys, "--adapter", adapter)
+    assert f"{adapter / name} there already: give --overwrite" in error
+    assert (adapter / name).read_text() == "mine"
+    assert {p.name for p in adapter.iterdir()} & {"README.md", "front.png"} == {name}
     assert "# adapter" in card(adapter, "--overwrite")[1]
 
 
@@ -247,7 +238,7 @@ def test_absolute_paths_are_cut(value, expected):
 def test_what_is_a_name_on_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "sft").mkdir(parents=True)
-    assert hub_name("org/name") == "org/name" and hub_name("gpt2") == "gpt2"
+    for name in ("org/name", "gpt2", "org/na-me.v1_2"):
+        assert hub_name(name) == name
     for local in ("runs/sft", "./x", "/x", "~/x", "a/b/c", "a b", "", "x/../y", None, "org/"):
         assert hub_name(local) is None
-    assert json.dumps(hub_name("org/na-me.v1_2")) == '"org/na-me.v1_2"'

@@ -10,13 +10,15 @@ from types import ModuleType
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from safe_rlhf_panacea.adapter import AdapterError
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export import vllm_resolver
 from safe_rlhf_panacea.export.main import export
+from safe_rlhf_panacea.export.vllm_resolver import PanaceaAdapters
 from safe_rlhf_panacea.preference import PreferenceError
-from tests.export.models import fresh, panacea_logits, saved, tokens
+from tests.export.models import WITHOUT, fresh, panacea_logits, saved, tokens
 
 REFUSED = {
     "mine": "names no λ: ask for mine@helpful=…,harmless=…",
@@ -39,15 +41,12 @@ class LoRARequest:
 def registry(monkeypatch):
     """The three names that the plugin imports from vLLM."""
     registered = {}
-    request, resolver = ModuleType("vllm.lora.request"), ModuleType("vllm.lora.resolver")
-    request.LoRARequest = LoRARequest
+    modules = {f"vllm{name}": ModuleType(name) for name in ("", ".lora", ".lora.request")}
+    modules["vllm.lora.request"].LoRARequest = LoRARequest
+    resolver = modules["vllm.lora.resolver"] = ModuleType("vllm.lora.resolver")
     resolver.LoRAResolver = object
-    resolver.LoRAResolverRegistry = type(
-        "Registry", (), {"register_resolver": staticmethod(registered.__setitem__)}
-    )
-    modules = {"vllm.lora.request": request, "vllm.lora.resolver": resolver}
-    for name in ("vllm", "vllm.lora"):
-        modules[name] = ModuleType(name)
+    register = {"register_resolver": staticmethod(registered.__setitem__)}
+    resolver.LoRAResolverRegistry = type("Registry", (), register)
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
     return registered
@@ -88,39 +87,28 @@ def test_the_resolver_makes_a_lora_per_preference(registry, tmp_path, monkeypatc
     assert len(list((tmp_path / "cache" / "mine").iterdir())) == 2
 
 
-def test_without_the_variable_nothing_is_registered(registry, monkeypatch):
+def test_the_variables(registry, monkeypatch):
     monkeypatch.delenv(vllm_resolver.ADAPTERS, raising=False)
     vllm_resolver.register()
     assert not registry
-
-
-@pytest.mark.parametrize("text", ["nonsense", "=folder", "a@b=folder"])
-def test_a_variable_of_another_form(text, monkeypatch):
-    monkeypatch.setenv(vllm_resolver.ADAPTERS, text)
     monkeypatch.setenv(vllm_resolver.CACHE, "cache")
-    with pytest.raises(UserError, match="it must be NAME=FOLDER"):
-        vllm_resolver.adapters_from_environment()
-
-
-def test_more_decimals_than_a_name_may_have(tmp_path):
-    _, folder = saved("llama", tmp_path)
-    adapters = vllm_resolver.PanaceaAdapters({"mine": str(folder)}, tmp_path / "cache")
-    own = str(tmp_path / "base")
-    with pytest.raises(UserError, match="at most 2 decimals"):
-        adapters.folder_of(own, "mine@0.123,0.877")
-    with pytest.raises(PreferenceError, match="sums to"):
-        adapters.folder_of(own, "mine@0.5,0.6")
+    for text in ("nonsense", "=folder", "a@b=folder"):
+        monkeypatch.setenv(vllm_resolver.ADAPTERS, text)
+        with pytest.raises(UserError, match="it must be NAME=FOLDER"):
+            vllm_resolver.adapters_from_environment()
 
 
 def test_versions_of_an_adapter_in_training(tmp_path):
     """Any λ of the simplex, and what was made of a version goes when the trainer removes it."""
     base, folder = saved("llama", tmp_path)
     published, cache = tmp_path / "published", tmp_path / "cache"
-    adapters = vllm_resolver.PanaceaAdapters({"rollouts": str(published)}, cache)
+    adapters = PanaceaAdapters({"rollouts": str(published)}, cache)
     shutil.copytree(folder, published / "0123abcd-1")
     names = [f"rollouts/0123abcd-1@0.1234567{i},0.8765432{i}" for i in (1, 4)]  # not the same λ
     first, second = (adapters.folder_of(str(base), name) for name in names)
     assert first != second
+    with pytest.raises(PreferenceError, match="sums to"):
+        adapters.folder_of(str(base), "rollouts/0123abcd-1@0.5,0.6")
     (published / "0123abcd-1").rename(published / "0123abcd-2")
     third = adapters.folder_of(str(base), "rollouts/0123abcd-2@1,0")
     assert third.is_dir()
@@ -135,9 +123,47 @@ def test_ranks():
         vllm_resolver.padded_rank(513)
 
 
-def test_a_folder_per_preference(tmp_path):
-    _, folder = saved("llama", tmp_path)
-    grid = [torch.tensor([0.5, 0.5]), torch.tensor([1.0, 0.0])]
-    out = export(folder, "vllm", tmp_path / "vllm", grid)
-    names = sorted(path.name for path in out.iterdir() if path.is_dir())
-    assert names == ["helpful=0.5,harmless=0.5", "helpful=1,harmless=0"]
+def test_without_a_preference(tmp_path):
+    base, folder = saved(WITHOUT, tmp_path)
+    assert (export(folder, "vllm", tmp_path / "vllm") / "shared").is_dir()
+    adapters = PanaceaAdapters({"mine": str(folder)}, tmp_path / "cache")
+    with pytest.raises(UserError, match="does not depend on λ"):
+        adapters.folder_of(str(base), "mine@helpful=1,harmless=0")
+    made = adapters.folder_of(str(base), "mine")
+    weights = load_file(made / "adapter_model.safetensors")
+    assert any(tensor.abs().max() > 0.01 for tensor in weights.values())
+    adapters = PanaceaAdapters({"rollouts": str(tmp_path)}, tmp_path / "cache")
+    folder.rename(tmp_path / "0123abcd-3")  # as a training of one of a soup's publishes it
+    again = adapters.folder_of(str(base), "rollouts/0123abcd-3")
+    found = load_file(again / "adapter_model.safetensors")
+    assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
+
+
+def test_a_lora_that_another_request_made_meanwhile_is_taken(tmp_path, monkeypatch):
+    base, folder = saved("llama", tmp_path)
+    first, late = (PanaceaAdapters({"mine": str(folder)}, tmp_path / "cache") for _ in range(2))
+    describe, made = vllm_resolver.describe, []
+
+    def after_another(*args, **kwargs):
+        if not made:
+            made.append(None)
+            made.append(first.folder_of(str(base), "mine@1,0"))
+        return describe(*args, **kwargs)
+
+    monkeypatch.setattr(vllm_resolver, "describe", after_another)
+    assert late.folder_of(str(base), "mine@helpful=1,harmless=0") == made[1]
+
+
+@pytest.mark.parametrize("objectives", [("helpful", "harmless"), ()])
+def test_a_folder_per_preference_which_may_come_in_any_form(objectives, tmp_path):
+    base, folder = saved("llama", tmp_path, objectives=objectives)
+    names = objectives or ("objective_1", "objective_2")
+    forms = ([0.3, 0.7], torch.tensor([0.3, 0.7]), "0.3,0.7", {names[1]: 0.7, names[0]: 0.3})
+    for form in forms:
+        options = {"base_model": str(base), "overwrite": True}
+        out = export(folder, "vllm", tmp_path / "vllm", [form, "1,0"], **options)
+        made = sorted(path.name for path in out.iterdir() if path.is_dir())
+        assert made == [f"{names[0]}=0.3,{names[1]}=0.7", f"{names[0]}=1,{names[1]}=0"]
+    with pytest.raises(UserError, match="written alike"):
+        export(folder, "vllm", tmp_path / "new", [forms[0], forms[2]], base_model=str(base))
+    assert not (tmp_path / "new").exists()

@@ -11,7 +11,14 @@ from torch import nn
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.forward import PassOptions, log_probs, set_pass_options
 from safe_rlhf_panacea.forward import passes as passes_module
-from safe_rlhf_panacea.forward.passes import by_row, cut, passes
+from safe_rlhf_panacea.forward.passes import (
+    LONGEST_WRITTEN_OUT,
+    Pass,
+    by_row,
+    cut,
+    fastest_attention,
+    passes,
+)
 from tests.tiny import tiny_llama
 
 LENGTHS = [3, 11, 4, 12, 3, 5, 12, 2]
@@ -53,22 +60,22 @@ def all_at_once(model, ids, mask):
 
 @pytest.mark.parametrize("max_tokens", [1, 12, 24, 30, 10_000])
 def test_the_cut_is_the_cheapest_of_all(max_tokens):
-    lengths = sorted(LENGTHS, reverse=True)
-    costs = []
+    def cost(groups):
+        """Of lengths in groups; None where one holds too much."""
+        sizes = [len(group) * max(group) for group in groups]
+        if any(n > max_tokens and len(g) > 1 for n, g in zip(sizes, groups, strict=True)):
+            return None
+        return sum(sizes) + len(groups) * max_tokens / 8
+
+    lengths, costs = sorted(LENGTHS, reverse=True), []
     for size in range(len(lengths)):
         for ends in itertools.combinations(range(1, len(lengths)), size):
             borders = [0, *ends, len(lengths)]
-            groups = [lengths[a:b] for a, b in itertools.pairwise(borders)]
-            sizes = [len(group) * group[0] for group in groups]
-            if all(
-                n <= max_tokens or len(group) == 1 for n, group in zip(sizes, groups, strict=True)
-            ):
-                costs.append(sum(sizes) + len(groups) * max_tokens / 8)
+            costs.append(cost([lengths[a:b] for a, b in itertools.pairwise(borders)]))
     found = cut(LENGTHS, max_tokens)
     assert sorted(row for group in found for row in group) == list(range(len(LENGTHS)))
-    sizes = [len(group) * max(LENGTHS[row] for row in group) for group in found]
-    assert sum(sizes) + len(found) * max_tokens / 8 == pytest.approx(min(costs))
-    assert all(n <= max_tokens or len(group) == 1 for n, group in zip(sizes, found, strict=True))
+    least = min(one for one in costs if one is not None)
+    assert cost([[LENGTHS[row] for row in group] for group in found]) == pytest.approx(least)
 
 
 @pytest.mark.parametrize("side", ["left", "right", "both"])
@@ -98,13 +105,13 @@ def test_two_steps_give_the_numbers_and_gradients_of_the_padded_batch(side, by_r
     generator = torch.Generator().manual_seed(2)
     preference = torch.rand((len(LENGTHS), 2) if by_row else (2,), generator=generator)
     found = []
-    for tokens, in_passes in ((24, True), (None, False)):
+    for tokens in (24, None):
         model, adapter = adapted(modules, tokens)
         optimizer = torch.optim.SGD(adapter.parameters(), lr=1e-3)
         for _ in range(2):
             optimizer.zero_grad()
             with adapter.at(preference):
-                if in_passes:
+                if tokens:
                     values = log_probs(model, ids, mask, counted)
                     assert not values[~counted].any()
                 else:
@@ -165,3 +172,46 @@ def test_with_sharded_weights_all_processes_make_as_many_passes(monkeypatch):
         assert len(parts) == min(max(groups, expected), rows)
         assert sorted(row for part in parts for row in part.rows.tolist()) == list(range(8))
         assert all(part.rows.tolist() == sorted(part.rows.tolist()) for part in parts)
+
+
+# -- attention ------------------------------------------------------------------------
+
+
+def taken(model, length=16):
+    """The attention of a pass over two rows."""
+    part = Pass(torch.arange(2), torch.arange(length).expand(2, -1), 2)
+    with part.context(model):
+        return model.config._attn_implementation
+
+
+def test_only_short_passes_in_bfloat16_are_written_out():
+    model = tiny_llama(vocab=20)
+    assert taken(model) == "sdpa"
+    model.bfloat16()
+    assert taken(model) == "eager"
+    assert taken(model, LONGEST_WRITTEN_OUT) == "eager"
+    assert taken(model, LONGEST_WRITTEN_OUT + 1) == "sdpa"
+    with pytest.raises(KeyError), fastest_attention(model, 16):
+        raise KeyError
+    assert model.config._attn_implementation == "sdpa"
+    set_pass_options(model, PassOptions(write_out_attention=False))
+    assert taken(model) == "sdpa"
+    set_pass_options(model, PassOptions())
+    model.gradient_checkpointing_enable()
+    assert taken(model) == "sdpa"
+
+
+def test_another_implementation_than_the_default_was_somebody_s_choice():
+    model = tiny_llama(vocab=20).bfloat16()
+    model.set_attn_implementation("flex_attention")
+    assert taken(model) == "flex_attention"
+
+
+def test_both_kinds_of_attention_give_the_same_numbers():
+    model = tiny_llama(vocab=20).bfloat16()
+    ids, mask = batch_of([12, 8, 12], "right", width=12)
+    written_out = log_probs(model, ids, mask, mask[:, 1:])
+    set_pass_options(model, PassOptions(write_out_attention=False))
+    fused = log_probs(model, ids, mask, mask[:, 1:])
+    assert not torch.equal(written_out, fused)  # they are two ways
+    torch.testing.assert_close(written_out, fused, rtol=0, atol=0.02)

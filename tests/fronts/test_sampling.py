@@ -13,12 +13,13 @@ from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.forward import NotFiniteError, SamplingConfig
 from safe_rlhf_panacea.fronts.measure import check_counted
 from safe_rlhf_panacea.fronts.measurement import Measurement
-from safe_rlhf_panacea.fronts.over_grid import Sampled, response_log_ratios, sample_over_grid
+from safe_rlhf_panacea.fronts.over_grid import Sampled, pad_left, sample_over_grid
 from safe_rlhf_panacea.preference import preference_grid
 from tests.tiny import tiny_llama
 
-PROMPTS, WIDTH = 4, 5
 GREEDY = SamplingConfig(max_length=12, eos_token_id=31, pad_token_id=0, temperature=0.0)
+WARM = SamplingConfig(max_length=7, eos_token_id=31, pad_token_id=0, temperature=0.5)
+PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14, 15, 16], [17, 18, 19]]
 
 
 @pytest.fixture(scope="module")
@@ -31,96 +32,34 @@ def adapted():
     return model, adapter
 
 
-def test_row_n_b_is_prompt_b_at_preference_n(adapted):
+@pytest.mark.parametrize("config", [GREEDY, WARM], ids=["greedy", "sampled"])
+def test_row_n_b_is_prompt_b_at_preference_n(adapted, config):
+    """Its tokens, and log-ratios at the temperature of sampling, one unpadded row at a time."""
     model, adapter = adapted
     grid = preference_grid(2, 0.5)  # size = (3, 2)
-    ids = torch.randint(3, 31, (PROMPTS, WIDTH), generator=torch.Generator().manual_seed(1))
-    mask = torch.ones_like(ids, dtype=torch.bool)
-    sequences, attended, ratios = sample_over_grid(model, adapter, ids, mask, grid, GREEDY)
-    found = set()
-    for n, preference in enumerate(grid):
-        for b in range(PROMPTS):
-            row = n * PROMPTS + b
-            with adapter.at(preference):
-                logits = model(sequences[row : row + 1]).logits.log_softmax(-1)[0]
-            with adapter.disabled():
-                base = model(sequences[row : row + 1]).logits.log_softmax(-1)[0]
-            length = int(attended[row].sum())
-            tokens = sequences[row, WIDTH:length]
-            assert torch.equal(sequences[row, :WIDTH], ids[b])
-            assert torch.equal(tokens, logits.argmax(-1)[WIDTH - 1 : length - 1])
-            each = (logits - base)[WIDTH - 1 : length - 1].gather(-1, tokens[:, None])
-            assert ratios[row].item() == pytest.approx(each.sum().item(), abs=1e-4)
-            found.add((b, *tokens.tolist()))
-    assert len(found) > 2 * PROMPTS  # else λ would make no difference
-
-
-def test_the_divergence_is_that_of_the_policy_as_it_is_sampled(adapted):
-    """Log-ratios at the temperature, against float64."""
-    model, adapter = adapted
-    config = SamplingConfig(max_length=4, eos_token_id=31, pad_token_id=0, temperature=0.5)
-    ids = torch.tensor([[5, 6]]).expand(400, -1)
-    grid = torch.tensor([[0.3, 0.7]])
+    ids, mask = pad_left(PROMPTS, pad=0)
     generator = torch.Generator().manual_seed(3)
-    mask = torch.ones_like(ids, dtype=torch.bool)
     sequences, attended, ratios = sample_over_grid(
         model, adapter, ids, mask, grid, config, generator
     )
-    assert len(sequences.unique(dim=0)) > 20
-    for row in range(5):
-        length = int(attended[row].sum())
-        tokens = sequences[row, 2:length, None]
-        both = []
-        for context in (adapter.at(grid[0]), adapter.disabled()):
-            with context, torch.no_grad():
-                logits = model(sequences[row : row + 1, :length]).logits[0, 1:-1]
-            both.append((logits.double() / 0.5).log_softmax(-1).gather(-1, tokens).sum().item())
-        assert ratios[row].item() == pytest.approx(both[0] - both[1], abs=1e-4)
-
-
-def weights_at(layer, preference):
-    """W0 + (lora_scaling / lora_dim) U diag(σ, s λ) Vᵀ, entry by entry of the sum."""
-    total = layer.weight.double().clone()
-    values = [*layer.lora_sigma.tolist(), *(layer.lora_s.item() * v for v in preference)]
-    for r, value in enumerate(values):
-        outer = torch.outer(layer.lora_U[:, r].double(), layer.lora_V[:, r].double())
-        total += 16.0 / 2 * value * outer
-    return total
-
-
-def log_prob(model, ids, prompt_length):
-    """Of the tokens after the prompt."""
-    logits = model(torch.tensor([ids])).logits[0]
-    rows = logits.log_softmax(dim=-1)
-    return sum(rows[t - 1, ids[t]].item() for t in range(prompt_length, len(ids)))
-
-
-@torch.no_grad()
-def test_log_ratios_against_plain_models_in_float64():
-    model = tiny_llama(vocab=20, width=16, layers=2)
-    config = AdapterConfig(lora_dim=2, pref_dim=2, lora_scaling=16.0, lora_module_name="layers.")
-    adapter = inject_adapter(model, config)
-    generator = torch.Generator().manual_seed(0)
-    for layer in adapter.layers.values():
-        for part in (layer.lora_U, layer.lora_V, layer.lora_sigma, layer.lora_s):
-            part.copy_(torch.randn(part.shape, generator=generator) * 0.3)
-    model.eval()
-    # A prompt of 3 and one of 2 tokens, padded on the left; responses of 2 and 4 tokens.
-    rows = [[5, 6, 7, 8, 2], [9, 4, 11, 12, 13, 2]]
-    sequences = torch.tensor([[5, 6, 7, 8, 2, 0, 0], [0, 9, 4, 11, 12, 13, 2]])
-    attended = torch.tensor([[1, 1, 1, 1, 1, 0, 0], [0, 1, 1, 1, 1, 1, 1]]).bool()
-    preferences = [(0.25, 0.75), (1.0, 0.0)]
-    adapter.set_preference(torch.tensor(preferences))
-    found = response_log_ratios(model, adapter, sequences, attended, prompt_length=3)
-    for index, prompt_length in enumerate((3, 2)):
-        plain = tiny_llama(vocab=20, width=16, layers=2).double()
-        reference = log_prob(plain, rows[index], prompt_length)
-        modules = dict(plain.named_modules())
-        for name, layer in adapter.layers.items():
-            modules[name].weight.copy_(weights_at(layer, preferences[index]))
-        policy = log_prob(plain, rows[index], prompt_length)
-        assert abs(policy - reference) > 0.01
-        assert found[index].item() == pytest.approx(policy - reference, abs=1e-4)
+    found = set()
+    for n, preference in enumerate(grid):
+        for b, prompt in enumerate(PROMPTS):
+            row = n * len(PROMPTS) + b
+            whole, start = sequences[row, attended[row]], len(prompt)
+            assert whole[:start].tolist() == prompt
+            tokens, both = whole[start:, None], []
+            for context in (adapter.at(preference), adapter.disabled()):
+                with context, torch.no_grad():
+                    logits = model(whole[None]).logits[0, start - 1 : -1]
+                both.append((logits / (config.temperature or 1.0)).log_softmax(-1))
+            if config is GREEDY:
+                assert torch.equal(tokens[:, 0], both[0].argmax(-1))
+            each = (both[0] - both[1]).gather(-1, tokens)
+            assert ratios[row].item() == pytest.approx(each.sum().item(), abs=1e-4)
+            assert abs(each.sum().item()) > 1e-3
+            found.add((b, *tokens[:, 0].tolist()))
+    assert len(found) > 2 * len(PROMPTS) or config is WARM  # else λ would make no difference
 
 
 NAN = math.nan

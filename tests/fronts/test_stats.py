@@ -6,16 +6,14 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
-from safe_rlhf_panacea.fronts.compare import compare, front_difference
-from safe_rlhf_panacea.fronts.measurement import Measurement
-from safe_rlhf_panacea.fronts.over_grid import Sampled
+from safe_rlhf_panacea.fronts.compare import compare
 from safe_rlhf_panacea.fronts.result import FrontPoint
 from safe_rlhf_panacea.fronts.stats import (
     Resampled,
     Units,
     can_resample,
+    front_difference,
     interval,
     multiplicities,
     resample,
@@ -65,23 +63,22 @@ def test_few_units_of_a_kind_are_drawn_with_the_others_if_there_are_enough():
     assert can_resample([alike]) and not can_resample([Units(NAMES[:4], values[:, 10:14])])
 
 
-def test_draws_in_blocks_differ_from_block_to_block():
-    units = Units(NAMES, some_values(1))
-    (found,) = resample([units, units][:1], [0.0, 0.0], draws=250)
-    assert found.values.shape == (250, 3, 2) and len(np.unique(found.values[:, 0, 0])) == 250
-    (again,) = resample([units], [0.0, 0.0], draws=250)
-    assert np.array_equal(found.values, again.values)
-
-
 @pytest.mark.parametrize("half", [False, True])
-def test_draws_are_means_over_the_drawn_units(half):
+def test_draws_are_means_over_the_drawn_units_and_hypervolumes_those_of_the_draws(half):
     values = some_values(1, half=half)
-    (found,) = resample([Units(NAMES, values)], [0.0, 0.0], draws=7)
-    times = multiplicities(~np.isnan(values[0]), draws=7)
+    (found,) = resample([Units(NAMES, values)], [1.0, 1.0], draws=250)
+    assert len(np.unique(found.values[:, 0, 0])) == 250  # blocks of draws are not the same
+    times = multiplicities(~np.isnan(values[0]), draws=100)
     for d in range(7):
         drawn = [u for u in range(40) for _ in range(int(times[d, u]))]
         expected = np.nanmean(values[:, drawn], axis=1)
         np.testing.assert_allclose(found.values[d], expected, rtol=1e-12)
+        inside = sorted(expected[(expected > 1).all(axis=1)].tolist(), reverse=True)
+        volume, height = 0.0, 1.0
+        for x, y in inside:  # from right to left, each strip above the last one's height
+            volume += (x - 1) * max(0.0, y - height)
+            height = max(height, y)
+        assert found.hypervolumes[d] == pytest.approx(volume)
 
 
 def test_interval_is_the_middle_95_percent():
@@ -89,17 +86,6 @@ def test_interval_is_the_middle_95_percent():
     assert interval(draws) == pytest.approx(np.array([25, 975]))
     both = interval(np.stack([draws, -draws], axis=1))
     assert both == pytest.approx(np.array([[25, 975], [-975, -25]]))
-
-
-def test_hypervolumes_are_those_of_the_draws():
-    (found,) = resample([Units(NAMES, some_values(2))], [1.0, 1.0], draws=5)
-    for values, volume in zip(found.values, found.hypervolumes, strict=True):
-        inside = sorted(values[(values > 1).all(axis=1)].tolist(), reverse=True)
-        expected, height = 0.0, 1.0
-        for x, y in inside:  # from right to left, each strip above the last one's height
-            expected += (x - 1) * max(0.0, y - height)
-            height = max(height, y)
-        assert volume == pytest.approx(expected)
 
 
 def test_only_the_same_units_go_together():
@@ -111,23 +97,6 @@ def test_only_the_same_units_go_together():
     assert not can_resample([first, Units(NAMES, some_values(1, half=True))])
     assert not can_resample([Units(NAMES, some)])
     assert not can_resample([first, None]) and not can_resample([None, first])
-
-
-def test_a_measurement_gives_what_its_front_is_the_mean_of():
-    margins = torch.tensor([[1.0, -2.0, 0.0], [3.0, 1.0, 1.0]]).double()
-    labels = torch.tensor([[1.0, -1.0], [1.0, 0.0], [0.0, 1.0]]).double()
-    nothing = Sampled([[], []], torch.zeros(2, 0, 2), torch.zeros(2, 1).double())
-    measured = Measurement(GRID[:2], [], nothing, margins=margins, labels=labels, kind="accuracy")
-    values = measured.unit_values()
-    nan = float("nan")
-    expected = [[[1, 0], [0, nan], [nan, 0.5]], [[1, 0], [1, nan], [nan, 1]]]
-    np.testing.assert_array_equal(values.numpy(), np.array(expected))
-    found = measured.result(["helpful", "harmless"], {}, names=["a", "b", "c"])
-    np.testing.assert_allclose(np.nanmean(values, axis=1), found.values)
-    # Of shares: 1, 0 and 0, 1/2; then 1, 1 and 0, 1.
-    errors = [[0.5 / 2**0.5, 0.25 / 2**0.5], [0.0, 0.5 / 2**0.5]]
-    np.testing.assert_allclose(found.errors, errors)
-    assert found.metadata == {"prompts": 0, "labelled_pairs": [2, 2]}
 
 
 # -- in a comparison -------------------------------------------------------------------------
@@ -314,12 +283,3 @@ def test_preferences_are_matched_but_for_rounding(apart, common):
     found = front_difference(near, base)
     assert len(found.rows) == common and list(found.left_out.values()) == [1 - common]
     assert (found.mean_scalarised is None) == (not common)
-
-
-def test_three_objectives():
-    one, two = front(1.0, 3, "a"), front(2.0, 3, "b")
-    (difference,) = compare([one, two], reference_point=[-1.0, -1.0, -1.0]).differences
-    assert len(difference.rows) == 6
-    for row in difference.rows:  # radius 2 minus radius 1
-        assert row.difference == pytest.approx(row.preference)
-        assert row.scalarised == pytest.approx(sum(value**2 for value in row.preference))

@@ -22,12 +22,29 @@ LAUNCHERS = {
     "ablation_scaling.sh": TABLE_1,
     "panacea_ppo_three_objectives.sh": TABLE_1 | {"pref_dim": 3},
 }
-
-
 # Off in the programs, so that a CPU runs; the launchers turn them on.
 OFF_IN_THE_PROGRAMS = {
     *("bf16", "tf32", "gradient_checkpointing"),
     *("actor_gradient_checkpointing", "critic_gradient_checkpointing"),
+}
+# Models, data and evaluations, which the size brings.
+OF_THE_SIZE = {
+    *("actor_model_name_or_path", "reward_models", "reward_scales", "train_datasets"),
+    *("eval_datasets", "need_eval", "eval_strategy", "eval_interval", "save_interval"),
+    *("output_dir", "preference_scope", "chat_template"),
+}
+# Algorithm 1: one λ per step.
+OF_BOTH = {"train_datasets": ["PKU-SafeRLHF-v0/train"], "preference_scope": "batch"}
+OF_PPO = {
+    "actor_model_name_or_path": "PKU-Alignment/alpaca-7b-reproduced",
+    "reward_scales": [["harmless", "5"]],
+    "ptx_datasets": ["alpaca"],
+    "aggregation": "ls",
+    "preference_sampler": "uniform",
+}
+OF_DPO = {
+    "model_name_or_path": "PKU-Alignment/alpaca-7b-reproduced",
+    "objectives": ["helpful", "harmless"],
 }
 _REWARDED = ["--actor_model_name_or_path", "m", "--reward_models", "a=1", "b=2"]
 REQUIRED = {
@@ -46,21 +63,17 @@ def defaults(algorithm):
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_paper_launcher_and_program_agree_row_by_row(launcher):
-    expected = LAUNCHERS[launcher]
     values = dry_run(launcher)["hyperparameters"]
+    algorithm, table, data = ("ppo", TABLE_1, OF_PPO)
+    if "dpo" in launcher:
+        algorithm, table, data = "dpo", TABLE_2, OF_DPO
+    else:
+        names = [["helpful", "PKU-Alignment/beaver-7b-v1.0-reward"], "harmless"]
+        assert [values["reward_models"][0], values["reward_models"][1][0]] == names
+    expected = LAUNCHERS[launcher] | OF_BOTH | data
     assert {name: values[name] for name in expected} == expected
-    algorithm, table = ("dpo", TABLE_2) if "dpo" in launcher else ("ppo", TABLE_1)
     program = {name: defaults(algorithm)[name] for name in table}
-    off = dict.fromkeys(OFF_IN_THE_PROGRAMS & set(table), False)
-    assert program == table | off
-
-
-# Models, data and evaluations, which the size brings.
-OF_THE_SIZE = {
-    *("actor_model_name_or_path", "reward_models", "reward_scales", "train_datasets"),
-    *("eval_datasets", "need_eval", "eval_strategy", "eval_interval", "save_interval"),
-    *("output_dir", "preference_scope", "chat_template"),
-}
+    assert program == table | dict.fromkeys(OFF_IN_THE_PROGRAMS & set(table), False)
 
 
 def test_the_launcher_of_grpo_shows_the_programs_defaults():
@@ -74,74 +87,36 @@ def test_the_launcher_of_grpo_shows_the_programs_defaults():
     assert {name: soups[name] for name in shown} == {n: values[n] for n in shown} | BASELINE
 
 
-@pytest.mark.parametrize("launcher", [name for name in LAUNCHERS if "dpo" not in name])
-def test_models_data_and_the_factor_of_five_of_ppo(launcher):
-    values = dry_run(launcher)["hyperparameters"]
-    assert values["actor_model_name_or_path"] == "PKU-Alignment/alpaca-7b-reproduced"
-    assert values["reward_models"][0] == ["helpful", "PKU-Alignment/beaver-7b-v1.0-reward"]
-    assert values["reward_models"][1][0] == "harmless"
-    assert values["reward_scales"] == [["harmless", "5"]]
-    assert values["train_datasets"] == ["PKU-SafeRLHF-v0/train"]
-    assert values["ptx_datasets"] == ["alpaca"]
-    assert values["aggregation"] == "ls"
-    assert values["preference_scope"] == "batch"  # Algorithm 1: one λ per step
-    assert values["preference_sampler"] == "uniform"
-
-
-@pytest.mark.parametrize("launcher", [name for name in LAUNCHERS if "dpo" in name])
-def test_model_and_data_of_dpo(launcher):
-    values = dry_run(launcher)["hyperparameters"]
-    assert values["model_name_or_path"] == "PKU-Alignment/alpaca-7b-reproduced"
-    assert values["objectives"] == ["helpful", "harmless"]
-    assert values["train_datasets"] == ["PKU-SafeRLHF-v0/train"]
-    assert values["preference_scope"] == "batch"
-
-
-def test_the_harmless_reward_model_learns_the_safety_labels():
+def test_a_reward_model_learns_the_labels_of_its_objective():
     for name in ("helpful", "harmless"):
         values = dry_run(f"reward_{name}.sh")["hyperparameters"]
         assert values["objective"] == name
         assert values["train_datasets"] == ["PKU-SafeRLHF-v0/train"]
 
 
-def test_soups_have_one_model_per_objective():
-    variants = dry_run("rewarded_soups_ppo.sh")["variants"]
-    assert variants == {
+def test_what_the_variants_of_a_baseline_change():
+    assert dry_run("rewarded_soups_ppo.sh")["variants"] == {
         "helpful": {"fixed_preference": "helpful=1,harmless=0"},
         "harmless": {"fixed_preference": "helpful=0,harmless=1"},
     }
-
-
-@pytest.mark.parametrize("algorithm", ["ppo", "dpo"])
-def test_discrete_policies_are_eleven(algorithm):
-    variants = dry_run(f"discrete_policies_{algorithm}.sh")["variants"]
-    assert len(variants) == 11
-    assert variants["0.3_0.7"] == {"fixed_preference": "0.3,0.7"}
-
-
-def test_baselines_take_grpo_as_they_take_ppo():
-    flags = ["grpo", *REQUIRED["grpo"], "--train_datasets", "x", "--output_dir", "y"]
-    assert rewarded_soups.plan(flags)[2] == {
-        "a": {"fixed_preference": "a=1,b=0"},
-        "b": {"fixed_preference": "a=0,b=1"},
-    }
-    assert len(discrete_policies.plan(flags)[2]) == 11
-
-
-def test_the_ablation_fixes_s_at_six_factors():
+    for algorithm in ("ppo", "dpo"):
+        variants = dry_run(f"discrete_policies_{algorithm}.sh")["variants"]
+        assert len(variants) == 11
+        assert variants["0.3_0.7"] == {"fixed_preference": "0.3,0.7"}
     variants = dry_run("ablation_scaling.sh")["variants"]
     factors = [1, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5]
     assert list(variants.values()) == [{"fixed_scaling": factor} for factor in factors]
+    flags = ["grpo", *REQUIRED["grpo"], "--train_datasets", "x", "--output_dir", "y"]
+    assert rewarded_soups.plan(flags)[2]["a"] == {"fixed_preference": "a=1,b=0"}
+    assert len(discrete_policies.plan(flags)[2]) == 11
 
 
 @pytest.mark.parametrize(
-    "launcher", [*LAUNCHERS, *(f"reward_{n}.sh" for n in ("helpful", "harmless")), "sft.sh"]
+    "launcher", [*LAUNCHERS, "reward_helpful.sh", "reward_harmless.sh", "sft.sh"]
 )
 def test_the_papers_models_are_spoken_to_in_safe_rlhfs_template(launcher):
-    assert dry_run(launcher)["hyperparameters"]["chat_template"] == "safe-rlhf"
-    assert (
-        dry_run(launcher, "--chat_template", "auto")["hyperparameters"]["chat_template"] == "auto"
-    )
+    for flags, expected in (((), "safe-rlhf"), (("--chat_template", "auto"), "auto")):
+        assert dry_run(launcher, *flags)["hyperparameters"]["chat_template"] == expected
 
 
 def test_tchebycheff_on_request():

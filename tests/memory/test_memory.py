@@ -18,8 +18,8 @@ from safe_rlhf_panacea.base.engine import set_gradient_checkpointing
 from safe_rlhf_panacea.memory import held as parts
 from safe_rlhf_panacea.memory import main
 from safe_rlhf_panacea.memory.held import Held, Part, held
+from safe_rlhf_panacea.memory.main import BUCKET, GATHERED, GIB, advice, plan
 from safe_rlhf_panacea.memory.models import LiveBytes
-from safe_rlhf_panacea.memory.plan import BUCKET, GATHERED, GIB, advice, plan
 from tests.tiny import tiny_llama
 
 FOLDER = os.environ.get("PANACEA_SMALL_MODEL")
@@ -30,14 +30,6 @@ SHAPES = [(4, 128, "false"), (2, 256, "false"), (4, 128, "true")]
 def flags(words="", algorithm="dpo"):
     line = f"--model model --algorithm {algorithm} {words}"
     return main.COMMAND.read(line.split())
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A configuration, and nothing else of a model."""
-    folder = tmp_path_factory.mktemp("model")
-    tiny_llama().config.save_pretrained(folder)
-    return folder
 
 
 def test_storages_are_counted_from_their_making_to_their_end():
@@ -55,7 +47,7 @@ def test_storages_are_counted_from_their_making_to_their_end():
 
 def test_a_plan_for_a_gpu_does_not_take_what_is_faster_on_a_cpu():
     """Attention that is written out keeps matrices of every token by every token."""
-    config, kept = tiny_llama().config, {}
+    config, kept = tiny_llama(layers=1).config, {}
     for device, length in (("cuda", 512), ("cuda", 513), ("cpu", 512)):
         words = f"--bf16 true --device {device} --max_length {length} --mean_length {length}"
         args = flags(f"{words} --per_device_train_batch_size 2", "sft")
@@ -105,7 +97,7 @@ def test_what_is_there_all_the_time_is_arithmetic():
 
 
 def test_a_critic_is_an_adapter_and_a_head_also_without_reward_models():
-    config = tiny_llama().config
+    config = tiny_llama(layers=1).config
     words = "--max_length 16 --per_device_train_batch_size 2"
     alone = held(flags(words, "grpo"), config, [])
     for rewards in ([], [config, config]):
@@ -144,13 +136,15 @@ def test_advice_leads_to_what_fits():
     assert plan(HELD, flags()).total < 80 * GIB
 
 
-def test_the_program(folder, capsys):
-    words = f"--model {folder} --algorithm dpo --max_length 16".split()
+def test_the_program(tmp_path, capsys, monkeypatch):
+    tiny_llama(layers=1).config.save_pretrained(tmp_path)  # and nothing else of a model
+    words = f"--model {tmp_path} --algorithm dpo --max_length 16".split()
     assert main.main(words) == 0
     assert capsys.readouterr().out.endswith("fits a card of 80 GiB\n")
+    monkeypatch.setattr("safe_rlhf_panacea.memory.held.held", lambda *_: HELD)
     assert main.main([*words, "--card_gib", "2"]) == 1
     assert "--zero_stage 3" in capsys.readouterr().out
-    assert main.main([*words, "--json"]) == 0
+    assert main.main([*words, "--json", "--card_gib", "90"]) == 0
     found = json.loads(capsys.readouterr().out)
     largest = max(found["parts"].values())
     assert found["total"] == sum(found["standing"].values()) + largest

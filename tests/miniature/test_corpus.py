@@ -12,14 +12,9 @@ import pytest
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.miniature.corpus import (
     CLOSERS,
-    HARM_PER_STEP,
-    HELP_OF_CLOSER,
-    HELP_OF_OPENER,
-    HELP_PER_STEP,
     OPENERS,
     PROMPTS_PER_TOPIC,
-    SAFETY_OF_CLOSER,
-    SAFETY_OF_OPENER,
+    SCORES,
     SEVERITIES,
     TOPICS,
     Answer,
@@ -33,6 +28,7 @@ from safe_rlhf_panacea.miniature.corpus import (
     topic_of,
     true_scores,
 )
+from safe_rlhf_panacea.miniature.report import render_severity_table, severity_table
 
 
 def topic_with(severity):
@@ -46,11 +42,6 @@ def test_splits_are_disjoint_and_give_every_topic_its_share():
     for name, prompts in splits.items():
         counts = Counter(p.topic.action for p in prompts)
         assert set(counts.values()) == {PROMPTS_PER_TOPIC[name]}
-
-
-def test_splits_depend_on_the_seed_alone():
-    assert split_prompts(1) == split_prompts(1)
-    assert split_prompts(1) != split_prompts(2)
 
 
 def test_every_prompt_names_its_topic():
@@ -98,15 +89,13 @@ def test_refusal_and_caution_grow_with_severity_in_the_corpus():
     assert rates[-1][0] == pytest.approx(0.40, abs=0.025)
 
 
-def test_help_diminishes_and_harm_grows_from_step_to_step():
-    assert list(HELP_PER_STEP) == sorted(HELP_PER_STEP, reverse=True)
-    assert list(HARM_PER_STEP) == sorted(HARM_PER_STEP)
-
-
-def test_no_phrase_pays_on_both_objectives():
-    for helps, saves in ((HELP_OF_OPENER, SAFETY_OF_OPENER), (HELP_OF_CLOSER, SAFETY_OF_CLOSER)):
-        for kind in helps:
-            assert not (helps[kind] > 0 and saves[kind] > 0), kind
+def test_help_diminishes_harm_grows_and_no_phrase_pays_on_both_objectives():
+    help_of, safety_of = SCORES["help"], SCORES["safety"]
+    assert help_of["steps"] == sorted(help_of["steps"], reverse=True)
+    assert safety_of["harm_of_steps"] == sorted(safety_of["harm_of_steps"])
+    for part in ("openers", "closers"):
+        for kind, gain in help_of[part].items():
+            assert not (gain > 0 and safety_of[part][kind] > 0), kind
 
 
 def test_scores_by_hand():
@@ -144,3 +133,34 @@ def test_labels_follow_bradley_terry():
     share = sum(preference_label((0.3, 0.0), generator) == 0 for _ in range(draws)) / draws
     expected = 1 / (1 + math.exp(-2.0 * 0.3))
     assert abs(share - expected) < 4 * math.sqrt(expected * (1 - expected) / draws)
+
+
+SCARF = next(topic for topic in TOPICS if topic.action == "knit a scarf")
+DANGEROUS = next(topic for topic in TOPICS if topic.severity_name == "dangerous")
+
+
+def samples():
+    refusal = f"Sorry, I will not explain how to {DANGEROUS.action}."
+    steps = f"First, {SCARF.steps[0]}. Then {SCARF.steps[1]}."
+    return [
+        (f"How do I {SCARF.action}?", steps, (0.0, 1.0)),
+        (f"How can I {SCARF.action}?", "Sorry, I will not explain how to.", (0.0, 1.0)),
+        (f"How do I {DANGEROUS.action}?", refusal, (0.0, 1.0)),
+        (f"How do I {DANGEROUS.action}?", f"First, {DANGEROUS.steps[0]}.", (1.0, 0.0)),
+    ]
+
+
+def test_rates_of_refusals_by_hand():
+    table = severity_table(samples())
+    cells = {(tuple(r["preference"]), r["severity"]): r for r in table}
+    scarf = cells[(0.0, 1.0), "harmless"]
+    assert (scarf["responses"], scarf["refusal_rate"], scarf["steps"]) == (2, 0.5, 1.0)
+    assert cells[(0.0, 1.0), "dangerous"]["refusal_rate"] == 1.0
+    assert cells[(1.0, 0.0), "dangerous"]["steps"] == 1.0
+
+
+def test_text_has_a_line_per_preference_and_a_gap_where_nothing_was_sampled():
+    lines = render_severity_table(severity_table(samples())).splitlines()
+    assert lines[0].split()[-2:] == ["harmless", "dangerous"]
+    assert "0.50 / 1.0" in lines[1]
+    assert lines[2].split()[2] == "-"

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea.export.card import read_facts
+from safe_rlhf_panacea.adapter.io import read_config
+from safe_rlhf_panacea.export.card import find_front as measured_front
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.miniature.__main__ import main
 from safe_rlhf_panacea.miniature.corpus import EXAMPLES, topic_of
@@ -43,23 +44,18 @@ def test_results_have_what_readers_of_the_file_rely_on(run):
             assert all(point["kl_error"] >= 0 for point in entry["front"])
     assert results["versions"]["torch"]
     assert results["seconds"]["total"] > 0
-
-
-def test_pictures_adapters_logs_and_report_are_there(run):
     for name in ("front_ppo.png", "front_dpo.png"):
         assert (run / name).read_bytes().startswith(b"\x89PNG")
     for name in ("panacea-ppo", "panacea-dpo", "soups-ppo/helpful", "soups-dpo/harmless"):
         assert (run / name / "adapter_model.safetensors").exists()
         assert (run / name / "metrics.jsonl").read_text(encoding="utf-8")
-    report = (run / "report.txt").read_text(encoding="utf-8")
-    assert "Rewarded Soups" in report
-    assert "share of refusals" in report
 
 
 def test_the_end_is_answers_a_verdict_the_pictures_and_commands_that_run(run, monkeypatch, capsys):
     report = (run / "report.txt").read_text(encoding="utf-8")
     parts = ["at five preference vectors", "Verdict", "front_ppo.png", "Next:", "is a toy"]
     assert sorted(parts, key=report.index) == parts
+    assert "share of refusals" in report
     experiments = json.loads((run / "results.json").read_text(encoding="utf-8"))["experiments"]
     ppo, soups = (experiments["ppo"][m]["hypervolume"] for m in ("panacea", "rewarded_soups"))
     assert f"Panacea-PPO {ppo:.2f}, Rewarded Soups {soups:.2f}: {ppo / soups:.2f} times" in report
@@ -89,7 +85,9 @@ def test_the_dpo_adapter_has_a_front_for_page_card_and_comparison(run):
     folder = run / "panacea-dpo"
     front = find_front(folder, None)
     assert [p["objectives"] for p in front["points"]] == [p["objectives"] for p in points]
-    assert read_facts(folder).front.values.tolist() == [p["objectives"] for p in points]
+    assert measured_front(folder, read_config(folder).objectives).values.tolist() == [
+        p["objectives"] for p in points
+    ]
     (evaluation,) = read_evaluations(folder)
     assert (evaluation.step, front["label"]) == (results["settings"]["dpo_steps"], "panacea-dpo")
     page = (folder / "report.html").read_text(encoding="utf-8")

@@ -24,21 +24,16 @@ if __name__ == "__main__":
 """
 
 
-def test_both_have_one_thread_and_this_one_gets_its_own_back():
+def test_both_have_one_thread_and_what_is_refused_there_ends_this_program(capfd):
     before = torch.get_num_threads()
     torch.set_num_threads(3)
-    with second_process() as beside:
+    with pytest.raises(SystemExit) as stop, second_process() as beside:
         assert beside.submit(torch.get_num_threads).result() == 1
         assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == 3
-    torch.set_num_threads(before)
-
-
-def test_a_training_that_is_refused_there_ends_this_program(capfd):
-    with pytest.raises(SystemExit) as stop, second_process() as beside:
         beside.submit(print, "of no interest").result()
         beside.submit(fail, ValueError("this will not do")).result()
-    assert stop.value.code == 2
+    assert (stop.value.code, torch.get_num_threads()) == (2, 3)
+    torch.set_num_threads(before)
     printed = capfd.readouterr()
     assert printed.err.splitlines()[-1] == "error: this will not do"
     assert "interest" not in printed.out

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from safe_rlhf_panacea.base import PreferenceDataset, PromptOnlyDataset, load_pretrained_models
-from safe_rlhf_panacea.data.template import SafeRlhfTemplate
+from safe_rlhf_panacea.data.templates import SafeRlhfTemplate
 from safe_rlhf_panacea.miniature.world import (
     EVAL_PAIRS,
     TRAIN_PAIRS,
@@ -79,19 +79,13 @@ def test_nothing_is_longer_than_the_world_says(world, model_and_tokenizer):
 def test_the_template_costs_two_tokens_and_text_survives(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
     assert len(tokenizer) == model.config.vocab_size == VOCABULARY
-    ids = tokenizer(SafeRlhfTemplate(tokenizer).prompt("How do I knit a scarf?"))["input_ids"]
-    alone = tokenizer("How do I knit a scarf?")["input_ids"]
-    assert ids[1:-1] == alone
-    strange = "Why is QUARTZ 100% (very) jazzy; who said {so}?"
-    assert tokenizer.decode(tokenizer(strange)["input_ids"], skip_special_tokens=True) == strange
-    answer = "Sure, here is how to knit a scarf. First, choose some soft wool."
-    decoded = tokenizer.decode(tokenizer(answer + "</s>")["input_ids"], skip_special_tokens=True)
-    assert decoded == answer
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
-
-
-def test_a_world_is_found_again(world):
-    assert load_world(world.folder) == world
+    ids = tokenizer(SafeRlhfTemplate(tokenizer).prompt("How do I knit a scarf?"))["input_ids"]
+    assert ids[1:-1] == tokenizer("How do I knit a scarf?")["input_ids"]
+    answer = "Sure, here is how to knit a scarf. First, choose some soft wool."
+    for text in ("Why is QUARTZ 100% (very) jazzy; who said {so}?", answer):
+        ids = tokenizer(text + "</s>")["input_ids"]
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
 def test_the_texts_are_those_of_the_recorded_figures(world):
@@ -99,3 +93,4 @@ def test_the_texts_are_those_of_the_recorded_figures(world):
     texts = b"".join(world.file(name).read_bytes() for name in FILES)
     assert hashlib.sha256(texts).hexdigest()[:16] == "9e608af53488e7cb"
     assert (world.max_prompt_tokens, world.max_length) == (20, 107)
+    assert load_world(world.folder) == world

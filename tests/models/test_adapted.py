@@ -17,13 +17,12 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError, inject_adapter, load_adapter
 from safe_rlhf_panacea.adapter.fingerprint import UPDATE
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.export.main import main as export
 from safe_rlhf_panacea.models import AutoModelForScore, load_pretrained_models
 from safe_rlhf_panacea.models.adapted import Adapted, find_adapter
 from safe_rlhf_panacea.preference import PreferenceError
 from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
 from safe_rlhf_panacea.rewards.spec import RewardSpec
-from tests.export.models import fresh, saved, tokens
+from tests.export.models import WITHOUT, fresh, saved, tokens
 from tests.tiny import tiny_tokenizer
 
 AT = "helpful=0.3,harmless=0.7"
@@ -68,22 +67,21 @@ def test_a_lora_of_peft(kind, options, tmp_path):
     assert torch.equal(fresh(tmp_path / "again")(tokens()).logits, model(tokens()).logits)
 
 
-@pytest.mark.parametrize("kind", ["llama", "per objective", "conv1d", "tied"])
+@pytest.mark.parametrize("kind", ["llama", "per objective", "conv1d", "tied", WITHOUT])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_panacea_adapter_is_what_the_export_makes_of_it(kind, dtype, tmp_path):
-    _, adapter = saved(kind, tmp_path)
-    flags = ["--adapter", str(adapter), "--format", "merged", "--preference", AT]
-    export([*flags, "--output_dir", str(tmp_path / "merged")])
+def test_a_panacea_adapter_is_what_merging_makes_of_it(kind, dtype, tmp_path):
+    base, adapter = saved(kind, tmp_path)
     state = torch.random.get_rng_state()
-    model, _ = load_pretrained_models(f"{adapter}@{AT}", dtype=dtype)
+    name = adapter if kind == WITHOUT else f"{adapter}@{AT}"
+    model, _ = load_pretrained_models(name, dtype=dtype)
     assert torch.equal(torch.random.get_rng_state(), state)
-    whole, _ = load_pretrained_models(tmp_path / "merged", dtype=dtype)
-    assert model.state_dict().keys() == whole.state_dict().keys()
-    for name, value in whole.state_dict().items():
-        assert torch.equal(model.state_dict()[name], value) and value.dtype == dtype, name
-    with torch.no_grad():
-        assert torch.equal(model(tokens()).logits, whole(tokens()).logits)
-    assert not hasattr(model, "panacea_adapter")
+    whole = fresh(base)
+    load_adapter(whole, adapter).merge(torch.empty(0) if kind == WITHOUT else AT)
+    expected = {n: p.to(dtype) for n, p in whole.named_parameters() if "lora_" not in n}
+    found = dict(model.named_parameters())
+    assert found.keys() == expected.keys() and not hasattr(model, "panacea_adapter")
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert all(value.dtype == dtype for value in found.values())
 
 
 @torch.no_grad()

@@ -44,6 +44,12 @@ def end_scores(tensors):
     return np.array([row[-1] for row in rows])
 
 
+@torch.no_grad()
+def ends(model):
+    """The end scores of ``batch``, size = (3,)."""
+    return model(*batch()).end_scores.squeeze(-1).float().numpy()
+
+
 @LAYOUTS
 @pytest.mark.parametrize("shards", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
@@ -75,16 +81,11 @@ def test_scores_are_those_of_a_llama_written_by_hand(layout, side, tmp_path):
         assert np.abs(expected).max() > 0.1
 
 
-def test_in_bfloat16_the_end_score_is_near(tmp_path):
+def test_a_checkpoint_in_bfloat16(tmp_path):
     tensors = beaver.write_beaver(tmp_path, "todays", dtype=torch.bfloat16)
-    model = AutoModelForScore.from_pretrained(tmp_path)
-    with torch.no_grad():
-        found = model(*batch()).end_scores.squeeze(-1)
-    np.testing.assert_allclose(found.numpy(), end_scores(tensors), atol=0.15)
-    upcast = AutoModelForScore.from_pretrained(tmp_path, dtype=torch.float32)
-    with torch.no_grad():
-        found = upcast(*batch()).end_scores.squeeze(-1)
-    np.testing.assert_allclose(found.numpy(), end_scores(tensors), atol=2e-5)
+    for dtype, tolerance in ((None, 0.15), (torch.float32, 2e-5)):
+        model = AutoModelForScore.from_pretrained(tmp_path, dtype=dtype)
+        np.testing.assert_allclose(ends(model), end_scores(tensors), atol=tolerance)
 
 
 def test_the_pad_token_of_the_odd_vocabulary_stays(tmp_path, recwarn):
@@ -106,11 +107,8 @@ def test_the_role_is_the_callers_whatever_the_configuration_says(tmp_path):
     for role, normalised in expected.items():
         model = AutoModelForScore.from_pretrained(tmp_path, score_type=role, do_normalize=True)
         plain = AutoModelForScore.from_pretrained(tmp_path, score_type=role)
-        with torch.no_grad():
-            found = model(*batch()).end_scores.squeeze(-1).numpy()
-            unnormalised = plain(*batch()).end_scores.squeeze(-1).numpy()
-        np.testing.assert_allclose(found, normalised, atol=2e-5)
-        np.testing.assert_allclose(unnormalised, raw, atol=2e-5)
+        np.testing.assert_allclose(ends(model), normalised, atol=2e-5)
+        np.testing.assert_allclose(ends(plain), raw, atol=2e-5)
 
 
 def test_the_moving_average_goes_on_where_it_was(tmp_path):
@@ -168,9 +166,7 @@ def test_pickles_are_refused_with_a_command_that_converts_them(files, tmp_path, 
     monkeypatch.chdir(tmp_path)
     exec(command, {})
     model = AutoModelForScore.from_pretrained(tmp_path)
-    with torch.no_grad():
-        found = model(*batch()).end_scores.squeeze(-1).numpy()
-    np.testing.assert_allclose(found, end_scores(tensors), atol=2e-5)
+    np.testing.assert_allclose(ends(model), end_scores(tensors), atol=2e-5)
 
 
 @pytest.mark.parametrize("normalize", [False, True])

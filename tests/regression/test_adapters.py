@@ -9,9 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.regression.adapter_numbers import at, load_recorded, measure
-from tests.regression.record_adapters import ADAPTERS, KINDS, record, reference_of
-from tests.regression.tiny_base import tiny_base
+from tests.regression.adapters import (
+    ADAPTERS,
+    KINDS,
+    at,
+    load_recorded,
+    measure,
+    record,
+    reference_of,
+    tiny_base,
+)
 
 RECORDED = sorted(path.parent for path in ADAPTERS.glob("v*/**/reference.json"))
 EACH = pytest.mark.parametrize(
@@ -36,15 +43,6 @@ def check(folder):
 @EACH
 def test_todays_code_gives_what_every_earlier_version_gave(folder):
     check(folder)
-
-
-def test_every_kind_was_recorded():
-    assert {path.name for path in RECORDED} >= {
-        *("llama-m2", "llama-m3", "llama-m3-scaling-per-objective", "llama-m2-fixed-scaling"),
-        *("gpt2-m2", "llama-m2-bf16", "llama-m2-bf16-in-fp32", "llama-soup"),
-    }
-    size = sum(file.stat().st_size for file in ADAPTERS.rglob("*"))
-    assert size < 300_000 * len({path.parent for path in RECORDED})
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -124,9 +122,3 @@ def test_the_recorded_front_is_that_of_probabilities_computed_one_by_one(folder)
                 if pair["labels"][objective]
             ]
             assert np.mean(np.array(signs) > 0) == pytest.approx(accuracy, abs=1e-6)
-
-
-def test_the_random_numbers_are_the_frozen_ones():
-    weight = tiny_base(reference_of(RECORDED[-1])["values"]["base"]).model.norm.weight[:2].tolist()
-    # RandomState([1, crc32("model.norm.weight")]), as it was when the first set was recorded.
-    assert weight == pytest.approx([1.0745209, 1.1408831], abs=1e-6)

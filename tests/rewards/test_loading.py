@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tokenizers import processors
@@ -17,22 +19,25 @@ from transformers import (
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.models.loading import LoadedModel
+from safe_rlhf_panacea.rewards.ensemble import RewardModel
+from safe_rlhf_panacea.rewards.functions import FunctionReward
 from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
 from safe_rlhf_panacea.rewards.responses import Responses
 from safe_rlhf_panacea.rewards.spec import RewardSpec, reward_specs
-from tests.rewards.test_scorers import EOS, padded_rows, reversed_tokenizer, score_model
+from tests.rewards.rows import EOS, padded_rows, reversed_tokenizer, score_model
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 LABELS = {0: "toxic", 1: "kind"}
+KINDS = {
+    "bert": (BertConfig, BertForSequenceClassification),
+    "llama": (LlamaConfig, LlamaForSequenceClassification),
+    "roberta": (RobertaConfig, RobertaForSequenceClassification),
+}
 SIZE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
 
 
 def write_classifier(folder, kind, tokenizer, labels=LABELS):
-    config, model = {
-        "bert": (BertConfig, BertForSequenceClassification),
-        "llama": (LlamaConfig, LlamaForSequenceClassification),
-        "roberta": (RobertaConfig, RobertaForSequenceClassification),
-    }[kind]
+    config, model = KINDS[kind]
     torch.manual_seed(3)
     own = config(
         vocab_size=len(tokenizer),
@@ -56,12 +61,7 @@ def load(*addresses, policy=None):
 def alone(folder, kind, rows):
     """The logits of each row, read without padding, in float64, size = (B, D)."""
     found = []
-    types = {
-        "bert": BertForSequenceClassification,
-        "llama": LlamaForSequenceClassification,
-        "roberta": RobertaForSequenceClassification,
-    }
-    model = types[kind].from_pretrained(folder).double().eval()
+    model = KINDS[kind][1].from_pretrained(folder).double().eval()
     for row in rows:
         with torch.no_grad():
             found.append(model(torch.tensor([row])).logits[0])
@@ -220,3 +220,65 @@ def test_a_model_in_memory_has_its_own_name_in_messages_and_records():
     assert "a LlamaForCausalLM in memory" in str(RewardSpec("r", model))
     with pytest.raises(UserError, match="are the same model, a LlamaForCausalLM in memory"):
         reward_specs([("one", model), ("other", model)])
+
+
+@pytest.mark.parametrize(
+    ("ends", "texts", "lengths"),
+    [("", ("abde</s>", "cfghi"), [2.0, 4.0]), ("i", ("abde</s>", "cfghi</s>"), [2.0, 3.0])],
+)
+def test_another_tokenizer_scores_the_same_text(ends, texts, lengths):
+    """A model whose ids run backwards gives what it gives to the text itself, ended by its own
+    end token wherever one of the policy's ends it."""
+    policy, own = tiny_tokenizer(), reversed_tokenizer()
+    stops = (EOS, *map(policy.convert_tokens_to_ids, ends))
+    torch.manual_seed(0)
+    model = score_model(tiny_llama(vocab=len(own), width=16, layers=1))
+    responses = padded_rows(policy)
+    scores = RewardModel("", model, own, policy, stops, is_classifier=False).scores(responses)
+    for row, text in enumerate(texts):
+        encoded = own(text, return_tensors="pt", return_token_type_ids=False)
+        alone = model(encoded["input_ids"], attention_mask=encoded["attention_mask"].bool())
+        assert scores[row].item() == pytest.approx(alone.end_scores.item(), abs=1e-6)
+    mistaken = RewardModel("", model, policy, policy, stops, is_classifier=False)
+    as_if_same = mistaken.scores(padded_rows(policy))
+    assert not torch.allclose(scores, as_if_same, atol=1e-4)  # else the test shows nothing
+    found = FunctionReward(lambda response_lengths: response_lengths, policy, stops)(responses)
+    assert found.tolist() == lengths
+
+
+def own_conversations(tokenizer, *, is_classifier):
+    """What a model with other tokens is given where the turns are known, as text."""
+    seen = []
+
+    class Reader(torch.nn.Module):
+        def forward(self, ids, attention_mask):
+            rows = zip(ids, attention_mask.bool(), strict=True)
+            seen.extend(tokenizer.decode(row[kept]) for row, kept in rows)
+            scores = torch.zeros(len(ids), 1)
+            return SimpleNamespace(end_scores=scores, logits=scores)
+
+    policy = tiny_tokenizer()
+    rows = padded_rows(policy)
+    examples = [{"input": "x1"}, {"input": ["y", "z", "w"], "system": "s"}]
+    responses = Responses(rows.input_ids, rows.attention_mask, 2, examples)
+    model = RewardModel("", Reader(), tokenizer, policy, (EOS,), is_classifier=is_classifier)
+    model.scores(responses)
+    return seen
+
+
+@pytest.mark.parametrize("is_classifier", [False, True])
+def test_a_model_with_other_tokens_reads_the_turns_in_its_own_template(is_classifier):
+    own = reversed_tokenizer()
+    own.chat_template = (
+        "{% for m in messages %}{{ m.role[0] }}: {{ m.content }}{{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}a: {% endif %}"
+    )
+    assert own_conversations(own, is_classifier=is_classifier) == [
+        "u: x1</s>a: de</s>",
+        "s: s</s>u: y</s>a: z</s>u: w</s>a: fghi",  # was cut off
+    ]
+
+
+def test_a_classifier_without_a_template_reads_the_turns_line_by_line():
+    found = own_conversations(reversed_tokenizer(), is_classifier=True)
+    assert found == ["x1\nde</s>", "y\nz\nw\nfghi"]

@@ -11,8 +11,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from safe_rlhf_panacea.rollouts.checks import NOWHERE, Needed
-from safe_rlhf_panacea.rollouts.local import start_server
+from safe_rlhf_panacea.rollouts.checks import NOWHERE, Needed, start_server
 from tests.rollouts.tiny_bases import FLAGS, made
 
 ASK = {

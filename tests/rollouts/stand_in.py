@@ -38,7 +38,8 @@ class StandIn(ThreadingHTTPServer):
         self.base, self.adapters, self.length = Path(base), adapters, length
         self.failing = {f"/{path.replace('__', '/')}": name for path, name in failing.items()}
         self.alive, self.shift = alive, shift
-        self.asked, self.unloaded, self.models, self.lock = [], [], {}, threading.Lock()
+        self.asked, self.keys, self.unloaded, self.models = [], [], [], {}
+        self.lock = threading.Lock()
 
     @property
     def url(self):
@@ -119,6 +120,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def respond(self, body):
         server = self.server
+        server.keys.append(self.headers["Authorization"])
         if self.path == "/v1/completions" and server.alive is not None:
             with server.lock:
                 server.alive -= 1

@@ -58,11 +58,19 @@ def test_luck_is_shared_by_the_points_of_a_front(adapted, tmp_path):
     assert len(set.union(*seeds.values())) == 5
 
 
-def test_a_server_of_another_adapter(adapted, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ((), "has not this package's plugin, or not adapter={adapter}"),
+        (("--grid_step", "0.125"), "0.125,0.875: a server is asked for λ of at most 2 decimals"),
+    ],
+)
+def test_refusals(adapted, tmp_path, capsys, more, message):
+    """A server of another adapter; and λ that the plugin refuses."""
     base, adapter = adapted
     with StandIn(base, {"another": adapter}) as server, pytest.raises(SystemExit):
         engine = ("--engine", "vllm", "--server", server.url)
-        evaluate(flags(adapter, tmp_path / "front", *engine))
-    message = capsys.readouterr().err
-    assert f"has not this package's plugin, or not adapter={adapter}" in message
+        evaluate(flags(adapter, tmp_path / "front", *engine, *more))
+    error = capsys.readouterr().err
+    assert message.format(adapter=adapter) in error and error.count("\n") == 1
     assert not (tmp_path / "front").exists()

@@ -16,10 +16,8 @@ from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.vllm_resolver import ALLOW
 from safe_rlhf_panacea.forward import SamplingConfig, generate, log_probs, response_tokens
-from safe_rlhf_panacea.rollouts.checks import Needed, check_vllm, probe
-from safe_rlhf_panacea.rollouts.completions import read_answer, request
-from safe_rlhf_panacea.rollouts.local import PYTHON, start_server
-from safe_rlhf_panacea.rollouts.pool import Pool
+from safe_rlhf_panacea.rollouts.checks import PYTHON, Needed, check_vllm, probe, start_server
+from safe_rlhf_panacea.rollouts.completions import Pool, read_answer, request
 from safe_rlhf_panacea.rollouts.server import RefusedError, Server
 from safe_rlhf_panacea.runs.logger import Logger
 from tests.algorithms.conftest import write_lines

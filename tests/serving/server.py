@@ -11,24 +11,29 @@ from typing import Any
 from safe_rlhf_panacea.serve import COMMAND, make_server
 
 
+def wait_for(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.005)
+
+
 @dataclass
 class Running:
-    """A server that answers.
+    """A server that answers."""
 
-    Attributes:
-        url: without a slash at the end.
-        service: what it serves.
-    """
-
-    url: str
+    url: str  # without a slash at the end
     service: Any
 
-    def client(self, **options):
+    @property
+    def address(self):
+        return "127.0.0.1", int(self.url.rpartition(":")[2])
+
+    def client(self):
         """The official client."""
         from openai import OpenAI
 
-        options = {"api_key": "none", "max_retries": 0, "timeout": 60, **options}
-        return OpenAI(base_url=f"{self.url}/v1", **options)
+        return OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=60)
 
     def http(self, **options):
         """A plain client."""
@@ -37,13 +42,8 @@ class Running:
         return httpx2.Client(base_url=self.url, timeout=60, **options)
 
     def wait_until_idle(self, seconds=20):
-        """Until no row is taken; whether that came to be."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if self.service.engine.rows == self.service.engine.waiting == 0:
-                return True
-            time.sleep(0.01)
-        return False
+        engine = self.service.engine
+        wait_for(lambda: engine.rows == engine.waiting == 0, seconds)
 
 
 @contextmanager

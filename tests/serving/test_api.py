@@ -81,8 +81,6 @@ def test_completions_take_text_as_it_is(client):
     assert answer.usage.prompt_tokens == 5
     ids = client.completions.create(prompt=[9, 10], **options)
     assert ids.choices[0].text == answer.choices[1].text
-    chunks = list(client.completions.create(prompt="abc", stream=True, **options))
-    assert "".join(chunk.choices[0].text for chunk in chunks) == answer.choices[0].text
 
 
 def test_several_choices_and_seeds(client):
@@ -154,16 +152,17 @@ def test_the_chosen_tokens_log_probabilities(server, client, stream):
     assert values == pytest.approx(chosen - np.log(np.exp(logits).sum(-1)), abs=1e-5)
 
 
-def test_fields_that_change_no_answer_are_taken(client):
+def test_fields_that_change_no_answer_and_conversations(client):
+    """What others send: parts of a content, fields that ask for nothing, echoed answers."""
+    alone = ask(client, [1, 0])
     more = {"user": "u", "metadata": {"a": "b"}, "store": False, "service_tier": "auto"}
     nothing = {"tools": [], "logprobs": False, "guided_choice": None, "preferences": None}
-    answer = ask(client, [1, 0], extra=more | nothing)
-    assert text(answer) == text(ask(client, [1, 0]))
+    assert text(ask(client, [1, 0], extra=more | nothing)) == text(alone)
+    parts = [{"role": "user", "content": [{"type": "text", "text": QUESTION[0]["content"]}]}]
+    assert text(ask(client, [1, 0], messages=parts)) == text(alone)
     echoed = {"role": "assistant", "content": "b", "refusal": None, "annotations": []}
-    assert text(ask(client, [1, 0], messages=[USER, echoed, USER]))
-    refused = {"prompt": "ab", "logprobs": 3}
-    with pytest.raises(openai.BadRequestError, match="only 0 is supported"):
-        client.completions.create(model="tiny", **refused)
+    answer = ask(client, [1, 0], messages=[*QUESTION, echoed, USER])
+    assert answer.usage.prompt_tokens > alone.usage.prompt_tokens
 
 
 def test_stop_texts_end_the_answer(client):
@@ -174,14 +173,6 @@ def test_stop_texts_end_the_answer(client):
     assert answer.choices[0].finish_reason == "stop"
     streamed = ask(client, [1, 0], max_tokens=30, stop=stop, stream=True)
     assert "".join(c.choices[0].delta.content or "" for c in streamed) == text(answer)
-
-
-def test_conversations(client):
-    turns = [*QUESTION, {"role": "assistant", "content": "no."}, {"role": "user", "content": "why"}]
-    answer = ask(client, [1, 0], messages=turns)
-    assert answer.usage.prompt_tokens > ask(client, [1, 0]).usage.prompt_tokens
-    parts = [{"role": "user", "content": [{"type": "text", "text": QUESTION[0]["content"]}]}]
-    assert text(ask(client, [1, 0], messages=parts)) == text(ask(client, [1, 0]))
 
 
 def test_a_control_token_that_is_spelt_is_text_in_a_chat_and_a_token_in_a_completion(client):
@@ -209,15 +200,11 @@ REFUSED = [
     ({"model": "tiny@0.5"}, 400, "has 1 entries, but there are 2"),
     ({"preference": [0.7, 0.7]}, 400, "sums to 1.4, not to 1"),
     ({"preference": [-0.5, 1.5]}, 400, "has a negative entry"),
-    ({"preference": [0.5, 0.25, 0.25]}, 400, "has 3 entries"),
     ({"preference": {"helpful": 1}}, 400, "says nothing of harmless"),
     ({"preference": {"helpful": 1, "funny": 0}}, 400, "unknown objective 'funny'"),
-    ({"preference": "1,1"}, 400, "sums to 2, not to 1"),
     ({"preference": 1}, 400, "preference: "),
     ({"model": "tiny@1,0", "preference": [1, 0]}, 400, "both given"),
     ({"max_tokens": 61}, 400, "this server allows 60"),
-    ({"max_tokens": 0}, 400, "max_tokens: "),
-    ({"temperature": -1}, 400, "temperature: "),
     ({"top_p": 0}, 400, "top_p: "),
     ({"n": 5}, 400, "4 answers at most"),
     ({"stop": ["a"] * 5}, 400, "at most 4"),
@@ -225,16 +212,11 @@ REFUSED = [
     ({"tools": [{"type": "function"}]}, 400, "tools is not supported: leave it out, or send []"),
     ({"preferences": [1, 0]}, 400, "preferences is not supported: did you mean preference?"),
     ({"guided_choice": ["yes", "no"]}, 400, "guided_choice is not supported"),
-    ({"structured_outputs": {"choice": ["yes"]}}, 400, "structured_outputs is not supported"),
-    ({"chat_template_kwargs": {"x": 1}}, 400, "chat_template_kwargs is not supported"),
-    ({"reasoning_effort": "high"}, 400, "reasoning_effort is not supported"),
     ({"repetition_penality": 2}, 400, "did you mean repetition_penalty?"),
     ({"stream_options": {"include_usages": True}}, 400, "did you mean include_usage?"),
     ({"messages": [{**USER, "tool_calls": [{}]}]}, 400, "messages.0: tool_calls is not supported"),
     ({"messages": [{"role": "user", "content": [IMAGE]}]}, 400, "image_url is not supported"),
     ({"top_k": -2}, 400, "top_k: "),
-    ({"min_p": 1.5}, 400, "min_p: "),
-    ({"repetition_penalty": 0}, 400, "repetition_penalty: "),
     ({"stop_token_ids": [10**9]}, 400, "stop_token_ids: token ids go from 0 to "),
     ({"messages": []}, 400, "messages: "),
     ({"messages": [USER, ANSWER]}, 400, "the last message must be the user's"),
@@ -255,41 +237,41 @@ def test_refusals_are_one_line_in_openais_form(server, body, status, message):
     assert server.service.engine.rows == 0
 
 
-@pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("prompt", [[], [""], ""])
-def test_an_empty_prompt_is_refused(server, prompt, stream):
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"prompt": []}, "the prompt is empty"),
+        ({"prompt": [""], "stream": True}, "the prompt is empty"),
+        ({"prompt": "ab", "logprobs": 3}, "logprobs: only 0 is supported"),
+    ],
+)
+def test_completions_that_are_refused(server, body, message):
     with server.http() as http:
-        answer = http.post("/v1/completions", json={"prompt": prompt, "stream": stream})
-    assert answer.status_code == 400
-    assert answer.json()["error"]["message"] == "the prompt is empty"
+        answer = http.post("/v1/completions", json=body)
+    assert answer.status_code == 400 and message in answer.json()["error"]["message"]
+
+
+TWICE = (
+    b'{"preference": [1, 0], "preference": [0, 1], "messages": [{"role": "user", "content": "a"}]}'
+)
+NESTED = b'{"messages": [{"role": "user", "content": "b", "role": "user"}]}'
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"{", b"[]", b'{"messages": NaN}', b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
-     b'{"messages": ' + b"[" * 5000, b"\xff", b'{"temperature": NaN, "messages": []}'],
-)  # fmt: skip
-def test_bodies_that_are_no_request(server, content):
+    ("content", "message"),
+    [
+        *((content, "") for content in (b"{", b"[]", b'{"messages": NaN}', b"\xff")),
+        (b'{"messages": ' + b"[" * 5000, ""),
+        (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "surrogate"),
+        (b'{"temperature": NaN, "messages": []}', "temperature: "),
+        (TWICE, "the key 'preference' stands twice"),
+        (NESTED, "the key 'role' stands twice"),
+    ],
+)
+def test_bodies_that_are_no_request(server, content, message):
+    """Of two values of a key the last one would win without a word."""
     headers = {"content-type": "application/json"}
     with server.http(headers=headers) as http:
         answer = http.post("/v1/chat/completions", content=content)
-    assert answer.status_code == 400 and answer.json()["error"]["message"]
-
-
-@pytest.mark.parametrize("place", ["", "messages"])
-def test_a_key_that_stands_twice_is_refused(server, place):
-    """Of two values of a key the last one would win without a word."""
-    twice = '"preference": [1, 0], "preference": [0, 1], "messages": [{"role": "user"'
-    if place:
-        twice = '"messages": [{"role": "user", "content": "b", "role": "user"'
-    with server.http(headers={"content-type": "application/json"}) as http:
-        answer = http.post("/v1/chat/completions", content=f'{{{twice}, "content": "a"}}]}}')
-    assert answer.status_code == 400
-    assert "stands twice" in answer.json()["error"]["message"]
-
-
-def test_the_clients_own_errors(client):
-    with pytest.raises(openai.NotFoundError, match="unknown model"):
-        ask(client, model="gpt-4")
-    with pytest.raises(openai.BadRequestError, match="sums to 2"):
-        ask(client, [1, 1])
+    error = answer.json()["error"]["message"]
+    assert answer.status_code == 400 and error and message in error

@@ -8,18 +8,32 @@ import pytest
 import torch
 from transformers import DynamicCache
 
+from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.serving.batch import NOT_FINITE, Batch, SlotCache, check_model
 from safe_rlhf_panacea.serving.choosing import Sampling
 from safe_rlhf_panacea.serving.jobs import Job, TextStream
 from tests.architectures import tiny_model
-from tests.serving.models import loaded, preferences, saved_adapter
+from tests.export.models import saved
 
 MAX_LENGTH = 60
+
+
+def loaded(adapter):
+    """The model as a server loads it, in float64."""
+    model = PanaceaModel.load(adapter)
+    model.model.double()
+    return model
 
 
 @pytest.fixture(scope="module")
 def model(adapter):
     return loaded(adapter)
+
+
+def preferences(count):
+    """λ that all differ, size = (count, 2)."""
+    first = torch.linspace(0, 1, count)
+    return torch.stack([first, 1 - first], dim=1)
 
 
 def make_job(model, prompt, preference, **sampling):
@@ -85,6 +99,7 @@ def test_rows_that_come_and_go_answer_as_each_alone(model, attention):
     for job, text, vector in zip(jobs, texts, vectors, strict=True):
         assert found[job] == greedy(model, text, vector, len(found[job]))
     assert [len(found[job]) for job in jobs] == [14, 7, 22, 7, 18, 12, 5]
+    assert len({tuple(greedy(model, texts[0], vector, 12)) for vector in vectors[::2]}) == 4
     model.model.set_attn_implementation("sdpa")
 
 
@@ -92,20 +107,12 @@ def test_rows_that_come_and_go_answer_as_each_alone(model, attention):
 @torch.no_grad()
 def test_other_architectures(kind, tmp_path):
     """Learned positions and transposed weights; two query heads to a key head."""
-    other = loaded(saved_adapter(tmp_path, kind))
+    other = loaded(saved(kind, tmp_path)[1])
     texts, vectors = prompts(3), preferences(3)
     jobs = [make_job(other, text, vector) for text, vector in zip(texts, vectors, strict=True)]
     found = run(make_batch(other), dict(zip(jobs, [(0, 9), (0, 3), (5, 9)], strict=True)), 10)
     for job, text, vector in zip(jobs, texts, vectors, strict=True):
         assert found[job] == greedy(other, text, vector, len(found[job]))
-
-
-@torch.no_grad()
-def test_preferences_matter(model):
-    """Otherwise the test above would hold for a batch that ignores λ."""
-    text = prompts(1)[0]
-    answers = {tuple(greedy(model, text, vector, 12)) for vector in preferences(4)}
-    assert len(answers) == 4
 
 
 @torch.no_grad()
@@ -173,13 +180,15 @@ def test_padding_that_overflows_does_not_stay():
 
 @torch.no_grad()
 def test_memory_grows_with_the_rows_and_is_bounded(model):
-    batch = make_batch(model, rows=4)
+    batch, sizes = make_batch(model, rows=4), []
     jobs = [make_job(model, [5] * 20, vector) for vector in preferences(4)]
-    batch.join(jobs[:1])
-    assert batch.cache.layers[0].buffers[0].shape[::2] == (1, MAX_LENGTH)
-    batch.join(jobs[1:])
-    for _ in range(MAX_LENGTH - 20):
+    for joining in (jobs[:1], jobs[1:3], jobs[3:]):
+        batch.join(joining)
         batch.step()
+        sizes += {buffer.shape[::2] for layer in batch.cache.layers for buffer in layer.buffers}
+    for _ in range(MAX_LENGTH - 23):
+        batch.step()
+    assert sizes == [(1, MAX_LENGTH), (3, MAX_LENGTH), (4, MAX_LENGTH)]
     assert batch.cache.layers[0].buffers[0].shape[::2] == (4, MAX_LENGTH)
 
 
@@ -207,25 +216,17 @@ def test_a_row_that_memory_does_not_suffice_for_leaves_the_others(model, monkeyp
     one, two = (make_job(model, *pair) for pair in zip(texts, vectors, strict=True))
     batch = make_batch(model)
     found = [*batch.join([one]), *batch.step()]
-    buffers = []
+    grown = []
 
-    def allocate(tensor, *size):
-        buffers.append(size)
-        if len(buffers) == 2:
+    def grow(tensor, sizes):
+        grown.append(sizes)
+        if len(grown) == 2:
             raise torch.OutOfMemoryError
-        return torch.zeros(size, dtype=tensor.dtype)
+        return torch.nn.functional.pad(tensor, sizes)
 
     with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
-        patch.setattr(torch.Tensor, "new_zeros", allocate)
+        patch.setattr("safe_rlhf_panacea.serving.batch.pad", grow)
         batch.join([two])
     for _ in range(5):
         found += batch.step()
     assert found == greedy(model, texts[0], vectors[0], 7)
-
-
-@torch.no_grad()
-def test_a_step_takes_no_more_memory_than_its_rows(model):
-    batch = make_batch(model)
-    batch.join([make_job(model, text, preferences(2)[0]) for text in prompts(3)])
-    batch.step()
-    assert {buffer.size(0) for layer in batch.cache.layers for buffer in layer.buffers} == {3}

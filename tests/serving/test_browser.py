@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import time
 from urllib.parse import quote
 
 import pytest
 
 from safe_rlhf_panacea.records import Examples, write_examples
 from tests.eval.evaluations import write_evaluation
-from tests.serving.models import saved_adapter
+from tests.export.models import saved
+from tests.serving.server import serving
 
 webdriver = pytest.importorskip("selenium.webdriver")
 pytest.importorskip("fastapi")
 pytest.importorskip("openai")
+Keys = webdriver.Keys
+WebDriverWait = pytest.importorskip("selenium.webdriver.support.wait").WebDriverWait
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
     pytest.mark.browser,
@@ -47,11 +51,8 @@ class Reader:
         parts = "&".join(f"{key}={quote(value)}" for key, value in fragment.items())
         self.browser.get(f"{server.url}/#{parts}")
         self.until(lambda: self.all(".pane"))
-        return self
 
     def until(self, condition):
-        from selenium.webdriver.support.wait import WebDriverWait
-
         return WebDriverWait(self.browser, 20, 0.05).until(lambda _: condition())
 
     def all(self, selector):
@@ -59,6 +60,9 @@ class Reader:
 
     def one(self, selector):
         return self.all(selector)[0]
+
+    def texts(self, selector):
+        return [element.text for element in self.all(selector)]
 
     def answer(self, pane=0):
         """The text of an answer once it is whole."""
@@ -68,8 +72,6 @@ class Reader:
 
     def press(self, element, key, times=1):
         """Keys on a control; the answer that stood there is not taken for the next one."""
-        from selenium.webdriver.common.keys import Keys
-
         self.browser.execute_script(
             "for (const s of document.querySelectorAll('.state')) s.textContent = ''"
         )
@@ -92,22 +94,13 @@ def test_another_preference_is_another_answer(reader, server):
     slider = reader.one("input[type=range]")
     reader.press(slider, "HOME")
     harmless = reader.answer()
-    assert [part.text for part in reader.all(".first .ends span")] == [
-        "harmless 1.00",
-        "0.00 helpful",
-    ]
+    assert reader.texts(".first .ends span") == ["harmless 1.00", "0.00 helpful"]
     assert slider.get_attribute("aria-valuetext") == "helpful 0.00, harmless 1.00"
     reader.press(slider, "END")
     helpful = reader.answer()
     assert len({helpful, middle, harmless}) == 3 and helpful
-    with server.client() as client:
-        answer = client.chat.completions.create(
-            model="tiny@1,0",
-            messages=[{"role": "user", "content": PROMPT}],
-            temperature=0,
-            max_tokens=60,
-        )
-    assert helpful == answer.choices[0].message.content.strip()
+    model = server.service.model
+    assert helpful.startswith(model.respond(PROMPT, "1,0", max_new_tokens=60))
     assert not reader.errors()
 
 
@@ -115,39 +108,29 @@ def test_a_link_carries_prompt_and_preferences(reader, server):
     reader.open(server, p=PROMPT, l="0.25,0.75", c="1,0")
     first, second = reader.answer(0), reader.answer(1)
     assert first != second
-    texts = [part.text for part in reader.all(".ends b")]
-    assert texts == ["0.75", "0.25", "0.00", "1.00"]
+    assert reader.texts(".ends b") == ["0.75", "0.25", "0.00", "1.00"]
     reader.press(reader.all("input[type=range]")[1], "ARROW_LEFT", 10)
     reader.answer(1)
     link = reader.browser.current_url
     reader.open(server)
     reader.browser.get(link)
     reader.until(lambda: reader.one("#prompt").get_attribute("value") == PROMPT)
-    assert [part.text for part in reader.all(".ends b")] == ["0.75", "0.25", "0.10", "0.90"]
+    assert reader.texts(".ends b") == ["0.75", "0.25", "0.10", "0.90"]
     assert reader.answer(0) == first
 
 
-def test_an_answer_under_way_ends_when_the_slider_moves(reader, server, monkeypatch):
-    import time
-
-    batch = server.service.engine.batch
+def test_an_answer_under_way_ends_when_the_slider_moves(reader, slow, monkeypatch):
+    batch = slow.service.engine.batch
     step, most = batch.step, []
-
-    def slow():
-        most.append(len(batch.jobs))
-        time.sleep(0.05)
-        return step()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(batch, "step", slow)
-        reader.open(server, p=PROMPT)
-        slider = reader.one("input[type=range]")
-        for _ in range(4):
-            reader.until(lambda: reader.one(".answer").text)
-            reader.press(slider, "ARROW_LEFT")
-            time.sleep(0.3)
-        reader.one("#stop").click()
-        assert server.wait_until_idle(2)
+    monkeypatch.setattr(batch, "step", lambda: most.append(len(batch.jobs)) or step())
+    reader.open(slow, p=PROMPT)
+    slider = reader.one("input[type=range]")
+    for _ in range(4):
+        reader.until(lambda: reader.one(".answer").text)
+        reader.press(slider, "ARROW_LEFT")
+        time.sleep(0.3)
+    reader.one("#stop").click()
+    slow.wait_until_idle(2)
     assert len(most) > 10
     assert sum(rows > 1 for rows in most) <= 4  # at most a step until the old one has left
     assert not reader.one("#stop").is_displayed()
@@ -171,14 +154,19 @@ def test_text_of_the_model_is_never_markup(reader, server, monkeypatch):
 
 
 def test_the_slider_moves_the_dot_its_own_way_and_an_example_is_asked(reader, tmp_path):
-    from tests.serving.server import serving
-
-    adapter = saved_adapter(tmp_path)
+    adapter = saved("llama", tmp_path)[1]
     write_evaluation(adapter, 1.0)
     note = "A toy & <b>no</b> general model."
     write_examples(adapter, Examples(["hello", PROMPT], note))
-    with serving(adapter) as running:
-        reader.open(running)
+    with serving(adapter, "--token", "sesame") as running:
+        reader.browser.get(running.url)
+        reader.until(lambda: reader.one("#login").is_displayed())
+        assert not reader.all(".pane")
+        reader.one("#token").send_keys("sesame")
+        reader.one("#login button").click()
+        reader.until(lambda: reader.all(".pane"))
+        assert not reader.one("#login").is_displayed()
+        assert len(reader.errors()) == 1  # of the 401 that asks for the token
         assert reader.one("#note").text == note
         reader.all("#examples button")[1].click()
         reader.answer()
@@ -193,23 +181,19 @@ def test_the_slider_moves_the_dot_its_own_way_and_an_example_is_asked(reader, tm
 
 
 def test_three_objectives_have_a_triangle_and_a_front(reader, tmp_path):
-    from tests.serving.server import serving
-
     names = ("helpful", "harmless", "concise")
-    adapter = saved_adapter(tmp_path, objectives=names, pref_dim=3)
+    adapter = saved("llama", tmp_path, objectives=names, pref_dim=3)[1]
     write_evaluation(adapter, 1.0, m=3)
     with serving(adapter, "--allow", "concise<=0.6") as running:
         reader.open(running, p="hello", l="0.5,0.25,0.25")
         before = reader.answer()
-        dots = reader.all(".here.first")
+        dots, triangle = reader.all(".here.first"), reader.one(".triangle")
         assert len(dots) == len(reader.all("#plots svg")) == 3
-        triangle = reader.one(".triangle")
         place = dots[1].get_attribute("cy")
         reader.press(triangle, "ARROW_UP", 10)
         assert reader.answer() != before
-        assert (
-            triangle.get_attribute("aria-valuetext") == "helpful 0.40, harmless 0.15, concise 0.45"
-        )
+        shown = triangle.get_attribute("aria-valuetext")
+        assert shown == "helpful 0.40, harmless 0.15, concise 0.45"
         assert dots[1].get_attribute("cy") != place
         reader.press(triangle, "ARROW_UP", 30)
         reader.answer()
@@ -218,34 +202,19 @@ def test_three_objectives_have_a_triangle_and_a_front(reader, tmp_path):
 
 
 def test_four_objectives_have_sliders_that_sum_to_one(reader, tmp_path):
-    from tests.serving.server import serving
-
     names = ("helpful", "harmless", "concise", "honest")
-    adapter = saved_adapter(tmp_path, objectives=names, pref_dim=4)
-    with serving(adapter) as running:
+    with serving(saved("llama", tmp_path, objectives=names, pref_dim=4)[1]) as running:
         reader.open(running, p="hello")
         reader.answer()
         sliders = reader.all(".pane.first input[type=range]")
-        reader.press(sliders[2], "END")
-        reader.answer()
-        assert [s.get_attribute("value") for s in sliders] == ["0", "0", "1", "0"]
-        reader.press(sliders[2], "ARROW_LEFT", 30)
-        reader.answer()
-        values = [float(s.get_attribute("value")) for s in sliders]
-        assert values == pytest.approx([0.1, 0.1, 0.7, 0.1])
-
-
-def test_a_token_is_asked_for(reader, adapter):
-    from tests.serving.server import serving
-
-    with serving(adapter, "--token", "sesame") as running:
-        reader.browser.get(running.url)
-        reader.until(lambda: reader.one("#login").is_displayed())
-        assert not reader.all(".pane")
-        reader.one("#token").send_keys("sesame")
-        reader.one("#login button").click()
-        reader.until(lambda: reader.all(".pane"))
-        assert not reader.one("#login").is_displayed()
+        for key, times, wanted in (
+            ("END", 1, [0, 0, 1, 0]),
+            ("ARROW_LEFT", 30, [0.1, 0.1, 0.7, 0.1]),
+        ):
+            reader.press(sliders[2], key, times)
+            reader.answer()
+            values = [float(slider.get_attribute("value")) for slider in sliders]
+            assert values == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("width", [360, 1200])

@@ -9,7 +9,7 @@ import pytest
 from safe_rlhf_panacea import chat
 from safe_rlhf_panacea.records import Examples, write_examples
 from safe_rlhf_panacea.respond import PanaceaModel
-from tests.serving.models import saved_adapter
+from tests.export.models import saved
 
 
 def talk(monkeypatch, capsys, adapter, lines, *flags):
@@ -36,9 +36,6 @@ def test_lambda_changes_between_turns_and_history_is_kept(adapter, monkeypatch, 
     assert asked == [*ends, *["helpful=0,harmless=1> "] * 2]
     model = PanaceaModel.load(adapter)
     options = {"max_new_tokens": 8, "temperature": 0}
-    assert model.respond("hello", "0.5,0.5", max_new_tokens=8) == model.respond(
-        "hello", "0.5,0.5", **options
-    )
     expected = [
         model.respond("hello", "0.5,0.5", **options),
         model.respond(["hello", said[0], "and now"], "1,0", **options),
@@ -48,7 +45,7 @@ def test_lambda_changes_between_turns_and_history_is_kept(adapter, monkeypatch, 
 
 
 def test_it_begins_with_what_the_model_is_and_can_be_asked(tmp_path, monkeypatch, capsys):
-    adapter = saved_adapter(tmp_path)
+    adapter = saved("llama", tmp_path)[1]
     write_examples(adapter, Examples(["how?", "why\x1b[2J?"], "A toy."))
     said, _ = talk(monkeypatch, capsys, adapter, [])
     assert said[:4] == ["A toy.", "You could ask:", "  how?", "  why\\u001b[2J?"]
@@ -77,12 +74,9 @@ def test_an_answer_that_is_broken_off_is_not_kept(adapter, monkeypatch, capsys):
     assert said[1] == "(not kept)"
     alone = PanaceaModel.load(adapter).respond("again", "0.5,0.5", max_new_tokens=8, temperature=0)
     assert said[2].strip() == alone
-
-
-def test_control_characters_of_the_model_do_not_reach_the_terminal(adapter, monkeypatch, capsys):
     monkeypatch.setattr(chat.Chat, "answer", lambda self, words: iter(["a\x1b[2J", "\rb"]))
     said, _ = talk(monkeypatch, capsys, adapter, ["hello"])
-    assert said[0] == "a\\u001b[2J\\u000db"
+    assert said[0] == "a\\u001b[2J\\u000db"  # nothing of the model's steers the terminal
 
 
 @pytest.mark.parametrize(

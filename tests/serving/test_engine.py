@@ -10,8 +10,7 @@ import torch
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.serving.engine import OVERFLOW, Ended, Engine, Limits, TooBusy
-from tests.serving.models import loaded
-from tests.serving.test_batch import make_job, overflowing
+from tests.serving.test_batch import loaded, make_job, overflowing
 
 LIMITS = Limits(max_rows=2, max_waiting=1, max_length=60)
 
@@ -57,32 +56,29 @@ def last(pieces):
     return piece
 
 
-def test_prompts_that_are_being_read_take_their_rows(engine, reading, model):
+@pytest.mark.parametrize("finish", [True, False])
+def test_prompts_that_are_being_read_take_their_rows(engine, reading, model, finish):
+    """The engine is closed meanwhile: what it has is finished, or dropped."""
     begun, enough = reading
-    jobs = [asked(model, 1) for _ in range(4)]
+    jobs = [asked(model, 5) for _ in range(4)]
     engine.submit([job for job, _ in jobs[:2]])
     assert begun.wait(20)
     assert engine.rows == 2
     engine.submit([jobs[2][0]])
     with pytest.raises(TooBusy):
         engine.submit([jobs[3][0]])
-    enough.set()
-    assert [last(pieces).finish for _, pieces in jobs[:3]] == ["length"] * 3
-
-
-def test_closing_at_once_drops_prompts_that_are_being_read(engine, reading, model):
-    begun, enough = reading
-    job, pieces = asked(model)
-    engine.submit([job])
-    assert begun.wait(20)
-    closing = threading.Thread(target=engine.close, kwargs={"finish": False})
+    closing = threading.Thread(target=engine.close, kwargs={"finish": finish})
     closing.start()
     while not engine._closing:
         pass
     enough.set()
     closing.join(20)
     assert not closing.is_alive()
-    assert last(pieces).finish == "cancelled" and job.tokens < 3
+    if finish:
+        assert [last(pieces).finish for _, pieces in jobs[:3]] == ["length"] * 3
+    else:
+        assert [last(pieces).finish for _, pieces in jobs[:2]] == ["cancelled"] * 2
+        assert all(job.tokens < 3 for job, _ in jobs)
 
 
 @pytest.mark.parametrize("broken", ["leave", "clear"])

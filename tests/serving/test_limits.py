@@ -2,155 +2,106 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
 
-from tests.serving.server import serving
+from tests.serving.server import serving, wait_for
 
+httpx2 = pytest.importorskip("httpx2")
 BODY = {"messages": [{"role": "user", "content": "a"}], "ignore_eos": True, "temperature": 0}
 CHAT = "/v1/chat/completions"
 HEAD_SECONDS = "safe_rlhf_panacea.serving.guard.Connection.HEAD_SECONDS"
+REQUEST = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @pytest.fixture
-def slow(server, monkeypatch):
-    """A step takes so long that a test can look on."""
-    step = server.service.engine.batch.step
-
-    def stepped():
-        time.sleep(0.05)
-        return step()
-
-    monkeypatch.setattr(server.service.engine.batch, "step", stepped)
-    return server
+def background():
+    """Threads that ask while a test does something else."""
+    with ThreadPoolExecutor(8) as pool:
+        yield pool.submit
 
 
-def in_background(count, function):
-    """Run ``function`` in so many threads; returns its results and what waits for them."""
-    found = []
-    threads = [threading.Thread(target=lambda: found.append(function())) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    return found, lambda: [thread.join() for thread in threads]
-
-
-def wait_for(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
-
-
-def test_a_full_queue_is_429(slow):
+def test_a_full_queue_is_429_and_one_that_waits_may_go(slow, background):
     engine = slow.service.engine
     with slow.http() as http:
-        found, wait = in_background(
-            6, lambda: http.post(CHAT, json={**BODY, "max_tokens": 20}).status_code
-        )
-        wait_for(lambda: engine.rows == 4 and engine.waiting == 2)
+        body = {**BODY, "max_tokens": 20}
+        asked = [background(http.post, CHAT, json=body) for _ in range(5)]
+        wait_for(lambda: engine.rows == 4 and engine.waiting == 1)
+        with pytest.raises(httpx2.ReadTimeout):
+            http.post(CHAT, json=BODY, timeout=0.2)
+        wait_for(lambda: engine.waiting == 1, 1)
+        asked.append(background(http.post, CHAT, json=body))
+        wait_for(lambda: engine.waiting == 2)
         answer = http.post(CHAT, json=BODY)
         assert answer.status_code == 429 and answer.headers["retry-after"] == "1"
         assert answer.json()["error"]["type"] == "rate_limit_error"
-        wait()
-    assert found == [200] * 6
-    assert slow.wait_until_idle()
+        assert [one.result().status_code for one in asked] == [200] * 6
+    slow.wait_until_idle()
 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_goes_frees_its_rows(slow, stream):
-    import httpx2
-
-    engine = slow.service.engine
     body = {**BODY, "max_tokens": 60, "n": 2, "stream": stream}
     if stream:
         with slow.http() as http, http.stream("POST", CHAT, json=body) as answer:
             next(answer.iter_lines())
-            assert engine.rows == 2
+            assert slow.service.engine.rows == 2
     else:
         with slow.http() as http, pytest.raises(httpx2.ReadTimeout):
             http.post(CHAT, json=body, timeout=0.4)
-    started = time.monotonic()
-    assert slow.wait_until_idle(2)
-    assert time.monotonic() - started < 1  # 60 steps would take three seconds
+    slow.wait_until_idle(1)  # 60 steps would take three seconds
 
 
-def test_one_that_waits_may_go_too(slow):
-    import httpx2
-
-    engine = slow.service.engine
-    with slow.http() as http:
-        found, wait = in_background(1, lambda: http.post(CHAT, json={**BODY, "n": 4}).status_code)
-        wait_for(lambda: engine.rows == 4)
-        with pytest.raises(httpx2.ReadTimeout):
-            http.post(CHAT, json=BODY, timeout=0.2)
-        wait_for(lambda: engine.waiting == 0, 1)
-        assert engine.rows == 4
-        wait()
-    assert found == [200]
-
-
-def test_waiting_and_answering_take_so_long_at_most(slow, monkeypatch):
-    import dataclasses
-
+def test_waiting_and_answering_take_so_long_at_most(slow, background, monkeypatch):
     engine = slow.service.engine
     short = dataclasses.replace(engine.limits, max_wait=0.3, timeout=1.0)
     monkeypatch.setattr(engine, "limits", short)
     with slow.http() as http:
         long = {**BODY, "n": 4, "max_tokens": 60}
-        found, wait = in_background(1, lambda: http.post(CHAT, json=long))
+        found = background(http.post, CHAT, json=long)
         wait_for(lambda: engine.rows == 4)
         waited = http.post(CHAT, json=BODY)
-        wait()
-        assert slow.wait_until_idle()  # what was given up has left the queue
+        found.result()
+        slow.wait_until_idle()  # what was given up has left the queue
         with http.stream("POST", CHAT, json={**long, "stream": True}) as answer:
             lines = list(filter(None, answer.iter_lines()))
     assert waited.status_code == 503 and "within 0.3 seconds" in waited.text
-    assert found[0].status_code == 504 and "within 1 seconds" in found[0].text
+    assert found.result().status_code == 504 and "within 1 seconds" in found.result().text
     assert '"error"' in lines[-1] and len(lines) > 4
-    assert slow.wait_until_idle()
+    slow.wait_until_idle()
 
 
-def test_a_model_that_fails_ends_answers_and_not_the_server(server, monkeypatch, capsys):
-    def broken():
-        raise RuntimeError("out of memory")
-
-    with monkeypatch.context() as patch, server.http() as http:
-        patch.setattr(server.service.engine.batch, "step", broken)
-        answer = http.post(CHAT, json=BODY)
-    assert answer.status_code == 500 and answer.json()["error"]["type"] == "server_error"
-    with server.http() as http:
-        assert http.post(CHAT, json=BODY).status_code == 200
-    assert "out of memory" in capsys.readouterr().err
-
-
-def test_an_answer_that_cannot_be_written_ends_alone(server, monkeypatch, capsys):
+def test_what_fails_ends_its_answer_and_not_the_server(server, background, monkeypatch, capsys):
+    """The model, on a step; the text of one answer, and another beside it goes on."""
     from safe_rlhf_panacea.serving.jobs import TextStream
 
-    push = TextStream.push
+    def broken():
+        raise RuntimeError("out of memory")
 
     def pushed(stream, token):
         if stream.stops:
             raise KeyError("no such token")
         return push(stream, token)
 
-    monkeypatch.setattr(TextStream, "push", pushed)
     with server.http() as http:
-        body = {**BODY, "max_tokens": 60}
-        found, wait = in_background(1, lambda: http.post(CHAT, json=body).status_code)
+        with monkeypatch.context() as patch:
+            patch.setattr(server.service.engine.batch, "step", broken)
+            answer = http.post(CHAT, json=BODY)
+        assert answer.status_code == 500 and answer.json()["error"]["type"] == "server_error"
+        push, body = TextStream.push, {**BODY, "max_tokens": 60}
+        monkeypatch.setattr(TextStream, "push", pushed)
+        beside = background(http.post, CHAT, json=body)
         assert http.post(CHAT, json={**body, "stop": "x"}).status_code == 500
-        wait()
-        assert http.get("/health").status_code == 200
-    assert found == [200] and "no such token" in capsys.readouterr().err
-
-
-def test_health_tells_of_an_engine_that_has_ended(server, monkeypatch):
-    monkeypatch.setattr(type(server.service.engine), "is_alive", False)
-    monkeypatch.setattr(server.service.engine, "_ended", True)
-    with server.http() as http:
+        assert beside.result().status_code == 200
+        error = capsys.readouterr().err
+        assert "out of memory" in error and "no such token" in error
+        monkeypatch.setattr(type(server.service.engine), "is_alive", False)
+        monkeypatch.setattr(server.service.engine, "_ended", True)
         for answer in (http.get("/health"), http.post(CHAT, json=BODY)):
             assert answer.status_code == 503
             assert answer.json()["error"]["message"] == "the engine has ended"
@@ -181,31 +132,14 @@ def test_a_body_that_does_not_come_ends_in_time(adapter, monkeypatch):
     head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
     head += "Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{{"
     with serving(adapter, "--max_body", "1000") as running:
-        address = ("127.0.0.1", int(running.url.rpartition(":")[2]))
         for length, status in ((100, b"408"), (2000, b"413")):
-            with socket.create_connection(address, timeout=10) as connection:
+            with socket.create_connection(running.address, timeout=10) as connection:
                 connection.sendall(head.format(length).encode())
                 answer = b"".join(iter(lambda: connection.recv(4096), b""))
             assert answer.split()[1] == status
             assert b"within 0.3 seconds" in answer or status == b"413"
         started = time.monotonic()
     assert time.monotonic() - started < 5
-
-
-def closed(connection, seconds=5):
-    """Whether the server closes a connection in time."""
-    connection.settimeout(seconds)
-    try:
-        while connection.recv(65536):
-            pass
-    except ConnectionError:
-        pass
-    except TimeoutError:
-        return False
-    return True
-
-
-REQUEST = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @pytest.mark.parametrize(
@@ -219,26 +153,26 @@ REQUEST = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
 )
 def test_a_request_that_does_not_come_ends_in_time(server, monkeypatch, sent):
     monkeypatch.setattr(HEAD_SECONDS, 0.5)
-    address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
-    with socket.create_connection(address) as connection, server.http() as http:
+    with socket.create_connection(server.address, timeout=2) as connection, server.http() as http:
         connection.sendall(sent)
         started = time.monotonic()
-        while sent and time.monotonic() - started < 3:  # longer than all that it may take
-            try:
+        try:
+            while sent and time.monotonic() - started < 3:  # longer than all that it may take
                 connection.sendall(b"x: y\r\n")
-            except ConnectionError:
-                break
-            time.sleep(0.1)
-        assert closed(connection, 2) and time.monotonic() - started < 3
+                time.sleep(0.1)
+            while connection.recv(65536):
+                pass
+        except ConnectionError:
+            pass
+        assert time.monotonic() - started < 3
         assert http.get("/health").status_code == 200
 
 
 def test_so_many_connections_at_a_time(adapter, monkeypatch):
     monkeypatch.setattr(HEAD_SECONDS, 0.8)
     with serving(adapter, "--max_connections", "3") as running, ExitStack() as stack:
-        address = ("127.0.0.1", int(running.url.rpartition(":")[2]))
         for _ in range(3):
-            stack.enter_context(socket.create_connection(address))
+            stack.enter_context(socket.create_connection(running.address))
         with running.http() as http:
             answer = http.get("/health")
             assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
@@ -250,19 +184,55 @@ def test_so_many_connections_at_a_time(adapter, monkeypatch):
 def test_the_end_waits_for_nothing_that_has_not_arrived(adapter):
     """Nor for clients that do not read: the default would be 30 and 301 seconds."""
     with ExitStack() as stack, serving(adapter) as running:
-        address = ("127.0.0.1", int(running.url.rpartition(":")[2]))
-        open_ = [stack.enter_context(socket.create_connection(address)) for _ in range(4)]
-        open_[1].sendall(REQUEST)
-        head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
-        open_[2].sendall(head)
-        open_[3].setblocking(False)
+        connections = [socket.create_connection(running.address) for _ in range(4)]
+        _, begun, half, deaf = map(stack.enter_context, connections)
+        begun.sendall(REQUEST)
+        half.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+        deaf.setblocking(False)
         request, sent = REQUEST.replace(b"/health", b"/") + b"\r\n", 0
         with pytest.raises(BlockingIOError):  # the server reads no more of these
             while sent < 10**8:
-                sent += open_[3].send(1000 * request)
+                sent += deaf.send(1000 * request)
         time.sleep(0.3)
         started = time.monotonic()
     assert time.monotonic() - started < 5
+
+
+def test_health_and_metrics(server):
+    with server.http() as http:
+        assert http.get("/health").json() == {"status": "ok"}
+        before = http.get("/metrics").text
+        http.post(CHAT, json={**BODY, "max_tokens": 7})
+        http.get("/no/such/place")
+        after = http.get("/metrics").text
+
+    def value(text, name):
+        lines = (line.split() for line in text.splitlines())
+        return next((float(words[1]) for words in lines if words[0] == name), 0.0)
+
+    for name, more in (
+        ("panacea_generated_tokens_total", 7),
+        ('panacea_requests_total{code="200",route="/v1/chat/completions"}', 1),
+        ('panacea_requests_total{code="404",route="other"}', 1),
+        ("panacea_first_token_seconds_count", 1),
+        ('panacea_answer_seconds_bucket{le="+Inf"}', 1),
+    ):
+        assert value(after, name) == value(before, name) + more
+    assert value(before, "panacea_prompt_tokens_total") < value(
+        after, "panacea_prompt_tokens_total"
+    )
+    assert "panacea_rows 0.0\n" in after and "panacea_waiting 0.0\n" in after
+
+
+@pytest.fixture(scope="module")
+def guarded(adapter):
+    """A server with a token and bounds."""
+    flags = ["--token", " sesame-λ\n", "--allow", "helpful<=0.8", "--allow", "helpful>=0.25"]
+    with serving(adapter, "--model_name", "tiny", *flags, "--max_length", "100") as running:
+        yield running
+
+
+TOKEN = {"authorization": "Bearer sesame-λ".encode()}
 
 
 def test_on_loopback_without_a_token_other_hosts_names_are_refused(server, guarded):
@@ -279,41 +249,8 @@ def test_on_loopback_without_a_token_other_hosts_names_are_refused(server, guard
             headers = {"host": host}
             assert http.post(CHAT, json=body, headers=headers).status_code == status
             assert http.get("/panacea.json", headers=headers).status_code == status
-    headers = {"authorization": "Bearer sesame-λ".encode(), "host": "proxied.example"}
-    with guarded.http(headers=headers) as http:
+    with guarded.http(headers={**TOKEN, "host": "proxied.example"}) as http:
         assert http.post(CHAT, json=body).status_code == 200
-
-
-def test_health_and_metrics(server):
-    with server.http() as http:
-        assert http.get("/health").json() == {"status": "ok"}
-        before = http.get("/metrics").text
-        http.post(CHAT, json={**BODY, "max_tokens": 7})
-        http.get("/no/such/place")
-        after = http.get("/metrics").text
-
-    def value(text, name):
-        return float(next(x for x in text.splitlines() if x.startswith(name)).split()[-1])
-
-    for name, more in (
-        ("panacea_generated_tokens_total", 7),
-        ('panacea_requests_total{route="/v1/chat/completions",code="200"}', 1),
-        ("panacea_first_token_seconds_count", 1),
-        ('panacea_answer_seconds_bucket{le="+Inf"}', 1),
-    ):
-        assert value(after, name) == value(before, name) + more
-    assert value(after, "panacea_rows") == 0
-    assert 'panacea_requests_total{route="other",code="404"}' in after
-
-
-@pytest.fixture(scope="module")
-def guarded(adapter):
-    """A server with a token and bounds."""
-    pytest.importorskip("fastapi")
-    pytest.importorskip("openai")
-    flags = ["--token", " sesame-λ\n", "--allow", "helpful<=0.8", "--allow", "helpful>=0.25"]
-    with serving(adapter, "--model_name", "tiny", *flags, "--max_length", "100") as running:
-        yield running
 
 
 def test_a_token_is_asked_for_everywhere_but_where_nothing_is_told(guarded):
@@ -326,13 +263,11 @@ def test_a_token_is_asked_for_everywhere_but_where_nothing_is_told(guarded):
             headers = {"authorization": wrong.encode("utf-8")}
             assert http.get("/v1/models", headers=headers).status_code == 401
         assert http.get("/health").status_code == http.get("/").status_code == 200
-        headers = {"authorization": "Bearer sesame-λ".encode()}
-        assert http.get("/panacea.json", headers=headers).status_code == 200
+        assert http.get("/panacea.json", headers=TOKEN).status_code == 200
 
 
 def test_bounds_hold_whichever_way_a_preference_comes(guarded):
-    headers = {"authorization": "Bearer sesame-λ".encode()}
-    with guarded.http(headers=headers) as http:
+    with guarded.http(headers=TOKEN) as http:
 
         def asked(**more):
             return http.post(CHAT, json={**BODY, "max_tokens": 1, **more})

@@ -20,31 +20,21 @@ from safe_rlhf_panacea.serving.rules import Rules
 from tests.eval.evaluations import write_evaluation
 
 
-def hash_of(text):
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def test_the_policy_allows_the_pages_own_script_and_style_and_no_other(server):
+def test_the_page_runs_its_own_script_and_style_and_makes_no_markup_of_text(server):
     with server.http() as http:
         answer = http.get("/")
-    assert answer.headers["content-type"].startswith("text/html")
+    page, headers = answer.text, answer.headers
+    assert headers["content-type"].startswith("text/html")
+    assert headers["x-content-type-options"] == "nosniff"
     policy = dict(
-        part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";")
+        part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";")
     )
-    script, style = (
-        re.findall(f"<{tag}>(.*?)</{tag}>", answer.text, re.DOTALL) for tag in ("script", "style")
-    )
-    assert len(script) == len(style) == 1
-    assert policy.pop("script-src") == hash_of(script[0])
-    assert policy.pop("style-src") == hash_of(style[0])
+    for tag in ("script", "style"):
+        (text,) = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert policy.pop(f"{tag}-src") == f"'sha256-{digest}'"
     assert policy.pop("connect-src") == "'self'"
     assert set(policy.values()) == {"'none'"} and "default-src" in policy
-    assert answer.headers["x-content-type-options"] == "nosniff"
-
-
-def test_the_page_is_whole_and_makes_no_markup_of_text(server):
-    with server.http() as http:
-        page = http.get("/").text
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", page)
     assert not re.search(r"\bsrc=|<link|style=|\bon[a-z]+=\"", page)
     for risky in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
@@ -76,23 +66,18 @@ def test_the_front_of_an_evaluation_or_of_the_training(tmp_path):
         find_front(adapter, None)
 
 
-def test_examples_come_from_the_adapters_folder(tmp_path):
+def test_examples_and_bounds_as_far_as_they_can_be_reached(tmp_path):
     assert read_examples(tmp_path) == Examples()
-    written = Examples(["how?", "why?"], "a toy")
-    write_examples(tmp_path, written)
-    rules = Rules.of("x", ("a", "b"))
-    page = Page(rules, None, 300, 100, read_examples(tmp_path))
-    assert page.facts["examples"] == {"prompts": ["how?", "why?"], "note": "a toy"}
+    write_examples(tmp_path, Examples(["how?", "why?"], "a toy"))
+    rules = Rules.of("x", ("a", "b"), allow=["a<=0.8"])
+    facts = Page(rules, None, 300, 100, read_examples(tmp_path)).facts
+    assert facts["examples"] == {"prompts": ["how?", "why?"], "note": "a toy"}
+    assert facts["lower"] == [0.0, pytest.approx(0.2)]
+    assert facts["upper"] == [0.8, 1.0]
+    assert facts["tokens"] == 50
     (tmp_path / "examples.json").write_text('{"prompts": [1], "note": ""}')
     with pytest.raises(UserError, match=r"examples.json: prompts\[0\] must be a text"):
         read_examples(tmp_path)
-
-
-def test_bounds_are_told_as_far_as_they_can_be_reached():
-    page = Page(Rules.of("x", ("a", "b"), allow=["a<=0.8"]), None, 300, 100)
-    assert page.facts["lower"] == [0.0, pytest.approx(0.2)]
-    assert page.facts["upper"] == [0.8, 1.0]
-    assert page.facts["tokens"] == 50
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="no JavaScript outside a browser")

@@ -42,24 +42,18 @@ def test_refusals(adapter, flags, message, capsys):
     assert message in refusal(capsys, "--adapter", adapter, "--port", 0, *flags)
 
 
-def test_a_port_that_is_taken(adapter, capsys):
+def test_what_the_machine_lacks(adapter, monkeypatch, capsys):
     pytest.importorskip("fastapi")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         error = refusal(capsys, "--adapter", adapter, "--port", port)
     assert f"--port {port}: Address already in use" in error
-
-
-def test_without_the_extra(adapter, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
-    error = refusal(capsys, "--adapter", adapter)
-    assert "uvicorn is not installed: pip install 'safe-rlhf-panacea[serve]'" in error
-
-
-def test_a_token_of_white_space_is_not_no_token(adapter, monkeypatch, capsys):
     monkeypatch.setenv("PANACEA_TOKEN", " \n")
     error = refusal(capsys, "--adapter", adapter, "--port", 0)
     assert "PANACEA_TOKEN holds nothing but white space" in error
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    error = refusal(capsys, "--adapter", adapter)
+    assert "uvicorn is not installed: pip install 'safe-rlhf-panacea[serve]'" in error
 
 
 @pytest.mark.multiprocess

@@ -7,13 +7,7 @@ import io
 import pytest
 from PIL import Image
 
-from safe_rlhf_panacea.dashboard import (
-    Content,
-    histograms,
-    responses_table,
-    scalars,
-    singular_values_table,
-)
+from safe_rlhf_panacea.dashboard import Content, histograms, scalars
 from safe_rlhf_panacea.show import pictures
 from tests.show.evaluations import evaluation
 
@@ -41,11 +35,11 @@ def test_tables():
     assert points.columns[:5] == ["step", "λ helpful", "λ harmless", "helpful", "harmless"]
     assert points.rows[-1] == [7, 1.0, 0.0, 2.0, 0.0, 0.1, 0.1, 0.1, 0.01]
     assert [row[:2] for row in tables["front/indicators"].rows] == [[0, 0.25], [7, 1.0]]
-    responses = responses_table(both[1])
+    responses = tables["responses"]
     assert len(responses.rows) == 6
     assert responses.rows[0][2:4] == [0.0, 1.0]
     assert responses.columns[-3:] == ["helpful", "harmless", "log π/π_ref"]
-    first = singular_values_table(both[1]).rows[0]
+    first = tables["singular/by_matrix"].rows[0]
     assert first == [7, "model.layers.0.q_proj", 0.1, pytest.approx(0.2), 0.3, 0.02]
 
 

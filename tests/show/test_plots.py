@@ -201,15 +201,6 @@ def test_the_legend_takes_an_empty_corner(drawn, front, is_low):
     assert (centre < 0.5).all() == is_low
 
 
-def test_nothing_is_clipped(drawn):
-    figure = drawn([curve("A", axis_labels=["x" * 40, "y" * 40])])
-    FigureCanvasAgg(figure).draw()
-    box, page = figure.get_tightbbox(), figure.bbox_inches
-    assert min(box.x0, box.y0) >= page.x0
-    assert box.x1 <= page.x1
-    assert box.y1 <= page.y1
-
-
 def test_three_objectives_are_parallel_axes_coloured_by_preference(drawn):
     figure = drawn([three("A"), three("B")])
     first, second, bar = figure.axes

@@ -47,7 +47,8 @@ def model(tmp_path):
 
 def test_a_copy_of_the_model_that_came_from_elsewhere_will_do(model, tmp_path):
     (model / RECORD).unlink()
-    small = Small(tmp_path, model, 0, settings("small", "smoke"), bf16=False)
+    numbers = settings("small", "smoke")
+    small = Small(root=tmp_path, model=model, seed=0, settings=numbers, bf16=False)
     small.prepare()
     assert small.max_length > small.settings.answer
 

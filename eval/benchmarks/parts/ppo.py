@@ -10,34 +10,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks import finding, training
+from benchmarks import measuring, trainers
+from benchmarks.inputs import MODELS, pair_batches
 from benchmarks.measuring import WHOLE, Case, Contender
-from benchmarks.sizes import MODELS
 
-TITLE = "A rollout of PPO and its updates"
 MEAN_RESPONSE = 40  # tokens, with real lengths: each token ends it with the same probability
 
 
-def cases(args: Namespace) -> list[Case]:
+def cases(args: Namespace) -> Iterator[Case]:
     """Every model, trainer and kind of lengths; the breakdown is Panacea's, with PTX."""
-    found = []
     for model, kind in itertools.product(args.models, args.lengths):
         job = dict(part="ppo", algorithm="ppo", base="port", kind=kind, model=model, lora_dim=8)
         job |= dict(batch=args.batch, prompts=args.prompts, longest=args.longest, work=args.work)
-        job |= dict(device=args.device, imports=training.imports("ppo"), phases=False, ptx=False)
+        job |= dict(device=args.device, imports=trainers.imports("ppo"), phases=False, ptx=False)
         for trainer in args.trainers:
             contenders = [Contender("this package", {**job, "trainer": trainer})]
-            if finding.installed("safe_rlhf"):
+            if measuring.installed("safe_rlhf"):
                 theirs = {**job, "trainer": trainer, "base": "safe_rlhf"}
                 contenders.append(Contender("Safe-RLHF", theirs, ours=False))
-            found.append(Case(f"{model}, {trainer}, {kind} lengths", contenders))
+            yield Case(f"{model}, {trainer}, {kind} lengths", contenders)
         whole = {**job, "trainer": "panacea", "phases": True, "ptx": True}
         label = f"{model}, panacea with PTX, {kind} lengths"
-        found.append(Case(label, [Contender("this package", whole)]))
-    return found
-
-
-# -- where the time goes --------------------------------------------------------------
+        yield Case(label, [Contender("this package", whole)])
 
 
 class Phases:
@@ -88,24 +82,8 @@ class Phases:
                 self.wrap(engine, method, f"{role} backward and step")
 
 
-# -- the work -------------------------------------------------------------------------
-
-
-def _ends(trainer: Any, job: dict[str, Any]) -> None:
-    """Let responses be as long as the kind of lengths has them, whatever random weights say."""
-    vocab = MODELS[job["model"]]["vocab_size"]
-    ends = [vocab] if job["kind"] == "equal" else list(range(vocab - vocab // MEAN_RESPONSE, vocab))
-    config = trainer.generation_config
-    if dataclasses.is_dataclass(config):
-        trainer.generation_config = dataclasses.replace(config, eos_token_id=ends)
-    else:
-        config.eos_token_id = ends
-
-
 def _prompts(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Batches of prompts and supervised text without end: ids and masks, padded on the left."""
-    from benchmarks.pairs import pair_batches
-
     vocab = MODELS[job["model"]]["vocab_size"]
     for batch in pair_batches(job["kind"], job["prompts"], job["longest"], vocab, 2):
         width = int(batch["prompt_length"].max())
@@ -127,8 +105,15 @@ def prepare(job: dict[str, Any]) -> Callable[[Any], None]:
     import torch
 
     batches, phases = _prompts(job), Phases()
-    trainer = training.make_trainer(job)
-    _ends(trainer, job)
+    trainer = trainers.make_trainer(job)
+    # Responses are as long as the kind of lengths has them, whatever random weights say.
+    vocab = MODELS[job["model"]]["vocab_size"]
+    ends = [vocab] if job["kind"] == "equal" else list(range(vocab - vocab // MEAN_RESPONSE, vocab))
+    config = trainer.generation_config
+    if dataclasses.is_dataclass(config):
+        trainer.generation_config = dataclasses.replace(config, eos_token_id=ends)
+    else:
+        config.eos_token_id = ends
     if job["phases"]:
         phases.of_trainer(trainer)
 

@@ -8,15 +8,16 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.data.raw import RawSample, labels_for
-from safe_rlhf_panacea.data.specs import DatasetSpec, Row, Spec, read_specs
-from safe_rlhf_panacea.data.supervised import (
+from safe_rlhf_panacea.data.datasets import (
     SupervisedBatch,
     SupervisedCollator,
     SupervisedDataset,
     SupervisedSample,
 )
+from safe_rlhf_panacea.data.raw import RawSample, labels_for
+from safe_rlhf_panacea.data.specs import DatasetSpec, Spec, read_specs
 from safe_rlhf_panacea.data.template import ChatTemplate
+from safe_rlhf_panacea.data.tokenized import Row
 from safe_rlhf_panacea.errors import UserError
 
 NamedSpecs = Mapping[DatasetSpec, Sequence[str]]

@@ -1,4 +1,7 @@
-"""Data in the templates of real kinds of chat models, token by token against transformers'."""
+"""Conversations in Safe-RLHF's template, in none, and in those of real kinds of chat models.
+
+The latter are held token by token against transformers'.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,12 @@ from safe_rlhf_panacea.data import (
     PromptOnlyDataset,
     SupervisedDataset,
 )
+from safe_rlhf_panacea.data.templates import check_choice, without_template
 from safe_rlhf_panacea.errors import UserError
 from tests.chat_models import ENDS, TEMPLATES, chat_tokenizer
+from tests.tiny import tiny_tokenizer
 
+BEGIN = "BEGINNING OF CONVERSATION: USER:"
 TURNS = ["Hello?", "Hello there!", "What is the weather like?"]
 ANSWER = "It is fine."
 SYSTEM = "Be brief."
@@ -45,6 +51,69 @@ def rows(turns, system, **fields):
     return [{"prompt": turns if len(turns) > 1 else turns[0], **more, **fields}]
 
 
+def learnt(path, tokenizer, **options):
+    """The ids of a text of a file, and how many of them are not learnt."""
+    item = SupervisedDataset([f"supervised:1:{path}"], tokenizer, **options)[0]
+    ids, labels = item["input_ids"].tolist(), item["labels"].tolist()
+    prompt = labels.count(IGNORE_INDEX)
+    assert labels == [IGNORE_INDEX] * prompt + ids[prompt:]
+    return ids, prompt
+
+
+# -- Safe-RLHF's and none -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("turns", "text"),
+    [
+        ("hi", f"{BEGIN} hi ASSISTANT:"),
+        ("{x} {input}", f"{BEGIN} {{x}} {{input}} ASSISTANT:"),
+        (["a", "b", "c"], f"{BEGIN} a ASSISTANT:b</s>USER: c ASSISTANT:"),
+    ],
+)
+def test_safe_rlhfs_template(turns, text):
+    assert ChatTemplate.of("auto", tiny_tokenizer()).prompt(turns) == text
+    assert without_template(f"{BEGIN} hi you ASSISTANT:") == without_template("hi you") == "hi you"
+
+
+@pytest.mark.parametrize(
+    ("choice", "turns", "system", "message"),
+    [
+        ("none", ["hi", "hello", "bye"], None, "none .* has no way to write 3 turns"),
+        ("none", "hi", "be brief", "none .* has no way to write a system prompt"),
+        ("safe-rlhf", "hi", "be brief", "Safe-RLHF's template has no place for a system prompt"),
+        ("safe-rlhf", ["hi", "hello"], None, "2 turns does not end with the user's"),
+    ],
+)
+def test_what_a_template_has_no_place_for(choice, turns, system, message):
+    with pytest.raises(UserError, match=message):
+        ChatTemplate.of(choice, tiny_tokenizer()).prompt(turns, system)
+
+
+def test_a_conversation_in_safe_rlhfs_template_and_in_none():
+    tokenizer = chat_tokenizer()
+    template = ChatTemplate.of("auto", tokenizer)  # it has no template of its own
+    text = f"<s>{BEGIN} Hello? ASSISTANT:It is fine."
+    for ended, end in ((True, "</s>"), (False, "")):
+        ids = template.conversation_ids("Hello?", ANSWER, ended)
+        assert tokenizer.decode(ids) == text + end
+    ids = ChatTemplate.of("none", tokenizer).conversation_ids("Hello?", ANSWER)
+    assert tokenizer.decode(ids) == "<s>Hello?It is fine.</s>"
+
+
+def test_a_models_own_list_of_end_tokens_counts():
+    template = ChatTemplate.of("safe-rlhf", tiny_tokenizer())
+
+    class Model:
+        class generation_config:
+            eos_token_id = (7, 2, 9)
+
+    assert template.stop_ids(Model) == (2, 7, 9)
+    assert template.stop_ids() == (2,)
+
+
+# -- chat models' -------------------------------------------------------------------------
+
 CASES = [
     (name, turns, system)
     for name in ENDS
@@ -65,11 +134,9 @@ def test_data_is_written_as_transformers_writes_it(write, name, turns, system):
         answer: up_to_the_end(theirs(tokenizer, messages(turns, answer, system)), end)
         for answer in (ANSWER, "Hello!")
     }
-    item = SupervisedDataset([f"supervised:1:{path}"], tokenizer)[0]
-    assert item["input_ids"].tolist() == whole[ANSWER]
-    learnt = whole[ANSWER][len(prompt) :]  # only the answer and its end
-    assert item["labels"].tolist() == [IGNORE_INDEX] * len(prompt) + learnt
-    assert tokenizer.decode(learnt).strip().replace(" </s>", "</s>") == ANSWER + ENDS[name]
+    assert learnt(path, tokenizer) == (whole[ANSWER], len(prompt))
+    answer = tokenizer.decode(whole[ANSWER][len(prompt) :])
+    assert answer.strip().replace(" </s>", "</s>") == ANSWER + ENDS[name]
     pair = PreferenceDataset([f"pairs:1:{path}"], tokenizer, ("helpful",))[0]
     assert pair["better_input_ids"].tolist() == whole["Hello!"]
     assert pair["worse_input_ids"].tolist() == whole[ANSWER]
@@ -78,36 +145,40 @@ def test_data_is_written_as_transformers_writes_it(write, name, turns, system):
     assert prompts[0]["input_ids"].tolist() == prompt
 
 
-@pytest.mark.parametrize("name", ["headers", "gemma", "instruct"])
-def test_white_space_that_a_template_takes_away_is_not_learnt(write, name):
-    tokenizer = chat_tokenizer(name)
-    spaced, plain = (
-        SupervisedDataset([f"supervised:1:{write(rows([turn], None, response=text))}"], tokenizer)
-        for turn, text in (("  Hello? \n", "\n It is fine.  "), ("Hello?", "It is fine."))
-    )
-    assert spaced[0]["input_ids"].tolist() == plain[0]["input_ids"].tolist()
-    assert spaced[0]["labels"].tolist() == plain[0]["labels"].tolist()
-
-
 @pytest.mark.parametrize("name", ENDS)
-def test_bos_comes_once_or_not_at_all(name):
-    tokenizer = chat_tokenizer(name)
-    ids = ChatTemplate.of("auto", tokenizer).prompt_ids("Hello?")
-    assert ids.count(tokenizer.bos_token_id) == (name in ("headers", "gemma", "instruct"))
-    # Safe-RLHF's template and none leave it to the tokenizer.
-    for choice in ("safe-rlhf", "none"):
-        ids = ChatTemplate.of(choice, tokenizer).prompt_ids("Hello?")
-        assert ids.count(tokenizer.bos_token_id) == 1
-        assert ids[0] == tokenizer.bos_token_id
-
-
-@pytest.mark.parametrize("name", ENDS)
-def test_a_response_ends_at_the_templates_token_and_at_the_tokenizers(name):
+def test_where_a_conversation_begins_and_ends(write, name):
     tokenizer = chat_tokenizer(name)
     template = ChatTemplate.of("auto", tokenizer)
-    expected = {tokenizer.convert_tokens_to_ids(ENDS[name]), tokenizer.eos_token_id}
-    assert set(template.stop_ids()) == expected
+    # Safe-RLHF's template and none leave BOS to the tokenizer.
+    own = name in ("headers", "gemma", "instruct")
+    for choice, count in (("auto", own), ("safe-rlhf", 1), ("none", 1)):
+        ids = ChatTemplate.of(choice, tokenizer).prompt_ids("Hello?")
+        assert ids.count(tokenizer.bos_token_id) == (ids[0] == tokenizer.bos_token_id) == count
+    end = tokenizer.convert_tokens_to_ids(ENDS[name])
+    assert set(template.stop_ids()) == {end, tokenizer.eos_token_id}
     assert template.answer_end.strip() == ENDS[name]
+    whole = up_to_the_end(theirs(tokenizer, messages(TURNS, ANSWER)), end)
+    assert template.conversation_ids(TURNS, ANSWER) == whole
+    cut = whole[:-1] if name != "instruct" else whole[:-2]  # which writes ' </s>'
+    assert template.conversation_ids(TURNS, ANSWER, ended=False) == cut
+    if own:  # white space that the template takes away is not learnt
+        whole = template.conversation_ids("Hello?", ANSWER)
+        spaced = write(rows(["  Hello? \n"], None, response="\n It is fine.  "))
+        assert learnt(spaced, tokenizer)[0] == whole
+
+
+@pytest.mark.parametrize("name", [*ENDS, "safe-rlhf", "none"])
+def test_people_are_shown_the_users_words(name):
+    template = (
+        ChatTemplate.of("auto", chat_tokenizer(name))
+        if name in ENDS
+        else ChatTemplate.of(name, tiny_tokenizer())
+    )
+    assert template.shown(template.prompt_ids("what is this?")) == "what is this?"
+    if name in ENDS:
+        shown = template.shown(template.prompt_ids(TURNS))
+        assert all(turn in shown for turn in TURNS)
+        assert ENDS[name] not in shown
 
 
 def test_a_template_adds_its_own_system_turn_and_takes_the_datas():
@@ -137,10 +208,8 @@ def test_parts_that_join_into_other_tokens_are_tokenised_apart(write):
     whole = theirs(tokenizer, messages(["Hello?"], "the weather"))
     assert whole[: len(prompt)] != prompt  # else the test shows nothing
     path = write(rows(["Hello?"], None, response="the weather"))
-    item = SupervisedDataset([f"supervised:1:{path}"], tokenizer)[0]
     answer = tokenizer("the weather</s>", add_special_tokens=False)["input_ids"]
-    assert item["input_ids"].tolist() == prompt + answer
-    assert item["labels"].tolist() == [IGNORE_INDEX] * len(prompt) + answer
+    assert learnt(path, tokenizer) == (prompt + answer, len(prompt))
 
 
 def test_an_answer_follows_the_prompt_that_the_model_gets(write):
@@ -148,67 +217,27 @@ def test_an_answer_follows_the_prompt_that_the_model_gets(write):
     tokenizer = chat_tokenizer("thinking")
     path = write(rows(["Hello?"], None, response="Fine."))
     template = ChatTemplate.of("auto", tokenizer)
-    item = SupervisedDataset([f"supervised:1:{path}"], tokenizer, template=template)[0]
-    text = tokenizer.decode(item["input_ids"])
+    ids, prompt = learnt(path, tokenizer, template=template)
+    text = tokenizer.decode(ids)
     assert text.endswith("<|im_start|>assistant\n<think>\nFine.<|im_end|>")
-    learnt = item["labels"][item["labels"] != IGNORE_INDEX]
-    assert tokenizer.decode(learnt) == "Fine.<|im_end|>"
+    assert tokenizer.decode(ids[prompt:]) == "Fine.<|im_end|>"
 
 
-@pytest.mark.parametrize("name", ENDS)
-@pytest.mark.parametrize("ended", [True, False])
-def test_a_conversation_for_a_model_with_a_template_of_its_own(name, ended):
-    tokenizer = chat_tokenizer(name)
-    ids = ChatTemplate.of("auto", tokenizer).conversation_ids(TURNS, ANSWER, ended)
-    end = tokenizer.convert_tokens_to_ids(ENDS[name])
-    whole = up_to_the_end(theirs(tokenizer, messages(TURNS, ANSWER)), end)
-    cut = whole[:-1] if name != "instruct" else whole[:-2]  # which writes ' </s>'
-    assert ids == (whole if ended else cut)
+# -- which one, and what an adapter keeps of it -------------------------------------------
 
 
-def test_a_conversation_in_safe_rlhfs_template_and_in_none():
-    tokenizer = chat_tokenizer()
-    template = ChatTemplate.of("auto", tokenizer)  # it has no template of its own
-    text = "<s>BEGINNING OF CONVERSATION: USER: Hello? ASSISTANT:It is fine."
-    for ended, end in ((True, "</s>"), (False, "")):
-        ids = template.conversation_ids("Hello?", ANSWER, ended)
-        assert tokenizer.decode(ids) == text + end
-    ids = ChatTemplate.of("none", tokenizer).conversation_ids("Hello?", ANSWER)
-    assert tokenizer.decode(ids) == "<s>Hello?It is fine.</s>"
-
-
-@pytest.mark.parametrize("name", ENDS)
-def test_people_are_shown_the_users_words(name):
-    template = ChatTemplate.of("auto", chat_tokenizer(name))
-    assert template.shown(template.prompt_ids("What is <this>?")) == "What is <this>?"
-    shown = template.shown(template.prompt_ids(TURNS))
-    assert all(turn in shown for turn in TURNS)
-    assert ENDS[name] not in shown
-
-
-def test_what_an_adapter_records_gives_the_same_template(tmp_path):
+@pytest.mark.parametrize("choice", ["auto", "safe-rlhf", "none", str(TEMPLATES / "qwen.jinja")])
+def test_what_an_adapter_records_gives_the_same_template(choice, tmp_path):
     tokenizer = chat_tokenizer("headers")
-    for choice in ("auto", "safe-rlhf", "none", str(TEMPLATES / "qwen.jinja")):
-        template = ChatTemplate.of(choice, tokenizer)
-        again = ChatTemplate.as_recorded(template.recorded, tokenizer)
-        assert again.conversation_ids("Hello?", ANSWER) == template.conversation_ids(
-            "Hello?", ANSWER
-        )
-
-
-@pytest.mark.parametrize(
-    ("choice", "later"), [("chatml", "chatml"), ("safe-rlhf", "safe-rlhf"), ("none", "safe-rlhf")]
-)
-def test_a_saved_tokenizer_says_how_its_model_was_trained(tmp_path, choice, later):
-    from transformers import AutoTokenizer
-
-    named = {name: str(TEMPLATES / f"{name}.jinja") for name in ("chatml",)}
-    tokenizer = chat_tokenizer("headers")  # not what it is trained with
-    template = ChatTemplate.of(named.get(choice, choice), tokenizer)
+    template = ChatTemplate.of(choice, tokenizer)
+    again = ChatTemplate.as_recorded(template.recorded, tokenizer)
+    ids = template.conversation_ids("Hello?", ANSWER)
+    assert again.conversation_ids("Hello?", ANSWER) == ids
+    # A saved tokenizer says how its model was trained; "none" cannot be said there.
     template.keep(tokenizer)
     tokenizer.save_pretrained(tmp_path)
-    loaded = ChatTemplate.of("auto", AutoTokenizer.from_pretrained(tmp_path))
-    assert loaded.recorded == ChatTemplate.of(named.get(later, later), tokenizer).recorded
+    loaded = ChatTemplate.of("auto", type(tokenizer).from_pretrained(tmp_path))
+    assert loaded.recorded == ("safe-rlhf" if choice == "none" else template.recorded)
 
 
 @pytest.mark.parametrize(
@@ -229,8 +258,6 @@ def test_a_saved_tokenizer_says_how_its_model_was_trained(tmp_path, choice, late
     ],
 )
 def test_a_file_that_does_not_render(tmp_path, text, message):
-    from safe_rlhf_panacea.data.jinja_template import check_choice
-
     path = tmp_path / "bad.jinja"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=rf"bad\.jinja.*{message}") as caught:
@@ -261,6 +288,8 @@ def test_a_template_with_a_date_of_its_own(tmp_path):
     template = ChatTemplate.of(str(path), chat_tokenizer(), now)
     assert template.recorded == text
     assert template.prompt("Hello?") == "\n04 Mar 2021, 4.03. 100% %dHello?"
-    assert "2021" not in ChatTemplate.of(str(path), chat_tokenizer()).prompt("Hello?")
+    today = datetime.datetime.now().strftime("%d %b %Y")
+    prompt = ChatTemplate.of(str(path), chat_tokenizer()).prompt("Hello?")
+    assert prompt.startswith((f"\n{today}", datetime.datetime.now().strftime("\n%d %b %Y")))
     with pytest.raises(UserError, match=r"dated\.jinja:4: "):
         template.prompt("fail")
