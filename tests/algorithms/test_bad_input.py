@@ -60,9 +60,6 @@ def refused(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        (["--vertex_probability", "0.1"], "belongs to --preference_sampler vertices"),
-        (["--preference_sampler", "vertices"], "vertices needs --vertex_probability"),
-        (["--fixed_preference", "0.2,0.3,0.5"], "has 3 entries, but there are 2 objectives"),
         (["--fixed_preference", "helpful=0.5,kind=0.5"], "unknown objective 'kind'"),
         (["--lora_module_name", "blocks."], "'blocks.' matches no linear layer"),
         (["--offload", "optimizer"], "needs --zero_stage 2 or 3"),

@@ -122,14 +122,6 @@ def test_the_least_variance_of_objectives_that_nearly_cancel_out():
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
-def test_objectives_that_cancel_out_do_not_blow_up():
-    rewards = torch.randn(6, 4, 1, generator=torch.Generator().manual_seed(0))
-    rewards = torch.cat([rewards, -rewards], dim=-1)
-    half = torch.full((6, 2), 0.5)
-    values = normalize_then_sum(rewards, half, equal_steps=True).values
-    assert values.abs().max() < 0.01
-
-
 @pytest.mark.parametrize("advantage", [normalize_then_sum, sum_then_normalize])
 def test_groups_without_spread_teach_nothing(advantage):
     """Whatever the level, also where rounding leaves the sum of equal rewards unequal."""
@@ -159,31 +151,3 @@ def test_a_reward_that_is_no_number_shows(advantage):
     rewards, weights = drawn(0)
     rewards[3, 1, 0] = math.inf  # a NaN says that the objective does not count there
     assert advantage(rewards, weights).values[3].isnan().any()
-
-
-@pytest.mark.parametrize("equal_steps", [False, True])
-def test_processes_share_their_statistics(equal_steps):
-    """Halves, reduced together, are the whole batch."""
-    rewards, weights = drawn(2, groups=7)
-    whole = normalize_then_sum(rewards, weights, equal_steps=equal_steps)
-    halves = (slice(0, 3), slice(3, 7))
-    sent = [[], []]
-    for _ in range(2 + equal_steps):  # replay: each pass learns one more of the totals
-        totals = [sum(parts) for parts in zip(*sent, strict=True)]
-        sent, values = [[], []], []
-        for parts, rows in zip(sent, halves, strict=True):
-            left = iter(totals)
-
-            def reduce(own, parts=parts, left=left):
-                parts.append(own)
-                return next(left, own)
-
-            part = normalize_then_sum(
-                rewards[rows], weights[rows], equal_steps=equal_steps, reduce=reduce
-            )
-            values.append(part.values)
-    torch.testing.assert_close(torch.cat(values), whole.values)
-    assert not torch.allclose(
-        normalize_then_sum(rewards[:3], weights[:3], equal_steps=equal_steps).values,
-        whole.values[:3],
-    )

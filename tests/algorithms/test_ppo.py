@@ -79,27 +79,6 @@ def test_actor_and_critic_never_hold_a_graph_both(once, ppo_flags, monkeypatch):
     assert kinds == ["actor forward", "actor backward", "critic forward", "critic backward"]
 
 
-def test_the_critic_with_its_adapter_off_is_the_reward_model(ppo_flags, reward_models):
-    trainer = ppo_trainer(ppo_flags)
-    perturb(trainer)
-    batch = prompt_batch(trainer)
-    ids, mask = batch["input_ids"], batch["attention_mask"]
-    alone = trainer.load_scorer(str(reward_models["helpful"]), "reward")[0].eval()
-    with torch.no_grad():
-        expected = alone(ids, attention_mask=mask).end_scores.squeeze(-1)
-        with trainer.panacea.at(torch.tensor([[0.2, 0.8]])):
-            values = trainer.critic_values(ids, mask)
-    assert torch.equal(trainer.rewards(Responses(ids, mask, 0))[:, 0], expected)
-    with torch.no_grad():
-        trainer.reward_critic_model.module.value_head.weight.fill_(0.1)
-        with trainer.panacea.at(torch.tensor([[0.9, 0.1]])):
-            other = trainer.critic_values(ids, mask)
-        with trainer.panacea.at(torch.tensor([[0.2, 0.8]])):
-            again = trainer.critic_values(ids, mask)
-    assert values.eq(0).all()  # the value head starts at zero
-    assert not torch.allclose(other, again)  # the critic sees λ
-
-
 def test_tchebycheff_uses_a_running_ideal_point(ppo_flags):
     trainer = ppo_trainer([*ppo_flags, "--aggregation", "tche"])
     scores = iter([torch.tensor([[1.0, 4.0], [3.0, 0.0]]), torch.tensor([[2.0, 1.0], [5.0, 2.0]])])

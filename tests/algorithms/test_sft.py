@@ -240,9 +240,7 @@ def test_bad_data_is_one_line(specs, words, sft_flags, texts, pairs, tmp_path, c
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("preference", "texts"), [("0,1", 20), (None, 32)]
-)
+@pytest.mark.parametrize(("preference", "texts"), [("0,1", 20), (None, 32)])
 def test_a_fixed_preference_trains_on_no_text_it_gives_no_weight(
     sft_flags, tmp_path, preference, texts
 ):
