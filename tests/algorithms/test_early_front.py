@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from safe_rlhf_panacea.adapter.io import read_config
 from safe_rlhf_panacea.algorithms.dpo import main as dpo
 from tests.algorithms.conftest import write_lines
 from tests.algorithms.helpers import dpo_trainer, ppo_trainer
-from tests.algorithms.test_dpo import first_batch, loss_at, perturb, reference_loss
+from tests.algorithms.test_dpo import first_batch, loss_at, perturb
 from tests.algorithms.test_resuming import both_ways, same_runs, stop_at  # noqa: F401 (a fixture)
+from tests.algorithms.test_updates import pair_losses, tensors_of
 
 FOR_LABELS = ("--preference_scope", "sample", "--preference_for_labels")
 VERTICES = ("--preference_sampler", "vertices", "--vertex_probability", "0.5")
@@ -36,7 +39,9 @@ def test_loss_with_preferences_drawn_for_the_labels(dpo_flags, mixed_labels):
     labels = batch["labels"].tolist()
     assert {tuple(map(abs, row)) for row in labels} == {(1, 0), (0, 1), (1, 1)}
     preference = trainer.panacea.source.draw(len(labels), labelled=batch["labels"].ne(0))
-    losses = reference_loss(trainer, batch, preference)
+    tensors, _ = tensors_of(trainer)
+    update = SimpleNamespace(used=[batch], drawn=[preference], tensors=tensors)
+    losses = pair_losses(trainer, update)[0].tolist()
     expected = 0.0
     for i in range(2):
         rows = [row for row in range(len(labels)) if labels[row][i]]
