@@ -64,11 +64,9 @@ class Server:
     timeout: float = 300.0  # seconds for an answer to what needs the model
 
     def get(self, path: str) -> Any:
-        """What lies at a path."""
         return self._call(path, None, SOON)
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        """The answer to JSON."""
         return self._call(path, json.dumps(body).encode(), self.timeout)
 
     def is_well(self) -> bool:
