@@ -174,12 +174,6 @@ def _peft_name(objective: str) -> str:
     return objective.replace(".", "_")
 
 
-def interleave(rows: torch.Tensor, heads: int) -> torch.Tensor:
-    """Rows, size = (heads · head_dim, r), in llama.cpp's order: halves of each head as pairs."""
-    halves = rows.reshape(heads, 2, rows.size(0) // heads // 2, rows.size(1))
-    return halves.swapaxes(1, 2).reshape(rows.shape)
-
-
 def write_gguf(path: Path, part: Mapping[str, LowRank], config: Any) -> None:
     """Write one LoRA for llama.cpp with alpha = rank, so that its scale is λ_i itself."""
     try:
@@ -206,7 +200,8 @@ def write_gguf(path: Path, part: Mapping[str, LowRank], config: Any) -> None:
             raise UserError(f"llama.cpp has no name for the layer {module} of a {name} model")
         b = update.b
         if name in INTERLEAVED and (count := heads.get(tensor.rpartition(".")[2])):
-            b = interleave(b, count)
+            halves = b.reshape(count, 2, -1, b.size(1))  # of every head; then neighbouring pairs
+            b = halves.swapaxes(1, 2).reshape(b.shape)
         writer.add_tensor(f"{tensor}.weight.lora_a", update.a.numpy())
         writer.add_tensor(f"{tensor}.weight.lora_b", b.contiguous().numpy())
     writer.write_header_to_file()

@@ -1,16 +1,8 @@
 """A plugin for vLLM: ``NAME@helpful=0.7,harmless=0.3`` is made when it is first asked for.
 
-vLLM keeps LoRAs and its prefix cache by name, so every λ has a name and a folder of its own. Three
-environment variables say what may be asked for:
-
-- ``PANACEA_ADAPTERS``: ``NAME=FOLDER``, several separated by ``;``. A folder holds an adapter, or,
-  while one is trained, its versions in folders of their own: ``NAME/VERSION@λ``
-  (``rollouts/engine.py`` writes these).
-- ``PANACEA_LORA_CACHE``: where the LoRAs' folders are made.
-- ``PANACEA_ALLOW``: bounds on λ, such as ``harmless>=0.2``, several separated by ``;``.
-
-Start vLLM with ``VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 --enable-lora --max-lora-rank 16``. What is
-refused is told to the client with the reason (400); a name that is none of these is left to vLLM.
+vLLM keeps LoRAs and its prefix cache by name, so every λ has a name and a folder of its own. An
+adapter that is being trained has versions (``rollouts/publishing.py``): ``NAME/VERSION@λ``. What is
+refused is told to the client with the reason (400); docs/export.md shows how vLLM is started.
 """
 
 from __future__ import annotations
@@ -33,6 +25,8 @@ from safe_rlhf_panacea.export.low_rank import SavedAdapter, at_preference
 from safe_rlhf_panacea.preference import PreferenceError, format_preference, parse_preference
 from safe_rlhf_panacea.serving.rules import Rules
 
+# Environment variables: NAME=FOLDER;NAME=FOLDER, where LoRAs are made, and bounds on λ, such as
+# harmless>=0.2, separated by semicolons.
 ADAPTERS, CACHE, ALLOW = "PANACEA_ADAPTERS", "PANACEA_LORA_CACHE", "PANACEA_ALLOW"
 VERSION = re.compile(r"[0-9a-f]{8}-\d+")  # of a run, and of an update: no path can hide in it
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank may be

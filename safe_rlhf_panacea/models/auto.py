@@ -44,18 +44,11 @@ class AutoModelForScore:
 
         Reads today's layout and the older one (``rotary_emb.inv_freq``, no bias, no normaliser).
 
-        Args:
-            name_or_path: a folder or a name on the hub; safetensors only.
-            score_type: the role; like ``do_normalize`` never the checkpoint's own.
-            fresh_head: a checkpoint without a score head gets a random one, to be trained.
-            do_normalize: whether scores are normalised.
-            normalizer_type: default: the checkpoint's.
-            normalizer_momentum: default: the checkpoint's.
-            score_dim: D of a fresh head; default: 1.
-            score_bias: whether a fresh head has a bias; default: true.
-            dtype: of the weights; default: as saved.
-            trust_remote_code: run code that comes with the model.
-            kwargs: passed on to transformers, for example ``attn_implementation``.
+        ``name_or_path`` is a folder or a name on the hub, safetensors only. The role,
+        ``score_type``, and ``do_normalize`` are never the checkpoint's own; the normaliser's type
+        and momentum are by default. With ``fresh_head`` a checkpoint without a score head gets a
+        random one, to be trained, by default of one score, with a bias. ``kwargs`` are passed on
+        to transformers.
 
         Raises:
             UserError: no whole checkpoint, one of another model, or one without a score head.

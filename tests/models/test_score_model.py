@@ -8,7 +8,7 @@ import torch
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.models import AutoModelForScore, ScoreModelOutput
-from tests.base.score_models import CONFIGS, PREFIXES, VOCAB, padded
+from tests.models.score_models import CONFIGS, PREFIXES, VOCAB, padded
 
 ALL = pytest.mark.parametrize("architecture", CONFIGS)
 
