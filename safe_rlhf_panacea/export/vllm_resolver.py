@@ -20,7 +20,7 @@ import torch
 
 from safe_rlhf_panacea.adapter import AdapterError
 from safe_rlhf_panacea.errors import UserError, one_line
-from safe_rlhf_panacea.export.formats import RECORD, describe, new_folder, write_peft
+from safe_rlhf_panacea.export.formats import RECORD, new_folder, write_peft
 from safe_rlhf_panacea.export.low_rank import SavedAdapter, at_preference
 from safe_rlhf_panacea.preference import PreferenceError, format_preference, parse_preference
 from safe_rlhf_panacea.serving.rules import Rules
@@ -90,9 +90,8 @@ class PanaceaAdapters:
             label = hashlib.sha256(str(preference.tolist()).encode()).hexdigest()[:16]
         folder = self.cache / adapter_name / label
         if not folder.is_dir():
-            record = describe(adapter, "vllm", preference=preference.tolist())
             try:
-                with new_folder(folder, record, overwrite=False) as new:
+                with new_folder(folder, adapter, "vllm", preference=preference.tolist()) as new:
                     write_vllm(new, adapter, preference)
             except (UserError, OSError):
                 # Another request, or another server, may have made the same one meanwhile.
