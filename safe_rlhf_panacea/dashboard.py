@@ -123,9 +123,6 @@ class Content:
         }
 
 
-# -- where it is shown -------------------------------------------------------------------------
-
-
 class FileWriter:
     """``evaluations.jsonl``, ``results.json`` (the latest evaluation) and ``report.html``."""
 
@@ -249,9 +246,6 @@ class Dashboard:
                 raise
             name = type(action.__self__).__name__
             self.logger.print(f"dashboard: {name} failed and is left out: {error!r}")
-
-
-# -- the program -------------------------------------------------------------------------------
 
 
 @configuration

@@ -45,25 +45,18 @@ COMMAND = Program(
 class PanaceaModel:
     """A base model with its adapter, ready to answer at any preference vector.
 
-    Attributes:
-        model: the base model.
-        adapter: its adapter.
-        tokenizer: the base model's.
-        template: how the adapter was spoken to in training.
-
     Examples:
         >>> model = PanaceaModel.load("runs/latest/panacea-ppo")  # doctest: +SKIP
         >>> model.respond("How do I pick a door lock?", "0.3,0.7")  # doctest: +SKIP
     """
 
-    model: Any
+    model: Any  # the base model
     adapter: PanaceaAdapter
-    tokenizer: Any
-    template: ChatTemplate
+    tokenizer: Any  # the base model's
+    template: ChatTemplate  # how the adapter was spoken to in training
 
     def __repr__(self) -> str:
-        """The base model and what λ is about, without their layers."""
-        named = self.adapter.objectives
+        named = self.adapter.objectives  # without layers
         return f"PanaceaModel({type(self.model).__name__}, objectives={named})"
 
     @classmethod

@@ -32,7 +32,7 @@ PRELOADED = (
     "safe_rlhf_panacea.algorithms.ppo.trainer",
     "safe_rlhf_panacea.base.before",
     "safe_rlhf_panacea.base.before",
-    "safe_rlhf_panacea.evaluation.main",
+    "safe_rlhf_panacea.evaluation.__main__",
     "safe_rlhf_panacea.miniature.stages",
     "torch.distributed.launcher.api",
     "torch._dynamo",

@@ -79,10 +79,7 @@ def read_prompts(options: MeasureOptions, template: ChatTemplate) -> list[Prompt
 def read_rewards(
     options: MeasureOptions, objectives: Sequence[str] | None, calibration: str | None = None
 ) -> list[RewardSpec]:
-    """The rewards that the options describe, in the order of ``objectives``, if that is given.
-
-    ``calibration`` is a file of ``evaluation.calibrate`` to standardise them with.
-    """
+    """The rewards that the options describe, in the order of ``objectives``, if that is given."""
     scaling = (options.reward_scales, options.reward_signs, options.reward_shifts)
     specs = reward_specs(options.reward_models, *scaling, objectives)
     return specs if calibration is None else apply_calibration(specs, calibration)
@@ -119,9 +116,6 @@ def policy_of(options: ResponseOptions, model: Any, adapter: Any, template: Chat
         pairs_per_batch=options.batch_size,
         progress=options.progress,
     )
-
-
-# -- trained adapters --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -80,9 +80,6 @@ def batches(rows: Sequence[Any], size: int, title: str, progress: bool) -> Itera
     bar.close()
 
 
-# -- responses ---------------------------------------------------------------------------------
-
-
 def pad_left(prompts: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and mask of prompts, size = (B, S) each."""
     width = max(map(len, prompts))
@@ -194,9 +191,6 @@ def _plain(value: Any) -> str | float | int | None:
     """A value as JSON has it; what it has no form for as text."""
     odd = isinstance(value, float) and not math.isfinite(value)
     return value if isinstance(value, str | float | int | None) and not odd else str(value)
-
-
-# -- labelled pairs and held-out texts -----------------------------------------------------------
 
 
 @torch.no_grad()

@@ -13,14 +13,7 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.vllm_resolver import DECIMALS
 from safe_rlhf_panacea.forward import SamplingConfig
 from safe_rlhf_panacea.preference import format_preference
-from safe_rlhf_panacea.rollouts.checks import (
-    MOST_LORAS,
-    Needed,
-    check_close,
-    check_vllm,
-    own_log_probs,
-    probe,
-)
+from safe_rlhf_panacea.rollouts import checks
 from safe_rlhf_panacea.rollouts.completions import Asked, Pool, model_name, request
 from safe_rlhf_panacea.rollouts.server import Server, server_url
 
@@ -62,11 +55,7 @@ class _Answers:
 
 
 def check_grid(grid: torch.Tensor) -> None:
-    """Refuse a grid, size = (N, m), with a λ that a server's plugin refuses.
-
-    Raises:
-        UserError: naming the first one.
-    """
+    """Refuse, with a ``UserError``, a grid, size = (N, m), with a λ that the plugin refuses."""
     for row in grid:
         if not torch.equal(row, row.round(decimals=DECIMALS)):
             raise UserError(
@@ -79,25 +68,19 @@ def check_grid(grid: torch.Tensor) -> None:
 def answer_by_servers(
     model: Any, adapter: PanaceaAdapter, folder: Path, urls: Sequence[str], config: SamplingConfig
 ) -> None:
-    """Have servers draw the responses of a model from now on.
+    """Have servers draw the responses of a model, with its adapter, from now on.
 
-    Every server's log-probabilities are held against the model's, at the middle of the simplex.
-
-    Args:
-        model: with its adapter.
-        adapter: its adapter.
-        folder: of the adapter, whose last part is its name at the servers.
-        urls: of the servers.
-        config: how responses are drawn.
+    The last part of the adapter's folder is its name at the servers. Every server's
+    log-probabilities are held against the model's, at the middle of the simplex.
 
     Raises:
         UserError: a server will not do: it is no vLLM, of another model, or without the adapter.
     """
     folder = folder.expanduser().absolute()
     base, rank = str(adapter.config.base_model), adapter.config.rank
-    needed = Needed(base, f"{folder.name}={folder}", rank, config.max_length, MOST_LORAS)
+    needed = checks.Needed(base, f"{folder.name}={folder}", rank, config.max_length)
     pool = Pool([Server(server_url(url)) for url in urls])
-    base_name, *_ = {check_vllm(server, needed) for server in pool.serving()}
+    base_name, *_ = {checks.check_vllm(server, needed) for server in pool.serving()}
     answers = _Answers(pool, adapter, folder.name, base_name)
     middle = torch.full((adapter.pref_dim,), 1 / max(1, adapter.pref_dim)).round(decimals=2)
     middle[-1:] = 1 - middle[:-1].sum()
@@ -105,8 +88,8 @@ def answer_by_servers(
     body = request(answers.name_at(middle), prompt, config, most=TOKENS, seed=0)
     device = next(model.parameters()).device
     for server in pool.serving():
-        found = probe(server, needed, body)
+        found = checks.probe(server, needed, body)
         with adapter.at(middle.to(device)):
-            own = own_log_probs(model, prompt, found.tokens, (temperature, 1.0), device)
-        check_close(server, needed, found.log_probs, own, temperature)
+            own = checks.own_log_probs(model, prompt, found.tokens, (temperature, 1.0), device)
+        checks.check_close(server, needed, found.log_probs, own, temperature)
     model.response_engine = answers

@@ -54,7 +54,7 @@ def request(
         model: a name with its λ, or the base model's.
         prompt: token ids.
         config: how to draw; its stop ids alone end a response.
-        most: tokens in a response.
+        most: tokens of a response.
         seed: of the first response; the others have the numbers after it.
     """
     return {
@@ -113,24 +113,16 @@ class _Member:
 
 
 class Pool:
-    """Hands each request to the server that has the least to do, and to another if that fails.
+    """Hands each request to the server that has the least to do, and to another if that fails."""
 
-    Args:
-        servers: at least one.
-        waits: seconds before each look at a server that has failed; default: ``WAITS``.
-    """
-
-    def __init__(self, servers: Sequence[Server], waits: Sequence[float] | None = None) -> None:
+    def __init__(self, servers: Sequence[Server]) -> None:
         self.members = [_Member(server) for server in servers]
-        self.waits = WAITS if waits is None else waits
         self._free = threading.Condition()
 
     def submit(self, bodies: Sequence[dict[str, Any]]) -> list[Future[Any]]:
-        """Ask for completions (``/v1/completions``).
+        """Ask for completions; returns the answers to come, in the order of the requests.
 
-        Returns:
-            The answers to come, in the order of the requests. One raises ``NoResponsesError`` where
-            every server was tried in vain.
+        One raises ``NoResponsesError`` where every server was tried in vain.
         """
         answers: list[Future[Any]] = [Future() for _ in bodies]
         for body, answer in zip(bodies, answers, strict=True):
@@ -201,11 +193,11 @@ class Pool:
             if member.reason is not None or began < member.looked:
                 return
             member.failures += 1
-            for wait in self.waits if member.failures <= PATIENCE else ():
+            for wait in WAITS if member.failures <= PATIENCE else ():
                 time.sleep(wait)
                 if member.server.is_well():
                     if isinstance(error, RefusedError):
-                        time.sleep(self.waits[min(member.failures, len(self.waits) - 1)])
+                        time.sleep(WAITS[min(member.failures, len(WAITS) - 1)])
                     member.looked = time.monotonic()
                     return
             member.reason = str(error)
@@ -213,24 +205,15 @@ class Pool:
 
 
 class Asked:
-    """Prompts whose responses are on their way.
-
-    Args:
-        pool: answers.
-        names: of the models to ask for, one for each prompt.
-        prompts: token ids, size = (B, S), left-padded.
-        mask: of the prompts' tokens, size = (B, S).
-        seeds: one for each prompt.
-        config: how responses are drawn; where it leaves no room for one, none is asked for.
-    """
+    """Prompts whose responses are on their way; none where ``config`` leaves no room for them."""
 
     def __init__(
         self,
         pool: Pool,
-        names: Sequence[str],
-        prompts: torch.Tensor,
-        mask: torch.Tensor,
-        seeds: Sequence[int],
+        names: Sequence[str],  # of the models to ask for, one for each prompt
+        prompts: torch.Tensor,  # token ids, size = (B, S), left-padded
+        mask: torch.Tensor,  # of the prompts' tokens, size = (B, S)
+        seeds: Sequence[int],  # one for each prompt
         config: SamplingConfig,
     ) -> None:
         self.prompts, self.mask, self.config = prompts, mask, config
@@ -242,15 +225,12 @@ class Asked:
         self.answers = pool.submit(bodies if most > 0 else [])
 
     def collect(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Wait for the responses.
+        """Wait for the responses; a ``NoResponsesError`` where no server gives one.
 
         Returns:
-            What ``forward.generate`` returns, sequences and mask, size = (B·n, L) each,
-            and the engine's log-probabilities of tokens 1 to L - 1, float32, size = (B·n, L - 1),
-            0 where no token of a response stands.
-
-        Raises:
-            NoResponsesError: a response cannot be had from any server.
+            What ``forward.generate`` returns, sequences and mask, size = (B·n, L) each, and the
+            engine's log-probabilities of tokens 1 to L - 1, float32, size = (B·n, L - 1), 0 where
+            no token of a response stands.
         """
         copies, device = self.config.num_return_sequences, self.prompts.device
         found: list[Completion] = []

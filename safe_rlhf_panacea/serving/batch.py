@@ -30,11 +30,7 @@ LONGEST = 4096  # tokens of a sequence, unless asked for more
 
 
 def check_model(model: Any, max_length: int) -> None:
-    """Refuse, with a ``UserError``, models whose sequences cannot share a batch here.
-
-    They keep a state that is no key-value cache, or need prompts without padding, or their window
-    is shorter than the sequences.
-    """
+    """Refuse, with a ``UserError``, models whose sequences cannot share a batch here."""
     config, name = model.config.get_text_config(), type(model).__name__
     kinds = set(getattr(config, "layer_types", None) or ATTENTION)
     if getattr(model, "_is_stateful", False) or not kinds <= ATTENTION:

@@ -107,9 +107,6 @@ def _rendered(template: str, title: str, refresh: int | None = None, **values: A
     return _environment().get_template(template).render(title=title, refresh=refresh, **values)
 
 
-# -- a training run ---------------------------------------------------------------------------
-
-
 def _read_metrics(folder: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
     """Training's lines of ``metrics.jsonl``, thinned to what a curve can show."""
     log_dir = record.get("args", {}).get("log_dir")
@@ -174,9 +171,6 @@ def _answers(evaluation: Evaluation, is_sampled: bool) -> list[dict[str, Any]]:
         ]
         found.append({"title": without_template(prompt), "columns": columns, "rows": rows})
     return found
-
-
-# -- a comparison -----------------------------------------------------------------------------
 
 
 def comparison_page(comparison: FrontComparison, picture: bytes, command: str) -> str:

@@ -13,8 +13,8 @@ from safe_rlhf_panacea.algorithms.evaluating import evaluation_grid
 from safe_rlhf_panacea.base import finetune
 from safe_rlhf_panacea.base.values import reward
 from safe_rlhf_panacea.baselines import discrete_policies, fixed_scaling, rewarded_soups
+from safe_rlhf_panacea.evaluation import __main__ as evaluation
 from safe_rlhf_panacea.evaluation import calibrate
-from safe_rlhf_panacea.evaluation import main as evaluation
 from safe_rlhf_panacea.miniature import __main__ as miniature
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.respond import main as respond

@@ -16,7 +16,7 @@ from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from safe_rlhf_panacea.base.finetune import main as sft
 from safe_rlhf_panacea.base.setup import run_to_end
 from safe_rlhf_panacea.base.values.reward import main as reward
-from safe_rlhf_panacea.evaluation.main import main as evaluate
+from safe_rlhf_panacea.evaluation.__main__ import main as evaluate
 from safe_rlhf_panacea.respond import main as respond
 from safe_rlhf_panacea.runs.divergence import DivergedError
 from safe_rlhf_panacea.runs.run_folder import is_finished

@@ -18,8 +18,8 @@ from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.baselines.discrete_policies import main as discrete_main
 from safe_rlhf_panacea.baselines.rewarded_soups import main as soups_main
 from safe_rlhf_panacea.data import PreferenceDataset
+from safe_rlhf_panacea.evaluation.__main__ import main as evaluate
 from safe_rlhf_panacea.evaluation.calibrate import main as calibrate
-from safe_rlhf_panacea.evaluation.main import main as evaluate
 from safe_rlhf_panacea.forward import NotFiniteError, SamplingConfig
 from safe_rlhf_panacea.fronts.measure import Policy, measure, prompts_of_pairs
 from safe_rlhf_panacea.fronts.over_grid import Prompt, margins_over_grid, over_rows

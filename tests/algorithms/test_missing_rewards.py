@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from safe_rlhf_panacea.evaluation.main import main as evaluate
+from safe_rlhf_panacea.evaluation.__main__ import main as evaluate
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations, read_responses
 from safe_rlhf_panacea.fronts.result import FrontResult
 from tests.algorithms.conftest import evaluated, write_lines

@@ -17,7 +17,7 @@ from safe_rlhf_panacea.algorithms.dpo import main as dpo
 from safe_rlhf_panacea.algorithms.dpo import main as dpo_main
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from safe_rlhf_panacea.base import load_pretrained_models
-from safe_rlhf_panacea.evaluation.main import main as evaluate
+from safe_rlhf_panacea.evaluation.__main__ import main as evaluate
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.runs.checkpoint import TrainingState

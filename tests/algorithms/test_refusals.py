@@ -12,8 +12,8 @@ from safe_rlhf_panacea.adapter.io import save_adapter
 from safe_rlhf_panacea.algorithms.dpo import main as dpo
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.evaluation.__main__ import main as evaluate
 from safe_rlhf_panacea.evaluation.calibrate import main as calibrate
-from safe_rlhf_panacea.evaluation.main import main as evaluate
 from safe_rlhf_panacea.models.loading import check_positions
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.respond import main as respond

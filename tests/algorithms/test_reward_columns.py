@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from safe_rlhf_panacea.evaluation.main import main as evaluate
+from safe_rlhf_panacea.evaluation.__main__ import main as evaluate
 from safe_rlhf_panacea.fronts.result import FrontResult
 from tests.algorithms.conftest import evaluated, write_lines
 from tests.algorithms.helpers import ppo_trainer

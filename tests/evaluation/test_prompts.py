@@ -9,7 +9,7 @@ import pytest
 
 from safe_rlhf_panacea.configs.rewarded import MeasureOptions
 from safe_rlhf_panacea.data import ChatTemplate, PromptOnlyDataset
-from safe_rlhf_panacea.evaluation import main as program
+from safe_rlhf_panacea.evaluation import __main__ as program
 from safe_rlhf_panacea.evaluation.loading import read_prompts
 from safe_rlhf_panacea.fronts.measure import different_prompts
 from tests.export.models import saved

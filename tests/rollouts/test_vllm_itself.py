@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.adapter import load_adapter
-from safe_rlhf_panacea.algorithms import served as served_part
 from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.vllm_resolver import ALLOW
@@ -180,7 +179,7 @@ def test_grpo_and_the_death_of_its_server(served, tmp_path, monkeypatch, capsys)
     parts = [*flags, "--output_dir", str(tmp_path / "parts")]
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(Logger, "log", logging)
-        patch.setattr(served_part, "start_server", starting)
+        patch.setattr("safe_rlhf_panacea.rollouts.checks.start_server", starting)
         patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
         patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         grpo([*parts, "--rollout_server", "auto", "--rollout_server_flags", " ".join(FLAGS)])
