@@ -103,8 +103,12 @@ class PanaceaAdapters:
         """An adapter, read and held against vLLM's base model once."""
         name, source = f"{known}/{version}".rstrip("/"), Path(self.folders[known])
         if (name, base_model) not in self.loaded:
-            if version:
-                self._forget_old(known, source)
+            if version:  # remove what was made of versions that the trainer has removed
+                cached = self.cache / known
+                for folder in cached.iterdir() if cached.is_dir() else ():
+                    if VERSION.fullmatch(folder.name) and not (source / folder.name).is_dir():
+                        shutil.rmtree(folder, ignore_errors=True)
+                self.loaded = {k: one for k, one in self.loaded.items() if one.folder.is_dir()}
             adapter = SavedAdapter.read(source / version)
             own = adapter.config.base_model
             # The names must agree too, but for versions: a trainer's machine may have others.
@@ -117,16 +121,6 @@ class PanaceaAdapters:
             adapter.check_base(base_model)
             self.loaded[name, base_model] = adapter
         return self.loaded[name, base_model]
-
-    def _forget_old(self, known: str, source: Path) -> None:
-        """Remove what was made of versions that the trainer has removed."""
-        cached = self.cache / known
-        for folder in cached.iterdir() if cached.is_dir() else ():
-            if VERSION.fullmatch(folder.name) and not (source / folder.name).is_dir():
-                shutil.rmtree(folder, ignore_errors=True)
-        self.loaded = {
-            key: adapter for key, adapter in self.loaded.items() if adapter.folder.is_dir()
-        }
 
 
 def adapters_from_environment() -> PanaceaAdapters | None:
