@@ -25,6 +25,7 @@ from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.runs.run_folder import EVALUATIONS_FILE, REPORT_FILE, RESULTS_FILE
 from safe_rlhf_panacea.show import pictures
 from safe_rlhf_panacea.show.pages import render
+from safe_rlhf_panacea.show.plots import picture_bytes
 from safe_rlhf_panacea.show.tables import Table, indicators_table, points_table
 
 PROGRAM = "python -m safe_rlhf_panacea.dashboard"
@@ -93,7 +94,7 @@ class Content:
             drawn["front/kl"] = pictures.kl(latest)
         if any(map(any, latest.drawn.values())):
             drawn["preferences/drawn"] = pictures.preferences_drawn(latest)
-        return drawn
+        return {name: picture_bytes(figure) for name, figure in drawn.items()}
 
     @functools.cached_property
     def tables(self) -> dict[str, Table]:

@@ -20,7 +20,7 @@ from safe_rlhf_panacea.io import read_json, read_json_lines
 from safe_rlhf_panacea.records import misfit
 from safe_rlhf_panacea.runs.run_folder import METRICS_FILE, RUN_FILE
 from safe_rlhf_panacea.show import pictures, tables
-from safe_rlhf_panacea.show.plots import spread
+from safe_rlhf_panacea.show.plots import picture_bytes, spread
 
 if TYPE_CHECKING:
     from safe_rlhf_panacea.dashboard import Content
@@ -151,7 +151,7 @@ def render(folder: Path, content: Content, *, running: bool) -> str:
         is_sampled=is_sampled,
         content=content,
         folded_table=folded_table,
-        curves=pictures.curves(metrics, groups) if groups else None,
+        curves=picture_bytes(pictures.curves(metrics, groups)) if groups else None,
         record=record,
         point=tables.point_text(latest.result.reference_point),
     )

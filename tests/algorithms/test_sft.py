@@ -12,6 +12,7 @@ from safe_rlhf_panacea.algorithms.sft import main
 from safe_rlhf_panacea.data import IGNORE_INDEX
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.show import pictures
+from safe_rlhf_panacea.show.plots import picture_bytes
 from tests.algorithms.conftest import write_lines
 from tests.algorithms.helpers import sft_trainer
 from tests.algorithms.plain_ppo import at_preference, doubled, hidden_states
@@ -128,7 +129,7 @@ def test_the_front_is_of_held_out_log_likelihoods(sft_flags, objective_texts, tm
     low = [v.mean() - 2 * v.std(ddof=1) for v in start]
     assert last.result.reference_point == pytest.approx(low, abs=0.006)
     assert [len(column) for column in last.distributions[0]] == [5, 3]
-    assert pictures.distributions(last).startswith(b"\x89PNG")
+    assert picture_bytes(pictures.distributions(last)).startswith(b"\x89PNG")
 
 
 def test_it_learns_a_front(sft_flags, tmp_path):
