@@ -19,11 +19,11 @@ from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from safe_rlhf_panacea.algorithms.sft import main as panacea_sft
 from safe_rlhf_panacea.base.finetune import main as sft
-from safe_rlhf_panacea.dry_run import resolve
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.runs.logger import Logger
 from safe_rlhf_panacea.runs.resuming import can_go_on, note_latest
 from safe_rlhf_panacea.runs.run_folder import is_finished
+from safe_rlhf_panacea.runs.run_record import recordable
 from tests.algorithms.conftest import write_lines
 from tests.algorithms.test_evaluating_shown import offline_records
 
@@ -60,7 +60,7 @@ def both_ways(main, flags, tmp_path, stop_at, step):
     stop_at(None)
     assert not is_finished(folders[1])
     # What a launcher asks before it hands on --resume.
-    assert can_go_on(folders[1], resolve(main.__module__.removesuffix(".main"), parts)[0])
+    assert can_go_on(folders[1], recordable(main.__self__.parse_arguments(parts)))
     torch.manual_seed(123)  # whatever the new process's random numbers are
     main([*parts, "--resume"])
     return folders
