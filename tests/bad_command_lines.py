@@ -206,6 +206,11 @@ dpo          ; --vertex_probability_end 0.5        ; needs --vertex_probability,
 dpo          ; --fixed_preference 0.7,0.7         ; sums to 1.4, not to 1
 dpo          ; --fixed_preference nan,1           ; an entry that is not finite
 dpo          ; --fixed_preference 1,0 --preference_scope sample ; draws nothing
+dpo          ; --preference_for_labels            ; belongs to --preference_scope sample
+dpo          ; --fixed_scaling 1 --scaling_lr_multiplier 2 ; --fixed_scaling fixes it
+dpo          ; --vertex_probability 0.1           ; belongs to --preference_sampler vertices
+dpo          ; --preference_sampler vertices      ; vertices needs --vertex_probability
+dpo          ; --fixed_preference 0.2,0.3,0.5     ; has 3 entries, but there are 2 objectives
 dpo          ; --reference_point 1                ; --reference_point needs 2 numbers, not 1
 dpo          ; --eval_grid_step 0.3               ; grid step 0.3 does not divide 1
 dpo          ; --eval_grid_step 1e-9              ; 1,000,000,001 vectors of 2 objectives.*use 0.01
