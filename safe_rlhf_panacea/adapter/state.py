@@ -156,8 +156,7 @@ def _note_shape(
 def follow_rows(model: nn.Module, state: PreferenceState) -> None:
     """Let λ follow the rows of passes: repeated by ``generate``, or in one dimension with tokens.
 
-    Models inside a model note rows and tokens too: a score model cuts a batch into passes of its
-    backbone.
+    Models within it are asked too: a score model cuts a batch into passes of its backbone.
     """
     if hasattr(model, "generate"):
         # Not a closure: a copy of the model must generate with the copy.
