@@ -45,15 +45,21 @@ COMMAND = Program(
 class PanaceaModel:
     """A base model with its adapter, ready to answer at any preference vector.
 
+    Attributes:
+        model: the base model.
+        adapter: its adapter.
+        tokenizer: the base model's.
+        template: how the adapter was spoken to in training.
+
     Examples:
         >>> model = PanaceaModel.load("runs/latest/panacea-ppo")  # doctest: +SKIP
         >>> model.respond("How do I pick a door lock?", "0.3,0.7")  # doctest: +SKIP
     """
 
-    model: Any  # the base model
+    model: Any
     adapter: PanaceaAdapter
-    tokenizer: Any  # the base model's
-    template: ChatTemplate  # how the adapter was spoken to in training
+    tokenizer: Any
+    template: ChatTemplate
 
     def __repr__(self) -> str:
         named = self.adapter.objectives  # without layers

@@ -20,7 +20,7 @@ import torch
 
 from safe_rlhf_panacea.adapter import AdapterError
 from safe_rlhf_panacea.errors import UserError, one_line
-from safe_rlhf_panacea.export.formats import RECORD, describe, new_folder, write_peft
+from safe_rlhf_panacea.export.formats import RECORD, new_folder, write_peft
 from safe_rlhf_panacea.export.low_rank import SavedAdapter, at_preference
 from safe_rlhf_panacea.preference import PreferenceError, format_preference, parse_preference
 from safe_rlhf_panacea.serving.rules import Rules
@@ -90,9 +90,8 @@ class PanaceaAdapters:
             label = hashlib.sha256(str(preference.tolist()).encode()).hexdigest()[:16]
         folder = self.cache / adapter_name / label
         if not folder.is_dir():
-            record = describe(adapter, "vllm", preference=preference.tolist())
             try:
-                with new_folder(folder, record, overwrite=False) as new:
+                with new_folder(folder, adapter, "vllm", preference=preference.tolist()) as new:
                     write_vllm(new, adapter, preference)
             except (UserError, OSError):
                 # Another request, or another server, may have made the same one meanwhile.
@@ -104,8 +103,12 @@ class PanaceaAdapters:
         """An adapter, read and held against vLLM's base model once."""
         name, source = f"{known}/{version}".rstrip("/"), Path(self.folders[known])
         if (name, base_model) not in self.loaded:
-            if version:
-                self._forget_old(known, source)
+            if version:  # remove what was made of versions that the trainer has removed
+                cached = self.cache / known
+                for folder in cached.iterdir() if cached.is_dir() else ():
+                    if VERSION.fullmatch(folder.name) and not (source / folder.name).is_dir():
+                        shutil.rmtree(folder, ignore_errors=True)
+                self.loaded = {k: one for k, one in self.loaded.items() if one.folder.is_dir()}
             adapter = SavedAdapter.read(source / version)
             own = adapter.config.base_model
             # The names must agree too, but for versions: a trainer's machine may have others.
@@ -118,16 +121,6 @@ class PanaceaAdapters:
             adapter.check_base(base_model)
             self.loaded[name, base_model] = adapter
         return self.loaded[name, base_model]
-
-    def _forget_old(self, known: str, source: Path) -> None:
-        """Remove what was made of versions that the trainer has removed."""
-        cached = self.cache / known
-        for folder in cached.iterdir() if cached.is_dir() else ():
-            if VERSION.fullmatch(folder.name) and not (source / folder.name).is_dir():
-                shutil.rmtree(folder, ignore_errors=True)
-        self.loaded = {
-            key: adapter for key, adapter in self.loaded.items() if adapter.folder.is_dir()
-        }
 
 
 def adapters_from_environment() -> PanaceaAdapters | None:

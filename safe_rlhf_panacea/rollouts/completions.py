@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -100,23 +99,11 @@ def read_answer(answer: Any, count: int) -> list[Completion]:
     return found
 
 
-@dataclass
-class _Member:
-    """A server of a pool."""
-
-    server: Server
-    failures: int = 0  # in a row; those that came together count once
-    looked: float = 0.0  # when it was last found to be well again
-    reason: str | None = None  # why it is left out; None while it is not
-    busy: int = 0  # requests that it has now
-    lock: threading.Lock = field(default_factory=threading.Lock)  # while its state is found out
-
-
 class Pool:
     """Hands each request to the server that has the least to do, and to another if that fails."""
 
     def __init__(self, servers: Sequence[Server]) -> None:
-        self.members = [_Member(server) for server in servers]
+        self.servers = servers
         self._free = threading.Condition()
 
     def submit(self, bodies: Sequence[dict[str, Any]]) -> list[Future[Any]]:
@@ -131,19 +118,19 @@ class Pool:
 
     def serving(self) -> list[Server]:
         """The servers that are not left out."""
-        return [member.server for member in self.members if member.reason is None]
+        return [server for server in self.servers if server.reason is None]
 
     def take_back(self, check: Callable[[Server], object]) -> None:
         """Look again at the servers that were left out, and take those back that pass ``check``."""
-        for member in self.members:
-            if member.reason is None or not member.server.is_well():
+        for server in self.servers:
+            if server.reason is None or not server.is_well():
                 continue
             try:
-                check(member.server)
+                check(server)
             except UserError:
                 continue
-            member.failures, member.reason = 0, None
-            say(f"{member.server.url} is asked again")
+            server.failures, server.reason = 0, None
+            say(f"{server.url} is asked again")
 
     def _work(self, body: dict[str, Any], answer: Future[Any]) -> None:
         try:
@@ -154,53 +141,53 @@ class Pool:
     def _complete(self, body: dict[str, Any]) -> Any:
         failure: UserError | None = None
         for _ in range(TRIES):
-            member, began = self._take(), time.monotonic()
+            server, began = self._take(), time.monotonic()
             try:
-                answer = member.server.post("/v1/completions", body)
-                member.failures = 0
+                answer = server.post("/v1/completions", body)
+                server.failures = 0
                 return answer
             except (NoAnswerError, RefusedError) as error:
                 failure = error
-                self._failed(member, error, began)
+                self._failed(server, error, began)
             finally:
                 with self._free:
-                    member.busy -= 1
-                    if member.reason is None:
+                    server.busy -= 1
+                    if server.reason is None:
                         self._free.notify()
                     else:  # perhaps no server is left for those who wait
                         self._free.notify_all()
         raise NoResponsesError(f"asked {TRIES} times in vain: {failure}")
 
-    def _take(self) -> _Member:
+    def _take(self) -> Server:
         """A server that may be asked, once there is one."""
         with self._free:
-            while members := [member for member in self.members if member.reason is None]:
-                member = min(members, key=lambda member: member.busy)
-                if member.busy < AT_ONCE:
-                    member.busy += 1
-                    return member
+            while servers := self.serving():
+                server = min(servers, key=lambda server: server.busy)
+                if server.busy < AT_ONCE:
+                    server.busy += 1
+                    return server
                 self._free.wait()
-        reasons = "; ".join(str(member.reason) for member in self.members)
+        reasons = "; ".join(str(server.reason) for server in self.servers)
         raise NoResponsesError(f"no rollout server is left: {reasons}")
 
-    def _failed(self, member: _Member, error: UserError, began: float) -> None:
+    def _failed(self, server: Server, error: UserError, began: float) -> None:
         """Find out whether a server that has failed is well again, or leave it out.
 
         One that says so and yet fails again and again, or is slow, is not. What is refused may be
         granted soon: a shared folder shows a new file late on some machines.
         """
-        with member.lock:
-            if member.reason is not None or began < member.looked:
+        with server.lock:
+            if server.reason is not None or began < server.looked:
                 return
-            member.failures += 1
-            for wait in WAITS if member.failures <= PATIENCE else ():
+            server.failures += 1
+            for wait in WAITS if server.failures <= PATIENCE else ():
                 time.sleep(wait)
-                if member.server.is_well():
+                if server.is_well():
                     if isinstance(error, RefusedError):
-                        time.sleep(WAITS[min(member.failures, len(WAITS) - 1)])
-                    member.looked = time.monotonic()
+                        time.sleep(WAITS[min(server.failures, len(WAITS) - 1)])
+                    server.looked = time.monotonic()
                     return
-            member.reason = str(error)
+            server.reason = str(error)
             say(f"left out: {error}")
 
 

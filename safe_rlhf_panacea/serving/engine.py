@@ -69,7 +69,6 @@ class Engine:
 
     @property
     def is_alive(self) -> bool:
-        """Whether answers can be expected."""
         return self._thread.is_alive()
 
     def submit(self, jobs: Sequence[Job]) -> None:

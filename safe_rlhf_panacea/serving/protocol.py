@@ -132,6 +132,10 @@ class GenerationRequest(Fields):
     stop_token_ids: Annotated[list[int], Field(max_length=64)] = []
     ignore_eos: bool = False
 
+    @property
+    def wants_log_probs(self) -> bool:
+        return getattr(self, "logprobs", None) is not None  # of completions
+
 
 class TextPart(Fields):
     """A part of a message; only text is read."""
@@ -236,7 +240,6 @@ class Reply:
         }
 
     def usage(self, tokens: int) -> dict[str, int]:
-        """Counts of tokens, of answers of so many."""
         return {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": tokens,
@@ -254,7 +257,6 @@ class Reply:
 
     @staticmethod
     def event(content: dict[str, Any]) -> str:
-        """One server-sent event."""
         return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
 
     def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> str:
@@ -271,5 +273,4 @@ class Reply:
         return self._chunk([self._choice(index, [piece], delta=delta)])
 
     def last(self, tokens: int) -> str:
-        """The chunk with counts of tokens alone."""
         return self._chunk([], usage=self.usage(tokens))

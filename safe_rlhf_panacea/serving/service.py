@@ -59,7 +59,7 @@ class Service:
             model=self.rules.label(preference),
             preference=self.rules.by_name(preference),
             prompt_tokens=sum(map(len, prompts)),
-            log_probs=_wants_log_probs(body),
+            log_probs=body.wants_log_probs,
         )
         self.engine.submit(jobs)
         pieces = self._pieces(jobs, inbox, request)
@@ -139,7 +139,7 @@ class Service:
                     body.min_p,
                     body.repetition_penalty,
                     prompt,
-                    log_probs=[] if _wants_log_probs(body) else None,
+                    log_probs=[] if body.wants_log_probs else None,
                 )
                 text = TextStream(self._decoder, stops, strip=is_chat)
                 deliver = functools.partial(put, index)
@@ -171,10 +171,6 @@ class Service:
         finally:
             self.engine.cancel(jobs)
             watching.cancel()
-
-
-def _wants_log_probs(body: ChatRequest | CompletionRequest) -> bool:
-    return isinstance(body, CompletionRequest) and body.logprobs is not None
 
 
 async def _events(
