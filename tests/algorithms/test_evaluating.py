@@ -87,7 +87,7 @@ def check_final(tmp_path, flags):
 
 @pytest.mark.usefixtures("no_page")
 def test_dpo_front_is_that_of_the_evaluation_program(dpo_evaluated, pairs, tmp_path):
-    dpo(dpo_evaluated)
+    dpo([*dpo_evaluated, "--eval_interval", "2"])
     data = ["--datasets", f"pairs:12/-1:{pairs}", "--max_length", "64"]
     last = check_final(tmp_path, data)
     values = np.array(last.distributions)  # size = (N, m, P), β · Δ towards the label
@@ -96,8 +96,8 @@ def test_dpo_front_is_that_of_the_evaluation_program(dpo_evaluated, pairs, tmp_p
 
 @pytest.mark.usefixtures("no_page")
 def test_ppo_front_is_that_of_the_evaluation_program(ppo_flags, prompts, reward_models, tmp_path):
-    ppo(evaluated(ppo_flags, f"prompts:16/-1:{prompts}"))
-    data = ["--datasets", f"prompts:16/-1:{prompts}", "--max_length", "32"]
+    ppo([*evaluated(ppo_flags, f"prompts:8/-1:{prompts}"), "--eval_interval", "2"])
+    data = ["--datasets", f"prompts:8/-1:{prompts}", "--max_length", "32"]
     models = ["--reward_models", *(f"{name}={path}" for name, path in reward_models.items())]
     last = check_final(tmp_path, [*data, *models])
     assert last.result.metadata["prompts"] > 1
@@ -124,7 +124,8 @@ def test_evaluating_does_not_change_the_training(
     make = dpo_trainer if algorithm == "dpo" else ppo_trainer
     found = []
     for index, flags in enumerate((plain, with_fronts)):
-        trainer = make([*flags, "--output_dir", str(tmp_path / str(index)), "--max_steps", "3"])
+        flags = [*flags, "--output_dir", str(tmp_path / str(index)), "--eval_prompts", "1"]
+        trainer = make(flags)
         trainer.train()
         found.append(torch.cat([p.detach().flatten() for p in trainer.panacea.policy.parameters()]))
     assert torch.equal(*found)

@@ -88,7 +88,7 @@ def test_old_log_probabilities_are_kept_where_they_are_needed(grpo_flags, tmp_pa
 def test_it_learns_a_front_from_conflicting_rewards(grpo_flags):
     trainer = grpo_trainer(
         [
-            *(*grpo_flags, "--max_steps", "45", "--preference_scope", "sample", "--equal_steps"),
+            *(*grpo_flags, "--max_steps", "60", "--preference_scope", "sample", "--equal_steps"),
             *("--preference_sampler", "stratified", "--per_device_train_batch_size", "64"),
             *("--per_device_prompt_batch_size", "16", "--kl_coeff", "0.05"),
             *("--actor_lr", "2e-3", "--max_length", "20"),

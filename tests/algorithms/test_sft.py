@@ -99,13 +99,14 @@ def test_the_front_is_of_held_out_log_likelihoods(sft_flags, objective_texts, tm
     counts = {"helpful": 5, "harmless": 3}
     specs = [f"{n}=supervised:{c}/-1:{objective_texts[n]}" for n, c in counts.items()]
     flags = [*sft_flags, "--need_eval", "--eval_datasets", *specs, "--eval_grid_step", "0.5"]
-    trainer = sft_trainer([*flags, "--max_steps", "4", "--per_device_eval_batch_size", "8"])
+    flags += ["--eval_prompts", "2", "--per_device_eval_batch_size", "8"]
+    trainer = sft_trainer(flags)
     trainer.train()
     weights, factors = weights_and_factors(trainer)
     texts = trainer.eval_dataloader.dataset
     last = read_evaluations(tmp_path / "out")[-1]
     assert last.result.kind == "log-likelihood"
-    assert last.result.metadata == {"labelled_texts": [5, 3], "prompts": 8}
+    assert last.result.metadata == {"labelled_texts": [5, 3], "prompts": 2}
 
     def by_objective(composed):
         found = {0: [], 1: []}
@@ -134,6 +135,7 @@ def test_the_front_is_of_held_out_log_likelihoods(sft_flags, objective_texts, tm
 
 def test_it_learns_a_front(sft_flags, tmp_path):
     flags = ["--max_steps", "30", "--lr", "2e-2", "--preference_scope", "sample"]
+    flags += ["--eval_grid_step", "0.5", "--eval_prompts", "1"]
     main([*sft_flags, *flags, "--need_eval", "--eval_split_ratio", "0.25"])
     first, *_, last = read_evaluations(tmp_path / "out")
     assert np.ptp(first.front.values, axis=0) == pytest.approx([0, 0], abs=1e-5)
