@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.base.finetune import main as sft_main
-from safe_rlhf_panacea.base.threads import one_thread
+from safe_rlhf_panacea.base.setup import one_thread
 from safe_rlhf_panacea.base.values.reward import main as reward_main
 from safe_rlhf_panacea.baselines.variants import PROGRAMS, Variants, train_variants
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset

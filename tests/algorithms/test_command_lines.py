@@ -9,7 +9,7 @@ import math
 import pytest
 
 from safe_rlhf_panacea.algorithms import dpo, ppo, sft
-from safe_rlhf_panacea.algorithms.evaluating import evaluation_grid
+from safe_rlhf_panacea.algorithms.part import evaluation_grid
 from safe_rlhf_panacea.base import finetune
 from safe_rlhf_panacea.base.values import reward
 from safe_rlhf_panacea.baselines import discrete_policies, fixed_scaling, rewarded_soups

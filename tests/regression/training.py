@@ -20,8 +20,7 @@ import torch
 
 from safe_rlhf_panacea.base.engine import gradient_norm
 from safe_rlhf_panacea.base.part import Observer
-from safe_rlhf_panacea.base.setup import prepare_run
-from safe_rlhf_panacea.base.threads import one_thread
+from safe_rlhf_panacea.base.setup import one_thread, prepare_run
 from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.io import atomic_write_json
 from tests.regression.tiny_world import MAX_LENGTH, OBJECTIVES, fill

@@ -11,7 +11,7 @@ from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic, shared_copy, v
 from safe_rlhf_panacea.algorithms.preference_source import check_shared
 from safe_rlhf_panacea.algorithms.rewarded import PanaceaRewarded, PanaceaRollout, PanaceaScores
 from safe_rlhf_panacea.base.engine import init_eval_engine, unwrap
-from safe_rlhf_panacea.distributed import all_reduce_means, own_device
+from safe_rlhf_panacea.distributed import all_reduce_means
 from safe_rlhf_panacea.errors import UserError
 
 if TYPE_CHECKING:  # at run time Safe-RLHF's own, where it is installed
@@ -42,7 +42,7 @@ class PanaceaPPOTrainer(PanaceaRewarded, HookedPPOTrainer):
         self.panacea.attach(self.actor_model, "policy", self.template)
 
     def init_rewards(self) -> None:
-        """Load every reward model once; functions are found now and not after the loading."""
+        """Find the functions and load the reward models."""
         self.reward_model = None  # the base's single one
         load = functools.partial(self.load_scorer, normalize=self.args.normalize_reward)
         self.rewards = self.part.load(load)
@@ -75,13 +75,14 @@ class PanaceaPPOTrainer(PanaceaRewarded, HookedPPOTrainer):
         accumulated = self.reward_critic_model.gradient_accumulation_steps()
         sampler: Any = self.prompt_only_dataloader.sampler  # torch's type has no length
         check_shared(self.args, len(sampler), accumulated, self.total_steps)
-        self.rewards.place(self._reward_engine)
-
-    def _reward_engine(self, model: Any) -> Any:
         critic = self.reward_critic_model
-        if model is getattr(unwrap(critic), "reward_model", None):
-            return functools.partial(critic, role="reward")
-        return init_eval_engine(model.to(own_device()), self.ds_eval_config)
+
+        def engine(model: Any) -> Any:
+            if model is getattr(unwrap(critic), "reward_model", None):
+                return functools.partial(critic, role="reward")
+            return init_eval_engine(model, self.ds_eval_config)
+
+        self.rewards.place(engine)
 
     # -- rollout ----------------------------------------------------------------------
 
