@@ -146,7 +146,6 @@ class Panacea:
         return self._held
 
     def describe_latest(self) -> str:
-        """``latest`` by name, of several rows the mean, for people."""
         return format_preference(self.latest.mean(dim=0), self.objectives)
 
     @contextmanager

@@ -86,11 +86,9 @@ class PanaceaPart(Part):
         self.panacea.source.run_progress = lambda: trainer.global_step / trainer.total_steps
 
     def about(self) -> dict[str, Any]:
-        """How much of the policy the adapter reaches."""
         return {"adapted_share": round(self.panacea.coverage.share, 4)}
 
     def about_batch(self) -> str:
-        """The batch's λ, or the mean of its rows'."""
         return f"λ {self.panacea.describe_latest()}"
 
     def opened(self) -> None:
@@ -207,7 +205,6 @@ class PanaceaPart(Part):
     # -- checkpoints and the adapter --------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """λ's stream, the ideal point and the bases, for an exact resume."""
         return self.panacea.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

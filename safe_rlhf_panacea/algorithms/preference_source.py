@@ -92,7 +92,6 @@ class PreferenceSource:
         return {**self.sampler.state_dict(), "ranks": ranks}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a checkpoint left off."""
         own = state["ranks"][get_rank()]
         self.sampler.load_state_dict(own)
         self.drawn.copy_(own["drawn"])

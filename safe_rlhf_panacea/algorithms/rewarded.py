@@ -141,18 +141,15 @@ class RewardedPart(ServedPart):
         return named
 
     def logged(self, where: str) -> dict[str, float]:
-        """What functions have logged since the last call, under ``where/``."""
         return {f"{where}/{name}": mean for name, mean in self.loaded.logged().items()}
 
     # -- evaluation -------------------------------------------------------------------
 
     def evaluate(self, base: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """With what functions have logged."""
         found = super().evaluate(base)
         return {**self.logged("eval"), **found}
 
     def measure_front(self) -> Measurement:
-        """Rewards of responses to the evaluation prompts."""
         trainer, args = self.trainer, self.trainer.args
         self._tell_progress()
         policy = self.measured_policy(
@@ -193,12 +190,10 @@ class PanaceaRewarded(RLBase):
         super().__init__(args, *ds_configs)
 
     def init_reference(self) -> None:
-        """The policy is its own reference."""
         self.actor_reference_model = None
 
     @contextmanager
     def reference(self) -> Iterator[Any]:
-        """The policy with its adapter off."""
         with self.panacea.reference(unwrap(self.actor_model)):
             yield self.actor_model
 
@@ -241,5 +236,4 @@ class PanaceaRewarded(RLBase):
         }
 
     def measure_front(self) -> Measurement:
-        """Rewards of responses to the evaluation prompts."""
         return self.part.measure_front()

@@ -116,12 +116,10 @@ class DPOTrainer(ImplicitRewards, SupervisedTrainer):
     reference_model: Any
 
     def __init__(self, args: DPOConfig, *ds_configs: dict[str, Any]) -> None:
-        """Take β and run the hooks."""
         self.scale_coeff = args.scale_coeff
         super().__init__(args, *ds_configs)
 
     def init_models(self) -> None:
-        """Load the policy, and the reference it is held against."""
         super().init_models()
         self.init_reference()
 
@@ -130,7 +128,6 @@ class DPOTrainer(ImplicitRewards, SupervisedTrainer):
         self.reference_model, _ = load_model(self.args, self.args.model_name_or_path)
 
     def init_engines(self) -> None:
-        """Make the policy's engine and place the reference."""
         super().init_engines()
         if self.reference_model is not None:
             self.reference_model = init_eval_engine(self.reference_model, self.ds_eval_config)

@@ -42,7 +42,6 @@ class PPOTrainer(RLTrainer[AnyRollout]):
     def __init__(
         self, args: PPOConfig, ds_train_config: dict[str, Any], ds_eval_config: dict[str, Any]
     ) -> None:
-        """Run the hooks, then read the coefficients of rewards by token and of their values."""
         super().__init__(args, ds_train_config, ds_eval_config)
         self.clip_range_score = args.clip_range_score
         self.clip_range_value = args.clip_range_value
@@ -52,16 +51,13 @@ class PPOTrainer(RLTrainer[AnyRollout]):
     # -- models -----------------------------------------------------------------------
 
     def init_models(self) -> None:
-        """Load actor, reference, rewards and critic, in this order."""
         super().init_models()
         self.init_critic()
 
     def init_reference(self) -> None:
-        """Load a second, frozen copy of the policy."""
         self.actor_reference_model, _ = self.load_policy()
 
     def init_rewards(self) -> None:
-        """Load the reward model."""
         self.reward_model = self._load_checked(
             self.args.reward_model_name_or_path, "reward", normalize=self.args.normalize_reward
         )
@@ -72,7 +68,6 @@ class PPOTrainer(RLTrainer[AnyRollout]):
         self.reward_critic_model = self._load_checked(path, "critic")
 
     def load_scorer(self, path: str, role: str, *, normalize: bool = False) -> tuple[Any, Any]:
-        """A score model in a role, and its tokenizer."""
         return load_score_model(
             path,
             role,
@@ -83,13 +78,11 @@ class PPOTrainer(RLTrainer[AnyRollout]):
         )
 
     def _load_checked(self, path: str, role: str, **options: bool) -> Any:
-        """A score model that has the policy's tokenizer."""
         model, tokenizer = self.load_scorer(path, role, **options)
         check_same_tokenizer(self.tokenizer, tokenizer, self.args.actor_model_name_or_path, path)
         return model
 
     def init_engines(self) -> None:
-        """Make the engines and place the frozen models."""
         super().init_engines()
         for name in ("actor_reference_model", "reward_model"):
             if (model := getattr(self, name)) is not None:
@@ -241,7 +234,6 @@ class PPOTrainer(RLTrainer[AnyRollout]):
         return found
 
     def rl_step(self, rl_batch: AnyRollout) -> dict[str, float]:
-        """One backward pass of actor and critic on a rolled-out batch."""
         known: Rollout = rl_batch
         self.waiting = 0
         input_ids, attention_mask = rl_batch["input_ids"], rl_batch["attention_mask"]
@@ -296,6 +288,5 @@ class PPOTrainer(RLTrainer[AnyRollout]):
 
     @torch.no_grad()
     def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
-        """The reward of each evaluation response."""
         scores = self.reward_model(input_ids, attention_mask=attention_mask).end_scores
         return {"eval/reward": scores.squeeze(-1)}

@@ -246,7 +246,6 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
         self.part.trained()
 
     def _update(self, steps: Sequence[tuple[AnyRollout, Batch | None]], bar: Any) -> None:
-        """The training steps of one update."""
         rl_batches = self.of_update([rl_batch for rl_batch, _ in steps])
         ptx_batches: Sequence[Batch | None] = [None] * len(steps)
         if self.use_ptx:

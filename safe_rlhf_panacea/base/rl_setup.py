@@ -50,7 +50,6 @@ class RLSetup(TrainerBase):
     def __init__(
         self, args: RewardedConfig, ds_train_config: dict[str, Any], ds_eval_config: dict[str, Any]
     ) -> None:
-        """Run the hooks, then read the coefficients."""
         self.args = args
         self.places: deque[tuple[dict[str, Any], dict[str, Any]]] = deque()
         self.text_place: dict[str, Any] | None = None
@@ -67,7 +66,6 @@ class RLSetup(TrainerBase):
         self.temperature = args.temperature or 1.0
 
     def init_models(self) -> None:
-        """Load actor, reference and rewards, in this order."""
         self.init_actor()
         self.init_reference()
         self.init_rewards()
@@ -87,7 +85,6 @@ class RLSetup(TrainerBase):
         return load_model(self.args, self.args.actor_model_name_or_path, "left")
 
     def init_actor(self) -> None:
-        """Load the policy."""
         self.actor_model, self.tokenizer = self.load_policy()
 
     @abc.abstractmethod
@@ -150,11 +147,9 @@ class RLSetup(TrainerBase):
         return {role: getattr(self, attribute) for role, attribute in self.TRAINED.items()}
 
     def checkpoint_engines(self) -> dict[str, Any]:
-        """The engines of all that is trained."""
         return self.trained()
 
     def samplers(self) -> list[ResumableSampler]:
-        """The samplers of the prompts and of the supervised text."""
         return [self.data_sampler, *([self.ptx_sampler] if self.use_ptx else [])]
 
     def training_state(self) -> TrainingState:
@@ -169,7 +164,6 @@ class RLSetup(TrainerBase):
         return state
 
     def restore(self, state: TrainingState) -> None:
-        """With the place in the supervised text."""
         super().restore(state)
         if state.ptx_sampler is not None and self.use_ptx:
             self.ptx_sampler.load_state_dict(state.ptx_sampler)

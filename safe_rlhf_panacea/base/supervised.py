@@ -94,36 +94,30 @@ class SupervisedTrainer(TrainerBase):
         ds_train_config: dict[str, Any],
         ds_eval_config: dict[str, Any] | None = None,
     ) -> None:
-        """Run the hooks."""
         self.args = args
         self.ds_config = self.ds_train_config = ds_train_config
         self.ds_eval_config = ds_eval_config
         self.run_init_hooks()
 
     def init_models(self) -> None:
-        """Load ``model_name_or_path`` and its tokenizer."""
         self.model, self.tokenizer = load_model(self.args, self.args.model_name_or_path)
 
     def make_dataset(self, specs: list[str]) -> Any:
-        """A data set of this trainer's type."""
         return self.DATASET_TYPE(
             specs, tokenizer=self.tokenizer, seed=self.args.seed, template=self.template
         )
 
     def init_datasets(self) -> None:
-        """Load the training and evaluation data."""
         rows = self.args.per_device_train_batch_size
         loaders = train_and_eval(self.args, self.make_dataset, rows)
         self.train_dataloader, self.data_sampler, self.eval_dataloader = loaders
 
     def init_engines(self) -> None:
-        """Make the training engine."""
         self.total_steps = run_length(self.args, len(self.train_dataloader))
         updates = math.ceil(self.total_steps / self.args.gradient_accumulation_steps)
         self.model = init_train_engine(self.model, self.args, self.ds_train_config, updates)
 
     def checkpoint_engines(self) -> dict[str, Any]:
-        """The only one."""
         return {"model": self.model}
 
     def set_train(self, mode: bool = True) -> None:
@@ -139,7 +133,6 @@ class SupervisedTrainer(TrainerBase):
         return torch.tensor(len(next(iter(batch.values()))))
 
     def counted(self, batches: Sequence[Batch]) -> list[Batch]:
-        """The batches of an update, each with ``counts``, what an average one of them has."""
         return counted(batches, self.count, own_device())
 
     @abc.abstractmethod
@@ -172,17 +165,14 @@ class SupervisedTrainer(TrainerBase):
             self.epoch += 1
 
     def _log_epoch(self) -> None:
-        """Evaluate if an epoch's last step was just taken."""
         ended = self.global_step % len(self.train_dataloader) == 0
         self.log_evaluation(ended and self.args.eval_strategy == "epoch")
 
     def _log_interval(self) -> None:
-        """Evaluate if it is time for that after so many steps."""
         due = self.global_step % self.args.eval_interval == 0
         self.log_evaluation(due and self.args.eval_strategy == "steps")
 
     def train(self) -> None:
-        """Train until the last step."""
         bar = progress_bar(
             total=self.total_steps,
             desc=f"Training {self.TRAINING_TYPE}",
@@ -260,7 +250,6 @@ class RewardTrainer(SupervisedTrainer):
         )
 
     def make_dataset(self, specs: list[str]) -> PreferenceDataset:
-        """Pairs that carry this objective's label."""
         return PreferenceDataset(
             specs,
             tokenizer=self.tokenizer,

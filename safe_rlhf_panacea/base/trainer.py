@@ -94,7 +94,6 @@ class TrainerBase(metaclass=abc.ABCMeta):
         """Set training mode for all trained models."""
 
     def set_eval(self) -> None:
-        """Set evaluation mode for all trained models."""
         self.set_train(mode=False)
 
     def eval(self) -> dict[str, Any]:
@@ -102,12 +101,10 @@ class TrainerBase(metaclass=abc.ABCMeta):
         return self.part.evaluate(self.evaluate)
 
     def evaluate(self) -> dict[str, Any]:
-        """This trainer's own evaluation; nothing by default."""
         return {}
 
     @cached_property
     def template(self) -> ChatTemplate:
-        """How this run writes conversations, once the tokenizer is loaded."""
         return ChatTemplate.of(self.args.chat_template, self.tokenizer, self.began)
 
     # -- the beginning of a run -------------------------------------------------------
@@ -237,7 +234,6 @@ class TrainerBase(metaclass=abc.ABCMeta):
         self.part.load_state_dict(state.panacea)
 
     def samplers(self) -> list[ResumableSampler]:
-        """The samplers of the training data."""
         return [self.data_sampler]
 
     def go_on(self) -> None:

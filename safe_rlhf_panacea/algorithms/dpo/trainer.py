@@ -52,12 +52,10 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
 
     @contextmanager
     def reference(self) -> Iterator[Any]:
-        """The policy with its adapter off."""
         with self.panacea.reference(unwrap(self.model)):
             yield self.model
 
     def make_dataset(self, specs: Any) -> LabelledPreferenceDataset:
-        """Pairs labelled by at least one of the objectives that count."""
         return LabelledPreferenceDataset(
             specs,
             tokenizer=self.tokenizer,

@@ -55,17 +55,14 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
     # -- models -----------------------------------------------------------------------
 
     def init_actor(self) -> None:
-        """Load the policy and inject the adapter."""
         super().init_actor()
         self.panacea.attach(self.actor_model, "policy", self.template)
 
     def init_rewards(self) -> None:
-        """Find the functions and load the reward models."""
         self.reward_model = None  # the base's single one
         self.rewards = self.part.load()
 
     def init_engines(self) -> None:
-        """Make the policy's engine, and place the reward models."""
         super().init_engines()
         self.rewards.place(lambda model: init_eval_engine(model, self.ds_eval_config))
 

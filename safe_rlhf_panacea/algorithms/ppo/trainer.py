@@ -36,13 +36,11 @@ class PanaceaPPOTrainer(PanaceaRewarded, HookedPPOTrainer):
     # -- models -----------------------------------------------------------------------
 
     def init_actor(self) -> None:
-        """Load the policy and inject the adapter."""
         super().init_actor()
         self.policy_backbone = shared_copy(self.actor_model.base_model)  # as yet without adapter
         self.panacea.attach(self.actor_model, "policy", self.template)
 
     def init_rewards(self) -> None:
-        """Find the functions and load the reward models."""
         self.reward_model = None  # the base's single one
         load = functools.partial(self.load_scorer, normalize=self.args.normalize_reward)
         self.rewards = self.part.load(load)
@@ -89,14 +87,12 @@ class PanaceaPPOTrainer(PanaceaRewarded, HookedPPOTrainer):
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> PanaceaRollout:
-        """Score a batch and keep its λ with it."""
         batch = super().post_rollout(prompt, sequence, attention_mask)
         return {**batch, **self.part.sampled(), "preference": self.panacea.preference}
 
     def score(
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
     ) -> PanaceaScores:
-        """All m rewards, size = (B, m), and their aggregate at λ, size = (B,)."""
         return self.part.score(sequence, attention_mask, prompt_length)
 
     # -- updates ----------------------------------------------------------------------

@@ -32,12 +32,10 @@ class PanaceaSFTTrainer(SupervisedTrainer):
         super().__init__(args, *ds_configs)
 
     def init_models(self) -> None:
-        """Load the model and inject the adapter."""
         super().init_models()
         self.panacea.attach(self.model, "policy", self.template)
 
     def make_dataset(self, specs: list[str]) -> ObjectiveTexts:
-        """Texts with their objectives."""
         return ObjectiveTexts(
             read_named_specs("a data set", specs),
             self.tokenizer,
