@@ -136,7 +136,7 @@ class RewardModel(TrainingRun[RewardConfig]):
     ``PanaceaPPO`` and ``PanaceaGRPO``.
     """
 
-    TRAINER = "safe_rlhf_panacea.base.before:RewardTrainer"
+    TRAINER = "safe_rlhf_panacea.base.supervised:RewardTrainer"
     CONFIG = RewardConfig
 
     def __init__(self, model: str | Path, *args: Any, **kwargs: Any) -> None:

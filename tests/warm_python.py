@@ -30,8 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PRELOADED = (
     "safe_rlhf_panacea.algorithms.dpo.trainer",
     "safe_rlhf_panacea.algorithms.ppo.trainer",
-    "safe_rlhf_panacea.base.before",
-    "safe_rlhf_panacea.base.before",
+    "safe_rlhf_panacea.base.supervised",
     "safe_rlhf_panacea.evaluation.__main__",
     "safe_rlhf_panacea.miniature.stages",
     "torch.distributed.launcher.api",

@@ -70,7 +70,6 @@ class AdapterProgress:
     """
 
     def __init__(self, adapter: PanaceaAdapter) -> None:
-        """Hook into the backward passes."""
         self.adapter = adapter
         self.count = 0
         self._columns: dict[str, slice] = {}  # of each part among the n numbers of both
@@ -131,7 +130,6 @@ class AdapterProgress:
         return {"count": self.count, "averages": averages}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where ``state_dict`` was taken."""
         device = next(iter(self.adapter.layers.values())).lora_sigma.device
         self.count = state["count"]
         averages = state["averages"]

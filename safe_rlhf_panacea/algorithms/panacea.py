@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,19 +33,6 @@ from safe_rlhf_panacea.preference_sampler import label_weights
 SMOOTH_MU = 0.1
 
 
-@dataclass(frozen=True)
-class Held:
-    """The λ that holds inside ``Panacea.at``.
-
-    Attributes:
-        preference: size = (B, m).
-        shared: whether one vector stands for all rows.
-    """
-
-    preference: torch.Tensor
-    shared: bool
-
-
 class Panacea:
     """What makes a trainer Panacea's, whatever the algorithm.
 
@@ -56,9 +43,11 @@ class Panacea:
         adapters: by role, ``policy`` first.
         source: where λ is drawn.
         ideal_point: z of the Tchebycheff aggregation of rewards (Eq. 13).
-        progress: follows the policy's adapter; None of one that does not depend on λ, and in
-            float16, where gradients come multiplied by a loss scale that changes.
+        progress: follows the policy's adapter; None where the adapter does not depend on λ, and
+            in float16, where a changing loss scale multiplies the gradients.
         coverage: how much of the policy is adapted; there once its adapter is.
+        latest: the λ that holds, or held last, size = (B, m): a step on supervised text follows
+            its rollout's.
     """
 
     def __init__(self, args: PanaceaConfig, objectives: tuple[str, ...], base_model: Any) -> None:
@@ -75,29 +64,26 @@ class Panacea:
         self.scaling_lr_multiplier = args.scaling_lr_multiplier
         self.scaled = args.fp16
         self.progress: AdapterProgress | None = None
-        self._held: Held | None = None
-        self._latest = self.centre
+        self._held: tuple[torch.Tensor, bool] | None = None  # λ, (B, m), and whether it is shared
+        self.latest = self.centre
 
     def attach(self, model: nn.Module, role: str, template: ChatTemplate) -> PanaceaAdapter:
-        """Inject an adapter into a model, in place.
+        """Inject the adapter of a role, ``policy`` or another, into a model, in place.
 
-        Args:
-            model: gets it.
-            role: ``policy`` or whatever else is trained.
-            template: how the run writes conversations; the adapter keeps it.
+        The adapter keeps ``template``, in which the run writes conversations.
         """
         self.template = template
         config = replace(self.config, chat_template=template.recorded)
-        self.adapters[role] = inject_adapter(model, config)
-        for layer in self.adapters[role].layers.values():
+        adapter = self.adapters[role] = inject_adapter(model, config)
+        for layer in adapter.layers.values():
             if layer.lora_s is not None:
                 # what ``engine.py`` reads
                 object.__setattr__(layer.lora_s, "lr_multiplier", self.scaling_lr_multiplier)
         if role == "policy":
-            self.coverage = coverage(self.policy)  # now: an engine may shard the weights
+            self.coverage = coverage(adapter)  # now: an engine may shard the weights
             if config.pref_dim > 0 and not self.scaled:
-                self.progress = AdapterProgress(self.policy)
-        return self.adapters[role]
+                self.progress = AdapterProgress(adapter)
+        return adapter
 
     @property
     def policy(self) -> PanaceaAdapter:
@@ -107,13 +93,10 @@ class Panacea:
     def counted(self, args: PanaceaConfig, specs: Any) -> tuple[str, ...]:
         """The objectives of which a row of data has to count for one.
 
-        In a training at a fixed λ these are those with a weight: what counts for others alone
-        would teach nothing, at the price of its tokens. Data that is evaluated, or that a part is
-        split off from for it, may count for any.
-
-        Args:
-            args: the flags.
-            specs: the data sets; those of the training are the very object in ``args``.
+        In a training at a fixed λ these are the objectives with a weight: rows that count for
+        others alone would teach nothing. Evaluation data, and data of which a part is split off
+        for evaluation, may count for any. The ``specs`` of training data are the very object in
+        ``args``.
         """
         split_off = args.need_eval and args.eval_datasets is None
         if self.source.fixed is None or split_off or specs is not args.train_datasets:
@@ -131,14 +114,10 @@ class Panacea:
         passes: int = 1,
         labelled: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """λ of a batch, size = (B, m); a new one where ``begins_update`` says so.
+        """λ of a batch, size = (B, m), B = ``rows``.
 
-        Args:
-            rows: B.
-            engine: the policy's.
-            waiting: see ``begins_update``.
-            passes: see ``begins_update``.
-            labelled: which objectives label each row, bool, size = (B, m), where not all do.
+        The policy's ``engine``, ``waiting`` and ``passes`` tell ``begins_update`` whether it is a
+        new one. ``labelled`` says which objectives label each row, bool, size = (B, m).
         """
         begins = begins_update(engine, waiting, passes)
         return self.source.draw(rows, begins_update=begins, labelled=labelled)
@@ -158,22 +137,16 @@ class Panacea:
         Raises:
             RuntimeError: outside ``at``.
         """
-        return self._now.preference
+        return self._now[0]
 
     @property
-    def latest(self) -> torch.Tensor:
-        """The λ that holds, or held last: a step on supervised text follows its rollout's."""
-        return self._latest
-
-    def describe_latest(self) -> str:
-        """``latest`` by name, of several rows the mean, for people."""
-        return format_preference(self.latest.mean(dim=0), self.objectives)
-
-    @property
-    def _now(self) -> Held:
+    def _now(self) -> tuple[torch.Tensor, bool]:
         if self._held is None:
             raise RuntimeError("no λ holds here: this must run inside Panacea.at")
         return self._held
+
+    def describe_latest(self) -> str:
+        return format_preference(self.latest.mean(dim=0), self.objectives)
 
     @contextmanager
     def at(
@@ -192,8 +165,8 @@ class Panacea:
         """
         shared = self.source.shared if shared is None else shared
         value = preference[0] if shared else preference if rows is None else preference[rows]
-        before, self._held = self._held, Held(preference, shared)
-        self._latest = preference
+        before, self._held = self._held, (preference, shared)
+        self.latest = preference
         try:
             with ExitStack() as stack:
                 for adapter in self.adapters.values():
@@ -211,19 +184,17 @@ class Panacea:
 
     @contextmanager
     def generation(self, copies: int, *, may_merge: bool) -> Iterator[None]:
-        """While ``copies`` responses to each prompt are drawn at the λ that holds.
+        """While ``copies`` responses to each prompt are drawn, side by side, at the λ that holds.
 
-        Args:
-            copies: of every prompt, side by side.
-            may_merge: whether W(λ) may be written into the weights; one shared λ then is.
+        With ``may_merge`` one shared λ is merged: W(λ) is written into the weights.
         """
-        now = self._now
-        if now.shared and may_merge:
+        preference, shared = self._now
+        if shared and may_merge:
             with self.policy.merged(self.policy.preference):
                 yield
             return
-        rows = torch.arange(len(now.preference), device=now.preference.device)
-        with self.at(now.preference, rows.repeat_interleave(copies), shared=now.shared):
+        rows = torch.arange(len(preference), device=preference.device)
+        with self.at(preference, rows.repeat_interleave(copies), shared=shared):
             yield
 
     @contextmanager
@@ -248,9 +219,9 @@ class Panacea:
 
         ``counts`` are ``label_counts`` of an average micro-batch of the update.
         """
-        now = self._now
-        scope = "batch" if now.shared else "sample"
-        weights = now.preference.to(losses.device).expand_as(losses)
+        preference, shared = self._now
+        scope = "batch" if shared else "sample"
+        weights = preference.to(losses.device).expand_as(losses)
         if self.source.for_labels:
             weights = label_weights(weights, labelled)
         total = aggregate_losses(
@@ -259,10 +230,9 @@ class Panacea:
         return total + self.penalty()
 
     def reward(self, rewards: torch.Tensor) -> torch.Tensor:
-        """The m rewards of each row as one at the λ that holds, size = (B,).
+        """The m rewards of each row, (B, m), as one at the λ that holds, size = (B,).
 
-        Args:
-            rewards: size = (B, m); NaN where an objective does not count for a row.
+        A reward is NaN where its objective does not count for a row.
         """
         preference = self.preference.expand_as(rewards)
         if self.method != "ls":
@@ -273,7 +243,7 @@ class Panacea:
     def weights(self, values: torch.Tensor, preference: torch.Tensor) -> torch.Tensor:
         """How much each objective counts where its mean reward is v, size = (B, m) all.
 
-        At the ideal point as ``reward`` last left it.
+        The ideal point is as ``reward`` last left it.
         """
         return objective_weights(values, preference, *self._aggregation(values))
 
@@ -307,25 +277,27 @@ class Panacea:
 
     # -- what is kept -----------------------------------------------------------------
 
+    def fingerprints(self) -> dict[str, Any]:
+        """The base model's fingerprint of every adapter, by role."""
+        return {role: adapter.config.base_fingerprint for role, adapter in self.adapters.items()}
+
     def state_dict(self) -> dict[str, Any]:
         """The place in the stream of λ, the ideal point, the bases; weights are the engines'."""
-        own = {"source": self.source.state_dict(), "ideal_point": self.ideal_point.state_dict()}
-        progress = None if self.progress is None else self.progress.state_dict()
-        return {**own, "bases": fingerprints(self.adapters), "progress": progress}
+        return {
+            "source": self.source.state_dict(),
+            "ideal_point": self.ideal_point.state_dict(),
+            "bases": self.fingerprints(),
+            "progress": None if self.progress is None else self.progress.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where ``state_dict`` was taken.
+        """Go back to ``state_dict``.
 
         Raises:
             AdapterError: a base model has other weights than the run began with.
         """
-        check_unchanged(state.get("bases", {}), fingerprints(self.adapters))  # older: none
+        check_unchanged(state.get("bases", {}), self.fingerprints())  # older: none
         self.source.load_state_dict(state["source"])
         self.ideal_point.load_state_dict(state["ideal_point"])
         if self.progress is not None and state.get("progress") is not None:  # older: none
             self.progress.load_state_dict(state["progress"])
-
-
-def fingerprints(adapters: Mapping[str, PanaceaAdapter]) -> dict[str, Any]:
-    """The base model's of every adapter, by role."""
-    return {role: adapter.config.base_fingerprint for role, adapter in adapters.items()}

@@ -23,7 +23,7 @@ MOVING = {"alpha": "dirichlet_alpha", "vertex_probability": "vertex_probability"
 
 
 class PreferenceSource:
-    """Where a training step gets its λ from: a sampler on the simplex, or one fixed vector.
+    """A sampler on the simplex, or one fixed vector.
 
     Attributes:
         fixed: the fixed vector, size = (m,), or None.
@@ -48,11 +48,7 @@ class PreferenceSource:
         }
         self._kept: torch.Tensor | None = None  # size = (1, m)
         self.drawn = torch.zeros(len(objectives), DRAWN_BINS, dtype=torch.int64)
-        options = {}
-        if args.dirichlet_alpha is not None:
-            options["alpha"] = args.dirichlet_alpha
-        if args.vertex_probability is not None:
-            options["vertex_probability"] = args.vertex_probability
+        given = {name: getattr(args, option) for name, option in MOVING.items()}
         self.sampler = PreferenceSampler(
             len(objectives),
             kind=args.preference_sampler,
@@ -60,7 +56,7 @@ class PreferenceSource:
             seed=args.seed,
             rank=get_rank(),
             world_size=get_world_size(),
-            **options,
+            **{name: value for name, value in given.items() if value is not None},
         )
 
     def draw(
@@ -70,13 +66,8 @@ class PreferenceSource:
 
         In scope ``batch`` an update has one λ (Algorithm 1), however many batches are accumulated
         for it: a batch that does not begin an update keeps the last λ. Checkpoints are saved
-        between updates, so the kept λ is no part of the state.
-
-        Args:
-            batch_size: B.
-            begins_update: whether no gradient of an earlier batch waits for the same update.
-            labelled: which objectives label each row, size = (B, m); used where λ is drawn for
-                the labels.
+        between updates, so the kept λ is no part of the state. ``labelled``, size = (B, m), says
+        which objectives label each row, for a λ that is drawn for the labels.
         """
         if self.fixed is not None:
             return self.fixed.expand(batch_size, -1)
@@ -101,7 +92,6 @@ class PreferenceSource:
         return {**self.sampler.state_dict(), "ranks": ranks}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a checkpoint left off."""
         own = state["ranks"][get_rank()]
         self.sampler.load_state_dict(own)
         self.drawn.copy_(own["drawn"])
@@ -110,11 +100,11 @@ class PreferenceSource:
 def begins_update(engine: Any, waiting: int = 0, passes: int = 1) -> bool:
     """Whether a batch may have another λ than the one before it, in scope ``batch``.
 
-    All micro-batches whose gradients meet in an optimiser step have one λ; so have all responses
-    that are drawn in one go, and with several passes over a rollout set the whole set. So a new λ
-    is drawn for a batch whose first backward pass begins an update, and with several passes only
-    for the first batch of a set. Where rollouts and updates do not end together (2 responses to a
-    prompt and 3 accumulated micro-batches), one λ serves all updates until they do.
+    One λ holds for all micro-batches whose gradients meet in an optimiser step, for all responses
+    drawn in one go, and for a whole rollout set with several passes over it. So a new λ is drawn
+    for a batch whose first backward pass begins an update, and with several passes only for the
+    first batch of a set. Where rollouts and updates do not end together (2 responses to a prompt
+    and 3 accumulated micro-batches), one λ serves all updates until they do.
 
     Args:
         engine: the policy's.
@@ -129,13 +119,9 @@ def begins_update(engine: Any, waiting: int = 0, passes: int = 1) -> bool:
 def check_shared(args: RewardedConfig, prompts: int, accumulated: int, total_steps: int) -> None:
     """Refuse a run whose rollout sets would all share updates, and so one λ, for a whole epoch.
 
-    Only with several passes over a set: there a set cannot be cut where an update ends.
-
-    Args:
-        args: the run's flags.
-        prompts: on this process.
-        accumulated: micro-batches for each update.
-        total_steps: training steps of the run.
+    This can happen only with several passes over a set, which is not cut where an update ends.
+    ``prompts`` are this process's, ``accumulated`` the micro-batches of an update, ``total_steps``
+    the training steps of the run.
 
     Raises:
         UserError: a short last rollout would leave an update open that no whole one closes.

@@ -57,10 +57,6 @@ class RewardedPart(ServedPart):
     initial: Sampled | None = None
     loaded: RewardEnsemble
 
-    def __init__(self, trainer: RewardedTrainer) -> None:
-        """Hold on to the trainer, which has its component already."""
-        super().__init__(trainer)
-
     def about(self) -> dict[str, Any]:
         """With the rewards' units, as a calibration may have set them."""
         return {**super().about(), "reward_specs": self.trainer.args.reward_specs}
@@ -68,7 +64,7 @@ class RewardedPart(ServedPart):
     # -- rewards ----------------------------------------------------------------------
 
     def load(self, load_own: Callable[..., Loaded] | None = None) -> RewardEnsemble:
-        """Every reward model once; functions are found now and not after the loading."""
+        """Find the reward functions, then load every reward model once."""
         trainer, args = self.trainer, self.trainer.args
         loading = RewardLoading(
             args.max_length, model_dtype(args), args.normalize_reward, args.trust_remote_code
@@ -80,14 +76,6 @@ class RewardedPart(ServedPart):
             model.now = trainer.template.now
             set_pass_options(model.model, PassOptions.of(args))
         return rewards
-
-    def check_columns(self) -> None:
-        """The data must have the columns that functions ask for."""
-        for loader in (self.trainer.prompt_only_dataloader, self.trainer.eval_dataloader):
-            if loader is not None:
-                data = loader.dataset
-                source = getattr(data, "source", "the prompts")
-                self.trainer.rewards.check_columns(getattr(data, "examples", None), source)
 
     def all_rewards(
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
@@ -126,8 +114,8 @@ class RewardedPart(ServedPart):
     def generation(self, prompt_only_batch: Batch) -> Iterator[None]:
         """While responses are drawn, every one of a prompt at that prompt's λ.
 
-        One λ is merged into the weights in float32. Not in lower precision, where merging rounds
-        the update away, nor with sharded weights.
+        One shared λ is merged into float32 weights; lower precision would round the update away,
+        and sharded weights cannot be written.
         """
         args = self.trainer.args
         self.examples = prompt_only_batch.get("examples")
@@ -153,35 +141,29 @@ class RewardedPart(ServedPart):
         return named
 
     def logged(self, where: str) -> dict[str, float]:
-        """What functions have logged since the last call, under ``where/``."""
         return {f"{where}/{name}": mean for name, mean in self.loaded.logged().items()}
 
     # -- evaluation -------------------------------------------------------------------
 
     def evaluate(self, base: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """With what functions have logged."""
         found = super().evaluate(base)
         return {**self.logged("eval"), **found}
 
     def measure_front(self) -> Measurement:
-        """Rewards of responses to the evaluation prompts."""
         trainer, args = self.trainer, self.trainer.args
         self._tell_progress()
-        data = self.evaluator.data
-        names = ("temperature", "top_p", "repetition_penalty")
-        sampling = {name: getattr(args, name) for name in names}
-        policy = self.evaluator.measured_policy(trainer.actor_model, **sampling)
-        rows = (data[i] for i in range(len(data)))
-        prompts = different_prompts(
-            trainer.template,
-            ((row["input_ids"], row.get("example")) for row in rows),
-            args.eval_prompts,
+        policy = self.measured_policy(
+            trainer.actor_model,
+            temperature=args.temperature,
+            top_p=args.top_p,
+            repetition_penalty=args.repetition_penalty,
         )
+        rows = (self.data[i] for i in range(len(self.data)))
+        rewards, asked = trainer.rewards, ((row["input_ids"], row.get("example")) for row in rows)
+        prompts = different_prompts(trainer.template, asked, args.eval_prompts)
         if self.initial is None:
-            self.initial = sample_base(policy, trainer.rewards, prompts)
-        return measure(
-            policy, self.evaluator.grid, prompts=prompts, rewards=trainer.rewards, base=self.initial
-        )
+            self.initial = sample_base(policy, rewards, prompts)
+        return measure(policy, self.grid, prompts=prompts, rewards=rewards, base=self.initial)
 
 
 if TYPE_CHECKING:  # at run time what the trainer stands on: the port, or Safe-RLHF
@@ -202,26 +184,27 @@ class PanaceaRewarded(RLBase):
     rewards: RewardEnsemble
 
     def __init__(self, args: Any, *ds_configs: dict[str, Any]) -> None:
-        """Make what the hooks attach to, then run them."""
         objectives = tuple(spec.name for spec in args.reward_specs)
         self.panacea = Panacea(args, objectives, args.actor_model_name_or_path)
         self.part = RewardedPart(self)
         super().__init__(args, *ds_configs)
 
     def init_reference(self) -> None:
-        """The policy is its own reference."""
         self.actor_reference_model = None
 
     @contextmanager
     def reference(self) -> Iterator[Any]:
-        """The policy with its adapter off."""
         with self.panacea.reference(unwrap(self.actor_model)):
             yield self.actor_model
 
     def init_datasets(self) -> None:
         """Load the data, which must have the columns that functions ask for."""
         super().init_datasets()
-        self.part.check_columns()
+        for loader in (self.prompt_only_dataloader, self.eval_dataloader):
+            if loader is not None:
+                data = loader.dataset
+                source = getattr(data, "source", "the prompts")
+                self.rewards.check_columns(getattr(data, "examples", None), source)
 
     @torch.no_grad()
     def rollout(self, prompt_only_batch: Batch) -> list[Any]:
@@ -253,5 +236,4 @@ class PanaceaRewarded(RLBase):
         }
 
     def measure_front(self) -> Measurement:
-        """Rewards of responses to the evaluation prompts."""
         return self.part.measure_front()

@@ -13,8 +13,7 @@ from typing import Any, ClassVar, Protocol, TypedDict
 import torch
 
 from safe_rlhf_panacea import distributed
-from safe_rlhf_panacea.algorithms.evaluating import FrontTrainer
-from safe_rlhf_panacea.algorithms.part import PanaceaPart
+from safe_rlhf_panacea.algorithms.part import FrontTrainer, PanaceaPart
 from safe_rlhf_panacea.base.engine import gathered
 from safe_rlhf_panacea.base.updates import Batch
 from safe_rlhf_panacea.configs.rewarded import AUTO

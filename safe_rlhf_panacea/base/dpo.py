@@ -17,10 +17,10 @@ from safe_rlhf_panacea.base.losses import (
     preference_loss,
     summed_log_ratios,
 )
+from safe_rlhf_panacea.base.setup import load_model
 from safe_rlhf_panacea.base.supervised import SupervisedTrainer
 from safe_rlhf_panacea.configs.algorithms import DPOConfig
 from safe_rlhf_panacea.data import PreferenceDataset
-from safe_rlhf_panacea.distributed import own_device
 from safe_rlhf_panacea.forward import across, log_probs
 
 PAIR = ("better_input_ids", "better_attention_mask", "worse_input_ids", "worse_attention_mask")
@@ -61,9 +61,7 @@ class Pairs:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """log π(y|x)/π_ref(y|x) of the better and of the worse responses, size = (B,) each.
 
-        Args:
-            policy: a model, or its engine.
-            reference: a context in which the model that it gives is the reference.
+        ``policy`` is a model or its engine; the context ``reference`` gives the reference model.
         """
         # The reference goes first: the backward pass must find the policy as it was left.
         with torch.no_grad(), reference as model:
@@ -94,7 +92,7 @@ class ImplicitRewards(abc.ABC):
 
     @abc.abstractmethod
     def reference(self) -> AbstractContextManager[Any]:
-        """A context in which the model that it gives is the reference."""
+        """A context that gives the reference model."""
 
     def implicit_rewards(
         self, batch: Mapping[str, torch.Tensor]
@@ -118,24 +116,20 @@ class DPOTrainer(ImplicitRewards, SupervisedTrainer):
     reference_model: Any
 
     def __init__(self, args: DPOConfig, *ds_configs: dict[str, Any]) -> None:
-        """Take β and run the hooks."""
         self.scale_coeff = args.scale_coeff
         super().__init__(args, *ds_configs)
 
     def init_models(self) -> None:
-        """Load the policy, and the reference it is held against."""
         super().init_models()
         self.init_reference()
 
     def init_reference(self) -> None:
         """Load a second, frozen copy of the policy."""
-        self.reference_model, _ = self.load_model()
+        self.reference_model, _ = load_model(self.args, self.args.model_name_or_path)
 
     def init_engines(self) -> None:
-        """Make the policy's engine and place the reference."""
         super().init_engines()
         if self.reference_model is not None:
-            self.reference_model.to(own_device())
             self.reference_model = init_eval_engine(self.reference_model, self.ds_eval_config)
 
     def reference(self) -> AbstractContextManager[Any]:
@@ -145,8 +139,7 @@ class DPOTrainer(ImplicitRewards, SupervisedTrainer):
     def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """-log σ(Δ), Δ being the margin between the implicit rewards (Eq. 2).
 
-        Args:
-            batch: collated pairs, and ``counts``, the rows of an average micro-batch, size = ().
+        ``batch`` has collated pairs and ``counts``, the rows of an average micro-batch, size = ().
         """
         better, worse = self.implicit_rewards(batch)
         return {

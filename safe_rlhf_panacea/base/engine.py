@@ -1,4 +1,4 @@
-"""DeepSpeed: configurations, engines, and what is saved from them."""
+"""DeepSpeed: its configurations and engines, and what is read from them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 
 ADAM_BETAS = (0.9, 0.95)
 GRADIENT_CLIPPING = 1.0
-
-
-def _precision(fp16: bool, bf16: bool) -> dict[str, Any]:
-    return {"fp16": {"enabled": fp16}, "bf16": {"enabled": bf16}}
 
 
 def get_deepspeed_train_config(
@@ -59,47 +55,34 @@ def get_deepspeed_train_config(
         "steps_per_print": 10**9,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
-        **_precision(fp16, bf16),
+        "fp16": {"enabled": fp16},
+        "bf16": {"enabled": bf16},
     }
 
 
 def get_deepspeed_eval_config(
-    *, zero_stage: int = 0, fp16: bool = False, bf16: bool = False
+    world_size: int, *, zero_stage: int = 0, fp16: bool = False, bf16: bool = False
 ) -> dict[str, Any]:
     """The configuration of an engine that only runs forward passes.
 
-    Only ZeRO 3 shards parameters, so that any lower stage means no ZeRO at all here.
+    Of the ZeRO stages only 3 shards weights; a lower one is none at all here.
     """
     return {
-        "train_batch_size": None,
+        "train_batch_size": world_size,
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "steps_per_print": 10**9,
         "zero_optimization": {"stage": 3 if zero_stage == 3 else 0},
-        **_precision(fp16, bf16),
+        "fp16": {"enabled": fp16},
+        "bf16": {"enabled": bf16},
     }
-
-
-def get_optimizer_grouped_parameters(
-    module: nn.Module, weight_decay: float, lr: float
-) -> list[dict[str, Any]]:
-    """Trainable parameters in groups of one weight decay and one learning rate.
-
-    Vectors and scalars (biases, norms, σ and s) are not decayed.
-    """
-    trainable = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.dim() > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return with_own_rates(groups, lr)
 
 
 def with_own_rates(groups: list[dict[str, Any]], lr: float) -> list[dict[str, Any]]:
     """The groups of an optimiser, split where parameters have learning rates of their own.
 
-    A parameter with the attribute ``lr_multiplier`` learns so many times as fast as the others. Its
-    group has an ``lr`` and comes after those that have the optimiser's. Empty groups are left out.
+    A parameter with the attribute ``lr_multiplier`` learns that many times as fast as the others.
+    Its group has an ``lr`` and comes after the groups without one. Empty groups are left out.
     """
     split = []
     for group in groups:
@@ -112,61 +95,58 @@ def with_own_rates(groups: list[dict[str, Any]], lr: float) -> list[dict[str, An
     return sorted((group for group in split if group["params"]), key=lambda group: "lr" in group)
 
 
-def _make_optimizer(groups: list[dict[str, Any]], lr: float, ds_config: dict[str, Any]) -> Any:
-    offload = ds_config["zero_optimization"].get("offload_optimizer", {}).get("device", "none")
-    if offload != "none":
-        from deepspeed.ops.adam import DeepSpeedCPUAdam
-
-        return DeepSpeedCPUAdam(groups, lr=lr, betas=ADAM_BETAS)
-    # torch's fused AdamW needs no compiler, unlike DeepSpeed's own.
-    return torch.optim.AdamW(groups, lr=lr, betas=ADAM_BETAS, fused=True)
-
-
-def _initialize(**kwargs: Any) -> Any:
-    import deepspeed
-
-    engine, *_ = deepspeed.initialize(dist_init_required=False, **kwargs)
-    return engine
-
-
 def init_train_engine(
-    model: nn.Module,
-    ds_config: dict[str, Any],
-    *,
-    lr: float,
-    weight_decay: float,
-    lr_scheduler_type: str,
-    lr_warmup_ratio: float,
-    update_steps: int,
+    model: nn.Module, args: Any, ds_config: dict[str, Any], updates: int, role: str = ""
 ) -> Any:
-    """Wrap ``model`` in a training engine.
+    """Move a model to this process's device and wrap it in a training engine.
+
+    Vectors and scalars (biases, norms, σ and s) are not decayed.
 
     Args:
         model: its parameters with ``requires_grad`` are trained.
+        args: the run's options; the learning rate and what belongs to it are read from them.
         ds_config: DeepSpeed's configuration.
-        lr: peak learning rate.
-        weight_decay: AdamW's decoupled weight decay.
-        lr_scheduler_type: transformers' name of the schedule.
-        lr_warmup_ratio: share of the updates spent warming up.
-        update_steps: number of optimiser updates in the whole run.
+        updates: optimiser updates in the whole run.
+        role: what the names of those options begin with: ``actor_``, ``critic_`` or nothing.
 
     Raises:
         UserError: nothing is trainable.
     """
+    import deepspeed
     from transformers import get_scheduler
 
-    groups = get_optimizer_grouped_parameters(model, weight_decay, lr)
+    model.to(own_device())
+    lr, decay = getattr(args, f"{role}lr"), getattr(args, f"{role}weight_decay")
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.dim() > 1], "weight_decay": decay},
+        {"params": [p for p in trainable if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    groups = with_own_rates(groups, lr)
     if not groups:
         raise UserError("no parameter is trainable: nothing to optimise")
-    optimizer = _make_optimizer(groups, lr, ds_config)
+    if "offload_optimizer" in ds_config["zero_optimization"]:
+        from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+        optimizer: Any = DeepSpeedCPUAdam(groups, lr=lr, betas=ADAM_BETAS)
+    else:  # torch's fused AdamW needs no compiler, unlike DeepSpeed's own
+        optimizer = torch.optim.AdamW(groups, lr=lr, betas=ADAM_BETAS, fused=True)
     scheduler = get_scheduler(
-        name=lr_scheduler_type,
+        name=getattr(args, f"{role}lr_scheduler_type"),
         optimizer=optimizer,
-        num_warmup_steps=int(update_steps * lr_warmup_ratio),
-        num_training_steps=max(1, update_steps),
+        num_warmup_steps=int(updates * getattr(args, f"{role}lr_warmup_ratio")),
+        num_training_steps=max(1, updates),
     )
-    engine = _initialize(model=model, optimizer=optimizer, lr_scheduler=scheduler, config=ds_config)
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        optimizer=optimizer,
+        lr_scheduler=scheduler,
+        config=ds_config,
+        dist_init_required=False,
+    )
     _keep_gradient_norm(engine)
+    if getattr(args, f"{role}gradient_checkpointing"):
+        set_gradient_checkpointing(engine, True)
     return engine
 
 
@@ -184,27 +164,15 @@ def _keep_gradient_norm(engine: Any) -> None:
     engine.clip_fp32_gradients = clip
 
 
-def init_role_engine(
-    model: nn.Module, args: Any, role: str, ds_config: dict[str, Any], updates: int
-) -> Any:
-    """The training engine of ``actor`` or ``critic``, with the flags that begin with its name."""
-    options = {
-        name: getattr(args, f"{role}_{name}")
-        for name in ("lr", "weight_decay", "lr_scheduler_type", "lr_warmup_ratio")
-    }
-    model.to(own_device())
-    engine = init_train_engine(model, ds_config, update_steps=updates, **options)
-    if getattr(args, f"{role}_gradient_checkpointing"):
-        set_gradient_checkpointing(engine, True)
-    return engine
-
-
 def init_eval_engine(model: nn.Module, ds_config: Any) -> Any:
-    """Place a frozen model: a ZeRO 3 engine where its weights are sharded, else just itself."""
-    model.eval().requires_grad_(False)
+    """Freeze a model and move it to the device; an engine under ZeRO 3, else the model itself."""
+    model.to(own_device()).eval().requires_grad_(False)
     if ds_config["zero_optimization"]["stage"] != 3:
         return model
-    return _initialize(model=model, config=ds_config)
+    import deepspeed
+
+    engine, *_ = deepspeed.initialize(model=model, config=ds_config, dist_init_required=False)
+    return engine
 
 
 def unwrap(model: Any) -> PreTrainedModel:
@@ -226,12 +194,11 @@ def is_under_zero3(model: nn.Module) -> bool:
 
 
 def set_gradient_checkpointing(model: Any, on: bool) -> None:
-    """Switch recomputation of activations, the kind that works on a frozen base."""
-    module = unwrap(model)
+    """Switch the recomputation of activations, of the kind that works on a frozen base."""
     if on:
-        module.gradient_checkpointing_enable({"use_reentrant": False})
+        unwrap(model).gradient_checkpointing_enable({"use_reentrant": False})
     else:
-        module.gradient_checkpointing_disable()
+        unwrap(model).gradient_checkpointing_disable()
 
 
 def gathered(parameters: list[nn.Parameter]) -> Any:
@@ -242,14 +209,6 @@ def gathered(parameters: list[nn.Parameter]) -> Any:
     import deepspeed
 
     return deepspeed.zero.GatheredParameters(sharded)
-
-
-def whole_state_dict(engine: Any) -> dict[str, torch.Tensor]:
-    """The full state of an engine's module, gathered from all ranks under ZeRO 3."""
-    module = unwrap(engine)
-    if getattr(engine, "zero_optimization_partition_weights", lambda: False)():
-        return engine._zero3_consolidated_16bit_state_dict()
-    return module.state_dict()
 
 
 def passes_since_update(engine: Any) -> int:

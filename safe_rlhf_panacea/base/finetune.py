@@ -11,7 +11,7 @@ COMMAND = TrainingProgram(
     "Fine-tune a causal language model on prompts and answers (the SFT stage).",
     """--model_name_or_path base/ --train_datasets supervised:1:sft.jsonl
       --output_dir runs/sft --lr 2e-5 --epochs 3""",
-    trainer="safe_rlhf_panacea.base.before:SupervisedFinetuneTrainer",
+    trainer="safe_rlhf_panacea.base.supervised:SupervisedFinetuneTrainer",
 )
 parse_arguments, train, main = COMMAND.parse_arguments, COMMAND.train, COMMAND.main
 

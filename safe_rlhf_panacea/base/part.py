@@ -12,25 +12,25 @@ if TYPE_CHECKING:
 class Part:
     """Is called by its trainer at the moments below; this one does nothing.
 
-    The port's trainers and the hooked ones of Safe-RLHF hold one as ``part``; checkpoints are the
-    port's.
+    The port's trainers and the hooked ones of Safe-RLHF hold one as ``part``; only the port has
+    checkpoints.
 
     Attributes:
         ahead: how many prompt batches the trainer takes before the one whose responses it uses, so
-            that ``ask`` can ask for them; None: it takes them one by one and asks nobody.
+            that ``ask`` can ask for them; None: it takes them one by one and does not ask.
     """
 
     ahead: int | None = None
 
     def about(self) -> dict[str, Any]:
-        """What the run's record says of it."""
+        """What the run's record says of the part."""
         return {}
 
     def opened(self) -> None:
         """The output folder is claimed and the logger open."""
 
     def evaluate(self, base: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """An evaluation; ``base`` is the trainer's own."""
+        """Evaluate; ``base`` is the trainer's own evaluation."""
         return base()
 
     def trained(self) -> None:
@@ -45,20 +45,20 @@ class Part:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where ``state_dict`` was taken."""
+        """Go back to ``state_dict``."""
 
     def streams(self) -> dict[str, Any]:
-        """The part of ``state_dict`` that ``ask`` moves on."""
+        """The entries of ``state_dict`` that ``ask`` changes."""
         return {}
 
     def ask(self, batches: list[dict[str, Any]]) -> None:
-        """Ask for the responses to a prompt batch, in micro-batches as the trainer will take it."""
+        """Ask for the responses to the micro-batches of a prompt batch."""
 
     def checkpointed(self) -> None:
         """A checkpoint was written."""
 
     def save(self) -> bool:
-        """Save in the trainer's place, and say whether that was done."""
+        """Save in the trainer's place; True if that was done."""
         return False
 
 
@@ -69,9 +69,4 @@ class Observer:
         """A micro-batch of reinforcement learning was rolled out and scored."""
 
     def stepped(self, info: dict[str, Any], engines: dict[str, Any]) -> None:
-        """A training step was taken.
-
-        Args:
-            info: what is logged of it.
-            engines: name to engine, of all that train.
-        """
+        """A step was taken; ``info`` is logged of it, ``engines`` are all that train, by name."""

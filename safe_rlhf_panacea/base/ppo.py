@@ -21,17 +21,12 @@ from safe_rlhf_panacea.base.losses import (
     summed_log_ratios,
     whiten,
 )
-from safe_rlhf_panacea.base.rl import Batch, RLTrainer
-from safe_rlhf_panacea.base.rl_data import AnyRollout, OldNumbers, Rollout, Scores
+from safe_rlhf_panacea.base.rl import RLTrainer
+from safe_rlhf_panacea.base.rl_data import AnyRollout, Batch, Rollout, Scores
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.updates import average
 from safe_rlhf_panacea.configs.algorithms import PPOConfig
-from safe_rlhf_panacea.distributed import (
-    all_reduce_max,
-    all_reduce_means,
-    all_reduce_sum,
-    own_device,
-)
+from safe_rlhf_panacea.distributed import all_reduce_max, all_reduce_means, all_reduce_sum
 from safe_rlhf_panacea.forward import log_probs, response_tokens
 from safe_rlhf_panacea.models.pretrained import check_same_tokenizer, load_score_model
 
@@ -47,7 +42,6 @@ class PPOTrainer(RLTrainer[AnyRollout]):
     def __init__(
         self, args: PPOConfig, ds_train_config: dict[str, Any], ds_eval_config: dict[str, Any]
     ) -> None:
-        """Run the hooks, then read the coefficients of rewards by token and of their values."""
         super().__init__(args, ds_train_config, ds_eval_config)
         self.clip_range_score = args.clip_range_score
         self.clip_range_value = args.clip_range_value
@@ -56,8 +50,24 @@ class PPOTrainer(RLTrainer[AnyRollout]):
 
     # -- models -----------------------------------------------------------------------
 
+    def init_models(self) -> None:
+        super().init_models()
+        self.init_critic()
+
+    def init_reference(self) -> None:
+        self.actor_reference_model, _ = self.load_policy()
+
+    def init_rewards(self) -> None:
+        self.reward_model = self._load_checked(
+            self.args.reward_model_name_or_path, "reward", normalize=self.args.normalize_reward
+        )
+
+    def init_critic(self) -> None:
+        """Load the critic, from the reward model unless told otherwise."""
+        path = self.args.reward_critic_model_name_or_path or self.args.reward_model_name_or_path
+        self.reward_critic_model = self._load_checked(path, "critic")
+
     def load_scorer(self, path: str, role: str, *, normalize: bool = False) -> tuple[Any, Any]:
-        """A score model in a role, and its tokenizer."""
         return load_score_model(
             path,
             role,
@@ -72,39 +82,16 @@ class PPOTrainer(RLTrainer[AnyRollout]):
         check_same_tokenizer(self.tokenizer, tokenizer, self.args.actor_model_name_or_path, path)
         return model
 
-    def init_reference(self) -> None:
-        """Load a second, frozen copy of the policy."""
-        self.actor_reference_model, _ = self.load_policy()
-
-    def init_rewards(self) -> None:
-        """Load the reward model."""
-        self.reward_model = self._load_checked(
-            self.args.reward_model_name_or_path, "reward", normalize=self.args.normalize_reward
-        )
-
-    def init_models(self) -> None:
-        """Load actor, reference, rewards and critic, in this order."""
-        super().init_models()
-        self.init_critic()
-
-    def init_critic(self) -> None:
-        """Load the critic, from the reward model unless told otherwise."""
-        path = self.args.reward_critic_model_name_or_path or self.args.reward_model_name_or_path
-        self.reward_critic_model = self._load_checked(path, "critic")
-
     def init_engines(self) -> None:
-        """Make the engines and place the frozen models."""
         super().init_engines()
         for name in ("actor_reference_model", "reward_model"):
-            model = getattr(self, name)
-            if model is not None:
-                model.to(own_device())
+            if (model := getattr(self, name)) is not None:
                 setattr(self, name, init_eval_engine(model, self.ds_eval_config))
 
     # -- rollout ----------------------------------------------------------------------
 
     def reference(self) -> AbstractContextManager[Any]:
-        """A context in which the model that it gives is the reference."""
+        """A context that gives the reference model."""
         return nullcontext(self.actor_reference_model)
 
     def log_probs(
@@ -113,6 +100,14 @@ class PPOTrainer(RLTrainer[AnyRollout]):
         """Log-probabilities of responses at the temperature of sampling, size = (B, L - 1)."""
         counted = response_tokens(attention_mask, start)
         return log_probs(model, sequence, attention_mask, counted, temperature=self.temperature)
+
+    @torch.no_grad()
+    def reference_log_probs(
+        self, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
+    ) -> torch.Tensor:
+        """Log-probabilities under the reference, size = (B, L - 1)."""
+        with self.reference() as model:
+            return self.log_probs(model, sequence, attention_mask, start)
 
     def score(
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
@@ -131,14 +126,6 @@ class PPOTrainer(RLTrainer[AnyRollout]):
         """The base's, unless whitening needs the advantages before the training step."""
         return super().on_policy and not self.args.whiten_advantages
 
-    @torch.no_grad()
-    def reference_log_probs(
-        self, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
-    ) -> torch.Tensor:
-        """Log-probabilities under the reference, size = (B, L - 1)."""
-        with self.reference() as model:
-            return self.log_probs(model, sequence, attention_mask, start)
-
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> AnyRollout:
@@ -148,18 +135,17 @@ class PPOTrainer(RLTrainer[AnyRollout]):
         before, so that never actor and critic both hold what a backward pass needs.
         """
         start = prompt.size(-1) - 1
-        old: OldNumbers = {}
-        if not self.on_policy:
-            old = {"log_probs": self.log_probs(self.actor_model, sequence, attention_mask, start)}
         rollout: Rollout = {
             "prompt": prompt,
             "input_ids": sequence,
             "attention_mask": attention_mask,
             "ref_log_probs": self.reference_log_probs(sequence, attention_mask, start),
             "reward_values": self.critic_values(sequence, attention_mask),
-            **old,
             **self.score(sequence, attention_mask, prompt.size(-1)),
         }
+        if not self.on_policy:
+            log_probs = self.log_probs(self.actor_model, sequence, attention_mask, start)
+            rollout["log_probs"] = log_probs
         return rollout  # type: ignore[return-value]  # a subclass with more in its own adds that
 
     # -- the losses -------------------------------------------------------------------
@@ -248,32 +234,28 @@ class PPOTrainer(RLTrainer[AnyRollout]):
         return found
 
     def rl_step(self, rl_batch: AnyRollout) -> dict[str, float]:
-        """One backward pass of actor and critic on a rolled-out batch."""
         known: Rollout = rl_batch
         self.waiting = 0
         input_ids, attention_mask = rl_batch["input_ids"], rl_batch["attention_mask"]
-        ref_log_probs = rl_batch["ref_log_probs"]
         start = rl_batch["prompt"].size(-1) - 1
-        mask = attention_mask[:, 1 + start :]
+        mask = attention_mask[:, 1 + start :]  # size = (B, T)
         count = known.get("count")
 
         log_probs = self.log_probs(self.actor_model, input_ids, attention_mask, start)
         old_log_probs = known.get("log_probs", log_probs.detach())  # on-policy: the same
-        old_values = rl_batch["reward_values"]
         rewards, advantages, returns = self._estimated(rl_batch, old_log_probs)
         weights = advantages
         if self.args.whiten_advantages:
             weights = whiten(advantages, mask, known.get("moments"))
-
         actor_loss = self.actor_loss_fn(
             log_probs[:, start:], old_log_probs[:, start:], weights, mask, count
         )
         self.actor_model.backward(actor_loss)
         self.actor_model.step()
-        values = self.critic_values(input_ids, attention_mask)
-        critic_loss = self.critic_loss_fn(
-            values[:, start:], old_values[:, start:], returns, mask, count
-        )
+
+        values = self.critic_values(input_ids, attention_mask)[:, start:]
+        old_values = known["reward_values"][:, start:]
+        critic_loss = self.critic_loss_fn(values, old_values, returns, mask, count)
         self.reward_critic_model.backward(critic_loss)
         self.reward_critic_model.step()
 
@@ -285,9 +267,9 @@ class PPOTrainer(RLTrainer[AnyRollout]):
             "reward_with_kl_penalty": (rewards[:, start:] * mask).sum(dim=-1),
             "reward_advantage": row_means(advantages, mask)[there],
             "reward_return": row_means(returns, mask)[there],
-            "reward_value": row_means(values.detach()[:, start:], mask)[there],
+            "reward_value": row_means(values.detach(), mask)[there],
             "kl_divergence": summed_log_ratios(
-                old_log_probs[:, start:], ref_log_probs[:, start:], mask
+                old_log_probs[:, start:], rl_batch["ref_log_probs"][:, start:], mask
             ),
             "mean_generated_length": lengths,
         }
@@ -306,6 +288,5 @@ class PPOTrainer(RLTrainer[AnyRollout]):
 
     @torch.no_grad()
     def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
-        """The reward of each evaluation response."""
         scores = self.reward_model(input_ids, attention_mask=attention_mask).end_scores
         return {"eval/reward": scores.squeeze(-1)}

@@ -19,9 +19,7 @@ AnyConfig = TypeVar("AnyConfig", bound=TrainConfig)
 def prepare_run(args: Any, *, hooked: bool = True) -> tuple[DeepSpeedConfig, DeepSpeedConfig]:
     """Start the processes, seed, and say in one line which Safe-RLHF is underneath.
 
-    Args:
-        args: the run's options.
-        hooked: whether the trainer is one that may stand on an installed Safe-RLHF.
+    Only a ``hooked`` trainer may stand on an installed Safe-RLHF; the others are the port's.
 
     Returns:
         The training and evaluation configurations of DeepSpeed.
@@ -48,7 +46,7 @@ class TrainingProgram(Program[AnyConfig]):
         description: what it does, for ``--help``.
         example: the flags of a call, in lines.
         trainer: module and class, with ``:`` between them.
-        hooked: the module of ``on_safe_rlhf`` that reads the flags where Safe-RLHF is underneath.
+        hooked: the algorithm whose flags ``on_safe_rlhf`` reads where Safe-RLHF is underneath.
     """
 
     def __init__(
@@ -61,7 +59,6 @@ class TrainingProgram(Program[AnyConfig]):
         trainer: str,
         hooked: str | None = None,
     ) -> None:
-        """Describe the program; nothing is imported yet."""
         lines = [f"python -m {module}", *(line.strip() for line in example.splitlines())]
         super().__init__(cls, lines[0], description, " \\\n  ".join(lines))
         self.trainer, self.hooked = trainer, hooked
@@ -69,8 +66,8 @@ class TrainingProgram(Program[AnyConfig]):
     def parse_arguments(self, argv: Sequence[str] | None = None) -> Any:
         """Read and check the options: this program's, or Safe-RLHF's own where it is underneath."""
         if self.hooked is not None and backend().name == "safe_rlhf":
-            theirs = import_module(f"safe_rlhf_panacea.on_safe_rlhf.{self.hooked}")
-            return theirs.parse_arguments(argv)
+            theirs = import_module("safe_rlhf_panacea.on_safe_rlhf.program")
+            return getattr(theirs, f"parse_{self.hooked}")(argv)
         return self.read(argv).resolved()
 
     def train(self, args: Any) -> None:

@@ -13,7 +13,7 @@ import torch
 from safe_rlhf_panacea.base import rl_data
 from safe_rlhf_panacea.base.engine import passes_since_update, unwrap
 from safe_rlhf_panacea.base.losses import next_token_loss
-from safe_rlhf_panacea.base.rl_data import AnyRollout
+from safe_rlhf_panacea.base.rl_data import AnyRollout, Batch
 from safe_rlhf_panacea.base.rl_setup import RLSetup
 from safe_rlhf_panacea.base.supervised import to_device
 from safe_rlhf_panacea.base.updates import by_update, counted, means_of_evaluation
@@ -30,8 +30,6 @@ from safe_rlhf_panacea.forward import (
 from safe_rlhf_panacea.runs.divergence import DivergedError, finite_on_all
 from safe_rlhf_panacea.runs.logger import progress_bar
 
-Batch = rl_data.Batch
-
 
 def text_labels(ptx_batch: dict[str, Any]) -> torch.Tensor:
     """The labels of supervised text, none on padding, size = (B, L)."""
@@ -42,26 +40,6 @@ def text_labels(ptx_batch: dict[str, Any]) -> torch.Tensor:
 def text_count(ptx_batch: dict[str, Any]) -> torch.Tensor:
     """How many tokens of supervised text are labelled, size = ()."""
     return answer_tokens(text_labels(ptx_batch)).sum()
-
-
-def text_step(actor: Any, ptx_batch: dict[str, Any], ptx_coeff: float) -> dict[str, float]:
-    """One backward pass of an engine on supervised text, weighted by ``ptx_coeff``.
-
-    Args:
-        actor: the engine.
-        ptx_batch: with ``counts``, the labelled tokens of an average batch of its update, where the
-            loss is a mean over that.
-        ptx_coeff: the weight.
-
-    Returns:
-        ``train/ptx_loss``, the mean over this batch's tokens on all processes.
-    """
-    labels, mask = text_labels(ptx_batch), ptx_batch["attention_mask"].bool()
-    found = answer_log_probs(actor, ptx_batch["input_ids"], labels, mask)
-    actor.backward(ptx_coeff * next_token_loss(*found, ptx_batch.get("counts")))
-    actor.step()
-    means = all_reduce_means({"ptx_loss": -of_each_token(*found)})
-    return {f"train/{name}": mean for name, mean in means.items()}
 
 
 class RLTrainer(RLSetup, Generic[AnyRollout]):
@@ -75,6 +53,42 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
     """
 
     waiting: int = 0
+
+    # -- hooks ------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def post_rollout(
+        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
+    ) -> AnyRollout:
+        """Score a rolled-out batch."""
+
+    def of_update(self, rollouts: Sequence[AnyRollout]) -> list[AnyRollout]:
+        """The micro-batches of an update, with what they must know of each other."""
+        return list(rollouts)
+
+    @abc.abstractmethod
+    def rl_step(self, rl_batch: AnyRollout) -> dict[str, float]:
+        """One step of all that is trained; the result has ``train/reward``."""
+
+    def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
+        """One backward pass of the actor on supervised text, weighted by ``ptx_coeff``.
+
+        ``counts`` in the batch are the labelled tokens of an average batch of its update, over
+        which the loss is then a mean. What is logged is the mean over this batch's tokens.
+        """
+        labels, mask = text_labels(ptx_batch), ptx_batch["attention_mask"].bool()
+        found = answer_log_probs(self.actor_model, ptx_batch["input_ids"], labels, mask)
+        loss = next_token_loss(*found, ptx_batch.get("counts"))
+        self.actor_model.backward(self.ptx_coeff * loss)
+        self.actor_model.step()
+        means = all_reduce_means({"ptx_loss": -of_each_token(*found)})
+        return {f"train/{name}": mean for name, mean in means.items()}
+
+    @abc.abstractmethod
+    def eval_rollout(
+        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
+    ) -> Batch:
+        """Values to average over the evaluation prompts, size = (B,) each; NaN: none there."""
 
     # -- rollouts ---------------------------------------------------------------------
 
@@ -123,7 +137,7 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
             sequences, mask = self.generate(prompt_only_batch)
         except NotFiniteError as error:
             raise DivergedError(
-                f"step {self.global_step + 1} ({self.about_batch()}): {error}; the last "
+                f"step {self.global_step + 1} ({self.part.about_batch()}): {error}; the last "
                 "checkpoint is kept; try a lower learning rate"
             ) from None
         copies, prompt = self.args.num_return_sequences, prompt_only_batch["input_ids"]
@@ -138,66 +152,7 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
                 observer.rolled_out(batches[-1])
         return batches
 
-    @abc.abstractmethod
-    def post_rollout(
-        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> AnyRollout:
-        """Score a rolled-out batch."""
-
-    @abc.abstractmethod
-    def rl_step(self, rl_batch: AnyRollout) -> dict[str, float]:
-        """One step of all that is trained; the result has ``train/reward``."""
-
-    def of_update(self, rollouts: Sequence[AnyRollout]) -> list[AnyRollout]:
-        """The micro-batches of an update, with what they must know of each other."""
-        return list(rollouts)
-
-    def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
-        """One step of the actor on supervised text."""
-        return text_step(self.actor_model, ptx_batch, self.ptx_coeff)
-
-    @abc.abstractmethod
-    def eval_rollout(
-        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Batch:
-        """Values to average over the evaluation prompts, size = (B,) each; NaN: none there."""
-
-    # -- loops ------------------------------------------------------------------------
-
-    def _prompt_batches(self) -> Iterator[Batch]:
-        while self.global_step < self.total_steps:
-            self.data_sampler.set_epoch(self.epoch)
-            ahead = self.part.ahead
-            yield from self.prompt_only_dataloader if ahead is None else self._asked(ahead)
-            self.epoch += 1
-            self.log_evaluation(self.args.eval_strategy == "epoch")
-
-    def _asked(self, ahead: int) -> Iterator[Batch]:
-        """Prompt batches of an epoch whose responses were asked for, some so many batches early."""
-        batches, waiting = iter(self.prompt_only_dataloader), deque[Batch]()
-        while self.global_step + sum(map(self._steps_on, waiting)) < self.total_steps:
-            place = self.data_sampler.state_dict(), self.part.streams()
-            if (batch := next(batches, None)) is None:
-                break
-            waiting.append(to_device(batch, own_device()))
-            self.places.append(place)
-            self.part.ask(self.micro_batches(waiting[-1]))
-            if len(waiting) > ahead:
-                self._note_text()
-                yield waiting.popleft()
-        while waiting:
-            self._note_text()
-            yield waiting.popleft()
-
-    def _steps_on(self, prompts: Batch) -> int:
-        """How many training steps there are on the responses to a prompt batch."""
-        each = 1 if self.WHOLE_GROUPS else self.args.num_return_sequences
-        return len(self.micro_batches(prompts)) * each * self.args.update_iters
-
-    def _note_text(self) -> None:
-        self.text_place = self.ptx_sampler.state_dict() if self.use_ptx else None
-
-    def _rolled_out(self, prompts: Batch) -> list[AnyRollout]:
+    def _roll_out(self, prompts: Batch) -> list[AnyRollout]:
         """The micro-batches of a prompt batch.
 
         Raises:
@@ -219,6 +174,50 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
         self.text_place = None
         return rl_batches
 
+    # -- the loop ---------------------------------------------------------------------
+
+    def _prompt_batches(self) -> Iterator[Batch]:
+        while self.global_step < self.total_steps:
+            self.data_sampler.set_epoch(self.epoch)
+            ahead = self.part.ahead
+            yield from self.prompt_only_dataloader if ahead is None else self._asked(ahead)
+            self.epoch += 1
+            self.log_evaluation(self.args.eval_strategy == "epoch")
+
+    def _asked(self, ahead: int) -> Iterator[Batch]:
+        """An epoch's prompt batches; the responses are asked for ``ahead`` batches before."""
+        batches, waiting = iter(self.prompt_only_dataloader), deque[Batch]()
+        while self.global_step + sum(map(self._steps_on, waiting)) < self.total_steps:
+            place = self.data_sampler.state_dict(), self.part.streams()
+            if (batch := next(batches, None)) is None:
+                break
+            waiting.append(to_device(batch, own_device()))
+            self.places.append(place)
+            self.part.ask(self.micro_batches(waiting[-1]))
+            if len(waiting) > ahead:
+                self._note_text()
+                yield waiting.popleft()
+        while waiting:
+            self._note_text()
+            yield waiting.popleft()
+
+    def _note_text(self) -> None:
+        self.text_place = self.ptx_sampler.state_dict() if self.use_ptx else None
+
+    def _steps_on(self, prompts: Batch) -> int:
+        """How many training steps there are on the responses to a prompt batch."""
+        each = 1 if self.WHOLE_GROUPS else self.args.num_return_sequences
+        return len(self.micro_batches(prompts)) * each * self.args.update_iters
+
+    def _texts(self) -> Iterator[Batch | None]:
+        """Batches of supervised text, epoch after epoch; None without any."""
+        if self.ptx_dataloader is None:
+            yield from itertools.repeat(None)
+        else:
+            for epoch in itertools.count(self.ptx_sampler.epoch):
+                self.ptx_sampler.set_epoch(epoch)
+                yield from self.ptx_dataloader
+
     def train(self) -> None:
         """Train until the last step."""
         bar = progress_bar(
@@ -228,15 +227,12 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
         )
         bar.update(self.global_step)
         self.log_evaluation(self.global_step == 0)
-        texts: Iterator[Batch | None] = itertools.repeat(None)
-        if self.ptx_dataloader is not None:
-            texts = rl_data.endless(self.ptx_dataloader, self.ptx_sampler)
-        for prompts, ptx in zip(self._prompt_batches(), texts, strict=False):
+        for prompts, ptx in zip(self._prompt_batches(), self._texts(), strict=False):
             if self.global_step >= self.total_steps:
                 break
             self.go_on()
             self.set_eval()
-            rl_batches = self._rolled_out(prompts)
+            rl_batches = self._roll_out(prompts)
             ptx_batches: list[Batch | None] = [None] * len(rl_batches)
             if ptx is not None:
                 ptx_batches = list(self.split_ptx_micro_batches(to_device(ptx, own_device())))
@@ -244,13 +240,12 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
             steps = list(zip(rl_batches, itertools.cycle(ptx_batches))) * self.args.update_iters
             steps = steps[: self.total_steps - self.global_step]
             for part in by_update(steps, self.actor_model, 1 + self.use_ptx):
-                self._train_on(part, bar)
+                self._update(part, bar)
             self.save_if_due()
         bar.close()
         self.part.trained()
 
-    def _train_on(self, steps: Sequence[tuple[AnyRollout, Batch | None]], bar: Any) -> None:
-        """Training steps of one update."""
+    def _update(self, steps: Sequence[tuple[AnyRollout, Batch | None]], bar: Any) -> None:
         rl_batches = self.of_update([rl_batch for rl_batch, _ in steps])
         ptx_batches: Sequence[Batch | None] = [None] * len(steps)
         if self.use_ptx:
@@ -260,17 +255,14 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
             info = self.rl_step(rl_batch)
             if ptx_batch is not None:
                 info |= self.ptx_step(ptx_batch)
-            self._after_step(info, bar)
-
-    def _after_step(self, info: dict[str, float], bar: Any) -> None:
-        self.global_step += 1
-        info["train/epoch"] = self.global_step / self.steps_per_epoch
-        self.logger.log(info, step=self.global_step)
-        self.check_step(info)
-        bar.set_postfix_str(f"reward {info['train/reward']:.3f}", refresh=False)
-        bar.update(1)
-        due = self.global_step % self.args.eval_interval == 0
-        self.log_evaluation(self.args.eval_strategy == "steps" and due)
+            self.global_step += 1
+            info["train/epoch"] = self.global_step / self.steps_per_epoch
+            self.logger.log(info, step=self.global_step)
+            self.check_step(info)
+            bar.set_postfix_str(f"reward {info['train/reward']:.3f}", refresh=False)
+            bar.update(1)
+            due = self.global_step % self.args.eval_interval == 0
+            self.log_evaluation(self.args.eval_strategy == "steps" and due)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:

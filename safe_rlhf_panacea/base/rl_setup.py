@@ -10,16 +10,16 @@ import torch
 from torch.utils.data import DataLoader
 
 from safe_rlhf_panacea.base import rl_data
-from safe_rlhf_panacea.base.engine import init_role_engine, set_gradient_checkpointing, unwrap
-from safe_rlhf_panacea.base.setup import model_dtype
+from safe_rlhf_panacea.base.engine import init_train_engine, set_gradient_checkpointing, unwrap
+from safe_rlhf_panacea.base.supervised import build_loader, load_model, run_length, train_and_eval
 from safe_rlhf_panacea.base.trainer import TrainerBase
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
-from safe_rlhf_panacea.data import ResumableSampler
+from safe_rlhf_panacea.data import PromptOnlyDataset, ResumableSampler, SupervisedDataset
 from safe_rlhf_panacea.distributed import get_rank, get_world_size
+from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.forward import SamplingConfig
 from safe_rlhf_panacea.forward.passes import has_dropout
 from safe_rlhf_panacea.forward.ways import fitting_way
-from safe_rlhf_panacea.models import load_pretrained_models
-from safe_rlhf_panacea.models.loading import check_positions
 from safe_rlhf_panacea.runs.checkpoint import TrainingState
 
 
@@ -29,14 +29,14 @@ class RLSetup(TrainerBase):
     Hooks for subclasses: ``init_reference`` and ``init_rewards`` load the other models.
 
     Attributes:
-        TRAINED: each role that is trained, as its flags and checkpoints begin, and the attribute
-            with its model, later its engine; in the order in which the engines are made.
-        temperature: of the policy and its reference wherever they are learnt from, as when they are
-            sampled; 1 where that is greedy.
+        TRAINED: role to the attribute that holds its model, later its engine; the role's flags
+            and checkpoints begin with its name; engines are made in this order.
+        WHOLE_GROUPS: whether a micro-batch holds all responses to its prompts, and not one to each.
+        temperature: of sampling, and of the log-probabilities learnt from; 1 where the sampling is
+            greedy.
         places: where prompts, λ and seeds stood before each prompt batch whose responses are still
             to come, oldest first.
         text_place: where the supervised text stood before the batch beside the first of them.
-        WHOLE_GROUPS: whether a micro-batch holds all responses to its prompts, and not one to each.
     """
 
     TRAINING_TYPE: ClassVar[str] = "rl"
@@ -50,7 +50,6 @@ class RLSetup(TrainerBase):
     def __init__(
         self, args: RewardedConfig, ds_train_config: dict[str, Any], ds_eval_config: dict[str, Any]
     ) -> None:
-        """Run the hooks, then read the coefficients."""
         self.args = args
         self.places: deque[tuple[dict[str, Any], dict[str, Any]]] = deque()
         self.text_place: dict[str, Any] | None = None
@@ -67,27 +66,25 @@ class RLSetup(TrainerBase):
         self.temperature = args.temperature or 1.0
 
     def init_models(self) -> None:
-        """Load actor, reference and rewards, in this order."""
         self.init_actor()
         self.init_reference()
         self.init_rewards()
-        self.generation_config = rl_data.sampling_config(self.args, self.template, self.actor_model)
+        args = self.args
+        self.generation_config = SamplingConfig(
+            max_length=args.max_length,
+            eos_token_id=self.template.stop_ids(self.actor_model),
+            pad_token_id=self.tokenizer.pad_token_id,
+            temperature=args.temperature,
+            top_p=args.top_p,
+            repetition_penalty=args.repetition_penalty,
+            num_return_sequences=args.num_return_sequences,
+        )
 
     def load_policy(self) -> tuple[Any, Any]:
         """The policy as it is on disk, and its tokenizer, which pads on the left."""
-        path = self.args.actor_model_name_or_path
-        model, tokenizer = load_pretrained_models(
-            path,
-            model_max_length=self.args.max_length,
-            padding_side="left",
-            trust_remote_code=self.args.trust_remote_code,
-            dtype=model_dtype(self.args),
-        )
-        check_positions(model, self.args.max_length, path)
-        return model, tokenizer
+        return load_model(self.args, self.args.actor_model_name_or_path, "left")
 
     def init_actor(self) -> None:
-        """Load the policy."""
         self.actor_model, self.tokenizer = self.load_policy()
 
     @abc.abstractmethod
@@ -99,34 +96,49 @@ class RLSetup(TrainerBase):
         """Load what scores a response."""
 
     def init_datasets(self) -> None:
-        """Load prompts and, if asked for, supervised text for the PTX loss."""
-        args = self.args
-        rows = rl_data.rows_of_rollout(args, self.WHOLE_GROUPS)
-        loaders = rl_data.prompt_loaders(args, self.template, self.WHOLE_GROUPS)
+        """Load prompts and, if asked for, supervised text for the PTX loss.
+
+        Raises:
+            UserError: the run would end before its first update.
+        """
+        args, whole_groups = self.args, self.WHOLE_GROUPS
+        rows = rl_data.rows_of_rollout(args, whole_groups)
+        options = {"tokenizer": self.tokenizer, "seed": args.seed, "template": self.template}
+        loaders = train_and_eval(
+            args,
+            lambda specs: PromptOnlyDataset(specs, **options),
+            rl_data.prompts_of_rollout(args, whole_groups),
+        )
         self.prompt_only_dataloader, self.data_sampler, self.eval_dataloader = loaders
         self.ptx_dataloader: DataLoader[Any] | None = None
         self.use_ptx = args.ptx_datasets is not None
         if self.use_ptx:
-            self.ptx_dataloader, self.ptx_sampler = rl_data.text_loader(args, self.template, rows)
-        lengths = rl_data.lengths(len(self.data_sampler), args, self.WHOLE_GROUPS)
-        self.steps_per_epoch, self.total_steps = lengths
+            texts = SupervisedDataset(args.ptx_datasets, **options)
+            self.ptx_dataloader, self.ptx_sampler = build_loader(texts, rows, args.seed)
+        prompts, accumulated = len(self.data_sampler), args.gradient_accumulation_steps
+        self.steps_per_epoch = rl_data.steps_per_epoch(prompts, args, whole_groups)
+        self.total_steps = run_length(args, self.steps_per_epoch) if self.steps_per_epoch else 0
+        if self.total_steps < accumulated:
+            raise UserError(
+                f"the run has {self.total_steps} training steps, fewer than "
+                f"--gradient_accumulation_steps {accumulated}: it would end before its first "
+                f"update; give more prompts than {prompts}, or fewer --gradient_accumulation_steps"
+            )
         vary = any(map(has_dropout, self.trained().values()))
         self.used_once = args.update_iters == 1 and not vary
 
     def init_engines(self) -> None:
-        """Make the engines.
+        """Make the engines; with PTX the actor has twice as many backward passes per update.
 
-        With PTX the actor sees twice as many backward passes per update. Training steps at the
-        end of a run that are too few for an update make none.
+        Training steps at the end of a run that are too few for an update make none.
         """
-        args = self.args
         configs = {role: dict(self.ds_train_config) for role in self.TRAINED}
         if self.use_ptx:
             configs["actor"]["train_batch_size"] *= 2
             configs["actor"]["gradient_accumulation_steps"] *= 2
         updates = self.total_steps // self.ds_train_config["gradient_accumulation_steps"]
         for role, model in self.trained().items():
-            engine = init_role_engine(model, args, role, configs[role], updates)
+            engine = init_train_engine(model, self.args, configs[role], updates, f"{role}_")
             setattr(self, self.TRAINED[role], engine)
         fitting_way(unwrap(self.actor_model), self.generation_config)  # or it is refused here
 
@@ -135,11 +147,9 @@ class RLSetup(TrainerBase):
         return {role: getattr(self, attribute) for role, attribute in self.TRAINED.items()}
 
     def checkpoint_engines(self) -> dict[str, Any]:
-        """Of all that is trained."""
         return self.trained()
 
     def samplers(self) -> list[ResumableSampler]:
-        """Of the prompts, and of the supervised text."""
         return [self.data_sampler, *([self.ptx_sampler] if self.use_ptx else [])]
 
     def training_state(self) -> TrainingState:
@@ -154,7 +164,6 @@ class RLSetup(TrainerBase):
         return state
 
     def restore(self, state: TrainingState) -> None:
-        """With the place in the supervised text."""
         super().restore(state)
         if state.ptx_sampler is not None and self.use_ptx:
             self.ptx_sampler.load_state_dict(state.ptx_sampler)

@@ -1,10 +1,12 @@
-"""What every training program does around its trainer: device, seeds, folder, the record."""
+"""What every training program does around its trainer: device, seeds, models, the record."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ from safe_rlhf_panacea.distributed import (
     refusing_together,
 )
 from safe_rlhf_panacea.io import naming
+from safe_rlhf_panacea.models import load_pretrained_models
+from safe_rlhf_panacea.models.loading import check_positions
 from safe_rlhf_panacea.runs.logger import check_log, log_types
 from safe_rlhf_panacea.runs.resuming import latest_step
 from safe_rlhf_panacea.runs.run_folder import (
@@ -33,11 +37,15 @@ if TYPE_CHECKING:
     from safe_rlhf_panacea.configs.training import TrainConfig
 
 
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread inside: more of them only get in each other's way on a tiny model."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def prepare_run(args: TrainConfig) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -62,7 +70,9 @@ def prepare_run(args: TrainConfig) -> tuple[dict[str, Any], dict[str, Any]]:
             check_log(log_types(args), args.log_dir)
             if args.resume:
                 latest_step(args.output_dir, vars(args))
-    seed_everything(args.seed)
+    random.seed(args.seed)
+    np.random.seed(args.seed % 2**32)
+    torch.manual_seed(args.seed)
     precision = {"fp16": args.fp16, "bf16": args.bf16}
     train_config = get_deepspeed_train_config(
         args.per_device_train_batch_size,
@@ -72,8 +82,9 @@ def prepare_run(args: TrainConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         offload=args.offload,
         **precision,
     )
-    eval_config = get_deepspeed_eval_config(zero_stage=args.zero_stage, **precision)
-    eval_config["train_batch_size"] = get_world_size()
+    eval_config = get_deepspeed_eval_config(
+        get_world_size(), zero_stage=args.zero_stage, **precision
+    )
     return train_config, eval_config
 
 
@@ -82,6 +93,32 @@ def model_dtype(args: TrainConfig) -> torch.dtype:
     if args.bf16:
         return torch.bfloat16
     return torch.float16 if args.fp16 else torch.float32
+
+
+def load_model(
+    args: TrainConfig, path: Any, padding_side: Literal["left", "right"] = "right", **kwargs: Any
+) -> tuple[Any, Any]:
+    """A model in the run's precision, and its tokenizer.
+
+    Args:
+        args: the run's options.
+        path: a name, a folder or a ``LoadedModel``.
+        padding_side: the tokenizer's.
+        kwargs: of ``load_pretrained_models``; by default a causal language model is loaded.
+
+    Raises:
+        UserError: the model has fewer positions than ``max_length``, or cannot be loaded.
+    """
+    model, tokenizer = load_pretrained_models(
+        path,
+        model_max_length=args.max_length,
+        padding_side=padding_side,
+        trust_remote_code=args.trust_remote_code,
+        dtype=model_dtype(args),
+        **kwargs,
+    )
+    check_positions(model, args.max_length, path)
+    return model, tokenizer
 
 
 def run_to_end(trainer: TrainerBase) -> None:

@@ -1,25 +1,26 @@
-"""The loop of every trainer whose batches come with their targets: SFT, reward, DPO."""
+"""The trainers whose batches come with their targets: their loop, SFT and reward models."""
 
 from __future__ import annotations
 
 import abc
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch.utils.data import DataLoader
 
 from safe_rlhf_panacea.base.engine import init_train_engine, set_gradient_checkpointing
-from safe_rlhf_panacea.base.setup import model_dtype
+from safe_rlhf_panacea.base.losses import mean_over_update, next_token_loss, preference_loss
+from safe_rlhf_panacea.base.setup import load_model
 from safe_rlhf_panacea.base.trainer import TrainerBase
 from safe_rlhf_panacea.base.updates import Batch, counted, step_info
 from safe_rlhf_panacea.configs.training import TrainConfig
-from safe_rlhf_panacea.data import ResumableSampler
+from safe_rlhf_panacea.data import PreferenceDataset, ResumableSampler, SupervisedDataset
 from safe_rlhf_panacea.distributed import all_reduce_means, get_rank, get_world_size, own_device
-from safe_rlhf_panacea.models import load_pretrained_models
-from safe_rlhf_panacea.models.loading import check_positions
+from safe_rlhf_panacea.forward import across, answer_log_probs, answer_tokens
+from safe_rlhf_panacea.models import AutoModelForScore
 from safe_rlhf_panacea.runs.logger import progress_bar
 
 
@@ -44,6 +45,29 @@ def build_loader(
     return loader, sampler
 
 
+def train_and_eval(
+    args: TrainConfig, make: Callable[[Any], Any], batch_size: int
+) -> tuple[DataLoader[Any], ResumableSampler, DataLoader[Any] | None]:
+    """The loader of the training data, its sampler, and, with ``need_eval``, another loader.
+
+    Args:
+        args: the run's options.
+        make: a data set of the values of ``train_datasets`` or ``eval_datasets``.
+        batch_size: of the training data.
+    """
+    train_data, eval_data = make(args.train_datasets), None
+    if args.need_eval and args.eval_datasets is None:
+        train_data, eval_data = train_data.split_train_test(args.eval_split_ratio)
+    elif args.need_eval:
+        eval_data = make(args.eval_datasets)
+    loader, sampler = build_loader(train_data, batch_size, args.seed)
+    eval_loader = None
+    if eval_data is not None:
+        rows = args.per_device_eval_batch_size
+        eval_loader, _ = build_loader(eval_data, rows, args.seed, shuffle=False)
+    return loader, sampler, eval_loader
+
+
 def run_length(args: TrainConfig, steps_per_epoch: int) -> int:
     """Training steps in a run: all epochs, or ``max_steps`` whether more or less."""
     return args.max_steps or args.epochs * steps_per_epoch
@@ -59,8 +83,6 @@ class SupervisedTrainer(TrainerBase):
 
     TRAINING_TYPE: ClassVar[str] = "supervised"
     DATASET_TYPE: ClassVar[Any]
-    MODEL_TYPE: ClassVar[Any] = None  # None: a causal language model
-    PADDING_SIDE: ClassVar[Literal["left", "right"]] = "right"
 
     model: Any
     train_dataloader: DataLoader[Any]
@@ -72,82 +94,45 @@ class SupervisedTrainer(TrainerBase):
         ds_train_config: dict[str, Any],
         ds_eval_config: dict[str, Any] | None = None,
     ) -> None:
-        """Run the hooks."""
         self.args = args
         self.ds_config = self.ds_train_config = ds_train_config
         self.ds_eval_config = ds_eval_config
         self.run_init_hooks()
 
     def init_models(self) -> None:
-        """Load ``model_name_or_path`` and its tokenizer."""
-        self.model, self.tokenizer = self.load_model()
-
-    def load_model(self, **model_kwargs: Any) -> tuple[Any, Any]:
-        """The model of this trainer's type, in the run's precision, with its tokenizer."""
-        if self.MODEL_TYPE is not None:
-            model_kwargs["auto_model_type"] = self.MODEL_TYPE
-        model, tokenizer = load_pretrained_models(
-            self.args.model_name_or_path,
-            model_max_length=self.args.max_length,
-            padding_side=self.PADDING_SIDE,
-            trust_remote_code=self.args.trust_remote_code,
-            dtype=model_dtype(self.args),
-            **model_kwargs,
-        )
-        check_positions(model, self.args.max_length, self.args.model_name_or_path)
-        return model, tokenizer
+        self.model, self.tokenizer = load_model(self.args, self.args.model_name_or_path)
 
     def make_dataset(self, specs: list[str]) -> Any:
-        """A data set of this trainer's type."""
         return self.DATASET_TYPE(
             specs, tokenizer=self.tokenizer, seed=self.args.seed, template=self.template
         )
 
     def init_datasets(self) -> None:
-        """Load the training and evaluation data."""
-        args = self.args
-        train_dataset = self.make_dataset(args.train_datasets)
-        eval_dataset = None
-        if args.need_eval and args.eval_datasets is None:
-            train_dataset, eval_dataset = train_dataset.split_train_test(args.eval_split_ratio)
-        elif args.need_eval:
-            eval_dataset = self.make_dataset(args.eval_datasets)
-        self.train_dataloader, self.data_sampler = build_loader(
-            train_dataset, args.per_device_train_batch_size, args.seed
-        )
-        self.eval_dataloader = None
-        if eval_dataset is not None:
-            self.eval_dataloader, _ = build_loader(
-                eval_dataset, args.per_device_eval_batch_size, args.seed, shuffle=False
-            )
+        rows = self.args.per_device_train_batch_size
+        loaders = train_and_eval(self.args, self.make_dataset, rows)
+        self.train_dataloader, self.data_sampler, self.eval_dataloader = loaders
 
     def init_engines(self) -> None:
-        """Make the training engine."""
-        args = self.args
-        self.total_steps = run_length(args, len(self.train_dataloader))
-        self.model.to(own_device())
-        self.model = init_train_engine(
-            self.model,
-            self.ds_train_config,
-            lr=args.lr,
-            weight_decay=args.weight_decay,
-            lr_scheduler_type=args.lr_scheduler_type,
-            lr_warmup_ratio=args.lr_warmup_ratio,
-            update_steps=math.ceil(self.total_steps / args.gradient_accumulation_steps),
-        )
-        if args.gradient_checkpointing:
-            set_gradient_checkpointing(self.model, True)
+        self.total_steps = run_length(self.args, len(self.train_dataloader))
+        updates = math.ceil(self.total_steps / self.args.gradient_accumulation_steps)
+        self.model = init_train_engine(self.model, self.args, self.ds_train_config, updates)
 
     def checkpoint_engines(self) -> dict[str, Any]:
-        """The only one."""
         return {"model": self.model}
+
+    def set_train(self, mode: bool = True) -> None:
+        """Set the engine's mode; activations are recomputed only when training."""
+        self.model.train(mode)
+        if self.args.gradient_checkpointing:
+            set_gradient_checkpointing(self.model, mode)
+
+    # -- a step -----------------------------------------------------------------------
 
     def count(self, batch: Batch) -> torch.Tensor:
         """How much a batch has of what the loss is a mean over: its rows, unless overridden."""
         return torch.tensor(len(next(iter(batch.values()))))
 
     def counted(self, batches: Sequence[Batch]) -> list[Batch]:
-        """The batches of an update, each with what an average one of them counts."""
         return counted(batches, self.count, own_device())
 
     @abc.abstractmethod
@@ -165,23 +150,12 @@ class SupervisedTrainer(TrainerBase):
         return self.logged(losses)
 
     def logged(self, values: dict[str, torch.Tensor]) -> dict[str, float]:
-        """What is logged of a step: the mean of each value over all processes, under ``train/``."""
+        """The mean of each value of a step over all processes, under ``train/``, to be logged."""
         return step_info(values, self.model)
 
-    def batches(self) -> Iterator[Batch]:
-        """Batches until the run is over; an update's are read before the first of them is used."""
-        if self.global_step > 0:  # resumed: an evaluation that comes after the checkpoint
-            self._log_epoch()
-            if self.global_step == self.total_steps:
-                self._log_interval()
-        reader = itertools.islice(self._read(), self.total_steps - self.global_step)
-        accumulated = self.model.gradient_accumulation_steps()
-        while update := list(itertools.islice(reader, accumulated)):
-            for batch in self.counted(update):
-                yield batch
-                self._log_epoch()
+    # -- the loop ---------------------------------------------------------------------
 
-    def _read(self) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[Batch]:
         """Epoch after epoch, without end."""
         while True:
             self.data_sampler.set_epoch(self.epoch)
@@ -191,17 +165,14 @@ class SupervisedTrainer(TrainerBase):
             self.epoch += 1
 
     def _log_epoch(self) -> None:
-        """Evaluate if an epoch's last step was just taken."""
         ended = self.global_step % len(self.train_dataloader) == 0
         self.log_evaluation(ended and self.args.eval_strategy == "epoch")
 
     def _log_interval(self) -> None:
-        """Evaluate if it is time for that after so many steps."""
         due = self.global_step % self.args.eval_interval == 0
         self.log_evaluation(due and self.args.eval_strategy == "steps")
 
     def train(self) -> None:
-        """Train until the last step."""
         bar = progress_bar(
             total=self.total_steps,
             desc=f"Training {self.TRAINING_TYPE}",
@@ -210,16 +181,24 @@ class SupervisedTrainer(TrainerBase):
         self.set_train()
         bar.update(self.global_step)
         self.log_evaluation(self.global_step == 0)
-        for batch in self.batches():
-            info = self.train_step(**batch)
-            self.global_step += 1
-            info["train/epoch"] = self.global_step / len(self.train_dataloader)
-            self.logger.log(info, step=self.global_step)
-            self.check_step(info)
-            bar.set_postfix_str(f"loss {info['train/loss']:.4f}", refresh=False)
-            bar.update(1)
-            self._log_interval()
-            self.save_if_due()
+        if self.global_step > 0:  # resumed: an evaluation that comes after the checkpoint
+            self._log_epoch()
+            if self.global_step == self.total_steps:
+                self._log_interval()
+        batches = itertools.islice(self._batches(), self.total_steps - self.global_step)
+        # The batches of an update are read before the first of them is used.
+        while update := list(itertools.islice(batches, self.model.gradient_accumulation_steps())):
+            for batch in self.counted(update):
+                info = self.train_step(**batch)
+                self.global_step += 1
+                info["train/epoch"] = self.global_step / len(self.train_dataloader)
+                self.logger.log(info, step=self.global_step)
+                self.check_step(info)
+                bar.set_postfix_str(f"loss {info['train/loss']:.4f}", refresh=False)
+                bar.update(1)
+                self._log_interval()
+                self.save_if_due()
+                self._log_epoch()
         bar.close()
         self.part.trained()
 
@@ -236,8 +215,62 @@ class SupervisedTrainer(TrainerBase):
         self.set_train()
         return all_reduce_means({key: torch.cat(values) for key, values in found.items()})
 
-    def set_train(self, mode: bool = True) -> None:
-        """Set the engine's mode; activations are recomputed only when training."""
-        self.model.train(mode)
-        if self.args.gradient_checkpointing:
-            set_gradient_checkpointing(self.model, mode)
+
+class SupervisedFinetuneTrainer(SupervisedTrainer):
+    """Trains all weights of a causal language model on answers."""
+
+    TRAINING_TYPE: ClassVar[str] = "sft"
+    PROGRAM: ClassVar[str] = "safe_rlhf_panacea.base.finetune"
+    DATASET_TYPE: ClassVar[Any] = SupervisedDataset
+
+    def count(self, batch: Batch) -> torch.Tensor:
+        """Tokens of the answers."""
+        return answer_tokens(batch["labels"]).sum()
+
+    def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Mean cross entropy per answer token, in nats; ids, labels and mask, size = (B, L)."""
+        texts = (batch[key] for key in ("input_ids", "labels", "attention_mask"))
+        found = answer_log_probs(self.model, *texts)
+        return {"loss": next_token_loss(*found, batch.get("counts"))}
+
+
+class RewardTrainer(SupervisedTrainer):
+    """Trains all weights of a score model on the labels of ``args.objective``."""
+
+    TRAINING_TYPE: ClassVar[str] = "reward"
+    PROGRAM: ClassVar[str] = "safe_rlhf_panacea.base.values.reward"
+
+    def init_models(self) -> None:
+        """Load a reward model, or a language model to which a fresh score head is added."""
+        self.model, self.tokenizer = load_model(
+            self.args,
+            self.args.model_name_or_path,
+            auto_model_type=AutoModelForScore,
+            auto_model_kwargs={"score_type": "reward", "fresh_head": True},
+        )
+
+    def make_dataset(self, specs: list[str]) -> PreferenceDataset:
+        return PreferenceDataset(
+            specs,
+            tokenizer=self.tokenizer,
+            objectives=(self.args.objective,),
+            seed=self.args.seed,
+            template=self.template,
+        )
+
+    def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """-log σ(r_better - r_worse), with a penalty on large scores if asked for."""
+        ids, mask = (
+            torch.cat([batch[f"{side}_{what}"] for side in ("better", "worse")])
+            for what in ("input_ids", "attention_mask")
+        )  # size = (2B, L)
+        output = self.model(ids, attention_mask=mask, groups=across(len(ids), 2))
+        scores = output.end_scores.squeeze(-1)  # size = (2B,)
+        better, worse = scores.chunk(2)
+        counts = batch.get("counts")  # rows, size = ()
+        loss = mean_over_update(preference_loss(better - worse), counts)
+        if self.args.regularization > 0:
+            both = None if counts is None else 2 * counts  # responses
+            loss = loss + self.args.regularization * mean_over_update(scores.square(), both)
+        accuracy = (better > worse).float()
+        return {"loss": loss, "accuracy": accuracy, "better_score": better, "worse_score": worse}

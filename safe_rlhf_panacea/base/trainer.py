@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from safe_rlhf_panacea.base.engine import unwrap, whole_state_dict
+from safe_rlhf_panacea.base.engine import passes_since_update, unwrap
 from safe_rlhf_panacea.base.part import Observer, Part
 from safe_rlhf_panacea.data import ChatTemplate, ResumableSampler
 from safe_rlhf_panacea.distributed import (
@@ -54,9 +54,8 @@ LOADERS = {
 class TrainerBase(metaclass=abc.ABCMeta):
     """Base of all trainers.
 
-    ``__init__`` of a concrete trainer runs ``init_models``, ``init_datasets``,
-    ``init_engines`` and ``init_logger`` in this order; what a hook needs must be in ``args``
-    or set by an earlier hook.
+    ``__init__`` of a concrete trainer calls ``run_init_hooks``; what a hook needs must be in
+    ``args`` or set by an earlier hook.
     """
 
     TRAINING_TYPE: ClassVar[str]
@@ -83,15 +82,18 @@ class TrainerBase(metaclass=abc.ABCMeta):
         """Wrap the models in DeepSpeed engines."""
 
     @abc.abstractmethod
+    def checkpoint_engines(self) -> dict[str, Any]:
+        """Name to engine, for every engine that trains; the first is the model that is saved."""
+
+    @abc.abstractmethod
     def train(self) -> None:
-        """Take all steps of the run, with what is logged, evaluated and saved on the way."""
+        """Take all steps of the run; log, evaluate and save on the way."""
 
     @abc.abstractmethod
     def set_train(self, mode: bool = True) -> None:
         """Set training mode for all trained models."""
 
     def set_eval(self) -> None:
-        """Set evaluation mode for all trained models."""
         self.set_train(mode=False)
 
     def eval(self) -> dict[str, Any]:
@@ -99,16 +101,16 @@ class TrainerBase(metaclass=abc.ABCMeta):
         return self.part.evaluate(self.evaluate)
 
     def evaluate(self) -> dict[str, Any]:
-        """This trainer's own evaluation; nothing by default."""
         return {}
 
     @cached_property
     def template(self) -> ChatTemplate:
-        """How this run writes conversations, once the tokenizer is loaded."""
         return ChatTemplate.of(self.args.chat_template, self.tokenizer, self.began)
 
+    # -- the beginning of a run -------------------------------------------------------
+
     def run_init_hooks(self) -> None:
-        """Run the four hooks in their order."""
+        """Run ``init_models``, ``init_datasets``, ``init_engines`` and ``init_logger``."""
         self.global_step = self.saved_at = self.epoch = 0
         self.clock = TrainingClock()
         self._divergence = DivergenceCheck()
@@ -144,7 +146,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
         barrier()
 
     def data_fingerprints(self) -> dict[str, str]:
-        """What the data sets hold, as a hash, by the flag that names them."""
+        """A hash of what the data sets hold, by the flag that names them."""
         found = {}
         for name, flag in LOADERS.items():
             dataset = getattr(getattr(self, name, None), "dataset", None)
@@ -154,62 +156,56 @@ class TrainerBase(metaclass=abc.ABCMeta):
 
     def init_logger(self) -> None:
         """Claim the output folder, record the run, open its logger."""
-        with refusing_together():  # the main process alone may fail in most of it
-            self._open_logger()
-        self.part.opened()
-
-    def _open_logger(self) -> None:
         args = self.args
-        if is_main_process():
-            claim_folder(args.output_dir, overwrite=args.overwrite, resume=args.resume)
+        with refusing_together():  # the main process alone may fail in most of it
+            if is_main_process():
+                claim_folder(args.output_dir, overwrite=args.overwrite, resume=args.resume)
+                if args.resume:
+                    take_up(args.output_dir, args, self.global_step, self.total_steps)
+                else:
+                    about = {
+                        "program": f"python -m {self.PROGRAM or type(self).__module__}",
+                        "processes": get_world_size(),
+                        "data": self.data_fingerprints(),
+                        "template_date": str(self.began),
+                        "chat_template": self.template.recorded,
+                        **self.part.about(),
+                    }
+                    write_run_record(args.output_dir, args, about)
+            started = time.strftime("%Y-%m-%d-%H-%M-%S")
+            self.logger = Logger(
+                log_type=log_types(args),
+                log_dir=args.log_dir or args.output_dir,
+                log_project=args.log_project,
+                log_run_name=args.log_run_name
+                or os.environ.get("WANDB_NAME")
+                or f"{self.TRAINING_TYPE}-{started}",
+                config=args,
+                resume=args.resume,
+            )
             if args.resume:
-                take_up(args.output_dir, args, self.global_step, self.total_steps)
-            else:
-                about = {
-                    "program": f"python -m {self.PROGRAM or type(self).__module__}",
-                    "processes": get_world_size(),
-                }
-                about |= {"data": self.data_fingerprints(), "template_date": str(self.began)}
-                about["chat_template"] = self.template.recorded
-                about |= self.part.about()
-                write_run_record(args.output_dir, args, about)
-        started = time.strftime("%Y-%m-%d-%H-%M-%S")
-        self.logger = Logger(
-            log_type=log_types(args),
-            log_dir=args.log_dir or args.output_dir,
-            log_project=args.log_project,
-            log_run_name=args.log_run_name
-            or os.environ.get("WANDB_NAME")
-            or f"{self.TRAINING_TYPE}-{started}",
-            config=args,
-            resume=args.resume,
-        )
-        if args.resume:
-            self.logger.print(f"Going on from step {self.global_step}.")
+                self.logger.print(f"Going on from step {self.global_step}.")
+        self.part.opened()
 
     # -- steps ------------------------------------------------------------------------
 
     def check_step(self, info: dict[str, Any]) -> None:
-        """End the run at a step that is not finite, else show it to the observers.
+        """Refuse a step whose numbers are not finite, else show it to the observers.
 
-        ``info`` is what was logged of it.
+        ``info`` is what was logged of the step.
 
         Raises:
             DivergedError: naming the step, what is not finite and the batch.
         """
         engines = self.checkpoint_engines()
-        self._divergence.check(self.global_step, info, engines, self.about_batch())
+        self._divergence.check(self.global_step, info, engines, self.part.about_batch())
         for observer in self.observers:
             observer.stepped(info, engines)
 
     def log_evaluation(self, when: bool) -> None:
-        """Evaluate and log what was found, if evaluations are wanted and it is time for one."""
+        """Evaluate and log the result, if the run evaluates and ``when`` says that it is time."""
         if self.args.need_eval and when:
             self.logger.log(self.eval(), step=self.global_step)
-
-    def about_batch(self) -> str:
-        """What an error says of the batch of the present step."""
-        return self.part.about_batch()
 
     # -- checkpoints ------------------------------------------------------------------
 
@@ -225,7 +221,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
         )
 
     def restore(self, state: TrainingState) -> None:
-        """Stand where ``training_state`` was taken; random numbers follow in ``go_on``.
+        """Go back to ``training_state``; the random numbers follow in ``go_on``.
 
         Raises:
             UserError: the state is of other data or of another number of processes.
@@ -238,11 +234,10 @@ class TrainerBase(metaclass=abc.ABCMeta):
         self.part.load_state_dict(state.panacea)
 
     def samplers(self) -> list[ResumableSampler]:
-        """Of the training data."""
         return [self.data_sampler]
 
     def go_on(self) -> None:
-        """At the first step after a resume, with the loaders under way: the random numbers.
+        """Restore the random numbers at the first step after a resume, once the loaders run.
 
         A loader draws one number from torch's stream when an epoch begins; a run that went on
         without a stop drew it after its checkpoint.
@@ -255,24 +250,16 @@ class TrainerBase(metaclass=abc.ABCMeta):
             if sampler.began_anew:
                 torch.empty((), dtype=torch.int64).random_()
 
-    @abc.abstractmethod
-    def checkpoint_engines(self) -> dict[str, Any]:
-        """Name to engine, for every engine that trains; the first is the model that is saved."""
-
     def save_if_due(self) -> None:
-        """Save where nothing hangs over: between two updates, and not within a rollout.
-
-        So a checkpoint may come a few steps after its multiple of ``save_interval``.
-        """
+        """Save every ``save_interval`` steps, or at the next end of an update and a rollout."""
         interval = self.args.save_interval
         if self.global_step // interval > self.saved_at // interval:
             self.save_between_updates()
 
     def save_between_updates(self) -> None:
         """Save, unless a gradient waits for its update or the step was saved already."""
-        engines = self.checkpoint_engines().values()
-        whole = all(e.micro_steps % e.gradient_accumulation_steps() == 0 for e in engines)
-        if whole and self.global_step > self.saved_at:
+        waiting = any(map(passes_since_update, self.checkpoint_engines().values()))
+        if not waiting and self.global_step > self.saved_at:
             self.save_checkpoint()
             self.saved_at = self.global_step
 
@@ -289,7 +276,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
                 tag=f"step-{self.global_step}",
                 client_state=state,
                 exclude_frozen_parameters=True,
-                save_latest=False,  # each engine on its own, and not in one stroke
+                save_latest=False,  # note_latest does it, once all engines are written
             )
         barrier()
         write_checksums(checkpoints, self.global_step, self.checkpoint_engines())
@@ -299,14 +286,18 @@ class TrainerBase(metaclass=abc.ABCMeta):
 
     def save(self, model: Any = None, ds_config: dict[str, Any] | None = None) -> None:
         """Write a model and the tokenizer in Hugging Face format, or what the part saves."""
-        del ds_config  # kept for Safe-RLHF's signature; one way of saving serves every stage
+        del ds_config  # Safe-RLHF's signature has it
         if self.part.save():
             return
         engine = next(iter(self.checkpoint_engines().values())) if model is None else model
-        check_weights(unwrap(engine).named_parameters(), f"step {self.global_step}")
-        state = whole_state_dict(engine)  # every rank takes part in the gathering
+        module = unwrap(engine)
+        check_weights(module.named_parameters(), f"step {self.global_step}")
+        if getattr(engine, "zero_optimization_partition_weights", lambda: False)():
+            state = engine._zero3_consolidated_16bit_state_dict()  # all ranks take part
+        else:
+            state = module.state_dict()
         if is_main_process():
-            unwrap(engine).save_pretrained(self.args.output_dir, state_dict=state)
+            module.save_pretrained(self.args.output_dir, state_dict=state)
             self.template.keep(self.tokenizer)
             self.tokenizer.save_pretrained(self.args.output_dir)
         self.logger.print(f'Saved the model to "{self.args.output_dir}".')

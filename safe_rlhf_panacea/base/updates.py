@@ -1,9 +1,9 @@
 """Means over an update: over all of its micro-batches, on all processes.
 
-An engine takes the mean of the losses of an update's micro-batches and of all processes. If each of
-these were a mean of its own, a label among few would count for more than one among many. So a loss
-here is its micro-batch's sum, divided by what an *average micro-batch of the update* counts: the
-engine's mean is then the sum over the update, divided by the count over the update.
+An engine takes the mean of the losses of an update's micro-batches and of all processes. If each
+of these were a mean of its own, a label among few would count for more than one among many. So a
+loss here is its micro-batch's sum, divided by what an *average micro-batch of the update* counts:
+the engine's mean is then the sum over the update, divided by the count over the update.
 """
 
 from __future__ import annotations
@@ -23,12 +23,8 @@ Batch = dict[str, Any]
 def average(counts: Sequence[torch.Tensor]) -> torch.Tensor:
     """What an average micro-batch of an update counts, over all processes.
 
-    Args:
-        counts: labels, tokens or rows of each micro-batch on this process, all of one size. Every
-            process has as many micro-batches.
-
-    Returns:
-        float32, of that size.
+    ``counts`` are the labels, tokens or rows of each micro-batch on this process, all of one size;
+    the result is of that size, in float32. Every process has as many micro-batches.
     """
     total = torch.stack(list(counts)).sum(dim=0).float()
     return all_reduce_sum(total) / (len(counts) * get_world_size())
@@ -51,23 +47,17 @@ def step_info(values: dict[str, torch.Tensor], engine: Any) -> dict[str, float]:
 def means_of_evaluation(collected: Mapping[str, Sequence[torch.Tensor]]) -> dict[str, float]:
     """Means over the evaluation prompts of all processes.
 
-    Args:
-        collected: name to the values of every batch, size = (B,) each; NaN is left out.
+    ``collected`` has the values of every batch, size = (B,) each, by name; NaN is left out.
     """
     joined = {name: torch.cat([*values]) for name, values in collected.items()}
     return all_reduce_means({name: one[~one.isnan()] for name, one in joined.items()})
 
 
 def by_update(steps: Sequence[Any], engine: Any, passes: int = 1) -> list[Sequence[Any]]:
-    """The training steps to come, cut where updates end.
+    """The training steps to come, cut where the engine's updates end.
 
     The first part may belong to an update that earlier steps have begun, and the last one to an
-    update that later steps will end.
-
-    Args:
-        steps: training steps.
-        engine: which updates.
-        passes: backward passes of the engine in each step.
+    update that later steps will end. Each step makes ``passes`` backward passes of the engine.
     """
     size = engine.gradient_accumulation_steps() // passes
     begun = passes_since_update(engine) // passes

@@ -30,7 +30,6 @@ class DiscretePoliciesOptions(VariantOptions):
     )
 
     def variants(self, objectives: Sequence[str]) -> Variants:
-        """One variant per vector of the grid."""
         from safe_rlhf_panacea.preference import default_grid, preference_grid
 
         m, step = len(objectives), self.grid_step

@@ -18,7 +18,6 @@ class FixedScalingOptions(VariantOptions):
     factors: tuple[float, ...] = option(FACTORS, "values of s, a model each")
 
     def variants(self, objectives: Sequence[str]) -> Variants:
-        """One variant per factor."""
         return {f"{factor:g}": {"fixed_scaling": factor} for factor in self.factors}
 
 

@@ -28,7 +28,6 @@ class SoupOptions(VariantOptions):
     """The options of this program."""
 
     def variants(self, objectives: Sequence[str]) -> Variants:
-        """One variant per objective."""
         return vertices(objectives)
 
 

@@ -45,12 +45,10 @@ class TemplatedPrompts(PromptOnlyDataset):
     """Safe-RLHF's prompts in any template."""
 
     def __init__(self, *args: Any, template: ChatTemplate, **kwargs: Any) -> None:
-        """Safe-RLHF's."""
         self.template = template
         super().__init__(*args, **kwargs)
 
     def preprocess(self, raw_sample: RawSample) -> dict[str, torch.Tensor]:
-        """The prompt's tokens."""
         start, _ = encode(self.template, raw_sample)
         return {"input_ids": torch.tensor(start)}
 
@@ -59,7 +57,6 @@ class TemplatedText(SupervisedDataset):
     """Safe-RLHF's supervised text in any template."""
 
     def __init__(self, *args: Any, template: ChatTemplate, **kwargs: Any) -> None:
-        """Safe-RLHF's."""
         self.template = template
         super().__init__(*args, **kwargs)
 

@@ -17,9 +17,7 @@ from safe_rlhf_panacea.base.engine import passes_since_update
 from safe_rlhf_panacea.base.updates import Batch, counted, step_info
 from safe_rlhf_panacea.distributed import own_device
 from safe_rlhf_panacea.models.loading import check_positions
-from safe_rlhf_panacea.on_safe_rlhf.rates import own_rates
-from safe_rlhf_panacea.on_safe_rlhf.recompute import recompute_without_reentry
-from safe_rlhf_panacea.on_safe_rlhf.record import Recorded
+from safe_rlhf_panacea.on_safe_rlhf.record import Recorded, own_rates, recompute_without_reentry
 
 
 class CountedLoader:
@@ -29,7 +27,6 @@ class CountedLoader:
     """
 
     def __init__(self, loader: Any, trainer: HookedDPOTrainer) -> None:
-        """``trainer`` knows where updates end, and counts."""
         self.loader, self.trainer, self.dataset = loader, trainer, loader.dataset
 
     def __len__(self) -> int:

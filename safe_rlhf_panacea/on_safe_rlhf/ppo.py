@@ -22,9 +22,7 @@ from safe_rlhf_panacea.forward.ways import by_generate, first_fitting
 from safe_rlhf_panacea.models.files import check_saved_head
 from safe_rlhf_panacea.models.loading import check_positions
 from safe_rlhf_panacea.on_safe_rlhf.datasets import templated
-from safe_rlhf_panacea.on_safe_rlhf.rates import own_rates
-from safe_rlhf_panacea.on_safe_rlhf.recompute import recompute_without_reentry
-from safe_rlhf_panacea.on_safe_rlhf.record import Recorded
+from safe_rlhf_panacea.on_safe_rlhf.record import Recorded, own_rates, recompute_without_reentry
 
 Batch = dict[str, Any]
 
@@ -33,7 +31,6 @@ class Slot:
     """Stands where Safe-RLHF keeps a model of its own; holds none."""
 
     def __init__(self, forward: Callable[..., Any]) -> None:
-        """``forward`` answers in the model's place."""
         self.forward = forward
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -106,7 +103,6 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
             self.args.gradient_accumulation_steps = given
 
     def init_datasets(self) -> None:
-        """Safe-RLHF's, in the run's template."""
         with templated(self.template):
             super().init_datasets()
 
@@ -126,7 +122,6 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         self.reward_model = Slot(self._reward_forward)
 
     def init_actor(self) -> None:
-        """Load the policy."""
         self.actor_model, self.tokenizer = load_pretrained_models(
             self.args.actor_model_name_or_path,
             model_max_length=self.args.max_length,
@@ -137,7 +132,6 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         recompute_without_reentry(self.actor_model)
 
     def load_scorer(self, path: str, role: str, *, normalize: bool = False) -> tuple[Any, Any]:
-        """A score model in a role, and its tokenizer."""
         check_saved_head(path)
         model, tokenizer = load_pretrained_models(
             path,

@@ -1,4 +1,4 @@
-"""The start of a program on Safe-RLHF: its own flags, its own configurations, any device."""
+"""The programs on Safe-RLHF: its flags with Panacea's, its own configurations, any device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,17 @@ from safe_rlhf.logger import set_logger_level
 from safe_rlhf.utils import seed_everything
 
 from safe_rlhf_panacea.configs import kinds
-from safe_rlhf_panacea.configs.panacea import AdapterOptions, FrontOptions
+from safe_rlhf_panacea.configs.algorithms import DPOConfig, PPOConfig
+from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_options
+from safe_rlhf_panacea.configs.options import check_numbers
+from safe_rlhf_panacea.configs.panacea import (
+    AdapterOptions,
+    FrontOptions,
+    LabelPreferenceOptions,
+    RewardPreferenceOptions,
+    check_panacea,
+)
+from safe_rlhf_panacea.configs.rewarded import RewardOptions
 from safe_rlhf_panacea.configs.training import TemplateOptions
 from safe_rlhf_panacea.distributed import (
     get_rank,
@@ -25,41 +35,43 @@ from safe_rlhf_panacea.distributed import (
 )
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.models.adapted import find_adapter
+from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.rewards.spec import apply_calibration, reward_specs
 from safe_rlhf_panacea.runs.run_folder import check_free
 
 # The options that every Panacea program adds to Safe-RLHF's own.
 PANACEA_OPTIONS = (AdapterOptions, FrontOptions, TemplateOptions)
-LOCAL_RANK = "--local_rank"
-LOG_TYPE, REPORT_TO = "--log_type", "--report_to"  # one place there, under either name
+REWARD, COST = "--reward_model_name_or_path", "--cost_model_name_or_path"
+# Flags of ppo.sh and ppo-lag.sh that Panacea has no use for.
+IDLE = (
+    *("--reward_critic_model_name_or_path", "--cost_critic_model_name_or_path"),
+    *("--threshold", "--lambda_init", "--lambda_lr", "--lambda_max"),
+    *("--lambda_update_delay_steps", "--episode_cost_window_size", "--normalize_cost"),
+)
 
 
-def flags_of(argv: Sequence[str]) -> set[str]:
+def _flags_of(argv: Sequence[str]) -> set[str]:
     """The flags that a command line gives."""
     return {word.partition("=")[0] for word in argv if word.startswith("--")}
 
 
-def _take_no_log(argv: list[str]) -> tuple[list[str], bool]:
-    """Without ``--log_type none``, which Safe-RLHF's trainers know and its parser does not."""
-    if f"{LOG_TYPE}=none" in argv:
-        return [word for word in argv if word != f"{LOG_TYPE}=none"], True
-    if LOG_TYPE in argv and argv[argv.index(LOG_TYPE) + 1 :][:1] == ["none"]:
-        at = argv.index(LOG_TYPE)
-        return [*argv[:at], *argv[at + 2 :]], True
-    return argv, False
+def _parser(algorithm: str, example: str) -> ArgumentParser:
+    """A parser for the flags that Safe-RLHF's own does not know; none of them is required."""
+    module = f"safe_rlhf_panacea.algorithms.{algorithm}"
+    about = (
+        f"Panacea-{algorithm.upper()} on Safe-RLHF: its launch scripts run with this module in "
+        "place of theirs."
+    )
+    example = f"deepspeed --module {module} {example} --train_datasets …"
+    return ArgumentParser(f"python -m {module}", about, example, add_help=False)
 
 
-def parse_arguments(
-    program: str, panacea: argparse.ArgumentParser, argv: Sequence[str] | None
-) -> argparse.Namespace:
+def _read(program: str, panacea: ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
     """Read a command line with Safe-RLHF's own parser, after Panacea's flags are taken out.
 
-    Args:
-        program: Safe-RLHF's module, for example ``safe_rlhf.algorithms.dpo.main``.
-        panacea: knows the flags that Safe-RLHF does not.
-        argv: the command line; None for this process's.
+    ``program`` is Safe-RLHF's module; ``panacea`` knows the flags that Safe-RLHF does not.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    words = [re.sub(f"^{REPORT_TO}(?==|$)", LOG_TYPE, word) for word in words]
+    words = [re.sub("^--report_to(?==|$)", "--log_type", word) for word in words]  # either name
     panacea.add_argument(
         "--overwrite",
         type=kinds.boolean,
@@ -72,9 +84,15 @@ def parse_arguments(
         panacea.print_help()
         print("\nand Safe-RLHF's own:\n")
     ours, rest = panacea.parse_known_args(words)
-    rest, no_log = _take_no_log(rest)
-    if LOCAL_RANK not in flags_of(rest):  # DeepSpeed's launcher gives it, torchrun does not
-        rest += [LOCAL_RANK, os.environ.get("LOCAL_RANK", "0")]
+    # --log_type none: Safe-RLHF's trainers know it, and its parser does not.
+    no_log = "--log_type=none" in rest
+    rest = [word for word in rest if word != "--log_type=none"]
+    if "--log_type" in rest:
+        at = rest.index("--log_type")
+        if rest[at + 1 : at + 2] == ["none"]:
+            rest, no_log = [*rest[:at], *rest[at + 2 :]], True
+    if "--local_rank" not in _flags_of(rest):  # DeepSpeed's launcher gives it, torchrun does not
+        rest += ["--local_rank", os.environ.get("LOCAL_RANK", "0")]
     before, sys.argv = sys.argv, [panacea.prog, *rest]
     try:
         args = importlib.import_module(program).parse_arguments()
@@ -88,18 +106,58 @@ def parse_arguments(
     return args
 
 
-def _check_models(args: argparse.Namespace) -> None:
-    """Refuse adapters, which Safe-RLHF's own loading knows nothing of.
+def parse_dpo(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read and check the flags of Panacea-DPO."""
+    parser = _parser("dpo", "--model_name_or_path …")
+    add_options(
+        parser,
+        DPOConfig,
+        only=(*PANACEA_OPTIONS, LabelPreferenceOptions),
+        names=("objectives", "upstream_dpo_slice"),
+    )
+    parser.set_defaults(objectives=["helpful", "harmless"])  # its data's: better and safer
+    words = sys.argv[1:] if argv is None else argv
+    args = _read("safe_rlhf.algorithms.dpo.main", parser, words)
+    check_numbers(DPOConfig, args)
+    check_panacea(args, tuple(args.objectives))
+    return args
 
-    Raises:
-        UserError: saying how a whole model is made of it.
+
+def parse_ppo(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read and check the flags of Panacea-PPO; ``reward_specs`` are in the order of λ.
+
+    The reward models are named as on the port (``--reward_models helpful=PATH harmless=PATH``), or
+    as in Safe-RLHF's ``ppo-lag.sh``: ``--reward_model_name_or_path`` is then ``helpful``, and
+    ``--cost_model_name_or_path``, with sign -1, ``harmless``.
     """
-    for flag, name in vars(args).items():
-        if flag.endswith("model_name_or_path") and name and (found := find_adapter(name)):
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser("ppo", "--actor_model_name_or_path … --reward_models helpful=PATH …")
+    add_options(parser, PPOConfig, only=(RewardOptions, *PANACEA_OPTIONS, RewardPreferenceOptions))
+    given = _flags_of(words)
+    models = parser.parse_known_args(words)[0].reward_models
+    if models and REWARD not in given:
+        words += [REWARD, models[0][1]]  # Safe-RLHF's parser requires it
+    name = "ppo_lag" if COST in given else "ppo"
+    args = _read(f"safe_rlhf.algorithms.{name}.main", parser, words)
+    check_numbers(PPOConfig, args)
+    if not models:
+        cost = getattr(args, "cost_model_name_or_path", None)
+        if cost is None:
             raise UserError(
-                f"--{flag} {name} is an adapter, which Safe-RLHF does not load: make a whole model "
-                f"of it with {found.merge_command}"
+                "one reward model is one objective: add --reward_models NAME=PATH NAME=PATH, or "
+                f"{COST}"
             )
+        models = [("helpful", args.reward_model_name_or_path), ("harmless", cost)]
+        args.reward_signs = args.reward_signs or [("harmless", "-1")]  # a cost: lower is safer
+    args.reward_specs = reward_specs(
+        models, args.reward_scales, args.reward_signs, args.reward_shifts, args.objectives
+    )
+    if args.reward_calibration is not None:
+        args.reward_specs = apply_calibration(args.reward_specs, args.reward_calibration)
+    check_panacea(args, tuple(spec.name for spec in args.reward_specs))
+    if idle := [flag for flag in IDLE if flag in given]:
+        say(f"Panacea-PPO has no use for: {', '.join(idle)}")
+    return args
 
 
 def prepare_run(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -111,7 +169,12 @@ def prepare_run(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any
     Raises:
         UserError: the output folder holds a run already, or a model is an adapter.
     """
-    _check_models(args)
+    for flag, name in vars(args).items():
+        if flag.endswith("model_name_or_path") and name and (found := find_adapter(name)):
+            raise UserError(
+                f"--{flag} {name} is an adapter, which Safe-RLHF does not load: make a whole model "
+                f"of it with {found.merge_command}"
+            )
     args.output_dir = os.path.expanduser(args.output_dir)  # once, for all who write there
     args.device = init_distributed(args.local_rank)
     with refusing_together():

@@ -130,11 +130,13 @@ def shared_groups(trainer):
         trainer.actor_model = engine
         with trainer.panacea.at(preference[:count]), torch.no_grad():
             rollout = trainer.post_rollout(ids[rows], sequences[rows], mask[rows])
-        (batch,) = grpo_module.compare([rollout], trainer.panacea, trainer.args)
+        (batch,) = trainer.of_update([rollout])
         trainer.actor_model = engine.module  # the engine keeps its gradients back
         trainer.actor_model.zero_grad()
         with trainer.panacea.at(batch["preference"]):
-            loss, *_ = trainer.loss(batch)
+            now = trainer.log_probs(sequences[rows], mask[rows], ids.size(1) - 1)
+            now = now[:, ids.size(1) - 1 :]
+            loss = trainer.loss(batch, now, now.detach())
             loss.backward()
         values = torch.cat([loss.detach().view(1), *(p.grad.flatten() for p in parameters)])
         return values

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from safe_rlhf_panacea.base import finetune
-from safe_rlhf_panacea.base.before import RewardTrainer, SupervisedFinetuneTrainer
 from safe_rlhf_panacea.base.setup import prepare_run
+from safe_rlhf_panacea.base.supervised import RewardTrainer, SupervisedFinetuneTrainer
 from safe_rlhf_panacea.base.updates import by_update
 from safe_rlhf_panacea.base.values import reward
 from tests.algorithms import plain_ppo as plain

@@ -19,6 +19,6 @@ COMMAND = TrainingProgram(
     """--model_name_or_path runs/sft --objectives helpful harmless
       --train_datasets pairs:1:pairs.jsonl --output_dir runs/panacea-dpo""",
     trainer="safe_rlhf_panacea.algorithms.dpo.trainer:PanaceaDPOTrainer",
-    hooked="dpo_options",
+    hooked="dpo",
 )
 parse_arguments, train, main = COMMAND.parse_arguments, COMMAND.train, COMMAND.main

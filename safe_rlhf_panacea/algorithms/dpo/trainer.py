@@ -39,7 +39,6 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
     part: PanaceaPart
 
     def __init__(self, args: DPOConfig, *ds_configs: dict[str, Any]) -> None:
-        """Make what the hooks attach to, then run them."""
         self.panacea = Panacea(args, tuple(args.objectives or ()), args.model_name_or_path)
         self.part = PanaceaPart(self)
         super().__init__(args, *ds_configs)
@@ -53,12 +52,10 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
 
     @contextmanager
     def reference(self) -> Iterator[Any]:
-        """The policy with its adapter off."""
         with self.panacea.reference(unwrap(self.model)):
             yield self.model
 
     def make_dataset(self, specs: Any) -> LabelledPreferenceDataset:
-        """Pairs labelled by at least one of the objectives that count."""
         return LabelledPreferenceDataset(
             specs,
             tokenizer=self.tokenizer,
@@ -75,11 +72,7 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
     # -- a step -----------------------------------------------------------------------
 
     def train_step(self, **batch: torch.Tensor) -> dict[str, Any]:
-        """Draw λ where an update begins, and take the step at it.
-
-        Args:
-            batch: collated pairs, with ``labels``, size = (B, m), and ``counts``.
-        """
+        """Draw λ where an update begins, and take the step at it."""
         labelled = batch["labels"].ne(0)  # size = (B, m)
         preference = self.panacea.draw(len(labelled), self.model, labelled=labelled)  # (B, m)
         with self.panacea.at(preference, rows_of_pairs(preference)):
@@ -92,10 +85,9 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
     def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """The m losses -log σ(±Δ) and their aggregate at λ (Eq. 14 or 16).
 
-        Args:
-            batch: token ids and masks of both responses, size = (B, L) each; ``labels``, +1 agrees,
-                -1 disagrees, 0 missing, size = (B, m); ``counts``, the labels of each objective,
-                and labelled pairs, in an average micro-batch of the update, size = (m + 1,).
+        ``batch`` has token ids and masks of both responses, size = (B, L) each; ``labels``, +1
+        agrees, -1 disagrees, 0 missing, size = (B, m); ``counts``, the labels of each objective,
+        and labelled pairs, in an average micro-batch of the update, size = (m + 1,).
         """
         labels = batch["labels"]
         better, worse = self.implicit_rewards(batch)
@@ -113,13 +105,12 @@ class PanaceaDPOTrainer(HookedDPOTrainer):
 
     def measure_front(self) -> Measurement:
         """Accuracies on the evaluation pairs; a few of their prompts are responded to."""
-        evaluator = self.part.evaluator
-        prompts = prompts_of_pairs(evaluator.data, self.args.eval_prompts or PROMPTS_OF_PAIRS)
+        pairs, count = self.part.data, self.args.eval_prompts or PROMPTS_OF_PAIRS
         return measure(
-            evaluator.measured_policy(self.model),
-            evaluator.grid,
-            prompts=prompts,
-            pairs=evaluator.data,
+            self.part.measured_policy(self.model),
+            self.part.grid,
+            prompts=prompts_of_pairs(pairs, count),
+            pairs=pairs,
             margin_scale=self.scale_coeff,
         )
 

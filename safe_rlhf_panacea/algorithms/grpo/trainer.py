@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, TypedDict
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -13,34 +13,21 @@ from safe_rlhf_panacea.algorithms.grpo.advantages import (
     sum_then_normalize,
 )
 from safe_rlhf_panacea.algorithms.grpo.losses import grpo_loss, less_divergence
-from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.algorithms.rewarded import PanaceaRewarded, PanaceaRollout
 from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate
 from safe_rlhf_panacea.base.losses import summed_log_ratios
 from safe_rlhf_panacea.base.rl import RLTrainer
-from safe_rlhf_panacea.base.rl_data import OldNumbers, prompts_of_whole_updates
+from safe_rlhf_panacea.base.rl_data import prompts_of_whole_updates
 from safe_rlhf_panacea.base.updates import Batch, average
-from safe_rlhf_panacea.configs.algorithms import GRPOConfig
-from safe_rlhf_panacea.distributed import (
-    all_reduce_max,
-    all_reduce_means,
-    all_reduce_sum,
-    own_device,
-)
+from safe_rlhf_panacea.distributed import all_reduce_max, all_reduce_means, all_reduce_sum
 from safe_rlhf_panacea.forward import log_probs, response_tokens, side_by_side
 
-
-class Compared(TypedDict, total=False):
-    """What ``compare`` says of each response."""
-
-    advantages: torch.Tensor
-    weights: torch.Tensor
-    without_spread: torch.Tensor
-    tokens: torch.Tensor
+if TYPE_CHECKING:
+    from typing_extensions import NotRequired
 
 
-class GroupRollout(PanaceaRollout, Compared):
-    """A micro-batch of whole groups, one after the other; compared before its update.
+class GroupRollout(PanaceaRollout):
+    """A micro-batch of whole groups, one after the other; ``of_update`` adds the last four.
 
     Attributes:
         advantages: size = (B,).
@@ -48,6 +35,11 @@ class GroupRollout(PanaceaRollout, Compared):
         without_spread: whether a row's group teaches nothing, size = (B,).
         tokens: of responses, in an average micro-batch of the update; size = ().
     """
+
+    advantages: NotRequired[torch.Tensor]
+    weights: NotRequired[torch.Tensor]
+    without_spread: NotRequired[torch.Tensor]
+    tokens: NotRequired[torch.Tensor]
 
 
 class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
@@ -63,21 +55,16 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
     # -- models -----------------------------------------------------------------------
 
     def init_actor(self) -> None:
-        """Load the policy and inject the adapter."""
         super().init_actor()
         self.panacea.attach(self.actor_model, "policy", self.template)
 
     def init_rewards(self) -> None:
-        """Find the functions and load the reward models."""
         self.reward_model = None  # the base's single one
         self.rewards = self.part.load()
 
     def init_engines(self) -> None:
-        """Make the policy's engine, and place the reward models."""
         super().init_engines()
-        self.rewards.place(
-            lambda model: init_eval_engine(model.to(own_device()), self.ds_eval_config)
-        )
+        self.rewards.place(lambda model: init_eval_engine(model, self.ds_eval_config))
 
     # -- rollout ----------------------------------------------------------------------
 
@@ -91,30 +78,6 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
         taken = prompts_of_whole_updates(len(prompt_only_batch["input_ids"]), self.args)
         return super().micro_batches({k: v[:taken] for k, v in prompt_only_batch.items()})
 
-    def post_rollout(
-        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> GroupRollout:
-        """Score groups, each row at its prompt's λ, and keep that with it."""
-        copies = self.args.num_return_sequences
-        preference = self.panacea.preference.repeat_interleave(copies, dim=0)
-        start = prompt.size(-1) - 1
-        with self.panacea.at(preference):
-            old: OldNumbers = {}
-            if not self.on_policy:
-                old["log_probs"] = self.log_probs(sequence, attention_mask, start)
-            with self.reference():
-                ref_log_probs = self.log_probs(sequence, attention_mask, start)
-            return {
-                "prompt": prompt,
-                "input_ids": sequence,
-                "attention_mask": attention_mask,
-                "ref_log_probs": ref_log_probs,
-                **old,
-                **self.part.score(sequence, attention_mask, prompt.size(-1)),
-                **self.part.sampled(),
-                "preference": preference,
-            }
-
     def log_probs(
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
     ) -> torch.Tensor:
@@ -124,41 +87,99 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
         inputs = self.actor_model, sequence, attention_mask, counted, groups
         return log_probs(*inputs, temperature=self.temperature)
 
+    def post_rollout(
+        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
+    ) -> GroupRollout:
+        """Score groups, each row at its prompt's λ, and keep that with it."""
+        copies, start = self.args.num_return_sequences, prompt.size(-1) - 1
+        preference = self.panacea.preference.repeat_interleave(copies, dim=0)
+        with self.panacea.at(preference):
+            with self.reference():
+                ref_log_probs = self.log_probs(sequence, attention_mask, start)
+            rollout: GroupRollout = {
+                "prompt": prompt,
+                "input_ids": sequence,
+                "attention_mask": attention_mask,
+                "ref_log_probs": ref_log_probs,
+                **self.part.score(sequence, attention_mask, prompt.size(-1)),
+                **self.part.sampled(),
+                "preference": preference,
+            }
+            if not self.on_policy:
+                rollout["log_probs"] = self.log_probs(sequence, attention_mask, start)
+        return rollout
+
     # -- updates ----------------------------------------------------------------------
 
-    def loss(self, rl_batch: GroupRollout) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The loss at the λ that holds, and the log-probabilities now and before, (B, T) each."""
-        start = rl_batch["prompt"].size(-1) - 1
-        now = self.log_probs(rl_batch["input_ids"], rl_batch["attention_mask"], start)
-        old = of_response(rl_batch, rl_batch.get("log_probs", now.detach()))  # on-policy: the same
-        now = of_response(rl_batch, now)
+    @torch.no_grad()
+    def of_update(self, rollouts: Sequence[GroupRollout]) -> list[GroupRollout]:
+        """Compare the responses to each prompt, over all groups of an update on all processes."""
+        args, panacea = self.args, self.panacea
+        size, counts = args.num_return_sequences, [len(r["rewards"]) for r in rollouts]
+        rewards = torch.cat([r["rewards"] for r in rollouts]).unflatten(0, (-1, size))
+        preference = torch.cat([r["preference"] for r in rollouts])[::size]  # size = (P, m)
+        means = mean_rewards(rewards, shared=panacea.source.shared, reduce=all_reduce_sum)
+        weights = panacea.weights(means, preference)
+        if args.kl_in == "reward":
+            less = [
+                less_divergence(
+                    r["rewards"],
+                    of_response(r, r["log_probs"]),
+                    of_response(r, r["ref_log_probs"]),
+                    response_mask(r),
+                    args.kl_coeff,
+                )
+                for r in rollouts
+            ]
+            rewards = torch.cat(less).unflatten(0, (-1, size))
+        if args.advantage == "sum_then_normalize":
+            found = sum_then_normalize(rewards, weights)
+        else:
+            found = normalize_then_sum(
+                rewards, weights, equal_steps=args.equal_steps, reduce=all_reduce_sum
+            )
+        columns = zip(
+            found.values.flatten().split(counts),
+            weights.repeat_interleave(size, dim=0).split(counts),
+            found.without_spread.repeat_interleave(size).split(counts),
+            strict=True,
+        )
+        tokens = average([response_mask(r).sum() for r in rollouts])
+        return [
+            {**r, "advantages": a, "weights": w, "without_spread": flat, "tokens": tokens}
+            for r, (a, w, flat) in zip(rollouts, columns, strict=True)
+        ]
+
+    def loss(
+        self, rl_batch: GroupRollout, log_probs: torch.Tensor, old_log_probs: torch.Tensor
+    ) -> torch.Tensor:
+        """GRPO's loss and the penalty; log-probabilities now and before, size = (B, T) each."""
         loss = grpo_loss(
-            now,
-            old,
+            log_probs,
+            old_log_probs,
             of_response(rl_batch, rl_batch["ref_log_probs"]),
             rl_batch["advantages"],
             response_mask(rl_batch),
             clip_range=self.clip_range_ratio,
             kl_coeff=self.kl_coeff if self.args.kl_in == "loss" else 0.0,
             tokens=rl_batch["tokens"],
-            token_weights=self.part.token_weights(rl_batch, old),
+            token_weights=self.part.token_weights(rl_batch, old_log_probs),
         )
-        return loss + self.panacea.penalty(), now.detach(), old
-
-    def of_update(self, rollouts: Sequence[GroupRollout]) -> list[GroupRollout]:
-        """Compare the responses of all micro-batches of an update."""
-        return compare(rollouts, self.panacea, self.args)
+        return loss + self.panacea.penalty()
 
     def rl_step(self, rl_batch: GroupRollout) -> dict[str, float]:
         """One backward pass at the batch's λ."""
         self.waiting = 0
+        start, mask = rl_batch["prompt"].size(-1) - 1, response_mask(rl_batch)
         with self.panacea.at(rl_batch["preference"]):
-            loss, now, old = self.loss(rl_batch)
+            now = self.log_probs(rl_batch["input_ids"], rl_batch["attention_mask"], start)
+            old = rl_batch.get("log_probs", now.detach())[:, start:]  # on-policy: the same
+            now = now[:, start:]
+            loss = self.loss(rl_batch, now, old)
             self.actor_model.backward(loss)
             self.actor_model.step()
-        mask = response_mask(rl_batch)
         lengths = mask.sum(dim=-1).float()  # size = (B,)
-        clipped = ((now - old).exp() - 1).abs() > self.clip_range_ratio
+        clipped = ((now.detach() - old).exp() - 1).abs() > self.clip_range_ratio
         reference = of_response(rl_batch, rl_batch["ref_log_probs"])
         means = {
             "actor_loss": loss,
@@ -189,46 +210,3 @@ def response_mask(rollout: PanaceaRollout) -> torch.Tensor:
 def of_response(rollout: PanaceaRollout, numbers: torch.Tensor) -> torch.Tensor:
     """The last T of L - 1 numbers of each row, size = (B, T)."""
     return numbers[:, rollout["prompt"].size(-1) - 1 :]
-
-
-@torch.no_grad()
-def compare(
-    rollouts: Sequence[GroupRollout], panacea: Panacea, args: GRPOConfig
-) -> list[GroupRollout]:
-    """Advantages, over all groups of all processes.
-
-    Args:
-        rollouts: the micro-batches of an update; of one λ, if that is shared.
-        panacea: which aggregates.
-        args: the run's flags.
-    """
-    size, counts = args.num_return_sequences, [len(r["rewards"]) for r in rollouts]
-    rewards = torch.cat([r["rewards"] for r in rollouts]).unflatten(0, (-1, size))
-    preference = torch.cat([r["preference"] for r in rollouts])[::size]  # size = (P, m)
-    means = mean_rewards(rewards, shared=panacea.source.shared, reduce=all_reduce_sum)
-    weights = panacea.weights(means, preference)
-    if args.kl_in == "reward":
-        less = torch.cat([_less_divergence(r, args.kl_coeff) for r in rollouts])
-        rewards = less.unflatten(0, (-1, size))
-    if args.advantage == "sum_then_normalize":
-        found = sum_then_normalize(rewards, weights)
-    else:
-        found = normalize_then_sum(
-            rewards, weights, equal_steps=args.equal_steps, reduce=all_reduce_sum
-        )
-    columns = zip(
-        found.values.flatten().split(counts),
-        weights.repeat_interleave(size, dim=0).split(counts),
-        found.without_spread.repeat_interleave(size).split(counts),
-        strict=True,
-    )
-    tokens = average([response_mask(r).sum() for r in rollouts])
-    return [
-        {**r, "advantages": a, "weights": w, "without_spread": flat, "tokens": tokens}
-        for r, (a, w, flat) in zip(rollouts, columns, strict=True)
-    ]
-
-
-def _less_divergence(rollout: PanaceaRollout, kl_coeff: float) -> torch.Tensor:
-    old, ref = (of_response(rollout, rollout[key]) for key in ("log_probs", "ref_log_probs"))
-    return less_divergence(rollout["rewards"], old, ref, response_mask(rollout), kl_coeff)

@@ -19,6 +19,6 @@ COMMAND = TrainingProgram(
       --reward_scales harmless=5 --train_datasets prompts:1:prompts.jsonl
       --output_dir runs/panacea-ppo""",
     trainer="safe_rlhf_panacea.algorithms.ppo.trainer:PanaceaPPOTrainer",
-    hooked="ppo_options",
+    hooked="ppo",
 )
 parse_arguments, train, main = COMMAND.parse_arguments, COMMAND.train, COMMAND.main

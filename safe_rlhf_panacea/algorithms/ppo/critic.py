@@ -50,7 +50,6 @@ class RewardCritic(nn.Module):
     """
 
     def __init__(self, reward_model: ScoreModel, adapter: PanaceaAdapter) -> None:
-        """Put a value head on a reward model that carries the critic's adapter."""
         super().__init__()
         self.reward_model = reward_model
         self.adapter = adapter
@@ -63,7 +62,6 @@ class RewardCritic(nn.Module):
 
     @property
     def config(self) -> Any:
-        """The backbone's configuration."""
         return self.reward_model.config
 
     def train(self, mode: bool = True) -> RewardCritic:
@@ -102,9 +100,7 @@ class RewardCritic(nn.Module):
         return output
 
     def gradient_checkpointing_enable(self, kwargs: dict[str, Any] | None = None) -> None:
-        """Recompute the backbone's activations in the backward pass."""
         self.reward_model.gradient_checkpointing_enable(kwargs or {"use_reentrant": False})
 
     def gradient_checkpointing_disable(self) -> None:
-        """Keep the backbone's activations."""
         self.reward_model.gradient_checkpointing_disable()

@@ -11,7 +11,7 @@ from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic, shared_copy, v
 from safe_rlhf_panacea.algorithms.preference_source import check_shared
 from safe_rlhf_panacea.algorithms.rewarded import PanaceaRewarded, PanaceaRollout, PanaceaScores
 from safe_rlhf_panacea.base.engine import init_eval_engine, unwrap
-from safe_rlhf_panacea.distributed import all_reduce_means, own_device
+from safe_rlhf_panacea.distributed import all_reduce_means
 from safe_rlhf_panacea.errors import UserError
 
 if TYPE_CHECKING:  # at run time Safe-RLHF's own, where it is installed
@@ -36,13 +36,11 @@ class PanaceaPPOTrainer(PanaceaRewarded, HookedPPOTrainer):
     # -- models -----------------------------------------------------------------------
 
     def init_actor(self) -> None:
-        """Load the policy and inject the adapter."""
         super().init_actor()
         self.policy_backbone = shared_copy(self.actor_model.base_model)  # as yet without adapter
         self.panacea.attach(self.actor_model, "policy", self.template)
 
     def init_rewards(self) -> None:
-        """Load every reward model once; functions are found now and not after the loading."""
         self.reward_model = None  # the base's single one
         load = functools.partial(self.load_scorer, normalize=self.args.normalize_reward)
         self.rewards = self.part.load(load)
@@ -75,27 +73,26 @@ class PanaceaPPOTrainer(PanaceaRewarded, HookedPPOTrainer):
         accumulated = self.reward_critic_model.gradient_accumulation_steps()
         sampler: Any = self.prompt_only_dataloader.sampler  # torch's type has no length
         check_shared(self.args, len(sampler), accumulated, self.total_steps)
-        self.rewards.place(self._reward_engine)
-
-    def _reward_engine(self, model: Any) -> Any:
         critic = self.reward_critic_model
-        if model is getattr(unwrap(critic), "reward_model", None):
-            return functools.partial(critic, role="reward")
-        return init_eval_engine(model.to(own_device()), self.ds_eval_config)
+
+        def engine(model: Any) -> Any:
+            if model is getattr(unwrap(critic), "reward_model", None):
+                return functools.partial(critic, role="reward")
+            return init_eval_engine(model, self.ds_eval_config)
+
+        self.rewards.place(engine)
 
     # -- rollout ----------------------------------------------------------------------
 
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> PanaceaRollout:
-        """Score a batch and keep its λ with it."""
         batch = super().post_rollout(prompt, sequence, attention_mask)
         return {**batch, **self.part.sampled(), "preference": self.panacea.preference}
 
     def score(
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
     ) -> PanaceaScores:
-        """All m rewards, size = (B, m), and their aggregate at λ, size = (B,)."""
         return self.part.score(sequence, attention_mask, prompt_length)
 
     # -- updates ----------------------------------------------------------------------

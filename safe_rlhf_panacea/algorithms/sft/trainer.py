@@ -27,18 +27,15 @@ class PanaceaSFTTrainer(SupervisedTrainer):
     part: PanaceaPart
 
     def __init__(self, args: SFTConfig, *ds_configs: dict[str, Any]) -> None:
-        """Make what the hooks attach to, then run them."""
         self.panacea = Panacea(args, tuple(args.objectives or ()), args.model_name_or_path)
         self.part = PanaceaPart(self)
         super().__init__(args, *ds_configs)
 
     def init_models(self) -> None:
-        """Load the model and inject the adapter."""
         super().init_models()
         self.panacea.attach(self.model, "policy", self.template)
 
     def make_dataset(self, specs: list[str]) -> ObjectiveTexts:
-        """Texts with their objectives."""
         return ObjectiveTexts(
             read_named_specs("a data set", specs),
             self.tokenizer,
@@ -74,10 +71,9 @@ class PanaceaSFTTrainer(SupervisedTrainer):
     def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """-log π(y|x) of every text, for the objectives that it counts for, aggregated at λ.
 
-        Args:
-            batch: token ids, labels and mask, size = (B, L) each; ``labelled``, which objectives a
-                text counts for, size = (B, m); ``counts`` of an average micro-batch of the
-                update, size = (m + 1,).
+        ``batch`` has token ids, labels and mask, size = (B, L) each; ``labelled``, which objectives
+        a text counts for, size = (B, m); ``counts`` of an average micro-batch of the update,
+        size = (m + 1,).
         """
         texts = (batch[key] for key in ("input_ids", "labels", "attention_mask"))
         labelled = batch["labelled"]
@@ -100,7 +96,6 @@ class PanaceaSFTTrainer(SupervisedTrainer):
 
     def measure_front(self) -> Measurement:
         """Log-likelihoods of the evaluation texts; a few of their prompts are responded to."""
-        texts, args = self.part.evaluator.data, self.args
-        policy = self.part.evaluator.measured_policy(self.model)
-        prompts = prompts_of_texts(texts, args.eval_prompts or PROMPTS_OF_PAIRS)
-        return measure(policy, self.part.evaluator.grid, prompts=prompts, texts=texts)
+        texts, count = self.part.data, self.args.eval_prompts or PROMPTS_OF_PAIRS
+        policy, prompts = self.part.measured_policy(self.model), prompts_of_texts(texts, count)
+        return measure(policy, self.part.grid, prompts=prompts, texts=texts)

@@ -11,7 +11,7 @@ COMMAND = TrainingProgram(
     "Train a reward model for one objective on labelled pairs (Bradley-Terry).",
     """--model_name_or_path runs/sft --objective helpful
       --train_datasets pairs:1:pairs.jsonl --output_dir runs/reward-helpful""",
-    trainer="safe_rlhf_panacea.base.before:RewardTrainer",
+    trainer="safe_rlhf_panacea.base.supervised:RewardTrainer",
 )
 parse_arguments, train, main = COMMAND.parse_arguments, COMMAND.train, COMMAND.main
 
