@@ -41,7 +41,7 @@ def test_loss_with_preferences_drawn_for_the_labels(dpo_flags, mixed_labels):
     preference = trainer.panacea.source.draw(len(labels), labelled=batch["labels"].ne(0))
     tensors, _ = tensors_of(trainer)
     update = SimpleNamespace(used=[batch], drawn=[preference], tensors=tensors)
-    losses = pair_losses(trainer, update)[0].tolist()
+    losses = pair_losses(update)[0].tolist()
     expected = 0.0
     for i in range(2):
         rows = [row for row in range(len(labels)) if labels[row][i]]
