@@ -8,30 +8,6 @@ import torch
 import torch.nn.functional as F
 
 
-def gather_log_probabilities(
-    logits: torch.Tensor, labels: torch.Tensor, temperature: float = 1.0
-) -> torch.Tensor:
-    """Log-probabilities of ``labels`` under ``logits`` divided by a temperature.
-
-    Computed in float32, or wider, by the fused cross entropy, whose backward pass is three times
-    as fast as that of logit minus log-sum-exp.
-
-    Args:
-        logits: size = (B, L, V).
-        labels: size = (B, L).
-        temperature: positive.
-
-    Returns:
-        size = (B, L), float32 or wider.
-    """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    logits = logits if temperature == 1 else logits / temperature
-    losses = F.cross_entropy(
-        logits.reshape(-1, logits.size(-1)), labels.reshape(-1), reduction="none"
-    )
-    return -losses.view(labels.shape)
-
-
 def share(total: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
     """A micro-batch's sum by the count of an average one (``base.updates``), or its own.
 
@@ -72,15 +48,6 @@ def masked_mean(
         count: rows with any in an average micro-batch of the update; default: in this one.
     """
     return share(row_means(values, mask).sum(), mask.any(dim=-1).sum() if count is None else count)
-
-
-def position_ids_from_mask(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Positions that count attended tokens only, so that padding side does not matter.
-
-    Args:
-        attention_mask: size = (B, L).
-    """
-    return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
 
 
 def diverging_mask(
