@@ -42,14 +42,6 @@ from safe_rlhf_panacea.runs.resuming import (
 from safe_rlhf_panacea.runs.run_folder import CHECKPOINTS, claim_folder, withdraw_claim
 from safe_rlhf_panacea.runs.run_record import write_run_record
 
-# Where trainers keep their data, and the flags that name them.
-LOADERS = {
-    "train_dataloader": "train_datasets",
-    "prompt_only_dataloader": "train_datasets",
-    "ptx_dataloader": "ptx_datasets",
-    "eval_dataloader": "eval_datasets",
-}
-
 
 class TrainerBase(metaclass=abc.ABCMeta):
     """Base of all trainers.
@@ -147,8 +139,14 @@ class TrainerBase(metaclass=abc.ABCMeta):
 
     def data_fingerprints(self) -> dict[str, str]:
         """A hash of what the data sets hold, by the flag that names them."""
+        loaders = {
+            "train_dataloader": "train_datasets",
+            "prompt_only_dataloader": "train_datasets",
+            "ptx_dataloader": "ptx_datasets",
+            "eval_dataloader": "eval_datasets",
+        }
         found = {}
-        for name, flag in LOADERS.items():
+        for name, flag in loaders.items():
             dataset = getattr(getattr(self, name, None), "dataset", None)
             if (fingerprint := getattr(dataset, "fingerprint", None)) is not None:
                 found[flag] = fingerprint

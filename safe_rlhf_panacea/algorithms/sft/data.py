@@ -28,10 +28,8 @@ def read_named_specs(
 ) -> dict[DatasetSpec, list[str]]:
     """The data sets of ``objective=name[:proportion[:path]]``, each with its objectives.
 
-    Args:
-        flag: that was given, for messages.
-        texts: its values.
-        objectives: those that need a data set; None: whichever are named.
+    ``texts`` are the values of ``flag``. Each of ``objectives`` needs a data set; None: whichever
+    are named.
 
     Raises:
         UserError: no objective, an unknown one or one without data, or a malformed data set.
@@ -70,10 +68,9 @@ class ObjectiveBatch(SupervisedBatch):
 
 
 class ObjectiveTexts(SupervisedDataset):
-    """Supervised text, each with the objectives that it counts for.
+    """Supervised text, each with the objectives that it counts for: those of its data set.
 
-    These are its data set's. A data set of pairs gives each of its objectives the responses that
-    the objective's labels prefer.
+    A data set of pairs gives each of its objectives the responses that its labels prefer.
     """
 
     def __init__(
@@ -85,15 +82,10 @@ class ObjectiveTexts(SupervisedDataset):
         counted: Sequence[str] | None = None,
         template: ChatTemplate | None = None,
     ) -> None:
-        """Read and tokenise.
+        """Read and tokenise ``named``, data sets with the objectives that each counts for.
 
-        Args:
-            named: data sets with the objectives that each counts for.
-            tokenizer: as for ``TokenizedDataset``.
-            objectives: names, in the order of λ.
-            seed: of the random subset where a proportion asks for one.
-            counted: the objectives of which a text has to count for one; None: any.
-            template: as for ``TokenizedDataset``.
+        ``objectives`` are in the order of λ. A text has to count for one of ``counted``, by
+        default for any. The other arguments are those of ``TokenizedDataset``.
         """
         self.objectives = tuple(objectives)
         self.counted = self.objectives if counted is None else tuple(counted)
