@@ -18,11 +18,6 @@ class AggregationError(UserError):
     """Values, λ or method do not fit together; the message is one line."""
 
 
-def linear_scalarization(values: torch.Tensor, preference: torch.Tensor) -> torch.Tensor:
-    """Σ λ_i v_i (Eq. 6), size = (...), of v (..., m) and λ (m,) or (..., m)."""
-    return (values * preference).sum(dim=-1)
-
-
 def tchebycheff(
     values: torch.Tensor, preference: torch.Tensor, ideal: torch.Tensor
 ) -> torch.Tensor:
@@ -192,7 +187,7 @@ def aggregate_rewards(
     """
     _check(rewards, preference, method, REWARD_METHODS)
     if method == "ls":
-        return linear_scalarization(torch.where(rewards.isnan(), 0.0, rewards), preference)
+        return (torch.where(rewards.isnan(), 0.0, rewards) * preference).sum(dim=-1)
     if ideal is None:
         raise AggregationError(f"{method} needs an ideal point")
     _check_objectives("an ideal point", ideal, rewards.size(-1))

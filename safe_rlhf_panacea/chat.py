@@ -72,17 +72,10 @@ class Chat:
         self.sampling = Sampling(options.temperature, options.top_p, options.seed)
         self.turns: list[str] = []  # the user's first
 
-    def command(self, line: str) -> bool:
-        """Do what a line beginning with ``/`` says; whether the conversation goes on.
-
-        Raises:
-            UserError, PreferenceError: there is no such command, or no such λ.
-        """
+    def command(self, name: str, rest: str) -> None:
+        """Do what a line beginning with ``/`` says, or refuse it with a ``UserError``."""
         from safe_rlhf_panacea.preference import parse_preference
 
-        name, _, rest = line[1:].partition(" ")
-        if name in ("quit", "exit"):
-            return False
         if name in ("λ", "p", "preference"):
             if not self.model.adapter.pref_dim:
                 raise UserError("the adapter does not depend on λ")
@@ -93,7 +86,6 @@ class Chat:
             say(HELP)
         else:
             raise UserError(f"there is no /{name}: see /help")
-        return True
 
     def answer(self, words: str) -> Iterator[str]:
         """The pieces of the answer to the next turn, which is then part of the conversation.
@@ -136,12 +128,16 @@ class Chat:
 
 def _turn(chat: Chat, line: str) -> bool:
     """One line of the user's; whether the conversation goes on."""
+    name, _, rest = line.partition(" ")
     try:
+        if name in ("/quit", "/exit"):
+            return False
         if line.startswith("/"):
-            return chat.command(line)
-        for text in chat.answer(encodable(line)):
-            print(printable(text), end="", flush=True)
-        print()
+            chat.command(name[1:], rest)
+        elif line:
+            for text in chat.answer(encodable(line)):
+                print(printable(text), end="", flush=True)
+            print()
     except UserError as error:
         say(f"error: {error}")
     except KeyboardInterrupt:
@@ -162,11 +158,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if chat.examples.prompts:
         say("\n  ".join(["You could ask:", *chat.examples.prompts]))
     try:
-        going = True
-        while going:
-            label = format_preference(chat.preference, chat.model.adapter.objectives)
-            line = input(f"{label}> ").strip()
-            going = _turn(chat, line) if line else True
+        objectives = chat.model.adapter.objectives
+        while _turn(chat, input(f"{format_preference(chat.preference, objectives)}> ").strip()):
+            pass
     except EOFError:
         print()
     finally:

@@ -25,6 +25,7 @@ from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.runs.run_folder import EVALUATIONS_FILE, REPORT_FILE, RESULTS_FILE
 from safe_rlhf_panacea.show import pictures
 from safe_rlhf_panacea.show.pages import render
+from safe_rlhf_panacea.show.plots import picture_bytes
 from safe_rlhf_panacea.show.tables import Table, indicators_table, points_table
 
 PROGRAM = "python -m safe_rlhf_panacea.dashboard"
@@ -93,7 +94,7 @@ class Content:
             drawn["front/kl"] = pictures.kl(latest)
         if any(map(any, latest.drawn.values())):
             drawn["preferences/drawn"] = pictures.preferences_drawn(latest)
-        return drawn
+        return {name: picture_bytes(figure) for name, figure in drawn.items()}
 
     @functools.cached_property
     def tables(self) -> dict[str, Table]:
@@ -121,9 +122,6 @@ class Content:
             "responses": Table(f"Responses at step {latest.step}", heads, responses),
             "singular/by_matrix": Table("Matrix by matrix", columns, matrices),
         }
-
-
-# -- where it is shown -------------------------------------------------------------------------
 
 
 class FileWriter:
@@ -249,9 +247,6 @@ class Dashboard:
                 raise
             name = type(action.__self__).__name__
             self.logger.print(f"dashboard: {name} failed and is left out: {error!r}")
-
-
-# -- the program -------------------------------------------------------------------------------
 
 
 @configuration

@@ -56,14 +56,10 @@ def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     The target is new or empty, or is to be replaced; behind a link, which stays, it is the folder
     that the link leads to. Anything else is refused.
     """
-    if target.exists() and not target.is_dir():
-        raise UserError(f"{target} is a file: the output folder must be a folder, or new")
+    check_folder(target)
     if target.exists() and any(target.iterdir()) and not replace:
         raise UserError(f"{target} holds other files: choose a new or an empty folder")
-    if target.is_symlink():
-        if not target.exists():
-            raise UserError(f"{target} is a link that leads nowhere: name a folder, or a new one")
-        target = Path(os.path.realpath(target))
+    target = Path(os.path.realpath(target)) if target.is_symlink() else target
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     filled, old = temporary / "new", temporary / "old"
@@ -83,6 +79,15 @@ def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a path where no folder can be: a file, or below a link that leads nowhere."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file: the output folder must be a folder, or new")
+    for place in (path, *path.parents):
+        if place.is_symlink() and not place.exists():
+            raise UserError(f"{place} is a link that leads nowhere: name a folder, or a new one")
 
 
 @contextmanager

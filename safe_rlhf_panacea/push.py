@@ -1,8 +1,6 @@
 """Upload a trained adapter to the Hugging Face hub: its files, its card, and nothing local.
 
-What goes up is named in ``FILES``, and the pictures that the card shows; checkpoints, logs and
-everything else stay.
-``run.json`` goes without absolute paths and without the environment, fronts without absolute paths.
+That is ``FILES`` and the pictures that the card shows, without absolute paths or the environment.
 """
 
 from __future__ import annotations
@@ -27,10 +25,9 @@ from safe_rlhf_panacea.records import EXAMPLES_FILE
 from safe_rlhf_panacea.runs.run_folder import RESULTS_FILE, RUN_FILE, read_record
 
 PROGRAM = "python -m safe_rlhf_panacea.push"
-CONFIG, TOKENIZER_CONFIG, FRONT = "adapter_config.json", "tokenizer_config.json", "front.json"
-FILES = (
-    *(CARD_FILE, CONFIG, "adapter_model.safetensors"),
-    *(FRONT, RESULTS_FILE, RUN_FILE, EXAMPLES_FILE),
+TOKENIZER_CONFIG = "tokenizer_config.json"
+FILES = (  # besides the adapter's own, and its front
+    *(CARD_FILE, RESULTS_FILE, RUN_FILE, EXAMPLES_FILE),
     *(TOKENIZER_CONFIG, "tokenizer.json", "tokenizer.model", "special_tokens_map.json"),
     *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"),
 )
@@ -40,22 +37,26 @@ LIBRARIES = ("huggingface_hub", "httpx", "httpx2", "httpcore", "requests", "urll
 
 def _copy(adapter: Path, folder: Path, base_model: str) -> None:
     """Copy what may go up into an empty folder, as it may go up."""
+    from safe_rlhf_panacea.adapter.io import CONFIG_NAME, WEIGHTS_NAME
+    from safe_rlhf_panacea.fronts.result import FRONT_FILE
+
     card = adapter / CARD_FILE
     text = card.read_text("utf-8", "replace") if card.is_file() and not card.is_symlink() else ""
-    names = {*FILES, *re.findall(r"[^\s()<>\[\]\"'/]+\.png", text)}
+    names = {*FILES, CONFIG_NAME, WEIGHTS_NAME, FRONT_FILE}
+    names |= {*re.findall(r"[^\s()<>\[\]\"'/]+\.png", text)}
     found = [path for path in sorted(adapter.iterdir()) if path.name in names]
     for path in found:
         if path.is_symlink():  # whose target may be anything of this machine
             raise UserError(f"{path} is a link: only files that lie in the folder itself go up")
     for path in filter(Path.is_file, found):
         shutil.copyfile(path, folder / path.name)
-    config = read_json(adapter / CONFIG)
+    config = read_json(adapter / CONFIG_NAME)
     if config.get("base_model") != base_model:
-        atomic_write_json(folder / CONFIG, {**config, "base_model": base_model})
+        atomic_write_json(folder / CONFIG_NAME, {**config, "base_model": base_model})
     if (folder / RUN_FILE).is_file():
         record = read_record(folder / RUN_FILE)
         atomic_write_json(folder / RUN_FILE, portable_record(record))
-    for path in (folder / FRONT, folder / RESULTS_FILE):
+    for path in (folder / FRONT_FILE, folder / RESULTS_FILE):
         if path.is_file():
             atomic_write_json(path, portable(read_json(path)))
     if (folder / TOKENIZER_CONFIG).is_file():

@@ -62,8 +62,7 @@ class PanaceaModel:
     template: ChatTemplate
 
     def __repr__(self) -> str:
-        """The base model and what λ is about, without their layers."""
-        named = self.adapter.objectives
+        named = self.adapter.objectives  # without layers
         return f"PanaceaModel({type(self.model).__name__}, objectives={named})"
 
     @classmethod

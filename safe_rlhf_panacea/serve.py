@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from safe_rlhf_panacea.configs import Options, Program, configuration, kinds, option
 from safe_rlhf_panacea.configs.training import DeviceOptions
@@ -23,7 +23,6 @@ TOKEN = "PANACEA_TOKEN"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # What requests from this machine call it; "[" is what an old starlette reads in "[::1]:8000".
 LOCAL_NAMES = (*LOOPBACK, "[::1]", "[")
-TRAINING_FILE = "results.json"  # where a training with evaluations leaves its last front
 
 
 @configuration
@@ -86,8 +85,7 @@ COMMAND = Program(
 def read_token(given: str | None) -> str | None:
     """The bearer token of ``--token`` or the environment; white space around it is no part of it.
 
-    Raises:
-        UserError: there is nothing else, or no client could send it.
+    A ``UserError`` tells where there is nothing else, or what no client could send.
     """
     text = given or os.environ.get(TOKEN)
     if not text:
@@ -101,22 +99,19 @@ def read_token(given: str | None) -> str | None:
 
 
 def find_front(adapter: Path, folder: Path | None) -> dict[str, Any] | None:
-    """The front of an adapter, as JSON: a point's λ and objectives each.
-
-    Args:
-        adapter: its folder.
-        folder: of an evaluation; None: look into the adapter's own.
+    """The front of an adapter, as JSON, of an evaluation's folder or of the adapter's own.
 
     Raises:
-        UserError: ``folder`` has none, or it is damaged.
+        UserError: the evaluation's folder has none, or it is damaged.
     """
     from safe_rlhf_panacea.fronts.result import FRONT_FILE, FrontResult
+    from safe_rlhf_panacea.runs.run_folder import RESULTS_FILE
 
     if folder is not None or (adapter / FRONT_FILE).is_file():
         result = FrontResult.load(folder or adapter)
     else:
         try:
-            path = adapter / TRAINING_FILE
+            path = adapter / RESULTS_FILE  # the last front of a training with evaluations
             result = FrontResult.from_json(str(path), read_json(path))
         except UserError:
             return None
@@ -134,7 +129,7 @@ def make_server(args: ServeOptions) -> tuple[Any, Any, socket.socket]:
     try:
         import uvicorn
 
-        from safe_rlhf_panacea.serving.app import Page, make_app
+        from safe_rlhf_panacea.serving.app import make_app, page_facts
         from safe_rlhf_panacea.serving.guard import Connection, Metrics
         from safe_rlhf_panacea.serving.service import Service
     except ImportError as error:
@@ -166,11 +161,11 @@ def make_server(args: ServeOptions) -> tuple[Any, Any, socket.socket]:
     tokens = min(args.max_new_tokens, length - 1)
     metrics = Metrics()
     service = Service(model, Engine(model, limits, metrics), rules, tokens)
-    page = Page(rules, front, tokens, length, examples)
+    facts = page_facts(rules, front, tokens, length, examples)
     # A page of another site whose name has come to mean this machine knows no token, but may ask.
     hosts = LOCAL_NAMES if args.host in LOOPBACK and token is None else None
     settings = uvicorn.Config(
-        make_app(service, page, metrics, args.max_body, token, hosts),
+        make_app(service, facts, metrics, args.max_body, token, hosts),
         http=partial(Connection, max_connections=args.max_connections),  # type: ignore[arg-type]
         ws="none",
         log_level="warning",
@@ -183,15 +178,11 @@ def make_server(args: ServeOptions) -> tuple[Any, Any, socket.socket]:
     return uvicorn.Server(settings), service, listening
 
 
-def _leave(*_: object) -> NoReturn:
-    raise SystemExit(0)
-
-
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Load, listen, answer until SIGTERM or Ctrl-C; what runs then is finished."""
     args = COMMAND.read(argv)
-    signal.signal(signal.SIGTERM, _leave)  # uvicorn's own stands before it while it runs
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # while it runs, uvicorn has its own
     server, service, listening = make_server(args)
     host = f"[{args.host}]" if ":" in args.host else args.host
     address = f"http://{host}:{listening.getsockname()[1]}"

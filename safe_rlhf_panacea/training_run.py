@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Model = str | Path | LoadedModel | tuple[Any, Any]
-# A file, folder or hub name, several, rows in memory, or one of these for each objective.
+# A file, folder or hub name, several, rows or prompts in memory, or one of these by objective.
 Data = str | Path | Iterable[Any] | Mapping[str, Any]
 Config = TypeVar("Config", bound=TrainConfig)
 AdapterTraining = TypeVar("AdapterTraining", bound=PanaceaConfig)

@@ -139,10 +139,8 @@ sft          ; --lrr 1                            ; no flag --lrr: did you mean 
 sft!         ; --output-dir out                   ; no flag --output-dir: .*mean --output_dir\?
 sft          ; --nothing_like_it=1                ; there is no flag --nothing_like_it \(see
 sft          ; --fp16 --bf16                      ; --fp16 and --bf16 were both given
-sft          ; --bf16 maybe                       ; 'maybe' is neither true nor false
 sft          ; --need_eval                        ; exactly one of --eval_datasets and
 sft          ; --offload all --zero_stage 2       ; --offload all needs --zero_stage 3
-sft          ; --zero_stage 4                     ; invalid choice: 4
 sft          ; --lr_scheduler_type wild           ; invalid choice: 'wild'
 sft          ; --output_dir file                  ; file is a file
 sft          ; --output_dir run                   ; run already holds a run
@@ -152,20 +150,17 @@ ppo          ; --reward_models a=~no-such-user/m b=m --output_dir ~no-such-user 
 sft          ; --output_dir {chr(0xDCFF)}         ; '\\udcff' is not UTF-8 text
 sft          ; --resume                           ; out holds no run to resume
 sft          ; --resume --overwrite               ; either resumed or overwritten
-sft          ; --report_to none wandb             ; --report_to none wandb: none stands alone
 dpo          ; --report_to wandb mlflow           ; invalid choice: 'mlflow'
 sft          ; --chat_template none.jinja         ; none.jinja: no such chat template
 sft          ; --chat_template ''                 ; --chat_template: {EMPTY}
 reward       ; --chat_template bad.jinja          ; bad.jinja:2: .*fails on .*division by zero
 dpo          ; --chat_template open.jinja         ; open.jinja:3: .*unexpected
 dpo          ; --model_name_or_path adapter       ; at one λ: write adapter@helpful=0.5,harmless=0.5
-calibrate    ; --model_name_or_path adapter@2,-1  ; preference vector .* negative entry
 evaluation   ; --chat_template deaf.jinja         ; deaf.jinja: .*leaves out what the user says
 calibrate    ; --chat_template file               ; file: the chat template is empty
 sft          ; --train_datasets :1                ; has no name
 sft          ; --train_datasets pairs:1e300:x     ; proportion 1e\+300 makes over 100,000,000 rows
 sft          ; --train_datasets pairs:-1:x        ; proportion -1.0 is not above 0
-sft          ; --train_datasets a:1 a:1           ; is given twice
 dpo          ; --train_datasets pairs:999999999999/-1:x ; makes over 100,000,000 rows
 dpo          ; --eval_datasets pairs:much:x       ; 'much' is neither a number nor a fraction
 ppo          ; --ptx_datasets pairs:nan:x         ; proportion nan is not above 0
@@ -203,9 +198,11 @@ dpo          ; --fixed_scaling 1 --scaling_per_objective ; exclude each other
 dpo          ; --preference_sampler stratified    ; for two objectives and scope sample
 dpo          ; --dirichlet_alpha 2                ; belongs to --preference_sampler dirichlet
 dpo          ; --vertex_probability_end 0.5        ; needs --vertex_probability, where
-dpo          ; --fixed_preference 0.7,0.7         ; sums to 1.4, not to 1
-dpo          ; --fixed_preference nan,1           ; an entry that is not finite
 dpo          ; --fixed_preference 1,0 --preference_scope sample ; draws nothing
+dpo          ; --preference_for_labels            ; belongs to --preference_scope sample
+dpo          ; --fixed_scaling 1 --scaling_lr_multiplier 2 ; --fixed_scaling fixes it
+dpo          ; --vertex_probability 0.1           ; belongs to --preference_sampler vertices
+dpo          ; --preference_sampler vertices      ; vertices needs --vertex_probability
 dpo          ; --reference_point 1                ; --reference_point needs 2 numbers, not 1
 dpo          ; --eval_grid_step 0.3               ; grid step 0.3 does not divide 1
 dpo          ; --eval_grid_step 1e-9              ; 1,000,000,001 vectors of 2 objectives.*use 0.01
@@ -223,7 +220,6 @@ ppo          ; --reward_models a=m b=m            ; a and b are the same model, 
 ppo          ; --reward_models a=run b=./run      ; a and b are the same model
 ppo          ; --objectives helpful funny         ; objective 'funny' has no reward model
 ppo          ; --reward_calibration none.json     ; none.json: no such file
-ppo          ; --reward_calibration damaged/adapter_config.json ; not valid JSON
 memory       ; --mean_length 600                  ; --mean_length 600 is above --max_length 512
 memory       ; --prompt_length 512                ; --prompt_length 512 fills --max_length 512
 memory       ; --reward_models a=x b=y            ; --algorithm dpo has none
@@ -253,7 +249,6 @@ panacea_sft  ; --objectives helpful harmless kind --pref_dim 3 ; 'kind' has no d
 panacea_sft  ; --need_eval --eval_datasets helpful=x ; 'harmless' has no data set.*--eval_datasets
 rewarded_soups!    ; sac                          ; invalid choice: 'sac'
 rewarded_soups     ; --resume                     ; --resume is of a single training
-discrete_policies  ; --grid_step 0.3              ; does not divide 1
 evaluation   ; --grid_step 0.15                   ; grid step 0.15 does not divide 1
 evaluation   ; --cluster_column topic             ; --cluster_column .* needs --reward_models
 evaluation   ; --reference_point 0 0 0            ; --reference_point needs 2 numbers, not 3
@@ -280,13 +275,10 @@ compare      ; --baseline nobody                  ; nobody
 respond!     ; --adapter none --preference 1,0 x  ; none
 respond      ; ''                                 ; (unrecognized arguments|{EMPTY})
 respond!     ; --adapter adapter --preference 1,0 '' ; prompt: {EMPTY}
-respond!     ; --adapter adapter --preference 1,0 {chr(0xD800)} ; is not UTF-8 text
 chat!        ; --adapter none                     ; none holds no adapter
 chat         ; --preference nice=1                ; unknown objective 'nice'
 serve        ; --adapter none                     ; none holds no adapter
-serve        ; --allow 'helpful<2'                ; is not of the form
 serve        ; --allow 'nice<=0.5'                ; unknown objective 'nice'
-serve        ; --allow 'helpful<=-1'              ; is not between 0 and 1
 serve        ; --allow 'helpful<=0.3' 'x'         ; unrecognized arguments
 serve        ; --preference 1,0 --allow 'helpful<=0.3' ; helpful is 1: this server allows
 serve        ; --front none                       ; none/front.json: no such file
@@ -325,12 +317,8 @@ figure_7_scaling_ablation      ; --runs front front ; 2 of --runs have a learnt 
 figure_4_left_ppo_fronts       ; --reference_point 0 ; a reference point of 1 numbers
 singular_values                ; --adapter none   ; none holds no adapter
 three_objectives               ;                  ; front has 2 objectives
-experiments ; panacea_dpo.sh {DRY} --lr nan   ; --lr/--learning_rate: nan {NOT_NEGATIVE}
-experiments ; panacea_dpo.sh {DRY} --pref_dim 3 ; --pref_dim is 3
-experiments ; panacea_dpo.sh {DRY} --num_gpus abc ; --num_gpus abc is not a number of GPUs
 experiments ; panacea_dpo.sh {DRY} --size large ; invalid choice: 'large'
 experiments ; panacea_ppo.sh {DRY} --reward_scales nope=3 ; names 'nope'
-experiments ; sft.sh {DRY_SFT} --fp16 --bf16 ; were both given
 experiments ; sft.sh {DRY_SFT} --train_datasets pairs:x ; neither a number nor a fraction
 experiments ; rewarded_soups_dpo.sh dpo {DRY} --resume ; --resume is of a single training
 experiments ; discrete_policies_dpo.sh dpo {DRY} --grid_step 1e-9 ; 1,000,000,001 vectors

@@ -24,6 +24,7 @@ torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 def no_page(monkeypatch):
     """Fronts as numbers only: drawing them takes longer than training does here."""
     monkeypatch.setattr("safe_rlhf_panacea.dashboard.render", lambda *_, **__: "")
+    monkeypatch.setattr("safe_rlhf_panacea.fronts.result.FrontResult.plot", lambda *_, **__: None)
 
 
 def pytest_addoption(parser):

@@ -16,6 +16,7 @@ from safe_rlhf_panacea import command
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "safe_rlhf_panacea"
 # The command itself, and what other programs and scripts start.
+HEAVY = ("torch", "transformers", "numpy", "deepspeed", "datasets", "matplotlib")
 OTHERS = {*("", "data.rendering", "experiments", "small.model"), "small.prompts"}
 
 
@@ -132,25 +133,48 @@ def test_version(capsys):
     assert outcome(capsys, "--version")[:2] == (0, f"safe-rlhf-panacea {__version__}\n")
 
 
-@pytest.mark.parametrize("flags", [["--help"], ["--version"], ["nothing"]])
-def test_the_command_itself_loads_no_library(flags):
-    heavy = ("torch", "transformers", "numpy", "deepspeed", "datasets", "matplotlib")
-    code = (
+def said_by(code):
+    """What a process of its own prints; in it ``ends`` gives the code with which a command ends."""
+    before = (
         "import sys; from safe_rlhf_panacea.command import main\n"
-        f"try: main({flags})\nexcept SystemExit: pass\n"
-        f"print('loaded:', [name for name in {heavy} if name in sys.modules])\n"
-        "print('of ours:', sorted(n for n in sys.modules if n.startswith('safe_rlhf_panacea')))"
+        "def ends(*words):\n"
+        "    try: return main(words)\n"
+        "    except SystemExit as stop: return stop.code\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code],
+    return subprocess.run(
+        # runpy warns of a module that another program has imported already
+        [sys.executable, "-W", "ignore", "-c", before + code],
         capture_output=True,
         text=True,
         check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert "loaded: []" in run.stdout
+
+
+def test_the_command_itself_loads_no_library():
+    done = said_by(
+        "print([ends(word) for word in ('--help', '--version', 'nothing')])\n"
+        f"print('loaded:', [name for name in {HEAVY} if name in sys.modules])\n"
+        "print('of ours:', sorted(n for n in sys.modules if n.startswith('safe_rlhf_panacea')))"
+    )
+    assert "[0, 0, 2]\nloaded: []\n" in done.stdout
     ours = ["safe_rlhf_panacea", *(f"safe_rlhf_panacea.{n}" for n in ("command", "errors"))]
-    assert f"of ours: {[*ours, 'safe_rlhf_panacea.printing']}" in run.stdout
+    assert f"of ours: {[*ours, 'safe_rlhf_panacea.printing']}" in done.stdout
+
+
+def test_what_is_said_of_flags_alone_is_said_before_torch_is_imported():
+    """That takes seconds: the help, and one line for a misspelt flag and for missing ones."""
+    programs = {*command.PROGRAMS["Train"], *command.PROGRAMS["Use"], "memory"}
+    programs -= {"quickstart", "small", "world"}
+    done = said_by(
+        f"for program in {sorted(programs)}:\n"
+        "    codes = [ends(program, *words) for words in (['--help'], ['--sede', '1'], [])]\n"
+        "    print('codes:', codes)\n"
+        f"print('loaded:', [name for name in {HEAVY[:3]} if name in sys.modules])\n"
+    )
+    assert done.stdout.count("codes: [0, 2, 2]\n") == len(programs), done.stdout[-500:]
+    assert done.stdout.endswith("loaded: []\n")
+    assert done.stderr.count("error: ") == done.stderr.count("\n") == 2 * len(programs)
 
 
 def test_completion(monkeypatch, capsys):

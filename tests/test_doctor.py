@@ -138,11 +138,3 @@ def test_not_installed(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "DISTRIBUTION", "no-such-distribution")
     code, text, _ = said(capsys)
     assert code == 1 and ", not installed" in text and "this package is not installed" in text
-
-
-@pytest.mark.parametrize("argv", [["--jso"], ["x"], ["--json=maybe"]])
-def test_bad_flags_are_one_line(argv, capsys):
-    with pytest.raises(SystemExit) as stop:
-        doctor.main(argv)
-    error = capsys.readouterr().err
-    assert stop.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1

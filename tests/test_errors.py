@@ -132,26 +132,14 @@ def test_only_what_is_of_a_disk_gets_a_folders_name(error):
     ("body", "words"),
     [
         (lambda folder: atomic_write_text(folder / ("n" * 300), ""), "File name too long"),
-        (lambda folder: (folder / ("n" * 300)).exists(), "File name too long"),
         (lambda folder: atomic_write_text("/proc/no", ""), "/proc/no: "),
         (lambda folder: (folder / "no").read_bytes(), "no: No such file or directory"),
-        (lambda folder: folder.read_bytes(), "Is a directory"),
         (read_json, "Is a directory"),
         (lambda folder: save_file({"a": torch.zeros(1)}, "/proc/no"), "os error"),
         (lambda folder: torch.save(torch.zeros(1), "/proc/no"), "No such file or directory"),
         (lambda folder: torch.save(torch.zeros(9999), "/dev/full"), "for want of space"),
     ],
-    ids=[
-        "long",
-        "asked for",
-        "proc",
-        "missing",
-        "folder",
-        "no JSON",
-        "safetensors",
-        "torch",
-        "full",
-    ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_the_operating_systems_errors_are_one_line(body, words, told, tmp_path):
     code, text = told(lambda: body(tmp_path))

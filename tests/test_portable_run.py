@@ -10,8 +10,7 @@ import torch
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.adapter.io import read_config
-from safe_rlhf_panacea.chat import main as chat
-from safe_rlhf_panacea.evaluation.main import main as evaluate
+from safe_rlhf_panacea.evaluation.__main__ import main as evaluate
 from safe_rlhf_panacea.export.main import main as export
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.respond import main as respond
@@ -79,11 +78,8 @@ def test_an_older_record_is_of_the_folder_that_the_training_was_started_in(recor
     assert PanaceaModel.load("runs/dpo").respond("a", "1,0", max_new_tokens=1) is not None
 
 
-MERGED = ("--format", "merged", "--preference", "1,0", "--output_dir", "out")
 PROGRAMS = {
     "respond": (respond, ("--preference", "1,0", "a")),
-    "chat": (chat, ()),
-    "merged": (export, MERGED),
     "gguf": (export, ("--format", "gguf", "--output_dir", "out")),
     "evaluation": (evaluate, ("--datasets", "pairs:1:pairs.jsonl", "--output_dir", "out")),
 }

@@ -24,6 +24,8 @@ def main() -> None:
     here = Path("runs")
     GRPOConfig(output_dir=here / "grpo", log_dir=here, report_to=["trackio"], objectives=["brief"])
     DPOConfig(reference_point=[0, 0.5], train_datasets=["pairs.jsonl"], chat_template=here / "t")
+    DPOConfig(fixed_preference=[0.2, 0.8])
+    GRPOConfig(fixed_preference={"brief": 1}, reward_scales={"brief": 2.0})
     GRPOConfig(lora_dim="x")  # type: ignore[arg-type]
     GRPOConfig(lora_dimm=3)  # type: ignore[call-arg]
     GRPOConfig(advantage="sum")  # type: ignore[arg-type]

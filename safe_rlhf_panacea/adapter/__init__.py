@@ -1,7 +1,6 @@
 """The SVD-LoRA adapter with λ among its singular values; plain torch is enough for it."""
 
-from safe_rlhf_panacea.adapter.config import AdapterConfig
-from safe_rlhf_panacea.adapter.errors import AdapterError
+from safe_rlhf_panacea.adapter.config import AdapterConfig, AdapterError
 from safe_rlhf_panacea.adapter.io import load_adapter
 from safe_rlhf_panacea.adapter.layer import SvdLoraLinear
 from safe_rlhf_panacea.adapter.model import PanaceaAdapter, inject_adapter

@@ -8,53 +8,42 @@ from dataclasses import asdict, dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
 
-from safe_rlhf_panacea.adapter.errors import AdapterError
+from safe_rlhf_panacea.errors import UserError
 
 LARGEST = 2**63 - 1  # torch has no larger integer
+
+
+class AdapterError(UserError):
+    """An adapter cannot be made, set or loaded; the message is one line and says why."""
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
     """An SVD-LoRA's shape; names and defaults are those of the paper's Tables 1 and 2.
 
-    Attributes:
-        lora_dim: k, singular values that do not depend on λ.
-        pref_dim: m, entries of the preference vector; 0 makes a plain SVD-LoRA.
-        pref_rank: r, singular values for each entry of λ; the paper has one.
-        lora_scaling: the update is multiplied by ``lora_scaling / lora_dim``.
-        lora_module_name: linear layers whose qualified name contains this are adapted.
-        objectives: names of the m objectives, in the order of λ.
-        only_optimize_lora: freeze everything but the adapter. False leaves the base weights as
-            they are, trainable or not; if they are trained, the adapter switched off gives the
-            trained base and ``save`` still writes the adapter alone, so keep the base yourself.
-        fixed_scaling: s is this constant and not learnt (the ablation of Figure 7).
-        scaling_per_objective: one s per objective (Eq. 9) instead of one per matrix.
-        init_std: standard deviation of U and V at the start.
-        init_singular: start of σ and s; at 0 the adapted model is the base model.
-        base_model: where the base model comes from: a name on the hub, or a folder. On disk it is
-            relative to the adapter's folder where both lie side by side.
-        chat_template: how conversations were written in training: ``safe-rlhf`` (older adapters
-            do not say so), ``none``, or the text of a jinja template.
-        base_fingerprint: checksums of the base model, by tensor; older adapters have none.
-
-    Raises:
-        AdapterError: a value of the wrong type or out of range, or options that contradict
-            each other.
+    A value of the wrong type or out of range, or options that contradict each other, raise an
+    ``AdapterError``.
     """
 
-    lora_dim: int = 8
-    pref_dim: int = 2
-    pref_rank: int = 1
-    lora_scaling: float = 512.0
-    lora_module_name: str = "layers."
-    objectives: tuple[str, ...] = ()
+    lora_dim: int = 8  # k, singular values that do not depend on λ
+    pref_dim: int = 2  # m, entries of the preference vector; 0 makes a plain SVD-LoRA
+    pref_rank: int = 1  # r, singular values for each entry of λ; the paper has one
+    lora_scaling: float = 512.0  # the update is multiplied by ``lora_scaling / lora_dim``
+    lora_module_name: str = "layers."  # part of the qualified names of layers that are adapted
+    objectives: tuple[str, ...] = ()  # names of the m objectives, in the order of λ
+    # Freeze everything but the adapter. False leaves the base weights as they are, trainable or
+    # not; where they are trained, keep the base yourself: ``save`` writes the adapter alone.
     only_optimize_lora: bool = True
-    fixed_scaling: float | None = None
-    scaling_per_objective: bool = False
-    init_std: float = 0.02
-    init_singular: float = 0.0
+    fixed_scaling: float | None = None  # s is this constant and not learnt (Figure 7's ablation)
+    scaling_per_objective: bool = False  # one s per objective (Eq. 9) instead of one per matrix
+    init_std: float = 0.02  # standard deviation of U and V at the start
+    init_singular: float = 0.0  # start of σ and s; at 0 the adapted model is the base model
+    # A name on the hub, or a folder; on disk relative to the adapter's where both lie side by side.
     base_model: str | None = None
+    # How conversations were written in training: ``safe-rlhf`` (older adapters do not say so),
+    # ``none``, or the text of a jinja template.
     chat_template: str = "safe-rlhf"
+    # Checksums of the base model by tensor; older adapters have none.
     base_fingerprint: dict[str, str] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -112,13 +101,8 @@ class AdapterConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AdapterConfig:
-        """From plain values.
-
-        Raises:
-            AdapterError: a key is unknown or of the wrong type.
-        """
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
+        """From plain values; an ``AdapterError`` where a key is unknown or of the wrong type."""
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise AdapterError(f"unknown adapter option {unknown[0]!r}")
         return cls(**values)
@@ -127,19 +111,13 @@ class AdapterConfig:
 def _check_types(values: Mapping[str, Any]) -> None:
     """Refuse what would only fail, or be misread, much later: 8.5 columns, "ab" for a list."""
     expected: dict[str, type | tuple[type, ...]] = {
-        "lora_dim": Integral,
-        "pref_dim": Integral,
-        "pref_rank": Integral,
-        "lora_scaling": Real,
-        "lora_module_name": str,
+        **dict.fromkeys(("lora_dim", "pref_dim", "pref_rank"), Integral),
+        **dict.fromkeys(("lora_scaling", "init_std", "init_singular"), Real),
+        **dict.fromkeys(("lora_module_name", "chat_template"), str),
+        **dict.fromkeys(("only_optimize_lora", "scaling_per_objective"), bool),
         "objectives": (list, tuple),
-        "only_optimize_lora": bool,
         "fixed_scaling": (Real, type(None)),
-        "scaling_per_objective": bool,
-        "init_std": Real,
-        "init_singular": Real,
         "base_model": (str, type(None)),
-        "chat_template": str,
         "base_fingerprint": (dict, type(None)),
     }
     for name, kind in expected.items():

@@ -9,7 +9,7 @@ from contextlib import suppress
 import torch
 from torch import nn
 
-from safe_rlhf_panacea.adapter.errors import AdapterError
+from safe_rlhf_panacea.adapter.config import AdapterError
 
 ROWS = 64  # of a tensor, from its first on; a tokenizer's new tokens come after them
 HALF = "float16"  # loses other bits than bfloat16 does
@@ -20,13 +20,9 @@ FULL = (torch.float32, torch.float64, torch.bfloat16)
 
 
 def fingerprint(model: nn.Module, layers: Sequence[str]) -> dict[str, str]:
-    """Name to checksum of the input embeddings and of the first and the last adapted weight.
+    """Name to checksum of the input embeddings and of the first and the last of adapted layers.
 
     Empty where the weights are not at hand: quantised, without storage, or sharded.
-
-    Args:
-        model: the base model.
-        layers: qualified names of the adapted layers.
     """
     wanted: list[nn.Module | None] = [model.get_submodule(x) for x in (layers[0], layers[-1])]
     with suppress(NotImplementedError):  # a model that has none
@@ -71,11 +67,7 @@ def differing(saved: Mapping[str, str] | None, now: Mapping[str, str | None] | N
 def check_unchanged(
     saved: Mapping[str, Mapping[str, str] | None], now: Mapping[str, Mapping[str, str] | None]
 ) -> None:
-    """Whether the base models of a resumed run, by role, are those that it began with.
-
-    Raises:
-        AdapterError: a tensor differs.
-    """
+    """Refuse to resume a run with other base models, by role, than those that it began with."""
     for role, sums in saved.items():
         if name := differing(sums, now.get(role)):
             raise AdapterError(
@@ -87,15 +79,12 @@ def check_unchanged(
 def check_base(
     tensors: Mapping[str, torch.Tensor], saved: Mapping[str, str] | None, source: str
 ) -> None:
-    """Whether a model is the base that an adapter was trained on.
+    """Refuse a model that is not the base that an adapter was trained on.
 
     Args:
         tensors: the model's weights by name, at least those of the fingerprint.
         saved: the adapter's fingerprint; None of older adapters, which fit whatever has the shapes.
         source: the adapter's folder, for the message.
-
-    Raises:
-        AdapterError: a tensor differs.
     """
     now = {name: checksum(tensors[name]) for name in saved or {} if name in tensors}
     if name := differing(saved, now):

@@ -53,15 +53,9 @@ def onednn_is_faster() -> bool:
 def frozen_linear(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """``F.linear`` without a gradient.
+    """``F.linear`` without a gradient, of size (N, out).
 
-    Args:
-        x: size = (N, in).
-        weight: size = (out, in), contiguous or transposed.
-        bias: size = (out,).
-
-    Returns:
-        size = (N, out).
+    ``x`` is of size (N, in), ``weight`` (out, in), contiguous or transposed, ``bias`` (out,).
     """
     fits = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
     special = torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type)

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from safe_rlhf_panacea.adapter.config import AdapterConfig
-from safe_rlhf_panacea.adapter.errors import AdapterError
+from safe_rlhf_panacea.adapter.config import AdapterConfig, AdapterError
 from safe_rlhf_panacea.adapter.fingerprint import check_base
 from safe_rlhf_panacea.adapter.model import PanaceaAdapter, check_fit, inject_adapter
 
@@ -26,8 +25,7 @@ FORMAT = 1
 def save_adapter(adapter: PanaceaAdapter, folder: str | Path) -> None:
     """Write both files, each whole or not at all.
 
-    Raises:
-        AdapterError: a soup, whose λ no configuration describes; its ingredients are on disk.
+    Not of a soup, whose λ no configuration describes and whose ingredients are on disk.
     """
     from safetensors.torch import save
 
@@ -56,9 +54,7 @@ def _write(path: Path, content: bytes) -> None:
 def read_config(folder: str | Path) -> AdapterConfig:
     """The configuration of a saved adapter.
 
-    Raises:
-        AdapterError: no such file, not JSON, not one of ours, or of a newer format; the
-            message names the file.
+    An ``AdapterError`` names a file that is missing, not JSON, not ours, or of a newer format.
     """
     path = Path(folder) / CONFIG_NAME
     try:
@@ -131,8 +127,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def read_tensors(folder: str | Path) -> dict[str, torch.Tensor]:
     """The tensors of a saved adapter.
 
-    Raises:
-        AdapterError: the file is missing or truncated, or a number in it is not finite.
+    An ``AdapterError`` where the file is missing or truncated, or a number in it is not finite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -153,13 +148,11 @@ def read_tensors(folder: str | Path) -> dict[str, torch.Tensor]:
 def load_adapter(model: nn.Module, folder: str | Path) -> PanaceaAdapter:
     """Inject the adapter that ``folder`` holds.
 
-    Raises:
-        AdapterError: files are missing or damaged, or the adapter belongs to another model: one
-            of other shapes, or one whose weights differ.
+    An ``AdapterError``, and a model as it was, where files are missing or damaged, or the adapter
+    belongs to another model: one of other shapes, or one whose weights differ.
     """
     config, tensors = read_config(folder), read_tensors(folder)
     source = str(Path(folder) / WEIGHTS_NAME)
-    # First: a refused adapter leaves the model alone.
     check_fit(model, config, tensors, source)
     check_base(dict(model.named_parameters()), config.base_fingerprint, str(folder))
     adapter = inject_adapter(model, config)

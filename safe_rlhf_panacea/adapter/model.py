@@ -1,48 +1,36 @@
-"""Injecting the adapter into a model, and the handle through which it is used."""
+"""Injecting the adapter into a model, the handle by which it is used, and how far it reaches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
-from safe_rlhf_panacea.adapter.config import AdapterConfig
-from safe_rlhf_panacea.adapter.errors import AdapterError
+from safe_rlhf_panacea.adapter.config import AdapterConfig, AdapterError
 from safe_rlhf_panacea.adapter.fingerprint import fingerprint
-from safe_rlhf_panacea.adapter.following import follow_generate, follow_tokens
 from safe_rlhf_panacea.adapter.layer import SvdLoraLinear, factor_shapes, linear_shape
-from safe_rlhf_panacea.adapter.state import PreferenceState
+from safe_rlhf_panacea.adapter.state import PreferenceState, follow_rows
 from safe_rlhf_panacea.preference import Preference, parse_preference
 
 
 class PanaceaAdapter:
-    """The handle of an injected adapter: λ, on and off, merge, save.
-
-    Attributes:
-        model: the adapted model.
-        config: the adapter's configuration.
-        state: λ, shared by all layers.
-        layers: qualified name to layer.
-        objectives: names, in the order of λ.
-    """
+    """The handle of an injected adapter: λ, on and off, merge, save."""
 
     def __init__(
         self,
         model: nn.Module,
         config: AdapterConfig,
-        state: PreferenceState,
-        layers: dict[str, SvdLoraLinear],
+        state: PreferenceState,  # λ, shared by all layers
+        layers: dict[str, SvdLoraLinear],  # by qualified name
     ) -> None:
-        """Hold on to the layers."""
-        self.model = model
-        self.config = config
-        self.state = state
-        self.layers = layers
-        self.objectives = config.objectives
+        """Hold on to the layers of an adapted model."""
+        self.model, self.config, self.state, self.layers = model, config, state, layers
+        self.objectives = config.objectives  # names, in the order of λ
 
     # -- λ ----------------------------------------------------------------------------
 
@@ -59,10 +47,8 @@ class PanaceaAdapter:
     def set_preference(self, preference: Preference) -> None:
         """Set λ, size = (m,) for a whole batch or (B, m) for one vector per sample.
 
-        Anything but a tensor is read by ``parse_preference``.
-
-        Raises:
-            AdapterError: another shape, or the adapter is merged.
+        Anything but a tensor is read by ``parse_preference``. An ``AdapterError`` where the shape
+        is another one, or the adapter is merged.
         """
         if self.is_merged:
             raise AdapterError("the adapter is merged at one λ: unmerge it before setting another")
@@ -86,11 +72,7 @@ class PanaceaAdapter:
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
-        """The base model, bit for bit.
-
-        Raises:
-            AdapterError: the adapter is merged.
-        """
+        """The base model, bit for bit; an ``AdapterError`` where the adapter is merged."""
         if self.is_merged:
             raise AdapterError("the adapter is merged: unmerge it to get the base model")
         before, self.state.enabled = self.state.enabled, False
@@ -111,9 +93,7 @@ class PanaceaAdapter:
 
         Computed in float32 and rounded once: logits agree with the adapted model's to 1e-4 relative
         in float32. W0 is kept aside: the adapted weights take twice the memory until ``unmerge``.
-
-        Raises:
-            AdapterError: λ per sample, another shape, or already merged.
+        λ per sample, another shape, or an adapter that is merged raise an ``AdapterError``.
         """
         if not isinstance(preference, torch.Tensor):
             preference = parse_preference(preference, self.objectives)
@@ -137,10 +117,6 @@ class PanaceaAdapter:
                 yield
             finally:
                 self.unmerge()
-
-    def delta_weight(self, name: str, preference: torch.Tensor) -> torch.Tensor:
-        """W(λ) - W0 of one layer in float32, size = (out_features, in_features)."""
-        return self.layers[name].get_delta_weight(preference)
 
     # -- parameters -------------------------------------------------------------------
 
@@ -173,11 +149,7 @@ class PanaceaAdapter:
 
     @torch.no_grad()
     def load_state_dict(self, tensors: Mapping[str, torch.Tensor], source: str = "") -> None:
-        """Take over tensors; all of them must be there and fit.
-
-        Raises:
-            AdapterError: a tensor is missing, unknown or of another shape.
-        """
+        """Take over tensors; an ``AdapterError`` unless all of them are there and fit."""
         own = self.named_parameters()
         _check_tensors(tensors, {name: tuple(p.shape) for name, p in own.items()}, source)
         for name, tensor in tensors.items():
@@ -204,14 +176,11 @@ def is_linear(module: nn.Module) -> bool:
 
 
 def _matching(model: nn.Module, pattern: str) -> list[str]:
-    linear = [name for name, module in model.named_modules() if is_linear(module)]
-    adapted = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, SvdLoraLinear) and pattern in name
-    ]
-    if adapted:
-        raise AdapterError(f"layer {adapted[0]} carries an adapter already")
+    modules = dict(model.named_modules())
+    for name, module in modules.items():
+        if isinstance(module, SvdLoraLinear) and pattern in name:
+            raise AdapterError(f"layer {name} carries an adapter already")
+    linear = [name for name, module in modules.items() if is_linear(module)]
     found = [name for name in linear if pattern in name]
     if not found:
         some = ", ".join(linear[:4]) or "none"
@@ -241,11 +210,7 @@ def _check_tensors(
 def check_fit(
     model: nn.Module, config: AdapterConfig, tensors: Mapping[str, torch.Tensor], source: str = ""
 ) -> None:
-    """Check saved tensors against a model that has no adapter yet, and leave it as it is.
-
-    Raises:
-        AdapterError: a tensor is missing, unknown or of another shape, or nothing matches.
-    """
+    """Refuse saved tensors that do not fit a model without an adapter, and leave it as it is."""
     shapes = {}
     for name in _matching(model, config.lora_module_name):
         size = linear_shape(model.get_submodule(name))
@@ -254,29 +219,16 @@ def check_fit(
     _check_tensors(tensors, shapes, source)
 
 
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
-
-
 def inject_adapter(
     model: nn.Module,
     config: AdapterConfig,
     state: PreferenceState | None = None,
     layer_type: type[SvdLoraLinear] = SvdLoraLinear,
 ) -> PanaceaAdapter:
-    """Put an SVD-LoRA into every matching linear layer of ``model``, in place.
+    """Put an SVD-LoRA into every matching linear layer of a torch model, in place.
 
-    Also leaves the handle at ``model.panacea_adapter``.
-
-    Args:
-        model: any torch model.
-        config: what to inject.
-        state: λ shared with another model; a new one if None.
-        layer_type: the layer's class.
-
-    Raises:
-        AdapterError: nothing matches, or a matching layer carries an adapter already.
+    Also leaves the handle at ``model.panacea_adapter``. ``state`` is λ shared with another model.
+    An ``AdapterError`` where nothing matches, or a matching layer carries an adapter already.
     """
     state = state or PreferenceState(config.pref_dim)
     names = _matching(model, config.lora_module_name)
@@ -286,9 +238,49 @@ def inject_adapter(
     layers = {}
     for name in names:
         layers[name] = layer_type(model.get_submodule(name), config, state)
-        _replace(model, name, layers[name])
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, layers[name])
     adapter = PanaceaAdapter(model, config, state, layers)
     object.__setattr__(model, "panacea_adapter", adapter)
-    follow_generate(model, state)
-    follow_tokens(model, state)
+    follow_rows(model, state)
     return adapter
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of a model's weights is adapted; embeddings and output head do not count."""
+
+    share: float  # of the numbers in them, from 0 to 1
+    experts: tuple[str, ...]  # parameters with a matrix for each expert, which get no adapter
+
+    @property
+    def note(self) -> str:
+        """What there is to say of it; empty where all weights are adapted."""
+        if self.share >= 0.995:  # what a rounded percentage calls all of it
+            return ""
+        text = f"The adapter reaches {100 * self.share:.0f} % of the weights of the model's layers"
+        if not self.experts:
+            return f"{text}."
+        more = f" and {len(self.experts) - 1} more" if len(self.experts) > 1 else ""
+        return (
+            f"{text}: experts are no linear layers and stay as they are ({self.experts[0]}{more})."
+        )
+
+
+def coverage(adapter: PanaceaAdapter) -> Coverage:
+    """How much of its model an adapter reaches; the weights must not be sharded yet."""
+
+    def order(parameter: nn.Parameter) -> int:
+        """How many dimensions are larger than 1: three where there is a matrix for each expert."""
+        return sum(size > 1 for size in parameter.shape)
+
+    model = adapter.model
+    adapted = {id(layer.weight) for layer in adapter.layers.values()}
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    others = [m for m in model.modules() if isinstance(m, nn.Embedding | _ConvNd)]
+    left_out = {id(p) for m in (*others, head) if m is not None for p in m.parameters()} - adapted
+    left_out |= {id(p) for p in adapter.parameters()}
+    weights = {n: p for n, p in model.named_parameters() if order(p) > 1 and id(p) not in left_out}
+    reached = sum(p.numel() for p in weights.values() if id(p) in adapted)
+    experts = (n for n, p in weights.items() if order(p) > 2 and id(p) not in adapted)
+    return Coverage(reached / sum(p.numel() for p in weights.values()), tuple(experts))

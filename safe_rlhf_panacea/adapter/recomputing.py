@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.adapter.errors import AdapterError
+from safe_rlhf_panacea.adapter.config import AdapterError
 from safe_rlhf_panacea.adapter.state import PreferenceState
 
 _SEEN = "panacea_seen"  # on a ctx: what the layers of the first pass saw

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from safe_rlhf_panacea.adapter.errors import AdapterError
+from safe_rlhf_panacea.adapter.config import AdapterError
 from safe_rlhf_panacea.adapter.fingerprint import check_base
 from safe_rlhf_panacea.adapter.io import read_config, read_tensors
 from safe_rlhf_panacea.adapter.layer import SvdLoraLinear
@@ -18,10 +18,9 @@ from safe_rlhf_panacea.adapter.state import PreferenceState
 
 
 class SoupLinear(SvdLoraLinear):
-    """W(λ) = W0 + Σ_i λ_i ΔW_i, written as one SVD-LoRA.
+    """W(λ) = W0 + Σ_i λ_i ΔW_i, written as one SVD-LoRA: weights are interpolated, not factors.
 
-    The factors of the ingredients stand side by side, and λ_i multiplies the singular values
-    of ingredient i: this interpolates weights, not factors, and costs one low-rank product.
+    The ingredients' factors stand side by side, and λ_i multiplies the singular values of the i-th.
     """
 
     def singular_values(self, preference: torch.Tensor) -> torch.Tensor:
@@ -37,14 +36,8 @@ def load_soup(
 ) -> PanaceaAdapter:
     """Inject the soup of single-objective adapters, one per objective in the order of λ.
 
-    Args:
-        model: the base model that all ingredients were trained on.
-        folders: adapters without a preference part, of equal shape.
-        objectives: names of the objectives.
-
-    Raises:
-        AdapterError: ingredients that differ in shape, that have a preference part, that were
-            trained on another base, or that are missing or damaged.
+    An ``AdapterError``, and a model as it was, where the ingredients in ``folders`` differ in
+    shape, have a preference part, were trained on another base, are missing or damaged.
     """
     if not folders:
         raise AdapterError("a soup needs at least one ingredient")
@@ -62,12 +55,10 @@ def load_soup(
         configs[0], lora_dim=rank, lora_scaling=configs[0].factor * rank, objectives=()
     )
     source = ", ".join(map(str, folders))
-    # First: a refused soup leaves the model alone.
     check_fit(model, wide, tensors, source)
     for folder, config in zip(folders, configs, strict=True):
         check_base(dict(model.named_parameters()), config.base_fingerprint, str(folder))
-    state = PreferenceState(len(folders))
-    adapter = inject_adapter(model, wide, state, SoupLinear)
+    adapter = inject_adapter(model, wide, PreferenceState(len(folders)), SoupLinear)
     adapter.load_state_dict(tensors, source=source)
     for parameter in adapter.parameters():
         parameter.requires_grad_(False)

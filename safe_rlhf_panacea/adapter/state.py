@@ -1,14 +1,17 @@
-"""λ as state: one tensor that all layers of a model share."""
+"""λ as state: one tensor that all layers of a model share, and that follows the rows of passes."""
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import nn
 
-from safe_rlhf_panacea.adapter.errors import AdapterError
+from safe_rlhf_panacea.adapter.config import AdapterError
 
 _marks = itertools.count(1)
 
@@ -24,33 +27,26 @@ class PreferenceState:
     """The current preference vector of a model, and whether its adapter is on.
 
     Not a parameter and not a buffer: it is never trained, saved or sharded.
-
-    Attributes:
-        value: size = (m,), or (B, m) for one vector per sample.
-        enabled: off gives the base model bit for bit.
-        shape: rows and tokens per row of the model's latest pass; None where nobody noted them.
-        reuses: whether layers may keep singular values from one forward pass to the next.
-        version: grows whenever what they keep is void.
-        mark: tells one λ from another: see ``_mark``.
     """
 
     def __init__(self, pref_dim: int) -> None:
         """Start at the centre of the simplex."""
         self.pref_dim = pref_dim
+        # size = (m,), or (B, m) for one vector per sample
         self.value = torch.full((pref_dim,), 1.0 / pref_dim if pref_dim else 0.0)
-        self.enabled = True
+        self.enabled = True  # off gives the base model bit for bit
+        # Rows and tokens per row of the model's latest pass; None where nobody noted them.
         self.shape: tuple[int, int] | None = None
-        self.expands = False
-        self.reuses = False
-        self.version = 0
-        self.mark = _mark(self.value)
+        self.expands = False  # whether ``generate`` repeats rows at the moment
+        self.reuses = False  # whether layers may keep singular values from one pass to the next
+        self.version = 0  # grows whenever what they keep is void
+        self.mark = _mark(self.value)  # tells one λ from another
 
     def set(self, preference: torch.Tensor, device: torch.device | None = None) -> None:
         """Set λ, size = (m,) or (B, m), and move it to a device.
 
-        Raises:
-            AdapterError: another shape, or numbers that are not finite. Membership of the
-                simplex is the business of ``preference``, because soups and studies may leave it.
+        Another shape, or numbers that are not finite, raise an ``AdapterError``. Membership of the
+        simplex is the business of ``preference``, because soups and studies may leave it.
         """
         if preference.dim() not in (1, 2) or preference.size(-1) != self.pref_dim:
             raise AdapterError(
@@ -80,8 +76,7 @@ class PreferenceState:
     def check_rows(self, rows: int, *, expands: bool | None = None) -> int:
         """How often each vector is repeated for a batch of ``rows`` sequences.
 
-        Raises:
-            AdapterError: the batch does not match the vectors.
+        An ``AdapterError`` where the batch does not match the vectors.
         """
         have = self.value.size(0)
         if rows == have:
@@ -97,10 +92,7 @@ class PreferenceState:
         """How often each vector is repeated for a layer's input, size = (..., in_features).
 
         Its first dimension is the batch, or, as in the layers of some mixture models, it is size =
-        (B · T, in_features).
-
-        Raises:
-            AdapterError: neither of the two.
+        (B · T, in_features); an ``AdapterError`` where it is neither.
         """
         rows = x.size(0) if x.dim() > 1 else 1
         batch, tokens = self.shape or (rows, 1)
@@ -111,12 +103,7 @@ class PreferenceState:
 
     @contextmanager
     def taking(self, rows: torch.Tensor, batch: int) -> Iterator[None]:
-        """For a pass over some rows of a batch: each keeps its own λ.
-
-        Args:
-            rows: which rows the pass consists of, in its order, int64.
-            batch: how many rows the whole batch has.
-        """
+        """For a pass over some rows, int64, of a batch of so many: each keeps its own λ."""
         if self.value.dim() == 1 or not self.enabled:  # off, λ is of nothing that runs
             yield
             return
@@ -147,3 +134,34 @@ class PreferenceState:
             yield
         finally:
             self.reuses = before
+
+
+# -- λ follows the rows of a model's passes -------------------------------------------
+
+
+def _generate(model: Any, state: PreferenceState, *args: Any, **kwargs: Any) -> Any:
+    with state.expanded(), state.reusing():
+        return type(model).generate(model, *args, **kwargs)
+
+
+def _note_shape(
+    state: PreferenceState, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> None:
+    for inputs in (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds")):
+        if torch.is_tensor(inputs) and inputs.dim() == 2 + inputs.is_floating_point():
+            state.shape = (inputs.size(0), inputs.size(1))
+            return
+
+
+def follow_rows(model: nn.Module, state: PreferenceState) -> None:
+    """Let λ follow the rows of passes: repeated by ``generate``, or in one dimension with tokens.
+
+    Models within it are asked too: a score model cuts a batch into passes of its backbone.
+    """
+    if hasattr(model, "generate"):
+        # Not a closure: a copy of the model must generate with the copy.
+        object.__setattr__(model, "generate", functools.partial(_generate, model, state))
+    note = functools.partial(_note_shape, state)
+    for module in model.modules():
+        if module is model or hasattr(module, "base_model_prefix"):
+            module.register_forward_pre_hook(note, with_kwargs=True)

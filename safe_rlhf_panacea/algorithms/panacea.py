@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter, inject_adapter
-from safe_rlhf_panacea.adapter.coverage import coverage
 from safe_rlhf_panacea.adapter.fingerprint import check_unchanged
+from safe_rlhf_panacea.adapter.model import coverage
 from safe_rlhf_panacea.aggregation import (
     IdealPoint,
     aggregate_losses,

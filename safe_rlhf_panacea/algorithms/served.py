@@ -12,29 +12,15 @@ from typing import Any, ClassVar, Protocol, TypedDict
 
 import torch
 
+from safe_rlhf_panacea import distributed
 from safe_rlhf_panacea.algorithms.part import FrontTrainer, PanaceaPart
 from safe_rlhf_panacea.base.engine import gathered
 from safe_rlhf_panacea.base.updates import Batch
 from safe_rlhf_panacea.configs.rewarded import AUTO
-from safe_rlhf_panacea.distributed import (
-    all_gather_objects,
-    barrier,
-    is_main_process,
-    own_device,
-    refusing_together,
-)
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.models.adapted import find_adapter
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
-from safe_rlhf_panacea.rollouts.checks import (
-    MOST_LORAS,
-    LocalServer,
-    Needed,
-    check_close,
-    check_vllm,
-    own_log_probs,
-    start_server,
-)
+from safe_rlhf_panacea.rollouts import checks
 from safe_rlhf_panacea.rollouts.completions import Asked
 from safe_rlhf_panacea.rollouts.engine import NAME, Rollouts, remove_versions
 from safe_rlhf_panacea.runs.divergence import finite_on_all
@@ -62,24 +48,15 @@ class EngineLogProbs(TypedDict, total=False):
 
 
 class ServedPart(PanaceaPart):
-    """The part of a trainer whose responses servers may draw; without them it is ``PanaceaPart``.
-
-    Attributes:
-        rollouts: the servers, once they are found to be what is needed; None: the trainer samples.
-        own_server: that this run has started.
-        asked: prompt batches that responses were asked for, in the run.
-        drawing: the micro-batch whose responses are taken now.
-        learnt_from: the micro-batch of the present training step.
-        found: of ``mismatch``, in the present training step.
-    """
+    """A trainer's part whose responses servers may draw; without them it is ``PanaceaPart``."""
 
     trainer: RewardedTrainer
-    rollouts: Rollouts | None = None
-    own_server: LocalServer | None = None
-    asked: int = 0
-    drawing: Asked | None = None
-    learnt_from: Mapping[str, Any]
-    found: dict[str, torch.Tensor]
+    rollouts: Rollouts | None = None  # the servers; None: the trainer samples
+    own_server: checks.LocalServer | None = None  # that this run has started
+    asked: int = 0  # prompt batches that responses were asked for, in the run
+    drawing: Asked | None = None  # the micro-batch whose responses are taken now
+    learnt_from: Mapping[str, Any]  # the micro-batch of the present training step
+    found: dict[str, torch.Tensor]  # of mismatch, in the present training step
     _log_probs: Iterator[torch.Tensor]
 
     # -- servers ----------------------------------------------------------------------
@@ -103,25 +80,25 @@ class ServedPart(PanaceaPart):
         folder = Path(args.rollout_folder or Path(args.output_dir) / "rollouts")
         folder = folder.expanduser().resolve()
         at_once = args.per_device_prompt_batch_size if args.preference_scope == "sample" else 1
-        loras = min(MOST_LORAS, at_once + int(args.rollout_stale))
-        needed = Needed(base, f"{NAME}={folder}", policy.rank, args.max_length, loras)
-        with refusing_together():
+        loras = min(checks.MOST_LORAS, at_once + int(args.rollout_stale))
+        needed = checks.Needed(base, f"{NAME}={folder}", policy.rank, args.max_length, loras)
+        with distributed.refusing_together():
             urls = list(args.rollout_server)
-            if urls == [AUTO] and is_main_process():
+            if urls == [AUTO] and distributed.is_main_process():
                 dtype = "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
                 flags = shlex.split(args.rollout_server_flags or "")
-                self.own_server = start_server(needed, folder / "server", dtype, flags)
+                self.own_server = checks.start_server(needed, folder / "server", dtype, flags)
                 urls = [self.own_server.url]
-        urls = all_gather_objects(urls)[0]
-        if args.rollout_folder is None and is_main_process():
+        urls = distributed.all_gather_objects(urls)[0]
+        if args.rollout_folder is None and distributed.is_main_process():
             remove_versions(folder)
-        run = all_gather_objects(secrets.token_hex(4))[0]
+        run = distributed.all_gather_objects(secrets.token_hex(4))[0]
         names = self.panacea.objectives if policy.pref_dim else ()
         config = self.trainer.generation_config
         rollouts = Rollouts(urls, args, needed, names, config, folder, run)
-        with refusing_together():
+        with distributed.refusing_together():
             for server in rollouts.pool.serving():
-                check_vllm(server, needed)
+                checks.check_vllm(server, needed)
         try:
             self._publish(rollouts)
             self._compare(rollouts)
@@ -135,23 +112,24 @@ class ServedPart(PanaceaPart):
         trainer, preference = self.trainer, self.panacea.centre
         temperature = trainer.args.temperature or 1.0
         prompt = trainer.prompt_only_dataloader.dataset[0]["input_ids"].tolist()
-        with refusing_together():
+        with distributed.refusing_together():
             probes = rollouts.probes(prompt, preference[0])
         trainer.set_eval()
-        inputs = (temperature, 1.0), own_device()
+        inputs = (temperature, 1.0), distributed.own_device()
         with self.panacea.at(preference, shared=True):
-            own = [own_log_probs(trainer.actor_model, prompt, p.tokens, *inputs) for p in probes]
-        with refusing_together():
+            model = trainer.actor_model
+            own = [checks.own_log_probs(model, prompt, p.tokens, *inputs) for p in probes]
+        with distributed.refusing_together():
             for server, found, ours in zip(rollouts.pool.serving(), probes, own, strict=True):
-                check_close(server, rollouts.needed, found.log_probs, ours, temperature)
+                checks.check_close(server, rollouts.needed, found.log_probs, ours, temperature)
 
     def _publish(self, rollouts: Rollouts) -> None:
         """Hand over the adapter as it is now, whole also under ZeRO 3."""
         policy = self.panacea.policy
-        with gathered(policy.parameters()), refusing_together():
-            write = policy.save if is_main_process() else None
+        with gathered(policy.parameters()), distributed.refusing_together():
+            write = policy.save if distributed.is_main_process() else None
             rollouts.publish(self.trainer.actor_model.global_steps, write)
-        barrier()
+        distributed.barrier()
 
     def trained(self) -> None:
         """Remove what was handed over, and end the server that was started."""
@@ -232,12 +210,7 @@ class ServedPart(PanaceaPart):
     def token_weights(
         self, rollout: Mapping[str, Any], old_log_probs: torch.Tensor
     ) -> torch.Tensor | None:
-        """Of truncated importance sampling, size = (B, T); None without it.
-
-        Args:
-            rollout: the micro-batch.
-            old_log_probs: of its responses, size = (B, T).
-        """
+        """Of truncated importance sampling, of a micro-batch, size = (B, T); None without it."""
         args = self.trainer.args
         if not getattr(args, "vllm_importance_sampling_correction", False):
             return None
@@ -254,10 +227,7 @@ class ServedPart(PanaceaPart):
     ) -> dict[str, torch.Tensor]:
         """How far the engine's policy was from the trainer's, at each token; nothing without one.
 
-        Args:
-            rollout: the micro-batch.
-            old_log_probs: of its responses, size = (B, T).
-            mask: of their tokens, size = (B, T).
+        ``old_log_probs`` and ``mask`` are of the responses, size = (B, T).
         """
         if "sampling_log_probs" not in rollout:
             return {}

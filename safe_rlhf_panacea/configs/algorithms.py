@@ -159,8 +159,11 @@ class RewardedConfig(
     def _plain_specs(self) -> list[RewardSpec]:
         from safe_rlhf_panacea.rewards.spec import reward_specs
 
-        units = self.reward_scales, self.reward_signs, self.reward_shifts
-        return reward_specs(self.reward_models or (), *units, self.objectives)
+        models: Any = self.reward_models or ()
+        scales: Any = self.reward_scales
+        signs: Any = self.reward_signs
+        shifts: Any = self.reward_shifts
+        return reward_specs(models, scales, signs, shifts, self.objectives)
 
     def check(self) -> None:
         """Refuse what contradicts itself, and data that are named for one of the objectives."""

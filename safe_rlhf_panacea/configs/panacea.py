@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from safe_rlhf_panacea.configs import kinds
@@ -60,7 +60,7 @@ class PreferenceOptions(Options, group="panacea: preference vectors"):
         text="at the end of the run, reached linearly from --vertex_probability",
         kind=kinds.probability,
     )
-    fixed_preference: str | None = option(
+    fixed_preference: str | Sequence[float] | Mapping[str, float] | None = option(
         text="baselines: train for this λ alone, with an adapter that has no preference part, on "
         "the pairs and texts that count for an objective to which it gives a weight",
         kind=kinds.preference,

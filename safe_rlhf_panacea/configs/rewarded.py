@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,18 +12,20 @@ from safe_rlhf_panacea.configs.options import Options, configuration, option
 from safe_rlhf_panacea.configs.training import DataOptions, TemplateOptions
 from safe_rlhf_panacea.errors import UserError
 
+NamedValues = Sequence[tuple[str, Any]] | Mapping[str, Any]  # an option has pairs
+
 
 @configuration
 class RewardUnitOptions(Options, group="rewards"):
     """The units of rewards."""
 
-    reward_scales: Sequence[tuple[str, Any]] = option(
+    reward_scales: NamedValues = option(
         (), "factor on a reward", kind=kinds.named_value, metavar="NAME=VALUE"
     )
-    reward_signs: Sequence[tuple[str, Any]] = option(
+    reward_signs: NamedValues = option(
         (), "-1 for a cost model", kind=kinds.named_value, metavar="NAME=VALUE"
     )
-    reward_shifts: Sequence[tuple[str, Any]] = option(
+    reward_shifts: NamedValues = option(
         (), "subtracted from the score first", kind=kinds.named_value, metavar="NAME=VALUE"
     )
 
@@ -32,7 +34,7 @@ class RewardUnitOptions(Options, group="rewards"):
 class RewardOptions(RewardUnitOptions, group=RewardUnitOptions.GROUP):
     """What is rewarded, and in which units."""
 
-    reward_models: Sequence[tuple[str, Any]] | None = option(
+    reward_models: NamedValues | None = option(
         text="in the order of λ", kind=kinds.named_value, metavar="NAME=PATH", required=True
     )
     objectives: Sequence[str] | None = option(

@@ -79,11 +79,12 @@ def read_prompts(options: MeasureOptions, template: ChatTemplate) -> list[Prompt
 def read_rewards(
     options: MeasureOptions, objectives: Sequence[str] | None, calibration: str | None = None
 ) -> list[RewardSpec]:
-    """The rewards that the options describe, in the order of ``objectives``, if that is given.
-
-    ``calibration`` is a file of ``evaluation.calibrate`` to standardise them with.
-    """
-    scaling = (options.reward_scales, options.reward_signs, options.reward_shifts)
+    """The rewards that the options describe, in the order of ``objectives``, if that is given."""
+    scaling: tuple[Any, Any, Any] = (
+        options.reward_scales,
+        options.reward_signs,
+        options.reward_shifts,
+    )
     specs = reward_specs(options.reward_models, *scaling, objectives)
     return specs if calibration is None else apply_calibration(specs, calibration)
 
@@ -119,9 +120,6 @@ def policy_of(options: ResponseOptions, model: Any, adapter: Any, template: Chat
         pairs_per_batch=options.batch_size,
         progress=options.progress,
     )
-
-
-# -- trained adapters --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -201,11 +199,6 @@ class Method:
         for member in self.members[1:]:
             saved, source = member.config.base_fingerprint, str(member.folder)
             check_base(dict(model.named_parameters()), saved, source)
-
-    @property
-    def scale_coeff(self) -> float:
-        """DPO's β in training; 1 of an adapter that no pairs trained."""
-        return float(self.members[0].flags.get("scale_coeff") or 1.0)
 
     def origin(self, label: str = "") -> dict[str, Any]:
         """What a result says of it; the seconds are None where a record lacks them."""

@@ -7,19 +7,24 @@ loads torch before it must: the launchers are quick to say what is wrong.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.experiments.runner import ENDS_WITH, Reproduction, value_of
 from safe_rlhf_panacea.experiments.table import RUNS, Size, Stage, size_of, stages_by_name
+from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.runs.run_folder import RUN_FILE, is_finished, set_aside
 
 REAL_FRONTS = "real_fronts.sh"
@@ -137,6 +142,19 @@ def start_of(module: str, machines: Sequence[str]) -> list[str]:
     return [*deepspeed, "--master_port", port, "--module", module]
 
 
+def resolve(module: str, argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Every option of a program, and what a baseline's variants change, by folder name."""
+    from safe_rlhf_panacea.baselines.variants import variant_configs
+    from safe_rlhf_panacea.runs.run_record import recordable
+
+    program = import_module(module)
+    if module.startswith("safe_rlhf_panacea.baselines."):
+        algorithm, config, variants = program.plan(argv)
+        variant_configs(config, variants)  # refuses what the baseline would
+        return {"algorithm": algorithm, **recordable(config)}, dict(variants)
+    return recordable(program.parse_arguments(argv)), {}
+
+
 def make_room(folder: Path, module: str, flags: Sequence[str]) -> list[str]:
     """Resume what an earlier run left in a folder, or rename it.
 
@@ -145,7 +163,6 @@ def make_room(folder: Path, module: str, flags: Sequence[str]) -> list[str]:
     """
     if not (folder / RUN_FILE).exists():
         return []
-    from safe_rlhf_panacea.dry_run import resolve
     from safe_rlhf_panacea.runs.resuming import can_go_on
 
     if not is_finished(folder) and can_go_on(folder, resolve(module, flags)[0]):
@@ -158,14 +175,27 @@ def make_room(folder: Path, module: str, flags: Sequence[str]) -> list[str]:
 def launch(
     stage: Stage, table: Sequence[str], runs: Reproduction, args: argparse.Namespace
 ) -> None:
-    """Replace this process by the launcher's program; with ``--dry_run`` print what it would be."""
+    """Replace this process by the launcher's program; with ``--dry_run`` print it as JSON."""
     paper, own = runs.launcher_flags(stage, table)
     start = start_of(stage.program, runs.machines)
     if args.dry_run:
-        from safe_rlhf_panacea.dry_run import print_report
-
-        about = {"launcher": stage.launcher, "mirrors": stage.mirrors, "size": runs.size_name}
-        print_report(stage.program, about, start, paper, own)
+        (values, variants), (before, _) = (
+            resolve(stage.program, flags) for flags in ([*paper, *own], paper)
+        )
+        report = {
+            "launcher": stage.launcher,
+            "mirrors": stage.mirrors,
+            "size": runs.size_name,
+            "command": f"{' '.join(start)} {shlex.join([*paper, *own])}",
+            "hyperparameters": values,
+            "changed": {  # by the size or the user
+                name: {"launcher": before.get(name), "now": value}
+                for name, value in values.items()
+                if before.get(name) != value
+            },
+            "variants": variants,
+        }
+        say(json.dumps(report, indent=2, ensure_ascii=False))
         return
     set_environment(runs.size)
     runs.prepare(stage)

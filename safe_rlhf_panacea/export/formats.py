@@ -45,18 +45,6 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     return record
 
 
-def describe(adapter: SavedAdapter, form: str, **more: Any) -> dict[str, Any]:
-    """What a user of the exported files has to know."""
-    return {
-        "format": form,
-        "version": safe_rlhf_panacea.__version__,
-        "base_model": adapter.config.base_model,
-        "objectives": list(adapter.config.names),
-        "chat_template": adapter.config.chat_template,
-        **more,
-    }
-
-
 def check_target(folder: Path, *, overwrite: bool) -> None:
     """Refuse a folder that holds anything; an export is overwritten if it holds nothing else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -84,13 +72,24 @@ def check_target(folder: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def new_folder(target: Path, record: dict[str, Any], *, overwrite: bool) -> Iterator[Path]:
-    """A folder to fill, which takes the target's place when the block succeeds."""
+def new_folder(
+    target: Path, adapter: SavedAdapter, form: str, *, overwrite: bool = False, **more: Any
+) -> Iterator[Path]:
+    """A folder to fill, which with its record takes the target's place when the block succeeds."""
     check_target(target, overwrite=overwrite)
     with atomic_folder(target, replace=True) as filled:
         yield filled
         files = sorted(p.relative_to(filled).as_posix() for p in filled.rglob("*") if p.is_file())
-        atomic_write_json(filled / RECORD, {**record, "files": files})
+        record = {  # what a user of the files has to know
+            "format": form,
+            "version": safe_rlhf_panacea.__version__,
+            "base_model": adapter.config.base_model,
+            "objectives": list(adapter.config.names),
+            "chat_template": adapter.config.chat_template,
+            **more,
+            "files": files,
+        }
+        atomic_write_json(filled / RECORD, record)
 
 
 def write_peft(
@@ -174,12 +173,6 @@ def _peft_name(objective: str) -> str:
     return objective.replace(".", "_")
 
 
-def interleave(rows: torch.Tensor, heads: int) -> torch.Tensor:
-    """Rows, size = (heads · head_dim, r), in llama.cpp's order: halves of each head as pairs."""
-    halves = rows.reshape(heads, 2, rows.size(0) // heads // 2, rows.size(1))
-    return halves.swapaxes(1, 2).reshape(rows.shape)
-
-
 def write_gguf(path: Path, part: Mapping[str, LowRank], config: Any) -> None:
     """Write one LoRA for llama.cpp with alpha = rank, so that its scale is λ_i itself."""
     try:
@@ -206,7 +199,8 @@ def write_gguf(path: Path, part: Mapping[str, LowRank], config: Any) -> None:
             raise UserError(f"llama.cpp has no name for the layer {module} of a {name} model")
         b = update.b
         if name in INTERLEAVED and (count := heads.get(tensor.rpartition(".")[2])):
-            b = interleave(b, count)
+            halves = b.reshape(count, 2, -1, b.size(1))  # of every head; then neighbouring pairs
+            b = halves.swapaxes(1, 2).reshape(b.shape)
         writer.add_tensor(f"{tensor}.weight.lora_a", update.a.numpy())
         writer.add_tensor(f"{tensor}.weight.lora_b", b.contiguous().numpy())
     writer.write_header_to_file()

@@ -138,15 +138,13 @@ def export(
             f"make a whole model of it with {under.merge_command}, and give --base_model DIR"
         )
     adapter.check_base(base)
-    record = formats.describe(
-        adapter,
-        form,
-        base_model=base,
-        preferences=[vector.tolist() for vector in vectors if len(vector)],
-        lora_dim=adapter.config.lora_dim,
-        weights=PARTS if form in ("peft-parts", "gguf") else None,
-    )
-    with formats.new_folder(target, record, overwrite=overwrite) as folder:
+    more: dict[str, Any] = {
+        "base_model": base,
+        "preferences": [vector.tolist() for vector in vectors if len(vector)],
+        "lora_dim": adapter.config.lora_dim,
+        "weights": PARTS if form in ("peft-parts", "gguf") else None,
+    }
+    with formats.new_folder(target, adapter, form, overwrite=overwrite, **more) as folder:
         if form == "merged":
             with base_of(adapter.folder, recorded, base_model) as name:
                 formats.write_merged(folder, adapter, name, vectors[0], **remote)

@@ -1,16 +1,8 @@
 """A plugin for vLLM: ``NAME@helpful=0.7,harmless=0.3`` is made when it is first asked for.
 
-vLLM keeps LoRAs and its prefix cache by name, so every λ has a name and a folder of its own. Three
-environment variables say what may be asked for:
-
-- ``PANACEA_ADAPTERS``: ``NAME=FOLDER``, several separated by ``;``. A folder holds an adapter, or,
-  while one is trained, its versions in folders of their own: ``NAME/VERSION@λ``
-  (``rollouts/engine.py`` writes these).
-- ``PANACEA_LORA_CACHE``: where the LoRAs' folders are made.
-- ``PANACEA_ALLOW``: bounds on λ, such as ``harmless>=0.2``, several separated by ``;``.
-
-Start vLLM with ``VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 --enable-lora --max-lora-rank 16``. What is
-refused is told to the client with the reason (400); a name that is none of these is left to vLLM.
+vLLM keeps LoRAs and its prefix cache by name, so every λ has a name and a folder of its own. An
+adapter that is being trained has versions (``rollouts/publishing.py``): ``NAME/VERSION@λ``. What is
+refused is told to the client with the reason (400); docs/export.md shows how vLLM is started.
 """
 
 from __future__ import annotations
@@ -28,11 +20,13 @@ import torch
 
 from safe_rlhf_panacea.adapter import AdapterError
 from safe_rlhf_panacea.errors import UserError, one_line
-from safe_rlhf_panacea.export.formats import RECORD, describe, new_folder, write_peft
+from safe_rlhf_panacea.export.formats import RECORD, new_folder, write_peft
 from safe_rlhf_panacea.export.low_rank import SavedAdapter, at_preference
 from safe_rlhf_panacea.preference import PreferenceError, format_preference, parse_preference
 from safe_rlhf_panacea.serving.rules import Rules
 
+# Environment variables: NAME=FOLDER;NAME=FOLDER, where LoRAs are made, and bounds on λ, such as
+# harmless>=0.2, separated by semicolons.
 ADAPTERS, CACHE, ALLOW = "PANACEA_ADAPTERS", "PANACEA_LORA_CACHE", "PANACEA_ALLOW"
 VERSION = re.compile(r"[0-9a-f]{8}-\d+")  # of a run, and of an update: no path can hide in it
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank may be
@@ -96,9 +90,8 @@ class PanaceaAdapters:
             label = hashlib.sha256(str(preference.tolist()).encode()).hexdigest()[:16]
         folder = self.cache / adapter_name / label
         if not folder.is_dir():
-            record = describe(adapter, "vllm", preference=preference.tolist())
             try:
-                with new_folder(folder, record, overwrite=False) as new:
+                with new_folder(folder, adapter, "vllm", preference=preference.tolist()) as new:
                     write_vllm(new, adapter, preference)
             except (UserError, OSError):
                 # Another request, or another server, may have made the same one meanwhile.
@@ -110,8 +103,12 @@ class PanaceaAdapters:
         """An adapter, read and held against vLLM's base model once."""
         name, source = f"{known}/{version}".rstrip("/"), Path(self.folders[known])
         if (name, base_model) not in self.loaded:
-            if version:
-                self._forget_old(known, source)
+            if version:  # remove what was made of versions that the trainer has removed
+                cached = self.cache / known
+                for folder in cached.iterdir() if cached.is_dir() else ():
+                    if VERSION.fullmatch(folder.name) and not (source / folder.name).is_dir():
+                        shutil.rmtree(folder, ignore_errors=True)
+                self.loaded = {k: one for k, one in self.loaded.items() if one.folder.is_dir()}
             adapter = SavedAdapter.read(source / version)
             own = adapter.config.base_model
             # The names must agree too, but for versions: a trainer's machine may have others.
@@ -124,16 +121,6 @@ class PanaceaAdapters:
             adapter.check_base(base_model)
             self.loaded[name, base_model] = adapter
         return self.loaded[name, base_model]
-
-    def _forget_old(self, known: str, source: Path) -> None:
-        """Remove what was made of versions that the trainer has removed."""
-        cached = self.cache / known
-        for folder in cached.iterdir() if cached.is_dir() else ():
-            if VERSION.fullmatch(folder.name) and not (source / folder.name).is_dir():
-                shutil.rmtree(folder, ignore_errors=True)
-        self.loaded = {
-            key: adapter for key, adapter in self.loaded.items() if adapter.folder.is_dir()
-        }
 
 
 def adapters_from_environment() -> PanaceaAdapters | None:

@@ -79,22 +79,10 @@ def preallocated_cache(config: Any, capacity: int) -> DynamicCache:
 
 
 class Decoding(ExitStack):
-    """One decoding of a batch, a context in which rows can leave with their λ.
+    """One decoding of a batch, a context in which rows can leave with their λ."""
 
-    Attributes:
-        rows: which rows of the batch are present, int64, size = (n,).
-        ended: which of these have ended, bool, size = (n,).
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        ids: Tensor,  # size = (B, S), left-padded
-        mask: Tensor,  # size = (B, S)
-        steps: int,
-        copies: int = 1,
-    ) -> None:
-        """Begin with all rows; ``steps`` tokens at most will follow the prompts.
+    def __init__(self, model: Any, ids: Tensor, mask: Tensor, steps: int, copies: int = 1) -> None:
+        """Begin with prompts, size = (B, S), padded on the left, which ``steps`` tokens may follow.
 
         Of ``copies`` responses to each prompt, side by side, the prompt is read once.
         """
@@ -106,9 +94,9 @@ class Decoding(ExitStack):
         # All that is decoded may be attended to: a row that has ended no longer counts.
         self.attended = torch.nn.functional.pad(mask.bool(), (0, steps), value=True)
         self.current, self.positions = ids, position_ids_from_mask(mask)
-        # Of each prompt's rows, which have one λ, the first.
+        # Rows of the batch that are present, size = (n,): of each prompt's, with one λ, the first.
         self.rows = torch.arange(0, self.batch, copies, device=ids.device)
-        self.ended = torch.zeros_like(self.rows, dtype=torch.bool)
+        self.ended = torch.zeros_like(self.rows, dtype=torch.bool)  # which of these have ended
         self.step = 0
         sdpa = getattr(model.config, "_attn_implementation", None) == "sdpa"
         self.takes_ready_masks = sdpa and not any(self.cache.is_sliding)

@@ -149,17 +149,15 @@ def generate(
         mask: 1 on the prompts' tokens.
         config: how to draw; row ``b`` gives rows ``b * n .. b * n + n - 1`` of the result.
         generator: source of randomness; torch's own if None, or where transformers draws.
-        noise_copies: the batch consists of so many blocks that share their random numbers, e.g.
-            the same prompts at different preference vectors; not where transformers draws.
+        noise_copies: blocks of the batch that share their random numbers, as the same prompts at
+            several λ; not where transformers draws.
 
     Returns:
-        sequences, size = (B·n, L), and the mask of attended tokens, size = (B·n, L), which
-        covers each response up to and including its end token. It does not look at token ids
-        in the prompt, so that a pad token equal to the end token does no harm.
+        sequences and the mask of attended tokens, size = (B·n, L) each; it covers each response up
+        to and including its end token.
 
     Raises:
-        UserError: the model cannot be sampled from.
-        NotFiniteError: its logits are not finite.
+        UserError: the model cannot be sampled from, or its logits are not finite.
     """
     if (engine := getattr(model, "response_engine", None)) is not None:
         return engine(ids, mask, config, generator, noise_copies)

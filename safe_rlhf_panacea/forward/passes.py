@@ -233,16 +233,12 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 def has_dropout(module: nn.Module) -> bool:
     """Whether training mode changes the output; attention's dropout stands in the configuration."""
-
-    def rates(config: Mapping[str, Any]) -> Iterator[Any]:
-        for name, value in config.items():
-            if isinstance(value, Mapping):
-                yield from rates(value)
-            elif "drop" in str(name) and name not in OTHER_HEADS:
-                yield value
-
+    rates: list[Any] = [part.p for part in module.modules() if isinstance(part, nn.Dropout)]
     config = getattr(module, "config", None)
-    configured = rates(config.to_dict()) if config is not None else ()
-    of_modules = (m.p for m in module.modules() if isinstance(m, nn.Dropout))
-    found = (*of_modules, *configured)
-    return any(rate > 0 for rate in found if isinstance(rate, (int, float)))
+    parts: list[Any] = [] if config is None else [config.to_dict()]
+    while parts:
+        part = parts.pop()
+        parts += [value for value in part.values() if isinstance(value, Mapping)]
+        names = [name for name in part if "drop" in str(name) and name not in OTHER_HEADS]
+        rates += [part[name] for name in names]
+    return any(isinstance(rate, (int, float)) and rate > 0 for rate in rates)

@@ -101,13 +101,11 @@ def _common_tokens(ids: Tensor, first: Tensor, lengths: Tensor, groups: Tensor) 
     return alike.all(dim=1).long().cumprod(dim=1).sum(dim=1)
 
 
-def join(
-    ids: Tensor,  # size = (N, L)
-    needed: Tensor,  # size = (N, L), bool, without gaps in a row
-    counted: Tensor,  # size = (N, L), bool
-    groups: Tensor,  # size = (R, G), each of the N rows once
-) -> Joined:
-    """The sequences of each group in one row."""
+def join(ids: Tensor, needed: Tensor, counted: Tensor, groups: Tensor) -> Joined:
+    """The sequences of each group in one row.
+
+    The first three are of size (N, L), ``needed`` without gaps in a row; groups as in ``shared``.
+    """
     first, lengths = needed.long().argmax(dim=1), needed.sum(dim=1)  # size = (N,)
     common = _common_tokens(ids, first, lengths, groups)  # size = (R,)
     rests = lengths[groups] - common.unsqueeze(1)  # size = (R, G)

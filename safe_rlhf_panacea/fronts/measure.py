@@ -51,7 +51,6 @@ def measure(
     Raises:
         NotFiniteError: a NaN or an infinity among what was found, or an objective that counts for
             no response, pair or text; on all processes alike.
-        ValueError: pairs or texts for a policy without an adapter.
     """
     if prompts is None:
         prompts = prompts_of_pairs(pairs)
@@ -83,11 +82,7 @@ def measure(
 
 
 def check_counted(values: torch.Tensor, unit: str) -> None:
-    """Refuse values, size = (N, U, m), of which an objective has only NaN at some λ.
-
-    Raises:
-        NotFiniteError: it names the objective and the ``unit``.
-    """
+    """Raise ``NotFiniteError`` if an objective of values, size = (N, U, m), has only NaN at a λ."""
     without = values.isnan().all(dim=1).any(dim=0)  # size = (m,)
     if without.any():
         number = int(without.nonzero()[0]) + 1

@@ -71,16 +71,13 @@ class Policy:
 
 
 def batches(rows: Sequence[Any], size: int, title: str, progress: bool) -> Iterator[Sequence[Any]]:
-    """At most ``size`` rows after the other, counted by a bar where ``progress`` is shown."""
+    """Parts of ``rows`` with at most ``size`` of them; a bar counts them if ``progress`` is set."""
     bar = progress_bar(total=len(rows), desc=title.strip(), disable=not progress)
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         yield part
         bar.update(len(part))
     bar.close()
-
-
-# -- responses ---------------------------------------------------------------------------------
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -194,9 +191,6 @@ def _plain(value: Any) -> str | float | int | None:
     """A value as JSON has it; what it has no form for as text."""
     odd = isinstance(value, float) and not math.isfinite(value)
     return value if isinstance(value, str | float | int | None) and not odd else str(value)
-
-
-# -- labelled pairs and held-out texts -----------------------------------------------------------
 
 
 @torch.no_grad()

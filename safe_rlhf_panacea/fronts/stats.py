@@ -39,15 +39,11 @@ Interval = tuple[Number, Number]
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """What every prompt or pair gave at every λ; NaN where it does not count for an objective.
-
-    Units with the same entry in ``clusters`` are a family that is drawn as a whole, such as the
-    phrasings of one topic; None: every unit by itself.
-    """
+    """What every prompt or pair gave at every λ; NaN where it does not count for an objective."""
 
     names: Sequence[str]  # U of them, made of a prompt's text or of a pair's tokens
     values: np.ndarray  # size = (N, U, m), float64
-    clusters: Sequence[str] | None = None
+    clusters: Sequence[str] | None = None  # families that are drawn whole, such as one topic's
 
     def problem(self, means: np.ndarray) -> str | None:
         """Why these are not the units of a front with ``means`` J, size = (N, m); None if so."""
@@ -80,10 +76,7 @@ def write_units(file: Path, preferences: np.ndarray, units: Units) -> None:
 
 
 def read_units(file: Path, preferences: np.ndarray, means: np.ndarray) -> Units:
-    """Read the unit values of a front at N ``preferences`` with ``means`` J, size = (N, m) each.
-
-    A ``UserError`` says what is damaged, or that the file is not that of the front.
-    """
+    """Read the unit values of a front at N ``preferences`` with ``means`` J, size = (N, m) each."""
     content = read_json(file)
     points, m = means.shape
     found = content if isinstance(content, dict) else {}

@@ -127,7 +127,7 @@ COMMAND = Program(
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Plan:
     """What one card holds, in bytes by name."""
 
@@ -135,15 +135,11 @@ class Plan:
     parts: dict[str, int]  # of a step, one at a time, as the flags have recomputation
     other: dict[str, int]  # the same with recomputation the other way
 
-    @property
-    def total(self) -> int:
-        """All that is there all the time, and the largest part."""
-        return sum(self.standing.values()) + max(self.parts.values())
-
-    @property
-    def other_total(self) -> int:
-        """``total`` with recomputation the other way."""
-        return sum(self.standing.values()) + max(self.other.values())
+    def __post_init__(self) -> None:
+        """Add what is there all the time and the largest part, either way."""
+        standing = sum(self.standing.values())
+        self.total = standing + max(self.parts.values())
+        self.other_total = standing + max(self.other.values())
 
 
 def plan(held: Held, args: MemoryOptions) -> Plan:

@@ -43,19 +43,6 @@ class LiveBytes(TorchDispatchMode):
         """Begin to look for a peak anew."""
         self.peak, self.widest = self.now, self.wide
 
-    def _follow(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self._known:
-            return
-        self._known.add(key)
-        size = storage.nbytes()
-        wide = size if tensor.dim() > 1 and tensor.size(-1) >= self.width > 0 else 0
-        self.now += size
-        self.wide += wide
-        self.peak, self.widest = max(self.peak, self.now), max(self.widest, self.wide)
-        weakref.finalize(storage, self._forget, key, size, wide)
-
     def _forget(self, key: int, size: int, wide: int) -> None:
         self._known.discard(key)
         self.now -= size
@@ -76,8 +63,17 @@ class LiveBytes(TorchDispatchMode):
             args = (args[0], indices, *args[2:])
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor):
-                self._follow(leaf)
+            if not isinstance(leaf, torch.Tensor):
+                continue
+            storage = leaf.untyped_storage()
+            key, size = storage._cdata, storage.nbytes()
+            if key not in self._known:
+                wide = size if leaf.dim() > 1 and leaf.size(-1) >= self.width > 0 else 0
+                self._known.add(key)
+                self.now += size
+                self.wide += wide
+                weakref.finalize(storage, self._forget, key, size, wide)
+        self.peak, self.widest = max(self.peak, self.now), max(self.widest, self.wide)
         return result
 
 

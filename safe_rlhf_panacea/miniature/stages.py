@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.base.finetune import main as sft_main
-from safe_rlhf_panacea.base.setup import one_thread
 from safe_rlhf_panacea.base.values.reward import main as reward_main
 from safe_rlhf_panacea.baselines.variants import PROGRAMS, Variants, train_variants
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset
@@ -219,27 +218,28 @@ def second_process() -> Iterator[Executor]:
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(1, mp_context=context, initializer=_begin)
     others = multiprocessing.active_children()
-    given = os.environ.get(THREADS)
-    with one_thread():
-        os.environ[THREADS] = "1"
+    given, threads = os.environ.get(THREADS), torch.get_num_threads()
+    os.environ[THREADS] = "1"
+    torch.set_num_threads(1)
+    try:
+        # The process starts with interruptions ignored: they are for this one.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            # The process starts with interruptions ignored: they are for this one.
-            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-            try:
-                executor.submit(int)
-            finally:
-                signal.signal(signal.SIGINT, before)
-            yield executor
-        except BaseException:  # an interruption too: nobody waits for the rest
-            for process in multiprocessing.active_children():
-                if process not in others:
-                    process.terminate()
-            raise
+            executor.submit(int)
         finally:
-            executor.shutdown()
-            del os.environ[THREADS]
-            if given is not None:
-                os.environ[THREADS] = given
+            signal.signal(signal.SIGINT, before)
+        yield executor
+    except BaseException:  # an interruption too: nobody waits for the rest
+        for process in multiprocessing.active_children():
+            if process not in others:
+                process.terminate()
+        raise
+    finally:
+        executor.shutdown()
+        torch.set_num_threads(threads)
+        del os.environ[THREADS]
+        if given is not None:
+            os.environ[THREADS] = given
 
 
 def _begin() -> None:

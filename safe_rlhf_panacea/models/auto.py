@@ -44,18 +44,11 @@ class AutoModelForScore:
 
         Reads today's layout and the older one (``rotary_emb.inv_freq``, no bias, no normaliser).
 
-        Args:
-            name_or_path: a folder or a name on the hub; safetensors only.
-            score_type: the role; like ``do_normalize`` never the checkpoint's own.
-            fresh_head: a checkpoint without a score head gets a random one, to be trained.
-            do_normalize: whether scores are normalised.
-            normalizer_type: default: the checkpoint's.
-            normalizer_momentum: default: the checkpoint's.
-            score_dim: D of a fresh head; default: 1.
-            score_bias: whether a fresh head has a bias; default: true.
-            dtype: of the weights; default: as saved.
-            trust_remote_code: run code that comes with the model.
-            kwargs: passed on to transformers, for example ``attn_implementation``.
+        ``name_or_path`` is a folder or a name on the hub, safetensors only. The role,
+        ``score_type``, and ``do_normalize`` are never the checkpoint's own; the normaliser's type
+        and momentum are by default. With ``fresh_head`` a checkpoint without a score head gets a
+        random one, to be trained, by default of one score, with a bias. ``kwargs`` are passed on
+        to transformers.
 
         Raises:
             UserError: no whole checkpoint, one of another model, or one without a score head.
@@ -70,8 +63,8 @@ class AutoModelForScore:
         if not fresh_head:
             check_score_head(name, head)
         check_finite(head.items(), name)
-        _describe_head(config, head, score_dim, score_bias, name)
-        _describe_normalizer(config, do_normalize, normalizer_type, normalizer_momentum)
+        normalizing = do_normalize, normalizer_type, normalizer_momentum
+        _describe(config, head, name, normalizing, score_dim, score_bias)
         backbone = load_whole(
             AutoModel,
             name,
@@ -102,19 +95,26 @@ class AutoModelForScore:
         from transformers import AutoModel
 
         config = copy.deepcopy(config)
-        _describe_head(config, {}, score_dim, score_bias, "the configuration")
-        _describe_normalizer(config, do_normalize, normalizer_type, normalizer_momentum)
+        normalizing = do_normalize, normalizer_type, normalizer_momentum
+        _describe(config, {}, "the configuration", normalizing, score_dim, score_bias)
         return ScoreModel(AutoModel.from_config(config, **kwargs), score_type)
 
 
-def _describe_head(
+def _describe(
     config: Any,
     head: dict[str, torch.Tensor],
+    name: str,
+    normalizing: tuple[bool, NormalizerType | None, float | None],
     score_dim: int | None,
     score_bias: bool | None,
-    name: str,
 ) -> None:
-    """Write the head's form into ``config``: the checkpoint's, or that of a fresh head."""
+    """Write into ``config`` the form of the head, the checkpoint's or a fresh one's.
+
+    The normaliser's is the caller's, else what is there.
+    """
+    config.do_normalize, kind, momentum = normalizing
+    config.normalizer_type = kind or getattr(config, "normalizer_type", None)
+    config.momentum = getattr(config, "momentum", None) if momentum is None else momentum
     weight = head.get(f"{SCORE_HEAD}weight")
     if weight is None:
         config.score_dim = score_dim or getattr(config, "score_dim", 1)
@@ -125,15 +125,6 @@ def _describe_head(
         raise UserError(f"{name}: the score head has {weight.size(0)} outputs, not {score_dim}")
     config.score_dim = weight.size(0)
     config.score_bias = f"{SCORE_HEAD}bias" in head
-
-
-def _describe_normalizer(
-    config: Any, do_normalize: bool, normalizer_type: NormalizerType | None, momentum: float | None
-) -> None:
-    """Write the normaliser's form into ``config``: the caller's, else what is there."""
-    config.do_normalize = do_normalize
-    config.normalizer_type = normalizer_type or getattr(config, "normalizer_type", None)
-    config.momentum = getattr(config, "momentum", None) if momentum is None else momentum
 
 
 def _load_head(model: ScoreModel, head: dict[str, torch.Tensor], name: str) -> None:

@@ -60,25 +60,18 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / shard for shard in shards]
     pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
     if pickles:
+        ours = any(name.startswith("pytorch_model") for name in pickles)
+        pattern = "pytorch_model*.bin" if ours else f"*{Path(pickles[0]).suffix}"
+        convert = (  # reads nothing but tensors
+            'python -c "import glob, torch as t, safetensors.torch as s; '
+            f"s.save_file({{k: v.contiguous().clone() for f in glob.glob('{pattern}') "
+            f"for k, v in t.load(f, 'cpu', weights_only=True).items()}}, '{WEIGHTS}')\""
+        )
         raise UserError(
             f"{folder} holds only pickled weights ({pickles[0]}), which can run code and are "
-            f"not read; convert them there: {_conversion(pickles)}"
+            f"not read; convert them there: {convert}"
         )
     raise UserError(f"{folder} holds no weights: {WEIGHTS} is missing")
-
-
-def _conversion(pickles: list[str]) -> str:
-    """A command that writes pickled weights as safetensors, reading nothing but tensors."""
-    ours = any(name.startswith("pytorch_model") for name in pickles)
-    pattern = "pytorch_model*.bin" if ours else f"*{Path(pickles[0]).suffix}"
-    tensors = (
-        f"{{k: v.contiguous().clone() for f in glob.glob('{pattern}') "
-        "for k, v in t.load(f, 'cpu', weights_only=True).items()}"
-    )
-    return (
-        'python -c "import glob, torch as t, safetensors.torch as s; '
-        f"s.save_file({tensors}, '{WEIGHTS}')\""
-    )
 
 
 def _weight_map(index: str | os.PathLike[str]) -> dict[str, str]:

@@ -44,31 +44,30 @@ def load_pretrained_models(
     """Load a model, in evaluation mode, and its tokenizer.
 
     Special tokens that the tokenizer lacks are added, and the embeddings grow with it.
-
-    Args:
-        model_name_or_path: a folder or a name on the hub, safetensors only; the folder of a LoRA of
-            PEFT, or of a Panacea adapter at one λ, ``FOLDER@helpful=0.5,harmless=0.5``, which is
-            added to the weights under it; or a ``LoadedModel``, which is taken as it is.
-        model_max_length: in tokens; None keeps the tokenizer's own.
-        padding_side: ``left`` for generation, ``right`` for scoring and training.
-        auto_model_type: ``AutoModelForCausalLM`` or ``AutoModelForScore``.
-        trust_remote_code: run code that comes with the model.
-        dtype: of the weights; default: as saved.
-        cache_dir: where downloads are kept.
-        auto_model_kwargs: passed on to ``auto_model_type.from_pretrained``.
-        auto_tokenizer_kwargs: passed on to ``AutoTokenizer.from_pretrained``.
+    ``model_name_or_path`` is a folder or a name on the hub, safetensors only; the folder of a LoRA
+    of PEFT, or of a Panacea adapter at one λ, ``FOLDER@helpful=0.5,harmless=0.5``, which is added
+    to the weights under it; or a ``LoadedModel``, which is taken as it is. A ``model_max_length``
+    of None keeps the tokenizer's own; the default ``dtype`` is as saved; ``auto_model_type`` may
+    also be ``AutoModelForScore``; the last two arguments are passed on to ``from_pretrained``.
 
     Raises:
         UserError: a missing, truncated, pickled or foreign checkpoint, or no tokenizer.
     """
     form = model_max_length, padding_side
-    if isinstance(model_name_or_path, LoadedModel):
-        return _taken_over(model_name_or_path, auto_model_type, dtype, *form)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if cache_dir is not None:
         options["cache_dir"] = str(Path(cache_dir).expanduser())
     tokenizing = {**options, **(auto_tokenizer_kwargs or {})}
-    if (adapted := find_adapter(model_name_or_path)) is not None:
+    if isinstance(model_name_or_path, LoadedModel):
+        loaded = model_name_or_path
+        if auto_model_type is AutoModelForScore:
+            raise UserError(f"{loaded}: a score model is loaded by name or from a folder")
+        model = loaded.model.to(dtype) if isinstance(dtype, torch.dtype) else loaded.model
+        tokenizer = copy.deepcopy(loaded.tokenizer)
+        tokenizer.padding_side = padding_side
+        if model_max_length is not None:
+            tokenizer.model_max_length = model_max_length
+    elif (adapted := find_adapter(model_name_or_path)) is not None:
         options |= {"auto_model_type": auto_model_type, "auto_model_kwargs": auto_model_kwargs}
         with adapted.base_errors():
             model, tokenizer = load_pretrained_models(
@@ -88,26 +87,6 @@ def load_pretrained_models(
             model = load_whole(auto_model_type, name, lambda key: False, **options)
     resize_tokenizer_embedding(tokenizer, model)
     return model.eval(), tokenizer
-
-
-def _taken_over(
-    loaded: LoadedModel,
-    auto_model_type: Any,
-    dtype: torch.dtype | str | None,
-    model_max_length: int | None,
-    padding_side: str,
-) -> tuple[Any, Any]:
-    """A model in memory, in the wanted precision, and a copy of its tokenizer."""
-    if auto_model_type is AutoModelForScore:
-        raise UserError(f"{loaded}: a score model is loaded by name or from a folder")
-    if isinstance(dtype, torch.dtype):
-        loaded.model.to(dtype)
-    tokenizer = copy.deepcopy(loaded.tokenizer)
-    tokenizer.padding_side = padding_side
-    if model_max_length is not None:
-        tokenizer.model_max_length = model_max_length
-    resize_tokenizer_embedding(tokenizer, loaded.model)
-    return loaded.model.eval(), tokenizer
 
 
 def load_score_model(

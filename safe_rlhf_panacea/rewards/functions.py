@@ -113,8 +113,9 @@ class FunctionReward:
         )
         known = {*self._by_row, *self._of_run, *self._options}
         needed = [name for name, parameter in parameters.items() if _is_needed(parameter)]
-        for name in (*needed, *known):  # refused now, not at the first response
-            if name in parameters and parameters[name].kind == inspect.Parameter.POSITIONAL_ONLY:
+        for name, parameter in parameters.items():  # refused now, not at the first response
+            wanted = name in known or name in needed
+            if wanted and parameter.kind == inspect.Parameter.POSITIONAL_ONLY:
                 raise UserError(f"{path}: {name} must be an argument that can be given by name")
         self.columns = [name for name in needed if name not in known]
         self.logs = "log_metric" in self._of_run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,60 +14,15 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.vllm_resolver import DECIMALS
 from safe_rlhf_panacea.forward import SamplingConfig
 from safe_rlhf_panacea.preference import format_preference
-from safe_rlhf_panacea.rollouts.checks import (
-    MOST_LORAS,
-    Needed,
-    check_close,
-    check_vllm,
-    own_log_probs,
-    probe,
-)
+from safe_rlhf_panacea.rollouts import checks
 from safe_rlhf_panacea.rollouts.completions import Asked, Pool, model_name, request
 from safe_rlhf_panacea.rollouts.server import Server, server_url
 
 PROMPT, TOKENS = 8, 16  # of what is asked to tell one base model from another
 
 
-class _Answers:
-    """Stands for the loop of a model whose adapter servers have: see ``forward.generate``."""
-
-    def __init__(self, pool: Pool, adapter: PanaceaAdapter, name: str, base_name: str) -> None:
-        self.pool, self.adapter = pool, adapter
-        self.name, self.base_name = name, base_name  # of adapter and base model, at the servers
-
-    def name_at(self, preference: torch.Tensor) -> str:
-        objectives = self.adapter.config.objectives[: self.adapter.config.pref_dim]
-        return model_name(self.name, objectives, preference)
-
-    def __call__(
-        self,
-        input_ids: torch.Tensor,  # size = (B, S), left-padded
-        attention_mask: torch.Tensor,  # size = (B, S)
-        config: SamplingConfig,
-        generator: torch.Generator | None = None,
-        noise_copies: int = 1,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What ``generate`` returns, at the λ that the adapter is at."""
-        rows, state = len(input_ids), self.adapter.state
-        device = "cpu" if generator is None else generator.device
-        shape = (rows // noise_copies,)
-        seeds = torch.randint(2**48, shape, generator=generator, device=device).repeat(noise_copies)
-        names = [self.base_name] * rows
-        if state.enabled:
-            shared = state.value.dim() == 1
-            preference = state.value.expand(rows, -1) if shared else state.value  # size = (B, m)
-            names = [self.name_at(own) for own in preference.cpu()]
-        asked = Asked(self.pool, names, input_ids, attention_mask, seeds.tolist(), config)
-        sequences, mask, _ = asked.collect()
-        return sequences, mask
-
-
 def check_grid(grid: torch.Tensor) -> None:
-    """Refuse a grid, size = (N, m), with a λ that a server's plugin refuses.
-
-    Raises:
-        UserError: naming the first one.
-    """
+    """Refuse, with a ``UserError``, a grid, size = (N, m), with a λ that the plugin refuses."""
     for row in grid:
         if not torch.equal(row, row.round(decimals=DECIMALS)):
             raise UserError(
@@ -79,34 +35,50 @@ def check_grid(grid: torch.Tensor) -> None:
 def answer_by_servers(
     model: Any, adapter: PanaceaAdapter, folder: Path, urls: Sequence[str], config: SamplingConfig
 ) -> None:
-    """Have servers draw the responses of a model from now on.
+    """Have servers draw the responses of a model, with its adapter, from now on.
 
-    Every server's log-probabilities are held against the model's, at the middle of the simplex.
-
-    Args:
-        model: with its adapter.
-        adapter: its adapter.
-        folder: of the adapter, whose last part is its name at the servers.
-        urls: of the servers.
-        config: how responses are drawn.
+    The last part of the adapter's folder is its name at the servers. Every server's
+    log-probabilities are held against the model's, at the middle of the simplex.
 
     Raises:
         UserError: a server will not do: it is no vLLM, of another model, or without the adapter.
     """
     folder = folder.expanduser().absolute()
     base, rank = str(adapter.config.base_model), adapter.config.rank
-    needed = Needed(base, f"{folder.name}={folder}", rank, config.max_length, MOST_LORAS)
+    needed = checks.Needed(base, f"{folder.name}={folder}", rank, config.max_length)
     pool = Pool([Server(server_url(url)) for url in urls])
-    base_name, *_ = {check_vllm(server, needed) for server in pool.serving()}
-    answers = _Answers(pool, adapter, folder.name, base_name)
+    base_name, *_ = {checks.check_vllm(server, needed) for server in pool.serving()}
+    name_at = partial(model_name, folder.name, adapter.config.objectives[: adapter.pref_dim])
     middle = torch.full((adapter.pref_dim,), 1 / max(1, adapter.pref_dim)).round(decimals=2)
     middle[-1:] = 1 - middle[:-1].sum()
     prompt, temperature = list(range(4, 4 + PROMPT)), config.temperature or 1.0
-    body = request(answers.name_at(middle), prompt, config, most=TOKENS, seed=0)
+    body = request(name_at(middle), prompt, config, most=TOKENS, seed=0)
     device = next(model.parameters()).device
     for server in pool.serving():
-        found = probe(server, needed, body)
+        found = checks.probe(server, needed, body)
         with adapter.at(middle.to(device)):
-            own = own_log_probs(model, prompt, found.tokens, (temperature, 1.0), device)
-        check_close(server, needed, found.log_probs, own, temperature)
-    model.response_engine = answers
+            own = checks.own_log_probs(model, prompt, found.tokens, (temperature, 1.0), device)
+        checks.check_close(server, needed, found.log_probs, own, temperature)
+
+    def answer(
+        input_ids: torch.Tensor,  # size = (B, S), left-padded
+        attention_mask: torch.Tensor,  # size = (B, S)
+        config: SamplingConfig,
+        generator: torch.Generator | None = None,
+        noise_copies: int = 1,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What ``forward.generate`` returns, at the λ that the adapter is at."""
+        rows, state = len(input_ids), adapter.state
+        device = "cpu" if generator is None else generator.device
+        shape = (rows // noise_copies,)
+        seeds = torch.randint(2**48, shape, generator=generator, device=device).repeat(noise_copies)
+        names = [base_name] * rows
+        if state.enabled:
+            shared = state.value.dim() == 1
+            preference = state.value.expand(rows, -1) if shared else state.value  # size = (B, m)
+            names = [name_at(own) for own in preference.cpu()]
+        asked = Asked(pool, names, input_ids, attention_mask, seeds.tolist(), config)
+        sequences, mask, _ = asked.collect()
+        return sequences, mask
+
+    model.response_engine = answer

@@ -52,7 +52,7 @@ class Needed:
     adapters: str  # of PANACEA_ADAPTERS, NAME=FOLDER
     rank: int  # of the LoRAs, k + m·r
     length: int  # tokens of prompt and response
-    loras: int = 1  # that are asked for at once
+    loras: int = MOST_LORAS  # that are asked for at once
 
     def variables(self, cache: str) -> dict[str, str]:
         """The environment of a server that will do."""
@@ -109,8 +109,7 @@ def probe(server: Server, needed: Needed, body: dict[str, Any]) -> Completion:
     """A response of a LoRA that the plugin makes now.
 
     Raises:
-        UserError: there is no plugin, it refuses, or vLLM cannot load what it has made; vLLM's own
-            words do not tell.
+        UserError: there is no plugin, it refuses, or vLLM cannot load what it has made.
     """
     try:
         return read_answer(server.post("/v1/completions", body), body["n"])[0]
@@ -151,14 +150,9 @@ def check_close(
     own: Sequence[list[float]],
     temperature: float,
 ) -> None:
-    """Hold a server's log-probabilities of a response's tokens against the policy's here.
+    """Hold a server's log-probabilities of a response's tokens against the policy's ``own`` here.
 
-    Args:
-        server: which has answered.
-        needed: what it must run.
-        theirs: the server's.
-        own: the policy's, at the temperature of sampling, and at 1.
-        temperature: of sampling.
+    The policy's are those at the temperature of sampling, and those at 1.
 
     Raises:
         UserError: they are of another model, or not at the temperature of sampling.
@@ -222,13 +216,9 @@ def _vllm_python() -> str:
 def start_server(
     needed: Needed, folder: Path, dtype: str, flags: Sequence[str] = ()
 ) -> LocalServer:
-    """Start a server on loopback and wait until it is up.
+    """Start a server on loopback, with its log and LoRAs in a folder, and wait until it is up.
 
-    Args:
-        needed: what it must run.
-        folder: of this run; its log and LoRAs lie there.
-        dtype: of the weights, as vLLM names it.
-        flags: of vLLM, behind this package's own.
+    ``dtype`` is that of the weights, as vLLM names it; ``flags`` stand behind the package's own.
 
     Raises:
         UserError: there is no vLLM, or it ends or is not up in time; its log is named.

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -54,7 +53,7 @@ def request(
         model: a name with its λ, or the base model's.
         prompt: token ids.
         config: how to draw; its stop ids alone end a response.
-        most: tokens in a response.
+        most: tokens of a response.
         seed: of the first response; the others have the numbers after it.
     """
     return {
@@ -100,37 +99,17 @@ def read_answer(answer: Any, count: int) -> list[Completion]:
     return found
 
 
-@dataclass
-class _Member:
-    """A server of a pool."""
-
-    server: Server
-    failures: int = 0  # in a row; those that came together count once
-    looked: float = 0.0  # when it was last found to be well again
-    reason: str | None = None  # why it is left out; None while it is not
-    busy: int = 0  # requests that it has now
-    lock: threading.Lock = field(default_factory=threading.Lock)  # while its state is found out
-
-
 class Pool:
-    """Hands each request to the server that has the least to do, and to another if that fails.
+    """Hands each request to the server that has the least to do, and to another if that fails."""
 
-    Args:
-        servers: at least one.
-        waits: seconds before each look at a server that has failed; default: ``WAITS``.
-    """
-
-    def __init__(self, servers: Sequence[Server], waits: Sequence[float] | None = None) -> None:
-        self.members = [_Member(server) for server in servers]
-        self.waits = WAITS if waits is None else waits
+    def __init__(self, servers: Sequence[Server]) -> None:
+        self.servers = servers
         self._free = threading.Condition()
 
     def submit(self, bodies: Sequence[dict[str, Any]]) -> list[Future[Any]]:
-        """Ask for completions (``/v1/completions``).
+        """Ask for completions; returns the answers to come, in the order of the requests.
 
-        Returns:
-            The answers to come, in the order of the requests. One raises ``NoResponsesError`` where
-            every server was tried in vain.
+        One raises ``NoResponsesError`` where every server was tried in vain.
         """
         answers: list[Future[Any]] = [Future() for _ in bodies]
         for body, answer in zip(bodies, answers, strict=True):
@@ -139,19 +118,19 @@ class Pool:
 
     def serving(self) -> list[Server]:
         """The servers that are not left out."""
-        return [member.server for member in self.members if member.reason is None]
+        return [server for server in self.servers if server.reason is None]
 
     def take_back(self, check: Callable[[Server], object]) -> None:
         """Look again at the servers that were left out, and take those back that pass ``check``."""
-        for member in self.members:
-            if member.reason is None or not member.server.is_well():
+        for server in self.servers:
+            if server.reason is None or not server.is_well():
                 continue
             try:
-                check(member.server)
+                check(server)
             except UserError:
                 continue
-            member.failures, member.reason = 0, None
-            say(f"{member.server.url} is asked again")
+            server.failures, server.reason = 0, None
+            say(f"{server.url} is asked again")
 
     def _work(self, body: dict[str, Any], answer: Future[Any]) -> None:
         try:
@@ -162,75 +141,66 @@ class Pool:
     def _complete(self, body: dict[str, Any]) -> Any:
         failure: UserError | None = None
         for _ in range(TRIES):
-            member, began = self._take(), time.monotonic()
+            server, began = self._take(), time.monotonic()
             try:
-                answer = member.server.post("/v1/completions", body)
-                member.failures = 0
+                answer = server.post("/v1/completions", body)
+                server.failures = 0
                 return answer
             except (NoAnswerError, RefusedError) as error:
                 failure = error
-                self._failed(member, error, began)
+                self._failed(server, error, began)
             finally:
                 with self._free:
-                    member.busy -= 1
-                    if member.reason is None:
+                    server.busy -= 1
+                    if server.reason is None:
                         self._free.notify()
                     else:  # perhaps no server is left for those who wait
                         self._free.notify_all()
         raise NoResponsesError(f"asked {TRIES} times in vain: {failure}")
 
-    def _take(self) -> _Member:
+    def _take(self) -> Server:
         """A server that may be asked, once there is one."""
         with self._free:
-            while members := [member for member in self.members if member.reason is None]:
-                member = min(members, key=lambda member: member.busy)
-                if member.busy < AT_ONCE:
-                    member.busy += 1
-                    return member
+            while servers := self.serving():
+                server = min(servers, key=lambda server: server.busy)
+                if server.busy < AT_ONCE:
+                    server.busy += 1
+                    return server
                 self._free.wait()
-        reasons = "; ".join(str(member.reason) for member in self.members)
+        reasons = "; ".join(str(server.reason) for server in self.servers)
         raise NoResponsesError(f"no rollout server is left: {reasons}")
 
-    def _failed(self, member: _Member, error: UserError, began: float) -> None:
+    def _failed(self, server: Server, error: UserError, began: float) -> None:
         """Find out whether a server that has failed is well again, or leave it out.
 
         One that says so and yet fails again and again, or is slow, is not. What is refused may be
         granted soon: a shared folder shows a new file late on some machines.
         """
-        with member.lock:
-            if member.reason is not None or began < member.looked:
+        with server.lock:
+            if server.reason is not None or began < server.looked:
                 return
-            member.failures += 1
-            for wait in self.waits if member.failures <= PATIENCE else ():
+            server.failures += 1
+            for wait in WAITS if server.failures <= PATIENCE else ():
                 time.sleep(wait)
-                if member.server.is_well():
+                if server.is_well():
                     if isinstance(error, RefusedError):
-                        time.sleep(self.waits[min(member.failures, len(self.waits) - 1)])
-                    member.looked = time.monotonic()
+                        time.sleep(WAITS[min(server.failures, len(WAITS) - 1)])
+                    server.looked = time.monotonic()
                     return
-            member.reason = str(error)
+            server.reason = str(error)
             say(f"left out: {error}")
 
 
 class Asked:
-    """Prompts whose responses are on their way.
-
-    Args:
-        pool: answers.
-        names: of the models to ask for, one for each prompt.
-        prompts: token ids, size = (B, S), left-padded.
-        mask: of the prompts' tokens, size = (B, S).
-        seeds: one for each prompt.
-        config: how responses are drawn; where it leaves no room for one, none is asked for.
-    """
+    """Prompts whose responses are on their way; none where ``config`` leaves no room for them."""
 
     def __init__(
         self,
         pool: Pool,
-        names: Sequence[str],
-        prompts: torch.Tensor,
-        mask: torch.Tensor,
-        seeds: Sequence[int],
+        names: Sequence[str],  # of the models to ask for, one for each prompt
+        prompts: torch.Tensor,  # token ids, size = (B, S), left-padded
+        mask: torch.Tensor,  # of the prompts' tokens, size = (B, S)
+        seeds: Sequence[int],  # one for each prompt
         config: SamplingConfig,
     ) -> None:
         self.prompts, self.mask, self.config = prompts, mask, config
@@ -242,15 +212,12 @@ class Asked:
         self.answers = pool.submit(bodies if most > 0 else [])
 
     def collect(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Wait for the responses.
+        """Wait for the responses; a ``NoResponsesError`` where no server gives one.
 
         Returns:
-            What ``forward.generate`` returns, sequences and mask, size = (B·n, L) each,
-            and the engine's log-probabilities of tokens 1 to L - 1, float32, size = (B·n, L - 1),
-            0 where no token of a response stands.
-
-        Raises:
-            NoResponsesError: a response cannot be had from any server.
+            What ``forward.generate`` returns, sequences and mask, size = (B·n, L) each, and the
+            engine's log-probabilities of tokens 1 to L - 1, float32, size = (B·n, L - 1), 0 where
+            no token of a response stands.
         """
         copies, device = self.config.num_return_sequences, self.prompts.device
         found: list[Completion] = []

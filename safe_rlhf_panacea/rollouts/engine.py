@@ -49,20 +49,8 @@ def remove_versions(folder: Path, versions: Sequence[str] | None = None) -> None
 class Rollouts:
     """Hands over the adapter, and asks for responses ahead of their use.
 
-    Args:
-        urls: of servers.
-        args: the run's flags.
-        needed: what each server must run.
-        objectives: names of what λ weights; none where the adapter does not depend on it.
-        config: how responses are drawn.
-        folder: where servers find versions of the adapter, a folder each.
-        run: this start of the run, eight hexadecimal digits: a version that was written before a
-            crash, with other weights, is never asked for again.
-
-    Attributes:
-        versions: those that lie in the folder, oldest first.
-        waiting: λ, size = (B, m), and the responses to come, of micro-batches that were asked for
-            and not taken, oldest first.
+    ``run`` names this start of the run: a version that was written before a crash, with other
+    weights, is never asked for again.
     """
 
     def __init__(
@@ -70,28 +58,25 @@ class Rollouts:
         urls: Sequence[str],
         args: RewardedConfig,
         needed: Needed,
-        objectives: tuple[str, ...],
+        objectives: tuple[str, ...],  # none where the adapter does not depend on λ
         config: SamplingConfig,
-        folder: Path,
-        run: str,
+        folder: Path,  # where servers find versions of the adapter, a folder each
+        run: str,  # eight hexadecimal digits
     ) -> None:
         self.pool = Pool([Server(url, args.rollout_timeout) for url in urls])
         self.needed, self.objectives, self.config, self.seed = needed, objectives, config, args.seed
         self.folder, self.run = folder, run
-        self.versions: list[str] = []
+        self.versions: list[str] = []  # that lie in the folder, oldest first
+        # λ, size = (B, m), and responses of micro-batches that are not taken yet, oldest first.
         self.waiting: deque[tuple[torch.Tensor, Asked]] = deque()
         self._asked_names: set[str] = set()
 
     def publish(self, number: int, write: Callable[[Path], None] | None) -> None:
         """Hand over the adapter as it is after so many updates, unless that was done.
 
-        Versions that are too old are removed. Servers that were left out are looked at again: one
-        that was started anew may be well.
-
-        Args:
-            number: of updates.
-            write: its ``save``, whose last file is the one that readers look for first; None on
-                processes that do not write.
+        ``write`` is its ``save``, whose last file is the one that readers look for first; None on
+        processes that do not write. Versions that are too old are removed. Servers that were left
+        out are looked at again: one that was started anew may be well.
         """
         version = f"{self.run}-{number}"
         if version in self.versions:
@@ -124,11 +109,7 @@ class Rollouts:
         return name
 
     def probes(self, prompt: Sequence[int], preference: torch.Tensor) -> list[Completion]:
-        """A short response of each server to a prompt at λ, size = (m,).
-
-        Raises:
-            UserError: a server has no plugin, or refuses the adapter.
-        """
+        """A short response of each server to a prompt at λ, size = (m,), or a ``UserError``."""
         config = replace(self.config, num_return_sequences=1, top_p=1.0, repetition_penalty=1.0)
         most = max(1, min(PROBED, config.max_length - len(prompt)))
         body = request(self._name(preference), prompt, config, most=most, seed=self.seed)
@@ -137,12 +118,9 @@ class Rollouts:
     def ask(
         self, batches: Sequence[dict[str, Any]], preferences: Sequence[torch.Tensor], number: int
     ) -> None:
-        """Ask for the responses to a prompt batch, in its micro-batches.
+        """Ask for the responses to the micro-batches of the run's prompt batch with this number.
 
-        Args:
-            batches: of prompts.
-            preferences: λ of each row of each of them, size = (B, m).
-            number: of the prompt batch in the run.
+        ``preferences`` are λ of the rows of each of them, size = (B, m).
         """
         row = 0
         for batch, preference in zip(batches, preferences, strict=True):

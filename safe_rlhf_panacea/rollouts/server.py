@@ -5,9 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import threading
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -62,13 +63,17 @@ class Server:
 
     url: str
     timeout: float = 300.0  # seconds for an answer to what needs the model
+    # What a pool finds out about it:
+    failures: int = 0  # in a row; those that came together count once
+    looked: float = 0.0  # when it was last found to be well again
+    reason: str | None = None  # why it is left out; None while it is not
+    busy: int = 0  # requests that it has now
+    lock: threading.Lock = field(default_factory=threading.Lock)  # while its state is found out
 
     def get(self, path: str) -> Any:
-        """What lies at a path."""
         return self._call(path, None, SOON)
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        """The answer to JSON."""
         return self._call(path, json.dumps(body).encode(), self.timeout)
 
     def is_well(self) -> bool:

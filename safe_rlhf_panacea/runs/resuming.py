@@ -176,10 +176,15 @@ def check_same_run(
             )
 
 
+def _begun(folder: Path) -> dict[str, Any]:
+    """The flags that a run began with, if its record has any."""
+    flags = read_record(folder / RUN_FILE).get("args")
+    return flags if isinstance(flags, dict) else {}
+
+
 def _other_length(folder: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
     """The flags of a run's length that are not those of its record."""
-    begun = read_record(folder / RUN_FILE).get("args")
-    begun = begun if isinstance(begun, dict) else {}
+    begun = _begun(folder)
     names = [name for name in LENGTH if name in begun and name in flags]
     return {name: flags[name] for name in names if flags[name] != begun[name]}
 
@@ -204,10 +209,9 @@ def can_go_on(output_dir: str | Path, flags: Mapping[str, Any]) -> bool:
         latest_step(output_dir)
     except UserError:
         return False
-    begun = read_record(Path(output_dir).expanduser() / RUN_FILE).get("args")
-    now = _bound(flags)
+    begun, now = _begun(Path(output_dir).expanduser()), _bound(flags)
     # A flag that the record does not know is younger than the run: resuming takes its default.
-    return isinstance(begun, dict) and not _changed({k: begun.get(k, now[k]) for k in now}, now)
+    return bool(begun) and not _changed({k: begun.get(k, now[k]) for k in now}, now)
 
 
 def take_up(output_dir: str | Path, args: TrainConfig, step: int, total: int) -> None:

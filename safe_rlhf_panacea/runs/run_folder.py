@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.io import read_json
+from safe_rlhf_panacea.io import check_folder, read_json
 
 try:
     import fcntl
@@ -105,11 +105,7 @@ def check_output_dir(path: AnyPath, overwrite: bool = False, resume: bool | None
             f"{folder} is a link to the newest run, {os.readlink(folder)}: to replace that run, "
             "name its own folder"
         )
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: the output folder must be a folder, or new")
-    for place in (folder, *folder.parents):
-        if place.is_symlink() and not place.exists():
-            raise UserError(f"{place} is a link that leads nowhere: name a folder, or a new one")
+    check_folder(folder)
     holds_run = (folder / RUN_FILE).exists()
     if resume and not holds_run:
         raise UserError(f"{folder} holds no run to resume: {RUN_FILE} is missing")

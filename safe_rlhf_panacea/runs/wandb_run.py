@@ -11,7 +11,7 @@ import netrc
 import os
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import urlparse
 
 from safe_rlhf_panacea.errors import UserError
@@ -21,14 +21,8 @@ from safe_rlhf_panacea.runs.run_folder import WANDB_FILE
 
 PROJECT = "safe-rlhf-panacea"
 Mode = Literal["online", "offline", "disabled", "shared"]
-MODES: dict[str, Mode] = {
-    "online": "online",
-    "run": "online",
-    "offline": "offline",
-    "dryrun": "offline",
-    "disabled": "disabled",
-    "shared": "shared",
-}
+MODES: dict[str, Mode] = {"run": "online", "dryrun": "offline"}  # by their older names
+MODES |= {mode: mode for mode in get_args(Mode)}
 INIT_TIMEOUT = 30.0  # seconds to reach the server before a run goes offline
 
 

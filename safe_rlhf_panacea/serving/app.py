@@ -34,42 +34,51 @@ SCRIPTS = ("basics.js", "preference.js", "answers.js", "front.js", "start.js")
 TOKENS = 128  # of an answer on the page, unless the reader wants another number
 
 
-class Page:
-    """One document, ``html``, with its script and its style in it.
+def page_facts(
+    rules: Rules,
+    front: dict[str, Any] | None,
+    max_new_tokens: int,
+    max_length: int,
+    examples: Examples,
+) -> dict[str, Any]:
+    """What the page asks for first, as JSON."""
+    return {
+        "model": rules.name,
+        "objectives": list(rules.objectives),
+        "preference": list(rules.by_name(rules.default).values()),
+        "lower": list(rules.lower),
+        "upper": list(rules.upper),
+        "max_tokens": max_new_tokens,
+        "tokens": min(max_new_tokens, max_length // 2, TOKENS),
+        "front": front,
+        "examples": asdict(examples),
+    }
 
-    ``headers`` let a browser use no others; ``facts`` are what the script asks for first.
-    """
 
-    def __init__(
-        self,
-        rules: Rules,
-        front: dict[str, Any] | None,
-        max_new_tokens: int,
-        max_length: int,
-        examples: Examples | None = None,
-    ) -> None:
-        html = (FOLDER / "index.html").read_text(encoding="utf-8")
-        policy = {"default-src": "'none'", "connect-src": "'self'", "base-uri": "'none'"}
-        policy |= {"form-action": "'none'", "frame-ancestors": "'none'"}
-        for kind, names in (("script", SCRIPTS), ("style", ("style.css",))):
-            text = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in names)
-            html = html.replace(f"<{kind}></{kind}>", f"<{kind}>{text}</{kind}>")
-            digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-            policy[f"{kind}-src"] = f"'sha256-{digest}'"
-        self.html = html
-        allowed = "; ".join(f"{key} {value}" for key, value in policy.items())
-        self.headers = {"Content-Security-Policy": allowed, "Cache-Control": "no-cache"}
-        self.facts = {
-            "model": rules.name,
-            "objectives": list(rules.objectives),
-            "preference": list(rules.by_name(rules.default).values()),
-            "lower": list(rules.lower),
-            "upper": list(rules.upper),
-            "max_tokens": max_new_tokens,
-            "tokens": min(max_new_tokens, max_length // 2, TOKENS),
-            "front": front,
-            "examples": asdict(examples or Examples()),
-        }
+def _add_page(app: FastAPI, facts: dict[str, Any]) -> None:
+    """One document with its script and its style in it, the only ones that a browser may use."""
+    html = (FOLDER / "index.html").read_text(encoding="utf-8")
+    policy = {"default-src": "'none'", "connect-src": "'self'", "base-uri": "'none'"}
+    policy |= {"form-action": "'none'", "frame-ancestors": "'none'"}
+    for kind, names in (("script", SCRIPTS), ("style", ("style.css",))):
+        text = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in names)
+        html = html.replace(f"<{kind}></{kind}>", f"<{kind}>{text}</{kind}>")
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        policy[f"{kind}-src"] = f"'sha256-{digest}'"
+    allowed = "; ".join(f"{key} {value}" for key, value in policy.items())
+    headers = {"Content-Security-Policy": allowed, "Cache-Control": "no-cache"}
+
+    @app.get("/")
+    async def index() -> Response:
+        return Response(html, media_type="text/html", headers=headers)
+
+    @app.get("/favicon.ico")
+    async def icon() -> Response:
+        return Response(status_code=204)
+
+    @app.get("/panacea.json")
+    async def told() -> dict[str, Any]:
+        return facts
 
 
 class UniqueKeysRoute(APIRoute):
@@ -130,20 +139,6 @@ def _add_api(app: FastAPI, service: Service, metrics: Metrics) -> None:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def _add_page(app: FastAPI, page: Page) -> None:
-    @app.get("/")
-    async def index() -> Response:
-        return Response(page.html, media_type="text/html", headers=page.headers)
-
-    @app.get("/favicon.ico")
-    async def icon() -> Response:
-        return Response(status_code=204)
-
-    @app.get("/panacea.json")
-    async def facts() -> dict[str, Any]:
-        return page.facts
-
-
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
     async def refused(request: Request, error: ApiError) -> Response:
@@ -178,7 +173,7 @@ def _add_errors(app: FastAPI) -> None:
 
 def make_app(
     service: Service,
-    page: Page,
+    facts: dict[str, Any],
     metrics: Metrics,
     max_body: int,
     token: str | None = None,
@@ -188,7 +183,7 @@ def make_app(
 
     Args:
         service: answers.
-        page: what people see.
+        facts: of the page.
         metrics: the engine's, which count the requests too.
         max_body: bytes of a request.
         token: that clients must send; None: none.
@@ -198,7 +193,7 @@ def make_app(
     app = FastAPI(title="Panacea", docs_url=None, redoc_url=None)
     app.router.route_class = UniqueKeysRoute
     _add_api(app, service, metrics)
-    _add_page(app, page)
+    _add_page(app, facts)
     _add_errors(app)
     if hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)

@@ -30,10 +30,10 @@ LONGEST = 4096  # tokens of a sequence, unless asked for more
 
 
 def check_model(model: Any, max_length: int) -> None:
-    """Refuse, with a ``UserError``, models whose sequences cannot share a batch here.
+    """Refuse, with a ``UserError``, a model whose sequences cannot share a batch here.
 
-    They keep a state that is no key-value cache, or need prompts without padding, or their window
-    is shorter than the sequences.
+    It keeps a state that is no key-value cache, it needs prompts without padding, or its window is
+    shorter than the sequences.
     """
     config, name = model.config.get_text_config(), type(model).__name__
     kinds = set(getattr(config, "layer_types", None) or ATTENTION)
@@ -50,7 +50,11 @@ def check_model(model: Any, max_length: int) -> None:
 
 
 def longest(model: Any, asked: int | None = None) -> int:
-    """How long sequences of a model may be, in tokens; a ``UserError`` where it cannot."""
+    """The longest sequence that is served, in tokens: ``asked``, or what the model allows.
+
+    Raises:
+        UserError: ``asked`` is more than the model's positions.
+    """
     config = model.config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None) or LONGEST
     if asked is not None and asked > positions:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.serving.batch import NOT_FINITE, Batch, check_model
 from safe_rlhf_panacea.serving.jobs import Job, Piece
+from safe_rlhf_panacea.serving.protocol import ApiError
 
 if TYPE_CHECKING:  # it needs the server's extra, which a chat in the terminal does without
     from safe_rlhf_panacea.serving.guard import Metrics
@@ -22,14 +22,6 @@ if TYPE_CHECKING:  # it needs the server's extra, which a chat in the terminal d
 ENDED = "the engine has ended"
 OVERFLOW = "the model's logits are not finite: its activations overflow on this request"
 PREFILL_TOKENS = 4096  # prompts read at once, padding included: the others wait for them
-
-
-class TooBusy(Exception):
-    """All rows are taken and as many wait as may."""
-
-
-class Ended(UserError):
-    """Nothing answers any more."""
 
 
 @dataclass(frozen=True)
@@ -77,22 +69,21 @@ class Engine:
 
     @property
     def is_alive(self) -> bool:
-        """Whether answers can be expected."""
         return self._thread.is_alive()
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Ask for answers, all of them or none.
 
         Raises:
-            TooBusy: there is no room for them.
-            Ended: the thread is gone.
+            ApiError: there is no room for them (429), or the thread is gone (503).
         """
         with self._changed:
             if self._ended:
-                raise Ended(ENDED)
+                raise ApiError(503, ENDED)
             room = self.limits.max_rows + self.limits.max_waiting - self.rows - self.waiting
             if len(jobs) > room:
-                raise TooBusy
+                message = "too many requests are waiting: try again later"
+                raise ApiError(429, message, code="too_many_requests")
             self._waiting += jobs
             self._changed.notify()
 

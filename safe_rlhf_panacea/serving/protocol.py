@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
+from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.printing import printable_line
 from safe_rlhf_panacea.serving.jobs import Piece
 
@@ -45,7 +46,6 @@ HARMLESS = {
     *("include_obfuscation", "metadata", "parallel_tool_calls", "prediction", "prompt_cache_key"),
     *("prompt_cache_retention", "safety_identifier", "service_tier", "store", "user"),
 }
-DONE = "data: [DONE]\n\n"
 
 
 def error_body(
@@ -58,7 +58,7 @@ def error_body(
     return {"error": error}
 
 
-class ApiError(Exception):
+class ApiError(UserError):
     """A reply that is an error: its HTTP status and one line."""
 
     def __init__(
@@ -92,24 +92,25 @@ class Fields(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_what_is_not_done(cls, values: Any) -> Any:
-        for name, value in values.items() if isinstance(values, dict) else ():
-            neutral = NEUTRAL.get(name, ())
-            known = name in HARMLESS or name in cls.model_fields
-            if value is None or known or value in neutral:
+        if not isinstance(values, dict):
+            return values
+        given = {name: value for name, value in values.items() if value is not None}
+        for name, value in given.items():
+            neutral, advice = NEUTRAL.get(name, ()), ""
+            if name in HARMLESS or name in cls.model_fields or value in neutral:
                 continue
-            advice = ""
             if neutral:
                 advice = f": leave it out, or send {' or '.join(map(json.dumps, neutral))}"
             elif close := get_close_matches(name, cls.model_fields, n=1, cutoff=0.75):
                 advice = f": did you mean {close[0]}?"
             raise ValueError(f"{name[:100]} is not supported{advice}")
-        return values
+        return given
 
 
 class StreamOptions(Fields):
     """What a stream has beside the text."""
 
-    include_usage: bool | None = None
+    include_usage: bool = False
 
 
 class GenerationRequest(Fields):
@@ -117,19 +118,23 @@ class GenerationRequest(Fields):
 
     model: Text | None = None
     preference: list[Finite] | dict[Text, Finite] | Text | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    temperature: Annotated[Finite, Field(ge=0, le=100)] | None = None
-    top_p: Annotated[Finite, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
-    min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[Finite, Field(ge=0.01, le=100)] | None = None
-    n: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[Finite, Field(ge=0, le=100)] = 1.0
+    top_p: Annotated[Finite, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] = 0
+    min_p: Annotated[Finite, Field(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[Finite, Field(ge=0.01, le=100)] = 1.0
+    n: Annotated[int, Field(ge=1)] = 1
     seed: int | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
-    stop_token_ids: Annotated[list[int], Field(max_length=64)] | None = None
-    ignore_eos: bool | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=4)] = []
+    stop_token_ids: Annotated[list[int], Field(max_length=64)] = []
+    ignore_eos: bool = False
+
+    @property
+    def wants_log_probs(self) -> bool:
+        return getattr(self, "logprobs", None) is not None  # of completions
 
 
 class TextPart(Fields):
@@ -235,7 +240,6 @@ class Reply:
         }
 
     def usage(self, tokens: int) -> dict[str, int]:
-        """Counts of tokens, of answers of so many."""
         return {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": tokens,
@@ -251,8 +255,12 @@ class Reply:
             choices.append(self._choice(index, pieces, message=message))
         return self._json("chat.completion", choices, usage=self.usage(tokens))
 
+    @staticmethod
+    def event(content: dict[str, Any]) -> str:
+        return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
+
     def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> str:
-        return event(self._json("chat.completion.chunk", choices, **more))
+        return self.event(self._json("chat.completion.chunk", choices, **more))
 
     def first(self, index: int) -> str:
         """The chunk that opens an answer of a chat."""
@@ -265,10 +273,4 @@ class Reply:
         return self._chunk([self._choice(index, [piece], delta=delta)])
 
     def last(self, tokens: int) -> str:
-        """The chunk with counts of tokens alone."""
         return self._chunk([], usage=self.usage(tokens))
-
-
-def event(content: dict[str, Any]) -> str:
-    """One server-sent event."""
-    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"

@@ -15,16 +15,9 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.serving.choosing import Sampling
-from safe_rlhf_panacea.serving.engine import Ended, Engine, TooBusy
+from safe_rlhf_panacea.serving.engine import Engine
 from safe_rlhf_panacea.serving.jobs import Job, Piece, TextStream
-from safe_rlhf_panacea.serving.protocol import (
-    DONE,
-    ApiError,
-    ChatRequest,
-    CompletionRequest,
-    Reply,
-    event,
-)
+from safe_rlhf_panacea.serving.protocol import ApiError, ChatRequest, CompletionRequest, Reply
 from safe_rlhf_panacea.serving.rules import Rules
 
 Pieces = AsyncIterator[tuple[int, Piece]]  # with the number of the answer
@@ -66,15 +59,9 @@ class Service:
             model=self.rules.label(preference),
             preference=self.rules.by_name(preference),
             prompt_tokens=sum(map(len, prompts)),
-            log_probs=_wants_log_probs(body),
+            log_probs=body.wants_log_probs,
         )
-        try:
-            self.engine.submit(jobs)
-        except TooBusy:
-            message = "too many requests are waiting: try again later"
-            raise ApiError(429, message, code="too_many_requests") from None
-        except Ended as error:
-            raise ApiError(503, str(error)) from None
+        self.engine.submit(jobs)
         pieces = self._pieces(jobs, inbox, request)
         if not body.stream:
             answers: list[list[Piece]] = [[] for _ in jobs]
@@ -82,9 +69,8 @@ class Service:
                 answers[index].append(piece)
             return JSONResponse(reply.whole(answers, sum(job.tokens for job in jobs)))
         first = await anext(pieces)  # so that an error before it has its own status
-        usage = body.stream_options is not None and bool(body.stream_options.include_usage)
         return StreamingResponse(
-            _events(reply, jobs, first, pieces, usage=usage),
+            _events(reply, jobs, first, pieces, usage=body.stream_options.include_usage),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
@@ -131,29 +117,29 @@ class Service:
         put: Callable[[int, Piece], None],
     ) -> list[Job]:
         """A job for each answer, which puts its pieces with its number."""
-        copies, rows = body.n or 1, self.engine.limits.max_rows
-        if copies * len(prompts) > rows:
+        rows = self.engine.limits.max_rows
+        if body.n * len(prompts) > rows:
             raise ApiError(400, f"a request may have {rows} answers at most", param="n")
-        own = body.stop_token_ids or ()
-        self._check_ids("stop_token_ids", own)
-        stop_ids = (frozenset() if body.ignore_eos else self._stop_ids) | frozenset(own)
-        stops = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+        self._check_ids("stop_token_ids", body.stop_token_ids)
+        ends = frozenset() if body.ignore_eos else self._stop_ids
+        stop_ids = ends.union(body.stop_token_ids)
+        stops = [body.stop] if isinstance(body.stop, str) else body.stop
         is_chat = isinstance(body, ChatRequest)
         wanted = getattr(body, "max_completion_tokens", None) or body.max_tokens
         jobs: list[Job] = []
         for prompt in prompts:
             length = self._length(prompt, wanted)
-            for _ in range(copies):
+            for _ in range(body.n):
                 index = len(jobs)
                 sampling = Sampling(
-                    temperature=1.0 if body.temperature is None else body.temperature,
-                    top_p=body.top_p or 1.0,
-                    seed=None if body.seed is None else body.seed + index,
-                    top_k=max(body.top_k or 0, 0),
-                    min_p=body.min_p or 0.0,
-                    repetition_penalty=body.repetition_penalty or 1.0,
-                    prompt=prompt,
-                    log_probs=[] if _wants_log_probs(body) else None,
+                    body.temperature,
+                    body.top_p,
+                    None if body.seed is None else body.seed + index,
+                    max(body.top_k, 0),
+                    body.min_p,
+                    body.repetition_penalty,
+                    prompt,
+                    log_probs=[] if body.wants_log_probs else None,
                 )
                 text = TextStream(self._decoder, stops, strip=is_chat)
                 deliver = functools.partial(put, index)
@@ -187,10 +173,6 @@ class Service:
             watching.cancel()
 
 
-def _wants_log_probs(body: ChatRequest | CompletionRequest) -> bool:
-    return isinstance(body, CompletionRequest) and body.logprobs is not None
-
-
 async def _events(
     reply: Reply, jobs: Sequence[Job], first: tuple[int, Piece], rest: Pieces, *, usage: bool
 ) -> AsyncIterator[str]:
@@ -203,6 +185,6 @@ async def _events(
             yield reply.part(index, piece)
         if usage:
             yield reply.last(sum(job.tokens for job in jobs))
-        yield DONE
+        yield "data: [DONE]\n\n"
     except ApiError as error:
-        yield event(error.body)
+        yield reply.event(error.body)

@@ -20,7 +20,7 @@ from safe_rlhf_panacea.io import read_json, read_json_lines
 from safe_rlhf_panacea.records import misfit
 from safe_rlhf_panacea.runs.run_folder import METRICS_FILE, RUN_FILE
 from safe_rlhf_panacea.show import pictures, tables
-from safe_rlhf_panacea.show.plots import spread
+from safe_rlhf_panacea.show.plots import picture_bytes, spread
 
 if TYPE_CHECKING:
     from safe_rlhf_panacea.dashboard import Content
@@ -107,9 +107,6 @@ def _rendered(template: str, title: str, refresh: int | None = None, **values: A
     return _environment().get_template(template).render(title=title, refresh=refresh, **values)
 
 
-# -- a training run ---------------------------------------------------------------------------
-
-
 def _read_metrics(folder: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
     """Training's lines of ``metrics.jsonl``, thinned to what a curve can show."""
     log_dir = record.get("args", {}).get("log_dir")
@@ -154,7 +151,7 @@ def render(folder: Path, content: Content, *, running: bool) -> str:
         is_sampled=is_sampled,
         content=content,
         folded_table=folded_table,
-        curves=pictures.curves(metrics, groups) if groups else None,
+        curves=picture_bytes(pictures.curves(metrics, groups)) if groups else None,
         record=record,
         point=tables.point_text(latest.result.reference_point),
     )
@@ -174,9 +171,6 @@ def _answers(evaluation: Evaluation, is_sampled: bool) -> list[dict[str, Any]]:
         ]
         found.append({"title": without_template(prompt), "columns": columns, "rows": rows})
     return found
-
-
-# -- a comparison -----------------------------------------------------------------------------
 
 
 def comparison_page(comparison: FrontComparison, picture: bytes, command: str) -> str:

@@ -1,10 +1,9 @@
-"""The pictures of a training's evaluations, as PNG."""
+"""The pictures of a training's evaluations, as figures of matplotlib."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from safe_rlhf_panacea.show.plots import (
     front_figure,
     literal,
     new_figure,
-    picture_bytes,
     sequential_colours,
     spread,
 )
@@ -37,17 +35,6 @@ UNITS = {
 }
 
 
-def as_png(draw: Callable[..., Any]) -> Callable[..., bytes]:
-    """Turn a function that makes a figure into one that makes its PNG."""
-
-    @wraps(draw)
-    def wrapped(*args: Any, **kwargs: Any) -> bytes:
-        return picture_bytes(draw(*args, **kwargs))
-
-    return wrapped
-
-
-@as_png
 def fronts_so_far(evaluations: Sequence[Evaluation]) -> Any:
     """Every front so far, or as many as can be told apart; the later, the darker."""
     latest = evaluations[-1]
@@ -60,7 +47,6 @@ def fronts_so_far(evaluations: Sequence[Evaluation]) -> Any:
     return front_figure(fronts, title, colours)
 
 
-@as_png
 def front_now(evaluation: Evaluation) -> Any:
     """The latest front, in a plane beside the initial model, where that was measured."""
     fronts, base = [evaluation.front], evaluation.result.base
@@ -71,7 +57,6 @@ def front_now(evaluation: Evaluation) -> Any:
     return front_figure(fronts, title)
 
 
-@as_png
 def indicators(evaluations: Sequence[Evaluation]) -> Any:
     """A panel per indicator, over the steps of training."""
     names = evaluations[0].objectives
@@ -107,7 +92,6 @@ def _preference_axis(axes: Any, evaluation: Evaluation) -> None:
     axes.grid(axis="y", alpha=0.25)
 
 
-@as_png
 def distributions(evaluation: Evaluation) -> Any:
     """Boxes of single values by λ, a panel per objective, the initial model as a band."""
     count = len(evaluation.objectives)
@@ -141,7 +125,6 @@ def distributions(evaluation: Evaluation) -> Any:
     return figure
 
 
-@as_png
 def kl(evaluation: Evaluation) -> Any:
     """The KL to the reference at every λ, with its standard error."""
     points = evaluation.result.points
@@ -201,7 +184,6 @@ def singular_values_figure(matrices: dict[str, tuple[np.ndarray, np.ndarray]], t
     return figure
 
 
-@as_png
 def singular_values(evaluation: Evaluation) -> Any:
     """The sizes of σ and s, matrix by matrix."""
     matrices = {
@@ -211,7 +193,6 @@ def singular_values(evaluation: Evaluation) -> Any:
     return singular_values_figure(matrices, f"Singular values at step {evaluation.step}")
 
 
-@as_png
 def preferences_drawn(evaluation: Evaluation) -> Any:
     """How often each tenth of [0, 1] was drawn for λ_i."""
     count = len(evaluation.drawn)
@@ -226,7 +207,6 @@ def preferences_drawn(evaluation: Evaluation) -> Any:
     return figure
 
 
-@as_png
 def curves(metrics: Sequence[dict[str, Any]], groups: dict[str, list[str]]) -> Any:
     """Training curves of lines of ``metrics.jsonl``, a panel per title and its series."""
     columns = min(3, len(groups))

@@ -84,9 +84,6 @@ def _number(value: float) -> str:
     return f"{value:.3g}".replace("-", "−")
 
 
-# -- two objectives ----------------------------------------------------------------------------
-
-
 def _draw_plane(
     figure: Any, fronts: Sequence[FrontResult], labels: Sequence[str], colours: Sequence[str]
 ) -> None:
@@ -198,9 +195,6 @@ def _free_offset(
     return best
 
 
-# -- three objectives and more -------------------------------------------------------------------
-
-
 def _draw_parallel(figure: Any, fronts: Sequence[FrontResult], labels: Sequence[str]) -> None:
     """A panel per method, objectives side by side, each scaled to its range over all fronts.
 
@@ -235,9 +229,6 @@ def _draw_parallel(figure: Any, fronts: Sequence[FrontResult], labels: Sequence[
     panels[-1].set_xticks(positions, ticks)
     bar = figure.colorbar(colours, ax=list(panels), fraction=0.05, pad=0.02)
     bar.set_label(f"λ₁: weight of {literal(fronts[0].objectives[0])}")
-
-
-# -- files ---------------------------------------------------------------------------------------
 
 
 def picture_bytes(figure: Any) -> bytes:

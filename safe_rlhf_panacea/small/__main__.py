@@ -14,7 +14,7 @@ from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.configs import Program, configuration, option
 from safe_rlhf_panacea.configs.training import FromNothingOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.evaluation.main import main as evaluate
+from safe_rlhf_panacea.evaluation.__main__ import main as evaluate
 from safe_rlhf_panacea.experiments.table import MODEL_VARIABLE, Run, has_fast_bfloat16, settings
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text

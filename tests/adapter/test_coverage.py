@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
-from safe_rlhf_panacea.adapter.coverage import coverage
+from safe_rlhf_panacea.adapter.model import coverage
 from tests.architectures import tiny_model
 from tests.tiny import tiny_llama
 

@@ -229,16 +229,9 @@ def refused(folder, model=None):
     [
         ({"rank": 3}, "unknown adapter option 'rank'"),
         ({"lora_dim": 0}, "lora_dim is 0"),
-        ({"lora_dim": 2.5}, "wrong type: lora_dim is 2.5"),
-        ({"lora_dim": "2"}, "wrong type: lora_dim is '2'"),
-        ({"objectives": "ab"}, "wrong type: objectives is 'ab'"),
         ({"objectives": ["a", "../b"]}, "objectives: '../b' is no name"),
         ({"objectives": ["a", "."]}, "objectives: '.' is no name"),
         ({"objectives": ["a", "b\x1b[2J"]}, "objectives: 'b\\x1b[2J' is no name"),
-        ({"objectives": ["a", 3]}, "wrong type: objectives is ['a', 3]"),
-        ({"only_optimize_lora": "no"}, "wrong type: only_optimize_lora is 'no'"),
-        ({"lora_module_name": 3}, "wrong type: lora_module_name is 3"),
-        ({"lora_scaling": None}, "wrong type"),
         ({"adapter_type": "lora"}, "does not describe a panacea-svd-lora adapter"),
     ],
 )

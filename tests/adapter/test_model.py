@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError, inject_adapter
 from tests.tiny import tiny_llama
@@ -45,16 +42,6 @@ def test_at_the_start_and_when_off_it_is_the_base_model_bit_for_bit(ids, dtype):
     assert not torch.equal(model(ids).logits, expected)
 
 
-def test_off_within_off_stays_off(ids):
-    expected = tiny_llama()(ids).logits
-    model, adapter = perturbed()
-    with adapter.disabled():
-        with adapter.disabled():
-            assert torch.equal(model(ids).logits, expected)
-        assert torch.equal(model(ids).logits, expected)
-    assert not torch.equal(model(ids).logits, expected)
-
-
 def test_base_checkpoints_still_fit_and_only_the_adapter_trains():
     base = tiny_llama()
     model, adapter = perturbed()
@@ -73,17 +60,6 @@ def test_everything_trains_if_asked_for():
     assert all(p.requires_grad for p in model.parameters())
 
 
-def test_a_name_that_matches_nothing_says_what_there_is():
-    with pytest.raises(AdapterError, match=r"'blocks\.' matches no linear layer; the model has "):
-        inject_adapter(tiny_llama(), AdapterConfig(lora_module_name="blocks."))
-
-
-def test_a_second_adapter_is_refused():
-    model, _ = perturbed()
-    with pytest.raises(AdapterError, match="carries an adapter already"):
-        inject_adapter(model, CONFIG)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -97,32 +73,25 @@ def test_a_second_adapter_is_refused():
         ({"objectives": "ab"}, "wrong type: objectives is 'ab'"),
         ({"fixed_scaling": "1"}, "wrong type: fixed_scaling is '1'"),
         ({"init_std": None}, "wrong type: init_std is None"),
+        ({"objectives": ["a", 3]}, r"wrong type: objectives is \['a', 3\]"),
+        ({"only_optimize_lora": "no"}, "wrong type: only_optimize_lora is 'no'"),
+        ({"lora_module_name": 3}, "wrong type: lora_module_name is 3"),
+        ({"objectives": ("a", "a")}, "each name only once"),
+        ({"init_std": -0.1}, "init_std is -0.1"),
+        ({"init_std": float("nan")}, "init_std is nan"),
+        ({"init_singular": float("inf")}, "init_singular is inf"),
+        ({"fixed_scaling": float("nan")}, "fixed_scaling is nan"),
     ],
 )
 def test_configurations_that_make_no_sense(options, message):
-    with pytest.raises(AdapterError, match=message):
+    with pytest.raises(AdapterError, match=message) as raised:
         AdapterConfig(**options)
+    assert "\n" not in str(raised.value)
 
 
 def test_factor_is_the_papers():
     assert AdapterConfig().factor == 512 / 8 == 64
     assert AdapterConfig().rank == 10
-
-
-def test_gpt2_with_its_conv1d(ids):
-    torch.manual_seed(0)
-    config = GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64)
-    model = GPT2LMHeadModel(config).eval()
-    expected = model(ids).logits
-    model, adapter = perturbed(model, AdapterConfig(lora_dim=3, lora_module_name="h."))
-    assert len(adapter.layers) == 2 * 4
-    with adapter.disabled():
-        assert torch.equal(model(ids).logits, expected)
-    adapter.set_preference(torch.tensor([0.3, 0.7]))
-    adapted = model(ids).logits
-    with adapter.merged(torch.tensor([0.3, 0.7])):
-        assert torch.allclose(model(ids).logits, adapted, atol=1e-3)
-    assert not torch.allclose(adapted, expected, atol=1e-2)
 
 
 def test_merged_agrees_and_refuses_what_it_cannot_do(ids):
@@ -174,56 +143,6 @@ def test_gradient_checkpointing_gives_the_same_gradients(ids, use_reentrant, per
     assert any(g.abs().max() > 1e-4 for g in gradients[0])
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{"num_beams": 3, "num_return_sequences": 2, "do_sample": False}, {"do_sample": False}],
-    ids=["beams", "greedy"],
-)
-def test_generate_lets_each_rows_preference_follow(ids, options):
-    model, adapter = perturbed()
-    preferences = torch.rand(4, 2, generator=torch.Generator().manual_seed(0))
-    common = {"max_new_tokens": 5, "pad_token_id": 0, "eos_token_id": None, **options}
-    adapter.set_preference(preferences)
-    together = model.generate(ids, **common)
-    copies = options.get("num_return_sequences", 1)
-    for row in range(4):
-        adapter.set_preference(preferences[row])
-        alone = model.generate(ids[row : row + 1], **common)
-        assert torch.equal(together[row * copies : (row + 1) * copies], alone)
-
-
-def test_sampled_sequences_are_as_many_as_asked_for(ids):
-    model, adapter = perturbed()
-    adapter.set_preference(torch.rand(4, 2))
-    result = model.generate(
-        ids, do_sample=True, num_return_sequences=3, max_new_tokens=3, pad_token_id=0
-    )
-    assert result.shape[0] == 12
-    with pytest.raises(AdapterError, match="the batch has 8 rows"):  # only generate repeats
-        model(ids.repeat(2, 1))
-
-
-def test_a_compiled_model_follows_the_preference(ids):
-    model, adapter = perturbed()
-    compiled = torch.compile(model, backend="aot_eager")
-    for preference in (torch.tensor([0.9, 0.1]), torch.tensor([0.1, 0.9]), torch.rand(4, 2)):
-        adapter.set_preference(preference)
-        with torch.no_grad():
-            assert torch.allclose(compiled(ids).logits, model(ids).logits, atol=1e-5)
-
-
-def test_a_copy_has_a_state_of_its_own(ids):
-    model, adapter = perturbed()
-    adapter.set_preference(torch.tensor([1.0, 0.0]))
-    expected = model(ids).logits
-    other = copy.deepcopy(model)
-    other.panacea_adapter.set_preference(torch.tensor([0.0, 1.0]))
-    assert torch.equal(model(ids).logits, expected)
-    assert not torch.allclose(other(ids).logits, expected, atol=1e-3)
-    states = {id(layer.state) for layer in other.panacea_adapter.layers.values()}
-    assert states == {id(other.panacea_adapter.state)}
-
-
 def test_orthogonality_by_hand_and_downhill():
     _, adapter = perturbed(config=AdapterConfig(lora_dim=1, pref_dim=0, lora_scaling=1.0))
     with torch.no_grad():
@@ -238,34 +157,6 @@ def test_orthogonality_by_hand_and_downhill():
     layer = next(iter(adapter.layers.values()))
     # d(u² - 1)²/du = 4 u (u² - 1) = 24, averaged over the layers
     assert layer.lora_U.grad[0].item() == pytest.approx(24 / len(adapter.layers))
-
-
-def test_a_tiny_model_learns_to_depend_on_the_preference(ids):
-    model, adapter = perturbed(tiny_llama(), AdapterConfig(lora_dim=4, lora_scaling=64.0))
-    with torch.no_grad():
-        model.lm_head.weight *= 15
-        for parameter in adapter.parameters():
-            if parameter.dim() == 1:
-                parameter.zero_()
-    optimizer = torch.optim.Adam(adapter.parameters(), lr=3e-3)
-    wanted = torch.tensor([10, 20])
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(60):
-        first = torch.rand(4, generator=generator)
-        preference = torch.stack([first, 1 - first], dim=-1)
-        adapter.set_preference(preference)
-        log_probs = model(ids).logits[:, -1].log_softmax(-1)[:, wanted]  # size = (4, 2)
-        loss = -(preference * log_probs).sum(-1).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    probabilities = []
-    for preference in ([1.0, 0.0], [0.0, 1.0]):
-        adapter.set_preference(torch.tensor(preference))
-        with torch.no_grad():
-            probabilities.append(model(ids).logits[:, -1].softmax(-1)[:, wanted].mean(0).tolist())
-    assert probabilities[0][0] > 0.7 and probabilities[0][1] < 0.2
-    assert probabilities[1][1] > 0.7 and probabilities[1][0] < 0.2
 
 
 def test_names_of_saved_adapters_that_no_program_would_give_today():

@@ -82,9 +82,9 @@ def test_weights_are_mixed_and_not_factors(tmp_path):
     soup = load_soup(tiny_llama(), [tmp_path / "0", tmp_path / "1"], ["a", "b"])
     name = next(iter(soup.layers))
     for preference in ([0.5, 0.5], [0.3, 0.7], [1.0, 0.0]):
-        delta = soup.delta_weight(name, torch.tensor(preference))
+        delta = soup.layers[name].get_delta_weight(torch.tensor(preference))
         assert torch.allclose(delta, torch.ones_like(delta))
-    assert torch.equal(soup.delta_weight(name, torch.zeros(2)), torch.zeros(32, 32))
+    assert torch.equal(soup.layers[name].get_delta_weight(torch.zeros(2)), torch.zeros(32, 32))
 
 
 def test_it_merges_and_switches_off(tmp_path, ids):

@@ -75,13 +75,6 @@ def test_rows_may_be_repeated_inside_expanded_only():
         state.check_rows(6)
 
 
-def test_expanded_ends_when_an_error_passes():
-    state = PreferenceState(2)
-    with pytest.raises(RuntimeError), state.expanded():
-        raise RuntimeError
-    assert not state.expands
-
-
 def scalar_layer():
     """W0 = 0, factor 2, U = V = 1, σ = 3, s = 5: W(λ) = 6 + 10 λ."""
     config = AdapterConfig(lora_dim=1, pref_dim=1, lora_scaling=2.0)
@@ -132,41 +125,3 @@ def test_what_was_remembered_for_another_preference_is_not_used_after_it():
             layer.state.set(torch.tensor([0.4]))
             assert layer(x).item() == pytest.approx(10)
         assert layer(x).item() == pytest.approx(7)
-
-
-@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
-def test_nothing_stale_after_an_optimiser_step(optimizer):
-    layer = scalar_layer()
-    layer.state.set(torch.tensor([0.5]))
-    steps = optimizer([layer.lora_sigma, layer.lora_s], lr=0.5)
-    x = torch.ones(1, 1)
-    for _ in range(3):
-        with torch.no_grad():
-            layer(x)  # remembered
-        layer(x).sum().backward()
-        steps.step()
-        with torch.no_grad():
-            expected = 2 * (layer.lora_sigma + 0.5 * layer.lora_s).item()
-            assert layer(x).item() == pytest.approx(expected)
-
-
-def test_nothing_stale_after_loading_a_state_dict():
-    layer, other = scalar_layer(), scalar_layer()
-    with torch.no_grad():
-        other.lora_sigma.fill_(1.0)
-        layer.state.set(torch.tensor([0.5]))
-        assert layer(torch.ones(1, 1)).item() == pytest.approx(11)
-        layer.load_state_dict(other.state_dict())
-        assert layer(torch.ones(1, 1)).item() == pytest.approx(7)
-
-
-def test_nothing_stale_after_a_write_to_data_and_a_training_pass():
-    layer = scalar_layer()
-    layer.state.set(torch.tensor([0.5]))
-    x = torch.ones(1, 1)
-    with torch.no_grad():
-        assert layer(x).item() == pytest.approx(11)
-    layer.lora_s.data.fill_(7.0)
-    assert layer(x).item() == pytest.approx(13)  # with gradients: nothing is reused
-    with torch.no_grad():
-        assert layer(x).item() == pytest.approx(13)

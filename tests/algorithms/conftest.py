@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from safe_rlhf_panacea.algorithms.dpo import main as dpo
 from safe_rlhf_panacea.base import AutoModelForScore, load_pretrained_models
 from tests.algorithms import plain_ppo
 from tests.tiny import tiny_llama, tiny_tokenizer
@@ -150,15 +151,28 @@ def weights(base_model, reward_models):
     return SimpleNamespace(base=base, critic=models[0], score=partial(plain_ppo.rewards, models))
 
 
-@pytest.fixture
-def dpo_flags(base_model, pairs, tmp_path):
-    """A short run of Panacea-DPO."""
+def dpo_command(base_model, pairs, folder):
+    """A short run of Panacea-DPO, into a folder."""
     return [
         *("--model_name_or_path", str(base_model), "--objectives", "helpful", "harmless"),
-        *("--train_datasets", f"pairs:1:{pairs}", "--output_dir", str(tmp_path / "out")),
+        *("--train_datasets", f"pairs:1:{pairs}", "--output_dir", str(folder)),
         *("--max_length", "64", "--max_steps", "2", "--per_device_train_batch_size", "8"),
         *("--log_type", "none", "--progress", "false", "--lr", "5e-3"),
     ]
+
+
+@pytest.fixture
+def dpo_flags(base_model, pairs, tmp_path):
+    return dpo_command(base_model, pairs, tmp_path / "out")
+
+
+@pytest.fixture(scope="session")
+def trained(base_model, pairs, tmp_path_factory):
+    """What four steps of Panacea-DPO left, with checkpoints; only for reading."""
+    folder = tmp_path_factory.mktemp("trained") / "out"
+    flags = dpo_command(base_model, pairs, folder)
+    dpo([*flags, "--lr", "0.05", "--max_steps", "4", "--save_interval", "2"])
+    return folder
 
 
 @pytest.fixture
@@ -197,9 +211,3 @@ def ppo_evaluated(ppo_flags, prompts):
 @pytest.fixture
 def dpo_evaluated(dpo_flags, pairs):
     return evaluated(dpo_flags, f"pairs:12/-1:{pairs}")
-
-
-@pytest.fixture
-def no_page(monkeypatch):
-    """Numbers only: drawing takes longer than training here."""
-    monkeypatch.setattr("safe_rlhf_panacea.dashboard.render", lambda *_, **__: "")

@@ -39,7 +39,7 @@ def averages(steps, decay=0.9):
     return mean, square
 
 
-@pytest.mark.parametrize("count", [2, 5, 40])
+@pytest.mark.parametrize("count", [2, 20])
 @pytest.mark.parametrize("ratio", [0.0, 0.3, 2.0])
 def test_signal_to_noise_of_known_gradients(count, ratio):
     """Many coordinates stand for the expectation: noise 1 in each, and a mean of the ratio."""

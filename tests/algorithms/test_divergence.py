@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -16,12 +16,13 @@ from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from safe_rlhf_panacea.base.finetune import main as sft
 from safe_rlhf_panacea.base.setup import run_to_end
 from safe_rlhf_panacea.base.values.reward import main as reward
-from safe_rlhf_panacea.evaluation.main import main as evaluate
+from safe_rlhf_panacea.evaluation.__main__ import main as evaluate
 from safe_rlhf_panacea.respond import main as respond
 from safe_rlhf_panacea.runs.divergence import DivergedError
 from safe_rlhf_panacea.runs.run_folder import is_finished
 from tests.algorithms.helpers import dpo_trainer
 from tests.algorithms.test_processes import ROOT
+from tests.warm_python import warm_python
 
 FAR = "1e30"  # the first update takes the weights so far out that the next step is not finite
 WEIGHTS = "adapter_model.safetensors"
@@ -52,21 +53,14 @@ def test_dpo(dpo_flags, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("role", ["actor", "critic"])
-def test_ppo(ppo_flags, tmp_path, capsys, role):
+def test_ppo(ppo_flags, texts, tmp_path, capsys, role):
     flags = [*ppo_flags, "--max_steps", "4", f"--{role}_lr", FAR]
     if role == "actor":  # a policy far out has nothing to sample from
-        flags += ["--ptx_datasets", f"supervised:1:{write_texts(tmp_path)}"]
+        flags += ["--ptx_datasets", f"supervised:1:{texts}"]
     line = refused(ppo, flags, capsys)
     assert line.startswith("error: step ")
     assert "(λ helpful=" in line
     assert holds_no_result(tmp_path / "out")
-
-
-def write_texts(folder):
-    rows = [{"prompt": "cde", "response": "ab" * n} for n in range(1, 17)]
-    path = folder / "texts.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 @pytest.mark.parametrize("stage", ["sft", "reward"])
@@ -127,15 +121,14 @@ def test_weights_that_are_not_finite_at_the_end(dpo_flags, tmp_path):
     trainer.logger.close()
 
 
-def test_an_adapter_that_is_not_finite_is_refused(dpo_flags, pairs, tmp_path, capsys):
-    dpo(dpo_flags)
-    path = tmp_path / "out" / WEIGHTS
+def test_an_adapter_that_is_not_finite_is_refused(trained, base_model, pairs, tmp_path, capsys):
+    path = shutil.copytree(trained, tmp_path / "out") / WEIGHTS
     tensors = load_file(path)
     name = sorted(tensors)[1]
     tensors[name].view(-1)[0] = float("nan")
     save_file(tensors, path)
     told = f"{path}: tensor {name} is not finite"
-    adapter = ["--adapter", str(tmp_path / "out")]
+    adapter = ["--adapter", str(tmp_path / "out"), "--base_model", str(base_model)]
     assert told in refused(respond, [*adapter, "--preference", "1,0", "cde"], capsys)
     flags = ["--datasets", f"pairs:1:{pairs}", "--output_dir", str(tmp_path / "front")]
     assert told in refused(evaluate, [*adapter, *flags, "--progress", "false"], capsys)
@@ -144,7 +137,7 @@ def test_an_adapter_that_is_not_finite_is_refused(dpo_flags, pairs, tmp_path, ca
 
 def test_all_processes_end(dpo_flags, tmp_path):
     command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+        *(warm_python(), "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
         *("-m", "safe_rlhf_panacea.algorithms.dpo", *dpo_flags, "--max_steps", "4", "--lr", FAR),
     ]
     done = subprocess.run(

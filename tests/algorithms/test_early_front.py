@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from safe_rlhf_panacea.adapter.io import read_config
 from safe_rlhf_panacea.algorithms.dpo import main as dpo
-from safe_rlhf_panacea.algorithms.dpo import parse_arguments
-from safe_rlhf_panacea.errors import UserError
 from tests.algorithms.conftest import write_lines
 from tests.algorithms.helpers import dpo_trainer, ppo_trainer
-from tests.algorithms.test_dpo import first_batch, loss_at, perturb, reference_loss
-from tests.algorithms.test_resuming import both_ways, metrics, same_tensors, stop_at  # noqa: F401 (stop_at is a fixture)
+from tests.algorithms.test_dpo import first_batch, loss_at, perturb
+from tests.algorithms.test_resuming import both_ways, same_runs, stop_at  # noqa: F401 (a fixture)
+from tests.algorithms.test_updates import pair_losses, tensors_of
 
 FOR_LABELS = ("--preference_scope", "sample", "--preference_for_labels")
 VERTICES = ("--preference_sampler", "vertices", "--vertex_probability", "0.5")
@@ -38,7 +39,9 @@ def test_loss_with_preferences_drawn_for_the_labels(dpo_flags, mixed_labels):
     labels = batch["labels"].tolist()
     assert {tuple(map(abs, row)) for row in labels} == {(1, 0), (0, 1), (1, 1)}
     preference = trainer.panacea.source.draw(len(labels), labelled=batch["labels"].ne(0))
-    losses = reference_loss(trainer, batch, preference)
+    tensors, _ = tensors_of(trainer)
+    update = SimpleNamespace(used=[batch], drawn=[preference], tensors=tensors)
+    losses = pair_losses(trainer, update)[0].tolist()
     expected = 0.0
     for i in range(2):
         rows = [row for row in range(len(labels)) if labels[row][i]]
@@ -88,20 +91,17 @@ def test_all_of_it_trains_and_resumes_bit_for_bit(
     flags = [*dpo_flags, *FOR_LABELS, *VERTICES, "--train_datasets", mixed_labels]
     flags += ["--pref_rank", "3", "--scaling_lr_multiplier", "2", "--max_steps", "8"]
     folders = both_ways(dpo, [*flags, "--save_interval", "3"], tmp_path, stop_at, 5)
-    assert same_tensors(folders, "adapter_model.safetensors")
-    assert metrics(folders[0]) == metrics(folders[1])
+    same_runs(folders)
     assert read_config(folders[0]).pref_rank == 3
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--preference_for_labels"], "belongs to --preference_scope sample"),
-        (["--fixed_scaling", "0.1", "--scaling_lr_multiplier", "2"], "--fixed_scaling fixes it"),
-        (["--pref_rank", "0"], "--pref_rank: 0 is not a positive integer"),
-    ],
-)
-def test_what_contradicts_itself_is_refused(dpo_flags, flags, message, capsys):
-    with pytest.raises((UserError, SystemExit)) as caught:
-        parse_arguments([*dpo_flags, *flags])
-    assert message in str(caught.value) + capsys.readouterr().err
+def test_the_samplers_parameters_go_from_one_value_to_the_other(dpo_flags, monkeypatch):
+    flags = ["--preference_sampler", "vertices", "--vertex_probability", "1"]
+    flags += ["--vertex_probability_end", "0", "--max_steps", "4"]
+    trainer = dpo_trainer([*dpo_flags, *flags])
+    sampler, found = trainer.panacea.source.sampler, []
+    draw = sampler.sample
+    noted = lambda *args: found.append(sampler.vertex_probability) or draw(*args)  # noqa: E731
+    monkeypatch.setattr(sampler, "sample", noted)
+    trainer.train()
+    assert found == [1, 0.75, 0.5, 0.25]

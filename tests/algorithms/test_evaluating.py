@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import argparse
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from safe_rlhf_panacea.algorithms.dpo import main as dpo
+from safe_rlhf_panacea.algorithms.part import evaluation_grid
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
-from safe_rlhf_panacea.evaluation.main import main as evaluate
+from safe_rlhf_panacea.evaluation.__main__ import main as evaluate
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.fronts.indicators import hypervolume
 from safe_rlhf_panacea.fronts.result import FrontResult
 from tests.algorithms.conftest import evaluated
 from tests.algorithms.helpers import dpo_trainer, ppo_trainer
-from tests.algorithms.test_processes import run_two
 
 
-@pytest.mark.usefixtures("no_page")
-def test_kl_and_rewards_are_the_means_of_the_kept_responses(ppo_evaluated, tmp_path):
-    """With as many prompts as are kept, the table of responses holds all there is."""
-    ppo([*ppo_evaluated, "--eval_prompts", "4", "--eval_grid_step", "0.5"])
-    last = read_evaluations(tmp_path / "out")[-1]
-    assert last.result.preferences.tolist() == [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]
+@pytest.fixture
+def shown(ppo_evaluated, no_page, tmp_path):
+    """Evaluations of a run of Panacea-PPO, which keep all of their four responses."""
+    flags = ["--eval_prompts", "4", "--reward_scales", "harmless=5", "--max_steps", "3"]
+    ppo([*ppo_evaluated, *flags])
+    return read_evaluations(tmp_path / "out")
+
+
+def test_ppo_front_against_its_responses_and_distributions(shown):
+    last = shown[-1]
+    assert last.result.preferences[:, 0].tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
     for point in last.front.points:
         mine = [e for e in last.responses if e["preference"] == point.preference]
         assert len(mine) == 4
@@ -31,16 +39,11 @@ def test_kl_and_rewards_are_the_means_of_the_kept_responses(ppo_evaluated, tmp_p
         assert point.kl_error == pytest.approx(ratios.std(ddof=1) / 2, abs=1e-3)
         rewards = np.array([entry["rewards"] for entry in mine])
         assert point.objectives == pytest.approx(rewards.mean(axis=0), abs=1e-5)
-
-
-@pytest.mark.usefixtures("no_page")
-def test_ppo_front_is_the_mean_of_its_distributions(ppo_evaluated, tmp_path):
-    ppo([*ppo_evaluated, "--reward_scales", "harmless=5"])
-    for one in read_evaluations(tmp_path / "out"):
+    for one in shown:
         values = np.array(one.distributions)  # size = (N, m, P)
-        assert values.shape == (5, 2, 6)
+        assert values.shape == (5, 2, 4)
         assert one.front.values == pytest.approx(values.mean(axis=-1), abs=1e-4)
-        errors = values.std(axis=-1, ddof=1) / 6**0.5
+        errors = values.std(axis=-1, ddof=1) / 2
         assert one.front.errors == pytest.approx(errors, abs=1e-4)
         volume = hypervolume(one.result.values, np.array(one.result.reference_point))
         assert one.result.indicators["hypervolume"] == volume
@@ -50,10 +53,8 @@ def test_ppo_front_is_the_mean_of_its_distributions(ppo_evaluated, tmp_path):
         assert one.result.reference_point == pytest.approx(low, abs=0.01)
 
 
-@pytest.mark.usefixtures("no_page")
-def test_the_front_starts_as_a_point_and_the_reference_stays(ppo_evaluated, tmp_path):
-    ppo([*ppo_evaluated, "--max_steps", "3"])
-    first, *others = read_evaluations(tmp_path / "out")
+def test_the_front_starts_as_a_point_and_the_reference_stays(shown):
+    first, *others = shown
     assert first.step == 0
     assert np.ptp(first.front.values, axis=0) == pytest.approx([0, 0], abs=1e-6)
     assert [p.kl for p in first.front.points] == pytest.approx([0.0] * 5, abs=1e-5)
@@ -86,7 +87,7 @@ def check_final(tmp_path, flags):
 
 @pytest.mark.usefixtures("no_page")
 def test_dpo_front_is_that_of_the_evaluation_program(dpo_evaluated, pairs, tmp_path):
-    dpo(dpo_evaluated)
+    dpo([*dpo_evaluated, "--eval_interval", "2"])
     data = ["--datasets", f"pairs:12/-1:{pairs}", "--max_length", "64"]
     last = check_final(tmp_path, data)
     values = np.array(last.distributions)  # size = (N, m, P), β · Δ towards the label
@@ -95,8 +96,8 @@ def test_dpo_front_is_that_of_the_evaluation_program(dpo_evaluated, pairs, tmp_p
 
 @pytest.mark.usefixtures("no_page")
 def test_ppo_front_is_that_of_the_evaluation_program(ppo_flags, prompts, reward_models, tmp_path):
-    ppo(evaluated(ppo_flags, f"prompts:16/-1:{prompts}"))
-    data = ["--datasets", f"prompts:16/-1:{prompts}", "--max_length", "32"]
+    ppo([*evaluated(ppo_flags, f"prompts:8/-1:{prompts}"), "--eval_interval", "2"])
+    data = ["--datasets", f"prompts:8/-1:{prompts}", "--max_length", "32"]
     models = ["--reward_models", *(f"{name}={path}" for name, path in reward_models.items())]
     last = check_final(tmp_path, [*data, *models])
     assert last.result.metadata["prompts"] > 1
@@ -113,14 +114,6 @@ def test_a_tied_pair_counts_half_in_training_as_in_fronts(dpo_flags):
 
 
 @pytest.mark.usefixtures("no_page")
-def test_as_many_prompts_of_pairs_are_responded_to_as_wanted(dpo_evaluated, tmp_path):
-    dpo([*dpo_evaluated, "--eval_prompts", "3", "--max_steps", "1"])
-    last = read_evaluations(tmp_path / "out")[-1]
-    assert len({entry["prompt"] for entry in last.responses}) == 3
-    assert last.result.metadata["prompts"] == 3
-
-
-@pytest.mark.usefixtures("no_page")
 @pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
 def test_evaluating_does_not_change_the_training(
     algorithm, dpo_flags, ppo_flags, dpo_evaluated, ppo_evaluated, tmp_path
@@ -131,32 +124,11 @@ def test_evaluating_does_not_change_the_training(
     make = dpo_trainer if algorithm == "dpo" else ppo_trainer
     found = []
     for index, flags in enumerate((plain, with_fronts)):
-        trainer = make([*flags, "--output_dir", str(tmp_path / str(index)), "--max_steps", "3"])
+        flags = [*flags, "--output_dir", str(tmp_path / str(index)), "--eval_prompts", "1"]
+        trainer = make(flags)
         trainer.train()
         found.append(torch.cat([p.detach().flatten() for p in trainer.panacea.policy.parameters()]))
     assert torch.equal(*found)
-
-
-@pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
-def test_two_processes_find_the_same_pairs_and_every_prompt(
-    algorithm, dpo_evaluated, ppo_evaluated, tmp_path
-):
-    flags = dpo_evaluated if algorithm == "dpo" else ppo_evaluated
-    flags = [*flags, "--per_device_eval_batch_size", "4", "--eval_prompts", "5"]
-    flags += ["--preference_scope", "sample"]
-    found = run_two(algorithm, flags, tmp_path / "report.json")
-    assert found["adapters_agree"]
-    evaluations = read_evaluations(tmp_path / "out")
-    assert [one.step for one in evaluations] == [0, 1, 2]
-    count = 12 if algorithm == "dpo" else 5
-    assert {len(column) for one in evaluations for row in one.distributions for column in row} == {
-        count
-    }
-    assert len({entry["prompt"] for entry in evaluations[0].responses}) == 4
-    assert sum(evaluations[-1].drawn["helpful"]) == 2 * 8 * 2  # two steps of eight rows, twice
-    start = evaluations[0].result.base
-    if start is not None:  # the same five prompts at every λ and without an adapter
-        assert evaluations[0].front.values[0] == pytest.approx(start.objectives, abs=1e-6)
 
 
 @pytest.mark.usefixtures("no_page")
@@ -184,40 +156,31 @@ def test_a_policy_that_is_not_finite_costs_a_front_and_not_the_training(
 
 
 @pytest.mark.usefixtures("no_page")
-def test_a_home_folder_is_expanded_once(dpo_evaluated, tmp_path, monkeypatch):
+def test_a_baseline_has_one_point(dpo_evaluated, tmp_path, monkeypatch):
+    """In a folder below the user's own, whose ~ is expanded once."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    dpo([*dpo_evaluated, "--output_dir", "~/mine", "--save_interval", "2"])
-    names = {path.name for path in (tmp_path / "mine").iterdir()}
-    assert {"run.json", "checkpoints", "adapter_model.safetensors", "results.json"} <= names
-
-
-@pytest.mark.usefixtures("no_page")
-def test_a_baseline_has_one_point(dpo_evaluated, tmp_path):
-    dpo([*dpo_evaluated, "--fixed_preference", "1,0"])
-    last = read_evaluations(tmp_path / "out")[-1]
+    dpo([*dpo_evaluated, "--fixed_preference", "1,0", "--output_dir", "~/mine"])
+    assert {path.name for path in tmp_path.iterdir()} == {"mine"}
+    last = read_evaluations(tmp_path / "mine")[-1]
     assert last.front.preferences.tolist() == [[1.0, 0.0]]
     assert last.result.method == "discrete_policies"
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--reference_point", "1"], "--reference_point needs 2 numbers, not 1"),
-        (["--reference_point", "nan", "0"], "nan is not a finite number"),
-        (["--eval_grid_step", "0.3"], "0.3"),
-        (["--eval_prompts", "0"], "0 is not a positive integer"),
-    ],
-)
-def test_bad_flags(dpo_evaluated, flags, message, capsys, tmp_path):
-    with pytest.raises(SystemExit) as stopped:
-        dpo([*dpo_evaluated, *flags])
-    assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.usefixtures("no_page")
 def test_overwriting_starts_the_evaluations_anew(dpo_evaluated, tmp_path):
-    dpo([*dpo_evaluated, "--max_steps", "1"])
+    dpo([*dpo_evaluated, "--max_steps", "1", "--eval_prompts", "3"])
+    first = read_evaluations(tmp_path / "out")
+    assert len({entry["prompt"] for entry in first[-1].responses}) == 3
+    assert first[-1].result.metadata["prompts"] == 3
     dpo([*dpo_evaluated, "--max_steps", "2", "--overwrite"])
     assert [one.step for one in read_evaluations(tmp_path / "out")] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("objectives", "points"), [(2, 5), (3, 15), (4, 10), (7, 28), (8, 9), (12, 13)]
+)
+def test_training_stops_for_few_preference_vectors(objectives, points):
+    args = argparse.Namespace(eval_grid_step=None)
+    assert evaluation_grid(args, objectives, None).shape == (points, objectives)
+    args.eval_grid_step = 0.5
+    assert len(evaluation_grid(args, objectives, None)) == math.comb(objectives + 1, 2)

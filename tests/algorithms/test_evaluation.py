@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,33 +13,42 @@ import torch
 from safetensors.torch import load_file
 
 from safe_rlhf_panacea.adapter import load_adapter
-from safe_rlhf_panacea.algorithms.dpo import main as dpo_main
 from safe_rlhf_panacea.algorithms.ppo import main as ppo_main
 from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.baselines.discrete_policies import main as discrete_main
 from safe_rlhf_panacea.baselines.rewarded_soups import main as soups_main
 from safe_rlhf_panacea.data import PreferenceDataset
+from safe_rlhf_panacea.evaluation.__main__ import main as evaluate
 from safe_rlhf_panacea.evaluation.calibrate import main as calibrate
-from safe_rlhf_panacea.evaluation.main import main as evaluate
 from safe_rlhf_panacea.forward import NotFiniteError, SamplingConfig
 from safe_rlhf_panacea.fronts.measure import Policy, measure, prompts_of_pairs
 from safe_rlhf_panacea.fronts.over_grid import Prompt, margins_over_grid, over_rows
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.preference import preference_grid
+from tests.algorithms.conftest import dpo_command
 from tests.algorithms.helpers import dpo_trainer
 
-PAIR = ("better_input_ids", "better_attention_mask", "worse_input_ids", "worse_attention_mask")
+QUICK = ("--progress", "false", "--grid_step", "0.5", "--max_length", "32")
 
 
-@pytest.fixture
-def trainer(dpo_flags):
-    trainer = dpo_trainer(dpo_flags)
+@pytest.fixture(scope="module")
+def trainer(base_model, pairs, tmp_path_factory):
+    flags = dpo_command(base_model, pairs, tmp_path_factory.mktemp("front") / "out")
+    trainer = dpo_trainer(flags)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in trainer.panacea.policy.parameters():
             if parameter.dim() == 1:
                 parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
     return trainer
+
+
+@pytest.fixture
+def policy(trainer):
+    tokenizer = trainer.tokenizer
+    config = SamplingConfig(24, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    held = trainer.model.module, trainer.panacea.policy, tokenizer, config
+    return Policy(*held, prompts_per_batch=2, progress=False)
 
 
 def test_margins_over_the_grid_equal_one_preference_at_a_time(trainer):
@@ -54,21 +64,16 @@ def test_margins_over_the_grid_equal_one_preference_at_a_time(trainer):
     assert together.std(dim=0).max() > 1e-3  # λ makes a difference
 
 
-def test_the_preference_that_held_before_holds_after(trainer):
-    adapter, tokenizer = trainer.panacea.policy, trainer.tokenizer
-    adapter.set_preference(torch.tensor([0.125, 0.875]))
-    config = SamplingConfig(24, tokenizer.eos_token_id, tokenizer.pad_token_id)
-    policy = Policy(trainer.model.module, adapter, tokenizer, config, progress=False)
+def test_the_preference_that_held_before_holds_after(trainer, policy):
+    policy.adapter.set_preference(torch.tensor([0.125, 0.875]))
     pairs = trainer.train_dataloader.dataset
     for what in ({"prompts": prompts_of_pairs(pairs, 2)}, {"pairs": pairs}):
         measure(policy, preference_grid(2, 0.5), **what)
-        assert adapter.preference.tolist() == [0.125, 0.875]
+        assert policy.adapter.preference.tolist() == [0.125, 0.875]
 
 
-def test_an_objective_without_a_label_makes_no_front(trainer, monkeypatch):
-    tokenizer, pairs = trainer.tokenizer, trainer.train_dataloader.dataset
-    config = SamplingConfig(24, tokenizer.eos_token_id, tokenizer.pad_token_id)
-    policy = Policy(trainer.model.module, trainer.panacea.policy, tokenizer, config, progress=False)
+def test_an_objective_without_a_label_makes_no_front(trainer, policy, monkeypatch):
+    pairs = trainer.train_dataloader.dataset
     monkeypatch.setattr(pairs, "labels", pairs.labels * torch.tensor([1, 0]))
     with pytest.raises(NotFiniteError, match="objective 2 of 2 counts for no pair"):
         measure(policy, preference_grid(2, 1.0), pairs=pairs)
@@ -76,52 +81,30 @@ def test_an_objective_without_a_label_makes_no_front(trainer, monkeypatch):
         measure(replace(policy, adapter=None), preference_grid(2, 1.0), pairs=pairs)
 
 
-def test_reward_front_means_and_errors_by_hand(trainer):
+def test_reward_front_means_and_errors_by_hand(policy):
     """Rewards that count tokens: the front must be their mean and standard error."""
-    grid = preference_grid(2, 0.5)
-    tokenizer = trainer.tokenizer
-    config = SamplingConfig(24, tokenizer.eos_token_id, tokenizer.pad_token_id)
     seen = []
 
     def rewards(responses):
         lengths, last = responses.attention_mask.sum(-1), responses.input_ids[:, -1]
-        values = torch.stack([lengths, last], dim=-1).float()
-        seen.append(values)
-        return values
+        seen.append(torch.stack([lengths, last], dim=-1).float())
+        return seen[-1]
 
     texts = ["ab", "cde", "f"]
-    ids = tokenizer(texts)["input_ids"]
-    measured = measure(
-        Policy(
-            trainer.model.module,
-            trainer.panacea.policy,
-            tokenizer,
-            config,
-            prompts_per_batch=2,
-            progress=False,
-        ),
-        grid,
-        prompts=list(map(Prompt, texts, ids)),
-        rewards=rewards,
-    )
-    front = measured.result(("one", "two"), {})
+    prompts = list(map(Prompt, texts, policy.tokenizer(texts)["input_ids"]))
+    measured = measure(policy, preference_grid(2, 0.5), prompts=prompts, rewards=rewards)
+    front, responses = measured.result(("one", "two"), {}), measured.responses()
     by_point = torch.cat([chunk.view(3, -1, 2) for chunk in seen], dim=1).double()  # (3, 3, 2)
-    for index, point in enumerate(front.points):
-        values = by_point[index]
-        mean = values.sum(dim=0) / 3
-        error = ((values - mean) ** 2).sum(dim=0).div(2).sqrt() / 3**0.5
-        assert point.objectives == pytest.approx(mean.tolist())
-        assert point.standard_errors == pytest.approx(error.tolist())
-    responses = measured.responses()
     assert [r["prompt"] for r in responses] == ["ab"] * 3 + ["cde"] * 3 + ["f"] * 3
-    for index, point in enumerate(front.points):
+    for point, values in zip(front.points, by_point, strict=True):
+        error = values.std(dim=0) / 3**0.5
+        assert point.objectives == pytest.approx(values.mean(dim=0).tolist())
+        assert point.standard_errors == pytest.approx(error.tolist())
         mine = [r for r in responses if tuple(r["preference"]) == point.preference]
-        assert [r["rewards"] for r in mine] == by_point[index].tolist()
-        ratios = [r["log_ratio"] for r in mine]
-        mean = sum(ratios) / 3
-        assert point.kl == pytest.approx(mean, abs=1e-4)
-        error = (sum((ratio - mean) ** 2 for ratio in ratios) / 2 / 3) ** 0.5
-        assert point.kl_error == pytest.approx(error, abs=1e-4)
+        assert [r["rewards"] for r in mine] == values.tolist()
+        ratios = torch.tensor([r["log_ratio"] for r in mine]).double()
+        assert point.kl == pytest.approx(ratios.mean().item(), abs=1e-4)
+        assert point.kl_error == pytest.approx(ratios.std().item() / 3**0.5, abs=1e-4)
     assert max(abs(point.kl) for point in front.points) > 1e-3
 
 
@@ -140,14 +123,14 @@ def assert_values_are_behind(folder):
     assert len(found["units"]) == len(set(found["units"])) == values.shape[1]
 
 
-def assert_losses_are_those_of_the_pairs(folder, pairs, base_model):
+def assert_losses_are_those_of_the_pairs(folder, trained, pairs, base_model):
     """The mean log σ(±βΔ) of the adapter's margins, in float64, beside the accuracies."""
     front = read_front(folder / "accuracy" / "log-sigmoid")
     assert_values_are_behind(folder / "accuracy" / "log-sigmoid")
     assert (front["kind"], front["reference_point"]) == ("log-sigmoid", [-1.0, -1.0])
     assert front["base"]["objectives"] == [-math.log(2)] * 2
     model, tokenizer = load_pretrained_models(base_model, model_max_length=64)
-    adapter = load_adapter(model, folder / "out")
+    adapter = load_adapter(model, trained)
     dataset = PreferenceDataset([f"pairs:1:{pairs}"], tokenizer, ("helpful", "harmless"))
     for point in front["front"]:
         grid = torch.tensor([point["preference"]])
@@ -162,60 +145,61 @@ def assert_losses_are_those_of_the_pairs(folder, pairs, base_model):
 
 
 def test_program_on_pairs_and_on_prompts(
-    dpo_flags, pairs, prompts, reward_models, base_model, tmp_path, capsys
+    trained, pairs, prompts, reward_models, base_model, tmp_path, capsys
 ):
-    dpo_main(dpo_flags)
-    common = ["--adapter", str(tmp_path / "out"), "--progress", "false", "--grid_step", "0.5"]
-    evaluate(
-        [*common, "--datasets", f"pairs:1:{pairs}", "--output_dir", str(tmp_path / "accuracy")]
-    )
+    common = ["--adapter", str(trained), *QUICK]
+    on_pairs = ["--datasets", f"pairs:1:{pairs}", "--output_dir", str(tmp_path / "accuracy")]
+    evaluate([*common, *on_pairs])
     front = read_front(tmp_path / "accuracy")
     assert len(front["front"]) == 3
     assert_values_are_behind(tmp_path / "accuracy")
     assert front["metadata"]["labelled_pairs"] == [64, 64]
     assert (front["method"], front["kind"], front["base"]) == ("panacea", "accuracy", None)
     assert "Spearman" in capsys.readouterr().out
-    assert_losses_are_those_of_the_pairs(tmp_path, pairs, str(base_model))
+    assert_losses_are_those_of_the_pairs(tmp_path, trained, pairs, str(base_model))
     evaluate(
         [
             *common,
             *("--datasets", f"prompts:0.25:{prompts}", "--output_dir", str(tmp_path / "rewards")),
             *("--reward_models", *(f"{n}={p}" for n, p in reward_models.items())),
-            *("--max_length", "32"),
         ]
     )
-    responses = json.loads((tmp_path / "rewards" / "responses.json").read_text(encoding="utf-8"))
+    responses = read_json(tmp_path / "rewards" / "responses.json")
     assert len(responses) == 4 * len({r["prompt"] for r in responses})  # three λ and the base
-    of_base = [r["rewards"] for r in responses if r["preference"] == []]
+    low = torch.tensor([r["rewards"] for r in responses if r["preference"] == []]).double()
     front = read_front(tmp_path / "rewards")
-    assert front["base"]["objectives"] == pytest.approx(
-        torch.tensor(of_base).double().mean(dim=0).tolist()
-    )
-    assert front["metadata"] == {"prompts": len(of_base)}
+    assert front["base"]["objectives"] == pytest.approx(low.mean(dim=0).tolist())
+    assert front["metadata"] == {"prompts": len(low)}
     assert_values_are_behind(tmp_path / "rewards")
-    low = torch.tensor(of_base).double()
     point = low.mean(dim=0) - 2 * low.std(dim=0)
     assert front["reference_point"] == pytest.approx(point.tolist(), abs=0.006)
     assert all(point["kl"] is not None for point in front["front"])
     assert (tmp_path / "rewards" / "front.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SystemExit):
-        evaluate(
-            [*common, "--datasets", f"pairs:1:{pairs}", "--output_dir", str(tmp_path / "accuracy")]
-        )
+        evaluate([*common, *on_pairs])
     assert "already holds a run" in capsys.readouterr().err
 
 
-def test_a_soup_at_a_vertex_is_its_ingredient(dpo_flags, pairs, tmp_path):
-    flags = [*dpo_flags, "--lora_dim", "9", "--lora_scaling", "576", "--max_steps", "4"]
-    soups_main(["dpo", *flags])
-    ingredients = [str(tmp_path / "out" / name) for name in ("helpful", "harmless")]
-    configs = [read_json(f"{folder}/adapter_config.json") for folder in ingredients]
+@pytest.fixture(scope="module")
+def ingredients(base_model, pairs, tmp_path_factory):
+    """Of a rewarded soup: the flags that trained them, and their folder; only for reading."""
+    folder = tmp_path_factory.mktemp("soup") / "out"
+    flags = ["dpo", *dpo_command(base_model, pairs, folder), "--lora_dim", "9"]
+    flags += ["--lora_scaling", "576", "--max_steps", "4"]
+    soups_main(flags)
+    return flags, folder
+
+
+@pytest.mark.usefixtures("no_page")
+def test_a_soup_at_a_vertex_is_its_ingredient(ingredients, pairs, tmp_path):
+    folders = [str(ingredients[1] / name) for name in ("helpful", "harmless")]
+    configs = [read_json(f"{folder}/adapter_config.json") for folder in folders]
     assert [(c["lora_dim"], c["pref_dim"]) for c in configs] == [(9, 0), (9, 0)]
-    common = ["--datasets", f"pairs:1:{pairs}", "--progress", "false", "--grid_step", "0.5"]
-    soup = ["--adapter", *reversed(ingredients)]  # their records say which is whose
+    common = ["--datasets", f"pairs:1:{pairs}", *QUICK]
+    soup = ["--adapter", *reversed(folders)]  # their records say which is whose
     evaluate([*common, *soup, "--output_dir", str(tmp_path / "soup")])
     fronts = [read_front(tmp_path / "soup")["front"]]
-    for index, folder in enumerate(ingredients):
+    for index, folder in enumerate(folders):
         evaluate([*common, "--adapter", folder, "--output_dir", str(tmp_path / f"one{index}")])
         fronts.append(read_front(tmp_path / f"one{index}")["front"])
     assert fronts[0][-1]["objectives"] == fronts[1][0]["objectives"]  # λ = (1, 0): helpful's
@@ -223,12 +207,53 @@ def test_a_soup_at_a_vertex_is_its_ingredient(dpo_flags, pairs, tmp_path):
     assert fronts[1][0]["objectives"] != fronts[2][0]["objectives"]
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fixed_preference": "0.5,0.5"}, "was trained for a mixed λ"),
+        ({"fixed_preference": "1,0"}, "are both for 'helpful'"),
+        ({"fixed_preference": None}, "names no --fixed_preference"),
+    ],
+)
+def test_a_soup_of_wrong_ingredients_is_refused(
+    ingredients, pairs, tmp_path, capsys, change, message
+):
+    folders = [tmp_path / "out" / name for name in ("helpful", "harmless")]
+    for folder in folders:
+        shutil.copytree(ingredients[1] / folder.name, folder)
+    record = read_json(folders[1] / "run.json")
+    record["args"] |= change
+    atomic_write_json(folders[1] / "run.json", record)
+    with pytest.raises(SystemExit):
+        flags = ["--datasets", f"pairs:1:{pairs}", "--output_dir", str(tmp_path / "soup")]
+        evaluate(["--adapter", *map(str, folders), *flags])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "soup").exists()
+
+
+def test_variants_go_on_where_they_were_interrupted(ingredients, tmp_path, capsys):
+    flags, before = ingredients
+    out = shutil.copytree(before, tmp_path / "out")
+    record = read_json(out / "harmless" / "run.json")
+    finished = record.pop("finished_at")
+    atomic_write_json(out / "harmless" / "run.json", record)  # as an interruption leaves it
+    done = (out / "helpful" / "run.json").read_bytes()
+    soups_main([*flags, "--output_dir", str(out)])
+    text = capsys.readouterr().out
+    assert "helpful: done already" in text
+    assert "harmless was interrupted; kept as" in text
+    assert (out / "helpful" / "run.json").read_bytes() == done
+    assert read_json(out / "harmless" / "run.json")["finished_at"] >= finished
+    assert (out / "harmless.interrupted-1" / "run.json").exists()
+
+
+@pytest.mark.usefixtures("no_page")
 def test_discrete_policies_each_at_its_own_preference(dpo_flags, pairs, tmp_path, capsys):
-    train = ["dpo", "--grid_step", "0.5", *dpo_flags, "--max_steps", "3", "--lr", "0.05"]
+    train = ["dpo", "--grid_step", "0.5", *dpo_flags, "--max_steps", "2", "--lr", "0.05"]
     discrete_main(train)
     folders = sorted((tmp_path / "out").iterdir())
     assert [folder.name for folder in folders] == ["0.5_0.5", "0_1", "1_0"]
-    common = ["--datasets", f"pairs:1:{pairs}", "--progress", "false", "--grid_step", "0.5"]
+    common = ["--datasets", f"pairs:1:{pairs}", *QUICK]
     adapters = [str(folder) for folder in folders]
     method = ["--method", "discrete_policies", "--adapter", *adapters]
     evaluate([*common, *method, "--output_dir", str(tmp_path / "all")])
@@ -248,73 +273,24 @@ def test_discrete_policies_each_at_its_own_preference(dpo_flags, pairs, tmp_path
     assert together["cost"]["stored_parameters"] == counted
 
 
-def test_variants_go_on_where_they_were_interrupted(dpo_flags, tmp_path, capsys):
-    train = ["dpo", *dpo_flags, "--max_steps", "1"]
-    soups_main(train)
-    out = tmp_path / "out"
-    record = read_json(out / "harmless" / "run.json")
-    finished = record.pop("finished_at")
-    atomic_write_json(out / "harmless" / "run.json", record)  # as an interruption leaves it
-    before = (out / "helpful" / "run.json").stat().st_mtime_ns
-    capsys.readouterr()
-    soups_main(train)
-    text = capsys.readouterr().out
-    assert "helpful: done already" in text
-    assert "harmless was interrupted; kept as" in text
-    assert (out / "helpful" / "run.json").stat().st_mtime_ns == before
-    assert read_json(out / "harmless" / "run.json")["finished_at"] >= finished
-    assert (out / "harmless.interrupted-1" / "run.json").exists()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"fixed_preference": "0.5,0.5"}, "was trained for a mixed λ"),
-        ({"fixed_preference": "1,0"}, "are both for 'helpful'"),
-        ({"fixed_preference": None}, "names no --fixed_preference"),
-    ],
-)
-def test_a_soup_of_wrong_ingredients_is_refused(
-    dpo_flags, pairs, tmp_path, capsys, change, message
-):
-    soups_main(["dpo", *dpo_flags, "--max_steps", "1"])
-    folders = [tmp_path / "out" / name for name in ("helpful", "harmless")]
-    record = read_json(folders[1] / "run.json")
-    record["args"] |= change
-    atomic_write_json(folders[1] / "run.json", record)
-    with pytest.raises(SystemExit):
-        evaluate(
-            [
-                *("--adapter", *map(str, folders), "--datasets", f"pairs:1:{pairs}"),
-                *("--output_dir", str(tmp_path / "soup")),
-            ]
-        )
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "soup").exists()
-
-
-def test_checkpoints_of_a_run_can_be_evaluated(dpo_flags, pairs, tmp_path):
-    dpo_main([*dpo_flags, "--max_steps", "4", "--save_interval", "2"])
-    out = tmp_path / "out"
-    for name, folder in (("half", out / "checkpoints/adapter/step-2"), ("whole", out)):
-        evaluate(
-            [
-                *("--adapter", str(folder), "--datasets", f"pairs:1:{pairs}"),
-                *("--grid_step", "0.5", "--progress", "false", "--output_dir"),
-                str(tmp_path / name),
-            ]
-        )
+@pytest.mark.usefixtures("no_page")
+def test_checkpoints_of_a_run_can_be_evaluated(trained, pairs, tmp_path):
+    flags = ["--datasets", f"pairs:1:{pairs}", *QUICK]
+    for name, folder in (("half", trained / "checkpoints/adapter/step-2"), ("whole", trained)):
+        evaluate([*flags, "--adapter", str(folder), "--output_dir", str(tmp_path / name)])
     half, whole = read_front(tmp_path / "half"), read_front(tmp_path / "whole")
     assert (half["step"], whole["step"]) == (2, None)
     assert half["aggregation"] == whole["aggregation"] == "ls"
     assert half["cost"]["training_seconds"] is None
-    checkpoint = load_file(out / "checkpoints/adapter/step-4/adapter_model.safetensors")
-    final = load_file(out / "adapter_model.safetensors")
-    assert all(torch.equal(final[name], tensor) for name, tensor in checkpoint.items())
-    half_way = load_file(out / "checkpoints/adapter/step-2/adapter_model.safetensors")
+    final, last, half_way = (
+        load_file(trained / place / "adapter_model.safetensors")
+        for place in ("", "checkpoints/adapter/step-4", "checkpoints/adapter/step-2")
+    )
+    assert all(torch.equal(final[name], tensor) for name, tensor in last.items())
     assert any(not torch.equal(final[name], tensor) for name, tensor in half_way.items())
 
 
+@pytest.mark.usefixtures("no_page")
 def test_calibration_standardises_the_rewards(
     base_model, prompts, reward_models, ppo_flags, tmp_path, capsys
 ):
@@ -340,17 +316,3 @@ def test_calibration_standardises_the_rewards(
     with pytest.raises(SystemExit):
         ppo_main([*ppo_flags, "--reward_calibration", str(file), "--reward_scales", "helpful=2"])
     assert "leave out --reward_scales" in capsys.readouterr().err
-
-
-def test_an_evaluation_does_not_replace_a_training(dpo_flags, pairs, tmp_path, capsys):
-    dpo_main([*dpo_flags, "--save_interval", "2"])
-    out = tmp_path / "out"
-    with pytest.raises(SystemExit):
-        evaluate(
-            [
-                *("--adapter", str(out), "--datasets", f"pairs:1:{pairs}"),
-                *("--output_dir", str(out), "--overwrite"),
-            ]
-        )
-    assert "holds another program's run" in capsys.readouterr().err
-    assert (out / "checkpoints" / "adapter" / "step-2").is_dir()

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
-from safe_rlhf_panacea.adapter import load_soup
-from safe_rlhf_panacea.algorithms.grpo import parse_arguments
-from safe_rlhf_panacea.base import load_pretrained_models
-from safe_rlhf_panacea.base.part import Observer
-from safe_rlhf_panacea.baselines.rewarded_soups import vertices
-from safe_rlhf_panacea.baselines.variants import train_variants
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.responses import Responses
 from tests.algorithms.helpers import grpo_trainer
@@ -46,72 +38,6 @@ def test_a_micro_batch_holds_whole_groups_at_their_prompts_preference(grpo_flags
             assert batch["advantages"][group].sum().item() == pytest.approx(0, abs=1e-4)
     assert len(preferences) == 4
     assert len(prompts) == 4
-
-
-def held(trainer):
-    """What λ the policy's layers hold."""
-    return trainer.panacea.policy.preference.detach().clone()
-
-
-class Watch(Observer):
-    """Notes λ where responses are drawn, scored, and learnt from."""
-
-    def __init__(self, trainer):
-        self.trainer, self.drawn, self.scored, self.rolled, self.learnt = trainer, [], [], [], []
-        for name, notes in (("generate", self.drawn), ("rl_step", self.learnt)):
-            setattr(trainer, name, self.noting(getattr(trainer, name), notes, name))
-        rewards = trainer.rewards
-        trainer.rewards = self.noting(rewards, self.scored, "score")
-        trainer.rewards.raw = rewards.raw
-
-    def noting(self, call, notes, name):
-        def noted(*args, **kwargs):
-            model = self.trainer.actor_model.module
-            hook = model.register_forward_pre_hook(lambda *_: notes.append(held(self.trainer)))
-            try:
-                result = call(*args, **kwargs)
-            finally:
-                hook.remove()
-            if name == "score":  # of models of their own: no pass of the policy
-                notes.append(self.trainer.panacea.preference.clone())
-            return result
-
-        return noted
-
-    def rolled_out(self, rl_batch):
-        self.rolled.append(rl_batch["preference"].clone())
-
-
-@pytest.mark.parametrize("scope", ["batch", "sample"])
-def test_rollout_scoring_and_update_see_the_same_preference(grpo_flags, scope):
-    trainer = grpo_trainer([*grpo_flags, "--preference_scope", scope, "--max_steps", "3"])
-    watch = Watch(trainer)
-    trainer.observers.append(watch)
-    trainer.train()
-    assert len(watch.rolled) == len(watch.scored) == len(watch.learnt) == 3
-    per_step = len(watch.drawn) // 3
-    for step, preference in enumerate(watch.rolled):
-        assert preference.shape == (16, 2)
-        assert torch.equal(watch.scored[step], preference)
-        # Of the step's first pass over the prompts, and of the update: each reads a prompt once.
-        for once in (watch.drawn[step * per_step], watch.learnt[step]):
-            assert torch.equal(once.expand(4, 2).repeat_interleave(4, dim=0), preference)
-    assert len({tuple(p[0].tolist()) for p in watch.rolled}) == 3
-
-
-def test_an_update_of_several_micro_batches_has_one_preference(grpo_flags):
-    trainer = grpo_trainer(
-        [
-            *(*grpo_flags, "--gradient_accumulation_steps", "2", "--max_steps", "8"),
-            *("--per_device_prompt_batch_size", "8", "--per_device_train_batch_size", "8"),
-        ]
-    )
-    watch = Watch(trainer)
-    trainer.observers.append(watch)
-    trainer.train()
-    first = [tuple(p[0].tolist()) for p in watch.rolled]
-    assert first[0::2] == first[1::2]
-    assert len(set(first)) == 4
 
 
 def test_groups_without_spread_are_counted_and_teach_nothing(grpo_flags):
@@ -179,15 +105,3 @@ def test_it_learns_a_front_from_conflicting_rewards(grpo_flags):
         counts[vector] = trainer.rewards(Responses(sequences, mask, 0)).mean(dim=0).tolist()
     assert counts[1.0, 0.0][0] > 2 * counts[1.0, 0.0][1] + 1
     assert counts[0.0, 1.0][1] > 2 * counts[0.0, 1.0][0] + 1
-
-
-def test_a_soup_of_grpos_ingredients(grpo_flags, base_model, tmp_path):
-    """Each ingredient is trained for its vertex alone, without a preference part."""
-    flags = [*grpo_flags, "--max_steps", "1", "--lora_dim", "3", "--lora_scaling", "24"]
-    folders = train_variants("grpo", parse_arguments(flags), vertices(["helpful", "harmless"]))
-    assert list(folders) == ["helpful", "harmless"]
-    model, _ = load_pretrained_models(str(base_model), model_max_length=32, padding_side="left")
-    soup = load_soup(model, list(folders.values()), list(folders))
-    assert soup.config.lora_dim == 2 * 3  # side by side
-    metrics = (folders["harmless"] / "metrics.jsonl").read_text(encoding="utf-8")
-    assert json.loads(metrics.splitlines()[0])["train/preference_harmless"] == 1

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from safe_rlhf_panacea.evaluation.main import main as evaluate
+from safe_rlhf_panacea.evaluation.__main__ import main as evaluate
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations, read_responses
 from safe_rlhf_panacea.fronts.result import FrontResult
 from tests.algorithms.conftest import evaluated, write_lines
@@ -26,7 +26,9 @@ def of_first_task(completions, task, trainer_state, log_metric, **kwargs):
     return [float(len(c)) if t == "1" else None for c, t in zip(completions, task, strict=True)]
 
 
-async def of_second_task(responses, task, log_extra):
+async def of_second_task(responses, turns, task, reverse, log_extra):
+    """Fails where a column stands beside another prompt than its own."""
+    assert reverse == [turn[::-1] for (turn,) in turns]
     log_extra("initial", [text[:1] for text in responses])
     log_extra("odd", [float("nan") for _ in responses])
     return [-float(len(r)) if t == "2" else None for r, t in zip(responses, task, strict=True)]
@@ -36,7 +38,10 @@ async def of_second_task(responses, task, log_extra):
 def mixed_flags(ppo_flags, tmp_path):
     """A third of the prompts belong to each task, and to none."""
     words = ["cde", "c", "gf", "fed", "ec", "dg", "gggg", "fc", "cd", "dcf", "ddd", "e"]
-    rows = [{"prompt": word, "task": str(place % 3)} for place, word in enumerate(words)]
+    rows = [
+        {"prompt": word, "task": str(place % 3), "reverse": word[::-1]}
+        for place, word in enumerate(words)
+    ]
     data = f"prompts:1:{write_lines(tmp_path / 'mixed.jsonl', rows)}"
     rewards = [f"one={__name__}:of_first_task", f"two={__name__}:of_second_task"]
     flags = [*ppo_flags, "--train_datasets", data, "--reward_models", *rewards]
@@ -53,8 +58,7 @@ def aggregate(row, preference, method, ideal):
 
 
 @pytest.mark.usefixtures("no_page")
-@pytest.mark.parametrize("method", ["ls", "tche"])
-@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+@pytest.mark.parametrize(("algorithm", "method"), [("ppo", "tche"), ("grpo", "ls")])
 def test_a_training_on_two_tasks(algorithm, method, mixed_flags, base_model, tmp_path):
     flags, data, rewards = mixed_flags
     flags = [*evaluated(flags, data), "--eval_grid_step", "1", "--aggregation", method]
@@ -121,7 +125,8 @@ def _check_evaluation(data, rewards, base_model, tmp_path):
 def test_a_batch_without_any_value(mixed_flags, tmp_path):
     """Its step is one of zeros, and what is known of no response is left out of the metrics."""
     flags = mixed_flags[0]
-    rows = [{"prompt": word, "task": "0"} for word in ("cde", "c", "gf", "fed")]
+    words = ("cde", "c", "gf", "fed")
+    rows = [{"prompt": word, "task": "0", "reverse": word[::-1]} for word in words]
     data = f"prompts:1:{write_lines(tmp_path / 'neither.jsonl', rows)}"
     flags = [*flags, "--train_datasets", data, "--per_device_prompt_batch_size", "4"]
     flags += ["--num_return_sequences", "2", "--max_steps", "1", "--aggregation", "tche"]

@@ -122,20 +122,6 @@ def by_rule(rows):
     return 0.2 * torch.tensor(found, dtype=torch.float64)
 
 
-def numeric_trainer(ppo_flags, ragged_prompts, texts, extra):
-    return ppo_trainer(
-        [
-            *ppo_flags,
-            *("--train_datasets", f"prompts:1:{ragged_prompts}", "--max_length", "24"),
-            *("--ptx_datasets", f"supervised:1:{texts}", "--ptx_coeff", str(PTX_COEFF)),
-            *("--kl_coeff", str(KL), "--clip_range_score", str(CLIP_SCORE)),
-            *("--clip_range_ratio", str(CLIP_RATIO), "--clip_range_value", str(CLIP_VALUE)),
-            *("--per_device_prompt_batch_size", "4", "--per_device_train_batch_size", "4"),
-            *("--update_iters", "2", "--critic_lr", "5e-3", *extra),
-        ]
-    )
-
-
 @pytest.mark.parametrize(("aggregation", "scope", "whiten", "rules", "temperature"), CASES)
 def test_gradients_of_two_passes_over_a_rollout(
     ppo_flags,
@@ -159,7 +145,17 @@ def test_gradients_of_two_passes_over_a_rollout(
         extra += ["--reward_models", *rule_rewards]
         extra += ["--reward_scales", "helpful=0.2", "harmless=0.2"]
         weights.critic, weights.score = weights.base, by_rule
-    trainer = numeric_trainer(ppo_flags, ragged_prompts, texts, extra)
+    trainer = ppo_trainer(
+        [
+            *ppo_flags,
+            *("--train_datasets", f"prompts:1:{ragged_prompts}", "--max_length", "24"),
+            *("--ptx_datasets", f"supervised:1:{texts}", "--ptx_coeff", str(PTX_COEFF)),
+            *("--kl_coeff", str(KL), "--clip_range_score", str(CLIP_SCORE)),
+            *("--clip_range_ratio", str(CLIP_RATIO), "--clip_range_value", str(CLIP_VALUE)),
+            *("--per_device_prompt_batch_size", "4", "--per_device_train_batch_size", "4"),
+            *("--update_iters", "2", "--critic_lr", "5e-3", *extra),
+        ]
+    )
     wobble(trainer)
     engines = trainer.actor_model, trainer.reward_critic_model
     noted = [watch_gradients(engine) for engine in engines]
@@ -172,6 +168,13 @@ def test_gradients_of_two_passes_over_a_rollout(
     rollout = rolled_out(batch, *map(trained_parameters, engines), weights, aggregation)
     stored = (batch["rewards"], rollout.rewards), (batch["reward"], rollout.reward)
     assert all(torch.allclose(a.double(), b, atol=1e-5) for a, b in stored)
+    start = batch["prompt"].size(1) - 1
+    old = {"log_probs": rollout.old, "ref_log_probs": rollout.reference}
+    for name, expected in (old | {"reward_values": rollout.values}).items():
+        for i, row in enumerate(expected):
+            found = batch[name][i, start : start + len(row)].double()
+            assert torch.allclose(found, row, atol=1e-5), name
+    assert (torch.cat(rollout.old) - torch.cat(rollout.reference)).abs().max() > 0.1
     trainer.set_train()
     bites = []
     for update in range(2):
@@ -189,28 +192,6 @@ def test_gradients_of_two_passes_over_a_rollout(
         renamed = {plain_name(n): g for n, g in noted[1][update].items()}
         close(renamed, torch.autograd.grad(losses[1], list(critic.values())), list(critic))
     assert bites == [[False, False], [True, True]]  # both clips are in the second pass
-
-
-def test_a_rollout_stores_its_policys_log_probabilities_and_its_critics_values(
-    ppo_flags, ragged_prompts, texts, weights
-):
-    trainer = numeric_trainer(ppo_flags, ragged_prompts, texts, ["--preference_scope", "sample"])
-    wobble(trainer)
-    engines = trainer.actor_model, trainer.reward_critic_model
-    trainer.set_eval()
-    prompts = to_device(next(iter(trainer.prompt_only_dataloader)), own_device())
-    (batch,) = trainer.split_rl_micro_batches(prompts)
-    rollout = rolled_out(batch, *map(trained_parameters, engines), weights, "ls")
-    start = batch["prompt"].size(1) - 1
-    for name, expected in (
-        ("log_probs", rollout.old),
-        ("ref_log_probs", rollout.reference),
-        ("reward_values", rollout.values),
-    ):
-        for i, row in enumerate(expected):
-            found = batch[name][i, start : start + len(row)].double()
-            assert torch.allclose(found, row, atol=1e-5), name
-    assert (torch.cat(rollout.old) - torch.cat(rollout.reference)).abs().max() > 0.1
 
 
 def first_tokens(logits, uniform, temperature):

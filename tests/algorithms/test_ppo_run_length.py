@@ -142,13 +142,11 @@ def test_old_numbers_are_those_of_the_policy_and_critic_that_rolled_out(
     )
 
 
-@pytest.mark.parametrize("max_steps", [1, 3])
-def test_max_steps_are_training_steps(trainer_of, max_steps):
-    trainer = trainer_of(32, *sizes(16, 8, 1), "--max_steps", max_steps)
+def test_max_steps_are_training_steps(trainer_of):
+    trainer = trainer_of(32, *sizes(16, 8, 1), "--max_steps", 3)
     steps = watch_steps(trainer)
     trainer.train()
-    assert len(steps) == trainer.global_step == max_steps
-    assert trainer.reward_critic_model.global_steps == max_steps
+    assert len(steps) == trainer.global_step == trainer.reward_critic_model.global_steps == 3
 
 
 def test_a_run_too_short_for_an_update_is_refused(trainer_of):
@@ -163,8 +161,7 @@ def cosine(peak, update, updates, warmup):
     return peak * 0.5 * (1 + math.cos(math.pi * (update - warmup) / (updates - warmup)))
 
 
-@pytest.mark.parametrize("with_texts", [False, True])
-@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize(("accumulation", "with_texts"), [(1, False), (3, True)])
 def test_learning_rate_at_every_update(trainer_of, texts, accumulation, with_texts):
     flags = ["--actor_lr", "2e-3", "--actor_lr_warmup_ratio", "0.3", "--critic_lr", "1e-3"]
     flags += ["--critic_lr_scheduler_type", "cosine", "--critic_lr_warmup_ratio", "0.5"]
@@ -196,15 +193,11 @@ PASSES, RESPONSE_FLAG = "--update_iters", "--num_return_sequences"
 @pytest.mark.parametrize(
     ("prompts", "flags", "expected"),
     [
-        (32, sizes(8, 8, 1), [0, 1, 2, 3]),
         (32, sizes(8, 8, 2), [0, 0, 1, 1]),
         (32, sizes(16, 8, 1), [0, 1, 2, 3]),
-        (48, sizes(16, 8, 3), [0, 0, 0, 1, 1, 1]),
         (24, (*sizes(16, 8, 2), "--epochs", 2), [0, 0, 1, 1, 2, 2]),  # across an epoch's end
-        (24, (*sizes(8, 8, 1), RESPONSE_FLAG, 2), [0, 0, 1, 1, 2, 2]),
         (32, (*sizes(8, 8, 3), RESPONSE_FLAG, 2), [0, 0, 0, 0, 0, 0, 1, 1]),
         (32, (*sizes(16, 8, 1), PASSES, 2), [0] * 4 + [1] * 4),
-        (32, (*sizes(8, 8, 4), PASSES, 2), [0] * 4 + [1] * 4),
         (48, (*sizes(16, 8, 3), PASSES, 2), [0] * 12),
     ],
 )

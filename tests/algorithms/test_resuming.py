@@ -19,11 +19,11 @@ from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from safe_rlhf_panacea.algorithms.sft import main as panacea_sft
 from safe_rlhf_panacea.base.finetune import main as sft
-from safe_rlhf_panacea.dry_run import resolve
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.runs.logger import Logger
-from safe_rlhf_panacea.runs.resuming import can_go_on, note_latest
+from safe_rlhf_panacea.runs.resuming import can_go_on
 from safe_rlhf_panacea.runs.run_folder import is_finished
+from safe_rlhf_panacea.runs.run_record import recordable
 from tests.algorithms.conftest import write_lines
 from tests.algorithms.test_evaluating_shown import offline_records
 
@@ -49,20 +49,22 @@ def stop_at(monkeypatch):
     return lambda step: when.update(step=step)
 
 
-def both_ways(main, flags, tmp_path, stop_at, step):
-    """Folders of a run without a stop, and of one that failed at ``step`` and went on."""
+def both_ways(main, flags, tmp_path, stop_at, *steps):
+    """Folders of a run without a stop, and of one that failed at every of ``steps`` and went on."""
     folders = tmp_path / "whole", tmp_path / "parts"
     main([*flags, "--output_dir", str(folders[0])])
-    stop_at(step)
-    parts = [*flags, "--output_dir", str(folders[1])]
-    with pytest.raises(Interrupted):
-        main(parts)
-    stop_at(None)
-    assert not is_finished(folders[1])
-    # What a launcher asks before it hands on --resume.
-    assert can_go_on(folders[1], resolve(main.__module__.removesuffix(".main"), parts)[0])
-    torch.manual_seed(123)  # whatever the new process's random numbers are
-    main([*parts, "--resume"])
+    parts, resume = [*flags, "--output_dir", str(folders[1])], []
+    for step in steps:
+        stop_at(step)
+        with pytest.raises(Interrupted):
+            main([*parts, *resume])
+        stop_at(None)
+        assert not is_finished(folders[1])
+        # What a launcher asks before it hands on --resume.
+        assert can_go_on(folders[1], recordable(main.__self__.parse_arguments(parts)))
+        torch.manual_seed(123)  # whatever the new process's random numbers are
+        resume = ["--resume"]
+    main([*parts, *resume])
     return folders
 
 
@@ -78,30 +80,46 @@ def same_tensors(folders, name):
     return all(torch.equal(whole[key], parts[key]) for key in whole | parts)
 
 
+def same_runs(folders):
+    """Adapters, metrics and fronts of two runs are equal; the metrics of one."""
+    assert same_tensors(folders, "adapter_model.safetensors")
+    whole, parts = map(metrics, folders)
+    assert parts == whole
+    evaluations = [read_evaluations(folder) for folder in folders]
+    fronts = [[one.result.points for one in found] for found in evaluations]
+    assert fronts[0] == fronts[1]
+    assert [one.drawn for one in evaluations[0]] == [one.drawn for one in evaluations[1]]
+    return whole
+
+
+def resumed_from(folder):
+    record = json.loads((folder / "run.json").read_text())
+    return [entry["step"] for entry in record["resumed"]]
+
+
+def evaluating(data, every, rows=4):
+    """Flags of an evaluation at the two ends of the front."""
+    return [
+        *("--need_eval", "--eval_strategy", "steps", "--eval_interval", str(every)),
+        *("--eval_datasets", data, "--eval_grid_step", "1", "--eval_prompts", str(rows)),
+    ]
+
+
 # Of 50-odd different prompts, 32 at a time: an epoch is two rollouts, of four and of three
 # micro-batches with two passes each, 14 steps. The text for PTX, 32 lines, ends with every rollout.
 PPO_FLAGS = (
-    *("--max_steps", "40", "--per_device_prompt_batch_size", "32", "--update_iters", "2"),
+    *("--max_steps", "32", "--per_device_prompt_batch_size", "32", "--update_iters", "2"),
     *("--preference_scope", "sample", "--aggregation", "tche", "--save_interval", "8"),
 )
 
 
-@pytest.mark.parametrize(("step", "saved"), [(11, 8), (24, 22), (30, 28)])  # 28 ends an epoch
-def test_ppo(ppo_flags, texts, prompts, tmp_path, stop_at, step, saved):
-    flags = [*ppo_flags, *PPO_FLAGS, "--ptx_datasets", f"supervised:1:{texts}"]
-    flags += ["--need_eval", "--eval_strategy", "steps", "--eval_interval", "8"]
-    flags += ["--eval_datasets", f"prompts:4/-1:{prompts}", "--eval_grid_step", "1"]
-    folders = both_ways(ppo, flags, tmp_path, stop_at, step)
-    assert same_tensors(folders, "adapter_model.safetensors")
-    whole, parts = map(metrics, folders)
-    assert parts == whole
+def test_ppo(ppo_flags, texts, prompts, tmp_path, stop_at):
+    flags = [*ppo_flags, *PPO_FLAGS, "--ptx_datasets", f"supervised:1:{texts}", "--top_p", "0.9"]
+    flags += evaluating(f"prompts:4/-1:{prompts}", 8)
+    folders = both_ways(ppo, flags, tmp_path, stop_at, 11, 24, 30)
+    whole = same_runs(folders)
     assert len({line["train/reward"] for line in whole if "train/reward" in line}) > 3
-    fronts = [[one.result.points for one in read_evaluations(folder)] for folder in folders]
-    assert fronts[0] == fronts[1]
-    last = [read_evaluations(folder)[-1] for folder in folders]
-    assert last[0].drawn == last[1].drawn
-    record = json.loads((folders[1] / "run.json").read_text())
-    assert [entry["step"] for entry in record["resumed"]] == [saved]
+    assert resumed_from(folders[1]) == [8, 22, 28]  # the last of which ends an epoch
 
 
 def test_a_template_writes_the_date_of_the_runs_start(dpo_flags, tmp_path, stop_at, monkeypatch):
@@ -136,30 +154,20 @@ def test_a_template_writes_the_date_of_the_runs_start(dpo_flags, tmp_path, stop_
 def test_ppo_with_both_adapters_on_one_backbone(ppo_flags, rule_rewards, tmp_path, stop_at):
     flags = [*ppo_flags, "--reward_models", *rule_rewards, "--zero_stage", "2"]
     flags += ["--max_steps", "6", "--save_interval", "2"]
-    folders = both_ways(ppo, flags, tmp_path, stop_at, 5)
-    assert same_tensors(folders, "adapter_model.safetensors")
-    whole, parts = map(metrics, folders)
-    assert parts == whole
+    whole = same_runs(both_ways(ppo, flags, tmp_path, stop_at, 5))
     assert whole[-1]["train/reward_value"] != 0  # the critic is trained, and went on
 
 
-@pytest.mark.parametrize(("step", "saved"), [(6, 4), (10, 8)])
-def test_grpo(grpo_flags, texts, prompts, tmp_path, stop_at, step, saved):
+def test_grpo(grpo_flags, texts, prompts, tmp_path, stop_at):
     """Two passes over two micro-batches, Tchebycheff's ideal point, text for PTX, evaluations."""
     flags = [*grpo_flags, "--max_steps", "12", "--update_iters", "2", "--save_interval", "4"]
     flags += ["--per_device_train_batch_size", "8", "--preference_scope", "sample"]
     flags += ["--aggregation", "tche", "--equal_steps", "--ptx_datasets", f"supervised:1:{texts}"]
-    flags += ["--need_eval", "--eval_strategy", "steps", "--eval_interval", "4"]
-    flags += ["--eval_datasets", f"prompts:4/-1:{prompts}", "--eval_grid_step", "1"]
-    folders = both_ways(grpo, flags, tmp_path, stop_at, step)
-    assert same_tensors(folders, "adapter_model.safetensors")
-    whole, parts = map(metrics, folders)
-    assert parts == whole
-    fronts = [[one.result.points for one in read_evaluations(folder)] for folder in folders]
-    assert fronts[0] == fronts[1]
-    assert len(fronts[0]) == 4
-    record = json.loads((folders[1] / "run.json").read_text())
-    assert [entry["step"] for entry in record["resumed"]] == [saved]
+    flags += evaluating(f"prompts:4/-1:{prompts}", 4)
+    folders = both_ways(grpo, flags, tmp_path, stop_at, 6, 10)
+    same_runs(folders)
+    assert len(read_evaluations(folders[0])) == 4
+    assert resumed_from(folders[1]) == [4, 8]
 
 
 def test_ppo_with_accumulation_draws_the_same_preferences(ppo_flags, tmp_path, stop_at):
@@ -170,85 +178,66 @@ def test_ppo_with_accumulation_draws_the_same_preferences(ppo_flags, tmp_path, s
     flags += ["--per_device_prompt_batch_size", "16", "--gradient_accumulation_steps", "2"]
     flags += ["--max_steps", "9", "--save_interval", "2"]
     folders = both_ways(ppo, flags, tmp_path, stop_at, 8)
-    whole, parts = map(metrics, folders)
-    assert parts == whole
+    whole = same_runs(folders)
     assert len({line["train/preference_helpful"] for line in whole}) == 5
-    record = json.loads((folders[1] / "run.json").read_text())
-    assert [entry["step"] for entry in record["resumed"]] == [6]
-
-
-def test_evaluations_with_nucleus_sampling_do_not_depend_on_a_resume(
-    ppo_flags, prompts, tmp_path, stop_at
-):
-    flags = [*ppo_flags, "--max_steps", "6", "--save_interval", "2", "--top_p", "0.9"]
-    flags += ["--need_eval", "--eval_strategy", "steps", "--eval_interval", "2"]
-    flags += ["--eval_datasets", f"prompts:4/-1:{prompts}", "--eval_grid_step", "1"]
-    folders = both_ways(ppo, flags, tmp_path, stop_at, 5)
-    assert same_tensors(folders, "adapter_model.safetensors")
-    fronts = [[one.result.points for one in read_evaluations(folder)] for folder in folders]
-    assert fronts[0] == fronts[1]
+    assert resumed_from(folders[1]) == [6]
 
 
 class Killed(BaseException):
     """Nothing that a program could catch."""
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
-        "safe_rlhf_panacea.dashboard.atomic_write_json",  # after evaluations.jsonl
-        "safe_rlhf_panacea.dashboard.atomic_write_text",  # after results.json
-        "safe_rlhf_panacea.runs.logger.append_line",  # before the line of metrics.jsonl
-    ],
+def kill(*_, **__):
+    raise Killed
+
+
+PLACES = (
+    "safe_rlhf_panacea.dashboard.atomic_write_json",  # after evaluations.jsonl
+    "safe_rlhf_panacea.dashboard.atomic_write_text",  # after results.json
+    "safe_rlhf_panacea.runs.logger.append_line",  # before the line of metrics.jsonl
 )
-def test_a_kill_within_the_last_evaluation_loses_nothing(place, dpo_flags, pairs, tmp_path):
-    flags = [*dpo_flags, "--max_steps", "3", "--save_interval", "3", "--need_eval"]
-    flags += ["--eval_datasets", f"pairs:8/-1:{pairs}", "--eval_interval", "2"]
-    folders = tmp_path / "whole", tmp_path / "parts"
-    flags += ["--eval_strategy", "steps", "--output_dir"]
-    dpo([*flags, str(folders[0])])
-
-    def killed(*args, **kwargs):
-        if len(read_evaluations(folders[1])) == 3:
-            raise Killed
-        return whole(*args, **kwargs)
-
-    module, _, name = place.rpartition(".")
-    whole = getattr(import_module(module), name)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(place, killed)
-        with pytest.raises(Killed):
-            dpo([*flags, str(folders[1])])
-    dpo([*flags, str(folders[1]), "--resume"])
-    results = [json.loads((folder / "results.json").read_text()) for folder in folders]
-    assert results[0]["step"] == results[1]["step"] == 3
-    assert results[0]["front"] == results[1]["front"]
-    found = [[one.result.points for one in read_evaluations(folder)] for folder in folders]
-    assert found[0] == found[1] and len(found[0]) == 3
-    first, second = map(metrics, folders)
-    assert first == second and "front/hypervolume" in second[-1]
 
 
-@pytest.mark.parametrize("strategy", ["steps", "epoch"])
-def test_a_kill_before_a_whole_model_is_saved_loses_no_evaluation(
-    strategy, base_model, texts, tmp_path
-):
+def test_a_kill_within_the_last_evaluation_loses_nothing(dpo_flags, pairs, tmp_path):
+    flags = [*dpo_flags, "--max_steps", "3", "--save_interval", "3"]
+    flags += [*evaluating(f"pairs:8/-1:{pairs}", 2), "--output_dir"]
+    dpo([*flags, str(tmp_path / "whole")])
+    for number, place in enumerate(PLACES):
+        folders = tmp_path / "whole", tmp_path / f"parts{number}"
+        module, _, name = place.rpartition(".")
+        write = getattr(import_module(module), name)
+
+        def killed(*args, folder=folders[1], write=write, **kwargs):
+            if len(read_evaluations(folder)) == 3:
+                raise Killed
+            return write(*args, **kwargs)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(place, killed)
+            with pytest.raises(Killed):
+                dpo([*flags, str(folders[1])])
+        dpo([*flags, str(folders[1]), "--resume"])
+        assert is_finished(folders[1])
+        results = [json.loads((folder / "results.json").read_text()) for folder in folders]
+        assert results[0]["step"] == results[1]["step"] == 3
+        assert results[0]["front"] == results[1]["front"]
+        assert "front/hypervolume" in same_runs(folders)[-1]
+        assert len(read_evaluations(folders[1])) == 3
+
+
+def test_a_kill_before_a_whole_model_is_saved_loses_no_evaluation(base_model, texts, tmp_path):
     """Of a training without a front; its last step ends an epoch."""
     flags = [
         *("--model_name_or_path", str(base_model), "--train_datasets", f"supervised:1:{texts}"),
         *("--max_length", "64", "--max_steps", "4", "--per_device_train_batch_size", "8"),
         *("--log_type", "none", "--progress", "false", "--save_interval", "4", "--need_eval"),
-        *("--eval_datasets", f"supervised:8/-1:{texts}", "--eval_strategy", strategy),
-        *("--eval_interval", "2", "--output_dir"),
+        *("--eval_datasets", f"supervised:8/-1:{texts}", "--eval_strategy", "epoch"),
+        "--output_dir",
     ]
     folders = tmp_path / "whole", tmp_path / "parts"
     sft([*flags, str(folders[0])])
-
-    def killed(*args, **kwargs):
-        raise Killed
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("safe_rlhf_panacea.base.trainer.TrainerBase.save", killed)
+        patch.setattr("safe_rlhf_panacea.base.trainer.TrainerBase.save", kill)
         with pytest.raises(Killed):
             sft([*flags, str(folders[1])])
     sft([*flags, str(folders[1]), "--resume"])
@@ -257,26 +246,10 @@ def test_a_kill_before_a_whole_model_is_saved_loses_no_evaluation(
 
 
 def test_a_checkpoint_counts_once_its_adapter_is_there(dpo_flags, tmp_path, monkeypatch):
-    def killed(part):
-        raise Killed
-
-    monkeypatch.setattr("safe_rlhf_panacea.algorithms.part.PanaceaPart.checkpointed", killed)
+    monkeypatch.setattr("safe_rlhf_panacea.algorithms.part.PanaceaPart.checkpointed", kill)
     with pytest.raises(Killed):
         dpo([*dpo_flags, "--max_steps", "2", "--save_interval", "1"])
     assert not (tmp_path / "out" / "checkpoints" / "latest").exists()
-
-
-def test_resumed_at_its_last_step_its_evaluation_is_there_once(dpo_flags, pairs, tmp_path, stop_at):
-    flags = [*dpo_flags, "--max_steps", "4", "--save_interval", "2", "--need_eval"]
-    flags += ["--eval_strategy", "steps", "--eval_interval", "2"]
-    flags += ["--eval_datasets", f"pairs:8/-1:{pairs}"]
-    dpo(flags)
-    record = json.loads((tmp_path / "out" / "run.json").read_text())
-    record.pop("finished_at")  # the power failed just before
-    (tmp_path / "out" / "run.json").write_text(json.dumps(record))
-    dpo([*flags, "--resume"])
-    assert [one.step for one in read_evaluations(tmp_path / "out")] == [0, 2, 4]
-    assert is_finished(tmp_path / "out")
 
 
 @pytest.mark.parametrize("strategy", ["steps", "epoch"])
@@ -284,14 +257,12 @@ def test_dpo_with_accumulation_is_saved_between_updates(
     dpo_flags, pairs, tmp_path, stop_at, strategy
 ):
     flags = [*dpo_flags, "--max_steps", "20", "--save_interval", "3"]
-    flags += ["--gradient_accumulation_steps", "2", "--need_eval", "--eval_strategy", strategy]
-    flags += ["--eval_datasets", f"pairs:8/-1:{pairs}", "--eval_interval", "4"]
+    flags += [*evaluating(f"pairs:8/-1:{pairs}", 4, rows=1), "--eval_strategy", strategy]
+    flags += ["--gradient_accumulation_steps", "2"]
     folders = both_ways(dpo, flags, tmp_path, stop_at, 10)
     tags = {path.name for path in (folders[0] / "checkpoints" / "model").glob("step-*")}
     assert tags == {"step-4", "step-6", "step-10", "step-12", "step-16", "step-18"}
-    assert same_tensors(folders, "adapter_model.safetensors")
-    whole, parts = map(metrics, folders)
-    assert parts == whole
+    same_runs(folders)
     steps = [one.step for one in read_evaluations(folders[1])]
     assert steps == ([0, 4, 8, 12, 16, 20] if strategy == "steps" else [0, 8, 16, 20])
 
@@ -318,11 +289,8 @@ def test_panacea_sft(sft_flags, tmp_path, stop_at):
     flags += ["--eval_strategy", "steps", "--eval_interval", "6", "--preference_scope", "sample"]
     flags += ["--eval_grid_step", "1", "--eval_prompts", "2"]
     folders = both_ways(panacea_sft, flags, tmp_path, stop_at, 10)
-    assert same_tensors(folders, "adapter_model.safetensors")
-    whole, parts = map(metrics, folders)
-    assert parts == whole
-    steps = [one.step for one in read_evaluations(folders[1])]
-    assert steps == [0, 6, 12]
+    same_runs(folders)
+    assert [one.step for one in read_evaluations(folders[1])] == [0, 6, 12]
 
 
 def test_wandb_goes_on_in_the_same_run(dpo_flags, tmp_path, stop_at, monkeypatch):
@@ -401,8 +369,7 @@ def test_a_base_model_that_has_changed_is_refused(interrupted, base_model, tmp_p
 CONSTANT = ("--lr_scheduler_type", "constant", "--save_interval", "2")
 
 
-@pytest.mark.parametrize("finished", [True, False])
-@pytest.mark.parametrize("length", ["max_steps", "epochs"])
+@pytest.mark.parametrize(("length", "finished"), [("max_steps", True), ("epochs", False)])
 def test_a_constant_schedule_goes_on_to_more_steps(length, finished, dpo_flags, tmp_path, stop_at):
     """An epoch has eight steps."""
     at = dpo_flags.index("--max_steps")
@@ -482,13 +449,6 @@ def test_an_older_record_and_what_a_kill_left(interrupted, tmp_path, capsys):
     dpo([*interrupted, "--resume"])
     assert is_finished(folder)
     assert not any(path.exists() for path in left)
-
-
-def test_a_saved_checkpoint_takes_what_a_kill_left_of_the_one_before(tmp_path):
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / ".latest.abc.tmp").write_text("")
-    note_latest(tmp_path, 3)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["latest"]
 
 
 def test_what_cannot_be_resumed(dpo_flags, tmp_path, stop_at, capsys):

@@ -36,6 +36,19 @@ def served(main, flags, folder, server, *more):
     main([*flags, "--output_dir", str(folder), *engine, *more])
 
 
+_whole = {}
+
+
+@pytest.fixture
+def whole(grpo_flags, base_model, tmp_path_factory):
+    """The folder of a training that nothing interrupts, and the server that it has asked."""
+    if not _whole:
+        _whole["folder"] = tmp_path_factory.mktemp("whole") / "run"
+        with StandIn(base_model, {}) as _whole["server"]:
+            served(grpo, [*grpo_flags, *UPDATES], *_whole.values())
+    return _whole["folder"], _whole["server"]
+
+
 def steps(folder):
     return [line for line in metrics(folder) if "train/reward" in line]
 
@@ -46,14 +59,10 @@ def versions(server):
     return [int(name.rpartition("-")[2]) for name in names][1:]
 
 
-def test_grpo_asks_at_the_same_preferences_and_hears_its_own_policy(
-    grpo_flags, base_model, tmp_path
-):
-    flags = [*grpo_flags, *UPDATES]
-    grpo([*flags, "--output_dir", str(tmp_path / "own")])
-    with StandIn(base_model, {}) as server:
-        served(grpo, flags, tmp_path / "served", server)
-    own, found = steps(tmp_path / "own"), steps(tmp_path / "served")
+def test_grpo_asks_at_the_same_preferences_and_hears_its_own_policy(grpo_flags, whole, tmp_path):
+    folder, server = whole
+    grpo([*grpo_flags, *UPDATES, "--output_dir", str(tmp_path / "own")])
+    own, found = steps(tmp_path / "own"), steps(folder)
     assert [[line[key] for key in LAMBDA] for line in own] == [
         [line[key] for key in LAMBDA] for line in found
     ]
@@ -64,7 +73,7 @@ def test_grpo_asks_at_the_same_preferences_and_hears_its_own_policy(
     assert max(line["train/sampling_logp_difference"] for line in found) < 1e-5
     assert all(line["train/importance_sampling_ratio"] == pytest.approx(1) for line in found)
     assert len({line["train/mean_generated_length"] for line in found}) > 2
-    assert not any((tmp_path / "served" / "rollouts").iterdir())
+    assert not any((folder / "rollouts").iterdir())
     assert {name.partition("@")[0][-2:] for name in server.unloaded} == {"-0", "-1"}
     assert len({*server.unloaded}) == 4 + 4 + 1  # of the first two versions, and the check's
 
@@ -84,20 +93,19 @@ def test_an_adapter_for_one_preference_has_no_preference_in_its_name(
 def test_what_dies_in_the_middle_loses_nothing(
     grpo_flags,
     base_model,
+    whole,
     tmp_path,
     stop_at,  # noqa: F811
     dies,
     capsys,
 ):
     flags, parts = [*grpo_flags, *UPDATES], tmp_path / "parts"
-    with StandIn(base_model, {}) as server:
-        served(grpo, flags, tmp_path / "whole", server)
-        if dies == "trainer":
-            stop_at(7)
-            with pytest.raises(Interrupted):
-                served(grpo, flags, parts, server)
-            stop_at(None)
-    if dies == "server":
+    if dies == "trainer":
+        stop_at(7)
+        with StandIn(base_model, {}) as server, pytest.raises(Interrupted):
+            served(grpo, flags, parts, server)
+        stop_at(None)
+    else:
         with StandIn(base_model, {}, alive=1 + 4 * 3 + 2) as server, pytest.raises(SystemExit):
             served(grpo, flags, parts, server)
         message = capsys.readouterr().err
@@ -107,24 +115,22 @@ def test_what_dies_in_the_middle_loses_nothing(
     with StandIn(base_model, {}) as server:
         served(grpo, flags, parts, server, "--resume")
     assert versions(server)[0] == (3 if dies == "server" else 2)
-    assert metrics(parts) == metrics(tmp_path / "whole")
-    assert same_tensors((tmp_path / "whole", parts), "adapter_model.safetensors")
+    assert metrics(parts) == metrics(whole[0])
+    assert same_tensors((whole[0], parts), "adapter_model.safetensors")
 
 
-def test_rollouts_one_update_old(grpo_flags, base_model, tmp_path, stop_at):  # noqa: F811
-    flags = [*grpo_flags, *UPDATES]
+def test_rollouts_one_update_old(grpo_flags, base_model, whole, tmp_path, stop_at):  # noqa: F811
+    flags = [*grpo_flags, *UPDATES, "--rollout_stale"]
     with StandIn(base_model, {}) as server:
-        served(grpo, flags, tmp_path / "fresh", server)
-    with StandIn(base_model, {}) as server:
-        served(grpo, flags, tmp_path / "stale", server, "--rollout_stale")
+        served(grpo, flags, tmp_path / "stale", server)
         old = [max(0, update - 1) for update in range(4) for _ in range(4)]
         assert sorted(versions(server))[:16] == old  # a batch's requests come in any order
         stop_at(7)
         with pytest.raises(Interrupted):
-            served(grpo, flags, tmp_path / "parts", server, "--rollout_stale")
+            served(grpo, flags, tmp_path / "parts", server)
         stop_at(None)
-        served(grpo, flags, tmp_path / "parts", server, "--rollout_stale", "--resume")
-    fresh, stale, parts = (steps(tmp_path / name) for name in ("fresh", "stale", "parts"))
+        served(grpo, flags, tmp_path / "parts", server, "--resume")
+    fresh, stale, parts = map(steps, (whole[0], tmp_path / "stale", tmp_path / "parts"))
     for found in (stale, parts):
         assert [[line[key] for key in LAMBDA] for line in fresh] == [
             [line[key] for key in LAMBDA] for line in found

@@ -9,21 +9,15 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.algorithms.sft import main
-from safe_rlhf_panacea.base.supervised import to_device
 from safe_rlhf_panacea.data import IGNORE_INDEX
-from safe_rlhf_panacea.distributed import own_device
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.show import pictures
+from safe_rlhf_panacea.show.plots import picture_bytes
 from tests.algorithms.conftest import write_lines
 from tests.algorithms.helpers import sft_trainer
 from tests.algorithms.plain_ppo import at_preference, doubled, hidden_states
 
 pytestmark = pytest.mark.usefixtures("no_page")
-
-
-def batches(trainer, count=1):
-    loader = iter(trainer.train_dataloader)
-    return [to_device(next(loader), own_device()) for _ in range(count)]
 
 
 def weights_and_factors(trainer):
@@ -39,89 +33,6 @@ def negative_log_likelihood(weights, ids, labels):
     predicted = logits.log_softmax(dim=-1)
     answer = [t for t in range(1, len(ids)) if labels[t] != IGNORE_INDEX]
     return -sum(predicted[t - 1, ids[t]] for t in answer), len(answer)
-
-
-def reference_losses(weights, factors, batch, preference):
-    """-log π(y|x) of every text at its λ, size = (B,)."""
-    found = []
-    for row, mask in enumerate(batch["attention_mask"].bool()):
-        composed = at_preference(weights, factors, preference[row].double())
-        ids, labels = batch["input_ids"][row][mask], batch["labels"][row][mask].tolist()
-        found.append(negative_log_likelihood(composed, ids, labels)[0])
-    return torch.stack(found)
-
-
-def aggregated(losses, labelled, preference, method, scope):
-    """Eq. 6 or 7 of the mean losses, or of each text's, by hand."""
-    weighted = losses[:, None] * preference.double()  # size = (B, m)
-    if method == "tche" and scope == "sample":
-        rows = [values[on].max() for values, on in zip(weighted, labelled, strict=True)]
-        return sum(rows) / len(rows)
-    means = [
-        weighted[labelled[:, i], i].mean() for i in range(labelled.size(1)) if labelled[:, i].any()
-    ]
-    return sum(means) if method == "ls" else max(means)
-
-
-def loss_and_gradients(trainer, batch, preference):
-    """The trainer's, without its engine's hooks: what is logged, and gradients by name."""
-    engine = trainer.model
-    trainer.model = engine.module
-    try:
-        with trainer.panacea.at(preference):
-            found = trainer.loss(**batch)
-            found["loss"].backward()
-    finally:
-        trainer.model = engine
-    named = [(n, p) for n, p in engine.module.named_parameters() if p.grad is not None]
-    gradients = {name: parameter.grad.double() for name, parameter in named}
-    engine.module.zero_grad()
-    return found, gradients
-
-
-@pytest.mark.parametrize(
-    ("method", "scope"), [("ls", "batch"), ("ls", "sample"), ("tche", "batch"), ("tche", "sample")]
-)
-def test_losses_and_gradients_of_three_steps(sft_flags, method, scope):
-    trainer = sft_trainer([*sft_flags, "--aggregation", method, "--preference_scope", scope])
-    for step, batch in enumerate(batches(trainer, 3)):
-        rows = len(batch["labels"])
-        preference = trainer.panacea.draw(rows, trainer.model)
-        weights, factors = weights_and_factors(trainer)
-        losses = reference_losses(weights, factors, batch, preference)
-        labelled = batch["labelled"]
-        expected = aggregated(losses, labelled, preference, method, scope)
-        expected.backward()
-        found, gradients = loss_and_gradients(trainer, batch, preference)
-        assert found["loss"].item() == pytest.approx(expected.item(), abs=1e-4)
-        for i, name in enumerate(("helpful", "harmless")):
-            mine = losses[labelled[:, i]].mean().item()
-            assert found[f"loss_{name}"].mean().item() == pytest.approx(mine, abs=1e-4)
-        largest = max(factor.grad.abs().max() for factor in factors.values())
-        assert largest > 1e-3
-        assert gradients.keys() == factors.keys()
-        for name, gradient in gradients.items():
-            difference = (gradient - factors[name].grad).abs().max()
-            assert difference < 1e-4 * largest, (step, name)
-        trainer.train_step(**batch)
-    assert all(factor.abs().max() > 0 for factor in factors.values())  # σ and s have moved
-
-
-def test_the_gradient_is_the_sum_that_preferences_weigh(sft_flags):
-    """While s is 0 the model does not see λ, and σ's gradient is linear in it."""
-    trainer = sft_trainer(sft_flags)
-    batch = batches(trainer)[0]
-
-    def gradient(preference):
-        rows = torch.tensor([preference]).expand(len(batch["labels"]), -1)
-        _, gradients = loss_and_gradients(trainer, batch, rows)
-        return torch.cat([g for name, g in gradients.items() if "lora_sigma" in name])
-
-    helpful, harmless = gradient([1.0, 0.0]), gradient([0.0, 1.0])
-    assert (helpful - harmless).abs().max() > 0.1 * helpful.abs().max()
-    torch.testing.assert_close(
-        gradient([0.3, 0.7]), 0.3 * helpful + 0.7 * harmless, rtol=1e-3, atol=1e-4
-    )
 
 
 def test_the_same_data_under_two_names_is_read_once_and_counts_for_both(sft_flags, objective_texts):
@@ -188,13 +99,14 @@ def test_the_front_is_of_held_out_log_likelihoods(sft_flags, objective_texts, tm
     counts = {"helpful": 5, "harmless": 3}
     specs = [f"{n}=supervised:{c}/-1:{objective_texts[n]}" for n, c in counts.items()]
     flags = [*sft_flags, "--need_eval", "--eval_datasets", *specs, "--eval_grid_step", "0.5"]
-    trainer = sft_trainer([*flags, "--max_steps", "4", "--per_device_eval_batch_size", "8"])
+    flags += ["--eval_prompts", "2", "--per_device_eval_batch_size", "8"]
+    trainer = sft_trainer(flags)
     trainer.train()
     weights, factors = weights_and_factors(trainer)
     texts = trainer.eval_dataloader.dataset
     last = read_evaluations(tmp_path / "out")[-1]
     assert last.result.kind == "log-likelihood"
-    assert last.result.metadata == {"labelled_texts": [5, 3], "prompts": 8}
+    assert last.result.metadata == {"labelled_texts": [5, 3], "prompts": 2}
 
     def by_objective(composed):
         found = {0: [], 1: []}
@@ -218,11 +130,12 @@ def test_the_front_is_of_held_out_log_likelihoods(sft_flags, objective_texts, tm
     low = [v.mean() - 2 * v.std(ddof=1) for v in start]
     assert last.result.reference_point == pytest.approx(low, abs=0.006)
     assert [len(column) for column in last.distributions[0]] == [5, 3]
-    assert pictures.distributions(last).startswith(b"\x89PNG")
+    assert picture_bytes(pictures.distributions(last)).startswith(b"\x89PNG")
 
 
 def test_it_learns_a_front(sft_flags, tmp_path):
-    flags = ["--max_steps", "40", "--lr", "2e-2", "--preference_scope", "sample"]
+    flags = ["--max_steps", "30", "--lr", "2e-2", "--preference_scope", "sample"]
+    flags += ["--eval_grid_step", "0.5", "--eval_prompts", "1"]
     main([*sft_flags, *flags, "--need_eval", "--eval_split_ratio", "0.25"])
     first, *_, last = read_evaluations(tmp_path / "out")
     assert np.ptp(first.front.values, axis=0) == pytest.approx([0, 0], abs=1e-5)
@@ -257,9 +170,7 @@ def test_bad_data_is_one_line(specs, words, sft_flags, texts, pairs, tmp_path, c
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("preference", "texts"), [("0,1", 20), ("1,0", 12), ("0.5,0.5", 32), (None, 32)]
-)
+@pytest.mark.parametrize(("preference", "texts"), [("0,1", 20), (None, 32)])
 def test_a_fixed_preference_trains_on_no_text_it_gives_no_weight(
     sft_flags, tmp_path, preference, texts
 ):

@@ -27,16 +27,24 @@ from tests.algorithms.test_ppo_numbers import (
     watch_gradients,
     wobble,
 )
-from tests.algorithms.test_sft import aggregated, negative_log_likelihood
+from tests.algorithms.test_sft import negative_log_likelihood
 
 PARTS = ("input_ids", "attention_mask")
-# Five rows: in one micro-batch, in three of which one is short, in five.
-SPLITS = pytest.mark.parametrize(("rows", "accumulated"), [(5, 1), (2, 3), (1, 5)])
+# Five rows: in one micro-batch, and in three of which one is short.
+SPLITS = pytest.mark.parametrize(("rows", "accumulated"), [(5, 1), (2, 3)])
+WAYS = pytest.mark.parametrize(
+    ("method", "scope", "rows", "accumulated"),
+    [
+        *(("ls", "sample", 5, 1), ("tche", "batch", 5, 1)),
+        *(("ls", "batch", 2, 3), ("tche", "sample", 2, 3)),
+    ],
+)
 
 
 def split(rows, accumulated):
+    """Flags of two updates, each of all five rows."""
     return [
-        *("--per_device_train_batch_size", str(rows), "--max_steps", str(accumulated)),
+        *("--per_device_train_batch_size", str(rows), "--max_steps", str(2 * accumulated)),
         *("--gradient_accumulation_steps", str(accumulated)),
     ]
 
@@ -65,18 +73,36 @@ def uneven(tmp_path):
     return write_lines(tmp_path / "uneven.jsonl", rows)
 
 
-def one_update(trainer):
-    """A run of one update: the batches that it used, their λ, its gradients, the logged lines."""
-    gradients, draw = watch_gradients(trainer.model), getattr(trainer, "panacea", None)
-    used, drawn, logged = [], [], []
+def two_updates(trainer):
+    """A run of two updates.
+
+    Of each: the weights before it, those that are trained, the batches that it used, their λ, its
+    gradients, the logged lines.
+    """
+    gradients, panacea = watch_gradients(trainer.model), getattr(trainer, "panacea", None)
+    used, weights, drawn, logged = [], [], [], []
     step, trainer.logger.log = trainer.train_step, lambda info, step: logged.append(info)
-    trainer.train_step = lambda **batch: used.append(batch) or step(**batch)
-    if draw is not None:
-        own = draw.draw
-        draw.draw = lambda *args, **named: drawn.append(own(*args, **named)) or drawn[-1]
+
+    def train_step(**batch):
+        used.append(batch)
+        weights.append(tensors_of(trainer))
+        return step(**batch)
+
+    trainer.train_step = train_step
+    if panacea is not None:
+        draw = panacea.draw
+        panacea.draw = lambda *args, **named: drawn.append(draw(*args, **named)) or drawn[-1]
     trainer.train()
-    assert len(gradients) == 1
-    return SimpleNamespace(used=used, drawn=drawn, gradients=gradients[0], logged=logged)
+    assert len(gradients) == 2
+    size, found = len(used) // 2, []
+    for place, gradient in zip((slice(0, size), slice(size, None)), gradients, strict=True):
+        parts = {"used": used[place], "drawn": drawn[place], "logged": logged[place]}
+        tensors, trained = weights[place][0]
+        parts |= {"tensors": tensors, "trained": trained, "gradients": gradient}
+        found.append(SimpleNamespace(**parts))
+    before, after = (one.tensors[found[0].trained[0]] for one in found)
+    assert not torch.equal(before, after)
+    return found
 
 
 def rows_of(batches, *names):
@@ -95,10 +121,13 @@ def tensors_of(trainer):
     return tensors, trained
 
 
-def hold(update, loss, tensors, trained):
-    """The gradients of an update to those of a loss."""
-    expected = torch.autograd.grad(loss, [tensors[name] for name in trained])
-    close(update.gradients, expected, trained)
+def hold(update, loss, logged=True):
+    """The gradients of an update to those of a loss, and its logged lines to that."""
+    expected = torch.autograd.grad(loss, [update.tensors[name] for name in update.trained])
+    close(update.gradients, expected, update.trained)
+    if logged:
+        values = [info["train/loss"] for info in update.logged]
+        assert sum(values) / len(values) == pytest.approx(loss.item(), abs=1e-5)
 
 
 @SPLITS
@@ -110,16 +139,13 @@ def test_finetune(base_model, uneven, tmp_path, rows, accumulated):
             *("--log_type", "none", "--progress", "false", *split(rows, accumulated)),
         ]
     )
-    trainer = SupervisedFinetuneTrainer(args, prepare_run(args)[0])
-    tensors, trained = tensors_of(trainer)
-    update = one_update(trainer)
-    total, tokens = 0, 0
-    for ids, labels, mask in rows_of(update.used, "input_ids", "labels", "attention_mask"):
-        loss, count = negative_log_likelihood(tensors, ids[mask.bool()], labels[mask.bool()])
-        total, tokens = total + loss, tokens + count
-    hold(update, total / tokens, tensors, trained)
-    logged = [info["train/loss"] for info in update.logged]
-    assert sum(logged) / len(logged) == pytest.approx((total / tokens).item(), abs=1e-5)
+    for update in two_updates(SupervisedFinetuneTrainer(args, prepare_run(args)[0])):
+        total, tokens = 0, 0
+        for ids, labels, mask in rows_of(update.used, "input_ids", "labels", "attention_mask"):
+            kept = mask.bool()
+            loss, count = negative_log_likelihood(update.tensors, ids[kept], labels[kept])
+            total, tokens = total + loss, tokens + count
+        hold(update, total / tokens)
 
 
 @SPLITS
@@ -132,19 +158,30 @@ def test_reward(base_model, sparse, tmp_path, rows, accumulated):
             *("--log_type", "none", "--progress", "false", *split(rows, accumulated)),
         ]
     )
-    trainer = RewardTrainer(args, prepare_run(args)[0])
-    tensors, trained = tensors_of(trainer)
-    update = one_update(trainer)
-    losses, squares = [], []
     names = [f"{side}_{what}" for side in ("better", "worse") for what in PARTS]
-    for better, its_mask, worse, other_mask in rows_of(update.used, *names):
-        both = [better[its_mask.bool()], worse[other_mask.bool()]]
+    for update in two_updates(RewardTrainer(args, prepare_run(args)[0])):
+        losses, squares, tensors = [], [], update.tensors
         head, bias = tensors["score_head.weight"][0], tensors.get("score_head.bias", 0)
-        scores = [(plain.hidden_states(tensors, ids)[-1] @ head + bias).squeeze() for ids in both]
-        losses.append(-F.logsigmoid(scores[0] - scores[1]))
-        squares += [score**2 for score in scores]
-    assert len(losses) == 5
-    hold(update, sum(losses) / 5 + 0.1 * sum(squares) / 10, tensors, trained)
+        for better, its_mask, worse, other_mask in rows_of(update.used, *names):
+            both = [better[its_mask.bool()], worse[other_mask.bool()]]
+            ends = [plain.hidden_states(tensors, ids)[-1] for ids in both]
+            scores = [(end @ head + bias).squeeze() for end in ends]
+            losses.append(-F.logsigmoid(scores[0] - scores[1]))
+            squares += [score**2 for score in scores]
+        assert len(losses) == 5
+        hold(update, sum(losses) / 5 + 0.1 * sum(squares) / 10, logged=False)
+
+
+def aggregated(losses, labelled, preference, method, scope):
+    """Eq. 6 or 7 of the mean losses, or of each row's, by hand; all of size (B, m)."""
+    weighted = losses * preference
+    if method == "tche" and scope == "sample":
+        rows = [values[on].max() for values, on in zip(weighted, labelled, strict=True)]
+        return sum(rows) / len(rows)
+    means = [
+        weighted[labelled[:, i], i].mean() for i in range(labelled.size(1)) if labelled[:, i].any()
+    ]
+    return sum(means) if method == "ls" else max(means)
 
 
 def total_log_prob(weights, ids):
@@ -153,8 +190,9 @@ def total_log_prob(weights, ids):
     return predicted[range(len(ids) - 1), ids[1:]].sum()
 
 
-def pair_losses(trainer, update, tensors):
+def pair_losses(trainer, update):
     """-log σ(±Δ) of every pair, size = (B, m), its labels and its λ."""
+    tensors = update.tensors
     base = {name: tensor for name, tensor in tensors.items() if ".lora_" not in name}
     found, labels, preferences = [], [], torch.cat(update.drawn).double()
     names = [f"{side}_{what}" for side in ("better", "worse") for what in PARTS]
@@ -173,10 +211,8 @@ def pair_losses(trainer, update, tensors):
     return torch.stack(found), torch.stack(labels), preferences
 
 
-@SPLITS
-@pytest.mark.parametrize("method", ["ls", "tche"])
-def test_dpo(dpo_flags, sparse, rows, accumulated, method):
-    scope = "batch" if method == "ls" else "sample"
+@WAYS
+def test_dpo(dpo_flags, sparse, method, scope, rows, accumulated):
     trainer = dpo_trainer(
         [
             *(*dpo_flags, "--train_datasets", f"pairs:1:{sparse}", "--aggregation", method),
@@ -184,49 +220,44 @@ def test_dpo(dpo_flags, sparse, rows, accumulated, method):
         ]
     )
     perturb(trainer)
-    tensors, trained = tensors_of(trainer)
-    update = one_update(trainer)
-    losses, labelled, preference = pair_losses(trainer, update, tensors)
-    assert labelled.sum(dim=0).tolist() == [5, 1]
-    if method == "ls":
-        means = losses[:, 0].mean(), losses[labelled[:, 1], 1].squeeze()
-        loss = preference[0, 0] * means[0] + preference[0, 1] * means[1]
-    else:
-        loss = (losses * preference).masked_fill(~labelled, 0).amax(dim=1).mean()
-    hold(update, loss, tensors, trained)
-    logged = [info["train/loss"] for info in update.logged]
-    assert sum(logged) / len(logged) == pytest.approx(loss.item(), abs=1e-5)
-    # Nothing is said of an objective that a batch does not label.
-    there = [bool(batch["labels"][:, 1].any()) for batch in update.used]
-    for what in ("loss", "accuracy"):
-        assert ["train/" + what + "_harmless" in info for info in update.logged] == there
-        assert all("train/" + what + "_helpful" in info for info in update.logged)
-    (own,) = filter(None, (info.get("train/loss_harmless") for info in update.logged))
-    assert own == pytest.approx(losses[labelled[:, 1], 1].item(), abs=1e-5)
+    for update in two_updates(trainer):
+        losses, labelled, preference = pair_losses(trainer, update)
+        assert labelled.sum(dim=0).tolist() == [5, 1]
+        hold(update, aggregated(losses, labelled, preference, method, scope))
+        # Nothing is said of an objective that a batch does not label.
+        there = [bool(batch["labels"][:, 1].any()) for batch in update.used]
+        for what in ("loss", "accuracy"):
+            assert ["train/" + what + "_harmless" in info for info in update.logged] == there
+            assert all("train/" + what + "_helpful" in info for info in update.logged)
+        (own,) = filter(None, (info.get("train/loss_harmless") for info in update.logged))
+        assert own == pytest.approx(losses[labelled[:, 1], 1].item(), abs=1e-5)
 
 
-@SPLITS
-def test_sft(sft_flags, uneven, tmp_path, rows, accumulated):
+@WAYS
+def test_sft(sft_flags, uneven, tmp_path, method, scope, rows, accumulated):
     other = write_lines(tmp_path / "one.jsonl", [{"prompt": "cd", "response": "b" * 20}])
     four = f"helpful=supervised:4/-1:{uneven}"
-    data = ["--train_datasets", four, f"harmless=supervised:1:{other}"]
+    data = ["--train_datasets", four, f"harmless=supervised:1:{other}", "--aggregation", method]
+    data += ["--preference_scope", scope]
     trainer = sft_trainer([*sft_flags, *data, *split(rows, accumulated)])
     perturb(trainer)
-    tensors, trained = tensors_of(trainer)
-    base = {name: tensor for name, tensor in tensors.items() if ".lora_" not in name}
-    update = one_update(trainer)
-    preference = torch.cat(update.drawn).double()  # one λ for all
-    composed = plain.at_preference(base, tensors, preference[0])
-    found, labelled = [], []
     names = ("input_ids", "labels", "attention_mask", "labelled")
-    for ids, labels, mask, counts_for in rows_of(update.used, *names):
-        kept = mask.bool()
-        found.append(negative_log_likelihood(composed, ids[kept], labels[kept])[0])
-        labelled.append(counts_for)
-    labelled = torch.stack(labelled)
-    assert labelled.sum(dim=0).tolist() == [4, 1]
-    loss = aggregated(torch.stack(found), labelled, preference, "ls", "batch")
-    hold(update, loss, tensors, trained)
+    for update in two_updates(trainer):
+        base = {name: t for name, t in update.tensors.items() if ".lora_" not in name}
+        found, labelled = [], []
+        preferences = torch.cat(update.drawn).double()
+        for preference, (ids, labels, mask, counts_for) in zip(
+            preferences, rows_of(update.used, *names), strict=True
+        ):
+            composed, kept = plain.at_preference(base, update.tensors, preference), mask.bool()
+            found.append(negative_log_likelihood(composed, ids[kept], labels[kept])[0])
+            labelled.append(counts_for)
+        labelled = torch.stack(labelled)
+        assert labelled.sum(dim=0).tolist() == [4, 1]
+        losses = torch.stack(found)[:, None].expand(-1, 2)
+        hold(update, aggregated(losses, labelled, preferences, method, scope))
+        (own,) = filter(None, (info.get("train/loss_harmless") for info in update.logged))
+        assert own == pytest.approx(losses[labelled[:, 1], 1].item(), abs=1e-4)
 
 
 def test_ppo_whitens_and_averages_over_an_update(ppo_flags, uneven, weights, tmp_path):

@@ -1,4 +1,4 @@
-"""Logs: the metrics file, wandb offline, TensorBoard, and no secrets in any of them."""
+"""Logs hold what they are given and nothing else; progress bars count on the main process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.runs import logger as module
-from safe_rlhf_panacea.runs.logger import Logger
+from safe_rlhf_panacea.runs.logger import Logger, progress_bar
 
 SECRET = "hush-7b1d9f42c6"
 
@@ -156,3 +156,23 @@ def test_bad_arguments(tmp_path, monkeypatch):
         Logger("mlflow", log_dir=tmp_path)
     with pytest.raises(UserError, match="log_type wandb needs a log_dir"):
         Logger("wandb")
+
+
+def test_a_bar_over_an_iterable_gives_its_items(capsys):
+    assert list(progress_bar(range(3), desc="Counting")) == [0, 1, 2]
+    shown = capsys.readouterr()
+    assert "Counting" in shown.err and "3/3" in shown.err and shown.out == ""
+
+
+def test_a_bar_with_a_total(capsys):
+    with progress_bar(total=4, desc="Training") as bar:
+        bar.update(2)
+        bar.set_postfix_str("loss 0.5")
+    assert "2/4" in capsys.readouterr().err
+
+
+def test_nothing_is_shown_when_disabled_or_on_other_processes(capsys, monkeypatch):
+    assert list(progress_bar(range(2), disable=True)) == [0, 1]
+    monkeypatch.setattr(module, "is_main_process", lambda: False)
+    assert list(progress_bar(range(2))) == [0, 1]
+    assert capsys.readouterr().err == ""

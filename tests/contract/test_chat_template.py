@@ -14,6 +14,7 @@ from safe_rlhf_panacea.data import ChatTemplate
 from tests.contract.conftest import write_folder
 from tests.contract.sides import SIDES, make, needs_safe_rlhf, panacea_class
 
+pytestmark = needs_safe_rlhf
 # Nothing that the tokenizer does not know; the end token is its own.
 ANSWERED = """{%- for turn in messages -%}
     {{- (turn.content ~ eos_token) if turn.role == 'assistant' else (turn.content ~ '? abc:') -}}
@@ -24,7 +25,6 @@ def tokens(rows, name):
     return sorted(row[name].tolist() for row in rows)
 
 
-@needs_safe_rlhf
 @pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
 def test_both_sides_read_the_same_tokens(algorithm, files, tmp_path):
     path = tmp_path / "own.jinja"
@@ -51,7 +51,6 @@ def test_both_sides_read_the_same_tokens(algorithm, files, tmp_path):
     assert found[0] == found[1]
 
 
-@needs_safe_rlhf
 @pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
 def test_both_sides_read_control_tokens_as_text_and_no_pair_of_equal_responses(
     algorithm, files, tmp_path
@@ -83,7 +82,6 @@ def test_both_sides_read_control_tokens_as_text_and_no_pair_of_equal_responses(
     assert found[0] == found[1]
 
 
-@needs_safe_rlhf
 def test_a_dialogue_of_safe_rlhf_reads_control_tokens_as_text(files):
     upstream = importlib.import_module("safe_rlhf_panacea.on_safe_rlhf.datasets")
     tokenizer = AutoTokenizer.from_pretrained(files.base)
@@ -99,7 +97,6 @@ def test_a_dialogue_of_safe_rlhf_reads_control_tokens_as_text(files):
     assert all(torch.equal(plain[name], expected[name]) for name in ("input_ids", "labels"))
 
 
-@needs_safe_rlhf
 def test_an_end_of_turn_that_pads_as_well_is_attended_to(files, tmp_path):
     """As of SmolLM2; Safe-RLHF itself tells padding by its token."""
     AutoModelForCausalLM.from_pretrained(files.base).save_pretrained(tmp_path / "base")

@@ -43,28 +43,6 @@ def test_hooks_are_called_in_their_order(which, algorithm, side, files, tmp_path
 
 
 @both_sides
-def test_the_preference_batch(side, files, tmp_path):
-    trainer = make(plain_class("dpo", side), "dpo", side, files, tmp_path)
-    batch = next(iter(trainer.train_dataloader))
-    shapes = set()
-    for answer in ("better", "worse"):
-        ids, mask = batch[f"{answer}_input_ids"], batch[f"{answer}_attention_mask"]
-        shapes |= {ids.shape, mask.shape}
-        assert mask.bool()[:, 0].all()  # padded on the right
-    assert len(shapes) == 1
-    assert shapes.pop()[0] == 8
-
-
-@both_sides
-def test_labels_beside_the_pair(side, files, tmp_path):
-    trainer = make(panacea_class("dpo", side), "dpo", side, files, tmp_path)
-    batch = next(iter(trainer.train_dataloader))
-    assert batch["labels"].shape == (8, 2)
-    assert batch["labels"][:, 0].eq(1).all()  # the first objective decides which is better
-    assert batch["labels"][:, 1].abs().eq(1).all()
-
-
-@both_sides
 def test_the_rolled_out_batch(side, files, tmp_path):
     extra = ("--update_iters", "2")  # the port leaves out what one update does not need
     trainer = make(plain_class("ppo", side), "ppo", side, files, tmp_path, extra)
@@ -86,14 +64,6 @@ def test_the_rolled_out_batch(side, files, tmp_path):
     }
     trainer.set_train()
     assert isinstance(trainer.rl_step(batch)["train/reward"], float)
-
-
-@both_sides
-def test_a_step_returns_what_the_loop_shows(side, files, tmp_path):
-    trainer = make(plain_class("dpo", side), "dpo", side, files, tmp_path)
-    batch = next(iter(trainer.train_dataloader))
-    pair = {name: value for name, value in batch.items() if name.startswith(("better", "worse"))}
-    assert isinstance(trainer.train_step(**pair)["train/loss"], float)
 
 
 @needs_safe_rlhf

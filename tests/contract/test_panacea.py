@@ -56,8 +56,7 @@ def same_start(trainers):
         (),
         ("--preference_scope", "sample"),
         ("--aggregation", "tche"),
-        ("--gradient_checkpointing",),
-        ("--upstream_dpo_slice",),
+        ("--gradient_checkpointing", "--upstream_dpo_slice"),
         ("--pref_rank", "2", "--scaling_lr_multiplier", "4"),
         ("--preference_scope", "sample", "--preference_for_labels"),
     ],
@@ -75,16 +74,6 @@ def test_dpo(files, tmp_path, extra):
     assert all(torch.equal(a, b) for a, b in zip(*drawn, strict=True))
     agree(logs, ("loss", "loss_helpful", "loss_harmless", "reward_margin"))
     assert column(logs[1], "train/accuracy_helpful")
-
-
-def test_s_has_a_rate_of_its_own_in_actor_and_critic(files, tmp_path):
-    for trainer in two("ppo", files, tmp_path, ("--scaling_lr_multiplier", "4")):
-        for role, adapter in trainer.panacea.adapters.items():
-            engine = trainer.actor_model if role == "policy" else trainer.reward_critic_model
-            scales = {id(layer.lora_s) for layer in adapter.layers.values()}
-            last = engine.optimizer.param_groups[-1]
-            assert {id(parameter) for parameter in last["params"]} == scales
-            assert last["lr"] == pytest.approx(4 * engine.optimizer.param_groups[0]["lr"])
 
 
 def test_dpo_counts_labels_over_an_update(files, tmp_path):
@@ -146,30 +135,21 @@ def test_ppo(files, tmp_path, extra):
     )
 
 
-@pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
-def test_backbones_held(algorithm, files, tmp_path):
+@pytest.mark.parametrize(("algorithm", "count"), [("dpo", 1), ("ppo", 3)])
+def test_backbones_held(algorithm, count, files, tmp_path, monkeypatch):
     """1 for DPO, 1 + m for PPO, where Safe-RLHF itself loads 2 and 4 (3 + m for m rewards)."""
-    (tmp_path / "out").mkdir()
-    loaded = []
+    trainer_class, loaded = panacea_class(algorithm, "safe_rlhf"), []
     from safe_rlhf.models import pretrained
 
-    patch = pytest.MonkeyPatch()
     for auto in (pretrained.AutoModelForCausalLM, pretrained.AutoModelForScore):
-        original = auto.from_pretrained
-        patch.setattr(
-            auto,
-            "from_pretrained",
-            lambda *args, _original=original, **kwargs: (
-                loaded.append(args[0]) or _original(*args, **kwargs)
-            ),
-        )
-    trainer = make(
-        panacea_class(algorithm, "safe_rlhf"), algorithm, "safe_rlhf", files, tmp_path / "out"
-    )
-    patch.undo()
-    assert len(loaded) == (1 if algorithm == "dpo" else 3)
-    if algorithm == "dpo":
-        assert trainer.reference_model is None
+
+        def noting(*args, load=auto.from_pretrained, **kwargs):
+            loaded.append(args[0])
+            return load(*args, **kwargs)
+
+        monkeypatch.setattr(auto, "from_pretrained", noting)
+    make(trainer_class, algorithm, "safe_rlhf", files, tmp_path)
+    assert len(loaded) == count
 
 
 @both_sides
@@ -228,7 +208,7 @@ def one_label_each():
     return OneLabelEach  # Safe-RLHF itself holds it weakly
 
 
-@pytest.mark.parametrize(("preference", "pairs"), [("0,1", 20), ("1,0", 12), ("0.5,0.5", 32)])
+@pytest.mark.parametrize(("preference", "pairs"), [("0,1", 20), ("0.5,0.5", 32)])
 def test_a_fixed_preference_trains_on_no_pair_it_gives_no_weight(
     files, tmp_path, one_label_each, preference, pairs
 ):

@@ -8,6 +8,7 @@ Where it imports, its numbers are held to the recorded ones too, and recorded an
 from __future__ import annotations
 
 import json
+import os
 import re
 from importlib import import_module
 from importlib.metadata import version
@@ -61,3 +62,12 @@ def test_safe_rlhf_still_gives_what_was_recorded(kind, files, tmp_path, pytestco
 @every_kind
 def test_the_port_gives_what_safe_rlhf_gave(kind, files, tmp_path):
     compare(kind, KINDS[kind]("port", files, tmp_path))
+
+
+@needs_safe_rlhf
+def test_the_patches_are_on():
+    """What is compared above is the patched Safe-RLHF."""
+    from safe_rlhf_panacea.patches import outcomes
+
+    assert not os.environ.get("PANACEA_PATCHES_OFF")
+    assert not [outcome for outcome in outcomes() if outcome.state == "failed"]

@@ -17,9 +17,10 @@ from importlib.util import find_spec
 
 import pytest
 
-from safe_rlhf_panacea import command, dry_run
+from safe_rlhf_panacea import command
 from safe_rlhf_panacea.experiments.__main__ import main as launch
 from safe_rlhf_panacea.experiments.__main__ import read_flags as read_launcher_flags
+from safe_rlhf_panacea.experiments.__main__ import resolve
 from safe_rlhf_panacea.experiments.runner import ENDS_WITH
 from tests.docs.pages import PAGES, ROOT, blocks, commands
 from tests.launchers.shell import ECHO, run
@@ -71,7 +72,7 @@ def check_program(program, argv, monkeypatch):
     elif name in WITHOUT_PARSER:
         assert argv[:1] in ([], WITHOUT_PARSER[name])
     elif name.startswith(TRAININGS):
-        dry_run.resolve(program, argv)
+        resolve(program, argv)
     else:
         read_flags(program, argv, monkeypatch)
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from safe_rlhf_panacea.configs.rewarded import MeasureOptions
 from safe_rlhf_panacea.data import ChatTemplate, PromptOnlyDataset
-from safe_rlhf_panacea.evaluation import main as program
+from safe_rlhf_panacea.evaluation import __main__ as program
 from safe_rlhf_panacea.evaluation.loading import read_prompts
 from safe_rlhf_panacea.fronts.measure import different_prompts
 from tests.export.models import saved
 from tests.tiny import tiny_tokenizer
 
 
-def test_rows_of_one_prompt_and_other_columns_are_all_measured(tmp_path: Path) -> None:
+def test_rows_of_one_prompt_and_other_columns_are_all_measured(tmp_path):
     """By the program, and in training."""
     path = tmp_path / "data.jsonl"
     references = ["0", "1", "0", "2"]
@@ -33,29 +32,27 @@ def test_rows_of_one_prompt_and_other_columns_are_all_measured(tmp_path: Path) -
     assert {prompt.text for prompt in prompts} == {"solve it"}
 
 
+def lengths(responses):
+    return [*map(len, responses)]
+
+
 @pytest.mark.parametrize("lacking", [False, True])
 def test_families_of_prompts_are_read_before_anything_is_sampled(
-    lacking: bool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    (tmp_path / "lengths.py").write_text(
-        "def reward(responses):\n    return [*map(len, responses)]"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
+    lacking, tmp_path, monkeypatch, capsys
+):
     rows = [{"prompt": "a", "topic": "x"}, {"prompt": "b", "topic": 7}, {"prompt": "c"}]
     path = tmp_path / "data.jsonl"
     kept = rows if lacking else rows[:2]
     path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-    sampled: list[object] = []
+    sampled = []
     whole = program.sample_base
     monkeypatch.setattr(program, "sample_base", lambda *args: sampled.append(0) or whole(*args))
     _, adapter = saved("llama", tmp_path)
     command = (
         f"--adapter {adapter} --datasets prompts:1:{path} --output_dir "
         f"{tmp_path / 'out'} --cluster_column topic --max_length 40 --grid_step 1 --progress false "
-        "--reward_models helpful=lengths:reward harmless=lengths:reward --reward_signs harmless=-1"
+        f"--reward_models helpful={__name__}:lengths harmless={__name__}:lengths "
+        "--reward_signs harmless=-1"
     )
     if not lacking:
         program.main(command.split())

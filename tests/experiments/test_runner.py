@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from safe_rlhf_panacea.dry_run import resolve
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.experiments.__main__ import main, make_room, read_flags
+from safe_rlhf_panacea.experiments.__main__ import main, make_room, read_flags, resolve
 from safe_rlhf_panacea.experiments.runner import Reproduction, value_of
 from safe_rlhf_panacea.experiments.table import DATA_VARIABLE, fill, stages_of
 

@@ -13,8 +13,8 @@ import torch
 
 from safe_rlhf_panacea.algorithms import dpo, grpo
 from safe_rlhf_panacea.baselines import rewarded_soups
+from safe_rlhf_panacea.evaluation import __main__ as evaluation
 from safe_rlhf_panacea.evaluation import agreement, calibrate, compare
-from safe_rlhf_panacea.evaluation import main as evaluation
 from safe_rlhf_panacea.experiments.runner import Reproduction
 from safe_rlhf_panacea.experiments.table import (
     DATA_VARIABLE,

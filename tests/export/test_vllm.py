@@ -142,15 +142,15 @@ def test_without_a_preference(tmp_path):
 def test_a_lora_that_another_request_made_meanwhile_is_taken(tmp_path, monkeypatch):
     base, folder = saved("llama", tmp_path)
     first, late = (PanaceaAdapters({"mine": str(folder)}, tmp_path / "cache") for _ in range(2))
-    describe, made = vllm_resolver.describe, []
+    new_folder, made = vllm_resolver.new_folder, []
 
     def after_another(*args, **kwargs):
         if not made:
             made.append(None)
             made.append(first.folder_of(str(base), "mine@1,0"))
-        return describe(*args, **kwargs)
+        return new_folder(*args, **kwargs)
 
-    monkeypatch.setattr(vllm_resolver, "describe", after_another)
+    monkeypatch.setattr(vllm_resolver, "new_folder", after_another)
     assert late.folder_of(str(base), "mine@helpful=1,harmless=0") == made[1]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -33,6 +32,8 @@ def world(tmp_path_factory):
     for name in ("run", "lr=1e-3/run"):
         write_training(root / name, {10: 1.0, 20: 2.0})
     write_quickstart(root / "quick", panacea=2.0, rewarded_soups=1.0)
+    broken = {"experiments": {"ppo": {"panacea": {"format": 2}}}}
+    atomic_write_json(root / "odd" / "results.json", broken)
     (root / "empty").mkdir()
     return root
 
@@ -158,6 +159,7 @@ CHOICES = ":dpo or :dpo/panacea|rewarded_soups, :ppo or"
         (["quick:sft"], [CHOICES, "has no sft"]),
         (["quick:ppo/dpo"], [CHOICES, "has no ppo/dpo"]),
         (["listed"], ["run.json: not a record"]),
+        (["odd:ppo"], ["odd/results.json: ppo/panacea: kind: Field required"]),
     ],
 )
 def test_what_is_refused(texts, words):
@@ -170,30 +172,3 @@ def test_a_reference_point_and_a_baseline_must_fit():
         assert "needs 2 finite numbers" in refused("two", "other", reference_point=point)
     found = refused("two", "other", baseline="c")
     assert found == "--baseline c: no such run; there are two, other"
-
-
-def test_damaged_files_are_named_with_their_line(tmp_path):
-    folder = tmp_path / "run"
-    write_training(folder, {10: 1.0, 20: 2.0})
-    lines = folder / "evaluations.jsonl"
-    whole = lines.read_text()
-    lines.write_text(whole[:-100] + "\n")
-    assert f"{lines}:2: not valid JSON" in refused(f"{folder}@10")
-    lines.write_text(whole[:-100])  # cut by an interruption: what stands before it counts
-    assert "no evaluation at step 20; steps: 10" in refused(f"{folder}@20")
-    (folder / "results.json").write_text("{\n")
-    assert f"{folder / 'results.json'}:2: not valid JSON" in refused(str(folder))
-
-
-@pytest.mark.parametrize(
-    ("experiments", "said"),
-    [
-        ([], ": experiments must be named entries"),
-        ({"ppo": {}}, ": experiment ppo holds no front"),
-        ({"ppo": {"panacea": {"format": 2}}}, ": ppo/panacea: kind: Field required"),
-    ],
-)
-def test_a_quickstart_of_another_shape_is_refused(tmp_path: Path, experiments, said):
-    file = tmp_path / "results.json"
-    atomic_write_json(file, {"experiments": experiments})
-    assert f"{file}{said}" in refused(f"{tmp_path}:ppo")

@@ -158,14 +158,6 @@ def test_other_units_have_no_intervals():
 # -- families ------------------------------------------------------------------------------
 
 
-def test_families_are_drawn_as_a_whole():
-    families = [f"topic {unit // 4}" for unit in range(40)]
-    times = multiplicities(np.ones((40, 2), dtype=bool), draws=200, clusters=families)
-    assert (times.reshape(200, 10, 4) == times.reshape(200, 10, 4)[:, :, :1]).all()
-    assert (times.sum(axis=1) == 40).all()
-    assert len(np.unique(times[:, ::4], axis=0)) > 190
-
-
 def test_intervals_are_as_wide_as_the_families_and_not_the_units_allow():
     """Four phrasings that always agree are worth one: twice the standard error of 40 units."""
     topics = np.random.default_rng(0).normal(size=(10, 2))

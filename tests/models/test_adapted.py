@@ -87,17 +87,13 @@ def test_a_panacea_adapter_is_what_merging_makes_of_it(kind, dtype, tmp_path):
 @torch.no_grad()
 def test_a_score_model_is_made_of_either(tmp_path):
     base, adapter = saved("llama", tmp_path)
-    wrapped = write_lora(base, tmp_path / "lora")
+    write_lora(base, tmp_path / "lora")
     options = {"auto_model_type": AutoModelForScore, "auto_model_kwargs": {"fresh_head": True}}
-    mask = torch.ones_like(tokens())
-    model, _ = load_pretrained_models(tmp_path / "lora", **options)
-    hidden = wrapped.base_model.model.model(tokens()).last_hidden_state
-    found = model(tokens(), attention_mask=mask).last_hidden_state
-    assert (found - hidden).abs().max() < 1e-4
-    model, _ = load_pretrained_models(f"{adapter}@{AT}", **options)
-    whole, _ = load_pretrained_models(f"{adapter}@{AT}")
-    found = model(tokens(), attention_mask=mask).last_hidden_state
-    assert (found - whole.model(tokens()).last_hidden_state).abs().max() < 1e-5
+    for name in (tmp_path / "lora", f"{adapter}@{AT}"):
+        model, _ = load_pretrained_models(name, **options)
+        whole, _ = load_pretrained_models(name)
+        found = model(tokens(), attention_mask=torch.ones_like(tokens())).last_hidden_state
+        assert (found - whole.model(tokens()).last_hidden_state).abs().max() < 1e-5
 
 
 @torch.no_grad()
@@ -131,6 +127,10 @@ def test_what_is_told(tmp_path):
     lora = tmp_path / "lora"
     write_lora(base, lora)
     assert "leave out @1,0" in refuse(f"{lora}@1,0")
+    rewards = {"a policy and no reward model": f"{adapter}@{AT}", "lack score_head": lora}
+    for message, path in rewards.items():
+        with pytest.raises(UserError, match=message):
+            load_rewards([RewardSpec("a", str(path))], tiny_tokenizer(), [2], RewardLoading(64))
     for flags, what in (
         ({"use_dora": True}, "use_dora"),
         ({"bias": "all"}, "bias all"),
@@ -186,16 +186,6 @@ def test_the_command_that_merges_runs_nothing_that_a_name_holds(tmp_path):
         if words[1] == "-c":
             texts = {n.value for n in ast.walk(ast.parse(words[2])) if isinstance(n, ast.Constant)}
             assert texts == {name, "DIR", str(folder)}
-
-
-def test_a_policy_is_no_reward_model(tmp_path):
-    base, adapter = saved("llama", tmp_path)
-    write_lora(base, tmp_path / "lora")
-    lora = tmp_path / "lora"
-    paths = {"a policy and no reward model": f"{adapter}@{AT}", "lack score_head": lora}
-    for message, path in paths.items():
-        with pytest.raises(UserError, match=message):
-            load_rewards([RewardSpec("a", str(path))], tiny_tokenizer(), [2], RewardLoading(64))
 
 
 def on_top(start, folder):

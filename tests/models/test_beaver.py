@@ -109,6 +109,8 @@ def test_the_role_is_the_callers_whatever_the_configuration_says(tmp_path):
         plain = AutoModelForScore.from_pretrained(tmp_path, score_type=role)
         np.testing.assert_allclose(ends(model), normalised, atol=2e-5)
         np.testing.assert_allclose(ends(plain), raw, atol=2e-5)
+        plain.set_normalize(True)
+        assert np.array_equal(ends(plain), ends(model))
 
 
 def test_the_moving_average_goes_on_where_it_was(tmp_path):

@@ -20,7 +20,7 @@ import torch
 
 from safe_rlhf_panacea.base.engine import gradient_norm
 from safe_rlhf_panacea.base.part import Observer
-from safe_rlhf_panacea.base.setup import one_thread, prepare_run
+from safe_rlhf_panacea.base.setup import prepare_run
 from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.io import atomic_write_json
 from tests.regression.tiny_world import MAX_LENGTH, OBJECTIVES, fill
@@ -152,9 +152,10 @@ class Trace:
     folder: Path
 
 
-@one_thread()
 def train(algorithm, flags, *, dealt=False):
-    """Train and note every step; ``dealt`` takes λ from ``DealtPreferences``."""
+    """Train on one thread and note every step; ``dealt`` takes λ from ``DealtPreferences``."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     trainer = make_trainer(algorithm, flags)
     if dealt:
         rows = trainer.total_steps * trainer.args.per_device_train_batch_size
@@ -164,6 +165,7 @@ def train(algorithm, flags, *, dealt=False):
     trainer.train()
     trainer.save()
     trainer.logger.close()
+    torch.set_num_threads(threads)
     return Trace(dict(notes.series), Path(trainer.args.output_dir))
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from safe_rlhf_panacea.evaluation.main import main as evaluate
+from safe_rlhf_panacea.evaluation.__main__ import main as evaluate
 from tests.algorithms.conftest import write_lines
 from tests.export.models import saved
 from tests.rollouts.stand_in import StandIn

@@ -132,9 +132,7 @@ def test_a_name_has_every_bit_of_the_preference():
     assert model_name("rollouts/0123abcd-4", (), torch.zeros(0)) == "rollouts/0123abcd-4"
 
 
-@pytest.mark.parametrize(
-    "text", ["host:8000", "ftp://host", "http://", "http://host:x", "http://h?a"]
-)
+@pytest.mark.parametrize("text", ["ftp://host", "http://", "http://host:x", "http://h?a"])
 def test_addresses(text):
     with pytest.raises(UserError, match="it must be of the form http://HOST:PORT"):
         server_url(text)
@@ -142,6 +140,11 @@ def test_addresses(text):
 
 
 # -- servers that fail ----------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def little_waiting(monkeypatch):
+    monkeypatch.setattr("safe_rlhf_panacea.rollouts.completions.WAITS", (0.0, 0.01))
 
 
 def results(pool, count=12):
@@ -156,7 +159,7 @@ def test_a_server_that_fails_is_left_out_and_nothing_is_lost(adapter, failing, c
     base, folder = adapter
     with StandIn(base, {"mine": folder}) as good, StandIn(*adapter, **failing) as bad:
         bad.adapters = {"mine": folder}
-        pool = Pool([Server(bad.url), Server(good.url)], waits=(0.0, 0.01))
+        pool = Pool([Server(bad.url), Server(good.url)])
         assert {tuple(one.tokens) for one in results(pool)} == {tuple(results(pool)[0].tokens)}
         while len(pool.serving()) > 1:  # it may not have been asked before the good one was done
             results(pool)
@@ -169,7 +172,7 @@ def test_no_server_is_left(adapter, monkeypatch):
     monkeypatch.setattr("safe_rlhf_panacea.rollouts.completions.AT_ONCE", 4)
     base, folder = adapter
     with StandIn(base, {"mine": folder}, alive=3) as server:
-        pool = Pool([Server(server.url)], waits=(0.0,))
+        pool = Pool([Server(server.url)])
         errors = [answer.exception(timeout=20) for answer in pool.submit([BODY] * 12)]
         told = [str(error) for error in errors if isinstance(error, NoResponsesError)]
         assert errors.count(None) == 3 and len(told) == 9

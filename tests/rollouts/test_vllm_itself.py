@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.adapter import load_adapter
-from safe_rlhf_panacea.algorithms import served as served_part
 from safe_rlhf_panacea.algorithms.grpo import main as grpo
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.vllm_resolver import ALLOW
@@ -96,30 +95,13 @@ def test_sixteen_preferences_at_once_and_again_after_they_were_evicted(served):
         torch.testing.assert_close(torch.tensor(found.log_probs), log_probs, atol=1e-4, rtol=0)
 
 
-def test_openai_s_client_and_a_stream(served):
-    openai = pytest.importorskip("openai")
-    client = openai.OpenAI(base_url=f"{served.server.url}/v1", api_key="none")
-    options = {"model": "mine@0.7,0.3", "prompt": PROMPT, "max_tokens": 12, "temperature": 0}
-    whole = client.completions.create(**options).choices[0].text
-    parts = [part.choices[0].text for part in client.completions.create(**options, stream=True)]
-    assert "".join(parts) == whole
-    assert len(parts) > 1
-    other = client.completions.create(**{**options, "model": "mine@0.05,0.95"})
-    assert other.choices[0].text != whole
-
-
 @pytest.mark.parametrize(
     ("model", "status", "reason"),
     [
         ("mine@helpful=0.7,harmless=0.7", 400, "sums to 1.4, not to 1"),
-        ("mine@helpful=1.5,harmless=-0.5", 400, "has a negative entry"),
-        ("mine@honest=1,harmless=0", 400, "unknown objective 'honest'"),
-        ("mine@0.333,0.667", 400, "at most 2 decimals"),
         ("mine@0,1", 400, "this server allows helpful>=0.05"),
-        ("mine", 400, "names no λ: ask for mine@helpful=…,harmless=…"),
         ("rollouts/0123abcd-1@0.5,0.5", 400, "is missing: .* holds no adapter"),
         ("rollouts/../mine@1,0", 404, "does not exist"),
-        ("other@1,0", 404, "does not exist"),
     ],
 )
 def test_what_is_refused_with_a_reason(served, model, status, reason):
@@ -180,7 +162,7 @@ def test_grpo_and_the_death_of_its_server(served, tmp_path, monkeypatch, capsys)
     parts = [*flags, "--output_dir", str(tmp_path / "parts")]
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(Logger, "log", logging)
-        patch.setattr(served_part, "start_server", starting)
+        patch.setattr("safe_rlhf_panacea.rollouts.checks.start_server", starting)
         patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
         patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         grpo([*parts, "--rollout_server", "auto", "--rollout_server_flags", " ".join(FLAGS)])

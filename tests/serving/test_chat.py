@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import builtins
 
-import pytest
-
 from safe_rlhf_panacea import chat
 from safe_rlhf_panacea.records import Examples, write_examples
 from safe_rlhf_panacea.respond import PanaceaModel
@@ -77,14 +75,3 @@ def test_an_answer_that_is_broken_off_is_not_kept(adapter, monkeypatch, capsys):
     monkeypatch.setattr(chat.Chat, "answer", lambda self, words: iter(["a\x1b[2J", "\rb"]))
     said, _ = talk(monkeypatch, capsys, adapter, ["hello"])
     assert said[0] == "a\\u001b[2J\\u000db"  # nothing of the model's steers the terminal
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [(["--preference", "1,1"], "sums to 2"), (["--temperature", "-1"], "--temperature")],
-)
-def test_refusals(adapter, flags, message, capsys):
-    with pytest.raises(SystemExit) as stop:
-        chat.main(["--adapter", str(adapter), *flags])
-    error = capsys.readouterr().err
-    assert stop.value.code == 2 and message in error and error.count("\n") == 1

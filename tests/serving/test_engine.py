@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.serving.engine import OVERFLOW, Ended, Engine, Limits, TooBusy
+from safe_rlhf_panacea.serving.engine import OVERFLOW, Engine, Limits
+from safe_rlhf_panacea.serving.protocol import ApiError
 from tests.serving.test_batch import loaded, make_job, overflowing
 
 LIMITS = Limits(max_rows=2, max_waiting=1, max_length=60)
@@ -65,7 +66,7 @@ def test_prompts_that_are_being_read_take_their_rows(engine, reading, model, fin
     assert begun.wait(20)
     assert engine.rows == 2
     engine.submit([jobs[2][0]])
-    with pytest.raises(TooBusy):
+    with pytest.raises(ApiError, match="too many requests are waiting"):
         engine.submit([jobs[3][0]])
     closing = threading.Thread(target=engine.close, kwargs={"finish": finish})
     closing.start()
@@ -95,7 +96,7 @@ def test_a_thread_that_dies_tells_those_who_wait(engine, model, monkeypatch, cap
     assert {status for status, _ in errors} <= {500, 503}
     engine._thread.join(20)
     assert not engine.is_alive
-    with pytest.raises(Ended, match="the engine has ended"):
+    with pytest.raises(ApiError, match="the engine has ended"):
         engine.submit([asked(model)[0]])
     assert "device-side assert" in capsys.readouterr().err
 

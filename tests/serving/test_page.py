@@ -15,14 +15,17 @@ import torch
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.records import Examples, read_examples, write_examples
 from safe_rlhf_panacea.serve import find_front
-from safe_rlhf_panacea.serving.app import FOLDER, Page
+from safe_rlhf_panacea.serving.app import FOLDER, page_facts
 from safe_rlhf_panacea.serving.rules import Rules
 from tests.eval.evaluations import write_evaluation
 
 
 def test_the_page_runs_its_own_script_and_style_and_makes_no_markup_of_text(server):
     with server.http() as http:
-        answer = http.get("/")
+        answer, facts = http.get("/"), http.get("/panacea.json").json()
+    assert facts["model"] == "tiny" and facts["objectives"] == ["helpful", "harmless"]
+    assert facts["preference"] == [0.5, 0.5] and facts["front"] is None
+    assert facts["max_tokens"] == facts["tokens"] == 60
     page, headers = answer.text, answer.headers
     assert headers["content-type"].startswith("text/html")
     assert headers["x-content-type-options"] == "nosniff"
@@ -39,14 +42,6 @@ def test_the_page_runs_its_own_script_and_style_and_makes_no_markup_of_text(serv
     assert not re.search(r"\bsrc=|<link|style=|\bon[a-z]+=\"", page)
     for risky in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
         assert risky not in page
-
-
-def test_facts(server):
-    with server.http() as http:
-        facts = http.get("/panacea.json").json()
-    assert facts["model"] == "tiny" and facts["objectives"] == ["helpful", "harmless"]
-    assert facts["preference"] == [0.5, 0.5] and facts["front"] is None
-    assert facts["max_tokens"] == facts["tokens"] == 60
 
 
 def test_the_front_of_an_evaluation_or_of_the_training(tmp_path):
@@ -70,7 +65,7 @@ def test_examples_and_bounds_as_far_as_they_can_be_reached(tmp_path):
     assert read_examples(tmp_path) == Examples()
     write_examples(tmp_path, Examples(["how?", "why?"], "a toy"))
     rules = Rules.of("x", ("a", "b"), allow=["a<=0.8"])
-    facts = Page(rules, None, 300, 100, read_examples(tmp_path)).facts
+    facts = page_facts(rules, None, 300, 100, read_examples(tmp_path))
     assert facts["examples"] == {"prompts": ["how?", "why?"], "note": "a toy"}
     assert facts["lower"] == [0.0, pytest.approx(0.2)]
     assert facts["upper"] == [0.8, 1.0]
@@ -93,7 +88,7 @@ def test_examples_and_bounds_as_far_as_they_can_be_reached(tmp_path):
 )
 def test_the_pages_preferences_are_allowed_at_the_bounds(names, allow, asked):
     rules = Rules.of("tiny", tuple(names), allow=allow)
-    facts = json.dumps(Page(rules, None, 10, 100).facts)
+    facts = json.dumps(page_facts(rules, None, 10, 100, Examples()))
     script = "".join((FOLDER / name).read_text() for name in ("preference.js",))
     script = f"""const facts = {facts}, sum = values => values.reduce((a, b) => a + b, 0);
         {script}; console.log(JSON.stringify(fit({asked})));"""

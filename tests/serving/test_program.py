@@ -27,8 +27,6 @@ def refusal(capsys, *argv):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--allow", "helpful<2"], "is not of the form"),
-        (["--preference", "1,1"], "sums to 2"),
         (["--device", "nowhere"], "--device nowhere: "),
         (["--max_length", "129"], "the model has 128 positions"),
         (["--front", "nowhere"], "front.json: no such file"),

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from safe_rlhf_panacea.models import AutoModelForScore
 from safe_rlhf_panacea.runs.checkpoint import capture_random_state, restore_random_state
-from tests.base.score_models import CONFIGS, VOCAB, padded
+from tests.models.score_models import CONFIGS, VOCAB, padded
 from tests.warm_python import ROOT, warm_python
 
 
@@ -36,7 +36,7 @@ def work(rank: int, folder: str) -> None:
 
 @pytest.mark.multiprocess
 def test_two_processes(tmp_path):
-    command = [warm_python(), "-m", "tests.base.test_model_processes", str(tmp_path)]
+    command = [warm_python(), "-m", "tests.models.test_model_processes", str(tmp_path)]
     workers = [subprocess.Popen([*command, rank], cwd=ROOT) for rank in "01"]
     assert [worker.wait() for worker in workers] == [0, 0]
     one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))

@@ -97,12 +97,9 @@ def test_a_new_pad_token_grows_the_embeddings_without_a_warning(folder, recwarn)
     tokenizer = tiny_tokenizer()
     backend = tokenizer.backend_tokenizer
     text = backend.to_str().replace("<pad>", "<hole>")
-    type(tokenizer)(
-        tokenizer_object=type(backend).from_str(text),
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-    ).save_pretrained(folder)
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    new = type(tokenizer)(tokenizer_object=type(backend).from_str(text), **special)
+    new.save_pretrained(folder)
     model, loaded = load_pretrained_models(folder)
     assert loaded.pad_token_id == ROWS == model.config.pad_token_id
     assert model.generation_config.pad_token_id == ROWS
@@ -152,32 +149,13 @@ def refuse(folder, line, **options):
 
 def test_what_is_refused(folder, tmp_path):
     refuse(tmp_path / "nowhere", "no such folder")
-    weights = folder / "model.safetensors"
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[: len(whole) // 2])
-    refuse(folder, "truncated")
-    weights.rename(folder / "pytorch_model.bin")
-    refuse(folder, "only pickled weights")
-
-
-def test_a_score_model_is_no_language_model(folder):
-    model, _ = load_pretrained_models(
-        folder, auto_model_type=AutoModelForScore, auto_model_kwargs=FRESH
-    )
-    model.save_pretrained(folder)
-    refuse(folder, "is no checkpoint of a LlamaForCausalLM: lm_head.weight is missing")
-
-
-def test_a_hub_name_that_cannot_be_had():
     refuse("nobody/nothing", "nobody/nothing: no .* could be loaded: .")
-
-
-def test_a_folder_without_a_tokenizer(folder):
+    (folder / "tokenizer.json").write_text('{"version": ')
+    refuse(folder, "no tokenizer could be loaded")
     for file in folder.glob("tokenizer*"):
         file.unlink()
     refuse(folder, "holds no tokenizer: tokenizer.json is missing")
-
-
-def test_a_broken_tokenizer(folder):
-    (folder / "tokenizer.json").write_text('{"version": ')
-    refuse(folder, "no tokenizer could be loaded")
+    tiny_tokenizer().save_pretrained(folder)
+    score = {"auto_model_type": AutoModelForScore, "auto_model_kwargs": FRESH}
+    load_pretrained_models(folder, **score)[0].save_pretrained(folder)
+    refuse(folder, "is no checkpoint of a LlamaForCausalLM: lm_head.weight is missing")
