@@ -183,7 +183,9 @@ class PanaceaRewarded(RLBase):
 
     def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
         """Supervised text at the λ of the rollout; its rows take the rollout's in turn."""
-        with self.panacea.at_latest(ptx_batch["input_ids"].size(0)):
+        latest = self.panacea.latest  # size = (B, m)
+        rows = torch.arange(ptx_batch["input_ids"].size(0), device=latest.device) % len(latest)
+        with self.panacea.at(latest, rows):
             info = super().ptx_step(ptx_batch)
         return info | self.panacea.progress_metrics(self.actor_model)
 

@@ -126,11 +126,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
             raise
 
     def resume(self) -> None:
-        """Go back to the latest checkpoint, before anything in the folder is touched.
-
-        Raises:
-            UserError: there is none, or it is of another run.
-        """
+        """Go back to this run's latest checkpoint, or refuse; nothing is written before."""
         folder = self.args.output_dir
         check_same_run(folder, self.args, self.data_fingerprints(), self.template.recorded)
         step = latest_step(folder, vars(self.args))
