@@ -28,16 +28,11 @@ def get_deepspeed_train_config(
     fp16: bool = False,
     bf16: bool = False,
 ) -> dict[str, Any]:
-    """The configuration of a training engine.
+    """The configuration of a training engine on ``world_size`` processes.
 
-    Args:
-        micro_batch_size: sequences (or pairs) per device and forward pass.
-        gradient_accumulation_steps: forward passes per optimiser update.
-        world_size: number of processes.
-        zero_stage: ZeRO stage, 0 to 3.
-        offload: ``none``, ``parameter``, ``optimizer`` or ``all``: what lives in CPU memory.
-        fp16: train in float16 with dynamic loss scaling.
-        bf16: train in bfloat16 with float32 master weights.
+    ``micro_batch_size`` is sequences (or pairs) per device and forward pass. ``offload`` says what
+    lives in CPU memory: ``none``, ``parameter``, ``optimizer`` or ``all``. ``fp16`` has dynamic
+    loss scaling, ``bf16`` float32 master weights.
     """
     zero: dict[str, Any] = {"stage": zero_stage}
     if offload in ("optimizer", "all"):

@@ -43,14 +43,6 @@ from safe_rlhf_panacea.runs.resuming import (
 from safe_rlhf_panacea.runs.run_folder import CHECKPOINTS, claim_folder, withdraw_claim
 from safe_rlhf_panacea.runs.run_record import write_run_record
 
-# Where trainers keep their data, and the flags that name them.
-LOADERS = {
-    "train_dataloader": "train_datasets",
-    "prompt_only_dataloader": "train_datasets",
-    "ptx_dataloader": "ptx_datasets",
-    "eval_dataloader": "eval_datasets",
-}
-
 
 class TrainerBase(metaclass=abc.ABCMeta):
     """Base of all trainers.
@@ -135,11 +127,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
             raise
 
     def resume(self) -> None:
-        """Go back to the latest checkpoint, before anything in the folder is touched.
-
-        Raises:
-            UserError: there is none, or it is of another run.
-        """
+        """Go back to this run's latest checkpoint, or refuse; nothing is written before."""
         folder = self.args.output_dir
         check_same_run(folder, self.args, self.data_fingerprints(), self.template.recorded)
         step = latest_step(folder, vars(self.args))
@@ -148,8 +136,14 @@ class TrainerBase(metaclass=abc.ABCMeta):
 
     def data_fingerprints(self) -> dict[str, str]:
         """A hash of what the data sets hold, by the flag that names them."""
+        loaders = {
+            "train_dataloader": "train_datasets",
+            "prompt_only_dataloader": "train_datasets",
+            "ptx_dataloader": "ptx_datasets",
+            "eval_dataloader": "eval_datasets",
+        }
         found = {}
-        for name, flag in LOADERS.items():
+        for name, flag in loaders.items():
             dataset = getattr(getattr(self, name, None), "dataset", None)
             if (fingerprint := getattr(dataset, "fingerprint", None)) is not None:
                 found[flag] = fingerprint

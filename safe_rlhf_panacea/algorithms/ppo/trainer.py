@@ -26,8 +26,8 @@ class PanaceaPPOTrainer(PanaceaRewarded, HookedPPOTrainer):
     """PPO for m rewards.
 
     Holds 1 + m backbones: the policy, which with its adapter off is its own reference, and m
-    reward models. The first of them with the policy's tokens also carries the critic; where none
-    has them, the policy's backbone does. A reward that is a function needs no backbone.
+    reward models, or fewer where rewards are functions. The first reward model with the policy's
+    tokens also carries the critic; where none has them, the policy's backbone does.
     """
 
     TRAINING_TYPE: ClassVar[str] = "panacea-ppo"

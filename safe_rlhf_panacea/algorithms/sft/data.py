@@ -35,10 +35,9 @@ class ObjectiveBatch(SupervisedBatch):
 
 
 class ObjectiveTexts(SupervisedDataset):
-    """Supervised text, each with the objectives that it counts for.
+    """Supervised text, each with the objectives that it counts for: those of its data set.
 
-    These are its data set's. A data set of pairs gives each of its objectives the responses that
-    the objective's labels prefer.
+    A data set of pairs gives each of its objectives the responses that its labels prefer.
     """
 
     def __init__(
@@ -50,15 +49,10 @@ class ObjectiveTexts(SupervisedDataset):
         counted: Sequence[str] | None = None,
         template: ChatTemplate | None = None,
     ) -> None:
-        """Read and tokenise.
+        """Read and tokenise ``named``, data sets with the objectives that each counts for.
 
-        Args:
-            named: data sets with the objectives that each counts for.
-            tokenizer: as for ``TokenizedDataset``.
-            objectives: names, in the order of λ.
-            seed: of the random subset where a proportion asks for one.
-            counted: the objectives of which a text has to count for one; None: any.
-            template: as for ``TokenizedDataset``.
+        ``objectives`` are in the order of λ. A text has to count for one of ``counted``, by
+        default for any. The other arguments are those of ``TokenizedDataset``.
         """
         self.objectives = tuple(objectives)
         self.counted = self.objectives if counted is None else tuple(counted)
