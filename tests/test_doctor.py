@@ -57,7 +57,7 @@ def hostile(monkeypatch, tmp_path):
     def fails():
         raise PatchedImportError(f"/home/{SECRET}/safe_rlhf: no {SECRET}")
 
-    monkeypatch.setattr(resolution, "_safe_rlhf", fails)
+    monkeypatch.setattr(resolution, "import_safe_rlhf", fails)
     monkeypatch.setattr(resolution, "_broken", str)
     resolution.backend.cache_clear()
     yield

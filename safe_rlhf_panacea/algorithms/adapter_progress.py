@@ -1,11 +1,12 @@
 """How fast the two parts of an adapter move, and how sure their gradients are of where to.
 
-A front opens only where the preference part, which λ scales, learns. A user sees here when it does
-not: its norm stays behind that of the part that all λ share, or its gradients are noise alone.
+A front opens only where the preference part, which λ scales, learns. Where it does not, its norm
+stays behind that of the part that all λ share, or its gradients are noise alone.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,14 +24,8 @@ def signal_to_noise(mean: torch.Tensor, square: torch.Tensor, count: int) -> tor
     """|E g| / √(Σ Var g) of a gradient, from its moving averages over ``count`` steps.
 
     With weights w_t of the steps, E ‖mean‖² = ‖E g‖² + Σ w_t² · Σ Var g; both are solved for.
-
-    Args:
-        mean: moving average of g from 0, not corrected, size = (n,).
-        square: of g², likewise.
-        count: of steps, at least 2.
-
-    Returns:
-        size = (), 0 where the average is no longer than noise alone makes it.
+    ``mean`` and ``square`` are moving averages of g and g² from 0, not corrected, size = (n,);
+    ``count`` is at least 2. The result is 0 where the average is no longer than noise makes it.
     """
     power = DECAY**count
     mean, square = mean.double() / (1 - power), square.double() / (1 - power)
@@ -43,11 +38,7 @@ def signal_to_noise(mean: torch.Tensor, square: torch.Tensor, count: int) -> tor
 
 @torch.no_grad()
 def part_norms(adapter: PanaceaAdapter) -> dict[str, torch.Tensor]:
-    """‖ΔW‖ of each part over all layers, Frobenius; of the preference part at λ_i = 1 for all i.
-
-    Returns:
-        Part to norm, size = (); they stay on the device.
-    """
+    """Part to its ‖ΔW‖ over all layers, Frobenius, size = (); at λ_i = 1 for all i."""
     config = adapter.config
     ends = {"shared": (0, config.lora_dim), "preference": (config.lora_dim, config.rank)}
     squares: dict[str, list[torch.Tensor]] = {part: [] for part in ends}
@@ -63,11 +54,7 @@ def part_norms(adapter: PanaceaAdapter) -> dict[str, torch.Tensor]:
 
 
 class AdapterProgress:
-    """Follows the gradients of σ and s of an adapter that depends on λ.
-
-    Attributes:
-        count: updates so far.
-    """
+    """Follows the gradients of σ and s of an adapter that depends on λ; ``count`` is updates."""
 
     def __init__(self, adapter: PanaceaAdapter) -> None:
         self.adapter = adapter
@@ -81,20 +68,16 @@ class AdapterProgress:
             for layer in adapter.layers.values():
                 parameter = getattr(layer, name)
                 if parameter is not None and parameter.requires_grad:
-                    parameter.register_hook(self._adding(self._size, parameter.numel()))
+                    parameter.register_hook(functools.partial(self._add, self._size))
                     self._size += parameter.numel()
             if self._size > start:
                 self._columns[part] = slice(start, self._size)
 
-    def _adding(self, start: int, size: int) -> Any:
-        """A hook that adds what a micro-batch brings to the gradient of its update."""
-
-        def add(gradient: torch.Tensor) -> None:
-            if self._gradient is None:
-                self._gradient = gradient.new_zeros(self._size, dtype=torch.float32)
-            self._gradient[start : start + size] += gradient.detach().float()
-
-        return add
+    def _add(self, start: int, gradient: torch.Tensor) -> None:
+        """Add what a micro-batch brings to the gradient of its update."""
+        if self._gradient is None:
+            self._gradient = gradient.new_zeros(self._size, dtype=torch.float32)
+        self._gradient[start : start + gradient.numel()] += gradient.detach().float()
 
     @torch.no_grad()
     def metrics(self) -> dict[str, float]:

@@ -176,13 +176,6 @@ class Panacea:
             self._held = before
 
     @contextmanager
-    def at_latest(self, rows: int) -> Iterator[None]:
-        """Hold ``latest`` for a pass of so many rows, which take its λ in turn."""
-        index = torch.arange(rows, device=self.latest.device)
-        with self.at(self.latest, index % len(self.latest)):
-            yield
-
-    @contextmanager
     def generation(self, copies: int, *, may_merge: bool) -> Iterator[None]:
         """While ``copies`` responses to each prompt are drawn, side by side, at the λ that holds.
 

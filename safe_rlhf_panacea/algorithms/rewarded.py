@@ -10,10 +10,10 @@ import torch
 
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.algorithms.served import EngineLogProbs, RewardedTrainer, ServedPart
-from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.base.rl_data import Rollout, Scores
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.updates import Batch
+from safe_rlhf_panacea.distributed import unwrap
 from safe_rlhf_panacea.forward import PassOptions, set_pass_options, side_by_side
 from safe_rlhf_panacea.fronts.measure import different_prompts, measure, sample_base
 from safe_rlhf_panacea.fronts.measurement import Measurement
@@ -30,16 +30,10 @@ class PanaceaScores(Scores):
 
 
 class PanaceaRollout(Rollout, EngineLogProbs):
-    """A rollout at its λ.
+    """A rollout at its λ."""
 
-    Attributes:
-        preference: λ of each row, size = (B, m).
-        rewards: the m rewards that ``reward`` aggregates, size = (B, m); NaN where an objective
-            does not count for a response.
-    """
-
-    preference: torch.Tensor
-    rewards: torch.Tensor
+    preference: torch.Tensor  # λ of each row, size = (B, m)
+    rewards: torch.Tensor  # (B, m); NaN where an objective does not count for a response
 
 
 class RewardedPart(ServedPart):
@@ -80,17 +74,17 @@ class RewardedPart(ServedPart):
     def all_rewards(
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
     ) -> torch.Tensor:
-        """Of responses to the prompts last responded to, several of each side by side."""
+        """The m rewards of responses to ``examples``, several to each side by side, (B, m)."""
         examples, groups = self.examples, None
         if examples is not None:
             copies = len(sequence) // len(examples)
             examples = [example for example in examples for _ in range(copies)]
             groups = side_by_side(len(sequence), copies)
         responses = Responses(sequence, attention_mask, prompt_length, examples, groups)
-        self._tell_progress()
+        self.tell_progress()
         return self.trainer.rewards(responses)
 
-    def _tell_progress(self) -> None:
+    def tell_progress(self) -> None:
         """Functions may ask how far the training is."""
         trainer = self.trainer
         state = self.loaded.state
@@ -102,27 +96,6 @@ class RewardedPart(ServedPart):
         """All m rewards, size = (B, m), and their aggregate at λ, size = (B,)."""
         rewards = self.all_rewards(sequence, attention_mask, prompt_length)
         return {"reward": self.panacea.reward(rewards), "rewards": rewards}
-
-    # -- rollouts ---------------------------------------------------------------------
-
-    def collect(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """The responses that servers give; the rewards may ask for the prompts' samples."""
-        self.examples = prompt_only_batch.get("examples")
-        return super().collect(prompt_only_batch)
-
-    @contextmanager
-    def generation(self, prompt_only_batch: Batch) -> Iterator[None]:
-        """While responses are drawn, every one of a prompt at that prompt's λ.
-
-        One shared λ is merged into float32 weights; lower precision would round the update away,
-        and sharded weights cannot be written.
-        """
-        args = self.trainer.args
-        self.examples = prompt_only_batch.get("examples")
-        single = next(unwrap(self.trainer.actor_model).parameters()).dtype == torch.float32
-        may_merge = single and args.zero_stage < 3
-        with self.panacea.generation(args.num_return_sequences, may_merge=may_merge):
-            yield
 
     def by_name(self, rollout: PanaceaRollout) -> dict[str, torch.Tensor]:
         """Rewards, what was said before sign, scale and shift, and λ, by objective.
@@ -143,27 +116,9 @@ class RewardedPart(ServedPart):
     def logged(self, where: str) -> dict[str, float]:
         return {f"{where}/{name}": mean for name, mean in self.loaded.logged().items()}
 
-    # -- evaluation -------------------------------------------------------------------
-
     def evaluate(self, base: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         found = super().evaluate(base)
         return {**self.logged("eval"), **found}
-
-    def measure_front(self) -> Measurement:
-        trainer, args = self.trainer, self.trainer.args
-        self._tell_progress()
-        policy = self.measured_policy(
-            trainer.actor_model,
-            temperature=args.temperature,
-            top_p=args.top_p,
-            repetition_penalty=args.repetition_penalty,
-        )
-        rows = (self.data[i] for i in range(len(self.data)))
-        rewards, asked = trainer.rewards, ((row["input_ids"], row.get("example")) for row in rows)
-        prompts = different_prompts(trainer.template, asked, args.eval_prompts)
-        if self.initial is None:
-            self.initial = sample_base(policy, rewards, prompts)
-        return measure(policy, self.grid, prompts=prompts, rewards=rewards, base=self.initial)
 
 
 if TYPE_CHECKING:  # at run time what the trainer stands on: the port, or Safe-RLHF
@@ -213,15 +168,24 @@ class PanaceaRewarded(RLBase):
             return super().rollout(prompt_only_batch)
 
     def generate(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Responses at λ; every response of a prompt at that prompt's λ."""
+        """Responses, every one of a prompt at that prompt's λ.
+
+        One shared λ is merged into float32 weights; lower precision would round the update away,
+        and sharded weights cannot be written.
+        """
+        self.part.examples = prompt_only_batch.get("examples")
         if self.part.drawing is not None:
             return self.part.collect(prompt_only_batch)
-        with self.part.generation(prompt_only_batch):
+        single = next(unwrap(self.actor_model).parameters()).dtype == torch.float32
+        may_merge = single and self.args.zero_stage < 3
+        with self.panacea.generation(self.args.num_return_sequences, may_merge=may_merge):
             return super().generate(prompt_only_batch)
 
     def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
         """Supervised text at the λ of the rollout; its rows take the rollout's in turn."""
-        with self.panacea.at_latest(ptx_batch["input_ids"].size(0)):
+        latest = self.panacea.latest  # size = (B, m)
+        rows = torch.arange(ptx_batch["input_ids"].size(0), device=latest.device) % len(latest)
+        with self.panacea.at(latest, rows):
             info = super().ptx_step(ptx_batch)
         return info | self.panacea.progress_metrics(self.actor_model)
 
@@ -229,11 +193,25 @@ class PanaceaRewarded(RLBase):
     def eval_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> Batch:
-        """Every objective's reward of evaluation responses, size = (B,); NaN: none for one."""
+        """Every objective's reward of evaluation responses, size = (B,); NaN where it has none."""
         found = self.part.all_rewards(sequence, attention_mask, prompt.size(-1))
         return {
             f"eval/reward_{name}": found[:, i] for i, name in enumerate(self.panacea.objectives)
         }
 
     def measure_front(self) -> Measurement:
-        return self.part.measure_front()
+        """Rewards of responses to the evaluation prompts."""
+        part, args = self.part, self.args
+        part.tell_progress()
+        policy = part.measured_policy(
+            self.actor_model,
+            temperature=args.temperature,
+            top_p=args.top_p,
+            repetition_penalty=args.repetition_penalty,
+        )
+        rows = (part.data[i] for i in range(len(part.data)))
+        asked = ((row["input_ids"], row.get("example")) for row in rows)
+        prompts = different_prompts(self.template, asked, args.eval_prompts)
+        if part.initial is None:
+            part.initial = sample_base(policy, self.rewards, prompts)
+        return measure(policy, part.grid, prompts=prompts, rewards=self.rewards, base=part.initial)

@@ -2,9 +2,8 @@
 
 What is to run on a user's Safe-RLHF takes these names from here (``resolution.py`` says which is
 underneath). They are looked up when they are first asked for, so that a command line is read
-without torch. ``HookedDPOTrainer`` and ``HookedPPOTrainer`` are the same trainers with hooks for
-what Panacea brings itself; the port's have them, ``on_safe_rlhf`` adds them to Safe-RLHF's.
-Everything else in this folder is imported from its own module.
+without torch. The hooked trainers have hooks for what Panacea brings itself; the port's are so,
+and ``on_safe_rlhf`` adds the hooks to Safe-RLHF's.
 """
 
 from importlib import import_module
@@ -38,13 +37,14 @@ __all__ = ["Backend", "backend", *_SURFACE, *_HOOKED]  # noqa: PLE0604
 
 def __getattr__(name: str) -> Any:
     """A name of Safe-RLHF's surface, from what is underneath."""
-    if name not in _SURFACE and name not in _HOOKED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    on_theirs = backend().name == "safe_rlhf"
     if name in _SURFACE:
         theirs, ours = _SURFACE[name]
-        return getattr(import_module(theirs if on_theirs else f"safe_rlhf_panacea.{ours}"), name)
-    theirs, port_name, ours = _HOOKED[name]
-    if on_theirs:
-        return getattr(import_module(f"safe_rlhf_panacea.on_safe_rlhf.{theirs}"), name)
-    return getattr(import_module(f"safe_rlhf_panacea.{ours}"), port_name)
+        theirs_name = ours_name = name
+    elif name in _HOOKED:
+        module, ours_name, ours = _HOOKED[name]
+        theirs, theirs_name = f"safe_rlhf_panacea.on_safe_rlhf.{module}", name
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if backend().name == "safe_rlhf":
+        return getattr(import_module(theirs), theirs_name)
+    return getattr(import_module(f"safe_rlhf_panacea.{ours}"), ours_name)

@@ -8,46 +8,19 @@ import torch
 import torch.nn.functional as F
 
 
-def gather_log_probabilities(
-    logits: torch.Tensor, labels: torch.Tensor, temperature: float = 1.0
-) -> torch.Tensor:
-    """Log-probabilities of ``labels`` under ``logits`` divided by a temperature.
-
-    Computed in float32, or wider, by the fused cross entropy, whose backward pass is three times
-    as fast as that of logit minus log-sum-exp.
-
-    Args:
-        logits: size = (B, L, V).
-        labels: size = (B, L).
-        temperature: positive.
-
-    Returns:
-        size = (B, L), float32 or wider.
-    """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    logits = logits if temperature == 1 else logits / temperature
-    losses = F.cross_entropy(
-        logits.reshape(-1, logits.size(-1)), labels.reshape(-1), reduction="none"
-    )
-    return -losses.view(labels.shape)
-
-
 def share(total: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
     """A micro-batch's sum by the count of an average one (``base.updates``), or its own.
 
-    Returns:
-        Of the size of both; 0 where nothing was counted.
+    Both are of one size, and so is the result: 0 where nothing was counted.
     """
     return total / count.masked_fill(count == 0, 1)
 
 
 def mean_over_update(values: torch.Tensor, count: torch.Tensor | None = None) -> torch.Tensor:
-    """A micro-batch's share in the mean over its update.
+    """A micro-batch's share in the mean over its update; values of any size.
 
-    Args:
-        values: of the micro-batch, any size.
-        count: how many an average micro-batch of the update has, size = (); default: as many as
-            these, for their own mean.
+    ``count`` is how many an average micro-batch of the update has, size = (); by default as many
+    as these, for their own mean.
     """
     return values.sum() / values.numel() if count is None else share(values.sum(), count)
 
@@ -59,28 +32,17 @@ def row_means(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def masked_mean(
-    values: torch.Tensor, mask: torch.Tensor, count: torch.Tensor | None = None
+    values: torch.Tensor,  # size = (B, L)
+    mask: torch.Tensor,  # size = (B, L)
+    count: torch.Tensor | None = None,  # size = ()
 ) -> torch.Tensor:
     """Mean over each row's masked positions, then over the rows that have any.
 
     Each sequence counts alike, whatever its length. Rows with an empty mask (a prompt that
-    fills ``max_length``) do not count; if every row is empty the result is 0, not NaN.
-
-    Args:
-        values: size = (B, L).
-        mask: size = (B, L).
-        count: rows with any in an average micro-batch of the update; default: in this one.
+    fills ``max_length``) do not count; if every row is empty the result is 0, not NaN. ``count``
+    is how many rows count in an average micro-batch of the update; by default in this one.
     """
     return share(row_means(values, mask).sum(), mask.any(dim=-1).sum() if count is None else count)
-
-
-def position_ids_from_mask(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Positions that count attended tokens only, so that padding side does not matter.
-
-    Args:
-        attention_mask: size = (B, L).
-    """
-    return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
 
 
 def diverging_mask(
@@ -94,19 +56,10 @@ def diverging_mask(
     """Which next-token log-probabilities of a pair enter the DPO loss.
 
     Everything before the first differing token cancels in the margin, so the sum runs from
-    that token to the end of each answer. Index ``t`` of a shifted log-probability belongs to
-    token ``t + 1``.
-
-    Args:
-        better_input_ids: token ids, right-padded.
-        better_attention_mask: 1 on tokens.
-        worse_input_ids: token ids, right-padded to the same length.
-        worse_attention_mask: 1 on tokens.
-        upstream_slice: reproduce Safe-RLHF's slice, which forgets the shift: the first
-            differing token is left out and, with padding, one padding token is counted.
-
-    Returns:
-        Two boolean masks, size = (B, L - 1) each.
+    that token to the end of each answer, padded on the right. Index ``t`` of a shifted
+    log-probability belongs to token ``t + 1``. ``upstream_slice`` reproduces Safe-RLHF's slice,
+    which forgets the shift: the first differing token is left out and, with padding, one padding
+    token is counted. Returns two boolean masks, size = (B, L - 1) each.
     """
     differs = better_input_ids.ne(worse_input_ids) | better_attention_mask.ne(worse_attention_mask)
     after = differs.long().cumsum(dim=-1) > 0  # True from the first difference on
@@ -129,9 +82,7 @@ def generalized_advantages(
     """Generalised advantage estimation without a loop over time.
 
     A_t = sum_l (gamma * gae_lambda)^l delta_{t+l} is one product with a triangular matrix.
-
-    Returns:
-        advantages and returns, size = (B, T) each.
+    Returns advantages and returns, size = (B, T) each.
     """
     values, rewards = values * mask, rewards * mask
     next_values = F.pad(values[:, 1:], (0, 1))
@@ -149,9 +100,8 @@ def moments(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and variance over the masked positions of several batches, size = () each.
 
-    Args:
-        parts: values and mask of each batch, size = (B, T) each.
-        reduce: sums a tensor over the processes.
+    ``parts`` are values and mask of each batch, size = (B, T) each; ``reduce`` sums a tensor over
+    the processes.
     """
 
     def total(numbers: list[torch.Tensor]) -> torch.Tensor:
@@ -165,12 +115,9 @@ def moments(
 def whiten(
     values: torch.Tensor, mask: torch.Tensor, of: tuple[torch.Tensor, torch.Tensor] | None = None
 ) -> torch.Tensor:
-    """Zero mean and unit variance over all masked positions; 0 elsewhere.
+    """Zero mean and unit variance over all masked positions; 0 elsewhere; size = (B, T) all.
 
-    Args:
-        values: size = (B, T).
-        mask: size = (B, T).
-        of: the mean and the variance that become 0 and 1; default: of these values.
+    ``of`` are the mean and the variance that become 0 and 1; by default those of these values.
     """
     mean, variance = of or moments([(values, mask)])
     return (values - mean) * torch.rsqrt(variance + 1e-8) * mask
@@ -199,11 +146,7 @@ def labelled_margins(
     worse: torch.Tensor,  # size = (B,)
     labels: torch.Tensor,  # size = (B, m), +1 agrees, -1 disagrees, 0 missing
 ) -> torch.Tensor:
-    """±Δ, the margin between two rewards towards the response that objective i prefers (Eq. 14).
-
-    Returns:
-        size = (B, m).
-    """
+    """±Δ, two rewards' margin towards the response that objective i prefers (Eq. 14), (B, m)."""
     return labels * (better - worse).unsqueeze(-1)
 
 
@@ -225,8 +168,7 @@ def kl_penalised_rewards(
 ) -> torch.Tensor:
     """r - β log π/π_ref by token (Eq. 1): the penalty at each, the reward at the last.
 
-    Returns:
-        size = (B, T), clipped to ±clip_range.
+    The result, size = (B, T), is clipped to ±clip_range.
     """
     last = mask.size(1) - 1 - mask.long().flip(-1).argmax(dim=-1)  # size = (B,)
     rewards = -kl_coeff * (log_probs - ref_log_probs)
@@ -243,10 +185,7 @@ def clipped_surrogate(
     """min(ρ A, clip(ρ, 1 - ε, 1 + ε) A) with ρ = π/π_old by token, to be maximised.
 
     Equation 7 of "Proximal Policy Optimization Algorithms" (Schulman et al., 2017). log ρ is cut
-    off at 20, so that nothing overflows; a token beyond has no gradient.
-
-    Returns:
-        size = (B, T).
+    off at 20, so that nothing overflows; a token beyond has no gradient. Size = (B, T).
     """
     ratios = torch.exp((log_probs - old_log_probs).clamp(max=MOST_LOG_RATIO))
     clipped = ratios.clamp(1.0 - clip_range, 1.0 + clip_range)
@@ -259,11 +198,7 @@ def clipped_value_errors(
     returns: torch.Tensor,  # size = (B, T)
     clip_range: float,
 ) -> torch.Tensor:
-    """½ max((V - R)², (V' - R)²) by token, V' being V clipped to ±clip_range around the old one.
-
-    Returns:
-        size = (B, T).
-    """
+    """½ max((V - R)², (V' - R)²), (B, T); V' is V clipped to ±clip_range around the old one."""
     low, high = old_values - clip_range, old_values + clip_range
     clipped = torch.maximum(torch.minimum(values, high), low)
     return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square())
@@ -273,18 +208,13 @@ def clipped_value_errors(
 
 
 def next_token_loss(
-    log_probs: torch.Tensor,  # size = (B,)
-    tokens: torch.Tensor,  # size = (B,)
+    log_probs: torch.Tensor,  # log π(y|x) of each text, size = (B,)
+    tokens: torch.Tensor,  # how many of its tokens are labelled, size = (B,)
     count: torch.Tensor | None = None,  # size = ()
 ) -> torch.Tensor:
     """-log π of the next token, mean over the labelled ones: of SFT, and PTX's term in PPO.
 
-    Args:
-        log_probs: log π(y|x) of each text.
-        tokens: how many tokens of it are labelled.
-        count: labelled tokens of an average micro-batch of the update; default: of this batch.
-
-    Returns:
-        size = (), 0 where no token is labelled.
+    ``count`` is the labelled tokens of an average micro-batch of the update; by default those of
+    this batch. The loss is 0 where no token is labelled.
     """
     return share(-log_probs.sum(), tokens.sum() if count is None else count)

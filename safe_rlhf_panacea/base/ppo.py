@@ -48,8 +48,6 @@ class PPOTrainer(RLTrainer[AnyRollout]):
         self.gamma = 1.0
         self.gae_lambda = 0.95
 
-    # -- models -----------------------------------------------------------------------
-
     def init_models(self) -> None:
         super().init_models()
         self.init_critic()
@@ -131,8 +129,8 @@ class PPOTrainer(RLTrainer[AnyRollout]):
     ) -> AnyRollout:
         """Rewards, and log-probabilities and values as they were when the batch was drawn.
 
-        On policy the actor's own training step gives the log-probabilities. The values are known
-        before, so that never actor and critic both hold what a backward pass needs.
+        On policy the actor's training step gives the log-probabilities. The values are computed
+        here all the same: actor and critic never both hold what a backward pass needs.
         """
         start = prompt.size(-1) - 1
         rollout: Rollout = {

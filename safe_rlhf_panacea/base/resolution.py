@@ -31,20 +31,8 @@ class Backend:
         return f"Base: {what} {self.version} at {self.path}{self.patches}"
 
 
-def _port() -> Backend:
-    return Backend("port", safe_rlhf_panacea.__version__, os.path.dirname(__file__))
-
-
-def _safe_rlhf() -> Backend:
-    module = import_safe_rlhf()
-    states = [outcome.state for outcome in outcomes()]
-    patches = f", {states.count('applied')} patches applied"
-    if "failed" in states:
-        patches += f", {states.count('failed')} FAILED (python -m safe_rlhf_panacea.patches)"
-    return Backend("safe_rlhf", module.__version__, module.__path__[0], patches)
-
-
 def _broken(error: PatchedImportError) -> str:
+    """What to say of a Safe-RLHF that does not import, and what to do about it."""
     spec = importlib.util.find_spec("safe_rlhf")
     place = next(iter((spec and spec.submodule_search_locations) or ["an unknown place"]))
     cause = error.__cause__
@@ -67,10 +55,11 @@ def backend() -> Backend:
     choice = os.environ.get(VARIABLE, "")
     if choice not in ("", "safe_rlhf", "port"):
         raise UserError(f"{VARIABLE}={choice}: it is safe_rlhf, port or unset")
+    port = Backend("port", safe_rlhf_panacea.__version__, os.path.dirname(__file__))
     if choice == "port":
-        return _port()
+        return port
     try:
-        return _safe_rlhf()
+        module = import_safe_rlhf()
     except ModuleNotFoundError as error:
         if error.name != "safe_rlhf":
             raise
@@ -79,8 +68,14 @@ def backend() -> Backend:
                 f"{VARIABLE}=safe_rlhf, but Safe-RLHF is not installed: install it as "
                 f"docs/safe_rlhf.md says, or leave {VARIABLE} unset for the port"
             ) from None
+        return port
     except PatchedImportError as error:
         if choice:
             raise UserError(_broken(error)) from error
         warnings.warn(f"{_broken(error)}; going on with the port", RuntimeWarning, stacklevel=2)
-    return _port()
+        return port
+    states = [outcome.state for outcome in outcomes()]
+    patches = f", {states.count('applied')} patches applied"
+    if "failed" in states:
+        patches += f", {states.count('failed')} FAILED (python -m safe_rlhf_panacea.patches)"
+    return Backend("safe_rlhf", module.__version__, module.__path__[0], patches)

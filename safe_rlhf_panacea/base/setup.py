@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,17 +33,6 @@ from safe_rlhf_panacea.runs.run_record import finish_run_record
 if TYPE_CHECKING:
     from safe_rlhf_panacea.base.trainer import TrainerBase
     from safe_rlhf_panacea.configs.training import TrainConfig
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread inside: more of them only get in each other's way on a tiny model."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def prepare_run(args: TrainConfig) -> tuple[dict[str, Any], dict[str, Any]]:

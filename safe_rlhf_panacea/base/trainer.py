@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from safe_rlhf_panacea.base.engine import passes_since_update, unwrap
+from safe_rlhf_panacea.base.engine import passes_since_update
 from safe_rlhf_panacea.base.part import Observer, Part
 from safe_rlhf_panacea.data import ChatTemplate, ResumableSampler
 from safe_rlhf_panacea.distributed import (
@@ -20,6 +20,7 @@ from safe_rlhf_panacea.distributed import (
     get_world_size,
     is_main_process,
     refusing_together,
+    unwrap,
 )
 from safe_rlhf_panacea.forward import PassOptions, set_pass_options
 from safe_rlhf_panacea.runs.checkpoint import (
@@ -41,14 +42,6 @@ from safe_rlhf_panacea.runs.resuming import (
 )
 from safe_rlhf_panacea.runs.run_folder import CHECKPOINTS, claim_folder, withdraw_claim
 from safe_rlhf_panacea.runs.run_record import write_run_record
-
-# Where trainers keep their data, and the flags that name them.
-LOADERS = {
-    "train_dataloader": "train_datasets",
-    "prompt_only_dataloader": "train_datasets",
-    "ptx_dataloader": "ptx_datasets",
-    "eval_dataloader": "eval_datasets",
-}
 
 
 class TrainerBase(metaclass=abc.ABCMeta):
@@ -134,11 +127,7 @@ class TrainerBase(metaclass=abc.ABCMeta):
             raise
 
     def resume(self) -> None:
-        """Go back to the latest checkpoint, before anything in the folder is touched.
-
-        Raises:
-            UserError: there is none, or it is of another run.
-        """
+        """Go back to this run's latest checkpoint, or refuse; nothing is written before."""
         folder = self.args.output_dir
         check_same_run(folder, self.args, self.data_fingerprints(), self.template.recorded)
         step = latest_step(folder, vars(self.args))
@@ -147,8 +136,14 @@ class TrainerBase(metaclass=abc.ABCMeta):
 
     def data_fingerprints(self) -> dict[str, str]:
         """A hash of what the data sets hold, by the flag that names them."""
+        loaders = {
+            "train_dataloader": "train_datasets",
+            "prompt_only_dataloader": "train_datasets",
+            "ptx_dataloader": "ptx_datasets",
+            "eval_dataloader": "eval_datasets",
+        }
         found = {}
-        for name, flag in LOADERS.items():
+        for name, flag in loaders.items():
             dataset = getattr(getattr(self, name, None), "dataset", None)
             if (fingerprint := getattr(dataset, "fingerprint", None)) is not None:
                 found[flag] = fingerprint

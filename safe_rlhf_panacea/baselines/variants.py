@@ -68,41 +68,27 @@ def objectives_of(config: Any) -> tuple[str, ...]:
 def variant_configs(config: Any, variants: Variants) -> dict[str, Any]:
     """The checked options of every variant, which has a folder of its own in ``output_dir``.
 
-    Args:
-        config: the algorithm's options, or Safe-RLHF's namespace.
-        variants: folder name to the options that differ.
+    ``config`` is the algorithm's options, or Safe-RLHF's namespace.
 
     Raises:
         UserError: ``resume``, or a variant that the algorithm would refuse.
     """
     if getattr(config, "resume", False):
         raise UserError("--resume is of a single training; this program skips what is finished")
-    return {
-        name: _changed(config, {**changes, "output_dir": str(Path(config.output_dir) / name)})
-        for name, changes in variants.items()
-    }
-
-
-def _changed(config: Any, changes: Mapping[str, Any]) -> Any:
-    if isinstance(config, PanaceaConfig):
-        made: Any = config.with_(**changes)
-        made.check()
-    else:
-        made = argparse.Namespace(**{**vars(config), **changes})
-        check_panacea(made, objectives_of(made))
-    return made
+    found: dict[str, Any] = {}
+    for name, changes in variants.items():
+        changes = {**changes, "output_dir": str(Path(config.output_dir) / name)}
+        if isinstance(config, PanaceaConfig):
+            found[name] = config.with_(**changes)
+            found[name].check()
+        else:
+            found[name] = argparse.Namespace(**{**vars(config), **changes})
+            check_panacea(found[name], objectives_of(found[name]))
+    return found
 
 
 def train_variants(algorithm: str, config: Any, variants: Variants) -> dict[str, Path]:
-    """Run the algorithm once per variant, each into a folder of its own under ``output_dir``.
-
-    Args:
-        algorithm: a key of ``PROGRAMS``.
-        config: its options.
-        variants: folder name to the options that differ.
-
-    Returns:
-        Folder name to folder.
+    """Run the algorithm once per variant; returns the folder of each, below ``output_dir``.
 
     Raises:
         UserError: as ``variant_configs``, before anything is trained, or as the training.
@@ -118,39 +104,28 @@ def train_variants(algorithm: str, config: Any, variants: Variants) -> dict[str,
 
 
 def train_unfinished(runs: Mapping[str, Callable[[], object]], *, overwrite: bool) -> None:
-    """Train runs, one after another.
+    """Train runs, one after another; ``runs`` is folder to what trains there.
 
     One that is finished is left as it is, unless ``overwrite``; what an interruption left of one
     is renamed, and it begins anew. So the same call goes on where it was interrupted.
-
-    Args:
-        runs: folder to what trains there.
-        overwrite: train what is finished, too, in its place.
     """
-    for number, (folder, train) in enumerate(runs.items(), start=1):
-        what = f"[{number}/{len(runs)}] {Path(folder).name}"
-        if _is_left_to_do(Path(folder), overwrite):
-            _say(what)
+    from safe_rlhf_panacea.distributed import barrier, is_main_process
+
+    def tell(text: str) -> None:
+        if is_main_process():
+            say(text)
+
+    for number, (name, train) in enumerate(runs.items(), start=1):
+        folder = Path(name)
+        what = f"[{number}/{len(runs)}] {folder.name}"
+        left = overwrite or not is_finished(folder)
+        barrier()  # nobody renames what another process has yet to look at
+        if left and not overwrite and (folder / RUN_FILE).exists() and is_main_process():
+            say(f"{folder} was interrupted; kept as {set_aside(folder)}")
+        barrier()
+        if left:
+            tell(what)
             train()
             gc.collect()  # models and engines refer to each other in circles
         else:
-            _say(f"{what}: done already")
-
-
-def _is_left_to_do(folder: Path, overwrite: bool) -> bool:
-    """Whether to run, the same answer on all processes; makes room for it."""
-    from safe_rlhf_panacea.distributed import barrier, is_main_process
-
-    left = overwrite or not is_finished(folder)
-    barrier()  # nobody renames what another has yet to look at
-    if left and not overwrite and (folder / RUN_FILE).exists() and is_main_process():
-        _say(f"{folder} was interrupted; kept as {set_aside(folder)}")
-    barrier()
-    return left
-
-
-def _say(text: str) -> None:
-    from safe_rlhf_panacea.distributed import is_main_process
-
-    if is_main_process():
-        say(text)
+            tell(f"{what}: done already")

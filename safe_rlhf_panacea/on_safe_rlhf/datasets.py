@@ -83,22 +83,19 @@ def templated(template: ChatTemplate) -> Iterator[None]:
     """Inside, Safe-RLHF's trainer of reinforcement learning makes data sets in a template."""
     names = {"PromptOnlyDataset": TemplatedPrompts, "SupervisedDataset": TemplatedText}
     before = {name: getattr(rl_trainer, name) for name in names}
+    vars(rl_trainer).update({n: partial(kind, template=template) for n, kind in names.items()})
     try:
-        for name, kind in names.items():
-            setattr(rl_trainer, name, partial(kind, template=template))
         yield
     finally:
-        for name, kind in before.items():
-            setattr(rl_trainer, name, kind)
+        vars(rl_trainer).update(before)
 
 
 class LabelledPreferenceDataset(PreferenceDataset):
     """Safe-RLHF's ``PreferenceDataset`` on any of its raw data sets that has labels.
 
-    ``better`` of a raw sample counts as the label of ``helpful``, ``safer`` as that of
-    ``harmless``; a raw data set of the user's own may give ``labels``, a dictionary from
-    objective to 0 or 1, the better answer. The better response of a pair is the one that the
-    first objective with a label prefers.
+    A raw sample's ``better`` is the label of ``helpful``, its ``safer`` that of ``harmless``; a
+    user's own raw data set may give ``labels``, objective to 0 or 1, the better answer. The
+    better response of a pair is the one that the first objective with a label prefers.
     """
 
     rawdata: Any

@@ -21,7 +21,7 @@ from safe_rlhf_panacea.on_safe_rlhf.record import Recorded, own_rates, recompute
 
 
 class CountedLoader:
-    """Safe-RLHF's loader; an update's batches are read before the first of them is used.
+    """Safe-RLHF's loader; an update's batches are read and counted before the first is used.
 
     Where an update goes on in the next epoch, its two parts are counted one by one.
     """

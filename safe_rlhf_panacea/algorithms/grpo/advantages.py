@@ -23,7 +23,7 @@ FLAT = 1e-6  # a group's rewards differ by less than this share of their size: r
 LEAST_VARIANCE = 0.01  # of a weighted sum, as a share of what it were without correlations
 EPSILON = 1e-8
 
-Reduce = Callable[[torch.Tensor], torch.Tensor]
+Reduce = Callable[[torch.Tensor], torch.Tensor]  # sums a tensor over the processes
 
 
 def alone(total: torch.Tensor) -> torch.Tensor:
@@ -46,15 +46,10 @@ class Advantages:
 
 
 def mean_rewards(rewards: torch.Tensor, *, shared: bool, reduce: Reduce = alone) -> torch.Tensor:
-    """J, the mean rewards at each prompt's λ.
+    """J, the mean rewards (P, G, m) at each prompt's λ, size = (P, m).
 
-    Args:
-        rewards: size = (P, G, m); NaN where an objective does not count for a response.
-        shared: whether all prompts, on all processes, have one λ.
-        reduce: sums a tensor over the processes.
-
-    Returns:
-        size = (P, m); NaN where an objective counts for no response.
+    A reward is NaN where its objective does not count for a response, and a mean where it counts
+    for none. ``shared``: all prompts, on all processes, have one λ.
     """
     counted = ~rewards.isnan()
     totals = torch.where(counted, rewards, 0.0).sum(dim=1)  # size = (P, m)
@@ -70,13 +65,10 @@ def normalize_in_groups(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(v - mean) / std of each group, with the population's std; 0 where there is no spread.
 
-    Args:
-        values: size = (P, G, ...); NaN where one does not count.
-        size: what a group's spread is held against, size = (P, ...); default: its largest value.
-
-    Returns:
-        The normalised values, size = (P, G, ...), 0 where one does not count, and which groups
-        have no spread, size = (P, ...). An infinite value shows in its group.
+    ``values``, size = (P, G, ...), are NaN where they do not count. A group's spread is held
+    against ``size``, (P, ...), by default its largest value. Returns the normalised values, 0
+    where one does not count, and which groups have no spread, size = (P, ...). An infinite value
+    shows in its group.
     """
     missing = values.isnan()
     least, most = values.masked_fill(missing, torch.inf), values.masked_fill(missing, -torch.inf)
@@ -100,15 +92,10 @@ def _mean(values: torch.Tensor) -> torch.Tensor:
 def correlations(
     normalized: torch.Tensor, there: torch.Tensor, reduce: Reduce = alone
 ) -> torch.Tensor:
-    """C_ij, the mean of a_i a_j over the responses for which both objectives are there.
+    """C_ij, the mean of a_i a_j over the responses for which both objectives are there, (m, m).
 
-    Args:
-        normalized: each objective's normalised rewards, size = (P, G, m); 0 where it is not there.
-        there: where an objective counts and has spread in its group, bool, size = (P, G, m).
-        reduce: sums a tensor over the processes.
-
-    Returns:
-        size = (m, m), with ones on the diagonal.
+    ``normalized`` rewards, size = (P, G, m), are 0 where an objective is not ``there``: where it
+    does not count, or has no spread in its group. The diagonal is 1.
     """
     pairs = (torch.einsum("pgi,pgj->ij", a, a) for a in (normalized, there.to(normalized)))
     products, counts = reduce(torch.stack(list(pairs)))
@@ -118,11 +105,9 @@ def correlations(
 def sum_then_normalize(rewards: torch.Tensor, weights: torch.Tensor) -> Advantages:
     """GRPO: the weighted sum of a response's rewards, normalised within its group.
 
-    Responses for which no objective counts are not compared with the others; their advantage is 0.
-
-    Args:
-        rewards: size = (P, G, m); NaN where an objective does not count for a response.
-        weights: size = (P, m).
+    ``rewards``, size = (P, G, m), are NaN where an objective does not count for a response;
+    ``weights`` are of size (P, m). Responses for which no objective counts are not compared with
+    the others; their advantage is 0.
     """
     missing = rewards.isnan()
     weighted = (rewards * weights.unsqueeze(1)).masked_fill(missing, 0.0)
@@ -147,13 +132,7 @@ def normalize_then_sum(
 
     An objective is normalised over the responses of a group for which it counts, and gives no
     others an advantage. The weights of those that count are not made to sum to one, as in
-    ``aggregation.aggregate_rewards``.
-
-    Args:
-        rewards: size = (P, G, m); NaN where an objective does not count for a response.
-        weights: size = (P, m).
-        equal_steps: divide by √(wᵀCw).
-        reduce: sums a tensor over the processes.
+    ``aggregation.aggregate_rewards``. The sizes are those of ``sum_then_normalize``.
     """
     normalized, flat = normalize_in_groups(rewards)
     there = ~(rewards.isnan() | flat.unsqueeze(1))

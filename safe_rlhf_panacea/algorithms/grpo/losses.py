@@ -15,35 +15,28 @@ from safe_rlhf_panacea.base.losses import (
 def kl_estimate(log_probs: torch.Tensor, ref_log_probs: torch.Tensor) -> torch.Tensor:
     """exp(d) - d - 1, d = log π_ref - log π: never negative, and KL(π‖π_ref) on average.
 
-    d is cut off at 20, where exp(d) would soon overflow: beyond, a token has no gradient.
-
-    Args:
-        log_probs: of the drawn tokens, any size.
-        ref_log_probs: the same size.
+    Both are of the drawn tokens, of one size. d is cut off at 20, where exp(d) would soon
+    overflow: beyond, a token has no gradient.
     """
     difference = (ref_log_probs - log_probs).clamp(max=MOST_LOG_RATIO)
     return torch.expm1(difference) - difference
 
 
 def token_mean(
-    values: torch.Tensor, mask: torch.Tensor, tokens: torch.Tensor | None = None
+    values: torch.Tensor,  # size = (B, T)
+    mask: torch.Tensor,  # True on tokens of responses, size = (B, T)
+    tokens: torch.Tensor | None = None,  # of an average micro-batch; default: of this one
 ) -> torch.Tensor:
-    """A micro-batch's share in the mean over all tokens of its update (``base.updates``).
-
-    Args:
-        values: size = (B, T).
-        mask: True on tokens of responses, size = (B, T).
-        tokens: of an average micro-batch; default: of this one.
-    """
+    """A micro-batch's share in the mean over all tokens of its update (``base.updates``)."""
     return share(torch.where(mask, values, 0.0).sum(), mask.sum() if tokens is None else tokens)
 
 
 def grpo_loss(
-    log_probs: torch.Tensor,
-    old_log_probs: torch.Tensor,
-    ref_log_probs: torch.Tensor,
-    advantages: torch.Tensor,
-    mask: torch.Tensor,
+    log_probs: torch.Tensor,  # of the policy as it is, size = (B, T)
+    old_log_probs: torch.Tensor,  # of the policy that drew the responses, size = (B, T)
+    ref_log_probs: torch.Tensor,  # size = (B, T)
+    advantages: torch.Tensor,  # size = (B,)
+    mask: torch.Tensor,  # True on tokens of responses, size = (B, T)
     *,
     clip_range: float,
     kl_coeff: float = 0.0,
@@ -52,16 +45,8 @@ def grpo_loss(
 ) -> torch.Tensor:
     """Mean over response tokens of the surrogate and kl_coeff times the divergence.
 
-    Args:
-        log_probs: of the policy as it is, size = (B, T).
-        old_log_probs: of the policy that drew the responses, size = (B, T).
-        ref_log_probs: size = (B, T).
-        advantages: size = (B,).
-        mask: True on tokens of responses, size = (B, T).
-        clip_range: ε of the ratio.
-        kl_coeff: 0 where the divergence is in the rewards.
-        tokens: see ``token_mean``.
-        token_weights: of the surrogate, not negative, size = (B, T); default: 1.
+    ``clip_range`` is ε of the ratio, ``kl_coeff`` 0 where the divergence is in the rewards.
+    ``token_weights`` of the surrogate, size = (B, T), are not negative; by default 1.
     """
     # What stands beside the tokens of a response must not overflow either.
     new, old, reference = (
@@ -77,23 +62,12 @@ def grpo_loss(
 
 
 def less_divergence(
-    rewards: torch.Tensor,
-    log_probs: torch.Tensor,
-    ref_log_probs: torch.Tensor,
-    mask: torch.Tensor,
+    rewards: torch.Tensor,  # size = (B, m)
+    log_probs: torch.Tensor,  # of the policy that drew the responses, size = (B, T)
+    ref_log_probs: torch.Tensor,  # size = (B, T)
+    mask: torch.Tensor,  # True on tokens of responses, size = (B, T)
     kl_coeff: float,
 ) -> torch.Tensor:
-    """r_i - kl_coeff Σ_t (log π - log π_ref), for every objective i: Eq. 1's J_i, for each alone.
-
-    Args:
-        rewards: size = (B, m).
-        log_probs: of the policy that drew the responses, size = (B, T).
-        ref_log_probs: size = (B, T).
-        mask: True on tokens of responses, size = (B, T).
-        kl_coeff: β.
-
-    Returns:
-        size = (B, m).
-    """
+    """r_i - kl_coeff Σ_t (log π - log π_ref) for every objective i, Eq. 1's J_i: (B, m)."""
     divergence = summed_log_ratios(log_probs, ref_log_probs, mask)  # size = (B,)
     return rewards - kl_coeff * divergence.unsqueeze(-1)

@@ -16,20 +16,15 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def shared_copy(module: AnyModule) -> AnyModule:
-    """A module of its own over the very same parameters.
-
-    What is put into one of the two, such as an adapter, the other never sees; nor its mode, nor
-    whether its activations are recomputed.
-    """
+    """A copy of a module over the same parameters; adapters, mode and hooks are not shared."""
     return copy.deepcopy(module, {id(parameter): parameter for parameter in module.parameters()})
 
 
 def value_model(backbone: PreTrainedModel) -> ScoreModel:
     """A critic on a policy's backbone; its value head starts at zero, as ``RewardCritic``'s does.
 
-    Args:
-        backbone: a ``shared_copy`` of the policy's, made before an adapter was put into it. The
-            critic's own adapter is still to come.
+    ``backbone`` is a ``shared_copy`` of the policy's, made before an adapter was put into it. The
+    critic's own adapter is still to come.
     """
     config: Any = backbone.config
     config.score_dim, config.score_bias = 1, True
@@ -65,32 +60,22 @@ class RewardCritic(nn.Module):
         return self.reward_model.config
 
     def train(self, mode: bool = True) -> RewardCritic:
-        """Set the mode of the backbone.
-
-        Not of the reward model around it, which would take the critic's scores into its
-        normaliser.
-        """
+        """Set the mode of the backbone alone."""
         super().train(mode)
+        # Else the reward model would take the critic's scores into its normaliser.
         self.reward_model.training = False
         return self
 
     def forward(
         self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
+        input_ids: torch.Tensor,  # size = (B, L)
+        attention_mask: torch.Tensor,  # size = (B, L)
         role: str = "critic",
         use_cache: bool = False,
     ) -> Any:
-        """Scores in one of the two roles.
+        """The output of a score model, with ``scores``, size = (B, L, 1), and ``end_scores``.
 
-        Args:
-            input_ids: size = (B, L).
-            attention_mask: size = (B, L).
-            role: ``critic`` for values at every token, ``reward`` for the reward model.
-            use_cache: whether the backbone keeps its keys and values.
-
-        Returns:
-            The reward model's output, with ``scores``, size = (B, L, 1), and ``end_scores``.
+        ``role`` is ``critic`` for values at every token, or ``reward`` for the reward model.
         """
         if role == "reward":
             with self.adapter.disabled():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,46 +14,12 @@ from safe_rlhf_panacea.data.datasets import (
     SupervisedSample,
 )
 from safe_rlhf_panacea.data.raw import RawSample, labels_for
-from safe_rlhf_panacea.data.specs import DatasetSpec, Spec, read_specs
+from safe_rlhf_panacea.data.specs import DatasetSpec
 from safe_rlhf_panacea.data.template import ChatTemplate
 from safe_rlhf_panacea.data.tokenized import Row
 from safe_rlhf_panacea.errors import UserError
 
 NamedSpecs = Mapping[DatasetSpec, Sequence[str]]
-
-
-def read_named_specs(
-    flag: str, texts: Sequence[Spec], objectives: Sequence[str] | None = None
-) -> dict[DatasetSpec, list[str]]:
-    """The data sets of ``objective=name[:proportion[:path]]``, each with its objectives.
-
-    Args:
-        flag: that was given, for messages.
-        texts: its values.
-        objectives: those that need a data set; None: whichever are named.
-
-    Raises:
-        UserError: no objective, an unknown one or one without data, or a malformed data set.
-    """
-    named: dict[DatasetSpec, list[str]] = {}
-    for given in texts:
-        (spec,) = read_specs([given])
-        name = spec.objective
-        if name is None:
-            raise UserError(f"{flag} {given}: name its objective, as in helpful={given}")
-        names = named.setdefault(replace(spec, objective=None), [])
-        if name in names:
-            raise UserError(f"{flag} {given} is given twice")
-        names.append(name)
-    read_specs(list(named))  # none in two proportions
-    if objectives is not None:
-        all_names = {name for names in named.values() for name in names}
-        if unknown := sorted(all_names - set(objectives)):
-            raise UserError(f"{flag} names {unknown[0]!r}, which is none of --objectives")
-        for name in objectives:
-            if name not in all_names:
-                raise UserError(f"objective {name!r} has no data set: add {name}=... to {flag}")
-    return named
 
 
 class ObjectiveSample(SupervisedSample):
@@ -70,10 +35,9 @@ class ObjectiveBatch(SupervisedBatch):
 
 
 class ObjectiveTexts(SupervisedDataset):
-    """Supervised text, each with the objectives that it counts for.
+    """Supervised text, each with the objectives that it counts for: those of its data set.
 
-    These are its data set's. A data set of pairs gives each of its objectives the responses that
-    the objective's labels prefer.
+    A data set of pairs gives each of its objectives the responses that its labels prefer.
     """
 
     def __init__(
@@ -85,15 +49,10 @@ class ObjectiveTexts(SupervisedDataset):
         counted: Sequence[str] | None = None,
         template: ChatTemplate | None = None,
     ) -> None:
-        """Read and tokenise.
+        """Read and tokenise ``named``, data sets with the objectives that each counts for.
 
-        Args:
-            named: data sets with the objectives that each counts for.
-            tokenizer: as for ``TokenizedDataset``.
-            objectives: names, in the order of λ.
-            seed: of the random subset where a proportion asks for one.
-            counted: the objectives of which a text has to count for one; None: any.
-            template: as for ``TokenizedDataset``.
+        ``objectives`` are in the order of λ. A text has to count for one of ``counted``, by
+        default for any. The other arguments are those of ``TokenizedDataset``.
         """
         self.objectives = tuple(objectives)
         self.counted = self.objectives if counted is None else tuple(counted)
