@@ -148,7 +148,7 @@ def test_rows_of_files(tmp_path, name, content, places):
         ("a.jsonl", b"\n   \n", ": no rows"),
         ("a.json", b"[]", ": no rows"),
         ("a.jsonl", A + b'{"prompt": "\xff"}\n', r":2: not UTF-8 text \(byte 28\)"),
-        ("a.jsonl.gz", gzip.compress(A * 100, mtime=0, mtime=0)[:-10], ": truncated or no gzip file"),
+        ("a.jsonl.gz", gzip.compress(A * 100, mtime=0)[:-10], ": truncated or no gzip file"),
         ("a.jsonl.gz", A, ": truncated or no gzip file"),
         ("a.json.xz", lzma.compress(A)[:-10], ": truncated or no xz file"),
         ("a.csv", b"prompt\nq\n", ": unknown kind of file; there are .jsonl"),
