@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 
 from safe_rlhf_panacea.base import rl_data
 from safe_rlhf_panacea.base.engine import init_train_engine, set_gradient_checkpointing, unwrap
-from safe_rlhf_panacea.base.supervised import build_loader, load_model, run_length, train_and_eval
+from safe_rlhf_panacea.base.setup import load_model
+from safe_rlhf_panacea.base.supervised import build_loader, run_length, train_and_eval
 from safe_rlhf_panacea.base.trainer import TrainerBase
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 from safe_rlhf_panacea.data import PromptOnlyDataset, ResumableSampler, SupervisedDataset
