@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 import atexit
 import logging
 import os
@@ -15,6 +22,7 @@ import torch
 import torch.distributed as dist
 
 from safe_rlhf_panacea.errors import SharedError, one_line
+from safe_rlhf_panacea.printing import name_cpu_accelerator
 
 LETTING_GO = 0.2  # seconds for the threads of a group that is closed, on a busy machine
 
@@ -57,12 +65,6 @@ def _skip_cpu_extension() -> None:
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-
-
-def name_cpu_accelerator() -> None:
-    """Say that this machine has a CPU only, or DeepSpeed guesses it with a warning."""
-    if not torch.accelerator.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
 def init_distributed(local_rank: int = -1) -> torch.device:
@@ -199,3 +201,21 @@ def refusing_together() -> Iterator[None]:
     lines = [line for line in all_gather_objects(refused and one_line(refused)) if line]
     if lines:
         raise SharedError(lines[0]) from refused
+
+
+def unwrap(model: Any) -> PreTrainedModel:
+    """The module inside an engine, or the module itself.
+
+    That is a model of transformers, or one with those of its methods that are asked for.
+    """
+    return getattr(model, "module", model)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether several processes hold a share of the weights each (ZeRO 3)."""
+    return get_world_size() > 1 and is_under_zero3(model)
+
+
+def is_under_zero3(model: nn.Module) -> bool:
+    """Whether ZeRO 3 puts the weights together for every pass, of one process or of several."""
+    return any(hasattr(p, "ds_id") for p in model.parameters())

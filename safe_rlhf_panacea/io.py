@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -242,3 +242,9 @@ def cut_half_line(path: Path) -> None:
     """Take away what an interruption left of a last line, so that the next one stands alone."""
     if path.is_file():
         os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+
+
+def address_of(function: Callable[..., Any]) -> str:
+    """``module:name`` of a function, or of the type of another object that can be called."""
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}:{named.__qualname__}"

@@ -54,10 +54,16 @@ def quiet_libraries() -> None:
     """Leave the terminal to the program's own lines."""
     from transformers.utils.logging import disable_progress_bar
 
-    from safe_rlhf_panacea.distributed import name_cpu_accelerator
-
     name_cpu_accelerator()
     disable_progress_bar()
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore")
+
+
+def name_cpu_accelerator() -> None:
+    """Say that this machine has a CPU only, or DeepSpeed guesses it with a warning."""
+    import torch
+
+    if not torch.accelerator.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")

@@ -168,7 +168,8 @@ class PanaceaRun(TrainingRun[AdapterTraining]):
         """
         trainer = self.trainer
         if trainer is not None and self.config.zero_stage < 3:
-            from safe_rlhf_panacea.base.engine import set_gradient_checkpointing, unwrap
+            from safe_rlhf_panacea.base.engine import set_gradient_checkpointing
+            from safe_rlhf_panacea.distributed import unwrap
 
             engine = getattr(trainer, "actor_model", None) or trainer.model
             options = ("gradient_checkpointing", "actor_gradient_checkpointing")

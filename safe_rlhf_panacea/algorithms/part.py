@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from safe_rlhf_panacea.algorithms.panacea import Panacea
-from safe_rlhf_panacea.base.engine import gathered, unwrap
+from safe_rlhf_panacea.base.engine import gathered
 from safe_rlhf_panacea.base.part import Part
 from safe_rlhf_panacea.configs.panacea import PanaceaConfig
 from safe_rlhf_panacea.dashboard import Dashboard
@@ -23,6 +23,7 @@ from safe_rlhf_panacea.distributed import (
     is_main_process,
     own_device,
     refusing_together,
+    unwrap,
 )
 from safe_rlhf_panacea.forward import NotFiniteError, SamplingConfig
 from safe_rlhf_panacea.fronts.evaluations import Evaluation

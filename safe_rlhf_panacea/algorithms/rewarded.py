@@ -10,10 +10,10 @@ import torch
 
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.algorithms.served import EngineLogProbs, RewardedTrainer, ServedPart
-from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.base.rl_data import Rollout, Scores
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.base.updates import Batch
+from safe_rlhf_panacea.distributed import unwrap
 from safe_rlhf_panacea.forward import PassOptions, set_pass_options, side_by_side
 from safe_rlhf_panacea.fronts.measure import different_prompts, measure, sample_base
 from safe_rlhf_panacea.fronts.measurement import Measurement

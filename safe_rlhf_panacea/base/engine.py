@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
-from safe_rlhf_panacea.distributed import get_world_size, own_device
+from safe_rlhf_panacea.distributed import own_device, unwrap
 from safe_rlhf_panacea.errors import UserError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 ADAM_BETAS = (0.9, 0.95)
 GRADIENT_CLIPPING = 1.0
@@ -170,24 +167,6 @@ def init_eval_engine(model: nn.Module, ds_config: Any) -> Any:
     return engine
 
 
-def unwrap(model: Any) -> PreTrainedModel:
-    """The module inside an engine, or the module itself.
-
-    That is a model of transformers, or one with those of its methods that are asked for.
-    """
-    return getattr(model, "module", model)
-
-
-def is_sharded(model: nn.Module) -> bool:
-    """Whether several processes hold a share of the weights each (ZeRO 3)."""
-    return get_world_size() > 1 and is_under_zero3(model)
-
-
-def is_under_zero3(model: nn.Module) -> bool:
-    """Whether ZeRO 3 puts the weights together for every pass, of one process or of several."""
-    return any(hasattr(p, "ds_id") for p in model.parameters())
-
-
 def set_gradient_checkpointing(model: Any, on: bool) -> None:
     """Switch the recomputation of activations, of the kind that works on a frozen base."""
     if on:
@@ -209,12 +188,6 @@ def gathered(parameters: list[nn.Parameter]) -> Any:
 def passes_since_update(engine: Any) -> int:
     """Backward passes whose gradients wait for the engine's next update."""
     return engine.micro_steps % engine.gradient_accumulation_steps()
-
-
-def gradient_norm(engine: Any) -> float | None:
-    """The gradient norm of the update just made; None where none was, or it is not known."""
-    norm = engine.get_global_grad_norm() if engine.was_step_applied() else None
-    return None if norm is None else float(norm)
 
 
 def learning_rate(engine: Any) -> float:

@@ -8,24 +8,6 @@ import torch
 import torch.nn.functional as F
 
 
-def gather_log_probabilities(
-    logits: torch.Tensor,  # size = (B, L, V)
-    labels: torch.Tensor,  # size = (B, L)
-    temperature: float = 1.0,
-) -> torch.Tensor:
-    """Log-probabilities of ``labels`` under ``logits`` divided by a positive temperature.
-
-    Computed by the fused cross entropy, whose backward pass is three times as fast as that of
-    logit minus log-sum-exp; size = (B, L), float32 or wider.
-    """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    logits = logits if temperature == 1 else logits / temperature
-    losses = F.cross_entropy(
-        logits.reshape(-1, logits.size(-1)), labels.reshape(-1), reduction="none"
-    )
-    return -losses.view(labels.shape)
-
-
 def share(total: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
     """A micro-batch's sum by the count of an average one (``base.updates``), or its own.
 
@@ -61,11 +43,6 @@ def masked_mean(
     is how many rows count in an average micro-batch of the update; by default in this one.
     """
     return share(row_means(values, mask).sum(), mask.any(dim=-1).sum() if count is None else count)
-
-
-def position_ids_from_mask(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Positions that count attended tokens only, whatever the padding side, size = (B, L)."""
-    return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)
 
 
 def diverging_mask(

@@ -11,14 +11,14 @@ from typing import Any, Generic
 import torch
 
 from safe_rlhf_panacea.base import rl_data
-from safe_rlhf_panacea.base.engine import passes_since_update, unwrap
+from safe_rlhf_panacea.base.engine import passes_since_update
 from safe_rlhf_panacea.base.losses import next_token_loss
 from safe_rlhf_panacea.base.rl_data import AnyRollout, Batch
 from safe_rlhf_panacea.base.rl_setup import RLSetup
 from safe_rlhf_panacea.base.supervised import to_device
 from safe_rlhf_panacea.base.updates import by_update, counted, means_of_evaluation
 from safe_rlhf_panacea.data import IGNORE_INDEX
-from safe_rlhf_panacea.distributed import all_reduce_means, own_device
+from safe_rlhf_panacea.distributed import all_reduce_means, own_device, unwrap
 from safe_rlhf_panacea.forward import (
     NoResponsesError,
     NotFiniteError,

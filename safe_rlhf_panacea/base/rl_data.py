@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 import torch
 
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
-from safe_rlhf_panacea.errors import UserError
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired
@@ -104,17 +103,7 @@ def prompts_of_rollout(args: RewardedConfig, whole_groups: bool = False) -> int:
 
 
 def rows_of_rollout(args: RewardedConfig, whole_groups: bool = False) -> int:
-    """Sequences in a whole rollout.
-
-    Raises:
-        UserError: those of a prompt batch make no whole number of training batches.
-    """
-    rows = args.per_device_prompt_batch_size * args.num_return_sequences
-    if rows % args.per_device_train_batch_size:
-        raise UserError(
-            f"--per_device_prompt_batch_size times --num_return_sequences is {rows}, which is "
-            f"no multiple of --per_device_train_batch_size {args.per_device_train_batch_size}"
-        )
+    """Sequences in a whole rollout."""
     return prompts_of_rollout(args, whole_groups) * args.num_return_sequences
 
 

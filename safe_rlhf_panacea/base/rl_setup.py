@@ -10,13 +10,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from safe_rlhf_panacea.base import rl_data
-from safe_rlhf_panacea.base.engine import init_train_engine, set_gradient_checkpointing, unwrap
+from safe_rlhf_panacea.base.engine import init_train_engine, set_gradient_checkpointing
 from safe_rlhf_panacea.base.setup import load_model
 from safe_rlhf_panacea.base.supervised import build_loader, run_length, train_and_eval
 from safe_rlhf_panacea.base.trainer import TrainerBase
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 from safe_rlhf_panacea.data import PromptOnlyDataset, ResumableSampler, SupervisedDataset
-from safe_rlhf_panacea.distributed import get_rank, get_world_size
+from safe_rlhf_panacea.distributed import get_rank, get_world_size, unwrap
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward import SamplingConfig
 from safe_rlhf_panacea.forward.passes import has_dropout

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from safe_rlhf_panacea.base.engine import passes_since_update, unwrap
+from safe_rlhf_panacea.base.engine import passes_since_update
 from safe_rlhf_panacea.base.part import Observer, Part
 from safe_rlhf_panacea.data import ChatTemplate, ResumableSampler
 from safe_rlhf_panacea.distributed import (
@@ -20,6 +20,7 @@ from safe_rlhf_panacea.distributed import (
     get_world_size,
     is_main_process,
     refusing_together,
+    unwrap,
 )
 from safe_rlhf_panacea.forward import PassOptions, set_pass_options
 from safe_rlhf_panacea.runs.checkpoint import (

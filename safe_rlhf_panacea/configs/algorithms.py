@@ -112,7 +112,7 @@ class SFTConfig(NamedDataConfig):
 
     def check(self) -> None:
         """Refuse what contradicts itself, and objectives without data."""
-        from safe_rlhf_panacea.algorithms.sft.data import read_named_specs
+        from safe_rlhf_panacea.data.specs import read_named_specs
 
         read_named_specs("--train_datasets", self.train_datasets or ())
         super().check()
@@ -175,6 +175,12 @@ class RewardedConfig(
                     f"--{flag}: a data set is named for {name!r}, but prompts and texts are for "
                     f"all objectives: leave {name}= out"
                 )
+        rows = self.per_device_prompt_batch_size * self.num_return_sequences
+        if rows % self.per_device_train_batch_size:
+            raise UserError(
+                f"--per_device_prompt_batch_size times --num_return_sequences is {rows}, which is "
+                f"no multiple of --per_device_train_batch_size {self.per_device_train_batch_size}"
+            )
 
     def check_files(self) -> None:
         """Refuse a bad calibration."""
@@ -229,8 +235,6 @@ class GRPOConfig(RewardedConfig, group="grpo"):
     def check(self) -> None:
         """Refuse what contradicts itself, and groups that cannot be compared."""
         super().check()
-        from safe_rlhf_panacea.base.rl_data import rows_of_rollout
-
         group, rows = self.num_return_sequences, self.per_device_train_batch_size
         if group == 1:
             raise UserError(
@@ -242,7 +246,6 @@ class GRPOConfig(RewardedConfig, group="grpo"):
                 f"--per_device_train_batch_size {rows} is no multiple of --num_return_sequences "
                 f"{group}: a micro-batch holds whole groups"
             )
-        rows_of_rollout(self)
         if self.temperature == 0:
             raise UserError("--temperature 0 draws the same response to a prompt again and again")
         if self.equal_steps and self.advantage != "normalize_then_sum":

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from safe_rlhf_panacea.errors import UserError
 
@@ -196,3 +197,19 @@ def one_of(choices: tuple[Any, ...]) -> Kind:
         return by_text[str(value)]
 
     return read
+
+
+def server_url(text: str) -> str:
+    """A flag's ``http://HOST:PORT``; a trailing ``/v1`` is dropped.
+
+    Raises:
+        UserError: it is of another form.
+    """
+    parts = urlsplit(text)
+    try:
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number
+        good = False
+    if not good or parts.query or parts.fragment or parts.username:
+        raise UserError(f"{text!r} is no server's address: it must be of the form http://HOST:PORT")
+    return text.rstrip("/").removesuffix("/v1")

@@ -83,7 +83,7 @@ AUTO = "auto"
 
 def server(value: Any) -> str:
     """A server's address, or ``auto``."""
-    from safe_rlhf_panacea.rollouts.server import server_url
+    from safe_rlhf_panacea.configs.kinds import server_url
 
     return AUTO if value == AUTO else server_url(kinds.text(value))
 

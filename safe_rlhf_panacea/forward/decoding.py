@@ -11,7 +11,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from safe_rlhf_panacea.adapter import taking_rows
-from safe_rlhf_panacea.base.losses import position_ids_from_mask
+from safe_rlhf_panacea.forward.passes import position_ids_from_mask
 
 # Share of the present rows that must have ended before they leave, which costs a copy of the cache.
 LEAVING = 0.125

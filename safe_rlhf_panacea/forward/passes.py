@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from safe_rlhf_panacea.adapter import SvdLoraLinear, taking_rows
-from safe_rlhf_panacea.base.engine import is_sharded, unwrap
-from safe_rlhf_panacea.distributed import all_reduce_max
+from safe_rlhf_panacea.distributed import all_reduce_max, is_sharded, unwrap
 
 # A pass of its own costs about as much as so large a share of the tokens that it may hold.
 OVERHEAD_OF_A_PASS = 1 / 8
@@ -242,3 +241,12 @@ def has_dropout(module: nn.Module) -> bool:
         names = [name for name in part if "drop" in str(name) and name not in OTHER_HEADS]
         rates += [part[name] for name in names]
     return any(isinstance(rate, (int, float)) and rate > 0 for rate in rates)
+
+
+def position_ids_from_mask(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Positions that count attended tokens only, so that padding side does not matter.
+
+    Args:
+        attention_mask: size = (B, L).
+    """
+    return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)

@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from safe_rlhf_panacea.base.engine import unwrap
-from safe_rlhf_panacea.base.losses import position_ids_from_mask
 from safe_rlhf_panacea.data import IGNORE_INDEX
-from safe_rlhf_panacea.forward.passes import Pass, by_token
+from safe_rlhf_panacea.distributed import unwrap
+from safe_rlhf_panacea.forward.passes import Pass, by_token, position_ids_from_mask
 from safe_rlhf_panacea.forward.sharing import Joined, shared, takes_positions, through
 from safe_rlhf_panacea.forward.vocabulary import chosen_log_probs
 

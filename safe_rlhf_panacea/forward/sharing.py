@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from safe_rlhf_panacea.adapter import taking_rows
-from safe_rlhf_panacea.base.engine import unwrap
+from safe_rlhf_panacea.distributed import unwrap
 from safe_rlhf_panacea.forward.passes import (
     Pass,
     by_token,

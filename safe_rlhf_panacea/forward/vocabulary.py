@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from safe_rlhf_panacea.base.engine import unwrap
-from safe_rlhf_panacea.base.losses import gather_log_probabilities
+from safe_rlhf_panacea.distributed import unwrap
 
 BLOCK_ELEMENTS = 2**24  # logits that exist at a time: 64 MiB in float32
 PROBED = 4  # rows of logits by which it is found out what a model does with them
@@ -137,3 +136,27 @@ def chosen_log_probs(
         return gather_log_probabilities(result, tokens, temperature)
     width = shown[-1].size(1) if shown else 0
     return result[:, width:].flatten()[: len(tokens)]
+
+
+def gather_log_probabilities(
+    logits: torch.Tensor, labels: torch.Tensor, temperature: float = 1.0
+) -> torch.Tensor:
+    """Log-probabilities of ``labels`` under ``logits`` divided by a temperature.
+
+    Computed in float32, or wider, by the fused cross entropy, whose backward pass is three times
+    as fast as that of logit minus log-sum-exp.
+
+    Args:
+        logits: size = (B, L, V).
+        labels: size = (B, L).
+        temperature: positive.
+
+    Returns:
+        size = (B, L), float32 or wider.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = logits if temperature == 1 else logits / temperature
+    losses = F.cross_entropy(
+        logits.reshape(-1, logits.size(-1)), labels.reshape(-1), reduction="none"
+    )
+    return -losses.view(labels.shape)

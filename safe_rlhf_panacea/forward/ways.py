@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from safe_rlhf_panacea.adapter import at_first_row, have_one_preference, taking_rows
-from safe_rlhf_panacea.base.engine import is_sharded, is_under_zero3
+from safe_rlhf_panacea.distributed import is_sharded, is_under_zero3
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward.decoding import Decoding
 from safe_rlhf_panacea.forward.generation import SamplingConfig, is_end

@@ -18,9 +18,9 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from safe_rlhf_panacea.base.losses import position_ids_from_mask
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward import hidden_states
+from safe_rlhf_panacea.forward.passes import position_ids_from_mask
 from safe_rlhf_panacea.io import atomic_path
 from safe_rlhf_panacea.models.normalizer import NormalizeFunction, Normalizer
 

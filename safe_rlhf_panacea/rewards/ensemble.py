@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.data.template import (
     AUTO,
@@ -21,6 +20,7 @@ from safe_rlhf_panacea.data.template import (
     special_tokens,
     tokenize,
 )
+from safe_rlhf_panacea.distributed import unwrap
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward.passes import by_row
 from safe_rlhf_panacea.models.pretrained import is_same_tokenizer

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.io import address_of
 from safe_rlhf_panacea.rewards.responses import (
     OF_RUN,
     Responses,
@@ -26,7 +27,6 @@ from safe_rlhf_panacea.rewards.responses import (
     checked_scores,
     given_to,
 )
-from safe_rlhf_panacea.runs.run_record import address_of
 
 FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)(?:\?(.*))?", re.DOTALL)
 Options = dict[str, float | str]

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
+from safe_rlhf_panacea.configs.kinds import server_url
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.vllm_resolver import DECIMALS
 from safe_rlhf_panacea.forward import SamplingConfig
 from safe_rlhf_panacea.preference import format_preference
 from safe_rlhf_panacea.rollouts import checks
 from safe_rlhf_panacea.rollouts.completions import Asked, Pool, model_name, request
-from safe_rlhf_panacea.rollouts.server import Server, server_url
+from safe_rlhf_panacea.rollouts.server import Server
 
 PROMPT, TOKENS = 8, 16  # of what is asked to tell one base model from another
 

@@ -10,7 +10,6 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from safe_rlhf_panacea.errors import UserError
 
@@ -32,22 +31,6 @@ class RefusedError(UserError):
 
 # A server of one's own cluster is not behind the proxy that the environment may name.
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
-
-
-def server_url(text: str) -> str:
-    """A flag's ``http://HOST:PORT``; a trailing ``/v1`` is dropped.
-
-    Raises:
-        UserError: it is of another form.
-    """
-    parts = urlsplit(text)
-    try:
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number
-        good = False
-    if not good or parts.query or parts.fragment or parts.username:
-        raise UserError(f"{text!r} is no server's address: it must be of the form http://HOST:PORT")
-    return text.rstrip("/").removesuffix("/v1")
 
 
 @dataclass

@@ -8,7 +8,6 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from safe_rlhf_panacea.base.engine import gradient_norm
 from safe_rlhf_panacea.distributed import all_gather_objects
 from safe_rlhf_panacea.errors import SharedError
 from safe_rlhf_panacea.forward import NoResponsesError, NotFiniteError
@@ -98,3 +97,9 @@ def check_weights(parameters: Iterable[tuple[str, torch.nn.Parameter]], what: st
         raise DivergedError(
             f"{what}: {found[0]} is not finite: the training has diverged, and this is not saved"
         )
+
+
+def gradient_norm(engine: Any) -> float | None:
+    """The gradient norm of the update just made; None where none was, or it is not known."""
+    norm = engine.get_global_grad_norm() if engine.was_step_applied() else None
+    return None if norm is None else float(norm)

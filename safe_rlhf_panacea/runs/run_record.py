@@ -15,14 +15,14 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import safe_rlhf_panacea
 from safe_rlhf_panacea.configs.kinds import FROM_PYTHON
 from safe_rlhf_panacea.configs.options import Options
-from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
+from safe_rlhf_panacea.io import address_of, atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.runs.run_folder import (
     LAUNCHER_FOLDER,
     OPTIONS_FILE,
@@ -140,12 +140,6 @@ def _plain(value: Any, objects: bool) -> Any:
     found = getattr(sys.modules.get(module), name, None)
     another_process_finds_it = module != "__main__" and found is value
     return {FROM_PYTHON: address} if objects and not another_process_finds_it else address
-
-
-def address_of(function: Callable[..., Any]) -> str:
-    """``module:name`` of a function, or of the type of another object that can be called."""
-    named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}:{named.__qualname__}"
 
 
 def package_versions() -> dict[str, str]:

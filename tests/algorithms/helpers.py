@@ -13,14 +13,14 @@ from safe_rlhf_panacea.algorithms.sft.trainer import PanaceaSFTTrainer
 from safe_rlhf_panacea.base.setup import prepare_run
 
 
-def dpo_trainer(flags, trainer_type=PanaceaDPOTrainer):
+def dpo_trainer(flags):
     args = parse_arguments(flags)
-    return trainer_type(args, *prepare_run(args))
+    return PanaceaDPOTrainer(args, *prepare_run(args))
 
 
-def ppo_trainer(flags, trainer_type=PanaceaPPOTrainer):
+def ppo_trainer(flags):
     args = parse_ppo(flags)
-    return trainer_type(args, *prepare_run(args))
+    return PanaceaPPOTrainer(args, *prepare_run(args))
 
 
 def grpo_trainer(flags):
@@ -28,6 +28,6 @@ def grpo_trainer(flags):
     return PanaceaGRPOTrainer(args, *prepare_run(args))
 
 
-def sft_trainer(flags, trainer_type=PanaceaSFTTrainer):
+def sft_trainer(flags):
     args = parse_sft(flags)
-    return trainer_type(args, prepare_run(args)[0])
+    return PanaceaSFTTrainer(args, prepare_run(args)[0])

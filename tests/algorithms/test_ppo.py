@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.base.supervised import to_device
-from safe_rlhf_panacea.distributed import own_device
+from safe_rlhf_panacea.distributed import own_device, unwrap
 from safe_rlhf_panacea.forward import PassOptions
 from safe_rlhf_panacea.forward.passes import pass_options
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble

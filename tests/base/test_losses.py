@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.base import losses
+from safe_rlhf_panacea.forward.passes import position_ids_from_mask
+from safe_rlhf_panacea.forward.vocabulary import gather_log_probabilities
 
 BETA, CLIP = 0.1, 0.2
 
@@ -116,7 +118,7 @@ def test_log_probabilities_of_bfloat16_are_summed_in_float32():
     logits = torch.randn(2, 3, 1000).bfloat16()
     labels = torch.randint(1000, (2, 3))
     expected = logits.double().log_softmax(-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
-    result = losses.gather_log_probabilities(logits, labels)
+    result = gather_log_probabilities(logits, labels)
     assert result.dtype == torch.float32
     assert torch.allclose(result.double(), expected, atol=1e-5)
 
@@ -129,8 +131,8 @@ def test_masked_mean_counts_sequences_alike_and_skips_empty_rows():
 
 
 def test_position_ids_do_not_depend_on_the_padding_side():
-    left = losses.position_ids_from_mask(torch.tensor([[0, 0, 1, 1]]))
-    right = losses.position_ids_from_mask(torch.tensor([[1, 1, 0, 0]]))
+    left = position_ids_from_mask(torch.tensor([[0, 0, 1, 1]]))
+    right = position_ids_from_mask(torch.tensor([[1, 1, 0, 0]]))
     assert left[0, 2:].tolist() == right[0, :2].tolist() == [0, 1]
 
 

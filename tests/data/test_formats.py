@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from safe_rlhf_panacea.algorithms.dpo import COMMAND, parse_arguments
-from safe_rlhf_panacea.algorithms.sft.data import ObjectiveTexts, read_named_specs
+from safe_rlhf_panacea.algorithms.sft.data import ObjectiveTexts
 from safe_rlhf_panacea.data import (
     PreferenceDataset,
     PromptOnlyDataset,
@@ -16,6 +16,7 @@ from safe_rlhf_panacea.data import (
 )
 from safe_rlhf_panacea.data.own import FORMATS
 from safe_rlhf_panacea.data.raw import RawDataset
+from safe_rlhf_panacea.data.specs import read_named_specs
 from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_tokenizer
 

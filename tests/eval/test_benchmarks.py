@@ -15,8 +15,8 @@ import torch.nn.functional as F
 
 from safe_rlhf_panacea import forward
 from safe_rlhf_panacea.adapter import frozen
-from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.base.losses import diverging_mask
+from safe_rlhf_panacea.distributed import unwrap
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward import log_probs
 from tests.warm_python import warm_python

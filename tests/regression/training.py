@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from safe_rlhf_panacea.base.engine import gradient_norm
 from safe_rlhf_panacea.base.part import Observer
 from safe_rlhf_panacea.base.setup import prepare_run
 from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.io import atomic_write_json
+from safe_rlhf_panacea.runs.divergence import gradient_norm
 from tests.regression.tiny_world import MAX_LENGTH, OBJECTIVES, fill
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from safe_rlhf_panacea.configs.kinds import server_url
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward import NoResponsesError, SamplingConfig
 from safe_rlhf_panacea.rollouts.checks import Needed, check_close, check_vllm, probe, start_server
 from safe_rlhf_panacea.rollouts.completions import Asked, Pool, model_name, read_answer, request
-from safe_rlhf_panacea.rollouts.server import NoAnswerError, Server, server_url
+from safe_rlhf_panacea.rollouts.server import NoAnswerError, Server
 from tests.export.models import saved
 from tests.rollouts.stand_in import RECORDED, StandIn
 

@@ -13,10 +13,10 @@ from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.algorithms.part import PanaceaPart
 from safe_rlhf_panacea.base import LabelledPreferenceDataset
 from safe_rlhf_panacea.base.dpo import reward_statistics
-from safe_rlhf_panacea.base.engine import unwrap
 from safe_rlhf_panacea.base.losses import labelled_margins, preference_loss
 from safe_rlhf_panacea.base.updates import Batch
 from safe_rlhf_panacea.configs.algorithms import DPOConfig
+from safe_rlhf_panacea.distributed import unwrap
 from safe_rlhf_panacea.fronts.measure import PROMPTS_OF_PAIRS, measure, prompts_of_pairs
 from safe_rlhf_panacea.fronts.measurement import Measurement, agreement
 

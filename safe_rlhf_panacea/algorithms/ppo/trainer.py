@@ -10,8 +10,8 @@ import torch
 from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic, shared_copy, value_model
 from safe_rlhf_panacea.algorithms.preference_source import check_shared
 from safe_rlhf_panacea.algorithms.rewarded import PanaceaRewarded, PanaceaRollout, PanaceaScores
-from safe_rlhf_panacea.base.engine import init_eval_engine, unwrap
-from safe_rlhf_panacea.distributed import all_reduce_means
+from safe_rlhf_panacea.base.engine import init_eval_engine
+from safe_rlhf_panacea.distributed import all_reduce_means, unwrap
 from safe_rlhf_panacea.errors import UserError
 
 if TYPE_CHECKING:  # at run time Safe-RLHF's own, where it is installed

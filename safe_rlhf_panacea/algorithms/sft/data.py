@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,44 +14,12 @@ from safe_rlhf_panacea.data.datasets import (
     SupervisedSample,
 )
 from safe_rlhf_panacea.data.raw import RawSample, labels_for
-from safe_rlhf_panacea.data.specs import DatasetSpec, Spec, read_specs
+from safe_rlhf_panacea.data.specs import DatasetSpec
 from safe_rlhf_panacea.data.template import ChatTemplate
 from safe_rlhf_panacea.data.tokenized import Row
 from safe_rlhf_panacea.errors import UserError
 
 NamedSpecs = Mapping[DatasetSpec, Sequence[str]]
-
-
-def read_named_specs(
-    flag: str, texts: Sequence[Spec], objectives: Sequence[str] | None = None
-) -> dict[DatasetSpec, list[str]]:
-    """The data sets of ``objective=name[:proportion[:path]]``, each with its objectives.
-
-    ``texts`` are the values of ``flag``. Each of ``objectives`` needs a data set; None: whichever
-    are named.
-
-    Raises:
-        UserError: no objective, an unknown one or one without data, or a malformed data set.
-    """
-    named: dict[DatasetSpec, list[str]] = {}
-    for given in texts:
-        (spec,) = read_specs([given])
-        name = spec.objective
-        if name is None:
-            raise UserError(f"{flag} {given}: name its objective, as in helpful={given}")
-        names = named.setdefault(replace(spec, objective=None), [])
-        if name in names:
-            raise UserError(f"{flag} {given} is given twice")
-        names.append(name)
-    read_specs(list(named))  # none in two proportions
-    if objectives is not None:
-        all_names = {name for names in named.values() for name in names}
-        if unknown := sorted(all_names - set(objectives)):
-            raise UserError(f"{flag} names {unknown[0]!r}, which is none of --objectives")
-        for name in objectives:
-            if name not in all_names:
-                raise UserError(f"objective {name!r} has no data set: add {name}=... to {flag}")
-    return named
 
 
 class ObjectiveSample(SupervisedSample):

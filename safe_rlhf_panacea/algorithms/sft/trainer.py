@@ -9,10 +9,11 @@ import torch
 from safe_rlhf_panacea.aggregation import label_counts
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.algorithms.part import PanaceaPart
-from safe_rlhf_panacea.algorithms.sft.data import ObjectiveTexts, read_named_specs
+from safe_rlhf_panacea.algorithms.sft.data import ObjectiveTexts
 from safe_rlhf_panacea.base.supervised import SupervisedTrainer
 from safe_rlhf_panacea.base.updates import Batch
 from safe_rlhf_panacea.configs.algorithms import SFTConfig
+from safe_rlhf_panacea.data.specs import read_named_specs
 from safe_rlhf_panacea.forward import answer_log_probs, of_each_token
 from safe_rlhf_panacea.fronts.measure import PROMPTS_OF_PAIRS, measure, prompts_of_texts
 from safe_rlhf_panacea.fronts.measurement import Measurement
