@@ -13,7 +13,7 @@ from safe_rlhf.trainers import rl_trainer
 
 from safe_rlhf_panacea.base.rl import text_count
 from safe_rlhf_panacea.base.rl_data import Rollout
-from safe_rlhf_panacea.base.updates import by_update, counted, means_of_evaluation
+from safe_rlhf_panacea.base.updates import Batch, by_update, counted, means_of_evaluation
 from safe_rlhf_panacea.distributed import own_device
 from safe_rlhf_panacea.forward import up_to_end
 from safe_rlhf_panacea.forward.ways import by_generate, first_fitting
@@ -21,8 +21,6 @@ from safe_rlhf_panacea.models.files import check_saved_head
 from safe_rlhf_panacea.models.loading import check_positions
 from safe_rlhf_panacea.on_safe_rlhf.datasets import templated
 from safe_rlhf_panacea.on_safe_rlhf.record import Recorded, own_rates, recompute_without_reentry
-
-Batch = dict[str, Any]
 
 
 class Slot:
