@@ -61,7 +61,7 @@ def test_every_room_has_its_place():
     assert {file.partition("/")[0].removesuffix(".py") for file in FILES} == set(HEIGHTS)
 
 
-@pytest.mark.parametrize("room", HEIGHTS)
+@pytest.mark.parametrize("room", sorted(HEIGHTS))
 def test_a_room_imports_rooms_below_it(room):
     above = [
         (file, other)
