@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from safe_rlhf_panacea.distributed import own_device, unwrap
 from safe_rlhf_panacea.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 ADAM_BETAS = (0.9, 0.95)
 GRADIENT_CLIPPING = 1.0
@@ -95,14 +92,10 @@ def init_train_engine(
 ) -> Any:
     """Move a model to this process's device and wrap it in a training engine.
 
-    Vectors and scalars (biases, norms, σ and s) are not decayed.
-
-    Args:
-        model: its parameters with ``requires_grad`` are trained.
-        args: the run's options; the learning rate and what belongs to it are read from them.
-        ds_config: DeepSpeed's configuration.
-        updates: optimiser updates in the whole run.
-        role: what the names of those options begin with: ``actor_``, ``critic_`` or nothing.
+    Its parameters with ``requires_grad`` are trained; vectors and scalars (biases, norms, σ and s)
+    are not decayed. The learning rate and what belongs to it are read from ``args``, where the
+    names begin with ``role``: ``actor_``, ``critic_`` or nothing. ``updates`` is how many the
+    optimiser makes in the whole run.
 
     Raises:
         UserError: nothing is trainable.

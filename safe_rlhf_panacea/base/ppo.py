@@ -22,9 +22,9 @@ from safe_rlhf_panacea.base.losses import (
     whiten,
 )
 from safe_rlhf_panacea.base.rl import RLTrainer
-from safe_rlhf_panacea.base.rl_data import AnyRollout, Batch, Rollout, Scores
+from safe_rlhf_panacea.base.rl_data import AnyRollout, Rollout, Scores
 from safe_rlhf_panacea.base.setup import model_dtype
-from safe_rlhf_panacea.base.updates import average
+from safe_rlhf_panacea.base.updates import Batch, average
 from safe_rlhf_panacea.configs.algorithms import PPOConfig
 from safe_rlhf_panacea.distributed import all_reduce_max, all_reduce_means, all_reduce_sum
 from safe_rlhf_panacea.forward import log_probs, response_tokens

@@ -13,10 +13,10 @@ import torch
 from safe_rlhf_panacea.base import rl_data
 from safe_rlhf_panacea.base.engine import passes_since_update
 from safe_rlhf_panacea.base.losses import next_token_loss
-from safe_rlhf_panacea.base.rl_data import AnyRollout, Batch
+from safe_rlhf_panacea.base.rl_data import AnyRollout
 from safe_rlhf_panacea.base.rl_setup import RLSetup
 from safe_rlhf_panacea.base.supervised import to_device
-from safe_rlhf_panacea.base.updates import by_update, counted, means_of_evaluation
+from safe_rlhf_panacea.base.updates import Batch, by_update, counted, means_of_evaluation
 from safe_rlhf_panacea.data import IGNORE_INDEX
 from safe_rlhf_panacea.distributed import all_reduce_means, own_device, unwrap
 from safe_rlhf_panacea.forward import (
@@ -31,13 +31,13 @@ from safe_rlhf_panacea.runs.divergence import DivergedError, finite_on_all
 from safe_rlhf_panacea.runs.logger import progress_bar
 
 
-def text_labels(ptx_batch: dict[str, Any]) -> torch.Tensor:
+def text_labels(ptx_batch: Batch) -> torch.Tensor:
     """The labels of supervised text, none on padding, size = (B, L)."""
     padding = ~ptx_batch["attention_mask"].bool()
     return ptx_batch["labels"].masked_fill(padding, IGNORE_INDEX)
 
 
-def text_count(ptx_batch: dict[str, Any]) -> torch.Tensor:
+def text_count(ptx_batch: Batch) -> torch.Tensor:
     """How many tokens of supervised text are labelled, size = ()."""
     return answer_tokens(text_labels(ptx_batch)).sum()
 

@@ -7,16 +7,15 @@ each (PPO).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import torch
 
+from safe_rlhf_panacea.base.updates import Batch
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired
-
-Batch = dict[str, Any]
 
 
 class Scores(TypedDict):
@@ -100,11 +99,6 @@ def prompts_of_rollout(args: RewardedConfig, whole_groups: bool = False) -> int:
         return prompts
     least = _filling_updates(args)
     return prompts * least // math.gcd(micro_batches(prompts, args, whole_groups), least)
-
-
-def rows_of_rollout(args: RewardedConfig, whole_groups: bool = False) -> int:
-    """Sequences in a whole rollout."""
-    return prompts_of_rollout(args, whole_groups) * args.num_return_sequences
 
 
 def steps_per_epoch(prompts: int, args: RewardedConfig, whole_groups: bool = False) -> int:

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 
 from safe_rlhf_panacea.base import rl_data
 from safe_rlhf_panacea.base.engine import init_train_engine, set_gradient_checkpointing
-from safe_rlhf_panacea.base.supervised import build_loader, load_model, run_length, train_and_eval
+from safe_rlhf_panacea.base.setup import load_model
+from safe_rlhf_panacea.base.supervised import build_loader, run_length, train_and_eval
 from safe_rlhf_panacea.base.trainer import TrainerBase
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 from safe_rlhf_panacea.data import PromptOnlyDataset, ResumableSampler, SupervisedDataset
@@ -102,19 +103,17 @@ class RLSetup(TrainerBase):
             UserError: the run would end before its first update.
         """
         args, whole_groups = self.args, self.WHOLE_GROUPS
-        rows = rl_data.rows_of_rollout(args, whole_groups)
+        rollout = rl_data.prompts_of_rollout(args, whole_groups)
         options = {"tokenizer": self.tokenizer, "seed": args.seed, "template": self.template}
-        loaders = train_and_eval(
-            args,
-            lambda specs: PromptOnlyDataset(specs, **options),
-            rl_data.prompts_of_rollout(args, whole_groups),
-        )
+        loaders = train_and_eval(args, lambda specs: PromptOnlyDataset(specs, **options), rollout)
         self.prompt_only_dataloader, self.data_sampler, self.eval_dataloader = loaders
         self.ptx_dataloader: DataLoader[Any] | None = None
         self.use_ptx = args.ptx_datasets is not None
         if self.use_ptx:
             texts = SupervisedDataset(args.ptx_datasets, **options)
-            self.ptx_dataloader, self.ptx_sampler = build_loader(texts, rows, args.seed)
+            self.ptx_dataloader, self.ptx_sampler = build_loader(
+                texts, rollout * args.num_return_sequences, args.seed
+            )
         prompts, accumulated = len(self.data_sampler), args.gradient_accumulation_steps
         self.steps_per_epoch = rl_data.steps_per_epoch(prompts, args, whole_groups)
         self.total_steps = run_length(args, self.steps_per_epoch) if self.steps_per_epoch else 0

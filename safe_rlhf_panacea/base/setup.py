@@ -85,13 +85,9 @@ def model_dtype(args: TrainConfig) -> torch.dtype:
 def load_model(
     args: TrainConfig, path: Any, padding_side: Literal["left", "right"] = "right", **kwargs: Any
 ) -> tuple[Any, Any]:
-    """A model in the run's precision, and its tokenizer.
+    """A model in the run's precision, by default a causal language model, and its tokenizer.
 
-    Args:
-        args: the run's options.
-        path: a name, a folder or a ``LoadedModel``.
-        padding_side: the tokenizer's.
-        kwargs: of ``load_pretrained_models``; by default a causal language model is loaded.
+    ``path`` is a name, a folder or a ``LoadedModel``; ``kwargs`` are ``load_pretrained_models``'s.
 
     Raises:
         UserError: the model has fewer positions than ``max_length``, or cannot be loaded.

@@ -48,12 +48,9 @@ def build_loader(
 def train_and_eval(
     args: TrainConfig, make: Callable[[Any], Any], batch_size: int
 ) -> tuple[DataLoader[Any], ResumableSampler, DataLoader[Any] | None]:
-    """The loader of the training data, its sampler, and, with ``need_eval``, another loader.
+    """The loader of the training data, its sampler, and with ``need_eval`` the evaluation's loader.
 
-    Args:
-        args: the run's options.
-        make: a data set of the values of ``train_datasets`` or ``eval_datasets``.
-        batch_size: of the training data.
+    ``make`` makes a data set of the values of ``train_datasets`` or ``eval_datasets``.
     """
     train_data, eval_data = make(args.train_datasets), None
     if args.need_eval and args.eval_datasets is None:

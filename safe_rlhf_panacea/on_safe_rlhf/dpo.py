@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -52,18 +51,6 @@ class HookedDPOTrainer(ImplicitRewards, Recorded, DPOTrainer):
 
     train_dataloader: Any
     loss: Callable[..., dict[str, torch.Tensor]]
-
-    @abc.abstractmethod
-    def init_reference(self) -> None:
-        """Prepare the reference; ``self.model`` is loaded and in no engine yet."""
-
-    @abc.abstractmethod
-    def make_dataset(self, specs: Any) -> Any:
-        """The data set of this trainer."""
-
-    @abc.abstractmethod
-    def count(self, batch: Batch) -> torch.Tensor:
-        """How much a batch has of what the loss is a mean over."""
 
     def init_models(self) -> None:
         """Load the policy once, where Safe-RLHF loads it twice.

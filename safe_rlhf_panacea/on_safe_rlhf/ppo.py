@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,8 +12,8 @@ from safe_rlhf.models import AutoModelForScore, load_pretrained_models
 from safe_rlhf.trainers import rl_trainer
 
 from safe_rlhf_panacea.base.rl import text_count
-from safe_rlhf_panacea.base.rl_data import Rollout, Scores
-from safe_rlhf_panacea.base.updates import by_update, counted, means_of_evaluation
+from safe_rlhf_panacea.base.rl_data import Rollout
+from safe_rlhf_panacea.base.updates import Batch, by_update, counted, means_of_evaluation
 from safe_rlhf_panacea.distributed import own_device
 from safe_rlhf_panacea.forward import up_to_end
 from safe_rlhf_panacea.forward.ways import by_generate, first_fitting
@@ -23,8 +21,6 @@ from safe_rlhf_panacea.models.files import check_saved_head
 from safe_rlhf_panacea.models.loading import check_positions
 from safe_rlhf_panacea.on_safe_rlhf.datasets import templated
 from safe_rlhf_panacea.on_safe_rlhf.record import Recorded, own_rates, recompute_without_reentry
-
-Batch = dict[str, Any]
 
 
 class Slot:
@@ -43,45 +39,16 @@ class Slot:
 class HookedPPOTrainer(Recorded, PPOTrainer):
     """Safe-RLHF's ``PPOTrainer``: its loop, rollout, advantages, losses, updates and logger.
 
-    A subclass brings the models (``init_reference``, ``init_rewards``, ``init_critic``), the
-    reference (``reference``) and what scores a response (``score``). The critic reads the
-    policy's tokens.
+    A subclass brings the hooks of the port's ``PPOTrainer``: the models (``init_reference``,
+    ``init_rewards``, ``init_critic``), the reference (``reference``), what scores a response
+    (``score``) and what is averaged over evaluation prompts (``eval_rollout``). The critic reads
+    the policy's tokens.
     """
 
     # The actor's backward passes to come on what was rolled out since the last training step.
     waiting: int = 0
     ptx_coeff: float
     eval_dataloader: Any
-
-    # -- hooks ------------------------------------------------------------------------
-
-    @abc.abstractmethod
-    def init_reference(self) -> None:
-        """Prepare the reference."""
-
-    @abc.abstractmethod
-    def init_rewards(self) -> None:
-        """Load what scores a response."""
-
-    @abc.abstractmethod
-    def init_critic(self) -> None:
-        """Load the value model into ``reward_critic_model``."""
-
-    @abc.abstractmethod
-    def reference(self) -> AbstractContextManager[Any]:
-        """A context in which the model that it gives is the reference."""
-
-    @abc.abstractmethod
-    def score(
-        self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
-    ) -> Scores:
-        """The reward of each sequence, and what else to keep."""
-
-    @abc.abstractmethod
-    def eval_rollout(
-        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Batch:
-        """Values to average over the evaluation prompts, size = (B,) each; NaN: none there."""
 
     def __init__(self, *args: Any) -> None:
         """Safe-RLHF's, and all tokens that end a response.

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from safe_rlhf_panacea.algorithms.dpo import COMMAND, parse_arguments
-from safe_rlhf_panacea.algorithms.sft.data import ObjectiveTexts
+from safe_rlhf_panacea.algorithms.sft.trainer import ObjectiveTexts
 from safe_rlhf_panacea.data import (
     PreferenceDataset,
     PromptOnlyDataset,
