@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError, inject_adapter, load_adapter
 from safe_rlhf_panacea.adapter.fingerprint import ROWS, checksum
 from safe_rlhf_panacea.evaluation.__main__ import main as evaluate
-from safe_rlhf_panacea.export.main import main as export
+from safe_rlhf_panacea.export.__main__ import main as export
 from safe_rlhf_panacea.respond import main as respond
 from safe_rlhf_panacea.serve import main as serve
 from tests.export.models import llama, saved

@@ -11,7 +11,7 @@ import torch
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.adapter.io import read_config
 from safe_rlhf_panacea.evaluation.__main__ import main as evaluate
-from safe_rlhf_panacea.export.main import main as export
+from safe_rlhf_panacea.export.__main__ import main as export
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.respond import main as respond
 from tests.export.models import llama

@@ -112,7 +112,7 @@ class SFTConfig(NamedDataConfig):
 
     def check(self) -> None:
         """Refuse what contradicts itself, and objectives without data."""
-        from safe_rlhf_panacea.data.specs import read_named_specs
+        from safe_rlhf_panacea.data.datasets import read_named_specs
 
         read_named_specs("--train_datasets", self.train_datasets or ())
         super().check()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, TypedDict
 
 import numpy as np
 import torch
 
 from safe_rlhf_panacea.data.raw import CHOSEN, OF_ANSWERS, RawSample, labels_for, labels_of, without
-from safe_rlhf_panacea.data.specs import Specs
+from safe_rlhf_panacea.data.specs import DatasetSpec, Spec, Specs, read_specs
 from safe_rlhf_panacea.data.template import ChatTemplate
 from safe_rlhf_panacea.data.tokenized import IGNORE_INDEX, CollatorBase, Row, TokenizedDataset
 from safe_rlhf_panacea.errors import UserError
@@ -253,3 +254,37 @@ class PromptOnlyDataset(TokenizedDataset):
 
     def get_row(self, row: int) -> dict[str, Any]:
         return {"input_ids": self.prompts[row], "example": self.examples[row]}
+
+
+def read_named_specs(
+    flag: str, texts: Sequence[Spec], objectives: Sequence[str] | None = None
+) -> dict[DatasetSpec, list[str]]:
+    """The data sets of ``objective=name[:proportion[:path]]``, each with its objectives.
+
+    Args:
+        flag: that was given, for messages.
+        texts: its values.
+        objectives: those that need a data set; None: whichever are named.
+
+    Raises:
+        UserError: no objective, an unknown one or one without data, or a malformed data set.
+    """
+    named: dict[DatasetSpec, list[str]] = {}
+    for given in texts:
+        (spec,) = read_specs([given])
+        name = spec.objective
+        if name is None:
+            raise UserError(f"{flag} {given}: name its objective, as in helpful={given}")
+        names = named.setdefault(replace(spec, objective=None), [])
+        if name in names:
+            raise UserError(f"{flag} {given} is given twice")
+        names.append(name)
+    read_specs(list(named))  # none in two proportions
+    if objectives is not None:
+        all_names = {name for names in named.values() for name in names}
+        if unknown := sorted(all_names - set(objectives)):
+            raise UserError(f"{flag} names {unknown[0]!r}, which is none of --objectives")
+        for name in objectives:
+            if name not in all_names:
+                raise UserError(f"objective {name!r} has no data set: add {name}=... to {flag}")
+    return named

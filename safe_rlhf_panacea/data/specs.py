@@ -10,7 +10,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -297,37 +297,3 @@ def _parse(text: str, where: str) -> Any:
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", error)
         raise UserError(f"{where}: not JSON ({reason}); a row is one object {{...}}") from None
-
-
-def read_named_specs(
-    flag: str, texts: Sequence[Spec], objectives: Sequence[str] | None = None
-) -> dict[DatasetSpec, list[str]]:
-    """The data sets of ``objective=name[:proportion[:path]]``, each with its objectives.
-
-    Args:
-        flag: that was given, for messages.
-        texts: its values.
-        objectives: those that need a data set; None: whichever are named.
-
-    Raises:
-        UserError: no objective, an unknown one or one without data, or a malformed data set.
-    """
-    named: dict[DatasetSpec, list[str]] = {}
-    for given in texts:
-        (spec,) = read_specs([given])
-        name = spec.objective
-        if name is None:
-            raise UserError(f"{flag} {given}: name its objective, as in helpful={given}")
-        names = named.setdefault(replace(spec, objective=None), [])
-        if name in names:
-            raise UserError(f"{flag} {given} is given twice")
-        names.append(name)
-    read_specs(list(named))  # none in two proportions
-    if objectives is not None:
-        all_names = {name for names in named.values() for name in names}
-        if unknown := sorted(all_names - set(objectives)):
-            raise UserError(f"{flag} names {unknown[0]!r}, which is none of --objectives")
-        for name in objectives:
-            if name not in all_names:
-                raise UserError(f"objective {name!r} has no data set: add {name}=... to {flag}")
-    return named

@@ -15,7 +15,7 @@ from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.base.finetune import main as sft
 from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.evaluation.__main__ import main as evaluation
-from safe_rlhf_panacea.export.main import main as export
+from safe_rlhf_panacea.export.__main__ import main as export
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.respond import PanaceaModel
 from tests.algorithms.conftest import write_lines

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from safe_rlhf_panacea.algorithms.dpo import main as dpo
 from safe_rlhf_panacea.algorithms.sft import main as sft
 from safe_rlhf_panacea.base.finetune import main as finetune
-from safe_rlhf_panacea.export.main import main as export
+from safe_rlhf_panacea.export.__main__ import main as export
 from safe_rlhf_panacea.respond import PanaceaModel
 
 AT = "helpful=0.5,harmless=0.5"

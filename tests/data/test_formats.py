@@ -14,9 +14,9 @@ from safe_rlhf_panacea.data import (
     SupervisedDataset,
     from_rows,
 )
+from safe_rlhf_panacea.data.datasets import read_named_specs
 from safe_rlhf_panacea.data.own import FORMATS
 from safe_rlhf_panacea.data.raw import RawDataset
-from safe_rlhf_panacea.data.specs import read_named_specs
 from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_tokenizer
 

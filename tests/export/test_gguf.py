@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.export.__main__ import export
 from safe_rlhf_panacea.export.formats import write_gguf
-from safe_rlhf_panacea.export.main import export
 from tests.export.models import GRID, assert_differs, fresh, panacea_logits, saved, tokens
 
 gguf = pytest.importorskip("gguf")

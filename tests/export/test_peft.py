@@ -19,7 +19,7 @@ from safe_rlhf_panacea.export import (
     set_preference,
     shared_part,
 )
-from safe_rlhf_panacea.export.main import export
+from safe_rlhf_panacea.export.__main__ import export
 from tests.export.models import (
     GRID,
     MODELS,

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
-from safe_rlhf_panacea.export.main import FORMATS, main
+from safe_rlhf_panacea.export.__main__ import FORMATS, main
 from safe_rlhf_panacea.models import load_pretrained_models
 from tests.export.models import llama, saved
 from tests.tiny import tiny_tokenizer

@@ -10,7 +10,7 @@ import torch
 
 from safe_rlhf_panacea.adapter.io import read_config
 from safe_rlhf_panacea.export import load_parts, set_preference
-from safe_rlhf_panacea.export.main import export
+from safe_rlhf_panacea.export.__main__ import export
 from tests.export.models import GRID, assert_differs, fresh, panacea_logits, tokens
 from tests.export.test_gguf import assert_llama_cpp_agrees, served, write_base
 

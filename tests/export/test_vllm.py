@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from safe_rlhf_panacea.adapter import AdapterError
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export import vllm_resolver
-from safe_rlhf_panacea.export.main import export
+from safe_rlhf_panacea.export.__main__ import export
 from safe_rlhf_panacea.export.vllm_resolver import PanaceaAdapters
 from safe_rlhf_panacea.preference import PreferenceError
 from tests.export.models import WITHOUT, fresh, panacea_logits, saved, tokens

@@ -18,9 +18,10 @@ from safe_rlhf_panacea.data.datasets import (
     SupervisedCollator,
     SupervisedDataset,
     SupervisedSample,
+    read_named_specs,
 )
 from safe_rlhf_panacea.data.raw import RawSample, labels_for
-from safe_rlhf_panacea.data.specs import DatasetSpec, read_named_specs
+from safe_rlhf_panacea.data.specs import DatasetSpec
 from safe_rlhf_panacea.data.template import ChatTemplate
 from safe_rlhf_panacea.data.tokenized import Row
 from safe_rlhf_panacea.errors import UserError
