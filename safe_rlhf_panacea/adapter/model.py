@@ -118,6 +118,10 @@ class PanaceaAdapter:
             finally:
                 self.unmerge()
 
+    def delta_weight(self, name: str, preference: torch.Tensor) -> torch.Tensor:
+        """W(λ) - W0 of one layer in float32, size = (out_features, in_features)."""
+        return self.layers[name].get_delta_weight(preference)
+
     # -- parameters -------------------------------------------------------------------
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
