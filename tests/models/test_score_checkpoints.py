@@ -111,8 +111,8 @@ def test_safe_rlhfs_own_files_are_asked_for_a_head(tmp_path):
 def refuse(folder, line, **options):
     with pytest.raises(UserError, match=line) as caught:
         AutoModelForScore.from_pretrained(folder, **options)
-    message = str(caught.value).replace(str(folder), "")
-    assert "\n" not in message and len(message) < 350
+    message = str(caught.value)
+    assert "\n" not in message and len(message.replace(str(folder), "")) < 350
     assert str(folder) in message
 
 
