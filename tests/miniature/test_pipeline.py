@@ -66,7 +66,7 @@ def test_the_end_is_answers_a_verdict_the_pictures_and_commands_that_run(run, mo
         python, flag, module, *flags = shlex.split(command)
         assert (Path(shutil.which(python)).absolute(), flag) == (Path(sys.executable), "-m")
         capsys.readouterr()
-        import_module(f"{module}.main" if module.endswith("export") else module).main(flags)
+        import_module(f"{module}.__main__" if module.endswith("export") else module).main(flags)
         assert capsys.readouterr().out
     assert (run / "peft" / "adapter_config.json").is_file()
 
