@@ -189,6 +189,14 @@ def test_a_merge_keeps_within_its_tolerance_and_is_undone_bit_for_bit():
         assert torch.equal(layer.weight, before)
 
 
+def test_a_merge_into_a_weight_that_is_kept_transposed():
+    layer = make_layer(AdapterConfig(lora_dim=3, lora_scaling=3.0), Conv1D(4, 5))
+    preference = torch.tensor([0.3, 0.7])
+    expected = dense_weight(layer, preference.double())  # size = (out, in)
+    layer.merge(preference)
+    assert torch.allclose(layer.weight.t().double(), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_gradients_against_float64():
     layer = make_layer(CONFIGS["one s per objective"])
     layer.state.set(torch.tensor([0.25, 0.75]))
