@@ -69,9 +69,12 @@ def test_the_page_trains_asks_and_exports(here, capsys):
                 command.main(adapted(words[1:]))
                 ran.append(words[1])
         if block.language == "python":
-            exec(block.text.replace('brief=0.7"', 'brief=0.7", max_new_tokens=4'), {})
+            exec(
+                block.text.replace("max_new_tokens=48", "max_new_tokens=4").replace(MODEL, "model"),
+                {},
+            )
             ran.append("python")
-    assert ran == ["dpo", "respond", "python", "export"]
+    assert ran == ["dpo", "respond", "python", "export", "python"]
     record = json.loads((here / "runs" / "first" / "run.json").read_text())
     assert record["finished_at"] and record["args"]["objectives"] == ["detailed", "brief"]
     printed = capsys.readouterr().out
