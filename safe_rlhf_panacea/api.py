@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from safe_rlhf_panacea.algorithms import dpo, grpo, ppo, sft
+from safe_rlhf_panacea.base.values import reward
 from safe_rlhf_panacea.baselines.rewarded_soups import vertices
 from safe_rlhf_panacea.baselines.variants import train_unfinished, variant_configs
 from safe_rlhf_panacea.configs.algorithms import (
@@ -46,22 +48,19 @@ class PanaceaDPO(PanaceaRun[DPOConfig]):
         >>> run.train().model.respond("How do I pick a lock?", [0.2, 0.8])  # doctest: +SKIP
     """
 
-    TRAINER = "safe_rlhf_panacea.algorithms.dpo.trainer:PanaceaDPOTrainer"
-    CONFIG, ENGINES = DPOConfig, 2
+    PROGRAM = dpo.COMMAND
 
 
 class PanaceaSFT(PanaceaRun[SFTConfig]):
     """Panacea-SFT: a data set of prompts and answers for each objective."""
 
-    TRAINER = "safe_rlhf_panacea.algorithms.sft.trainer:PanaceaSFTTrainer"
-    CONFIG = SFTConfig
+    PROGRAM = sft.COMMAND
 
 
 class RewardedRun(PanaceaRun[AdapterTraining]):
     """Panacea with rewards: base of ``PanaceaGRPO`` and ``PanaceaPPO``."""
 
     MODEL_OPTION = "actor_model_name_or_path"
-    ENGINES = 2
 
     def __init__(
         self,
@@ -118,15 +117,13 @@ class PanaceaGRPO(RewardedRun[GRPOConfig]):
         >>> run.train()  # doctest: +SKIP
     """
 
-    TRAINER = "safe_rlhf_panacea.algorithms.grpo.trainer:PanaceaGRPOTrainer"
-    CONFIG = GRPOConfig
+    PROGRAM = grpo.COMMAND
 
 
 class PanaceaPPO(RewardedRun[PPOConfig]):
     """Panacea-PPO: one critic that knows λ."""
 
-    TRAINER = "safe_rlhf_panacea.algorithms.ppo.trainer:PanaceaPPOTrainer"
-    CONFIG = PPOConfig
+    PROGRAM = ppo.COMMAND
 
 
 class RewardModel(TrainingRun[RewardConfig]):
@@ -136,8 +133,7 @@ class RewardModel(TrainingRun[RewardConfig]):
     ``PanaceaPPO`` and ``PanaceaGRPO``.
     """
 
-    TRAINER = "safe_rlhf_panacea.base.supervised:RewardTrainer"
-    CONFIG = RewardConfig
+    PROGRAM = reward.COMMAND
 
     def __init__(self, model: str | Path, *args: Any, **kwargs: Any) -> None:
         """Complete the options and check them, as ``TrainingRun`` does."""

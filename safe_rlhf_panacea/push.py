@@ -142,7 +142,7 @@ def push_to_hub(
 
 
 def repo_name(value: Any) -> str:
-    """``OWNER/NAME``."""
+    """A repository's name on the hub, which must be of the form ``OWNER/NAME``."""
     text = kinds.text(value)
     if not HUB_NAME.fullmatch(text) or "/" not in text:
         raise UserError(f"{text!r} is not of the form OWNER/NAME")

@@ -7,7 +7,6 @@ import random
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -16,6 +15,7 @@ import torch
 
 from safe_rlhf_panacea.adapter import SvdLoraLinear
 from safe_rlhf_panacea.adapter.io import WEIGHTS_NAME
+from safe_rlhf_panacea.base.program import TrainingProgram
 from safe_rlhf_panacea.configs.options import options_of
 from safe_rlhf_panacea.configs.panacea import PanaceaConfig
 from safe_rlhf_panacea.configs.training import TrainConfig
@@ -61,10 +61,8 @@ class TrainingRun(Generic[Config]):
         trainer: the trainer, once ``train`` was called.
     """
 
-    TRAINER: ClassVar[str]  # module:class
-    CONFIG: ClassVar[type[TrainConfig]]
+    PROGRAM: ClassVar[TrainingProgram[Any]]  # that trains the same from a command line
     MODEL_OPTION: ClassVar[str] = "model_name_or_path"
-    ENGINES: ClassVar[int] = 1  # how many configurations of DeepSpeed the trainer takes
     config: Config
     trainer: Any = None
 
@@ -92,9 +90,9 @@ class TrainingRun(Generic[Config]):
             UserError: options of another class, missing ones or such that contradict each other,
                 or a model or data of no known form.
         """
-        if not isinstance(config, self.CONFIG):
+        if not isinstance(config, self.PROGRAM.cls):
             kind = "class" if isinstance(config, type) else type(config).__name__
-            name, wanted = type(self).__name__, self.CONFIG.__name__
+            name, wanted = type(self).__name__, self.PROGRAM.cls.__name__
             raise UserError(f"the options of {name} are a {wanted}(...), not a {kind}")
         changes: dict[str, Any] = {self.MODEL_OPTION: as_model(model), **more}
         refuse_adapted(changes[self.MODEL_OPTION])
@@ -121,18 +119,14 @@ class TrainingRun(Generic[Config]):
         Raises:
             UserError: bad data or models, a folder that holds a run already, or a second call.
         """
-        from safe_rlhf_panacea.base.program import prepare_run
         from safe_rlhf_panacea.base.setup import run_to_end
 
         if self.trainer is not None:
             raise UserError("train() was called already: make a new run to train again")
-        module, _, name = self.TRAINER.partition(":")
-        trainer_type = getattr(import_module(module), name)
         python, numpy = random.getstate(), np.random.get_state()
         try:
             with torch.random.fork_rng():
-                engines = prepare_run(self.config)[: self.ENGINES]
-                self.trainer = trainer_type(self.config, *engines)
+                self.trainer = self.PROGRAM.make_trainer(self.config)
                 run_to_end(self.trainer)
         finally:
             random.setstate(python)

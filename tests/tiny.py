@@ -7,6 +7,8 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from tokenizers.decoders import Fuse
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter, inject_adapter
+
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>")
 # Letters, digits and the punctuation of the prompt template: one token per character.
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789 .,:!?'-\n"
@@ -37,6 +39,19 @@ def tiny_llama(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config).eval()
+
+
+def adapted_llama() -> tuple[LlamaForCausalLM, PanaceaAdapter]:
+    """A model of 32 tokens in float64, adapted for objectives a and b.
+
+    The adapter is large enough that rows at the wrong λ draw other tokens.
+    """
+    model = tiny_llama(vocab=32).double()
+    generator = torch.Generator().manual_seed(0)
+    adapter = inject_adapter(model, AdapterConfig(lora_dim=2, objectives=("a", "b")))
+    for parameter in adapter.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+    return model, adapter
 
 
 def tiny_tokenizer(

@@ -70,13 +70,18 @@ class TrainingProgram(Program[AnyConfig]):
             return getattr(theirs, f"parse_{self.hooked}")(argv)
         return self.read(argv).resolved()
 
-    def train(self, args: Any) -> None:
-        """Train and save."""
+    def make_trainer(self, args: Any) -> Any:
+        """The trainer, with its models and data loaded and its folder claimed."""
         module, _, name = self.trainer.partition(":")
         trainer = getattr(import_module(module), name)
+        return trainer(args, *prepare_run(args, hooked=self.hooked is not None))
+
+    def train(self, args: Any) -> None:
+        """Train as the options say, and save to their ``output_dir``."""
+        trainer = self.make_trainer(args)
         from safe_rlhf_panacea.base.setup import run_to_end
 
-        run_to_end(trainer(args, *prepare_run(args, hooked=self.hooked is not None)))
+        run_to_end(trainer)
 
     @one_line_errors
     def main(self, argv: Sequence[str] | None = None) -> None:

@@ -108,7 +108,7 @@ class DPOConfig(NamedDataConfig, group="dpo"):
 
 @configuration
 class SFTConfig(NamedDataConfig):
-    """Panacea-SFT."""
+    """Panacea-SFT: texts of every objective, aggregated with λ."""
 
     def check(self) -> None:
         """Refuse what contradicts itself, and objectives without data."""

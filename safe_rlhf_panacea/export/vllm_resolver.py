@@ -1,7 +1,7 @@
 """A plugin for vLLM: ``NAME@helpful=0.7,harmless=0.3`` is made when it is first asked for.
 
 vLLM keeps LoRAs and its prefix cache by name, so every λ has a name and a folder of its own. An
-adapter that is being trained has versions (``rollouts/publishing.py``): ``NAME/VERSION@λ``. What is
+adapter that is being trained has versions (``rollouts/engine.py``): ``NAME/VERSION@λ``. What is
 refused is told to the client with the reason (400); docs/export.md shows how vLLM is started.
 """
 

@@ -65,7 +65,7 @@ class ChosenLogProbs(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-        """Of h only."""
+        """The gradient of h; the weight of the vocabulary is frozen."""
         (slopes,) = ctx.saved_tensors
         return (gradient.unsqueeze(-1) * slopes).to(slopes.dtype), None, None, None, None
 

@@ -197,7 +197,7 @@ class ScoreModel(nn.Module):
         enable({"use_reentrant": False} if kwargs is None else kwargs)
 
     def gradient_checkpointing_disable(self) -> None:
-        """Keep activations."""
+        """Keep activations for the backward pass, in place of computing them again."""
         name = "activation_checkpointing_disable"
         getattr(self.backbone, name, self.backbone.gradient_checkpointing_disable)()
 

@@ -28,9 +28,9 @@ TRIES = 6  # of one request, in all
 
 
 class Completion(NamedTuple):
-    """A response."""
+    """A response as the server gave it, with its end token if it has one."""
 
-    tokens: list[int]  # its ids, the end token among them
+    tokens: list[int]  # its ids
     log_probs: list[float]  # of each, under the engine's policy at the temperature of sampling
 
 

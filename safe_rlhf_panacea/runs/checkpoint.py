@@ -194,13 +194,13 @@ class TrainingClock:
         self.start()
 
     def start(self) -> None:
-        """Training begins."""
+        """Count from now on; ``before`` is kept."""
         self._since = time.perf_counter()
         self._stopped_at: float | None = None
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Something else is done for a while."""
+        """Do not count what is done inside, such as an evaluation."""
         self._stopped_at = time.perf_counter()
         try:
             yield
@@ -210,6 +210,6 @@ class TrainingClock:
 
     @property
     def seconds(self) -> float:
-        """So far."""
+        """Seconds of training so far, those before a resume included."""
         now = time.perf_counter() if self._stopped_at is None else self._stopped_at
         return self.before + now - self._since

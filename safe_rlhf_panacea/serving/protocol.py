@@ -152,7 +152,7 @@ class Message(Fields):
 
 
 class ChatRequest(GenerationRequest):
-    """Of ``/v1/chat/completions``."""
+    """The body of a request to ``/v1/chat/completions``: a conversation to be continued."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -184,7 +184,7 @@ class ChatRequest(GenerationRequest):
 
 
 class CompletionRequest(GenerationRequest):
-    """Of ``/v1/completions``."""
+    """The body of a request to ``/v1/completions``: a prompt as text, token ids, or several."""
 
     prompt: Text | list[int] | Annotated[list[Text], Field(min_length=1)]
     logprobs: Annotated[int, Field(strict=True)] | None = None

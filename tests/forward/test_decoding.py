@@ -6,12 +6,10 @@ import dataclasses
 
 import pytest
 import torch
-from torch import nn
 from transformers import MistralConfig, MistralForCausalLM
 
-from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.forward import SamplingConfig, decoding, generate, ways
-from tests.tiny import tiny_llama
+from tests.tiny import adapted_llama, tiny_llama
 
 PROMPTS, WIDTH, LENGTH = 6, 5, 45
 STOPS = (2, 9, 17)
@@ -21,12 +19,7 @@ ONE = torch.tensor([0.3, 0.7])
 
 @pytest.fixture(scope="module")
 def adapted():
-    model = tiny_llama(vocab=32).double()
-    generator = torch.Generator().manual_seed(0)
-    adapter = inject_adapter(model, AdapterConfig(lora_dim=2, objectives=("a", "b")))
-    for parameter in adapter.parameters():
-        # Large enough that rows at the wrong λ would draw other tokens.
-        nn.init.normal_(parameter, std=0.3, generator=generator)
+    model, adapter = adapted_llama()
     assert ways.fits(model, ways.by_loop)  # measured here, or the passes of it would be counted
     return model, adapter
 

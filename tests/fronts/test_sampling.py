@@ -7,15 +7,13 @@ import statistics
 
 import pytest
 import torch
-from torch import nn
 
-from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.forward import NotFiniteError, SamplingConfig
 from safe_rlhf_panacea.fronts.measure import check_counted
 from safe_rlhf_panacea.fronts.measurement import Measurement
 from safe_rlhf_panacea.fronts.over_grid import Sampled, pad_left, sample_over_grid
 from safe_rlhf_panacea.preference import preference_grid
-from tests.tiny import tiny_llama
+from tests.tiny import adapted_llama
 
 GREEDY = SamplingConfig(max_length=12, eos_token_id=31, pad_token_id=0, temperature=0.0)
 WARM = SamplingConfig(max_length=7, eos_token_id=31, pad_token_id=0, temperature=0.5)
@@ -24,12 +22,7 @@ PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14, 15, 16], [17, 18, 19]]
 
 @pytest.fixture(scope="module")
 def adapted():
-    model = tiny_llama(vocab=32).double()
-    generator = torch.Generator().manual_seed(0)
-    adapter = inject_adapter(model, AdapterConfig(lora_dim=2, objectives=("a", "b")))
-    for parameter in adapter.parameters():
-        nn.init.normal_(parameter, std=0.3, generator=generator)
-    return model, adapter
+    return adapted_llama()
 
 
 @pytest.mark.parametrize("config", [GREEDY, WARM], ids=["greedy", "sampled"])
