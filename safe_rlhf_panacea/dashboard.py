@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from safe_rlhf_panacea.configs import Options, Program, configuration, option
+from safe_rlhf_panacea.configs import Options, Program, option
 from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.evaluations import Evaluation, append_evaluation, read_evaluations
@@ -249,7 +249,6 @@ class Dashboard:
             self.logger.print(f"dashboard: {name} failed and is left out: {error!r}")
 
 
-@configuration
 class DashboardOptions(Options):
     """Draw the page of a run anew from its files."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.baselines.rewarded_soups import vertices
-from safe_rlhf_panacea.configs import Program, configuration, option
+from safe_rlhf_panacea.configs import Program, option
 from safe_rlhf_panacea.configs.training import FromNothingOptions
 from safe_rlhf_panacea.dashboard import Content, FileWriter
 from safe_rlhf_panacea.errors import one_line_errors
@@ -141,7 +141,6 @@ class Pipeline:
         writer.finish(content)
 
 
-@configuration
 class MiniatureOptions(FromNothingOptions):
     """From nothing to two Pareto fronts, in minutes on a CPU and with no downloads.
 
