@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,7 @@ def page_facts(
         "max_tokens": max_new_tokens,
         "tokens": min(max_new_tokens, max_length // 2, TOKENS),
         "front": front,
-        "examples": asdict(examples),
+        "examples": examples.model_dump(),
     }
 
 
