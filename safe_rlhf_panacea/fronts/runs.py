@@ -20,7 +20,7 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.fronts.result import FRONT_FILE, LABELS, FrontResult
 from safe_rlhf_panacea.io import read_json
-from safe_rlhf_panacea.runs.run_folder import EVALUATIONS_FILE, RESULTS_FILE, RUN_FILE
+from safe_rlhf_panacea.runs.run_folder import EVALUATIONS_FILE, RESULTS_FILE, RUN_FILE, read_record
 
 FORMS = "FOLDER, FOLDER@STEP or FOLDER:EXPERIMENT[/METHOD], and LABEL= before it if wanted"
 
@@ -90,9 +90,7 @@ def parse_run(text: str) -> RunLocation:
 def read_run(location: RunLocation) -> list[RunFront]:
     """All fronts that a location names: one, or one per method of a quickstart's experiment."""
     path = location.folder / RUN_FILE
-    record = read_json(path) if path.is_file() else {}
-    if not isinstance(record, dict):
-        raise UserError(f"{path}: not a record of a run")
+    record = read_record(path) if path.is_file() else {}
     git = record.get("git")
     git = git if isinstance(git, dict) else {}
     file, results = _results(location)

@@ -158,7 +158,7 @@ CHOICES = ":dpo or :dpo/panacea|rewarded_soups, :ppo or"
         (["quick"], [CHOICES, "several fronts"]),
         (["quick:sft"], [CHOICES, "has no sft"]),
         (["quick:ppo/dpo"], [CHOICES, "has no ppo/dpo"]),
-        (["listed"], ["run.json: not a record"]),
+        (["listed"], ["run.json: no record"]),
         (["odd:ppo"], ["odd/results.json: ppo/panacea: kind: Field required"]),
     ],
 )
