@@ -16,7 +16,6 @@ import torch
 from safe_rlhf_panacea.adapter import SvdLoraLinear
 from safe_rlhf_panacea.adapter.io import WEIGHTS_NAME
 from safe_rlhf_panacea.base.program import TrainingProgram
-from safe_rlhf_panacea.configs.options import options_of
 from safe_rlhf_panacea.configs.panacea import PanaceaConfig
 from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.data.own import from_rows
@@ -100,7 +99,7 @@ class TrainingRun(Generic[Config]):
         if eval_dataset is not None:
             changes |= {"eval_datasets": data_specs(eval_dataset), "need_eval": True}
         config = config.with_(**changes)
-        for one in options_of(type(config)).values():
+        for one in config.OPTIONS.values():
             if one.required and getattr(config, one.name) in (None, ()):
                 raise UserError(f"{one.name} is missing in the options: {one.text}")
         config.check()
