@@ -119,19 +119,21 @@ def compare(
         UserError: too few fronts, fronts that do not go together, a wrong point or label.
     """
     runs = [one if isinstance(one, RunFront) else RunFront(**one.fields()) for one in fronts]
-    _check_comparable(runs)
+    if len(runs) < 2:
+        raise UserError(f"{len(runs)} front: there must be two or more to compare")
+    check_comparable(runs, [run.name for run in runs])
     runs = with_distinct_labels(runs)
     chosen = runs[0].label if baseline is None else baseline
     labels = [run.label for run in runs]
     if chosen not in labels:
         raise UserError(f"--baseline {chosen}: no such run; there are {', '.join(labels)}")
     point, source = _common_reference_point(runs, reference_point)
+    base = runs[labels.index(chosen)].measured_from(point)
+    base_volume = base.indicators["hypervolume"]
     units = [run.units for run in runs if run.units is not None]
     drawn: dict[str, stats.Resampled | None] = dict.fromkeys(labels)
     if paired := stats.can_resample([run.units for run in runs]):
         drawn.update(zip(labels, stats.resample(units, point), strict=True))
-    base = runs[labels.index(chosen)].measured_from(point)
-    base_volume = base.indicators["hypervolume"]
     compared, differences = [], []
     for run in runs:
         front, own = run.measured_from(point), drawn[run.label]
@@ -159,19 +161,17 @@ def compare(
     )
 
 
-def _check_comparable(runs: Sequence[RunFront]) -> None:
-    """Refuse fewer than two fronts, and fronts of different objectives or kinds."""
-    if len(runs) < 2:
-        raise UserError(f"{len(runs)} front: there must be two or more to compare")
-    first = runs[0]
-    for run in runs[1:]:
+def check_comparable(fronts: Sequence[FrontResult], names: Sequence[str]) -> None:
+    """Refuse fronts of different objectives or kinds, with the names that the user knows."""
+    first = fronts[0]
+    for name, front in zip(names, fronts, strict=True):
         for what, own, other in (
-            ("objectives", run.objectives, first.objectives),
-            ("kind", [run.kind], [first.kind]),
+            ("objectives", front.objectives, first.objectives),
+            ("kind", [front.kind], [first.kind]),
         ):
             if own != other:
                 raise UserError(
-                    f"{run.name} has {what} {', '.join(own)}; {first.name} has "
+                    f"{name} has {what} {', '.join(own)}; {names[0]} has "
                     f"{', '.join(other)}: only runs that agree can be compared"
                 )
 
@@ -182,8 +182,6 @@ def _common_reference_point(
     """The point from which all hypervolumes are measured, and where it comes from."""
     own = np.array([front.reference_point for front in fronts])
     if given is not None:
-        if len(given) != own.shape[1] or not np.isfinite(given).all():
-            raise UserError(f"--reference_point needs {own.shape[1]} finite numbers, not {given}")
         return [float(value) for value in given], "as given"
     if (own == own[0]).all():
         return own[0].tolist(), "that of every run"
