@@ -69,6 +69,8 @@ class Logger:
         if not is_main_process():
             return
         check_log(self.log_types, log_dir)
+        if log_dir is None and (needing := [one for one in self.log_types if one != "none"]):
+            raise UserError(f"log_type {needing[0]} needs a log_dir")
         shown = recordable(config or {})
         if self.log_dir is not None:
             self.log_dir.mkdir(parents=True, exist_ok=True)
@@ -147,8 +149,6 @@ def check_log(log_types: Sequence[LogType], log_dir: str | os.PathLike[str] | No
     for name in log_types:
         if name not in (*NEEDS, "file", "none"):
             raise UserError(f"log_type {name!r} is none of {', '.join(NEEDS)}, file and none")
-        if name != "none" and log_dir is None:
-            raise UserError(f"log_type {name} needs a log_dir")
     if "none" in log_types and len(log_types) > 1:
         raise UserError(f"--report_to {' '.join(log_types)}: none stands alone")
     for name in filter(NEEDS.get, log_types):
