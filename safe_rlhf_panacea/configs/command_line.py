@@ -71,7 +71,7 @@ class Program(Generic[AnyOptions]):
         found = _without_unset(parser.parse_args(words, self._unset()))
         if (file := found.pop(CONFIG, None)) is None:
             return found
-        found = {**read_yaml(self.cls, file), **found}
+        found = {**read_yaml(self.cls, file, self.name), **found}
         required = (one for one in options_of(self.cls).values() if one.required)
         if missing := [one.flag for one in required if found.get(one.name) is None]:
             parser.error(f"the following arguments are required: {', '.join(missing)}")

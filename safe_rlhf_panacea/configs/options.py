@@ -224,8 +224,8 @@ def check_numbers(cls: type[Options], values: Namespace) -> None:
             one.read(value)
 
 
-def read_yaml(cls: type[Options], path: str) -> dict[str, Any]:
-    """The options that a YAML file gives, ``name: value``, as they stand there."""
+def read_yaml(cls: type[Options], path: str, program: str) -> dict[str, Any]:
+    """The options that a YAML file gives a program, ``name: value``, as they stand there."""
     import yaml
 
     file = Path(path).expanduser()
@@ -242,8 +242,8 @@ def read_yaml(cls: type[Options], path: str) -> dict[str, Any]:
     names = {name: one.name for one in options_of(cls).values() for name in (one.name, *one.names)}
     for name in found:
         if name not in names:
-            hint = suggestion(name, options_of(cls))
-            raise UserError(f"--config {file}: there is no option {name!r}{hint}")
+            hint = suggestion(name, options_of(cls)) or ": is this the file of another program?"
+            raise UserError(f"--config {file}: {program} has no option {name!r}{hint}")
     given = [names.get(key.value) for key, _ in lines.value]
     for name in filter(None, given):
         if given.count(name) > 1:
