@@ -68,7 +68,7 @@ class Program(Generic[AnyOptions]):
         found = _without_unset(parser.parse_args(words, self._unset()))
         if (file := found.pop(CONFIG, None)) is None:
             return found
-        found = {**_read_yaml(self.cls, file), **found}
+        found = {**_read_yaml(self.cls, file, self.name), **found}
         required = (one for one in self.cls.OPTIONS.values() if one.required)
         if missing := [one.flag for one in required if found.get(one.name) is None]:
             parser.error(f"the following arguments are required: {', '.join(missing)}")
@@ -95,8 +95,8 @@ def _without_unset(space: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in vars(space).items() if value not in (None, [])}
 
 
-def _read_yaml(cls: type[Options], path: str) -> dict[str, Any]:
-    """The options that a YAML file gives, ``name: value``, as they stand there."""
+def _read_yaml(cls: type[Options], path: str, program: str) -> dict[str, Any]:
+    """The options that a YAML file gives a program, ``name: value``, as they stand there."""
     import yaml
 
     file = Path(path).expanduser()
@@ -112,8 +112,8 @@ def _read_yaml(cls: type[Options], path: str) -> dict[str, Any]:
     names = {name: one.name for one in cls.OPTIONS.values() for name in (one.name, *one.names)}
     for name in found:
         if name not in names:
-            hint = suggestion(name, cls.OPTIONS)
-            raise UserError(f"--config {file}: there is no option {name!r}{hint}")
+            hint = suggestion(name, cls.OPTIONS) or ": is this the file of another program?"
+            raise UserError(f"--config {file}: {program} has no option {name!r}{hint}")
     given = [names[key.value] for key, _ in lines.value]
     for name in given:
         if given.count(name) > 1:

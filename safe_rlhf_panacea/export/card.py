@@ -109,7 +109,7 @@ def find_front(
         if not any((adapter / file).is_file() for file in (FRONT_FILE, RESULTS_FILE)):
             return None
         run = str(adapter)
-    fronts = [one.result for one in read_run(parse_run(run))]
+    fronts = read_run(parse_run(run))
     if len(fronts) > 1:
         names = ", ".join(str(front.method) for front in fronts)
         raise UserError(f"{run} holds several fronts ({names}): name one, as in {run}/panacea")

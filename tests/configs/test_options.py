@@ -99,7 +99,8 @@ def test_what_yaml_gives_need_not_be_a_flag(tmp_path):
     ("text", "message"),
     [
         (None, "No such file"),
-        ("lora_dimm: 4", "there is no option 'lora_dimm': did you mean lora_dim?"),
+        ("lora_dimm: 4", f"{COMMAND.name} has no option 'lora_dimm': did you mean lora_dim?"),
+        ("actor_lr: 1", "has no option 'actor_lr': is this the file of another program?"),
         ("- 3", "must hold lines of the form option: value"),
         ("a: [", "while parsing"),
         ("lora_dim: 0", "--lora_dim: 0 is not a positive integer"),
