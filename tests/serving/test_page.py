@@ -71,7 +71,7 @@ def test_examples_and_bounds_as_far_as_they_can_be_reached(tmp_path):
     assert facts["upper"] == [0.8, 1.0]
     assert facts["tokens"] == 50
     (tmp_path / "examples.json").write_text('{"prompts": [1], "note": ""}')
-    with pytest.raises(UserError, match=r"examples.json: prompts.0: Input should be a valid string"):
+    with pytest.raises(UserError, match=r"prompts.0: Input should be a valid string"):
         read_examples(tmp_path)
 
 
