@@ -89,12 +89,6 @@ def test_a_value_is_the_same_from_text_yaml_and_python(tmp_path):
     assert from_words.reference_point == (0.0, -1.0)
 
 
-def test_what_yaml_gives_need_not_be_a_flag(tmp_path):
-    file = tmp_path / "run.yaml"
-    file.write_text("model_name_or_path: m\ntrain_datasets: [a=x, b=y]\noutput_dir: out\n")
-    assert COMMAND.read(["--config", str(file)]).train_datasets == ("a=x", "b=y")
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
