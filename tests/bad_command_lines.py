@@ -77,8 +77,8 @@ SEED = "is not a seed, an integer from 0 on"
 EMPTY = "must not be empty"
 NAME = "a name has letters, digits"
 
-# Flags with a range: programs, flags, bad values, what the line says. Kinds of numbers have a row
-# with all that they refuse; every other flag is held to its kind by one value.
+# Flags with a range: programs, flags, bad values, what the line says; one for each kind, and for
+# each program that reads its numbers itself.
 RANGES = [
     ("dpo", "lr", "nan -1e-5 inf", NOT_NEGATIVE),
     ("dpo", "scale_coeff", "nan 0 -0.1 much", "(is not a positive number|is not a number)"),
@@ -89,47 +89,17 @@ RANGES = [
     ("ppo", "top_p", "0 1.01 nan", "is not above 0 and at most 1"),
     ("reward", "eval_split_ratio", "0 1 nan", "is not above 0 and below 1"),
     ("sft", "output_dir", "'' ' '", EMPTY),
-    ("sft reward", "lr learning_rate weight_decay", "nan", NOT_NEGATIVE),
-    (
-        "ppo",
-        "actor_lr critic_lr actor_weight_decay kl_coeff ptx_coeff temperature",
-        "-1",
-        NOT_NEGATIVE,
-    ),
-    ("ppo", "actor_lr_warmup_ratio critic_lr_warmup_ratio", "-0.1", PROBABILITY),
-    ("grpo", "smooth_mu rollout_timeout vllm_importance_sampling_cap", "0", POSITIVE),
-    ("ppo", "clip_range_ratio clip_range_score clip_range_value repetition_penalty", "0", POSITIVE),
-    ("ppo", "update_iters num_return_sequences per_device_prompt_batch_size", "0", COUNT),
-    ("reward", "regularization", "-1", NOT_NEGATIVE),
-    ("dpo", "lora_scaling", "nan 0", POSITIVE),
-    ("dpo", "init_singular fixed_scaling", "inf", FINITE),
-    ("dpo", "orthogonality_coeff", "-1", NOT_NEGATIVE),
-    ("dpo", "pref_dim epochs max_steps max_length save_interval", "0", COUNT),
-    ("sft", "per_device_train_batch_size gradient_accumulation_steps", "0", COUNT),
-    ("panacea_sft", "lr lora_scaling", "-1", "is not a (number|positive)"),
-    ("evaluation calibrate respond miniature world", "seed", "-1", SEED),
-    ("front_benchmark", "first_seed", "-1", SEED),
-    ("evaluation respond", "temperature", "-1", NOT_NEGATIVE),
-    ("calibrate agreement", "batch_size max_length", "0", COUNT),
-    ("evaluation compare three_objectives", "reference_point", "'nan 0'", FINITE),
-    ("respond serve", "max_new_tokens", "0", COUNT),
+    ("respond", "seed", "-1", SEED),
     ("chat", "top_p", "1.01", "is not above 0 and at most 1"),
-    ("serve", "max_rows max_waiting max_length max_body max_connections", "0", COUNT),
-    ("serve", "max_wait timeout", "0", POSITIVE),
     ("serve", "port", "-1 65536 http", "is not a port"),
-    ("serve", "token host model_name front", "''", EMPTY),
-    ("discrete_policies evaluation", "grid_step", "0", POSITIVE),
-    ("fixed_scaling", "factors", "'1 inf'", FINITE),
-    ("front_benchmark", "seeds workers", "0", COUNT),
-    ("benchmarks.run", "rounds warmup batch prompts longest threads", "0", COUNT),
+    ("serve", "token", "''", EMPTY),
+    ("front_benchmark", "first_seed", "-1", SEED),
+    ("benchmarks.run", "rounds threads", "0", COUNT),
     ("regression", "pairs batch_size", "0", COUNT),
-    ("memory", "gpus objectives max_length lora_dim", "0", COUNT),
-    ("memory", "card_gib", "0", POSITIVE),
-    ("ppo evaluation compare miniature world front_benchmark", "output_dir", "''", EMPTY),
-    ("calibrate", "output_file model_name_or_path", "''", EMPTY),
-    ("dpo", "model_name_or_path log_dir", "''", EMPTY),
-    ("evaluation respond", "adapter", "''", EMPTY),
-    ("figure_3_reward_distributions singular_values", "output_dir", "' '", EMPTY),
+    ("agreement", "batch_size", "0", COUNT),
+    ("miniature", "output_dir", "''", EMPTY),
+    ("fixed_scaling", "factors", "'1 inf'", FINITE),
+    ("discrete_policies", "grid_step", "0", POSITIVE),
     ("figure_5_dpo_fronts", "name", "../../x", "is a path, not a name"),
 ]
 
@@ -294,6 +264,7 @@ figure_7_scaling_ablation      ; --runs front front ; 2 of --runs have a learnt 
 figure_4_right_front_evolution ; --runs none      ; none
 figure_6_8_responses           ;                  ; front has no responses.json
 figure_4_left_ppo_fronts       ; --reference_point 0 ; a reference point needs 2 finite numbers
+singular_values                ; --adapter none   ; none holds no adapter
 three_objectives               ;                  ; front has 2 objectives
 experiments ; panacea_dpo.sh {DRY} --size large ; invalid choice: 'large'
 experiments ; panacea_ppo.sh {DRY} --reward_scales nope=3 ; names 'nope'
