@@ -64,7 +64,7 @@ def model(tmp_path_factory):
     return folder
 
 
-def test_grpo_with_a_function_and_a_classifier_in_memory(model, tmp_path):
+def test_grpo_with_a_function_and_a_classifier_in_memory(model, tmp_path, monkeypatch):
     tokenizer = tiny_tokenizer()
     shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     shape |= {"num_attention_heads": 2, "vocab_size": len(tokenizer), "pad_token_id": 0}
@@ -89,10 +89,14 @@ def test_grpo_with_a_function_and_a_classifier_in_memory(model, tmp_path):
     table = run.history.to_pandas()
     assert {"train/reward_many", "train/reward_liked"} <= set(table.columns)
     before = run.trainer.part.grid
-    front = run.evaluate(0.5)
+    front = run.evaluate("1,0")
+    assert front.preferences.tolist() == [[1, 0]]
     assert all(part._repr_html_().count("<table") == 1 for part in (front, run.history))
-    for one in ([{"many": 1, "liked": 0}], {"many": 1, "liked": 0}, "1,0", [1, 0]):
-        assert run.evaluate(one).preferences.tolist() == [[1, 0]]
+    with monkeypatch.context() as asked:
+        asked.setattr(type(run.trainer.part), "measured", lambda _, grid: grid)
+        for one in ([{"many": 1, "liked": 0}], {"many": 1, "liked": 0}, [1, 0]):
+            assert run.evaluate(one).tolist() == [[1, 0]]
+        assert run.evaluate(0.5).tolist() == [[0, 1], [0.5, 0.5], [1, 0]]
     for grid, message in (([], "at least one λ"), ([[1, 0], "many=1,liked=0"], "a λ twice")):
         with pytest.raises(UserError, match=message):
             run.evaluate(grid)
