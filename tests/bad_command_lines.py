@@ -237,7 +237,7 @@ chat         ; --preference nice=1                ; unknown objective 'nice'
 serve        ; --allow 'nice<=0.5'                ; unknown objective 'nice'
 serve        ; --allow 'helpful<=0.3' 'x'         ; unrecognized arguments
 serve        ; --preference 1,0 --allow 'helpful<=0.3' ; helpful is 1: this server allows
-serve        ; --front none                       ; none/front.json: no such file
+serve        ; --front none                       ; none.: no such folder
 dashboard!   ; front                              ; front holds no evaluations.jsonl
 card         ; --license 'MIT or so'              ; 'MIT or so' is no id of a licence
 card         ; --front none                       ; none
