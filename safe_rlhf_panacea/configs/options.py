@@ -146,12 +146,6 @@ class Options:
         for name, one in self.OPTIONS.items():
             object.__setattr__(self, name, one.read(getattr(self, name)))
 
-    @classmethod
-    def of(cls, values: Mapping[str, Any] | Namespace) -> Self:
-        """Of what ``values`` has of this class's options; the rest has its defaults."""
-        found = vars(values) if isinstance(values, Namespace) else values
-        return cls(**{name: found[name] for name in cls.OPTIONS if name in found})
-
     def check(self) -> None:
         """Refuse options that contradict each other, before anything is loaded."""
         self.check_belonging(self)
