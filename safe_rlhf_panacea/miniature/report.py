@@ -25,11 +25,13 @@ TITLES = {
     "ppo": "PPO: mean reward of sampled responses, in standard deviations of the SFT model's",
     "ppo_true_scores": "PPO: the same responses under the corpus's own scores",
     "dpo": "DPO: accuracy of the implicit reward on held-out pairs",
+    "dpo_log_sigmoid": "DPO: mean log σ of the implicit reward's margins on held-out pairs, in nats",
 }
 JUDGED = {
     "ppo": "Panacea-PPO",
     "ppo_true_scores": "Panacea-PPO by the corpus's own scores",
-    "dpo": "Panacea-DPO",
+    "dpo": "Panacea-DPO by accuracy",
+    "dpo_log_sigmoid": "Panacea-DPO by the objective itself, in nats",
 }
 WIDTH = 100
 LONGEST_ANSWER = 96  # tokens
