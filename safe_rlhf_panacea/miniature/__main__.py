@@ -110,7 +110,7 @@ class Pipeline:
             ingredients: list[Path] = beside.result()
         with self.stopwatch.stage(f"evaluate_{algorithm}", f"Evaluating the {name} fronts"):
             measured, seconds = self.evaluate(algorithm, panacea)
-            write_examples(panacea, Examples(EXAMPLES, NOTE))
+            write_examples(panacea, Examples(prompts=EXAMPLES, note=NOTE))
             if algorithm == "dpo":
                 self.show_dpo(panacea, measured, seconds)
             else:
