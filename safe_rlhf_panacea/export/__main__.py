@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from safe_rlhf_panacea.configs import Program, configuration, kinds, option
+from safe_rlhf_panacea.configs import Program, kinds, option
 from safe_rlhf_panacea.configs.training import TrainedAdapterOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 
@@ -30,15 +30,12 @@ FORMATS = {
 }
 
 
-@configuration
 class ExportOptions(TrainedAdapterOptions):
     """The options of this program."""
 
     format: Literal["peft", "peft-parts", "gguf", "vllm", "merged"] = option(required=True)
-    output_dir: str = option(text="a new folder", kind=kinds.folder, required=True)
-    preference: tuple[str, ...] = option(
-        (), "λ; repeat for vllm", kind=kinds.preference, metavar="VECTOR", repeat=True
-    )
+    output_dir: kinds.Folder = option(None, "a new folder", required=True)
+    preference: tuple[kinds.Vector, ...] = option((), "λ; repeat for vllm", repeat=True)
     overwrite: bool = option(False, "replace an export that the folder holds")
     trust_remote_code: bool = option(False, "run code that comes with the base model")
 

@@ -109,7 +109,7 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            with torch.inference_mode(), self.batch.adapter.state.reusing():
+            with torch.inference_mode(), self.batch.adapter.state.during(reuses=True):
                 while self._has_work():
                     self._drop()
                     if joining := self._next():
