@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from safe_rlhf_panacea.serving.choosing import Chooser, Sampling
+from safe_rlhf_panacea.serving.jobs import Chooser, Sampling
 
 CPU = torch.device("cpu")
 SETTINGS = [
