@@ -118,10 +118,7 @@ class Arms:
         grid = grids[0] if len(grids) == 1 else torch.cat(grids).unique(dim=0)
         found, measured = self.judge.results(self.algorithm, method, grid, name, self.split)
         if name == "ppo/panacea":
-            keys = ("prompt", "response", "preference")
-            self.severity = severity_table(
-                [tuple(row[key] for key in keys) for row in measured.responses()]
-            )
+            self.severity = severity_table(measured.responses())
         for view, result in zip(("model", "true"), found.values(), strict=False):
             if full:
                 self.results[f"{name}/{view}"] = result.at(self.grid)
