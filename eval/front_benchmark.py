@@ -117,10 +117,7 @@ class Arms:
         grid = grids[0] if len(grids) == 1 else torch.cat(grids).unique(dim=0)
         found, measured = self.judge.results(self.algorithm, method, grid, name, self.split)
         if name == "ppo/panacea":
-            keys = ("prompt", "response", "preference")
-            self.severity = severity_table(
-                [tuple(row[key] for key in keys) for row in measured.responses()]
-            )
+            self.severity = severity_table(measured.responses())
         second = "true" if self.algorithm == "ppo" else "nats"
         for view, result in zip(("model", second), found.values(), strict=True):
             if full:
