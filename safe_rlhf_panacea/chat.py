@@ -46,8 +46,8 @@ class Chat:
         from safe_rlhf_panacea.preference import parse_preference
         from safe_rlhf_panacea.respond import load_model
         from safe_rlhf_panacea.serving.batch import longest
-        from safe_rlhf_panacea.serving.choosing import Sampling
         from safe_rlhf_panacea.serving.engine import Engine, Limits
+        from safe_rlhf_panacea.serving.jobs import Sampling
 
         config = read_config(options.adapter)
         if options.preference is None:
