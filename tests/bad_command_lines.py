@@ -165,7 +165,7 @@ dpo          ; --vertex_probability_end 0.5        ; needs --vertex_probability,
 dpo          ; --fixed_preference 1,0 --preference_scope sample ; draws nothing
 dpo          ; --preference_for_labels            ; belongs to --preference_scope sample
 dpo          ; --fixed_scaling 1 --scaling_lr_multiplier 2 ; --fixed_scaling fixes it
-dpo          ; --vertex_probability 0.1           ; belongs to --preference_sampler vertices
+dpo          ; --vertex_probability 0             ; belongs to --preference_sampler vertices
 dpo          ; --preference_sampler vertices      ; sampler needs a vertex_probability
 dpo          ; --reference_point 1                ; --reference_point needs 2 numbers, not 1
 dpo          ; --eval_grid_step 0.3               ; grid step 0.3 does not divide 1

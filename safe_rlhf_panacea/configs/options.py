@@ -79,7 +79,7 @@ class Option:
         if several := get_origin(hint) in (tuple, Sequence):
             hint = get_args(hint)[0]
         choices: tuple[Any, ...] = ()
-        metavars = [self.metavar]
+        metavars: list[str] = []
         if get_origin(hint) is Literal:
             choices = get_args(hint)
             kind = kinds.one_of(choices)
@@ -155,9 +155,9 @@ class Options:
         """Refuse what belongs to an option that has another value; also of a namespace."""
         for name, one in cls.OPTIONS.items():
             other, _, wanted = one.belongs.removeprefix("--").partition(" ")
-            if getattr(values, name, None) in (None, False) or not other:
-                continue
-            if getattr(values, other) != wanted:
+            value = getattr(values, name, None)
+            is_given = value is not None and value is not False
+            if other and is_given and getattr(values, other) != wanted:
                 raise UserError(f"{one.flag} belongs to {one.belongs}")
 
     @classmethod
