@@ -45,7 +45,9 @@ def test_only_gloo_s_group_is_closed(backend, left, monkeypatch):
     monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
     monkeypatch.setattr(distributed.dist, "get_backend", lambda: backend)
     monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: called.append(1))
-    distributed._leave()
+    with monkeypatch.context() as now:
+        now.setattr(distributed.atexit, "register", lambda leave: leave())
+        distributed.leave_at_exit()
     assert len(called) == left
 
 
@@ -57,7 +59,9 @@ def test_its_threads_get_the_interpreter_s_lock_before_python_ends(monkeypatch):
     monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
     monkeypatch.setattr(distributed.dist, "get_backend", lambda: "gloo")
     monkeypatch.setattr(distributed.dist, "destroy_process_group", closed.set)
-    distributed._leave()
+    with monkeypatch.context() as now:
+        now.setattr(distributed.atexit, "register", lambda leave: leave())
+        distributed.leave_at_exit()
     assert released == ["tensors"]
 
 
