@@ -48,9 +48,6 @@ def without(sample: Mapping[str, Any], names: Collection[str]) -> Any:
     return {name: value for name, value in sample.items() if name not in names}
 
 
-# -- labels -------------------------------------------------------------------------------
-
-
 def label_value(value: Any, field: str) -> int | None:
     """0 or 1, the index of the better response, or None where it is unknown."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)  # NumPy's too
@@ -99,9 +96,6 @@ def for_objective(samples: Iterable[RawSample], objective: str, told: str) -> li
         there = ", ".join(sorted(others)) or "none"
         raise UserError(f"{told}: no pair has a label for {objective!r}; labels there: {there}")
     return result
-
-
-# -- data sets by name --------------------------------------------------------------------
 
 
 class RawDataset(Dataset[RawSample]):
@@ -170,8 +164,6 @@ class RawDataset(Dataset[RawSample]):
         """Where a sample comes from, for messages."""
         return f"data set {self.NAME!r}, row {index + 1}"
 
-
-# -- data sets of a table's rows ----------------------------------------------------------
 
 Row = dict[str, Any]
 Numbered = Iterable[tuple[int, Any]]  # rows, or units made of them, each with its row's number

@@ -159,9 +159,6 @@ def read_specs(specs: Specs) -> list[DatasetSpec]:
     return result
 
 
-# -- what a path opens --------------------------------------------------------------------
-
-
 def split_path(path: str) -> tuple[str, str | None]:
     """Take ``path#split`` apart; the split is None where none is named."""
     if Path(path).exists():
