@@ -124,7 +124,7 @@ def helpsteer2(unit: list[Row]) -> RawSample:
     and the speaker.
     """
     prompt: str | list[str] = text(unit[0], "prompt", "prompt")
-    parts = re.split(r"\n?<extra_id_1>(User|Assistant)\n", prompt)
+    parts = re.split(r"\n?<extra_id_1>(User|Assistant)\n", str(prompt))
     turns, speakers = parts[::2], ["User", *parts[1::2]]
     if len(turns) > 1:
         if speakers != ["User", *["Assistant", "User"] * (len(turns) // 2)]:

@@ -81,7 +81,7 @@ def select_rows(specs: list[DatasetSpec], seed: int) -> list[Row]:
 
 
 def pad(
-    sequences: Sequence[torch.Tensor], value: int, side: str = "right"
+    sequences: list[torch.Tensor], value: int, side: str = "right"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Pad B sequences, size = (L_b,) each; returns ids and boolean mask, size = (B, L) each."""
     ids = pad_sequence(sequences, batch_first=True, padding_value=value, padding_side=side)
