@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from safe_rlhf_panacea import __version__
 from safe_rlhf_panacea.errors import UserError, fail, tell_interruption
@@ -57,18 +58,14 @@ PROGRAMS = {
         "doctor": ("doctor", "what is installed and what is missing, for bug reports"),
     },
 }
+ALL = {name: row for rows in PROGRAMS.values() for name, row in rows.items()}
 
 
 class Program(click.Command):
-    """A command that another module runs, with another parser.
-
-    Attributes:
-        module: that ``python -m`` would run.
-        text: what it does.
-    """
+    """A command that another module runs, as ``python -m`` would, with another parser."""
 
     def __init__(self, name: str, module: str, text: str) -> None:
-        """Name it and say what it does."""
+        """``text`` says what it does."""
         super().__init__(name, help=text, add_help_option=False)
         self.module, self.text = module, text
 
@@ -83,17 +80,13 @@ class Program(click.Command):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         """Files, as a shell does by itself."""
-        from click.shell_completion import CompletionItem
-
         return [CompletionItem(incomplete, type="file")]
 
 
 def programs(heading: str) -> list[Program]:
     """The programs below a heading."""
-    return [
-        Program(name, f"{PACKAGE}.{module}", text)
-        for name, (module, text) in PROGRAMS[heading].items()
-    ]
+    rows = PROGRAMS[heading].items()
+    return [Program(name, f"{PACKAGE}.{module}", text) for name, (module, text) in rows]
 
 
 class Programs(click.Group):
@@ -104,11 +97,13 @@ class Programs(click.Group):
         return list(self.commands)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """Click's, with a suggestion where there is no such command."""
-        if args[0] not in self.commands and not ctx.resilient_parsing:
+        """Click's; a module's name stands for its command, and a wrong one gets a suggestion."""
+        known = {name: name for name in self.commands}
+        known |= {module: name for name, (module, _) in ALL.items() if module not in known}
+        if args[0] not in known and not ctx.resilient_parsing:
             hint = suggestion(args[0], self.commands) or ": see panacea --help"
             raise UserError(f"there is no command {args[0]!r}{hint}")
-        return super().resolve_command(ctx, args)
+        return super().resolve_command(ctx, [known.get(args[0], args[0]), *args[1:]])
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """A section per heading."""

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.baselines.rewarded_soups import vertices
-from safe_rlhf_panacea.configs import Program, configuration, option
+from safe_rlhf_panacea.configs import Program, option
 from safe_rlhf_panacea.configs.training import FromNothingOptions
-from safe_rlhf_panacea.dashboard import Content, FileWriter
+from safe_rlhf_panacea.dashboard import Content, write_files, write_page
 from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.experiments.table import OBJECTIVES, read_yaml, settings
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
@@ -24,7 +24,6 @@ from safe_rlhf_panacea.miniature.report import (
     draw_fronts,
     greedy_answers,
     render,
-    render_tables,
     severity_table,
 )
 from safe_rlhf_panacea.miniature.stages import Judge, Miniature, Results, second_process
@@ -60,9 +59,7 @@ class Pipeline:
         units = read_json(self.miniature.calibration)
         results = {
             "experiments": self.experiments,
-            "severity_table": severity_table(
-                [(r["prompt"], r["response"], r["preference"]) for r in self.responses]
-            ),
+            "severity_table": severity_table(self.responses),
             "calibration": {name: [units[name][k] for k in ("mean", "std")] for name in OBJECTIVES},
             "settings": vars(self.settings),
             "departures_from_the_paper": read_yaml("miniature.yaml")["departures_from_the_paper"],
@@ -110,7 +107,7 @@ class Pipeline:
             ingredients: list[Path] = beside.result()
         with self.stopwatch.stage(f"evaluate_{algorithm}", f"Evaluating the {name} fronts"):
             measured, seconds = self.evaluate(algorithm, panacea)
-            write_examples(panacea, Examples(EXAMPLES, NOTE))
+            write_examples(panacea, Examples(prompts=EXAMPLES, note=NOTE))
             if algorithm == "dpo":
                 self.show_dpo(panacea, measured, seconds)
             else:
@@ -136,12 +133,10 @@ class Pipeline:
         evaluation = Evaluation.of(measured, named, model.adapter, seconds=seconds)
         answers = greedy_answers(model, EXAMPLES)
         content = Content([evaluation.having(responses=answers)])
-        writer = FileWriter(folder)
-        writer.write(content)
-        writer.finish(content)
+        write_files(folder, content)
+        write_page(folder, content, running=False)
 
 
-@configuration
 class MiniatureOptions(FromNothingOptions):
     """From nothing to two Pareto fronts, in minutes on a CPU and with no downloads.
 
@@ -164,8 +159,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     root, results = pipeline.miniature.root, pipeline.run()
     draw_fronts(root, pipeline.experiments)
     point_latest(root)
-    page = render(root, results)
-    atomic_write_text(root / "report.txt", f"{page}\n\n{render_tables(results)}\n")
+    page = render("page", root, results)
+    atomic_write_text(root / "report.txt", f"{page}\n\n{render('tables', root, results)}\n")
     say(f"\nTook {results['seconds']['total']:.0f} s.\n\n{page}")
 
 
