@@ -37,9 +37,6 @@ def without(row, field):
     return {key: value for key, value in row.items() if key != field}
 
 
-# -- rows ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("case", READ)
 def test_what_is_made_of_rows(write, case):
     names, rows, samples, lines, left_out = READ[case]
@@ -132,9 +129,6 @@ def test_one_line_says_what_was_left_out(write, caplog, monkeypatch):
     with pytest.raises(UserError) as caught:
         RawDataset.load(PKU_TEST, path=str(write(rows[1:])))
     assert str(caught.value).endswith(f"nothing of use in 3 rows: {reasons}")
-
-
-# -- where they look ----------------------------------------------------------------------
 
 
 def pku(prompt):
