@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from safe_rlhf_panacea.data import formats, raw, specs
 from safe_rlhf_panacea.data.formats import NO_TURNS, higher, number, pair, rows_with, text
 from safe_rlhf_panacea.data.own import alpaca
-from safe_rlhf_panacea.data.raw import Format, LeaveOut, Numbered, RawDataset, RawSample, Row
+from safe_rlhf_panacea.data.raw import Format, LeaveOut, Numbered, RawSample, Row
 from safe_rlhf_panacea.errors import UserError
 
 
@@ -206,13 +206,6 @@ class PublishedDataset(raw.TableDataset):
 
     def format_of(self, first: Row) -> Format:
         return self.form
-
-
-def published(name: str) -> type[PublishedDataset]:
-    """The class of the published data set of a name."""
-    cls = RawDataset._registry[name]
-    assert issubclass(cls, PublishedDataset), name
-    return cls
 
 
 def _publish(names: str, hub: str, licence: str, splits: str, form: Format, **more: Any) -> None:

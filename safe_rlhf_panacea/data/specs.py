@@ -114,7 +114,7 @@ def _parse(string: str) -> DatasetSpec:
 
 def _is_place(name: str) -> bool:
     """Whether the name in a spec is a file, a folder or a hub name, not a known data set."""
-    if name in RawDataset.names():
+    if name in RawDataset.registry:
         return False
     place, _, _ = name.partition("#")
     if name.endswith((*SUFFIXES, ".parquet")) or Path(place).expanduser().exists():

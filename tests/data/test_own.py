@@ -32,7 +32,7 @@ def define(name, *aliases, samples=tuple({"input": letter} for letter in "abcde"
 
 @pytest.fixture
 def registry(monkeypatch):
-    monkeypatch.setattr(RawDataset, "_registry", dict(RawDataset._registry))
+    monkeypatch.setattr(RawDataset, "registry", dict(RawDataset.registry))
 
 
 @pytest.mark.usefixtures("registry")
@@ -56,7 +56,7 @@ def test_registered_by_name_and_alias():
     ]:
         with pytest.raises(ValueError, match=message):
             define(*names)
-        assert "new" not in RawDataset.names()  # nothing is half registered
+        assert "new" not in RawDataset.registry  # nothing is half registered
 
 
 @pytest.mark.usefixtures("registry")
