@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +104,9 @@ def read_tensors(
     from safetensors import safe_open
     from transformers.utils import cached_file
 
-    find = partial(cached_file, name_or_path, _raise_exceptions_for_missing_entries=False, **hub)
+    def find(file: str) -> str | None:
+        return cached_file(name_or_path, file, _raise_exceptions_for_missing_entries=False, **hub)
+
     files = [find(WEIGHTS)]
     if files == [None] and (index := find(INDEX)) is not None:
         shards = {file for key, file in _weight_map(index).items() if key.startswith(prefixes)}

@@ -10,7 +10,6 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from safe_rlhf_panacea.configs.options import options_of
 from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.data.template import SAFE_RLHF
 from safe_rlhf_panacea.distributed import all_gather_objects, get_world_size
@@ -141,7 +140,7 @@ def check_same_run(
             "an exact resume needs as many"
         )
     now = _bound(vars(args))
-    younger = {one.name: one.default for one in options_of(type(args)).values()}
+    younger = {name: one.default for name, one in args.OPTIONS.items()}
     begun = _bound({**younger, **record["args"]})
     length = {name: begun.pop(name) for name in LENGTH if name in begun}
     if changed := _changed(begun, now):

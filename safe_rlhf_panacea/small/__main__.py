@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.algorithms.grpo import main as grpo
-from safe_rlhf_panacea.configs import Program, configuration, option
+from safe_rlhf_panacea.configs import Program, option
 from safe_rlhf_panacea.configs.training import FromNothingOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.__main__ import main as evaluate
@@ -94,7 +94,7 @@ class Small(Run):
             held_out = [row["prompt"] for row in rows("eval")]
             step = len(held_out) // EXAMPLES + 1  # another topic and another phrase each time
             examples = held_out[::step]
-            write_examples(self.adapter, Examples(examples, NOTE))
+            write_examples(self.adapter, Examples(prompts=examples, note=NOTE))
         result = FrontResult.load(folder)
         seconds = {**stopwatch.seconds, "total": round(sum(stopwatch.seconds.values()), 2)}
         results = {"settings": vars(self.settings), "seed": self.seed}
@@ -131,7 +131,6 @@ class Small(Run):
         return "\n\n".join(parts)
 
 
-@configuration
 class SmallOptions(FromNothingOptions):
     """Train a real chat model for two rewards that are rules, in minutes on a CPU.
 
