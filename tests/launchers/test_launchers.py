@@ -32,13 +32,6 @@ def test_the_last_flag_wins_and_is_named_as_a_change():
     assert report["command"].endswith("--lora_dim 4 --lora_dim=16 --bf16 false")
 
 
-def test_a_dry_run_leaves_nothing_behind(tmp_path):
-    for size in ("full", "miniature"):
-        result = run("panacea_ppo.sh", "--dry_run", "--size", size, cwd=tmp_path)
-        assert json.loads(result.stdout)["size"] == size
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_the_miniature_keeps_what_is_not_a_size():
     report = dry_run("panacea_ppo.sh", "--size", "miniature")
     kept = ("kl_coeff", "clip_range_ratio", "clip_range_score", "lora_dim", "lora_scaling")
