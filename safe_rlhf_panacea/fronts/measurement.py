@@ -80,7 +80,7 @@ class Measurement:
         """The same of the model with its adapter off, size = (U, m); None if it has none."""
         if self.likelihoods is not None:
             return self.likelihoods[0]
-        return self.base and self.base.rewards[0]
+        return None if self.base is None else self.base.rewards[0]
 
     def result(
         self,

@@ -62,10 +62,13 @@ def unit_name(*parts: str | Sequence[int]) -> str:
 
 def write_units(file: Path, preferences: np.ndarray, units: Units) -> None:
     """Write ``values.json`` of a front at N ``preferences``, size = (N, m)."""
-    values = units.values.round(DIGITS)
-    values = np.where(np.isnan(values), None, values).tolist()  # JSON has no NaN
-    preferences = preferences.round(DIGITS).tolist()
-    content = {"units": [*units.names], "preferences": preferences, "values": values}
+    values = units.values.round(DIGITS).astype(object)
+    values[np.isnan(units.values)] = None  # JSON has no NaN
+    content = {
+        "units": [*units.names],
+        "preferences": preferences.round(DIGITS).tolist(),
+        "values": values.tolist(),
+    }
     if units.clusters is not None:
         content["clusters"] = [*units.clusters]
     atomic_write_json(file, content, indent=None)
