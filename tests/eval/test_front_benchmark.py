@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from safe_rlhf_panacea.fronts.measurement import origin
-from safe_rlhf_panacea.fronts.result import FrontPoint, FrontResult
+from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.preference import preference_grid
+from tests.eval.evaluations import points
 from tests.warm_python import warm_python
 
 PROGRAM = Path(__file__).resolve().parents[2] / "eval" / "front_benchmark.py"
@@ -35,13 +36,9 @@ def front(*points):
 
 
 def made(names, grid, values, kind, reference_point):
-    points = [
-        FrontPoint(preference=p, objectives=j, standard_errors=[0.0, 0.0])
-        for p, j in zip(grid, values, strict=True)
-    ]
     about = origin("panacea", "", {}, None, 1.0, 10)
-    point = {"points": points, "reference_point": reference_point}
-    return FrontResult(kind=kind, objectives=names, **point, **about)
+    about |= {"points": points(grid, values), "reference_point": reference_point}
+    return FrontResult(kind=kind, objectives=names, **about)
 
 
 def test_select_takes_the_points_of_a_grid_in_its_order():

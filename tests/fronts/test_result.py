@@ -17,8 +17,7 @@ from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.fronts.stats import Units, unit_name
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.preference import preference_grid
-from tests.eval.evaluations import front, write_evaluation
-from tests.fronts.runs import with_values
+from tests.eval.evaluations import front, with_values, write_evaluation
 
 GRID = preference_grid(2, 0.5)
 NAMES = ("a", "b", "c", "d")
@@ -114,23 +113,16 @@ TWO = "point 1 of the front: {} must be 2 finite numbers"
     ("changes", "message"),
     [
         ({"format": 3}, "not a result of this version"),
-        ({"kind": 3}, "kind: "),
         ({"method": ["panacea"]}, "method: "),
         ({"step": "24"}, "step: "),
-        ({"step": 1.5}, "step: "),
-        ({"objectives": ["helpful"]}, "axis_labels must be 1 texts"),
         ({"objectives": []}, "objectives: "),
         ({"objectives": ["helpful", "helpful"]}, "objectives must be different names"),
         ({"axis_labels": ["x"]}, "axis_labels must be 2 texts"),
         ({"reference_point": [0.0]}, "reference_point must be 2 finite numbers"),
-        ({"reference_point": [0.0, "0"]}, "reference_point.1: "),
         ({"reference_point": [0.0, True]}, "reference_point.1: "),
         ({"front": []}, "front: "),
         ({"front": [{**POINT, "objectives": [1.0]}]}, TWO.format("objectives")),
-        ({"front": [{**POINT, "preference": [1.0]}]}, TWO.format("preference")),
         ({"front": [POINT, {"preference": [1, 0]}]}, "front.1.objectives: "),
-        ({"front": [{**POINT, "standard_errors": None}]}, "front.0.standard_errors: "),
-        ({"front": [{**POINT, "kl": "x"}]}, "front.0.kl: "),
         ({"front": [{**POINT, "kl": 0.5}]}, "kl and kl_error must be numbers, or null"),
         ({"front": [POINT, POINT]}, "has λ [0.0, 1.0] twice"),
         ({"base": {"objectives": [1.0], "standard_errors": [1.0]}}, "base: objectives must be 2"),
