@@ -29,7 +29,11 @@ def launched(script: str, folder: Path, output: Path | None, words: list[str]) -
         text=True,
         check=False,
     )
-    row = {"launcher": script, "flags": " ".join(words), "seconds": time.perf_counter() - begin}
+    row: Row = {
+        "launcher": script,
+        "flags": " ".join(words),
+        "seconds": time.perf_counter() - begin,
+    }
     row["right"] = done.returncode == 0
     if output is not None:
         record, metrics = output / "run.json", output / "metrics.jsonl"

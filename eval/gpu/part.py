@@ -39,7 +39,8 @@ def run_part(name: str, text: str, rows_of: Callable[[argparse.Namespace], Any])
 
     @one_line_errors
     def main() -> int:
-        parser = ArgumentParser(f"python eval/gpu/{name}.py", text, f"bash eval/on_a_gpu.sh {name}")
+        program = f"bash eval/on_a_gpu.sh {name}"
+        parser = ArgumentParser(program, text, program)
         parser.add_argument("--output_dir", type=filled, required=True)
         add_flag(parser, "--tiny", False, "sizes for a CPU")
         args = parser.parse_args()

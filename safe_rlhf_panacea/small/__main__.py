@@ -94,7 +94,7 @@ class Small(Run):
             held_out = [row["prompt"] for row in rows("eval")]
             step = len(held_out) // EXAMPLES + 1  # another topic and another phrase each time
             examples = held_out[::step]
-            write_examples(self.adapter, Examples(examples, NOTE))
+            write_examples(self.adapter, Examples(prompts=examples, note=NOTE))
         result = FrontResult.load(folder)
         seconds = {**stopwatch.seconds, "total": round(sum(stopwatch.seconds.values()), 2)}
         results = {"settings": vars(self.settings), "seed": self.seed}
@@ -110,7 +110,10 @@ class Small(Run):
         """The closing page, in plain text: answers, front, files, what to do next."""
         adapter, root, names = self.adapter, self.root, result.objectives
         model = PanaceaModel.load(adapter)
-        answers = greedy_answers(model, examples[:ASKED], self.settings.answer)
+        answers = greedy_answers(model, examples[:ASKED])
+        for row in answers:
+            if not row["response"].endswith((".", "!", "?", '"')):  # the limit of tokens cut it
+                row["response"] += " …"
         before = ""
         if result.base is not None:
             base = ", ".join(f"{value:.2f}" for value in result.base.objectives)
