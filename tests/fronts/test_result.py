@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.compare import FrontComparison
+from safe_rlhf_panacea.fronts.measurement import grid_points
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.fronts.stats import Units, unit_name
 from safe_rlhf_panacea.io import read_json
@@ -42,6 +43,11 @@ def test_arrays_and_indicators(measured):
     assert lower.indicators["hypervolume"] == pytest.approx(1 * 2 + 0.5 * 1.5 + 0.5 * 1)
     some = measured.at(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     assert some.values.tolist() == measured.values[[2, 0]].tolist() and some.units is None
+    tenths = torch.tensor([[i, -i] for i in range(11)])
+    fine = front(1.0, points=grid_points(preference_grid(2, 0.1), tenths, tenths.abs()))
+    chosen = fine.at(GRID).measured_from([0.0, -20.0])
+    assert chosen.values[:, 0].tolist() == [0, 5, 10]
+    assert chosen.indicators["hypervolume"] == 5 * 15 + 5 * 10  # of (5, -5) and (10, -10)
 
 
 def test_nothing_can_be_changed(measured):
