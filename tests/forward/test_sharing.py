@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
@@ -18,7 +17,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError, inject_adapter
+from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError
 from safe_rlhf_panacea.base.losses import diverging_mask
 from safe_rlhf_panacea.forward import (
     PassOptions,
@@ -29,7 +28,7 @@ from safe_rlhf_panacea.forward import (
     side_by_side,
 )
 from safe_rlhf_panacea.forward.sharing import can_share
-from tests.tiny import tiny_llama
+from tests.tiny import adapt, tiny_llama
 
 WIDTH = 16
 # Common tokens, length of the better sequence, of the worse one.
@@ -257,14 +256,10 @@ def test_what_cannot_be_joined_or_is_not_worth_it_goes_through_as_it_is():
 
 
 def adapted(gradient_checkpointing=False):
-    torch.manual_seed(0)
     model = tiny_llama(vocab=40).double()
     if gradient_checkpointing:
         model.gradient_checkpointing_enable()
-    adapter = inject_adapter(model, AdapterConfig(lora_dim=2, objectives=("a", "b")))
-    for parameter in adapter.parameters():
-        nn.init.normal_(parameter, std=0.05)
-    return model.train(), adapter
+    return model.train(), adapt(model, AdapterConfig(lora_dim=2), std=0.05)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
