@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import safe_rlhf_panacea
-from safe_rlhf_panacea.configs import Options, Program, configuration, option
+from safe_rlhf_panacea.configs import Options, Program, option
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.printing import say
 
@@ -33,7 +33,6 @@ GIB = 2**30
 Report = dict[str, Any]
 
 
-@configuration
 class DoctorOptions(Options):
     """Print what is installed and what is missing, for a bug report.
 

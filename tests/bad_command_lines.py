@@ -270,7 +270,7 @@ calibrate    ; --datasets prompts:0:x             ; proportion 0.0 is not above 
 compare!     ; none                               ; 'none': no such folder
 compare!     ; file                               ; file is a file
 compare      ; --output_dir front                 ; front is one of the runs
-compare      ; --reference_point 1                ; --reference_point needs 2 finite numbers
+compare      ; --reference_point 1                ; a reference point needs 2 finite numbers
 compare      ; --baseline nobody                  ; nobody
 respond!     ; --adapter none --preference 1,0 x  ; none
 respond      ; ''                                 ; (unrecognized arguments|{EMPTY})
@@ -314,7 +314,7 @@ figure_4_right_front_evolution ; --runs none      ; none
 figure_5_dpo_fronts            ;                  ; of kind reward, not accuracy
 figure_6_8_responses           ;                  ; front has no responses.json
 figure_7_scaling_ablation      ; --runs front front ; 2 of --runs have a learnt scaling
-figure_4_left_ppo_fronts       ; --reference_point 0 ; a reference point of 1 numbers
+figure_4_left_ppo_fronts       ; --reference_point 0 ; a reference point needs 2 finite numbers
 singular_values                ; --adapter none   ; none holds no adapter
 three_objectives               ;                  ; front has 2 objectives
 experiments ; panacea_dpo.sh {DRY} --size large ; invalid choice: 'large'
