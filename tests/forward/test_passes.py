@@ -36,9 +36,8 @@ def passing(model, tokens):
 
 def adapted(modules="layers", tokens=None):
     model = passing(tiny_llama(vocab=20).double(), tokens)
-    return model, adapt(
-        model, AdapterConfig(lora_dim=2, lora_module_name=modules), std=0.05, seed=1
-    )
+    config = AdapterConfig(lora_dim=2, lora_scaling=32.0, lora_module_name=modules)
+    return model, adapt(model, config, std=0.1)
 
 
 def all_at_once(model, ids, mask):
