@@ -150,7 +150,6 @@ ppo          ; --reward_models a=~no-such-user/m b=m --output_dir ~no-such-user 
 sft          ; --output_dir {chr(0xDCFF)}         ; '\\udcff' is not UTF-8 text
 sft          ; --resume                           ; out holds no run to resume
 sft          ; --resume --overwrite               ; either resumed or overwritten
-dpo          ; --report_to wandb mlflow           ; invalid choice: 'mlflow'
 sft          ; --chat_template none.jinja         ; none.jinja: no such chat template
 sft          ; --chat_template ''                 ; --chat_template: {EMPTY}
 reward       ; --chat_template bad.jinja          ; bad.jinja:2: .*fails on .*division by zero
@@ -169,8 +168,6 @@ grpo         ; --num_return_sequences 3           ; 16 is no multiple of --num_r
 grpo         ; --per_device_prompt_batch_size 6   ; is 24, which is no multiple of .*_batch_size 16
 grpo         ; --temperature 0                    ; draws the same response .* again and again
 grpo         ; --equal_steps --advantage sum_then_normalize ; belongs to .* normalize_then_sum
-grpo         ; --advantage sum                    ; invalid choice: 'sum'
-grpo         ; --kl_in both                       ; invalid choice: 'both'
 grpo         ; --smooth_mu 1 --aggregation tche   ; --smooth_mu belongs to --aggregation stche
 grpo         ; --rollout_engine vllm              ; vllm needs --rollout_server: addresses
 ppo          ; --rollout_stale                    ; --rollout_stale belongs to --rollout_engine vllm
@@ -227,7 +224,6 @@ memory       ; --algorithm ppo --reward_models a=x ; is 2, but there are 1 --rew
 memory       ; --model no/such/folder/            ; no/such/folder
 memory       ; --config file                      ; file: must hold lines of the form option: v
 respond!     ; --config none                      ; none: .*No such file
-memory       ; --algorithm ddpo                   ; invalid choice: 'ddpo'
 panacea_sft  ; --train_datasets supervised:1:a.jsonl ; name its objective, as in helpful=superv
 panacea_sft  ; --train_datasets a=supervised:1:x b= ; data set '' has no name
 dpo!         ; --model_name_or_path m {PAIRS} {LOGS} ; --objectives is missing, and --train_data
@@ -257,7 +253,6 @@ evaluation   ; --adapter damaged                  ; adapter_config.json:1: not v
 evaluation   ; --adapter escaping                 ; '../../x' is no name
 respond!     ; --adapter above --preference 1,0 x ; objectives: '..' is no name
 serve        ; --adapter doubled                  ; not valid JSON: the key .format. stands twice
-evaluation   ; --method magic                     ; invalid choice: 'magic'
 evaluation   ; --output_dir run                   ; run already holds a run
 evaluation   ; --output_dir above                 ; above/log-sigmoid holds another program's run
 evaluation   ; --output_dir run --overwrite       ; run holds another program's run
@@ -266,7 +261,6 @@ calibrate!   ; --model_name_or_path m --datasets x --output_file o ; --reward_mo
 calibrate    ; --output_file file                 ; file exists
 calibrate    ; --output_file front                ; front is a folder
 calibrate    ; --output_file file/out.json        ; file is no folder
-calibrate    ; --datasets prompts:0:x             ; proportion 0.0 is not above 0
 compare!     ; none                               ; 'none': no such folder
 compare!     ; file                               ; file is a file
 compare      ; --output_dir front                 ; front is one of the runs
@@ -282,7 +276,6 @@ serve        ; --allow 'nice<=0.5'                ; unknown objective 'nice'
 serve        ; --allow 'helpful<=0.3' 'x'         ; unrecognized arguments
 serve        ; --preference 1,0 --allow 'helpful<=0.3' ; helpful is 1: this server allows
 serve        ; --front none                       ; none/front.json: no such file
-serve        ; --dtype int8                       ; invalid choice: 'int8'
 dashboard!   ; front                              ; front holds no evaluations.jsonl
 card         ; --license 'MIT or so'              ; 'MIT or so' is no id of a licence
 card         ; --front none                       ; none
@@ -305,8 +298,6 @@ report       ; --output file                      ; file exists
 seeds_table  ; --runs none                        ; no evaluations
 over_seeds   ; --runs none                        ; none.*: no such f
 over_seeds   ; --runs front second                ; 2 --runs and 1 --baselines: one of each a seed
-front_benchmark        ; --jobs nothing           ; invalid choice: 'nothing'
-benchmarks.run ; --size huge                      ; invalid choice: 'huge'
 benchmarks.run ; --against model                  ; --against model: no checkout of this project
 figure_3_reward_distributions  ; --run none       ; none
 figure_3_reward_distributions  ;                  ; front has no responses.json
@@ -317,7 +308,6 @@ figure_7_scaling_ablation      ; --runs front front ; 2 of --runs have a learnt 
 figure_4_left_ppo_fronts       ; --reference_point 0 ; a reference point needs 2 finite numbers
 singular_values                ; --adapter none   ; none holds no adapter
 three_objectives               ;                  ; front has 2 objectives
-experiments ; panacea_dpo.sh {DRY} --size large ; invalid choice: 'large'
 experiments ; panacea_ppo.sh {DRY} --reward_scales nope=3 ; names 'nope'
 experiments ; sft.sh {DRY_SFT} --train_datasets pairs:x ; neither a number nor a fraction
 experiments ; rewarded_soups_dpo.sh dpo {DRY} --resume ; --resume is of a single training
