@@ -158,7 +158,7 @@ def follow_rows(model: nn.Module, state: PreferenceState) -> None:
 
 def _states(model: nn.Module) -> list[PreferenceState]:
     """λ of all adapters in a model, whose layers have it as their ``state``."""
-    found = (getattr(module, "state", None) for module in model.modules())
+    found = (vars(module).get("state") for module in model.modules())
     return list({id(one): one for one in found if isinstance(one, PreferenceState)}.values())
 
 
