@@ -92,23 +92,6 @@ def test_a_checkpoints_own_settings_of_generate_change_nothing(model, prompts):
     assert other.generation_config.num_beams == 3
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_greedy_equals_generate(model, prompts, several):
-    ids, mask = prompts
-    alone, _ = generate(model, ids, mask, CONFIG)
-    ends = [EOS, int(alone[0, 9]), int(alone[1, 8])] if several else [EOS]
-    config = dataclasses.replace(CONFIG, eos_token_id=ends)
-    sequences, attended = generate(model, ids, mask, config)
-    expected = model.generate(
-        input_ids=ids, attention_mask=mask.long(), max_length=16, do_sample=False,
-        eos_token_id=ends, pad_token_id=PAD,
-    )  # fmt: skip
-    if several:
-        assert attended[:2].sum(dim=1).max() < 16
-    assert torch.equal(sequences * attended, expected * attended)
-    assert sequences.shape == expected.shape
-
-
 @pytest.mark.parametrize("ends", [(EOS,), (EOS, 7, 11, 13)])
 def test_the_mask_ends_with_an_end_token_where_transformers_draws(model, prompts, ends):
     ids, mask = prompts
