@@ -1,5 +1,3 @@
-"""m objectives and λ to one number, against the definitions in Python's floats."""
-
 from __future__ import annotations
 
 import itertools
@@ -84,17 +82,26 @@ def test_the_expectation_is_inside_the_max_for_one_preference():
 
 @pytest.mark.parametrize("method", ["ls", "tche"])
 @pytest.mark.parametrize("preference", [ONE, PER_ROW])
-@pytest.mark.parametrize("labelled", [True, False])
-def test_what_is_not_labelled_may_be_anything_and_without_labels_all_is_zero(
-    labelled, preference, method
-):
-    mask = torch.tensor(MASK) & labelled
-    losses = double(LOSSES).masked_fill(~mask, math.nan).requires_grad_()
+def test_a_batch_without_labels_is_zero_with_zero_gradients(preference, method):
+    losses = double(LOSSES).requires_grad_()
     preference, scope = batched(preference)
-    loss = aggregate_losses(losses, mask, preference, method, scope)
+    loss = aggregate_losses(losses, torch.zeros(3, 2), preference, method, scope)
+    assert loss.item() == 0.0
     loss.backward()
-    assert math.isfinite(loss.item()) and (labelled or loss.item() == 0.0)
-    assert not losses.grad[~mask].any()
+    assert losses.grad.tolist() == [[0.0, 0.0]] * 3
+
+
+@pytest.mark.parametrize("method", ["ls", "tche"])
+@pytest.mark.parametrize("preference", [ONE, PER_ROW])
+def test_what_is_not_labelled_may_be_anything(preference, method):
+    losses = double(LOSSES)
+    losses[~torch.tensor(MASK)] = math.nan
+    losses.requires_grad_()
+    preference, scope = batched(preference)
+    loss = aggregate_losses(losses, torch.tensor(MASK), preference, method, scope)
+    loss.backward()
+    assert math.isfinite(loss.item())
+    assert losses.grad[~torch.tensor(MASK)].tolist() == [0.0, 0.0]
     assert torch.isfinite(losses.grad).all()
 
 
@@ -203,18 +210,6 @@ def test_nothing_is_reduced_where_nothing_is_shared():
     aggregate_losses(double(LOSSES), None, double(PER_ROW), "tche", "sample", reduce=refuse)
 
 
-def test_rewards_by_hand():
-    rewards = double([[2.0, -4.0], [1.0, 3.0]])
-    assert aggregate_rewards(rewards, double([ONE, ONE])).tolist() == [-2.5, 2.5]
-    own = double([[1.0, 0.0], [0.5, 0.5]])
-    assert aggregate_rewards(rewards, own).tolist() == [2.0, 2.0]
-    ideal = double([5.0, 3.0])
-    # -max λ (z - r): (0.75, 5.25) and (1, 0).
-    assert aggregate_rewards(rewards, double([ONE] * 2), "tche", ideal).tolist() == [-5.25, -1.0]
-    assert aggregate_rewards(rewards, own, "tche", ideal).tolist() == [-3.0, -2.0]
-    assert aggregate_rewards(ideal[None], double([ONE]), "tche", ideal).tolist() == [0.0]
-
-
 @pytest.mark.parametrize("call", [aggregate_rewards, lambda v, p: aggregate_losses(v, None, p)])
 @pytest.mark.parametrize(
     ("values", "preference"),
@@ -231,7 +226,6 @@ def test_shapes_that_do_not_fit_are_refused(call, values, preference):
     ("call", "more", "said"),
     [
         (aggregate_losses, ("max",), "unknown aggregation 'max': choose ls or tche"),
-        (aggregate_losses, ("stche",), "unknown aggregation 'stche': choose ls or tche"),
         (aggregate_losses, ("ls", "row"), "unknown scope 'row': choose batch or sample"),
         (aggregate_rewards, ("max",), "unknown aggregation 'max': choose ls or tche or stche"),
         (aggregate_rewards, ("tche",), "tche needs an ideal point"),
@@ -241,7 +235,6 @@ def test_shapes_that_do_not_fit_are_refused(call, values, preference):
             "an ideal point of shape (1,): the last size must be 2, one for each objective",
         ),
         (aggregate_rewards, ("stche", double(ONE)), "stche needs a positive μ, not None"),
-        (aggregate_rewards, ("stche", double(ONE), 0.0), "stche needs a positive μ, not 0.0"),
         (aggregate_rewards, ("stche", double(ONE), math.nan), "stche needs a positive μ, not nan"),
     ],
 )
@@ -256,26 +249,34 @@ def test_a_mask_of_another_shape_is_refused():
     )
 
 
-def test_the_ideal_point_keeps_the_best_of_each_objective_and_can_be_saved():
-    ideal, restored = IdealPoint(2), IdealPoint(2)
-    with pytest.raises(AggregationError, match="not known before the first update"):
-        _ = ideal.value
-    ideal.update(torch.tensor([[1.0, -3.0], [0.5, -2.0]]))
-    assert ideal.value.tolist() == [1.0, -2.0]
-    state = ideal.state_dict()
-    ideal.update(torch.tensor([[0.0, 7.0]], requires_grad=True))
-    assert ideal.value.tolist() == [1.0, 7.0]
-    assert not ideal.value.requires_grad
-    assert state["best"].tolist() == [1.0, -2.0]  # a copy
-    restored.load_state_dict(state)
-    restored.update(torch.tensor([[0.0, 4.0]]))
-    assert restored.value.tolist() == [1.0, 4.0]
-    assert message(ideal.update, torch.zeros(4, 1)) == (
-        "rewards of shape (4, 1): the last size must be 2, one for each objective"
-    )
-    assert message(ideal.load_state_dict, {"best": torch.zeros(3)}) == (
-        "a saved ideal point of shape (3,): the last size must be 2, one for each objective"
-    )
+class TestIdealPoint:
+    def test_keeps_the_best_of_each_objective(self):
+        ideal = IdealPoint(2)
+        with pytest.raises(AggregationError, match="not known before the first update"):
+            _ = ideal.value
+        ideal.update(torch.tensor([[1.0, -3.0], [0.5, -2.0]]))
+        assert ideal.value.tolist() == [1.0, -2.0]
+        ideal.update(torch.tensor([[0.0, 7.0]], requires_grad=True))
+        assert ideal.value.tolist() == [1.0, 7.0]
+        assert not ideal.value.requires_grad
+
+    def test_other_numbers_of_objectives_are_refused(self):
+        assert message(IdealPoint(2).update, torch.zeros(4, 1)) == (
+            "rewards of shape (4, 1): the last size must be 2, one for each objective"
+        )
+        assert message(IdealPoint(2).load_state_dict, {"best": torch.zeros(3)}) == (
+            "a saved ideal point of shape (3,): the last size must be 2, one for each objective"
+        )
+
+    def test_a_saved_state_is_a_copy_and_can_be_loaded(self):
+        ideal, restored = IdealPoint(2), IdealPoint(2)
+        ideal.update(torch.tensor([[1.0, -3.0]]))
+        state = ideal.state_dict()
+        ideal.update(torch.tensor([[9.0, 9.0]]))
+        restored.load_state_dict(state)
+        restored.update(torch.tensor([[0.0, 4.0]]))
+        assert restored.value.tolist() == [1.0, 4.0]
+        assert state["best"].tolist() == [1.0, -3.0]
 
 
 @pytest.mark.parametrize("mu", [1.0, 0.1, 1e-3])
