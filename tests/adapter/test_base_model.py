@@ -1,4 +1,4 @@
-"""An adapter's base model: found from anywhere, known again, and refused where it is another one."""
+"""An adapter's base model: found from anywhere, known again, refused where it is another one."""
 
 from __future__ import annotations
 
