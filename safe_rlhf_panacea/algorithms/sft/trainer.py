@@ -85,11 +85,7 @@ class ObjectiveTexts(SupervisedDataset):
                 yield row._replace(sample=sample, labels=counts)
 
     def check_whole(self) -> None:
-        """Whether every objective that counts has a text left.
-
-        Raises:
-            UserError: naming the one that has none.
-        """
+        """Refuse an objective that counts and has no text left, with a ``UserError``."""
         there = self.labelled[self._rows].any(dim=0).tolist()
         for name, has_any in zip(self.objectives, there, strict=True):
             if name in self.counted and not has_any:
