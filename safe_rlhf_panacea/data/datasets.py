@@ -48,10 +48,13 @@ class SupervisedDataset(TokenizedDataset):
         super().encode(rows)
 
     def make(self, row: Row, prompt: list[int], *texts: list[int]) -> Sample:
-        labels = list(texts[0])
-        learnt_from = common_prefix(prompt, labels)
-        labels[:learnt_from] = [IGNORE_INDEX] * learnt_from
-        return {"input_ids": packed(texts[0]), "labels": packed(labels)}
+        return {"input_ids": packed(texts[0]), "prompt_length": common_prefix(prompt, texts[0])}
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        sample["labels"] = sample["input_ids"].clone()
+        sample["labels"][: sample.pop("prompt_length")] = IGNORE_INDEX
+        return sample
 
     @staticmethod
     def collate(samples: list[Any], pad_token_id: int) -> Sample:

@@ -1,8 +1,7 @@
 """Formats of published rows: fields of text and numbers, conversations, and pairs.
 
-A field that is absent or of another type means that a file is not in the format: a ``UserError``.
-A field that holds nothing usable is common in published data: ``LeaveOut``, and the row is left out
-and counted.
+A field that is absent or of another type is a ``UserError``: the file is not in the format. One
+that holds nothing usable is a ``LeaveOut``: the row is left out and counted.
 """
 
 from __future__ import annotations

@@ -28,10 +28,7 @@ OF_ANSWERS = frozenset({"answer", "other_answer", "labels", "better", "safer"})
 
 
 class RawSample(TypedDict, total=False):
-    """One sample as text.
-
-    Prompts have ``input``, supervised text also ``answer``, and pairs ``other_answer`` and labels.
-    """
+    """A prompt, with an ``answer`` supervised text, with ``other_answer`` and labels a pair."""
 
     input: str | list[str]  # the user's text, or turns that alternate user, assistant, ..., user
     system: str

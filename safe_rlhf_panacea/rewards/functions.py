@@ -172,11 +172,9 @@ class FunctionReward:
 
 @functools.cache
 def _event_loop() -> asyncio.AbstractEventLoop:
-    """One for all calls, since clients that a module keeps are bound to theirs.
-
-    It has a thread of its own: a notebook's runs a loop already.
-    """
+    """One for all calls, since clients that a module keeps are bound to theirs."""
     loop = asyncio.new_event_loop()
+    # In a thread of its own: a notebook's runs a loop already.
     threading.Thread(target=loop.run_forever, name="async rewards", daemon=True).start()
     return loop
 

@@ -22,8 +22,10 @@ V1 = V0 | {
 PARTS = ("/train", "/test", "-v0/train", "-v0/test", "-30K/train", "-30K/test", "-10K/train")
 PKU = [f"PKU-SafeRLHF{part}" for part in PARTS]
 TIED = "tied or unlabelled on every objective"
+SAME = {"identical responses": 1}
 
-START = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: how? \n\nAssistant:"
+ANSWER = "\n\nAssistant:"
+START = f"\n\nHuman: hi{ANSWER} hello\n\nHuman: how? {ANSWER}"
 HH = {"chosen": f"{START} so:\n\n1. Human: no turn.", "rejected": f"{START} no"}
 ASKED = {"input": ["hi", "hello", "how?"], "answer": "so:\n\n1. Human: no turn."}
 
@@ -108,43 +110,30 @@ READ = {
     "useless pairs of PKU-SafeRLHF": (
         ["PKU-SafeRLHF/train"],
         [
-            V1 | {"prompt": " "},
-            V1 | {"prompt": "\ud800"},
-            V1 | {"response_0": ""},
-            V1 | {"response_1": None},
-            V1 | {"response_1": "a"},
+            *(V1 | {"prompt": prompt} for prompt in (" ", "\ud800")),
+            *(V1 | {side: ""} for side in ("response_0", "response_1")),
+            *(V1 | {"response_1": text} for text in (None, "a")),
             V1 | {"better_response_id": None, "safer_response_id": None},
             V1 | {"better_response_id": -1, "safer_response_id": float("nan")},
             V1 | {"better_response_id": None},
         ],
         [sample(None, 0)],
-        [8],
-        {
-            "blank prompt": 1,
-            "broken Unicode in the prompt": 1,
-            "blank response": 2,
-            "identical responses": 1,
-            TIED: 2,
-        },
+        [9],
+        {"blank prompt": 1, "broken Unicode in the prompt": 1, "blank response": 3, TIED: 2} | SAME,
     ),
     "harmless pairs of hh-rlhf": (
         ["hh-rlhf-harmless-preference/train", "hh-harmless-preference/test"],
         [
             HH,
             HH | {"rejected": HH["rejected"].replace("hello", "good day")},
-            HH | {"rejected": "\n\nHuman: how?\n\nAssistant: no"},
-            HH | {"rejected": START},
-            HH | {"rejected": HH["chosen"]},
+            *(HH | {"rejected": x} for x in (f"\n\nHuman: y{ANSWER} no", START, HH["chosen"])),
             HH | {"chosen": None},
         ],
         [{**ASKED, "other_answer": "no", "labels": {"harmless": 0}}],
         [1],
-        {
-            "dialogues that part before the last answer": 2,
-            "blank response": 1,
-            "identical responses": 1,
-            "blank dialogue": 1,
-        },
+        {"dialogues that part before the last answer": 2, "blank response": 1}
+        | SAME
+        | {"blank dialogue": 1},
     ),
     "helpful pairs of hh-rlhf": (
         ["hh-rlhf-helpful-preference/test", "hh-preference/helpful-base/train"],
@@ -192,17 +181,12 @@ READ = {
         ["HelpSteer2/train"],
         [
             steer("p", "a", LOW),  # alone
-            steer("q", "b", LOW),
-            steer("q", "c", HIGH),
-            steer("q", "d", HIGH),  # the same prompt again makes a second pair
-            steer("q", "e", LOW),
-            steer("r", "f", LOW),  # tied
-            steer("r", "g", LOW),
+            *(steer("q", "b", LOW), steer("q", "c", HIGH)),
+            *(steer("q", "d", HIGH), steer("q", "e", LOW)),  # the same prompt: a second pair
+            *(steer("r", "f", LOW), steer("r", "g", LOW)),  # tied
             steer("q", "h", LOW),  # not beside the others of its prompt
-            steer("s", "i", LOW),
-            steer("s", " ", HIGH),
-            steer("t", "j", LOW),
-            steer("t", "j", HIGH),
+            *(steer("s", "i", LOW), steer("s", " ", HIGH)),
+            *(steer("t", "j", LOW), steer("t", "j", HIGH)),
             steer("u", "k", LOW),  # the last one
         ],
         [
@@ -210,7 +194,7 @@ READ = {
             sample(*LOW, names=ATTRIBUTES, answers="de"),
         ],
         [2, 4],
-        {"prompt with one response": 3, TIED: 1, "blank response": 1, "identical responses": 1},
+        {"prompt with one response": 3, TIED: 1, "blank response": 1} | SAME,
     ),
     "earlier turns in HelpSteer2": (
         ["HelpSteer2/validation"],
@@ -234,21 +218,13 @@ READ = {
         [
             feedback(BAD, GOOD),
             feedback(BAD, GOOD | {"response": ""}, BAD | {"response": "b"}),
-            feedback(BAD, GOOD | {"response": "a"}),
-            feedback(BAD, GOOD | {"annotations": None}),
-            feedback(BAD),
-            feedback(),
-            feedback(completions=None),
+            *(feedback(BAD, GOOD | x) for x in ({"response": "a"}, {"annotations": None})),
+            *(feedback(BAD), feedback(), feedback(completions=None)),
             feedback(BAD, GOOD, instruction=""),
         ],
         [sample(*[1] * 4, names=ASPECTS)],
         [1],
-        {
-            "blank response": 2,  # in two of three pairs
-            TIED: 2,  # the third, and the one without annotations
-            "identical responses": 1,
-            "fewer than two completions": 3,
-            "blank prompt": 1,
-        },
+        # blank in two of three pairs; tied in the third, and without annotations
+        {"blank response": 2, TIED: 2, "fewer than two completions": 3, "blank prompt": 1} | SAME,
     ),
 }

@@ -217,13 +217,7 @@ def test_the_package_datasets_missing(write, monkeypatch):
     assert len(open_path(str(write(ROWS))).rows) == 2  # JSON does without
 
 
-def test_what_importing_the_data_imports():
-    code = """import sys, safe_rlhf_panacea.data
-assert "datasets" not in sys.modules
-assert not [name for name in sys.modules if "panacea.base" in name or "panacea.models" in name]
-"""
+def test_importing_the_data_leaves_the_package_datasets_out():
+    code = "import sys, safe_rlhf_panacea.data; assert 'datasets' not in sys.modules"
     root = Path(__file__).resolve().parents[2]
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, check=False, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)

@@ -55,11 +55,14 @@ class ObjectiveTexts(SupervisedDataset):
             names = ", ".join(self.counted)
             raise UserError(f"{self.source}: no pair has a label for one of {names}")
         super().encode(texts)
-        self.labelled = torch.stack([sample["labelled"] for sample in self._samples])
+        self.labelled = torch.tensor([sample.pop("labelled") for sample in self._samples])
 
     def make(self, row: Row, prompt: list[int], *texts: list[int]) -> Sample:
+        return {**super().make(row, prompt, *texts), "labelled": row.labels}
+
+    def __getitem__(self, index: int) -> Sample:
         """With ``labelled``, size = (m,): which objectives the text counts for."""
-        return {**super().make(row, prompt, *texts), "labelled": torch.tensor(row.labels)}
+        return {**super().__getitem__(index), "labelled": self.labelled[self._rows[index]]}
 
     def _counts(self, counts_for: Sequence[bool]) -> bool:
         named = zip(self.objectives, counts_for, strict=True)
@@ -82,11 +85,7 @@ class ObjectiveTexts(SupervisedDataset):
                 yield row._replace(sample=sample, labels=counts)
 
     def check_whole(self) -> None:
-        """Whether every objective that counts has a text left.
-
-        Raises:
-            UserError: naming the one that has none.
-        """
+        """Refuse an objective that counts and has no text left, with a ``UserError``."""
         there = self.labelled[self._rows].any(dim=0).tolist()
         for name, has_any in zip(self.objectives, there, strict=True):
             if name in self.counted and not has_any:
