@@ -95,7 +95,7 @@ def test_the_variables(registry, monkeypatch):
     for text in ("nonsense", "=folder", "a@b=folder"):
         monkeypatch.setenv(vllm_resolver.ADAPTERS, text)
         with pytest.raises(UserError, match="it must be NAME=FOLDER"):
-            vllm_resolver.adapters_from_environment()
+            vllm_resolver.register()
 
 
 def test_versions_of_an_adapter_in_training(tmp_path):
