@@ -144,7 +144,8 @@ class Models:
     def _fill(self, device: str) -> None:
         """Random tensors, or fake ones, for those on the meta device, which masks cannot join."""
         # First all are found: a tensor that is gone could leave its id to another.
-        tables = [table for m in self.all.modules() for table in (m._parameters, m._buffers)]
+        modules = self.all.modules()
+        tables: list[dict[str, Any]] = [t for m in modules for t in (m._parameters, m._buffers)]
         places = [(t, n, v) for t in tables for n, v in t.items() if v is not None]
         made: dict[int, torch.Tensor] = {}
         for table, name, tensor in places:
@@ -246,9 +247,11 @@ def _parts(
         if critic is not None:
             critic(ids, attention_mask=mask).scores.float().sum().backward()
 
-    before = {"sft": {}, "dpo": {"reference": reference}}
-    found = before.get(args.algorithm, {"generation": generation, "scoring": scoring})
-    found["update"] = update
+    found = {"generation": generation, "scoring": scoring, "update": update}
+    if not args.has_rewards:
+        found = {"reference": reference, "update": update}
+    if args.algorithm == "sft":
+        del found["reference"]
     return {**found, "ptx": ptx} if args.ptx and args.has_rewards else found
 
 
