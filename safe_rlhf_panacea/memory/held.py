@@ -61,7 +61,6 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Run an operation and follow what it makes."""
         if func is aten.equal.default:
             return True  # of values that are not there; the step asks it of one and the same head
         if func in (aten.index.Tensor, aten.index_put.default, aten.index_put_.default):
@@ -132,8 +131,7 @@ class Models:
         self.all = nn.ModuleList([model for model in models if model is not None])
         with nullcontext() if device else FakeTensorMode(allow_non_fake_inputs=True):
             self._fill(device or "cpu")
-            # Adapters and value head, each parameter once.
-            self.trained = [p for p in self.all.parameters() if p.requires_grad]
+            self.trained = [p for p in self.all.parameters() if p.requires_grad]  # each once
             for parameter in self.trained:
                 parameter.grad = torch.zeros_like(parameter)
         # Passes as they would be cut, and attend, on the device that is planned for.
@@ -213,9 +211,8 @@ def _parts(
     @torch.no_grad()
     def generation() -> None:
         """The cache of a whole generation, and one forward pass that fills half of it."""
-        drawn = rows
-        if args.algorithm == "ppo":
-            drawn = min(rows, args.per_device_prompt_batch_size) * args.group
+        prompts = min(rows, args.per_device_prompt_batch_size)
+        drawn = prompts * args.group if args.algorithm == "ppo" else rows
         merges = not args.bf16 and args.zero_stage < 3  # as trainers do, at one λ
         with adapter.merged(state.value) if merges else nullcontext():
             cache = preallocated_cache(policy.config, args.max_length)
@@ -247,12 +244,12 @@ def _parts(
         if critic is not None:
             critic(ids, attention_mask=mask).scores.float().sum().backward()
 
-    found = {"generation": generation, "scoring": scoring, "update": update}
-    if not args.has_rewards:
-        found = {"reference": reference, "update": update}
     if args.algorithm == "sft":
-        del found["reference"]
-    return {**found, "ptx": ptx} if args.ptx and args.has_rewards else found
+        return {"update": update}
+    if args.algorithm == "dpo":
+        return {"reference": reference, "update": update}
+    found = {"generation": generation, "scoring": scoring, "update": update}
+    return {**found, "ptx": ptx} if args.ptx else found
 
 
 def held(

@@ -63,7 +63,7 @@ def test_the_front_of_an_evaluation_or_of_the_training(tmp_path):
 
 def test_examples_and_bounds_as_far_as_they_can_be_reached():
     rules = Rules.of("x", ("a", "b"), allow=["a<=0.8"])
-    facts = page_facts(rules, None, 300, 100, Examples(["how?", "why?"], "a toy"))
+    facts = page_facts(rules, None, 300, 100, Examples(prompts=["how?", "why?"], note="a toy"))
     assert facts["examples"] == {"prompts": ["how?", "why?"], "note": "a toy"}
     assert facts["lower"] == [0.0, pytest.approx(0.2)]
     assert facts["upper"] == [0.8, 1.0]
@@ -83,7 +83,7 @@ def test_examples_and_bounds_as_far_as_they_can_be_reached():
 )
 def test_the_pages_preferences_are_allowed_at_the_bounds(names, allow, asked):
     rules = Rules.of("tiny", tuple(names), allow=allow)
-    facts = json.dumps(page_facts(rules, None, 10, 100, Examples()))
+    facts = json.dumps(page_facts(rules, None, 10, 100, Examples(prompts=[], note="")))
     script = "".join((FOLDER / name).read_text() for name in ("preference.js",))
     script = f"""const facts = {facts}, sum = values => values.reduce((a, b) => a + b, 0);
         {script}; console.log(JSON.stringify(fit({asked})));"""
