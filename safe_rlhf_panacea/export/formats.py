@@ -18,7 +18,7 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.low_rank import SHARED, LowRank, SavedAdapter, check_product
 from safe_rlhf_panacea.io import atomic_folder, atomic_write_json, check_folder, read_json
 from safe_rlhf_panacea.models import load_pretrained_models
-from safe_rlhf_panacea.models.adapted import Adapted
+from safe_rlhf_panacea.models.adapted import PanaceaAt
 from safe_rlhf_panacea.records import misfit
 
 RECORD = "panacea.json"
@@ -221,7 +221,7 @@ def write_merged(
     model, tokenizer = load_pretrained_models(
         base, model_max_length=None, trust_remote_code=trust_remote_code
     )
-    Adapted(adapter.folder, None, None).add_to(model, at=preference)
+    PanaceaAt(adapter.folder).add_to(model, at=preference)
     check_product(dict(model.named_parameters()), str(adapter.folder))
     model.save_pretrained(folder)
     ChatTemplate.as_recorded(adapter.config.chat_template, tokenizer).keep(tokenizer)
