@@ -15,8 +15,7 @@ from part import MODELS, Row, device_of, run_part
 from transformers import LlamaConfig
 
 from safe_rlhf_panacea.memory.__main__ import COMMAND, GIB
-from safe_rlhf_panacea.memory.held import held
-from safe_rlhf_panacea.memory.models import LiveBytes
+from safe_rlhf_panacea.memory.held import LiveBytes, held
 
 TOLERANCE = 0.15
 # Shape, flags.

@@ -210,10 +210,17 @@ def write_gguf(path: Path, part: Mapping[str, LowRank], config: Any) -> None:
 
 
 def write_merged(
-    folder: Path, adapter: SavedAdapter, base: str, preference: torch.Tensor, **remote: bool
+    folder: Path,
+    adapter: SavedAdapter,
+    base: str,
+    preference: torch.Tensor,
+    *,
+    trust_remote_code: bool = False,
 ) -> None:
     """Write the base model with W(λ), in its own precision, and its tokenizer, in safetensors."""
-    model, tokenizer = load_pretrained_models(base, model_max_length=None, **remote)
+    model, tokenizer = load_pretrained_models(
+        base, model_max_length=None, trust_remote_code=trust_remote_code
+    )
     PanaceaAt(adapter.folder).add_to(model, at=preference)
     check_product(dict(model.named_parameters()), str(adapter.folder))
     model.save_pretrained(folder)

@@ -66,13 +66,13 @@ class PanaceaAdapters:
             return None
         adapter = self._adapter(known, version, base_model)
         objectives = adapter.config.names
+        preference = torch.zeros(0)
         if separator and not objectives:
             raise UserError(f"{adapter_name} does not depend on λ: ask for {adapter_name}")
         if objectives and not separator:
             names = ",".join(f"{objective}=…" for objective in objectives)
             raise UserError(f"{name} names no λ: ask for {adapter_name}@{names}")
-        preference = torch.zeros(0)
-        if separator:
+        if objectives:
             preference = parse_preference(text, objectives)
             if broken := Rules.of(name, objectives, allow=self.allow).broken(preference):
                 raise UserError(f"{name}: {broken}")
@@ -118,26 +118,22 @@ class PanaceaAdapters:
         return self.loaded[name, base_model]
 
 
-def adapters_from_environment() -> PanaceaAdapters | None:
-    """What the variables name; None if they are not set. A ``UserError`` for another form."""
+def register() -> None:
+    """vLLM's entry point: register the resolver, where the variables name adapters.
+
+    Raises:
+        UserError: the variables are of another form.
+    """
     text, cache = os.environ.get(ADAPTERS, ""), os.environ.get(CACHE, "")
     if not text:
-        return None
+        return
     entries = dict(item.partition("=")[::2] for item in text.split(";") if item)
     if not all(name and folder and not {*"@/"} & {*name} for name, folder in entries.items()):
         raise UserError(f"{ADAPTERS}={text}: it must be NAME=FOLDER;NAME=FOLDER")
     if not cache:
         raise UserError(f"{CACHE} is not set: it names the folder for LoRAs made on demand")
     allow = [bound for bound in os.environ.get(ALLOW, "").split(";") if bound.strip()]
-    return PanaceaAdapters(entries, cache, allow)
-
-
-def register() -> None:
-    """vLLM's entry point: register the resolver, where adapters are named."""
-    adapters = adapters_from_environment()
-    if adapters is None:
-        return
-    folder_of = adapters.folder_of
+    folder_of = PanaceaAdapters(entries, cache, allow).folder_of
     from vllm.lora.request import LoRARequest
     from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
 

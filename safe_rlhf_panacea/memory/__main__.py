@@ -208,15 +208,23 @@ def _read_configs(args: MemoryOptions) -> tuple[Any, list[Any]]:
 
 def _table(found: Plan, logits: int, ways: tuple[str, str]) -> str:
     """Lines of text, in GiB."""
-    rows = [(TEXTS[name], size, size) for name, size in found.standing.items() if size]
-    rows += [("and one after the other:",)]
-    rows += [(f"  {TEXTS[name]}", size, found.other[name]) for name, size in found.parts.items()]
-    rows += [("at most", found.total, found.other_total)]
-    lines = [f"{'GiB on each card':46}{''.join(f'{way:>10}' for way in ways)}"]
-    for text, *sizes in rows:
-        numbers = "".join(f"{size / GIB:10.2f}" for size in sizes)
-        lines.append(f"{text:46}{numbers}" if sizes else text)
-    return "\n".join([*lines, f"(of the parts, logits are {logits / GIB:.2f} at most)"])
+
+    def line(text: str, *sizes: int) -> str:
+        return f"{text:46}" + "".join(f"{size / GIB:10.2f}" for size in sizes)
+
+    return "\n".join(
+        [
+            f"{'GiB on each card':46}{''.join(f'{way:>10}' for way in ways)}",
+            *(line(TEXTS[name], size, size) for name, size in found.standing.items() if size),
+            "and one after the other:",
+            *(
+                line(f"  {TEXTS[name]}", size, found.other[name])
+                for name, size in found.parts.items()
+            ),
+            line("at most", found.total, found.other_total),
+            f"(of the parts, logits are {logits / GIB:.2f} at most)",
+        ]
+    )
 
 
 @one_line_errors

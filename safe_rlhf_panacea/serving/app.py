@@ -116,15 +116,14 @@ def page_facts(
 def _add_page(app: FastAPI, facts: dict[str, Any]) -> None:
     """One document with its script and its style in it, the only ones that a browser may use."""
     html = (FOLDER / "index.html").read_text(encoding="utf-8")
-    policy = {"default-src": "'none'", "connect-src": "'self'", "base-uri": "'none'"}
-    policy |= {"form-action": "'none'", "frame-ancestors": "'none'"}
+    policy = "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    policy += "frame-ancestors 'none'"
     for kind, names in (("script", SCRIPTS), ("style", ("style.css",))):
         text = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in names)
         html = html.replace(f"<{kind}></{kind}>", f"<{kind}>{text}</{kind}>")
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        policy[f"{kind}-src"] = f"'sha256-{digest}'"
-    allowed = "; ".join(f"{key} {value}" for key, value in policy.items())
-    headers = {"Content-Security-Policy": allowed, "Cache-Control": "no-cache"}
+        policy += f"; {kind}-src 'sha256-{digest}'"
+    headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
 
     @app.get("/")
     async def index() -> Response:
@@ -178,13 +177,8 @@ def make_app(
 ) -> Any:
     """The application, as uvicorn runs it.
 
-    Args:
-        service: answers.
-        facts: of the page.
-        metrics: the engine's, which count the requests too.
-        max_body: bytes of a request.
-        token: that clients must send; None: none.
-        hosts: names by which it may be asked; None: any.
+    ``facts`` are the page's, ``metrics`` the engine's; ``max_body`` is in bytes. Clients must send
+    ``token``, if there is one, and ask by a name of ``hosts``, unless it is None.
     """
     # No pages of FastAPI's own: they would load scripts from elsewhere.
     app = FastAPI(title="Panacea", docs_url=None, redoc_url=None)

@@ -138,10 +138,8 @@ def _filtered(ordered: torch.Tensor, settings: dict[str, torch.Tensor]) -> torch
 class TextStream:
     """The text of one answer, from its tokens, handed out as soon as it is certain.
 
-    Args:
-        tokenizer: of the model; special tokens are left out.
-        stops: texts that end the answer and are not part of it.
-        strip: leave out white space at the beginning.
+    Special tokens are left out. ``stops`` are texts that end the answer and are not part of it;
+    with ``strip`` white space at the beginning is left out.
     """
 
     def __init__(self, tokenizer: Any, stops: Sequence[str] = (), *, strip: bool = False) -> None:

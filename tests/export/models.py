@@ -34,8 +34,8 @@ def llama(**changes):
     return LlamaForCausalLM(LlamaConfig(**SIZES | changes))
 
 
-def qwen2():
-    model = Qwen2ForCausalLM(Qwen2Config(**SIZES))
+def qwen2(**changes):
+    model = Qwen2ForCausalLM(Qwen2Config(**SIZES | changes))
     for layer in model.model.layers:  # biases that matter
         torch.nn.init.normal_(layer.self_attn.q_proj.bias)
     return model

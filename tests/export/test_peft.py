@@ -102,20 +102,8 @@ def test_one_lora_at_a_preference(kind, tmp_path):
     expected = panacea_logits(base, folder, (0.25, 0.75))
     assert_differs(expected, logits(fresh(base)))
     out = export(folder, "peft", tmp_path / "peft", at(kind, [0.25, 0.75]))
-    model = peft.PeftModel.from_pretrained(fresh(base), out)
-    torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=1e-5)
-
-
-def test_the_lora_loads_merges_and_saves(tmp_path):
-    base, folder = saved("llama", tmp_path)
-    expected = panacea_logits(base, folder, (0.9, 0.1))
-    out = export(folder, "peft", tmp_path / "peft", [torch.tensor([0.9, 0.1])])
     model = peft.AutoPeftModelForCausalLM.from_pretrained(out)
-    model.save_pretrained(tmp_path / "again")
-    again = peft.PeftModel.from_pretrained(fresh(base), tmp_path / "again")
-    torch.testing.assert_close(logits(again), expected, atol=1e-5, rtol=1e-5)
-    merged = model.merge_and_unload()
-    torch.testing.assert_close(logits(merged), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["per objective", WITHOUT])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import sys
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ def test_the_variables(registry, monkeypatch):
     for text in ("nonsense", "=folder", "a@b=folder"):
         monkeypatch.setenv(vllm_resolver.ADAPTERS, text)
         with pytest.raises(UserError, match="it must be NAME=FOLDER"):
-            vllm_resolver.adapters_from_environment()
+            vllm_resolver.register()
 
 
 def test_versions_of_an_adapter_in_training(tmp_path):
@@ -158,12 +159,15 @@ def test_a_lora_that_another_request_made_meanwhile_is_taken(tmp_path, monkeypat
 def test_a_folder_per_preference_which_may_come_in_any_form(objectives, tmp_path):
     base, folder = saved("llama", tmp_path, objectives=objectives)
     names = objectives or ("objective_1", "objective_2")
+    moved = base.rename(tmp_path / "moved")
     forms = ([0.3, 0.7], torch.tensor([0.3, 0.7]), "0.3,0.7", {names[1]: 0.7, names[0]: 0.3})
     for form in forms:
-        options = {"base_model": str(base), "overwrite": True}
+        options = {"base_model": str(moved), "overwrite": True}
         out = export(folder, "vllm", tmp_path / "vllm", [form, "1,0"], **options)
         made = sorted(path.name for path in out.iterdir() if path.is_dir())
         assert made == [f"{names[0]}=0.3,{names[1]}=0.7", f"{names[0]}=1,{names[1]}=0"]
+        config = json.loads((out / made[0] / "adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == str(moved)
     with pytest.raises(UserError, match="written alike"):
-        export(folder, "vllm", tmp_path / "new", [forms[0], forms[2]], base_model=str(base))
+        export(folder, "vllm", tmp_path / "new", [forms[0], forms[2]], base_model=str(moved))
     assert not (tmp_path / "new").exists()

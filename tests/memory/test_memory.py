@@ -19,8 +19,7 @@ from safe_rlhf_panacea.forward import log_probs
 from safe_rlhf_panacea.memory import __main__ as main
 from safe_rlhf_panacea.memory import held as parts
 from safe_rlhf_panacea.memory.__main__ import BUCKET, GATHERED, GIB, advice, plan
-from safe_rlhf_panacea.memory.held import Held, Part, held
-from safe_rlhf_panacea.memory.models import LiveBytes
+from safe_rlhf_panacea.memory.held import Held, LiveBytes, Part, held
 from tests.tiny import tiny_llama
 
 FOLDER = os.environ.get("PANACEA_SMALL_MODEL")

@@ -98,7 +98,7 @@ def test_several_choices_and_seeds(client):
 
 
 def test_settings_beyond_openais_change_the_answer(server, client):
-    """Each against what it must come to; ``test_choosing.py`` has the numbers."""
+    """Each against what it must come to; ``test_jobs.py`` has the numbers."""
     greedy = ask(client, [1, 0])
     for more in ({"top_k": 1}, {"min_p": 1.0}):
         drawn = [ask(client, [1, 0], temperature=3.0, seed=seed, extra=more) for seed in (1, 2)]

@@ -12,9 +12,8 @@ import subprocess
 import pytest
 import torch
 
-from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.result import FrontResult
-from safe_rlhf_panacea.records import Examples, read_examples, write_examples
+from safe_rlhf_panacea.records import Examples
 from safe_rlhf_panacea.serving.app import FOLDER, page_facts
 from safe_rlhf_panacea.serving.rules import Rules
 from tests.eval.evaluations import write_evaluation
@@ -53,18 +52,13 @@ def test_the_front_of_the_page(tmp_path):
     assert not {"metadata", "reference_point"} & set(front)
 
 
-def test_examples_and_bounds_as_far_as_they_can_be_reached(tmp_path):
-    assert not read_examples(tmp_path).prompts
-    write_examples(tmp_path, Examples(prompts=["how?", "why?"], note="a toy"))
+def test_examples_and_bounds_as_far_as_they_can_be_reached():
     rules = Rules.of("x", ("a", "b"), allow=["a<=0.8"])
-    facts = page_facts(rules, None, 300, 100, read_examples(tmp_path))
+    facts = page_facts(rules, None, 300, 100, Examples(prompts=["how?", "why?"], note="a toy"))
     assert facts["examples"] == {"prompts": ["how?", "why?"], "note": "a toy"}
     assert facts["lower"] == [0.0, pytest.approx(0.2)]
     assert facts["upper"] == [0.8, 1.0]
     assert facts["tokens"] == 50
-    (tmp_path / "examples.json").write_text('{"prompts": [1], "note": ""}')
-    with pytest.raises(UserError, match=r"prompts.0: Input should be a valid string"):
-        read_examples(tmp_path)
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="no JavaScript outside a browser")

@@ -32,13 +32,11 @@ def test_the_default_lies_within_the_bounds(allow, expected):
     ("allow", "default", "message"),
     [
         (["helpful<0.8"], None, "is not of the form"),
-        (["funny<=0.8"], None, "unknown objective 'funny' \\(known: helpful, harmless, brief\\)"),
         (["helpful<=x"], None, "x is not between 0 and 1"),
         (["helpful<=nan"], None, "nan is not between 0 and 1"),
         (["helpful<=0.2", "helpful>=0.3"], None, "leaves no preference vector"),
         (["helpful<=0.2", "harmless<=0.2", "brief<=0.5"], None, "leaves no preference vector"),
         (["helpful>=0.6", "brief>=0.6"], None, "leaves no preference vector"),
-        (["helpful<=0.5"], "1,0,0", "helpful is 1: this server allows"),
         ([], "1,1,0", "sums to 2"),
     ],
 )
