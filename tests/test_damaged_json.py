@@ -14,7 +14,7 @@ from safe_rlhf_panacea.fronts.evaluations import read_evaluations, read_response
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.fronts.runs import parse_run, read_run
 from safe_rlhf_panacea.io import read_json, read_json_lines
-from safe_rlhf_panacea.models.files import weight_files
+from safe_rlhf_panacea.models.loading import weight_files
 from safe_rlhf_panacea.records import read_examples
 from safe_rlhf_panacea.rewards.spec import RewardSpec, apply_calibration
 from safe_rlhf_panacea.show.tables import indicators_table, points_table

@@ -33,9 +33,13 @@ def read_yaml(file: str) -> Any:
     return yaml.safe_load(Path(__file__).with_name(file).read_text(encoding="utf-8"))
 
 
-def replaced(text: str, values: Mapping[str, Any]) -> str:
-    """A text with the words in curly brackets that ``values`` has filled in."""
-    return re.sub(r"\{(\w+)\}", lambda match: str(values.get(match[1], match[0])), text)
+def replaced(text: str, values: Mapping[str, Any], *, all_known: bool = False) -> str:
+    """A text with the words in curly brackets filled in; unknown ones stay, or are a KeyError."""
+
+    def value_of(match: re.Match[str]) -> str:
+        return str(values[match[1]] if all_known else values.get(match[1], match[0]))
+
+    return re.sub(r"\{(\w+)\}", value_of, text)
 
 
 def fill(words: Iterable[str], values: Mapping[str, Any]) -> list[str]:
@@ -46,7 +50,9 @@ def fill(words: Iterable[str], values: Mapping[str, Any]) -> list[str]:
     filled: list[str] = []
     for word in words:
         value = values.get(word[1:-1]) if word.startswith("{") and word.endswith("}") else None
-        filled += map(str, value) if isinstance(value, list) else [replaced(word, values)]
+        filled += (
+            map(str, value) if isinstance(value, list) else [replaced(word, values, all_known=True)]
+        )
     return filled
 
 

@@ -66,7 +66,7 @@ def portable_record(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def hub_name(model: str | None) -> str | None:
     """The name that others find a model by; None for a folder of this machine."""
-    from safe_rlhf_panacea.models.files import is_local
+    from safe_rlhf_panacea.models.loading import is_local
 
     return None if model is None or is_local(model) else model
 

@@ -15,7 +15,7 @@ from safe_rlhf_panacea.adapter.io import read_config, read_tensors
 from safe_rlhf_panacea.adapter.model import check_fit
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.models.adapted import find_adapter
-from safe_rlhf_panacea.models.files import read_tensors as read_base_tensors
+from safe_rlhf_panacea.models.loading import read_tensors as read_base_tensors
 from safe_rlhf_panacea.models.loading import resolve_model
 
 SHARED = "shared"  # the part that λ does not touch

@@ -35,8 +35,7 @@ from safe_rlhf_panacea.adapter.layer import factor_shapes, linear_shape
 from safe_rlhf_panacea.adapter.model import check_fit, is_linear
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import read_json
-from safe_rlhf_panacea.models.files import INDEX, WEIGHTS, check_safetensors
-from safe_rlhf_panacea.models.loading import check_finite
+from safe_rlhf_panacea.models.loading import INDEX, WEIGHTS, check_finite, check_safetensors
 from safe_rlhf_panacea.preference import format_preference, parse_preference
 from safe_rlhf_panacea.records import misfit
 

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.models.files import SCORE_HEAD, check_score_head, read_tensors
-from safe_rlhf_panacea.models.loading import check_finite, load_whole, loading_errors, resolve_model
+from safe_rlhf_panacea.io import read_json
+from safe_rlhf_panacea.models.loading import (
+    INDEX,
+    check_finite,
+    load_whole,
+    loading_errors,
+    read_tensors,
+    resolve_model,
+)
 from safe_rlhf_panacea.models.normalizer import NormalizerType
 from safe_rlhf_panacea.models.score_model import ScoreModel, ScoreType
 
+SCORE_HEAD = "score_head."
 HEAD = (SCORE_HEAD, "normalizer.")
 # The output layers over the vocabulary, under their names in transformers' causal models.
 LM_HEADS = ("lm_head.", "embed_out.")
@@ -136,3 +146,35 @@ def _load_head(model: ScoreModel, head: dict[str, torch.Tensor], name: str) -> N
             shapes = f"{tuple(value.shape)}, not {tuple(own[key].shape)}"
             raise UserError(f"{name} is no score model of this form: {key} has shape {shapes}")
         own[key].copy_(value)
+
+
+def check_score_head(name: str, tensors: Iterable[str]) -> None:
+    """Refuse a checkpoint without a head among its ``tensors``, whose scores would be random."""
+    if f"{SCORE_HEAD}weight" not in tensors:
+        raise UserError(
+            f"{name} is no reward model: its weights lack {SCORE_HEAD}weight; train one from "
+            "it with python -m safe_rlhf_panacea.base.values.reward"
+        )
+
+
+def check_saved_head(path: str) -> None:
+    """``check_score_head`` of a folder, also of pickles; names on the hub are not looked at.
+
+    Safe-RLHF saves pickles, and its loader makes up a head that is missing.
+    """
+    from safetensors import safe_open
+
+    folder = Path(path).expanduser()
+    pickle = folder / "pytorch_model.bin"
+    indices = [folder / name for name in (INDEX, f"{pickle.name}.index.json")]
+    names: set[str] = set()
+    if index := next(filter(Path.is_file, indices), None):
+        names = set(read_json(index)["weight_map"])
+    elif pickle.is_file():
+        names = set(torch.load(pickle, map_location="meta", weights_only=True))
+    else:
+        for file in folder.glob("*.safetensors"):
+            with safe_open(file, framework="pt") as reader:
+                names.update(reader.keys())
+    if names:
+        check_score_head(str(folder), names)

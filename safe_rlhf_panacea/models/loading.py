@@ -1,4 +1,7 @@
-"""Models as transformers loads them, with every weight from the checkpoint; models in memory."""
+"""Where a model lies, and models as transformers loads them: every weight from the checkpoint.
+
+A model is a name on the hub, a folder with safetensors, or one in memory.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,120 @@ from typing import Any
 import torch
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.hub import prepare_hub
-from safe_rlhf_panacea.models.files import check_model_folder, is_local
+from safe_rlhf_panacea.hub import may_be_hub_name, prepare_hub
+from safe_rlhf_panacea.io import read_json
+from safe_rlhf_panacea.records import misfit
 
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # Older Llama checkpoints carry this table per layer; models have long computed it themselves.
 IGNORED_SUFFIXES = ("rotary_emb.inv_freq",)
+
+
+# -- files ------------------------------------------------------------------------------------
+
+
+def is_local(name_or_path: str | os.PathLike[str]) -> bool:
+    """Whether this is meant as a folder rather than as a name on the Hugging Face hub."""
+    text = str(name_or_path)
+    return (
+        os.path.exists(text)
+        or isinstance(name_or_path, os.PathLike)
+        or text.startswith((".", "~", "/"))
+        or not may_be_hub_name(text)
+    )
+
+
+def check_model_folder(folder: Path) -> None:
+    """Refuse a folder whose config.json or weights are missing, pickled or truncated."""
+    if not folder.is_dir():
+        text = f"{folder}: no such folder; a model's folder or a hub name is wanted"
+        if len(folder.parts) == 2 and os.path.isdir(folder.parts[0]):
+            text += f" ({folder.parts[0]} is a folder here, so this is read as a path)"
+        raise UserError(text)
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise UserError(f"{folder} holds an adapter and no whole model: no config.json")
+        raise UserError(f"{folder} holds no model: config.json is missing")
+    read_json(folder / "config.json", infinities=True)
+    for file in weight_files(folder):
+        check_safetensors(file)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model's folder, all that its index names."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        shards = sorted(set(_weight_map(folder / INDEX).values()))
+        for shard in shards:
+            if not (folder / shard).is_file():
+                raise UserError(f"{folder} is not whole: {INDEX} names {shard}, which is missing")
+        return [folder / shard for shard in shards]
+    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    if pickles:
+        ours = any(name.startswith("pytorch_model") for name in pickles)
+        pattern = "pytorch_model*.bin" if ours else f"*{Path(pickles[0]).suffix}"
+        convert = (  # reads nothing but tensors
+            'python -c "import glob, torch as t, safetensors.torch as s; '
+            f"s.save_file({{k: v.contiguous().clone() for f in glob.glob('{pattern}') "
+            f"for k, v in t.load(f, 'cpu', weights_only=True).items()}}, '{WEIGHTS}')\""
+        )
+        raise UserError(
+            f"{folder} holds only pickled weights ({pickles[0]}), which can run code and are "
+            f"not read; convert them there: {convert}"
+        )
+    raise UserError(f"{folder} holds no weights: {WEIGHTS} is missing")
+
+
+def _weight_map(index: str | os.PathLike[str]) -> dict[str, str]:
+    content = read_json(index)
+    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    if not weight_map or misfit(weight_map, dict) or misfit(list(weight_map.values()), [str]):
+        raise UserError(f"{index} is no index of weights: it has no weight_map")
+    return weight_map
+
+
+def check_safetensors(file: Path) -> None:
+    """Refuse a file that is not one whole safetensors file, with a ``UserError``."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{file} is truncated or no safetensors file ({error}): copy or save it again"
+        ) from error
+
+
+def read_tensors(
+    name_or_path: str, prefixes: tuple[str, ...], **hub: Any
+) -> dict[str, torch.Tensor]:
+    """The tensors whose names start with one of ``prefixes``; files on the hub are fetched.
+
+    ``hub`` holds ``cache_dir``, ``revision``, ``token``, ``subfolder`` or ``local_files_only``.
+    """
+    from safetensors import safe_open
+    from transformers.utils import cached_file
+
+    def find(file: str) -> str | None:
+        return cached_file(name_or_path, file, _raise_exceptions_for_missing_entries=False, **hub)
+
+    files = [find(WEIGHTS)]
+    if files == [None] and (index := find(INDEX)) is not None:
+        shards = {file for key, file in _weight_map(index).items() if key.startswith(prefixes)}
+        files = [find(shard) for shard in sorted(shards)]
+    tensors = {}
+    for file in filter(None, files):
+        with safe_open(file, framework="pt") as reader:
+            names = [name for name in reader.keys() if name.startswith(prefixes)]  # noqa: SIM118
+            tensors.update({name: reader.get_tensor(name) for name in names})
+    return tensors
+
+
+# -- models -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False, repr=False)

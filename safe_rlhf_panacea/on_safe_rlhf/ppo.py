@@ -17,7 +17,7 @@ from safe_rlhf_panacea.base.updates import Batch, by_update, counted, means_of_e
 from safe_rlhf_panacea.distributed import own_device
 from safe_rlhf_panacea.forward import up_to_end
 from safe_rlhf_panacea.forward.ways import by_generate, first_fitting
-from safe_rlhf_panacea.models.files import check_saved_head
+from safe_rlhf_panacea.models.auto import check_saved_head
 from safe_rlhf_panacea.models.loading import check_positions
 from safe_rlhf_panacea.on_safe_rlhf.datasets import templated
 from safe_rlhf_panacea.on_safe_rlhf.record import Recorded, own_rates, recompute_without_reentry

@@ -21,6 +21,8 @@ def test_what_is_filled_in_is_one_word_and_a_list_as_many_as_it_has_entries():
         ["{runs}/x", "--b", "{data}", "{data} d"], {"runs": "my {runs}", "data": ["a", "b c"]}
     )
     assert words == ["my {runs}/x", "--b", "a", "b c", "['a', 'b c'] d"]
+    with pytest.raises(KeyError, match="dada"):
+        fill(["{dada}/x"], {"data": "a"})
 
 
 def test_the_last_value_counts():

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.models import AutoModelForScore
-from safe_rlhf_panacea.models.files import check_saved_head
+from safe_rlhf_panacea.models.auto import check_saved_head
 from tests.models import beaver
 from tests.models.score_models import CONFIGS, padded
 
