@@ -21,8 +21,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from safe_rlhf_panacea.data import RawSample
-from safe_rlhf_panacea.data.published import published, safe_rlhf
-from safe_rlhf_panacea.data.raw import Row
+from safe_rlhf_panacea.data.published import safe_rlhf
+from safe_rlhf_panacea.data.raw import RawDataset, Row
 from safe_rlhf_panacea.data.template import tokenize
 from safe_rlhf_panacea.data.templates import SafeRlhfTemplate
 from safe_rlhf_panacea.errors import UserError
@@ -182,7 +182,7 @@ def _distance(check: Check) -> float:
 
 # -- accuracies on a published test split -----------------------------------------------------
 
-SPLIT = published("PKU-SafeRLHF-v0/test")
+SPLIT: Any = RawDataset.registry["PKU-SafeRLHF-v0/test"]
 SAFE_FIELDS = ("is_response_0_safe", "is_response_1_safe")
 ANSWERS = ("answer", "other_answer")
 # The objective whose label ranks a pair, and the sign that the score of the better answer has.

@@ -173,7 +173,8 @@ async def measure_server(url: str, args: argparse.Namespace, m: int) -> list[Fou
 def measure_generate(args: argparse.Namespace) -> Found:
     """transformers' own loop, one request after the other, at λ that differ."""
     torch.set_num_threads(args.threads)
-    model = load_model(DeviceOptions.of(args))
+    given = {name: getattr(args, name) for name in DeviceOptions.OPTIONS}
+    model = load_model(DeviceOptions(**given))
     m = model.adapter.pref_dim
     device = next(model.model.parameters()).device
 

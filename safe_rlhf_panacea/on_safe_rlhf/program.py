@@ -14,9 +14,8 @@ from safe_rlhf.configs import get_deepspeed_eval_config, get_deepspeed_train_con
 from safe_rlhf.logger import set_logger_level
 from safe_rlhf.utils import seed_everything
 
-from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.configs.algorithms import DPOConfig, PPOConfig
-from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_options
+from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_flag, add_options
 from safe_rlhf_panacea.configs.panacea import (
     AdapterOptions,
     FrontOptions,
@@ -71,14 +70,7 @@ def _read(program: str, panacea: ArgumentParser, words: Sequence[str]) -> argpar
     ``program`` is Safe-RLHF's module; ``panacea`` knows the flags that Safe-RLHF does not.
     """
     words = [re.sub("^--report_to(?==|$)", "--log_type", word) for word in words]  # either name
-    panacea.add_argument(
-        "--overwrite",
-        type=kinds.boolean,
-        nargs="?",
-        const=True,
-        default=False,
-        help="replace a run that the folder holds",
-    )
+    add_flag(panacea, "--overwrite", False, "replace a run that the folder holds")
     if "-h" in words or "--help" in words:
         panacea.print_help()
         print("\nand Safe-RLHF's own:\n")

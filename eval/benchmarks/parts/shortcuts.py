@@ -35,12 +35,12 @@ def cases(args: Namespace) -> list[Case]:
 def _turn_off(shortcut: str, model: Any) -> None:
     """Let this process and its model do without one of them."""
     from safe_rlhf_panacea.adapter import product
-    from safe_rlhf_panacea.forward import PassOptions, set_pass_options, vocabulary
+    from safe_rlhf_panacea.forward import PassOptions, probabilities, set_pass_options
 
     if shortcut == PACKED:
         product.onednn_is_faster = lambda: False
     elif shortcut == VOCABULARY:
-        vocabulary._is_last[model.get_output_embeddings()] = False
+        probabilities._is_last[model.get_output_embeddings()] = False
     else:
         sharing, attention = shortcut != SHARING, shortcut != ATTENTION
         set_pass_options(model, PassOptions(None, sharing, attention))
