@@ -74,7 +74,11 @@ def read_rewards(
     options: MeasureOptions, objectives: Sequence[str] | None, calibration: str | None = None
 ) -> list[RewardSpec]:
     """The rewards that the options describe, in the order of ``objectives``, if that is given."""
-    scaling: Any = (options.reward_scales, options.reward_signs, options.reward_shifts)
+    scaling: tuple[Any, Any, Any] = (
+        options.reward_scales,
+        options.reward_signs,
+        options.reward_shifts,
+    )
     specs = reward_specs(options.reward_models, *scaling, objectives)
     return specs if calibration is None else apply_calibration(specs, calibration)
 
