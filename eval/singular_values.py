@@ -17,27 +17,22 @@ from safe_rlhf_panacea.show.tables import Table
 SIGMA, SCALE = "lora_sigma", "lora_s"
 
 
-def read_matrices(folder: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Module name to σ, size = (k,), and s, size = (1,) or (m,), of an adapter for many λ."""
-    config, tensors = read_config(folder), read_tensors(folder)
-    if config.pref_dim == 0:
-        raise UserError(f"{folder} was trained for one λ: it has no s to show")
-    found = {}
-    for name, tensor in tensors.items():
-        if name.endswith(SIGMA):
-            module = name.removesuffix(f".{SIGMA}")
-            scale = tensors.get(f"{module}.{SCALE}")
-            fixed = np.array([config.fixed_scaling or 0.0])
-            s = fixed if scale is None else np.atleast_1d(scale.float().numpy())
-            found[module] = tensor.float().numpy(), s
-    return found
-
-
 def make(args: argparse.Namespace, _: Path) -> tuple[Report, Draw]:
     """Read the learnt singular values of every layer."""
-    matrices = read_matrices(args.adapter)
+    config, tensors = read_config(args.adapter), read_tensors(args.adapter)
+    if config.pref_dim == 0:
+        raise UserError(f"{args.adapter} was trained for one λ: it has no s to show")
+    # Module name to σ, size = (k,), and s, size = (1,) or (m,).
+    matrices: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     rows: list[list[Any]] = []
-    for module, (sigma, s) in matrices.items():
+    for name, tensor in tensors.items():
+        if not name.endswith(SIGMA):
+            continue
+        module, sigma = name.removesuffix(f".{SIGMA}"), tensor.float().numpy()
+        scale = tensors.get(f"{module}.{SCALE}")
+        s = np.array([config.fixed_scaling or 0.0])
+        s = s if scale is None else np.atleast_1d(scale.float().numpy())
+        matrices[module] = sigma, s
         sizes = np.abs(sigma)
         figures = sizes.min(), np.median(sizes), sizes.max(), np.abs(s).max()
         rows.append([module, *map(float, figures)])

@@ -16,6 +16,8 @@ from safe_rlhf_panacea.show.plots import front_figure, literal, new_figure
 
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])  # of λ1, λ2, λ3
 
+PLACES = [(-0.02, -0.07, "left"), (1.02, -0.07, "right"), (0.5, CORNERS[2, 1] + 0.05, "center")]
+
 
 def draw_triangles(fronts: Sequence[FrontResult], labels: Sequence[str], title: str) -> Any:
     """A row per method, a triangle per objective, coloured by what is reached at each λ."""
@@ -26,25 +28,18 @@ def draw_triangles(fronts: Sequence[FrontResult], labels: Sequence[str], title: 
     for row, front in zip(panels, fronts, strict=True):
         for index, axes in enumerate(row):
             limits = stacked[:, index].min(), stacked[:, index].max()
-            points = _triangle(axes, front, index, limits)
+            axes.fill(*CORNERS.T, facecolor="none", edgecolor="0.6", linewidth=1)
+            style = {"cmap": "cividis", "vmin": limits[0], "vmax": limits[1], "s": 150}
+            spots, reached = front.preferences @ CORNERS, front.values[:, index]
+            points = axes.scatter(*spots.T, c=reached, edgecolors="0.3", **style)
+            for name, (x, y, side) in zip(front.objectives, PLACES, strict=True):
+                axes.text(x, y, f"only {literal(name)}", ha=side, va="center", fontsize=9)
+            axes.set(xlim=(-0.1, 1.1), ylim=(-0.15, 1.0), aspect="equal")
+            axes.axis("off")
             axes.set_title(literal(f"{front.label}: {front.objectives[index]}"), fontsize=10)
             bar = figure.colorbar(points, ax=axes, fraction=0.045, pad=0.02)
             bar.set_label(f"{literal(labels[index])} – better ↑", fontsize=9)
     return figure
-
-
-def _triangle(axes: Any, front: FrontResult, index: int, limits: tuple[float, float]) -> Any:
-    """One objective over the simplex."""
-    spots = front.preferences @ CORNERS
-    axes.fill(*CORNERS.T, facecolor="none", edgecolor="0.6", linewidth=1)
-    style = {"cmap": "cividis", "vmin": limits[0], "vmax": limits[1]}
-    points = axes.scatter(*spots.T, c=front.values[:, index], s=150, edgecolors="0.3", **style)
-    places = [(-0.02, -0.07, "left"), (1.02, -0.07, "right"), (0.5, CORNERS[2, 1] + 0.05, "center")]
-    for name, (x, y, side) in zip(front.objectives, places, strict=True):
-        axes.text(x, y, f"only {literal(name)}", ha=side, va="center", fontsize=9)
-    axes.set(xlim=(-0.1, 1.1), ylim=(-0.15, 1.0), aspect="equal")
-    axes.axis("off")
-    return points
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

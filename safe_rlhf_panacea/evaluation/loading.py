@@ -74,8 +74,12 @@ def read_rewards(
     options: MeasureOptions, objectives: Sequence[str] | None, calibration: str | None = None
 ) -> list[RewardSpec]:
     """The rewards that the options describe, in the order of ``objectives``, if that is given."""
-    scales, signs, shifts = options.reward_scales, options.reward_signs, options.reward_shifts
-    specs = reward_specs(options.reward_models, scales, signs, shifts, objectives)  # type: ignore[arg-type]
+    scaling: tuple[Any, Any, Any] = (
+        options.reward_scales,
+        options.reward_signs,
+        options.reward_shifts,
+    )
+    specs = reward_specs(options.reward_models, *scaling, objectives)
     return specs if calibration is None else apply_calibration(specs, calibration)
 
 
@@ -96,8 +100,16 @@ def policy_of(options: ResponseOptions, model: Any, adapter: Any, template: Chat
     """A model as the flags want it measured."""
     stop_ids, pad = template.stop_ids(model), template.tokenizer.pad_token_id
     sampling = SamplingConfig(options.max_length, stop_ids, pad, temperature=options.temperature)
-    size, shown = options.batch_size, options.progress
-    return Policy(model, adapter, template.tokenizer, sampling, options.seed, size, size, shown)
+    return Policy(
+        model,
+        adapter,
+        template.tokenizer,
+        sampling,
+        options.seed,
+        prompts_per_batch=options.batch_size,
+        pairs_per_batch=options.batch_size,
+        progress=options.progress,
+    )
 
 
 @dataclass(frozen=True)

@@ -145,10 +145,10 @@ def _groups(counted: np.ndarray) -> np.ndarray:
 def multiplicities(
     counted: np.ndarray, draws: int, seed: int = SEED, clusters: Sequence[str] | None = None
 ) -> np.ndarray:
-    """How often every unit is drawn, size = (D, U), of which ``counted``, size = (U, m), says.
+    """How often every unit is drawn, size = (D, U).
 
-    Units of a group are drawn among themselves: every objective keeps as many units as it has.
-    Families are drawn as a whole.
+    ``counted``, size = (U, m), says for which objectives a unit counts. The units of a group are
+    drawn among themselves: every objective keeps as many as it has. Families are drawn whole.
     """
     generator = np.random.default_rng(seed)
     if clusters is not None:
