@@ -21,13 +21,12 @@ from safe_rlhf_panacea.aggregation import (
     objective_weights,
 )
 from safe_rlhf_panacea.algorithms.adapter_progress import AdapterProgress
-from safe_rlhf_panacea.algorithms.preference_source import PreferenceSource, begins_update
+from safe_rlhf_panacea.algorithms.preference_source import PreferenceSource
 from safe_rlhf_panacea.base.engine import passes_since_update
 from safe_rlhf_panacea.configs.panacea import PanaceaConfig, adapter_config
 from safe_rlhf_panacea.data.template import ChatTemplate
 from safe_rlhf_panacea.distributed import all_reduce_max, all_reduce_sum
 from safe_rlhf_panacea.models.loading import LoadedModel
-from safe_rlhf_panacea.preference import format_preference
 from safe_rlhf_panacea.preference_sampler import label_weights
 
 SMOOTH_MU = 0.1
@@ -72,7 +71,6 @@ class Panacea:
 
         The adapter keeps ``template``, in which the run writes conversations.
         """
-        self.template = template
         config = replace(self.config, chat_template=template.recorded)
         adapter = self.adapters[role] = inject_adapter(model, config)
         for layer in adapter.layers.values():
@@ -116,10 +114,22 @@ class Panacea:
     ) -> torch.Tensor:
         """λ of a batch, size = (B, m), B = ``rows``.
 
-        The policy's ``engine``, ``waiting`` and ``passes`` tell ``begins_update`` whether it is a
-        new one. ``labelled`` says which objectives label each row, bool, size = (B, m).
+        In scope ``batch`` one λ holds for all micro-batches whose gradients meet in an update, for
+        all responses drawn in one go, and for a whole rollout set with several passes over it. So
+        a new λ is drawn for a batch whose first backward pass begins an update, and with several
+        passes only for the first batch of a set. Where rollouts and updates do not end together (2
+        responses to a prompt and 3 accumulated micro-batches), one λ serves until they do.
+
+        Args:
+            rows: B.
+            engine: the policy's.
+            waiting: its backward passes on micro-batches of the same rollout set that come first.
+            passes: over a rollout set.
+            labelled: which objectives label each row, bool, size = (B, m).
         """
-        begins = begins_update(engine, waiting, passes)
+        before = passes_since_update(engine) + waiting
+        begins = before % engine.gradient_accumulation_steps() == 0
+        begins = begins and (waiting == 0 or passes == 1)
         return self.source.draw(rows, begins_update=begins, labelled=labelled)
 
     @property
@@ -131,22 +141,15 @@ class Panacea:
         return torch.full((1, count), 1 / count, device=self.source.device)
 
     @property
-    def preference(self) -> torch.Tensor:
-        """The λ that holds, size = (B, m).
+    def held(self) -> tuple[torch.Tensor, bool]:
+        """The λ that holds, size = (B, m), and whether it is one for all rows.
 
         Raises:
             RuntimeError: outside ``at``.
         """
-        return self._now[0]
-
-    @property
-    def _now(self) -> tuple[torch.Tensor, bool]:
         if self._held is None:
             raise RuntimeError("no λ holds here: this must run inside Panacea.at")
         return self._held
-
-    def describe_latest(self) -> str:
-        return format_preference(self.latest.mean(dim=0), self.objectives)
 
     @contextmanager
     def at(
@@ -181,7 +184,7 @@ class Panacea:
 
         With ``may_merge`` one shared λ is merged: W(λ) is written into the weights.
         """
-        preference, shared = self._now
+        preference, shared = self.held
         if shared and may_merge:
             with self.policy.merged(self.policy.preference):
                 yield
@@ -212,22 +215,20 @@ class Panacea:
 
         ``counts`` are ``label_counts`` of an average micro-batch of the update.
         """
-        preference, shared = self._now
-        scope = "batch" if shared else "sample"
+        preference, shared = self.held
         weights = preference.to(losses.device).expand_as(losses)
         if self.source.for_labels:
             weights = label_weights(weights, labelled)
-        total = aggregate_losses(
-            losses, labelled, weights, self.method, scope, all_reduce_sum, counts
-        )
-        return total + self.penalty()
+        scope = "batch" if shared else "sample"
+        inputs = (losses, labelled, weights, self.method, scope)
+        return aggregate_losses(*inputs, all_reduce_sum, counts) + self.penalty()
 
     def reward(self, rewards: torch.Tensor) -> torch.Tensor:
         """The m rewards of each row, (B, m), as one at the λ that holds, size = (B,).
 
         A reward is NaN where its objective does not count for a row.
         """
-        preference = self.preference.expand_as(rewards)
+        preference = self.held[0].expand_as(rewards)
         if self.method != "ls":
             best = all_reduce_max(best_of_each(rewards))  # the processes share one ideal point
             self.ideal_point.update(best.unsqueeze(0))
@@ -244,17 +245,19 @@ class Panacea:
         ideal = None if self.method == "ls" else self.ideal_point.value.to(like)
         return self.method, ideal, self.smooth_mu
 
-    def progress_metrics(self, engine: Any) -> dict[str, float]:
-        """How fast the adapter's parts move, where the policy's engine has just made an update."""
-        if self.progress is None or passes_since_update(engine):
-            return {}
-        return self.progress.metrics()
-
     def penalty(self) -> torch.Tensor | float:
         """AdaLoRA's penalty on the policy's U and V, if asked for."""
         if self.orthogonality_coeff == 0:
             return 0.0
         return self.orthogonality_coeff * self.policy.orthogonality()
+
+    # -- what is logged and kept ------------------------------------------------------
+
+    def progress_metrics(self, engine: Any) -> dict[str, float]:
+        """How fast the adapter's parts move, where the policy's engine has just made an update."""
+        if self.progress is None or passes_since_update(engine):
+            return {}
+        return self.progress.metrics()
 
     def by_label(
         self, what: str, values: torch.Tensor, labelled: torch.Tensor
@@ -267,8 +270,6 @@ class Panacea:
         """``what_<objective>`` to the mean over all rows; values of size (..., m)."""
         means = values.reshape(-1, len(self.objectives)).mean(dim=0)
         return {f"{what}_{name}": means[i] for i, name in enumerate(self.objectives)}
-
-    # -- what is kept -----------------------------------------------------------------
 
     def fingerprints(self) -> dict[str, Any]:
         """The base model's fingerprint of every adapter, by role."""
@@ -284,11 +285,7 @@ class Panacea:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to ``state_dict``.
-
-        Raises:
-            AdapterError: a base model has other weights than the run began with.
-        """
+        """Go back to ``state_dict``; an ``AdapterError`` where a base model has other weights."""
         check_unchanged(state.get("bases", {}), self.fingerprints())  # older: none
         self.source.load_state_dict(state["source"])
         self.ideal_point.load_state_dict(state["ideal_point"])

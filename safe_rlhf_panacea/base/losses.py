@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
+from safe_rlhf_panacea.forward import across
+
+MOST_LOG_RATIO = 20.0  # of two policies at one token: exp of it stays far below any overflow
+
 
 def share(total: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
-    """A micro-batch's sum by the count of an average one (``base.updates``), or its own.
+    """A micro-batch's sum by the count of an average one (``base.engine``), or its own.
 
     Both are of one size, and so is the result: 0 where nothing was counted.
     """
@@ -45,55 +50,6 @@ def masked_mean(
     return share(row_means(values, mask).sum(), mask.any(dim=-1).sum() if count is None else count)
 
 
-def diverging_mask(
-    better_input_ids: torch.Tensor,  # size = (B, L)
-    better_attention_mask: torch.Tensor,  # size = (B, L)
-    worse_input_ids: torch.Tensor,  # size = (B, L)
-    worse_attention_mask: torch.Tensor,  # size = (B, L)
-    *,
-    upstream_slice: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which next-token log-probabilities of a pair enter the DPO loss.
-
-    Everything before the first differing token cancels in the margin, so the sum runs from
-    that token to the end of each answer, padded on the right. Index ``t`` of a shifted
-    log-probability belongs to token ``t + 1``. ``upstream_slice`` reproduces Safe-RLHF's slice,
-    which forgets the shift: the first differing token is left out and, with padding, one padding
-    token is counted. Returns two boolean masks, size = (B, L - 1) each.
-    """
-    differs = better_input_ids.ne(worse_input_ids) | better_attention_mask.ne(worse_attention_mask)
-    after = differs.long().cumsum(dim=-1) > 0  # True from the first difference on
-    masks = []
-    for attention_mask in (better_attention_mask.bool(), worse_attention_mask.bool()):
-        if upstream_slice:
-            masks.append(after[:, :-1] & attention_mask[:, :-1])
-        else:
-            masks.append(after[:, 1:] & attention_mask[:, 1:])
-    return masks[0], masks[1]
-
-
-def generalized_advantages(
-    values: torch.Tensor,  # size = (B, T)
-    rewards: torch.Tensor,  # size = (B, T)
-    mask: torch.Tensor,  # size = (B, T)
-    gamma: float,
-    gae_lambda: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Generalised advantage estimation without a loop over time.
-
-    A_t = sum_l (gamma * gae_lambda)^l delta_{t+l} is one product with a triangular matrix.
-    Returns advantages and returns, size = (B, T) each.
-    """
-    values, rewards = values * mask, rewards * mask
-    next_values = F.pad(values[:, 1:], (0, 1))
-    deltas = rewards + gamma * next_values - values  # size = (B, T)
-    steps = torch.arange(values.size(1), device=values.device)
-    distance = steps.unsqueeze(1) - steps.unsqueeze(0)  # row: source, column: target
-    decay = (gamma * gae_lambda) ** distance.clamp(min=0).to(deltas.dtype)
-    advantages = deltas @ (decay * (distance >= 0))
-    return advantages, advantages + values
-
-
 def moments(
     parts: Sequence[tuple[torch.Tensor, torch.Tensor]],
     reduce: Callable[[torch.Tensor], torch.Tensor] = lambda total: total,
@@ -123,9 +79,60 @@ def whiten(
     return (values - mean) * torch.rsqrt(variance + 1e-8) * mask
 
 
-MOST_LOG_RATIO = 20.0  # of two policies at one token: exp of it stays far below any overflow
-
 # -- pairs ----------------------------------------------------------------------------
+
+
+class Pairs(NamedTuple):
+    """B pairs of responses, all better ones and then all worse ones, as ``log_probs`` takes them.
+
+    Attributes:
+        input_ids: padded on the right, size = (2B, L).
+        attention_mask: size = (2B, L).
+        counted: from the first token in which a pair differs to the end of each, bool,
+            size = (2B, L - 1): all before cancels in a margin.
+        groups: the rows of each pair, size = (B, 2): what it begins with is read once.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    counted: torch.Tensor
+    groups: torch.Tensor
+
+    @classmethod
+    def of(cls, batch: Mapping[str, torch.Tensor], *, upstream_slice: bool = False) -> Pairs:
+        """The pairs of a collated batch, size = (B, L) each; see ``diverging_mask``."""
+        better, worse = batch["better_input_ids"], batch["worse_input_ids"]
+        masks = batch["better_attention_mask"], batch["worse_attention_mask"]
+        counted = diverging_mask(better, masks[0], worse, masks[1], upstream_slice=upstream_slice)
+        ids = torch.cat([better, worse])
+        return cls(ids, torch.cat(masks), torch.cat(counted), across(len(ids), 2))
+
+
+def diverging_mask(
+    better_input_ids: torch.Tensor,  # size = (B, L)
+    better_attention_mask: torch.Tensor,  # size = (B, L)
+    worse_input_ids: torch.Tensor,  # size = (B, L)
+    worse_attention_mask: torch.Tensor,  # size = (B, L)
+    *,
+    upstream_slice: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which next-token log-probabilities of a pair enter the DPO loss.
+
+    Everything before the first differing token cancels in the margin, so the sum runs from
+    that token to the end of each answer, padded on the right. Index ``t`` of a shifted
+    log-probability belongs to token ``t + 1``. ``upstream_slice`` reproduces Safe-RLHF's slice,
+    which forgets the shift: the first differing token is left out and, with padding, one padding
+    token is counted. Returns two boolean masks, size = (B, L - 1) each.
+    """
+    differs = better_input_ids.ne(worse_input_ids) | better_attention_mask.ne(worse_attention_mask)
+    after = differs.long().cumsum(dim=-1) > 0  # True from the first difference on
+    masks = []
+    for attention_mask in (better_attention_mask.bool(), worse_attention_mask.bool()):
+        if upstream_slice:
+            masks.append(after[:, :-1] & attention_mask[:, :-1])
+        else:
+            masks.append(after[:, 1:] & attention_mask[:, 1:])
+    return masks[0], masks[1]
 
 
 def summed_log_ratios(
@@ -139,6 +146,18 @@ def summed_log_ratios(
     KL divergence (Eq. 1).
     """
     return ((log_probs - ref_log_probs) * mask).sum(dim=-1)
+
+
+def reward_statistics(better: torch.Tensor, worse: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What is logged of the implicit rewards of the responses, size = (B,) each."""
+    better, worse = better.detach(), worse.detach()
+    return {
+        "reward": better + worse,
+        "better_sample_reward": better,
+        "worse_sample_reward": worse,
+        "reward_accuracy": (better > worse).float(),
+        "reward_margin": better - worse,
+    }
 
 
 def labelled_margins(
@@ -156,6 +175,28 @@ def preference_loss(margins: torch.Tensor) -> torch.Tensor:
 
 
 # -- rollouts -------------------------------------------------------------------------
+
+
+def generalized_advantages(
+    values: torch.Tensor,  # size = (B, T)
+    rewards: torch.Tensor,  # size = (B, T)
+    mask: torch.Tensor,  # size = (B, T)
+    gamma: float,
+    gae_lambda: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Generalised advantage estimation without a loop over time.
+
+    A_t = sum_l (gamma * gae_lambda)^l delta_{t+l} is one product with a triangular matrix.
+    Returns advantages and returns, size = (B, T) each.
+    """
+    values, rewards = values * mask, rewards * mask
+    next_values = F.pad(values[:, 1:], (0, 1))
+    deltas = rewards + gamma * next_values - values  # size = (B, T)
+    steps = torch.arange(values.size(1), device=values.device)
+    distance = steps.unsqueeze(1) - steps.unsqueeze(0)  # row: source, column: target
+    decay = (gamma * gae_lambda) ** distance.clamp(min=0).to(deltas.dtype)
+    advantages = deltas @ (decay * (distance >= 0))
+    return advantages, advantages + values
 
 
 def kl_penalised_rewards(

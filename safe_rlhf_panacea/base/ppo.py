@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate
+from safe_rlhf_panacea.base.engine import Batch, average, init_eval_engine, learning_rate
 from safe_rlhf_panacea.base.losses import (
     clipped_surrogate,
     clipped_value_errors,
@@ -24,7 +24,6 @@ from safe_rlhf_panacea.base.losses import (
 from safe_rlhf_panacea.base.rl import RLTrainer
 from safe_rlhf_panacea.base.rl_data import AnyRollout, Rollout, Scores
 from safe_rlhf_panacea.base.setup import model_dtype
-from safe_rlhf_panacea.base.updates import Batch, average
 from safe_rlhf_panacea.configs.algorithms import PPOConfig
 from safe_rlhf_panacea.distributed import all_reduce_max, all_reduce_means, all_reduce_sum
 from safe_rlhf_panacea.forward import log_probs, response_tokens
@@ -99,14 +98,6 @@ class PPOTrainer(RLTrainer[AnyRollout]):
         counted = response_tokens(attention_mask, start)
         return log_probs(model, sequence, attention_mask, counted, temperature=self.temperature)
 
-    @torch.no_grad()
-    def reference_log_probs(
-        self, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
-    ) -> torch.Tensor:
-        """Log-probabilities under the reference, size = (B, L - 1)."""
-        with self.reference() as model:
-            return self.log_probs(model, sequence, attention_mask, start)
-
     def score(
         self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
     ) -> Scores:
@@ -124,6 +115,7 @@ class PPOTrainer(RLTrainer[AnyRollout]):
         """The base's, unless whitening needs the advantages before the training step."""
         return super().on_policy and not self.args.whiten_advantages
 
+    @torch.no_grad()
     def post_rollout(
         self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
     ) -> AnyRollout:
@@ -133,11 +125,13 @@ class PPOTrainer(RLTrainer[AnyRollout]):
         here all the same: actor and critic never both hold what a backward pass needs.
         """
         start = prompt.size(-1) - 1
+        with self.reference() as model:
+            ref_log_probs = self.log_probs(model, sequence, attention_mask, start)
         rollout: Rollout = {
             "prompt": prompt,
             "input_ids": sequence,
             "attention_mask": attention_mask,
-            "ref_log_probs": self.reference_log_probs(sequence, attention_mask, start),
+            "ref_log_probs": ref_log_probs,
             "reward_values": self.critic_values(sequence, attention_mask),
             **self.score(sequence, attention_mask, prompt.size(-1)),
         }

@@ -11,12 +11,17 @@ from typing import Any, Generic
 import torch
 
 from safe_rlhf_panacea.base import rl_data
-from safe_rlhf_panacea.base.engine import passes_since_update
+from safe_rlhf_panacea.base.engine import (
+    Batch,
+    by_update,
+    counted,
+    means_of_evaluation,
+    passes_since_update,
+)
 from safe_rlhf_panacea.base.losses import next_token_loss
 from safe_rlhf_panacea.base.rl_data import AnyRollout
 from safe_rlhf_panacea.base.rl_setup import RLSetup
 from safe_rlhf_panacea.base.supervised import to_device
-from safe_rlhf_panacea.base.updates import Batch, by_update, counted, means_of_evaluation
 from safe_rlhf_panacea.data import IGNORE_INDEX
 from safe_rlhf_panacea.distributed import all_reduce_means, own_device, unwrap
 from safe_rlhf_panacea.forward import (
@@ -50,11 +55,21 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
 
     Attributes:
         waiting: the actor's backward passes to come on what was rolled out since the last step.
+        ahead: how many prompt batches are taken before the one whose responses are used, so that
+            ``ask`` can ask for them; None: they are taken one by one, and ``ask`` is not called.
     """
 
     waiting: int = 0
+    ahead: int | None = None
 
     # -- hooks ------------------------------------------------------------------------
+
+    def ask(self, batches: list[Batch]) -> None:
+        """Ask for the responses to the micro-batches of a prompt batch."""
+
+    def streams(self) -> dict[str, Any]:
+        """The entries of a training state's ``panacea`` that ``ask`` changes."""
+        return {}
 
     @abc.abstractmethod
     def post_rollout(
@@ -137,7 +152,7 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
             sequences, mask = self.generate(prompt_only_batch)
         except NotFiniteError as error:
             raise DivergedError(
-                f"step {self.global_step + 1} ({self.part.about_batch()}): {error}; the last "
+                f"step {self.global_step + 1} ({self.about_batch()}): {error}; the last "
                 "checkpoint is kept; try a lower learning rate"
             ) from None
         copies, prompt = self.args.num_return_sequences, prompt_only_batch["input_ids"]
@@ -148,8 +163,6 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
         for part in parts:
             batches.append(self.post_rollout(prompt, sequences[part], attention_mask=mask[part]))
             self.waiting += 1 + self.use_ptx
-            for observer in self.observers:
-                observer.rolled_out(batches[-1])
         return batches
 
     def _roll_out(self, prompts: Batch) -> list[AnyRollout]:
@@ -179,22 +192,21 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
     def _prompt_batches(self) -> Iterator[Batch]:
         while self.global_step < self.total_steps:
             self.data_sampler.set_epoch(self.epoch)
-            ahead = self.part.ahead
-            yield from self.prompt_only_dataloader if ahead is None else self._asked(ahead)
+            yield from self.prompt_only_dataloader if self.ahead is None else self._asked()
             self.epoch += 1
             self.log_evaluation(self.args.eval_strategy == "epoch")
 
-    def _asked(self, ahead: int) -> Iterator[Batch]:
+    def _asked(self) -> Iterator[Batch]:
         """An epoch's prompt batches; the responses are asked for ``ahead`` batches before."""
         batches, waiting = iter(self.prompt_only_dataloader), deque[Batch]()
         while self.global_step + sum(map(self._steps_on, waiting)) < self.total_steps:
-            place = self.data_sampler.state_dict(), self.part.streams()
+            place = self.data_sampler.state_dict(), self.streams()
             if (batch := next(batches, None)) is None:
                 break
             waiting.append(to_device(batch, own_device()))
             self.places.append(place)
-            self.part.ask(self.micro_batches(waiting[-1]))
-            if len(waiting) > ahead:
+            self.ask(self.micro_batches(waiting[-1]))
+            if len(waiting) > (self.ahead or 0):
                 self._note_text()
                 yield waiting.popleft()
         while waiting:
@@ -220,11 +232,8 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
 
     def train(self) -> None:
         """Train until the last step."""
-        bar = progress_bar(
-            total=self.total_steps,
-            desc=f"Training {self.TRAINING_TYPE}",
-            disable=not self.args.progress,
-        )
+        title = f"Training {self.TRAINING_TYPE}"
+        bar = progress_bar(total=self.total_steps, desc=title, disable=not self.args.progress)
         bar.update(self.global_step)
         self.log_evaluation(self.global_step == 0)
         for prompts, ptx in zip(self._prompt_batches(), self._texts(), strict=False):
@@ -239,11 +248,11 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
             self.set_train()
             steps = list(zip(rl_batches, itertools.cycle(ptx_batches))) * self.args.update_iters
             steps = steps[: self.total_steps - self.global_step]
-            for part in by_update(steps, self.actor_model, 1 + self.use_ptx):
-                self._update(part, bar)
+            for update in by_update(steps, self.actor_model, 1 + self.use_ptx):
+                self._update(update, bar)
             self.save_if_due()
         bar.close()
-        self.part.trained()
+        self.trained()
 
     def _update(self, steps: Sequence[tuple[AnyRollout, Batch | None]], bar: Any) -> None:
         rl_batches = self.of_update([rl_batch for rl_batch, _ in steps])

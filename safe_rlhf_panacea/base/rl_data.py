@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import torch
 
-from safe_rlhf_panacea.base.updates import Batch
+from safe_rlhf_panacea.base.engine import Batch
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 
 if TYPE_CHECKING:
@@ -75,8 +75,9 @@ def micro_batches(prompts: int, args: RewardedConfig, whole_groups: bool) -> int
 
 def _filling_updates(args: RewardedConfig) -> int:
     """The least number of micro-batches whose training steps fill whole updates."""
-    accumulated = args.gradient_accumulation_steps
-    return accumulated // math.gcd(accumulated, args.update_iters)
+    return args.gradient_accumulation_steps // math.gcd(
+        args.gradient_accumulation_steps, args.update_iters
+    )
 
 
 def prompts_of_whole_updates(prompts: int, args: RewardedConfig) -> int:
@@ -90,10 +91,7 @@ def prompts_of_whole_updates(prompts: int, args: RewardedConfig) -> int:
 
 
 def prompts_of_rollout(args: RewardedConfig, whole_groups: bool = False) -> int:
-    """Prompts that are rolled out before the updates on them.
-
-    These are a prompt batch; for GRPO as many prompt batches as fill whole updates.
-    """
+    """Prompts before the updates on them: a batch, for GRPO as many as fill whole updates."""
     prompts = args.per_device_prompt_batch_size
     if not whole_groups:
         return prompts
@@ -106,8 +104,9 @@ def steps_per_epoch(prompts: int, args: RewardedConfig, whole_groups: bool = Fal
 
     The last rollout may be short; of that GRPO takes what fills whole updates.
     """
-    whole, rest = divmod(prompts, prompts_of_rollout(args, whole_groups))
+    size = prompts_of_rollout(args, whole_groups)
+    whole, rest = divmod(prompts, size)
     if whole_groups:
         rest = min(rest, prompts_of_whole_updates(rest, args))
-    full = micro_batches(prompts_of_rollout(args, whole_groups), args, whole_groups)
+    full = micro_batches(size, args, whole_groups)
     return args.update_iters * (whole * full + micro_batches(rest, args, whole_groups))

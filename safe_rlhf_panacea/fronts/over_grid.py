@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
-from safe_rlhf_panacea.base.dpo import Pairs
-from safe_rlhf_panacea.base.losses import summed_log_ratios
+from safe_rlhf_panacea.base.losses import Pairs, summed_log_ratios
 from safe_rlhf_panacea.forward import (
     SamplingConfig,
     across,
@@ -204,12 +203,12 @@ def margins_over_grid(
     """
     pairs = Pairs.of(batch)
     with adapter.disabled():
-        reference = pairs.log_probs(model).sum(dim=-1)  # size = (2B,)
+        reference = log_probs(model, *pairs).sum(dim=-1)  # size = (2B,)
     sums = []
     for preference in grid:
         with adapter.at(preference):
             # Cut as the reference was: at W0 every margin is a tie, to the last bit.
-            sums.append(pairs.log_probs(model).sum(dim=-1))
+            sums.append(log_probs(model, *pairs).sum(dim=-1))
     better_ratios, worse_ratios = (torch.stack(sums) - reference).chunk(2, dim=1)  # (N, B) each
     return better_ratios - worse_ratios
 

@@ -19,7 +19,7 @@ from safe_rlhf_panacea.distributed import get_rank
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.vllm_resolver import VERSION
 from safe_rlhf_panacea.forward import SamplingConfig
-from safe_rlhf_panacea.rollouts.checks import Needed, check_vllm, probe
+from safe_rlhf_panacea.rollouts.checks import LocalServer, Needed, check_vllm, probe
 from safe_rlhf_panacea.rollouts.completions import Asked, Completion, Pool, model_name, request
 from safe_rlhf_panacea.rollouts.server import Server
 
@@ -66,6 +66,7 @@ class Rollouts:
         self.pool = Pool([Server(url, args.rollout_timeout) for url in urls])
         self.needed, self.objectives, self.config, self.seed = needed, objectives, config, args.seed
         self.folder, self.run = folder, run
+        self.own_server: LocalServer | None = None  # that this run has started
         self.versions: list[str] = []  # that lie in the folder, oldest first
         # λ, size = (B, m), and responses of micro-batches that are not taken yet, oldest first.
         self.waiting: deque[tuple[torch.Tensor, Asked]] = deque()
@@ -130,3 +131,9 @@ class Rollouts:
             row += len(names)
             asked = Asked(self.pool, names, prompts, mask, seeds, self.config)
             self.waiting.append((preference, asked))
+
+    def close(self) -> None:
+        """Remove what was handed over, and end the server that was started."""
+        remove_versions(self.folder, self.versions)
+        if self.own_server is not None:
+            self.own_server.end()

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.algorithms.dpo import main as dpo
-from safe_rlhf_panacea.algorithms.part import evaluation_grid
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
+from safe_rlhf_panacea.algorithms.trainer import evaluation_grid
 from safe_rlhf_panacea.evaluation.__main__ import main as evaluate
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.fronts.indicators import hypervolume

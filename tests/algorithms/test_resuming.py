@@ -246,7 +246,7 @@ def test_a_kill_before_a_whole_model_is_saved_loses_no_evaluation(base_model, te
 
 
 def test_a_checkpoint_counts_once_its_adapter_is_there(dpo_flags, tmp_path, monkeypatch):
-    monkeypatch.setattr("safe_rlhf_panacea.algorithms.part.PanaceaPart.checkpointed", kill)
+    monkeypatch.setattr("safe_rlhf_panacea.algorithms.trainer.PanaceaTrainer.checkpointed", kill)
     with pytest.raises(Killed):
         dpo([*dpo_flags, "--max_steps", "2", "--save_interval", "1"])
     assert not (tmp_path / "out" / "checkpoints" / "latest").exists()

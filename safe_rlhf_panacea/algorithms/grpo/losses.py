@@ -27,7 +27,7 @@ def token_mean(
     mask: torch.Tensor,  # True on tokens of responses, size = (B, T)
     tokens: torch.Tensor | None = None,  # of an average micro-batch; default: of this one
 ) -> torch.Tensor:
-    """A micro-batch's share in the mean over all tokens of its update (``base.updates``)."""
+    """A micro-batch's share in the mean over all tokens of its update (``base.engine``)."""
     return share(torch.where(mask, values, 0.0).sum(), mask.sum() if tokens is None else tokens)
 
 

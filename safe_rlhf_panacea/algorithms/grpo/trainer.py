@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from safe_rlhf_panacea.algorithms import served
 from safe_rlhf_panacea.algorithms.grpo.advantages import (
     mean_rewards,
     normalize_then_sum,
@@ -14,11 +15,10 @@ from safe_rlhf_panacea.algorithms.grpo.advantages import (
 )
 from safe_rlhf_panacea.algorithms.grpo.losses import grpo_loss, less_divergence
 from safe_rlhf_panacea.algorithms.rewarded import PanaceaRewarded, PanaceaRollout
-from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate
+from safe_rlhf_panacea.base.engine import Batch, average, init_eval_engine, learning_rate
 from safe_rlhf_panacea.base.losses import summed_log_ratios
 from safe_rlhf_panacea.base.rl import RLTrainer
 from safe_rlhf_panacea.base.rl_data import prompts_of_whole_updates
-from safe_rlhf_panacea.base.updates import Batch, average
 from safe_rlhf_panacea.distributed import all_reduce_max, all_reduce_means, all_reduce_sum
 from safe_rlhf_panacea.forward import log_probs, response_tokens, side_by_side
 
@@ -59,8 +59,7 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
         self.panacea.attach(self.actor_model, "policy", self.template)
 
     def init_rewards(self) -> None:
-        self.reward_model = None  # the base's single one
-        self.rewards = self.part.load()
+        self.load_rewards()
 
     def init_engines(self) -> None:
         super().init_engines()
@@ -92,7 +91,7 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
     ) -> GroupRollout:
         """Score groups, each row at its prompt's λ, and keep that with it."""
         copies, start = self.args.num_return_sequences, prompt.size(-1) - 1
-        preference = self.panacea.preference.repeat_interleave(copies, dim=0)
+        preference = self.panacea.held[0].repeat_interleave(copies, dim=0)
         with self.panacea.at(preference):
             with self.reference():
                 ref_log_probs = self.log_probs(sequence, attention_mask, start)
@@ -101,8 +100,8 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
                 "input_ids": sequence,
                 "attention_mask": attention_mask,
                 "ref_log_probs": ref_log_probs,
-                **self.part.score(sequence, attention_mask, prompt.size(-1)),
-                **self.part.sampled(),
+                **self.score(sequence, attention_mask, prompt.size(-1)),
+                **self.sampled(),
                 "preference": preference,
             }
             if not self.on_policy:
@@ -163,7 +162,7 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
             clip_range=self.clip_range_ratio,
             kl_coeff=self.kl_coeff if self.args.kl_in == "loss" else 0.0,
             tokens=rl_batch["tokens"],
-            token_weights=self.part.token_weights(rl_batch, old_log_probs),
+            token_weights=served.token_weights(self.args, rl_batch, old_log_probs),
         )
         return loss + self.panacea.penalty()
 
@@ -187,13 +186,13 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
             "kl_divergence": summed_log_ratios(old, reference, mask),
             "clipped_tokens": clipped[mask].float(),
             "mean_generated_length": lengths,
-            **self.part.by_name(rl_batch),
-            **self.part.mismatch(rl_batch, old, mask),
+            **self.by_name(rl_batch),
+            **served.mismatch(rl_batch, old, mask),
             **self.panacea.by_name("weight", rl_batch["weights"]),
         }
         flat = rl_batch["without_spread"].sum() / self.args.num_return_sequences
         return {
-            **self.part.logged("train"),
+            **self.logged("train"),
             **{f"train/{key}": value for key, value in all_reduce_means(means).items()},
             "train/groups_without_spread": all_reduce_sum(flat).item(),
             "train/max_generated_length": all_reduce_max(lengths.max()).item(),
